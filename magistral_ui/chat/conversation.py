@@ -1,0 +1,140 @@
+"""A conversation as a tree of messages; every change is a new value. It does not know models, prompts or storage."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from magistral_ui.chat.events import FinishReason, Usage
+from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.sampling import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class UserMessage:
+    """What a person said: text, pictures, or both."""
+
+    id: int
+    parent: int | None
+    text: str
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model wrote, how it ended, and what is needed to write it again."""
+
+    reasoning: str = ""
+    answer: str = ""
+    reasoning_closed: bool = True
+    """False where the reply ended in the middle of the reasoning."""
+    finish_reason: FinishReason | None = None
+    """None where it failed; then `failure` names why."""
+    failure: str | None = None
+    failure_values: Mapping[str, str | int | float] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    params: SamplingParams | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantMessage:
+    """A reply in its place in the tree; `keep_reasoning` None follows the conversation's choice."""
+
+    id: int
+    parent: int
+    reply: Reply
+    keep_reasoning: bool | None = None
+
+
+Message = UserMessage | AssistantMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages by id, oldest first; `chosen` says which child of a message is shown (None stands for the root)."""
+
+    messages: Mapping[int, Message] = field(default_factory=dict)
+    chosen: Mapping[int | None, int] = field(default_factory=dict)
+
+    def path(self) -> tuple[Message, ...]:
+        """The chosen branch, from the first message to the last."""
+        return tuple(self._walk())
+
+    def _walk(self) -> Iterator[Message]:
+        at: int | None = None
+        while (at := self.chosen.get(at)) is not None:
+            yield self.messages[at]
+
+    def last(self) -> Message | None:
+        """The last message of the chosen branch, or None in an empty conversation."""
+        path = self.path()
+        return path[-1] if path else None
+
+    def siblings(self, message: int) -> tuple[int, ...]:
+        """Ids of the alternatives to `message`, itself among them, oldest first."""
+        parent = self.messages[message].parent
+        return tuple(m.id for m in self.messages.values() if m.parent == parent)
+
+    def say(self, text: str, pictures: tuple[Picture, ...] = ()) -> "Conversation":
+        """A new user message at the end of the chosen branch."""
+        last = self.last()
+        return self._grown(UserMessage(self._next_id(), last.id if last else None, text, pictures))
+
+    def edit(self, message: int, text: str, pictures: tuple[Picture, ...] | None = None) -> "Conversation":
+        """A sibling of a user message with other words (and its own pictures, unless others are given), now chosen."""
+        old = self._user(message)
+        kept = old.pictures if pictures is None else pictures
+        return self._grown(UserMessage(self._next_id(), old.parent, text, kept))
+
+    def with_reply(self, reply: Reply, to: int | None = None) -> "Conversation":
+        """`reply` attached to the user message `to` (default: the last one of the chosen branch), now chosen."""
+        target = self.last_user() if to is None else self._user(to)
+        if target is None:
+            raise ValueError("there is no user message to reply to")
+        return self._grown(AssistantMessage(self._next_id(), target.id, reply))
+
+    def choose(self, message: int) -> "Conversation":
+        """Show the branch of `message` instead of its sibling's."""
+        return replace(self, chosen={**self.chosen, self.messages[message].parent: message})
+
+    def keep_reasoning(self, message: int, keep: bool | None) -> "Conversation":
+        """Leave the reasoning of one assistant message in or out of the context; None follows the general choice."""
+        old = self.messages[message]
+        if not isinstance(old, AssistantMessage):
+            raise ValueError("only an assistant message has reasoning")
+        return replace(self, messages={**self.messages, message: replace(old, keep_reasoning=keep)})
+
+    def at(self, message: int) -> "Conversation":
+        """The same tree with the chosen branch cut behind `message`, so that the next words follow it."""
+        chosen: dict[int | None, int] = {k: v for k, v in self.chosen.items() if k != message}
+        return replace(self, chosen=chosen)
+
+    def without(self, message: int) -> "Conversation":
+        """The tree without `message` and all that follows it; a sibling, if there is one, takes its place."""
+        doomed = {message}
+        for each in self.messages.values():
+            if each.parent in doomed:
+                doomed.add(each.id)
+        kept = {i: m for i, m in self.messages.items() if i not in doomed}
+        chosen = {p: c for p, c in self.chosen.items() if p not in doomed and c not in doomed}
+        parent = self.messages[message].parent
+        left = [m.id for m in kept.values() if m.parent == parent]
+        if left and parent not in chosen:
+            chosen[parent] = left[-1]
+        return Conversation(kept, chosen)
+
+    def last_user(self) -> UserMessage | None:
+        """The last user message of the chosen branch."""
+        return next((m for m in reversed(self.path()) if isinstance(m, UserMessage)), None)
+
+    def _user(self, message: int) -> UserMessage:
+        found = self.messages[message]
+        if not isinstance(found, UserMessage):
+            raise ValueError(f"message {message} is not a user's")
+        return found
+
+    def _next_id(self) -> int:
+        return max(self.messages, default=0) + 1
+
+    def _grown(self, message: Message) -> "Conversation":
+        return Conversation({**self.messages, message.id: message}, {**self.chosen, message.parent: message.id})

@@ -1,0 +1,95 @@
+"""What happens while a reply is written, as tagged values matched by class; not who writes or reads them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "cancelled"]
+"""`stop`: the model ended by itself; `length`: a token limit ended it; `cancelled`: a person or a limit stopped it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one reply cost: token counts, and times in seconds since it was submitted."""
+
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    """Prompt tokens whose keys and values were still in the cache."""
+    reasoning_tokens: int = 0
+    answer_tokens: int = 0
+    first_token_seconds: float = 0.0
+    reasoning_seconds: float = 0.0
+    """From the first to the last token of reasoning."""
+    total_seconds: float = 0.0
+
+    @property
+    def completion_tokens(self) -> int:
+        """All tokens that the model wrote."""
+        return self.reasoning_tokens + self.answer_tokens
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decode speed after the first token; 0.0 where fewer than two tokens were written."""
+        seconds = self.total_seconds - self.first_token_seconds
+        return (self.completion_tokens - 1) / seconds if self.completion_tokens > 1 and seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Waiting for a place; `position` 1 is the next to start."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilling:
+    """The prompt is being read: `done` of `total` tokens, of which `reused` came from the cache."""
+
+    done: int
+    total: int
+    reused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """More reasoning; `text` may be empty where a token completes no character."""
+
+    text: str
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """More of the answer; `text` may be empty where a token completes no character."""
+
+    text: str
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to tell; `key` is `answered_now`, `budget_spent`, `loop_broken` or `max_tokens_lowered`."""
+
+    key: str
+    values: dict[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a reply that ended in order."""
+
+    why: FinishReason
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last event of a reply that broke; `key` names the sentence with the remedy, `values` fill it."""
+
+    key: str
+    values: dict[str, str | int | float] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+
+
+Event = Queued | Prefilling | Reasoning | Answer | Notice | Finished | Failed
+LAST = (Finished, Failed)
+"""The classes that end a list of events; every list ends with exactly one of them."""

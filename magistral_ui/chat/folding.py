@@ -1,0 +1,66 @@
+"""Folds the events of one reply into what it says so far; not where they come from or how they are shown."""
+
+from dataclasses import dataclass, field
+
+from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.events import Answer, Event, Failed, Finished, Notice, Prefilling, Queued, Reasoning, Usage
+from magistral_ui.chat.sampling import SamplingParams
+
+
+@dataclass(slots=True)
+class Draft:
+    """One reply while it grows; `feed` costs the same for the first and the last event."""
+
+    reasoning: list[str] = field(default_factory=list)
+    answer: list[str] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    reasoning_tokens: int = 0
+    answer_tokens: int = 0
+    answering: bool = False
+    """Whether the answer has begun (with something to read)."""
+    queue_position: int | None = None
+    prefilling: Prefilling | None = None
+    last: Finished | Failed | None = None
+
+    def feed(self, event: Event) -> None:
+        """Take in the next event."""
+        match event:
+            case Reasoning(text, tokens):
+                self.reasoning.append(text)
+                self.reasoning_tokens += tokens
+                self._writing()
+            case Answer(text, tokens):
+                self.answer.append(text)
+                self.answer_tokens += tokens
+                self.answering = self.answering or bool(text.strip())
+                self._writing()
+            case Notice():
+                self.notices.append(event)
+            case Queued(position):
+                self.queue_position = position
+            case Prefilling():
+                self.prefilling, self.queue_position = event, None
+            case Finished() | Failed():
+                self.last = event
+                self._writing()
+
+    def _writing(self) -> None:
+        self.queue_position = self.prefilling = None
+
+    def reply(self, params: SamplingParams | None = None, model: str = "", before: Reply | None = None) -> Reply:
+        """The reply so far; `before` is the beginning that it continues."""
+        reasoning = (before.reasoning if before else "") + "".join(self.reasoning)
+        answer = (before.answer if before else "") + "".join(self.answer)
+        failed = self.last if isinstance(self.last, Failed) else None
+        return Reply(
+            reasoning=reasoning,
+            answer=answer,
+            reasoning_closed=bool(answer.strip()) or not reasoning,
+            finish_reason=self.last.why if isinstance(self.last, Finished) else None,
+            failure=failed.key if failed else None,
+            failure_values=failed.values if failed else {},
+            notices=tuple(notice.key for notice in self.notices),
+            usage=self.last.usage if self.last else Usage(),
+            params=params,
+            model=model,
+        )

@@ -1,0 +1,117 @@
+"""What the model will read: system prompt, custom instructions, turns, and a reply to go on with; no tokens yet."""
+
+from dataclasses import dataclass
+
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, UserMessage
+from magistral_ui.chat.pictures import Picture
+
+
+@dataclass(frozen=True, slots=True)
+class SystemPart:
+    """A piece of the system prompt; `reasoning` pieces are wrapped in the model's reasoning marks."""
+
+    text: str
+    reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurn:
+    """Pictures, then text: the order in which the model is used to read them."""
+
+    text: str
+    pictures: tuple[Picture, ...] = ()
+    message: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantTurn:
+    """An earlier reply; `reasoning` None is left out of the context."""
+
+    answer: str
+    reasoning: str | None = None
+    message: int | None = None
+
+
+Turn = UserTurn | AssistantTurn
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The beginning of a reply to continue: open reasoning goes on thinking, closed reasoning goes on answering."""
+
+    reasoning: str | None
+    closed: bool
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Everything that one reply depends on, but for the sampling parameters; ends with a user turn."""
+
+    system: tuple[SystemPart, ...]
+    turns: tuple[Turn, ...]
+    resume: Resume | None = None
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures in the order in which the model sees them."""
+        return tuple(p for turn in self.turns if isinstance(turn, UserTurn) for p in turn.pictures)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptChoices:
+    """What a person may choose about the prompt."""
+
+    instructions: str = ""
+    """Added to the model's reasoning prompt: replacing it is what stops Magistral from thinking."""
+    system_prompt: str | None = None
+    """For those who want to: another reasoning prompt instead of the card's, with its literal marks."""
+    keep_reasoning: bool = True
+    """Whether earlier reasoning stays in the context, where a message does not say otherwise."""
+
+
+def split_system_prompt(text: str, marks: tuple[str, str]) -> tuple[SystemPart, ...]:
+    """`text` cut at its first pair of literal `marks`, as the model cards' loaders do, less one trailing newline."""
+    text = text.removesuffix("\n")
+    before, begin, rest = text.partition(marks[0])
+    thought, end, after = rest.partition(marks[1])
+    if not (begin and end):
+        return (SystemPart(text),) if text else ()
+    parts = (SystemPart(before), SystemPart(thought, reasoning=True), SystemPart(after))
+    return tuple(part for part in parts if part.text)
+
+
+def with_instructions(system: tuple[SystemPart, ...], instructions: str) -> tuple[SystemPart, ...]:
+    """`instructions` after the last part of the system prompt, a blank line between."""
+    instructions = instructions.strip()
+    if not instructions:
+        return system
+    if system and not system[-1].reasoning:
+        return (*system[:-1], SystemPart(f"{system[-1].text}\n\n{instructions}"))
+    return (*system, SystemPart(instructions))
+
+
+def compose(
+    conversation: Conversation, system: tuple[SystemPart, ...], choices: PromptChoices, resume: Resume | None = None
+) -> Prompt:
+    """The prompt for a reply to the chosen branch of `conversation`, which must end with a user message.
+
+    Two user messages can follow each other where a reply was deleted or failed without a word; an encoder joins them.
+    """
+    turns: list[Turn] = []
+    for message in conversation.path():
+        if isinstance(message, UserMessage):
+            turns.append(UserTurn(message.text, message.pictures, message.id))
+        elif message.reply.answer or message.reply.reasoning:
+            turns.append(_earlier(message, choices.keep_reasoning))
+    if not turns or not isinstance(turns[-1], UserTurn):
+        raise ValueError("a prompt ends with a user message")
+    return Prompt(with_instructions(system, choices.instructions), tuple(turns), resume)
+
+
+def _earlier(message: AssistantMessage, keep_reasoning: bool) -> AssistantTurn:
+    reply = message.reply
+    keep = keep_reasoning if message.keep_reasoning is None else message.keep_reasoning
+    # A reply without an answer is only its reasoning: leaving it out would leave an empty turn, which models refuse.
+    reasoning = reply.reasoning if reply.reasoning and (keep or not reply.answer) else None
+    return AssistantTurn(reply.answer, reasoning, message.id)

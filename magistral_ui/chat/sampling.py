@@ -1,0 +1,88 @@
+"""How the next token is drawn: one table gives each parameter's default, bounds and step; it does not draw anything."""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+from magistral_ui.errors import ParameterRefused
+
+MAX_SEED = 2**53 - 1
+"""The largest whole number that JSON and a browser keep exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One knob: its bounds are inclusive; `integer` ones refuse fractions; `optional` ones may be None."""
+
+    name: str
+    default: float | int | None
+    low: float | int
+    high: float | int
+    step: float | int
+    integer: bool = False
+    optional: bool = False
+
+    def check(self, value: object) -> float | int | None:
+        """`value` in the parameter's own type, or ParameterRefused."""
+        if value is None and self.optional:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ParameterRefused("parameter_not_a_number", name=self.name)
+        if self.integer and value != int(value):
+            raise ParameterRefused("parameter_not_whole", name=self.name)
+        if not self.low <= value <= self.high:
+            raise ParameterRefused("parameter_out_of_range", name=self.name, low=self.low, high=self.high)
+        return int(value) if self.integer else float(value)
+
+
+PARAMETERS = {
+    p.name: p
+    for p in (
+        Parameter("temperature", 0.7, 0.0, 2.0, 0.05),
+        Parameter("top_p", 0.95, 0.01, 1.0, 0.01),
+        Parameter("top_k", 0, 0, 1000, 1, integer=True),
+        Parameter("min_p", 0.0, 0.0, 1.0, 0.01),
+        Parameter("repetition_penalty", 1.0, 0.5, 2.0, 0.05),
+        Parameter("max_tokens", 40_960, 1, 131_072, 1, integer=True),
+        Parameter("reasoning_budget", None, 1, 131_072, 1, integer=True, optional=True),
+        Parameter("seed", None, 0, MAX_SEED, 1, integer=True, optional=True),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """One request's parameters.
+
+    `temperature` 0 always takes the likeliest token; `top_k` 0 and `min_p` 0 are off. `max_tokens` bounds reasoning
+    and answer together; `reasoning_budget` bounds the reasoning alone (None: no bound). Equal parameters with an equal `seed`
+    give equal tokens; None lets the session draw a seed, which it keeps with the reply.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    max_tokens: int = 40_960
+    reasoning_budget: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = PARAMETERS[each.name].check(getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
+
+    def changed(self, changes: Mapping[str, object]) -> "SamplingParams":
+        """These parameters with `changes` laid over them; ParameterRefused for an unknown name or a bad value."""
+        for name in changes:
+            if name not in PARAMETERS:
+                raise ParameterRefused("parameter_unknown", name=name, known=", ".join(PARAMETERS))
+        return replace(self, **changes)  # type: ignore[arg-type]  # checked by name above, by value in __post_init__
+
+    def with_seed(self, source: random.Random | None = None) -> "SamplingParams":
+        """The same with a seed: its own, or one drawn from `source`."""
+        if self.seed is not None:
+            return self
+        return replace(self, seed=(source or random.SystemRandom()).randrange(2**32))

@@ -1,0 +1,1 @@
+"""What runs a model: the one seam (`base`), and the engines behind it."""

@@ -1,0 +1,104 @@
+"""One reply being written: a list of events that only grows, and that anyone may follow; not who writes or shows it."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from magistral_ui.chat.events import LAST, Event
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """An event and when it came, in seconds since the reply was submitted."""
+
+    seconds: float
+    event: Event
+
+
+class Generation:
+    """A reply on its way. One writer puts events; followers and the two controls may be in any thread.
+
+    A follower that goes away changes nothing: the reply goes on, and `follow(start=n)` takes it up again.
+    """
+
+    def __init__(self, on_control: Callable[[], None] | None = None) -> None:
+        """`on_control` is called after `stop` and `answer_now`, to wake an engine that waits."""
+        self.id = secrets.token_urlsafe(12)
+        self._started = time.monotonic()
+        self._events: list[Stamped] = []
+        self._news = threading.Condition()
+        self._stop = threading.Event()
+        self._answer_now = threading.Event()
+        self._on_control = on_control
+        self._ended = False
+
+    def put(self, event: Event) -> None:
+        """Append an event (the writer's side). Nothing can follow a Finished or Failed."""
+        with self._news:
+            if self._ended:
+                raise RuntimeError("the generation has ended")
+            self._events.append(Stamped(self.elapsed, event))
+            self._ended = isinstance(event, LAST)
+            self._news.notify_all()
+
+    def follow(self, start: int = 0) -> Iterator[Event]:
+        """The events from number `start` on, waiting for new ones; ends behind the Finished or Failed."""
+        while True:
+            with self._news:
+                while len(self._events) <= start and not self._ended:
+                    self._news.wait()
+                fresh = self._events[start:]
+            if not fresh:
+                return
+            for stamped in fresh:
+                yield stamped.event
+            start += len(fresh)
+
+    def take(self, start: int = 0) -> list[Stamped]:
+        """The events from number `start` on that are there by now; never waits."""
+        with self._news:
+            return self._events[start:]
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end; whether it has come."""
+        with self._news:
+            return self._news.wait_for(lambda: self._ended, timeout)
+
+    def stop(self) -> None:
+        """End this reply within a token, keeping what was written."""
+        self._stop.set()
+        self._wake()
+
+    def answer_now(self) -> None:
+        """End the reasoning and answer from what there is; nothing happens once the answer has begun."""
+        self._answer_now.set()
+        self._wake()
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
+    @property
+    def answer_now_asked(self) -> bool:
+        """Whether `answer_now` was called."""
+        return self._answer_now.is_set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event is there."""
+        return self._ended
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the reply was submitted."""
+        return time.monotonic() - self._started
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def _wake(self) -> None:
+        if self._on_control is not None:
+            self._on_control()

@@ -1,0 +1,1 @@
+"""The in-process engine: the only folder that imports torch and transformers."""

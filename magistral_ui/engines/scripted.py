@@ -1,0 +1,112 @@
+"""An engine that plays given events instead of running a model: the page's tests use it; it understands no prompt."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from magistral_ui.chat.events import LAST, Answer, Event, Finished, Reasoning, Usage
+from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelInfo, Ready
+from magistral_ui.engines.generation import Generation
+from magistral_ui.errors import NotReady
+from magistral_ui.models.cards import DEMO, ModelCard
+
+INFO = ModelInfo("Scripted", "script", "float32", "cpu", context_length=8_192)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """In a script: wait so many seconds (a stop ends the wait)."""
+
+    seconds: float
+
+
+Script = Sequence[Event | Pause]
+
+
+class ScriptedEngine:
+    """Answers each request with a script: always the same, or what a function of the request gives.
+
+    A script without an end gets `Finished("stop")`. Stop and answer-now are obeyed between its events, and usage is counted.
+    """
+
+    def __init__(
+        self,
+        script: Script | Callable[[GenerationRequest], Script],
+        card: ModelCard = DEMO,
+        status: EngineStatus | None = None,
+    ) -> None:
+        self._script, self.card = script, card
+        self._status: EngineStatus = status or Ready(INFO)
+        self.requests: list[GenerationRequest] = []
+        self._running: list[tuple[Generation, threading.Thread]] = []
+
+    def status(self) -> EngineStatus:
+        """Whatever was last set."""
+        return self._status
+
+    def set_status(self, status: EngineStatus) -> None:
+        """Play another state of loading."""
+        self._status = status
+
+    def retry(self) -> None:
+        """Back to loading after a failure."""
+        if isinstance(self._status, Broken):
+            self._status = Loading()
+
+    def measure(self, prompt: Prompt, visitor: str = "") -> Measure:  # noqa: ARG002
+        """One token per word, 100 per picture."""
+        per_message: dict[int, int] = {}
+        reasoning: dict[int, int] = {}
+        for turn in prompt.turns:
+            if isinstance(turn, UserTurn):
+                words = len(turn.text.split()) + 100 * len(turn.pictures)
+            else:
+                words = len(turn.answer.split()) + len((turn.reasoning or "").split())
+                reasoning[turn.message or 0] = len((turn.reasoning or "").split())
+            per_message[turn.message or 0] = words
+        system = sum(len(part.text.split()) for part in prompt.system)
+        pictures = {picture.digest: 100 for picture in prompt.pictures}
+        return Measure(system + sum(per_message.values()), system, per_message, reasoning, pictures)
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Play the script in a thread of its own."""
+        if not isinstance(self._status, Ready):
+            raise NotReady
+        self.requests.append(request)
+        script = self._script(request) if callable(self._script) else self._script
+        news = threading.Event()
+        generation = Generation(on_control=news.set)
+        thread = threading.Thread(target=_play, args=(generation, script, news), daemon=True)
+        self._running.append((generation, thread))
+        thread.start()
+        return generation
+
+    def close(self) -> None:
+        """Stop all that plays."""
+        for generation, thread in self._running:
+            generation.stop()
+            thread.join(timeout=5)
+
+
+def _play(generation: Generation, script: Script, news: threading.Event) -> None:
+    usage = Usage()
+    for step in script:
+        if generation.stop_asked:
+            break
+        if isinstance(step, Pause):
+            news.wait(step.seconds)
+            news.clear()
+            continue
+        if isinstance(step, LAST):
+            generation.put(replace(step, usage=replace(usage, total_seconds=generation.elapsed)))
+            return
+        if isinstance(step, Reasoning):
+            if generation.answer_now_asked:
+                continue
+            usage = replace(usage, reasoning_tokens=usage.reasoning_tokens + step.tokens)
+        if isinstance(step, Answer):
+            usage = replace(usage, answer_tokens=usage.answer_tokens + step.tokens)
+        generation.put(step)
+    why = Finished("cancelled" if generation.stop_asked else "stop", replace(usage, total_seconds=generation.elapsed))
+    generation.put(why)

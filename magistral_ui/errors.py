@@ -1,0 +1,145 @@
+"""What may go wrong, as a tree; each error has a key for the page's sentence and the values that fill it, never prose.
+
+MagistralUIError
+├── BadInput                 a visitor can mend it
+│   ├── EmptyMessage
+│   ├── PictureRefused       key picture_not_an_image, picture_broken, picture_too_large, picture_not_supported
+│   ├── TooManyPictures
+│   ├── ParameterRefused     key parameter_unknown, parameter_out_of_range, parameter_not_a_number
+│   └── PromptTooLong
+├── Unavailable              the same request may work later
+│   ├── NotReady
+│   ├── QueueFull
+│   └── AlreadyAnswering
+├── ModelError               the operator can mend it
+│   ├── ModelNotFound
+│   ├── NotAMistralModel
+│   ├── ModelFilesBroken
+│   └── OutOfMemory
+└── ServeError
+    ├── PortInUse
+    └── BadSetting
+"""
+
+from typing import ClassVar
+
+Value = str | int | float
+
+
+class MagistralUIError(Exception):
+    """Base of all errors that are meant for a person; `key` names the sentence, `values` fill its gaps."""
+
+    key: ClassVar[str] = "unexpected"
+
+    def __init__(self, key: str | None = None, /, **values: Value) -> None:
+        self.sentence_key = key or self.key
+        self.values: dict[str, Value] = values
+        super().__init__(f"{self.sentence_key} {values}" if values else self.sentence_key)
+
+
+class BadInput(MagistralUIError):
+    """What a visitor sent cannot be used as it is."""
+
+    key = "bad_input"
+
+
+class EmptyMessage(BadInput):
+    """Neither text nor a picture."""
+
+    key = "empty_message"
+
+
+class PictureRefused(BadInput):
+    """A file that cannot be taken as a picture; values: name, and the limit that it broke."""
+
+    key = "picture_not_an_image"
+
+
+class TooManyPictures(BadInput):
+    """More pictures in one message than allowed; values: count, limit."""
+
+    key = "too_many_pictures"
+
+
+class ParameterRefused(BadInput):
+    """An unknown parameter or a value out of its bounds; values: name, low, high."""
+
+    key = "parameter_unknown"
+
+
+class PromptTooLong(BadInput):
+    """The prompt leaves no room for an answer; values: tokens, limit."""
+
+    key = "prompt_too_long"
+
+
+class Unavailable(MagistralUIError):
+    """The request is fine, but it cannot be served now."""
+
+    key = "unavailable"
+
+
+class NotReady(Unavailable):
+    """The model is not loaded yet."""
+
+    key = "not_ready"
+
+
+class QueueFull(Unavailable):
+    """Too many requests wait already; values: limit."""
+
+    key = "queue_full"
+
+
+class AlreadyAnswering(Unavailable):
+    """This conversation has an answer that is still being written."""
+
+    key = "already_answering"
+
+
+class ModelError(MagistralUIError):
+    """The model cannot be loaded."""
+
+    key = "model_error"
+
+
+class ModelNotFound(ModelError):
+    """No such folder or repository; values: model."""
+
+    key = "model_not_found"
+
+
+class NotAMistralModel(ModelError):
+    """A folder that holds something else; values: model, found."""
+
+    key = "not_a_mistral_model"
+
+
+class ModelFilesBroken(ModelError):
+    """Files are missing or damaged; values: model, file."""
+
+    key = "model_files_broken"
+
+
+class OutOfMemory(ModelError):
+    """The device has no room left."""
+
+    key = "out_of_memory"
+
+
+class ServeError(MagistralUIError):
+    """The page cannot be served."""
+
+    key = "serve_error"
+
+
+class PortInUse(ServeError):
+    """Another program listens there; values: port."""
+
+    key = "port_in_use"
+
+
+class BadSetting(ServeError):
+    """A flag or a variable has an impossible value; values: name, value."""
+
+    key = "bad_setting"

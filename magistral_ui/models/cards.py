@@ -1,0 +1,104 @@
+"""Facts about the models that this page is made for, each with its source; it does not load or download anything."""
+
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import Literal
+
+from magistral_ui.chat.prompt import SystemPart, split_system_prompt
+from magistral_ui.chat.sampling import SamplingParams
+
+TOKEN_MARKS = ("[THINK]", "[/THINK]")
+TEXT_MARKS = ("<think>", "</think>")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What the page and the engines need to know of a model before any of it is read from disk."""
+
+    key: str
+    name: str
+    repository: str | None
+    """Its name on the Hugging Face Hub; None for a model that ships with the project or lies in a folder."""
+    marks: Literal["tokens", "text"]
+    """Whether reasoning is marked by the control tokens [THINK] and [/THINK], or by <think> and </think> as text."""
+    vision: bool
+    context_length: int
+    """Tokens that the model can attend to."""
+    recommended_length: int
+    """Tokens up to which its makers recommend it."""
+    sampling: SamplingParams
+    system_prompt_file: str
+    demo: bool = False
+    """A tiny model that shows how the page works; the page says so."""
+    description_key: str = "model_magistral"
+
+    @property
+    def reasoning_marks(self) -> tuple[str, str]:
+        """The literal spelling of the two marks."""
+        return TOKEN_MARKS if self.marks == "tokens" else TEXT_MARKS
+
+    def system(self, text: str | None = None) -> tuple[SystemPart, ...]:
+        """The system prompt in parts: the card's own, or `text` with literal marks.
+
+        The 1.0 prompt marks reasoning as text, so it is one part.
+        """
+        text = self.system_prompt() if text is None else text
+        if self.marks == "text":
+            return (SystemPart(text),) if text else ()
+        return split_system_prompt(text, self.reasoning_marks)
+
+    def system_prompt(self) -> str:
+        """The system prompt that the model was made for, with literal marks."""
+        return (resources.files("magistral_ui.models") / self.system_prompt_file).read_text(encoding="utf-8")
+
+
+# Sampling, lengths and prompts: the cards of mistralai/Magistral-Small-2506, -2507, -2509 on the Hugging Face Hub.
+MAGISTRAL_1_2 = ModelCard(
+    key="magistral-small-2509",
+    name="Magistral Small 1.2",
+    repository="mistralai/Magistral-Small-2509",
+    marks="tokens",
+    vision=True,
+    context_length=131_072,
+    recommended_length=131_072,
+    sampling=SamplingParams(temperature=0.7, top_p=0.95, max_tokens=131_072),
+    system_prompt_file="system_prompts/magistral-small-2509.txt",
+)
+MAGISTRAL_1_1 = replace(
+    MAGISTRAL_1_2,
+    key="magistral-small-2507",
+    name="Magistral Small 1.1",
+    repository="mistralai/Magistral-Small-2507",
+    vision=False,
+    recommended_length=40_960,
+    sampling=SamplingParams(temperature=0.7, top_p=0.95, max_tokens=40_960),
+    system_prompt_file="system_prompts/magistral-small-2507.txt",
+)
+MAGISTRAL_1_0 = replace(
+    MAGISTRAL_1_1,
+    key="magistral-small-2506",
+    name="Magistral Small 1.0",
+    repository="mistralai/Magistral-Small-2506",
+    marks="text",
+    system_prompt_file="system_prompts/magistral-small-2506.txt",
+)
+DEMO = ModelCard(
+    key="demo",
+    name="Demo model",
+    repository=None,
+    marks="tokens",
+    vision=True,
+    context_length=8_192,
+    recommended_length=8_192,
+    sampling=SamplingParams(temperature=0.7, top_p=0.95, max_tokens=4_096),
+    system_prompt_file="demo/SYSTEM_PROMPT.txt",
+    demo=True,
+    description_key="model_demo",
+)
+CARDS = {card.key: card for card in (MAGISTRAL_1_2, MAGISTRAL_1_1, MAGISTRAL_1_0, DEMO)}
+
+
+def find_card(name: str) -> ModelCard | None:
+    """The card whose key or repository is `name` (case does not matter), or None."""
+    wanted = name.casefold()
+    return next((c for c in CARDS.values() if wanted in (c.key, (c.repository or "").casefold())), None)
