@@ -1,0 +1,113 @@
+"""Which token must come next: reasoning budget, answer-now and loop guard are one queue of forced tokens; it samples nothing."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from magistral_ui.chat.reasoning import Channel
+
+ANSWER_ROOM = 1_024
+"""Tokens kept for the answer where a reasoning budget is set, but never more than half of `max_tokens`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlTokens:
+    """Token ids of the model's marks: what opens and closes reasoning (several ids where marks are text), and the end."""
+
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
+    end_of_turn: int
+
+
+def reasoning_limit(max_tokens: int, budget: int | None) -> int | None:
+    """How many tokens of reasoning are allowed, so that an answer always has room; None: no bound but `max_tokens`."""
+    if budget is None:
+        return None
+    return max(1, min(budget, max_tokens - min(ANSWER_ROOM, max_tokens // 2)))
+
+
+class ReasoningControl:
+    """Decides for one reply, token by token. Call `forced` before sampling and `took` after each token.
+
+    Once it has closed the reasoning, the marks are banned for the rest, and the end of the turn until there is an answer.
+    """
+
+    def __init__(self, tokens: ControlTokens, limit: int | None = None, guard: "LoopGuard | None" = None) -> None:
+        """`limit` is the number of reasoning tokens allowed (None: any number); `guard` None lets it repeat itself."""
+        self._tokens, self._limit, self._guard = tokens, limit, guard
+        self._queue: deque[int] = deque()
+        self._reasoned = 0
+        self._closed = False
+        self._answered = False
+        self.notice: str | None = None
+        """Key of why the reasoning was closed: `answered_now`, `budget_spent` or `loop_broken`."""
+
+    def forced(self, channel: Channel, answer_now: bool) -> int | None:
+        """The token that must come next where the reply is in `channel`, or None to let the model choose."""
+        if not self._queue and not self._closed:
+            self._close(channel, answer_now)
+        return self._queue.popleft() if self._queue else None
+
+    def banned(self) -> tuple[int, ...]:
+        """Token ids that must not be sampled next."""
+        if not self._closed:
+            return ()
+        marks = (*self._tokens.opening, *self._tokens.closing) if len(self._tokens.closing) == 1 else ()
+        return marks if self._answered else (*marks, self._tokens.end_of_turn)
+
+    def took(self, token: int, channel: Channel) -> None:
+        """`token` was written, and `channel` is where it went."""
+        if channel == "reasoning":
+            self._reasoned += 1
+            if self._guard is not None:
+                self._guard.feed(token)
+        elif self._closed and not self._queue:
+            self._answered = True
+
+    def _close(self, channel: Channel, answer_now: bool) -> None:
+        if channel == "answer":
+            return
+        if answer_now:
+            self.notice = "answered_now"
+        elif self._limit is not None and channel == "reasoning" and self._reasoned >= self._limit:
+            self.notice = "budget_spent"
+        elif self._guard is not None and self._guard.looping:
+            self.notice = "loop_broken"
+        else:
+            return
+        if channel == "before":
+            self._queue.extend(self._tokens.opening)
+        self._queue.extend(self._tokens.closing)
+        self._closed = True
+
+
+class LoopGuard:
+    """Sees reasoning that goes round in a circle for good: the last `window` tokens repeat with one period, `rounds` times.
+
+    Reasoning that says things again and ends must not be cut, so only exact repetition counts, and much of it.
+    """
+
+    def __init__(self, window: int = 768, rounds: int = 6, every: int = 64) -> None:
+        """Looks every `every` tokens at the last `window`; costs about window ÷ every steps per token."""
+        self._window, self._rounds, self._every = window, rounds, every
+        self._recent: deque[int] = deque(maxlen=window)
+        self._seen = 0
+        self.looping = False
+
+    def feed(self, token: int) -> None:
+        """One more token of reasoning."""
+        self._recent.append(token)
+        self._seen += 1
+        if self._seen % self._every == 0 and len(self._recent) == self._window:
+            self.looping = period(tuple(self._recent)) * self._rounds <= self._window
+
+
+def period(tokens: Sequence[int]) -> int:
+    """The smallest p with tokens[i] == tokens[i + p] throughout; len(tokens) where nothing repeats. O(len)."""
+    border = [0] * len(tokens)  # Knuth-Morris-Pratt: the longest proper prefix that is also a suffix
+    for i in range(1, len(tokens)):
+        k = border[i - 1]
+        while k and tokens[i] != tokens[k]:
+            k = border[k - 1]
+        border[i] = k + 1 if tokens[i] == tokens[k] else 0
+    return len(tokens) - border[-1] if tokens else 0

@@ -1,0 +1,265 @@
+"""Prompts to token ids through mistral-common, message by message, with pictures; it does not know the model or its cache.
+
+What the pieces give, joined, is what mistral-common's whole pipeline gives (a test compares them). Encoding by message lets
+an answer's own tokens be spliced in again, where re-encoding its text could cut it otherwise and lose the cache behind it.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from mistral_common.protocol.instruct.chunk import ContentChunk, ImageChunk, TextChunk, ThinkChunk
+from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage
+from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+from PIL import Image
+
+from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, SystemPart, UserTurn
+from magistral_ui.chat.reasoning import Channel, TextTokenReader, TokenIdReader, TokenReader
+from magistral_ui.chat.reasoning_control import ControlTokens
+from magistral_ui.engines.base import Measure
+from magistral_ui.models.cards import ModelCard
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(eq=False, slots=True)
+class PictureInput:
+    """A picture on its way into the model: image tokens now; pixels and features when they are needed, each made once."""
+
+    picture: Picture
+    tokens: list[int]
+    pixels: np.ndarray | None
+    """float32 (3, height, width), dropped once there are features."""
+    features: torch.Tensor | None = None
+    """(image tokens, hidden), on the model's device."""
+
+
+@dataclass(frozen=True, slots=True)
+class PicturePlace:
+    """Where a picture's tokens lie in the prompt: ids[start:start + len(input.tokens)]."""
+
+    start: int
+    input: PictureInput
+
+
+@dataclass(slots=True)
+class EncodedPrompt:
+    """A prompt as the model reads it. `keys` equal `ids` but for image tokens, whose keys stand for the picture's content."""
+
+    ids: list[int] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    places: list[PicturePlace] = field(default_factory=list)
+    system: int = 0
+    """Tokens of the beginning of the text and the system prompt."""
+    common: int = 0
+    """Leading tokens that all visitors share: the beginning and the model's own system prompt; 0 with another prompt."""
+    per_message: dict[int, int] = field(default_factory=dict)
+    reasoning: dict[int, int] = field(default_factory=dict)
+    channel: Channel = "before"
+    """Where the reply goes on."""
+
+
+class Encoder:
+    """One model's tokenizer with its picture preparation; thread-safe. Remembers, per visitor, what is dear to make again."""
+
+    def __init__(
+        self, tekken: Path, card: ModelCard, own_system: tuple[SystemPart, ...], remembered: int = 256
+    ) -> None:
+        """`tekken` is the model's tekken.json; `own_system` the system prompt that everybody gets."""
+        self.tokenizer = MistralTokenizer.from_file(str(tekken))
+        self._instruct: Any = self.tokenizer.instruct_tokenizer
+        self._base: Any = self._instruct.tokenizer
+        self._card = card
+        self._own_system = own_system
+        self._pictures: Recent[tuple[str, str], PictureInput] = Recent(remembered)
+        self._replies: Recent[tuple[str, str | None, str], list[int]] = Recent(4 * remembered)
+        self._image_id: int | None = self._instruct.image_encoder.image_token if self._instruct.image_encoder else None
+        self.end_of_turn: int = self._base.eos_id
+        self._begin, self._end = self._mark_ids()
+        self._pieces: dict[int, bytes] = {}
+
+    def encode(self, prompt: Prompt, visitor: str = "") -> EncodedPrompt:
+        """The ids of `prompt`, with where each message lies."""
+        out = EncodedPrompt()
+        self._append(out, self._instruct.start())
+        self._append(out, self._system(prompt.system))
+        out.system = len(out.ids)
+        if prompt.system == self._own_system:
+            out.common = out.system
+        users: list[UserTurn] = []
+        for turn in prompt.turns:
+            if isinstance(turn, UserTurn):
+                users.append(turn)
+                continue
+            self._append_users(out, users, visitor)
+            users = []
+            self._append_assistant(out, turn, visitor)
+        self._append_users(out, users, visitor)
+        if prompt.resume is not None:
+            text, channel = prompt.resume, "answer" if prompt.resume.closed else "reasoning"
+            self._append(out, self._reply(text.reasoning, text.answer, closed=text.closed, end=False))
+            out.channel = channel if text.reasoning is not None else "answer"  # type: ignore[assignment]
+        return out
+
+    def measure(self, prompt: Prompt, visitor: str = "") -> tuple[Measure, EncodedPrompt]:
+        """What `prompt` costs in tokens."""
+        out = self.encode(prompt, visitor)
+        pictures = {place.input.picture.digest: len(place.input.tokens) for place in out.places}
+        return Measure(len(out.ids), out.system, out.per_message, out.reasoning, pictures), out
+
+    def remember_reply(self, visitor: str, reasoning: str | None, answer: str, ids: Sequence[int]) -> None:
+        """`ids` are the tokens in which the model wrote this reply, the end of the turn not among them."""
+        self._replies.put((visitor, reasoning, answer), list(ids))
+
+    def reader(self, channel: Channel) -> TokenReader:
+        """A reader that tells this model's reasoning from its answer."""
+        if self._begin is not None and self._end is not None:
+            return TokenIdReader(self._begin, self._end, self.token_bytes, channel)
+        return TextTokenReader(*self._card.reasoning_marks, self.token_bytes, channel)
+
+    def control_tokens(self) -> ControlTokens:
+        """The ids that open and close reasoning and end the turn."""
+        if self._begin is not None and self._end is not None:
+            return ControlTokens((self._begin,), (self._end,), self.end_of_turn)
+        begin, end = self._card.reasoning_marks
+        return ControlTokens(tuple(self._text(f"{begin}\n")), tuple(self._text(f"\n{end}\n")), self.end_of_turn)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of a token; b"" for control tokens."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            special = self._base.is_special(token)
+            piece = b"" if special else self._base.id_to_byte_piece(token, SpecialTokenPolicy.IGNORE)
+            self._pieces[token] = piece
+        return piece
+
+    def _mark_ids(self) -> tuple[int | None, int | None]:
+        if self._card.marks == "text":
+            return None, None
+        begin, end = self._card.reasoning_marks
+        return self._base.get_special_token(begin), self._base.get_special_token(end)
+
+    def _text(self, text: str) -> list[int]:
+        ids: list[int] = self._base.encode(text, bos=False, eos=False)
+        return ids
+
+    def _system(self, parts: tuple[SystemPart, ...]) -> list[int]:
+        if not parts:
+            return []
+        chunks: list[ContentChunk] = [
+            ThinkChunk(thinking=p.text) if p.reasoning else TextChunk(text=p.text) for p in parts
+        ]
+        ids: list[int] = self._instruct.encode_system_message(SystemMessage(content=chunks))[0]
+        return ids
+
+    def _append_users(self, out: EncodedPrompt, turns: list[UserTurn], visitor: str) -> None:
+        """Several user turns in a row are one message for the model: texts that meet are joined by a blank line."""
+        if not turns:
+            return
+        pieces: list[str | PictureInput] = []
+        for turn in turns:
+            pieces += [self._picture(picture, visitor) for picture in turn.pictures]
+            if turn.text and pieces and isinstance(pieces[-1], str):
+                pieces[-1] = f"{pieces[-1]}\n\n{turn.text}"
+            elif turn.text:
+                pieces.append(turn.text)
+        start = len(out.ids)
+        self._append(out, [self._instruct.BEGIN_INST])
+        for piece in pieces:
+            if isinstance(piece, str):
+                self._append(out, self._text(piece))
+            else:
+                self._append_picture(out, piece)
+        self._append(out, [self._instruct.END_INST])
+        if turns[-1].message is not None:
+            out.per_message[turns[-1].message] = len(out.ids) - start
+
+    def _append_assistant(self, out: EncodedPrompt, turn: AssistantTurn, visitor: str) -> None:
+        ids = self._replies.get((visitor, turn.reasoning, turn.answer))
+        if ids is None:
+            ids = self._reply(turn.reasoning, turn.answer, closed=True, end=False)
+        self._append(out, ids)
+        self._append(out, [self.end_of_turn])
+        if turn.message is not None:
+            out.per_message[turn.message] = len(ids) + 1
+            out.reasoning[turn.message] = len(self._text(turn.reasoning)) + 2 if turn.reasoning else 0
+
+    def _reply(self, reasoning: str | None, answer: str, *, closed: bool, end: bool) -> list[int]:
+        if self._begin is None and reasoning is not None:
+            begin, stop = self._card.reasoning_marks
+            answer = f"{begin}\n{reasoning}" + (f"\n{stop}\n{answer}" if closed else "")
+            reasoning = None
+        chunks: list[ContentChunk] = []
+        if reasoning is not None:
+            chunks.append(ThinkChunk(thinking=reasoning, closed=closed))
+        if answer:
+            chunks.append(TextChunk(text=answer))
+        if not chunks:
+            return []
+        message = AssistantMessage(content=chunks, prefix=not end)
+        ids: list[int] = self._instruct.encode_assistant_message(message, False)
+        return ids
+
+    def _picture(self, picture: Picture, visitor: str) -> PictureInput:
+        known: PictureInput | None = self._pictures.get((visitor, picture.digest))
+        if known is None:
+            encoded = self._instruct.image_encoder(ImageChunk(image=self._enlarged(picture.rgb())))
+            known = PictureInput(picture, encoded.tokens, encoded.image)
+            self._pictures.put((visitor, picture.digest), known)
+        return known
+
+    def _enlarged(self, image: Image.Image) -> Image.Image:
+        """transformers 5.23 fails on a lone picture of one image token: such a picture is doubled until it has more."""
+        config = self._instruct.image_encoder.image_config
+        unit = config.image_patch_size * config.spatial_merge_size
+        if max(image.size) > unit:
+            return image
+        scale = 2 * unit / max(image.size)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        return image.resize((width, height), Image.Resampling.NEAREST)
+
+    def _append_picture(self, out: EncodedPrompt, picture: PictureInput) -> None:
+        start = len(out.ids)
+        out.places.append(PicturePlace(start, picture))
+        out.ids += picture.tokens
+        content = int(picture.picture.digest[:32], 16) << 20
+        out.keys += [
+            -1 - (content | offset) if token == self._image_id else token for offset, token in enumerate(picture.tokens)
+        ]
+
+    @staticmethod
+    def _append(out: EncodedPrompt, ids: list[int]) -> None:
+        out.ids += ids
+        out.keys += ids
+
+
+class Recent(OrderedDict[K, V]):
+    """The `size` most recently used values by key; thread-safe for `get` and `put`."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size, self._lock = size, threading.Lock()
+
+    def get(self, key: K, default: Any = None) -> Any:
+        """The value of `key`, now the most recent one."""
+        with self._lock:
+            if key in self:
+                self.move_to_end(key)
+                return self[key]
+            return default
+
+    def put(self, key: K, value: V) -> None:
+        """Keep `value`; the least recently used one goes where there are too many."""
+        with self._lock:
+            self[key] = value
+            self.move_to_end(key)
+            while len(self) > self._size:
+                self.popitem(last=False)

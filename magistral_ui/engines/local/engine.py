@@ -1,0 +1,120 @@
+"""The in-process engine: loads a model in a thread of its own, which then runs it until the engine is closed.
+
+torch is imported in that thread, so that the page is served before.
+"""
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from magistral_ui.chat.prompt import Prompt
+from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
+from magistral_ui.engines.generation import Generation
+from magistral_ui.errors import MagistralUIError, NotReady
+from magistral_ui.models.cards import DEMO, ModelCard, find_card
+
+if TYPE_CHECKING:
+    from magistral_ui.engines.local.running import RunningModel
+
+log = logging.getLogger(__name__)
+
+
+class LocalEngine:
+    """Runs Magistral, or the demo model, with transformers in this process; `engines/base.py` says what the methods do."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        context_length: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """`model` is a card's key, a repository or a folder; None leaves the choice to the machine.
+
+        Nothing is imported or read before `start`. `context_length` bounds prompt and reply together, in tokens.
+        """
+        self._wish = {
+            "model": model,
+            "device": device,
+            "precision": precision,
+            "context_length": context_length,
+            "threads": threads,
+        }
+        self._guess = (find_card(model) if model else None) or DEMO
+        self._status: EngineStatus = Loading()
+        self._running: RunningModel | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+
+    @property
+    def card(self) -> ModelCard:
+        """The model that is run; before it is loaded, a first guess."""
+        return self._running.card if self._running else self._guess
+
+    def start(self) -> None:
+        """Begin to load; returns at once."""
+        with self._lock:
+            if self._thread is None and not self._closing.is_set():
+                self._thread = threading.Thread(target=self._live, name="engine", daemon=True)
+                self._thread.start()
+
+    def status(self) -> EngineStatus:
+        """How far loading is, or that it is done, or why it failed."""
+        return self._status
+
+    def retry(self) -> None:
+        """Load again after a failure."""
+        with self._lock:
+            if not isinstance(self._status, Broken):
+                return
+            self._status, self._thread = Loading(), None
+        self.start()
+
+    def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
+        """What `prompt` costs, and what of it the visitor's cache holds."""
+        return self._ready().measure(prompt, visitor)
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Begin a reply."""
+        return self._ready().submit(request)
+
+    def close(self) -> None:
+        """Stop all generations and free the device."""
+        self._closing.set()
+        if self._running is not None:
+            self._running.close()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        self._running = None
+
+    def _ready(self) -> "RunningModel":
+        running = self._running
+        if running is None or not isinstance(self._status, Ready):
+            raise NotReady
+        return running
+
+    def _report(self, status: Loading) -> None:
+        self._status = status
+
+    def _live(self) -> None:
+        try:
+            from magistral_ui.engines.local.running import Wish, bring_up
+
+            running = bring_up(Wish(**self._wish), self._report, self._closing)  # type: ignore[arg-type]
+        except MagistralUIError as error:
+            self._status = Broken(error.sentence_key, error.values)
+            return
+        except Exception as error:
+            log.error("the model could not be loaded", exc_info=error)
+            broken = "out_of_memory" if "OutOfMemory" in type(error).__name__ else "model_error"
+            self._status = Broken(broken, {"reason": type(error).__name__})
+            return
+        if running is None or self._closing.is_set():
+            return
+        self._running = running
+        self._status = Ready(running.info)
+        running.run()
+        self._status = Broken("engine_closed")

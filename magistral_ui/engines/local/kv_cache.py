@@ -1,0 +1,104 @@
+"""Keys and values of one sequence in buffers that grow in steps: writes in place, crops for nothing, exact bytes.
+
+It does not know which tokens it holds; `prefix_cache.py` does.
+"""
+
+import torch
+
+GROWTH = 256
+"""Tokens by which a buffer grows at least; otherwise by a quarter, so that copying stays linear in the length."""
+
+
+class KVLayer:
+    """One layer: keys and values of shape (1, heads, capacity, head_dim), of which the first `length` tokens count."""
+
+    __slots__ = ("_keys", "_values", "length")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._keys: torch.Tensor | None = None
+        self._values: torch.Tensor | None = None
+
+    def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append keys and values of shape (1, heads, n, head_dim); views of all that is held come back."""
+        end = self.length + keys.shape[2]
+        if self._keys is None or self._values is None or end > self._keys.shape[2]:
+            self._grow(end, keys)
+        assert self._keys is not None
+        assert self._values is not None
+        self._keys[:, :, self.length : end] = keys
+        self._values[:, :, self.length : end] = values
+        self.length = end
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` tokens; the buffer stays."""
+        self.length = min(self.length, length)
+
+    def copy(self, length: int) -> "KVLayer":
+        """A layer of its own with the first `length` tokens."""
+        other = KVLayer()
+        if self._keys is not None and self._values is not None and length:
+            other.append(self._keys[:, :, :length], self._values[:, :, :length])
+        return other
+
+    def move(self, device: torch.device) -> None:
+        """To another device, without the spare room; pinned where that makes coming back to a GPU fast."""
+        if self._keys is not None and self._values is not None:
+            self._keys = _moved(self._keys[:, :, : self.length], device)
+            self._values = _moved(self._values[:, :, : self.length], device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers, spare room included."""
+        return 0 if self._keys is None else 2 * self._keys.numel() * self._keys.element_size()
+
+    def _grow(self, tokens: int, like: torch.Tensor) -> None:
+        capacity = 0 if self._keys is None else self._keys.shape[2]
+        wanted = max(tokens, capacity + capacity // 4)
+        wanted += -wanted % GROWTH
+        keys = like.new_empty((1, like.shape[1], wanted, like.shape[3]))
+        values = torch.empty_like(keys)
+        if self._keys is not None and self._values is not None:
+            keys[:, :, : self.length] = self._keys[:, :, : self.length]
+            values[:, :, : self.length] = self._values[:, :, : self.length]
+        self._keys, self._values = keys, values
+
+
+class KVCache:
+    """All layers of one sequence."""
+
+    __slots__ = ("layers",)
+
+    def __init__(self, layers: int | list[KVLayer]) -> None:
+        self.layers = [KVLayer() for _ in range(layers)] if isinstance(layers, int) else layers
+
+    @property
+    def length(self) -> int:
+        """Tokens held by every layer (after a broken forward the first layers may hold more)."""
+        return min(layer.length for layer in self.layers)
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` tokens, in every layer: also how a broken forward is undone."""
+        for layer in self.layers:
+            layer.crop(length)
+
+    def copy(self, length: int) -> "KVCache":
+        """A cache of its own with the first `length` tokens."""
+        return KVCache([layer.copy(length) for layer in self.layers])
+
+    def move(self, device: torch.device) -> None:
+        """To another device, without the spare room."""
+        for layer in self.layers:
+            layer.move(device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers, spare room included."""
+        return sum(layer.nbytes for layer in self.layers)
+
+
+def _moved(buffer: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if device.type == "cpu" and buffer.device.type == "cuda":
+        return torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True).copy_(buffer)
+    return buffer.to(device, copy=True)

@@ -1,0 +1,170 @@
+"""Finds the longest beginning of a prompt that was read before, within a visitor; it counts bytes and evicts the least used.
+
+Nothing is shared between visitors but the system prompt that all of them have, so that no visitor can tell from the time to
+the first token what another one sent. It does not know what the keys mean.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from magistral_ui.engines.local.kv_cache import KVCache
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """What one sequence has read: `keys[i]` is what stands at position i of `cache` (the committed length is len(keys))."""
+
+    cache: KVCache
+    visitor: str | None
+    """None: common to all visitors."""
+    keys: list[int] = field(default_factory=list)
+    busy: bool = True
+    used: int = 0
+    spilled: bool = False
+
+    def rollback(self) -> None:
+        """Undo a forward that broke half-way."""
+        self.cache.crop(len(self.keys))
+
+
+class PrefixCache:
+    """Entries of all visitors under a budget of bytes on the device, and one of host memory for idle ones that have to go.
+
+    Only the engine's thread takes and returns entries; `match` may be called from any.
+    """
+
+    def __init__(
+        self, new_cache: Callable[[], KVCache], device: torch.device, budget: int, spill_budget: int = 0
+    ) -> None:
+        """`budget` bytes on `device` for all entries; `spill_budget` bytes of host memory (0: idle entries are dropped)."""
+        self._new_cache, self._device = new_cache, device
+        self.budget, self._spill_budget = budget, spill_budget
+        self._entries: list[Entry] = []
+        self._lock = threading.Lock()
+        self._clock = itertools.count(1)
+
+    def take(self, visitor: str, keys: Sequence[int]) -> Entry:
+        """An entry for a sequence with these `keys`: as much of their beginning as is there already, at most all but one.
+
+        It is the caller's until `give_back`. Where another branch would lose more than copying costs, it is left as it was.
+        """
+        keys = list(keys)
+        with self._lock:
+            best, length = self._best(visitor, keys)
+            if best is None or length == 0:
+                entry = Entry(self._new_cache(), visitor)
+                self._entries.append(entry)
+            elif best.busy or best.visitor is None or len(best.keys) - length > length:
+                self._restore(best)
+                entry = Entry(best.cache.copy(length), visitor, best.keys[:length])
+                self._entries.append(entry)
+            else:
+                entry = best
+                self._restore(entry)
+                entry.cache.crop(length)
+                del entry.keys[length:]
+            entry.busy, entry.used = True, next(self._clock)
+        self.shrink()
+        return entry
+
+    def give_back(self, entry: Entry) -> None:
+        """The sequence has ended; its entry stays for the next turn as long as there is room."""
+        with self._lock:
+            entry.busy, entry.used = False, next(self._clock)
+            if not entry.keys:
+                self._entries.remove(entry)
+        self.shrink()
+
+    def drop(self, entry: Entry) -> None:
+        """Forget an entry, busy or not."""
+        with self._lock:
+            self._entries.remove(entry)
+
+    def forget(self, visitor: str) -> None:
+        """Drop all idle entries of a visitor."""
+        with self._lock:
+            self._entries = [e for e in self._entries if e.busy or e.visitor != visitor]
+
+    def share(self, entry: Entry, length: int) -> None:
+        """Keep a copy of the first `length` tokens of `entry` for all visitors, unless it is there already."""
+        keys = entry.keys[:length]
+        with self._lock:
+            if length and not any(e.visitor is None and e.keys == keys for e in self._entries):
+                shared = Entry(entry.cache.copy(length), None, keys, busy=False, used=next(self._clock))
+                self._entries.append(shared)
+
+    def match(self, visitor: str, keys: Sequence[int]) -> int:
+        """How many of `keys` a sequence would find read already."""
+        with self._lock:
+            return self._best(visitor, list(keys))[1]
+
+    def shrink(self, budget: int | None = None) -> None:
+        """Bring the device's bytes down to `budget` (default: the cache's own) by spilling or dropping idle entries."""
+        budget = self.budget if budget is None else budget
+        with self._lock:
+            idle = sorted((e for e in self._entries if not e.busy and not e.spilled), key=lambda e: e.used)
+            for entry in idle:
+                if self._bytes(spilled=False) <= budget:
+                    break
+                self._spill(entry)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        with self._lock:
+            return self._bytes(spilled=False)
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes of idle entries in host memory."""
+        with self._lock:
+            return self._bytes(spilled=True)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _bytes(self, spilled: bool) -> int:
+        return sum(entry.cache.nbytes for entry in self._entries if entry.spilled == spilled)
+
+    def _best(self, visitor: str, keys: list[int]) -> tuple[Entry | None, int]:
+        best, length = None, 0
+        for entry in self._entries:
+            if entry.visitor in (visitor, None):
+                found = min(common_prefix(entry.keys, keys), len(keys) - 1)
+                if found > length or (found == length and best is not None and best.busy and not entry.busy):
+                    best, length = entry, found
+        return best, length
+
+    def _restore(self, entry: Entry) -> None:
+        if entry.spilled:
+            entry.cache.move(self._device)
+            entry.spilled = False
+
+    def _spill(self, entry: Entry) -> None:
+        size = entry.cache.nbytes
+        if size > self._spill_budget:
+            self._entries.remove(entry)
+            return
+        entry.cache.move(torch.device("cpu"))
+        entry.spilled = True
+        spilled = sorted((e for e in self._entries if e.spilled and e is not entry), key=lambda e: e.used)
+        while spilled and self._bytes(spilled=True) > self._spill_budget:
+            self._entries.remove(spilled.pop(0))
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """Length of the common beginning, by bisection on slices: comparisons run at C speed."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while low < high - 1:  # a[:low] == b[:low] and a[:high] != b[:high]
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,221 @@
+"""Runs all sequences on the model, a step at a time, in the one thread that owns it; it knows no prompts and no people.
+
+Each step is one forward: the next token of every sequence that is being written, and a chunk of those that are being read.
+So a long prompt delays the others by a chunk, sequences join and leave between steps, and one that fails, fails alone.
+"""
+
+import logging
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+
+from magistral_ui.chat.events import Queued
+from magistral_ui.engines.local.encoding import PictureInput
+from magistral_ui.engines.local.forward import Part, TextModel
+from magistral_ui.engines.local.prefix_cache import PrefixCache
+from magistral_ui.engines.local.sequence import Sequence
+from magistral_ui.errors import QueueFull
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much runs at once: sequences in a step, requests that wait, prompt tokens read in a step."""
+
+    running: int = 8
+    waiting: int = 64
+    chunk: int = 256
+    """While others are being written."""
+    chunk_alone: int = 512
+    """While nobody waits for a next token."""
+
+
+class Scheduler:
+    """Feed it with `submit` from any thread; `run` is the engine thread's loop."""
+
+    def __init__(self, model: TextModel, cache: PrefixCache, image_token: int | None, limits: Limits) -> None:
+        self._model, self._cache, self._image_token, self._limits = model, cache, image_token, limits
+        self._news = threading.Condition()
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+        self._closing = False
+        self._served: dict[str, int] = {}
+
+    def submit(self, sequence: Sequence) -> None:
+        """Let `sequence` wait for its place; QueueFull where too many do."""
+        with self._news:
+            if self._closing or len(self._waiting) >= self._limits.waiting:
+                raise QueueFull(limit=self._limits.waiting)
+            self._waiting.append(sequence)
+            if len(self._running) + len(self._waiting) > self._limits.running:
+                sequence.generation.put(Queued(max(1, len(self._running) + len(self._waiting) - self._limits.running)))
+            self._news.notify()
+
+    def wake(self) -> None:
+        """Look again: someone pressed stop or answer-now."""
+        with self._news:
+            self._news.notify()
+
+    def close(self) -> None:
+        """End `run` after the current step; all sequences end as cancelled."""
+        with self._news:
+            self._closing = True
+            self._news.notify()
+
+    def run(self) -> None:
+        """Steps until `close`."""
+        while self._wait_for_work():
+            self.step()
+        for sequence in [*self._running, *self._waiting]:
+            sequence.finish("cancelled")
+        self._running.clear()
+        self._waiting.clear()
+
+    def step(self) -> None:
+        """End what was stopped, let in what fits, and run one forward."""
+        self._end_stopped()
+        self._admit()
+        chosen = self._choose()
+        if not chosen:
+            return
+        ready = [(sequence, count) for sequence, count in chosen if self._see_pictures(sequence, count)]
+        if ready:
+            self._forward(ready)
+
+    def _wait_for_work(self) -> bool:
+        with self._news:
+            while not (self._closing or self._waiting or self._running):
+                self._news.wait()
+            return not self._closing
+
+    def _end_stopped(self) -> None:
+        for sequence in [s for s in self._running if s.generation.stop_asked]:
+            self._leave(sequence)
+            sequence.finish("cancelled")
+        with self._news:
+            stopped = [s for s in self._waiting if s.generation.stop_asked]
+            for sequence in stopped:
+                self._waiting.remove(sequence)
+        for sequence in stopped:
+            sequence.finish("cancelled")
+        if stopped:
+            self._tell_positions()
+
+    def _admit(self) -> None:
+        """The visitor with the fewest running sequences comes first; among equals, whoever came first."""
+        admitted = False
+        while len(self._running) < self._limits.running:
+            running = [s.visitor for s in self._running]
+            with self._news:
+                if not self._waiting:
+                    break
+                sequence = min(self._waiting, key=lambda s: running.count(s.visitor))
+                self._waiting.remove(sequence)
+            sequence.start(self._cache.take(sequence.visitor, sequence.keys))
+            self._running.append(sequence)
+            admitted = True
+        if admitted:
+            self._tell_positions()
+
+    def _tell_positions(self) -> None:
+        with self._news:
+            waiting = list(self._waiting)
+        for position, sequence in enumerate(waiting, 1):
+            sequence.generation.put(Queued(position))
+
+    def _choose(self) -> list[tuple[Sequence, int]]:
+        """Each sequence of this step with the number of its tokens: one where it is written, a share of a chunk where read."""
+        writing = [s for s in self._running if not s.prefilling]
+        reading = [s for s in self._running if s.prefilling]
+        room = self._limits.chunk if writing else self._limits.chunk_alone
+        chosen = [(s, 1) for s in writing]
+        share = max(32, room // len(reading)) if reading else 0
+        for sequence in reading:
+            count = min(sequence.unread, share, room)
+            if count:
+                chosen.append((sequence, count))
+                room -= count
+        if reading:  # whoever got least of this chunk comes first next time
+            self._running.remove(reading[0])
+            self._running.append(reading[0])
+        return chosen
+
+    def _see_pictures(self, sequence: Sequence, count: int) -> bool:
+        """Make the features of the pictures among the next tokens; False where that failed (and the sequence with it)."""
+        while (picture := sequence.picture_to_see(count)) is not None:
+            try:
+                self._see(picture)
+            except Exception as error:
+                self._fail(sequence, error)
+                return False
+        return True
+
+    @torch.inference_mode()
+    def _see(self, picture: PictureInput) -> None:
+        pixels = picture.pixels
+        assert pixels is not None
+        picture.features = self._model.picture_features(torch.from_numpy(pixels))
+        picture.pixels = None
+
+    def _forward(self, chosen: list[tuple[Sequence, int]], second_try: bool = False) -> None:
+        try:
+            parts: list[Part] = [sequence.part(count, self._image_token) for sequence, count in chosen]
+            logits = self._model(parts)
+        except Exception as error:
+            for sequence, _ in chosen:
+                if sequence.entry is not None:
+                    sequence.entry.rollback()
+            if is_out_of_memory(error) and not second_try:
+                self._cache.shrink(0)
+                empty_device_cache()
+                self._forward(chosen, second_try=True)
+            elif len(chosen) > 1:
+                for each in chosen:
+                    self._forward([each], second_try)
+            else:
+                self._fail(chosen[0][0], error)
+            return
+        for (sequence, count), row in zip(chosen, logits, strict=True):
+            self._advance(sequence, count, row)
+
+    def _advance(self, sequence: Sequence, count: int, logits: torch.Tensor) -> None:
+        before = sequence.reused if sequence.entry is None else len(sequence.entry.keys)
+        sequence.read(count)
+        common = sequence.prompt.common
+        if before < common <= before + count and sequence.entry is not None:
+            self._cache.share(sequence.entry, common)
+        if sequence.unread:
+            return
+        try:
+            goes_on = sequence.write(logits)
+        except Exception as error:
+            self._fail(sequence, error)
+            return
+        if not goes_on:
+            self._leave(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        if sequence.entry is not None:
+            sequence.entry.rollback()
+            self._cache.give_back(sequence.entry)
+            sequence.entry = None
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        log.error("a request failed", exc_info=error)
+        self._leave(sequence)
+        sequence.fail("out_of_memory" if is_out_of_memory(error) else "generation_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device (or this machine) had no room left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def empty_device_cache() -> None:
+    """Give unused memory back to the device."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

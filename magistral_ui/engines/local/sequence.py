@@ -1,0 +1,162 @@
+"""One request on its way through the engine: its tokens, what has been read of them, and what each new one says."""
+
+from dataclasses import replace
+
+import torch
+
+from magistral_ui.chat.events import Answer, Failed, Finished, FinishReason, Notice, Prefilling, Reasoning, Usage
+from magistral_ui.chat.reasoning import TokenReader
+from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
+from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder, PictureInput
+from magistral_ui.engines.local.forward import Part
+from magistral_ui.engines.local.prefix_cache import Entry
+from magistral_ui.engines.local.sampler import Sampler
+from magistral_ui.errors import Value
+
+
+class Sequence:
+    """`tokens` are the prompt's and the reply's; as many as `entry.keys` holds are in the cache, the others are to be read.
+
+    One token to read is a decode step, more are prefill: both are the same forward.
+    """
+
+    def __init__(
+        self, request: GenerationRequest, prompt: EncodedPrompt, generation: Generation, encoder: Encoder, limit: int
+    ) -> None:
+        """`limit` is the number of tokens that the reply may have, never more than what fits behind the prompt."""
+        params = request.params
+        self.visitor = request.visitor
+        self.generation = generation
+        self.prompt = prompt
+        self.tokens = list(prompt.ids)
+        self.keys = list(prompt.keys)
+        self.entry: Entry | None = None
+        self.reused = 0
+        self._encoder = encoder
+        self._limit = limit
+        self._reader: TokenReader = encoder.reader(prompt.channel)
+        self._sampler = Sampler(params, prompt.ids)
+        self._control = ReasoningControl(
+            encoder.control_tokens(), reasoning_limit(limit, params.reasoning_budget), LoopGuard()
+        )
+        self._said: tuple[list[str], list[str]] = ([], [])
+        self._usage = Usage(prompt_tokens=len(prompt.ids))
+        self._reasoning_began: float | None = None
+
+    @property
+    def written(self) -> int:
+        """Tokens of the reply so far."""
+        return len(self.tokens) - len(self.prompt.ids)
+
+    @property
+    def unread(self) -> int:
+        """Tokens that are not in the cache yet: more than one while the prompt is being read."""
+        return len(self.tokens) - (len(self.entry.keys) if self.entry else 0)
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether the prompt (or, after being set aside, the whole sequence) is still being read."""
+        return self.unread > 1
+
+    def start(self, entry: Entry) -> None:
+        """Go on with `entry`, which holds the beginning of this sequence's tokens."""
+        self.entry = entry
+        self.reused = len(entry.keys)
+        if not self.written:
+            self._usage = replace(self._usage, reused_tokens=self.reused)
+            self.generation.put(Prefilling(self.reused, len(self.tokens), self.reused))
+
+    def picture_to_see(self, count: int) -> PictureInput | None:
+        """The first picture among the next `count` tokens whose features are still to be made."""
+        first = self._committed
+        for place in self.prompt.places:
+            end = place.start + len(place.input.tokens)
+            if place.start < first + count and end > first and place.input.features is None:
+                return place.input
+        return None
+
+    def part(self, count: int, image_token: int | None) -> Part:
+        """The next `count` unread tokens, with the features of the pictures among them."""
+        first = self._committed
+        assert self.entry is not None
+        part = Part(self.entry.cache, self.tokens[first : first + count])
+        for place in self.prompt.places:
+            ids = place.input.tokens
+            begin, end = max(first, place.start), min(first + count, place.start + len(ids))
+            if begin >= end or place.input.features is None:
+                continue
+            skipped = ids[: begin - place.start].count(image_token or 0)
+            rows = [i - first for i in range(begin, end) if ids[i - place.start] == image_token]
+            features = place.input.features[skipped : skipped + len(rows)]
+            part.features.append((torch.tensor(rows, device=features.device), features))
+        return part
+
+    def read(self, count: int) -> None:
+        """`count` more tokens are in the cache now."""
+        assert self.entry is not None
+        first = self._committed
+        self.entry.keys += self.keys[first : first + count]
+        if count > 1 and not self.written:
+            self.generation.put(Prefilling(self._committed, len(self.tokens), self.reused))
+
+    def write(self, logits: torch.Tensor) -> bool:
+        """Choose the next token from `logits` (vocabulary,) and tell it; whether the reply goes on."""
+        channel = self._reader.channel
+        token = self._control.forced(channel, self.generation.answer_now_asked)
+        if token is None:
+            token = self._sampler(logits, self._control.banned())
+        if self._control.notice is not None:
+            self.generation.put(Notice(self._control.notice))
+            self._control.notice = None
+        self._sampler.took(token)
+        if not self.written:
+            self._usage = replace(self._usage, first_token_seconds=self.generation.elapsed)
+        if token == self._encoder.end_of_turn:
+            self.finish("stop")
+            return False
+        self.tokens.append(token)
+        self.keys.append(token)
+        self._tell(self._reader.feed(token))
+        self._control.took(token, self._reader.channel)
+        if self.written >= self._limit:
+            self.finish("length")
+            return False
+        return True
+
+    def finish(self, why: FinishReason) -> None:
+        """The last event of a reply that ended in order; what was written is remembered for the next turn."""
+        self._tell(self._reader.finish())
+        reasoning, answer = ("".join(texts) for texts in self._said)
+        if why == "stop" and self.prompt.channel == "before":
+            written = self.tokens[len(self.prompt.ids) :]
+            self._encoder.remember_reply(self.visitor, reasoning or None, answer, written)
+        self.generation.put(Finished(why, self._final_usage()))
+
+    def fail(self, key: str, values: dict[str, Value] | None = None) -> None:
+        """The last event of a reply that broke."""
+        self.generation.put(Failed(key, values or {}, self._final_usage()))
+
+    def _tell(self, pieces: list[Reasoning | Answer]) -> None:
+        for piece in pieces:
+            now = self.generation.elapsed
+            if isinstance(piece, Reasoning):
+                self._said[0].append(piece.text)
+                self._reasoning_began = now if self._reasoning_began is None else self._reasoning_began
+                self._usage = replace(
+                    self._usage,
+                    reasoning_tokens=self._usage.reasoning_tokens + piece.tokens,
+                    reasoning_seconds=now - self._reasoning_began,
+                )
+            else:
+                self._said[1].append(piece.text)
+                self._usage = replace(self._usage, answer_tokens=self._usage.answer_tokens + piece.tokens)
+            self.generation.put(piece)
+
+    def _final_usage(self) -> Usage:
+        return replace(self._usage, total_seconds=self.generation.elapsed)
+
+    @property
+    def _committed(self) -> int:
+        return len(self.entry.keys) if self.entry else 0
