@@ -1,0 +1,49 @@
+"""Reads the settings, opens the engine, serves the page and waits; everything else is done further down."""
+
+import os
+import signal
+import sys
+import threading
+
+from magistral_ui.errors import MagistralUIError
+from magistral_ui.models.folder import check_name
+from magistral_ui.settings import Settings, read_settings
+from magistral_ui.ui.i18n import sentence_of, text
+
+
+def main() -> int:
+    """Serve until Ctrl-C or SIGTERM (0), or say why not (2)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        settings = read_settings(sys.argv[1:], os.environ)
+        if settings.model:
+            check_name(settings.model)
+        serve(settings)
+    except MagistralUIError as error:
+        print(sentence_of(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def serve(settings: Settings) -> None:
+    """Open the page first, then load the model behind it; ends by KeyboardInterrupt only."""
+    from magistral_ui.engines.local.engine import LocalEngine  # imported late: --help and a wrong flag answer at once
+    from magistral_ui.ui.page import build_page, launch
+
+    engine = LocalEngine(
+        settings.model, settings.device, settings.precision, context_length=settings.context, threads=settings.threads
+    )
+    try:
+        page = build_page(engine)
+        url = launch(page, host=settings.host, port=settings.port)
+        print(text("app_serving", url=url), flush=True)
+        engine.start()
+        threading.Event().wait()
+    finally:
+        engine.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
