@@ -55,6 +55,8 @@ class Conversation:
 
     messages: Mapping[int, Message] = field(default_factory=dict)
     chosen: Mapping[int | None, int] = field(default_factory=dict)
+    last_id: int = 0
+    """The largest id ever given: a deleted message's id is never given to another."""
 
     def path(self) -> tuple[Message, ...]:
         """The chosen branch, from the first message to the last."""
@@ -119,9 +121,9 @@ class Conversation:
         chosen = {p: c for p, c in self.chosen.items() if p not in doomed and c not in doomed}
         parent = self.messages[message].parent
         left = [m.id for m in kept.values() if m.parent == parent]
-        if left and parent not in chosen:
+        if left and self.chosen.get(parent) == message:
             chosen[parent] = left[-1]
-        return Conversation(kept, chosen)
+        return replace(self, messages=kept, chosen=chosen)
 
     def last_user(self) -> UserMessage | None:
         """The last user message of the chosen branch."""
@@ -134,7 +136,8 @@ class Conversation:
         return found
 
     def _next_id(self) -> int:
-        return max(self.messages, default=0) + 1
+        return self.last_id + 1
 
     def _grown(self, message: Message) -> "Conversation":
-        return Conversation({**self.messages, message.id: message}, {**self.chosen, message.parent: message.id})
+        messages = {**self.messages, message.id: message}
+        return Conversation(messages, {**self.chosen, message.parent: message.id}, message.id)

@@ -102,7 +102,7 @@ def compose(
     for message in conversation.path():
         if isinstance(message, UserMessage):
             turns.append(UserTurn(message.text, message.pictures, message.id))
-        elif message.reply.answer or message.reply.reasoning:
+        elif message.reply.answer.strip() or message.reply.reasoning:
             turns.append(_earlier(message, choices.keep_reasoning))
     if not turns or not isinstance(turns[-1], UserTurn):
         raise ValueError("a prompt ends with a user message")
@@ -113,5 +113,5 @@ def _earlier(message: AssistantMessage, keep_reasoning: bool) -> AssistantTurn:
     reply = message.reply
     keep = keep_reasoning if message.keep_reasoning is None else message.keep_reasoning
     # A reply without an answer is only its reasoning: leaving it out would leave an empty turn, which models refuse.
-    reasoning = reply.reasoning if reply.reasoning and (keep or not reply.answer) else None
+    reasoning = reply.reasoning if reply.reasoning and (keep or not reply.answer.strip()) else None
     return AssistantTurn(reply.answer, reasoning, message.id)

@@ -27,13 +27,18 @@ class Parameter:
         """`value` in the parameter's own type, or ParameterRefused."""
         if value is None and self.optional:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
             raise ParameterRefused("parameter_not_a_number", name=self.name)
         if self.integer and value != int(value):
             raise ParameterRefused("parameter_not_whole", name=self.name)
         if not self.low <= value <= self.high:
             raise ParameterRefused("parameter_out_of_range", name=self.name, low=self.low, high=self.high)
         return int(value) if self.integer else float(value)
+
+
+def _is_finite(value: float) -> bool:
+    # math.isfinite fails on whole numbers that no float can hold; those are out of range, but numbers.
+    return isinstance(value, int) or math.isfinite(value)
 
 
 PARAMETERS = {

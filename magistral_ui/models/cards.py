@@ -101,4 +101,4 @@ CARDS = {card.key: card for card in (MAGISTRAL_1_2, MAGISTRAL_1_1, MAGISTRAL_1_0
 def find_card(name: str) -> ModelCard | None:
     """The card whose key or repository is `name` (case does not matter), or None."""
     wanted = name.casefold()
-    return next((c for c in CARDS.values() if wanted in (c.key, (c.repository or "").casefold())), None)
+    return next((c for c in CARDS.values() if wanted in (c.key, (c.repository or c.key).casefold())), None)
