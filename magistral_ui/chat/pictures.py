@@ -2,18 +2,43 @@
 
 import hashlib
 import io
+import struct
 import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from magistral_ui.errors import PictureRefused
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+"""PIL opens MPO, the double pictures of some cameras, as JPEG."""
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 120_000_000
 """A 108-megapixel phone's photo is 12,000 × 9,000; PIL itself stops at 179 million."""
+# What PIL's decoders raise for truncated and damaged files.
+DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+)
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How to turn a picture upright, by its EXIF orientation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +58,8 @@ class Picture:
             warnings.simplefilter("ignore")
             image: Image.Image = Image.open(io.BytesIO(self.data), formats=FORMATS)
             image.load()
-            return _plain(ImageOps.exif_transpose(image))
+            turn = _turn(image)
+            return _plain(image if turn is None else image.transpose(turn))
 
     def thumbnail(self, side: int) -> bytes:
         """A JPEG of at most `side` × `side` pixels without any metadata."""
@@ -64,17 +90,26 @@ def read_picture(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max
                         limit=max_pixels // 10**6,
                     )
                 image.load()
-                turned = ImageOps.exif_transpose(image)
+                lies = _turn(image) in (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
+                width, height = (image.height, image.width) if lies else image.size
         except Image.DecompressionBombError as error:
             raise PictureRefused(
                 "picture_too_many_pixels", name=name, width=0, height=0, limit=max_pixels // 10**6
             ) from error
         except UnidentifiedImageError as error:
             raise PictureRefused("picture_not_an_image", name=name) from error
-        except (OSError, ValueError, SyntaxError, EOFError, OverflowError, ArithmeticError) as error:
-            # What PIL's decoders raise for truncated and damaged files.
+        except DAMAGE as error:
             raise PictureRefused("picture_broken", name=name) from error
-    return Picture(data, turned.width, turned.height, hashlib.sha256(data).hexdigest(), name)
+    return Picture(data, width, height, hashlib.sha256(data).hexdigest(), name)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to turn `image` upright. Not ImageOps.exif_transpose: it fails on damaged EXIF beside sound pixels."""
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except DAMAGE:
+        return None
+    return TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -53,7 +53,8 @@ class TokenIdReader:
             return [*self._turn("reasoning"), Reasoning("")]
         if token == self._end and self._channel == "reasoning":
             return [*self._turn("answer", count=0), Reasoning("")]
-        text = self._decoder.decode(self._bytes_of(token))
+        data = self._bytes_of(token)
+        text = self._decoder.decode(data) if data else self._cut()
         if self._channel == "reasoning":
             return [Reasoning(text)]
         if self._channel == "before" and text.strip():
@@ -65,11 +66,16 @@ class TokenIdReader:
         return self._turn(self._channel)
 
     def _turn(self, channel: Channel, count: int = 0) -> list[Piece]:
-        rest = self._decoder.decode(b"", True)
-        self._decoder.reset()
+        rest = self._cut()
         piece = Reasoning if self._channel == "reasoning" else Answer
         self._channel = channel
         return [piece(rest, count)] if rest else []
+
+    def _cut(self) -> str:
+        """What a character that a control token broke off leaves: the bytes on both sides are decoded apart."""
+        rest = self._decoder.decode(b"", True)
+        self._decoder.reset()
+        return rest
 
 
 class TextReader:
@@ -83,6 +89,7 @@ class TextReader:
         self._begin, self._end = begin, end
         self._channel: Channel = channel
         self._held = ""
+        self._uncounted = 0  # tokens of what is held back while it is open where they belong
         self._fresh = channel == "before"  # line breaks right behind a mark are still to be dropped
 
     @property
@@ -91,15 +98,26 @@ class TextReader:
         return self._channel
 
     def feed(self, text: str, tokens: int = 1) -> list[Piece]:
-        """The events of more text; the first of them carries the count of `tokens`."""
+        """The events of more text; the first of them carries the count of `tokens`, the marks' among the reasoning's."""
         self._held += text
-        counted = self._channel
+        self._uncounted += tokens
+        was = self._channel
         pieces = self._read(final=False)
-        return _counted(pieces, counted, tokens)
+        if self._channel == "before":
+            return []
+        return self._counted(pieces, "answer" if was == "answer" else "reasoning")
 
     def finish(self) -> list[Piece]:
         """What was held back, now that no mark can follow."""
-        return self._read(final=True)
+        return self._counted(self._read(final=True), "answer")
+
+    def _counted(self, pieces: list[Piece], channel: Channel) -> list[Piece]:
+        """`pieces` with the count of all tokens so far on the first; an empty one of `channel` where there are none."""
+        tokens, self._uncounted = self._uncounted, 0
+        if not tokens:
+            return pieces
+        kind = type(pieces[0]) if pieces else Reasoning if channel == "reasoning" else Answer
+        return [kind(pieces[0].text if pieces else "", tokens), *pieces[1:]]
 
     def _read(self, final: bool) -> list[Piece]:
         pieces: list[Piece] = []
@@ -176,14 +194,6 @@ def _safe_end(text: str, mark: str) -> int:
     while cut and text[cut - 1] in "\r\n":
         cut -= 1
     return cut
-
-
-def _counted(pieces: list[Piece], channel: Channel, tokens: int) -> list[Piece]:
-    if not pieces:
-        return [Reasoning("", tokens)] if channel == "reasoning" else [Answer("", tokens)] if tokens else []
-    first = pieces[0]
-    kind = Reasoning if isinstance(first, Reasoning) else Answer
-    return [kind(first.text, tokens), *pieces[1:]]
 
 
 def _utf8() -> codecs.IncrementalDecoder:
