@@ -1,0 +1,64 @@
+"""What holds for every test: no network but loopback, a home of its own, and a clean environment."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# Before anything that is tested is imported: libraries read these once.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+for name in [name for name in os.environ if name.startswith("MAGISTRAL_UI_")]:
+    del os.environ[name]
+
+settings.register_profile("gate", deadline=None, derandomize=True, database=None)
+settings.load_profile("gate")
+
+LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::ffff:127.")
+
+
+class NetworkRefused(RuntimeError):
+    """A test tried to leave this machine."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Iterator[None]:
+    """Connections to anything but this machine fail loudly."""
+    connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+    def guard(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not str(address[0]).startswith(LOOPBACK):
+            raise NetworkRefused(f"a test may not connect to {address}")
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        guard(self, address)
+        return connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        guard(self, address)
+        return connect_ex(self, address)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", guarded_connect)
+    patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home folder that no person uses; what is written below the real one would be a defect."""
+    home = tmp_path_factory.mktemp("home")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HOME", str(home))
+    patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    patch.setenv("HF_HOME", str(home / ".cache" / "huggingface"))
+    patch.setenv("GRADIO_TEMP_DIR", str(home / "gradio"))
+    yield home
+    patch.undo()
