@@ -3,6 +3,8 @@
 MagistralUIError
 ├── BadInput                 a visitor can mend it
 │   ├── EmptyMessage
+│   ├── TextTooLong
+│   ├── MessageGone
 │   ├── PictureRefused       key picture_not_an_image, picture_broken, picture_too_large, picture_not_supported
 │   ├── TooManyPictures
 │   ├── ParameterRefused     key parameter_unknown, parameter_out_of_range, parameter_not_a_number
@@ -47,6 +49,18 @@ class EmptyMessage(BadInput):
     """Neither text nor a picture."""
 
     key = "empty_message"
+
+
+class TextTooLong(BadInput):
+    """More text in one message than allowed; values: count, limit."""
+
+    key = "text_too_long"
+
+
+class MessageGone(BadInput):
+    """The message that something was asked for is not in this conversation (any more)."""
+
+    key = "message_gone"
 
 
 class PictureRefused(BadInput):

@@ -1,0 +1,107 @@
+// Shows a growing answer: finished blocks are rendered once and left alone, only the last one is rendered again.
+
+import { make } from "./dom.js";
+
+let renderers = null; // loaded once, beside the page: half a megabyte that the first paint need not wait for
+const loading = () => (renderers ??= import("./markdown.js"));
+
+/** The first tokens of each top-level block. */
+function starts(tokens) {
+  const found = [];
+  tokens.forEach((token, index) => {
+    if (token.level === 0 && token.nesting >= 0 && token.map) found.push(index);
+  });
+  return found;
+}
+
+/** Where line number `line` of `text` begins. */
+function offsetOf(text, line) {
+  let at = 0;
+  for (; line > 0; line -= 1) at = text.indexOf("\n", at) + 1;
+  return at;
+}
+
+/** Whether a fence token ends with its closing line. */
+function fenceClosed(token, text) {
+  const lines = text.slice(offsetOf(text, token.map[0])).trimEnd().split("\n");
+  const last = lines[lines.length - 1].trim();
+  return lines.length > 1 && last.startsWith(token.markup) && !last.replaceAll(token.markup[0], "");
+}
+
+export class AnswerView {
+  constructor() {
+    this.open = make("div", { class: "open" });
+    this.element = make("div", { class: "answer", dir: "auto", hidden: true }, this.open);
+    this.received = 0; // characters taken in
+    this.tail = ""; // text behind the last finished block
+    this.final = false;
+    this.waiting = false;
+    this.pause = 0; // ms until the next drawing: a block that is slow to render is rendered less often
+    loading();
+  }
+
+  /** Take in the text from character `at` on; `final` says that no more will come. */
+  take({ at, text }, final) {
+    const fresh = text.slice(Math.max(0, this.received - at));
+    if (at + text.length > this.received) {
+      this.received = at + text.length;
+      this.tail += fresh.replace(/\r\n?/g, "\n");
+    }
+    if ((fresh || final) && !this.final) {
+      this.final = final;
+      if (final) this.draw();
+      else this.schedule();
+    }
+  }
+
+  schedule() {
+    if (this.waiting) return;
+    this.waiting = true;
+    setTimeout(() => {
+      this.waiting = false;
+      if (!this.done) this.draw();
+    }, this.pause);
+  }
+
+  async draw() {
+    const { parse, render } = await loading();
+    if (this.done) return;
+    const began = performance.now();
+    const tokens = parse(this.tail, !this.final);
+    const first = starts(tokens);
+    const last = first[first.length - 1];
+    if (this.final) {
+      this.open.replaceWith(render(tokens));
+      this.done = true;
+    } else if (last !== undefined) {
+      if (first.length > 1) {
+        this.open.before(render(tokens.slice(0, last)));
+        this.tail = this.tail.slice(offsetOf(this.tail, tokens[last].map[0]));
+        this.fence = null;
+      }
+      this.drawOpen(tokens.slice(last), render, first.length > 1 ? tokens[last].map[0] : 0);
+    }
+    this.element.hidden = !this.received;
+    this.pause = Math.min(1000, 8 * (performance.now() - began));
+    this.onDrawn?.();
+  }
+
+  /** The last block; a fence that is still open only gets its new characters. */
+  drawOpen(tokens, render, cut) {
+    const [token] = tokens;
+    const isOpenFence = token.type === "fence" && !fenceClosed({ ...token, map: [token.map[0] - cut] }, this.tail);
+    if (isOpenFence && this.fence) {
+      const known = this.fence.data.length;
+      if (token.content.length > known) this.fence.appendData(token.content.slice(known));
+      return;
+    }
+    if (isOpenFence) token.meta = { open: true };
+    this.open.replaceChildren(render(tokens));
+    this.fence = null;
+    if (isOpenFence) {
+      const code = this.open.querySelector("code");
+      code.textContent = token.content || "\n";
+      if (token.content) this.fence = code.firstChild;
+    }
+  }
+}

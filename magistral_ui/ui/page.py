@@ -1,0 +1,125 @@
+"""Puts the page together: what is where, and which event calls which function; the functions are in chat.py and api.py."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from magistral_ui.engines.base import Engine
+from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.api import add_api
+from magistral_ui.ui.chat import Chat, LiveTurn, Turns
+from magistral_ui.ui.i18n import text
+from magistral_ui.ui.labels import label
+from magistral_ui.ui.model_panel import ModelState, model_value, polling
+from magistral_ui.ui.sampling_panel import SamplingPanel, build_sampling_panel
+from magistral_ui.ui.serving import close, launch, launch_options
+
+__all__ = ["build_page", "close", "launch", "launch_options"]
+
+POLL = 0.5
+"""Seconds between two looks at a model that is loading."""
+MAX_WAITING = 64
+"""Events that may wait in Gradio's queue; the engine has a queue of its own."""
+AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+WATCHING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+
+
+def build_page(engine: Engine, visitors: Visitors) -> gr.Blocks:
+    """The page over `engine`, ready for `launch`."""
+    chat = Chat(engine, visitors)
+    with gr.Blocks(title=text("page_title"), delete_cache=(3600, 3600), analytics_enabled=False) as demo:
+        # The key and the secret are fixed, so that a restart of the server does not lose whose conversation it is.
+        visitor = gr.BrowserState("", storage_key="magistral-ui-visitor", secret="magistral-ui")
+        with gr.Row(elem_id="topbar"):
+            gr.HTML(_brand(), apply_default_css=False, padding=False, elem_id="brand")
+            new_chat = gr.Button(label("page_new_chat"), elem_id="new-chat", size="sm")
+            gr.Button(label("page_settings"), elem_id="settings-toggle", size="sm")
+        with gr.Column(elem_id="conversation"):
+            turns, live = Turns(elem_id="turns"), LiveTurn(elem_id="live")
+            with gr.Column(elem_id="composer"):
+                gr.HTML('<div id="model-banner"></div>', apply_default_css=False, padding=False)
+                box = _composer()
+        with gr.Column(elem_id="settings"):
+            gr.Button(label("page_close"), elem_id="settings-close", size="sm")
+            panel = build_sampling_panel(engine.card)
+            gr.HTML(f"<h2>{label('model_heading')}</h2>", elem_classes="panel-heading", apply_default_css=False)
+            model = ModelState(model_value(engine), elem_id="model")
+        _connect(chat, demo, visitor, turns, live, box, panel, new_chat)
+        _follow_model(chat, demo, visitor, model, box)
+        add_api(engine, visitors)
+    page: gr.Blocks = demo
+    page.queue(api_open=False, max_size=MAX_WAITING)
+    return page
+
+
+def _brand() -> str:
+    return f'<h1>{text("page_title")}</h1><span id="model-name"></span>'
+
+
+def _composer() -> gr.MultimodalTextbox:
+    return gr.MultimodalTextbox(
+        file_types=["image"],
+        file_count="multiple",
+        sources=["upload"],
+        label=label("page_message_label"),
+        show_label=False,
+        placeholder=str(label("page_placeholder")),
+        lines=1,
+        max_lines=12,
+        max_plain_text_length=10_000_000,
+        interactive=False,
+        autofocus=False,
+        elem_id="box",
+    )
+
+
+def _connect(
+    chat: Chat,
+    demo: gr.Blocks,
+    visitor: gr.BrowserState,
+    turns: Turns,
+    live: LiveTurn,
+    box: gr.MultimodalTextbox,
+    panel: SamplingPanel,
+    new_chat: gr.Button,
+) -> None:
+    """A turn is three steps: begin it at once, watch it as long as it takes, show it as finished."""
+    state = [visitor, turns, box]
+
+    def turn(begin: Callable[..., Any]) -> None:
+        begun = begin()
+        begun.then(chat.view, visitor, live, **WATCHING).then(chat.commit, visitor, [turns, box], **AT_ONCE)
+
+    def example(visitor: object, *settings: Any, event: gr.EventData) -> Any:
+        return chat.example(event._data or {}, visitor, *settings)
+
+    def regenerate(visitor: object, *settings: Any, event: gr.EventData) -> Any:
+        return chat.regenerate(event._data or {}, visitor, *settings)
+
+    turn(lambda: demo.load(chat.attach, visitor, state, **AT_ONCE))
+    turn(lambda: box.submit(chat.say, [box, visitor, *panel.inputs], state, **AT_ONCE))
+    turn(lambda: turns.example(example, [visitor, *panel.inputs], state, **AT_ONCE))
+    turn(lambda: turns.regenerate(regenerate, [visitor, *panel.inputs], state, **AT_ONCE))
+    box.stop(chat.stop, visitor, None, **AT_ONCE)
+    turns.answer_now(chat.answer_now, visitor, None, **AT_ONCE)
+    new_chat.click(chat.new_chat, visitor, [turns, box], **AT_ONCE)
+
+
+def _follow_model(
+    chat: Chat, demo: gr.Blocks, visitor: gr.BrowserState, model: ModelState, box: gr.MultimodalTextbox
+) -> None:
+    """While the model is loading the page asks how far it is; when it is ready the composer opens, and the page rests."""
+    engine = chat.engine
+    timer = gr.Timer(POLL)
+
+    def poll(visitor: object) -> tuple[Any, Any, gr.Timer]:
+        return model_value(engine), chat.composer(chat.visitors.find(visitor)), polling(engine)
+
+    def retry(visitor: object) -> tuple[Any, Any, gr.Timer]:
+        engine.retry()
+        return poll(visitor)
+
+    demo.load(poll, visitor, [model, box, timer], **AT_ONCE)
+    timer.tick(poll, visitor, [model, box, timer], **AT_ONCE)
+    model.retry(retry, visitor, [model, box, timer], **AT_ONCE)
