@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoConfig, BitsAndBytesConfig, Mistral3ForConditionalGeneration, MistralForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from magistral_ui.chat.prompt import SystemPart
 from magistral_ui.engines.base import Loading, ModelInfo
@@ -64,7 +65,7 @@ def load(
         report(Loading("downloading"))
         folder = download(card.repository or "")
     facts = inspect_folder(folder)
-    report(Loading("reading", 0, sum(f.stat().st_size for f in folder.glob("model*.safetensors"))))
+    report(Loading("reading", 0, facts.bytes))
     config = AutoConfig.from_pretrained(folder)
     model = _read_weights(config, folder, device, precision)
     text = getattr(config, "text_config", config)
@@ -107,6 +108,7 @@ def _read_weights(config: Any, folder: Path, device: Device, precision: str) -> 
     kind = classes.get(config.model_type)
     if kind is None:
         raise NotAMistralModel(model=folder.name, found=config.model_type)
+    disable_progress_bar()  # the page shows the progress
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # int8 logs a warning with every product
     try:
         with warnings.catch_warnings():

@@ -20,7 +20,7 @@ from magistral_ui.engines.local.scheduler import Limits, Scheduler, empty_device
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.errors import PromptTooLong
 from magistral_ui.models.cards import ModelCard, find_card
-from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
+from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder, is_repository
 
 Report = Callable[[Loading], None]
 
@@ -103,7 +103,7 @@ def find_model(wanted: str | None, device: Device, report: Report) -> tuple[Mode
         card, why = known, "model_chosen_by_hand"
     else:
         folder = Path(wanted).expanduser()
-        if not folder.exists() and wanted.count("/") == 1 and not wanted.startswith((".", "~", "/")):
+        if not folder.exists() and is_repository(wanted):
             report(Loading("downloading"))
             folder = download(wanted)
         return inspect_folder(folder).card, folder, "model_chosen_by_hand"

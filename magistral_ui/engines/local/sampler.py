@@ -4,6 +4,7 @@ The order is transformers': repetition penalty, temperature, top_k, top_p, min_p
 own generator on the host, so a seed gives the same draws on every device, alone and in company.
 """
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 
@@ -34,31 +35,34 @@ class Sampler:
             scores = scores.index_copy(0, ids, penalised)
         if banned:
             scores = scores.index_fill(0, torch.tensor(banned, device=scores.device), -torch.inf)
-        return int(scores.argmax()) if p.temperature == 0 else self._draw(scores)
+        if p.temperature == 0:
+            return int(scores.argmax())
+        ids, weights = self.candidates(scores)
+        cumulative = weights.double().cpu().cumsum(0)
+        total = float(cumulative[-1])
+        target = min(self._random.random() * total, math.nextafter(total, 0))
+        return int(ids[int(torch.searchsorted(cumulative, target, right=True))])
 
     def took(self, token: int) -> None:
         """`token` was written (drawn or forced)."""
         if self._params.repetition_penalty != 1.0:
             self._seen.add(token)
 
-    def _draw(self, scores: torch.Tensor) -> int:
+    def candidates(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and their weights: in proportion to their probabilities, 0 for what is cut. Ids come sorted or not."""
         p = self._params
-        size = scores.numel()
-        head = min(size, p.top_k or HEAD)
+        if p.top_p == 1 and not p.top_k:
+            weights = torch.softmax(scores / p.temperature, 0)
+            floor = p.min_p * float(weights.max())
+            return torch.arange(scores.numel(), device=scores.device), torch.where(weights >= floor, weights, 0.0)
+        head = min(scores.numel(), p.top_k or HEAD)
         top, ids = torch.topk(scores, head)
-        total = torch.logsumexp(top if p.top_k else scores, 0, keepdim=True) if p.temperature == 1 else None
-        if total is None:
-            total = torch.logsumexp((top if p.top_k else scores) / p.temperature, 0, keepdim=True)
+        total = torch.logsumexp((top if p.top_k else scores) / p.temperature, 0, keepdim=True)
         probabilities = torch.exp(top / p.temperature - total)
-        cumulative = probabilities.cumsum(0)
-        if not p.top_k and head < size and float(cumulative[-1]) < p.top_p:
-            top, ids = torch.sort(scores, descending=True)  # a flat distribution: the head does not hold enough of it
+        if not p.top_k and head < scores.numel() and float(probabilities.sum()) < p.top_p:
+            top, ids = torch.sort(scores, descending=True)  # a flat distribution: its head does not hold enough of it
             probabilities = torch.exp(top / p.temperature - total)
-            cumulative = probabilities.cumsum(0)
-        keep = cumulative - probabilities < p.top_p
-        if p.min_p > 0:
-            keep &= probabilities >= p.min_p * probabilities[0]
-        weights = torch.where(keep, probabilities, 0.0).double().cpu().cumsum(0)
-        target = self._random.random() * float(weights[-1])
-        index = int(torch.searchsorted(weights, torch.tensor([target], dtype=torch.double), right=True))
-        return int(ids[min(index, int(keep.sum()) - 1)])
+        keep = probabilities >= p.min_p * probabilities[0]
+        if p.top_p < 1:
+            keep &= probabilities.cumsum(0) - probabilities < p.top_p
+        return ids, torch.where(keep, probabilities, 0.0)

@@ -20,6 +20,9 @@ from magistral_ui.errors import QueueFull
 
 log = logging.getLogger(__name__)
 
+SHRINK_EVERY = 32
+"""Steps between looks at the bytes: running sequences grow, and idle ones make room."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -42,7 +45,7 @@ class Scheduler:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._closing = False
-        self._served: dict[str, int] = {}
+        self._steps = 0
 
     def submit(self, sequence: Sequence) -> None:
         """Let `sequence` wait for its place; QueueFull where too many do."""
@@ -84,6 +87,9 @@ class Scheduler:
         ready = [(sequence, count) for sequence, count in chosen if self._see_pictures(sequence, count)]
         if ready:
             self._forward(ready)
+        self._steps += 1
+        if self._steps % SHRINK_EVERY == 0:
+            self._cache.shrink()
 
     def _wait_for_work(self) -> bool:
         with self._news:

@@ -1,0 +1,115 @@
+"""One ragged forward gives what transformers gives, however the tokens are cut and whoever else is in it."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
+from magistral_ui.engines.local.forward import Part, TextModel
+from magistral_ui.engines.local.loader import Loaded
+from magistral_ui.models.cards import DEMO
+
+
+@pytest.fixture(scope="module")
+def encoder(vision_loaded: Loaded) -> Encoder:
+    return Encoder(vision_loaded.tekken, DEMO, vision_loaded.system)
+
+
+def reference(loaded: Loaded, prompt: EncodedPrompt, new: int = 0) -> torch.Tensor:
+    """transformers' logits behind the prompt, or (new > 0) the tokens of its greedy generation."""
+    inputs: dict = {"input_ids": torch.tensor([prompt.ids])}
+    pixels = [torch.from_numpy(place.input.pixels) for place in prompt.places if place.input.pixels is not None]
+    if pixels:
+        height, width = max(p.shape[1] for p in pixels), max(p.shape[2] for p in pixels)
+        padded = torch.zeros(len(pixels), 3, height, width)
+        for i, p in enumerate(pixels):
+            padded[i, :, : p.shape[1], : p.shape[2]] = p
+        inputs |= {"pixel_values": padded, "image_sizes": torch.tensor([p.shape[-2:] for p in pixels])}
+    with torch.inference_mode():
+        if new:
+            out = loaded.model.generate(**inputs, max_new_tokens=new, do_sample=False, eos_token_id=None)
+            return out[0, len(prompt.ids) :]
+        return loaded.model(**inputs).logits[0, -1]
+
+
+def ours(model: TextModel, loaded: Loaded, prompts: list[EncodedPrompt], rng: random.Random) -> list[torch.Tensor]:
+    """Logits behind each prompt, read together in random pieces."""
+    caches = [model.new_cache() for _ in prompts]
+    done = [0] * len(prompts)
+    last: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
+    while any(d < len(p.ids) for d, p in zip(done, prompts, strict=True)):
+        open_ = [i for i, p in enumerate(prompts) if done[i] < len(p.ids)]
+        chosen = rng.sample(open_, rng.randint(1, len(open_)))
+        parts = []
+        for i in chosen:
+            count = min(rng.choice([1, 2, 7, 40]), len(prompts[i].ids) - done[i])
+            parts.append(part(model, loaded, prompts[i], caches[i], done[i], count))
+            done[i] += count
+        for i, logits in zip(chosen, model(parts), strict=True):
+            last[i] = logits
+    return last
+
+
+def part(model: TextModel, loaded: Loaded, prompt: EncodedPrompt, cache, first: int, count: int) -> Part:  # type: ignore[no-untyped-def]
+    out = Part(cache, prompt.ids[first : first + count])
+    for place in prompt.places:
+        features = model.picture_features(torch.from_numpy(place.input.pixels))
+        image = [i for i, token in enumerate(place.input.tokens) if token == loaded.image_token]
+        inside = [(n, place.start + i - first) for n, i in enumerate(image) if 0 <= place.start + i - first < count]
+        if inside:
+            rows = torch.tensor([row for _, row in inside])
+            out.features.append((rows, features[[n for n, _ in inside]]))
+    return out
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_logits_equal_transformers(
+    vision_loaded: Loaded, encoder: Encoder, paint: Callable[..., Picture], seed: int
+) -> None:
+    rng = random.Random(seed)
+    model = TextModel(vision_loaded.model)
+    prompts = []
+    for n in range(3):
+        pictures = tuple(paint(rng.randint(30, 250), rng.randint(30, 250), n + i) for i in range(rng.randint(0, 2)))
+        text = " ".join(rng.choices(["one", "2", "drei", "quatre?", "\n"], k=rng.randint(1, 30)))
+        prompts.append(encoder.encode(Prompt(DEMO.system(), (UserTurn(text, pictures),))))
+    with torch.inference_mode():
+        got = ours(model, vision_loaded, prompts, rng)
+    for logits, prompt in zip(got, prompts, strict=True):
+        expected = reference(vision_loaded, prompt)
+        assert torch.allclose(logits, expected, atol=1e-3, rtol=1e-4)
+        assert float(expected.std()) > 0.5  # weights of a size that a wrong position would show
+
+
+def test_text_only_model(text_loaded: Loaded) -> None:
+    model = TextModel(text_loaded.model)
+    ids = [1, *range(100, 160)]
+    cache = model.new_cache()
+    model([Part(cache, ids[:33])])
+    logits = model([Part(cache, ids[33:])])[0]
+    with torch.inference_mode():
+        assert torch.allclose(logits, text_loaded.model(torch.tensor([ids])).logits[0, -1], atol=1e-4)
+    with pytest.raises(ValueError, match="vision"):
+        model.picture_features(torch.zeros(3, 28, 28))
+
+
+def test_a_cropped_cache_goes_on_like_a_fresh_one(vision_loaded: Loaded) -> None:
+    model = TextModel(vision_loaded.model)
+    ids = [1, *range(200, 300)]
+    cache = model.new_cache()
+    model([Part(cache, ids)])
+    copy = cache.copy(50)
+    cache.crop(20)
+    fresh = model.new_cache()
+    model([Part(fresh, ids[:20])])
+    model([Part(cache, ids[20:40])])
+    model([Part(fresh, ids[20:40])])
+    again, other = model([Part(cache, [7]), Part(fresh, [7])])
+    assert torch.allclose(again, other, atol=1e-5)
+    assert copy.length == 50
+    assert cache.length == 41
+    assert copy.nbytes == 2 * 3 * 2 * 256 * 32 * 4

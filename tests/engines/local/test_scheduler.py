@@ -1,0 +1,351 @@
+"""Many sequences on one model: the same tokens alone and in company, fresh and with reuse; whoever fails, fails alone."""
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Queued
+from magistral_ui.chat.folding import Draft
+from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local import scheduler as scheduler_module
+from magistral_ui.engines.local.forward import Part, TextModel
+from magistral_ui.engines.local.loader import Loaded
+from magistral_ui.engines.local.running import RunningModel
+from magistral_ui.engines.local.scheduler import Limits
+from magistral_ui.errors import PromptTooLong, QueueFull
+from tests.engines.local.conftest import CPU
+
+SYSTEM = (SystemPart("Think."), SystemPart("so", reasoning=True))
+
+
+def request(text: str, visitor: str = "ann", pictures: tuple[Picture, ...] = (), **params: object) -> GenerationRequest:
+    prompt = Prompt(SYSTEM, (UserTurn(text, pictures),))
+    return GenerationRequest(prompt, SamplingParams(max_tokens=24, seed=1).changed(params), visitor)
+
+
+def finish(running: RunningModel, *generations: Generation) -> None:
+    for _ in range(3000):
+        if all(g.ended for g in generations):
+            return
+        running.scheduler.step()
+    raise AssertionError("the scheduler does not come to an end")
+
+
+def events(generation: Generation) -> list[Event]:
+    return list(generation.follow())
+
+
+def said(generation: Generation) -> tuple[str, str]:
+    draft = Draft()
+    for event in events(generation):
+        draft.feed(event)
+    return "".join(draft.reasoning), "".join(draft.answer)
+
+
+def usage(generation: Generation):  # type: ignore[no-untyped-def]
+    last = events(generation)[-1]
+    assert isinstance(last, Finished)
+    return last.usage
+
+
+def answer(loaded: Loaded, asked: GenerationRequest) -> tuple[str, str]:
+    """Alone, on a fresh model."""
+    running = RunningModel(loaded, CPU)
+    generation = running.submit(asked)
+    finish(running, generation)
+    return said(generation)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_company_changes_nothing(vision_loaded: Loaded, paint: Callable[..., Picture], seed: int) -> None:
+    """Random visitors join and leave at random steps; each gets what they would get alone."""
+    rng = random.Random(seed)
+    running = RunningModel(vision_loaded, CPU)
+    asked, generations = [], []
+    for n in range(10):
+        pictures = tuple(paint(rng.randint(30, 200), rng.randint(30, 200), n) for _ in range(rng.choice([0, 0, 1, 2])))
+        text = " ".join(rng.choices(["one", "zwei", "3", "?!"], k=rng.choice([1, 8, 120])))
+        asked.append(
+            request(
+                text,
+                rng.choice("abc"),
+                pictures,
+                seed=n,
+                temperature=rng.choice([0.0, 0.7, 1.3]),
+                top_p=rng.choice([0.5, 0.95, 1.0]),
+                repetition_penalty=rng.choice([1.0, 1.2]),
+                max_tokens=rng.randint(1, 40),
+            )
+        )
+    for each in asked:
+        generations.append(running.submit(each))
+        for _ in range(rng.randint(0, 6)):
+            running.scheduler.step()
+        if rng.random() < 0.2:
+            left = rng.choice(generations)
+            left.stop()
+    finish(running, *generations)
+    for each, generation in zip(asked, generations, strict=True):
+        alone = answer(vision_loaded, each)
+        got = said(generation)
+        if generation.stop_asked:
+            assert "".join(alone).startswith("".join(got).rstrip("\ufffd"))
+        else:
+            assert got == alone
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reuse_changes_nothing(vision_loaded: Loaded, paint: Callable[..., Picture], seed: int) -> None:
+    """A conversation that grows, is edited, drops reasoning or answers again says what it would say freshly read."""
+    rng = random.Random(seed)
+    running = RunningModel(vision_loaded, CPU)
+    turns: tuple = ()
+    reused = 0
+    for n in range(6):
+        kind = rng.choice(["grow", "grow", "edit", "drop", "again"]) if n else "grow"
+        if kind == "edit" and len(turns) > 1:
+            at = rng.randrange(0, len(turns), 2)
+            turns = (*turns[:at], UserTurn(f"edited {n}", turns[at].pictures))
+        elif kind == "drop":
+            turns = tuple(replace(t, reasoning=None) if isinstance(t, AssistantTurn) and t.answer else t for t in turns)
+        if not turns or isinstance(turns[-1], AssistantTurn):
+            pictures = (paint(60 + n, 90, n),) if rng.random() < 0.5 else ()
+            turns = (*turns, UserTurn(f"say {n} " * rng.choice([1, 20]), pictures))
+        params = SamplingParams(max_tokens=20, seed=n, temperature=rng.choice([0.0, 1.0]))
+        generation = running.submit(GenerationRequest(Prompt(SYSTEM, turns), params, "ann"))
+        finish(running, generation)
+        reasoning, text = said(generation)
+        fresh = RunningModel(vision_loaded, CPU)
+        fresh.encoder = running.encoder  # it knows in which tokens earlier replies were written
+        alone = fresh.submit(GenerationRequest(Prompt(SYSTEM, turns), params, "ann"))
+        finish(fresh, alone)
+        assert (reasoning, text) == said(alone)
+        reused += usage(generation).reused_tokens
+        if reasoning or text:
+            turns = (*turns, AssistantTurn(text, reasoning or None))
+    assert reused > 40
+
+
+def test_a_new_turn_pays_for_its_own_tokens(running: RunningModel) -> None:
+    first = request("word " * 200)
+    generation = running.submit(first)
+    finish(running, generation)
+    reasoning, text = said(generation)
+    turns = (*first.prompt.turns, AssistantTurn(text, reasoning or None), UserTurn("and?"))
+    following = GenerationRequest(Prompt(SYSTEM, turns), SamplingParams(max_tokens=2, seed=1), "ann")
+    expected = running.measure(following.prompt, "ann")
+    second = running.submit(following)
+    finish(running, second)
+    assert usage(second).reused_tokens == expected.reused > 400
+    assert expected.total - expected.reused < 40
+
+
+def test_visitors_share_only_the_system_prompt(running: RunningModel) -> None:
+    secret = request("my secret " * 20, "ann")
+    generation = running.submit(secret)
+    finish(running, generation)
+    other = running.submit(replace(secret, visitor="eve"))
+    finish(running, other)
+    assert usage(other).reused_tokens <= running.encoder.encode(secret.prompt).system
+    plain = replace(secret, prompt=Prompt(running.system, secret.prompt.turns))
+    for visitor in ("ann", "eve"):
+        generation = running.submit(replace(plain, visitor=visitor))
+        finish(running, generation)
+    common = running.encoder.encode(plain.prompt).common
+    assert usage(generation).reused_tokens == common > 3
+
+
+def test_a_branch_does_not_cost_the_longer_one(running: RunningModel) -> None:
+    long = request("begin " + "long story " * 100)
+    short = request("begin " + "short")
+    for each in (long, short, long):
+        generation = running.submit(each)
+        finish(running, generation)
+    assert usage(generation).reused_tokens > 200
+
+
+def test_one_failure_is_one_persons(running: RunningModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad, alone = request("good", seed=3), request("bad", seed=4), request("good", "bob", seed=3)
+    unharmed = running.submit(alone)
+    finish(running, unharmed)
+    generations = [running.submit(good), running.submit(bad)]
+    victim = running.scheduler._waiting[1]
+    for _ in range(5):
+        running.scheduler.step()
+    model, real = type(running.scheduler._model), type(running.scheduler._model).__call__
+
+    def broken(self: TextModel, parts: list[Part]) -> torch.Tensor:
+        logits = real(self, parts)  # so that everybody's caches have grown when it breaks
+        if victim.entry is not None and any(part.cache is victim.entry.cache for part in parts):
+            raise RuntimeError("injected")
+        return logits
+
+    monkeypatch.setattr(model, "__call__", broken)
+    finish(running, *generations)
+    assert isinstance(events(generations[1])[-1], Failed)
+    assert events(generations[1])[-1].key == "generation_failed"  # type: ignore[union-attr]
+    assert said(generations[0]) == said(unharmed)
+
+
+def test_out_of_memory_evicts_then_refuses(running: RunningModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = running.submit(request("idle " * 50, "bob"))
+    finish(running, idle)
+    held = running.cache.nbytes
+    model = running.scheduler._model
+    failures = [1]
+    real = type(model).__call__
+
+    def tight(self: TextModel, parts: list[Part]) -> torch.Tensor:
+        if failures[0]:
+            failures[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, parts)
+
+    monkeypatch.setattr(type(model), "__call__", tight)
+    saved = running.submit(request("go"))
+    finish(running, saved)
+    assert isinstance(events(saved)[-1], Finished)
+    assert running.cache.nbytes < held + 1 or len(running.cache) == 1
+    failures[0] = 10**6
+    lost = running.submit(request("again"))
+    finish(running, lost)
+    assert events(lost)[-1].key == "out_of_memory"  # type: ignore[union-attr]
+    failures[0] = 0
+    after = running.submit(request("go"))
+    finish(running, after)
+    assert said(after) == said(saved)
+
+
+def test_stop_while_reading_and_while_writing(running: RunningModel) -> None:
+    reading = running.submit(request("word " * 700))
+    running.scheduler.step()
+    reading.stop()
+    running.scheduler.step()
+    assert events(reading)[-1] == Finished("cancelled", usage(reading))
+    writing = running.submit(request("hello", max_tokens=1000))
+    while not usage_so_far(writing):
+        running.scheduler.step()
+    written = usage_so_far(writing)
+    writing.stop()
+    running.scheduler.step()
+    assert usage(writing).completion_tokens == written
+    waiting = [running.submit(request(f"{n}")) for n in range(running.scheduler._limits.running + 3)]
+    running.scheduler.step()
+    waiting[-1].stop()
+    running.scheduler.step()
+    assert events(waiting[-1])[-1] == Finished("cancelled", usage(waiting[-1]))
+    finish(running, *waiting)
+
+
+def usage_so_far(generation: Generation) -> int:
+    return sum(getattr(stamped.event, "tokens", 0) for stamped in generation.take())
+
+
+def test_the_queue_tells_the_truth_and_is_bounded(vision_loaded: Loaded) -> None:
+    running = RunningModel(vision_loaded, CPU)
+    running.scheduler._limits = Limits(running=2, waiting=3)
+    first = [running.submit(request(f"a{n}", "ann", max_tokens=30)) for n in range(2)]
+    running.scheduler.step()
+    waiting = [running.submit(request(f"w{n}", v)) for n, v in enumerate(("ann", "ann", "bob"))]
+    with pytest.raises(QueueFull):
+        running.submit(request("too many"))
+    assert [g.take()[-1].event for g in waiting] == [Queued(1), Queued(2), Queued(3)]
+    first[0].stop()
+    running.scheduler.step()
+    assert any(isinstance(s.event, Prefilling) for s in waiting[2].take())  # bob has nothing running: he comes first
+    assert waiting[0].take()[-1].event == Queued(1)
+    finish(running, *first, *waiting)
+
+
+def test_a_long_prompt_delays_others_by_a_chunk(running: RunningModel) -> None:
+    writer = running.submit(request("hello", "bob", max_tokens=200, temperature=1.0))
+    while not usage_so_far(writer):
+        running.scheduler.step()
+    reader = running.submit(request("word " * 1500))
+    seen = []
+    while not usage_so_far(reader):
+        before = usage_so_far(writer)
+        running.scheduler.step()
+        seen.append(usage_so_far(writer) - before if not writer.ended else 1)
+    assert len(seen) >= 1500 // running.scheduler._limits.chunk
+    assert set(seen) == {1}
+
+
+def test_max_tokens_and_context(running: RunningModel) -> None:
+    generation = running.submit(request("x", max_tokens=5, temperature=1.5))
+    finish(running, generation)
+    last = events(generation)[-1]
+    assert last == Finished("length", usage(generation))
+    assert usage(generation).completion_tokens == 5
+    with pytest.raises(PromptTooLong):
+        running.submit(request("word " * 5000))
+
+
+@pytest.mark.parametrize("cause", ["answer_now", "budget"])
+def test_reasoning_is_closed_and_an_answer_follows(vision_loaded: Loaded, cause: str) -> None:
+    running = RunningModel(vision_loaded, CPU)
+    prompt = Prompt((), (UserTurn("?"),), Resume("", closed=False))
+    params = SamplingParams(max_tokens=200, seed=2, reasoning_budget=30 if cause == "budget" else None, temperature=1.2)
+    generation = running.submit(GenerationRequest(prompt, params, "ann"))
+    for _ in range(20):
+        running.scheduler.step()
+    if cause == "answer_now":
+        generation.answer_now()
+    finish(running, generation)
+    notices = [e for e in events(generation) if isinstance(e, Notice)]
+    assert [n.key for n in notices] == ["answered_now" if cause == "answer_now" else "budget_spent"]
+    assert usage(generation).reasoning_tokens <= 31
+    assert usage(generation).answer_tokens >= 1
+
+
+def test_resumed_equals_uninterrupted(vision_loaded: Loaded) -> None:
+    """Stopped in the middle and continued from its own text, greedy decoding says the same."""
+    asked = request("tell", temperature=0.0, max_tokens=40)
+    whole = "".join(answer(vision_loaded, asked))
+    running = RunningModel(vision_loaded, CPU)
+    generation = running.submit(replace(asked, params=asked.params.changed({"max_tokens": 15})))
+    finish(running, generation)
+    reasoning, text = said(generation)
+    if "\ufffd" in text or reasoning:
+        pytest.skip("the cut fell inside a character")
+    ids = running.encoder._text(text)
+    resumed = replace(asked, prompt=replace(asked.prompt, resume=Resume(None, closed=True, answer=text)))
+    rest = running.submit(replace(resumed, params=asked.params.changed({"max_tokens": 40 - len(ids)})))
+    finish(running, rest)
+    if len(ids) == 15:  # the text is cut into the tokens in which it was written
+        assert text + said(rest)[1] == whole
+
+
+def test_the_engine_thread_ends_all(vision_loaded: Loaded) -> None:
+    running = RunningModel(vision_loaded, CPU)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    generations = [running.submit(request("go", max_tokens=2000, temperature=1.5)) for _ in range(3)]
+    running.close()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert all(g.ended for g in generations)
+    with pytest.raises(QueueFull):
+        running.submit(request("late"))
+
+
+def test_memory_is_bounded(vision_loaded: Loaded) -> None:
+    running = RunningModel(vision_loaded, CPU)
+    running.cache.budget = 8 * 3 * 2 * 2 * 256 * 32 * 4
+    for n in range(30):
+        generation = running.submit(request(f"visitor {n} " * 30, f"v{n}", max_tokens=3))
+        finish(running, generation)
+        assert running.cache.nbytes <= running.cache.budget
+
+
+def test_out_of_memory_is_told_apart() -> None:
+    assert scheduler_module.is_out_of_memory(torch.OutOfMemoryError("x"))
+    assert not scheduler_module.is_out_of_memory(RuntimeError("x"))
