@@ -1,8 +1,8 @@
-"""The conversation on the page: its two components, and what happens when someone sends, stops or asks again."""
+"""What happens on the page when someone sends, stops or asks again, as plain functions; not where the events come from."""
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gradio as gr
 
@@ -15,47 +15,6 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.live import watch
 from magistral_ui.ui.rendering import ASSETS, Json, Thumbnails, alert_value, examples, examples_value, page_value
 from magistral_ui.ui.sampling_panel import params_from
-
-MOUNT = """
-import(new URL("magistral/main.js", document.baseURI)).then((page) =>
-  page.mount("%s", element, { props, watch, trigger: (name, data) => trigger(name, data) }));
-"""
-
-
-class Drawn(gr.HTML):
-    """A component that our own JavaScript draws: Gradio only carries its value, which is any JSON."""
-
-    part: ClassVar[str] = ""
-    triggers: ClassVar[tuple[str, ...]] = ()
-    """The component's own events."""
-
-    def __init__(self, value: Json | None = None, **options: Any) -> None:
-        # Gradio finds a component's own events by their quoted names in the script.
-        names = "".join(f'// "{name}"\n' for name in self.triggers)
-        super().__init__(
-            value,
-            html_template="<div></div>",
-            js_on_load=names + MOUNT % self.part,
-            apply_default_css=False,
-            **options,
-        )
-
-    def api_info(self) -> dict[str, Any]:
-        """Any JSON."""
-        return {"type": "object"}
-
-
-class Turns(Drawn):
-    """The finished turns; written at turn boundaries only."""
-
-    part = "turns"
-    triggers = ("regenerate", "answer_now", "example")
-
-
-class LiveTurn(Drawn):
-    """The channel of the turn that is being written; `Turns` shows it, so that nothing moves when it ends."""
-
-    part = "live"
 
 
 class Chat:

@@ -5,17 +5,9 @@ from dataclasses import asdict
 import gradio as gr
 
 from magistral_ui.engines.base import Broken, Engine, Loading, Ready
-from magistral_ui.ui.chat import Drawn
 from magistral_ui.ui.rendering import Json
 
 COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
-
-
-class ModelState(Drawn):
-    """The model's state, in the panel, the top bar and above the composer."""
-
-    part = "model"
-    triggers = ("retry",)
 
 
 def model_value(engine: Engine) -> Json:

@@ -8,10 +8,11 @@ import gradio as gr
 from magistral_ui.engines.base import Engine
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api import add_api
-from magistral_ui.ui.chat import Chat, LiveTurn, Turns
+from magistral_ui.ui.chat import Chat
+from magistral_ui.ui.drawn import heading, live_turn, model_state, turns
 from magistral_ui.ui.i18n import text
 from magistral_ui.ui.labels import label
-from magistral_ui.ui.model_panel import ModelState, model_value, polling
+from magistral_ui.ui.model_panel import model_value, polling
 from magistral_ui.ui.sampling_panel import SamplingPanel, build_sampling_panel
 from magistral_ui.ui.serving import close, launch, launch_options
 
@@ -36,16 +37,16 @@ def build_page(engine: Engine, visitors: Visitors) -> gr.Blocks:
             new_chat = gr.Button(label("page_new_chat"), elem_id="new-chat", size="sm")
             gr.Button(label("page_settings"), elem_id="settings-toggle", size="sm")
         with gr.Column(elem_id="conversation"):
-            turns, live = Turns(elem_id="turns"), LiveTurn(elem_id="live")
+            said, live = turns(), live_turn()
             with gr.Column(elem_id="composer"):
                 gr.HTML('<div id="model-banner"></div>', apply_default_css=False, padding=False)
                 box = _composer()
         with gr.Column(elem_id="settings"):
             gr.Button(label("page_close"), elem_id="settings-close", size="sm")
             panel = build_sampling_panel(engine.card)
-            gr.HTML(f"<h2>{label('model_heading')}</h2>", elem_classes="panel-heading", apply_default_css=False)
-            model = ModelState(model_value(engine), elem_id="model")
-        _connect(chat, demo, visitor, turns, live, box, panel, new_chat)
+            heading(label("model_heading"))
+            model = model_state(model_value(engine))
+        _connect(chat, demo, visitor, said, live, box, panel, new_chat)
         _follow_model(chat, demo, visitor, model, box)
         add_api(engine, visitors)
     page: gr.Blocks = demo
@@ -78,18 +79,18 @@ def _connect(
     chat: Chat,
     demo: gr.Blocks,
     visitor: gr.BrowserState,
-    turns: Turns,
-    live: LiveTurn,
+    said: gr.HTML,
+    live: gr.HTML,
     box: gr.MultimodalTextbox,
     panel: SamplingPanel,
     new_chat: gr.Button,
 ) -> None:
     """A turn is three steps: begin it at once, watch it as long as it takes, show it as finished."""
-    state = [visitor, turns, box]
+    state = [visitor, said, box]
 
     def turn(begin: Callable[..., Any]) -> None:
         begun = begin()
-        begun.then(chat.view, visitor, live, **WATCHING).then(chat.commit, visitor, [turns, box], **AT_ONCE)
+        begun.then(chat.view, visitor, live, **WATCHING).then(chat.commit, visitor, [said, box], **AT_ONCE)
 
     def example(visitor: object, *settings: Any, event: gr.EventData) -> Any:
         return chat.example(event._data or {}, visitor, *settings)
@@ -99,15 +100,15 @@ def _connect(
 
     turn(lambda: demo.load(chat.attach, visitor, state, **AT_ONCE))
     turn(lambda: box.submit(chat.say, [box, visitor, *panel.inputs], state, **AT_ONCE))
-    turn(lambda: turns.example(example, [visitor, *panel.inputs], state, **AT_ONCE))
-    turn(lambda: turns.regenerate(regenerate, [visitor, *panel.inputs], state, **AT_ONCE))
+    turn(lambda: said.example(example, [visitor, *panel.inputs], state, **AT_ONCE))
+    turn(lambda: said.regenerate(regenerate, [visitor, *panel.inputs], state, **AT_ONCE))
     box.stop(chat.stop, visitor, None, **AT_ONCE)
-    turns.answer_now(chat.answer_now, visitor, None, **AT_ONCE)
-    new_chat.click(chat.new_chat, visitor, [turns, box], **AT_ONCE)
+    said.answer_now(chat.answer_now, visitor, None, **AT_ONCE)
+    new_chat.click(chat.new_chat, visitor, [said, box], **AT_ONCE)
 
 
 def _follow_model(
-    chat: Chat, demo: gr.Blocks, visitor: gr.BrowserState, model: ModelState, box: gr.MultimodalTextbox
+    chat: Chat, demo: gr.Blocks, visitor: gr.BrowserState, model: gr.HTML, box: gr.MultimodalTextbox
 ) -> None:
     """While the model is loading the page asks how far it is; when it is ready the composer opens, and the page rests."""
     engine = chat.engine

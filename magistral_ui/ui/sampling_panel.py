@@ -9,6 +9,7 @@ import gradio as gr
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import PARAMETERS, Parameter, SamplingParams
 from magistral_ui.models.cards import ModelCard
+from magistral_ui.ui.drawn import heading
 from magistral_ui.ui.labels import label
 
 NAMES = tuple(PARAMETERS)
@@ -29,7 +30,7 @@ class SamplingPanel:
 
 def build_sampling_panel(card: ModelCard) -> SamplingPanel:
     """The controls, set to the card's own values, inside whatever container is open."""
-    gr.HTML(f"<h2>{label('parameters_heading')}</h2>", elem_classes="panel-heading", apply_default_css=False)
+    heading(label("parameters_heading"))
     controls = tuple(_control(PARAMETERS[name], getattr(card.sampling, name)) for name in NAMES)
     reset = gr.Button(label("parameters_reset"), size="sm", elem_id="parameters-reset")
     instructions = gr.Textbox(
