@@ -29,20 +29,27 @@ def main() -> int:
 
 def serve(settings: Settings) -> None:
     """Open the page first, then load the model behind it; ends by KeyboardInterrupt only."""
-    from magistral_ui.engines.local.engine import LocalEngine  # imported late: --help and a wrong flag answer at once
-    from magistral_ui.ui.page import build_page, launch
+    # Imported late, so that --help and wrong flags are answered at once.
+    from magistral_ui.engines.local.engine import LocalEngine
+    from magistral_ui.sessions.visitors import Visitors
+    from magistral_ui.ui.page import build_page, close, launch
 
     engine = LocalEngine(
-        settings.model, settings.device, settings.precision, context_length=settings.context, threads=settings.threads
+        settings.model,
+        device=settings.device,
+        precision=settings.precision,
+        context_length=settings.context,
+        threads=settings.threads,
     )
+    page = build_page(engine, Visitors(engine))
     try:
-        page = build_page(engine)
         url = launch(page, host=settings.host, port=settings.port)
         print(text("app_serving", url=url), flush=True)
         engine.start()
         threading.Event().wait()
     finally:
         engine.close()
+        close(page)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in [name for name in os.environ if name.startswith("MAGISTRAL_UI_")]:
     del os.environ[name]
 
+pytest.register_assert_rewrite("tests.engines.contract")
 settings.register_profile("gate", deadline=None, derandomize=True, database=None)
 settings.load_profile("gate")
 

@@ -1,5 +1,6 @@
 """The tree of messages stays sound whatever is done to it, and every change leaves the old value as it was."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -155,6 +156,6 @@ def sound(conversation: Conversation) -> None:
     if messages:
         assert path, "a conversation with messages shows some"
     assert len({m.id for m in path}) == len(path)
-    for earlier, later in zip(path, path[1:], strict=False):
+    for earlier, later in pairwise(path):
         assert later.parent == earlier.id
         assert isinstance(later, UserMessage) or isinstance(earlier, UserMessage)

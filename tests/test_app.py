@@ -1,0 +1,140 @@
+"""The command line from outside: wrong input is answered at once, and a signal ends everything that was begun."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "app.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--port", "x"], "“x” is not a possible value of --port"),
+        (["--nope"], "--nope"),
+        (["--model", "/no/such/folder"], "There is no model “/no/such/folder”"),
+        (["--model", "tests"], "“tests” holds no model"),
+    ],
+)
+def test_wrong_input_is_answered_with_a_sentence_and_2(arguments: list[str], told: str) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == 2
+    assert told in ended.stderr
+    assert ended.stderr.count("\n") == 1, "one sentence, and no stack trace"
+    assert ended.stdout == ""
+
+
+def test_a_folder_with_another_kind_of_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    ended = run("--model", str(tmp_path))
+    assert ended.returncode == 2
+    assert "(it is: llama)" in ended.stderr
+
+
+def test_help_and_wrong_input_import_nothing_heavy() -> None:
+    code = (
+        "import runpy, sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        assert name.partition('.')[0] not in {'torch', 'gradio', 'transformers', 'mistral_common'}, name\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "sys.argv = ['app.py', '--model', '/no/such/folder']\n"
+        "runpy.run_path('app.py', run_name='__main__')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = run("--port", str(port), "--model", "demo")
+    assert ended.returncode == 2, ended.stderr
+    assert f"Port {port} is in use" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A running app on a free port, and the URL that it printed."""
+    environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "GRADIO_TEMP_DIR": str(tmp_path / "g")}
+    process = subprocess.Popen(
+        [sys.executable, "app.py", "--model", "demo", "--port", str(free_port())],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, line + (process.stderr.read() if process.stderr and process.poll() is not None else "")
+        yield process, found[0]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_ends_it_all_and_leaves_nothing(
+    served: tuple["subprocess.Popen[str]", str], number: signal.Signals
+) -> None:
+    process, url = served
+    with urllib.request.urlopen(url, timeout=30) as page:
+        assert page.status == 200
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
+    assert "Traceback" not in stderr
+    assert not [child for child in children if child.is_running()]
+    port = int(url.rstrip("/").rpartition(":")[2])
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+
+
+def test_a_signal_right_after_the_start_is_quiet_too() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "app.py", "--model", "demo", "--port", str(free_port())],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(1.0)  # in the middle of the imports
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in stderr

@@ -1,0 +1,51 @@
+"""Every error has its sentence, with a remedy to read and no gap that nothing fills."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from magistral_ui.errors import MagistralUIError
+from magistral_ui.ui.i18n import strings
+
+PACKAGE = Path(__file__).parents[1] / "magistral_ui"
+RAISED = re.compile(r"raise (\w+)\(\s*\"(\w+)\"(.*?)\)\s*(?:from|$)", re.MULTILINE | re.DOTALL)
+
+
+def tree(root: type[MagistralUIError]) -> list[type[MagistralUIError]]:
+    return [root, *(each for child in root.__subclasses__() for each in tree(child))]
+
+
+ERRORS = {error.__name__: error for error in tree(MagistralUIError)}
+KEYS_IN_CODE = sorted(
+    {
+        key
+        for file in PACKAGE.rglob("*.py")
+        for name, key, _ in RAISED.findall(file.read_text(encoding="utf-8"))
+        if name in ERRORS
+    }
+)
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_each_error_has_a_sentence(error: type[MagistralUIError]) -> None:
+    assert strings()[f"error_{error.key}"]
+
+
+def test_no_two_errors_share_a_key() -> None:
+    assert len({error.key for error in ERRORS.values()}) == len(ERRORS)
+
+
+def test_the_search_for_keys_finds_some() -> None:
+    assert "picture_too_many_pixels" in KEYS_IN_CODE
+
+
+@pytest.mark.parametrize("key", KEYS_IN_CODE)
+def test_each_key_that_is_raised_has_a_sentence(key: str) -> None:
+    assert strings()[f"error_{key}"]
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_the_tree_in_the_docstring_is_the_tree(name: str) -> None:
+    docstring = (PACKAGE / "errors.py").read_text(encoding="utf-8").split('"""')[1]
+    assert re.search(rf"\b{name}\b", docstring)

@@ -1,0 +1,90 @@
+"""Flags win over variables, variables over defaults; what is impossible is named, and README tells the truth."""
+
+import re
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from magistral_ui import __version__
+from magistral_ui.errors import BadSetting
+from magistral_ui.settings import FLAGS, Settings, read_settings
+from magistral_ui.ui.i18n import strings
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    settings = read_settings([], {})
+    assert settings == Settings()
+    assert settings.host == "127.0.0.1", "nobody else's machine may reach the page unasked"
+    with pytest.raises(FrozenInstanceError):
+        settings.port = 1  # type: ignore[misc]
+
+
+def test_each_setting_has_one_flag_and_there_are_not_too_many() -> None:
+    assert [flag.name for flag in FLAGS] == [field.name for field in fields(Settings)]
+    assert len(FLAGS) <= 20
+
+
+def test_flags_win_over_variables() -> None:
+    environment = {"MAGISTRAL_UI_PORT": "8000", "MAGISTRAL_UI_DEVICE": "cpu", "MAGISTRAL_UI_MODEL": "", "PORT": "1"}
+    settings = read_settings(["--port", "9000", "--context", "4096"], environment)
+    assert settings == Settings(port=9000, device="cpu", context=4096)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "0"),
+        ("port", "65536"),
+        ("port", "http"),
+        ("port", "-1"),
+        ("port", "7860.0"),
+        ("device", "gpu"),
+        ("precision", "int4"),
+        ("context", "1"),
+        ("threads", "0"),
+        ("model", " "),
+        ("host", ""),
+    ],
+)
+def test_an_impossible_value_is_refused_with_its_name(name: str, value: str) -> None:
+    with pytest.raises(BadSetting) as refused:
+        read_settings([f"--{name}={value}"], {})
+    assert refused.value.values["name"] == f"--{name}"
+    assert refused.value.values["value"] == value
+    if value:
+        with pytest.raises(BadSetting) as refused:
+            read_settings([], {f"MAGISTRAL_UI_{name.upper()}": value})
+        assert refused.value.values["name"] == f"MAGISTRAL_UI_{name.upper()}"
+
+
+@pytest.mark.parametrize("arguments", [["--nope"], ["--port"], ["extra"], ["--mod", "demo"]])
+def test_an_unknown_or_unfinished_flag_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(BadSetting) as refused:
+        read_settings(arguments, {})
+    assert refused.value.sentence_key == "bad_flag"
+
+
+def test_help_tells_of_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_settings(["--help"], {})
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert all(f"--{flag.name} " in told and f"flag_{flag.name}" in strings() for flag in FLAGS)
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_settings(["--version"], {})
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_the_readme_s_table_has_each_flag_with_its_variable_and_default() -> None:
+    rows = re.findall(r"^\| `--(\w+) [^`]*` \| `(\w+)` \| (.*?) \|", README.read_text(encoding="utf-8"), re.MULTILINE)
+    defaults = Settings()
+    wanted = [(flag.name, flag.variable, getattr(defaults, flag.name)) for flag in FLAGS]
+    assert [(name, variable) for name, variable, _ in rows] == [(name, variable) for name, variable, _ in wanted]
+    for (name, _, told), (_, _, default) in zip(rows, wanted, strict=True):
+        assert default is None or told == f"`{default}`", name
