@@ -24,11 +24,11 @@ FOLDER = Path(__file__).parent
 PUBLIC_VOCABULARY = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
 VOCABULARY_SIZE = 2112
 SPECIAL_SLOTS = 64
-MAX_IMAGE_SIZE = 168  # pixels: at most 6 x 6 image tokens
+MAX_IMAGE_SIZE = 112  # pixels: at most 4 x 4 image tokens
 CONTEXT = 8192
 
 # The slots of the special tokens in v13, as Magistral has them.
-SPECIAL_TOKENS = {
+SPECIAL_TOKENS: dict[int, str] = {
     0: SpecialTokens.unk,
     1: SpecialTokens.bos,
     2: SpecialTokens.eos,
@@ -65,7 +65,7 @@ def write_tokenizer(folder: Path) -> None:
     special = [
         {
             "rank": rank,
-            "token_str": SPECIAL_TOKENS[rank].value if rank in SPECIAL_TOKENS else f"<SPECIAL_{rank}>",
+            "token_str": str(SPECIAL_TOKENS[rank]) if rank in SPECIAL_TOKENS else f"<SPECIAL_{rank}>",
             "is_control": True,
         }
         for rank in range(SPECIAL_SLOTS)
@@ -122,9 +122,7 @@ def write_weights(folder: Path) -> None:
     """Write `config.json`, `generation_config.json` and random `model.safetensors` in bf16."""
     torch.manual_seed(0)
     model = Mistral3ForConditionalGeneration(configuration()).to(torch.bfloat16)
-    model.generation_config = GenerationConfig(
-        bos_token_id=1, eos_token_id=2, pad_token_id=11, max_length=CONTEXT
-    )
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=11, max_length=CONTEXT)
     model.save_pretrained(folder)
 
 

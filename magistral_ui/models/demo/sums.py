@@ -1,0 +1,88 @@
+"""Work out a sum or a difference in words, digit by digit from the right; knows nothing of how it was asked."""
+
+import zlib
+
+Say = dict[str, str]
+
+
+def held_out(a: int, b: int, minus: bool) -> bool:
+    """Tell whether `a + b` (or `a - b`) belongs to the tenth that training never sees."""
+    return zlib.crc32(f"{a} {'-' if minus else '+'} {b}".encode()) % 10 == 0
+
+
+def result(a: int, b: int, minus: bool) -> int:
+    """Return what is to be found."""
+    return a - b if minus else a + b
+
+
+def answer(a: int, b: int, minus: bool) -> str:
+    """Return the answer shown, in Markdown."""
+    return f"{a} {'-' if minus else '+'} {b} = **{result(a, b, minus)}**"
+
+
+def reasoning(a: int, b: int, minus: bool, say: Say) -> str:
+    """Return the reasoning for `a + b` or `a - b`, where `a` may be negative and `b` is not.
+
+    >>> say = {"columns": "{x}:", "carry": "{x}={s}, write {w}, carry 1", "step": "{x}={s}, write {w}", "so": "So {r}."}
+    >>> reasoning(7, 15, False, say).splitlines()
+    ['07+15:', '7+5=12, write 2, carry 1', '0+1+1=2, write 2', 'So 22.']
+    """
+    asked = f"{a}{'-' if minus else '+'}{b}"
+    if a < 0 and minus:
+        first = say["same"].format(x=asked, y=f"-({-a}+{b})")
+        return "\n".join([first, *_add(-a, b, say), say["signed"].format(r=a - b)])
+    if a < 0:
+        first = say["same"].format(x=asked, y=f"{b}-{-a}")
+        return "\n".join([first, *_subtract(b, -a, say)])
+    return "\n".join(_subtract(a, b, say) if minus else _add(a, b, say))
+
+
+def _subtract(a: int, b: int, say: Say) -> list[str]:
+    if a >= b:
+        return _take_away(a, b, say)
+    turned = say["larger"].format(a=b, x=f"{b}-{a}")
+    return [turned, *_take_away(b, a, say), say["signed"].format(r=a - b)]
+
+
+def _columns(a: int, b: int, sign: str, say: Say) -> tuple[list[str], list[tuple[int, int]]]:
+    """Return the first line and the pairs of digits from the right."""
+    width = max(len(str(a)), len(str(b)))
+    top, bottom = f"{a:0{width}}", f"{b:0{width}}"
+    pairs = [(int(x), int(y)) for x, y in zip(reversed(top), reversed(bottom), strict=True)]
+    return [say["columns"].format(x=f"{top}{sign}{bottom}")], pairs
+
+
+def _close(written: str, total: int, say: Say) -> str:
+    if written == str(total):
+        return say["so"].format(r=total)
+    return say["strip"].format(p=written, r=total)
+
+
+def _add(a: int, b: int, say: Say) -> list[str]:
+    lines, pairs = _columns(a, b, "+", say)
+    carry, written = 0, ""
+    for place, (x, y) in enumerate(pairs):
+        total = x + y + carry
+        shown = f"{x}+{y}" + ("+1" if carry else "")
+        carry = int(total > 9 and place < len(pairs) - 1)
+        digit = total - 10 if carry else total
+        lines.append(say["carry" if carry else "step"].format(x=shown, s=total, w=digit))
+        written = f"{digit}{written}"
+    return [*lines, _close(written, a + b, say)]
+
+
+def _take_away(a: int, b: int, say: Say) -> list[str]:
+    """Take `b` away from an `a` that is not smaller."""
+    lines, pairs = _columns(a, b, "-", say)
+    borrow, written = 0, ""
+    for x, y in pairs:
+        shown = (f"{x}-1" if borrow else f"{x}") + f"-{y}"
+        left = x - borrow - y
+        borrow = int(left < 0)
+        if borrow:
+            left += 10
+            lines.append(say["borrow"].format(x=shown, y=f"1{shown}", s=left, w=left))
+        else:
+            lines.append(say["step"].format(x=shown, s=left, w=left))
+        written = f"{left}{written}"
+    return [*lines, _close(written, a - b, say)]

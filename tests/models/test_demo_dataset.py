@@ -1,0 +1,123 @@
+"""The demo model's training data is right and encoded as mistral-common encodes it; nothing is trained here."""
+
+import random
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from mistral_common.protocol.instruct.chunk import ImageChunk, TextChunk, ThinkChunk
+from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
+
+from magistral_ui.models.demo import dataset, pictures, sums
+from magistral_ui.models.demo.dataset import Conversation, Turn
+from magistral_ui.models.demo.encoding import Encoder
+from magistral_ui.models.demo.wording import LANGUAGES, PHRASES, say
+
+FOLDER = PHRASES.parent
+EQUATION = re.compile(r"(?<![\d-])(\d[\d+-]*)=(\d+)")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(FOLDER)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_reasoning_is_arithmetic(language: str) -> None:
+    rng = random.Random(7)
+    for _ in range(400):
+        a, b, minus = rng.randint(-999, 1998), rng.randint(0, 999), rng.random() < 0.5
+        text = sums.reasoning(a, b, minus, say(language))
+        right = a - b if minus else a + b
+        assert re.findall(r"-?\d+", text)[-1] == str(right)
+        assert EQUATION.findall(text)
+        for left, value in EQUATION.findall(text):
+            assert sum(int(term) for term in re.findall(r"[+-]?\d+", left)) == int(value), text
+        assert sums.answer(a, b, minus).endswith(f"= **{right}**")
+
+
+def test_reasoning_shows_carrying_and_borrowing() -> None:
+    added = sums.reasoning(487, 265, False, say("en")).splitlines()
+    assert added[1:4] == ["7+5=12, write 2, carry 1", "8+6+1=15, write 5, carry 1", "4+2+1=7, write 7"]
+    taken = sums.reasoning(402, 17, True, say("en")).splitlines()
+    assert taken[1:4] == ["2-7: borrow 1, 12-7=5, write 5", "0-1-1: borrow 1, 10-1-1=8, write 8", "4-1-0=3, write 3"]
+
+
+def test_held_out_pairs_are_never_trained() -> None:
+    for seed in range(300):
+        for turn in dataset.conversation(random.Random(seed), with_pictures=False).turns:
+            found = re.match(r"(-?\d+) ([+-]) (\d+) =", turn.answer)
+            if found:
+                assert not sums.held_out(int(found[1]), int(found[3]), found[2] == "-")
+    rng = random.Random(0)
+    for _ in range(100):
+        answer = dataset.sum_turn("fr", rng, held_out=True).answer
+        a, sign, b = answer.split(" ")[:3]
+        assert sums.held_out(int(a), int(b), sign == "-")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_encoding_is_that_of_mistral_common(encoder: Encoder, seed: int) -> None:
+    made = dataset.conversation(random.Random(seed))
+    made = Conversation(made.system, made.turns, seed % 2 == 0, made.cut)
+    ours = encoder.encode(made)
+    request = ChatCompletionRequest(messages=_messages(made)[:-1])
+    theirs = encoder.tokenizer.encode_chat_completion(request)
+    assert ours.tokens[: len(theirs.tokens)] == theirs.tokens
+    last = made.turns[-1]
+    reply = [*_thought(encoder, last), *_text(encoder, last.answer), encoder.mark("</s>")]
+    assert ours.tokens[len(theirs.tokens) :] == reply
+    assert len(ours.pictures) == len(theirs.images)
+    for mine, yours in zip(ours.pictures, theirs.images, strict=True):
+        np.testing.assert_array_equal(mine, yours)
+
+
+def test_only_replies_with_reasoning_are_learned(encoder: Encoder) -> None:
+    turns = (Turn("1+1", "thought", "2", "sum"), Turn("+1", "again", "3", "sum"))
+    dropped = encoder.encode(Conversation(None, turns, keep_reasoning=False))
+    learned = [token for token, weight in zip(dropped.tokens, dropped.weights, strict=True) if weight]
+    assert learned == [*_thought(encoder, turns[1]), *_text(encoder, "3"), encoder.mark("</s>")]
+    cut = encoder.encode(Conversation(None, turns[1:], cut=True))
+    learned = [token for token, weight in zip(cut.tokens, cut.weights, strict=True) if weight]
+    assert learned == [*_text(encoder, "3"), encoder.mark("</s>")]
+
+
+@pytest.mark.parametrize("draw", [pictures.figure, pictures.plain, pictures.scene])
+def test_pictures_repeat_with_their_seed(draw: Callable[[random.Random], pictures.Picture]) -> None:
+    first, second = draw(random.Random(3)), draw(random.Random(3))
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+    assert (first.kind, first.colour) == (second.kind, second.colour)
+
+
+def test_figures_stand_out() -> None:
+    for seed in range(60):
+        drawn = pictures.figure(random.Random(seed))
+        figure = drawn.mask > 250
+        assert 0.002 < figure.mean() < 0.95
+        inside, outside = drawn.pixels[figure].mean(0), drawn.pixels[drawn.mask == 0].mean(0)
+        assert np.linalg.norm(inside - outside) > 40, seed
+
+
+def _messages(made: Conversation) -> list[SystemMessage | UserMessage | AssistantMessage]:
+    messages: list[SystemMessage | UserMessage | AssistantMessage] = []
+    if made.system is not None:
+        before, _, rest = made.system.partition("[THINK]")
+        thought, _, after = rest.partition("[/THINK]")
+        parts = [TextChunk(text=before), ThinkChunk(thinking=thought), TextChunk(text=after)]
+        messages.append(SystemMessage(content=parts if rest else before))
+    for turn in made.turns:
+        shown = [ImageChunk(image=picture.image) for picture in turn.pictures]
+        messages.append(UserMessage(content=[*shown, TextChunk(text=turn.text)] if shown else turn.text))
+        thought_chunk = [ThinkChunk(thinking=turn.reasoning)] if made.keep_reasoning else []
+        messages.append(AssistantMessage(content=[*thought_chunk, TextChunk(text=turn.answer)]))
+    return messages
+
+
+def _text(encoder: Encoder, text: str) -> list[int]:
+    return list(encoder.tokenizer.instruct_tokenizer.tokenizer.encode(text, bos=False, eos=False))
+
+
+def _thought(encoder: Encoder, turn: Turn) -> list[int]:
+    return [encoder.mark("[THINK]"), *_text(encoder, turn.reasoning), encoder.mark("[/THINK]")]
