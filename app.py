@@ -10,6 +10,9 @@ from magistral_ui.models.folder import check_name
 from magistral_ui.settings import Settings, read_settings
 from magistral_ui.ui.i18n import sentence_of, text
 
+CLOSING = 1.0
+"""Seconds that the engine gets to end its generations."""
+
 
 def main() -> int:
     """Serve until Ctrl-C or SIGTERM (0), or say why not (2)."""
@@ -48,9 +51,15 @@ def serve(settings: Settings) -> None:
         engine.start()
         threading.Event().wait()
     finally:
-        engine.close()
         close(page)
+        # A model that is still being loaded cannot be interrupted, so it is not waited for.
+        closing = threading.Thread(target=engine.close, daemon=True)
+        closing.start()
+        closing.join(timeout=CLOSING)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # all is closed; taking torch down, perhaps in the middle of loading, would need seconds more
