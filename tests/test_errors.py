@@ -9,7 +9,7 @@ from magistral_ui.errors import MagistralUIError
 from magistral_ui.ui.i18n import strings
 
 PACKAGE = Path(__file__).parents[1] / "magistral_ui"
-RAISED = re.compile(r"raise (\w+)\(\s*\"(\w+)\"(.*?)\)\s*(?:from|$)", re.MULTILINE | re.DOTALL)
+RAISED = re.compile(r"\b(\w+)\(\s*\"(\w+)\"")
 
 
 def tree(root: type[MagistralUIError]) -> list[type[MagistralUIError]]:
@@ -17,14 +17,14 @@ def tree(root: type[MagistralUIError]) -> list[type[MagistralUIError]]:
 
 
 ERRORS = {error.__name__: error for error in tree(MagistralUIError)}
-KEYS_IN_CODE = sorted(
-    {
-        key
-        for file in PACKAGE.rglob("*.py")
-        for name, key, _ in RAISED.findall(file.read_text(encoding="utf-8"))
-        if name in ERRORS
-    }
-)
+MADE = [
+    made
+    for file in PACKAGE.rglob("*.py")
+    if "node_modules" not in file.parts
+    for made in RAISED.findall(file.read_text(encoding="utf-8"))
+]
+KEYS_IN_CODE = sorted({key for name, key in MADE if name in ERRORS or name in ("Failed", "Broken")})
+NOTICES_IN_CODE = sorted({key for name, key in MADE if name == "Notice"})
 
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
@@ -43,6 +43,11 @@ def test_the_search_for_keys_finds_some() -> None:
 @pytest.mark.parametrize("key", KEYS_IN_CODE)
 def test_each_key_that_is_raised_has_a_sentence(key: str) -> None:
     assert strings()[f"error_{key}"]
+
+
+@pytest.mark.parametrize("key", NOTICES_IN_CODE)
+def test_each_notice_has_a_sentence(key: str) -> None:
+    assert strings()[f"notice_{key}"]
 
 
 @pytest.mark.parametrize("name", ERRORS)
