@@ -99,7 +99,7 @@ def _play(generation: Generation, script: Script, news: threading.Event) -> None
             news.clear()
             continue
         if isinstance(step, LAST):
-            generation.put(replace(step, usage=replace(usage, total_seconds=generation.elapsed)))
+            generation.put(replace(step, usage=_timed(usage, generation)))
             return
         if isinstance(step, Reasoning):
             if generation.answer_now_asked:
@@ -108,5 +108,15 @@ def _play(generation: Generation, script: Script, news: threading.Event) -> None
         if isinstance(step, Answer):
             usage = replace(usage, answer_tokens=usage.answer_tokens + step.tokens)
         generation.put(step)
-    why = Finished("cancelled" if generation.stop_asked else "stop", replace(usage, total_seconds=generation.elapsed))
-    generation.put(why)
+    generation.put(Finished("cancelled" if generation.stop_asked else "stop", _timed(usage, generation)))
+
+
+def _timed(usage: Usage, generation: Generation) -> Usage:
+    written = [each for each in generation.take() if isinstance(each.event, Reasoning | Answer)]
+    reasoning = [each.seconds for each in written if isinstance(each.event, Reasoning)]
+    return replace(
+        usage,
+        first_token_seconds=written[0].seconds if written else 0.0,
+        reasoning_seconds=reasoning[-1] - reasoning[0] if reasoning else 0.0,
+        total_seconds=generation.elapsed,
+    )

@@ -38,7 +38,7 @@ def live_turn() -> gr.HTML:
 
 def model_state(value: dict[str, Any]) -> gr.HTML:
     """The model's state, in the panel, the top bar and above the composer."""
-    return drawn("model", value, triggers=("retry",))
+    return drawn("model", value, triggers=("retry", "ready"))
 
 
 def heading(text: object) -> gr.HTML:

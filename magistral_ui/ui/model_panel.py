@@ -13,7 +13,13 @@ COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
 def model_value(engine: Engine) -> Json:
     """The state of the engine as the browser draws it."""
     card, status = engine.card, engine.status()
-    value = {"card": card.name, "demo": card.demo, "description": card.description_key, "command": COMMAND}
+    value = {
+        "card": card.name,
+        "demo": card.demo,
+        "vision": card.vision,
+        "description": card.description_key,
+        "command": COMMAND,
+    }
     match status:
         case Loading():
             return {**value, "state": "loading", **asdict(status)}

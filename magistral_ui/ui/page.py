@@ -13,7 +13,7 @@ from magistral_ui.ui.drawn import heading, live_turn, model_state, turns
 from magistral_ui.ui.i18n import text
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.model_panel import model_value, polling
-from magistral_ui.ui.sampling_panel import SamplingPanel, build_sampling_panel
+from magistral_ui.ui.sampling_panel import SamplingPanel, build_sampling_panel, values_of
 from magistral_ui.ui.serving import close, launch, launch_options
 
 __all__ = ["build_page", "close", "launch", "launch_options"]
@@ -43,11 +43,11 @@ def build_page(engine: Engine, visitors: Visitors) -> gr.Blocks:
                 box = _composer()
         with gr.Column(elem_id="settings"):
             gr.Button(label("page_close"), elem_id="settings-close", size="sm")
-            panel = build_sampling_panel(engine.card)
+            panel = build_sampling_panel(engine)
             heading(label("model_heading"))
             model = model_state(model_value(engine))
         _connect(chat, demo, visitor, said, live, box, panel, new_chat)
-        _follow_model(chat, demo, visitor, model, box)
+        _follow_model(chat, demo, visitor, said, model, box, panel)
         add_api(engine, visitors)
     page: gr.Blocks = demo
     page.queue(api_open=False, max_size=MAX_WAITING)
@@ -108,19 +108,32 @@ def _connect(
 
 
 def _follow_model(
-    chat: Chat, demo: gr.Blocks, visitor: gr.BrowserState, model: gr.HTML, box: gr.MultimodalTextbox
+    chat: Chat,
+    demo: gr.Blocks,
+    visitor: gr.BrowserState,
+    said: gr.HTML,
+    model: gr.HTML,
+    box: gr.MultimodalTextbox,
+    panel: SamplingPanel,
 ) -> None:
     """While the model is loading the page asks how far it is; when it is ready the composer opens, and the page rests."""
-    engine = chat.engine
+    engine, built_for = chat.engine, chat.engine.card.key
     timer = gr.Timer(POLL)
 
-    def poll(visitor: object) -> tuple[Any, Any, gr.Timer]:
-        return model_value(engine), chat.composer(chat.visitors.find(visitor)), polling(engine)
+    def poll() -> tuple[Any, gr.Timer]:
+        return model_value(engine), polling(engine)
 
-    def retry(visitor: object) -> tuple[Any, Any, gr.Timer]:
+    def retry() -> tuple[Any, gr.Timer]:
         engine.retry()
-        return poll(visitor)
+        return poll()
 
-    demo.load(poll, visitor, [model, box, timer], **AT_ONCE)
-    timer.tick(poll, visitor, [model, box, timer], **AT_ONCE)
-    model.retry(retry, visitor, [model, box, timer], **AT_ONCE)
+    def ready(visitor: object) -> tuple[Any, ...]:
+        # Which model it is may have become known only now, and with it what suits it.
+        same = engine.card.key == built_for
+        values = [gr.skip()] * len(panel.controls) if same else values_of(engine.card.sampling)
+        return *chat.commit(visitor), *values
+
+    demo.load(poll, None, [model, timer], **AT_ONCE)
+    timer.tick(poll, None, [model, timer], **AT_ONCE)
+    model.retry(retry, None, [model, timer], **AT_ONCE)
+    model.ready(ready, visitor, [said, box, *panel.controls], **AT_ONCE)

@@ -8,6 +8,7 @@ import gradio as gr
 
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import PARAMETERS, Parameter, SamplingParams
+from magistral_ui.engines.base import Engine
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.ui.drawn import heading
 from magistral_ui.ui.labels import label
@@ -28,8 +29,9 @@ class SamplingPanel:
         return [*self.controls, self.instructions]
 
 
-def build_sampling_panel(card: ModelCard) -> SamplingPanel:
+def build_sampling_panel(engine: Engine) -> SamplingPanel:
     """The controls, set to the card's own values, inside whatever container is open."""
+    card = engine.card
     heading(label("parameters_heading"))
     controls = tuple(_control(PARAMETERS[name], getattr(card.sampling, name)) for name in NAMES)
     reset = gr.Button(label("parameters_reset"), size="sm", elem_id="parameters-reset")
@@ -43,7 +45,7 @@ def build_sampling_panel(card: ModelCard) -> SamplingPanel:
         elem_id="instructions",
     )
     reset.click(
-        lambda: values_of(card.sampling),
+        lambda: values_of(engine.card.sampling),
         outputs=list(controls),
         queue=False,
         show_progress="hidden",

@@ -14,7 +14,11 @@ export class ModelView {
   /** `{state: "loading" | "ready" | "broken", card, demo, …}`, see ui/model_panel.py. */
   show(value) {
     if (!value) return;
+    const before = document.body.dataset.model;
     document.body.dataset.model = value.state;
+    this.box = document.querySelector("#box textarea");
+    if (this.box) this.box.placeholder = this.placeholder(value);
+    if (value.state === "ready" && before !== "ready") this.act("ready");
     this.name?.replaceChildren(
       ...[value.card, value.demo && value.card !== t("model_demo_badge") ? t("model_demo_badge") : null].filter(Boolean).map((text, index) =>
         make("span", { class: index || value.demo ? "badge" : "name" }, text),
@@ -22,6 +26,12 @@ export class ModelView {
     );
     this.banner?.replaceChildren(...this.bannerFor(value));
     this.element.replaceChildren(...this.panelFor(value));
+  }
+
+  /** The composer says why nothing can be sent. */
+  placeholder({ state, vision }) {
+    if (state !== "ready") return t(`page_placeholder_${state}`);
+    return t(vision ? "page_placeholder_vision" : "page_placeholder");
   }
 
   bannerFor(value) {

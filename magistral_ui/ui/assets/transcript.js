@@ -90,7 +90,9 @@ export class Transcript {
   /** What an empty conversation shows: a greeting, what the model can do, and examples to click. */
   showWelcome(welcome) {
     this.welcome.hidden = !welcome;
-    if (!welcome || this.welcome.childElementCount) return;
+    const drawn = JSON.stringify(welcome);
+    if (!welcome || drawn === this.drawnWelcome) return;
+    this.drawnWelcome = drawn;
     const examples = welcome.examples.map(({ text, language, picture }, index) => {
       const label = picture ? t("page_example_picture", { text }) : text;
       const button = make(
@@ -99,7 +101,7 @@ export class Transcript {
         picture ? make("img", { src: picture, alt: "" }) : null,
         make("span", { lang: language }, text),
       );
-      button.addEventListener("click", () => this.act("example", { index }));
+      button.addEventListener("click", () => document.body.dataset.model === "ready" && this.act("example", { index }));
       return make("li", {}, button);
     });
     this.welcome.replaceChildren(

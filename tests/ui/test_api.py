@@ -1,0 +1,223 @@
+"""The endpoint /chat, through the real gradio_client on loopback."""
+
+import io
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning
+from magistral_ui.chat.prompt import UserTurn
+from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.scripted import Pause, Script, ScriptedEngine
+from magistral_ui.errors import PortInUse
+from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.page import build_page, close, launch
+
+
+def script(request: GenerationRequest) -> Script:
+    turn = request.prompt.turns[-1]
+    assert isinstance(turn, UserTurn)
+    sizes = [f"{picture.width}×{picture.height}" for picture in turn.pictures]
+    if turn.text == "fail":
+        return [Reasoning("hm"), Failed("out_of_memory")]
+    if turn.text == "limit":
+        return [Notice("max_tokens_lowered", {"limit": 2}), Reasoning("a"), Reasoning("b"), Finished("length")]
+    if turn.text == "endless":
+        return [Reasoning("hm"), Pause(60), Answer("too late")]
+    if turn.text == "slow":
+        return [Reasoning("a"), Pause(0.4), Reasoning("b"), Pause(0.4), Answer("c"), Pause(0.4), Answer("d")]
+    return [Reasoning("\tx" * 3), Answer(f"{turn.text}|{sizes}|{request.params.temperature}")]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[str, ScriptedEngine]]:
+    engine = ScriptedEngine(script)
+    page = build_page(engine, Visitors(engine))
+    url = launch(page)
+    yield url, engine
+    engine.close()
+    close(page)
+
+
+@pytest.fixture(scope="module")
+def client(served: tuple[str, ScriptedEngine]) -> Iterator[Client]:
+    client = Client(served[0], verbose=False)
+    yield client
+    client.close()
+
+
+def chat(client: Client, message: Any, parameters: Any = None) -> Any:
+    return client.predict(message=message, parameters=parameters, api_name="/chat")
+
+
+def image(folder: Path, name: str, kind: str = "PNG", size: tuple[int, int] = (9, 7)) -> Any:
+    out = io.BytesIO()
+    Image.new("RGB", size, "red").save(out, kind)
+    (folder / name).write_bytes(out.getvalue())
+    return handle_file(folder / name)
+
+
+def test_a_question_gets_reasoning_answer_reason_and_usage(client: Client) -> None:
+    reply = chat(client, {"text": "hello", "files": []}, {"temperature": 0.0, "seed": 1})
+    assert reply["reasoning"] == "\tx\tx\tx"
+    assert reply["answer"] == "hello|[]|0.0"
+    assert reply["finish_reason"] == "stop"
+    assert reply["seed"] == 1
+    assert reply["usage"]["reasoning_tokens"] == 1
+    assert reply["usage"]["completion_tokens"] == 2
+    assert {"prompt_tokens", "reused_tokens", "total_seconds"} <= set(reply["usage"])
+
+
+def test_parameters_and_files_may_be_left_out(client: Client) -> None:
+    assert client.predict(message={"text": "hello"}, api_name="/chat")["answer"] == "hello|[]|0.7"
+    assert isinstance(chat(client, {"text": "hello"}, {})["seed"], int)
+
+
+def test_each_call_is_a_fresh_conversation(served: tuple[str, ScriptedEngine], client: Client) -> None:
+    chat(client, {"text": "one"})
+    chat(client, {"text": "two"})
+    assert len(served[1].requests[-1].prompt.turns) == 1
+    assert served[1].requests[-1].visitor != served[1].requests[-2].visitor
+
+
+def test_pictures_are_sent(client: Client, tmp_path: Path) -> None:
+    files = [image(tmp_path, "a.png"), image(tmp_path, "b.jpg", "JPEG", (5, 6)), image(tmp_path, "c.webp", "WEBP")]
+    assert chat(client, {"text": "look", "files": files})["answer"].startswith("look|['9×7', '5×6', '9×7']")
+    assert chat(client, {"text": "", "files": files[:1]})["answer"].startswith("|['9×7']")
+
+
+def test_it_streams_the_same_shape_as_it_grows(client: Client) -> None:
+    parts = list(client.submit(message={"text": "slow"}, api_name="/chat"))
+    assert len(parts) >= 3
+    assert [part["finish_reason"] for part in parts[:-1]] == [None] * (len(parts) - 1)
+    assert parts[-1]["finish_reason"] == "stop"
+    assert (parts[-1]["reasoning"], parts[-1]["answer"]) == ("ab", "cd")
+    for earlier, later in pairwise(parts):
+        assert set(earlier) == set(later)
+        assert later["reasoning"].startswith(earlier["reasoning"])
+        assert later["answer"].startswith(earlier["answer"])
+
+
+def test_the_end_by_length_and_the_notices_are_told(client: Client) -> None:
+    reply = chat(client, {"text": "limit"})
+    assert reply["finish_reason"] == "length"
+    assert reply["notices"] == [{"key": "max_tokens_lowered", "values": {"limit": 2}}]
+
+
+def test_whoever_cancels_stops_the_reply(served: tuple[str, ScriptedEngine], client: Client) -> None:
+    job = client.submit(message={"text": "endless"}, api_name="/chat")
+    next(iter(job))
+    generation = served[1]._running[-1][0]
+    assert not generation.ended
+    job.cancel()
+    assert generation.wait(10)
+    assert generation.stop_asked
+
+
+@pytest.mark.parametrize(
+    ("message", "parameters", "told"),
+    [
+        ({"text": "", "files": []}, None, "nothing to send"),
+        ({"text": "   "}, None, "nothing to send"),
+        (None, None, "must be a text"),
+        (7, None, "must be a text"),
+        ([], None, "must be a text"),
+        ({"text": 7}, None, "must be a text"),
+        ({"text": "a", "files": "b.png"}, None, "must be a text"),
+        ({"text": "a", "files": ["/etc/hostname"]}, None, "must be a text"),
+        ({"text": "a", "files": [{"path": "/etc/hostname"}]}, None, "must be a text"),
+        ({"text": "a", "system": "b"}, None, "must be a text"),
+        ({"text": "a"}, {"warmth": 1}, "no parameter “warmth”"),
+        ({"text": "a"}, {"temperature": 3}, "between 0.0 and 2.0"),
+        ({"text": "a"}, {"temperature": "hot"}, "must be a number"),
+        ({"text": "a"}, {"temperature": None}, "must be a number"),
+        ({"text": "a"}, {"temperature": True}, "must be a number"),
+        ({"text": "a"}, {"max_tokens": 1.5}, "whole number"),
+        ({"text": "a"}, {"max_tokens": 0}, "between 1 and"),
+        ({"text": "a"}, {"seed": -1}, "between 0 and"),
+        ({"text": "a"}, [1], "must be an object"),
+        ({"text": "a"}, "hot", "must be an object"),
+        ({"text": "fail"}, None, "no room left"),
+    ],
+)
+def test_what_cannot_be_used_gets_a_sentence(client: Client, message: Any, parameters: Any, told: str) -> None:
+    with pytest.raises(AppError) as refused:
+        chat(client, message, parameters)
+    assert told in str(refused.value)
+    assert "Traceback" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("junk.png", b"no picture at all", "not a picture"),
+        ("notes.txt", b"no picture at all", "not a picture"),
+        ("empty.png", b"", "not a picture"),
+    ],
+)
+def test_a_file_that_is_no_picture_gets_a_sentence(
+    client: Client, tmp_path: Path, name: str, data: bytes, told: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(AppError) as refused:
+        chat(client, {"text": "look", "files": [handle_file(tmp_path / name)]})
+    assert told in str(refused.value)
+    assert name in str(refused.value)
+
+
+def test_a_truncated_picture_gets_a_sentence(client: Client, tmp_path: Path) -> None:
+    image(tmp_path, "whole.png", size=(300, 300))
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
+    with pytest.raises(AppError, match="damaged"):
+        chat(client, {"text": "look", "files": [handle_file(tmp_path / "half.png")]})
+
+
+def test_too_many_pictures_get_a_sentence(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(AppError, match="at most 10"):
+        chat(client, {"text": "look", "files": [image(tmp_path, "a.png")] * 11})
+
+
+def test_nothing_but_chat_is_named(client: Client) -> None:
+    endpoints = client.view_api(return_format="dict", print_info=False)
+    assert list(endpoints["named_endpoints"]) == ["/chat"]
+
+
+def test_the_page_and_its_assets_are_served_with_safe_headers(served: tuple[str, ScriptedEngine]) -> None:
+    for path in (
+        "",
+        "magistral/main.js",
+        "magistral/vendor/renderers.js",
+        "magistral/vendor/fonts/KaTeX_Main-Regular.woff2",
+    ):
+        answer = httpx.get(served[0] + path, trust_env=False)
+        assert answer.status_code == 200
+        assert "img-src 'self'" in answer.headers["content-security-policy"]
+    for path in ("magistral/../i18n.py", "magistral/%2e%2e/i18n.py", "docs", "openapi.json", "monitoring"):
+        assert httpx.get(served[0] + path, trust_env=False).status_code in (403, 404)
+
+
+def test_a_port_that_is_taken_is_said(served: tuple[str, ScriptedEngine]) -> None:
+    port = httpx.URL(served[0]).port
+    engine = ScriptedEngine([])
+    with pytest.raises(PortInUse) as taken:
+        launch(build_page(engine, Visitors(engine)), port=port)
+    assert taken.value.values == {"port": port}
+
+
+def test_a_reply_ends_when_its_reader_leaves(served: tuple[str, ScriptedEngine], client: Client) -> None:
+    number = next(each["id"] for each in client.config["dependencies"] if each["api_name"] == "chat")
+    job = {"fn_index": number, "data": [{"text": "endless"}, None], "session_hash": "leaver"}
+    with httpx.Client(base_url=served[0], trust_env=False, timeout=20) as leaver:
+        leaver.post("gradio_api/queue/join", json=job).raise_for_status()
+        with leaver.stream("GET", "gradio_api/queue/data", params={"session_hash": "leaver"}) as events:
+            next(line for line in events.iter_lines() if "process_generating" in line)
+    generation = served[1]._running[-1][0]
+    assert generation.wait(30)
+    assert generation.stop_asked
