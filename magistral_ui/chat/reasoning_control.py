@@ -38,6 +38,7 @@ class ReasoningControl:
         self._queue: deque[int] = deque()
         self._reasoned = 0
         self._closed = False
+        self._forced = False
         self._answered = False
         self.notice: str | None = None
         """Key of why the reasoning was closed: `answered_now`, `budget_spent` or `loop_broken`."""
@@ -46,6 +47,7 @@ class ReasoningControl:
         """The token that must come next where the reply is in `channel`, or None to let the model choose."""
         if not self._queue and not self._closed:
             self._close(channel, answer_now)
+        self._forced = bool(self._queue)
         return self._queue.popleft() if self._queue else None
 
     def banned(self) -> tuple[int, ...]:
@@ -61,7 +63,7 @@ class ReasoningControl:
             self._reasoned += 1
             if self._guard is not None:
                 self._guard.feed(token)
-        elif self._closed and not self._queue:
+        elif self._closed and not self._forced:  # the closing mark itself is no answer
             self._answered = True
 
     def _close(self, channel: Channel, answer_now: bool) -> None:

@@ -1,0 +1,121 @@
+"""A budget, answer-now and a loop all end in the same way: the marks are forced, and then an answer, never the end."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from magistral_ui.chat.reasoning import Channel
+from magistral_ui.chat.reasoning_control import ControlTokens, LoopGuard, ReasoningControl, period, reasoning_limit
+
+BEGIN, END, EOS, WORD = 34, 35, 2, 100
+MARKS = ControlTokens((BEGIN,), (END,), EOS)
+TEXTUAL = ControlTokens((60, 61), (70, 71, 72), EOS)
+
+
+def step(control: ReasoningControl, channel: Channel, sampled: int = WORD, answer_now: bool = False) -> int:
+    """One token, forced or sampled, told to the control as the engine tells it."""
+    forced = control.forced(channel, answer_now)
+    token = sampled if forced is None else forced
+    channel = {BEGIN: "reasoning", END: "answer"}.get(token, channel)  # type: ignore[assignment]
+    control.took(token, channel)
+    return token
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "budget", "limit"),
+    [(4096, None, None), (4096, 100, 100), (4096, 4096, 3072), (100, 100, 50), (1, 1, 1), (2, 5, 1), (131_072, 1, 1)],
+)
+def test_a_budget_leaves_room_for_an_answer(max_tokens: int, budget: int | None, limit: int | None) -> None:
+    assert reasoning_limit(max_tokens, budget) == limit
+
+
+def test_without_a_reason_nothing_is_forced_or_banned() -> None:
+    control = ReasoningControl(MARKS)
+    channels: list[Channel] = ["before", "reasoning", "answer"]
+    for channel in channels:
+        assert control.forced(channel, answer_now=False) is None
+        assert control.banned() == ()
+        control.took(WORD, channel)
+    assert control.notice is None
+
+
+def test_a_spent_budget_closes_the_reasoning_once() -> None:
+    control = ReasoningControl(MARKS, limit=3)
+    control.took(BEGIN, "reasoning")
+    written = [step(control, "reasoning") for _ in range(2)]
+    assert written == [WORD, WORD]
+    assert step(control, "reasoning") == END
+    assert control.notice == "budget_spent"
+    assert [step(control, "answer") for _ in range(5)] == [WORD] * 5
+
+
+def test_the_answer_cannot_end_before_it_has_begun_nor_think_again() -> None:
+    control = ReasoningControl(MARKS, limit=1)
+    control.took(BEGIN, "reasoning")
+    assert step(control, "reasoning") == END
+    assert set(control.banned()) == {BEGIN, END, EOS}
+    step(control, "answer")
+    assert set(control.banned()) == {BEGIN, END}
+
+
+def test_answer_now_closes_the_reasoning_with_the_next_token() -> None:
+    control = ReasoningControl(MARKS)
+    control.took(BEGIN, "reasoning")
+    assert step(control, "reasoning", answer_now=True) == END
+    assert control.notice == "answered_now"
+    assert step(control, "answer", answer_now=True) == WORD
+
+
+def test_answer_now_before_any_word_opens_and_closes() -> None:
+    control = ReasoningControl(MARKS)
+    assert step(control, "before", answer_now=True) == BEGIN
+    assert step(control, "reasoning", answer_now=True) == END
+    assert EOS in control.banned()
+
+
+def test_answer_now_in_the_answer_changes_nothing() -> None:
+    control = ReasoningControl(MARKS)
+    assert step(control, "answer", answer_now=True) == WORD
+    assert (control.notice, control.banned()) == (None, ())
+
+
+def test_textual_marks_are_forced_whole() -> None:
+    control = ReasoningControl(TEXTUAL)
+    assert [step(control, "reasoning", answer_now=True) for _ in range(3)] == [70, 71, 72]
+    assert control.banned() == (EOS,), "the letters of textual marks may be part of an answer"
+    assert step(control, "answer") == WORD
+    assert control.banned() == ()
+
+
+def test_a_loop_is_broken_and_a_repetition_that_ends_is_not() -> None:
+    guard = LoopGuard(window=60, rounds=4, every=10)
+    control = ReasoningControl(MARKS, guard=guard)
+    for number in range(300):
+        assert step(control, "reasoning", sampled=1000 + number) != END
+    repeated = [step(control, "reasoning", sampled=1000 + number % 7) for number in range(100)]
+    assert END in repeated[50:]
+    assert control.notice == "loop_broken"
+
+    sentence = [*range(15)] * 3  # said three times, then something else
+    patient = LoopGuard(window=60, rounds=4, every=1)
+    for number in range(40):
+        for token in [*sentence, 10_000 + number]:
+            patient.feed(token)
+            assert not patient.looping
+
+
+@given(st.lists(st.integers(0, 2), max_size=40))
+def test_the_period_is_the_smallest_that_holds(tokens: list[int]) -> None:
+    found = period(tokens)
+    holds = [p for p in range(1, len(tokens) + 1) if all(a == b for a, b in zip(tokens, tokens[p:], strict=False))]
+    assert found == (holds[0] if holds else 0)
+
+
+def test_looking_for_loops_is_cheap_on_any_text() -> None:
+    draw = random.Random(1)
+    guard = LoopGuard()
+    for _ in range(5_000):
+        guard.feed(draw.randrange(50))
+    assert not guard.looping
