@@ -1,7 +1,8 @@
 """What every engine keeps, as a suite to inherit from; it does not know which engine it runs on.
 
-A subclass gives the fixtures `engine` (ready; may be shared), `closing_engine` (ready, and closed by the test) and
-`unready_engine` (not loaded), and the requests: `ask` gives a short reply with reasoning and answer, `ask_long` one that takes at least a second to write.
+A subclass gives the fixtures `engine` (ready; may be shared), `closing_engine` (ready; the test closes it) and
+`unready_engine` (not loaded), and, where the defaults do not fit, the requests: `ask` gives a short reply with reasoning
+and answer, `ask_long` one that takes at least a second to write.
 """
 
 import threading

@@ -7,7 +7,11 @@ import pytest
 from magistral_ui.chat.events import Answer, Event, Failed, Finished, Reasoning
 from magistral_ui.engines.generation import Generation
 
-EVENTS: list[Event] = [*(Reasoning(str(n)) for n in range(150)), *(Answer(str(n)) for n in range(150)), Finished("stop")]
+EVENTS: list[Event] = [
+    *(Reasoning(str(n)) for n in range(150)),
+    *(Answer(str(n)) for n in range(150)),
+    Finished("stop"),
+]
 
 
 def write(generation: Generation, events: list[Event]) -> None:
