@@ -11,6 +11,7 @@ from torch import nn
 
 from magistral_ui.engines.local.attention import attend, segments_of
 from magistral_ui.engines.local.kv_cache import KVCache
+from magistral_ui.engines.local.packing import PackedLinear, can_pack, is_packable, pack_linears
 
 
 class TextModel:
@@ -26,6 +27,10 @@ class TextModel:
         self.norm = decoder.norm
         self.rotary = decoder.rotary_emb
         self.head: Any = model.lm_head
+        if self.embed.weight.device.type == "cpu":
+            pack_linears(decoder)
+            if is_packable(self.head) and can_pack():
+                self.head = PackedLinear(self.head.weight)
         self._image_features = getattr(model, "get_image_features", None)
 
     @property

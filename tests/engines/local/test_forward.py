@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
 from magistral_ui.engines.local.forward import Part, TextModel
 from magistral_ui.engines.local.loader import Loaded
+from magistral_ui.engines.local.packing import pack_linears
 from magistral_ui.models.cards import DEMO
+from tests.engines.local.conftest import load_folder
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +22,14 @@ def encoder(vision_loaded: Loaded) -> Encoder:
     return Encoder(vision_loaded.tekken, DEMO, vision_loaded.system)
 
 
-def reference(loaded: Loaded, prompt: EncodedPrompt, new: int = 0) -> torch.Tensor:
-    """transformers' logits behind the prompt, or (new > 0) the tokens of its greedy generation."""
+@pytest.fixture(scope="module")
+def untouched(vision_folder: Path) -> Loaded:
+    """transformers' own model, whose layers were not repacked by ours."""
+    return load_folder(vision_folder)
+
+
+def reference(loaded: Loaded, prompt: EncodedPrompt) -> torch.Tensor:
+    """transformers' logits behind the prompt."""
     inputs: dict = {"input_ids": torch.tensor([prompt.ids])}
     pixels = [torch.from_numpy(place.input.pixels) for place in prompt.places if place.input.pixels is not None]
     if pixels:
@@ -30,9 +39,6 @@ def reference(loaded: Loaded, prompt: EncodedPrompt, new: int = 0) -> torch.Tens
             padded[i, :, : p.shape[1], : p.shape[2]] = p
         inputs |= {"pixel_values": padded, "image_sizes": torch.tensor([p.shape[-2:] for p in pixels])}
     with torch.inference_mode():
-        if new:
-            out = loaded.model.generate(**inputs, max_new_tokens=new, do_sample=False, eos_token_id=None)
-            return out[0, len(prompt.ids) :]
         return loaded.model(**inputs).logits[0, -1]
 
 
@@ -68,7 +74,7 @@ def part(model: TextModel, loaded: Loaded, prompt: EncodedPrompt, cache, first: 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_logits_equal_transformers(
-    vision_loaded: Loaded, encoder: Encoder, paint: Callable[..., Picture], seed: int
+    vision_loaded: Loaded, untouched: Loaded, encoder: Encoder, paint: Callable[..., Picture], seed: int
 ) -> None:
     rng = random.Random(seed)
     model = TextModel(vision_loaded.model)
@@ -80,19 +86,21 @@ def test_logits_equal_transformers(
     with torch.inference_mode():
         got = ours(model, vision_loaded, prompts, rng)
     for logits, prompt in zip(got, prompts, strict=True):
-        expected = reference(vision_loaded, prompt)
+        expected = reference(untouched, prompt)
         assert torch.allclose(logits, expected, atol=1e-3, rtol=1e-4)
         assert float(expected.std()) > 0.5  # weights of a size that a wrong position would show
 
 
-def test_text_only_model(text_loaded: Loaded) -> None:
-    model = TextModel(text_loaded.model)
+def test_text_only_model(text_folder: Path) -> None:
+    text_loaded = load_folder(text_folder)
     ids = [1, *range(100, 160)]
+    with torch.inference_mode():
+        expected = text_loaded.model(torch.tensor([ids])).logits[0, -1]
+    model = TextModel(text_loaded.model)
     cache = model.new_cache()
     model([Part(cache, ids[:33])])
     logits = model([Part(cache, ids[33:])])[0]
-    with torch.inference_mode():
-        assert torch.allclose(logits, text_loaded.model(torch.tensor([ids])).logits[0, -1], atol=1e-4)
+    assert torch.allclose(logits, expected, atol=1e-3)
     with pytest.raises(ValueError, match="vision"):
         model.picture_features(torch.zeros(3, 28, 28))
 
@@ -113,3 +121,16 @@ def test_a_cropped_cache_goes_on_like_a_fresh_one(vision_loaded: Loaded) -> None
     assert copy.length == 50
     assert cache.length == 41
     assert copy.nbytes == 2 * 3 * 2 * 256 * 32 * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_layers_say_the_same(dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(64, 96, bias=False), torch.nn.Linear(96, 8), torch.nn.Linear(8, 40, bias=False)
+    ).to(dtype)
+    rows = torch.randn(5, 64, dtype=dtype)
+    with torch.inference_mode():
+        before = layers(rows)
+        assert pack_linears(layers) == 2  # the one with a bias stays
+        assert torch.allclose(layers(rows), before, atol=1e-2 if dtype == torch.bfloat16 else 1e-5)
