@@ -11,13 +11,13 @@ from torch import nn
 
 from magistral_ui.engines.local.attention import attend, segments_of
 from magistral_ui.engines.local.kv_cache import KVCache
-from magistral_ui.engines.local.packing import PackedLinear, can_pack, is_packable, pack_linears
+from magistral_ui.engines.local.packing import can_pack, pack_linears, packed_like
 
 
 class TextModel:
     """The decoder of a Mistral checkpoint, taken out of transformers' model; weights and submodules stay where they are."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode."""
         inner: Any = model.model
         decoder = getattr(inner, "language_model", inner)
@@ -27,10 +27,9 @@ class TextModel:
         self.norm = decoder.norm
         self.rotary = decoder.rotary_emb
         self.head: Any = model.lm_head
-        if self.embed.weight.device.type == "cpu":
+        if self.device.type == "cpu" and can_pack():
             pack_linears(decoder)
-            if is_packable(self.head) and can_pack():
-                self.head = PackedLinear(self.head.weight)
+            self.head = packed_like(model.lm_head) or model.lm_head
         self._image_features = getattr(model, "get_image_features", None)
 
     @property

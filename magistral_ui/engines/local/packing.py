@@ -30,26 +30,23 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(module: nn.Module) -> int:
-    """Replace the plain CPU linear layers inside `module`; their number, 0 where this build of torch cannot do it."""
-    if not can_pack():
-        return 0
+    """Replace the plain CPU linear layers inside `module`; their number. Ask `can_pack` first."""
     packed = 0
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if is_packable(child):
-                setattr(parent, name, PackedLinear(child.weight))
+            replacement = packed_like(child)
+            if replacement is not None:
+                setattr(parent, name, replacement)
                 packed += 1
     return packed
 
 
-def is_packable(module: nn.Module) -> bool:
-    """Whether `module` is a linear layer that can be packed: not quantized, no bias, on the CPU."""
-    return (
-        type(module) is nn.Linear
-        and module.bias is None
-        and module.weight.device.type == "cpu"
-        and module.weight.dtype in PACKABLE
-    )
+def packed_like(module: nn.Module) -> PackedLinear | None:
+    """`module` packed, or None where it cannot be: another kind of layer, quantized, with a bias, or not on the CPU."""
+    if type(module) is not nn.Linear or module.bias is not None:
+        return None
+    weight = module.weight
+    return PackedLinear(weight) if weight.device.type == "cpu" and weight.dtype in PACKABLE else None
 
 
 def can_pack() -> bool:
