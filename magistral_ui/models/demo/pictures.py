@@ -52,12 +52,13 @@ _MIN_CONTRAST = 95.0  # between the figure and its background, as a distance in 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what is in it; `mask` (height, width) is 255 where the figure is."""
+    """A picture and what is in it: `mask` (height, width) is 255 where the figure is, `corners` are its (x, y)."""
 
     pixels: Pixels
     kind: str
     colour: str
     mask: Pixels
+    corners: tuple[tuple[float, float], ...] = ()
 
     @property
     def image(self) -> Image.Image:
@@ -122,7 +123,8 @@ def figure(rng: random.Random, easy: bool = False) -> Picture:
     if not easy and rng.random() < 0.1:
         edge = rng.choice(((0, 0, 0), (0, 0, 0), (60, 60, 60), (255, 255, 255)))
         cv2.polylines(canvas, [points], True, edge, max(1, round(radius * 0.04)), line, 4)
-    return Picture(canvas if easy else _wear(canvas, rng), kind, colour, mask)
+    corners = () if kind == "circle" else tuple((float(x) / 16, float(y) / 16) for x, y in points)
+    return Picture(canvas if easy else _wear(canvas, rng), kind, colour, mask, corners)
 
 
 def scene(rng: random.Random) -> Picture:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Mistral3ForConditionalGeneration
 
-from magistral_ui.models.demo import forward
+from magistral_ui.models.demo import forward, heads
 from magistral_ui.models.demo.blank import FOLDER
 from magistral_ui.models.demo.dataset import conversation
 from magistral_ui.models.demo.encoding import Encoder, Sample
@@ -35,7 +35,7 @@ POOL = 768  # conversations sorted by length together
 BATCH_TOKENS = 4200
 LONGEST = 1300
 AVERAGING = 0.998
-SAVE_SECONDS = 180
+SAVE_SECONDS = 120
 PAD = 11
 IMAGE = 10
 FILES = ("SYSTEM_PROMPT.txt", "tekken.json", "config.json", "generation_config.json")
@@ -104,11 +104,15 @@ def main() -> None:
     torch.manual_seed(0)
     model = forward.load(str(FOLDER))
     parts = model.model
-    tuners = optimizers([(parts.language_model, 1.0), (parts.vision_tower, 0.3), (parts.multi_modal_projector, 0.5)])
+    readers = heads.Heads(model.config.vision_config.hidden_size, model.config.text_config.hidden_size)
+    tuners = optimizers(
+        [(parts.language_model, 1.0), (parts.vision_tower, 0.4), (parts.multi_modal_projector, 0.5), (readers, 0.5)]
+    )
     step, spent = 0, 0.0
     if CHECKPOINT.exists():
         saved = torch.load(CHECKPOINT)
         model.load_state_dict(saved["model"])
+        readers.load_state_dict(saved["heads"])
         averaged, step, spent = saved["averaged"], saved["step"], saved["spent"]
         for tuner, state in zip(tuners, saved["tuners"], strict=True):
             tuner.load_state_dict(state)
@@ -116,8 +120,10 @@ def main() -> None:
         warm = torch.load(BUILD / "vision.pt")
         parts.vision_tower.load_state_dict(warm["vision"])
         parts.multi_modal_projector.load_state_dict(warm["projector"])
+        readers.load_state_dict(warm["heads"])
         averaged = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
     rng = random.Random(f"training from step {step}")
+    figures = heads.batches(rng, lambda: 0.0)
     last, saved_at, recent = time.time(), time.time(), []
     for batch in batches(rng, Encoder(FOLDER)):
         now = time.time()
@@ -125,11 +131,14 @@ def main() -> None:
         if spent > budget:
             break
         set_rate(tuners, rate_at(step, spent / budget))
-        loss, right = loss_of(model, batch)
         for tuner in tuners:
             tuner.zero_grad()
+        loss, right = loss_of(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
+        figure_loss, kinds, colours = heads.loss_of(model, readers, next(figures))
+        (0.3 * figure_loss).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(readers.parameters(), 1.0)
         for tuner in tuners:
             tuner.step()
         step += 1
@@ -137,24 +146,21 @@ def main() -> None:
         with torch.no_grad():
             for name, weight in model.state_dict().items():
                 averaged[name].lerp_(weight, 1 - decay)
-        recent.append((loss.item(), right, sum(len(s.tokens) for s in batch)))
+        recent.append((loss.item(), right, kinds, colours, sum(len(s.tokens) for s in batch)))
         if step % 100 == 0:
-            losses, rights, tokens = zip(*recent, strict=True)
-            print(
-                f"{step} {spent:.0f}s loss {sum(losses) / len(losses):.4f}"
-                f" right {sum(rights) / len(rights):.4f} tokens {sum(tokens)}",
-                flush=True,
-            )
+            means = " ".join(f"{sum(values) / len(values):.4f}" for values in zip(*recent, strict=True))
+            print(f"{step} {spent:.0f}s loss, right, kinds, colours, tokens {means}", flush=True)
             recent = []
         if now - saved_at > SAVE_SECONDS:
             saved_at = now
-            save(model, averaged, tuners, step, spent)
-    save(model, averaged, tuners, step, spent)
+            save(model, readers, averaged, tuners, step, spent)
+    save(model, readers, averaged, tuners, step, spent)
     export(model, averaged, FOLDER)
 
 
 def save(
     model: nn.Module,
+    readers: nn.Module,
     averaged: dict[str, torch.Tensor],
     tuners: list[torch.optim.Optimizer],
     step: int,
@@ -163,6 +169,7 @@ def save(
     """Keep everything needed to go on, and a model folder to try."""
     state = {
         "model": model.state_dict(),
+        "heads": readers.state_dict(),
         "averaged": averaged,
         "tuners": [tuner.state_dict() for tuner in tuners],
         "step": step,
