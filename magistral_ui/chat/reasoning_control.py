@@ -83,16 +83,24 @@ class ReasoningControl:
         self._closed = True
 
 
+LOOPS = ((512, 4), (1_536, 3))
+"""(tokens, rounds): so many last tokens that are one piece, said so often, are a loop.
+
+Measured on published answers of Magistral Small 1.0, Medium 1.1 and Small 4 to one riddle (4,182, 4,524 and 759 tokens), of
+which two are known for repeating themselves and still end: their longest exact repetition was 30 tokens.
+"""
+
+
 class LoopGuard:
-    """Sees reasoning that goes round in a circle for good: the last `window` tokens repeat with one period, `rounds` times.
+    """Sees reasoning that goes round in a circle for good.
 
     Reasoning that says things again and ends must not be cut, so only exact repetition counts, and much of it.
     """
 
-    def __init__(self, window: int = 768, rounds: int = 6, every: int = 64) -> None:
-        """Looks every `every` tokens at the last `window`; costs about window ÷ every steps per token."""
-        self._window, self._rounds, self._every = window, rounds, every
-        self._recent: deque[int] = deque(maxlen=window)
+    def __init__(self, loops: Sequence[tuple[int, int]] = LOOPS, every: int = 64) -> None:
+        """Looks at the last tokens every `every` tokens: that costs about sum(window) ÷ every steps per token."""
+        self._loops, self._every = loops, every
+        self._recent: deque[int] = deque(maxlen=max(window for window, _ in loops))
         self._seen = 0
         self.looping = False
 
@@ -100,8 +108,11 @@ class LoopGuard:
         """One more token of reasoning."""
         self._recent.append(token)
         self._seen += 1
-        if self._seen % self._every == 0 and len(self._recent) == self._window:
-            self.looping = period(tuple(self._recent)) * self._rounds <= self._window
+        if self._seen % self._every == 0:
+            recent = tuple(self._recent)
+            self.looping = any(
+                len(recent) >= window and period(recent[-window:]) * rounds <= window for window, rounds in self._loops
+            )
 
 
 def period(tokens: Sequence[int]) -> int:

@@ -1,6 +1,7 @@
 """A budget, answer-now and a loop all end in the same way: the marks are forced, and then an answer, never the end."""
 
 import random
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -90,7 +91,7 @@ def test_textual_marks_are_forced_whole() -> None:
 
 
 def test_a_loop_is_broken_and_a_repetition_that_ends_is_not() -> None:
-    guard = LoopGuard(window=60, rounds=4, every=10)
+    guard = LoopGuard([(60, 4)], every=10)
     control = ReasoningControl(MARKS, guard=guard)
     for number in range(300):
         assert step(control, "reasoning", sampled=1000 + number) != END
@@ -99,7 +100,7 @@ def test_a_loop_is_broken_and_a_repetition_that_ends_is_not() -> None:
     assert control.notice == "loop_broken"
 
     sentence = [*range(15)] * 3  # said three times, then something else
-    patient = LoopGuard(window=60, rounds=4, every=1)
+    patient = LoopGuard([(60, 4)], every=1)
     for number in range(40):
         for token in [*sentence, 10_000 + number]:
             patient.feed(token)
@@ -119,3 +120,16 @@ def test_looking_for_loops_is_cheap_on_any_text() -> None:
     for _ in range(5_000):
         guard.feed(draw.randrange(50))
     assert not guard.looping
+
+
+@pytest.mark.parametrize("length", [1, 2, 50, 128, 300, 512])
+def test_circles_of_any_length_are_seen(length: int) -> None:
+    guard = LoopGuard()
+    rounds = next(n for n in range(1, 5_000) if _fed(guard, range(length)).looping)
+    assert rounds * length <= 1_536 + 64 + length
+
+
+def _fed(guard: LoopGuard, tokens: Iterable[int]) -> LoopGuard:
+    for token in tokens:
+        guard.feed(token)
+    return guard

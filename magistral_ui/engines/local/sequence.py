@@ -107,6 +107,9 @@ class Sequence:
         token = self._control.forced(channel, self.generation.answer_now_asked)
         if token is None:
             token = self._sampler(logits, self._control.banned())
+        return self._write(token)
+
+    def _write(self, token: int) -> bool:
         if self._control.notice is not None:
             self.generation.put(Notice(self._control.notice))
             self._control.notice = None

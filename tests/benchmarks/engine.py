@@ -1,0 +1,325 @@
+"""Measures the in-process engine against transformers' `generate` in the same run; writes a table to docs/benchmarks.md.
+
+    python -m tests.benchmarks.engine [--quick] [--only NAME]
+
+All times are CPU seconds of one thread, so that a busy machine changes little; every figure is a ratio of two of them.
+"""
+
+import argparse
+import gc
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
+
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.devices import Device
+from magistral_ui.engines.local.loader import load
+from magistral_ui.engines.local.running import RunningModel
+from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
+from tests.benchmarks.models import make_model
+
+CPU = Device("cpu", "CPU", 2**34, 2**34)
+WORDS = (
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "and",
+    "rests",
+    "under",
+    "an",
+    "old",
+    "tree",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table: what was measured, what it must reach, what it reached."""
+
+    what: str
+    goal: str
+    reached: float
+    met: bool
+    note: str = ""
+
+
+def cpu(job: Callable[[], Any]) -> float:
+    """CPU seconds of `job`, all threads together."""
+    gc.collect()
+    start = time.process_time()
+    job()
+    return time.process_time() - start
+
+
+def ratio(above: Callable[[], Any], below: Callable[[], Any], times: int) -> float:
+    """The median of above ÷ below, each pair run one right after the other."""
+    return statistics.median(cpu(above) / cpu(below) for _ in range(times))
+
+
+class Bench:
+    """One precision's models: the engine's, and an untouched one for transformers."""
+
+    def __init__(self, folder: Path, precision: str, times: int) -> None:
+        self.times, self.precision = times, precision
+        facts = inspect_folder(folder)
+        self.loaded = load(facts.card, folder, CPU, precision, "", lambda _: None)
+        self.plain = load(facts.card, folder, CPU, precision, "", lambda _: None).model
+        self.running = RunningModel(self.loaded, CPU)
+        self.serial = 0
+
+    def fresh(self) -> RunningModel:
+        """The engine with an empty cache."""
+        for entry in list(self.running.cache._entries):
+            self.running.cache.drop(entry)
+        return self.running
+
+    def request(self, tokens: int, new: int, visitor: int = 0, turns: tuple[Turn, ...] = ()) -> GenerationRequest:
+        """A prompt of about `tokens` tokens that was never sent before, answered greedily with `new` tokens."""
+        self.serial += 1
+        text = " ".join([str(self.serial), *(WORDS[i % len(WORDS)] for i in range(max(1, tokens - 4)))])
+        prompt = Prompt((), (*turns, UserTurn(text)))
+        return GenerationRequest(prompt, SamplingParams(temperature=0, max_tokens=new, seed=0), f"visitor {visitor}")
+
+    def serve(self, requests: list[GenerationRequest]) -> list[Generation]:
+        """All `requests` at once, to the end."""
+        generations = [self.running.submit(request) for request in requests]
+        while not all(generation.ended for generation in generations):
+            self.running.scheduler.step()
+        return generations
+
+    def generate(self, requests: list[GenerationRequest]) -> None:
+        """(a) what a typical Space does: one `generate` per request, one after the other."""
+        for request in requests:
+            ids = torch.tensor([self.running.encoder.encode(request.prompt).ids])
+            n = request.params.max_tokens
+            with torch.inference_mode():
+                self.plain.generate(input_ids=ids, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=11)
+
+    def single(self) -> float:
+        """Tokens/s of one visitor ÷ those of `generate`."""
+        new = 64
+        return ratio(
+            lambda: self.generate([self.request(16, new)]), lambda: self.serve([self.request(16, new)]), self.times
+        )
+
+    def whole_job(self, tokens: int, new: int, visitors: int = 8) -> float:
+        """Total tokens/s of `visitors` at once ÷ those of `generate`, one after the other."""
+
+        def requests() -> list[GenerationRequest]:
+            self.fresh()
+            return [self.request(tokens, new, n) for n in range(visitors)]
+
+        return ratio(lambda: self.generate(requests()), lambda: self.serve(requests()), self.times)
+
+    def continuous_batching(self, tokens: int, new: int, visitors: int = 8) -> float:
+        """(b) transformers' own continuous batching ÷ `generate`, the same job."""
+        requests = [self.request(tokens, new, n) for n in range(visitors)]
+        ids = [self.running.encoder.encode(request.prompt).ids for request in requests]
+        config = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=-1, pad_token_id=11)
+        blocks = visitors * (tokens + new + 64) // 16 + 16
+        batching = ContinuousBatchingConfig(num_blocks=blocks, page_size=16, max_batch_tokens=512)
+        manager = self.plain.init_continuous_batching(generation_config=config, continuous_batching_config=batching)
+
+        def serve() -> None:
+            manager.start()
+            for each in ids:
+                manager.add_request(each, max_new_tokens=new)
+            done = 0
+            while done < visitors:
+                got = manager.get_result(timeout=300)
+                assert got is not None, "continuous batching gave no result"
+                done += got.is_finished()
+            manager.stop(block=True)
+
+        return cpu(lambda: self.generate(requests)) / cpu(serve)
+
+    def decode_gain(self, context: int, steps: int = 24, visitors: int = 8) -> float:
+        """Tokens per CPU second of a decode step of `visitors` ÷ one of a single visitor, at `context` tokens."""
+
+        def seconds(count: int) -> float:
+            self.fresh()
+            generations = [self.running.submit(self.request(context, steps + 8, n)) for n in range(count)]
+            while any(not written(generation) for generation in generations):
+                self.running.scheduler.step()
+            self.running.scheduler.step()
+            took = cpu(lambda: [self.running.scheduler.step() for _ in range(steps)])
+            for generation in generations:
+                generation.stop()
+            self.running.scheduler.step()
+            return took / count
+
+        return statistics.median(seconds(1) / seconds(visitors) for _ in range(self.times))
+
+    def tenth_turn(self, keep_reasoning: bool, length: int = 8_000) -> float:
+        """CPU to the first token of turn 10: the engine, which has read all but the last turn, ÷ `generate`."""
+        said = " ".join(WORDS[i % len(WORDS)] for i in range(length // 18))
+        history: list[Turn] = []
+        for n in range(9):
+            history += [UserTurn(f"{n} {said}"), AssistantTurn(said[: len(said) // 2], said[len(said) // 2 :])]
+        self.fresh()
+        self.serve([self.request(8, 1, turns=tuple(history))])
+        last = history[-1]
+        assert isinstance(last, AssistantTurn)
+        if not keep_reasoning:
+            history[-1] = AssistantTurn(last.answer)
+        asked = self.request(100, 1, turns=tuple(history))
+        ours = cpu(lambda: self.serve([asked]))
+        return ours / cpu(lambda: self.generate([asked]))
+
+    def waiting(self, length: int = 8_000) -> float:
+        """The costliest step while a long prompt is read ÷ (one prefill chunk + one decode step)."""
+        self.fresh()
+        writer = self.running.submit(self.request(64, 400, 1))
+        while not written(writer):
+            self.running.scheduler.step()
+        step = statistics.median(cpu(self.running.scheduler.step) for _ in range(8))
+        reader = self.running.submit(self.request(length, 1, 2))
+        costs = []
+        while not reader.ended:
+            costs.append(cpu(self.running.scheduler.step))
+        writer.stop()
+        self.running.scheduler.step()
+        late = costs[3 * len(costs) // 4 :]  # chunks behind more text cost more: the last quarter is their measure
+        chunk = statistics.median(late) - step
+        return max(late) / (chunk + step)
+
+
+def written(generation: Generation) -> int:
+    """Tokens that a generation has written so far."""
+    return sum(getattr(stamped.event, "tokens", 0) for stamped in generation.take())
+
+
+def overhead(tokens: int) -> tuple[float, float]:
+    """Microseconds per token of control, reader, events and accounting: at the first and at the last of `tokens`."""
+    from magistral_ui.engines.local.sequence import Sequence
+
+    loaded = load(inspect_folder(DEMO_FOLDER).card, DEMO_FOLDER, CPU, "float32", "", lambda _: None)
+    running = RunningModel(loaded, CPU)
+    request = GenerationRequest(Prompt((), (UserTurn("?"),)), SamplingParams(temperature=0, max_tokens=131_072, seed=0))
+    generation = Generation()
+    sequence = Sequence(request, running.encoder.encode(request.prompt), generation, running.encoder, tokens + 1)
+
+    def write(count: int) -> float:
+        return cpu(lambda: [sequence._write(300 + i % 1000) for i in range(count)]) / count * 1e6
+
+    span = tokens // 10
+    first = write(span)
+    for _ in range(8):
+        write(span)
+    return first, write(span)
+
+
+def growth(turns: int) -> float:
+    """Resident bytes gained over `turns` turns of many visitors, beyond the cache's budget, ÷ that budget."""
+    loaded = load(inspect_folder(DEMO_FOLDER).card, DEMO_FOLDER, CPU, "float32", "", lambda _: None)
+    running = RunningModel(loaded, CPU)
+    running.cache.budget = 64 * 2**20
+    process, held = psutil.Process(), 0
+    for n in range(turns):
+        text = f"{n} " + " ".join(WORDS) * (n % 5)
+        request = GenerationRequest(
+            Prompt(running.system, (UserTurn(text),)), SamplingParams(max_tokens=12, seed=n), f"visitor {n % 50}"
+        )
+        generation = running.submit(request)
+        while not generation.ended:
+            running.scheduler.step()
+        if n == turns // 5:
+            gc.collect()
+            held = process.memory_info().rss
+    gc.collect()
+    return (process.memory_info().rss - held) / running.cache.budget
+
+
+def at_least(what: str, goal: float, reached: float, note: str = "") -> Row:
+    return Row(what, f"≥ {goal:g}", reached, reached >= goal, note)
+
+
+def at_most(what: str, goal: float, reached: float, note: str = "") -> Row:
+    return Row(what, f"≤ {goal:g}", reached, reached <= goal, note)
+
+
+def rows(folder: Path, quick: bool, only: str) -> Iterator[Row]:
+    """All measurements, one after the other; the quick ones once, and with fewer tokens."""
+    times = 1 if quick else 3
+    if only in ("", "bfloat16"):
+        bench = Bench(folder, "bfloat16", times)
+        yield at_least("bfloat16: tokens/s of one visitor ÷ `generate`", 1.15, bench.single())
+        yield at_least("bfloat16: tokens/s of 8 visitors, long answers ÷ `generate`", 6, bench.whole_job(24, 128))
+        yield from turn_rows("bfloat16", bench)
+        del bench
+    if only in ("", "float32"):
+        bench = Bench(folder, "float32", times)
+        yield at_least("float32: tokens/s of one visitor ÷ `generate`", 1.0, bench.single())
+        for prompt, new, goal in ((64, 32, 2.4), (1024, 16, 1.2)):
+            theirs = bench.continuous_batching(prompt, new)
+            what = f"float32: 8 visitors, {prompt} tokens + {new} new ÷ `generate`"
+            note = f"transformers' own batching: {theirs:.2f}"
+            yield at_least(what, max(goal, theirs), bench.whole_job(prompt, new), note)
+        yield at_least("float32: a decode step at 1k context, 8 visitors ÷ one", 2.7, bench.decode_gain(1000))
+        yield from turn_rows("float32", bench)
+        del bench
+    if only in ("", "small"):
+        first, last = overhead(20_000 if quick else 100_000)
+        yield at_most("events, detokenizing, parsing: µs per token", 100, last)
+        yield at_most("the same, last token ÷ first", 1.3, last / first)
+        yield at_most("memory gained over 1,000 turns ÷ cache budget", 1.0, growth(200 if quick else 1000))
+
+
+def turn_rows(name: str, bench: Bench) -> Iterator[Row]:
+    """What a new turn costs, and what one visitor costs another."""
+    what = f"{name}: turn 10 of 8k, CPU to the first token ÷ `generate`"
+    yield at_most(f"{what}, history kept", 1 / 25, bench.tenth_turn(keep_reasoning=True))
+    yield at_most(f"{what}, last reasoning dropped", 1 / 12, bench.tenth_turn(keep_reasoning=False))
+    yield at_most(f"{name}: costliest step while 8k tokens are read ÷ (chunk + step)", 1.25, bench.waiting())
+
+
+def table(lines: list[Row]) -> str:
+    """The rows as Markdown."""
+    body = [f"| {r.what} | {r.goal} | {r.reached:.3g} | {'yes' if r.met else '**no**'} | {r.note} |" for r in lines]
+    return "\n".join(["| what | goal | reached | met | |", "|---|---|---|---|---|", *body])
+
+
+def main() -> None:
+    """Measure, print, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="each once, and fewer tokens; writes no table")
+    parser.add_argument("--only", default="", help="float32, bfloat16 or small")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    folder = make_model(Path(tempfile.gettempdir()) / "magistral-ui-bench-model")
+    lines = []
+    for row in rows(folder, chosen.quick, chosen.only):
+        print(f"{'ok  ' if row.met else 'MISS'} {row.what}: {row.reached:.3g} ({row.goal}) {row.note}", flush=True)
+        lines.append(row)
+    if not chosen.quick and not chosen.only:
+        page = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+        text = page.read_text(encoding="utf-8")
+        begin, end = "<!-- engine -->", "<!-- /engine -->"
+        head, _, rest = text.partition(begin)
+        _, _, tail = rest.partition(end)
+        page.write_text(f"{head}{begin}\n{table(lines)}\n{end}{tail}", encoding="utf-8")
+    sys.exit(not all(row.met for row in lines))
+
+
+if __name__ == "__main__":
+    main()
