@@ -92,10 +92,10 @@ def _connect(
         begun = begin()
         begun.then(chat.view, visitor, live, **WATCHING).then(chat.commit, visitor, [said, box], **AT_ONCE)
 
-    def example(visitor: object, *settings: Any, event: gr.EventData) -> Any:
+    def example(event: gr.EventData, visitor: object, *settings: Any) -> Any:
         return chat.example(event._data or {}, visitor, *settings)
 
-    def regenerate(visitor: object, *settings: Any, event: gr.EventData) -> Any:
+    def regenerate(event: gr.EventData, visitor: object, *settings: Any) -> Any:
         return chat.regenerate(event._data or {}, visitor, *settings)
 
     turn(lambda: demo.load(chat.attach, visitor, state, **AT_ONCE))

@@ -17,7 +17,7 @@ from magistral_ui.ui.labels import strings_script, translations
 from magistral_ui.ui.theme import theme
 
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
-FIRST_PORT, LAST_PORT = 7860, 7959
+FREE_CHOICE = range(7860, 7960)
 MAX_FILE_SIZE = "50mb"
 
 # Gradio's own scripts need inline and eval; pictures, fonts and connections stay on this server, whatever a model writes.
@@ -105,16 +105,14 @@ def launch(demo: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = None,
 
     Raises PortInUse where `port` is taken; without a port, the first free one from 7860 on is used.
     """
-    if port is not None and not _is_free(host, port):
-        raise PortInUse(port=port)
-    try:
-        _, local, public = demo.launch(
-            **launch_options(), server_name=host, server_port=port, share=share, prevent_thread_lock=True
-        )
-    except OSError as error:
-        if "Cannot find empty port" in str(error):
-            raise PortInUse(port=port or f"{FIRST_PORT}–{LAST_PORT}") from error
-        raise
+    # Asked here, because Gradio leaves the sockets open with which it asks, and tells a taken port by a trace.
+    wanted = (port,) if port is not None else FREE_CHOICE
+    free = next((each for each in wanted if _is_free(host, each)), None)
+    if free is None:
+        raise PortInUse(port=port if port is not None else f"{FREE_CHOICE[0]}–{FREE_CHOICE[-1]}")
+    _, local, public = demo.launch(
+        **launch_options(), server_name=host, server_port=free, share=share, prevent_thread_lock=True
+    )
     return str(public or local)
 
 
@@ -124,7 +122,7 @@ def close(demo: gr.Blocks) -> None:
 
 
 def _is_free(host: str, port: int) -> bool:
-    """Whether nothing listens there. Asked before Gradio, which would log a trace of its own."""
+    """Whether nothing listens there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

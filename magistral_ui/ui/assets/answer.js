@@ -2,6 +2,9 @@
 
 import { make } from "./dom.js";
 
+// A definition such as "[1]: https://…" gives a meaning to links far above it, so then all is rendered once more at the end.
+const DEFINITION = /^ {0,3}\[[^\]]+\]:/m;
+
 let renderers = null; // loaded once, beside the page: half a megabyte that the first paint need not wait for
 const loading = () => (renderers ??= import("./markdown.js"));
 
@@ -49,6 +52,7 @@ export class AnswerView {
     }
     if ((fresh || final) && !this.final) {
       this.final = final;
+      this.whole = final ? text : null; // the last value always has the whole text
       if (final) this.draw();
       else this.schedule();
     }
@@ -71,7 +75,8 @@ export class AnswerView {
     const first = starts(tokens);
     const last = first[first.length - 1];
     if (this.final) {
-      this.open.replaceWith(render(tokens));
+      if (DEFINITION.test(this.whole)) this.element.replaceChildren(render(parse(this.whole, false)));
+      else this.open.replaceWith(render(tokens));
       this.done = true;
     } else if (last !== undefined) {
       if (first.length > 1) {

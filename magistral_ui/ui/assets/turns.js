@@ -101,10 +101,8 @@ export class ReplyTurn {
     this.reasoning.complete(turn.reasoning);
     if (turn.reasoning) this.reasoning.thought(turn.usage.reasoning_seconds, turn.usage.reasoning_tokens, turn.closed);
     // Reasoning that nothing follows is all there is to read: it stays open.
-    if (wasLive) this.reasoning.unfold(!turn.answer.trim() && !turn.failure);
-    else this.reasoning.element.open = false;
+    this.reasoning.unfold(!turn.answer.trim() && !turn.failure);
     this.answer.take({ at: 0, text: turn.answer }, true);
-    if (!this.answer.final) this.answer.take({ at: this.answer.received, text: "" }, true);
     this.showNotes(turn);
     this.showFoot(turn);
     if (wasLive) this.announce([turn.answer, ...[...this.notes.children].map((note) => note.textContent)].join("\n"));

@@ -1,0 +1,124 @@
+"""One Chromium for all browser tests, a fresh profile for each, and pages over scripted or real engines."""
+
+import importlib.util
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from magistral_ui.engines.base import Broken, Engine, Ready
+from magistral_ui.engines.scripted import ScriptedEngine
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.visitors import Visitors
+
+sync_api = pytest.importorskip("playwright.sync_api")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 20_000
+"""Milliseconds that a browser step may take on a busy machine before it counts as failed."""
+
+Serve = Callable[..., str]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder drive a browser."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("browser")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of an installed Chromium; `make test` installs one where there is none."""
+    file = Path(__file__).parent / "install_chromium.py"
+    spec = importlib.util.spec_from_file_location("install_chromium", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.find()
+    if found is None:
+        pytest.skip("no Chromium: run tests/browser/install_chromium.py, or set CHROMIUM")
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Any]:
+    """The browser."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    """A visitor: a profile of its own, in which an error in a script and a request to elsewhere are failures."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(PATIENCE)
+    problems: list[str] = []
+    context.on("weberror", lambda error: problems.append(f"script error: {error.error}"))
+
+    def only_here(route: Any) -> None:
+        if "//127.0.0.1" in route.request.url or route.request.url.startswith(("data:", "blob:")):
+            route.continue_()
+        else:
+            problems.append(f"request to {route.request.url}")
+            route.abort()
+
+    context.route("**/*", only_here)
+    yield context
+    context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def page(context: Any) -> Any:
+    """A tab."""
+    return context.new_page()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """A function that serves a page over an engine, or over a script, and returns its address."""
+    from magistral_ui.ui.page import build_page, close, launch
+
+    closers: list[Callable[[], None]] = []
+
+    def start(source: Any, limits: Limits | None = None, **options: Any) -> str:
+        engine = source if hasattr(source, "submit") else ScriptedEngine(source, **options)
+        demo = build_page(engine, Visitors(engine, limits))
+        url = launch(demo)
+        closers.append(lambda: close(demo))
+        if isinstance(engine, ScriptedEngine):
+            closers.append(engine.close)
+        return url
+
+    yield start
+    for each in reversed(closers):
+        each()
+
+
+@pytest.fixture(scope="session")
+def demo_engine() -> Iterator[Engine]:
+    """The real engine with the demo model, loaded once for all tests."""
+    module = pytest.importorskip("magistral_ui.engines.local.engine")
+    engine = module.LocalEngine(model="demo", threads=1)
+    engine.start()
+    until = time.monotonic() + 120
+    while not isinstance(engine.status(), Ready):
+        assert not isinstance(engine.status(), Broken), engine.status()
+        assert time.monotonic() < until, engine.status()
+        threading.Event().wait(0.1)
+    yield engine
+    engine.close()

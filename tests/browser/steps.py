@@ -1,0 +1,53 @@
+"""What a person does on the page, in words; the tests' steps, not their claims."""
+
+from typing import Any
+
+from playwright.sync_api import expect
+
+expect.set_options(timeout=20_000)
+
+
+def visit(page: Any, url: str) -> None:
+    """Open the page and wait until one can write."""
+    page.goto(url)
+    expect(box(page)).to_be_enabled()
+
+
+def box(page: Any) -> Any:
+    """The field to write in."""
+    return page.locator("#box textarea")
+
+
+def ask(page: Any, text: str) -> None:
+    """Write and send, and see it in the conversation."""
+    before = page.locator(".turn.reply").count()
+    attempt(page, text)
+    expect(page.locator(".turn.reply")).to_have_count(before + 1)
+
+
+def attempt(page: Any, text: str) -> None:
+    """Write and press Enter, whatever comes of it."""
+    box(page).fill(text)
+    box(page).press("Enter")
+
+
+def reply(page: Any, number: int = -1) -> Any:
+    """A reply; the last one unless another is asked for."""
+    found = page.locator(".turn.reply")
+    return found.last if number == -1 else found.nth(number)
+
+
+def done(page: Any) -> Any:
+    """The last reply, once it is finished and the composer can send again."""
+    expect(page.locator(".turn.reply").last).to_have_attribute("data-state", "done")
+    expect(page.locator("#box .submit-button")).to_be_visible()
+    return reply(page)
+
+
+def set_parameter(page: Any, name: str, value: object) -> None:
+    """Type a value into a control of the settings."""
+    field = page.locator(f"#parameter-{name.replace('_', '-')}").locator(
+        "input[type=number], textarea, input[type=text]"
+    )
+    field.first.fill(str(value))
+    field.first.press("Tab")

@@ -1,0 +1,262 @@
+"""A turn in a real browser over a scripted engine: asked, thought about, answered, stopped, come back to."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import expect
+
+from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning
+from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
+from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
+from tests.browser.steps import ask, attempt, box, done, reply, visit
+
+HEADER = ".reasoning summary"
+
+
+def thinking(seconds: float, then: str = "The answer is **42**.") -> list[Any]:
+    steps: list[Any] = []
+    for number in range(int(seconds * 20)):
+        steps += [Reasoning(f"Step {number}. "), Pause(0.05)]
+    return [*steps, *(part for word in then.split(" ") for part in (Answer(f"{word} "), Pause(0.1)))]
+
+
+def test_reasoning_opens_fills_counts_and_closes_by_itself(page: Any, serve: Any) -> None:
+    visit(page, serve(thinking(3)))
+    ask(page, "What is the answer?")
+    expect(page.locator(".turn.user .said")).to_have_text("What is the answer?")
+    details = page.locator(".turn.reply .reasoning")
+    expect(details).to_have_attribute("open", "")
+    expect(page.locator(HEADER)).to_have_text(re.compile(r"Thinking….*[1-9]\d* tokens"))
+    expect(page.locator(HEADER)).to_have_text(re.compile(r"Thinking…\s*[1-9]\d* s"))
+    expect(page.locator(".reasoning-text")).to_contain_text("Step 30.")
+    expect(details).not_to_have_attribute("open", "")
+    expect(page.locator(HEADER)).to_have_text(re.compile(r"Thought for \d+\.\d s\s*60 tokens"))
+    done(page)
+    expect(reply(page).locator(".answer strong")).to_have_text("42")
+    expect(reply(page).locator(".facts")).to_have_text(
+        re.compile(r"64 tokens · [\d.]+ tokens/s · first token after [\d.]+ s")
+    )
+
+
+def test_what_the_reader_opens_by_hand_stays_open(page: Any, serve: Any) -> None:
+    visit(page, serve(thinking(2)))
+    ask(page, "one")
+    details = page.locator(".turn.reply .reasoning")
+    expect(details).to_have_attribute("open", "")
+    page.locator(HEADER).click()
+    expect(details).not_to_have_attribute("open", "")
+    page.locator(HEADER).press("Enter")
+    done(page)
+    expect(details).to_have_attribute("open", "")
+    text = page.locator(".reasoning-text").text_content()
+    assert text == "".join(f"Step {number}. " for number in range(40))
+
+
+def test_reasoning_that_was_closed_all_the_time_is_whole_when_opened(page: Any, serve: Any) -> None:
+    visit(page, serve(thinking(1.5)))
+    ask(page, "one")
+    page.locator(HEADER).click()
+    done(page)
+    assert page.locator(".reasoning-text").text_content() != "".join(f"Step {number}. " for number in range(30))
+    page.locator(HEADER).click()
+    expect(page.locator(".reasoning-text")).to_contain_text("Step 29.")
+    assert page.locator(".reasoning-text").text_content() == "".join(f"Step {number}. " for number in range(30))
+
+
+def test_nothing_is_rebuilt_when_the_turn_ends(page: Any, serve: Any) -> None:
+    visit(page, serve(thinking(1)))
+    ask(page, "one")
+    expect(reply(page).locator(".answer")).to_be_visible()
+    page.evaluate("document.querySelector('.turn.reply').mine = document.querySelector('.reasoning').mine = true")
+    done(page)
+    assert page.evaluate("document.querySelector('.turn.reply').mine && document.querySelector('.reasoning').mine")
+    ask(page, "two")
+    done(page)
+    assert page.locator(".turn").count() == 4
+    assert page.evaluate("document.querySelector('.turn.reply').mine") is True
+
+
+def test_stop_ends_it_and_keeps_what_was_written(page: Any, serve: Any) -> None:
+    visit(page, serve([Reasoning("hm"), Answer("First words"), Pause(60), Answer(" too late")]))
+    ask(page, "one")
+    expect(reply(page).locator(".answer")).to_contain_text("First words")
+    page.locator("#box .stop-button").click()
+    done(page)
+    expect(reply(page)).to_contain_text("Stopped.")
+    expect(reply(page)).not_to_contain_text("too late")
+
+
+def test_answer_now_ends_the_reasoning(page: Any, serve: Any) -> None:
+    visit(page, serve([Reasoning("hm"), Pause(60), Reasoning("never"), Notice("answered_now"), Answer("Well then.")]))
+    ask(page, "one")
+    page.locator(".answer-now").click()
+    done(page)
+    expect(reply(page).locator(".answer")).to_have_text("Well then.")
+    expect(reply(page)).to_contain_text("cut short because you asked")
+
+
+def test_a_reload_and_a_second_tab_take_up_the_running_reply(page: Any, context: Any, serve: Any) -> None:
+    url = serve([*thinking(2), Pause(120), Answer("too late")])
+    visit(page, url)
+    ask(page, "one")
+    expect(page.locator(".reasoning-text")).to_contain_text("Step 5.")
+    page.reload()
+    expect(page.locator(".turn.user .said")).to_have_text("one")
+    second = context.new_page()
+    second.goto(url)
+    whole = "".join(f"Step {number}. " for number in range(40))
+    for tab in (page, second):
+        expect(reply(tab).locator(".answer")).to_have_text("The answer is 42.")
+        tab.locator(HEADER).click()
+        expect(tab.locator(".reasoning-text")).to_have_text(whole.strip())
+    second.locator("#box .stop-button").click()
+    for tab in (page, second):
+        expect(done(tab)).to_contain_text("Stopped.")
+        assert tab.locator(".reasoning-text").text_content() == whole
+
+
+def test_another_visitor_sees_nothing_of_it(page: Any, browser: Any, serve: Any) -> None:
+    url = serve([Answer("a secret")])
+    visit(page, url)
+    ask(page, "one")
+    done(page)
+    stranger = browser.new_context()
+    tab = stranger.new_page()
+    visit(tab, url)
+    expect(tab.locator(".welcome")).to_be_visible()
+    assert tab.locator(".turn").count() == 0
+    stranger.close()
+
+
+def test_regenerate_and_new_chat(page: Any, serve: Any) -> None:
+    visit(page, serve(lambda request: [Answer(f"seed {request.params.seed}")]))
+    ask(page, "one")
+    first = done(page).locator(".answer").text_content()
+    reply(page).get_by_role("button", name="Regenerate").click()
+    expect(reply(page).locator(".answer")).not_to_have_text(first)
+    done(page)
+    assert page.locator(".turn").count() == 2
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.locator(".welcome")).to_be_visible()
+
+
+def test_copy_gives_the_markdown_of_the_answer(page: Any, context: Any, serve: Any) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit(page, serve([Answer("**bold**\n\n```python\nprint(1)\n```")]))
+    ask(page, "one")
+    done(page).locator(".foot").get_by_role("button", name="Copy").click()
+    expect(reply(page).locator(".foot")).to_contain_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "**bold**\n\n```python\nprint(1)\n```"
+    reply(page).locator(".code-head button").click()
+    page.wait_for_function("navigator.clipboard.readText().then((text) => text === 'print(1)\\n')")
+
+
+def test_why_a_reply_ended_and_what_there_is_to_tell(page: Any, serve: Any) -> None:
+    def script(request: GenerationRequest) -> Script:
+        if len(request.prompt.turns) == 1:
+            return [*[Reasoning("a ")] * 5, Finished("length")]
+        return [Reasoning("Let me"), Failed("out_of_memory")]
+
+    visit(page, serve(script))
+    ask(page, "one")
+    expect(done(page)).to_contain_text("reached the limit of 5 tokens")
+    expect(reply(page)).to_contain_text("There is no answer")
+    expect(reply(page).locator(".reasoning")).to_have_attribute("open", "")
+    ask(page, "two")
+    expect(reply(page, 1)).to_contain_text("The device has no room left.")
+    done(page)
+    expect(box(page)).to_be_enabled()
+
+
+def test_a_junk_file_gets_a_sentence_and_nothing_is_lost(page: Any, serve: Any, tmp_path: Path) -> None:
+    (tmp_path / "junk.png").write_bytes(b"no picture")
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "good.png")
+    visit(page, serve([Answer("I see.")]))
+    page.locator("#box input[type=file]").set_input_files(tmp_path / "junk.png")
+    expect(page.locator("#box .thumbnail-item, #box .thumbnail-wrapper").first).to_be_visible()
+    attempt(page, "Look at this")
+    expect(page.locator("#turns [role=alert]")).to_contain_text("“junk.png” is not a picture")
+    assert box(page).input_value() == "Look at this"
+    assert page.locator(".turn").count() == 0
+    page.locator("#box .delete-button").first.click()
+    page.locator("#box input[type=file]").set_input_files(tmp_path / "good.png")
+    expect(page.locator("#box img").first).to_be_visible()
+    box(page).press("Enter")
+    done(page)
+    expect(page.locator(".turn.user img")).to_have_attribute("alt", "Picture 1: good.png, 40 × 30")
+    expect(page.locator("#turns [role=alert]")).to_be_hidden()
+    assert box(page).input_value() == ""
+
+
+def test_sending_twice_says_so_and_keeps_the_words(page: Any, serve: Any) -> None:
+    visit(page, serve([Answer("First"), Pause(60)]))
+    ask(page, "one")
+    expect(reply(page).locator(".answer")).to_contain_text("First")
+    attempt(page, "two")
+    expect(page.locator("#turns [role=alert]")).to_contain_text("still being written")
+    assert box(page).input_value() == "two"
+    assert page.locator(".turn.user").count() == 1
+    page.locator("#box .stop-button").click()
+    done(page)
+    assert box(page).input_value() == "two"
+
+
+def test_the_page_is_there_before_the_model_and_opens_when_it_is_ready(page: Any, serve: Any) -> None:
+    engine = ScriptedEngine([Answer("yes")], status=Loading("reading", 3_000_000_000, 48_000_000_000, 90))
+    page.goto(serve(engine))
+    banner = page.locator("#model-banner")
+    expect(banner).to_contain_text("3 GB of 48 GB")
+    expect(banner).to_contain_text("90 seconds left")
+    expect(box(page)).to_be_disabled()
+    expect(box(page)).to_have_attribute("placeholder", re.compile("loading"))
+    engine.set_status(Broken("model_not_found", {"model": "nowhere"}))
+    expect(banner.get_by_role("alert")).to_contain_text("There is no model “nowhere”")
+    banner.get_by_role("button", name="Try again").click()
+    expect(banner).to_contain_text("Starting")
+    engine.set_status(Ready(INFO))
+    expect(box(page)).to_be_enabled()
+    expect(banner).to_be_empty()
+    expect(page.locator("#model")).to_contain_text("Scripted")
+    page.locator(".example").first.click()
+    expect(done(page).locator(".answer")).to_have_text("yes")
+
+
+def test_a_new_line_is_written_and_an_empty_message_is_not_sent(page: Any, serve: Any) -> None:
+    engine = ScriptedEngine([Answer("yes")])
+    visit(page, serve(engine))
+    box(page).press("Enter")
+    box(page).type("one")
+    box(page).press("Shift+Enter")
+    box(page).type("two")
+    assert box(page).input_value() == "one\ntwo"
+    box(page).press("Enter")
+    done(page)
+    assert len(engine.requests) == 1
+
+
+def test_the_screen_reader_hears_thinking_and_then_the_answer_only(page: Any, serve: Any) -> None:
+    visit(page, serve(thinking(1)))
+    ask(page, "one")
+    spoken = page.locator("#turns [role=status]")
+    expect(spoken).to_have_text("Thinking…")
+    done(page)
+    expect(spoken).to_have_text("The answer is **42**.")
+    assert page.locator("[aria-live] .reasoning, [role=log] .reasoning, [role=status] .reasoning").count() == 0
+
+
+def test_the_settings_are_a_drawer_on_a_phone(page: Any, serve: Any) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    visit(page, serve([Answer("yes")]))
+    settings = page.locator("#settings")
+    expect(settings).to_be_hidden()
+    toggle = page.locator("#settings-toggle")
+    expect(toggle).to_have_attribute("aria-expanded", "false")
+    toggle.click()
+    expect(settings).to_be_visible()
+    expect(toggle).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("Escape")
+    expect(settings).to_be_hidden()
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
