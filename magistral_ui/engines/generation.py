@@ -33,6 +33,8 @@ class Generation:
         self._answer_now = threading.Event()
         self._on_control = on_control
         self._ended = False
+        self._followers = 0
+        self._looked_at = self._started
 
     def put(self, event: Event) -> None:
         """Append an event (the writer's side). Nothing can follow a Finished or Failed."""
@@ -45,20 +47,28 @@ class Generation:
 
     def follow(self, start: int = 0) -> Iterator[Event]:
         """The events from number `start` on, waiting for new ones; ends behind the Finished or Failed."""
-        while True:
+        with self._news:
+            self._followers += 1
+        try:
+            while fresh := self._next(start):
+                for stamped in fresh:
+                    yield stamped.event
+                start += len(fresh)
+        finally:
             with self._news:
-                while len(self._events) <= start and not self._ended:
-                    self._news.wait()
-                fresh = self._events[start:]
-            if not fresh:
-                return
-            for stamped in fresh:
-                yield stamped.event
-            start += len(fresh)
+                self._followers -= 1
+                self._looked_at = time.monotonic()
 
     def take(self, start: int = 0) -> list[Stamped]:
         """The events from number `start` on that are there by now; never waits."""
         with self._news:
+            self._looked_at = time.monotonic()
+            return self._events[start:]
+
+    def _next(self, start: int) -> list[Stamped]:
+        with self._news:
+            while len(self._events) <= start and not self._ended:
+                self._news.wait()
             return self._events[start:]
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -95,6 +105,11 @@ class Generation:
     def elapsed(self) -> float:
         """Seconds since the reply was submitted."""
         return time.monotonic() - self._started
+
+    @property
+    def unattended(self) -> float:
+        """Seconds since anybody last looked; 0.0 while someone follows."""
+        return 0.0 if self._followers else time.monotonic() - self._looked_at
 
     def __len__(self) -> int:
         return len(self._events)

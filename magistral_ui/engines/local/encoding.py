@@ -6,10 +6,10 @@ an answer's own tokens be spliced in again, where re-encoding its text could cut
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,11 @@ from magistral_ui.models.cards import ModelCard
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+PICTURE_BYTES = 256 * 2**20
+"""For prepared pictures of all visitors: nine of the largest (1540 × 1540 pixels)."""
+REPLY_TOKENS = 2_000_000
+"""Tokens of replies whose own tokens are remembered."""
 
 
 @dataclass(eq=False, slots=True)
@@ -70,17 +75,15 @@ class EncodedPrompt:
 class Encoder:
     """One model's tokenizer with its picture preparation; thread-safe. Remembers, per visitor, what is dear to make again."""
 
-    def __init__(
-        self, tekken: Path, card: ModelCard, own_system: tuple[SystemPart, ...], remembered: int = 256
-    ) -> None:
+    def __init__(self, tekken: Path, card: ModelCard, own_system: tuple[SystemPart, ...]) -> None:
         """`tekken` is the model's tekken.json; `own_system` the system prompt that everybody gets."""
         self.tokenizer = MistralTokenizer.from_file(str(tekken))
         self._instruct: Any = self.tokenizer.instruct_tokenizer
         self._base: Any = self._instruct.tokenizer
         self._card = card
         self._own_system = own_system
-        self._pictures: Recent[tuple[str, str], PictureInput] = Recent(remembered)
-        self._replies: Recent[tuple[str, str | None, str], list[int]] = Recent(4 * remembered)
+        self._pictures: Recent[tuple[str, str], PictureInput] = Recent(PICTURE_BYTES, _picture_cost)
+        self._replies: Recent[tuple[str, str | None, str], list[int]] = Recent(REPLY_TOKENS, len)
         self._image_id: int | None = self._instruct.image_encoder.image_token if self._instruct.image_encoder else None
         self.end_of_turn: int = self._base.eos_id
         self._begin, self._end = self._mark_ids()
@@ -209,7 +212,7 @@ class Encoder:
         return ids
 
     def _picture(self, picture: Picture, visitor: str) -> PictureInput:
-        known: PictureInput | None = self._pictures.get((visitor, picture.digest))
+        known = self._pictures.get((visitor, picture.digest))
         if known is None:
             encoded = self._instruct.image_encoder(ImageChunk(image=self._enlarged(picture.rgb())))
             known = PictureInput(picture, encoded.tokens, encoded.image)
@@ -241,25 +244,33 @@ class Encoder:
         out.keys += ids
 
 
-class Recent(OrderedDict[K, V]):
-    """The `size` most recently used values by key; thread-safe for `get` and `put`."""
+def _picture_cost(picture: PictureInput) -> int:
+    """Bytes of its pixels, or of its features, which take about as many."""
+    return 0 if picture.pixels is None else picture.pixels.nbytes
 
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self._size, self._lock = size, threading.Lock()
 
-    def get(self, key: K, default: Any = None) -> Any:
-        """The value of `key`, now the most recent one."""
+class Recent(Generic[K, V]):
+    """The most recently used values by key, as many as their costs together allow; thread-safe."""
+
+    def __init__(self, capacity: int, cost: Callable[[V], int] = lambda _: 1) -> None:
+        """`cost` of a value is asked once, when it is put; a value dearer than `capacity` is not kept."""
+        self._capacity, self._cost, self._lock = capacity, cost, threading.Lock()
+        self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._spent = 0
+
+    def get(self, key: K) -> V | None:
+        """The value of `key`, now the most recent one; None where it is not kept."""
         with self._lock:
-            if key in self:
-                self.move_to_end(key)
-                return self[key]
-            return default
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][0]
 
     def put(self, key: K, value: V) -> None:
-        """Keep `value`; the least recently used one goes where there are too many."""
+        """Keep `value`; the least recently used ones go where there is no room."""
+        cost = self._cost(value)
         with self._lock:
-            self[key] = value
-            self.move_to_end(key)
-            while len(self) > self._size:
-                self.popitem(last=False)
+            self._spent += cost - self._values.pop(key, (value, 0))[1]
+            self._values[key] = (value, cost)
+            while self._spent > self._capacity:
+                self._spent -= self._values.popitem(last=False)[1][1]

@@ -34,6 +34,8 @@ class Limits:
     """While others are being written."""
     chunk_alone: int = 512
     """While nobody waits for a next token."""
+    unattended: float = 900.0
+    """Seconds for which a reply goes on that nobody looks at: a closed laptop comes back, a forgotten tab does not."""
 
 
 class Scheduler:
@@ -98,17 +100,20 @@ class Scheduler:
             return not self._closing
 
     def _end_stopped(self) -> None:
-        for sequence in [s for s in self._running if s.generation.stop_asked]:
+        for sequence in [s for s in self._running if self._is_over(s)]:
             self._leave(sequence)
             sequence.finish("cancelled")
         with self._news:
-            stopped = [s for s in self._waiting if s.generation.stop_asked]
+            stopped = [s for s in self._waiting if self._is_over(s)]
             for sequence in stopped:
                 self._waiting.remove(sequence)
         for sequence in stopped:
             sequence.finish("cancelled")
         if stopped:
             self._tell_positions()
+
+    def _is_over(self, sequence: Sequence) -> bool:
+        return sequence.generation.stop_asked or sequence.generation.unattended > self._limits.unattended
 
     def _admit(self) -> None:
         """The visitor with the fewest running sequences comes first; among equals, whoever came first."""

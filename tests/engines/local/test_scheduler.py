@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -243,6 +244,25 @@ def test_stop_while_reading_and_while_writing(running: RunningModel) -> None:
     running.scheduler.step()
     assert events(waiting[-1])[-1] == Finished("cancelled", usage(waiting[-1]))
     finish(running, *waiting)
+
+
+def test_a_reply_that_nobody_looks_at_ends(running: RunningModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, left = (running.submit(request(f"{n}", max_tokens=2000)) for n in range(2))
+    follower = looked.follow()
+    running.scheduler.step()
+    next(follower)
+    left.take()
+    for _ in range(5):
+        running.scheduler.step()
+    assert not left.ended
+    later = time.monotonic() + running.scheduler._limits.unattended + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    running.scheduler.step()
+    assert left.ended
+    assert not looked.ended
+    follower.close()
+    running.scheduler.step()
+    assert not looked.ended  # it was looked at just now
 
 
 def usage_so_far(generation: Generation) -> int:
