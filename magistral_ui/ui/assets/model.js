@@ -31,7 +31,8 @@ export class ModelView {
   /** The composer says why nothing can be sent. */
   placeholder({ state, vision }) {
     if (state !== "ready") return t(`page_placeholder_${state}`);
-    return t(vision ? "page_placeholder_vision" : "page_placeholder");
+    // Nobody drops a picture with a finger, and the longer text would not fit there.
+    return t(vision && matchMedia("(hover: hover)").matches ? "page_placeholder_vision" : "page_placeholder");
   }
 
   bannerFor(value) {

@@ -1,0 +1,70 @@
+"""The main job, end to end: a real browser, the real engine, the demo model."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+from playwright.sync_api import expect
+
+from tests.browser.steps import ask, done, reply, set_parameter, visit
+
+
+def test_a_sum_is_thought_about_and_answered(page: Any, serve: Any, demo_engine: Any) -> None:
+    visit(page, serve(demo_engine))
+    ask(page, "What is 487 + 265?")
+    expect(page.locator(".reasoning")).to_be_visible()
+    answer = done(page).locator(".answer")
+    expect(answer).to_contain_text("752")
+    expect(page.locator(".reasoning")).not_to_have_attribute("open", "")
+    expect(page.locator(".reasoning summary")).to_have_text(re.compile(r"Thought for \d+\.\d s\s*\d+ tokens"))
+    page.locator(".reasoning summary").click()
+    expect(page.locator(".reasoning-text")).to_contain_text(re.compile(r"\d"))
+
+
+def test_a_picture_is_looked_at(page: Any, serve: Any, demo_engine: Any, tmp_path: Path) -> None:
+    picture = Image.new("RGB", (200, 160), "white")
+    ImageDraw.Draw(picture).ellipse((40, 20, 160, 140), fill=(220, 30, 30))
+    picture.save(tmp_path / "circle.png")
+    visit(page, serve(demo_engine))
+    set_parameter(page, "temperature", 0)
+    page.locator("#box input[type=file]").set_input_files(tmp_path / "circle.png")
+    expect(page.locator("#box img").first).to_be_visible()
+    ask(page, "What is in this picture?")
+    expect(done(page).locator(".answer")).to_contain_text("red")
+    expect(page.locator(".turn.user img")).to_have_count(1)
+
+
+def test_stop_stops_it_within_the_count(page: Any, serve: Any, demo_engine: Any) -> None:
+    visit(page, serve(demo_engine))
+    ask(page, "Count from 1 to 200")
+    expect(page.locator("#box .stop-button")).to_be_visible()
+    expect(reply(page).locator(".answer, .reasoning-text").last).to_contain_text(re.compile(r"\d"))
+    page.locator("#box .stop-button").click()
+    expect(done(page)).to_contain_text("Stopped.")
+    expect(reply(page).locator(".answer")).not_to_contain_text("200")
+
+
+def test_the_same_seed_gives_the_same_reply(page: Any, serve: Any, demo_engine: Any) -> None:
+    visit(page, serve(demo_engine))
+    set_parameter(page, "temperature", 1.5)
+    set_parameter(page, "max_tokens", 60)
+    set_parameter(page, "seed", 11)
+    texts = []
+    for seed in (11, 11, 12):
+        set_parameter(page, "seed", seed)
+        page.get_by_role("button", name="New chat").click()
+        expect(page.locator(".turn")).to_have_count(0)
+        ask(page, "Tell me something")
+        turn = done(page)
+        turn.locator(".reasoning").evaluate("(node) => (node.open = true)")
+        texts.append(turn.locator(".reasoning-text").text_content() + turn.locator(".answer").text_content())
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
+
+
+def test_max_tokens_ends_the_reply_and_says_so(page: Any, serve: Any, demo_engine: Any) -> None:
+    visit(page, serve(demo_engine))
+    set_parameter(page, "max_tokens", 5)
+    ask(page, "What is 487 + 265?")
+    expect(done(page)).to_contain_text("Ended: reached the limit of 5 tokens")
