@@ -61,7 +61,7 @@ def conversation(rng: random.Random, held_out: bool = False, with_pictures: bool
         if rng.random() < 0.05:
             language = rng.choice(LANGUAGES)
         turns.append(_next(turns, language, rng, held_out, with_pictures))
-    cut = rng.random() < 0.06
+    cut = rng.random() < 0.04
     if cut:
         reasoning = turns[-1].reasoning
         turns[-1] = replace(turns[-1], reasoning=reasoning[: rng.randint(0, len(reasoning))])
@@ -79,12 +79,12 @@ def _system(rng: random.Random) -> str | None:
 
 def _first(language: str, rng: random.Random, held_out: bool, with_pictures: bool) -> Turn:
     kinds: tuple[tuple[Callable[[], Turn], float], ...] = (
-        (lambda: sum_turn(language, rng, held_out), 46),
-        (lambda: picture_turn(language, rng), 22 if with_pictures else 0),
-        (lambda: other_turn(language, rng), 20),
-        (lambda: social_turn(language, rng), 7),
-        (lambda: counting_turn(language, rng), 3),
-        (lambda: no_picture_turn(language, rng), 2.5),
+        (lambda: sum_turn(language, rng, held_out), 56),
+        (lambda: picture_turn(language, rng), 17 if with_pictures else 0),
+        (lambda: other_turn(language, rng), 17),
+        (lambda: social_turn(language, rng), 9),
+        (lambda: counting_turn(language, rng), 5),
+        (lambda: no_picture_turn(language, rng), 3),
     )
     return rng.choices([make for make, _ in kinds], [weight for _, weight in kinds])[0]()
 

@@ -195,7 +195,7 @@ def _outline(kind: str, centre: tuple[float, float], radius: float, rng: random.
     elif kind == "square":
         polar = [(math.pi / 4 + math.pi / 2 * i, 1.0) for i in range(4)]
     elif kind == "rectangle":
-        half = math.atan(1 / rng.uniform(1.55, 3.2))
+        half = math.atan(1 / rng.uniform(2.0, 3.5))  # shrinking may stretch a square by a third
         tall = math.pi / 2 if rng.random() < 0.4 else 0.0
         polar = [(tall + a, 1.0) for a in (half, math.pi - half, math.pi + half, 2 * math.pi - half)]
     elif kind == "triangle":

@@ -34,7 +34,7 @@ RATE = 1.5e-3
 POOL = 768  # conversations sorted by length together
 BATCH_TOKENS = 4200
 LONGEST = 1300
-AVERAGING = 0.998
+AVERAGING = 0.98
 SAVE_SECONDS = 120
 PAD = 11
 IMAGE = 10
@@ -106,7 +106,7 @@ def main() -> None:
     parts = model.model
     readers = heads.Heads(model.config.vision_config.hidden_size, model.config.text_config.hidden_size)
     tuners = optimizers(
-        [(parts.language_model, 1.0), (parts.vision_tower, 0.4), (parts.multi_modal_projector, 0.5), (readers, 0.5)]
+        [(parts.language_model, 1.0), (parts.vision_tower, 0.8), (parts.multi_modal_projector, 0.8), (readers, 0.8)]
     )
     step, spent = 0, 0.0
     if CHECKPOINT.exists():
@@ -115,7 +115,10 @@ def main() -> None:
         readers.load_state_dict(saved["heads"])
         averaged, step, spent = saved["averaged"], saved["step"], saved["spent"]
         for tuner, state in zip(tuners, saved["tuners"], strict=True):
+            shares = [group["share"] for group in tuner.param_groups]
             tuner.load_state_dict(state)
+            for group, share in zip(tuner.param_groups, shares, strict=True):
+                group["share"] = share
     else:
         warm = torch.load(BUILD / "vision.pt")
         parts.vision_tower.load_state_dict(warm["vision"])

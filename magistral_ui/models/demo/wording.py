@@ -84,7 +84,7 @@ def _slip(text: str, rng: random.Random) -> str:
 
 def number(rng: random.Random) -> int:
     """Return a number of one to three digits, each length often enough."""
-    return rng.randint(0, (9, 99, 99, 999, 999, 999)[rng.randrange(6)])
+    return rng.randint(0, (9, 9, 99, 99, 999, 999, 999)[rng.randrange(7)])
 
 
 def other(language: str, rng: random.Random) -> str:
