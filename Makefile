@@ -57,6 +57,9 @@ train-demo: install ## train the demo model again
 evaluate-demo: install ## measure the demo model on data that it has not seen
 	@$(OFFLINE) $(PY) -m magistral_ui.models.demo.evaluate $(ARGS)
 
+bench: install-dev ## measure the engine against transformers' generate; writes docs/benchmarks.md (half an hour)
+	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.engine $(ARGS)
+
 clean: ## remove the virtual environment and all caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .gradio build dist *.egg-info
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -73,9 +73,9 @@ class Conversation:
         return path[-1] if path else None
 
     def siblings(self, message: int) -> tuple[int, ...]:
-        """Ids of the alternatives to `message`, itself among them, oldest first."""
-        parent = self.messages[message].parent
-        return tuple(m.id for m in self.messages.values() if m.parent == parent)
+        """Ids of the alternatives to `message` from the same side, itself among them, oldest first."""
+        this = self.messages[message]
+        return tuple(m.id for m in self.messages.values() if m.parent == this.parent and type(m) is type(this))
 
     def say(self, text: str, pictures: tuple[Picture, ...] = ()) -> "Conversation":
         """A new user message at the end of the chosen branch."""

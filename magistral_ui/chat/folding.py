@@ -16,6 +16,8 @@ class Draft:
     notices: list[Notice] = field(default_factory=list)
     reasoning_tokens: int = 0
     answer_tokens: int = 0
+    closed: bool = False
+    """Whether the reasoning is closed: the mark was written, or an answer without reasoning has begun."""
     answering: bool = False
     """Whether the answer has begun (with something to read)."""
     queue_position: int | None = None
@@ -32,6 +34,7 @@ class Draft:
             case Answer(text, tokens):
                 self.answer.append(text)
                 self.answer_tokens += tokens
+                self.closed = self.closed or bool(self.reasoning) or bool(text.strip())
                 self.answering = self.answering or bool(text.strip())
                 self._writing()
             case Notice():
@@ -55,7 +58,7 @@ class Draft:
         return Reply(
             reasoning=reasoning,
             answer=answer,
-            reasoning_closed=bool(answer.strip()) or not reasoning,
+            reasoning_closed=self.closed or not reasoning or bool(before and before.reasoning_closed),
             finish_reason=self.last.why if isinstance(self.last, Finished) else None,
             failure=failed.key if failed else None,
             failure_values=failed.values if failed else {},

@@ -70,6 +70,9 @@ class PromptChoices:
     """Whether earlier reasoning stays in the context, where a message does not say otherwise."""
 
 
+HEADING = "Problem:\n\n"
+
+
 def split_system_prompt(text: str, marks: tuple[str, str]) -> tuple[SystemPart, ...]:
     """`text` cut at its first pair of literal `marks`, as the model cards' loaders do, less one trailing newline."""
     text = text.removesuffix("\n")
@@ -82,10 +85,15 @@ def split_system_prompt(text: str, marks: tuple[str, str]) -> tuple[SystemPart, 
 
 
 def with_instructions(system: tuple[SystemPart, ...], instructions: str) -> tuple[SystemPart, ...]:
-    """`instructions` after the last part of the system prompt, a blank line between."""
+    """`instructions` after the last part of the system prompt, a blank line between.
+
+    The prompt of Magistral 1.0 ends with the heading under which the problem comes: instructions go before it.
+    """
     instructions = instructions.strip()
     if not instructions:
         return system
+    if system and system[-1].text.endswith(HEADING):
+        return (*system[:-1], SystemPart(f"{system[-1].text.removesuffix(HEADING)}{instructions}\n\n{HEADING}"))
     if system and not system[-1].reasoning:
         return (*system[:-1], SystemPart(f"{system[-1].text}\n\n{instructions}"))
     return (*system, SystemPart(instructions))

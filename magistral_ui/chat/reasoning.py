@@ -48,11 +48,11 @@ class TokenIdReader:
         return self._channel
 
     def feed(self, token: int) -> list[Piece]:
-        """The events of one more token: two where a mark also completes a broken character, otherwise one."""
+        """The events of one more token; an empty Answer says that the reasoning is closed."""
         if token == self._begin and self._channel != "reasoning":
             return [*self._turn("reasoning"), Reasoning("")]
         if token == self._end and self._channel == "reasoning":
-            return [*self._turn("answer", count=0), Reasoning("")]
+            return [*self._turn("answer"), Reasoning(""), Answer("", 0)]
         data = self._bytes_of(token)
         text = self._decoder.decode(data) if data else self._cut()
         if self._channel == "reasoning":
@@ -147,7 +147,8 @@ class TextReader:
         if mark:
             self._channel, self._held, self._fresh = "answer", rest, True
             said = said.rstrip("\r\n")
-        elif final:
+            return [Reasoning(said, 0), Answer("", 0)]
+        if final:
             self._held, said = "", said.rstrip("\r\n")
         else:
             cut = _safe_end(said, self._end)

@@ -47,6 +47,7 @@ class Generation:
 
     def follow(self, start: int = 0) -> Iterator[Event]:
         """The events from number `start` on, waiting for new ones; ends behind the Finished or Failed."""
+        start = max(0, start)
         with self._news:
             self._followers += 1
         try:

@@ -164,6 +164,7 @@ def test_the_tokens_of_textual_marks_count_as_reasoning() -> None:
         (Reasoning, "hm", 1),
         (Reasoning, "", 1),
         (Reasoning, "", 1),
+        (Answer, "", 0),  # the reasoning is closed
         (Answer, "yes", 1),
     ]
 

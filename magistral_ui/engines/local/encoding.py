@@ -245,8 +245,8 @@ class Encoder:
 
 
 def _picture_cost(picture: PictureInput) -> int:
-    """Bytes of its pixels, or of its features, which take about as many."""
-    return 0 if picture.pixels is None else picture.pixels.nbytes
+    """Bytes of the file and of its pixels; features, which take the pixels' place later, are about as large."""
+    return len(picture.picture.data) + (0 if picture.pixels is None else picture.pixels.nbytes)
 
 
 class Recent(Generic[K, V]):

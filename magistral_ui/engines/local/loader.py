@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ def load(
     model = _read_weights(config, folder, device, precision)
     text = getattr(config, "text_config", config)
     prompt = folder / "SYSTEM_PROMPT.txt"
-    own_prompt = prompt.read_text(encoding="utf-8") if prompt.is_file() else None
+    if prompt.is_file():
+        card = replace(card, system_prompt_file=str(prompt.resolve()))
     heads = text.num_key_value_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
     size = torch.finfo(DTYPES[precision]).bits // 8
     info = ModelInfo(
@@ -86,7 +87,7 @@ def load(
         model=model,
         card=card,
         tekken=folder / "tekken.json",
-        system=card.system(own_prompt),
+        system=card.system(),
         info=info,
         image_token=getattr(config, "image_token_id", None) if facts.vision else None,
         kv_bytes_per_token=2 * heads * size * text.num_hidden_layers,

@@ -16,6 +16,10 @@ HEAD = 1_024
 """Candidates looked at first: a partial top-k of the vocabulary is many times cheaper than sorting it."""
 
 
+COLDEST = 1e-4
+"""Below this temperature the likeliest token is all but certain, and dividing by it would only overflow."""
+
+
 class Sampler:
     """One sequence's way of drawing tokens; `seen` are the prompt's ids, which a repetition penalty counts too."""
 
@@ -35,7 +39,7 @@ class Sampler:
             scores = scores.index_copy(0, ids, penalised)
         if banned:
             scores = scores.index_fill(0, torch.tensor(banned, device=scores.device), -torch.inf)
-        if p.temperature == 0:
+        if p.temperature < COLDEST:
             return int(scores.argmax())
         ids, weights = self.candidates(scores)
         cumulative = weights.double().cpu().cumsum(0)

@@ -16,7 +16,7 @@ from magistral_ui.engines.local.encoding import PictureInput
 from magistral_ui.engines.local.forward import Part, TextModel
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.errors import QueueFull
+from magistral_ui.errors import NotReady, QueueFull
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,9 @@ class Scheduler:
     def submit(self, sequence: Sequence) -> None:
         """Let `sequence` wait for its place; QueueFull where too many do."""
         with self._news:
-            if self._closing or len(self._waiting) >= self._limits.waiting:
+            if self._closing:
+                raise NotReady
+            if len(self._waiting) >= self._limits.waiting:
                 raise QueueFull(limit=self._limits.waiting)
             self._waiting.append(sequence)
             if len(self._running) + len(self._waiting) > self._limits.running:
@@ -73,7 +75,12 @@ class Scheduler:
     def run(self) -> None:
         """Steps until `close`."""
         while self._wait_for_work():
-            self.step()
+            try:
+                self.step()
+            except Exception as error:  # nothing of one request should get here; if it does, the next ones still run
+                log.error("a step failed", exc_info=error)
+                for sequence in list(self._running):
+                    self._fail(sequence, error)
         for sequence in [*self._running, *self._waiting]:
             sequence.finish("cancelled")
         self._running.clear()
@@ -218,6 +225,8 @@ class Scheduler:
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         log.error("a request failed", exc_info=error)
         self._leave(sequence)
+        if sequence.generation.ended:
+            return
         sequence.fail("out_of_memory" if is_out_of_memory(error) else "generation_failed")
 
 

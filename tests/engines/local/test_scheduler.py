@@ -21,7 +21,7 @@ from magistral_ui.engines.local.forward import Part, TextModel
 from magistral_ui.engines.local.loader import Loaded
 from magistral_ui.engines.local.running import RunningModel
 from magistral_ui.engines.local.scheduler import Limits
-from magistral_ui.errors import PromptTooLong, QueueFull
+from magistral_ui.errors import NotReady, PromptTooLong, QueueFull
 from tests.engines.local.conftest import CPU
 
 SYSTEM = (SystemPart("Think."), SystemPart("so", reasoning=True))
@@ -353,7 +353,7 @@ def test_the_engine_thread_ends_all(vision_loaded: Loaded) -> None:
     thread.join(timeout=10)
     assert not thread.is_alive()
     assert all(g.ended for g in generations)
-    with pytest.raises(QueueFull):
+    with pytest.raises(NotReady):
         running.submit(request("late"))
 
 
