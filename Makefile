@@ -60,6 +60,9 @@ evaluate-demo: install ## measure the demo model on data that it has not seen
 bench: install-dev ## measure the engine against transformers' generate; writes docs/benchmarks.md (half an hour)
 	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.engine $(ARGS)
 
+bench-gpu: install-dev ## the same on a CUDA GPU, with Magistral's shape
+	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.gpu $(ARGS)
+
 clean: ## remove the virtual environment and all caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .gradio build dist *.egg-info
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

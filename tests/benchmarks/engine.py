@@ -62,28 +62,35 @@ class Row:
     note: str = ""
 
 
-def cpu(job: Callable[[], Any]) -> float:
-    """CPU seconds of `job`, all threads together."""
+def cost(job: Callable[[], Any]) -> float:
+    """Seconds of `job`: of the CPU, all threads together; where there is a GPU, of the clock until it is done."""
     gc.collect()
-    start = time.process_time()
+    if not torch.cuda.is_available():
+        start = time.process_time()
+        job()
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
     job()
-    return time.process_time() - start
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def ratio(above: Callable[[], Any], below: Callable[[], Any], times: int) -> float:
     """The median of above ÷ below, each pair run one right after the other."""
-    return statistics.median(cpu(above) / cpu(below) for _ in range(times))
+    return statistics.median(cost(above) / cost(below) for _ in range(times))
 
 
 class Bench:
     """One precision's models: the engine's, and an untouched one for transformers."""
 
-    def __init__(self, folder: Path, precision: str, times: int) -> None:
-        self.times, self.precision = times, precision
-        facts = inspect_folder(folder)
-        self.loaded = load(facts.card, folder, CPU, precision, "", lambda _: None)
-        self.plain = load(facts.card, folder, CPU, precision, "", lambda _: None).model
-        self.running = RunningModel(self.loaded, CPU)
+    def __init__(self, folder: Path, precision: str, times: int, device: Device = CPU) -> None:
+        self.times, self.precision, self.device = times, precision, device
+        card = inspect_folder(folder).card
+        self.plain = load(card, folder, device, precision, "", lambda _: None).model
+        # On the CPU the engine lays its weights out anew: transformers gets its own.
+        loaded = load(card, folder, device, precision, "", lambda _: None)
+        self.running = RunningModel(loaded, device)
         self.serial = 0
 
     def fresh(self) -> RunningModel:
@@ -109,7 +116,7 @@ class Bench:
     def generate(self, requests: list[GenerationRequest]) -> None:
         """(a) what a typical Space does: one `generate` per request, one after the other."""
         for request in requests:
-            ids = torch.tensor([self.running.encoder.encode(request.prompt).ids])
+            ids = torch.tensor([self.running.encoder.encode(request.prompt).ids], device=self.device.torch)
             n = request.params.max_tokens
             with torch.inference_mode():
                 self.plain.generate(input_ids=ids, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=11)
@@ -150,7 +157,7 @@ class Bench:
                 done += got.is_finished()
             manager.stop(block=True)
 
-        return cpu(lambda: self.generate(requests)) / cpu(serve)
+        return cost(lambda: self.generate(requests)) / cost(serve)
 
     def decode_gain(self, context: int, steps: int = 24, visitors: int = 8) -> float:
         """Tokens per CPU second of a decode step of `visitors` ÷ one of a single visitor, at `context` tokens."""
@@ -161,7 +168,7 @@ class Bench:
             while any(not written(generation) for generation in generations):
                 self.running.scheduler.step()
             self.running.scheduler.step()
-            took = cpu(lambda: [self.running.scheduler.step() for _ in range(steps)])
+            took = cost(lambda: [self.running.scheduler.step() for _ in range(steps)])
             for generation in generations:
                 generation.stop()
             self.running.scheduler.step()
@@ -182,8 +189,8 @@ class Bench:
         if not keep_reasoning:
             history[-1] = AssistantTurn(last.answer)
         asked = self.request(100, 1, turns=tuple(history))
-        ours = cpu(lambda: self.serve([asked]))
-        return ours / cpu(lambda: self.generate([asked]))
+        ours = cost(lambda: self.serve([asked]))
+        return ours / cost(lambda: self.generate([asked]))
 
     def waiting(self, length: int = 8_000) -> float:
         """The costliest step while a long prompt is read ÷ (one prefill chunk + one decode step)."""
@@ -191,11 +198,11 @@ class Bench:
         writer = self.running.submit(self.request(64, 400, 1))
         while not written(writer):
             self.running.scheduler.step()
-        step = statistics.median(cpu(self.running.scheduler.step) for _ in range(8))
+        step = statistics.median(cost(self.running.scheduler.step) for _ in range(8))
         reader = self.running.submit(self.request(length, 1, 2))
         costs = []
         while not reader.ended:
-            costs.append(cpu(self.running.scheduler.step))
+            costs.append(cost(self.running.scheduler.step))
         writer.stop()
         self.running.scheduler.step()
         late = costs[3 * len(costs) // 4 :]  # chunks behind more text cost more: the last quarter is their measure
@@ -219,7 +226,7 @@ def overhead(tokens: int) -> tuple[float, float]:
     sequence = Sequence(request, running.encoder.encode(request.prompt), generation, running.encoder, tokens + 1)
 
     def write(count: int) -> float:
-        return cpu(lambda: [sequence._write(300 + i % 1000) for i in range(count)]) / count * 1e6
+        return cost(lambda: [sequence._write(300 + i % 1000) for i in range(count)]) / count * 1e6
 
     span = tokens // 10
     first = write(span)
@@ -298,6 +305,23 @@ def table(lines: list[Row]) -> str:
     return "\n".join(["| what | goal | reached | met | |", "|---|---|---|---|---|", *body])
 
 
+def write_table(name: str, lines: list[Row]) -> None:
+    """Put the table between its two marks in docs/benchmarks.md."""
+    page = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+    head, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    _, end, tail = rest.partition(f"<!-- /{name} -->")
+    page.write_text(f"{head}{begin}{table(lines)}\n{end}{tail}", encoding="utf-8")
+
+
+def measured(lines: Iterator[Row]) -> list[Row]:
+    """All rows, each printed as soon as it is known."""
+    out = []
+    for row in lines:
+        print(f"{'ok  ' if row.met else 'MISS'} {row.what}: {row.reached:.3g} ({row.goal}) {row.note}", flush=True)
+        out.append(row)
+    return out
+
+
 def main() -> None:
     """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -307,17 +331,9 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     folder = make_model(Path(tempfile.gettempdir()) / "magistral-ui-bench-model")
-    lines = []
-    for row in rows(folder, chosen.quick, chosen.only):
-        print(f"{'ok  ' if row.met else 'MISS'} {row.what}: {row.reached:.3g} ({row.goal}) {row.note}", flush=True)
-        lines.append(row)
+    lines = measured(rows(folder, chosen.quick, chosen.only))
     if not chosen.quick and not chosen.only:
-        page = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-        text = page.read_text(encoding="utf-8")
-        begin, end = "<!-- engine -->", "<!-- /engine -->"
-        head, _, rest = text.partition(begin)
-        _, _, tail = rest.partition(end)
-        page.write_text(f"{head}{begin}\n{table(lines)}\n{end}{tail}", encoding="utf-8")
+        write_table("engine", lines)
     sys.exit(not all(row.met for row in lines))
 
 

@@ -14,7 +14,25 @@ VOCABULARY = 131_072
 SPECIAL = 1_000
 
 
-def make_model(folder: Path, dtype: torch.dtype = torch.bfloat16, layers: int = 12, hidden: int = 1024) -> Path:
+SMALL = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+}
+MAGISTRAL = {
+    "hidden_size": 5120,
+    "intermediate_size": 32_768,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+}
+
+
+def make_model(folder: Path, shape: dict[str, int] | None = None, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write a checkpoint into `folder` (unless it is there): weights, configuration and a full-sized tokenizer."""
     if (folder / "tekken.json").exists():
         return folder
@@ -22,12 +40,7 @@ def make_model(folder: Path, dtype: torch.dtype = torch.bfloat16, layers: int = 
     torch.manual_seed(0)
     text = MistralConfig(
         vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        intermediate_size=4 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=hidden // 256,
-        head_dim=64,
+        **(shape or SMALL),
         max_position_embeddings=131_072,
         rope_theta=1e9,
         sliding_window=None,

@@ -12,13 +12,17 @@ from torch import nn
 from magistral_ui.engines.local.attention import attend, segments_of
 from magistral_ui.engines.local.kv_cache import KVCache
 from magistral_ui.engines.local.packing import can_pack, pack_linears, packed_like
+from magistral_ui.engines.local.stages import PlainStages, StageChoice, record_on_cuda
 
 
 class TextModel:
     """The decoder of a Mistral checkpoint, taken out of transformers' model; weights and submodules stay where they are."""
 
-    def __init__(self, model: Any) -> None:
-        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode."""
+    def __init__(self, model: Any, *, graphs: bool = True) -> None:
+        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode.
+
+        `graphs` lets decode steps be recorded as CUDA graphs, where there is CUDA and it holds.
+        """
         inner: Any = model.model
         decoder = getattr(inner, "language_model", inner)
         self.config = decoder.config
@@ -30,6 +34,8 @@ class TextModel:
         if self.device.type == "cpu" and can_pack():
             pack_linears(decoder)
             self.head = packed_like(model.lm_head) or model.lm_head
+        record = record_on_cuda if self.device.type == "cuda" and graphs else None
+        self._stages = StageChoice(PlainStages(self.layers, self.norm, self.head), record)
         self._image_features = getattr(model, "get_image_features", None)
 
     @property
@@ -71,19 +77,16 @@ class TextModel:
         )
         segments = segments_of([(part.cache, len(part.tokens)) for part in parts], device)
         cos, sin = (x[0].unsqueeze(1) for x in self.rotary(hidden[None], position_ids=positions[None]))
+        decoding = len(ids) == len(parts)
+        stages = self._stages.choose(hidden, cos, decoding)
+        stages.begin(hidden, cos, sin)
+        attended = None
         for index, layer in enumerate(self.layers):
-            attention = layer.self_attn
-            normed = layer.input_layernorm(hidden)
-            shape = (len(ids), -1, attention.head_dim)
-            queries = _rotated(attention.q_proj(normed).view(shape), cos, sin)
-            keys = _rotated(attention.k_proj(normed).view(shape), cos, sin)
-            values = attention.v_proj(normed).view(shape)
-            attended = attend(queries, keys, values, segments, index, attention.scaling)
-            hidden = hidden + attention.o_proj(attended)
-            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        last = torch.tensor([segment.first + segment.count - 1 for segment in segments], device=device)
-        logits: torch.Tensor = self.head(self.norm(hidden[last] if len(ids) > len(parts) else hidden))
-        return logits
+            queries, keys, values = stages.advance(index, attended)
+            attended = attend(queries, keys, values, segments, index, layer.self_attn.scaling)
+        assert attended is not None
+        last = [segment.first + segment.count - 1 for segment in segments]
+        return stages.finish(attended, None if decoding else torch.tensor(last, device=device))
 
 
 class Part:
@@ -99,10 +102,3 @@ class Part:
         self, cache: KVCache, tokens: list[int], features: list[tuple[torch.Tensor, torch.Tensor]] | None = None
     ) -> None:
         self.cache, self.tokens, self.features = cache, tokens, features or []
-
-
-def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (rows, heads, head_dim), the two halves of a head being the pair (as in Llama)."""
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos + turned * sin

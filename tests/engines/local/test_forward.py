@@ -134,3 +134,46 @@ def test_packed_layers_say_the_same(dtype: torch.dtype) -> None:
         before = layers(rows)
         assert pack_linears(layers) == 2  # the one with a bias stays
         assert torch.allclose(layers(rows), before, atol=1e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
+def replayed(compute: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
+    """What a CUDA graph does, on the CPU: results always lie in the tensors of the recording."""
+    results = tuple(each.clone() for each in compute())
+
+    def replay() -> None:
+        for kept, new in zip(results, compute(), strict=True):
+            kept.copy_(new)
+
+    return replay, results
+
+
+def step(model: TextModel, batches: list[list[int]]) -> torch.Tensor:
+    """Three decode steps of sequences of different lengths; the last logits."""
+    caches = [model.new_cache() for _ in batches]
+    model([Part(cache, ids[:-3]) for cache, ids in zip(caches, batches, strict=True)])
+    for back in (3, 2, 1):
+        logits = model([Part(cache, [ids[-back]]) for cache, ids in zip(caches, batches, strict=True)])
+    return logits
+
+
+def test_recorded_stages_say_the_same(vision_loaded: Loaded) -> None:
+    plain, recording = TextModel(vision_loaded.model), TextModel(vision_loaded.model)
+    recording._stages._record = replayed
+    for batches in ([[1, *range(100, 130)]], [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7]]):
+        assert torch.equal(step(recording, batches), step(plain, batches))
+    assert set(recording._stages._recorded) == {1, 3}
+
+
+@pytest.mark.parametrize("fault", ["raises", "differs"])
+def test_recording_turns_itself_off(vision_loaded: Loaded, fault: str) -> None:
+    def wrong(compute: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
+        if fault == "raises":
+            raise RuntimeError("no graphs here")
+        _, results = replayed(compute)
+        return (lambda: [each.add_(1.0) for each in results]), results  # type: ignore[return-value]
+
+    plain, recording = TextModel(vision_loaded.model), TextModel(vision_loaded.model)
+    recording._stages._record = wrong
+    batches = [[1, *range(100, 130)]]
+    assert torch.equal(step(recording, batches), step(plain, batches))
+    assert recording._stages._record is None
