@@ -15,7 +15,7 @@ INTERVAL = 0.1
 HEARTBEAT = 2.0
 """Seconds after which an update is sent even without news: only then does Gradio notice that the browser has left."""
 WINDOW = 48_000
-"""Characters of reasoning that an update may hold. Gradio compares a value with the one before, on both sides, so a
+"""Characters of reasoning that an update holds, and what is new. Gradio compares a value with the one before, on both sides, so a
 value must not grow with the reasoning; the browser has the older text already."""
 
 
@@ -43,15 +43,16 @@ class LiveView:
             if isinstance(stamped.event, Reasoning):
                 self._time(stamped.seconds)
         self.seen += len(fresh)
+        if self.window is not None and len(self.reasoning) > self.window:
+            # All of this was sent before. A part stays, for a tab that lags behind.
+            kept = self.window // 3
+            self.at += len(self.reasoning) - kept
+            self.reasoning = self.reasoning[-kept:]
         # The draft's lists are emptied as they are read: no update may cost more because much was said before.
         self.reasoning += "".join(self.draft.reasoning)
         self.answer += "".join(self.draft.answer)
         self.draft.reasoning.clear()
         self.draft.answer.clear()
-        if self.window is not None and len(self.reasoning) > self.window:
-            kept = self.window // 3  # for a tab that lags behind
-            self.at += len(self.reasoning) - kept
-            self.reasoning = self.reasoning[-kept:]
         return bool(fresh)
 
     def _time(self, seconds: float) -> None:

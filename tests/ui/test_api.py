@@ -1,6 +1,8 @@
 """The endpoint /chat, through the real gradio_client on loopback."""
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -177,6 +179,17 @@ def test_a_truncated_picture_gets_a_sentence(client: Client, tmp_path: Path) -> 
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
     with pytest.raises(AppError, match="damaged"):
         chat(client, {"text": "look", "files": [handle_file(tmp_path / "half.png")]})
+
+
+def test_a_bomb_is_refused_by_its_header(client: Client, tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
+    data = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    with pytest.raises(AppError, match="million pixels"):
+        chat(client, {"text": "look", "files": [handle_file(tmp_path / "bomb.png")]})
 
 
 def test_too_many_pictures_get_a_sentence(client: Client, tmp_path: Path) -> None:

@@ -63,17 +63,21 @@ def test_texts_and_counts_add_up_whatever_the_pieces() -> None:
     assert (value["reasoning_tokens"], value["answer_tokens"]) == (4, 2)
 
 
-def test_an_update_does_not_grow_with_the_reasoning_and_loses_nothing() -> None:
+@pytest.mark.parametrize("size", [1, 7, 300, 5000])
+def test_an_update_does_not_grow_with_the_reasoning_and_loses_nothing(size: int) -> None:
     generation = Generation()
-    view, shown = LiveView(generation, window=1000), ""
-    for number in range(500):
-        generation.put(Reasoning(f"{number:09d}\n"))
+    view, shown, whole = LiveView(generation, window=1000), "", ""
+    for number in range(200):
+        piece = f"{number:05d}" * size
+        generation.put(Reasoning(piece))
+        whole += piece
         view.advance()
         part = view.value()["reasoning"]
-        assert len(part["text"]) <= 1000
+        assert len(part["text"]) <= 1000 + len(piece)
         assert part["at"] <= len(shown)
         shown = shown[: part["at"]] + part["text"]
-    assert shown == "".join(f"{number:09d}\n" for number in range(500))
+        assert len(shown) == len(whole)
+    assert shown == whole
 
 
 def test_without_a_window_everything_is_held() -> None:

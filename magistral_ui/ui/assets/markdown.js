@@ -34,10 +34,12 @@ function formula(content, display) {
   return html;
 }
 
-// The page has its own h1 and h2: a model's headings go below them.
+// The page has its own h1 and h2. Below them a model's headings are all of one level, because it may begin with any and
+// skip some, which would mislead whoever walks the page by its headings; how large they look is told by the class.
 md.core.ruler.push("headings", (state) => {
   for (const token of state.tokens) {
-    if (token.type === "heading_open" || token.type === "heading_close") token.tag = `h${Math.min(6, Number(token.tag[1]) + 2)}`;
+    if (token.type === "heading_open") token.attrJoin("class", `level-${token.tag[1]}`);
+    if (token.type === "heading_open" || token.type === "heading_close") token.tag = "h3";
   }
 });
 

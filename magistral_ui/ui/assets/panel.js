@@ -31,5 +31,6 @@ export function setUpPanel() {
     set(false);
     toggle.focus();
   });
+  WIDE.addEventListener("change", () => set(WIDE.matches));
   set(WIDE.matches);
 }
