@@ -82,8 +82,8 @@ def _first(language: str, rng: random.Random, held_out: bool, with_pictures: boo
         (lambda: sum_turn(language, rng, held_out), 56),
         (lambda: picture_turn(language, rng), 17 if with_pictures else 0),
         (lambda: other_turn(language, rng), 17),
-        (lambda: social_turn(language, rng), 9),
-        (lambda: counting_turn(language, rng), 5),
+        (lambda: social_turn(language, rng), 10),
+        (lambda: counting_turn(language, rng), 7),
         (lambda: no_picture_turn(language, rng), 3),
     )
     return rng.choices([make for make, _ in kinds], [weight for _, weight in kinds])[0]()

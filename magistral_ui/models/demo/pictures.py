@@ -104,8 +104,8 @@ def figure(rng: random.Random, easy: bool = False) -> Picture:
     while _contrast(canvas, value) < _MIN_CONTRAST:
         canvas, value = _background(width, height, rng), shade(colour, rng)
     shortest = min(width, height)
-    smallest = max(0.14, 9 * max(width, height) / 112 / shortest)  # the model sees at most 112 pixels
-    radius = shortest * rng.uniform(0.32 if easy else min(smallest, 0.4), 0.5)
+    smallest = max(0.2, 14 * max(width, height) / 112 / shortest)  # the model sees at most 112 pixels
+    radius = shortest * rng.uniform(0.32 if easy else min(smallest, 0.42), 0.5)
     margin = min(radius, shortest / 2 - 1)
     centre = (rng.uniform(margin, width - margin), rng.uniform(margin, height - margin))
     if rng.random() < 0.3:
@@ -113,7 +113,7 @@ def figure(rng: random.Random, easy: bool = False) -> Picture:
     points = _outline(kind, centre, radius, rng)
     line = cv2.LINE_AA if rng.random() < 0.7 else cv2.LINE_8
     mask = np.zeros((height, width), np.uint8)
-    if easy or rng.random() < 0.85:
+    if easy or rng.random() < 0.9:
         cv2.fillPoly(mask, [points], 255, line, 4)
     else:
         cv2.polylines(mask, [points], True, 255, max(2, round(radius * rng.uniform(0.12, 0.35))), line, 4)

@@ -42,7 +42,7 @@ def polite(text: str, language: str, rng: random.Random) -> str:
     """Add a greeting before or a thanks after, now and then."""
     if rng.random() < 0.10:
         text = rng.choice(phrases(language)["polite_before"]) + text
-    if rng.random() < 0.14:
+    if rng.random() < 0.2:
         text = (text.rstrip("?!. ") if rng.random() < 0.5 else text) + rng.choice(phrases(language)["polite_after"])
         text += rng.choice(("", "", "?", ".", "!"))
     return text
