@@ -1,0 +1,120 @@
+"""What fits where: the arithmetic of the plan, on Magistral's shape and on small ones."""
+
+import pytest
+
+from magistral_ui.models.memory import (
+    GIB,
+    LEAST_CONTEXT,
+    SPARE,
+    Place,
+    best_plan,
+    fits,
+    kv_bytes_per_token,
+    needed_bytes,
+    plan,
+    weight_bytes,
+)
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, ModelShape, read_shape
+
+SMALL = ModelShape(1_000, 64, 96, 2, 4, 2, 16, True, 4_096)
+
+
+def card(gigabytes: int) -> Place:
+    return Place("cuda", gigabytes * GIB, gigabytes * GIB)
+
+
+def test_magistral_s_parameters_are_those_of_its_files() -> None:
+    assert MAGISTRAL_SMALL_1_2.parameters == 24_011_361_280
+    assert weight_bytes(MAGISTRAL_SMALL_1_2, "bfloat16") == 48_022_722_560
+    assert MAGISTRAL_SMALL_TEXT.parameters == 23_572_403_200
+
+
+def test_a_token_of_magistral_takes_160_kib() -> None:
+    assert kv_bytes_per_token(MAGISTRAL_SMALL_1_2, "nf4") == 163_840
+
+
+def test_the_small_configuration_of_the_hub_file_gives_magistral_s_shape() -> None:
+    """As mistralai/Mistral-Small-3.1-24B-Instruct-2503 has it, whose architecture is the same."""
+    text = {
+        "head_dim": 128,
+        "hidden_size": 5120,
+        "intermediate_size": 32768,
+        "max_position_embeddings": 131072,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 8,
+        "vocab_size": 131072,
+    }
+    vision = {"hidden_size": 1024, "image_size": 1540, "intermediate_size": 4096, "patch_size": 14}
+    assert read_shape({"text_config": text, "vision_config": vision}, has_head=True) == MAGISTRAL_SMALL_1_2
+    assert read_shape(text) == MAGISTRAL_SMALL_TEXT
+
+
+def test_the_weights_files_are_believed_before_the_configuration() -> None:
+    config = {"text_config": {}, "tie_word_embeddings": True}
+    assert read_shape(config).tied
+    assert not read_shape(config, has_head=True).tied
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "precision"), [(16, "nf4"), (24, "nf4"), (32, "nf4"), (48, "int8"), (80, "bfloat16")]
+)
+def test_the_best_precision_of_usual_graphics_cards(gigabytes: int, precision: str) -> None:
+    best = best_plan(MAGISTRAL_SMALL_1_2, card(gigabytes))
+    assert best.precision == precision
+    assert fits(MAGISTRAL_SMALL_1_2, best) == (gigabytes > 16)
+
+
+def test_everything_planned_is_there() -> None:
+    for gigabytes in (24, 32, 48, 80):
+        place = card(gigabytes)
+        best = best_plan(MAGISTRAL_SMALL_1_2, place)
+        assert best.weights + best.working + best.margin + best.kv_bytes <= place.free
+        assert best.context * best.kv_per_token * SPARE <= best.kv_bytes
+
+
+def test_more_memory_never_means_less_context() -> None:
+    contexts = [plan(MAGISTRAL_SMALL_1_2, "nf4", card(size)).context for size in range(12, 81)]
+    assert contexts == sorted(contexts)
+    assert contexts[0] == 0
+    assert contexts[-1] == MAGISTRAL_SMALL_1_2.context_length
+
+
+@pytest.mark.parametrize("precision", ["nf4", "int8", "bfloat16"])
+@pytest.mark.parametrize("type", ["cuda", "mps", "cpu"])
+def test_what_is_needed_is_just_what_fits(precision: str, type: str) -> None:
+    needed = needed_bytes(MAGISTRAL_SMALL_1_2, precision, type)
+    enough = plan(MAGISTRAL_SMALL_1_2, precision, Place(type, needed, needed))
+    assert LEAST_CONTEXT <= enough.context < LEAST_CONTEXT + 500
+    less = needed - GIB // 4
+    assert plan(MAGISTRAL_SMALL_1_2, precision, Place(type, less, less)).context < LEAST_CONTEXT
+
+
+def test_what_others_use_is_not_planned_with() -> None:
+    alone = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", 24 * GIB, 24 * GIB))
+    shared = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", 21 * GIB, 24 * GIB))
+    assert alone.kv_bytes - shared.kv_bytes == 3 * GIB
+
+
+def test_loaded_weights_are_not_counted_twice() -> None:
+    before = plan(MAGISTRAL_SMALL_1_2, "nf4", card(24))
+    after = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", 24 * GIB - before.weights, 24 * GIB), loaded=True)
+    assert after == before
+
+
+def test_a_small_model_runs_in_full_precision_wherever_it_is() -> None:
+    best = best_plan(SMALL, Place("cpu", GIB, 4 * GIB))
+    assert (best.precision, best.context) == ("float32", SMALL.context_length)
+    assert fits(SMALL, best)
+
+
+def test_a_processor_never_gets_int8() -> None:
+    assert {best_plan(MAGISTRAL_SMALL_1_2, Place("cpu", n * GIB, n * GIB)).precision for n in range(8, 129, 8)} == {
+        "nf4",
+        "bfloat16",
+    }
+
+
+def test_pictures_cost_the_text_models_nothing() -> None:
+    with_pictures = plan(MAGISTRAL_SMALL_1_2, "nf4", card(24))
+    assert plan(MAGISTRAL_SMALL_TEXT, "nf4", card(24)).context > with_pictures.context
