@@ -17,6 +17,9 @@ MagistralUIError
 │   ├── ModelNotFound
 │   ├── NotAMistralModel
 │   ├── ModelFilesBroken
+│   ├── DownloadFailed       key hub_unreachable, connection_lost, disk_full, token_refused, access_denied, file_corrupt, …
+│   ├── DeviceTooSmall       key device_too_small, precision_too_large
+│   ├── CopyNotSaved
 │   └── OutOfMemory
 └── ServeError
     ├── PortInUse
@@ -133,6 +136,24 @@ class ModelFilesBroken(ModelError):
     """Files are missing or damaged; values: model, file."""
 
     key = "model_files_broken"
+
+
+class DownloadFailed(ModelError):
+    """A repository could not be brought here; values: model, and by key host, file, needed, free, folder, reason."""
+
+    key = "download_failed"
+
+
+class DeviceTooSmall(ModelError):
+    """The plan says that the model does not fit; values: model, precision, device, free, needed (GB), other."""
+
+    key = "device_too_small"
+
+
+class CopyNotSaved(ModelError):
+    """A quantized copy could not be written; values: folder, reason."""
+
+    key = "copy_not_saved"
 
 
 class OutOfMemory(ModelError):

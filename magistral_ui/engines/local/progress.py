@@ -1,0 +1,63 @@
+"""Tells how far a stage of loading is, in bytes, with the time left; it does not know what is being counted."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from magistral_ui.engines.base import Loading, Stage
+
+Report = Callable[[Loading], None]
+
+EVERY = 0.2
+"""Seconds between two reports."""
+WINDOW = 15.0
+"""Seconds over which the rate is taken: long enough to be steady, short enough to follow a line that becomes slow."""
+
+
+class Cancelled(Exception):
+    """The engine is being closed; what was begun is given up."""
+
+
+class Meter:
+    """Counts bytes from any thread."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        total: int,
+        report: Report,
+        closing: threading.Event | None = None,
+        *,
+        done: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`done` of `total` bytes are there already. Once `closing` is set, `add` raises Cancelled."""
+        self._stage, self._total, self._report, self._clock = stage, total, report, clock
+        self._closing = closing or threading.Event()
+        self._lock = threading.Lock()
+        self._done = done
+        self._past = deque([(clock(), done)])
+        self._told = clock()
+        report(Loading(stage, done, total))
+
+    def add(self, count: float | None) -> None:
+        """So many bytes more (less, where a server begins again)."""
+        if self._closing.is_set():
+            raise Cancelled
+        with self._lock:
+            self._done += int(count or 0)
+            now = self._clock()
+            if now - self._told < EVERY and self._done < self._total:
+                return
+            self._told = now
+            self._past.append((now, self._done))
+            while now - self._past[0][0] > WINDOW and len(self._past) > 2:
+                self._past.popleft()
+            self._report(Loading(self._stage, min(self._done, self._total), self._total, self._seconds_left()))
+
+    def _seconds_left(self) -> float | None:
+        (before, had), (now, have) = self._past[0], self._past[-1]
+        if now - before < 1.0 or have <= had:
+            return None
+        return max(0.0, (self._total - have) * (now - before) / (have - had))
