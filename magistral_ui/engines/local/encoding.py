@@ -20,7 +20,7 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from PIL import Image
 
 from magistral_ui.chat.pictures import Picture
-from magistral_ui.chat.prompt import AssistantTurn, Prompt, SystemPart, UserTurn
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn
 from magistral_ui.chat.reasoning import Channel, TextTokenReader, TokenIdReader, TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import Measure
@@ -70,6 +70,8 @@ class EncodedPrompt:
     reasoning: dict[int, int] = field(default_factory=dict)
     channel: Channel = "before"
     """Where the reply goes on."""
+    resumed: int = 0
+    """Tokens at the end of the prompt that are the beginning of the reply."""
 
 
 class Encoder:
@@ -83,7 +85,7 @@ class Encoder:
         self._card = card
         self._own_system = own_system
         self._pictures: Recent[tuple[str, str], PictureInput] = Recent(PICTURE_BYTES, _picture_cost)
-        self._replies: Recent[tuple[str, str | None, str], list[int]] = Recent(REPLY_TOKENS, len)
+        self._replies: Recent[tuple[str, str | None, str, bool], list[int]] = Recent(REPLY_TOKENS, len)
         self._image_id: int | None = self._instruct.image_encoder.image_token if self._instruct.image_encoder else None
         self.end_of_turn: int = self._base.eos_id
         self._begin, self._end = self._mark_ids()
@@ -107,9 +109,7 @@ class Encoder:
             self._append_assistant(out, turn, visitor)
         self._append_users(out, users, visitor)
         if prompt.resume is not None:
-            text, channel = prompt.resume, "answer" if prompt.resume.closed else "reasoning"
-            self._append(out, self._reply(text.reasoning, text.answer, closed=text.closed, end=False))
-            out.channel = channel if text.reasoning is not None else "answer"  # type: ignore[assignment]
+            self._append_resumed(out, prompt.resume, visitor)
         return out
 
     def measure(self, prompt: Prompt, visitor: str = "") -> tuple[Measure, EncodedPrompt]:
@@ -118,9 +118,14 @@ class Encoder:
         pictures = {place.input.picture.digest: len(place.input.tokens) for place in out.places}
         return Measure(len(out.ids), out.system, out.per_message, out.reasoning, pictures), out
 
-    def remember_reply(self, visitor: str, reasoning: str | None, answer: str, ids: Sequence[int]) -> None:
-        """`ids` are the tokens in which the model wrote this reply, the end of the turn not among them."""
-        self._replies.put((visitor, reasoning, answer), list(ids))
+    def remember_reply(
+        self, visitor: str, reasoning: str | None, answer: str, ids: Sequence[int], *, closed: bool = True
+    ) -> None:
+        """`ids` are the tokens in which the model wrote this reply, the end of the turn not among them.
+
+        `closed` is False where it ended in the middle of the reasoning.
+        """
+        self._replies.put((visitor, reasoning, answer, closed), list(ids))
 
     def reader(self, channel: Channel) -> TokenReader:
         """A reader that tells this model's reasoning from its answer."""
@@ -186,16 +191,24 @@ class Encoder:
             out.per_message[turns[-1].message] = len(out.ids) - start
 
     def _append_assistant(self, out: EncodedPrompt, turn: AssistantTurn, visitor: str) -> None:
-        ids = self._replies.get((visitor, turn.reasoning, turn.answer))
-        if ids is None:
-            ids = self._reply(turn.reasoning, turn.answer, closed=True, end=False)
+        ids = self._reply_ids(visitor, turn.reasoning, turn.answer, closed=True)
         self._append(out, ids)
         self._append(out, [self.end_of_turn])
         if turn.message is not None:
             out.per_message[turn.message] = len(ids) + 1
             out.reasoning[turn.message] = len(self._text(turn.reasoning)) + 2 if turn.reasoning else 0
 
-    def _reply(self, reasoning: str | None, answer: str, *, closed: bool, end: bool) -> list[int]:
+    def _append_resumed(self, out: EncodedPrompt, resume: Resume, visitor: str) -> None:
+        ids = self._reply_ids(visitor, resume.reasoning, resume.answer, closed=resume.closed)
+        self._append(out, ids)
+        out.resumed = len(ids)
+        out.channel = "answer" if resume.closed or resume.reasoning is None else "reasoning"
+
+    def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
+        """The tokens in which the reply was written, or else those of its text."""
+        return self._replies.get((visitor, reasoning, answer, closed)) or self._reply(reasoning, answer, closed=closed)
+
+    def _reply(self, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
         if self._begin is None and reasoning is not None:
             begin, stop = self._card.reasoning_marks
             answer = f"{begin}\n{reasoning}" + (f"\n{stop}\n{answer}" if closed else "")
@@ -207,7 +220,7 @@ class Encoder:
             chunks.append(TextChunk(text=answer))
         if not chunks:
             return []
-        message = AssistantMessage(content=chunks, prefix=not end)
+        message = AssistantMessage(content=chunks, prefix=True)
         ids: list[int] = self._instruct.encode_assistant_message(message, False)
         return ids
 

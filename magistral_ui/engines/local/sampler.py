@@ -1,7 +1,8 @@
 """Draws one sequence's next token from logits; it does not know what the tokens mean or which other sequences run.
 
-The order is transformers': repetition penalty, temperature, top_k, top_p, min_p. The random number comes from the sequence's
-own generator on the host, so a seed gives the same draws on every device, alone and in company.
+The order is transformers': repetition penalty, temperature, top_k, top_p, min_p. The random number comes
+from the host and depends on the seed and the position alone, so a seed gives the same draws on every device, alone and in
+company, at once or continued.
 """
 
 import math
@@ -23,9 +24,10 @@ COLDEST = 1e-4
 class Sampler:
     """One sequence's way of drawing tokens; `seen` are the prompt's ids, which a repetition penalty counts too."""
 
-    def __init__(self, params: SamplingParams, seen: Iterable[int] = ()) -> None:
+    def __init__(self, params: SamplingParams, seen: Iterable[int] = (), position: int = 0) -> None:
+        """`position` is the number of tokens that the reply has already, where it is continued."""
         self._params = params
-        self._random = random.Random(params.seed)
+        self._position = position
         self._seen = set(seen) if params.repetition_penalty != 1.0 else set()
 
     def __call__(self, logits: torch.Tensor, banned: Sequence[int] = ()) -> int:
@@ -44,11 +46,16 @@ class Sampler:
         ids, weights = self.candidates(scores)
         cumulative = weights.double().cpu().cumsum(0)
         total = float(cumulative[-1])
-        target = min(self._random.random() * total, math.nextafter(total, 0))
+        target = min(self._uniform() * total, math.nextafter(total, 0))
         return int(ids[int(torch.searchsorted(cumulative, target, right=True))])
+
+    def _uniform(self) -> float:
+        """A number in [0, 1) that depends on the seed and the position alone: a continued reply draws what it would have."""
+        return random.Random((self._params.seed or 0) << 32 | self._position).random()
 
     def took(self, token: int) -> None:
         """`token` was written (drawn or forced)."""
+        self._position += 1
         if self._params.repetition_penalty != 1.0:
             self._seen.add(token)
 

@@ -37,11 +37,12 @@ class Sequence:
         self._encoder = encoder
         self._limit = limit
         self._reader: TokenReader = encoder.reader(prompt.channel)
-        self._sampler = Sampler(params, prompt.ids)
+        self._sampler = Sampler(params, prompt.ids, position=prompt.resumed)
         self._control = ReasoningControl(
             encoder.control_tokens(), reasoning_limit(limit, params.reasoning_budget), LoopGuard()
         )
         self._said: tuple[list[str], list[str]] = ([], [])
+        self._closed_at: int | None = None  # where the reply's answer begins, counted from its first token
         self._usage = Usage(prompt_tokens=len(prompt.ids))
         self._reasoning_began: float | None = None
 
@@ -121,7 +122,10 @@ class Sequence:
             return False
         self.tokens.append(token)
         self.keys.append(token)
+        was = self._reader.channel
         self._tell(self._reader.feed(token))
+        if was == "reasoning" and self._reader.channel == "answer":
+            self._closed_at = self.written
         self._control.took(token, self._reader.channel)
         if self.written >= self._limit:
             self.finish("length")
@@ -132,10 +136,17 @@ class Sequence:
         """The last event of a reply that ended in order; what was written is remembered for the next turn."""
         self._tell(self._reader.finish())
         reasoning, answer = ("".join(texts) for texts in self._said)
-        if why == "stop" and self.prompt.channel == "before":
-            written = self.tokens[len(self.prompt.ids) :]
-            self._encoder.remember_reply(self.visitor, reasoning or None, answer, written)
+        if not self.prompt.resumed:
+            self._remember(reasoning or None, answer)
         self.generation.put(Finished(why, self._final_usage()))
+
+    def _remember(self, reasoning: str | None, answer: str) -> None:
+        """Keep the tokens of the whole reply, and of its reasoning alone, to be answered from again."""
+        written = self.tokens[len(self.prompt.ids) :]
+        closed = reasoning is None or self._closed_at is not None
+        self._encoder.remember_reply(self.visitor, reasoning, answer, written, closed=closed)
+        if reasoning is not None and self._closed_at is not None:
+            self._encoder.remember_reply(self.visitor, reasoning, "", written[: self._closed_at])
 
     def fail(self, key: str, values: dict[str, Value] | None = None) -> None:
         """The last event of a reply that broke."""

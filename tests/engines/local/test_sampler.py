@@ -62,25 +62,33 @@ def test_what_was_written_is_penalised_too() -> None:
     assert sampler(logits) == 1
 
 
+def drawn(sampler: Sampler, logits: torch.Tensor, count: int) -> list[int]:
+    tokens = []
+    for _ in range(count):
+        tokens.append(sampler(logits))
+        sampler.took(tokens[-1])
+    return tokens
+
+
 def test_draws_follow_the_weights() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     sampler = Sampler(SamplingParams(temperature=1.0, top_p=1.0, seed=42))
-    counts = collections.Counter(sampler(probabilities.log()) for _ in range(4000))
+    counts = collections.Counter(drawn(sampler, probabilities.log(), 4000))
     for token, probability in enumerate(probabilities.tolist()):
         assert abs(counts[token] / 4000 - probability) < 0.03
 
 
 def test_a_seed_gives_the_same_draws() -> None:
     logits = torch.zeros(100)
-    draws = [[s(logits) for _ in range(20)] for s in (Sampler(SamplingParams(seed=n)) for n in (7, 7, 8))]
+    draws = [drawn(Sampler(SamplingParams(seed=n)), logits, 20) for n in (7, 7, 8)]
     assert draws[0] == draws[1] != draws[2]
+    assert drawn(Sampler(SamplingParams(seed=7), position=5), logits, 15) == draws[0][5:]
 
 
 def test_banned_ids_are_never_drawn() -> None:
     logits = torch.tensor([9.0, 1.0, 0.0])
     assert Sampler(SamplingParams(temperature=0, seed=0))(logits, banned=(0,)) == 1
-    sampler = Sampler(SamplingParams(temperature=1.0, seed=0))
-    assert 0 not in {sampler(logits, banned=(0,)) for _ in range(200)}
+    assert 0 not in {Sampler(SamplingParams(temperature=1.0, seed=n))(logits, banned=(0,)) for n in range(200)}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -326,22 +326,51 @@ def test_reasoning_is_closed_and_an_answer_follows(vision_loaded: Loaded, cause:
     assert usage(generation).answer_tokens >= 1
 
 
-def test_resumed_equals_uninterrupted(vision_loaded: Loaded) -> None:
-    """Stopped in the middle and continued from its own text, greedy decoding says the same."""
-    asked = request("tell", temperature=0.0, max_tokens=40)
-    whole = "".join(answer(vision_loaded, asked))
+@pytest.mark.parametrize("seed", range(8))
+def test_resumed_equals_uninterrupted(vision_loaded: Loaded, seed: int) -> None:
+    """Cut by max_tokens anywhere and continued from its own text, a reply says what it would have said, also sampled."""
+    rng = random.Random(seed)
+    prompt = Prompt(SYSTEM, (UserTurn(f"tell {seed}"),), Resume("", closed=False) if seed % 2 else None)
+    params = SamplingParams(temperature=rng.choice([0.0, 1.0]), max_tokens=60, seed=seed, repetition_penalty=1.1)
+    whole = answer(vision_loaded, GenerationRequest(prompt, params, "ann"))
     running = RunningModel(vision_loaded, CPU)
-    generation = running.submit(replace(asked, params=asked.params.changed({"max_tokens": 15})))
-    finish(running, generation)
-    reasoning, text = said(generation)
-    if "\ufffd" in text or reasoning:
-        pytest.skip("the cut fell inside a character")
-    ids = running.encoder._text(text)
-    resumed = replace(asked, prompt=replace(asked.prompt, resume=Resume(None, closed=True, answer=text)))
-    rest = running.submit(replace(resumed, params=asked.params.changed({"max_tokens": 40 - len(ids)})))
+    cut = rng.randint(3, 50)
+    begun = running.submit(GenerationRequest(prompt, params.changed({"max_tokens": cut}), "ann"))
+    finish(running, begun)
+    reasoning, text = said(begun)
+    if seed % 2:  # a resumed reply is continued by the session as the text of both parts
+        ids = running.encoder._reply(reasoning, text, closed=bool(text))
+        if len(ids) - 1 != cut or "\ufffd" in reasoning + text:
+            return  # its text is cut into other tokens than it was written in
+    closed = Draft()
+    for event in events(begun):
+        closed.feed(event)
+    resume = Resume(reasoning or None, closed=closed.closed or not reasoning, answer=text)
+    again = GenerationRequest(replace(prompt, resume=resume), params.changed({"max_tokens": 60 - cut}), "ann")
+    rest = running.submit(again)
     finish(running, rest)
-    if len(ids) == 15:  # the text is cut into the tokens in which it was written
-        assert text + said(rest)[1] == whole
+    joined = (reasoning + said(rest)[0], text + said(rest)[1])
+    if not (text or reasoning).endswith("\ufffd"):  # cut inside a character, whose halves are shown apart
+        assert joined == whole
+    assert usage(rest).reused_tokens >= len(running.encoder.encode(prompt).ids) - 1
+
+
+def test_answering_again_reads_nothing_again(running: RunningModel) -> None:
+    """From the same reasoning: its own tokens are still in the cache."""
+    prompt = Prompt(SYSTEM, (UserTurn("why?"),))
+    sequence_tokens = running.encoder.control_tokens()
+    generation = running.submit(
+        GenerationRequest(prompt, SamplingParams(max_tokens=60, seed=5, temperature=1.5), "ann")
+    )
+    sequence = running.scheduler._waiting[0]
+    forced = iter([sequence_tokens.opening[0], *[None] * 20, sequence_tokens.closing[0]])
+    sequence._control.forced = lambda channel, answer_now: next(forced, None)  # type: ignore[method-assign]
+    finish(running, generation)
+    reasoning, _ = said(generation)
+    again = Prompt(SYSTEM, prompt.turns, Resume(reasoning, closed=True))
+    other = running.submit(GenerationRequest(again, SamplingParams(max_tokens=5, seed=6), "ann"))
+    finish(running, other)
+    assert usage(other).reused_tokens == usage(other).prompt_tokens - 1
 
 
 def test_the_engine_thread_ends_all(vision_loaded: Loaded) -> None:
