@@ -8,6 +8,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Value
 from magistral_ui.models.cards import ModelCard
+from magistral_ui.models.memory import MemoryPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,11 @@ class ModelInfo:
     revision: str = ""
     chosen_because: str = "model_chosen_by_hand"
     """Key of the sentence that says why this model runs here: by hand, because a GPU fits it, or for want of one."""
+    plan: MemoryPlan | None = None
+    """How the device's bytes are shared out; `weights` is measured."""
 
 
-Stage = Literal["starting", "downloading", "reading", "quantizing", "warming_up"]
+Stage = Literal["starting", "downloading", "reading", "quantizing", "saving", "warming_up"]
 
 
 @dataclass(frozen=True, slots=True)

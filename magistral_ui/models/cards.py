@@ -6,6 +6,7 @@ from typing import Literal
 
 from magistral_ui.chat.prompt import SystemPart, split_system_prompt
 from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, ModelShape
 
 TOKEN_MARKS = ("[THINK]", "[/THINK]")
 TEXT_MARKS = ("<think>", "</think>")
@@ -28,6 +29,10 @@ class ModelCard:
     """Tokens up to which its makers recommend it."""
     sampling: SamplingParams
     system_prompt_file: str
+    revision: str | None = None
+    """The commit of the repository that was tried; None: the newest, since none could be."""
+    shape: ModelShape | None = None
+    """Known before anything is downloaded, so that what cannot fit is not downloaded."""
     demo: bool = False
     """A tiny model that shows how the page works; the page says so."""
     description_key: str = "model_magistral"
@@ -63,6 +68,7 @@ MAGISTRAL_1_2 = ModelCard(
     recommended_length=131_072,
     sampling=SamplingParams(temperature=0.7, top_p=0.95, max_tokens=131_072),
     system_prompt_file="system_prompts/magistral-small-2509.txt",
+    shape=MAGISTRAL_SMALL_1_2,
 )
 MAGISTRAL_1_1 = replace(
     MAGISTRAL_1_2,
@@ -73,6 +79,7 @@ MAGISTRAL_1_1 = replace(
     recommended_length=40_960,
     sampling=SamplingParams(temperature=0.7, top_p=0.95, max_tokens=40_960),
     system_prompt_file="system_prompts/magistral-small-2507.txt",
+    shape=MAGISTRAL_SMALL_TEXT,
 )
 MAGISTRAL_1_0 = replace(
     MAGISTRAL_1_1,

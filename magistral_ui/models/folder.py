@@ -8,6 +8,7 @@ from typing import Any
 
 from magistral_ui.errors import ModelFilesBroken, ModelNotFound, NotAMistralModel
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard, find_card
+from magistral_ui.models.shape import ModelShape, read_shape
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 MODEL_TYPES = ("mistral3", "mistral")
@@ -24,6 +25,11 @@ class FolderFacts:
     vision: bool
     weights: tuple[Path, ...]
     """All safetensors files, in the order of their names; present and whole."""
+    tensors: dict[str, int]
+    """Bytes of each tensor on disk, by its name there."""
+    shape: ModelShape
+    quantization: dict[str, Any] | None
+    """How the weights were quantized before they were saved, as config.json has it."""
     card: ModelCard
     """Facts from the folder; sampling and system prompt, where the folder has none, from the Magistral nearest to it."""
 
@@ -58,9 +64,15 @@ def inspect_folder(path: Path) -> FolderFacts:
     if model_type not in MODEL_TYPES:
         raise NotAMistralModel(model=str(path), found=model_type)
     special = _special_tokens(folder)
-    weights = _weights(folder)
+    weights, tensors = _weights(folder)
     vision = model_type == "mistral3"
-    return FolderFacts(folder, model_type, vision, weights, _card(folder, config, vision, special))
+    has_head = any(name.endswith("lm_head.weight") for name in tensors)
+    try:
+        shape = read_shape(config, has_head)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ModelFilesBroken(model=str(folder), file="config.json") from error
+    card = _card(folder, config, vision, special)
+    return FolderFacts(folder, model_type, vision, weights, tensors, shape, config.get("quantization_config"), card)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -84,8 +96,8 @@ def _special_tokens(folder: Path) -> set[str]:
     return {each["token_str"] for each in tekken.get("special_tokens") or ()}
 
 
-def _weights(folder: Path) -> tuple[Path, ...]:
-    """All weight files, each seen to be there with all its bytes."""
+def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int]]:
+    """All weight files, each seen to be there with all its bytes, and their tensors' sizes."""
     names = {SINGLE}
     if not (folder / SINGLE).exists() and (folder / INDEX).exists():
         weight_map = _read_json(folder, INDEX).get("weight_map")
@@ -93,25 +105,33 @@ def _weights(folder: Path) -> tuple[Path, ...]:
     if not names:
         raise ModelFilesBroken(model=str(folder), file=INDEX)
     files = tuple(folder / name for name in sorted(names))
+    tensors: dict[str, int] = {}
     for file in files:
-        if not _is_whole(file):
+        found = _tensors(file)
+        if found is None:
             raise ModelFilesBroken(model=str(folder), file=file.name)
-    return files
+        tensors |= found
+    return files, tensors
 
 
-def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file is as long as its header says (8 bytes of length, the header as JSON, the tensors)."""
+def _tensors(file: Path) -> dict[str, int] | None:
+    """Each tensor's bytes in a safetensors file (8 bytes of length, the header as JSON, the tensors).
+
+    None where the file is not as long as its header says.
+    """
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             size = file.stat().st_size
             if not 2 <= length <= size - 8:
-                return False
+                return None
             header = json.loads(opened.read(length))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            spans = {name: tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"}
+            sizes = {name: end - begin for name, (begin, end) in spans.items()}
+            whole = size == 8 + length + max((end for _, end in spans.values()), default=0)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False
-    return size == 8 + length + max(ends, default=0)
+        return None
+    return sizes if whole else None
 
 
 def _card(folder: Path, config: dict[str, Any], vision: bool, special: set[str]) -> ModelCard:

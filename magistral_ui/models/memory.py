@@ -119,12 +119,16 @@ def margin_bytes(place: Place) -> int:
     return int(0.03 * place.total) + GIB * 3 // 4
 
 
-def plan(shape: ModelShape, precision: str, place: Place, loaded: bool = False) -> MemoryPlan:
+def plan(
+    shape: ModelShape, precision: str, place: Place, *, weights: int | None = None, loaded: bool = False
+) -> MemoryPlan:
     """How `place` would be shared out; where the weights are `loaded`, they are not in `place.free` any more.
 
-    On a processor, half of what is left stays with the other programs.
+    `weights` says how many bytes they are where that is known better than by counting. On a processor, half of what is left
+    stays with the other programs.
     """
-    weights = weight_bytes(shape, precision, double_quant=place.type != "mps")
+    if weights is None:
+        weights = weight_bytes(shape, precision, double_quant=place.type != "mps")
     working, margin = working_bytes(shape, precision, place.type), margin_bytes(place)
     room = place.free - (0 if loaded else weights) - working - margin
     if place.type == "cpu":
@@ -150,9 +154,9 @@ def best_plan(shape: ModelShape, place: Place, precisions: tuple[str, ...] = PRE
     return next((each for each in plans if each.context >= good), max(plans[::-1], key=lambda each: each.context))
 
 
-def fits(shape: ModelShape, planned: MemoryPlan) -> bool:
-    """Whether there is room for a conversation worth having."""
-    return planned.context >= min(LEAST_CONTEXT, shape.context_length)
+def fits(shape: ModelShape, planned: MemoryPlan, wanted: int | None = None) -> bool:
+    """Whether there is room for a conversation worth having, or for as many tokens as are `wanted`."""
+    return planned.context >= min(wanted or LEAST_CONTEXT, LEAST_CONTEXT, shape.context_length)
 
 
 def needed_bytes(shape: ModelShape, precision: str, type: str = "cuda", context: int = LEAST_CONTEXT) -> int:

@@ -5,12 +5,20 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from magistral_ui.errors import BadSetting
+from magistral_ui.engines.local.quantization import can_quantize
+from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2, ModelCard
-
-GIB = 2**30
-MAGISTRAL_NF4_BYTES = 18 * GIB
-"""14.0 GiB of nf4 weights, 2.5 GiB of keys and values for 16,000 tokens, and room to work in."""
+from magistral_ui.models.memory import (
+    LEAST_CONTEXT,
+    PRECISIONS,
+    MemoryPlan,
+    Place,
+    best_plan,
+    fits,
+    needed_bytes,
+    plan,
+)
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,11 @@ class Device:
     def torch(self) -> torch.device:
         """The first device of this type."""
         return torch.device(self.type, 0) if self.type == "cuda" else torch.device(self.type)
+
+    @property
+    def place(self) -> Place:
+        """Its bytes, for planning."""
+        return Place(self.type, self.free, self.total)
 
 
 def find_device(wanted: str = "auto") -> Device:
@@ -45,19 +58,43 @@ def find_device(wanted: str = "auto") -> Device:
 
 def choose_default(device: Device) -> tuple[ModelCard, str]:
     """The model for someone who named none, and the key of the sentence that says why."""
-    if device.type == "cuda" and device.total >= MAGISTRAL_NF4_BYTES:
+    if device.type == "cpu":
+        return DEMO, "model_chosen_no_gpu"
+    if fits(MAGISTRAL_SMALL_1_2, best_plan(MAGISTRAL_SMALL_1_2, device.place, _precisions())):
         return MAGISTRAL_1_2, "model_chosen_gpu_fits"
-    if device.type == "cuda":
-        return DEMO, "model_chosen_gpu_too_small"
-    return DEMO, "model_chosen_no_gpu"
+    return DEMO, "model_chosen_gpu_too_small"
 
 
-def choose_precision(card: ModelCard, device: Device, wanted: str = "auto") -> str:
-    """`float32`, `bfloat16`, `nf4` or `int8`: what was asked for, or what holds the model on the device."""
-    if wanted != "auto":
-        return wanted
-    if card.demo:
-        return "float32"
-    if device.type == "cuda":
-        return "bfloat16" if device.free > 60 * GIB else "nf4"
-    return "bfloat16"
+def choose_plan(
+    name: str,
+    shape: ModelShape,
+    device: Device,
+    wanted: str = "auto",
+    context_length: int | None = None,
+    weights: int | None = None,
+) -> MemoryPlan:
+    """How the model `name` is kept on `device`: in the `wanted` precision, or in the best one.
+
+    `weights` are the bytes of a checkpoint that is quantized already. DeviceTooSmall where it does not fit, with what would.
+    """
+    if wanted in ("nf4", "int8") and not can_quantize():
+        raise DeviceTooSmall("quantization_not_here", precision=wanted)
+    best = best_plan(shape, device.place, _precisions())
+    chosen = best if wanted == "auto" else plan(shape, wanted, device.place, weights=weights)
+    if fits(shape, chosen, context_length):
+        return chosen
+    least = min(context_length or LEAST_CONTEXT, LEAST_CONTEXT)
+    other_fits = weights is None and best.precision != chosen.precision and fits(shape, best, context_length)
+    raise DeviceTooSmall(
+        "precision_too_large" if other_fits else "device_too_small",
+        model=name,
+        precision=chosen.precision,
+        device=device.name,
+        free=f"{device.free / 1e9:.1f}",
+        needed=f"{needed_bytes(shape, chosen.precision, device.type, least) / 1e9:.1f}",
+        other=best.precision,
+    )
+
+
+def _precisions() -> tuple[str, ...]:
+    return PRECISIONS if can_quantize() else ("bfloat16",)

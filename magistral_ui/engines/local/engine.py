@@ -30,10 +30,13 @@ class LocalEngine:
         precision: str = "auto",
         context_length: int | None = None,
         threads: int | None = None,
+        revision: str | None = None,
+        save_quantized: str | None = None,
     ) -> None:
         """`model` is a card's key, a repository or a folder; None leaves the choice to the machine.
 
         Nothing is imported or read before `start`. `context_length` bounds prompt and reply together, in tokens.
+        `revision` is the repository's, `save_quantized` a folder for a quantized copy, which is read instead the next time.
         """
         self._wish = {
             "model": model,
@@ -41,6 +44,8 @@ class LocalEngine:
             "precision": precision,
             "context_length": context_length,
             "threads": threads,
+            "revision": revision,
+            "save_quantized": save_quantized,
         }
         self._guess = (find_card(model) if model else None) or DEMO
         self._status: EngineStatus = Loading()
@@ -101,7 +106,8 @@ class LocalEngine:
 
     def _live(self) -> None:
         try:
-            from magistral_ui.engines.local.running import Wish, bring_up
+            from magistral_ui.engines.local.running import bring_up
+            from magistral_ui.engines.local.source import Wish
 
             running = bring_up(Wish(**self._wish), self._report, self._closing)  # type: ignore[arg-type]
         except MagistralUIError as error:

@@ -7,6 +7,7 @@ after a restart, and a file counts only once its SHA-256 is the one that the Hub
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import threading
@@ -18,7 +19,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, hf_hub_url, snapshot_download
+from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url, snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError comes from httpx or httpx2, by version
     GatedRepoError,
     HfHubHTTPError,
@@ -37,7 +38,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.local.progress import Cancelled, Meter, Report
-from magistral_ui.errors import DownloadFailed, ModelNotFound
+from magistral_ui.errors import DownloadFailed, ModelFilesBroken, ModelNotFound
 
 NEEDED_FILES = (
     "config.json",
@@ -92,6 +93,19 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
         _fetch_weights(repository, str(info.sha), weights, report, closing)
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(NEEDED_FILES)))
     return Snapshot(folder, folder.name)
+
+
+def read_config(repository: str, revision: str | None) -> dict[str, Any]:
+    """A repository's config.json, before the rest is fetched; raises what `download` does, and ModelFilesBroken."""
+    with _sentences(repository, revision):
+        file = hf_hub_download(repository, "config.json", revision=revision)
+    try:
+        read = json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelFilesBroken(model=repository, file="config.json") from error
+    if not isinstance(read, dict):
+        raise ModelFilesBroken(model=repository, file="config.json")
+    return read
 
 
 def _cached(repository: str, revision: str | None) -> Snapshot | None:

@@ -1,40 +1,37 @@
-"""Reads a model's files into memory: from a folder, or from the Hugging Face Hub; it does not run the model."""
+"""Reads a model's files from a folder into memory, quantized or not; where they come from is `source.py`'s matter."""
 
 import logging
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from transformers import AutoConfig, BitsAndBytesConfig, Mistral3ForConditionalGeneration, MistralForCausalLM
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoConfig, Mistral3ForConditionalGeneration, MistralForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from magistral_ui.chat.prompt import SystemPart
 from magistral_ui.engines.base import Loading, ModelInfo
-from magistral_ui.engines.local.devices import Device
-from magistral_ui.errors import ModelFilesBroken, ModelNotFound, NotAMistralModel
-from magistral_ui.models.cards import ModelCard
-from magistral_ui.models.folder import inspect_folder
-
-NEEDED_FILES = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "model-*.safetensors",
-    "model.safetensors.index.json",
-    "tekken.json",
-    "SYSTEM_PROMPT.txt",
+from magistral_ui.engines.local.copies import save_copy
+from magistral_ui.engines.local.devices import Device, choose_plan
+from magistral_ui.engines.local.progress import Meter, Report
+from magistral_ui.engines.local.quantization import (
+    DTYPES,
+    held_bytes,
+    mend_skip_list,
+    quantization,
+    stored_precision,
 )
-"""The rest of the repositories is the same weights in another format, and as large again."""
+from magistral_ui.errors import ModelFilesBroken, NotAMistralModel
+from magistral_ui.models.cards import ModelCard
+from magistral_ui.models.folder import FolderFacts, inspect_folder
+from magistral_ui.models.memory import kv_bytes_per_token
+from magistral_ui.models.shape import ModelShape
 
-NOT_QUANTIZED = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
-"""transformers matches these from the start of a module's name: without `model.` the tower would be quantized silently."""
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "nf4": torch.bfloat16, "int8": torch.bfloat16}
+CLASSES = {"mistral3": Mistral3ForConditionalGeneration, "mistral": MistralForCausalLM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,39 +45,59 @@ class Loaded:
     info: ModelInfo
     image_token: int | None
     kv_bytes_per_token: int
-
-
-Report = Callable[[Loading], None]
+    shape: ModelShape
+    weights: int
+    """Bytes in memory, measured."""
 
 
 def load(
-    card: ModelCard, folder: Path | None, device: Device, precision: str, chosen_because: str, report: Report
+    card: ModelCard,
+    folder: Path,
+    device: Device,
+    precision: str,
+    chosen_because: str,
+    report: Report,
+    *,
+    source: str = "",
+    revision: str = "",
+    context_length: int | None = None,
+    closing: threading.Event | None = None,
+    copy_to: tuple[Path, dict[str, str]] | None = None,
 ) -> Loaded:
-    """The model of `card`, from `folder` or (None) from its repository; `report` hears of the stages.
+    """The model of `card` from `folder`; `precision` may be `auto`. `report` hears of the stages.
 
-    Raises ModelNotFound, NotAMistralModel or ModelFilesBroken; torch's own OutOfMemoryError where the device is too small.
+    `source` and `revision` are what to show as its origin. `copy_to` is a folder for a quantized copy, with what the copy says
+    of its origin. Raises ModelNotFound, NotAMistralModel, ModelFilesBroken, DeviceTooSmall or CopyNotSaved, progress.Cancelled
+    where `closing` is set, and torch's own OutOfMemoryError where the plan was wrong.
     """
-    source = str(folder or card.repository)
-    if folder is None:
-        report(Loading("downloading"))
-        folder = download(card.repository or "")
     facts = inspect_folder(folder)
-    report(Loading("reading", 0, facts.bytes))
-    config = AutoConfig.from_pretrained(folder)
-    model = _read_weights(config, folder, device, precision)
-    text = getattr(config, "text_config", config)
+    stored = stored_precision(folder.name, facts.quantization)
+    plan = choose_plan(
+        card.name, facts.shape, device, stored or precision, context_length, facts.bytes if stored else None
+    )
+    precision = plan.precision
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config.tie_word_embeddings = facts.shape.tied  # what the weights say; the configuration is not always right
+    if stored:
+        mend_skip_list(config.quantization_config)
+    on_the_fly = quantization(precision, device.type) if stored is None else None
+    meter = Meter("quantizing" if on_the_fly else "reading", facts.bytes, report, closing)
+    with _counting(meter, facts):
+        model = _read_weights(config, folder, device, DTYPES[precision], on_the_fly)
+    if copy_to is not None and on_the_fly is not None:
+        report(Loading("saving"))
+        save_copy(model, folder, *copy_to)
     prompt = folder / "SYSTEM_PROMPT.txt"
     if prompt.is_file():
         card = replace(card, system_prompt_file=str(prompt.resolve()))
-    heads = text.num_key_value_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
-    size = torch.finfo(DTYPES[precision]).bits // 8
     info = ModelInfo(
         name=card.name,
-        source=source if card.repository == source else Path(source).name,
+        source=source or folder.name,
         precision=precision,
         device=device.name,
-        context_length=min(card.context_length, text.max_position_embeddings),
-        parameters=sum(p.numel() for p in model.parameters()),
+        context_length=min(card.context_length, facts.shape.context_length),
+        parameters=facts.shape.parameters,
+        revision=revision,
         chosen_because=chosen_because,
     )
     return Loaded(
@@ -90,35 +107,27 @@ def load(
         system=card.system(),
         info=info,
         image_token=getattr(config, "image_token_id", None) if facts.vision else None,
-        kv_bytes_per_token=2 * heads * size * text.num_hidden_layers,
+        kv_bytes_per_token=kv_bytes_per_token(facts.shape, precision),
+        shape=facts.shape,
+        weights=held_bytes(model),
     )
 
 
-def download(repository: str) -> Path:
-    """The folder with the needed files of a Hub repository; complete files are never fetched twice."""
-    try:
-        return Path(snapshot_download(repository, allow_patterns=list(NEEDED_FILES)))
-    except RepositoryNotFoundError as error:
-        raise ModelNotFound(model=repository) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelNotFound("model_not_downloaded", model=repository, reason=type(error).__name__) from error
-
-
-def _read_weights(config: Any, folder: Path, device: Device, precision: str) -> Any:
-    classes = {"mistral3": Mistral3ForConditionalGeneration, "mistral": MistralForCausalLM}
-    kind = classes.get(config.model_type)
+def _read_weights(config: Any, folder: Path, device: Device, dtype: torch.dtype, on_the_fly: Any) -> Any:
+    kind = CLASSES.get(config.model_type)
     if kind is None:
         raise NotAMistralModel(model=folder.name, found=config.model_type)
-    disable_progress_bar()  # the page shows the progress
+    transformers_logging.disable_progress_bar()  # the page shows the progress
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # int8 logs a warning with every product
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = kind.from_pretrained(
                 folder,
-                dtype=DTYPES[precision],
+                config=config,
+                dtype=dtype,
                 device_map={"": device.torch},
-                quantization_config=quantization(precision),
+                quantization_config=on_the_fly,
                 local_files_only=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -128,19 +137,31 @@ def _read_weights(config: Any, folder: Path, device: Device, precision: str) -> 
     return model.eval().requires_grad_(False)
 
 
-def quantization(precision: str) -> BitsAndBytesConfig | None:
-    """How bitsandbytes shall store the language model's linear layers; None for plain types."""
-    if precision == "nf4":
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=NOT_QUANTIZED,
-        )
-    if precision == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED)
-    return None
+@contextmanager
+def _counting(meter: Meter, facts: FolderFacts) -> Iterator[None]:
+    """Meanwhile, the bytes of each tensor that transformers has loaded go to the meter, instead of to a progress bar."""
+    sizes = {_plain(name): size for name, size in facts.tensors.items()}
+
+    def hook(make: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not kwargs.get("desc", "").startswith("Loading weights") or not args:
+            return make(*args, **kwargs)
+        return counted(args[0])
+
+    def counted(items: Any) -> Iterator[Any]:
+        for item in items:
+            yield item
+            meter.add(sizes.get(_plain(item[0]), 0))
+
+    before = transformers_logging.set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        transformers_logging.set_tqdm_hook(before)
+
+
+def _plain(name: str) -> str:
+    """A tensor's name without the prefixes in which checkpoints and modules differ."""
+    return ".".join(part for part in name.split(".") if part not in ("model", "language_model"))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,9 +1,7 @@
 """A loaded model at work: finds the model that was asked for, brings it up, and takes requests for its scheduler."""
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import psutil
 import torch
@@ -11,29 +9,20 @@ import torch
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Loading, Measure
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.devices import Device, choose_default, choose_precision, find_device
+from magistral_ui.engines.local.devices import Device, find_device
 from magistral_ui.engines.local.encoding import Encoder
 from magistral_ui.engines.local.forward import Part, TextModel
-from magistral_ui.engines.local.loader import Loaded, download, load
+from magistral_ui.engines.local.loader import Loaded, load
 from magistral_ui.engines.local.prefix_cache import PrefixCache
+from magistral_ui.engines.local.progress import Cancelled, Report
 from magistral_ui.engines.local.scheduler import Limits, Scheduler, empty_device_cache
 from magistral_ui.engines.local.sequence import Sequence
+from magistral_ui.engines.local.source import Wish, find_source
 from magistral_ui.errors import PromptTooLong
-from magistral_ui.models.cards import ModelCard, find_card
-from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder, is_repository
+from magistral_ui.models.memory import SPARE, MemoryPlan, plan
 
-Report = Callable[[Loading], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the operator asked for; None and `auto` leave it to the machine."""
-
-    model: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    context_length: int | None = None
-    threads: int | None = None
+LEAST_CPU_BUDGET = 4 * 2**30
+"""Bytes for keys and values on a processor, where one long conversation needs no more."""
 
 
 class RunningModel:
@@ -44,12 +33,11 @@ class RunningModel:
         self.encoder = Encoder(loaded.tekken, loaded.card, loaded.system)
         self.system = loaded.system
         text_model = TextModel(loaded.model)
-        budget = kv_budget(device)
-        fits = budget // loaded.kv_bytes_per_token
-        self.context_length = min(loaded.info.context_length, fits, context_length or fits)
-        self.info = replace(loaded.info, context_length=self.context_length)
+        planned = plan_now(loaded, device)
+        self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
+        self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
-        self.cache = PrefixCache(text_model.new_cache, device.torch, budget, host)
+        self.cache = PrefixCache(text_model.new_cache, device.torch, planned.kv_bytes, host)
         limits = Limits(chunk=256, chunk_alone=512) if device.type == "cpu" else Limits(16, 64, 512, 2048)
         self.scheduler = Scheduler(text_model, self.cache, loaded.image_token, limits)
         warm_up(text_model)
@@ -80,13 +68,27 @@ class RunningModel:
 
 
 def bring_up(wish: Wish, report: Report, closing: threading.Event) -> RunningModel | None:
-    """The wished model, ready to run, or None where `closing` was set meanwhile; raises what `loader.load` does."""
+    """The wished model, ready to run, or None where `closing` was set meanwhile; raises what `find_source` and `load` do."""
     if wish.threads:
         torch.set_num_threads(wish.threads)
     device = find_device(wish.device)
-    card, folder, why = find_model(wish.model, device, report)
-    precision = choose_precision(card, device, wish.precision)
-    loaded = load(card, folder, device, precision, why, report)
+    try:
+        source = find_source(wish, device, report, closing)
+        loaded = load(
+            source.card,
+            source.folder,
+            device,
+            wish.precision,
+            source.chosen_because,
+            report,
+            source=source.name,
+            revision=source.revision,
+            context_length=wish.context_length,
+            closing=closing,
+            copy_to=source.copy_to,
+        )
+    except Cancelled:
+        return None
     if closing.is_set():
         return None
     report(Loading("warming_up"))
@@ -95,27 +97,14 @@ def bring_up(wish: Wish, report: Report, closing: threading.Event) -> RunningMod
     return running
 
 
-def find_model(wanted: str | None, device: Device, report: Report) -> tuple[ModelCard, Path | None, str]:
-    """Card, folder (None: still to be downloaded) and the key of why this model, for a card's key, repository or folder."""
-    if wanted is None:
-        card, why = choose_default(device)
-    elif (known := find_card(wanted)) is not None:
-        card, why = known, "model_chosen_by_hand"
-    else:
-        folder = Path(wanted).expanduser()
-        if not folder.exists() and is_repository(wanted):
-            report(Loading("downloading"))
-            folder = download(wanted)
-        return inspect_folder(folder).card, folder, "model_chosen_by_hand"
-    return card, DEMO_FOLDER if card.demo else None, why
-
-
-def kv_budget(device: Device) -> int:
-    """Bytes for keys and values: most of what a GPU has left after loading, a quarter of a computer's free memory."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device.torch)
-        return max(0, int(free - 0.75 * 2**30 - 0.03 * total))
-    return min(4 * 2**30, int(psutil.virtual_memory().available) // 4)
+def plan_now(loaded: Loaded, device: Device) -> MemoryPlan:
+    """How the bytes that are free after loading are shared out."""
+    place = find_device(device.type).place
+    planned = plan(loaded.shape, loaded.info.precision, place, weights=loaded.weights, loaded=True)
+    if device.type == "cpu":
+        longest = int(SPARE * planned.context * planned.kv_per_token)
+        planned = replace(planned, kv_bytes=min(planned.kv_bytes, max(LEAST_CPU_BUDGET, longest)))
+    return planned
 
 
 def warm_up(model: TextModel) -> None:

@@ -1,0 +1,91 @@
+"""How bitsandbytes keeps the language model's linear layers; it reads no weights.
+
+Everything else stays in bfloat16: the head and the vision side are a twentieth of the model, and where its precision matters.
+
+By device: CUDA has bitsandbytes' fused kernels for both. On a processor nf4 decodes faster than bfloat16 (0.042 s a step to
+0.066 s, with AVX512-BF16), and int8 does not. On Apple's GPU bitsandbytes 0.50 runs nf4, with plain scales, since nested ones
+are unpacked with every product; transformers' own MetalConfig would need kernels that it downloads as code when it starts.
+"""
+
+import importlib.util
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from magistral_ui.errors import NotAMistralModel
+
+NOT_QUANTIZED = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
+"""transformers matches these from the start of a module's name: without `model.` the tower would be quantized silently."""
+OLD_NAMES = {
+    "language_model.lm_head": "lm_head",
+    "language_model.model": "model.language_model",
+    "vision_tower": "model.vision_tower",
+    "multi_modal_projector": "model.multi_modal_projector",
+}
+"""Modules as checkpoints of 2025 call them in their skip lists → as transformers 5 has them."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "nf4": torch.bfloat16, "int8": torch.bfloat16}
+
+
+def can_quantize() -> bool:
+    """Whether bitsandbytes is installed; where it has no wheels, it is not."""
+    return importlib.util.find_spec("bitsandbytes") is not None
+
+
+def quantization(precision: str, device_type: str) -> BitsAndBytesConfig | None:
+    """The configuration that transformers takes; None for plain types."""
+    if precision == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=device_type != "mps",
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            llm_int8_skip_modules=NOT_QUANTIZED,
+        )
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED)
+    return None
+
+
+def stored_precision(model: str, stored: dict[str, Any] | None) -> str | None:
+    """The precision that a checkpoint's `quantization_config` tells of; None where its weights are plain.
+
+    NotAMistralModel for another method than bitsandbytes.
+    """
+    if not stored:
+        return None
+    if stored.get("quant_method") != "bitsandbytes":
+        raise NotAMistralModel("quantization_not_supported", model=model, found=str(stored.get("quant_method")))
+    return "nf4" if stored.get("load_in_4bit") else "int8"
+
+
+def mend_skip_list(stored: dict[str, Any]) -> None:
+    """Add to a checkpoint's skip list today's names of the modules in it; without them they would be taken for quantized."""
+    names = list(stored.get("llm_int8_skip_modules") or ["lm_head"])
+    for name in list(names):
+        for old, new in OLD_NAMES.items():
+            if name == old or name.startswith(f"{old}."):
+                names.append(new + name.removeprefix(old))
+    stored["llm_int8_skip_modules"] = list(dict.fromkeys(names))
+
+
+def held_bytes(model: Any) -> int:
+    """Bytes of all weights in memory, scales and tables of the quantization included; what is shared counts once."""
+    seen: dict[int, int] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        for part in (tensor, *_quantization_state(tensor)):
+            seen[part.data_ptr()] = part.numel() * part.element_size()
+    for module in model.modules():
+        scales = getattr(getattr(module, "weight", None), "SCB", None)
+        if scales is not None:
+            seen[scales.data_ptr()] = scales.numel() * scales.element_size()
+    return sum(seen.values())
+
+
+def _quantization_state(weight: Any) -> list[torch.Tensor]:
+    found = []
+    state = getattr(weight, "quant_state", None)
+    while state is not None:
+        found += [each for each in (state.absmax, state.code, state.offset) if isinstance(each, torch.Tensor)]
+        state = state.state2
+    return found
