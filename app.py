@@ -7,6 +7,7 @@ import threading
 
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.models.folder import check_name
+from magistral_ui.plan_table import card_lines, machine_lines
 from magistral_ui.settings import Settings, read_settings
 from magistral_ui.ui.i18n import sentence_of, text
 
@@ -19,6 +20,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = read_settings(sys.argv[1:], os.environ)
+        if settings.plan:
+            print_plan(settings)
+            return 0
         if settings.model:
             check_name(settings.model)
         serve(settings)
@@ -28,6 +32,17 @@ def main() -> int:
     except KeyboardInterrupt:
         pass
     return 0
+
+
+def print_plan(settings: Settings) -> None:
+    """What fits on usual graphics cards, at once; then on this machine, for which torch has to be asked."""
+    for line in card_lines():
+        print(line)
+    sys.stdout.flush()
+    from magistral_ui.engines.local.devices import find_device
+
+    device = find_device(settings.device)
+    print("\n".join(machine_lines(device.name, device.place)))
 
 
 def serve(settings: Settings) -> None:
@@ -43,6 +58,8 @@ def serve(settings: Settings) -> None:
         precision=settings.precision,
         context_length=settings.context,
         threads=settings.threads,
+        revision=settings.revision,
+        save_quantized=settings.save_quantized,
     )
     page = build_page(engine, Visitors(engine))
     try:

@@ -26,6 +26,12 @@ class Settings:
     """Tokens of prompt and reply together."""
     threads: int | None = None
     """CPU threads that the model may use."""
+    revision: str | None = None
+    """Commit, tag or branch of the repository; None: the one that was tried, or the newest."""
+    save_quantized: str | None = None
+    """A folder for a quantized copy, which is read instead the next time."""
+    plan: bool = False
+    """Print what fits where, and end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,13 @@ class Flag:
     metavar: str
     read: Callable[[str], str | int]
     """The value in its own type; ValueError for an impossible one."""
+    switch: bool = False
+    """Whether the flag alone means yes."""
+
+    @property
+    def option(self) -> str:
+        """As it is typed."""
+        return "--" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
@@ -59,6 +72,10 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def _yes_or_no(value: str) -> bool:
+    return bool(("no", "yes").index(value))
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def read(value: str) -> str:
         if value not in choices:
@@ -78,6 +95,9 @@ FLAGS = (
     Flag("precision", "|".join(PRECISIONS), _one_of(*PRECISIONS)),
     Flag("context", "TOKENS", _whole(256, 1_048_576)),
     Flag("threads", "N", _whole(1, 1_024)),
+    Flag("revision", "NAME", _words),
+    Flag("save_quantized", "FOLDER", _words),
+    Flag("plan", "yes|no", _yes_or_no, switch=True),
 )
 
 
@@ -86,7 +106,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     flags = vars(_parser().parse_args(arguments))
     chosen: dict[str, str | int] = {}
     for flag in FLAGS:
-        given, name = flags[flag.name], f"--{flag.name}"
+        given, name = flags[flag.name], flag.option
         if given is None:
             given, name = environment.get(flag.variable) or None, flag.variable
         if given is None:
@@ -115,8 +135,15 @@ def _parser() -> argparse.ArgumentParser:
     for flag in FLAGS:
         default = getattr(defaults, flag.name)
         help_text = text(f"flag_{flag.name}")
-        if default is not None:
+        if default is not None and not flag.switch:
             help_text += f" [{default}]"
-        parser.add_argument(f"--{flag.name}", metavar=flag.metavar, help=help_text.replace("%", "%%"))
+        once: dict[str, str] = {"nargs": "?", "const": "yes"} if flag.switch else {}
+        parser.add_argument(
+            flag.option,
+            dest=flag.name,
+            metavar=flag.metavar,
+            help=help_text.replace("%", "%%"),
+            **once,  # type: ignore[arg-type]
+        )
     parser.add_argument("--version", action="version", version=__version__, help=text("flag_version"))
     return parser

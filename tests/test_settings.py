@@ -47,6 +47,7 @@ def test_flags_win_over_variables() -> None:
         ("threads", "0"),
         ("model", " "),
         ("host", ""),
+        ("plan", "maybe"),
     ],
 )
 def test_an_impossible_value_is_refused_with_its_name(name: str, value: str) -> None:
@@ -72,7 +73,20 @@ def test_help_tells_of_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         read_settings(["--help"], {})
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    assert all(f"--{flag.name} " in told and f"flag_{flag.name}" in strings() for flag in FLAGS)
+    assert all(f"{flag.option} " in told and f"flag_{flag.name}" in strings() for flag in FLAGS)
+
+
+def test_a_switch_needs_no_value() -> None:
+    assert not read_settings([], {}).plan
+    assert read_settings(["--plan"], {}).plan
+    assert read_settings([], {"MAGISTRAL_UI_PLAN": "yes"}).plan
+    assert not read_settings(["--plan", "no"], {"MAGISTRAL_UI_PLAN": "yes"}).plan
+
+
+def test_a_name_of_two_words_is_typed_with_a_dash() -> None:
+    wanted = Settings(save_quantized="/copy")
+    assert read_settings(["--save-quantized", "/copy"], {}) == wanted
+    assert read_settings([], {"MAGISTRAL_UI_SAVE_QUANTIZED": "/copy"}) == wanted
 
 
 def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,9 +96,10 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_readme_s_table_has_each_flag_with_its_variable_and_default() -> None:
-    rows = re.findall(r"^\| `--(\w+) [^`]*` \| `(\w+)` \| (.*?) \|", README.read_text(encoding="utf-8"), re.MULTILINE)
+    table = README.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(--[\w-]+)[^`]*` \| `(\w+)` \| (.*?) \|", table, re.MULTILINE)
     defaults = Settings()
-    wanted = [(flag.name, flag.variable, getattr(defaults, flag.name)) for flag in FLAGS]
+    wanted = [(flag.option, flag.variable, getattr(defaults, flag.name)) for flag in FLAGS]
     assert [(name, variable) for name, variable, _ in rows] == [(name, variable) for name, variable, _ in wanted]
     for (name, _, told), (_, _, default) in zip(rows, wanted, strict=True):
-        assert default is None or told == f"`{default}`", name
+        assert default is None or told == ("no" if default is False else f"`{default}`"), name
