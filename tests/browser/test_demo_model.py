@@ -12,6 +12,7 @@ from tests.browser.steps import ask, done, reply, set_parameter, visit
 
 def test_a_sum_is_thought_about_and_answered(page: Any, serve: Any, demo_engine: Any) -> None:
     visit(page, serve(demo_engine))
+    set_parameter(page, "temperature", 0)
     ask(page, "What is 487 + 265?")
     expect(page.locator(".reasoning")).to_be_visible()
     answer = done(page).locator(".answer")
