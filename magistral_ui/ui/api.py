@@ -1,5 +1,6 @@
 """The programmatic door: the named endpoint /chat, one question in a fresh conversation, its reply as it grows."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 from magistral_ui.chat.events import Failed, Finished, Usage
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import Engine
+from magistral_ui.engines.base import Engine, Loading
 from magistral_ui.errors import BadInput, MagistralUIError, PictureRefused
 from magistral_ui.sessions.session import Running
 from magistral_ui.sessions.visitors import Visitors
@@ -18,6 +19,10 @@ from magistral_ui.ui.chat import read_files
 from magistral_ui.ui.i18n import sentence, sentence_of
 from magistral_ui.ui.live import LiveView, watch
 from magistral_ui.ui.rendering import Json, notices_value, usage_value
+
+PATIENCE = 60.0
+"""Seconds for which a request waits for a model that is being loaded."""
+LOOK = 0.1
 
 
 def add_api(engine: Engine, visitors: Visitors) -> None:
@@ -42,11 +47,9 @@ async def answer(engine: Engine, visitors: Visitors, message: object, parameters
     Whoever leaves before the end stops the reply: nobody else could ever read it.
     """
     try:
-        params = read_parameters(engine.card.sampling, parameters)
-        text, pictures = read_message(message, visitors)
-        if pictures and not engine.card.vision:
-            raise PictureRefused("picture_not_supported", name=pictures[0].name)
-        running = visitors.guest().say(text, pictures, params)
+        read_parameters(engine.card.sampling, parameters)  # what is wrong is said at once
+        await _loaded(engine)
+        running = await asyncio.to_thread(begin, engine, visitors, message, parameters)
     except MagistralUIError as error:
         raise _refusal(sentence_of(error)) from error
     try:
@@ -56,6 +59,23 @@ async def answer(engine: Engine, visitors: Visitors, message: object, parameters
             yield reply_value(view, running)
     finally:
         running.generation.stop()
+
+
+def begin(engine: Engine, visitors: Visitors, message: object, parameters: object) -> Running:
+    """Read the request and begin its reply; pictures are decoded here, so not in the event loop."""
+    params = read_parameters(engine.card.sampling, parameters)
+    text, pictures = read_message(message, visitors)
+    if pictures and not engine.card.vision:
+        raise PictureRefused("picture_not_supported", name=pictures[0].name)
+    return visitors.guest().say(text, pictures, params)
+
+
+async def _loaded(engine: Engine) -> None:
+    """Wait while the model is loading, so that a program may ask as soon as the page is up."""
+    for _ in range(round(PATIENCE / LOOK)):
+        if not isinstance(engine.status(), Loading):
+            return
+        await asyncio.sleep(LOOK)
 
 
 def read_message(message: object, visitors: Visitors) -> tuple[str, list[Picture]]:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from itertools import pairwise
@@ -16,8 +17,8 @@ from PIL import Image
 
 from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning
 from magistral_ui.chat.prompt import UserTurn
-from magistral_ui.engines.base import GenerationRequest
-from magistral_ui.engines.scripted import Pause, Script, ScriptedEngine
+from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
+from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
 from magistral_ui.errors import PortInUse
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.page import build_page, close, launch
@@ -64,6 +65,17 @@ def image(folder: Path, name: str, kind: str = "PNG", size: tuple[int, int] = (9
     Image.new("RGB", size, "red").save(out, kind)
     (folder / name).write_bytes(out.getvalue())
     return handle_file(folder / name)
+
+
+def test_a_request_waits_for_a_model_that_is_loading(served: tuple[str, ScriptedEngine], client: Client) -> None:
+    engine = served[1]
+    engine.set_status(Loading("reading", 1, 2))
+    threading.Timer(0.5, lambda: engine.set_status(Ready(INFO))).start()
+    assert chat(client, {"text": "early", "files": []})["answer"].startswith("early")
+    engine.set_status(Broken("model_not_found", {"model": "x"}))
+    with pytest.raises(AppError):
+        chat(client, {"text": "never", "files": []})
+    engine.set_status(Ready(INFO))
 
 
 def test_a_question_gets_reasoning_answer_reason_and_usage(client: Client) -> None:
