@@ -1,7 +1,9 @@
 """The real client of the Hub, pointed at a hub on loopback and at a cache of its own."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants as constants
 import huggingface_hub.file_download as file_download
@@ -28,7 +30,8 @@ def point_at(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)  # what is lost at most when a line is cut
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(file_download.time, "sleep", lambda _: None)  # between its own attempts
+    hasty = SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
+    monkeypatch.setattr(file_download, "time", hasty)  # it would wait between its own attempts
     close_session()
 
 

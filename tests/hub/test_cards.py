@@ -1,0 +1,201 @@
+"""The three Magistral Small from a hub on loopback to a reply, through the real engine, in the layout of their repositories."""
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from magistral_ui.chat.events import Finished
+from magistral_ui.chat.pictures import Picture, read_picture
+from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
+from magistral_ui.engines.local import devices
+from magistral_ui.engines.local.engine import LocalEngine
+from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
+from magistral_ui.models.folder import inspect_folder
+from tests.hub.checkpoints import make_repository
+from tests.hub.server import Hub
+
+CARDS = [MAGISTRAL_1_2, MAGISTRAL_1_1, MAGISTRAL_1_0]
+SERVED = {"config.json", "generation_config.json", "tekken.json", "SYSTEM_PROMPT.txt", "model.safetensors.index.json"}
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("repositories")
+    return {card.key: make_repository(base / card.key, card) for card in CARDS}
+
+
+@pytest.fixture
+def large_computer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has room for 24 billion parameters: the cards tell so many, whatever the files hold."""
+    memory = devices.psutil.virtual_memory()._replace(available=2**39, total=2**39)
+    monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
+
+
+@pytest.fixture
+def run(hub: Hub, repositories: dict[str, Path]) -> Iterator[Callable[..., LocalEngine]]:
+    """Starts an engine and waits until it is ready or broken; all are closed afterwards."""
+    engines: list[LocalEngine] = []
+    for card in CARDS:
+        hub.add(card.repository or "", repositories[card.key])
+
+    def started(model: str, **options: object) -> LocalEngine:
+        engine = LocalEngine(model, device="cpu", **options)  # type: ignore[arg-type]
+        engines.append(engine)
+        engine.start()
+        wait(engine)
+        return engine
+
+    yield started
+    for engine in engines:
+        engine.close()
+
+
+def wait(engine: LocalEngine) -> EngineStatus:
+    for _ in range(3_000):
+        if not isinstance(engine.status(), Loading):
+            break
+        time.sleep(0.01)
+    return engine.status()
+
+
+def ask(engine: LocalEngine, picture: Picture | None = None) -> Finished:
+    turn = UserTurn("What is 12 + 30?", (picture,) if picture else (), message=1)
+    params = SamplingParams(temperature=0.0, max_tokens=12, seed=1)
+    generation = engine.submit(GenerationRequest(Prompt(engine.card.system(), (turn,)), params, "ann"))
+    events = list(generation.follow())
+    assert isinstance(events[-1], Finished)
+    return events[-1]
+
+
+def square() -> Picture:
+    out = io.BytesIO()
+    Image.new("RGB", (60, 60), "red").save(out, "PNG")
+    return read_picture(out.getvalue(), "red.png")
+
+
+@pytest.mark.usefixtures("large_computer")
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.key)
+def test_each_card_comes_from_its_repository_and_answers(
+    hub: Hub, run: Callable[..., LocalEngine], repositories: dict[str, Path], card: ModelCard
+) -> None:
+    engine = run(card.key)
+    status = engine.status()
+    assert isinstance(status, Ready), status
+    shards = {file.name for file in repositories[card.key].glob("model-*")}
+    assert len(shards) > 2
+    assert set(hub.files()) == SERVED | shards, "and not the second format, which is as large again"
+    assert (status.info.source, status.info.revision) == (
+        card.repository,
+        hub.repositories[card.repository or ""].commit,
+    )
+    assert status.info.name == card.name
+    assert status.info.plan is not None
+    assert (engine.card.vision, engine.card.marks) == (card.vision, card.marks)
+    assert engine.card.sampling == card.sampling
+    assert engine.card.system() == card.system()
+    finished = ask(engine, square() if card.vision else None)
+    assert finished.usage.completion_tokens == 12
+    assert finished.usage.prompt_tokens > 100
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_an_older_tokenizer_without_marks_works_as_1_0(
+    hub: Hub, run: Callable[..., LocalEngine], tmp_path: Path
+) -> None:
+    hub.add("someone/older", make_repository(tmp_path / "older", MAGISTRAL_1_0, "v7"))
+    engine = run("someone/older")
+    assert isinstance(engine.status(), Ready), engine.status()
+    assert engine.card.marks == "text"
+    assert engine.card.name == "older"
+    assert ask(engine).usage.completion_tokens == 12
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_the_head_is_not_taken_for_the_embedding(repositories: dict[str, Path]) -> None:
+    """transformers takes Mistral3's weights for tied where config.json is silent, as the published one is."""
+    assert not inspect_folder(repositories[MAGISTRAL_1_2.key]).shape.tied
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_a_broken_download_is_said_and_retry_mends_it(hub: Hub, run: Callable[..., LocalEngine]) -> None:
+    name = MAGISTRAL_1_1.repository or ""
+    repository = hub.repositories[name]
+    shard = sorted(repository.folder.glob("model-*"))[0].name
+    repository.spoiled.add(shard)
+    engine = run(MAGISTRAL_1_1.key)
+    status = engine.status()
+    assert isinstance(status, Broken)
+    assert (status.key, status.values["file"]) == ("file_corrupt", shard)
+    repository.spoiled.clear()
+    engine.retry()
+    assert isinstance(wait(engine), Ready)
+    assert ask(engine).usage.completion_tokens == 12
+
+
+def test_what_cannot_fit_is_not_downloaded(
+    hub: Hub, run: Callable[..., LocalEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = devices.psutil.virtual_memory()._replace(available=2**33, total=2**33)
+    monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
+    status = run(MAGISTRAL_1_2.key).status()
+    assert isinstance(status, Broken)
+    assert status.key == "device_too_small"
+    assert status.values["precision"] == "nf4"
+    memory = memory._replace(available=2**35, total=2**35)
+    status = run(MAGISTRAL_1_2.key, precision="bfloat16").status()
+    assert isinstance(status, Broken)
+    assert (status.key, status.values["other"]) == ("precision_too_large", "nf4")
+    assert not hub.served
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_a_saved_copy_is_read_the_next_time(hub: Hub, run: Callable[..., LocalEngine], tmp_path: Path) -> None:
+    copy = str(tmp_path / "copy")
+    first = run(MAGISTRAL_1_2.key, precision="nf4", save_quantized=copy)
+    assert isinstance(first.status(), Ready), first.status()
+    assert ask(first).usage.completion_tokens == 12
+    first.close()
+    hub.served.clear()
+    hub.repositories.clear()
+    again = run(MAGISTRAL_1_2.key, precision="nf4", save_quantized=copy)
+    status = again.status()
+    assert isinstance(status, Ready), status
+    assert status.info.precision == "nf4"
+    assert again.card.system() == MAGISTRAL_1_2.system()
+    assert ask(again, square()).usage.completion_tokens == 12
+    assert not hub.served
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_a_folder_in_which_something_else_lies_is_left_alone(
+    hub: Hub, run: Callable[..., LocalEngine], tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
+    status = run(MAGISTRAL_1_2.key, precision="nf4", save_quantized=str(tmp_path)).status()
+    assert isinstance(status, Broken)
+    assert status.key == "copy_folder_in_use"
+    assert (tmp_path / "thesis.txt").exists()
+    assert not hub.served
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_closing_while_downloading_ends_soon(hub: Hub, run: Callable[..., LocalEngine]) -> None:
+    hub.step = threading.Event()
+    engine = LocalEngine(MAGISTRAL_1_2.key, device="cpu")
+    engine.start()
+    for _ in range(1_000):
+        status = engine.status()
+        if isinstance(status, Loading) and status.stage == "downloading" and status.total:
+            break
+        time.sleep(0.01)
+    hub.step.set()
+    engine.close()
+    assert engine._thread is not None
+    assert not engine._thread.is_alive()
