@@ -25,8 +25,8 @@ class TokenReader(Protocol):
     def feed(self, token: int) -> list[Piece]:
         """The events of one more token."""
 
-    def finish(self) -> list[Piece]:
-        """What was held back; call once, at the end."""
+    def finish(self, cut: bool = False) -> list[Piece]:
+        """What was held back; call once, at the end. Half a character is left out where the reply was `cut` there."""
 
 
 class TokenIdReader:
@@ -61,9 +61,9 @@ class TokenIdReader:
             self._channel = "answer"
         return [Answer(text)]
 
-    def finish(self) -> list[Piece]:
-        """The replacement character where the stream ended inside a character."""
-        return self._turn(self._channel)
+    def finish(self, cut: bool = False) -> list[Piece]:
+        """The replacement character where the stream ended, but was not `cut`, inside a character."""
+        return [] if cut else self._turn(self._channel)
 
     def _turn(self, channel: Channel, count: int = 0) -> list[Piece]:
         rest = self._cut()
@@ -171,9 +171,10 @@ class TextTokenReader:
         """The events of one more token."""
         return self._text.feed(self._decoder.decode(self._bytes_of(token)))
 
-    def finish(self) -> list[Piece]:
+    def finish(self, cut: bool = False) -> list[Piece]:
         """What was held back."""
-        return [*self._text.feed(self._decoder.decode(b"", True), tokens=0), *self._text.finish()]
+        rest = "" if cut else self._decoder.decode(b"", True)
+        return [*self._text.feed(rest, tokens=0), *self._text.finish()]
 
 
 def joined(pieces: Iterable[Piece]) -> tuple[str, str]:

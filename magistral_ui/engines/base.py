@@ -13,7 +13,10 @@ from magistral_ui.models.memory import MemoryPlan
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One reply to write. `params.seed` is set; `visitor` is an opaque key: fairness and cache reuse stay within it."""
+    """One reply to write. `params.seed` is set; `visitor` is an opaque key: cache reuse stays within it.
+
+    Fairness counts parties: what stands before the key's first slash, or all of it.
+    """
 
     prompt: Prompt
     params: SamplingParams
@@ -105,6 +108,9 @@ class Engine(Protocol):
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Begin a reply. Raises NotReady, QueueFull or PromptTooLong; later failures are the reply's last event."""
+
+    def forget(self, visitor: str) -> None:
+        """Drop whatever is kept of a visitor's conversations to make their next turn faster."""
 
     def close(self) -> None:
         """Stop all generations and free the device; returns when that is done."""

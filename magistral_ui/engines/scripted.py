@@ -82,6 +82,9 @@ class ScriptedEngine:
         thread.start()
         return generation
 
+    def forget(self, visitor: str) -> None:
+        """Nothing is kept."""
+
     def close(self) -> None:
         """Stop all that plays."""
         for generation, thread in self._running:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from magistral_ui.engines.local.kv_cache import KVCache
@@ -27,7 +28,10 @@ def segments_of(parts: list[tuple[KVCache, int]], device: torch.device) -> list[
     for cache, count in parts:
         start = cache.length
         segment = Segment(cache, first, count, causal=count > 1 and start == 0)
-        if count > 1 and start > 0:
+        if count > 1 and start > 0 and device.type == "cuda":
+            # A plain mask with grouped heads takes SDPA's slowest path there, which makes all scores in float32.
+            segment.mask = causal_lower_right(count, start + count)
+        elif count > 1 and start > 0:
             columns = torch.arange(start + count, device=device)
             segment.mask = columns <= torch.arange(start, start + count, device=device)[:, None]
         segments.append(segment)

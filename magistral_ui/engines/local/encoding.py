@@ -21,7 +21,7 @@ from PIL import Image
 
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn
-from magistral_ui.chat.reasoning import Channel, TextTokenReader, TokenIdReader, TokenReader
+from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import Measure
 from magistral_ui.models.cards import ModelCard
@@ -68,8 +68,6 @@ class EncodedPrompt:
     """Leading tokens that all visitors share: the beginning and the model's own system prompt; 0 with another prompt."""
     per_message: dict[int, int] = field(default_factory=dict)
     reasoning: dict[int, int] = field(default_factory=dict)
-    channel: Channel = "before"
-    """Where the reply goes on."""
     resumed: int = 0
     """Tokens at the end of the prompt that are the beginning of the reply."""
 
@@ -127,11 +125,16 @@ class Encoder:
         """
         self._replies.put((visitor, reasoning, answer, closed), list(ids))
 
-    def reader(self, channel: Channel) -> TokenReader:
-        """A reader that tells this model's reasoning from its answer."""
+    def reader(self) -> TokenReader:
+        """A reader that tells this model's reasoning from its answer, for a reply from its first token on."""
         if self._begin is not None and self._end is not None:
-            return TokenIdReader(self._begin, self._end, self.token_bytes, channel)
-        return TextTokenReader(*self._card.reasoning_marks, self.token_bytes, channel)
+            return TokenIdReader(self._begin, self._end, self.token_bytes)
+        return TextTokenReader(*self._card.reasoning_marks, self.token_bytes)
+
+    def forget(self, visitor: str) -> None:
+        """Drop what is remembered of a visitor's pictures and replies."""
+        self._pictures.drop(lambda key: key[0] == visitor)
+        self._replies.drop(lambda key: key[0] == visitor)
 
     def control_tokens(self) -> ControlTokens:
         """The ids that open and close reasoning and end the turn."""
@@ -202,7 +205,6 @@ class Encoder:
         ids = self._reply_ids(visitor, resume.reasoning, resume.answer, closed=resume.closed)
         self._append(out, ids)
         out.resumed = len(ids)
-        out.channel = "answer" if resume.closed or resume.reasoning is None else "reasoning"
 
     def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
         """The tokens in which the reply was written, or else those of its text."""
@@ -287,3 +289,9 @@ class Recent(Generic[K, V]):
             self._values[key] = (value, cost)
             while self._spent > self._capacity:
                 self._spent -= self._values.popitem(last=False)[1][1]
+
+    def drop(self, doomed: Callable[[K], bool]) -> None:
+        """Drop all values whose keys are `doomed`."""
+        with self._lock:
+            for key in [key for key in self._values if doomed(key)]:
+                self._spent -= self._values.pop(key)[1]

@@ -86,6 +86,11 @@ class LocalEngine:
         """Begin a reply."""
         return self._ready().submit(request)
 
+    def forget(self, visitor: str) -> None:
+        """Drop what is kept of a visitor."""
+        if self._running is not None:
+            self._running.forget(visitor)
+
     def close(self) -> None:
         """Stop all generations and free the device."""
         self._closing.set()
@@ -118,9 +123,13 @@ class LocalEngine:
             broken = "out_of_memory" if "OutOfMemory" in type(error).__name__ else "model_error"
             self._status = Broken(broken, {"reason": type(error).__name__})
             return
-        if running is None or self._closing.is_set():
+        if running is None:
             return
         self._running = running
         self._status = Ready(running.info)
-        running.run()
-        self._status = Broken("engine_closed")
+        if self._closing.is_set():  # `close` may have looked before there was anything to close
+            running.close()
+        try:
+            running.run()
+        finally:
+            self._status = Broken("engine_closed")

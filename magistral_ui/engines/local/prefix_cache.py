@@ -46,6 +46,7 @@ class PrefixCache:
         self._entries: list[Entry] = []
         self._lock = threading.Lock()
         self._clock = itertools.count(1)
+        self._forgotten: set[str] = set()
 
     def take(self, visitor: str, keys: Sequence[int]) -> Entry:
         """An entry for a sequence with these `keys`: as much of their beginning as is there already, at most all but one.
@@ -53,8 +54,12 @@ class PrefixCache:
         It is the caller's until `give_back`. Where another branch would lose more than copying costs, it is left as it was.
         """
         keys = list(keys)
+        self.shrink()
         with self._lock:
+            self._forgotten.discard(visitor)
             best, length = self._best(visitor, keys)
+            if best is not None:
+                best.used = next(self._clock)
             if best is None or length == 0:
                 entry = Entry(self._new_cache(), visitor)
                 self._entries.append(entry)
@@ -75,7 +80,7 @@ class PrefixCache:
         """The sequence has ended; its entry stays for the next turn as long as there is room."""
         with self._lock:
             entry.busy, entry.used = False, next(self._clock)
-            if not entry.keys:
+            if not entry.keys or entry.visitor in self._forgotten:
                 self._entries.remove(entry)
         self.shrink()
 
@@ -85,8 +90,10 @@ class PrefixCache:
             self._entries.remove(entry)
 
     def forget(self, visitor: str) -> None:
-        """Drop all idle entries of a visitor."""
+        """Drop all entries of a visitor: idle ones now, busy ones when they are given back. May be called from any thread."""
         with self._lock:
+            if any(e.busy and e.visitor == visitor for e in self._entries):
+                self._forgotten.add(visitor)
             self._entries = [e for e in self._entries if e.busy or e.visitor != visitor]
 
     def share(self, entry: Entry, length: int) -> None:
@@ -113,6 +120,12 @@ class PrefixCache:
                 self._spill(entry)
 
     @property
+    def busy_bytes(self) -> int:
+        """Bytes of the entries that sequences are working on."""
+        with self._lock:
+            return sum(entry.cache.nbytes for entry in self._entries if entry.busy)
+
+    @property
     def nbytes(self) -> int:
         """Bytes on the device."""
         with self._lock:
@@ -135,7 +148,10 @@ class PrefixCache:
         for entry in self._entries:
             if entry.visitor in (visitor, None):
                 found = min(common_prefix(entry.keys, keys), len(keys) - 1)
-                if found > length or (found == length and best is not None and best.busy and not entry.busy):
+                better = best is None or (
+                    best.visitor is not None and (entry.visitor is None or (best.busy and not entry.busy))
+                )
+                if found > length or (found == length and found and better):
                     best, length = entry, found
         return best, length
 
@@ -145,11 +161,13 @@ class PrefixCache:
             entry.spilled = False
 
     def _spill(self, entry: Entry) -> None:
-        size = entry.cache.nbytes
-        if size > self._spill_budget:
+        try:
+            if entry.cache.nbytes > self._spill_budget:
+                raise MemoryError
+            entry.cache.move(torch.device("cpu"))
+        except (MemoryError, RuntimeError):  # no room in the host's memory either: it is read again when it is wanted
             self._entries.remove(entry)
             return
-        entry.cache.move(torch.device("cpu"))
         entry.spilled = True
         spilled = sorted((e for e in self._entries if e.spilled and e is not entry), key=lambda e: e.used)
         while spilled and self._bytes(spilled=True) > self._spill_budget:

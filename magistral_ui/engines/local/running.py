@@ -39,7 +39,7 @@ class RunningModel:
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(text_model.new_cache, device.torch, planned.kv_bytes, host)
         limits = Limits(chunk=256, chunk_alone=512) if device.type == "cpu" else Limits(16, 64, 512, 2048)
-        self.scheduler = Scheduler(text_model, self.cache, loaded.image_token, limits)
+        self.scheduler = Scheduler(text_model, self.cache, loaded.image_token, limits, planned.kv_per_token)
         warm_up(text_model)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
@@ -57,6 +57,11 @@ class RunningModel:
         limit = min(request.params.max_tokens, room)
         self.scheduler.submit(Sequence(request, encoded, generation, self.encoder, limit))
         return generation
+
+    def forget(self, visitor: str) -> None:
+        """Drop what is kept of a visitor."""
+        self.encoder.forget(visitor)
+        self.cache.forget(visitor)
 
     def run(self) -> None:
         """Serve until `close`."""

@@ -7,19 +7,24 @@ So a long prompt delays the others by a chunk, sequences join and leave between 
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from magistral_ui.chat.events import Queued
 from magistral_ui.engines.local.encoding import PictureInput
-from magistral_ui.engines.local.forward import Part, TextModel
+from magistral_ui.engines.local.forward import TextModel
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.errors import NotReady, QueueFull
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+GROWTH_ROOM = 1.25
+"""Buffers grow ahead of the tokens by at most a quarter."""
 SHRINK_EVERY = 32
 """Steps between looks at the bytes: running sequences grow, and idle ones make room."""
 
@@ -30,6 +35,8 @@ class Limits:
 
     running: int = 8
     waiting: int = 64
+    waiting_each: int = 16
+    """Of one party: nobody alone can fill the queue."""
     chunk: int = 256
     """While others are being written."""
     chunk_alone: int = 512
@@ -41,20 +48,25 @@ class Limits:
 class Scheduler:
     """Feed it with `submit` from any thread; `run` is the engine thread's loop."""
 
-    def __init__(self, model: TextModel, cache: PrefixCache, image_token: int | None, limits: Limits) -> None:
+    def __init__(
+        self, model: TextModel, cache: PrefixCache, image_token: int | None, limits: Limits, kv_per_token: int
+    ) -> None:
+        """`kv_per_token` is what a token takes in the cache, in bytes: who comes in is chosen by it."""
         self._model, self._cache, self._image_token, self._limits = model, cache, image_token, limits
+        self._kv_per_token = kv_per_token
         self._news = threading.Condition()
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._closing = False
-        self._steps = 0
+        self._steps = self._admissions = 0
 
     def submit(self, sequence: Sequence) -> None:
         """Let `sequence` wait for its place; QueueFull where too many do."""
         with self._news:
             if self._closing:
                 raise NotReady
-            if len(self._waiting) >= self._limits.waiting:
+            ours = sum(party(each.visitor) == party(sequence.visitor) for each in self._waiting)
+            if len(self._waiting) >= self._limits.waiting or ours >= self._limits.waiting_each:
                 raise QueueFull(limit=self._limits.waiting)
             self._waiting.append(sequence)
             if len(self._running) + len(self._waiting) > self._limits.running:
@@ -73,31 +85,37 @@ class Scheduler:
             self._news.notify()
 
     def run(self) -> None:
-        """Steps until `close`."""
-        while self._wait_for_work():
-            try:
-                self.step()
-            except Exception as error:  # nothing of one request should get here; if it does, the next ones still run
-                log.error("a step failed", exc_info=error)
-                for sequence in list(self._running):
-                    self._fail(sequence, error)
-        for sequence in [*self._running, *self._waiting]:
-            sequence.finish("cancelled")
-        self._running.clear()
-        self._waiting.clear()
+        """Steps until `close`; whatever happens, every sequence gets its last event."""
+        try:
+            while self._wait_for_work():
+                try:
+                    self.step()
+                except (
+                    Exception
+                ) as error:  # nothing of one request should get here; if it does, the next ones still run
+                    for sequence in list(self._running):
+                        self._fail(sequence, error)
+        finally:
+            with self._news:
+                self._closing = True
+                left = [*self._running, *self._waiting]
+                self._running.clear()
+                self._waiting.clear()
+            for sequence in left:
+                if not sequence.generation.ended:
+                    sequence.finish("cancelled")
 
     def step(self) -> None:
         """End what was stopped, let in what fits, and run one forward."""
         self._end_stopped()
         self._admit()
         chosen = self._choose()
-        if not chosen:
-            return
         ready = [(sequence, count) for sequence, count in chosen if self._see_pictures(sequence, count)]
         if ready:
             self._forward(ready)
         self._steps += 1
-        if self._steps % SHRINK_EVERY == 0:
+        if self._steps % SHRINK_EVERY == 0 or any(count > 1 for _, count in ready):
+            self._relieve()
             self._cache.shrink()
 
     def _wait_for_work(self) -> bool:
@@ -123,20 +141,52 @@ class Scheduler:
         return sequence.generation.stop_asked or sequence.generation.unattended > self._limits.unattended
 
     def _admit(self) -> None:
-        """The visitor with the fewest running sequences comes first; among equals, whoever came first."""
+        """The party with the fewest running sequences comes first; among equals, whoever came first."""
         admitted = False
         while len(self._running) < self._limits.running:
-            running = [s.visitor for s in self._running]
+            running = [party(s.visitor) for s in self._running]
             with self._news:
                 if not self._waiting:
                     break
-                sequence = min(self._waiting, key=lambda s: running.count(s.visitor))
+                sequence = min(self._waiting, key=lambda s: running.count(party(s.visitor)))
+                if not self._has_room(sequence):
+                    break
                 self._waiting.remove(sequence)
-            sequence.start(self._cache.take(sequence.visitor, sequence.keys))
+            try:
+                sequence.start(self._with_room(lambda s=sequence: self._cache.take(s.visitor, s.keys)))  # type: ignore[misc]
+            except Exception as error:
+                self._fail(sequence, error)
+                continue
             self._running.append(sequence)
+            self._admissions += 1
+            sequence.admitted = self._admissions
             admitted = True
         if admitted:
             self._tell_positions()
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Whether the cache can hold the running sequences and this one; a single one always comes in."""
+        needed = GROWTH_ROOM * len(sequence.tokens) * self._kv_per_token
+        return not self._running or self._cache.busy_bytes + needed <= self._cache.budget
+
+    def _relieve(self) -> None:
+        """Where the running sequences have outgrown the cache, the one that came last waits, to be read again later."""
+        while len(self._running) > 1 and self._cache.busy_bytes > self._cache.budget:
+            last = max(self._running, key=lambda s: s.admitted)
+            self._leave(last)
+            with self._news:
+                self._waiting.appendleft(last)
+
+    def _with_room(self, action: Callable[[], T]) -> T:
+        """The result of `action`; where the device has no room for it, idle entries go, and it is tried once more."""
+        try:
+            return action()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self._cache.shrink(0)
+        empty_device_cache()
+        return action()
 
     def _tell_positions(self) -> None:
         with self._news:
@@ -165,7 +215,7 @@ class Scheduler:
         """Make the features of the pictures among the next tokens; False where that failed (and the sequence with it)."""
         while (picture := sequence.picture_to_see(count)) is not None:
             try:
-                self._see(picture)
+                self._with_room(lambda shown=picture: self._see(shown))  # type: ignore[misc]
             except Exception as error:
                 self._fail(sequence, error)
                 return False
@@ -178,37 +228,37 @@ class Scheduler:
         picture.features = self._model.picture_features(torch.from_numpy(pixels))
         picture.pixels = None
 
-    def _forward(self, chosen: list[tuple[Sequence, int]], second_try: bool = False) -> None:
+    def _forward(self, chosen: list[tuple[Sequence, int]]) -> None:
         try:
-            parts: list[Part] = [sequence.part(count, self._image_token) for sequence, count in chosen]
-            logits = self._model(parts)
+            logits = self._with_room(lambda: self._logits(chosen))
         except Exception as error:
-            for sequence, _ in chosen:
-                if sequence.entry is not None:
-                    sequence.entry.rollback()
-            if is_out_of_memory(error) and not second_try:
-                self._cache.shrink(0)
-                empty_device_cache()
-                self._forward(chosen, second_try=True)
-            elif len(chosen) > 1:
+            if len(chosen) > 1:  # one by one, so that whose fault it is fails alone
                 for each in chosen:
-                    self._forward([each], second_try)
+                    self._forward([each])
             else:
                 self._fail(chosen[0][0], error)
             return
         for (sequence, count), row in zip(chosen, logits, strict=True):
             self._advance(sequence, count, row)
 
-    def _advance(self, sequence: Sequence, count: int, logits: torch.Tensor) -> None:
-        before = sequence.reused if sequence.entry is None else len(sequence.entry.keys)
-        sequence.read(count)
-        common = sequence.prompt.common
-        if before < common <= before + count and sequence.entry is not None:
-            self._cache.share(sequence.entry, common)
-        if sequence.unread:
-            return
+    def _logits(self, chosen: list[tuple[Sequence, int]]) -> torch.Tensor:
+        """One forward; where it breaks, all caches are as before."""
         try:
-            goes_on = sequence.write(logits)
+            return self._model([sequence.part(count, self._image_token) for sequence, count in chosen])
+        except Exception:
+            for sequence, _ in chosen:
+                if sequence.entry is not None:
+                    sequence.entry.rollback()
+            raise
+
+    def _advance(self, sequence: Sequence, count: int, logits: torch.Tensor) -> None:
+        try:
+            before = sequence.reused if sequence.entry is None else len(sequence.entry.keys)
+            sequence.read(count)
+            common = sequence.prompt.common
+            if before < common <= before + count and sequence.entry is not None:
+                self._cache.share(sequence.entry, common)
+            goes_on = sequence.unread > 0 or sequence.write(logits)
         except Exception as error:
             self._fail(sequence, error)
             return
@@ -216,11 +266,16 @@ class Scheduler:
             self._leave(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
-        self._running.remove(sequence)
-        if sequence.entry is not None:
-            sequence.entry.rollback()
-            self._cache.give_back(sequence.entry)
-            sequence.entry = None
+        if sequence in self._running:
+            self._running.remove(sequence)
+        entry, sequence.entry = sequence.entry, None
+        if entry is None:
+            return
+        entry.rollback()
+        try:
+            self._cache.give_back(entry)
+        except Exception as error:  # making room must never cost a reply
+            log.error("an entry could not be given back", exc_info=error)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         log.error("a request failed", exc_info=error)
@@ -228,6 +283,11 @@ class Scheduler:
         if sequence.generation.ended:
             return
         sequence.fail("out_of_memory" if is_out_of_memory(error) else "generation_failed")
+
+
+def party(visitor: str) -> str:
+    """Whom fairness counts: what stands before a visitor key's first slash."""
+    return visitor.partition("/")[0]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -34,9 +34,11 @@ class Sequence:
         self.keys = list(prompt.keys)
         self.entry: Entry | None = None
         self.reused = 0
+        self.admitted = 0
+        """Which admission it was: the scheduler's number, larger for who came later."""
         self._encoder = encoder
         self._limit = limit
-        self._reader: TokenReader = encoder.reader(prompt.channel)
+        self._reader: TokenReader = encoder.reader()
         self._sampler = Sampler(params, prompt.ids, position=prompt.resumed)
         self._control = ReasoningControl(
             encoder.control_tokens(), reasoning_limit(limit, params.reasoning_budget), LoopGuard()
@@ -44,6 +46,10 @@ class Sequence:
         self._said: tuple[list[str], list[str]] = ([], [])
         self._closed_at: int | None = None  # where the reply's answer begins, counted from its first token
         self._usage = Usage(prompt_tokens=len(prompt.ids))
+        self._wanted = params.max_tokens
+        for token in prompt.ids[len(prompt.ids) - prompt.resumed :]:  # as if this reply had written its beginning
+            self._reader.feed(token)
+            self._control.took(token, self._reader.channel)
         self._reasoning_began: float | None = None
 
     @property
@@ -128,13 +134,15 @@ class Sequence:
             self._closed_at = self.written
         self._control.took(token, self._reader.channel)
         if self.written >= self._limit:
+            if self._limit < self._wanted:
+                self.generation.put(Notice("max_tokens_lowered", {"limit": self._limit}))
             self.finish("length")
             return False
         return True
 
     def finish(self, why: FinishReason) -> None:
         """The last event of a reply that ended in order; what was written is remembered for the next turn."""
-        self._tell(self._reader.finish())
+        self._tell(self._reader.finish(cut=why != "stop"))
         reasoning, answer = ("".join(texts) for texts in self._said)
         if not self.prompt.resumed:
             self._remember(reasoning or None, answer)

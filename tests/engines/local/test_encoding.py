@@ -156,7 +156,7 @@ def test_textual_marks(text_folder: Path) -> None:
     prompt = Prompt((), (UserTurn("Q"), AssistantTurn("A", "R"), UserTurn("Q2")), Resume("so", closed=False))
     text = encoder._base.decode(encoder.encode(prompt).ids)
     assert text == "Q<think>\nR\n</think>\nAQ2<think>\nso"
-    reader = encoder.reader("before")
+    reader = encoder.reader()
     pieces = [p for t in encoder._text("<think>\nso [/THINK]\n</think>\nyes </think>") for p in reader.feed(t)]
     pieces += reader.finish()
     assert "".join(p.text for p in pieces if type(p).__name__ == "Reasoning") == "so [/THINK]"

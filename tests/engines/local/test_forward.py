@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention.bias import causal_lower_right
 
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.engines.local import forward as forward_module
+from magistral_ui.engines.local.attention import segments_of
 from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
 from magistral_ui.engines.local.forward import Part, TextModel
 from magistral_ui.engines.local.loader import Loaded
@@ -177,3 +180,22 @@ def test_recording_turns_itself_off(vision_loaded: Loaded, fault: str) -> None:
     batches = [[1, *range(100, 130)]]
     assert torch.equal(step(recording, batches), step(plain, batches))
     assert recording._stages._record is None
+
+
+def test_the_lower_right_mask_says_the_same(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CUDA gets instead of a plain mask for a chunk behind a prefix."""
+    model = TextModel(vision_loaded.model)
+    ids = [1, *range(100, 160)]
+    caches = [model.new_cache(), model.new_cache()]
+    for cache in caches:
+        model([Part(cache, ids[:30])])
+    expected = model([Part(caches[0], ids[30:])])
+
+    def as_on_cuda(parts: list, device: object) -> list:
+        made = segments_of(parts, device)  # type: ignore[arg-type]
+        for segment in made:
+            segment.mask = causal_lower_right(segment.count, segment.cache.length + segment.count)
+        return made
+
+    monkeypatch.setattr(forward_module, "segments_of", as_on_cuda)
+    assert torch.allclose(model([Part(caches[1], ids[30:])]), expected, atol=1e-5)

@@ -398,3 +398,97 @@ def test_memory_is_bounded(vision_loaded: Loaded) -> None:
 def test_out_of_memory_is_told_apart() -> None:
     assert scheduler_module.is_out_of_memory(torch.OutOfMemoryError("x"))
     assert not scheduler_module.is_out_of_memory(RuntimeError("x"))
+
+
+def test_a_request_that_cannot_get_a_cache_fails_alone(running: RunningModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    bystander = running.submit(request("go", "bob"))
+    for _ in range(4):
+        running.scheduler.step()
+    real = running.cache.take
+    broken = [2]
+
+    def take(visitor: str, keys: list[int]) -> object:
+        if visitor == "ann" and broken[0]:
+            broken[0] -= 1
+            raise torch.OutOfMemoryError("no room")
+        return real(visitor, keys)
+
+    monkeypatch.setattr(running.cache, "take", take)
+    lost = running.submit(request("go"))
+    saved = running.submit(request("go"))
+    finish(running, bystander, lost, saved)
+    assert events(lost)[-1].key == "out_of_memory"  # type: ignore[union-attr]
+    assert isinstance(events(bystander)[-1], Finished)
+    assert isinstance(events(saved)[-1], Finished)
+
+
+def test_making_room_costs_no_reply(running: RunningModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:
+        raise RuntimeError("no host memory")
+
+    monkeypatch.setattr(running.cache, "give_back", full)
+    generations = [running.submit(request("go", v)) for v in ("ann", "bob")]
+    finish(running, *generations)
+    assert all(isinstance(events(g)[-1], Finished) for g in generations)
+
+
+def test_running_sequences_stay_within_the_budget(vision_loaded: Loaded) -> None:
+    """Who came last is set aside and read again; everybody says what they would have said alone."""
+    running = RunningModel(vision_loaded, CPU)
+    running.cache.budget = 4 * 256 * running.scheduler._kv_per_token
+    asked = [request(f"say {n}", f"v{n}", max_tokens=300, temperature=1.2, seed=n) for n in range(5)]
+    generations = [running.submit(each) for each in asked]
+    peak = 0
+    while not all(g.ended for g in generations):
+        running.scheduler.step()
+        peak = max(peak, running.cache.busy_bytes)
+    assert peak <= 2 * running.cache.budget
+    assert running.scheduler._admissions > len(asked)  # somebody came in twice
+    for each, generation in zip(asked, generations, strict=True):
+        assert said(generation) == answer(vision_loaded, each)
+
+
+def test_nobody_alone_fills_the_queue(running: RunningModel) -> None:
+    limits = running.scheduler._limits
+    for n in range(limits.waiting_each):
+        running.submit(request(f"{n}", f"10.0.0.1/{n}"))
+    with pytest.raises(QueueFull):
+        running.submit(request("more", "10.0.0.1/more"))
+    other = running.submit(request("hi", "ann"))
+    running.scheduler.step()
+    assert other.take()
+    running.close()
+    running.run()
+
+
+def test_a_resumed_reply_keeps_to_its_budget(vision_loaded: Loaded) -> None:
+    prompt = Prompt((), (UserTurn("?"),), Resume("", closed=False))
+    running = RunningModel(vision_loaded, CPU)
+    params = SamplingParams(max_tokens=20, seed=2, temperature=1.2)
+    begun = running.submit(GenerationRequest(prompt, params, "ann"))
+    finish(running, begun)
+    reasoning, _ = said(begun)
+    resumed = replace(prompt, resume=Resume(reasoning, closed=False))
+    tokens = len(running.encoder._text(reasoning)) + 1
+    rest = running.submit(
+        GenerationRequest(resumed, params.changed({"max_tokens": 200, "reasoning_budget": 30}), "ann")
+    )
+    finish(running, rest)
+    assert usage(rest).reasoning_tokens == max(0, 30 - tokens) + 1
+    assert usage(rest).answer_tokens > 0
+
+
+def test_forgetting_a_visitor_leaves_nothing(running: RunningModel) -> None:
+    generation = running.submit(request("secret " * 30))
+    running.scheduler.step()
+    running.forget("ann")  # while it is being written: it goes when it ends
+    finish(running, generation)
+    assert running.cache.match("ann", running.encoder.encode(request("secret " * 30).prompt).keys) == 0
+    assert len(running.cache) == 0
+
+
+def test_a_lowered_limit_is_told(running: RunningModel) -> None:
+    running.context_length = 60
+    generation = running.submit(request("hello", max_tokens=1000, temperature=1.5))
+    finish(running, generation)
+    assert Notice("max_tokens_lowered", {"limit": usage(generation).completion_tokens}) in events(generation)
