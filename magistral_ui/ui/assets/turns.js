@@ -40,6 +40,8 @@ export class ReplyTurn {
     this.element = make(
       "article",
       { class: "turn reply", "aria-label": t("turn_model") },
+      // A heading to go to from reply to reply; those of the answers are below it.
+      make("h2", { class: "visually-hidden" }, t("turn_model")),
       this.status, this.head, this.answer.element, this.notes, this.foot,
     );
     this.element.addEventListener("click", (event) => this.clicked(event));

@@ -1,0 +1,104 @@
+"""axe-core over every state of the page, in light and dark, on a wide screen and on a phone: nothing to complain about."""
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
+from magistral_ui.engines.base import Broken, GenerationRequest, Loading
+from magistral_ui.engines.scripted import Pause, Script, ScriptedEngine
+from tests.browser.steps import ask, attempt, box, done, reply, visit
+
+ANSWER = """# A heading
+
+**Bold**, `code`, a [link](https://example.org) and $x^2$.
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+```python
+def add(a, b):  # a comment
+    return a + b + 1
+```
+
+$$\\int_0^1 x\\,dx$$
+
+> A quotation
+"""
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+def script(request: GenerationRequest) -> Script:
+    asked = request.prompt.turns[-1]
+    match getattr(asked, "text", ""):
+        case "think":
+            return [Reasoning("Step by step. "), Pause(60)]
+        case "fail":
+            return [Reasoning("Let me"), Failed("out_of_memory")]
+        case "long":
+            return [Reasoning("Let me see."), Answer("It goes on"), Finished("length")]
+    return [Reasoning("Let me see."), Answer(ANSWER)]
+
+
+def violations(page: Any) -> list[str]:
+    """What axe-core finds, one line for each place."""
+    found = Axe().run(page, options=RULES).response["violations"]
+    return [f"{each['id']}: {node['html'][:200]} {node['failureSummary']}" for each in found for node in each["nodes"]]
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request: Any, page: Any) -> str:
+    page.emulate_media(color_scheme=request.param, reduced_motion="reduce")
+    return str(request.param)
+
+
+@pytest.fixture(params=[1280, 390])
+def width(request: Any, page: Any) -> int:
+    page.set_viewport_size({"width": request.param, "height": 844})
+    return int(request.param)
+
+
+def test_no_violations_while_the_model_is_loading_and_when_it_could_not_be(
+    page: Any, serve: Any, scheme: str, width: int
+) -> None:
+    engine = ScriptedEngine(script, status=Loading("reading", 3_000_000_000, 48_000_000_000, 90))
+    page.goto(serve(engine))
+    expect(page.locator("#model-banner")).to_contain_text("3 GB of 48 GB")
+    assert violations(page) == []
+    engine.set_status(Broken("model_not_found", {"model": "nowhere"}))
+    expect(page.locator("#model-banner").get_by_role("alert")).to_be_visible()
+    assert violations(page) == []
+
+
+def test_no_violations_in_a_conversation(page: Any, serve: Any, scheme: str, width: int) -> None:
+    visit(page, serve(script))
+    assert violations(page) == []
+    ask(page, "answer")
+    expect(done(page).locator(".katex").first).to_be_visible()
+    reply(page).locator(".reasoning summary").click()
+    assert violations(page) == []
+    ask(page, "long")
+    done(page)
+    ask(page, "fail")
+    done(page)
+    assert violations(page) == []
+    ask(page, "think")
+    expect(page.locator(".answer-now")).to_be_visible()
+    assert violations(page) == []
+    attempt(page, "too early")
+    expect(page.locator("#turns [role=alert]")).to_be_visible()
+    assert violations(page) == []
+    page.locator("#box .stop-button").click()
+    done(page)
+
+
+def test_no_violations_in_the_settings(page: Any, serve: Any, scheme: str, width: int) -> None:
+    visit(page, serve(script))
+    if width < 1100:
+        page.locator("#settings-toggle").click()
+    expect(page.locator("#settings")).to_be_visible()
+    expect(box(page)).to_be_attached()
+    assert violations(page) == []
