@@ -112,12 +112,14 @@ class Session:
             if self._running is not None:
                 self._running.generation.stop()
             self._conversation, self._running, self._written = Conversation(), None, {}
+        self._engine.forget(self._key)
 
     def close(self) -> None:
-        """Stop what runs; the session is not used any more."""
+        """Stop what runs and let the engine forget it; the session is not used any more."""
         with self._lock:
             if self._running is not None:
                 self._running.generation.stop()
+        self._engine.forget(self._key)
 
     def _refuse_while_running(self) -> None:
         self._settle()

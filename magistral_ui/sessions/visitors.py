@@ -38,9 +38,10 @@ class Visitors:
             self._make_room()
         return fresh, session
 
-    def guest(self) -> Session:
-        """A session that is not kept: for one call of the programmatic door."""
-        return Session(self._engine, self.limits, key=secrets.token_urlsafe(16))
+    def guest(self, party: str = "") -> Session:
+        """A session that is not kept: for one call of the programmatic door. Fairness counts all of a `party`'s together."""
+        key = secrets.token_urlsafe(16)
+        return Session(self._engine, self.limits, key=f"{party.replace('/', ' ')}/{key}" if party else key)
 
     def close(self) -> None:
         """Stop all that runs."""

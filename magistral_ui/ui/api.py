@@ -13,7 +13,7 @@ from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Loading
 from magistral_ui.errors import BadInput, MagistralUIError, PictureRefused
-from magistral_ui.sessions.session import Running
+from magistral_ui.sessions.session import Running, Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.chat import read_files
 from magistral_ui.ui.i18n import sentence, sentence_of
@@ -28,9 +28,13 @@ LOOK = 0.1
 def add_api(engine: Engine, visitors: Visitors) -> None:
     """Add the endpoint to the page that is being built."""
 
-    async def chat(message: Any, parameters: Any = None) -> AsyncIterator[Json]:
-        async for reply in answer(engine, visitors, message, parameters):
-            yield reply
+    async def chat(message: Any, parameters: Any = None, request: gr.Request | None = None) -> AsyncIterator[Json]:
+        guest = visitors.guest(party=_address(request))
+        try:
+            async for reply in answer(engine, visitors, message, parameters, guest):
+                yield reply
+        finally:
+            guest.close()
 
     # Components only give the endpoint its two inputs and its output: the page does not show them.
     message = gr.JSON(visible=False, label="message")
@@ -41,33 +45,37 @@ def add_api(engine: Engine, visitors: Visitors) -> None:
     )
 
 
-async def answer(engine: Engine, visitors: Visitors, message: object, parameters: object) -> AsyncIterator[Json]:
+async def answer(
+    engine: Engine, visitors: Visitors, message: object, parameters: object, guest: Session
+) -> AsyncIterator[Json]:
     """The reply to `message` as it grows; gr.Error with a sentence for anything that cannot be used.
 
-    Whoever leaves before the end stops the reply: nobody else could ever read it.
+    The caller closes `guest`: whoever leaves before the end stops the reply, since nobody else could ever read it.
     """
     try:
         read_parameters(engine.card.sampling, parameters)  # what is wrong is said at once
         await _loaded(engine)
-        running = await asyncio.to_thread(begin, engine, visitors, message, parameters)
+        running = await asyncio.to_thread(begin, engine, visitors, message, parameters, guest)
     except MagistralUIError as error:
         raise _refusal(sentence_of(error)) from error
-    try:
-        async for view in watch(running.generation, window=None):
-            if isinstance(view.draft.last, Failed):
-                raise _refusal(sentence(view.draft.last.key, **view.draft.last.values))
-            yield reply_value(view, running)
-    finally:
-        running.generation.stop()
+    async for view in watch(running.generation, window=None):
+        if isinstance(view.draft.last, Failed):
+            raise _refusal(sentence(view.draft.last.key, **view.draft.last.values))
+        yield reply_value(view, running)
 
 
-def begin(engine: Engine, visitors: Visitors, message: object, parameters: object) -> Running:
+def _address(request: gr.Request | None) -> str:
+    client = request.client if request is not None else None
+    return str(client.host) if client is not None else ""
+
+
+def begin(engine: Engine, visitors: Visitors, message: object, parameters: object, guest: Session) -> Running:
     """Read the request and begin its reply; pictures are decoded here, so not in the event loop."""
     params = read_parameters(engine.card.sampling, parameters)
     text, pictures = read_message(message, visitors)
     if pictures and not engine.card.vision:
         raise PictureRefused("picture_not_supported", name=pictures[0].name)
-    return visitors.guest().say(text, pictures, params)
+    return guest.say(text, pictures, params)
 
 
 async def _loaded(engine: Engine) -> None:

@@ -78,6 +78,15 @@ def test_a_request_waits_for_a_model_that_is_loading(served: tuple[str, Scripted
     engine.set_status(Ready(INFO))
 
 
+def test_all_calls_from_one_address_are_one_party(served: tuple[str, ScriptedEngine], client: Client) -> None:
+    visitors = []
+    for _ in range(2):
+        chat(client, {"text": "hi", "files": []})
+        visitors.append(served[1].requests[-1].visitor)
+    assert visitors[0] != visitors[1]
+    assert {visitor.partition("/")[0] for visitor in visitors} == {"127.0.0.1"}
+
+
 def test_a_question_gets_reasoning_answer_reason_and_usage(client: Client) -> None:
     reply = chat(client, {"text": "hello", "files": []}, {"temperature": 0.0, "seed": 1})
     assert reply["reasoning"] == "\tx\tx\tx"
