@@ -95,6 +95,13 @@ class Conversation:
             raise ValueError("there is no user message to reply to")
         return self._grown(AssistantMessage(self._next_id(), target.id, reply))
 
+    def rewritten(self, message: int, reply: Reply) -> "Conversation":
+        """The assistant message `message` with `reply` in the place of its own, now chosen."""
+        old = self.messages[message]
+        if not isinstance(old, AssistantMessage):
+            raise ValueError(f"message {message} is not a reply")
+        return replace(self, messages={**self.messages, message: replace(old, reply=reply)}).choose(message)
+
     def choose(self, message: int) -> "Conversation":
         """Show the branch of `message` instead of its sibling's."""
         return replace(self, chosen={**self.chosen, self.messages[message].parent: message})

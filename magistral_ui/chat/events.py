@@ -32,6 +32,19 @@ class Usage:
         seconds = self.total_seconds - self.first_token_seconds
         return (self.completion_tokens - 1) / seconds if self.completion_tokens > 1 and seconds > 0 else 0.0
 
+    def then(self, more: "Usage") -> "Usage":
+        """What a reply cost that was continued: the prompt as it was read last, the time without the wait between."""
+        writing = max(0.0, more.total_seconds - more.first_token_seconds)
+        return Usage(
+            prompt_tokens=more.prompt_tokens,
+            reused_tokens=more.reused_tokens,
+            reasoning_tokens=self.reasoning_tokens + more.reasoning_tokens,
+            answer_tokens=self.answer_tokens + more.answer_tokens,
+            first_token_seconds=self.first_token_seconds,
+            reasoning_seconds=self.reasoning_seconds + more.reasoning_seconds,
+            total_seconds=self.total_seconds + writing,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Queued:

@@ -55,6 +55,7 @@ class Draft:
         reasoning = (before.reasoning if before else "") + "".join(self.reasoning)
         answer = (before.answer if before else "") + "".join(self.answer)
         failed = self.last if isinstance(self.last, Failed) else None
+        usage = self.last.usage if self.last else Usage()
         return Reply(
             reasoning=reasoning,
             answer=answer,
@@ -63,7 +64,7 @@ class Draft:
             failure=failed.key if failed else None,
             failure_values=failed.values if failed else {},
             notices=tuple(notice.key for notice in self.notices),
-            usage=self.last.usage if self.last else Usage(),
+            usage=before.usage.then(usage) if before else usage,
             params=params,
             model=model,
         )

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
-from magistral_ui.chat.events import Notice
+from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.folding import Draft
 from magistral_ui.chat.pictures import Picture
-from magistral_ui.chat.prompt import PromptChoices, compose
+from magistral_ui.chat.prompt import PromptChoices, Resume, compose
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
@@ -25,6 +25,10 @@ class Running:
     to: int
     params: SamplingParams
     model: str
+    before: Reply | None = None
+    """The beginning that it goes on from."""
+    continues: int | None = None
+    """The reply in whose place it will stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,23 @@ class Written:
 
     generation: str
     notices: tuple[Notice, ...] = ()
+
+
+def may_continue(reply: Reply) -> bool:
+    """Whether `reply` was cut, and has a beginning to go on from."""
+    return reply.finish_reason in ("length", "cancelled") and bool(reply.reasoning or reply.answer)
+
+
+def _reasoning_of(reply: Reply) -> Reply:
+    """The beginning of a reply up to the end of its reasoning, and what that had cost."""
+    usage = reply.usage
+    spent = Usage(
+        reasoning_tokens=usage.reasoning_tokens,
+        first_token_seconds=usage.first_token_seconds,
+        reasoning_seconds=usage.reasoning_seconds,
+        total_seconds=usage.first_token_seconds + usage.reasoning_seconds,
+    )
+    return Reply(reasoning=reply.reasoning, usage=spent)
 
 
 class Session:
@@ -77,12 +98,7 @@ class Session:
         self, text: str, pictures: Sequence[Picture], params: SamplingParams, choices: PromptChoices | None = None
     ) -> Running:
         """Add a message and begin its reply. Raises BadInput or Unavailable; then nothing has changed."""
-        if not text.strip() and not pictures:
-            raise EmptyMessage
-        if len(text) > self._limits.text_length:
-            raise TextTooLong(count=len(text), limit=self._limits.text_length)
-        if len(pictures) > self._limits.pictures:
-            raise TooManyPictures(count=len(pictures), limit=self._limits.pictures)
+        self._check(text, pictures)
         with self._lock:
             self._refuse_while_running()
             return self._begin(self._conversation.say(text, tuple(pictures)), params, choices)
@@ -90,11 +106,44 @@ class Session:
     def regenerate(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
         """Begin another reply to the message that `reply` answered; the old one stays as its sibling."""
         with self._lock:
-            self._refuse_while_running()
-            old = self._conversation.messages.get(reply)
-            if not isinstance(old, AssistantMessage):
-                raise MessageGone
+            old = self._reply(reply)
             return self._begin(self._conversation.at(old.parent), params, choices)
+
+    def continue_reply(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
+        """Go on with a reply that was cut; it stays the same message, with more in it."""
+        with self._lock:
+            old = self._reply(reply)
+            if not may_continue(old.reply):
+                raise MessageGone
+            conversation = self._conversation.at(old.parent)
+            return self._begin(conversation, params, choices, before=old.reply, continues=reply)
+
+    def answer_again(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
+        """Begin another reply with the same reasoning; the old one stays as its sibling."""
+        with self._lock:
+            old = self._reply(reply)
+            if not old.reply.reasoning:
+                raise MessageGone
+            conversation = self._conversation.at(old.parent)
+            return self._begin(conversation, params, choices, before=_reasoning_of(old.reply))
+
+    def edit(self, message: int, text: str, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
+        """Say something else in the place of a message, with the same pictures; the old one stays as its sibling."""
+        with self._lock:
+            self._refuse_while_running()
+            old = self._conversation.messages.get(message)
+            if not isinstance(old, UserMessage):
+                raise MessageGone
+            self._check(text, old.pictures)
+            return self._begin(self._conversation.edit(message, text), params, choices)
+
+    def choose(self, message: int) -> None:
+        """Show the branch of `message` instead of its sibling's."""
+        with self._lock:
+            self._refuse_while_running()
+            if message not in self._conversation.messages:
+                raise MessageGone
+            self._conversation = self._conversation.choose(message)
 
     def stop(self) -> None:
         """End the running reply, keeping what was written."""
@@ -121,23 +170,47 @@ class Session:
                 self._running.generation.stop()
         self._engine.forget(self._key)
 
+    def _check(self, text: str, pictures: Sequence[Picture]) -> None:
+        if not text.strip() and not pictures:
+            raise EmptyMessage
+        if len(text) > self._limits.text_length:
+            raise TextTooLong(count=len(text), limit=self._limits.text_length)
+        if len(pictures) > self._limits.pictures:
+            raise TooManyPictures(count=len(pictures), limit=self._limits.pictures)
+
+    def _reply(self, message: int) -> AssistantMessage:
+        """A finished reply to do something with; with the lock held."""
+        self._refuse_while_running()
+        found = self._conversation.messages.get(message)
+        if not isinstance(found, AssistantMessage):
+            raise MessageGone
+        return found
+
     def _refuse_while_running(self) -> None:
         self._settle()
         if self._running is not None:
             raise AlreadyAnswering
 
-    def _begin(self, conversation: Conversation, params: SamplingParams, choices: PromptChoices | None) -> Running:
+    def _begin(
+        self,
+        conversation: Conversation,
+        params: SamplingParams,
+        choices: PromptChoices | None,
+        before: Reply | None = None,
+        continues: int | None = None,
+    ) -> Running:
         asked = conversation.last_user()
         if asked is None:
             raise MessageGone
         choices = choices or PromptChoices()
         params = params.with_seed(self._seeds)
         system = self._engine.card.system(choices.system_prompt)
-        prompt = compose(conversation, system, choices)
+        resume = Resume(before.reasoning or None, before.reasoning_closed, before.answer) if before else None
+        prompt = compose(conversation, system, choices, resume)
         generation = self._engine.submit(GenerationRequest(prompt, params, self._key))
         # Only now, so that a request that the engine refuses leaves no trace.
         self._conversation = conversation
-        self._running = Running(generation, asked.id, params, self._model_name())
+        self._running = Running(generation, asked.id, params, self._model_name(), before, continues)
         return self._running
 
     def _settle(self) -> None:
@@ -149,11 +222,14 @@ class Session:
         draft = Draft()
         for stamped in running.generation.take():
             draft.feed(stamped.event)
-        reply: Reply = draft.reply(running.params, running.model)
-        if isinstance(self._conversation.messages.get(running.to), UserMessage):
+        reply: Reply = draft.reply(running.params, running.model, running.before)
+        written = Written(running.generation.id, tuple(draft.notices))
+        if running.continues is not None:
+            self._conversation = self._conversation.rewritten(running.continues, reply)
+            self._written[running.continues] = written
+        elif isinstance(self._conversation.messages.get(running.to), UserMessage):
             self._conversation = self._conversation.with_reply(reply, running.to)
-            written = Written(running.generation.id, tuple(draft.notices))
-            self._written[max(self._conversation.messages)] = written
+            self._written[self._conversation.last_id] = written
 
     def _model_name(self) -> str:
         status = self._engine.status()

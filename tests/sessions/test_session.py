@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from magistral_ui.chat.conversation import AssistantMessage, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, Reply, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning
 from magistral_ui.chat.pictures import Picture
-from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, SystemPart, UserTurn
+from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume, SystemPart, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.scripted import Pause, Script, ScriptedEngine
@@ -160,3 +160,107 @@ def test_the_notices_of_a_reply_are_kept_with_their_values() -> None:
     written = session.written(reply.id)
     assert written.generation == running.generation.id
     assert [(notice.key, notice.values) for notice in written.notices] == [("max_tokens_lowered", {"limit": 7})]
+
+
+def last_reply(session: Session) -> tuple[int, Reply]:
+    last = session.conversation.last()
+    assert isinstance(last, AssistantMessage)
+    return last.id, last.reply
+
+
+def cut_then(*more: Script) -> tuple[ScriptedEngine, Session]:
+    """A session over an engine that plays one script after the other."""
+    scripts = iter(more)
+    engine = ScriptedEngine(lambda request: next(scripts))
+    return engine, Session(engine)
+
+
+@pytest.mark.parametrize(
+    ("first", "more", "resume"),
+    [
+        ([Reasoning("a"), Finished("length")], [Reasoning("b"), Answer("c")], Resume("a", False)),
+        ([Reasoning("a"), Answer("b"), Finished("cancelled")], [Answer("c")], Resume("a", True, "b")),
+        ([Answer("b"), Finished("length")], [Answer("c")], Resume(None, True, "b")),
+    ],
+)
+def test_a_reply_that_was_cut_goes_on_in_its_own_place(first: Script, more: Script, resume: Resume) -> None:
+    engine, session = cut_then(first, more)
+    ask(session, "one")
+    old, cut = last_reply(session)
+    running = session.continue_reply(old, PARAMS)
+    assert running.generation.wait(5)
+    new, whole = last_reply(session)
+    assert engine.requests[-1].prompt.resume == resume
+    assert new == old
+    assert session.conversation.siblings(new) == (old,)
+    assert (whole.reasoning + whole.answer).endswith("c")
+    assert (whole.reasoning + whole.answer).startswith(cut.reasoning or cut.answer)
+    assert whole.usage.completion_tokens == cut.usage.completion_tokens + len(more)
+    assert whole.usage.first_token_seconds == cut.usage.first_token_seconds
+    assert (whole.reasoning_closed, whole.finish_reason) == (True, "stop")
+    assert session.written(new).generation == running.generation.id
+
+
+def test_what_was_not_cut_or_is_empty_cannot_go_on() -> None:
+    _, session = cut_then(SHORT, [Finished("cancelled")])
+    ask(session, "one")
+    with pytest.raises(MessageGone):
+        session.continue_reply(last_reply(session)[0], PARAMS)
+    ask(session, "two")
+    with pytest.raises(MessageGone):
+        session.continue_reply(last_reply(session)[0], PARAMS)
+
+
+def test_the_reply_that_goes_on_is_still_there_when_the_engine_refuses() -> None:
+    engine, session = cut_then([Answer("b"), Finished("length")])
+    ask(session, "one")
+    old, _ = last_reply(session)
+    engine.set_status(Loading())
+    with pytest.raises(NotReady):
+        session.continue_reply(old, PARAMS)
+    assert last_reply(session)[0] == old
+
+
+def test_answering_again_keeps_the_reasoning_and_makes_a_sibling() -> None:
+    engine, session = cut_then([Reasoning("hm"), Answer("yes")], [Answer("no")], SHORT)
+    ask(session, "one")
+    old, _ = last_reply(session)
+    assert session.answer_again(old, PARAMS).generation.wait(5)
+    new, reply = last_reply(session)
+    assert engine.requests[-1].prompt.resume == Resume("hm", True)
+    assert session.conversation.siblings(new) == (old, new)
+    assert (reply.reasoning, reply.answer, reply.usage.reasoning_tokens) == ("hm", "no", 1)
+
+
+def test_there_is_no_answering_again_without_reasoning() -> None:
+    _, session = cut_then([Answer("yes")])
+    ask(session, "one")
+    with pytest.raises(MessageGone):
+        session.answer_again(last_reply(session)[0], PARAMS)
+
+
+def test_an_edited_message_is_a_branch_and_the_old_one_can_be_chosen_again() -> None:
+    _, session = cut_then([Answer("a")], [Answer("b")])
+    ask(session, "one")
+    first, reply = session.conversation.path()
+    assert session.edit(first.id, "two", PARAMS).generation.wait(5)
+    second = session.conversation.path()[0]
+    assert isinstance(second, UserMessage)
+    assert second.text == "two"
+    assert session.conversation.siblings(second.id) == (first.id, second.id)
+    session.choose(first.id)
+    assert session.conversation.path() == (first, reply)
+
+
+def test_what_cannot_be_edited_or_chosen_changes_nothing() -> None:
+    _, session = cut_then([Answer("a")])
+    ask(session, "one")
+    path = said, reply = session.conversation.path()
+    with pytest.raises(EmptyMessage):
+        session.edit(said.id, " ", PARAMS)
+    for message in (reply.id, 99):
+        with pytest.raises(MessageGone):
+            session.edit(message, "two", PARAMS)
+    with pytest.raises(MessageGone):
+        session.choose(99)
+    assert session.conversation.path() == path
