@@ -75,14 +75,14 @@ def wide_config(vision: bool) -> dict[str, object]:
     return {"text_config": text, "vision_config": tower.to_dict(), "tie_word_embeddings": False}
 
 
-def make(folder: Path, config: dict[str, object], tekken: Path) -> Path:
+def make(folder: Path, config: dict[str, object], tekken: Path, shard: str = "2MB") -> Path:
     torch.manual_seed(0)
     folder.mkdir()
     if "text_config" in config:
         model = Mistral3ForConditionalGeneration(Mistral3Config(**config))
     else:
         model = MistralForCausalLM(MistralConfig(**config))
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="2MB")
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=shard)
     shutil.copy(tekken, folder)
     return folder
 

@@ -1,0 +1,143 @@
+"""Reading a folder: stages told in bytes, given up when the engine closes, and never much more memory than the weights."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from magistral_ui.engines.base import Loading
+from magistral_ui.engines.local.copies import is_copy, save_copy
+from magistral_ui.engines.local.loader import Loaded, load
+from magistral_ui.engines.local.progress import Cancelled
+from magistral_ui.engines.local.running import RunningModel, plan_now
+from magistral_ui.errors import CopyNotSaved
+from magistral_ui.models.folder import inspect_folder
+from magistral_ui.models.memory import SPARE
+from tests.engines.local.conftest import CPU
+
+
+def reports_of(folder: Path, precision: str) -> list[Loading]:
+    reports: list[Loading] = []
+    load(inspect_folder(folder).card, folder, CPU, precision, "", reports.append)
+    return reports
+
+
+@pytest.mark.parametrize(
+    ("precision", "stage"), [("float32", "reading"), ("nf4", "quantizing"), ("int8", "quantizing")]
+)
+@pytest.mark.parametrize("kind", ["vision_folder", "text_folder"])
+def test_reading_is_told_in_bytes(kind: str, precision: str, stage: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(kind)
+    reports = reports_of(folder, precision)
+    size = inspect_folder(folder).bytes
+    assert {report.stage for report in reports} == {stage}
+    assert {report.total for report in reports} == {size}
+    assert [r.done for r in reports] == sorted(r.done for r in reports)
+
+
+def test_every_tensor_is_counted(vision_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magistral_ui.engines.local.progress.EVERY", 0.0)
+    reports = reports_of(vision_folder, "float32")
+    assert len(reports) > 20
+    facts = inspect_folder(vision_folder)
+    assert reports[-1].done == sum(facts.tensors.values())
+
+
+def test_closing_gives_up_in_the_middle(vision_folder: Path) -> None:
+    closing = threading.Event()
+
+    def report(loading: Loading) -> None:
+        closing.set()
+
+    with pytest.raises(Cancelled):
+        load(inspect_folder(vision_folder).card, vision_folder, CPU, "float32", "", report, closing=closing)
+    assert reports_of(vision_folder, "float32"), "the next one is not disturbed"
+
+
+def test_the_running_model_is_bound_by_the_plan(vision_loaded: Loaded) -> None:
+    planned = plan_now(vision_loaded, CPU)
+    assert planned.weights == vision_loaded.weights
+    running = RunningModel(vision_loaded, CPU)
+    assert running.info.plan is not None
+    assert running.context_length <= running.info.plan.context
+    assert running.cache.budget == running.info.plan.kv_bytes
+    assert running.context_length * running.info.plan.kv_per_token * SPARE <= running.cache.budget
+
+
+def test_a_plan_with_less_room_means_a_shorter_context(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    working = plan_now(vision_loaded, CPU).working + plan_now(vision_loaded, CPU).margin
+    scarce = psutil.virtual_memory()._replace(available=working + 2 * 1_000 * vision_loaded.kv_bytes_per_token)
+    monkeypatch.setattr("magistral_ui.engines.local.devices.psutil.virtual_memory", lambda: scarce)
+    assert RunningModel(vision_loaded, CPU).context_length == int(1_000 / SPARE)
+
+
+def test_a_copy_that_cannot_be_written_leaves_nothing(
+    vision_loaded: Loaded, vision_folder: Path, tmp_path: Path
+) -> None:
+    origin = {"model": "m", "revision": "", "precision": "nf4"}
+
+    class Full:
+        def save_pretrained(self, folder: Path, **_: object) -> None:
+            (folder / "model.safetensors").write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(CopyNotSaved) as refused:
+        save_copy(Full(), vision_folder, tmp_path / "copy", origin)
+    assert "No space left" in str(refused.value.values["reason"])
+    assert not list(tmp_path.iterdir())
+    assert not is_copy(tmp_path / "copy", origin)
+
+
+PEAK = """
+import sys, threading
+from pathlib import Path
+import torch
+from magistral_ui.engines.local.devices import Device
+from magistral_ui.engines.local.loader import load
+from magistral_ui.models.folder import inspect_folder
+folder, precision = Path(sys.argv[1]), sys.argv[2]
+card = inspect_folder(folder).card
+import transformers.models.mistral3.modeling_mistral3, transformers.models.pixtral.modeling_pixtral, bitsandbytes
+device = Device("cpu", "CPU", 2**36, 2**36)
+if len(sys.argv) > 3:  # once before, so that what imports and threads take is not counted
+    load(inspect_folder(Path(sys.argv[3])).card, Path(sys.argv[3]), device, precision, "", lambda _: None)
+def private():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon"))
+before, peak, done = private(), 0, threading.Event()
+def watch():
+    global peak
+    while not done.wait(0.002):
+        peak = max(peak, private())
+thread = threading.Thread(target=watch)
+thread.start()
+loaded = load(card, folder, device, precision, "", lambda _: None)
+done.set()
+thread.join()
+print(peak - before, loaded.weights)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_loading_holds_the_weights_and_one_shard_at_most(
+    tmp_path_factory: pytest.TempPathFactory, vision_folder: Path
+) -> None:
+    """Of memory that is the process's own: pages of the mapped files can go at any time, and are not counted."""
+    from tests.engines.local.test_quantization import make, wide_config
+
+    config = wide_config(vision=False) | {"num_hidden_layers": 40}
+    folder = make(tmp_path_factory.mktemp("large") / "model", config, vision_folder / "tekken.json", shard="48MB")
+    shard = max(file.stat().st_size for file in folder.glob("*.safetensors"))
+    ended = subprocess.run(
+        [sys.executable, "-c", PEAK, str(folder), "nf4", str(vision_folder)],
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},  # so that what is freed is gone, and not kept for later
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    peak, weights = map(int, ended.stdout.split())
+    assert peak <= weights + shard, f"{peak / 2**20:.0f} MiB for {weights / 2**20:.0f} MiB of weights"
