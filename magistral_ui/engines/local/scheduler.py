@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -243,13 +244,13 @@ class Scheduler:
 
     def _logits(self, chosen: list[tuple[Sequence, int]]) -> torch.Tensor:
         """One forward; where it breaks, all caches are as before."""
-        try:
-            return self._model([sequence.part(count, self._image_token) for sequence, count in chosen])
-        except Exception:
+        with ExitStack() as undo:
             for sequence, _ in chosen:
                 if sequence.entry is not None:
-                    sequence.entry.rollback()
-            raise
+                    undo.callback(sequence.entry.rollback)
+            logits = self._model([sequence.part(count, self._image_token) for sequence, count in chosen])
+            undo.pop_all()
+        return logits
 
     def _advance(self, sequence: Sequence, count: int, logits: torch.Tensor) -> None:
         try:
