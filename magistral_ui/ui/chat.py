@@ -1,12 +1,14 @@
 """What happens on the page when someone sends, stops or asks again, as plain functions; not where the events come from."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from magistral_ui.chat.pictures import Picture, read_picture
+from magistral_ui.chat.prompt import PromptChoices
+from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import EmptyMessage, MagistralUIError, PictureRefused, TooManyPictures
 from magistral_ui.sessions.limits import Limits
@@ -55,14 +57,24 @@ class Chat:
 
     def regenerate(self, data: Json, visitor: object, *panel: Any) -> tuple[str, Json, Any]:
         """Write another reply in the place of the one that was clicked."""
-        key, session = self.visitors.open(visitor)
-        try:
-            message = data.get("message")
-            params, choices = params_from(self.engine.card, panel)
-            session.regenerate(message if isinstance(message, int) else -1, params, choices)
-        except MagistralUIError as error:
-            return key, self._value(session, alert=alert_value(error)), gr.skip()
-        return key, self._value(session, alert=None), self.composer(session)
+        return self._change(visitor, lambda session: session.regenerate(_message(data), *self._panel(panel)))
+
+    def resume(self, data: Json, visitor: object, *panel: Any) -> tuple[str, Json, Any]:
+        """Go on with a reply that was cut."""
+        return self._change(visitor, lambda session: session.continue_reply(_message(data), *self._panel(panel)))
+
+    def answer_again(self, data: Json, visitor: object, *panel: Any) -> tuple[str, Json, Any]:
+        """Write another answer from the same reasoning."""
+        return self._change(visitor, lambda session: session.answer_again(_message(data), *self._panel(panel)))
+
+    def edit_message(self, data: Json, visitor: object, *panel: Any) -> tuple[str, Json, Any]:
+        """Say something else in the place of a message."""
+        said = str(data.get("text") or "")
+        return self._change(visitor, lambda session: session.edit(_message(data), said, *self._panel(panel)))
+
+    def choose_branch(self, data: Json, visitor: object) -> tuple[str, Json, Any]:
+        """Show another branch."""
+        return self._change(visitor, lambda session: session.choose(_message(data)))
 
     async def view(self, visitor: object) -> AsyncIterator[Json]:
         """Watch the running reply, if there is one, until it ends."""
@@ -70,7 +82,7 @@ class Chat:
         running = session.running if session else None
         if running is None:
             return
-        async for view in watch(running.generation):
+        async for view in watch(running.generation, before=running.before):
             yield view.value()
 
     def commit(self, visitor: object) -> tuple[Json, Any]:
@@ -101,6 +113,17 @@ class Chat:
         ready = isinstance(self.engine.status(), Ready)
         return gr.update(interactive=ready, submit_btn=not running, stop_btn=running, **changes)
 
+    def _panel(self, panel: Sequence[Any]) -> tuple[SamplingParams, PromptChoices]:
+        return params_from(self.engine.card, panel)
+
+    def _change(self, visitor: object, change: Callable[[Session], object]) -> tuple[str, Json, Any]:
+        key, session = self.visitors.open(visitor)
+        try:
+            change(session)
+        except MagistralUIError as error:
+            return key, self._value(session, alert=alert_value(error)), gr.skip()
+        return key, self._value(session, alert=None), self.composer(session)
+
     def _value(self, session: Session | None, **more: Any) -> Json:
         return {**page_value(session, self.engine.card, self.thumbnails), **more}
 
@@ -108,6 +131,12 @@ class Chat:
         if pictures and not self.engine.card.vision:
             raise PictureRefused("picture_not_supported", name=pictures[0].name)
         return pictures
+
+
+def _message(data: Json) -> int:
+    """Which message an event is about; an id that none has where it does not say."""
+    message = data.get("message")
+    return message if isinstance(message, int) else -1
 
 
 def read_files(paths: Sequence[str], limits: Limits) -> list[Picture]:

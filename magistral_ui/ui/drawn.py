@@ -28,7 +28,8 @@ def drawn(part: str, value: dict[str, Any] | None = None, *, triggers: tuple[str
 
 def turns() -> gr.HTML:
     """The finished turns; written at turn boundaries only."""
-    return drawn("turns", triggers=("regenerate", "answer_now", "example"))
+    changes = ("regenerate", "resume", "answer_again", "edit_message", "choose_branch")
+    return drawn("turns", triggers=("answer_now", "example", *changes))
 
 
 def live_turn() -> gr.HTML:

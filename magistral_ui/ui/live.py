@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from magistral_ui.chat.conversation import Reply
 from magistral_ui.chat.events import Prefilling, Reasoning
 from magistral_ui.chat.folding import Draft
 from magistral_ui.engines.generation import Generation
@@ -18,6 +19,9 @@ WINDOW = 48_000
 """Characters of reasoning that an update holds, and what is new. Gradio compares a value with the one before, on both sides, so a
 value must not grow with the reasoning; the browser has the older text already."""
 
+NOTHING = Reply(reasoning_closed=False)
+"""The beginning of a reply that goes on from none."""
+
 
 @dataclass(slots=True)
 class LiveView:
@@ -26,6 +30,8 @@ class LiveView:
     generation: Generation
     window: int | None = WINDOW
     """Characters of reasoning that are held; None holds all."""
+    before: Reply = NOTHING
+    """The beginning that the reply goes on from, shown as if it had been written now."""
     draft: Draft = field(default_factory=Draft)
     seen: int = 0
     at: int = 0
@@ -34,6 +40,7 @@ class LiveView:
     answer: str = ""
     first_reasoning: float | None = None
     last_reasoning: float = 0.0
+    begun: bool = False
 
     def advance(self) -> bool:
         """Take in what is new; whether there was anything."""
@@ -48,6 +55,8 @@ class LiveView:
             kept = self.window // 3
             self.at += len(self.reasoning) - kept
             self.reasoning = self.reasoning[-kept:]
+        if not self.begun:
+            self.begun, self.reasoning, self.answer = True, self.before.reasoning, self.before.answer
         # The draft's lists are emptied as they are read: no update may cost more because much was said before.
         self.reasoning += "".join(self.draft.reasoning)
         self.answer += "".join(self.draft.answer)
@@ -66,9 +75,9 @@ class LiveView:
         draft = self.draft
         if draft.last is not None:
             return "ended"
-        if draft.answering:
+        if draft.answering or self.before.reasoning_closed:
             return "answering"
-        if draft.reasoning_tokens:
+        if draft.reasoning_tokens or self.before.reasoning:
             return "thinking"
         if draft.prefilling is not None:
             return "reading"
@@ -77,10 +86,11 @@ class LiveView:
     @property
     def reasoning_seconds(self) -> float:
         """From the first token of reasoning to its last, or to now while it goes on."""
+        spent = self.before.usage.reasoning_seconds
         if self.first_reasoning is None:
-            return 0.0
+            return spent
         until = self.generation.elapsed if self.state == "thinking" else self.last_reasoning
-        return until - self.first_reasoning
+        return spent + until - self.first_reasoning
 
     def value(self) -> dict[str, Any]:
         """What the browser gets."""
@@ -95,17 +105,17 @@ class LiveView:
             "reasoning": {"at": self.at, "text": self.reasoning},
             "answer": {"at": 0, "text": self.answer},
             "seconds": round(self.reasoning_seconds, 2),
-            "reasoning_tokens": draft.reasoning_tokens,
-            "answer_tokens": draft.answer_tokens,
+            "reasoning_tokens": self.before.usage.reasoning_tokens + draft.reasoning_tokens,
+            "answer_tokens": self.before.usage.answer_tokens + draft.answer_tokens,
             "answer_now": self.generation.answer_now_asked,
         }
 
 
 async def watch(
-    generation: Generation, window: int | None = WINDOW, interval: float = INTERVAL
+    generation: Generation, window: int | None = WINDOW, interval: float = INTERVAL, before: Reply | None = None
 ) -> AsyncIterator[LiveView]:
     """The generation as it grows, until it has ended; the last view has everything."""
-    view, sent = LiveView(generation, window), 0.0
+    view, sent = LiveView(generation, window, before or NOTHING), 0.0
     while True:
         if view.advance() or time.monotonic() - sent > HEARTBEAT:
             sent = time.monotonic()

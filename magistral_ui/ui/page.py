@@ -92,16 +92,23 @@ def _connect(
         begun = begin()
         begun.then(chat.view, visitor, live, **WATCHING).then(chat.commit, visitor, [said, box], **AT_ONCE)
 
-    def example(event: gr.EventData, visitor: object, *settings: Any) -> Any:
-        return chat.example(event._data or {}, visitor, *settings)
+    def about(act: Callable[..., Any]) -> Callable[..., Any]:
+        def called(event: gr.EventData, visitor: object, *settings: Any) -> Any:
+            return act(event._data or {}, visitor, *settings)
 
-    def regenerate(event: gr.EventData, visitor: object, *settings: Any) -> Any:
-        return chat.regenerate(event._data or {}, visitor, *settings)
+        return called
+
+    def asked(listen: Callable[..., Any], act: Callable[..., Any]) -> None:
+        turn(lambda: listen(about(act), [visitor, *panel.inputs], state, **AT_ONCE))
 
     turn(lambda: demo.load(chat.attach, visitor, state, **AT_ONCE))
     turn(lambda: box.submit(chat.say, [box, visitor, *panel.inputs], state, **AT_ONCE))
-    turn(lambda: said.example(example, [visitor, *panel.inputs], state, **AT_ONCE))
-    turn(lambda: said.regenerate(regenerate, [visitor, *panel.inputs], state, **AT_ONCE))
+    asked(said.example, chat.example)
+    asked(said.regenerate, chat.regenerate)
+    asked(said.resume, chat.resume)
+    asked(said.answer_again, chat.answer_again)
+    asked(said.edit_message, chat.edit_message)
+    said.choose_branch(about(chat.choose_branch), visitor, state, **AT_ONCE)
     box.stop(chat.stop, visitor, None, **AT_ONCE)
     said.answer_now(chat.answer_now, visitor, None, **AT_ONCE)
     new_chat.click(chat.new_chat, visitor, [said, box], **AT_ONCE)

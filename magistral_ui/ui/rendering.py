@@ -9,12 +9,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.chat.conversation import AssistantMessage, Message, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, Message, UserMessage
 from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.sessions.session import Session
+from magistral_ui.sessions.session import Session, may_continue
 
 Json = dict[str, Any]
 THUMBNAIL = 480
@@ -28,8 +28,24 @@ def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails
     if session is None:
         return {"turns": [], "live": None, "welcome": welcome}
     conversation, running = session.look()
-    turns = [turn_value(message, session, thumbnails) for message in conversation.path()]
-    return {"turns": turns, "live": running.generation.id if running else None, "welcome": welcome}
+    turns = [
+        {**turn_value(message, session, thumbnails), "branch": branch_value(conversation, message)}
+        for message in conversation.path()
+    ]
+    live, continues = (running.generation.id, running.continues) if running else (None, None)
+    return {"turns": turns, "live": live, "continues": continues, "welcome": welcome}
+
+
+def branch_value(conversation: Conversation, message: Message) -> Json:
+    """Which of its siblings a message is, and who is beside it."""
+    siblings = conversation.siblings(message.id)
+    at = siblings.index(message.id)
+    return {
+        "number": at + 1,
+        "count": len(siblings),
+        "previous": siblings[at - 1] if at else None,
+        "next": siblings[at + 1] if at + 1 < len(siblings) else None,
+    }
 
 
 def turn_value(message: Message, session: Session, thumbnails: "Thumbnails") -> Json:
@@ -50,6 +66,7 @@ def _reply_value(message: AssistantMessage, session: Session) -> Json:
         "answer": reply.answer,
         "closed": reply.reasoning_closed,
         "ended": reply.finish_reason,
+        "may_continue": may_continue(reply),
         "failure": failure_value(reply.failure, reply.failure_values) if reply.failure else None,
         "notices": notices_value(written.notices),
         "usage": usage_value(reply.usage),

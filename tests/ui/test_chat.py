@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from magistral_ui.chat.events import Answer, Failed, Reasoning
+from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.engines.base import Broken, Loading
 from magistral_ui.engines.scripted import Pause, ScriptedEngine
@@ -214,3 +214,46 @@ def test_the_model_panel_tells_each_state() -> None:
     assert model_value(engine)["stage"] == "reading"
     engine.set_status(Broken("model_not_found", {"model": "x"}))
     assert (model_value(engine)["key"], model_value(engine)["values"]) == ("model_not_found", {"model": "x"})
+
+
+def test_a_branch_tells_which_it_is_and_who_is_beside_it() -> None:
+    chat = chat_over([Reasoning("hm"), Answer("yes")])
+    visitor, _, _ = chat.say({"text": "well?"}, "", *PANEL)
+    said, first = settled(chat, visitor)
+    assert first["branch"] == {"number": 1, "count": 1, "previous": None, "next": None}
+    chat.answer_again({"message": first["id"]}, visitor, *PANEL)
+    second = settled(chat, visitor)[-1]
+    assert second["branch"] == {"number": 2, "count": 2, "previous": first["id"], "next": None}
+    chat.edit_message({"message": said["id"], "text": "now?"}, visitor, *PANEL)
+    edited, _ = settled(chat, visitor)
+    assert (edited["text"], edited["branch"]["previous"]) == ("now?", said["id"])
+    _, value, _ = chat.choose_branch({"message": said["id"]}, visitor)
+    assert [turn["id"] for turn in value["turns"]] == [said["id"], second["id"]]
+
+
+def test_a_reply_that_goes_on_is_watched_with_its_beginning() -> None:
+    scripts = iter([[Reasoning("a"), Finished("length")], [Pause(0.3), Reasoning("b"), Answer("c")]])
+    chat = chat_over(lambda request: next(scripts))
+    visitor, _, _ = chat.say({"text": "well?"}, "", *PANEL)
+    cut = settled(chat, visitor)[-1]
+    assert cut["may_continue"]
+    _, value, _ = chat.resume({"message": cut["id"]}, visitor, *PANEL)
+    assert value["continues"] == cut["id"]
+
+    async def watch() -> list[dict[str, Any]]:
+        return [each async for each in chat.view(visitor)]
+
+    views = asyncio.run(watch())
+    assert views[-1]["reasoning"] == {"at": 0, "text": "ab"}
+    assert (views[-1]["answer"]["text"], views[-1]["reasoning_tokens"]) == ("c", 2)
+    assert not settled(chat, visitor)[-1]["may_continue"]
+
+
+@pytest.mark.parametrize("change", ["resume", "answer_again", "edit_message", "choose_branch"])
+@pytest.mark.parametrize("data", [{}, {"message": 99, "text": "x"}, {"message": "1"}])
+def test_changing_nothing_is_refused(change: str, data: dict[str, Any]) -> None:
+    chat = chat_over([Answer("yes")])
+    visitor, _, _ = chat.say({"text": "well?"}, "", *PANEL)
+    settled(chat, visitor)
+    panel = [] if change == "choose_branch" else PANEL
+    assert getattr(chat, change)(data, visitor, *panel)[1]["alert"]["key"] in ("message_gone", "empty_message")

@@ -23,11 +23,13 @@ export class Transcript {
   show(value) {
     if (!value) return;
     const shown = value.turns.map((turn) => this.turnFor(turn));
+    if (value.continues !== null) this.takeUp(value.continues, value.live);
     const running = value.live ? this.replyFor(value.live) : null;
     if (running) shown.push(running);
     this.place(shown);
     for (const id of this.turns.keys()) if (!value.turns.some((turn) => turn.id === id)) this.turns.delete(id);
     for (const [id, reply] of this.replies) if (!shown.includes(reply)) this.replies.delete(id);
+    for (const { id, branch } of value.turns) this.turns.get(id).branches.show(branch);
     this.running = value.live;
     if (running && this.lastLive?.generation === value.live) running.live(this.lastLive);
     this.showWelcome(shown.length ? null : value.welcome);
@@ -36,6 +38,24 @@ export class Transcript {
     if (running && running !== this.before) this.follower.toEnd();
     else this.follower.follow();
     this.before = running;
+    if (this.chosen) this.turns.get(this.chosen.message)?.branches.focus(this.chosen.way);
+    this.chosen = null;
+  }
+
+  /** A finished reply goes on as generation `live`: the same nodes, under another name. */
+  takeUp(message, live) {
+    const reply = this.turns.get(message);
+    if (!reply || this.replies.has(live)) return;
+    for (const [id, each] of this.replies) if (each === reply) this.replies.delete(id);
+    this.turns.delete(message);
+    this.replies.set(live, reply);
+    reply.resume();
+  }
+
+  choose(message, way) {
+    this.chosen = { message, way };
+    this.follower.leave(); // the arrows stay under the pointer
+    this.act("choose_branch", { message });
   }
 
   /** The running reply as it stands. */
@@ -50,7 +70,7 @@ export class Transcript {
   turnFor(turn) {
     let known = this.turns.get(turn.id);
     if (known) return known;
-    if (turn.role === "user") known = new UserTurn(turn);
+    if (turn.role === "user") known = new UserTurn(turn, this.hands());
     else {
       known = this.replyFor(turn.generation || `message-${turn.id}`);
       known.finish(turn);
@@ -62,11 +82,15 @@ export class Transcript {
   replyFor(generation) {
     let reply = this.replies.get(generation);
     if (!reply) {
-      reply = new ReplyTurn({ act: this.act, announce: (text) => (this.speaker.textContent = text) });
+      reply = new ReplyTurn({ ...this.hands(), announce: (text) => (this.speaker.textContent = text) });
       reply.answer.onDrawn = () => this.follower.follow();
       this.replies.set(generation, reply);
     }
     return reply;
+  }
+
+  hands() {
+    return { act: this.act, choose: (message, way) => this.choose(message, way) };
   }
 
   /** Put the turns' elements into the column in order, moving only what is out of place. */

@@ -1,0 +1,34 @@
+// The arrows between a message and its alternatives; only there where there are any.
+
+import { make } from "./dom.js";
+import { t } from "./strings.js";
+
+export class BranchView {
+  /** `choose(message, way)` is called with the alternative that was asked for. */
+  constructor(choose) {
+    const arrow = (way, sign, key) => {
+      const button = make("button", { type: "button", class: "quiet", "aria-label": t(key) }, sign);
+      button.addEventListener("click", () => choose(this.branch[way], way));
+      return button;
+    };
+    this.previous = arrow("previous", "‹", "turn_branch_previous");
+    this.next = arrow("next", "›", "turn_branch_next");
+    this.count = make("span", { class: "branch-count" });
+    this.element = make("span", { class: "branch", role: "group", hidden: true }, this.previous, this.count, this.next);
+  }
+
+  show(branch) {
+    this.branch = branch;
+    this.element.hidden = branch.count < 2;
+    this.element.setAttribute("aria-label", t("turn_branch_label", branch));
+    this.count.textContent = t("turn_branch", branch);
+    this.previous.disabled = branch.previous === null;
+    this.next.disabled = branch.next === null;
+  }
+
+  /** After an arrow was used, the same one of the new message, or the other at the end. */
+  focus(way) {
+    const wanted = this[way].disabled ? (way === "next" ? this.previous : this.next) : this[way];
+    wanted.focus({ preventScroll: true });
+  }
+}
