@@ -92,7 +92,12 @@ def test_no_violations_in_a_conversation(page: Any, serve: Any, scheme: str, wid
     expect(page.locator("#turns [role=alert]")).to_be_visible()
     assert violations(page) == []
     page.locator("#box .stop-button").click()
-    done(page)
+    done(page).get_by_role("button", name="Regenerate").click()
+    expect(page.locator(".answer-now")).to_be_visible()
+    page.locator("#box .stop-button").click()
+    expect(done(page).locator(".branch")).to_be_visible()
+    page.locator(".turn.user").last.get_by_role("button", name="Edit").click()
+    assert violations(page) == []
 
 
 def test_no_violations_in_the_settings(page: Any, serve: Any, scheme: str, width: int) -> None:
