@@ -79,7 +79,7 @@ def _system(rng: random.Random) -> str | None:
 
 def _first(language: str, rng: random.Random, held_out: bool, with_pictures: bool) -> Turn:
     kinds: tuple[tuple[Callable[[], Turn], float], ...] = (
-        (lambda: sum_turn(language, rng, held_out), 56),
+        (lambda: sum_turn(language, rng, held_out), 80),
         (lambda: picture_turn(language, rng), 17 if with_pictures else 0),
         (lambda: other_turn(language, rng), 17),
         (lambda: social_turn(language, rng), 10),
