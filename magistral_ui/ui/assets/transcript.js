@@ -38,8 +38,9 @@ export class Transcript {
     if (running && running !== this.before) this.follower.toEnd();
     else this.follower.follow();
     this.before = running;
-    if (this.chosen) this.turns.get(this.chosen.message)?.branches.focus(this.chosen.way);
-    this.chosen = null;
+    const arrived = this.chosen && value.turns.some((turn) => turn.id === this.chosen.message);
+    if (arrived) this.turns.get(this.chosen.message).branches.focus(this.chosen.way);
+    if (arrived || value.alert) this.chosen = null; // an update that was on its way before may come first
   }
 
   /** A finished reply goes on as generation `live`: the same nodes, under another name. */

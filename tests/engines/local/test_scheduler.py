@@ -16,6 +16,7 @@ from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, 
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local import kv_cache
 from magistral_ui.engines.local import scheduler as scheduler_module
 from magistral_ui.engines.local.forward import Part, TextModel
 from magistral_ui.engines.local.loader import Loaded
@@ -432,11 +433,12 @@ def test_making_room_costs_no_reply(running: RunningModel, monkeypatch: pytest.M
     assert all(isinstance(events(g)[-1], Finished) for g in generations)
 
 
-def test_running_sequences_stay_within_the_budget(vision_loaded: Loaded) -> None:
+def test_running_sequences_stay_within_the_budget(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who came last is set aside and read again; everybody says what they would have said alone."""
+    monkeypatch.setattr(kv_cache, "GROWTH", 16)
     running = RunningModel(vision_loaded, CPU)
-    running.cache.budget = 4 * 256 * running.scheduler._kv_per_token
-    asked = [request(f"say {n}", f"v{n}", max_tokens=300, temperature=1.2, seed=n) for n in range(5)]
+    running.cache.budget = 4 * 32 * running.scheduler._kv_per_token
+    asked = [request(f"say {n}", f"v{n}", max_tokens=40, seed=n) for n in range(5)]
     generations = [running.submit(each) for each in asked]
     peak = 0
     while not all(g.ended for g in generations):
