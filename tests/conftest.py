@@ -25,7 +25,7 @@ LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::ffff:127.")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The browser comes last: what is quick tells first, and its driver keeps an event loop running in this thread."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    items.sort(key=lambda item: "browser" in item.path.parts)
 
 
 class NetworkRefused(RuntimeError):
