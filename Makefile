@@ -2,15 +2,20 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SERVERS ?= .servers
+SPACE_VENV ?= .space
+NAME ?=
 ARGS ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --quiet
 # The browser that the tests drive: named by hand, found, or installed.
 CHROMIUM_FOR_TESTS = $$($(PY) tests/browser/install_chromium.py)
+# Files of tests side by side, in their order: the browser's come last.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 OFFLINE := HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help
-.PHONY: help run test install install-dev format lint bench bench-page bench-gpu train-demo evaluate-demo clean
+.PHONY: help run test test-gpu install install-dev format lint bench bench-page bench-gpu bench-remote bench-visitors test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load audit screenshots translations clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +26,10 @@ run: install ## open the page; flags go in ARGS="--port 8000"
 test: install-dev ## everything that must hold: format, lint, types, tests (also in a browser)
 	@chromium="$(CHROMIUM_FOR_TESTS)" && test -n "$$chromium" && set -x && \
 	$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && \
-	$(OFFLINE) CHROMIUM="$$chromium" $(PY) -m pytest $(ARGS)
+	$(OFFLINE) OMP_NUM_THREADS=1 CHROMIUM="$$chromium" $(PY) -m pytest $(PARALLEL) $(ARGS)
+
+test-gpu: install-dev ## on a CUDA card: load, peak memory, decoding with random weights of Magistral's width; two cards
+	@$(OFFLINE) $(PY) -m pytest tests/gpu -v -rs $(ARGS)
 
 install: $(VENV)/.installed
 
@@ -32,7 +40,7 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/pip
 	@$(PIP) -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-mcp.txt space/requirements.txt $(VENV)/.installed
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
 
@@ -60,8 +68,53 @@ evaluate-demo: install ## measure the demo model on data that it has not seen
 bench: install-dev ## measure the engine against transformers' generate; writes docs/benchmarks.md (half an hour)
 	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.engine $(ARGS)
 
+bench-page: install-dev ## measure the page in Chromium against a naive Gradio chat; writes docs/benchmarks.md (half an hour)
+	@$(OFFLINE) CHROMIUM="$(CHROMIUM_FOR_TESTS)" $(PY) -W ignore -m tests.benchmarks.page $(ARGS)
+
 bench-gpu: install-dev ## the same on a CUDA GPU, with Magistral's shape
 	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.gpu $(ARGS)
+
+test-servers: install-dev ## the remote engine on vLLM and transformers serve, installed once into .servers (minutes, 4 GB)
+	@$(PY) -m tests.servers.install $(SERVERS)
+	@SERVERS_FOLDER=$(abspath $(SERVERS)) HF_HUB_OFFLINE=1 $(PY) -m pytest tests/servers $(ARGS)
+
+test-space: install-dev ## the Space's folder, installed into an empty environment (.space) and used in Chromium (minutes, 2 GB)
+	@SPACE_ENVIRONMENT=$(abspath $(SPACE_VENV)) $(OFFLINE) CHROMIUM="$(CHROMIUM_FOR_TESTS)" $(PY) -m pytest tests/space -rs $(ARGS)
+
+space: install ## publish as a Hugging Face Space: NAME=owner/name, flags in ARGS="--dry-run"
+	@$(PY) space/push.py $(NAME) $(ARGS)
+
+space-table: install ## write what each hardware of a Space gives into docs/space.md
+	@$(PY) -m space.hardware
+
+bench-remote: install-dev ## what one process carries of a remote engine; writes docs/scaling-numbers.md
+	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.remote $(ARGS)
+
+bench-visitors: install-dev ## 50 visitors of the demo model, 500 of a server's model, and too many; writes docs/benchmarks.md (minutes)
+	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.visitors $(ARGS)
+
+soak-kills: install-dev ## kill the history's writer 200 times under load, and look for what is lost (ARGS="--rounds N")
+	@$(PY) -m tests.soak.kills $(ARGS)
+
+soak-lines: install-dev ## cut the browser's line in the middle of 50 answers
+	@$(OFFLINE) CHROMIUM="$(CHROMIUM_FOR_TESTS)" $(PY) -W ignore -m tests.soak.lines $(ARGS)
+
+soak-crowd: install-dev ## 20 visitors at once for ten minutes, each looking for another's words
+	@$(OFFLINE) $(PY) -W ignore -m tests.soak.crowd $(ARGS)
+
+soak-load: install-dev ## 50 visitors for 30 minutes, with failures, slow clients, cut lines and a full disk (ARGS="--minutes N")
+	@$(OFFLINE) $(PY) -W ignore -m tests.soak.load $(ARGS)
+
+audit: install-dev ## look for known holes in all that is installed
+	@frozen=$$(mktemp) && trap 'rm -f "$$frozen"' EXIT && \
+	$(PY) -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > "$$frozen" && \
+	$(PY) -m pip_audit --strict --disable-pip --no-deps --progress-spinner off -r "$$frozen" $(ARGS)
+
+screenshots: install-dev ## photograph the page for the README
+	@$(OFFLINE) CHROMIUM="$(CHROMIUM_FOR_TESTS)" $(PY) -W ignore -m tests.screenshots
+
+translations: install-dev ## what is missing or wrong in the texts of the 24 languages
+	@$(PY) -m tests.ui.translations
 
 clean: ## remove the virtual environment and all caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .gradio build dist *.egg-info

@@ -4,6 +4,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.models.folder import check_name
@@ -11,6 +14,16 @@ from magistral_ui.plan_table import card_lines, machine_lines
 from magistral_ui.settings import Settings, read_settings
 from magistral_ui.ui.i18n import sentence_of, text
 
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+    from magistral_ui.engines.local.engine import LocalEngine
+    from magistral_ui.engines.remote.engine import RemoteEngine
+    from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
+    from magistral_ui.sessions.visitors import Visitors
+
+METRICS_TOKEN = "MAGISTRAL_UI_METRICS_TOKEN"
+"""The variable that holds what /metrics is read with from elsewhere; no flag, since others could read it."""
 CLOSING = 1.0
 """Seconds that the engine gets to end its generations."""
 
@@ -23,7 +36,7 @@ def main() -> int:
         if settings.plan:
             print_plan(settings)
             return 0
-        if settings.model:
+        if settings.model and settings.engine == "local":
             check_name(settings.model)
         serve(settings)
     except MagistralUIError as error:
@@ -39,20 +52,45 @@ def print_plan(settings: Settings) -> None:
     for line in card_lines():
         print(line)
     sys.stdout.flush()
-    from magistral_ui.engines.local.devices import find_device
+    from magistral_ui.engines.local.copies import copies_folder, copies_held
+    from magistral_ui.engines.local.devices import find_device, good_precisions
 
     device = find_device(settings.device)
-    print("\n".join(machine_lines(device.name, device.place)))
+    name = device.first(len(device.all)).name
+    print("\n".join(machine_lines(name, device.place, good_precisions(device))))
+    count, size = copies_held()
+    if count:
+        print("\n" + text("plan_copies", count=count, size=f"{size / 2**30:.1f}", folder=str(copies_folder())))
 
 
-def serve(settings: Settings) -> None:
-    """Open the page first, then load the model behind it; ends by KeyboardInterrupt only."""
-    # Imported late, so that --help and wrong flags are answered at once.
+def is_lent_a_gpu(environment: Mapping[str, str]) -> bool:
+    """Whether this is a ZeroGPU Space; the spaces package asks the same."""
+    return environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngine":
+    """The engine that was chosen, not started yet; a remote one never imports torch."""
+    if settings.engine == "openai" and settings.base_url:
+        from magistral_ui.engines.remote.address import address_of
+        from magistral_ui.engines.remote.engine import RemoteEngine
+
+        return RemoteEngine(
+            address_of(settings.base_url, os.environ),
+            model=settings.model,
+            dialect=settings.dialect,
+            context_length=settings.context,
+        )
+    if is_lent_a_gpu(os.environ):
+        import spaces
+
+        from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
+
+        return ZeroGPUEngine(
+            settings.model, decorate=spaces.GPU, context_length=settings.context, revision=settings.revision
+        )
     from magistral_ui.engines.local.engine import LocalEngine
-    from magistral_ui.sessions.visitors import Visitors
-    from magistral_ui.ui.page import build_page, close, launch
 
-    engine = LocalEngine(
+    return LocalEngine(
         settings.model,
         device=settings.device,
         precision=settings.precision,
@@ -61,18 +99,61 @@ def serve(settings: Settings) -> None:
         revision=settings.revision,
         save_quantized=settings.save_quantized,
     )
-    page = build_page(engine, Visitors(engine))
+
+
+def serve(settings: Settings) -> None:
+    """Open the page first, then load the model behind it; ends by KeyboardInterrupt only."""
+    # Imported late, so that --help and wrong flags are answered at once.
+    from platformdirs import user_data_path
+
+    from magistral_ui.journal import keep_journal
+    from magistral_ui.sessions.discreet import DiscreetEngine
+    from magistral_ui.sessions.history.history import History
+    from magistral_ui.sessions.visitors import Visitors
+    from magistral_ui.sharing import announcement, limits_of, people_of
+    from magistral_ui.ui.doors.exposure import exposure_of
+    from magistral_ui.ui.doors.hugging_face import hugging_face
+    from magistral_ui.ui.page import build_page, launch
+
+    exposure = exposure_of(settings.host, settings.share, os.environ)
+    limits = limits_of(settings.limits, exposure)
+    identity = hugging_face(settings.auth, exposure, os.environ)
+    passwords, made = people_of(settings.auth, exposure, settings.no_password)
+    engine = open_engine(settings)
+    if settings.engine == "local" and is_lent_a_gpu(os.environ):
+        engine.start()  # the weights are taken when the page is launched
+    folder = Path(settings.data_dir) if settings.data_dir else user_data_path("magistral-ui", appauthor=False)
+    known = DiscreetEngine(engine, limits) if exposure.shared else engine
+    visitors = Visitors(known, limits, History(folder, settings.keep_days))
+    page = build_page(known, visitors, login=passwords is not None, hugging_face=identity is not None)
     try:
-        url = launch(page, host=settings.host, port=settings.port)
-        print(text("app_serving", url=url), flush=True)
+        token = os.environ.get(METRICS_TOKEN, "")
+        where: dict[str, Any] = {"host": settings.host, "port": settings.port, "exposure": exposure}
+        url = launch(page, visitors, passwords=passwords, token=token, identity=identity, **where)
+        if exposure.shared:
+            keep_journal()
+        print("\n".join(announcement(url, exposure, limits, passwords, made)), flush=True)
         engine.start()
         threading.Event().wait()
     finally:
-        close(page)
-        # A model that is still being loaded cannot be interrupted, so it is not waited for.
-        closing = threading.Thread(target=engine.close, daemon=True)
-        closing.start()
-        closing.join(timeout=CLOSING)
+        try:
+            if limits.closing_seconds and (count := len(visitors.admission.running())):
+                print(text("app_finishing", count=count, seconds=limits.closing_seconds), flush=True)
+            visitors.admission.finish(limits.closing_seconds)
+        finally:  # also when the signal comes a second time
+            end(page, visitors, engine)
+
+
+def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngine") -> None:
+    """Close the page, put down what was written, and give the device back."""
+    from magistral_ui.ui.page import close
+
+    close(page)
+    visitors.close()
+    # A model that is still being loaded cannot be interrupted, so it is not waited for.
+    closing = threading.Thread(target=engine.close, daemon=True)
+    closing.start()
+    closing.join(timeout=CLOSING)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,19 @@ MagistralUIError
 ├── BadInput                 a visitor can mend it
 │   ├── EmptyMessage
 │   ├── TextTooLong
+│   ├── ConversationFull     key conversation_full, conversation_too_long
 │   ├── MessageGone
 │   ├── PictureRefused       key picture_not_an_image, picture_broken, picture_too_large, picture_not_supported
 │   ├── TooManyPictures
-│   ├── ParameterRefused     key parameter_unknown, parameter_out_of_range, parameter_not_a_number
+│   ├── ParameterRefused     key parameter_unknown, parameter_out_of_range, parameter_not_a_number, parameter_not_supported
+│   ├── ImportRefused        key import_not_json, import_not_ours, import_version, import_broken, import_too_large, …
 │   └── PromptTooLong
 ├── Unavailable              the same request may work later
 │   ├── NotReady
 │   ├── QueueFull
+│   ├── Overloaded           key overloaded, closing
+│   ├── TooManyReplies       key too_many_replies, too_many_replies_from_address
+│   ├── TooManyRequests
 │   └── AlreadyAnswering
 ├── ModelError               the operator can mend it
 │   ├── ModelNotFound
@@ -20,7 +25,9 @@ MagistralUIError
 │   ├── DownloadFailed       key hub_unreachable, connection_lost, disk_full, token_refused, access_denied, file_corrupt, …
 │   ├── DeviceTooSmall       key device_too_small, precision_too_large
 │   ├── CopyNotSaved
+│   ├── ServerUnusable       key remote_unreachable, remote_key_refused, remote_model_unknown, …
 │   └── OutOfMemory
+├── HistoryUnusable          conversations cannot be kept; key history_in_use, history_newer, history_failed
 └── ServeError
     ├── PortInUse
     └── BadSetting
@@ -60,6 +67,12 @@ class TextTooLong(BadInput):
     key = "text_too_long"
 
 
+class ConversationFull(BadInput):
+    """More in one conversation than allowed; values: limit."""
+
+    key = "conversation_full"
+
+
 class MessageGone(BadInput):
     """The message that something was asked for is not in this conversation (any more)."""
 
@@ -76,6 +89,12 @@ class TooManyPictures(BadInput):
     """More pictures in one message than allowed; values: count, limit."""
 
     key = "too_many_pictures"
+
+
+class ImportRefused(BadInput):
+    """A file of which nothing was imported; values by key: where, name, count, limit, needed, version, known."""
+
+    key = "import_not_ours"
 
 
 class ParameterRefused(BadInput):
@@ -106,6 +125,24 @@ class QueueFull(Unavailable):
     """Too many requests wait already; values: limit."""
 
     key = "queue_full"
+
+
+class Overloaded(Unavailable):
+    """Too many replies are being written for anybody to begin one more, or the app is about to end."""
+
+    key = "overloaded"
+
+
+class TooManyReplies(Unavailable):
+    """As many replies of this visitor, or address, are being written as may be at once; values: limit."""
+
+    key = "too_many_replies"
+
+
+class TooManyRequests(Unavailable):
+    """Asked too often; values: seconds until it may be asked again."""
+
+    key = "too_many_requests"
 
 
 class AlreadyAnswering(Unavailable):
@@ -156,10 +193,22 @@ class CopyNotSaved(ModelError):
     key = "copy_not_saved"
 
 
+class ServerUnusable(ModelError):
+    """A server that runs the model cannot be used; values: server, and by key status, detail, models."""
+
+    key = "remote_unreachable"
+
+
 class OutOfMemory(ModelError):
     """The device has no room left."""
 
     key = "out_of_memory"
+
+
+class HistoryUnusable(MagistralUIError):
+    """Conversations cannot be kept on disk; values: folder, reason."""
+
+    key = "history_failed"
 
 
 class ServeError(MagistralUIError):

@@ -27,14 +27,22 @@ def card_lines() -> list[str]:
     return [*lines, "", text("plan_legend", tokens=f"{TYPICAL_CONTEXT:,}"), ""]
 
 
-def machine_lines(name: str, place: Place) -> list[str]:
-    """The same for a device as it is now, and what to do where Magistral does not fit."""
-    head = text("plan_machine", name=name, free=_gigabytes(place.free), total=_gigabytes(place.total))
-    lines = [head, "", _heading(), *_rows(place.type, place), ""]
-    best = best_plan(MAGISTRAL_SMALL_1_2, place)
+def machine_lines(name: str, place: Place, precisions: tuple[str, ...] | None = None) -> list[str]:
+    """The same for a device as it is now, and what to do where Magistral does not fit.
+
+    `precisions` are those that the device is good at.
+    """
+    free, total = (sum(sizes) for sizes in zip(*((each.free, each.total) for each in place.all), strict=True))
+    head = text("plan_machine", name=name, free=_gigabytes(free), total=_gigabytes(total))
+    lines = [head, "", _heading(), *_rows(place.type, place, precisions), ""]
+    best = best_plan(MAGISTRAL_SMALL_1_2, place, precisions)
     if not fits(MAGISTRAL_SMALL_1_2, best):
-        needed = _gigabytes(needed_bytes(MAGISTRAL_SMALL_1_2, best.precision, place.type))
+        count = len(place.all)
+        needed = _gigabytes(needed_bytes(MAGISTRAL_SMALL_1_2, best.precision, place.type, count=count))
         lines.append(text("plan_needs", precision=best.precision, needed=needed))
+    elif len(best.shares) > 1:
+        layers = " + ".join(str(share.layers) for share in best.shares)
+        lines.append(text("plan_spread", precision=best.precision, count=len(best.shares), layers=layers))
     elif place.type == "cpu":
         lines.append(text("plan_only_demo"))
     return lines
@@ -44,8 +52,8 @@ def _heading() -> str:
     return _line([text(f"plan_{name}") for name in COLUMNS])
 
 
-def _rows(name: str, place: Place) -> list[str]:
-    best = best_plan(MAGISTRAL_SMALL_1_2, place)
+def _rows(name: str, place: Place, precisions: tuple[str, ...] | None = None) -> list[str]:
+    best = best_plan(MAGISTRAL_SMALL_1_2, place, precisions)
     rows: list[str] = []
     for precision in PRECISIONS:
         planned = plan(MAGISTRAL_SMALL_1_2, precision, place)

@@ -4,12 +4,17 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from magistral_ui import __version__
+from magistral_ui.engines.remote.address import read_base_url
+from magistral_ui.engines.remote.dialects import DIALECTS
 from magistral_ui.errors import BadSetting
 from magistral_ui.ui.i18n import text
 
 PREFIX = "MAGISTRAL_UI_"
+SPACE = {"host": ("GRADIO_SERVER_NAME", "0.0.0.0"), "port": ("GRADIO_SERVER_PORT", "7860")}
+"""On a Hugging Face Space, which sets SPACE_ID: the variables that stand for a flag, and what holds without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +32,29 @@ class Settings:
     threads: int | None = None
     """CPU threads that the model may use."""
     revision: str | None = None
-    """Commit, tag or branch of the repository; None: the one that was tried, or the newest."""
-    save_quantized: str | None = None
-    """A folder for a quantized copy, which is read instead the next time."""
+    """Commit, tag or branch of the repository; None: the one that ran before, the card's, or the newest."""
+    save_quantized: str = "auto"
+    """A folder for a quantized copy, which is read instead the next time; `auto` and `no` name none."""
+    data_dir: str | None = None
+    """A folder for conversations; None: the user's data folder."""
+    keep_days: int | None = None
+    """Days for which a conversation is kept after its last change; 0: nothing is kept on disk; None: no end."""
     plan: bool = False
     """Print what fits where, and end."""
+    engine: str = "local"
+    """`local`: the model runs in this process; `openai`: on an OpenAI-compatible server."""
+    base_url: str | None = None
+    """That server's address, with its version: `http://127.0.0.1:8000/v1`."""
+    dialect: str | None = None
+    """What kind of server it is; None: found out."""
+    share: str = "no"
+    """`yes`: through Gradio's share link; a URL: through a proxy of the operator's own, which stands there."""
+    auth: str | None = None
+    """`name:password`, or a file with one of these a line; on a Space also `huggingface`."""
+    no_password: bool = False
+    """Whoever reaches the page comes in."""
+    limits: str | None = None
+    """`local`, `shared`, or a JSON file; None: by whether strangers reach the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +108,17 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def _share(value: str) -> str:
+    if value in ("yes", "no"):
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError
+    return value.rstrip("/")
+
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
+ENGINES = ("local", "openai")
 PRECISIONS = ("auto", "float32", "bfloat16", "nf4", "int8")
 FLAGS = (
     Flag("model", "NAME|PATH", _words),
@@ -96,8 +129,17 @@ FLAGS = (
     Flag("context", "TOKENS", _whole(256, 1_048_576)),
     Flag("threads", "N", _whole(1, 1_024)),
     Flag("revision", "NAME", _words),
-    Flag("save_quantized", "FOLDER", _words),
+    Flag("save_quantized", "auto|no|FOLDER", _words),
+    Flag("data_dir", "FOLDER", _words),
+    Flag("keep_days", "DAYS", _whole(0, 36_500)),
     Flag("plan", "yes|no", _yes_or_no, switch=True),
+    Flag("engine", "|".join(ENGINES), _one_of(*ENGINES)),
+    Flag("base_url", "URL", read_base_url),
+    Flag("dialect", "|".join(DIALECTS), _one_of(*DIALECTS)),
+    Flag("share", "yes|no|URL", _share, switch=True),
+    Flag("auth", "NAME:PASSWORD|FILE", _words),
+    Flag("no_password", "yes|no", _yes_or_no, switch=True),
+    Flag("limits", "local|shared|FILE", _words),
 )
 
 
@@ -109,12 +151,19 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         given, name = flags[flag.name], flag.option
         if given is None:
             given, name = environment.get(flag.variable) or None, flag.variable
+        if given is None and flag.name in SPACE and environment.get("SPACE_ID"):
+            name, default = SPACE[flag.name]
+            given = environment.get(name) or default
         if given is None:
             continue
         try:
             chosen[flag.name] = flag.read(given)
         except ValueError as error:
             raise BadSetting(name=name, value=given, expected=flag.metavar) from error
+    if "base_url" in chosen and "engine" not in chosen:
+        chosen["engine"] = "openai"  # nothing else could be meant
+    if chosen.get("engine") == "openai" and "base_url" not in chosen:
+        raise BadSetting("base_url_missing")
     return Settings(**chosen)  # type: ignore[arg-type]  # each flag reads its field's own type
 
 

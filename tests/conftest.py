@@ -64,6 +64,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch.setenv("HOME", str(home))
     patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
     patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    patch.setenv("XDG_DATA_HOME", str(home / ".local" / "share"))
     patch.setenv("HF_HOME", str(home / ".cache" / "huggingface"))
     patch.setenv("GRADIO_TEMP_DIR", str(home / "gradio"))
     yield home

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,16 @@ def test_each_card_has_its_chosen_precision() -> None:
 @pytest.mark.parametrize(("gigabytes", "said"), [(8, "would need"), (64, "demo model runs here")])
 def test_a_computer_without_a_graphics_card(gigabytes: int, said: str) -> None:
     assert said in machine_lines("CPU", Place("cpu", gigabytes * GIB, gigabytes * GIB))[-1]
+
+
+def test_several_cards_are_told_together() -> None:
+    one = Place("cuda", 23 * GIB, 24 * GIB)
+    lines = machine_lines("2 × RTX", replace(one, others=(one,)))
+    assert "46.0 GB free of 48.0 GB" in lines[0]
+    assert "int8" in lines[-1]
+    assert "2 cards: 20 + 20" in lines[-1]
+    small = Place("cuda", 6 * GIB, 6 * GIB)
+    assert "would need" in machine_lines("2 × small", replace(small, others=(small,)))[-1]
 
 
 def test_the_command_prints_both_and_ends() -> None:

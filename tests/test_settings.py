@@ -103,3 +103,15 @@ def test_the_readme_s_table_has_each_flag_with_its_variable_and_default() -> Non
     assert [(name, variable) for name, variable, _ in rows] == [(name, variable) for name, variable, _ in wanted]
     for (name, _, told), (_, _, default) in zip(rows, wanted, strict=True):
         assert default is None or told == ("no" if default is False else f"`{default}`"), name
+
+
+def test_a_space_says_where_to_listen() -> None:
+    space = {"SPACE_ID": "someone/magistral", "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "7861"}
+    assert read_settings([], space) == Settings(host="0.0.0.0", port=7861)
+    assert read_settings([], {"SPACE_ID": "someone/magistral"}).host == "0.0.0.0"
+    assert read_settings(["--port", "80"], {**space, "MAGISTRAL_UI_HOST": "::"}) == Settings(host="::", port=80)
+    elsewhere = {name: value for name, value in space.items() if name != "SPACE_ID"}
+    assert read_settings([], elsewhere) == Settings(), "Gradio's own variables mean nothing elsewhere"
+    with pytest.raises(BadSetting) as refused:
+        read_settings([], {**space, "GRADIO_SERVER_PORT": "many"})
+    assert refused.value.values["name"] == "GRADIO_SERVER_PORT"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from magistral_ui.chat.events import FinishReason, Usage
 from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 
 
@@ -34,6 +35,8 @@ class Reply:
     usage: Usage = field(default_factory=Usage)
     params: SamplingParams | None = None
     model: str = ""
+    provenance: Provenance | None = None
+    """None where it is not known, as in a conversation from an older version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,7 @@ class Conversation:
 
     def without(self, message: int) -> "Conversation":
         """The tree without `message` and all that follows it; a sibling, if there is one, takes its place."""
-        doomed = {message}
-        for each in self.messages.values():
-            if each.parent in doomed:
-                doomed.add(each.id)
+        doomed = self.below(message)
         kept = {i: m for i, m in self.messages.items() if i not in doomed}
         chosen = {p: c for p, c in self.chosen.items() if p not in doomed and c not in doomed}
         parent = self.messages[message].parent
@@ -131,6 +131,27 @@ class Conversation:
         if left and self.chosen.get(parent) == message:
             chosen[parent] = left[-1]
         return replace(self, messages=kept, chosen=chosen)
+
+    def restored(self, message: int, earlier: "Conversation") -> "Conversation":
+        """This tree with `message`, and what followed it, back from `earlier`, and chosen; its parent must be here."""
+        parent = earlier.messages[message].parent
+        if parent is not None and parent not in self.messages:
+            raise ValueError(f"the parent of message {message} is not there")
+        back = earlier.below(message) - self.messages.keys()
+        lost = {i: m for i, m in earlier.messages.items() if i in back}
+        messages = dict(sorted({**self.messages, **lost}.items()))
+        chosen = dict(self.chosen)
+        chosen.update({p: c for p, c in earlier.chosen.items() if p in lost})
+        chosen[parent] = message
+        return Conversation(messages, chosen, self.last_id)
+
+    def below(self, message: int) -> frozenset[int]:
+        """Ids of `message` and of all that follows it on any branch."""
+        found = {message}
+        for each in self.messages.values():  # a parent comes before its children
+            if each.parent in found:
+                found.add(each.id)
+        return frozenset(found)
 
     def last_user(self) -> UserMessage | None:
         """The last user message of the chosen branch."""

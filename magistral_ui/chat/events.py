@@ -48,9 +48,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Waiting for a place; `position` 1 is the next to start."""
+    """Waiting for a place; `position` 1 is the next to start, 0 where that is not known.
+
+    `retry_seconds` says after how long a busy or unreachable server is asked again; 0.0: nobody has to ask.
+    """
 
     position: int
+    retry_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something to tell; `key` is `answered_now`, `budget_spent`, `loop_broken` or `max_tokens_lowered`."""
+    """Something to tell; `key` is the end of the key of its sentence, such as `budget_spent` for notice_budget_spent."""
 
     key: str
     values: dict[str, str | int | float] = field(default_factory=dict)

@@ -21,6 +21,8 @@ class Draft:
     answering: bool = False
     """Whether the answer has begun (with something to read)."""
     queue_position: int | None = None
+    retry_seconds: float = 0.0
+    """After how long a busy server is asked again; 0.0 while nobody waits for one."""
     prefilling: Prefilling | None = None
     last: Finished | Failed | None = None
 
@@ -39,16 +41,16 @@ class Draft:
                 self._writing()
             case Notice():
                 self.notices.append(event)
-            case Queued(position):
-                self.queue_position = position
+            case Queued(position, seconds):
+                self.queue_position, self.retry_seconds = position, seconds
             case Prefilling():
-                self.prefilling, self.queue_position = event, None
+                self.prefilling, self.queue_position, self.retry_seconds = event, None, 0.0
             case Finished() | Failed():
                 self.last = event
                 self._writing()
 
     def _writing(self) -> None:
-        self.queue_position = self.prefilling = None
+        self.queue_position, self.prefilling, self.retry_seconds = None, None, 0.0
 
     def reply(self, params: SamplingParams | None = None, model: str = "", before: Reply | None = None) -> Reply:
         """The reply so far; `before` is the beginning that it continues."""

@@ -61,6 +61,14 @@ class Picture:
             turn = _turn(image)
             return _plain(image if turn is None else image.transpose(turn))
 
+    @property
+    def media_type(self) -> str:
+        """Such as `image/png`, read from the bytes."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            format = Image.open(io.BytesIO(self.data), formats=FORMATS).format or ""
+        return "image/jpeg" if format == "MPO" else Image.MIME[format]
+
     def thumbnail(self, side: int) -> bytes:
         """A JPEG of at most `side` × `side` pixels without any metadata."""
         image = self.rgb()
@@ -68,6 +76,17 @@ class Picture:
         out = io.BytesIO()
         image.save(out, "JPEG", quality=85)
         return out.getvalue()
+
+    def shrunk(self, side: int) -> "Picture":
+        """The same picture, lossless, with at most `side` × `side` pixels; itself where it is as small already."""
+        if max(self.width, self.height) <= side:
+            return self
+        image = self.rgb()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        out = io.BytesIO()
+        image.save(out, "PNG", compress_level=1)
+        data = out.getvalue()
+        return Picture(data, image.width, image.height, hashlib.sha256(data).hexdigest(), self.name)
 
 
 def read_picture(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Picture:

@@ -1,5 +1,7 @@
 """What the model will read: system prompt, custom instructions, turns, and a reply to go on with; no tokens yet."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, UserMessage
@@ -30,6 +32,8 @@ class AssistantTurn:
     answer: str
     reasoning: str | None = None
     message: int | None = None
+    left_out: str = ""
+    """The reasoning that is left out: the model does not read it, but what it would cost can be told."""
 
 
 Turn = UserTurn | AssistantTurn
@@ -57,6 +61,19 @@ class Prompt:
         """All pictures in the order in which the model sees them."""
         return tuple(p for turn in self.turns if isinstance(turn, UserTurn) for p in turn.pictures)
 
+    @property
+    def digest(self) -> str:
+        """The same for prompts that read the same, whichever messages they were made of."""
+        system = [[part.text, part.reasoning] for part in self.system]
+        turns = [
+            ["user", turn.text, [picture.digest for picture in turn.pictures]]
+            if isinstance(turn, UserTurn)
+            else ["assistant", turn.answer, turn.reasoning]
+            for turn in self.turns
+        ]
+        resume = [self.resume.reasoning, self.resume.closed, self.resume.answer] if self.resume else None
+        return hashlib.sha256(json.dumps([system, turns, resume]).encode()).hexdigest()[:32]
+
 
 @dataclass(frozen=True, slots=True)
 class PromptChoices:
@@ -71,6 +88,12 @@ class PromptChoices:
 
 
 HEADING = "Problem:\n\n"
+
+
+def has_marks(text: str, marks: tuple[str, str]) -> bool:
+    """Whether a system prompt shows the model both reasoning `marks`, one after the other: without, it does not think."""
+    begin = text.find(marks[0])
+    return begin >= 0 and text.find(marks[1], begin) >= 0
 
 
 def split_system_prompt(text: str, marks: tuple[str, str]) -> tuple[SystemPart, ...]:
@@ -122,4 +145,4 @@ def _earlier(message: AssistantMessage, keep_reasoning: bool) -> AssistantTurn:
     keep = keep_reasoning if message.keep_reasoning is None else message.keep_reasoning
     # A reply without an answer is only its reasoning: leaving it out would leave an empty turn, which models refuse.
     reasoning = reply.reasoning if reply.reasoning and (keep or not reply.answer.strip()) else None
-    return AssistantTurn(reply.answer, reasoning, message.id)
+    return AssistantTurn(reply.answer, reasoning, message.id, "" if reasoning else reply.reasoning)

@@ -25,6 +25,9 @@ class TokenReader(Protocol):
     def feed(self, token: int) -> list[Piece]:
         """The events of one more token."""
 
+    def take_up(self) -> None:
+        """What was fed so far is the beginning of a reply that goes on: what is held back of it was told before."""
+
     def finish(self, cut: bool = False) -> list[Piece]:
         """What was held back; call once, at the end. Half a character is left out where the reply was `cut` there."""
 
@@ -61,6 +64,9 @@ class TokenIdReader:
             self._channel = "answer"
         return [Answer(text)]
 
+    def take_up(self) -> None:
+        """Nothing but a part of a character is ever held back."""
+
     def finish(self, cut: bool = False) -> list[Piece]:
         """The replacement character where the stream ended, but was not `cut`, inside a character."""
         return [] if cut else self._turn(self._channel)
@@ -90,6 +96,7 @@ class TextReader:
         self._channel: Channel = channel
         self._held = ""
         self._uncounted = 0  # tokens of what is held back while it is open where they belong
+        self._known = 0  # characters of what is held back that were told before
         self._fresh = channel == "before"  # line breaks right behind a mark are still to be dropped
 
     @property
@@ -106,6 +113,10 @@ class TextReader:
         if self._channel == "before":
             return []
         return self._counted(pieces, "answer" if was == "answer" else "reasoning")
+
+    def take_up(self) -> None:
+        """What is held back was told before, and counted."""
+        self._known, self._uncounted = len(self._held), 0
 
     def finish(self) -> list[Piece]:
         """What was held back, now that no mark can follow."""
@@ -146,14 +157,19 @@ class TextReader:
         said, mark, rest = self._held.partition(self._end)
         if mark:
             self._channel, self._held, self._fresh = "answer", rest, True
-            said = said.rstrip("\r\n")
-            return [Reasoning(said, 0), Answer("", 0)]
+            return [Reasoning(self._fresh_part(said.rstrip("\r\n")), 0), Answer("", 0)]
         if final:
             self._held, said = "", said.rstrip("\r\n")
         else:
             cut = _safe_end(said, self._end)
             said, self._held = said[:cut], said[cut:]
+        said = self._fresh_part(said)
         return [Reasoning(said, 0)] if said else []
+
+    def _fresh_part(self, said: str) -> str:
+        known = min(self._known, len(said))
+        self._known -= known
+        return said[known:]
 
 
 class TextTokenReader:
@@ -170,6 +186,10 @@ class TextTokenReader:
     def feed(self, token: int) -> list[Piece]:
         """The events of one more token."""
         return self._text.feed(self._decoder.decode(self._bytes_of(token)))
+
+    def take_up(self) -> None:
+        """What is held back was told before."""
+        self._text.take_up()
 
     def finish(self, cut: bool = False) -> list[Piece]:
         """What was held back."""

@@ -1,4 +1,4 @@
-"""How the next token is drawn: one table gives each parameter's default, bounds and step; it does not draw anything."""
+"""How the next token is drawn: a table of the parameters with bounds and step, and presets; it does not draw anything."""
 
 import math
 import random
@@ -13,7 +13,10 @@ MAX_SEED = 2**53 - 1
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One knob: its bounds are inclusive; `integer` ones refuse fractions; `optional` ones may be None."""
+    """One knob: its bounds are inclusive; `integer` ones refuse fractions; `optional` ones may be None.
+
+    `common` ones are shown first; a `logarithmic` one's slider takes equal steps for equal factors.
+    """
 
     name: str
     default: float | int | None
@@ -22,6 +25,8 @@ class Parameter:
     step: float | int
     integer: bool = False
     optional: bool = False
+    common: bool = False
+    logarithmic: bool = False
 
     def check(self, value: object) -> float | int | None:
         """`value` in the parameter's own type, or ParameterRefused."""
@@ -44,13 +49,13 @@ def _is_finite(value: float) -> bool:
 PARAMETERS = {
     p.name: p
     for p in (
-        Parameter("temperature", 0.7, 0.0, 2.0, 0.05),
+        Parameter("temperature", 0.7, 0.0, 2.0, 0.05, common=True),
         Parameter("top_p", 0.95, 0.01, 1.0, 0.01),
         Parameter("top_k", 0, 0, 1000, 1, integer=True),
         Parameter("min_p", 0.0, 0.0, 1.0, 0.01),
         Parameter("repetition_penalty", 1.0, 0.5, 2.0, 0.05),
-        Parameter("max_tokens", 40_960, 1, 131_072, 1, integer=True),
-        Parameter("reasoning_budget", None, 1, 131_072, 1, integer=True, optional=True),
+        Parameter("max_tokens", 40_960, 1, 131_072, 1, integer=True, common=True, logarithmic=True),
+        Parameter("reasoning_budget", None, 1, 131_072, 1, integer=True, optional=True, common=True),
         Parameter("seed", None, 0, MAX_SEED, 1, integer=True, optional=True),
     )
 }
@@ -91,3 +96,26 @@ class SamplingParams:
         if self.seed is not None:
             return self
         return replace(self, seed=(source or random.SystemRandom()).randrange(2**32))
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Values by a name: a card's own with `changes` laid over them; the seed is nobody's but the visitor's."""
+
+    key: str
+    changes: Mapping[str, float | int | None]
+
+    def of(self, own: SamplingParams) -> SamplingParams:
+        """The values for a model whose card has its `own`."""
+        return own.changed(self.changes)
+
+
+PRESETS = (
+    Preset("own", {}),
+    Preset("precise", {"temperature": 0.0}),
+    Preset("balanced", {"temperature": 0.4}),
+    Preset("creative", {"temperature": 1.0, "top_p": 1.0, "min_p": 0.05}),
+    Preset("quick", {"reasoning_budget": 512}),
+    Preset("long", {"max_tokens": PARAMETERS["max_tokens"].high}),
+)
+"""What a click sets; `preset_<key>` names it, `preset_<key>_help` says in one line what it is for."""

@@ -1,5 +1,6 @@
 """The one seam between the page and what runs a model: requests go in, generations come out; it runs nothing itself."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -39,11 +40,18 @@ class ModelInfo:
     revision: str = ""
     chosen_because: str = "model_chosen_by_hand"
     """Key of the sentence that says why this model runs here: by hand, because a GPU fits it, or for want of one."""
+    engine: str = "transformers"
+    """What runs it, by the name that people know: a library or a server."""
     plan: MemoryPlan | None = None
     """How the device's bytes are shared out; `weights` is measured."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """What the page offers and this engine cannot do → key of the sentence that says why.
+
+    Names are those of sampling parameters, and `continue`, `answer_again`, `answer_now`, `keep_reasoning`.
+    """
 
 
-Stage = Literal["starting", "downloading", "reading", "quantizing", "saving", "warming_up"]
+Stage = Literal["starting", "server", "downloading", "reading", "quantizing", "saving", "warming_up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,8 @@ class Measure:
     """Picture digest → tokens."""
     reused: int = 0
     """Tokens at the prompt's beginning that the visitor's cache holds already."""
+    estimated: bool = False
+    """Whether a part of it was reckoned from lengths, for want of the model's tokenizer."""
 
 
 class Engine(Protocol):

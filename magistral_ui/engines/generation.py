@@ -25,7 +25,8 @@ class Generation:
 
     def __init__(self, on_control: Callable[[], None] | None = None) -> None:
         """`on_control` is called after `stop` and `answer_now`, to wake an engine that waits."""
-        self.id = secrets.token_urlsafe(12)
+        # Whoever knows it may read along, so it is as hard to guess as a visitor's secret.
+        self.id = secrets.token_urlsafe(32)
         self._started = time.monotonic()
         self._events: list[Stamped] = []
         self._news = threading.Condition()
@@ -35,6 +36,7 @@ class Generation:
         self._ended = False
         self._followers = 0
         self._looked_at = self._started
+        self._waiting: list[Callable[[], None]] = []
 
     def put(self, event: Event) -> None:
         """Append an event (the writer's side). Nothing can follow a Finished or Failed."""
@@ -44,6 +46,17 @@ class Generation:
             self._events.append(Stamped(self.elapsed, event))
             self._ended = isinstance(event, LAST)
             self._news.notify_all()
+            waiting = self._waiting if self._ended else []
+        for act in waiting:
+            act()
+
+    def when_ended(self, act: Callable[[], None]) -> None:
+        """Call `act` once the reply has ended, in whatever thread ends it; at once where it has."""
+        with self._news:
+            if not self._ended:
+                self._waiting.append(act)
+                return
+        act()
 
     def follow(self, start: int = 0) -> Iterator[Event]:
         """The events from number `start` on, waiting for new ones; ends behind the Finished or Failed."""
@@ -60,10 +73,11 @@ class Generation:
                 self._followers -= 1
                 self._looked_at = time.monotonic()
 
-    def take(self, start: int = 0) -> list[Stamped]:
-        """The events from number `start` on that are there by now; never waits."""
+    def take(self, start: int = 0, *, looking: bool = True) -> list[Stamped]:
+        """The events from number `start` on that are there by now; never waits. Whoever is not `looking` is no follower."""
         with self._news:
-            self._looked_at = time.monotonic()
+            if looking:
+                self._looked_at = time.monotonic()
             return self._events[start:]
 
     def _next(self, start: int) -> list[Stamped]:

@@ -11,7 +11,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import NotReady
 from magistral_ui.models.cards import DEMO, ModelCard
 
-INFO = ModelInfo("Scripted", "script", "float32", "cpu", context_length=8_192)
+INFO = ModelInfo("Scripted", "script", "float32", "cpu", context_length=8_192, engine="script")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,12 @@ class ScriptedEngine:
                 words = len(turn.text.split()) + 100 * len(turn.pictures)
             else:
                 words = len(turn.answer.split()) + len((turn.reasoning or "").split())
-                reasoning[turn.message or 0] = len((turn.reasoning or "").split())
+                reasoning[turn.message or 0] = len((turn.reasoning or turn.left_out).split())
             per_message[turn.message or 0] = words
         system = sum(len(part.text.split()) for part in prompt.system)
         pictures = {picture.digest: 100 for picture in prompt.pictures}
-        return Measure(system + sum(per_message.values()), system, per_message, reasoning, pictures)
+        begun = f"{prompt.resume.reasoning or ''} {prompt.resume.answer}".split() if prompt.resume else []
+        return Measure(system + sum(per_message.values()) + len(begun), system, per_message, reasoning, pictures)
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Play the script in a thread of its own."""

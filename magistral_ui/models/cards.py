@@ -30,7 +30,7 @@ class ModelCard:
     sampling: SamplingParams
     system_prompt_file: str
     revision: str | None = None
-    """The commit of the repository that was tried; None: the newest, since none could be."""
+    """The commit of the repository; None: the newest, since none could be learned for certain."""
     shape: ModelShape | None = None
     """Known before anything is downloaded, so that what cannot fit is not downloaded."""
     demo: bool = False
@@ -53,11 +53,16 @@ class ModelCard:
         return split_system_prompt(text, self.reasoning_marks)
 
     def system_prompt(self) -> str:
-        """The system prompt that the model was made for, with literal marks."""
+        """The system prompt that the model was made for, with literal marks; empty where none is known."""
+        if not self.system_prompt_file:
+            return ""
         return (resources.files("magistral_ui.models") / self.system_prompt_file).read_text(encoding="utf-8")
 
 
 # Sampling, lengths and prompts: the cards of mistralai/Magistral-Small-2506, -2507, -2509 on the Hugging Face Hub.
+# Commits: as several public projects, independent of each other, pin or cite them (2509: a template collection, a model
+# catalogue, two evaluation lists and a path in somebody's Hub cache; 2507: a tokenizer test suite, which also gives the SHA-256
+# of its tekken.json, and a prompt builder that cites its README). For 2506 two projects name two commits, so none is taken.
 MAGISTRAL_1_2 = ModelCard(
     key="magistral-small-2509",
     name="Magistral Small 1.2",
@@ -68,6 +73,7 @@ MAGISTRAL_1_2 = ModelCard(
     recommended_length=131_072,
     sampling=SamplingParams(temperature=0.7, top_p=0.95, max_tokens=131_072),
     system_prompt_file="system_prompts/magistral-small-2509.txt",
+    revision="a31cc96ab10cf19bc42c628fedf1e359e0853c49",
     shape=MAGISTRAL_SMALL_1_2,
 )
 MAGISTRAL_1_1 = replace(
@@ -79,6 +85,7 @@ MAGISTRAL_1_1 = replace(
     recommended_length=40_960,
     sampling=SamplingParams(temperature=0.7, top_p=0.95, max_tokens=40_960),
     system_prompt_file="system_prompts/magistral-small-2507.txt",
+    revision="b3583a426ca23186681c4297926dfe9219be6161",
     shape=MAGISTRAL_SMALL_TEXT,
 )
 MAGISTRAL_1_0 = replace(
@@ -88,6 +95,7 @@ MAGISTRAL_1_0 = replace(
     repository="mistralai/Magistral-Small-2506",
     marks="text",
     system_prompt_file="system_prompts/magistral-small-2506.txt",
+    revision=None,
 )
 DEMO = ModelCard(
     key="demo",

@@ -93,7 +93,12 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def _special_tokens(folder: Path) -> set[str]:
     tekken = _read_json(folder, "tekken.json")
-    return {each["token_str"] for each in tekken.get("special_tokens") or ()}
+    try:
+        if tekken["vocab"] and tekken["config"]["pattern"]:
+            return {each["token_str"] for each in tekken.get("special_tokens") or ()}
+    except (LookupError, TypeError, AttributeError):
+        pass
+    raise ModelFilesBroken(model=str(folder), file="tekken.json")
 
 
 def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int]]:

@@ -1,11 +1,12 @@
-"""Plans a device's bytes: weights, keys and values, room to work in, and hence what fits; pure arithmetic, it looks at no device.
+"""Plans devices' bytes: weights, keys and values, room to work in, and hence what fits; pure arithmetic, it looks at no device.
 
-What is allocated per linear layer follows bitsandbytes 0.50 (functional.py, quantize_4bit and int8_vectorwise_quant).
+Over several devices a model is spread layer by layer: each holds its layers' weights, and their keys and values.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from magistral_ui.models.shape import ModelShape
+from magistral_ui.models.sizes import kv_bytes_per_token, value_bytes, weight_bytes, working_bytes
 
 GIB = 2**30
 PRECISIONS = ("bfloat16", "int8", "nf4")
@@ -18,14 +19,8 @@ LEAST_CONTEXT = 4_096
 """Tokens below which a reasoning model is no use: it would run out of room in the middle of its thoughts."""
 TYPICAL_CONTEXT = 8_192
 """Tokens of a usual conversation: what the number of visitors is counted in."""
-RUNNING = 8
-"""Sequences in one forward, as the scheduler has it."""
-CHUNKS = {"cuda": 2_048, "mps": 2_048, "cpu": 512}
-"""Prompt tokens in one forward at most, as the scheduler has it."""
-SPARE = 1.25
-"""A conversation's buffers grow by a quarter, so at worst so much more is allocated than its tokens need."""
-BLOCK, NESTED_BLOCK = 64, 256
-"""Weights that share a scale in nf4, and scales that share one in double quantization."""
+LARGEST_GROWTH = 2_048
+"""Tokens by which a conversation's buffers grow ahead at most, otherwise by a quarter; never beyond the longest context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +31,29 @@ class Place:
     """`cuda`, `mps` or `cpu`."""
     free: int
     total: int
+    others: tuple["Place", ...] = ()
+    """More devices of this type, over which a model can be spread; the freest first."""
+
+    @property
+    def all(self) -> tuple["Place", ...]:
+        """This one and the others."""
+        return (replace(self, others=()), *self.others)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one device of a plan gets."""
+
+    layers: int
+    weights: int
+    working: int
+    margin: int
+    kv_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How the bytes of a place are shared out."""
+    """How the bytes of one or more devices are shared out; all figures but `shares` are of all of them together."""
 
     precision: str
     weights: int
@@ -55,61 +68,8 @@ class MemoryPlan:
     """Tokens of the longest conversation that fits."""
     visitors: int
     """Conversations of a usual length that stay in memory side by side."""
-
-
-def weight_bytes(shape: ModelShape, precision: str, double_quant: bool = True) -> int:
-    """Bytes of all weights once they are loaded, scales and tables of the quantization included."""
-    if precision == "float32":
-        return 4 * shape.parameters
-    if precision == "bfloat16":
-        return 2 * shape.parameters
-    one = _int8_bytes if precision == "int8" else _nf4_nested_bytes if double_quant else _nf4_bytes
-    return 2 * shape.other_parameters + shape.layers * sum(one(rows, columns) for rows, columns in shape.linears)
-
-
-def _int8_bytes(rows: int, columns: int) -> int:
-    return rows * columns + 4 * rows
-
-
-def _nf4_bytes(rows: int, columns: int) -> int:
-    blocks = -(-rows * columns // BLOCK)
-    return -(-rows * columns // 2) + 4 * blocks + 4 * 16
-
-
-def _nf4_nested_bytes(rows: int, columns: int) -> int:
-    blocks = -(-rows * columns // BLOCK)
-    nested = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 + 4
-    return -(-rows * columns // 2) + nested + 4 * 16
-
-
-def kv_bytes_per_token(shape: ModelShape, precision: str) -> int:
-    """Bytes of keys and values of one token in all layers."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * _size(precision)
-
-
-def prefill_bytes(shape: ModelShape, precision: str, chunk: int) -> int:
-    """Bytes that one forward of `chunk` tokens holds at once: the wide middle of a layer, the mask, and the logits.
-
-    The factors are rounded up from measurements on one layer of Magistral's width: 253 to 295 kB a token in bfloat16.
-    """
-    activations = chunk * _size(precision) * (8 * shape.hidden + 3 * shape.intermediate)
-    logits = RUNNING * shape.vocabulary * 4 * 6
-    unpacked = 2 * shape.hidden * shape.intermediate if precision in ("nf4", "int8") else 0
-    return activations + logits + unpacked
-
-
-def picture_bytes(shape: ModelShape, precision: str) -> int:
-    """Bytes that the largest picture takes while the vision tower looks at it: two masks of patches × patches, and a layer."""
-    vision = shape.vision
-    if vision is None:
-        return 0
-    layer = vision.patches * (6 * vision.hidden + 3 * vision.intermediate)
-    return _size(precision) * (2 * vision.patches**2 + layer)
-
-
-def working_bytes(shape: ModelShape, precision: str, type: str) -> int:
-    """Bytes that must stay free for one forward or one picture, which never happen at once."""
-    return max(prefill_bytes(shape, precision, CHUNKS[type]), picture_bytes(shape, precision))
+    shares: tuple[Share, ...]
+    """One for each device that is used, in the order of `Place.all`."""
 
 
 def margin_bytes(place: Place) -> int:
@@ -119,36 +79,149 @@ def margin_bytes(place: Place) -> int:
     return int(0.03 * place.total) + GIB * 3 // 4
 
 
-def plan(
-    shape: ModelShape, precision: str, place: Place, *, weights: int | None = None, loaded: bool = False
-) -> MemoryPlan:
-    """How `place` would be shared out; where the weights are `loaded`, they are not in `place.free` any more.
+def plan(shape: ModelShape, precision: str, place: Place, *, weights: int | None = None) -> MemoryPlan:
+    """How `place` would be shared out: as few of its devices as leave room for a good context, or else as leave most.
 
-    `weights` says how many bytes they are where that is known better than by counting. On a processor, half of what is left
-    stays with the other programs.
+    `weights` says how many bytes they are where that is known better than by counting.
     """
+    plans = [_spread(shape, precision, place.all[: n + 1], weights) for n in range(len(place.all))]
+    good = min(GOOD_CONTEXT, shape.context_length)
+    return next((each for each in plans if each.context >= good), max(plans, key=lambda each: each.context))
+
+
+def plan_loaded(shape: ModelShape, precision: str, place: Place, layers: tuple[int, ...], weights: int) -> MemoryPlan:
+    """How `place` is shared out where the weights are loaded, so that they are not in its devices' `free` any more."""
+    parts = _parts(shape, precision, place.type, weights)
+    return _shared(shape, precision, place.all, layers, parts, loaded=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Bytes of the weights: what lies on the first device, on the last one, and in each layer."""
+
+    first: int
+    last: int
+    layer: int
+
+
+def _parts(shape: ModelShape, precision: str, type: str, weights: int | None) -> _Parts:
     if weights is None:
-        weights = weight_bytes(shape, precision, double_quant=place.type != "mps")
-    working, margin = working_bytes(shape, precision, place.type), margin_bytes(place)
-    room = place.free - (0 if loaded else weights) - working - margin
-    if place.type == "cpu":
-        room //= 2
+        weights = weight_bytes(shape, precision, double_quant=type != "mps")
+    size = value_bytes(precision)
+    last = size * (shape.hidden + (0 if shape.tied else shape.vocabulary * shape.hidden))
+    first = size * (shape.vocabulary * shape.hidden + (shape.vision.parameters(shape.hidden) if shape.vision else 0))
+    if shape.tied:  # the head is the embedding, so it lies with it
+        first, last = first + last, 0
+    layer = max(0, weights - first - last) // shape.layers
+    return _Parts(first, weights - first - shape.layers * layer, layer)
+
+
+def _spread(shape: ModelShape, precision: str, places: tuple[Place, ...], weights: int | None) -> MemoryPlan:
+    """The layers so divided that the longest context fits."""
+    parts = _parts(shape, precision, places[0].type, weights)
+    if len(places) == 1:
+        return _shared(shape, precision, places, (shape.layers,), parts)
+    rooms = [_room(shape, precision, places, n, parts) for n in range(len(places))]
+    per_layer = kv_bytes_per_token(shape, precision) // shape.layers
+
+    def most_layers(tokens: int) -> list[int]:
+        return [min(shape.layers, max(0, room // (parts.layer + tokens * per_layer))) for room in rooms]
+
+    low, high = 0, max(1, sum(places[n].free for n in range(len(places))) // per_layer)
+    while low < high:  # the most tokens for which all layers find a place
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if sum(most_layers(middle)) >= shape.layers else (low, middle - 1)
+    layers: list[int] = []
+    for most in most_layers(low):
+        layers.append(min(most, shape.layers - sum(layers)))
+    layers[-1] += shape.layers - sum(layers)  # where it does not fit at all
+    return _shared(shape, precision, places, tuple(layers), parts)
+
+
+def _room(shape: ModelShape, precision: str, places: tuple[Place, ...], n: int, parts: _Parts) -> int:
+    """Bytes of device `n` for layers with their keys and values."""
+    fixed = (parts.first if n == 0 else 0) + (parts.last if n == len(places) - 1 else 0)
+    return places[n].free - fixed - _working(shape, precision, places[n].type, n) - margin_bytes(places[n])
+
+
+def _working(shape: ModelShape, precision: str, type: str, n: int) -> int:
+    """Of the device `n`: the vision tower lies on the first one alone."""
+    return working_bytes(shape if n == 0 else shape.without_vision(), precision, type)
+
+
+def _shared(
+    shape: ModelShape,
+    precision: str,
+    places: tuple[Place, ...],
+    layers: tuple[int, ...],
+    parts: _Parts,
+    *,
+    loaded: bool = False,
+) -> MemoryPlan:
+    """The plan for layers divided so. On a processor, half of what is left stays with the other programs."""
     per_token = kv_bytes_per_token(shape, precision)
-    room = max(0, room)
-    tokens = int(room / (SPARE * per_token))
-    visitors = tokens // min(TYPICAL_CONTEXT, shape.context_length)
-    context = min(shape.context_length, tokens)
-    return MemoryPlan(precision, weights, working, margin, per_token, room, context, visitors)
+    weights, rooms = [], []
+    for n, place in enumerate(places):
+        fixed = (parts.first if n == 0 else 0) + (parts.last if n == len(places) - 1 else 0)
+        weights.append(fixed + layers[n] * parts.layer)
+        room = _room(shape, precision, places, n, parts) - layers[n] * parts.layer + (weights[n] if loaded else 0)
+        rooms.append(max(0, room // 2 if place.type == "cpu" else room))
+    kv_bytes = min(room * shape.layers // count for room, count in zip(rooms, layers, strict=True) if count)
+    shares = tuple(
+        Share(
+            count,
+            held,
+            _working(shape, precision, place.type, n),
+            margin_bytes(place),
+            kv_bytes * count // shape.layers,
+        )
+        for n, (place, count, held) in enumerate(zip(places, layers, weights, strict=True))
+    )
+    tokens = kv_bytes // per_token
+    return MemoryPlan(
+        precision=precision,
+        weights=sum(weights),
+        working=sum(share.working for share in shares),
+        margin=sum(share.margin for share in shares),
+        kv_per_token=per_token,
+        kv_bytes=kv_bytes,
+        context=min(shape.context_length, tokens),
+        visitors=_visitors(shape, tokens),
+        shares=shares,
+    )
 
 
-def best_plan(shape: ModelShape, place: Place, precisions: tuple[str, ...] = PRECISIONS) -> MemoryPlan:
+def with_less(shape: ModelShape, planned: MemoryPlan, kv_bytes: int) -> MemoryPlan:
+    """The plan of one device where `kv_bytes` at most are given to keys and values."""
+    kv_bytes = min(planned.kv_bytes, kv_bytes)
+    tokens = kv_bytes // planned.kv_per_token
+    return replace(
+        planned,
+        kv_bytes=kv_bytes,
+        context=min(planned.context, tokens),
+        visitors=_visitors(shape, tokens),
+        shares=tuple(replace(share, kv_bytes=kv_bytes) for share in planned.shares),
+    )
+
+
+def _visitors(shape: ModelShape, tokens: int) -> int:
+    return tokens // min(held_tokens(TYPICAL_CONTEXT), shape.context_length)
+
+
+def held_tokens(tokens: int) -> int:
+    """Tokens for which a conversation of so many has room at worst, since its buffers grow ahead."""
+    return tokens + min(tokens // 4, LARGEST_GROWTH)
+
+
+def best_plan(shape: ModelShape, place: Place, precisions: tuple[str, ...] | None = None) -> MemoryPlan:
     """The most exact precision that leaves room for a good context, or else the one that leaves most room.
 
-    Whether that is enough, `fits` tells. On a processor int8 is left out: it is no faster than bfloat16 there, and nf4 is.
+    Whether that is enough, `fits` tells. `precisions` are those that this machine is good at, the most exact first; where that
+    is not known, all, but on a processor not int8: it is no faster than bfloat16 there, and with AVX-512 nf4 is.
     """
     if shape.parameters < SMALL:
         return plan(shape, "float32", place)
-    choices = [p for p in precisions if place.type == "cuda" or p != "int8"]
+    choices = precisions or [p for p in PRECISIONS if place.type == "cuda" or p != "int8"]
     plans = [plan(shape, precision, place) for precision in choices]
     good = min(GOOD_CONTEXT, shape.context_length)
     return next((each for each in plans if each.context >= good), max(plans[::-1], key=lambda each: each.context))
@@ -159,14 +232,16 @@ def fits(shape: ModelShape, planned: MemoryPlan, wanted: int | None = None) -> b
     return planned.context >= min(wanted or LEAST_CONTEXT, LEAST_CONTEXT, shape.context_length)
 
 
-def needed_bytes(shape: ModelShape, precision: str, type: str = "cuda", context: int = LEAST_CONTEXT) -> int:
-    """Size of the smallest device of this `type`, all of it free, that runs the model with a `context` of so many tokens."""
-    kv = int(SPARE * min(context, shape.context_length) * kv_bytes_per_token(shape, precision))
-    fixed = weight_bytes(shape, precision, type != "mps") + working_bytes(shape, precision, type)
+def needed_bytes(
+    shape: ModelShape, precision: str, type: str = "cuda", context: int = LEAST_CONTEXT, count: int = 1
+) -> int:
+    """Bytes of the smallest device of this `type` that runs the model with a `context` of so many tokens, all of it free.
+
+    With `count` equal devices: of all of them together, where the layers divide evenly.
+    """
+    kv = min(context, shape.context_length) * kv_bytes_per_token(shape, precision)
+    working = sum(_working(shape, precision, type, n) for n in range(count))
+    fixed = weight_bytes(shape, precision, type != "mps") + working
     if type == "cpu":
         return fixed + GIB + 2 * kv
-    return int((fixed + kv + GIB * 3 // 4) / 0.97) + 1
-
-
-def _size(precision: str) -> int:
-    return 4 if precision == "float32" else 2
+    return int((fixed + kv + count * GIB * 3 // 4) / 0.97) + 1

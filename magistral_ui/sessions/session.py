@@ -2,58 +2,28 @@
 
 import random
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 
+from magistral_ui.chat.beginning import begun, costing, may_continue, may_replay, reasoning_of, resume, rethought
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
-from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.folding import Draft
 from magistral_ui.chat.pictures import Picture
-from magistral_ui.chat.prompt import PromptChoices, Resume, compose
+from magistral_ui.chat.prompt import Prompt, PromptChoices, compose
+from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.errors import AlreadyAnswering, EmptyMessage, MessageGone, TextTooLong, TooManyPictures
-from magistral_ui.sessions.limits import Limits
+from magistral_ui.errors import AlreadyAnswering, BadInput, EmptyMessage, MessageGone, Overloaded, TextTooLong
+from magistral_ui.sessions.admission import Entrance
+from magistral_ui.sessions.context_use import ContextUse, context_use
+from magistral_ui.sessions.limits import Limits, bytes_of
+from magistral_ui.sessions.running import Record, Running, Written, provenance, replay_notice, runs
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A reply on its way: to which user message, and with what."""
-
-    generation: Generation
-    to: int
-    params: SamplingParams
-    model: str
-    before: Reply | None = None
-    """The beginning that it goes on from."""
-    continues: int | None = None
-    """The reply in whose place it will stand."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """How a reply came into the conversation: by which generation, and what there was to tell about it."""
-
-    generation: str
-    notices: tuple[Notice, ...] = ()
-
-
-def may_continue(reply: Reply) -> bool:
-    """Whether `reply` was cut, and has a beginning to go on from."""
-    return reply.finish_reason in ("length", "cancelled") and bool(reply.reasoning or reply.answer)
-
-
-def _reasoning_of(reply: Reply) -> Reply:
-    """The beginning of a reply up to the end of its reasoning, and what that had cost."""
-    usage = reply.usage
-    spent = Usage(
-        reasoning_tokens=usage.reasoning_tokens,
-        first_token_seconds=usage.first_token_seconds,
-        reasoning_seconds=usage.reasoning_seconds,
-        total_seconds=usage.first_token_seconds + usage.reasoning_seconds,
-    )
-    return Reply(reasoning=reply.reasoning, usage=spent)
+def _unseen(generation: Generation) -> None:
+    """Nobody counts."""
 
 
 class Session:
@@ -62,13 +32,44 @@ class Session:
     The reply belongs to the session, not to whoever watches it: it goes on when every browser has left.
     """
 
-    def __init__(self, engine: Engine, limits: Limits | None = None, key: str = "", seeds: random.Random | None = None):
-        """`key` is the opaque visitor key that the engine gets; `seeds` draws the seed where a request has none."""
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits | None = None,
+        key: str = "",
+        seeds: random.Random | None = None,
+        id: str = "",
+        record: Record | None = None,
+        entrance: Entrance | None = None,
+    ) -> None:
+        """`key` is the opaque visitor key that the engine gets; `seeds` draws the seed where a request has none.
+
+        Replies come in by the visitor's `entrance`; without one, there may be as many as anybody asks for.
+        """
+        self.id, self._record, self._entrance = id, record, entrance
         self._engine, self._limits, self._key, self._seeds = engine, limits or Limits(), key, seeds
         self._lock = threading.RLock()
         self._conversation = Conversation()
+        self._weighed = self._conversation, 0
         self._running: Running | None = None
         self._written: dict[int, Written] = {}
+        self._deleted: tuple[int, Conversation] | None = None
+        self._retired = False
+
+    def take_up(self, conversation: Conversation, written: Mapping[int, Written], running: Running | None) -> None:
+        """Go on from what an earlier process has kept."""
+        with self._lock:
+            self._conversation, self._written, self._running = conversation, dict(written), running
+
+    def keep(self) -> None:
+        """Put down what has changed since the last time; called again and again, and does nothing where someone is busy."""
+        if self._record is None or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._settle()
+            self._record.keep(self._conversation, dict(self._written), self._running)
+        finally:
+            self._lock.release()
 
     @property
     def conversation(self) -> Conversation:
@@ -83,6 +84,30 @@ class Session:
         with self._lock:
             self._settle()
             return self._running
+
+    @property
+    def current(self) -> Running | None:
+        """The reply that is being written, or None; never waits for whoever works with the session."""
+        running = self._running
+        return running if running is not None and not running.generation.ended else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reply is being written; never waits, likewise."""
+        return self.current is not None
+
+    @property
+    def kept(self) -> bool:
+        """Whether nothing of it is here only; never waits, likewise."""
+        return self._record is None or (self._running is None and self._record.holds(self._conversation))
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of what was said, reckoned once for each state of the conversation."""
+        conversation = self._conversation
+        if self._weighed[0] is not conversation:
+            self._weighed = conversation, bytes_of(conversation)
+        return self._weighed[1]
 
     def look(self) -> tuple[Conversation, Running | None]:
         """The conversation and the running reply as they are at one moment."""
@@ -125,15 +150,73 @@ class Session:
             if not old.reply.reasoning:
                 raise MessageGone
             conversation = self._conversation.at(old.parent)
-            return self._begin(conversation, params, choices, before=_reasoning_of(old.reply))
+            return self._begin(conversation, params, choices, before=reasoning_of(old.reply))
+
+    def rethink(
+        self, reply: int, reasoning: str, closed: bool, params: SamplingParams, choices: PromptChoices | None = None
+    ) -> Running:
+        """Begin another reply from other reasoning: think on from its end, or (`closed`) answer from it."""
+        with self._lock:
+            old = self._reply(reply)
+            reasoning = self._checked(reasoning, old.reply)
+            conversation = self._conversation.at(old.parent)
+            before = rethought(old.reply, reasoning, closed=closed)
+            before = costing(before, old.reply, self._tokens(conversation, before, choices))
+            return self._begin(conversation, params, choices, before)
+
+    def replay(self, reply: int) -> Running:
+        """Write a reply again with exactly what it was written with; the old one stays as its sibling."""
+        with self._lock:
+            old = self._reply(reply)
+            params, source = old.reply.params, old.reply.provenance
+            if not may_replay(old.reply) or params is None or source is None:
+                raise MessageGone
+            choices = PromptChoices(source.instructions, source.system_prompt, source.keep_reasoning)
+            conversation = self._conversation.at(old.parent)
+            before = begun(old.reply)
+            if before is not None:
+                before = costing(before, old.reply, self._tokens(conversation, before, choices))
+            return self._begin(conversation, params, choices, before, replays=old.reply)
+
+    def answer(self, message: int, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
+        """Begin a reply to a message that has none, such as one whose reply was deleted."""
+        with self._lock:
+            self._refuse_while_running()
+            self._user(message)
+            return self._begin(self._conversation.at(message), params, choices)
+
+    def delete(self, message: int) -> int:
+        """Take out a message with all that follows it, a sibling taking its place; how many messages that were."""
+        with self._lock:
+            self._refuse_while_running()
+            before = self._conversation
+            if message not in before.messages:
+                raise MessageGone
+            self._conversation = before.without(message)
+            self._deleted = message, before
+            return len(before.messages) - len(self._conversation.messages)
+
+    def restore(self, message: int) -> None:
+        """Bring back what was deleted last; MessageGone where that was not `message`, or nothing is left to follow."""
+        with self._lock:
+            self._refuse_while_running()
+            if self._deleted is None or self._deleted[0] != message:
+                raise MessageGone
+            earlier = self._deleted[1]
+            if earlier.messages[message].parent not in (None, *self._conversation.messages):
+                raise MessageGone
+            self._conversation = self._conversation.restored(message, earlier)
+
+    def keep_reasoning(self, reply: int, keep: bool | None) -> None:
+        """Leave the reasoning of one reply in or out of the context; None follows the general choice."""
+        with self._lock:
+            self._conversation = self._conversation.keep_reasoning(self._reply(reply).id, keep)
 
     def edit(self, message: int, text: str, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
         """Say something else in the place of a message, with the same pictures; the old one stays as its sibling."""
         with self._lock:
             self._refuse_while_running()
-            old = self._conversation.messages.get(message)
-            if not isinstance(old, UserMessage):
-                raise MessageGone
+            old = self._user(message)
             self._check(text, old.pictures)
             return self._begin(self._conversation.edit(message, text), params, choices)
 
@@ -145,6 +228,21 @@ class Session:
                 raise MessageGone
             self._conversation = self._conversation.choose(message)
 
+    def weigh(self, text: str, pictures: Sequence[Picture], choices: PromptChoices | None = None) -> ContextUse:
+        """What the next prompt would hold with this message behind it; it is not sent. Raises BadInput or NotReady.
+
+        While a reply is being written nothing can be sent, so the message is not counted then.
+        """
+        conversation, running = self.look()
+        if text.strip() or pictures:
+            self._check(text, pictures)
+        draft = None
+        if running is None:
+            conversation = conversation.say(text, tuple(pictures))
+            draft = conversation.last_id
+        prompt = self._prompt(conversation, choices)
+        return context_use(self._engine.measure(prompt, self._key), prompt, draft)
+
     def stop(self) -> None:
         """End the running reply, keeping what was written."""
         if running := self.running:
@@ -155,13 +253,21 @@ class Session:
         if running := self.running:
             running.generation.answer_now()
 
-    def new_chat(self) -> None:
-        """Leave the conversation and begin an empty one."""
-        with self._lock:
-            if self._running is not None:
-                self._running.generation.stop()
-            self._conversation, self._running, self._written = Conversation(), None, {}
-        self._engine.forget(self._key)
+    def retire(self) -> bool:
+        """Take no more words, to be dropped from memory by whoever is told True; never waits, likewise.
+
+        False where somebody works with it, or drops it already.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._retired:
+                return False
+            self._settle()
+            self._retired = self._running is None
+            return self._retired
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Stop what runs and let the engine forget it; the session is not used any more."""
@@ -170,13 +276,27 @@ class Session:
                 self._running.generation.stop()
         self._engine.forget(self._key)
 
+    @property
+    def runs(self) -> Provenance:
+        """What would write a reply now."""
+        return runs(self._engine)
+
+    def _checked(self, reasoning: str, old: Reply) -> str:
+        """Reasoning that a person wrote, as it may be gone on from: as much more than `old` had as a message may have."""
+        if self._engine.card.marks == "text":  # there, a mark that someone types would end the reasoning
+            for mark in self._engine.card.reasoning_marks:
+                reasoning = reasoning.replace(mark, "")
+        limit = self._limits.text_length + len(old.reasoning)
+        if not reasoning.strip():
+            raise BadInput("empty_reasoning")
+        if len(reasoning) > limit:
+            raise TextTooLong(count=len(reasoning), limit=limit)
+        return reasoning
+
     def _check(self, text: str, pictures: Sequence[Picture]) -> None:
         if not text.strip() and not pictures:
             raise EmptyMessage
-        if len(text) > self._limits.text_length:
-            raise TextTooLong(count=len(text), limit=self._limits.text_length)
-        if len(pictures) > self._limits.pictures:
-            raise TooManyPictures(count=len(pictures), limit=self._limits.pictures)
+        self._limits.check_message(text, pictures)
 
     def _reply(self, message: int) -> AssistantMessage:
         """A finished reply to do something with; with the lock held."""
@@ -186,7 +306,28 @@ class Session:
             raise MessageGone
         return found
 
+    def _user(self, message: int) -> UserMessage:
+        found = self._conversation.messages.get(message)
+        if not isinstance(found, UserMessage):
+            raise MessageGone
+        return found
+
+    def _tokens(self, conversation: Conversation, beginning: Reply, choices: PromptChoices | None) -> int:
+        """How many tokens a beginning has."""
+        prompt = self._prompt(conversation, choices, beginning)
+        without = replace(prompt, resume=None)
+        return self._engine.measure(prompt, self._key).total - self._engine.measure(without, self._key).total
+
+    def _prompt(
+        self, conversation: Conversation, choices: PromptChoices | None, beginning: Reply | None = None
+    ) -> Prompt:
+        choices = choices or PromptChoices()
+        system = self._engine.card.system(choices.system_prompt)
+        return compose(conversation, system, choices, resume(beginning))
+
     def _refuse_while_running(self) -> None:
+        if self._retired:  # whoever asks again gets the one that is in its place
+            raise Overloaded
         self._settle()
         if self._running is not None:
             raise AlreadyAnswering
@@ -198,20 +339,32 @@ class Session:
         choices: PromptChoices | None,
         before: Reply | None = None,
         continues: int | None = None,
+        replays: Reply | None = None,
     ) -> Running:
         asked = conversation.last_user()
         if asked is None:
             raise MessageGone
         choices = choices or PromptChoices()
-        params = params.with_seed(self._seeds)
-        system = self._engine.card.system(choices.system_prompt)
-        resume = Resume(before.reasoning or None, before.reasoning_closed, before.answer) if before else None
-        prompt = compose(conversation, system, choices, resume)
-        generation = self._engine.submit(GenerationRequest(prompt, params, self._key))
-        # Only now, so that a request that the engine refuses leaves no trace.
-        self._conversation = conversation
-        self._running = Running(generation, asked.id, params, self._model_name(), before, continues)
+        self._limits.check_conversation(conversation)
+        self._limits.check_params(params)
+        params = self._limits.bounded(params, self._budgets).with_seed(self._seeds)
+        prompt = self._prompt(conversation, choices, before)
+        source = provenance(self._engine, prompt, choices, before)
+        running = Running(Generation(), asked.id, params, source, before, continues, replays)
+        with self._entrance.reply() if self._entrance else nullcontext(_unseen) as begun_with:
+            if self._record is not None and isinstance(self._engine.status(), Ready):
+                self._record.begin(conversation, dict(self._written), running)
+            generation = self._engine.submit(GenerationRequest(prompt, params, self._key))
+            begun_with(generation)
+        # Only now, so that a request that the engine refuses leaves no trace; from the record, `keep` takes it out again.
+        self._conversation, self._running = conversation, replace(running, generation=generation)
         return self._running
+
+    @property
+    def _budgets(self) -> bool:
+        """Whether the engine can close reasoning when a budget is spent."""
+        status = self._engine.status()
+        return not (isinstance(status, Ready) and "reasoning_budget" in status.info.missing)
 
     def _settle(self) -> None:
         """Attach the reply that has ended; with the lock held."""
@@ -222,7 +375,12 @@ class Session:
         draft = Draft()
         for stamped in running.generation.take():
             draft.feed(stamped.event)
-        reply: Reply = draft.reply(running.params, running.model, running.before)
+        reply = draft.reply(running.params, running.model, running.before)
+        reply = replace(reply, provenance=running.provenance)
+        notice = replay_notice(running.replays, reply) if running.replays else None
+        if notice is not None:
+            draft.notices.append(notice)
+            reply = replace(reply, notices=(*reply.notices, notice.key))
         written = Written(running.generation.id, tuple(draft.notices))
         if running.continues is not None:
             self._conversation = self._conversation.rewritten(running.continues, reply)
@@ -230,7 +388,3 @@ class Session:
         elif isinstance(self._conversation.messages.get(running.to), UserMessage):
             self._conversation = self._conversation.with_reply(reply, running.to)
             self._written[self._conversation.last_id] = written
-
-    def _model_name(self) -> str:
-        status = self._engine.status()
-        return status.info.name if isinstance(status, Ready) else self._engine.card.name

@@ -1,61 +1,257 @@
-"""Finds a visitor's session by the secret id that the server once gave to the browser; it does not know the browser."""
+"""Finds a visitor's conversations by the place that their browser names; it does not know the browser."""
 
+import hashlib
 import secrets
-import threading
-from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
+from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.export.document import Document
 from magistral_ui.engines.base import Engine
+from magistral_ui.engines.generation import Generation
+from magistral_ui.errors import HistoryUnusable, ImportRefused
+from magistral_ui.sessions.admission import Admission
+from magistral_ui.sessions.caller import NOBODY, Caller
+from magistral_ui.sessions.history.book import Book
+from magistral_ui.sessions.history.catalogue import Entry
+from magistral_ui.sessions.history.history import History
+from magistral_ui.sessions.history.store import Kept
+from magistral_ui.sessions.history.trouble import Trouble
+from magistral_ui.sessions.keeper import Keeper
 from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.open_sessions import Open, OpenSessions
 from magistral_ui.sessions.session import Session
+from magistral_ui.sessions.tickets import Tickets
+
+Place = dict[str, str]
+"""What a browser tab holds: `visitor`, the secret that makes it the visitor's, and `conversation`, which one it shows."""
+
+
+LONGEST = 128
+"""Characters of a secret or an id that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a place says, before any of it is believed."""
+
+    visitor: str
+    """The hash of the secret: all that is kept of it."""
+    conversation: str | None
 
 
 class Visitors:
-    """All sessions of this process, bounded in number. An id is 256 random bits: whoever knows it is the visitor."""
+    """All sessions of this process, bounded in number. A secret is 256 random bits: whoever knows it is the visitor."""
 
-    def __init__(self, engine: Engine, limits: Limits | None = None) -> None:
-        self._engine, self.limits = engine, limits or Limits()
-        self._lock = threading.Lock()
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
+    def __init__(self, engine: Engine, limits: Limits | None = None, history: History | None = None) -> None:
+        """Without a `history`, a conversation lives as long as its session."""
+        self._engine, self.limits, self._history = engine, limits or Limits(), history
+        self.tickets = Tickets()
+        self.admission = Admission(self.limits)
+        self._open = OpenSessions(self.limits)
+        self._keeper = Keeper(self.sessions, history, self.admission.stop_unattended)
 
-    def find(self, visitor: object) -> Session | None:
-        """The session of `visitor`, or None for an id that this server did not give or has forgotten."""
-        if not isinstance(visitor, str):
-            return None
-        with self._lock:
-            session = self._sessions.get(visitor)
-            if session is not None:
-                self._sessions.move_to_end(visitor)
-            return session
+    def find(self, place: object) -> Session | None:
+        """The session at `place`; None where the visitor is not known, or has no such conversation."""
+        claim = _read(place)
+        return self._find(claim.visitor, claim.conversation) if claim and claim.conversation else None
 
-    def open(self, visitor: object = None) -> tuple[str, Session]:
-        """The visitor's id and session; a new pair where the id is not known. Ids are never taken from outside."""
-        known = self.find(visitor)
-        if known is not None:
-            return str(visitor), known
-        fresh, session = secrets.token_urlsafe(32), self.guest()
-        with self._lock:
-            self._sessions[fresh] = session
-            self._make_room()
-        return fresh, session
+    def open(self, place: object = None) -> tuple[Place, Session]:
+        """The session at `place` and its place as the browser has to keep it. Secrets and ids are never taken from outside.
 
-    def guest(self, party: str = "") -> Session:
-        """A session that is not kept: for one call of the programmatic door. Fairness counts all of a `party`'s together."""
-        key = secrets.token_urlsafe(16)
-        return Session(self._engine, self.limits, key=f"{party.replace('/', ' ')}/{key}" if party else key)
+        A visitor who names no conversation gets the latest one; who names one that is gone, an empty one.
+        """
+        claim = _read(place)
+        if claim is None or not isinstance(place, dict) or not self._knows(claim.visitor):
+            self.admission.welcome()
+            return self._begin(secrets.token_urlsafe(32))
+        secret = str(place["visitor"])
+        wanted = claim.conversation or self._latest(claim.visitor)
+        session = self._find(claim.visitor, wanted) if wanted else None
+        return ({"visitor": secret, "conversation": session.id}, session) if session else self._begin(secret)
+
+    def begin(self, place: object) -> tuple[Place, Session]:
+        """An empty conversation of the visitor at `place`: the one that is there, if nothing was said in it yet."""
+        there, session = self.open(place)
+        return (there, session) if not session.look()[0].messages else self._begin(there["visitor"])
+
+    def guest(self, caller: Caller = NOBODY) -> Session:
+        """A session that is not kept: for one call of the programmatic door. All of a caller's are counted together."""
+        party, key = caller.browser[:32], secrets.token_urlsafe(16)
+        entrance = self.admission.entrance(party, caller.address)
+        return Session(self._engine, self.limits, key=f"{party}/{key}" if party else key, entrance=entrance)
+
+    def reading(self, generation: str) -> tuple[Generation, Reply | None] | None:
+        """The running reply of that id, and the beginning that it goes on from; None where the caller may not read it."""
+        running = self._open.reading(generation)
+        return (running.generation, running.before) if running else None
+
+    def sessions(self) -> Sequence[Session]:
+        """All that are in memory."""
+        return self._open.all()
+
+    @property
+    def engine(self) -> Engine:
+        """What writes their replies."""
+        return self._engine
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why conversations cannot be saved at the moment; strangers need not know where."""
+        trouble = self._history.trouble if self._history else None
+        return Trouble("history_unsaved") if trouble and self.limits.shared else trouble
+
+    @property
+    def durable(self) -> bool:
+        """Whether conversations are kept on disk."""
+        return self._history is not None and self._history.durable
+
+    def listing(self, place: object, query: str = "") -> list[Entry]:
+        """The conversations of the visitor at `place`, or those that hold the words of `query`."""
+        claim = _read(place)
+        return self._history.listing(claim.visitor, query) if claim and self._history else []
+
+    def writing(self, place: object) -> set[str]:
+        """Ids of this visitor's conversations in which a reply is being written."""
+        claim = _read(place)
+        mine = self._open.of(claim.visitor) if claim else {}
+        return {id for id, session in mine.items() if session.busy}
+
+    def rename(self, place: object, conversation: str, title: str) -> bool:
+        """Give one of the visitor's conversations a name; whether that was done."""
+        claim = _read(place)
+        return bool(claim and self._history and self._history.rename(claim.visitor, conversation, title))
+
+    def pin(self, place: object, conversation: str, pinned: bool) -> bool:
+        """Keep one of the visitor's conversations at the top, or not any more; whether that was done."""
+        claim = _read(place)
+        return bool(claim and self._history and self._history.pin(claim.visitor, conversation, pinned))
+
+    def remove(self, place: object, conversation: str) -> bool:
+        """Delete one of the visitor's conversations and stop what runs in it; it can come back for a minute."""
+        claim = _read(place)
+        if claim is None:
+            return False
+        session = self._close(claim.visitor, conversation, stopping=True)
+        return bool(self._history and self._history.remove(claim.visitor, conversation)) or session
+
+    def restore(self, place: object, conversation: str) -> bool:
+        """Bring back a deleted conversation; whether that was done."""
+        claim = _read(place)
+        return bool(claim and self._history and self._history.restore(claim.visitor, conversation))
+
+    def forget(self, place: object) -> bool:
+        """Stop and delete everything of the visitor at `place`, for good; whether the disk is clean of it, too."""
+        claim = _read(place)
+        if claim is None:
+            return True
+        if self._history is not None:
+            self._history.condemn(claim.visitor)  # first, so that another tab brings nothing back
+        for conversation in self._open.of(claim.visitor):
+            self._close(claim.visitor, conversation, stopping=True)
+        return self._history is None or self._history.forget(claim.visitor)
+
+    def documents(self, place: object, conversations: Sequence[str] = ()) -> list[Document]:
+        """These conversations of the visitor at `place`, or all, as they go into a file."""
+        claim = _read(place)
+        if claim is None or self._history is None:
+            return []
+        for id, session in self._open.of(claim.visitor).items():
+            if id in conversations or not conversations:
+                session.keep()
+        return self._history.documents(claim.visitor, conversations)
+
+    def take_in(self, place: object, documents: Sequence[Document], size: int = 0) -> None:
+        """Make conversations from a file of `size` bytes the visitor's at `place`; HistoryUnusable or ImportRefused: none is."""
+        claim = _read(place)
+        if claim is None or self._history is None or not self._knows(claim.visitor):
+            raise HistoryUnusable(reason="")
+        if self._history.count(claim.visitor) + len(documents) > self.limits.conversations:
+            raise ImportRefused("import_no_room", limit=self.limits.conversations)
+        self._history.take_in(claim.visitor, {secrets.token_urlsafe(16): document for document in documents}, size)
 
     def close(self) -> None:
-        """Stop all that runs."""
-        with self._lock:
-            for session in self._sessions.values():
-                session.close()
-            self._sessions.clear()
+        """Stop all that runs, and put down what was written."""
+        self._keeper.close()
+        for each in self._open.clear():
+            each.session.close()
+        if self._history is not None:
+            self._history.close()
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._open)
 
-    def _make_room(self) -> None:
-        while len(self._sessions) > self.limits.visitors:
-            newest = next(reversed(self._sessions))
-            idle = (key for key, each in self._sessions.items() if key != newest and each.running is None)
-            doomed = next(idle, next(iter(self._sessions)))
-            self._sessions.pop(doomed).close()
+    def _knows(self, visitor: str) -> bool:
+        if self._is_forgotten(visitor):
+            return False
+        return bool(self._open.of(visitor)) or (self._history is not None and self._history.knows(visitor))
+
+    def _is_forgotten(self, visitor: str) -> bool:
+        return self._history is not None and self._history.is_condemned(visitor)
+
+    def _latest(self, visitor: str) -> str | None:
+        latest = next(reversed(self._open.of(visitor)), None)
+        return latest or (self._history.latest(visitor) if self._history else None)
+
+    def _find(self, visitor: str, conversation: str) -> Session | None:
+        if (found := self._open.find(visitor, conversation)) is not None:
+            return found
+        kept = self._history.load(visitor, conversation) if self._history else None
+        return self._add(visitor, conversation, kept) if kept else None
+
+    def _begin(self, secret: str) -> tuple[Place, Session]:
+        conversation = secrets.token_urlsafe(16)
+        if (session := self._add(hashed(secret), conversation, None)) is None:
+            return self._begin(secrets.token_urlsafe(32))  # forgotten meanwhile, and so a new visitor
+        return {"visitor": secret, "conversation": conversation}, session
+
+    def _add(self, visitor: str, conversation: str, kept: Kept | None) -> Session | None:
+        """The conversation in memory; None where its visitor has had everything forgotten."""
+        book = Book(self._history, visitor, conversation, kept) if self._history else None
+        # Cache reuse stays within the conversation, fairness counts all of a visitor's together.
+        key = f"{visitor[:32]}/{conversation}"
+        entrance = self.admission.entrance(visitor)
+        session = Session(self._engine, self.limits, key=key, id=conversation, record=book, entrance=entrance)
+        if kept is not None:
+            session.take_up(kept.conversation, kept.written, kept.running)
+        opened, gone = Open(session, book), partial(self._is_forgotten, visitor)
+        if (added := self._open.add((visitor, conversation), opened, unless=gone)) is None:
+            return None
+        for doomed, unused in added[1].items():
+            if unused.retire():
+                self._close(*doomed)
+        return added[0]
+
+    def _close(self, visitor: str, conversation: str, stopping: bool = False) -> bool:
+        """Drop a session from memory, put down first, or with nothing more written where it is `stopping` for good."""
+        gone = self._open.take_out(visitor, conversation)
+        if gone is None:
+            return False
+        if gone.book is not None and stopping:
+            gone.book.close()
+        gone.session.keep()
+        gone.session.close()
+        if gone.book is not None:
+            gone.book.flush()
+        if self._history is not None and not self._history.durable and not stopping:
+            self._history.remove(visitor, conversation)  # in memory, what no session holds is not kept either
+        return True
+
+
+def hashed(secret: str) -> str:
+    """What is kept of a visitor's secret. It has 256 random bits, so a plain SHA-256 cannot be turned back."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def bare(place: object) -> Place:
+    """What a place says and no more, to be kept for later: what else a browser sends may be large."""
+    said = {name: place.get(name) for name in ("visitor", "conversation")} if isinstance(place, dict) else {}
+    return {name: value for name, value in said.items() if isinstance(value, str) and len(value) <= LONGEST}
+
+
+def _read(place: object) -> Claim | None:
+    if not isinstance(place, dict) or not isinstance(secret := place.get("visitor"), str) or not secret:
+        return None
+    conversation = place.get("conversation")
+    return Claim(hashed(secret), conversation if isinstance(conversation, str) and conversation else None)

@@ -1,134 +1,111 @@
-"""The programmatic door: the named endpoint /chat, one question in a fresh conversation, its reply as it grows."""
+"""The endpoint /chat for programs: one question, with what was said before it, and its reply as it grows; nothing is kept."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder, is_in_or_equal
+from gradio.block_function import BlockFunction
+from gradio.components.api_component import Api
 
-from magistral_ui.chat.events import Failed, Finished, Usage
-from magistral_ui.chat.pictures import Picture
-from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import Engine, Loading
-from magistral_ui.errors import BadInput, MagistralUIError, PictureRefused
-from magistral_ui.sessions.session import Running, Session
+from magistral_ui.engines.base import Engine
+from magistral_ui.errors import MagistralUIError
+from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.chat import read_files
-from magistral_ui.ui.i18n import sentence, sentence_of
-from magistral_ui.ui.live import LiveView, watch
-from magistral_ui.ui.rendering import Json, notices_value, usage_value
+from magistral_ui.ui.answering import caller_behind, loading, reply_value, written
+from magistral_ui.ui.asking import Question, read_chat, read_parameters
+from magistral_ui.ui.i18n import sentence, sentence_of, told_to_caller
+from magistral_ui.ui.rendering import Json
+from magistral_ui.ui.schemas import chat_description, chat_input, growing_reply
 
-PATIENCE = 60.0
-"""Seconds for which a request waits for a model that is being loaded."""
-LOOK = 0.1
+log = logging.getLogger(__name__)
+NAME = "chat"
+CALL = "/call/"
+"""In the address of Gradio's plain interface, which carries the whole reply in every update."""
+CALL_RATE = 20_000
+"""Characters a second that the plain interface carries at most, so that a long reply costs no more than its length."""
+
+
+class Page(gr.Blocks):
+    """A page that hands on to the endpoint what programs send as it is.
+
+    Gradio would look for files in it first: it fetches addresses, fails without a sentence where a path is not an upload's,
+    and holds on to what was sent.
+    """
+
+    async def preprocess_data(
+        self, block_fn: BlockFunction, inputs: list[Any], state: Any, explicit_call: bool = False
+    ) -> list[Any]:
+        """The values for a function of the page; for the endpoint, with None for those that were left out at the end."""
+        if block_fn.api_name != NAME:
+            try:
+                return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
+            except Exception as error:  # Gradio would write all that was sent into the log
+                log.info("an event is not as the page sends it", exc_info=error)
+                raise gr.Error(told_to_caller("request_forged"), print_exception=False) from None
+        missing = len(block_fn.inputs) - len(inputs)
+        return [*inputs, *[None] * missing][: len(block_fn.inputs)]
 
 
 def add_api(engine: Engine, visitors: Visitors) -> None:
     """Add the endpoint to the page that is being built."""
 
-    async def chat(message: Any, parameters: Any = None, request: gr.Request | None = None) -> AsyncIterator[Json]:
-        guest = visitors.guest(party=_address(request))
+    async def chat(
+        message: Any,
+        parameters: Any = None,
+        history: Any = None,
+        instructions: Any = None,
+        keep_reasoning: Any = True,
+        request: gr.Request | None = None,
+    ) -> AsyncIterator[Json]:
+        guest = visitors.guest(caller_behind(request))
+        read = partial(read_chat, engine, visitors.limits, message, parameters, history, instructions, keep_reasoning)
+        rate = CALL_RATE if request is not None and CALL in str(request.url) else None
         try:
-            async for reply in answer(engine, visitors, message, parameters, guest):
-                yield reply
+            read_parameters(engine.card.sampling, parameters)  # what is wrong is said at once
+            async with aclosing(answer(engine, read, guest, rate)) as replies:
+                async for each in replies:
+                    yield each
+        except MagistralUIError as error:
+            raise gr.Error(sentence_of(error), print_exception=False) from error
+        except Exception as error:  # Gradio would write all that was sent into the log
+            log.exception("a call failed")
+            raise gr.Error(sentence("unexpected"), print_exception=False) from error
         finally:
-            guest.close()
+            guest.close()  # whoever leaves before the end stops the reply, since nobody else could ever read it
 
-    # Components only give the endpoint its two inputs and its output: the page does not show them.
-    message = gr.JSON(visible=False, label="message")
-    parameters = gr.JSON(visible=False, label="parameters")
-    reply = gr.JSON(visible=False, label="reply")
+    names = ("message", "parameters", "history", "instructions")
+    inputs = [Api(None, chat_input(name), name) for name in names]
+    inputs.append(Api(True, chat_input("keep_reasoning"), "keep_reasoning"))
     gr.Button(visible=False).click(
-        chat, [message, parameters], reply, api_name="chat", concurrency_limit=None, show_progress="hidden"
+        chat,
+        inputs,
+        Api(None, growing_reply(), "reply"),
+        api_name=NAME,
+        api_description=chat_description(),
+        postprocess=False,
+        concurrency_limit=None,
+        show_progress="hidden",
     )
 
 
 async def answer(
-    engine: Engine, visitors: Visitors, message: object, parameters: object, guest: Session
-) -> AsyncIterator[Json]:
-    """The reply to `message` as it grows; gr.Error with a sentence for anything that cannot be used.
-
-    The caller closes `guest`: whoever leaves before the end stops the reply, since nobody else could ever read it.
-    """
-    try:
-        read_parameters(engine.card.sampling, parameters)  # what is wrong is said at once
-        await _loaded(engine)
-        running = await asyncio.to_thread(begin, engine, visitors, message, parameters, guest)
-    except MagistralUIError as error:
-        raise _refusal(sentence_of(error)) from error
-    async for view in watch(running.generation, window=None):
-        if isinstance(view.draft.last, Failed):
-            raise _refusal(sentence(view.draft.last.key, **view.draft.last.values))
-        yield reply_value(view, running)
-
-
-def _address(request: gr.Request | None) -> str:
-    client = request.client if request is not None else None
-    return str(client.host) if client is not None else ""
-
-
-def begin(engine: Engine, visitors: Visitors, message: object, parameters: object, guest: Session) -> Running:
-    """Read the request and begin its reply; pictures are decoded here, so not in the event loop."""
-    params = read_parameters(engine.card.sampling, parameters)
-    text, pictures = read_message(message, visitors)
-    if pictures and not engine.card.vision:
-        raise PictureRefused("picture_not_supported", name=pictures[0].name)
-    return guest.say(text, pictures, params)
-
-
-async def _loaded(engine: Engine) -> None:
-    """Wait while the model is loading, so that a program may ask as soon as the page is up."""
-    for _ in range(round(PATIENCE / LOOK)):
-        if not isinstance(engine.status(), Loading):
-            return
-        await asyncio.sleep(LOOK)
-
-
-def read_message(message: object, visitors: Visitors) -> tuple[str, list[Picture]]:
-    """Text and pictures of `{"text": …, "files": […]}`, or of a bare text; BadInput for anything else."""
-    if isinstance(message, str):
-        return message, []
-    if not isinstance(message, dict) or not set(message) <= {"text", "files"}:
-        raise BadInput("bad_message")
-    text, files = message.get("text") or "", message.get("files") or []
-    if not isinstance(text, str) or not isinstance(files, list):
-        raise BadInput("bad_message")
-    return text, read_files([_uploaded(file) for file in files], visitors.limits)
-
-
-def read_parameters(defaults: SamplingParams, parameters: object) -> SamplingParams:
-    """`defaults` with the given parameters laid over them; BadInput for anything but names and numbers."""
-    if parameters is None:
-        return defaults
-    if not isinstance(parameters, dict):
-        raise BadInput("bad_parameters")
-    return defaults.changed(parameters)
-
-
-def reply_value(view: LiveView, running: Running) -> Json:
-    """The reply as far as it goes; `finish_reason` is null until its end."""
-    last = view.draft.last
-    usage = last.usage if last else Usage(0, 0, view.draft.reasoning_tokens, view.draft.answer_tokens)
-    return {
-        "reasoning": view.reasoning,
-        "answer": view.answer,
-        "finish_reason": last.why if isinstance(last, Finished) else None,
-        "usage": usage_value(usage),
-        "seed": running.params.seed,
-        "notices": notices_value(view.draft.notices),
-        "model": running.model,
-    }
-
-
-def _uploaded(file: object) -> str:
-    """The path of an upload. Only Gradio's own upload folder is read, whatever path a client writes."""
-    path = file.get("path") if isinstance(file, dict) else None
-    if not isinstance(path, str) or not is_in_or_equal(path, get_upload_folder()) or not Path(path).is_file():
-        raise BadInput("bad_message")
-    return path
-
-
-def _refusal(told: str) -> gr.Error:
-    return gr.Error(told, print_exception=False)
+    engine: Engine, read: Callable[[], Question], guest: Session, rate: float | None = None
+) -> AsyncGenerator[Json, None]:
+    """The reply to what `read` gives, as it grows, with at most `rate` characters a second. Raises MagistralUIError."""
+    async for _ in loading(engine):
+        pass
+    running = await asyncio.to_thread(lambda: read().ask(guest))
+    thought = said = ""
+    due = 0.0
+    async for view in written(running):
+        thought, said = thought + view.reasoning, said + view.answer
+        if view.draft.last is None and time.monotonic() < due:
+            continue
+        if rate is not None:
+            due = time.monotonic() + (len(thought) + len(said)) / rate
+        yield reply_value(view, running, thought, said)

@@ -1,22 +1,30 @@
 """What happens on the page when someone sends, stops or asks again, as plain functions; not where the events come from."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
-from magistral_ui.chat.pictures import Picture, read_picture
+from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Ready
-from magistral_ui.errors import EmptyMessage, MagistralUIError, PictureRefused, TooManyPictures
-from magistral_ui.sessions.limits import Limits
+from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.live import watch
-from magistral_ui.ui.rendering import ASSETS, Json, Thumbnails, alert_value, examples, examples_value, page_value
-from magistral_ui.ui.sampling_panel import params_from
+from magistral_ui.sessions.visitors import Place, Visitors
+from magistral_ui.ui.context_meter import empty_meter, meter_value, refused_meter
+from magistral_ui.ui.rendering import (
+    ASSETS,
+    Json,
+    Thumbnails,
+    alert_value,
+    examples,
+    examples_value,
+    more_value,
+    page_value,
+)
+from magistral_ui.ui.sampling_panel import params_from, prompt_value, read_settings
+from magistral_ui.ui.uploads import Uploads, check_seen
 
 
 class Chat:
@@ -24,28 +32,27 @@ class Chat:
 
     def __init__(self, engine: Engine, visitors: Visitors) -> None:
         self.engine, self.visitors = engine, visitors
-        self.thumbnails = Thumbnails()
+        self.thumbnails, self.uploads = Thumbnails(), Uploads(visitors.limits)
 
-    def attach(self, visitor: object) -> tuple[str, Json, Any]:
-        """A browser opens the page: its id, what was said, and the composer as it has to be."""
+    def attach(self, visitor: object) -> tuple[Place, Json, Any]:
+        """A browser opens the page: its place, what was said, and the composer as it has to be."""
         key, session = self.visitors.open(visitor)
-        return key, self._value(session, alert=None), self.composer(session)
+        return key, self.value(session, alert=None), self.composer(session)
 
-    def say(self, message: Json | None, visitor: object, *panel: Any) -> tuple[str, Json, Any]:
+    def say(self, message: Json | None, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Send what is in the composer. A refusal leaves the composer as it is."""
         key, session = self.visitors.open(visitor)
         try:
-            params, choices = params_from(self.engine.card, panel)
-            said = message or {}
-            pictures = read_files(said.get("files") or (), self.visitors.limits)
-            session.say(str(said.get("text") or ""), self._seen(pictures), params, choices)
+            settings = read_settings(self.engine.card, panel)
+            text, pictures = self._composed(message, settings.picture_side)
+            session.say(text, pictures, settings.params, settings.choices)
         except EmptyMessage:
-            return key, self._value(session), gr.skip()
+            return key, self.value(session), gr.skip()
         except MagistralUIError as error:
-            return key, self._value(session, alert=alert_value(error)), gr.skip()
-        return key, self._value(session, alert=None), self.composer(session, value=None)
+            return key, self.value(session, alert=alert_value(error)), self.composer(session)
+        return key, self.value(session, alert=None), self.composer(session, value=None)
 
-    def example(self, data: Json, visitor: object, *panel: Any) -> tuple[str, Json, Any]:
+    def example(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Send an example that was clicked."""
         shown = examples_value(self.engine.card)
         index = data.get("index")
@@ -55,40 +62,93 @@ class Chat:
         files = [str(ASSETS / "examples" / chosen["picture"])] if "picture" in chosen else []
         return self.say({"text": chosen["text"], "files": files}, visitor, *panel)
 
-    def regenerate(self, data: Json, visitor: object, *panel: Any) -> tuple[str, Json, Any]:
+    def regenerate(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Write another reply in the place of the one that was clicked."""
         return self._change(visitor, lambda session: session.regenerate(_message(data), *self._panel(panel)))
 
-    def resume(self, data: Json, visitor: object, *panel: Any) -> tuple[str, Json, Any]:
+    def resume(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Go on with a reply that was cut."""
         return self._change(visitor, lambda session: session.continue_reply(_message(data), *self._panel(panel)))
 
-    def answer_again(self, data: Json, visitor: object, *panel: Any) -> tuple[str, Json, Any]:
+    def answer_again(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Write another answer from the same reasoning."""
         return self._change(visitor, lambda session: session.answer_again(_message(data), *self._panel(panel)))
 
-    def edit_message(self, data: Json, visitor: object, *panel: Any) -> tuple[str, Json, Any]:
+    def edit_message(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Say something else in the place of a message."""
         said = str(data.get("text") or "")
         return self._change(visitor, lambda session: session.edit(_message(data), said, *self._panel(panel)))
 
-    def choose_branch(self, data: Json, visitor: object) -> tuple[str, Json, Any]:
+    def rethink(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
+        """Think on, or answer, from reasoning that was edited."""
+        said, closed = str(data.get("text") or ""), bool(data.get("closed"))
+        return self._change(visitor, lambda session: session.rethink(_message(data), said, closed, *self._panel(panel)))
+
+    def replay(self, data: Json, visitor: object) -> tuple[Place, Json, Any]:
+        """Write a reply again with what it was written with; the panel has no say in it."""
+        return self._change(visitor, lambda session: session.replay(_message(data)))
+
+    def answer(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
+        """Answer a message that has no reply."""
+        return self._change(visitor, lambda session: session.answer(_message(data), *self._panel(panel)))
+
+    def delete(self, data: Json, visitor: object) -> tuple[Place, Json, Any]:
+        """Take out a message and what follows it; the page offers to undo that."""
+        counts: list[int] = []
+        key, value, box = self._change(visitor, lambda session: counts.append(session.delete(_message(data))))
+        return key, {**value, "deleted": {"message": _message(data), "count": counts[0]} if counts else None}, box
+
+    def restore(self, data: Json, visitor: object) -> tuple[Place, Json, Any]:
+        """Bring back what was deleted last."""
+        return self._change(visitor, lambda session: session.restore(_message(data)))
+
+    def keep_reasoning(self, data: Json, visitor: object) -> tuple[Place, Json, Any]:
+        """Leave the reasoning of one reply in or out of the context, or let it follow the general choice."""
+        keep = data.get("keep")
+        kept = keep if isinstance(keep, bool) else None
+        return self._change(visitor, lambda session: session.keep_reasoning(_message(data), kept))
+
+    def choose_branch(self, data: Json, visitor: object) -> tuple[Place, Json, Any]:
         """Show another branch."""
         return self._change(visitor, lambda session: session.choose(_message(data)))
 
-    async def view(self, visitor: object) -> AsyncIterator[Json]:
-        """Watch the running reply, if there is one, until it ends."""
-        session = self.visitors.find(visitor)
-        running = session.running if session else None
-        if running is None:
-            return
-        async for view in watch(running.generation, before=running.before):
-            yield view.value()
+    def more(self, data: Json, visitor: object) -> Json | None:
+        """What the page was not sent with the conversation, and needs now."""
+        session, asked, reasoning = self.visitors.find(visitor), data.get("messages"), data.get("reasoning")
+        if session is None:
+            return None
+        messages = [each for each in asked if isinstance(each, int)] if isinstance(asked, list) else []
+        wanted = reasoning if isinstance(reasoning, int) else None
+        return {**more_value(session, self.thumbnails, messages, wanted), "number": data.get("number")}
 
     def commit(self, visitor: object) -> tuple[Json, Any]:
-        """After a turn: the finished turns and the composer, ready for the next one."""
+        """After a turn: the finished turns and the composer, ready for the next one.
+
+        A tab that has turned to another conversation meanwhile does not turn back for it.
+        """
         session = self.visitors.find(visitor)
-        return self._value(session), self.composer(session)
+        return self.value(session, follows=True), self.composer(session)
+
+    def weigh(self, message: Json | None, visitor: object, *panel: Any) -> Json:
+        """What the message that is being written would cost, and whether it fits; nothing is sent."""
+        session = self.visitors.find(visitor)
+        if session is None:
+            return empty_meter()
+        try:
+            settings = read_settings(self.engine.card, panel)
+            text, pictures = self._composed(message, settings.picture_side)
+            return meter_value(self.engine, session.weigh(text, pictures, settings.choices), pictures, settings)
+        except NotReady:
+            return empty_meter()
+        except MagistralUIError as error:
+            return refused_meter(error)
+
+    def prompt(self, *panel: Any) -> Json:
+        """The system prompt as the model would read it with these settings."""
+        try:
+            return prompt_value(self.engine.card, panel)
+        except MagistralUIError as error:
+            return {**prompt_value(self.engine.card, []), "failure": alert_value(error)}
 
     def stop(self, visitor: object) -> None:
         """End this visitor's running reply."""
@@ -100,12 +160,10 @@ class Chat:
         if session := self.visitors.find(visitor):
             session.answer_now()
 
-    def new_chat(self, visitor: object) -> tuple[Json, Any]:
-        """Begin an empty conversation."""
-        session = self.visitors.find(visitor)
-        if session:
-            session.new_chat()
-        return self._value(session, alert=None), self.composer(session)
+    def new_chat(self, visitor: object) -> tuple[Place, Json, Any]:
+        """Begin an empty conversation; what runs in the one before goes on."""
+        key, session = self.visitors.begin(visitor)
+        return key, self.value(session, alert=None), self.composer(session)
 
     def composer(self, session: Session | None, **changes: Any) -> Any:
         """The composer as it has to be: to send while nothing runs, to stop while something does."""
@@ -116,39 +174,27 @@ class Chat:
     def _panel(self, panel: Sequence[Any]) -> tuple[SamplingParams, PromptChoices]:
         return params_from(self.engine.card, panel)
 
-    def _change(self, visitor: object, change: Callable[[Session], object]) -> tuple[str, Json, Any]:
+    def _change(self, visitor: object, change: Callable[[Session], object]) -> tuple[Place, Json, Any]:
         key, session = self.visitors.open(visitor)
         try:
             change(session)
         except MagistralUIError as error:
-            return key, self._value(session, alert=alert_value(error)), gr.skip()
-        return key, self._value(session, alert=None), self.composer(session)
+            return key, self.value(session, alert=alert_value(error)), self.composer(session)
+        return key, self.value(session, alert=None), self.composer(session)
 
-    def _value(self, session: Session | None, **more: Any) -> Json:
+    def value(self, session: Session | None, **more: Any) -> Json:
+        """What the page shows of `session`."""
         return {**page_value(session, self.engine.card, self.thumbnails), **more}
 
-    def _seen(self, pictures: Sequence[Picture]) -> Sequence[Picture]:
-        if pictures and not self.engine.card.vision:
-            raise PictureRefused("picture_not_supported", name=pictures[0].name)
-        return pictures
+    def _composed(self, message: Json | None, picture_side: int | None) -> tuple[str, list[Picture]]:
+        """What is in the composer, as the model would get it."""
+        said = message or {}
+        pictures = self.uploads.read(said.get("files") or (), picture_side)
+        check_seen(self.engine.card, pictures)
+        return str(said.get("text") or ""), pictures
 
 
 def _message(data: Json) -> int:
     """Which message an event is about; an id that none has where it does not say."""
     message = data.get("message")
     return message if isinstance(message, int) else -1
-
-
-def read_files(paths: Sequence[str], limits: Limits) -> list[Picture]:
-    """The pictures in uploaded files; BadInput for a file that is none, or for too many."""
-    if len(paths) > limits.pictures:
-        raise TooManyPictures(count=len(paths), limit=limits.pictures)
-    return [
-        read_picture(
-            Path(path).read_bytes(),
-            Path(path).name,
-            max_bytes=limits.picture_bytes,
-            max_pixels=limits.picture_pixels,
-        )
-        for path in paths
-    ]

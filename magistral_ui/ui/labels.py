@@ -1,28 +1,23 @@
 """Labels that Gradio's own components show in the visitor's language; everything else is written by our JavaScript."""
 
-import json
+import re
 
-import gradio as gr
 from gradio.i18n import I18nData
 
-from magistral_ui.ui.i18n import DEFAULT, strings
+from magistral_ui.ui.i18n import for_pages
 
-LANGUAGES = (DEFAULT,)
-
-
-def translations() -> gr.I18n:
-    """The texts for `launch(i18n=…)`, in all languages that there are."""
-    plain = {lang: {k: v for k, v in strings(lang).items() if isinstance(v, str)} for lang in LANGUAGES}
-    return gr.I18n(**plain)
+LABELLED = re.compile(r"page_\w+|\w+_heading")
+"""The keys that `label` may be asked for: a page carries their texts in its first bytes."""
 
 
 def label(key: str) -> I18nData:
-    """The text `key`, to be put in by the browser."""
+    """The text `key`, to be put in by the browser; KeyError for one that a page does not carry."""
+    if not LABELLED.fullmatch(key):
+        raise KeyError(key)
     return I18nData(key)
 
 
-def strings_script(language: str = DEFAULT) -> str:
-    """An element for the page's head that holds the texts for our JavaScript."""
-    # "<" must not end the script element from inside a text.
-    data = json.dumps({"language": language, "texts": strings(language)}, ensure_ascii=False).replace("<", "\\u003c")
-    return f'<script type="application/json" id="magistral-strings">{data}</script>'
+def labels(language: str) -> dict[str, str]:
+    """The texts of all labels in `language`."""
+    found = for_pages(language).items()
+    return {key: text for key, text in found if isinstance(text, str) and LABELLED.fullmatch(key)}

@@ -1,4 +1,4 @@
-"""Watches one generation for one browser: what is new, ten times a second; it owns nothing, so it may leave at any time."""
+"""Watches one generation for one reader: what is new, ten times a second; it owns nothing, so it may leave at any time."""
 
 import asyncio
 import time
@@ -9,15 +9,12 @@ from typing import Any
 from magistral_ui.chat.conversation import Reply
 from magistral_ui.chat.events import Prefilling, Reasoning
 from magistral_ui.chat.folding import Draft
-from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.generation import Generation, Stamped
 
 INTERVAL = 0.1
 """Seconds between two updates: fast enough to read along, and the same cost however fast the tokens come."""
 HEARTBEAT = 2.0
-"""Seconds after which an update is sent even without news: only then does Gradio notice that the browser has left."""
-WINDOW = 48_000
-"""Characters of reasoning that an update holds, and what is new. Gradio compares a value with the one before, on both sides, so a
-value must not grow with the reasoning; the browser has the older text already."""
+"""Seconds after which an update is sent even without news, so that both sides notice a line that is dead."""
 
 NOTHING = Reply(reasoning_closed=False)
 """The beginning of a reply that goes on from none."""
@@ -25,44 +22,51 @@ NOTHING = Reply(reasoning_closed=False)
 
 @dataclass(slots=True)
 class LiveView:
-    """One reply as a browser is to see it now."""
+    """One reply as a reader is to see it now: the counts as they stand, and of the texts what is new.
+
+    No update costs more because much was said before.
+    """
 
     generation: Generation
-    window: int | None = WINDOW
-    """Characters of reasoning that are held; None holds all."""
     before: Reply = NOTHING
     """The beginning that the reply goes on from, shown as if it had been written now."""
     draft: Draft = field(default_factory=Draft)
+    start: int = 0
+    """The number of the event with which this update begins; 0 says that the texts begin with it too."""
     seen: int = 0
-    at: int = 0
-    """How many characters of the reasoning are no longer in `reasoning`."""
+    """How many events have been taken in."""
     reasoning: str = ""
     answer: str = ""
     first_reasoning: float | None = None
     last_reasoning: float = 0.0
-    begun: bool = False
+
+    def skip(self, seen: int) -> None:
+        """Take in the first `seen` events, which the reader has already."""
+        self._take(self.generation.take()[: max(0, seen)])
+        self._fresh()
 
     def advance(self) -> bool:
         """Take in what is new; whether there was anything."""
-        fresh = self.generation.take(self.seen)
+        self.start = self.seen
+        before = self.before if self.start == 0 else NOTHING
+        self._take(self.generation.take(self.seen))
+        reasoning, answer = self._fresh()
+        self.reasoning, self.answer = before.reasoning + reasoning, before.answer + answer
+        return self.seen > self.start
+
+    def _take(self, fresh: list[Stamped]) -> None:
         for stamped in fresh:
             self.draft.feed(stamped.event)
             if isinstance(stamped.event, Reasoning):
                 self._time(stamped.seconds)
         self.seen += len(fresh)
-        if self.window is not None and len(self.reasoning) > self.window:
-            # All of this was sent before. A part stays, for a tab that lags behind.
-            kept = self.window // 3
-            self.at += len(self.reasoning) - kept
-            self.reasoning = self.reasoning[-kept:]
-        if not self.begun:
-            self.begun, self.reasoning, self.answer = True, self.before.reasoning, self.before.answer
-        # The draft's lists are emptied as they are read: no update may cost more because much was said before.
-        self.reasoning += "".join(self.draft.reasoning)
-        self.answer += "".join(self.draft.answer)
+
+    def _fresh(self) -> tuple[str, str]:
+        """The texts that have come since this was last asked."""
+        fresh = "".join(self.draft.reasoning), "".join(self.draft.answer)
         self.draft.reasoning.clear()
         self.draft.answer.clear()
-        return bool(fresh)
+        return fresh
 
     def _time(self, seconds: float) -> None:
         if self.first_reasoning is None:
@@ -71,10 +75,12 @@ class LiveView:
 
     @property
     def state(self) -> str:
-        """`starting`, `queued`, `reading`, `thinking`, `answering` or `ended`."""
+        """`starting`, `queued`, `waiting`, `reading`, `thinking`, `answering` or `ended`."""
         draft = self.draft
         if draft.last is not None:
             return "ended"
+        if draft.retry_seconds:
+            return "waiting"
         if draft.answering or self.before.reasoning_closed:
             return "answering"
         if draft.reasoning_tokens or self.before.reasoning:
@@ -97,13 +103,15 @@ class LiveView:
         draft = self.draft
         prefilling = draft.prefilling or Prefilling(0, 0)
         return {
-            "generation": self.generation.id,
+            "start": self.start,
+            "seen": self.seen,
             "state": self.state,
             "position": draft.queue_position or 0,
+            "retry_seconds": draft.retry_seconds,
             "done": prefilling.done,
             "total": prefilling.total,
-            "reasoning": {"at": self.at, "text": self.reasoning},
-            "answer": {"at": 0, "text": self.answer},
+            "reasoning": self.reasoning,
+            "answer": self.answer,
             "seconds": round(self.reasoning_seconds, 2),
             "reasoning_tokens": self.before.usage.reasoning_tokens + draft.reasoning_tokens,
             "answer_tokens": self.before.usage.answer_tokens + draft.answer_tokens,
@@ -112,10 +120,11 @@ class LiveView:
 
 
 async def watch(
-    generation: Generation, window: int | None = WINDOW, interval: float = INTERVAL, before: Reply | None = None
+    generation: Generation, interval: float = INTERVAL, before: Reply | None = None, seen: int = 0
 ) -> AsyncIterator[LiveView]:
-    """The generation as it grows, until it has ended; the last view has everything."""
-    view, sent = LiveView(generation, window, before or NOTHING), 0.0
+    """The generation as it grows, from event number `seen` on, until it has ended."""
+    view, sent = LiveView(generation, before or NOTHING), 0.0
+    view.skip(seen)
     while True:
         if view.advance() or time.monotonic() - sent > HEARTBEAT:
             sent = time.monotonic()

@@ -1,57 +1,110 @@
 """Puts the page together: what is where, and which event calls which function; the functions are in chat.py and api.py."""
 
+import functools
+import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
-from magistral_ui.engines.base import Engine
+from magistral_ui.engines.base import Engine, Ready
+from magistral_ui.errors import MagistralUIError
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api import add_api
+from magistral_ui.ui.api import Page, add_api
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.drawn import heading, live_turn, model_state, turns
-from magistral_ui.ui.i18n import text
+from magistral_ui.ui.drawn import (
+    AT_ONCE,
+    about,
+    context_meter,
+    heading,
+    language_choice,
+    model_state,
+    more_turns,
+    turns,
+)
+from magistral_ui.ui.guest_panel import build_guest_panel
+from magistral_ui.ui.history_panel import build_history_panel, connect_history
+from magistral_ui.ui.i18n import text, told_to_caller
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.model_panel import model_value, polling
-from magistral_ui.ui.sampling_panel import SamplingPanel, build_sampling_panel, values_of
+from magistral_ui.ui.sampling_panel import SettingsPanel, build_settings_panel, panel_value
 from magistral_ui.ui.serving import close, launch, launch_options
 
 __all__ = ["build_page", "close", "launch", "launch_options"]
+
+log = logging.getLogger(__name__)
 
 POLL = 0.5
 """Seconds between two looks at a model that is loading."""
 MAX_WAITING = 64
 """Events that may wait in Gradio's queue; the engine has a queue of its own."""
-AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-WATCHING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+# A tab comes back to the conversation that it showed; the browser's own place is that of the tab used last.
+OWN_PLACE = """(place) => {
+  const conversation = sessionStorage.getItem("magistral-ui-conversation");
+  return [conversation ? { ...place, conversation } : place];
+}"""
 
 
-def build_page(engine: Engine, visitors: Visitors) -> gr.Blocks:
-    """The page over `engine`, ready for `launch`."""
+def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> gr.Blocks:
+    """The page over `engine`, ready for `launch`; `login` tells whether visitors came in by one.
+
+    With `hugging_face`, Gradio serves the addresses of its login by Hugging Face.
+    """
     chat = Chat(engine, visitors)
-    with gr.Blocks(title=text("page_title"), delete_cache=(3600, 3600), analytics_enabled=False) as demo:
+    with Page(title=text("page_title"), delete_cache=(3600, 3600), analytics_enabled=False) as demo:
         # The key and the secret are fixed, so that a restart of the server does not lose whose conversation it is.
-        visitor = gr.BrowserState("", storage_key="magistral-ui-visitor", secret="magistral-ui")
+        visitor = gr.BrowserState({}, storage_key="magistral-ui-place", secret="magistral-ui")
         with gr.Row(elem_id="topbar"):
+            gr.Button(label("page_history"), elem_id="history-toggle", size="sm")
             gr.HTML(_brand(), apply_default_css=False, padding=False, elem_id="brand")
             new_chat = gr.Button(label("page_new_chat"), elem_id="new-chat", size="sm")
             gr.Button(label("page_settings"), elem_id="settings-toggle", size="sm")
+        with gr.Column(elem_id="history"):
+            shelf = build_history_panel()
         with gr.Column(elem_id="conversation"):
-            said, live = turns(), live_turn()
+            said, more = turns(), more_turns()
             with gr.Column(elem_id="composer"):
                 gr.HTML('<div id="model-banner"></div>', apply_default_css=False, padding=False)
                 box = _composer()
+                meter = context_meter()
         with gr.Column(elem_id="settings"):
             gr.Button(label("page_close"), elem_id="settings-close", size="sm")
-            panel = build_sampling_panel(engine)
+            panel = build_settings_panel(engine)
             heading(label("model_heading"))
             model = model_state(model_value(engine))
-        _connect(chat, demo, visitor, said, live, box, panel, new_chat)
+            language_choice()
+            build_guest_panel(visitors.limits, login)
+            if hugging_face:
+                gr.LoginButton(visible=False)  # Gradio looks for it; the door shows a link of its own
+        _connect(chat, demo, visitor, said, more, box, panel, new_chat)
+        connect_history(chat, shelf, visitor, said, box)
+        _weigh(chat, visitor, box, panel, meter)
         _follow_model(chat, demo, visitor, said, model, box, panel)
         add_api(engine, visitors)
+    for function in demo.fns.values():
+        function.fn = told(function.fn)
     page: gr.Blocks = demo
     page.queue(api_open=False, max_size=MAX_WAITING)
     return page
+
+
+def told(act: Any) -> Any:
+    """`act`, of whose refusals the page tells the sentence where `act` itself does not."""
+    if not inspect.isroutine(act) or inspect.isasyncgenfunction(act) or inspect.iscoroutinefunction(act):
+        return act  # they tell it themselves
+
+    @functools.wraps(act)
+    def called(*values: Any) -> Any:
+        try:
+            return act(*values)
+        except MagistralUIError as error:
+            raise gr.Error(told_to_caller(error.sentence_key, **error.values), print_exception=False) from error
+        except Exception as error:  # Gradio would write all that was sent into the log
+            log.exception("an event of the page failed")
+            raise gr.Error(told_to_caller("unexpected"), print_exception=False) from error
+
+    return called
 
 
 def _brand() -> str:
@@ -80,38 +133,39 @@ def _connect(
     demo: gr.Blocks,
     visitor: gr.BrowserState,
     said: gr.HTML,
-    live: gr.HTML,
+    more: gr.HTML,
     box: gr.MultimodalTextbox,
-    panel: SamplingPanel,
+    panel: SettingsPanel,
     new_chat: gr.Button,
 ) -> None:
-    """A turn is three steps: begin it at once, watch it as long as it takes, show it as finished."""
+    """What begins a turn shows that it runs; the page's script then reads it (channel.py), and says when it has ended."""
     state = [visitor, said, box]
 
-    def turn(begin: Callable[..., Any]) -> None:
-        begun = begin()
-        begun.then(chat.view, visitor, live, **WATCHING).then(chat.commit, visitor, [said, box], **AT_ONCE)
-
-    def about(act: Callable[..., Any]) -> Callable[..., Any]:
-        def called(event: gr.EventData, visitor: object, *settings: Any) -> Any:
-            return act(event._data or {}, visitor, *settings)
-
-        return called
-
     def asked(listen: Callable[..., Any], act: Callable[..., Any]) -> None:
-        turn(lambda: listen(about(act), [visitor, *panel.inputs], state, **AT_ONCE))
+        listen(about(act), [visitor, *panel.inputs], state, **AT_ONCE)
 
-    turn(lambda: demo.load(chat.attach, visitor, state, **AT_ONCE))
-    turn(lambda: box.submit(chat.say, [box, visitor, *panel.inputs], state, **AT_ONCE))
+    demo.load(chat.attach, visitor, state, js=OWN_PLACE, **AT_ONCE)
+    box.submit(chat.say, [box, visitor, *panel.inputs], state, **AT_ONCE)
+    said.ended(chat.commit, visitor, [said, box], **AT_ONCE)
     asked(said.example, chat.example)
     asked(said.regenerate, chat.regenerate)
     asked(said.resume, chat.resume)
     asked(said.answer_again, chat.answer_again)
     asked(said.edit_message, chat.edit_message)
-    said.choose_branch(about(chat.choose_branch), visitor, state, **AT_ONCE)
+    asked(said.rethink, chat.rethink)
+    asked(said.answer, chat.answer)
+    for listen, act in (
+        (said.replay, chat.replay),
+        (said.choose_branch, chat.choose_branch),
+        (said.delete, chat.delete),
+        (said.restore, chat.restore),
+        (said.keep_reasoning, chat.keep_reasoning),
+    ):
+        listen(about(act), visitor, state, **AT_ONCE)
+    said.more(about(chat.more), visitor, more, **AT_ONCE)
     box.stop(chat.stop, visitor, None, **AT_ONCE)
     said.answer_now(chat.answer_now, visitor, None, **AT_ONCE)
-    new_chat.click(chat.new_chat, visitor, [said, box], **AT_ONCE)
+    new_chat.click(chat.new_chat, visitor, state, **AT_ONCE)
 
 
 def _follow_model(
@@ -121,26 +175,39 @@ def _follow_model(
     said: gr.HTML,
     model: gr.HTML,
     box: gr.MultimodalTextbox,
-    panel: SamplingPanel,
+    panel: SettingsPanel,
 ) -> None:
-    """While the model is loading the page asks how far it is; when it is ready the composer opens, and the page rests."""
-    engine, built_for = chat.engine, chat.engine.card.key
+    """While the model is loading or away the page asks how far it is; when it is ready the composer opens, and it rests.
+
+    The composer comes with every answer, so that it never stays shut behind a model that was away for a moment only.
+    """
+    engine = chat.engine
     timer = gr.Timer(POLL)
 
-    def poll() -> tuple[Any, gr.Timer]:
-        return model_value(engine), polling(engine)
+    def poll() -> tuple[Any, ...]:
+        return model_value(engine), polling(engine), gr.update(interactive=isinstance(engine.status(), Ready))
 
-    def retry() -> tuple[Any, gr.Timer]:
+    def retry() -> tuple[Any, ...]:
         engine.retry()
         return poll()
 
     def ready(visitor: object) -> tuple[Any, ...]:
-        # Which model it is may have become known only now, and with it what suits it.
-        same = engine.card.key == built_for
-        values = [gr.skip()] * len(panel.controls) if same else values_of(engine.card.sampling)
-        return *chat.commit(visitor), *values
+        # Which model it is may have become known only now, and with it what suits it and what fits.
+        return *chat.commit(visitor), panel_value(engine), chat.prompt()
 
-    demo.load(poll, None, [model, timer], **AT_ONCE)
-    timer.tick(poll, None, [model, timer], **AT_ONCE)
-    model.retry(retry, None, [model, timer], **AT_ONCE)
-    model.ready(ready, visitor, [said, box, *panel.controls], **AT_ONCE)
+    state = [model, timer, box]
+    demo.load(poll, None, state, **AT_ONCE)
+    said.change(poll, None, state, **AT_ONCE)  # a server may have gone since, or come back
+    timer.tick(poll, None, state, **AT_ONCE)
+    model.look(poll, None, state, **AT_ONCE)
+    model.retry(retry, None, state, **AT_ONCE)
+    model.ready(ready, visitor, [said, box, panel.parameters, panel.prompt], **AT_ONCE)
+
+
+def _weigh(
+    chat: Chat, visitor: gr.BrowserState, box: gr.MultimodalTextbox, panel: SettingsPanel, meter: gr.HTML
+) -> None:
+    """What the page asks while someone writes: only the last question counts."""
+    latest = {**AT_ONCE, "trigger_mode": "always_last"}
+    meter.weigh(chat.weigh, [box, visitor, *panel.inputs], meter, **latest)
+    panel.prompt.compose(chat.prompt, panel.inputs, panel.prompt, **latest)

@@ -3,42 +3,85 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from magistral_ui.chat.beginning import may_continue, may_replay
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Message, UserMessage
 from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.provenance import Provenance
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.sessions.session import Session, may_continue
+from magistral_ui.sessions.running import same_model
+from magistral_ui.sessions.session import Session
 
 Json = dict[str, Any]
 THUMBNAIL = 480
 """Pixels of a thumbnail's longer side: twice what is shown, for screens of high density."""
+RECENT = 20
+"""Messages at the end of a conversation that the page gets at once; it asks for those before them, and for reasoning."""
+AT_A_TIME = 40
+"""Messages that it may ask for at once."""
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 
 
 def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails") -> Json:
-    """The finished turns of the chosen branch, and the id of the generation that runs."""
+    """The finished turns of the chosen branch, those far above only in outline, and the id of the generation that runs."""
     welcome = {"demo": card.demo, "description": card.description_key, "examples": examples_value(card)}
     if session is None:
-        return {"turns": [], "live": None, "welcome": welcome}
+        nothing: Json = {"conversation": None, "turns": [], "live": None, "continues": None}
+        return {**nothing, "unanswered": None, "sources": [], "welcome": welcome}
     conversation, running = session.look()
+    path, sources = conversation.path(), Sources(session.runs)
+    far, near = path[:-RECENT], path[-RECENT:]
+    values = [
+        *(outline_value(message) for message in far),
+        *(turn_value(message, session, thumbnails, sources) for message in near),
+    ]
     turns = [
-        {**turn_value(message, session, thumbnails), "branch": branch_value(conversation, message)}
-        for message in conversation.path()
+        {**value, "branch": branch_value(conversation, message)} for value, message in zip(values, path, strict=True)
     ]
     live, continues = (running.generation.id, running.continues) if running else (None, None)
-    return {"turns": turns, "live": live, "continues": continues, "welcome": welcome}
+    last = path[-1].id if path and isinstance(path[-1], UserMessage) and running is None else None
+    more = {"unanswered": last, "sources": sources.values}
+    return {
+        "conversation": session.id,
+        "turns": turns,
+        "live": live,
+        "continues": continues,
+        "welcome": welcome,
+        **more,
+    }
 
 
-def branch_value(conversation: Conversation, message: Message) -> Json:
-    """Which of its siblings a message is, and who is beside it."""
+def more_value(session: Session, thumbnails: "Thumbnails", messages: Sequence[int], reasoning: int | None) -> Json:
+    """What the page has asked for: turns that it has in outline, and the reasoning of one reply."""
+    known = session.look()[0].messages
+    sources = Sources(session.runs)
+    turns = [turn_value(known[id], session, thumbnails, sources) for id in messages[:AT_A_TIME] if id in known]
+    reply = known.get(reasoning) if reasoning is not None else None
+    text = reply.reply.reasoning if isinstance(reply, AssistantMessage) else ""
+    wanted = {"message": reasoning, "text": text}
+    return {"conversation": session.id, "turns": turns, "sources": sources.values, "reasoning": wanted}
+
+
+def outline_value(message: Message) -> Json:
+    """A turn far above: enough to keep its place, and what may have changed of it."""
+    if isinstance(message, UserMessage):
+        return {"id": message.id, "role": "user", "outline": len(message.text)}
+    kept = message.keep_reasoning
+    return {"id": message.id, "role": "assistant", "outline": len(message.reply.answer), "keep_reasoning": kept}
+
+
+def branch_value(conversation: Conversation, message: Message) -> Json | None:
+    """Which of its siblings a message is, and who is beside it; None for one that has none."""
     siblings = conversation.siblings(message.id)
+    if len(siblings) == 1:
+        return None
     at = siblings.index(message.id)
     return {
         "number": at + 1,
@@ -48,21 +91,41 @@ def branch_value(conversation: Conversation, message: Message) -> Json:
     }
 
 
-def turn_value(message: Message, session: Session, thumbnails: "Thumbnails") -> Json:
-    """One finished turn."""
+class Sources:
+    """Where replies come from, each source once: a long system prompt is not sent with every reply."""
+
+    def __init__(self, here: Provenance) -> None:
+        """`here` is what would write a reply now."""
+        self._here, self._numbers = here, dict[Provenance, int]()
+
+    def number(self, provenance: Provenance | None) -> int | None:
+        """Which of `values` it is."""
+        if provenance is None:
+            return None
+        source = replace(provenance, prompt="", begun_reasoning=0, begun_answer=0, begun_closed=False, edited=False)
+        return self._numbers.setdefault(source, len(self._numbers))
+
+    @property
+    def values(self) -> list[Json]:
+        """All sources so far; `here` says whether the same model would write now."""
+        return [{**asdict(each), "here": same_model(each, self._here)} for each in self._numbers]
+
+
+def turn_value(message: Message, session: Session, thumbnails: "Thumbnails", sources: Sources) -> Json:
+    """One finished turn; of the reasoning only its length, because most of it is never opened."""
     if isinstance(message, UserMessage):
         pictures = [thumbnails.value(picture) for picture in message.pictures]
         return {"id": message.id, "role": "user", "text": message.text, "pictures": pictures}
-    return _reply_value(message, session)
+    return _reply_value(message, session, sources)
 
 
-def _reply_value(message: AssistantMessage, session: Session) -> Json:
+def _reply_value(message: AssistantMessage, session: Session, sources: Sources) -> Json:
     reply, written = message.reply, session.written(message.id)
     return {
         "id": message.id,
         "role": "assistant",
         "generation": written.generation,
-        "reasoning": reply.reasoning,
+        "reasoning": _units(reply.reasoning),
         "answer": reply.answer,
         "closed": reply.reasoning_closed,
         "ended": reply.finish_reason,
@@ -72,7 +135,16 @@ def _reply_value(message: AssistantMessage, session: Session) -> Json:
         "usage": usage_value(reply.usage),
         "params": asdict(reply.params) if reply.params else None,
         "model": reply.model,
+        "source": sources.number(reply.provenance),
+        "edited": reply.provenance is not None and reply.provenance.edited,
+        "may_replay": may_replay(reply),
+        "keep_reasoning": message.keep_reasoning,
     }
+
+
+def _units(text: str) -> int:
+    """The length of `text` as JavaScript counts it."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def usage_value(usage: Usage) -> Json:
@@ -127,6 +199,7 @@ def examples_value(card: ModelCard) -> list[Json]:
     return [{**each, "picture": _picture_url(each.get("picture"))} for each in shown]
 
 
+@cache
 def _picture_url(name: str | None) -> str | None:
     if name is None:
         return None

@@ -1,92 +1,134 @@
-"""The settings beside the conversation: one control per sampling parameter, and custom instructions; nothing is sent here."""
+"""The settings beside the conversation: what the browser draws of them, and what it sends back; the browser keeps them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import gradio as gr
 
-from magistral_ui.chat.prompt import PromptChoices
-from magistral_ui.chat.sampling import PARAMETERS, Parameter, SamplingParams
-from magistral_ui.engines.base import Engine
+from magistral_ui.chat.prompt import PromptChoices, has_marks, with_instructions
+from magistral_ui.chat.sampling import PARAMETERS, PRESETS, Parameter, SamplingParams
+from magistral_ui.engines.base import Engine, Ready
+from magistral_ui.errors import BadInput
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.ui.drawn import heading
+from magistral_ui.ui.drawn import drawn, heading
 from magistral_ui.ui.labels import label
+from magistral_ui.ui.rendering import Json
 
-NAMES = tuple(PARAMETERS)
+PICTURE_SIDES = (1024, 512)
+"""Pixels of a picture's longer side that can be chosen instead of its own."""
+PROMPT_LENGTH = 50_000
+"""Characters of custom instructions, and of a system prompt."""
+BOUND_BY_ROOM = ("max_tokens", "reasoning_budget")
+"""Parameters that cannot be more than the tokens that fit."""
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingPanel:
-    """The panel's components; `inputs` go with every message, in the order that `params_from` reads."""
+class VisitorSettings:
+    """What a visitor chose; it comes with every message, so nothing of it is kept here."""
 
-    controls: tuple[gr.components.Component, ...]
-    instructions: gr.Textbox
+    params: SamplingParams
+    choices: PromptChoices
+    picture_side: int | None = None
+    """Pixels that a picture's longer side may have; None: as many as it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsPanel:
+    """The panel's components: the first two are drawn from what the server says, `chosen` is what the browser says."""
+
+    parameters: gr.HTML
+    prompt: gr.HTML
+    chosen: gr.HTML
 
     @property
     def inputs(self) -> list[gr.components.Component]:
-        """All that `params_from` needs."""
-        return [*self.controls, self.instructions]
+        """What `params_from` reads."""
+        return [self.chosen]
 
 
-def build_sampling_panel(engine: Engine) -> SamplingPanel:
-    """The controls, set to the card's own values, inside whatever container is open."""
-    card = engine.card
+def build_settings_panel(engine: Engine) -> SettingsPanel:
+    """The panel inside whatever container is open, set to what the browser has kept, or else to the card's own values."""
     heading(label("parameters_heading"))
-    controls = tuple(_control(PARAMETERS[name], getattr(card.sampling, name)) for name in NAMES)
-    reset = gr.Button(label("parameters_reset"), size="sm", elem_id="parameters-reset")
-    instructions = gr.Textbox(
-        label=label("instructions_label"),
-        info=label("instructions_help"),
-        placeholder=label("instructions_placeholder"),
-        lines=3,
-        max_lines=12,
-        max_length=20_000,
-        elem_id="instructions",
-    )
-    reset.click(
-        lambda: values_of(engine.card.sampling),
-        outputs=list(controls),
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    return SamplingPanel(controls, instructions)
+    parameters = drawn("parameters", panel_value(engine))
+    heading(label("context_heading"))
+    drawn("context")
+    heading(label("instructions_heading"))
+    prompt = drawn("prompt", prompt_value(engine.card, ()), triggers=("compose",))
+    return SettingsPanel(parameters, prompt, drawn("chosen"))
 
 
-def values_of(params: SamplingParams) -> list[Any]:
-    """What the controls show for `params`."""
-    values = {name: getattr(params, name) for name in NAMES}
-    return ["" if value is None else value for value in values.values()]
+def panel_value(engine: Engine) -> Json:
+    """All that the browser needs to draw the parameters: the table, the card's own values, presets; bound by what fits."""
+    card, status = engine.card, engine.status()
+    info = status.info if isinstance(status, Ready) else None
+    room = info.context_length if info else card.context_length
+    own = _bounded(card.sampling, room)
+    presets = [(preset.key, _bounded(preset.of(card.sampling), room)) for preset in PRESETS]
+    table = [{**asdict(each), "high": _high(each, room)} for each in PARAMETERS.values()]
+    return {
+        "card": card.key,
+        "vision": card.vision,
+        "parameters": table,
+        "own": asdict(own),
+        # A preset that changes nothing on this model is none.
+        "presets": [{"key": key, "values": asdict(of)} for key, of in presets if key == "own" or of != own],
+        "picture_sides": list(PICTURE_SIDES) if card.vision else [],
+        "missing": dict(info.missing) if info else {},
+    }
+
+
+def prompt_value(card: ModelCard, panel: Sequence[Any]) -> Json:
+    """The system prompt as the model will read it, the model's own one with its marks, and whether the model will think."""
+    choices = read_settings(card, panel).choices
+    text = card.system_prompt() if choices.system_prompt is None else choices.system_prompt
+    return {
+        "card": card.key,
+        "own": card.system_prompt(),
+        "parts": [asdict(part) for part in with_instructions(card.system(text), choices.instructions)],
+        "marks": card.reasoning_marks,
+        "thinks": has_marks(text, card.reasoning_marks),
+        "limit": PROMPT_LENGTH,
+    }
 
 
 def params_from(card: ModelCard, panel: Sequence[Any]) -> tuple[SamplingParams, PromptChoices]:
-    """What the panel asks for; ParameterRefused for a value out of its bounds. An empty panel is the card's own values."""
-    values, instructions = panel[: len(NAMES)], panel[len(NAMES) :]
-    given = {name: _read(PARAMETERS[name], value) for name, value in zip(NAMES, values, strict=False)}
-    choices = PromptChoices(instructions=str(instructions[0] or "") if instructions else "")
-    return card.sampling.changed(given), choices
+    """The parameters and the prompt's choices in what the browser sent."""
+    settings = read_settings(card, panel)
+    return settings.params, settings.choices
 
 
-def _read(parameter: Parameter, value: Any) -> Any:
-    """A field's text as the number that it spells; what spells none stays text, which the check refuses with a sentence."""
-    if not parameter.optional or not isinstance(value, str):
-        return value
-    try:
-        return int(value) if value.strip() else None
-    except ValueError:
-        return value
+def read_settings(card: ModelCard, panel: Sequence[Any]) -> VisitorSettings:
+    """What the browser sent, checked; BadInput for anything that cannot be used. Nothing sent is the card's own values."""
+    sent = panel[0] if panel else None
+    if sent is None or sent == "":
+        sent = {}
+    known = {"params", "instructions", "system_prompt", "keep_reasoning", "picture_side"}
+    if not isinstance(sent, Mapping) or not set(sent) <= known:
+        raise BadInput("bad_parameters")
+    params, side = sent.get("params") or {}, sent.get("picture_side")
+    if not isinstance(params, Mapping) or side not in (None, *PICTURE_SIDES):
+        raise BadInput("bad_parameters")
+    choices = PromptChoices(
+        instructions=_text(sent.get("instructions") or ""),
+        system_prompt=None if sent.get("system_prompt") is None else _text(sent["system_prompt"]),
+        keep_reasoning=sent.get("keep_reasoning") is not False,
+    )
+    return VisitorSettings(card.sampling.changed(params), choices, side)
 
 
-def _control(parameter: Parameter, value: Any) -> gr.components.Component:
-    options: dict[str, Any] = {
-        "label": label(f"parameter_{parameter.name}"),
-        "info": label(f"parameter_{parameter.name}_help"),
-        "elem_id": f"parameter-{parameter.name.replace('_', '-')}",
-        "interactive": True,
-    }
-    if parameter.optional:
-        # Not gr.Number, which sends 0 where the field is empty.
-        return gr.Textbox("" if value is None else str(value), max_lines=1, **options)
-    # The browser moves and checks the slider; the server checks the value again with a sentence of its own.
-    return gr.Slider(parameter.low, parameter.high, value, step=parameter.step, buttons=[], **options)
+def _high(parameter: Parameter, room: int) -> float | int:
+    return min(parameter.high, room) if parameter.name in BOUND_BY_ROOM else parameter.high
+
+
+def _bounded(params: SamplingParams, room: int) -> SamplingParams:
+    values = {name: getattr(params, name) for name in BOUND_BY_ROOM}
+    return params.changed({name: min(value, room) for name, value in values.items() if value is not None})
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise BadInput("bad_parameters")
+    if len(value) > PROMPT_LENGTH:
+        raise BadInput("prompt_text_too_long", count=len(value), limit=PROMPT_LENGTH)
+    return value

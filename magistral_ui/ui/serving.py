@@ -1,119 +1,189 @@
-"""Serves a built page: our assets, the headers that keep a stranger's text harmless, and the port; not what is on the page."""
+"""Serves a built page: our assets, the doors that a request passes, and the port; not what is on the page."""
 
 import socket
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
-from starlette.datastructures import MutableHeaders
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.errors import PortInUse
-from magistral_ui.ui.labels import strings_script, translations
+from magistral_ui.sessions.passwords import Passwords
+from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.channel import live_route
+from magistral_ui.ui.doors.addresses import Addresses
+from magistral_ui.ui.doors.claims import Claims
+from magistral_ui.ui.doors.connections import allow_many_files, watch_connections
+from magistral_ui.ui.doors.events import Events, Listener
+from magistral_ui.ui.doors.exposure import Exposure
+from magistral_ui.ui.doors.flood import Flood
+from magistral_ui.ui.doors.headers import SafeHeaders
+from magistral_ui.ui.doors.hosts import Hosts
+from magistral_ui.ui.doors.login import Identity, Login
+from magistral_ui.ui.doors.operations import Operations
+from magistral_ui.ui.doors.reloading import keep_code_as_it_is
+from magistral_ui.ui.doors.routes import Routes
+from magistral_ui.ui.doors.shutter import Shutter
+from magistral_ui.ui.doors.tunnel import open_tunnel
+from magistral_ui.ui.doors.uploads import Uploads
+from magistral_ui.ui.exchange import exchange_routes
+from magistral_ui.ui.mcp_door import mcp_route
+from magistral_ui.ui.metrics import Metrics
+from magistral_ui.ui.model_panel import model_route
 from magistral_ui.ui.theme import theme
+from magistral_ui.ui.translated_page import TranslatedPage, texts_route
 
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 FREE_CHOICE = range(7860, 7960)
-MAX_FILE_SIZE = "50mb"
-
-# Gradio's own scripts need inline and eval; pictures, fonts and connections stay on this server, whatever a model writes.
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "media-src 'self' data: blob:",
-        "font-src 'self' data:",
-        "connect-src 'self'",
-        "worker-src 'self' blob:",
-        "frame-src 'none'",
-        "object-src 'none'",
-        "base-uri 'self'",
-        "form-action 'self'",
-        "frame-ancestors 'self' https://huggingface.co https://*.hf.space",
-    )
-)
-HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-
-
-class SafeHeaders:
-    """Adds HEADERS to every response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and the response back with the headers."""
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+EVENT_BYTES = 2_000_000
+"""Bytes of an event beside the text of a message, which may take six for a character."""
+EVENT_VALUES, TURN_VALUES = 10_000, 40
+"""Values in an event, and in each turn of a history that it brings."""
 
 
 def head() -> str:
-    """What the page's head needs of ours: texts, styles and scripts, all from this server."""
+    """What the page's head needs of ours: styles and scripts, all from this server; the texts come with translated_page.py."""
     return "\n".join(
         (
-            strings_script(),
             '<link rel="stylesheet" href="magistral/vendor/katex.css">',
             '<link rel="stylesheet" href="magistral/page.css">',
             '<link rel="stylesheet" href="magistral/transcript.css">',
+            '<link rel="stylesheet" href="magistral/history.css">',
+            '<link rel="stylesheet" href="magistral/panel.css">',
+            '<link rel="stylesheet" href="magistral/touch.css">',
             '<link rel="modulepreload" href="magistral/main.js">',
         )
     )
 
 
-def launch_options() -> dict[str, Any]:
-    """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet."""
+def doors(
+    demo: gr.Blocks,
+    visitors: Visitors,
+    exposure: Exposure,
+    passwords: Passwords | None,
+    token: str = "",
+    identity: Identity | None = None,
+) -> list[Middleware]:
+    """What a request passes, from the outside to Gradio; with the `token`, /metrics is read from elsewhere, too."""
+    limits, claims, framed = visitors.limits, Claims(), exposure.reach == "space"
+    passed = [
+        Middleware(SafeHeaders, framed=framed),
+        Middleware(Operations, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=token),
+        Middleware(Hosts, exposure=exposure),
+        Middleware(Addresses, exposure=exposure),
+        Middleware(Flood, limits=limits),
+    ]
+    if passwords is not None:
+        passed.append(Middleware(Login, passwords=passwords, limits=limits, framed=framed, identity=identity))
+    return [
+        *passed,
+        Middleware(Routes),
+        Middleware(Uploads, claims=claims, limits=limits, folder=Path(get_upload_folder())),
+        Middleware(
+            Events,
+            listeners=listeners(demo),
+            claims=claims,
+            folder=get_upload_folder(),
+            most=EVENT_BYTES + 6 * limits.text_length,
+            values=EVENT_VALUES + TURN_VALUES * limits.messages,
+        ),
+    ]
+
+
+def listeners(demo: gr.Blocks) -> dict[int, Listener]:
+    """What each of the page's functions is sent."""
+    return {
+        number: Listener(
+            name=str(each.api_name),
+            values=len(each.inputs),
+            triggers=frozenset(target for target, _ in each.targets if target is not None),
+            queued=bool(each.queue),
+        )
+        for number, each in demo.fns.items()
+    }
+
+
+def launch_options(
+    visitors: Visitors,
+    middleware: Sequence[Middleware] = (),
+) -> dict[str, Any]:
+    """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet, and serve what is ours."""
     return {
         "theme": theme(),
         "head": head(),
-        "i18n": translations(),
         "app_kwargs": {
-            "middleware": [Middleware(SafeHeaders)],
-            "routes": [Mount("/magistral", StaticFiles(directory=ASSETS))],
+            "middleware": list(middleware),
+            "routes": [
+                live_route(visitors),
+                model_route(visitors.engine),
+                mcp_route(visitors),
+                *exchange_routes(visitors),
+                texts_route(),
+                Mount("/magistral", StaticFiles(directory=ASSETS)),
+            ],
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,
         },
         "footer_links": [],
         "ssr_mode": False,
+        "share": False,
         "run_history": False,
         "enable_monitoring": False,
         "show_error": False,
-        "max_file_size": MAX_FILE_SIZE,
+        "max_file_size": visitors.limits.picture_bytes,
         "state_session_capacity": 200,
         "pwa": False,
+        # Gradio would ask itself for the page first, and not serve where a busy machine takes three seconds to answer.
+        "_frontend": False,
         "quiet": True,
     }
 
 
-def launch(demo: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = None, share: bool = False) -> str:
-    """Serve `demo` without blocking, and return its address.
+def launch(
+    demo: gr.Blocks,
+    visitors: Visitors,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    exposure: Exposure | None = None,
+    passwords: Passwords | None = None,
+    token: str = "",
+    identity: Identity | None = None,
+) -> str:
+    """Serve `demo`, built for these `visitors`, without blocking, and return its address.
 
-    Raises PortInUse where `port` is taken; without a port, the first free one from 7860 on is used.
+    Only who knows one of the `passwords`, or is known by their `identity`, comes in; without any, everybody whom the `exposure`
+    lets reach the page. Raises PortInUse where `port` is taken (without a port, the first free one from 7860 on is used),
+    ServeError where there is no share link.
     """
     # Asked here, because Gradio leaves the sockets open with which it asks, and tells a taken port by a trace.
     wanted = (port,) if port is not None else FREE_CHOICE
     free = next((each for each in wanted if _is_free(host, each)), None)
     if free is None:
         raise PortInUse(port=port if port is not None else f"{FREE_CHOICE[0]}–{FREE_CHOICE[-1]}")
-    _, local, public = demo.launch(
-        **launch_options(), server_name=host, server_port=free, share=share, prevent_thread_lock=True
+    exposure = exposure or Exposure(host=host)
+    allow_many_files()
+    keep_code_as_it_is()
+    shutter = Shutter()
+    _, local, _ = demo.launch(
+        **launch_options(visitors, [Middleware(TranslatedPage), shutter.middleware]),
+        server_name=host,
+        server_port=free,
+        prevent_thread_lock=True,
     )
-    return str(public or local)
+    shutter.open(demo.app, doors(demo, visitors, exposure, passwords, token, identity))
+    watch_connections(demo.server, bounded=not exposure.forwarded)
+    if exposure.reach == "tunnel":
+        exposure.url = open_tunnel(host, free, demo.share_token)
+        exposure.names.add(urlsplit(exposure.url).hostname or "")
+    return exposure.url or str(local)
 
 
 def close(demo: gr.Blocks) -> None:

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,9 @@ from magistral_ui.engines.local.devices import Device
 from magistral_ui.engines.local.loader import load
 from magistral_ui.engines.local.running import RunningModel
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
+from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
+from tests.benchmarks.table import Row, at_least, at_most, measured, write_table
 
 CPU = Device("cpu", "CPU", 2**34, 2**34)
 WORDS = (
@@ -49,17 +50,6 @@ WORDS = (
     "old",
     "tree",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table: what was measured, what it must reach, what it reached."""
-
-    what: str
-    goal: str
-    reached: float
-    met: bool
-    note: str = ""
 
 
 def cost(job: Callable[[], Any]) -> float:
@@ -256,14 +246,6 @@ def growth(turns: int) -> float:
     return (process.memory_info().rss - held) / running.cache.budget
 
 
-def at_least(what: str, goal: float, reached: float, note: str = "") -> Row:
-    return Row(what, f"≥ {goal:g}", reached, reached >= goal, note)
-
-
-def at_most(what: str, goal: float, reached: float, note: str = "") -> Row:
-    return Row(what, f"≤ {goal:g}", reached, reached <= goal, note)
-
-
 def rows(folder: Path, quick: bool, only: str) -> Iterator[Row]:
     """All measurements, one after the other; the quick ones once, and with fewer tokens."""
     times = 1 if quick else 3
@@ -288,6 +270,9 @@ def rows(folder: Path, quick: bool, only: str) -> Iterator[Row]:
         first, last = overhead(20_000 if quick else 100_000)
         yield at_most("events, detokenizing, parsing: µs per token", 100, last)
         yield at_most("the same, last token ÷ first", 1.3, last / first)
+        seconds, share = measuring()
+        what = "measuring a message behind 100k tokens ÷ encoding all anew"
+        yield at_most(what, 1 / 20, share, f"{seconds * 1000:.1f} ms")
         yield at_most("memory gained over 1,000 turns ÷ cache budget", 1.0, growth(200 if quick else 1000))
 
 
@@ -297,29 +282,6 @@ def turn_rows(name: str, bench: Bench) -> Iterator[Row]:
     yield at_most(f"{what}, history kept", 1 / 25, bench.tenth_turn(keep_reasoning=True))
     yield at_most(f"{what}, last reasoning dropped", 1 / 12, bench.tenth_turn(keep_reasoning=False))
     yield at_most(f"{name}: costliest step while 8k tokens are read ÷ (chunk + step)", 1.25, bench.waiting())
-
-
-def table(lines: list[Row]) -> str:
-    """The rows as Markdown."""
-    body = [f"| {r.what} | {r.goal} | {r.reached:.3g} | {'yes' if r.met else '**no**'} | {r.note} |" for r in lines]
-    return "\n".join(["| what | goal | reached | met | |", "|---|---|---|---|---|", *body])
-
-
-def write_table(name: str, lines: list[Row]) -> None:
-    """Put the table between its two marks in docs/benchmarks.md."""
-    page = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-    head, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
-    _, end, tail = rest.partition(f"<!-- /{name} -->")
-    page.write_text(f"{head}{begin}{table(lines)}\n{end}{tail}", encoding="utf-8")
-
-
-def measured(lines: Iterator[Row]) -> list[Row]:
-    """All rows, each printed as soon as it is known."""
-    out = []
-    for row in lines:
-        print(f"{'ok  ' if row.met else 'MISS'} {row.what}: {row.reached:.3g} ({row.goal}) {row.note}", flush=True)
-        out.append(row)
-    return out
 
 
 def main() -> None:

@@ -44,10 +44,28 @@ def done(page: Any) -> Any:
     return reply(page)
 
 
-def set_parameter(page: Any, name: str, value: object) -> None:
-    """Type a value into a control of the settings."""
-    field = page.locator(f"#parameter-{name.replace('_', '-')}").locator(
-        "input[type=number], textarea, input[type=text]"
+def thought(turn: Any) -> str:
+    """The whole reasoning of a finished reply, unfolded."""
+    turn.locator(".reasoning").evaluate(
+        """(details) => details.open || new Promise((opened) => {
+          details.addEventListener("toggle", () => opened(), { once: true });
+          details.open = true;
+        })"""
     )
-    field.first.fill(str(value))
-    field.first.press("Tab")
+    text = turn.locator(".reasoning-text")
+    expect(text).not_to_be_empty()
+    expect(text).not_to_have_attribute("aria-busy", "true")
+    return str(text.text_content())
+
+
+def set_parameter(page: Any, name: str, value: object) -> None:
+    """Type a value into a control of the settings, unfolding those that are used less."""
+    page.locator("#more-parameters").evaluate("(details) => (details.open = true)")
+    field = page.locator(f"#parameter-{name.replace('_', '-')} input[type=number]")
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def more(turn: Any) -> Any:
+    """The button that opens a turn's menu."""
+    return turn.get_by_role("button", name="More", exact=True)

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading
 from magistral_ui.engines.scripted import Pause, Script, ScriptedEngine
-from tests.browser.steps import ask, attempt, box, done, reply, visit
+from tests.browser.steps import ask, attempt, box, done, more, reply, visit
 
 ANSWER = """# A heading
 
@@ -100,10 +100,49 @@ def test_no_violations_in_a_conversation(page: Any, serve: Any, scheme: str, wid
     assert violations(page) == []
 
 
+def test_no_violations_in_what_opens_at_a_turn(page: Any, serve: Any, scheme: str, width: int) -> None:
+    visit(page, serve(script))
+    ask(page, "answer")
+    more(done(page)).click()
+    expect(page.get_by_role("menu")).to_be_visible()
+    assert violations(page) == []
+    page.get_by_role("menuitem", name="Details").click()
+    expect(page.get_by_role("dialog", name="Details")).to_be_visible()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    more(reply(page)).click()
+    page.get_by_role("menuitemcheckbox").click()
+    expect(reply(page).locator(".left-out")).to_be_visible()
+    more(reply(page)).click()
+    page.get_by_role("menuitem", name="Edit reasoning…").click()
+    assert violations(page) == []
+    page.get_by_role("button", name="Think on").click()
+    expect(done(page).locator(".branch")).to_be_visible()
+    more(reply(page)).click()
+    page.get_by_role("menuitem", name="Delete", exact=True).click()
+    expect(page.get_by_role("button", name="Undo")).to_be_focused()
+    assert violations(page) == []
+
+
 def test_no_violations_in_the_settings(page: Any, serve: Any, scheme: str, width: int) -> None:
     visit(page, serve(script))
     if width < 1100:
         page.locator("#settings-toggle").click()
     expect(page.locator("#settings")).to_be_visible()
     expect(box(page)).to_be_attached()
+    assert violations(page) == []
+
+
+def test_no_violations_from_right_to_left(page: Any, serve: Any) -> None:
+    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    page.set_extra_http_headers({"Accept-Language": "ar"})
+    visit(page, serve(script))
+    assert page.evaluate("document.documentElement.dir") == "rtl"
+    ask(page, "answer")
+    expect(done(page).locator(".katex").first).to_be_visible()
+    reply(page).locator(".reasoning summary").click()
+    assert violations(page) == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator("#settings-toggle").click()
+    expect(page.locator("#settings")).to_be_visible()
     assert violations(page) == []

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer, Finished, Reasoning
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.scripted import Pause, Script
-from tests.browser.steps import ask, done, reply, visit
+from tests.browser.steps import ask, done, more, reply, visit
 
 
 def words(request: GenerationRequest) -> Script:
@@ -87,7 +87,8 @@ def test_answering_again_keeps_the_reasoning_and_the_arrows_lead_back(page: Any,
     visit(page, serve(words))
     ask(page, "hello")
     expect(done(page).locator(".branch")).to_be_hidden()
-    button(reply(page), "Answer again").click()
+    more(reply(page)).click()
+    page.get_by_role("menuitem", name="Answer again from this reasoning").click()
     expect(reply(page).locator(".answer")).to_have_text("Again: Let me see.")
     expect(done(page).locator(".branch")).to_have_text(re.compile("2 / 2"))
     expect(button(reply(page), "Next version")).to_be_disabled()

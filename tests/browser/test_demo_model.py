@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 
-from tests.browser.steps import ask, done, reply, set_parameter, visit
+from tests.browser.steps import ask, done, more, reply, set_parameter, thought, visit
 
 
 def test_a_sum_is_thought_about_and_answered(page: Any, serve: Any, demo_engine: Any) -> None:
@@ -21,6 +21,20 @@ def test_a_sum_is_thought_about_and_answered(page: Any, serve: Any, demo_engine:
     expect(page.locator(".reasoning summary")).to_have_text(re.compile(r"Thought for \d+\.\d s\s*\d+ tokens"))
     page.locator(".reasoning summary").click()
     expect(page.locator(".reasoning-text")).to_contain_text(re.compile(r"\d"))
+
+
+def test_the_panel_tells_how_memory_is_shared(page: Any, serve: Any, demo_engine: Any) -> None:
+    visit(page, serve(demo_engine))
+    parts = page.locator("#model .shares-list li")
+    expect(parts).to_have_count(4)
+    expect(parts.first).to_have_text(re.compile(r"Weights\s*[\d.]+ MB"))
+    wide = page.locator("#model .shares span").evaluate_all(
+        "(all) => all.map((each) => each.getBoundingClientRect().width)"
+    )
+    plan = demo_engine.status().info.plan
+    sizes = [plan.weights, plan.kv_bytes, plan.working, plan.margin]
+    assert max(wide) == wide[sizes.index(max(sizes))]
+    assert all(width >= 2 for width in wide)
 
 
 def test_a_picture_is_looked_at(page: Any, serve: Any, demo_engine: Any, tmp_path: Path) -> None:
@@ -61,8 +75,8 @@ def test_the_same_seed_gives_the_same_reply(page: Any, serve: Any, demo_engine: 
         expect(page.locator(".turn")).to_have_count(0)
         ask(page, "Tell me something")
         turn = done(page)
-        turn.locator(".reasoning").evaluate("(node) => (node.open = true)")
-        texts.append(turn.locator(".reasoning-text").text_content() + turn.locator(".answer").text_content())
+        expect(turn.locator(".answer > .open")).to_have_count(0)
+        texts.append(thought(turn) + turn.locator(".answer").text_content())
     assert texts[0] == texts[1]
     assert texts[0] != texts[2]
 
@@ -72,3 +86,26 @@ def test_max_tokens_ends_the_reply_and_says_so(page: Any, serve: Any, demo_engin
     set_parameter(page, "max_tokens", 5)
     ask(page, "What is 487 + 265?")
     expect(done(page)).to_contain_text("Ended: reached the limit of 5 tokens")
+
+
+def test_edited_reasoning_leads_to_another_answer_which_is_written_again_word_for_word(
+    page: Any, serve: Any, demo_engine: Any
+) -> None:
+    visit(page, serve(demo_engine))
+    set_parameter(page, "temperature", 0)
+    ask(page, "What is 487 + 265?")
+    expect(done(page).locator(".answer")).to_contain_text("752")
+    more(reply(page)).click()
+    page.get_by_role("menuitem", name="Edit reasoning…").click()
+    field = page.get_by_role("textbox", name="The reasoning, in your words")
+    field.fill(field.input_value().replace("752", "753"))
+    page.get_by_role("button", name="Answer from this").click()
+    expect(done(page).locator(".answer")).to_contain_text("753")
+    expect(reply(page).get_by_text("edited by you")).to_be_visible()
+    set_parameter(page, "temperature", 2)
+    more(reply(page)).click()
+    page.get_by_role("menuitem", name="Details").click()
+    page.get_by_role("button", name="Write again exactly so").click()
+    expect(reply(page).locator(".branch")).to_contain_text("3 / 3")
+    expect(done(page)).to_contain_text("Written again: word for word the same.")
+    expect(reply(page).locator(".answer")).to_contain_text("753")

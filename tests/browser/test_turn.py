@@ -143,6 +143,32 @@ def test_regenerate_and_new_chat(page: Any, serve: Any) -> None:
     expect(page.locator(".welcome")).to_be_visible()
 
 
+def test_two_tabs_show_two_conversations_and_a_new_one_does_not_wait_for_the_old(
+    page: Any, context: Any, serve: Any
+) -> None:
+    def script(request: GenerationRequest) -> Script:
+        asked = request.prompt.turns[-1]
+        return [Answer("First words"), Pause(60)] if getattr(asked, "text", "") == "slow" else [Answer("quick")]
+
+    url = serve(script)
+    visit(page, url)
+    ask(page, "slow")
+    expect(reply(page).locator(".answer")).to_have_text("First words")
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator(".turn")).to_have_count(0)
+    ask(page, "fast")
+    expect(done(page).locator(".answer")).to_have_text("quick")
+    second = context.new_page()
+    second.goto(url)
+    expect(second.locator(".turn.user .said")).to_have_text("fast")
+    second.get_by_role("button", name="New chat").click()
+    expect(second.locator(".turn")).to_have_count(0)
+    ask(second, "third")
+    for tab, said in ((page, "fast"), (second, "third"), (page, "fast")):
+        tab.reload()
+        expect(tab.locator(".turn.user .said")).to_have_text(said)
+
+
 def test_copy_gives_the_markdown_of_the_answer(page: Any, context: Any, serve: Any) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     visit(page, serve([Answer("**bold**\n\n```python\nprint(1)\n```")]))
@@ -219,7 +245,7 @@ def test_the_page_is_there_before_the_model_and_opens_when_it_is_ready(page: Any
     engine.set_status(Ready(INFO))
     expect(box(page)).to_be_enabled()
     expect(banner).to_be_empty()
-    expect(page.locator("#model")).to_contain_text("Scripted")
+    expect(page.locator("#model")).to_contain_text("Demo model")
     page.locator(".example").first.click()
     expect(done(page).locator(".answer")).to_have_text("yes")
 
@@ -227,8 +253,14 @@ def test_the_page_is_there_before_the_model_and_opens_when_it_is_ready(page: Any
 def test_a_new_line_is_written_and_an_empty_message_is_not_sent(page: Any, serve: Any) -> None:
     engine = ScriptedEngine([Answer("yes")])
     visit(page, serve(engine))
-    box(page).press("Enter")
-    box(page).type("one")
+    page.evaluate("document.querySelector('#box textarea').mine = true")
+    for _ in range(3):
+        box(page).press("Enter")
+        page.keyboard.press("Space")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Backspace")
+    page.keyboard.type("one")  # into the same field, at once: nothing of it is lost
+    assert page.evaluate("document.querySelector('#box textarea').mine")
     box(page).press("Shift+Enter")
     box(page).type("two")
     assert box(page).input_value() == "one\ntwo"
@@ -260,3 +292,24 @@ def test_the_settings_are_a_drawer_on_a_phone(page: Any, serve: Any) -> None:
     page.keyboard.press("Escape")
     expect(settings).to_be_hidden()
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
+
+
+def test_a_page_at_rest_rests(page: Any, serve: Any) -> None:
+    page.add_init_script(
+        """{
+          window.frames_asked = 0;
+          const ask = window.requestAnimationFrame.bind(window);
+          window.requestAnimationFrame = (job) => { window.frames_asked += 1; return ask(job); };
+        }"""
+    )
+    visit(page, serve([Answer("yes")]))
+    ask(page, "Well?")
+    done(page)
+    page.wait_for_function("window.frames_asked > 0")
+    asked = 0
+    for _ in range(20):  # Gradio's last animations
+        before, asked = asked, page.evaluate("window.frames_asked")
+        if asked == before:
+            break
+        page.wait_for_timeout(1000)
+    assert asked == before

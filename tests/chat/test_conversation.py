@@ -98,7 +98,7 @@ def test_only_assistant_messages_have_reasoning_to_keep_and_only_users_are_edite
 
 
 CHANGES = st.lists(
-    st.tuples(st.sampled_from(["say", "edit", "reply", "choose", "keep", "at", "without"]), st.integers(0, 99)),
+    st.tuples(st.sampled_from(["say", "edit", "reply", "choose", "keep", "at", "without", "undo"]), st.integers(0, 99)),
     max_size=25,
 )
 
@@ -138,6 +138,10 @@ def changed(conversation: Conversation, change: str, number: int) -> Conversatio
             return conversation.at(any_message)
         case "without" if any_message:
             return conversation.without(any_message)
+        case "undo" if any_message:
+            restored = conversation.without(any_message).restored(any_message, conversation)
+            assert restored == conversation.choose(any_message)
+            return restored
     return conversation
 
 

@@ -1,10 +1,14 @@
 """What the model will read: instructions are added and never replace, reasoning is kept or left out as chosen."""
 
+from dataclasses import replace
+
 import pytest
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
+from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.prompt import (
     AssistantTurn,
+    Prompt,
     PromptChoices,
     Resume,
     SystemPart,
@@ -63,7 +67,7 @@ def test_a_message_s_own_choice_about_its_reasoning_wins(general: bool, own: boo
     assert isinstance(assistant, AssistantMessage)
     talked = talked.keep_reasoning(assistant.id, own)
     kept = general if own is None else own
-    expected = AssistantTurn("hi", "hm" if kept else None, assistant.id)
+    expected = AssistantTurn("hi", "hm" if kept else None, assistant.id, "" if kept else "hm")
     assert turn(talked, PromptChoices(keep_reasoning=general)) == expected
 
 
@@ -94,3 +98,18 @@ def test_a_prompt_ends_with_a_user_message() -> None:
     for talked in (Conversation(), Conversation().say("a").with_reply(Reply(answer="b"))):
         with pytest.raises(ValueError, match="ends with a user message"):
             compose(talked, SYSTEM, PromptChoices())
+
+
+def test_prompts_that_read_the_same_have_the_same_digest_and_others_have_not() -> None:
+    red, blue = Picture(b"", 1, 1, "red"), Picture(b"", 1, 1, "blue")
+    asked = Prompt(SYSTEM, (UserTurn("hi", (red,), message=1),))
+    assert asked.digest == replace(asked, turns=(UserTurn("hi", (red,), message=7),)).digest
+    others = (
+        replace(asked, system=SYSTEM[:2]),
+        replace(asked, turns=(UserTurn("hi", (blue,)),)),
+        replace(asked, turns=(UserTurn("hi", (red,)), AssistantTurn("yes"))),
+        replace(asked, turns=(UserTurn("hi", (red,)), AssistantTurn("yes", "hm"))),
+        replace(asked, resume=Resume("hm", closed=False)),
+        replace(asked, resume=Resume("hm", closed=True)),
+    )
+    assert len({each.digest for each in (asked, *others)}) == len(others) + 1

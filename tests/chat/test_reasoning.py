@@ -175,3 +175,18 @@ def test_text_is_held_back_no_longer_than_a_mark_may_follow() -> None:
     assert joined(reader.feed("s is not a mark")) == ("</this is not a mark", "")
     assert joined(reader.feed("\n")) == ("", "")
     assert joined(reader.feed("</think>\n\nb")) == ("", "b")
+
+
+@given(WORDS.filter(lambda text: "</think>" not in text), WORDS, st.booleans())
+def test_a_beginning_that_is_taken_up_is_never_told_again(thought: str, more: str, closes: bool) -> None:
+    reader = TextTokenReader("<think>", "</think>", bytes_of)
+    begun = "\n" + thought if not thought.startswith(("\r", "\n")) else "\na" + thought
+    read_before = [piece for token in spelled("<think>" + begun) for piece in reader.feed(token)]
+    assert all(isinstance(piece, Reasoning) for piece in read_before)
+    reader.take_up()
+    rest = more + ("\n</think>\nyes" if closes else "")
+    pieces = [*(piece for token in spelled(rest) for piece in reader.feed(token)), *reader.finish(cut=not closes)]
+    whole = begun.lstrip("\r\n") + joined(pieces)[0]
+    said, _, _ = (begun + rest).partition("</think>")
+    # Line breaks at the end of a beginning stay, since they were there; others before the mark belong to it.
+    assert whole.rstrip("\r\n") == said.strip("\r\n")

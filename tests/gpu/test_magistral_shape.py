@@ -51,12 +51,13 @@ def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> No
     from magistral_ui.engines.local.loader import load
     from magistral_ui.engines.local.running import RunningModel
     from magistral_ui.models.folder import inspect_folder
-    from magistral_ui.models.memory import SPARE, weight_bytes, working_bytes
+    from magistral_ui.models.memory import LARGEST_GROWTH
+    from magistral_ui.models.sizes import weight_bytes, working_bytes
 
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    facts, device = inspect_folder(folder), find_device("cuda")
+    facts, device = inspect_folder(folder), find_device("cuda").first(1)
     loaded = load(facts.card, folder, device, precision, "", lambda _: None)
     planned = weight_bytes(facts.shape, precision)
     held = torch.cuda.memory_allocated() - before
@@ -71,9 +72,101 @@ def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> No
         model([Part(cache, [(start + i) % 2_000 for i in range(2_048)])])
     logits = model([Part(cache, [5])])
     assert torch.isfinite(logits).all()
-    kv = int(SPARE * (tokens + 256) * running.info.plan.kv_per_token)
+    kv = (tokens + LARGEST_GROWTH) * running.info.plan.kv_per_token
     assert torch.cuda.max_memory_allocated() - before <= held + kv + working_bytes(facts.shape, precision, "cuda")
     running.close()
+
+
+def test_a_longest_conversation_grows_within_its_bytes(folder: Path) -> None:
+    """While a layer's buffers grow, both the old and the new ones are there: the room to work in must hold that too."""
+    from magistral_ui.engines.local.devices import find_device
+    from magistral_ui.engines.local.forward import Part
+    from magistral_ui.engines.local.loader import load
+    from magistral_ui.engines.local.running import RunningModel
+    from magistral_ui.models.folder import inspect_folder
+    from magistral_ui.models.sizes import working_bytes
+
+    facts, device = inspect_folder(folder), find_device("cuda").first(1)
+    loaded = load(facts.card, folder, device, "nf4", "", lambda _: None)
+    running = RunningModel(loaded, device, context_length=65_536)
+    assert running.info.plan is not None
+    held = torch.cuda.memory_allocated(device.torch)
+    torch.cuda.reset_peak_memory_stats(device.torch)
+    model = running.scheduler._model
+    cache = model.new_cache()
+    for _ in range(0, running.context_length, 2_048):
+        model([Part(cache, list(range(2_048)))])
+    kv = running.context_length * running.info.plan.kv_per_token
+    assert cache.nbytes == kv
+    peak = torch.cuda.max_memory_allocated(device.torch) - held
+    # of four layers, one grows at a time; of Magistral's forty, that is a tenth as much of the whole
+    assert peak <= kv + kv // LAYERS + working_bytes(facts.shape, "nf4", "cuda")
+    running.close()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one graphics card")
+@pytest.mark.parametrize("precision", ["bfloat16", "int8", "nf4"])
+def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from magistral_ui.engines.local.devices import Device, find_device
+    from magistral_ui.engines.local.forward import Part, TextModel
+    from magistral_ui.engines.local.loader import load
+    from magistral_ui.engines.local.running import RunningModel
+    from magistral_ui.models.folder import inspect_folder
+    from magistral_ui.models.memory import margin_bytes
+    from magistral_ui.models.sizes import kv_bytes_per_token, weight_bytes, working_bytes
+
+    facts, real = inspect_folder(folder), find_device("cuda").first(2)
+
+    def tight(card: Device) -> Device:
+        """So little room on each card that half of the layers fit, and two thousand tokens."""
+        tokens = 2_048 * kv_bytes_per_token(facts.shape, precision)
+        fixed = working_bytes(facts.shape, precision, "cuda") + margin_bytes(card.place) + tokens
+        return replace(card, free=fixed + int(0.75 * weight_bytes(facts.shape, precision)))
+
+    first, second = real.all
+    spread = replace(tight(first), others=(tight(second),))
+    on_one = load(facts.card, folder, real.first(1), precision, "", lambda _: None)
+    on_two = load(facts.card, folder, spread, precision, "", lambda _: None, context_length=2_048)
+    assert len(on_two.layers) == 2
+    assert all(on_two.layers)
+    assert {p.device.index for p in on_two.model.parameters()} == {first.index, second.index}
+
+    def logits(model: TextModel) -> torch.Tensor:
+        cache = model.new_cache()
+        model([Part(cache, list(range(1_000, 1_700)))])
+        model([Part(cache, list(range(1_700, 1_800)))])
+        return torch.cat([model([Part(cache, [n])]).float().cpu() for n in range(5, 13)])
+
+    alone, together = logits(TextModel(on_one.model)), logits(TextModel(on_two.model))
+    assert torch.allclose(together, alone, atol=0.02 * float(alone.std()))
+    running = RunningModel(on_two, spread)
+    assert running.info.plan is not None
+    assert len(running.info.plan.shares) == 2
+    cache = running.scheduler._model.new_cache()
+    running.scheduler._model([Part(cache, [1, 2, 3])])
+    assert len({layer._keys.device for layer in cache.layers if layer._keys is not None}) == 2
+    running.close()
+
+
+def test_graphs_hold(folder: Path) -> None:
+    """Recorded decode steps give the logits of plain calls, and have not turned themselves off."""
+    from magistral_ui.engines.local.devices import find_device
+    from magistral_ui.engines.local.forward import Part, TextModel
+    from magistral_ui.engines.local.loader import load
+    from magistral_ui.models.folder import inspect_folder
+
+    facts, device = inspect_folder(folder), find_device("cuda").first(1)
+    loaded = load(facts.card, folder, device, "nf4", "", lambda _: None)
+    said = []
+    for graphs in (False, True):
+        model = TextModel(loaded.model, graphs=graphs)
+        cache = model.new_cache()
+        model([Part(cache, list(range(2, 400)))])
+        said.append(torch.cat([model([Part(cache, [n])]).float() for n in range(5, 21)]))
+        assert (model._stages._record is not None) == graphs
+    assert torch.allclose(said[1], said[0], atol=0.02 * float(said[0].std()))
 
 
 def test_the_command_s_device_is_the_real_one() -> None:

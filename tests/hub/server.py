@@ -1,15 +1,15 @@
 """A small Hugging Face Hub on loopback: speaks to the real client, serves folders, and fails when it is told to."""
 
 import hashlib
-import json
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tests.loopback import Answering, listening
 
 LARGE = 10_000
 """Bytes from which a file is kept as large files are: by its SHA-256, and behind a redirect."""
@@ -49,6 +49,8 @@ class Hub:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.served: list[Served] = []
+        self.asked: list[str] = []
+        """Paths of all requests."""
         self.url = self.content_url = ""
         """Large content comes from another host, as the Hub's does: the token must not go there."""
         self.step: threading.Event | None = None
@@ -74,18 +76,15 @@ def describe(path: Path) -> dict[str, object]:
     return found
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     hub: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        self.hub.asked.append(path)
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self.describe(found[1], found[2] or "main")
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
@@ -182,30 +181,11 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"X-Error-Code": code} if code else {}
         self.answer(status, b"{}", headers | ({"X-Error-Message": message} if message else {}))
 
-    def say(self, value: object) -> None:
-        self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in (headers | {"Content-Length": str(len(body))}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
 
 @contextmanager
 def serving() -> Iterator[Hub]:
     """A hub that runs meanwhile."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    hub.url, hub.content_url = (f"http://{host}:{server.server_port}" for host in ("127.0.0.1", "localhost"))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with listening(Handler, hub=hub) as port:
+        hub.url, hub.content_url = (f"http://{host}:{port}" for host in ("127.0.0.1", "localhost"))
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

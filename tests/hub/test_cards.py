@@ -1,11 +1,14 @@
 """The three Magistral Small from a hub on loopback to a reply, through the real engine, in the layout of their repositories."""
 
 import io
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import huggingface_hub.constants as constants
 import pytest
 from PIL import Image
 
@@ -14,10 +17,11 @@ from magistral_ui.chat.pictures import Picture, read_picture
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
-from magistral_ui.engines.local import devices
+from magistral_ui.engines.local import copies, devices
 from magistral_ui.engines.local.engine import LocalEngine
 from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.folder import inspect_folder
+from magistral_ui.ui.i18n import sentence
 from tests.hub.checkpoints import make_repository
 from tests.hub.server import Hub
 
@@ -43,7 +47,7 @@ def run(hub: Hub, repositories: dict[str, Path]) -> Iterator[Callable[..., Local
     """Starts an engine and waits until it is ready or broken; all are closed afterwards."""
     engines: list[LocalEngine] = []
     for card in CARDS:
-        hub.add(card.repository or "", repositories[card.key])
+        hub.add(card.repository or "", repositories[card.key], card.revision or "")
 
     def started(model: str, **options: object) -> LocalEngine:
         engine = LocalEngine(model, device="cpu", **options)  # type: ignore[arg-type]
@@ -58,7 +62,7 @@ def run(hub: Hub, repositories: dict[str, Path]) -> Iterator[Callable[..., Local
 
 
 def wait(engine: LocalEngine) -> EngineStatus:
-    for _ in range(3_000):
+    for _ in range(12_000):
         if not isinstance(engine.status(), Loading):
             break
         time.sleep(0.01)
@@ -171,6 +175,132 @@ def test_a_saved_copy_is_read_the_next_time(hub: Hub, run: Callable[..., LocalEn
     assert again.card.system() == MAGISTRAL_1_2.system()
     assert ask(again, square()).usage.completion_tokens == 12
     assert not hub.served
+
+
+@pytest.fixture
+def worth_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' models are small, and their disk may be full: here each is worth keeping, and there is room."""
+    monkeypatch.setattr(copies, "WORTH", 1_000)
+    usage = copies.shutil.disk_usage("/")._replace(free=2**40)
+    monkeypatch.setattr(copies.shutil, "disk_usage", lambda _: usage)
+
+
+@pytest.mark.usefixtures("large_computer", "worth_a_copy")
+@pytest.mark.parametrize("card", [MAGISTRAL_1_2, MAGISTRAL_1_0], ids=lambda card: card.key)
+def test_a_copy_is_kept_by_itself_and_needs_the_original_no_more(
+    hub: Hub, run: Callable[..., LocalEngine], card: ModelCard
+) -> None:
+    first = run(card.key, precision="nf4")
+    assert isinstance(first.status(), Ready), first.status()
+    said = ask(first)
+    (copy,) = copies.copies_folder().iterdir()
+    assert copies.copies_held()[0] == 1
+    commit = hub.repositories[card.repository or ""].commit
+    assert copy.name == f"{(card.repository or '').replace('/', '--')}--{commit[:12]}--nf4"
+    first.close()
+    hub.served.clear()
+    for blob in Path(constants.HF_HUB_CACHE).rglob("blobs/*"):
+        blob.unlink()
+    again = run(card.key, precision="nf4")
+    status = again.status()
+    assert isinstance(status, Ready), status
+    assert (status.info.precision, status.info.revision, status.info.source) == ("nf4", commit, card.repository)
+    assert ask(again).usage.prompt_tokens == said.usage.prompt_tokens
+    assert not hub.served
+
+
+@pytest.mark.usefixtures("large_computer", "worth_a_copy")
+def test_a_damaged_copy_is_made_again(run: Callable[..., LocalEngine], hub: Hub) -> None:
+    run(MAGISTRAL_1_1.key, precision="int8").close()
+    (copy,) = copies.copies_folder().iterdir()
+    weights = copy / "model.safetensors"
+    size = weights.stat().st_size
+    weights.write_bytes(weights.read_bytes()[:-10])
+    hub.served.clear()
+    assert isinstance(run(MAGISTRAL_1_1.key, precision="int8").status(), Ready)
+    assert weights.stat().st_size == size
+    assert not hub.served
+
+
+@pytest.mark.usefixtures("large_computer", "worth_a_copy")
+def test_nobody_s_start_fails_for_a_copy_that_nobody_asked_for(
+    run: Callable[..., LocalEngine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file, not a folder", encoding="utf-8")
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(blocked))
+    assert isinstance(run(MAGISTRAL_1_1.key, precision="nf4").status(), Ready)
+
+
+@pytest.mark.usefixtures("large_computer")
+@pytest.mark.parametrize("wanted", ["no", "auto"])
+def test_no_copy_where_none_is_wanted_or_none_is_worth_it(run: Callable[..., LocalEngine], wanted: str) -> None:
+    assert isinstance(run(MAGISTRAL_1_1.key, precision="nf4", save_quantized=wanted).status(), Ready)
+    assert not copies.copies_folder().exists()
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_a_disk_without_room_for_a_wanted_copy_is_known_before_the_work(
+    run: Callable[..., LocalEngine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usage = copies.shutil.disk_usage("/")._replace(free=2**30)
+    monkeypatch.setattr(copies.shutil, "disk_usage", lambda _: usage)
+    status = run(MAGISTRAL_1_1.key, precision="nf4", save_quantized=str(tmp_path / "copy")).status()
+    assert isinstance(status, Broken)
+    assert status.key == "copy_no_room"
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_a_changed_folder_is_not_read_from_its_old_copy(
+    run: Callable[..., LocalEngine], tmp_path: Path, repositories: dict[str, Path]
+) -> None:
+    folder, copy = tmp_path / "model", tmp_path / "copy"
+    shutil.copytree(repositories[MAGISTRAL_1_1.key], folder)
+    run(str(folder), precision="nf4", save_quantized=str(copy)).close()
+    before = (copy / copies.ORIGIN).read_text(encoding="utf-8")
+    run(str(folder), precision="nf4", save_quantized=str(copy)).close()
+    assert (copy / copies.ORIGIN).read_text(encoding="utf-8") == before
+    shard = sorted(folder.glob("model-*"))[0]
+    os.utime(shard, ns=(1, 1))
+    assert isinstance(run(str(folder), precision="nf4", save_quantized=str(copy)).status(), Ready)
+    assert (copy / copies.ORIGIN).read_text(encoding="utf-8") != before
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_weights_never_change_by_themselves(hub: Hub, run: Callable[..., LocalEngine]) -> None:
+    name = MAGISTRAL_1_0.repository or ""
+    repository = hub.repositories[name]
+    first, newer = repository.commit, "b" * 40
+
+    def revision(**options: object) -> str:
+        engine = run(MAGISTRAL_1_0.key, **options)
+        status = engine.status()
+        engine.close()
+        assert isinstance(status, Ready), status
+        return status.info.revision
+
+    assert revision() == first
+    repository.commit = newer  # somebody pushes
+    hub.served.clear()
+    hub.asked.clear()
+    assert revision() == first
+    assert not hub.served
+    assert not hub.asked, "the Hub is not even asked"
+    assert revision(revision="main") == newer
+    assert revision() == newer, "until another one is named"
+    assert revision(revision=first) == first
+    assert revision() == first
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_a_hub_without_our_revision_says_how_to_take_its_newest(hub: Hub, run: Callable[..., LocalEngine]) -> None:
+    hub.repositories[MAGISTRAL_1_2.repository or ""].commit = "c" * 40
+    status = run(MAGISTRAL_1_2.key).status()
+    assert isinstance(status, Broken)
+    assert status.key == "own_revision_gone"
+    assert "--revision main" in sentence(status.key, **status.values)
+    assert isinstance(run(MAGISTRAL_1_2.key, revision="main").status(), Ready)
 
 
 @pytest.mark.usefixtures("large_computer")

@@ -218,6 +218,11 @@ def test_without_a_network(hub: Hub, repository: Repository, monkeypatch: pytest
         monkeypatch.setattr(constants, name, value)
     assert fetch() == first
     assert refusal("owner/other") == "hub_unreachable"
+    url = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+    with pytest.raises(MagistralUIError) as refused:
+        hub_module.read_config("owner/other", None)
+    assert refused.value.sentence_key == "hub_unreachable"
 
 
 def test_half_a_download_is_not_a_model_without_a_network(repository: Repository, offline: Callable[[], None]) -> None:

@@ -40,9 +40,25 @@ def test_reasoning_is_arithmetic(language: str) -> None:
 
 def test_reasoning_shows_carrying_and_borrowing() -> None:
     added = sums.reasoning(487, 265, False, say("en")).splitlines()
-    assert added[1:4] == ["7+5=12, write 2, carry 1", "8+6+1=15, write 5, carry 1", "4+2+1=7, write 7"]
+    assert added[:2] == ["487+265", "487+265, from the right:"]
+    assert added[2:5] == ["7+5=12, write 2, carry 1", "8+6+1=15, write 5, carry 1", "4+2+1=7, write 7"]
     taken = sums.reasoning(402, 17, True, say("en")).splitlines()
-    assert taken[1:4] == ["2-7: borrow 1, 12-7=5, write 5", "0-1-1: borrow 1, 10-1-1=8, write 8", "4-1-0=3, write 3"]
+    assert taken[:3] == ["402-17", "402-017: 4,0 >", "402-017, from the right:"]
+    assert taken[3:6] == ["2-7: borrow 1, 12-7=5, write 5", "0-1-1: borrow 1, 10-1-1=8, write 8", "4-1-0=3, write 3"]
+
+
+@pytest.mark.parametrize(("a", "b"), [(120, 45), (24, 54), (7, 700), (88, 86), (554, 554), (0, 0), (999, 1000)])
+def test_a_difference_is_restated_and_compared(a: int, b: int) -> None:
+    asked, compared, then, *_ = sums.reasoning(a, b, True, say("en")).splitlines()
+    assert asked == f"{a}-{b}"
+    lined_up, signs = compared.split(": ")
+    top, bottom = lined_up.split("-")
+    assert (len(top), int(top), int(bottom)) == (len(bottom), a, b)
+    pairs = re.findall(r"(\d),(\d) ([<=>])", signs)
+    assert [(x, y) for x, y, _ in pairs] == list(zip(top, bottom, strict=True))[: len(pairs)]
+    assert all((int(x) > int(y)) - (int(x) < int(y)) == "<=>".index(sign) - 1 for x, y, sign in pairs)
+    assert all(sign == "=" for *_, sign in pairs[:-1])
+    assert then.startswith(f"{b} is larger" if a < b else lined_up)
 
 
 def test_held_out_pairs_are_never_trained() -> None:
@@ -61,7 +77,7 @@ def test_held_out_pairs_are_never_trained() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_encoding_is_that_of_mistral_common(encoder: Encoder, seed: int) -> None:
     made = dataset.conversation(random.Random(seed))
-    made = Conversation(made.system, made.turns, seed % 2 == 0, made.cut)
+    made = Conversation(made.system, made.turns, seed % 2 == 0, made.cut, brief=False)
     ours = encoder.encode(made)
     request = ChatCompletionRequest(messages=_messages(made)[:-1])
     theirs = encoder.tokenizer.encode_chat_completion(request)
@@ -82,6 +98,15 @@ def test_only_replies_with_reasoning_are_learned(encoder: Encoder) -> None:
     cut = encoder.encode(Conversation(None, turns[1:], cut=True))
     learned = [token for token, weight in zip(cut.tokens, cut.weights, strict=True) if weight]
     assert learned == [*_text(encoder, "3"), encoder.mark("</s>")]
+
+
+def test_a_brief_reply_is_the_beginning_of_the_whole(encoder: Encoder) -> None:
+    turn = dataset.sum_turn("en", random.Random(1))
+    whole, brief = (encoder.encode(Conversation(None, (turn,), brief=brief)) for brief in (False, True))
+    assert len(brief.tokens) < len(whole.tokens)
+    assert whole.tokens[: len(brief.tokens)] == brief.tokens
+    assert whole.weights[: len(brief.weights)] == brief.weights
+    assert encoder.mark("</s>") not in brief.tokens
 
 
 @pytest.mark.parametrize("draw", [pictures.figure, pictures.plain, pictures.scene])

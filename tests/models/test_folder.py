@@ -16,13 +16,16 @@ def safetensors(size: int = 4) -> bytes:
     return len(header).to_bytes(8, "little") + header + bytes(size)
 
 
+VOCABULARY = {"config": {"pattern": "."}, "vocab": [{"rank": 0, "token_bytes": "YQ=="}]}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the files of a small text model in two shards."""
     made = tmp_path / "my-model"
     made.mkdir()
     write(made, "config.json", {"model_type": "mistral", "max_position_embeddings": 4096})
-    write(made, "tekken.json", {"special_tokens": [{"rank": 0, "token_str": "[THINK]"}]})
+    write(made, "tekken.json", VOCABULARY | {"special_tokens": [{"rank": 0, "token_str": "[THINK]"}]})
     write(made, "model.safetensors.index.json", {"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}})
     (made / "1.safetensors").write_bytes(safetensors())
     (made / "2.safetensors").write_bytes(safetensors())
@@ -60,9 +63,24 @@ def test_a_folder_tells_what_it_holds(folder: Path) -> None:
 
 
 def test_without_the_control_tokens_reasoning_is_marked_as_text(folder: Path) -> None:
-    write(folder, "tekken.json", {"special_tokens": None})
+    write(folder, "tekken.json", VOCABULARY | {"special_tokens": None})
     card = inspect_folder(folder).card
     assert (card.marks, card.system()) == ("text", MAGISTRAL_1_0.system())
+
+
+@pytest.mark.parametrize(
+    "tekken",
+    [
+        {"special_tokens": []},
+        {"config": VOCABULARY["config"], "vocab": []},
+        {"config": None, "vocab": VOCABULARY["vocab"]},
+        VOCABULARY | {"special_tokens": [{"rank": 0}]},
+        VOCABULARY | {"special_tokens": 5},
+    ],
+)
+def test_a_tokenizer_that_is_none_is_found_out_before_the_weights_are_read(folder: Path, tekken: object) -> None:
+    write(folder, "tekken.json", tekken)
+    assert refusal(folder) == (ModelFilesBroken, {"model": str(folder), "file": "tekken.json"})
 
 
 def test_a_vision_model_reads_pictures(folder: Path) -> None:

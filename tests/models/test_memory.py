@@ -1,20 +1,24 @@
 """What fits where: the arithmetic of the plan, on Magistral's shape and on small ones."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from magistral_ui.models.memory import (
     GIB,
     LEAST_CONTEXT,
-    SPARE,
     Place,
     best_plan,
     fits,
-    kv_bytes_per_token,
     needed_bytes,
     plan,
-    weight_bytes,
+    plan_loaded,
+    with_less,
 )
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, ModelShape, read_shape
+from magistral_ui.models.sizes import kv_bytes_per_token, weight_bytes
 
 SMALL = ModelShape(1_000, 64, 96, 2, 4, 2, 16, True, 4_096)
 
@@ -70,7 +74,50 @@ def test_everything_planned_is_there() -> None:
         place = card(gigabytes)
         best = best_plan(MAGISTRAL_SMALL_1_2, place)
         assert best.weights + best.working + best.margin + best.kv_bytes <= place.free
-        assert best.context * best.kv_per_token * SPARE <= best.kv_bytes
+        assert best.context * best.kv_per_token <= best.kv_bytes
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "precision", "layers"),
+    [
+        ((24, 24), "int8", (20, 20)),
+        ((48, 48), "bfloat16", (20, 20)),
+        ((24, 12), "int8", (28, 12)),
+        ((12, 12, 8), "nf4", (14, 18, 8)),
+        ((80, 24), "bfloat16", (40,)),
+        ((24, 6), "nf4", (40,)),
+    ],
+)
+def test_layers_are_divided_so_that_the_longest_context_fits(
+    gigabytes: tuple[int, ...], precision: str, layers: tuple[int, ...]
+) -> None:
+    first, *others = map(card, gigabytes)
+    best = best_plan(MAGISTRAL_SMALL_1_2, replace(first, others=tuple(others)))
+    assert fits(MAGISTRAL_SMALL_1_2, best)
+    assert (best.precision, tuple(share.layers for share in best.shares)) == (precision, layers)
+
+
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=5), st.sampled_from(["bfloat16", "int8", "nf4"]))
+def test_no_device_is_planned_beyond_its_bytes(gigabytes: list[int], precision: str) -> None:
+    places = tuple(map(card, sorted(gigabytes, reverse=True)))
+    planned = plan(MAGISTRAL_SMALL_1_2, precision, replace(places[0], others=places[1:]))
+    assert sum(share.layers for share in planned.shares) == 40
+    assert sum(share.weights for share in planned.shares) == weight_bytes(MAGISTRAL_SMALL_1_2, precision)
+    if planned.context:
+        for share, place in zip(planned.shares, places, strict=False):
+            assert share.weights + share.working + share.margin + share.kv_bytes <= place.free
+            assert planned.context * planned.kv_per_token * share.layers // 40 <= share.kv_bytes
+    alone = plan(MAGISTRAL_SMALL_1_2, precision, places[0])
+    assert planned.context >= alone.context
+
+
+def test_a_spread_model_is_planned_alike_before_and_after_loading() -> None:
+    first, second = card(24), card(16)
+    before = plan(MAGISTRAL_SMALL_1_2, "int8", replace(first, others=(second,)))
+    layers = tuple(share.layers for share in before.shares)
+    now = [replace(p, free=p.free - s.weights) for p, s in zip((first, second), before.shares, strict=True)]
+    place = replace(now[0], others=(now[1],))
+    assert plan_loaded(MAGISTRAL_SMALL_1_2, "int8", place, layers, before.weights) == before
 
 
 def test_more_memory_never_means_less_context() -> None:
@@ -90,6 +137,14 @@ def test_what_is_needed_is_just_what_fits(precision: str, type: str) -> None:
     assert plan(MAGISTRAL_SMALL_1_2, precision, Place(type, less, less)).context < LEAST_CONTEXT
 
 
+def test_a_processor_may_give_less_to_keys_and_values() -> None:
+    planned = plan(SMALL, "float32", Place("cpu", 16 * GIB, 16 * GIB))
+    less = with_less(SMALL, planned, 100 * 4_096 * planned.kv_per_token)
+    assert (less.visitors, less.context) == (100, planned.context)
+    assert sum(share.kv_bytes for share in less.shares) == less.kv_bytes
+    assert with_less(SMALL, planned, 2**60) == planned
+
+
 def test_what_others_use_is_not_planned_with() -> None:
     alone = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", 24 * GIB, 24 * GIB))
     shared = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", 21 * GIB, 24 * GIB))
@@ -98,8 +153,8 @@ def test_what_others_use_is_not_planned_with() -> None:
 
 def test_loaded_weights_are_not_counted_twice() -> None:
     before = plan(MAGISTRAL_SMALL_1_2, "nf4", card(24))
-    after = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", 24 * GIB - before.weights, 24 * GIB), loaded=True)
-    assert after == before
+    now = Place("cuda", 24 * GIB - before.weights, 24 * GIB)
+    assert plan_loaded(MAGISTRAL_SMALL_1_2, "nf4", now, (40,), before.weights) == before
 
 
 def test_a_small_model_runs_in_full_precision_wherever_it_is() -> None:

@@ -1,6 +1,7 @@
 """A visitor's session: what is said, what is refused, and that nobody has to watch."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -9,8 +10,8 @@ from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume, SystemPart, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import Loading
-from magistral_ui.engines.scripted import Pause, Script, ScriptedEngine
+from magistral_ui.engines.base import Loading, Ready
+from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
 from magistral_ui.errors import (
     AlreadyAnswering,
     EmptyMessage,
@@ -63,6 +64,26 @@ def test_a_seed_is_drawn_and_kept_with_the_reply() -> None:
     assert isinstance(reply, AssistantMessage)
     assert reply.reply.params is not None
     assert reply.reply.params.seed == random.Random(7).randrange(2**32)
+
+
+def test_a_reply_tells_where_it_comes_from() -> None:
+    engine, session = cut_then([Reasoning("hm"), Answer("yes")], [Answer(" and no")], SHORT)
+    engine.set_status(Ready(replace(INFO, revision="abc", precision="nf4", device="cuda")))
+    choices = PromptChoices("Be brief.", "[THINK]Think![/THINK]", keep_reasoning=False)
+    assert session.say("one", (), PARAMS, choices).generation.wait(5)
+    old, reply = last_reply(session)
+    found = reply.provenance
+    assert found is not None
+    model = (found.model, found.source, found.revision, found.precision, found.device, found.engine)
+    assert model == ("Scripted", "script", "abc", "nf4", "cuda", "script")
+    assert (found.instructions, found.system_prompt) == ("Be brief.", "[THINK]Think![/THINK]")
+    assert not found.keep_reasoning
+    assert (found.begun_reasoning, found.begun_answer, found.begun_closed) == (0, 0, False)
+    assert session.answer_again(old, PARAMS).generation.wait(5)
+    again = last_reply(session)[1].provenance
+    assert again is not None
+    assert (again.begun_reasoning, again.begun_answer, again.begun_closed) == (2, 0, True)
+    assert again.prompt not in ("", found.prompt)
 
 
 @pytest.mark.parametrize(
@@ -140,15 +161,6 @@ def test_regenerating_what_is_not_a_reply_is_refused() -> None:
         with pytest.raises(MessageGone):
             session.regenerate(message, PARAMS)
     assert len(session.conversation.path()) == 2
-
-
-def test_a_new_chat_stops_the_old_one_and_forgets_its_reply() -> None:
-    session = Session(ScriptedEngine(ENDLESS))
-    running = session.say("one", (), PARAMS)
-    session.new_chat()
-    assert running.generation.wait(5)
-    assert session.conversation.path() == ()
-    assert session.running is None
 
 
 def test_the_notices_of_a_reply_are_kept_with_their_values() -> None:

@@ -1,7 +1,8 @@
 """What the page's events do, called as plain functions over a scripted engine."""
 
-import asyncio
 import io
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,18 @@ import pytest
 from PIL import Image
 
 from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
-from magistral_ui.chat.sampling import PARAMETERS
-from magistral_ui.engines.base import Broken, Loading
-from magistral_ui.engines.scripted import Pause, ScriptedEngine
-from magistral_ui.models.cards import DEMO, MAGISTRAL_1_1
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import Broken, Loading, Ready
+from magistral_ui.engines.scripted import INFO, Pause, ScriptedEngine
+from magistral_ui.models import memory
+from magistral_ui.models.cards import MAGISTRAL_1_1
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.sessions.visitors import Place, Visitors
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.model_panel import model_value
-from magistral_ui.ui.sampling_panel import params_from, values_of
 
-PANEL = [*values_of(DEMO.sampling), ""]
+PANEL: list[dict[str, Any]] = [{}]
 
 
 def chat_over(*args: Any, limits: Limits | None = None, **options: Any) -> Chat:
@@ -35,7 +37,7 @@ def picture(folder: Path, name: str = "red.png", size: tuple[int, int] = (8, 8))
     return str(path)
 
 
-def settled(chat: Chat, visitor: str) -> list[dict[str, Any]]:
+def settled(chat: Chat, visitor: Place) -> list[dict[str, Any]]:
     session = chat.visitors.find(visitor)
     assert session is not None
     if session.running:
@@ -50,16 +52,10 @@ def test_a_turn_from_sending_to_the_finished_reply() -> None:
     assert value["alert"] is None
     assert box["value"] is None
 
-    async def watch() -> list[dict[str, Any]]:
-        return [each async for each in chat.view(visitor)]
-
-    views = asyncio.run(watch())
     said, reply = settled(chat, visitor)
     assert said["text"] == "well?"
-    assert (reply["reasoning"], reply["answer"], reply["ended"]) == ("hm", "yes", "stop")
-    if views:  # the script may have ended before anyone looked
-        assert views[-1]["generation"] == reply["generation"]
-        assert views[-1]["answer"]["text"] == "yes"
+    assert (reply["reasoning"], reply["answer"], reply["ended"]) == (2, "yes", "stop")
+    assert value["live"] in (reply["generation"], None)  # the script may have ended before anyone looked
 
 
 def test_the_composer_stops_while_something_runs_and_sends_afterwards() -> None:
@@ -134,7 +130,7 @@ def test_a_failed_reply_is_a_turn_with_its_reason() -> None:
     visitor, _, _ = chat.say({"text": "well?"}, "", *PANEL)
     _, reply = settled(chat, visitor)
     assert reply["failure"] == {"key": "out_of_memory", "values": {"device": "cpu"}}
-    assert reply["reasoning"] == "hm"
+    assert reply["reasoning"] == len("hm")
 
 
 def test_examples_send_what_they_say() -> None:
@@ -186,30 +182,34 @@ def test_stop_and_answer_now_and_new_chat_of_a_stranger_reach_nobody() -> None:
         chat.new_chat(stranger)
     assert not session.running.generation.stop_asked
     assert not session.running.generation.answer_now_asked
-    chat.new_chat(visitor)
-    assert session.running is None
+    fresh, value, box = chat.new_chat(visitor)
+    assert value["turns"] == []
+    assert box["submit_btn"]
+    assert session.running is not None, "what runs goes on"
+    assert chat.attach(visitor)[1]["live"] == session.running.generation.id
+    assert chat.attach(fresh)[1]["live"] is None
+    chat.stop(visitor)
 
 
-def test_the_panel_gives_every_parameter_in_its_own_type() -> None:
-    given = {"temperature": 0, "top_k": 5, "max_tokens": 5.0, "seed": "12", "reasoning_budget": ""}
-    panel = [given.get(name, value) for name, value in zip(PARAMETERS, PANEL, strict=False)]
-    params, choices = params_from(DEMO, [*panel, "Be brief."])
-    assert (params.temperature, params.top_k, params.max_tokens, params.seed) == (0.0, 5, 5, 12)
-    assert params.reasoning_budget is None
-    assert choices.instructions == "Be brief."
-
-
-@pytest.mark.parametrize(("name", "value"), [("seed", "twelve"), ("seed", "-1"), ("max_tokens", 0), ("top_p", 7)])
-def test_a_panel_out_of_bounds_is_refused_with_a_sentence(name: str, value: Any) -> None:
+@pytest.mark.parametrize("params", [{"seed": "twelve"}, {"seed": -1}, {"max_tokens": 0}, {"top_p": 7}])
+def test_a_panel_out_of_bounds_is_refused_with_a_sentence(params: dict[str, Any]) -> None:
     chat = chat_over([Answer("yes")])
-    panel = [value if each == name else old for each, old in zip(PARAMETERS, PANEL, strict=False)]
-    _, shown, _ = chat.say({"text": "well?"}, "", *panel, "")
+    _, shown, _ = chat.say({"text": "well?"}, "", {"params": params})
     assert shown["alert"]["key"].startswith("parameter_")
+    assert shown["turns"] == []
 
 
 def test_the_model_panel_tells_each_state() -> None:
     engine = ScriptedEngine([])
     assert model_value(engine)["info"]["name"] == "Scripted"
+    assert model_value(engine)["info"]["plan"] is None
+    card = memory.Place("cuda", 24 * memory.GIB, 24 * memory.GIB)
+    spread = memory.plan(MAGISTRAL_SMALL_1_2, "int8", replace(card, others=(card,)))
+    engine.set_status(Ready(replace(INFO, plan=spread)))
+    shown = model_value(engine)["info"]["plan"]
+    assert [share["layers"] for share in shown["shares"]] == [20, 20]
+    assert (shown["weights"], shown["usual"]) == (spread.weights, memory.TYPICAL_CONTEXT)
+    json.dumps(shown)
     engine.set_status(Loading("reading", 1, 2, 3.0))
     assert model_value(engine)["stage"] == "reading"
     engine.set_status(Broken("model_not_found", {"model": "x"}))
@@ -220,7 +220,7 @@ def test_a_branch_tells_which_it_is_and_who_is_beside_it() -> None:
     chat = chat_over([Reasoning("hm"), Answer("yes")])
     visitor, _, _ = chat.say({"text": "well?"}, "", *PANEL)
     said, first = settled(chat, visitor)
-    assert first["branch"] == {"number": 1, "count": 1, "previous": None, "next": None}
+    assert first["branch"] is None
     chat.answer_again({"message": first["id"]}, visitor, *PANEL)
     second = settled(chat, visitor)[-1]
     assert second["branch"] == {"number": 2, "count": 2, "previous": first["id"], "next": None}
@@ -231,7 +231,7 @@ def test_a_branch_tells_which_it_is_and_who_is_beside_it() -> None:
     assert [turn["id"] for turn in value["turns"]] == [said["id"], second["id"]]
 
 
-def test_a_reply_that_goes_on_is_watched_with_its_beginning() -> None:
+def test_a_reply_that_goes_on_is_the_same_message() -> None:
     scripts = iter([[Reasoning("a"), Finished("length")], [Pause(0.3), Reasoning("b"), Answer("c")]])
     chat = chat_over(lambda request: next(scripts))
     visitor, _, _ = chat.say({"text": "well?"}, "", *PANEL)
@@ -240,13 +240,8 @@ def test_a_reply_that_goes_on_is_watched_with_its_beginning() -> None:
     _, value, _ = chat.resume({"message": cut["id"]}, visitor, *PANEL)
     assert value["continues"] == cut["id"]
 
-    async def watch() -> list[dict[str, Any]]:
-        return [each async for each in chat.view(visitor)]
-
-    views = asyncio.run(watch())
-    assert views[-1]["reasoning"] == {"at": 0, "text": "ab"}
-    assert (views[-1]["answer"]["text"], views[-1]["reasoning_tokens"]) == ("c", 2)
-    assert not settled(chat, visitor)[-1]["may_continue"]
+    whole = settled(chat, visitor)[-1]
+    assert (whole["id"], whole["reasoning"], whole["answer"], whole["may_continue"]) == (cut["id"], 2, "c", False)
 
 
 @pytest.mark.parametrize("change", ["resume", "answer_again", "edit_message", "choose_branch"])
@@ -257,3 +252,59 @@ def test_changing_nothing_is_refused(change: str, data: dict[str, Any]) -> None:
     settled(chat, visitor)
     panel = [] if change == "choose_branch" else PANEL
     assert getattr(chat, change)(data, visitor, *panel)[1]["alert"]["key"] in ("message_gone", "empty_message")
+
+
+def talked(chat: Chat, turns: int) -> Any:
+    """The place of a visitor who has said something so many times."""
+    place, session = chat.visitors.open()
+    for number in range(turns):
+        session.say(f"question {number}", (), SamplingParams(seed=0)).generation.wait(5)
+    return place
+
+
+def test_of_a_long_conversation_the_end_comes_at_once_and_the_rest_in_outline() -> None:
+    chat = chat_over([Reasoning("thought " * 5000), Answer("answer")])
+    place = talked(chat, 60)
+    value = chat.commit(place)[0]
+    turns = value["turns"]
+    assert len(turns) == 120
+    assert all(set(turn) <= {"id", "role", "outline", "branch", "keep_reasoning"} for turn in turns[:100])
+    assert [turn["outline"] for turn in turns[:2]] == [len("question 0"), len("answer")]
+    assert [turn["text"] for turn in turns[100::2]] == [f"question {number}" for number in range(50, 60)]
+    assert len(json.dumps(value)) < 25_000  # of more than two million characters that were written
+
+
+def test_the_rest_is_there_for_the_asking() -> None:
+    chat = chat_over(lambda request: [Reasoning("é🎉 thought"), Answer(request.prompt.turns[-1].text)])
+    place = talked(chat, 15)
+    turns = chat.commit(place)[0]["turns"]
+    asked = [turn["id"] for turn in turns if "outline" in turn]
+    found = chat.more({"messages": asked, "reasoning": asked[1], "number": 7}, place)
+    assert found is not None
+    assert [turn["id"] for turn in found["turns"]] == asked
+    assert found["turns"][1]["answer"] == "question 0"
+    assert found["turns"][1]["reasoning"] == len("é🎉 thought") + 1  # JavaScript counts two for 🎉
+    assert found["reasoning"] == {"message": asked[1], "text": "é🎉 thought"}
+    assert found["number"] == 7
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"messages": "all"}, {"messages": ["1", None, -5, 10**30, True]}, {"reasoning": "1"}, {"reasoning": 1}]
+)
+def test_asking_for_nonsense_gets_nothing(data: dict[str, Any]) -> None:
+    chat = chat_over([Reasoning("hm"), Answer("yes")])
+    place = talked(chat, 1)
+    found = chat.more(data, place)
+    assert found is not None
+    assert found["reasoning"]["text"] == ""
+    assert all(turn["id"] == 1 for turn in found["turns"])  # JSON's true is Python's 1
+
+
+def test_more_is_told_to_its_visitor_only() -> None:
+    chat = chat_over([Reasoning("a secret"), Answer("yes")])
+    place, other = talked(chat, 1), talked(chat, 0)
+    reply = chat.commit(place)[0]["turns"][1]["id"]
+    for stranger in (other, {**other, "conversation": place["conversation"]}, {}, None, "x"):
+        found = chat.more({"messages": [1, 2], "reasoning": reply}, stranger)
+        assert "secret" not in json.dumps(found)
+        assert not found or not found["turns"]

@@ -1,9 +1,10 @@
-"""The view of a running reply: what it shows at each moment, and that it does not grow."""
+"""The view of a running reply: what is new at each moment, wherever it is taken up, and that it does not grow."""
 
 import asyncio
 
 import pytest
 
+from magistral_ui.chat.conversation import Reply
 from magistral_ui.chat.events import (
     LAST,
     Answer,
@@ -50,42 +51,64 @@ def test_the_state_follows_the_events(events: list[Event], state: str) -> None:
 
 def test_texts_and_counts_add_up_whatever_the_pieces() -> None:
     generation = Generation()
-    view = LiveView(generation)
+    view, reasoning = LiveView(generation), ""
     for piece in ("Eins, ", "zwei", "", "."):
         generation.put(Reasoning(piece))
-        view.advance()
-        view.advance()
+        assert view.advance()
+        reasoning += view.value()["reasoning"]
+        assert not view.advance()
+        assert view.value()["reasoning"] == ""
     generation.put(Answer("Drei", 2))
     view.advance()
     value = view.value()
-    assert value["reasoning"] == {"at": 0, "text": "Eins, zwei."}
-    assert value["answer"] == {"at": 0, "text": "Drei"}
+    assert (reasoning, value["reasoning"], value["answer"]) == ("Eins, zwei.", "", "Drei")
     assert (value["reasoning_tokens"], value["answer_tokens"]) == (4, 2)
 
 
-@pytest.mark.parametrize("size", [1, 7, 300, 5000])
-def test_an_update_does_not_grow_with_the_reasoning_and_loses_nothing(size: int) -> None:
-    generation = Generation()
-    view, shown, whole = LiveView(generation, window=1000), "", ""
-    for number in range(200):
-        piece = f"{number:05d}" * size
-        generation.put(Reasoning(piece))
-        whole += piece
+@pytest.mark.parametrize("piece", ["a", "🎉👩‍👩‍👧", "x" * 5000])
+def test_taken_up_anywhere_the_updates_are_what_is_missing_and_no_more(piece: str) -> None:
+    events = [*[Reasoning(f"{number}{piece}") for number in range(20)], *[Answer(piece)] * 5]
+    whole = seen(*events).value()
+    for at in range(1, len(events)):
+        generation = Generation()
+        for event in events:
+            generation.put(event)
+        view = LiveView(generation)
+        view.skip(at)
         view.advance()
-        part = view.value()["reasoning"]
-        assert len(part["text"]) <= 1000 + len(piece)
-        assert part["at"] <= len(shown)
-        shown = shown[: part["at"]] + part["text"]
-        assert len(shown) == len(whole)
-    assert shown == whole
+        value = view.value()
+        assert (value["start"], value["seen"]) == (at, len(events))
+        assert value["reasoning"] == "".join(each.text for each in events[at:] if isinstance(each, Reasoning))
+        assert value["answer"] == "".join(each.text for each in events[at:] if isinstance(each, Answer))
+        counts = ("state", "reasoning_tokens", "answer_tokens")
+        assert [value[each] for each in counts] == [whole[each] for each in counts]
 
 
-def test_without_a_window_everything_is_held() -> None:
+def test_the_beginning_that_a_reply_goes_on_from_comes_once() -> None:
+    before = Reply("Once", "upon", usage=Usage(reasoning_tokens=1, answer_tokens=1))
     generation = Generation()
-    generation.put(Reasoning("x" * 200_000))
-    view = LiveView(generation, window=None)
+    view = LiveView(generation, before)
     view.advance()
-    assert len(view.value()["reasoning"]["text"]) == 200_000
+    assert (view.value()["start"], view.value()["seen"], view.value()["answer"]) == (0, 0, "upon")
+    generation.put(Answer(" a"))
+    view.advance()
+    assert (view.value()["start"], view.value()["answer"], view.value()["answer_tokens"]) == (0, "upon a", 2)
+    generation.put(Answer(" time"))
+    view.advance()
+    assert (view.value()["start"], view.value()["reasoning"], view.value()["answer"]) == (1, "", " time")
+
+
+def test_an_update_is_as_small_behind_much_text_as_at_the_beginning() -> None:
+    def update(written: int) -> int:
+        generation = Generation()
+        view = LiveView(generation)
+        generation.put(Reasoning("x" * written))
+        view.advance()
+        generation.put(Reasoning("one more"))
+        view.advance()
+        return len(str(view.value()))
+
+    assert update(400_000) == update(1_000)
 
 
 def test_watching_ends_with_a_view_of_everything() -> None:
@@ -100,7 +123,7 @@ def test_watching_ends_with_a_view_of_everything() -> None:
                 generation.put(Finished("stop", Usage(reasoning_tokens=1, answer_tokens=1)))
             elif view.state == "ended":
                 assert isinstance(view.draft.last, LAST)
-                assert view.answer == "b"
+                assert (view.reasoning, view.answer) == ("", "b")
         return states
 
     assert asyncio.run(run()) == ["thinking", "ended"]

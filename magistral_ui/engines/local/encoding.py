@@ -4,55 +4,34 @@ What the pieces give, joined, is what mistral-common's whole pipeline gives (a t
 an answer's own tokens be spliced in again, where re-encoding its text could cut it otherwise and lose the cache behind it.
 """
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-import numpy as np
-import torch
-from mistral_common.protocol.instruct.chunk import ContentChunk, ImageChunk, TextChunk, ThinkChunk
+from mistral_common.protocol.instruct.chunk import ContentChunk, TextChunk, ThinkChunk
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage
 from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
-from PIL import Image
 
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn
 from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import Measure
+from magistral_ui.engines.local.picture_input import PictureEncoder, PictureInput, PicturePlace
+from magistral_ui.engines.recent import Recent
 from magistral_ui.models.cards import ModelCard
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
-PICTURE_BYTES = 256 * 2**20
-"""For prepared pictures of all visitors: nine of the largest (1540 × 1540 pixels)."""
 REPLY_TOKENS = 2_000_000
-"""Tokens of replies whose own tokens are remembered."""
+"""Tokens of replies that are remembered."""
+TEXT_TOKENS = 1_000_000
+"""Tokens of all other texts that are remembered."""
+COUNTS = 20_000
+"""Reasoning whose length is remembered."""
 
 
-@dataclass(eq=False, slots=True)
-class PictureInput:
-    """A picture on its way into the model: image tokens now; pixels and features when they are needed, each made once."""
-
-    picture: Picture
-    tokens: list[int]
-    pixels: np.ndarray | None
-    """float32 (3, height, width), dropped once there are features."""
-    features: torch.Tensor | None = None
-    """(image tokens, hidden), on the model's device."""
-
-
-@dataclass(frozen=True, slots=True)
-class PicturePlace:
-    """Where a picture's tokens lie in the prompt: ids[start:start + len(input.tokens)]."""
-
-    start: int
-    input: PictureInput
+Look = Callable[[Picture, str], PictureInput]
 
 
 @dataclass(slots=True)
@@ -67,7 +46,6 @@ class EncodedPrompt:
     common: int = 0
     """Leading tokens that all visitors share: the beginning and the model's own system prompt; 0 with another prompt."""
     per_message: dict[int, int] = field(default_factory=dict)
-    reasoning: dict[int, int] = field(default_factory=dict)
     resumed: int = 0
     """Tokens at the end of the prompt that are the beginning of the reply."""
 
@@ -82,18 +60,30 @@ class Encoder:
         self._base: Any = self._instruct.tokenizer
         self._card = card
         self._own_system = own_system
-        self._pictures: Recent[tuple[str, str], PictureInput] = Recent(PICTURE_BYTES, _picture_cost)
+        self._pictures = PictureEncoder(self._instruct.image_encoder)
         self._replies: Recent[tuple[str, str | None, str, bool], list[int]] = Recent(REPLY_TOKENS, len)
-        self._image_id: int | None = self._instruct.image_encoder.image_token if self._instruct.image_encoder else None
+        self._texts: Recent[tuple[str, str | tuple[SystemPart, ...]], list[int]] = Recent(TEXT_TOKENS, len)
+        self._counts: Recent[tuple[str, str], int] = Recent(COUNTS)
         self.end_of_turn: int = self._base.eos_id
         self._begin, self._end = self._mark_ids()
         self._pieces: dict[int, bytes] = {}
 
     def encode(self, prompt: Prompt, visitor: str = "") -> EncodedPrompt:
-        """The ids of `prompt`, with where each message lies."""
+        """The ids of `prompt`, with where each message lies, and its pictures ready for the model."""
+        return self._encode(prompt, visitor, self._pictures.prepare)
+
+    def measure(self, prompt: Prompt, visitor: str = "") -> tuple[Measure, EncodedPrompt]:
+        """What `prompt` costs in tokens. Its last message is taken for one that is still being written: it is not remembered."""
+        out = self._encode(prompt, visitor, self._pictures.outline, measured=True)
+        pictures = {place.input.picture.digest: len(place.input.tokens) for place in out.places}
+        earlier = [turn for turn in prompt.turns if isinstance(turn, AssistantTurn) and turn.message is not None]
+        reasoning = {turn.message or 0: self._count(visitor, turn.reasoning or turn.left_out) for turn in earlier}
+        return Measure(len(out.ids), out.system, out.per_message, reasoning, pictures), out
+
+    def _encode(self, prompt: Prompt, visitor: str, look: Look, *, measured: bool = False) -> EncodedPrompt:
         out = EncodedPrompt()
         self._append(out, self._instruct.start())
-        self._append(out, self._system(prompt.system))
+        self._append(out, self._remembered(visitor, prompt.system))
         out.system = len(out.ids)
         if prompt.system == self._own_system:
             out.common = out.system
@@ -102,19 +92,13 @@ class Encoder:
             if isinstance(turn, UserTurn):
                 users.append(turn)
                 continue
-            self._append_users(out, users, visitor)
+            self._append_users(out, users, visitor, look)
             users = []
             self._append_assistant(out, turn, visitor)
-        self._append_users(out, users, visitor)
+        self._append_users(out, users, visitor, look, remember=not measured)
         if prompt.resume is not None:
             self._append_resumed(out, prompt.resume, visitor)
         return out
-
-    def measure(self, prompt: Prompt, visitor: str = "") -> tuple[Measure, EncodedPrompt]:
-        """What `prompt` costs in tokens."""
-        out = self.encode(prompt, visitor)
-        pictures = {place.input.picture.digest: len(place.input.tokens) for place in out.places}
-        return Measure(len(out.ids), out.system, out.per_message, out.reasoning, pictures), out
 
     def remember_reply(
         self, visitor: str, reasoning: str | None, answer: str, ids: Sequence[int], *, closed: bool = True
@@ -133,8 +117,10 @@ class Encoder:
 
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor's pictures and replies."""
-        self._pictures.drop(lambda key: key[0] == visitor)
+        self._pictures.forget(visitor)
         self._replies.drop(lambda key: key[0] == visitor)
+        self._texts.drop(lambda key: key[0] == visitor)
+        self._counts.drop(lambda key: key[0] == visitor)
 
     def control_tokens(self) -> ControlTokens:
         """The ids that open and close reasoning and end the turn."""
@@ -162,6 +148,24 @@ class Encoder:
         ids: list[int] = self._base.encode(text, bos=False, eos=False)
         return ids
 
+    def _remembered(self, visitor: str, said: str | tuple[SystemPart, ...]) -> list[int]:
+        """The ids of a text or of a system prompt, encoded once: a page measures at every pause of the writer."""
+        ids = self._texts.get((visitor, said))
+        if ids is None:
+            ids = self._text(said) if isinstance(said, str) else self._system(said)
+            self._texts.put((visitor, said), ids)
+        return ids
+
+    def _count(self, visitor: str, reasoning: str) -> int:
+        """Tokens of reasoning, its marks included."""
+        if not reasoning:
+            return 0
+        count = self._counts.get((visitor, reasoning))
+        if count is None:
+            count = len(self._text(reasoning)) + 2
+            self._counts.put((visitor, reasoning), count)
+        return count
+
     def _system(self, parts: tuple[SystemPart, ...]) -> list[int]:
         if not parts:
             return []
@@ -171,13 +175,15 @@ class Encoder:
         ids: list[int] = self._instruct.encode_system_message(SystemMessage(content=chunks))[0]
         return ids
 
-    def _append_users(self, out: EncodedPrompt, turns: list[UserTurn], visitor: str) -> None:
+    def _append_users(
+        self, out: EncodedPrompt, turns: list[UserTurn], visitor: str, look: Look, *, remember: bool = True
+    ) -> None:
         """Several user turns in a row are one message for the model: texts that meet are joined by a blank line."""
         if not turns:
             return
         pieces: list[str | PictureInput] = []
         for turn in turns:
-            pieces += [self._picture(picture, visitor) for picture in turn.pictures]
+            pieces += [look(picture, visitor) for picture in turn.pictures]
             if turn.text and pieces and isinstance(pieces[-1], str):
                 pieces[-1] = f"{pieces[-1]}\n\n{turn.text}"
             elif turn.text:
@@ -186,7 +192,7 @@ class Encoder:
         self._append(out, [self._instruct.BEGIN_INST])
         for piece in pieces:
             if isinstance(piece, str):
-                self._append(out, self._text(piece))
+                self._append(out, self._remembered(visitor, piece) if remember else self._text(piece))
             else:
                 self._append_picture(out, piece)
         self._append(out, [self._instruct.END_INST])
@@ -199,7 +205,6 @@ class Encoder:
         self._append(out, [self.end_of_turn])
         if turn.message is not None:
             out.per_message[turn.message] = len(ids) + 1
-            out.reasoning[turn.message] = len(self._text(turn.reasoning)) + 2 if turn.reasoning else 0
 
     def _append_resumed(self, out: EncodedPrompt, resume: Resume, visitor: str) -> None:
         ids = self._reply_ids(visitor, resume.reasoning, resume.answer, closed=resume.closed)
@@ -208,7 +213,12 @@ class Encoder:
 
     def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
         """The tokens in which the reply was written, or else those of its text."""
-        return self._replies.get((visitor, reasoning, answer, closed)) or self._reply(reasoning, answer, closed=closed)
+        key = (visitor, reasoning, answer, closed)
+        ids = self._replies.get(key)
+        if ids is None:
+            ids = self._reply(reasoning, answer, closed=closed)
+            self._replies.put(key, ids)
+        return ids
 
     def _reply(self, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
         if self._begin is None and reasoning is not None:
@@ -226,72 +236,14 @@ class Encoder:
         ids: list[int] = self._instruct.encode_assistant_message(message, False)
         return ids
 
-    def _picture(self, picture: Picture, visitor: str) -> PictureInput:
-        known = self._pictures.get((visitor, picture.digest))
-        if known is None:
-            encoded = self._instruct.image_encoder(ImageChunk(image=self._enlarged(picture.rgb())))
-            known = PictureInput(picture, encoded.tokens, encoded.image)
-            self._pictures.put((visitor, picture.digest), known)
-        return known
-
-    def _enlarged(self, image: Image.Image) -> Image.Image:
-        """transformers 5.23 fails on a lone picture of one image token: such a picture is doubled until it has more."""
-        config = self._instruct.image_encoder.image_config
-        unit = config.image_patch_size * config.spatial_merge_size
-        if max(image.size) > unit:
-            return image
-        scale = 2 * unit / max(image.size)
-        width, height = (max(1, round(side * scale)) for side in image.size)
-        return image.resize((width, height), Image.Resampling.NEAREST)
-
     def _append_picture(self, out: EncodedPrompt, picture: PictureInput) -> None:
         start = len(out.ids)
         out.places.append(PicturePlace(start, picture))
         out.ids += picture.tokens
-        content = int(picture.picture.digest[:32], 16) << 20
-        out.keys += [
-            -1 - (content | offset) if token == self._image_id else token for offset, token in enumerate(picture.tokens)
-        ]
+        content, image = int(picture.picture.digest[:32], 16) << 20, self._pictures.image_token
+        out.keys += [-1 - (content | i) if token == image else token for i, token in enumerate(picture.tokens)]
 
     @staticmethod
     def _append(out: EncodedPrompt, ids: list[int]) -> None:
         out.ids += ids
         out.keys += ids
-
-
-def _picture_cost(picture: PictureInput) -> int:
-    """Bytes of the file and of its pixels; features, which take the pixels' place later, are about as large."""
-    return len(picture.picture.data) + (0 if picture.pixels is None else picture.pixels.nbytes)
-
-
-class Recent(Generic[K, V]):
-    """The most recently used values by key, as many as their costs together allow; thread-safe."""
-
-    def __init__(self, capacity: int, cost: Callable[[V], int] = lambda _: 1) -> None:
-        """`cost` of a value is asked once, when it is put; a value dearer than `capacity` is not kept."""
-        self._capacity, self._cost, self._lock = capacity, cost, threading.Lock()
-        self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        self._spent = 0
-
-    def get(self, key: K) -> V | None:
-        """The value of `key`, now the most recent one; None where it is not kept."""
-        with self._lock:
-            if key not in self._values:
-                return None
-            self._values.move_to_end(key)
-            return self._values[key][0]
-
-    def put(self, key: K, value: V) -> None:
-        """Keep `value`; the least recently used ones go where there is no room."""
-        cost = self._cost(value)
-        with self._lock:
-            self._spent += cost - self._values.pop(key, (value, 0))[1]
-            self._values[key] = (value, cost)
-            while self._spent > self._capacity:
-                self._spent -= self._values.popitem(last=False)[1][1]
-
-    def drop(self, doomed: Callable[[K], bool]) -> None:
-        """Drop all values whose keys are `doomed`."""
-        with self._lock:
-            for key in [key for key in self._values if doomed(key)]:
-                self._spent -= self._values.pop(key)[1]

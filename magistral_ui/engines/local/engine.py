@@ -31,12 +31,13 @@ class LocalEngine:
         context_length: int | None = None,
         threads: int | None = None,
         revision: str | None = None,
-        save_quantized: str | None = None,
+        save_quantized: str = "auto",
     ) -> None:
         """`model` is a card's key, a repository or a folder; None leaves the choice to the machine.
 
         Nothing is imported or read before `start`. `context_length` bounds prompt and reply together, in tokens.
-        `revision` is the repository's, `save_quantized` a folder for a quantized copy, which is read instead the next time.
+        `revision` is the repository's. `save_quantized` is a folder for a quantized copy, which is read instead the next time;
+        `auto` keeps one beside the Hub's cache where room is plentiful, and `no` keeps none.
         """
         self._wish = {
             "model": model,

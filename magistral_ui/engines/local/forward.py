@@ -1,7 +1,8 @@
 """One forward of the language model over the new tokens of several sequences at once; it does not choose or sample them.
 
 The rows of all sequences lie behind each other: linear layers see one matrix, attention runs sequence by sequence on its own
-cache. So sequences that are read and sequences that are written share a step, and nothing is padded.
+cache. So sequences that are read and sequences that are written share a step, and nothing is padded. Layers may lie on several
+devices: tokens go in on the first, and logits come out on the last.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from magistral_ui.engines.local.attention import attend, segments_of
 from magistral_ui.engines.local.kv_cache import KVCache
 from magistral_ui.engines.local.packing import can_pack, pack_linears, packed_like
+from magistral_ui.engines.local.placement import device_of
 from magistral_ui.engines.local.stages import PlainStages, StageChoice, record_on_cuda
 
 
@@ -31,12 +33,17 @@ class TextModel:
         self.norm = decoder.norm
         self.rotary = decoder.rotary_emb
         self.head: Any = model.lm_head
-        if self.device.type == "cpu" and can_pack():
+        if self.device.type == "cpu" and can_pack(self.dtype):
             pack_linears(decoder)
             self.head = packed_like(model.lm_head) or model.lm_head
         record = record_on_cuda if self.device.type == "cuda" and graphs else None
-        self._stages = StageChoice(PlainStages(self.layers, self.norm, self.head), record)
+        places = [device_of(layer.input_layernorm) for layer in self.layers]
+        self._stages = StageChoice(
+            PlainStages(self.layers, self.norm, self.head, [*places, device_of(self.norm)]), record
+        )
         self._image_features = getattr(model, "get_image_features", None)
+        self.longest: int | None = None
+        """Tokens of the longest sequence that will be run, where that is known: caches do not grow beyond it."""
 
     @property
     def device(self) -> torch.device:
@@ -50,7 +57,7 @@ class TextModel:
 
     def new_cache(self) -> KVCache:
         """An empty cache with this model's number of layers."""
-        return KVCache(len(self.layers))
+        return KVCache(len(self.layers), self.longest)
 
     def picture_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """(image tokens, hidden) of one picture; `pixels` is float32 (3, height, width), multiples of the merged patch."""
@@ -86,7 +93,7 @@ class TextModel:
             attended = attend(queries, keys, values, segments, index, layer.self_attn.scaling)
         assert attended is not None
         last = [segment.first + segment.count - 1 for segment in segments]
-        return stages.finish(attended, None if decoding else torch.tensor(last, device=device))
+        return stages.finish(attended, None if decoding else torch.tensor(last, device=attended.device))
 
 
 class Part:

@@ -38,7 +38,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.local.progress import Cancelled, Meter, Report
-from magistral_ui.errors import DownloadFailed, ModelFilesBroken, ModelNotFound
+from magistral_ui.engines.local.revisions import is_commit
+from magistral_ui.errors import DownloadFailed, ModelError, ModelFilesBroken, ModelNotFound
+from magistral_ui.models.folder import inspect_folder
 
 NEEDED_FILES = (
     "config.json",
@@ -76,10 +78,13 @@ class _Weights:
 def download(repository: str, revision: str | None, report: Report, closing: threading.Event) -> Snapshot:
     """The needed files of `repository` at `revision` (None: the newest); complete files are never fetched twice.
 
-    Without a network, what the cache has is used. Raises ModelNotFound, DownloadFailed or progress.Cancelled.
+    The Hub is not asked for a commit that is here and whole. Without a network, what the cache has is used. Raises
+    ModelNotFound, DownloadFailed or progress.Cancelled.
     """
     disable_progress_bars()  # the page shows the progress
     report(Loading("downloading"))
+    if is_commit(revision) and (held := _cached(repository, revision)) and _is_whole(held.folder):
+        return held
     with _sentences(repository, revision):
         try:
             info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=10)
@@ -116,6 +121,13 @@ def _cached(repository: str, revision: str | None) -> Snapshot | None:
     except LocalEntryNotFoundError:
         return None
     return Snapshot(Path(found), Path(found).name)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return bool(inspect_folder(folder))
+    except ModelError:
+        return False
 
 
 def _check_names(repository: str, names: set[str]) -> None:
@@ -256,8 +268,10 @@ def _sentences(repository: str, revision: str | None) -> Iterator[None]:
         connected = "Connect" not in type(error).__name__
         key = "connection_lost" if connected else "hub_unreachable"
         raise DownloadFailed(key, model=repository, host=host) from error
-    except LocalEntryNotFoundError as error:
-        raise DownloadFailed("connection_lost", model=repository, host=host) from error
+    except LocalEntryNotFoundError as error:  # the client's word for a file that is neither here nor to be had
+        unreachable = "Connect" in type(error.__cause__).__name__
+        key = "hub_unreachable" if unreachable else "connection_lost"
+        raise DownloadFailed(key, model=repository, host=host) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE))).free

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.hooks import remove_hook_from_submodules
 from transformers import AutoConfig, Mistral3ForConditionalGeneration, MistralForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from magistral_ui.chat.prompt import SystemPart
-from magistral_ui.engines.base import Loading, ModelInfo
-from magistral_ui.engines.local.copies import save_copy
+from magistral_ui.engines.base import ModelInfo
+from magistral_ui.engines.local.copies import Copy, save_copy
 from magistral_ui.engines.local.devices import Device, choose_plan
+from magistral_ui.engines.local.placement import DeviceMap, device_map
 from magistral_ui.engines.local.progress import Meter, Report
 from magistral_ui.engines.local.quantization import (
     DTYPES,
@@ -28,8 +30,8 @@ from magistral_ui.engines.local.quantization import (
 from magistral_ui.errors import ModelFilesBroken, NotAMistralModel
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import FolderFacts, inspect_folder
-from magistral_ui.models.memory import kv_bytes_per_token
 from magistral_ui.models.shape import ModelShape
+from magistral_ui.models.sizes import kv_bytes_per_token
 
 CLASSES = {"mistral3": Mistral3ForConditionalGeneration, "mistral": MistralForCausalLM}
 
@@ -48,6 +50,8 @@ class Loaded:
     shape: ModelShape
     weights: int
     """Bytes in memory, measured."""
+    layers: tuple[int, ...]
+    """How many lie on each device."""
 
 
 def load(
@@ -62,13 +66,15 @@ def load(
     revision: str = "",
     context_length: int | None = None,
     closing: threading.Event | None = None,
-    copy_to: tuple[Path, dict[str, str]] | None = None,
+    copy: Copy | None = None,
+    by_way_of_host: bool = False,
 ) -> Loaded:
     """The model of `card` from `folder`; `precision` may be `auto`. `report` hears of the stages.
 
-    `source` and `revision` are what to show as its origin. `copy_to` is a folder for a quantized copy, with what the copy says
-    of its origin. Raises ModelNotFound, NotAMistralModel, ModelFilesBroken, DeviceTooSmall or CopyNotSaved, progress.Cancelled
-    where `closing` is set, and torch's own OutOfMemoryError where the plan was wrong.
+    `by_way_of_host` reads it into the host's memory, and moves it in this thread: how ZeroGPU's stand-in for a GPU sees it.
+    `source` and `revision` are what to show as its origin. `copy` is where a quantized copy shall be kept. Raises
+    ModelNotFound, NotAMistralModel, ModelFilesBroken, DeviceTooSmall or CopyNotSaved, progress.Cancelled where `closing` is set,
+    and torch's own OutOfMemoryError where the plan was wrong.
     """
     facts = inspect_folder(folder)
     stored = stored_precision(folder.name, facts.quantization)
@@ -81,12 +87,18 @@ def load(
     if stored:
         mend_skip_list(config.quantization_config)
     on_the_fly = quantization(precision, device.type) if stored is None else None
+    if copy is not None and copy.asked and on_the_fly is not None:
+        copy.has_room(plan.weights)  # known before the work is done
     meter = Meter("quantizing" if on_the_fly else "reading", facts.bytes, report, closing)
+    placed = device_map(plan, device, vision=facts.vision, tied=facts.shape.tied)
+    if by_way_of_host:
+        placed = {"": torch.device("cpu")}
     with _counting(meter, facts):
-        model = _read_weights(config, folder, device, DTYPES[precision], on_the_fly)
-    if copy_to is not None and on_the_fly is not None:
-        report(Loading("saving"))
-        save_copy(model, folder, *copy_to)
+        model = _read_weights(config, folder, placed, DTYPES[precision], on_the_fly)
+    if by_way_of_host:
+        model.to(device.torch)
+    if copy is not None and on_the_fly is not None:
+        save_copy(model, folder, copy, plan.weights, report)
     prompt = folder / "SYSTEM_PROMPT.txt"
     if prompt.is_file():
         card = replace(card, system_prompt_file=str(prompt.resolve()))
@@ -94,7 +106,7 @@ def load(
         name=card.name,
         source=source or folder.name,
         precision=precision,
-        device=device.name,
+        device=device.first(len(plan.shares)).name,
         context_length=min(card.context_length, facts.shape.context_length),
         parameters=facts.shape.parameters,
         revision=revision,
@@ -110,10 +122,11 @@ def load(
         kv_bytes_per_token=kv_bytes_per_token(facts.shape, precision),
         shape=facts.shape,
         weights=held_bytes(model),
+        layers=tuple(share.layers for share in plan.shares),
     )
 
 
-def _read_weights(config: Any, folder: Path, device: Device, dtype: torch.dtype, on_the_fly: Any) -> Any:
+def _read_weights(config: Any, folder: Path, placed: DeviceMap, dtype: torch.dtype, on_the_fly: Any) -> Any:
     kind = CLASSES.get(config.model_type)
     if kind is None:
         raise NotAMistralModel(model=folder.name, found=config.model_type)
@@ -126,7 +139,7 @@ def _read_weights(config: Any, folder: Path, device: Device, dtype: torch.dtype,
                 folder,
                 config=config,
                 dtype=dtype,
-                device_map={"": device.torch},
+                device_map=placed,
                 quantization_config=on_the_fly,
                 local_files_only=True,
             )
@@ -134,6 +147,7 @@ def _read_weights(config: Any, folder: Path, device: Device, dtype: torch.dtype,
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ModelFilesBroken(model=folder.name, file=_first_line(error)) from error
+    remove_hook_from_submodules(model)  # our forward moves what passes from one device to the next, once for each
     return model.eval().requires_grad_(False)
 
 

@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from magistral_ui.engines.local.kv_cache import KVCache
 
 
@@ -37,11 +35,9 @@ class PrefixCache:
     Only the engine's thread takes and returns entries; `match` may be called from any.
     """
 
-    def __init__(
-        self, new_cache: Callable[[], KVCache], device: torch.device, budget: int, spill_budget: int = 0
-    ) -> None:
-        """`budget` bytes on `device` for all entries; `spill_budget` bytes of host memory (0: idle entries are dropped)."""
-        self._new_cache, self._device = new_cache, device
+    def __init__(self, new_cache: Callable[[], KVCache], budget: int, spill_budget: int = 0) -> None:
+        """`budget` bytes of devices for all entries; `spill_budget` bytes of host memory (0: idle entries are dropped)."""
+        self._new_cache = new_cache
         self.budget, self._spill_budget = budget, spill_budget
         self._entries: list[Entry] = []
         self._lock = threading.Lock()
@@ -157,14 +153,14 @@ class PrefixCache:
 
     def _restore(self, entry: Entry) -> None:
         if entry.spilled:
-            entry.cache.move(self._device)
+            entry.cache.restore()
             entry.spilled = False
 
     def _spill(self, entry: Entry) -> None:
         try:
             if entry.cache.nbytes > self._spill_budget:
                 raise MemoryError
-            entry.cache.move(torch.device("cpu"))
+            entry.cache.spill()
         except (MemoryError, RuntimeError):  # no room in the host's memory either: it is read again when it is wanted
             self._entries.remove(entry)
             return

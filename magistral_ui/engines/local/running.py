@@ -9,17 +9,17 @@ import torch
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Loading, Measure
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.devices import Device, find_device
-from magistral_ui.engines.local.encoding import Encoder
+from magistral_ui.engines.local.devices import Device, find_device, look_again
+from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
 from magistral_ui.engines.local.forward import Part, TextModel
 from magistral_ui.engines.local.loader import Loaded, load
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.progress import Cancelled, Report
-from magistral_ui.engines.local.scheduler import Limits, Scheduler, empty_device_cache
+from magistral_ui.engines.local.scheduler import Scheduler, empty_device_cache, limits_on
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.source import Wish, find_source
-from magistral_ui.errors import PromptTooLong
-from magistral_ui.models.memory import SPARE, MemoryPlan, plan
+from magistral_ui.errors import ModelFilesBroken, PromptTooLong
+from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
 
 LEAST_CPU_BUDGET = 4 * 2**30
 """Bytes for keys and values on a processor, where one long conversation needs no more."""
@@ -30,16 +30,18 @@ class RunningModel:
 
     def __init__(self, loaded: Loaded, device: Device, context_length: int | None = None) -> None:
         self.card = loaded.card
-        self.encoder = Encoder(loaded.tekken, loaded.card, loaded.system)
+        self.encoder = encoder_of(loaded)
         self.system = loaded.system
         text_model = TextModel(loaded.model)
         planned = plan_now(loaded, device)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
+        text_model.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
-        self.cache = PrefixCache(text_model.new_cache, device.torch, planned.kv_bytes, host)
-        limits = Limits(chunk=256, chunk_alone=512) if device.type == "cpu" else Limits(16, 64, 512, 2048)
-        self.scheduler = Scheduler(text_model, self.cache, loaded.image_token, limits, planned.kv_per_token)
+        self.cache = PrefixCache(text_model.new_cache, planned.kv_bytes, host)
+        self.scheduler = Scheduler(
+            text_model, self.cache, loaded.image_token, limits_on(device.type), planned.kv_per_token
+        )
         warm_up(text_model)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
@@ -49,12 +51,8 @@ class RunningModel:
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Begin a reply; PromptTooLong or QueueFull where that cannot be."""
-        encoded = self.encoder.encode(request.prompt, request.visitor)
-        room = self.context_length - len(encoded.ids)
-        if room < 1:
-            raise PromptTooLong(tokens=len(encoded.ids), limit=self.context_length)
+        encoded, limit = encoded_within(self.context_length, self.encoder, request)
         generation = Generation(on_control=self.scheduler.wake)
-        limit = min(request.params.max_tokens, room)
         self.scheduler.submit(Sequence(request, encoded, generation, self.encoder, limit))
         return generation
 
@@ -90,7 +88,7 @@ def bring_up(wish: Wish, report: Report, closing: threading.Event) -> RunningMod
             revision=source.revision,
             context_length=wish.context_length,
             closing=closing,
-            copy_to=source.copy_to,
+            copy=source.copy,
         )
     except Cancelled:
         return None
@@ -102,13 +100,30 @@ def bring_up(wish: Wish, report: Report, closing: threading.Event) -> RunningMod
     return running
 
 
+def encoder_of(loaded: Loaded) -> Encoder:
+    """The model's tokenizer; ModelFilesBroken where its file is no such thing."""
+    try:
+        return Encoder(loaded.tekken, loaded.card, loaded.system)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFilesBroken(model=loaded.info.source, file=loaded.tekken.name) from error
+
+
+def encoded_within(context_length: int, encoder: Encoder, request: GenerationRequest) -> tuple[EncodedPrompt, int]:
+    """The prompt, and how many tokens its reply may have; PromptTooLong where it leaves no room for one."""
+    encoded = encoder.encode(request.prompt, request.visitor)
+    room = context_length - len(encoded.ids)
+    if room < 1:
+        raise PromptTooLong(tokens=len(encoded.ids), limit=context_length)
+    return encoded, min(request.params.max_tokens, room)
+
+
 def plan_now(loaded: Loaded, device: Device) -> MemoryPlan:
     """How the bytes that are free after loading are shared out."""
-    place = find_device(device.type).place
-    planned = plan(loaded.shape, loaded.info.precision, place, weights=loaded.weights, loaded=True)
+    place = look_again(device.first(len(loaded.layers))).place
+    planned = plan_loaded(loaded.shape, loaded.info.precision, place, loaded.layers, loaded.weights)
     if device.type == "cpu":
-        longest = int(SPARE * planned.context * planned.kv_per_token)
-        planned = replace(planned, kv_bytes=min(planned.kv_bytes, max(LEAST_CPU_BUDGET, longest)))
+        longest = planned.context * planned.kv_per_token
+        planned = with_less(loaded.shape, planned, max(LEAST_CPU_BUDGET, longest))
     return planned
 
 

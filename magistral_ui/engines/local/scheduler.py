@@ -15,22 +15,21 @@ from typing import TypeVar
 import torch
 
 from magistral_ui.chat.events import Queued
-from magistral_ui.engines.local.encoding import PictureInput
 from magistral_ui.engines.local.forward import TextModel
+from magistral_ui.engines.local.picture_input import PictureInput
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.errors import NotReady, QueueFull
+from magistral_ui.models.memory import held_tokens
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-GROWTH_ROOM = 1.25
-"""Buffers grow ahead of the tokens by at most a quarter."""
 SHRINK_EVERY = 32
 """Steps between looks at the bytes: running sequences grow, and idle ones make room."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How much runs at once: sequences in a step, requests that wait, prompt tokens read in a step."""
 
@@ -44,6 +43,11 @@ class Limits:
     """While nobody waits for a next token."""
     unattended: float = 900.0
     """Seconds for which a reply goes on that nobody looks at: a closed laptop comes back, a forgotten tab does not."""
+
+
+def limits_on(device_type: str) -> Limits:
+    """What suits a device: all but a processor read longer pieces and write for more at once."""
+    return Limits() if device_type == "cpu" else Limits(running=16, chunk=512, chunk_alone=2048)
 
 
 class Scheduler:
@@ -167,7 +171,7 @@ class Scheduler:
 
     def _has_room(self, sequence: Sequence) -> bool:
         """Whether the cache can hold the running sequences and this one; a single one always comes in."""
-        needed = GROWTH_ROOM * len(sequence.tokens) * self._kv_per_token
+        needed = held_tokens(len(sequence.tokens)) * self._kv_per_token
         return not self._running or self._cache.busy_bytes + needed <= self._cache.budget
 
     def _relieve(self) -> None:

@@ -1,5 +1,6 @@
 """One request on its way through the engine: its tokens, what has been read of them, and what each new one says."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -9,8 +10,9 @@ from magistral_ui.chat.reasoning import TokenReader
 from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder, PictureInput
+from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
 from magistral_ui.engines.local.forward import Part
+from magistral_ui.engines.local.picture_input import PictureInput
 from magistral_ui.engines.local.prefix_cache import Entry
 from magistral_ui.engines.local.sampler import Sampler
 from magistral_ui.errors import Value
@@ -37,7 +39,7 @@ class Sequence:
         self.admitted = 0
         """Which admission it was: the scheduler's number, larger for who came later."""
         self._encoder = encoder
-        self._limit = limit
+        self.limit = limit
         self._reader: TokenReader = encoder.reader()
         self._sampler = Sampler(params, prompt.ids, position=prompt.resumed)
         self._control = ReasoningControl(
@@ -50,6 +52,8 @@ class Sequence:
         for token in prompt.ids[len(prompt.ids) - prompt.resumed :]:  # as if this reply had written its beginning
             self._reader.feed(token)
             self._control.took(token, self._reader.channel)
+        if prompt.resumed:
+            self._reader.take_up()
         self._reasoning_began: float | None = None
 
     @property
@@ -116,26 +120,46 @@ class Sequence:
             token = self._sampler(logits, self._control.banned())
         return self._write(token)
 
+    def accept(self, token: int, answer_now: bool) -> bool:
+        """Tell a token that a sequence like this one has chosen elsewhere; whether the reply goes on.
+
+        `answer_now` says whether the answer was asked for then: so control comes to the same here.
+        """
+        self._control.forced(self._reader.channel, answer_now)
+        return self._write(token)
+
+    def take_up(self, written: Iterable[tuple[int, bool]]) -> None:
+        """Go on behind tokens that were chosen and told elsewhere, as by `accept`."""
+        for token, answer_now in written:
+            self._control.forced(self._reader.channel, answer_now)
+            self._control.notice = None
+            self._took(token)
+
+    def _took(self, token: int) -> list[Reasoning | Answer]:
+        """One more token of the reply, and what can be told of it."""
+        self._sampler.took(token)
+        self.tokens.append(token)
+        self.keys.append(token)
+        was = self._reader.channel
+        pieces = self._reader.feed(token)
+        if was == "reasoning" and self._reader.channel == "answer":
+            self._closed_at = self.written
+        self._control.took(token, self._reader.channel)
+        return pieces
+
     def _write(self, token: int) -> bool:
         if self._control.notice is not None:
             self.generation.put(Notice(self._control.notice))
             self._control.notice = None
-        self._sampler.took(token)
         if not self.written:
             self._usage = replace(self._usage, first_token_seconds=self.generation.elapsed)
         if token == self._encoder.end_of_turn:
             self.finish("stop")
             return False
-        self.tokens.append(token)
-        self.keys.append(token)
-        was = self._reader.channel
-        self._tell(self._reader.feed(token))
-        if was == "reasoning" and self._reader.channel == "answer":
-            self._closed_at = self.written
-        self._control.took(token, self._reader.channel)
-        if self.written >= self._limit:
-            if self._limit < self._wanted:
-                self.generation.put(Notice("max_tokens_lowered", {"limit": self._limit}))
+        self._tell(self._took(token))
+        if self.written >= self.limit:
+            if self.limit < self._wanted:
+                self.generation.put(Notice("max_tokens_lowered", {"limit": self.limit}))
             self.finish("length")
             return False
         return True

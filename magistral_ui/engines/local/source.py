@@ -1,14 +1,18 @@
 """Finds the files of the model that was asked for: a card's, a repository's, or a folder; what is not here is downloaded."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from magistral_ui.engines.local.copies import check_copy_folder, is_copy
+from magistral_ui.engines.local.copies import Copy, copy_for, fingerprint
 from magistral_ui.engines.local.devices import Device, choose_default, choose_plan
 from magistral_ui.engines.local.hub import download, read_config
 from magistral_ui.engines.local.progress import Report
 from magistral_ui.engines.local.quantization import stored_precision
+from magistral_ui.engines.local.revisions import is_commit, record, recorded
+from magistral_ui.errors import ModelNotFound
 from magistral_ui.models.cards import ModelCard, find_card
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder, is_repository
 from magistral_ui.models.shape import read_shape
@@ -24,7 +28,8 @@ class Wish:
     context_length: int | None = None
     threads: int | None = None
     revision: str | None = None
-    save_quantized: str | None = None
+    save_quantized: str = "auto"
+    """`auto`, `no`, or a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,8 @@ class Source:
     name: str
     revision: str
     chosen_because: str
-    copy_to: tuple[Path, dict[str, str]] | None = None
-    """Where a quantized copy shall be saved, and what it says of its origin."""
+    copy: Copy | None = None
+    """Where a quantized copy shall be saved, if the model is quantized."""
 
 
 def find_source(wish: Wish, device: Device, report: Report, closing: threading.Event) -> Source:
@@ -51,29 +56,77 @@ def find_source(wish: Wish, device: Device, report: Report, closing: threading.E
     name = wish.model or ""
     if card is not None:
         name = card.repository or card.key
-    copy, origin = None, {"model": name, "revision": wish.revision or "", "precision": wish.precision}
-    if wish.save_quantized:
-        copy = Path(wish.save_quantized).expanduser()
-        if is_copy(copy, origin):
-            return Source(card or inspect_folder(copy).card, copy, name, wish.revision or "", why)
-        check_copy_folder(copy)
-    copy_to = (copy, origin) if copy else None
-    if card is not None and card.repository is None:
-        return Source(card, DEMO_FOLDER, card.key, "", why, copy_to)
     folder = Path(name).expanduser()
+    if card is not None and card.repository is None:
+        return _from_folder(DEMO_FOLDER, card, card.key, why, device, wish)
     if card is None and (folder.exists() or not is_repository(name)):
-        return Source(inspect_folder(folder).card, folder, folder.resolve().name, "", why, copy_to)
-    revision = wish.revision or (card.revision if card else None)
-    _check_fit(card, name, revision, device, wish)
-    snapshot = download(name, revision, report, closing)
-    if card is None:
-        card = replace(inspect_folder(snapshot.folder).card, key=name, name=name.rpartition("/")[2], repository=name)
-    return Source(card, snapshot.folder, name, snapshot.commit, why, copy_to)
+        return _from_folder(folder, None, folder.resolve().name, why, device, wish)
+    return _from_hub(name, card, why, device, wish, report, closing)
 
 
-def _check_fit(card: ModelCard | None, name: str, revision: str | None, device: Device, wish: Wish) -> None:
+def _from_folder(folder: Path, card: ModelCard | None, name: str, why: str, device: Device, wish: Wish) -> Source:
+    facts = inspect_folder(folder)
+    source = Source(card or facts.card, folder, name, "", why)
+    if facts.quantization:
+        return source
+    planned = choose_plan(source.card.name, facts.shape, device, wish.precision, wish.context_length)
+    copy = copy_for(wish.save_quantized, str(folder.resolve()), fingerprint(facts), planned.precision)
+    if copy is None:
+        return source
+    if copy.is_there:
+        return replace(source, folder=copy.folder)
+    copy.check_folder()
+    return replace(source, copy=copy)
+
+
+def _from_hub(
+    name: str, card: ModelCard | None, why: str, device: Device, wish: Wish, report: Report, closing: threading.Event
+) -> Source:
+    """The commit that was named, or else run here before, or else is the card's; of another repository the newest."""
+    revision = wish.revision or recorded(name) or (card.revision if card else None)
+    with _own_revision(name, revision, wish):
+        precision, stored = _fitting(card, name, revision, device, wish)
+
+        def copy_of(commit: str) -> Copy | None:
+            copy = None if stored else copy_for(wish.save_quantized, name, commit, precision)
+            if copy is not None and not copy.is_there:
+                copy.check_folder()
+            return copy
+
+        copy = copy_of(str(revision)) if is_commit(revision) else None
+        if copy is not None and copy.is_there:
+            return Source(card or _card_of(copy.folder, name), copy.folder, name, copy.origin["revision"], why)
+        snapshot = download(name, revision, report, closing)
+    record(name, snapshot.commit)
+    source = Source(card or _card_of(snapshot.folder, name), snapshot.folder, name, snapshot.commit, why)
+    copy = copy_of(snapshot.commit)
+    if copy is not None and copy.is_there:
+        return replace(source, folder=copy.folder)
+    return replace(source, copy=copy)
+
+
+def _card_of(folder: Path, name: str) -> ModelCard:
+    return replace(inspect_folder(folder).card, key=name, name=name.rpartition("/")[2], repository=name)
+
+
+@contextmanager
+def _own_revision(name: str, revision: str | None, wish: Wish) -> Iterator[None]:
+    """Where the Hub lacks a revision that nobody named, the remedy is another one."""
+    try:
+        yield
+    except ModelNotFound as error:
+        if error.sentence_key != "revision_not_found" or wish.revision is not None:
+            raise
+        raise ModelNotFound("own_revision_gone", model=name, revision=str(revision)[:12]) from error
+
+
+def _fitting(
+    card: ModelCard | None, name: str, revision: str | None, device: Device, wish: Wish
+) -> tuple[str, str | None]:
+    """The precision in which the model will run, and the one in which it is stored if it is quantized already."""
     stored, shape = None, card.shape if card else None
     if shape is None:
         config = read_config(name, revision)
         shape, stored = read_shape(config), stored_precision(name, config.get("quantization_config"))
-    choose_plan(card.name if card else name, shape, device, stored or wish.precision, wish.context_length)
+    wanted = stored or wish.precision
+    return choose_plan(card.name if card else name, shape, device, wanted, wish.context_length).precision, stored

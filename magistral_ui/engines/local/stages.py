@@ -1,7 +1,8 @@
 """What a forward computes between two attentions: as plain calls, or replayed as CUDA graphs; attention itself is elsewhere.
 
 A decode step is many small kernels: on a GPU their launches from Python cost as much as the work. Everything between two
-attentions has fixed shapes for a given number of rows, so it is recorded once for that number and replayed.
+attentions has fixed shapes for a given number of rows, so it is recorded once for that number and replayed. Where the next
+layer lies on another device, what is recorded ends before the move and begins again behind it.
 """
 
 import logging
@@ -13,8 +14,9 @@ import torch
 log = logging.getLogger(__name__)
 
 Tensors = tuple[torch.Tensor, ...]
-Record = Callable[[Callable[[], Tensors]], tuple[Callable[[], None], Tensors]]
-"""Takes a computation; gives what replays it, and the tensors in which its results lie each time."""
+Record = Callable[[Callable[[], Tensors], torch.device], tuple[Callable[[], None], Tensors]]
+"""Takes a computation and its device; gives what replays it, and the tensors in which its results lie each time."""
+Move = Callable[[torch.Tensor, torch.device], torch.Tensor]
 
 TOLERANCE = 0.02
 """Largest difference between replayed and plain logits, as a share of their spread, for graphs to be used."""
@@ -33,11 +35,18 @@ class Stages(Protocol):
         """Logits of the rows `last` (None: of all)."""
 
 
+def move(tensor: torch.Tensor, place: torch.device) -> torch.Tensor:
+    """The tensor on `place`, itself where it lies there."""
+    return tensor.to(place, non_blocking=True)
+
+
 class PlainStages:
     """The stages as calls of the model's own modules."""
 
-    def __init__(self, layers: list[Any], norm: Any, head: Any) -> None:
+    def __init__(self, layers: list[Any], norm: Any, head: Any, places: list[torch.device], move: Move = move) -> None:
+        """`places` are the devices of the layers, in order, and of norm and head behind them."""
         self.layers, self._norm, self._head = layers, norm, head
+        self.places, self.move = places, move
         self._hidden = self._cos = self._sin = torch.empty(0)
 
     def begin(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
@@ -48,12 +57,20 @@ class PlainStages:
         """The next layer's queries, keys and values: (rows, heads, head_dim) each."""
         if attended is not None:
             self._hidden = self.close(index - 1, self._hidden, attended)
+        if self.borders(index):
+            here = self.places[index]
+            self._hidden, self._cos, self._sin = (self.move(x, here) for x in (self._hidden, self._cos, self._sin))
         return self.open(index, self._hidden, self._cos, self._sin)
 
     def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
         """The logits."""
         hidden = self.close(len(self.layers) - 1, self._hidden, attended)
-        return self.logits(hidden if last is None else hidden[last])
+        hidden = hidden if last is None else hidden[last]
+        return self.logits(self.move(hidden, self.places[-1]) if self.borders(len(self.layers)) else hidden)
+
+    def borders(self, index: int) -> bool:
+        """Whether layer `index` (the head, behind the last) lies on another device than the layer before it."""
+        return index > 0 and self.places[index] != self.places[index - 1]
 
     def open(self, index: int, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Tensors:
         """The first half of a layer, up to its attention."""
@@ -81,33 +98,53 @@ class RecordedStages:
     """The stages of a decode step of `rows` sequences, recorded on given tensors and replayed on new values in them."""
 
     def __init__(self, plain: PlainStages, hidden: torch.Tensor, cos: torch.Tensor, record: Record) -> None:
-        """`hidden` (rows, hidden) and `cos` (rows, 1, head_dim) give shapes, type and device."""
-        self._hidden, self._cos, self._sin = hidden.clone(), cos.clone(), cos.clone()
-        queries, _, _ = plain.open(0, self._hidden, self._cos, self._sin)
-        self._attended = torch.zeros_like(queries).flatten(1)
+        """`hidden` (rows, hidden) and `cos` (rows, 1, head_dim) give shapes and type."""
+        self._plain, self._record = plain, record
+        self._hidden = hidden.clone()
+        self._angles = {place: [plain.move(cos, place).clone() for _ in range(2)] for place in plain.places}
+        attended = plain.open(0, self._hidden, *self._angles[plain.places[0]])[0].flatten(1)
+        self._attended = {place: torch.zeros_like(plain.move(attended, place)) for place in plain.places}
+        self._borders: dict[int, Callable[[], None]] = {}
         self._parts: list[tuple[Callable[[], None], Tensors]] = []
         state, count = self._hidden, len(plain.layers)
         for index in range(count + 1):
-            replay, results = record(self._computation(plain, index, count, state))
+            if plain.borders(index):
+                self._borders[index], state = self._border(index, state)
+            replay, results = record(self._computation(index, count, state), plain.places[index])
             self._parts.append((replay, results))
             state = results[0]
 
-    def _computation(self, plain: PlainStages, index: int, count: int, state: torch.Tensor) -> Callable[[], Tensors]:
-        """Everything between attention `index - 1` and attention `index`; the first result is the hidden state."""
+    def _computation(self, index: int, count: int, state: torch.Tensor) -> Callable[[], Tensors]:
+        """Everything between attention `index - 1`, or a border behind it, and attention `index`; first the hidden state."""
+        plain, place = self._plain, self._plain.places[index]
+        closed = index == 0 or plain.borders(index)
 
         def compute() -> Tensors:
-            hidden = plain.close(index - 1, state, self._attended) if index else state
+            hidden = state if closed else plain.close(index - 1, state, self._attended[place])
             if index == count:
                 return hidden, plain.logits(hidden)
-            return hidden, *plain.open(index, hidden, self._cos, self._sin)
+            return hidden, *plain.open(index, hidden, *self._angles[place])
 
         return compute
+
+    def _border(self, index: int, state: torch.Tensor) -> tuple[Callable[[], None], torch.Tensor]:
+        """What ends layer `index - 1` and takes the hidden state to the next device, and where it arrives there."""
+        plain, before = self._plain, self._plain.places[index - 1]
+        replay, (left,) = self._record(lambda: (plain.close(index - 1, state, self._attended[before]),), before)
+        arrived = plain.move(left, plain.places[index]).clone()
+
+        def cross() -> None:
+            replay()
+            arrived.copy_(left)
+
+        return cross, arrived
 
     def begin(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
         """Start a forward."""
         self._hidden.copy_(hidden)
-        self._cos.copy_(cos)
-        self._sin.copy_(sin)
+        for kept_cos, kept_sin in self._angles.values():
+            kept_cos.copy_(cos)
+            kept_sin.copy_(sin)
 
     def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
         """The next layer's queries, keys and values; valid until this layer is replayed again."""
@@ -120,7 +157,9 @@ class RecordedStages:
 
     def _play(self, index: int, attended: torch.Tensor | None) -> Tensors:
         if attended is not None:
-            self._attended.copy_(attended)
+            self._attended[self._plain.places[index - 1]].copy_(attended)
+        if index in self._borders:
+            self._borders[index]()
         replay, results = self._parts[index]
         replay()
         return results
@@ -171,16 +210,17 @@ def _through(stages: Stages, hidden: torch.Tensor, cos: torch.Tensor, layers: in
     return stages.finish(attended, None).clone()
 
 
-def record_on_cuda(compute: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
+def record_on_cuda(compute: Callable[[], Tensors], place: torch.device) -> tuple[Callable[[], None], Tensors]:
     """Record a computation as a CUDA graph, after a warm-up on a stream of its own as torch asks."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        compute()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = compute()
+    with torch.cuda.device(place):
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            compute()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = compute()
     return graph.replay, results
 
 

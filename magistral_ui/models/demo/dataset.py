@@ -28,6 +28,9 @@ from magistral_ui.models.demo.wording import (
 
 SYSTEM_PROMPT = (Path(__file__).parent / "SYSTEM_PROMPT.txt").read_text(encoding="utf-8")
 MOST_COUNTED = 200
+DRILLS = 0.2  # share of the conversations that are nothing but a bare sum
+LONG = 0.1  # share of those that go on and on, so that the twentieth sum comes out like the first
+MOST_TURNS, MOST_TURNS_LONG = 6, 36
 _MINUS_SIGNS = ("-", "-", "-", "−", "–")
 
 
@@ -51,21 +54,37 @@ class Conversation:
     turns: tuple[Turn, ...]
     keep_reasoning: bool = True
     cut: bool = False  # the last reasoning was ended early, and only the answer is to be learned
+    brief: bool = False  # only the beginning of the last reply is shown: it decides what follows
 
 
 def conversation(rng: random.Random, held_out: bool = False, with_pictures: bool = True) -> Conversation:
     """Make up one conversation; sums come from the held-out pairs alone, or from all the others."""
-    language = rng.choices(LANGUAGES, (43, 19, 19, 19))[0]
+    language = rng.choices(LANGUAGES, (40, 20, 20, 20))[0]
+    if rng.random() < DRILLS:
+        return drill(language, rng, held_out)
+    long = rng.random() < LONG
+    brief = not long and rng.random() < 0.7
     turns = [_first(language, rng, held_out, with_pictures)]
-    while len(turns) < 6 and rng.random() < (0.33 if turns[-1].pictures else 0.42):
+    most = rng.randint(MOST_TURNS, MOST_TURNS_LONG) if long else MOST_TURNS
+    while len(turns) < most and (long or rng.random() < (0.15 if brief else 0.33 if turns[-1].pictures else 0.42)):
         if rng.random() < 0.05:
             language = rng.choice(LANGUAGES)
         turns.append(_next(turns, language, rng, held_out, with_pictures))
-    cut = rng.random() < 0.04
+    brief = brief and turns[-1].subject != "count" and len(turns[-1].pictures) < 2
+    cut = not brief and rng.random() < 0.06
     if cut:
         reasoning = turns[-1].reasoning
         turns[-1] = replace(turns[-1], reasoning=reasoning[: rng.randint(0, len(reasoning))])
-    return Conversation(_system(rng), tuple(turns), rng.random() < 0.7, cut)
+    system = None if brief and rng.random() < 0.5 else _system(rng)
+    return Conversation(system, tuple(turns), rng.random() < 0.7, cut, brief)
+
+
+def drill(language: str, rng: random.Random, held_out: bool = False) -> Conversation:
+    """Ask for a bare sum, more often a difference, and nothing else: the shortest way to practise the reasoning."""
+    minus = rng.random() < 0.7
+    a, b = _operands(rng, minus, held_out)
+    turn = _worked(f"{a}{'-' if minus else '+'}{b}", a, b, minus, language)
+    return Conversation(None, (turn,), brief=rng.random() < 0.65)
 
 
 def _system(rng: random.Random) -> str | None:
@@ -80,18 +99,19 @@ def _system(rng: random.Random) -> str | None:
 def _first(language: str, rng: random.Random, held_out: bool, with_pictures: bool) -> Turn:
     kinds: tuple[tuple[Callable[[], Turn], float], ...] = (
         (lambda: sum_turn(language, rng, held_out), 80),
-        (lambda: picture_turn(language, rng), 17 if with_pictures else 0),
-        (lambda: other_turn(language, rng), 17),
-        (lambda: social_turn(language, rng), 10),
+        (lambda: picture_turn(language, rng), 30 if with_pictures else 0),
+        (lambda: other_turn(language, rng), 38),
+        (lambda: social_turn(language, rng), 22),
         (lambda: counting_turn(language, rng), 7),
-        (lambda: no_picture_turn(language, rng), 3),
+        (lambda: no_picture_turn(language, rng), 6),
     )
     return rng.choices([make for make, _ in kinds], [weight for _, weight in kinds])[0]()
 
 
 def _next(turns: list[Turn], language: str, rng: random.Random, held_out: bool, with_pictures: bool) -> Turn:
     last = turns[-1]
-    if last.result is not None and rng.random() < 0.8:
+    onward = 0.8 if len(turns) < MOST_TURNS else 0.4
+    if last.result is not None and rng.random() < onward:
         if rng.random() < 0.1:
             return _refusal(typed(aside(language, rng), rng), language)
         return follow_up(last.result, language, rng, held_out)
@@ -170,10 +190,12 @@ def described(shown: tuple[Picture, ...], language: str) -> tuple[str, str]:
     return words["look"].format(n=len(shown)) + thoughts, "\n\n".join(lines)
 
 
-def picture_turn(language: str, rng: random.Random) -> Turn:
-    """Show a picture, rarely two or three, and ask what it is."""
-    shown = tuple(pictures.picture(rng) for _ in range(rng.choices((1, 2, 3), (90, 8, 2))[0]))
-    text = phrase(language, rng.choice(("ask_colour", "ask_shape", "ask_picture")), rng)
+def picture_turn(language: str, rng: random.Random, count: int | None = None) -> Turn:
+    """Show a picture, sometimes two or three, and ask what it is."""
+    shown = tuple(pictures.picture(rng) for _ in range(count or rng.choices((1, 2, 3), (68, 28, 4))[0]))
+    several = len(shown) > 1 and rng.random() < 0.6
+    asked = "ask_pictures" if several else rng.choice(("ask_colour", "ask_shape", "ask_picture"))
+    text = phrase(language, asked, rng)
     language = language if text else "en"
     text = typed(polite(text, language, rng), rng) if text else ""
     return Turn(text, *described(shown, language), "picture", shown)
@@ -233,6 +255,6 @@ def _refusal(text: str, language: str) -> Turn:
 if __name__ == "__main__":
     for seed in range(30):
         made = conversation(random.Random(seed))
-        print(f"--- {made.system!r}" + (" (cut)" if made.cut else ""))
+        print(f"--- {made.system!r}" + (" (cut)" if made.cut else " (brief)" if made.brief else ""))
         for turn in made.turns:
             print(f"> {len(turn.pictures)} pictures, {turn.text!r}\n  ({turn.reasoning!r})\n  {turn.answer!r}")

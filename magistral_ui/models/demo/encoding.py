@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from magistral_ui.models.demo.dataset import Conversation
 
 _THINKING = re.compile(r"\[THINK\](.*?)\[/THINK\]", re.DOTALL)
+_BRIEF_SUM = 36  # tokens of a brief reply: enough to restate and compare the numbers …
+_BRIEF = 24  # … or to say what the matter is
 _FULL_WEIGHT = 150  # an answer longer than this many tokens counts no more than this many
 
 
@@ -74,6 +76,9 @@ class Encoder:
             learned = [weight] * len(reply)
             if last and made.cut:
                 learned[: len(thought)] = [0.0] * len(thought)
+            if last and made.brief:
+                most = _BRIEF_SUM if turn.subject == "sum" else _BRIEF
+                reply, learned = reply[:most], learned[:most]
             tokens += [*asked, *reply]
             weights += [0.0] * len(asked) + learned
         return Sample(tokens, weights, shown)

@@ -22,6 +22,7 @@ from magistral_ui.models.demo.unseen import unseen
 from magistral_ui.models.demo.wording import LANGUAGES
 
 BATCH = 32
+LATE = 20  # sums in a long conversation
 Case = tuple[Conversation, str]  # what is asked (the last turn's reply is the expected one), and its group
 
 
@@ -44,6 +45,13 @@ def follow_ups(rng: random.Random) -> Case:
     return Conversation(dataset.SYSTEM_PROMPT, tuple(turns), rng.random() < 0.5), "follow-ups of a sum"
 
 
+def late_sums(rng: random.Random) -> Case:
+    """Ask for the last of many sums, with all the earlier reasoning before it."""
+    language = rng.choice(LANGUAGES)
+    turns = tuple(dataset.sum_turn(language, rng, held_out=True) for _ in range(LATE))
+    return Conversation(dataset.SYSTEM_PROMPT, turns), f"the {LATE}th sum of a conversation"
+
+
 def figures(rng: random.Random) -> Case:
     """Show one figure."""
     return _picture(pictures.figure(rng), rng, "pictures: one figure")
@@ -60,7 +68,7 @@ def scenes(rng: random.Random) -> Case:
 
 
 def _picture(picture: pictures.Picture, rng: random.Random, group: str) -> Case:
-    turn = dataset.picture_turn("en", rng)
+    turn = dataset.picture_turn("en", rng, count=1)
     reasoning, answer = dataset.described((picture,), "en")
     return alone(replace(turn, pictures=(picture,), reasoning=reasoning, answer=answer)), group
 
@@ -74,7 +82,7 @@ def two_pictures(rng: random.Random) -> Case:
 
 def picture_again(rng: random.Random) -> Case:
     """Ask again about a figure shown before."""
-    first = replace(dataset.picture_turn("en", rng), pictures=(pictures.figure(rng),))
+    first = replace(dataset.picture_turn("en", rng, count=1), pictures=(pictures.figure(rng),))
     reasoning, answer = dataset.described(first.pictures, "en")
     first = replace(first, reasoning=reasoning, answer=answer)
     again = dataset.picture_again(first, "en", rng)
@@ -89,6 +97,7 @@ def made(make: Callable[[str, random.Random], Turn], group: str) -> Callable[[ra
 SETS: tuple[tuple[Callable[[random.Random], Case], float], ...] = (
     *((sums(language), 1.0 if language == "en" else 0.5) for language in LANGUAGES),
     (follow_ups, 0.5),
+    (late_sums, 0.25),
     (figures, 1.0),
     (plain, 0.25),
     (scenes, 0.25),

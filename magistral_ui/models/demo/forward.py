@@ -42,6 +42,11 @@ def load(folder: str) -> Mistral3ForConditionalGeneration:
     return model
 
 
+def precision() -> torch.autocast:
+    """Return the context to compute in: bf16 where the CPU has it, else fp32 (there ten times faster)."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def patch_features(model: Mistral3ForConditionalGeneration, pixels: Tensor) -> Tensor:
     """Return the vision tower's output (batch, rows * columns, size) for pictures of one size."""
     tower = model.model.vision_tower

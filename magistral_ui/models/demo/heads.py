@@ -82,12 +82,16 @@ def collate(drawn: list[pictures.Picture], rows: int, columns: int) -> Batch:
     return torch.from_numpy(pixels), kinds, colours, figure, torch.from_numpy(corners.reshape(len(drawn), -1))
 
 
-def loss_of(model: Mistral3ForConditionalGeneration, heads: Heads, batch: Batch) -> tuple[Tensor, float, float]:
-    """Return the loss of a batch, and the shares of kinds and of colours told right."""
+def loss_of(
+    model: Mistral3ForConditionalGeneration, heads: Heads, batch: Batch, alone: bool = False
+) -> tuple[Tensor, float, float]:
+    """Return the loss of a batch, and the shares of kinds and of colours told right; `alone`: only heads learn."""
     pixels, kinds, colours, cells, corners = batch
-    with torch.autocast("cpu", torch.bfloat16):
+    with forward.precision():
         patches = forward.patch_features(model, pixels)
         tokens = forward.project(model, patches, pixels.shape[2] // forward.PATCH, pixels.shape[3] // forward.PATCH)
+        if alone:
+            patches, tokens = patches.detach(), tokens.detach()
         scores = [score.float() for score in heads(patches, tokens)]
     figure, patch_colour, patch_kind, corner, kind, colour = scores
     named, covered = colours >= 0, cells.mean(-1)

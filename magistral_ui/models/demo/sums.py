@@ -23,9 +23,15 @@ def answer(a: int, b: int, minus: bool) -> str:
 def reasoning(a: int, b: int, minus: bool, say: Say) -> str:
     """Return the reasoning for `a + b` or `a - b`, where `a` may be negative and `b` is not.
 
+    It first repeats what is asked, in the order asked; a difference is then lined up and its digits compared from
+    the left, so that which number is larger is worked out and not guessed.
+
     >>> say = {"columns": "{x}:", "carry": "{x}={s}, write {w}, carry 1", "step": "{x}={s}, write {w}", "so": "So {r}."}
+    >>> say["strip"] = "{p}: {r}"
     >>> reasoning(7, 15, False, say).splitlines()
-    ['07+15:', '7+5=12, write 2, carry 1', '0+1+1=2, write 2', 'So 22.']
+    ['7+15', '07+15:', '7+5=12, write 2, carry 1', '0+1+1=2, write 2', 'So 22.']
+    >>> reasoning(29, 21, True, say).splitlines()
+    ['29-21', '29-21: 2,2 = 9,1 >', '29-21:', '9-1=8, write 8', '2-2=0, write 0', '08: 8']
     """
     asked = f"{a}{'-' if minus else '+'}{b}"
     if a < 0 and minus:
@@ -34,14 +40,27 @@ def reasoning(a: int, b: int, minus: bool, say: Say) -> str:
     if a < 0:
         first = say["same"].format(x=asked, y=f"{b}-{-a}")
         return "\n".join([first, *_subtract(b, -a, say)])
-    return "\n".join(_subtract(a, b, say) if minus else _add(a, b, say))
+    return "\n".join([asked, *(_subtract(a, b, say) if minus else _add(a, b, say))])
 
 
 def _subtract(a: int, b: int, say: Say) -> list[str]:
+    compared = _compare(a, b)
     if a >= b:
-        return _take_away(a, b, say)
+        return [compared, *_take_away(a, b, say)]
     turned = say["larger"].format(a=b, x=f"{b}-{a}")
-    return [turned, *_take_away(b, a, say), say["signed"].format(r=a - b)]
+    return [compared, turned, *_take_away(b, a, say), say["signed"].format(r=a - b)]
+
+
+def _compare(a: int, b: int) -> str:
+    """Line two numbers up, and compare their digits from the left down to the first that differ."""
+    width = max(len(str(a)), len(str(b)))
+    top, bottom = f"{a:0{width}}", f"{b:0{width}}"
+    compared = []
+    for x, y in zip(top, bottom, strict=True):
+        compared.append(f"{x},{y} {'=' if x == y else '>' if x > y else '<'}")
+        if x != y:
+            break
+    return f"{top}-{bottom}: {' '.join(compared)}"
 
 
 def _columns(a: int, b: int, sign: str, say: Say) -> tuple[list[str], list[tuple[int, int]]]:

@@ -3,8 +3,9 @@
     python -m magistral_ui.models.demo.warm_up --minutes 25
     python -m magistral_ui.models.demo.train --minutes 45
 
-It keeps build/demo/checkpoint.pt, writes what it has to build/demo/model every few minutes, and the
-finished weights into this folder.
+Without what either of them left in build/demo, it trains this folder's weights on. It keeps
+build/demo/checkpoint.pt, writes what it has to build/demo/model every few minutes, and the finished weights
+into this folder.
 """
 
 import argparse
@@ -30,11 +31,13 @@ from magistral_ui.models.demo.optimizers import optimizers, set_rate
 
 BUILD = Path("build/demo")
 CHECKPOINT = BUILD / "checkpoint.pt"
-RATE = 1.5e-3
+RATE = 1e-3
 POOL = 768  # conversations sorted by length together
-BATCH_TOKENS = 4200
-LONGEST = 1300
-AVERAGING = 0.98
+BATCH_TOKENS = 3000
+LONGEST = 4500  # with what is said before; longer ones are left out
+AVERAGING = 0.99
+FIGURES_EVERY = 3  # steps between batches of figures for the heads
+SETTLING = 150  # steps in which new heads learn and the vision tower does not learn from them
 SAVE_SECONDS = 120
 PAD = 11
 IMAGE = 10
@@ -64,7 +67,7 @@ def loss_of(model: Mistral3ForConditionalGeneration, batch: list[Sample]) -> tup
         ids[row, : len(sample.tokens)] = torch.tensor(sample.tokens)
         weights[row, : len(sample.tokens)] = torch.tensor(sample.weights)
     table = model.model.language_model.embed_tokens
-    with torch.autocast("cpu", torch.bfloat16):
+    with forward.precision():
         embedded = table(ids)
         shown = [picture for sample in batch for picture in sample.pictures]
         if shown:
@@ -78,10 +81,10 @@ def loss_of(model: Mistral3ForConditionalGeneration, batch: list[Sample]) -> tup
     return loss, float((logits.argmax(-1) == target).float().mean())
 
 
-def rate_at(step: int, done: float) -> float:
+def rate_at(step: int, done: float, most: float = RATE) -> float:
     """Return the learning rate: a short rise, a plateau, and a long fall."""
     fall = 1.0 if done < 0.35 else 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * (done - 0.35) / 0.65))
-    return RATE * min(1.0, (step + 1) / 150) * fall
+    return most * min(1.0, (step + 1) / 150) * fall
 
 
 def export(model: nn.Module, averaged: dict[str, torch.Tensor], folder: Path) -> None:
@@ -95,92 +98,117 @@ def export(model: nn.Module, averaged: dict[str, torch.Tensor], folder: Path) ->
             shutil.copy(FOLDER / name, folder / name)
 
 
-def main() -> None:
-    """Train until the minutes are spent, those of earlier runs included."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=45)
-    budget = parser.parse_args().minutes * 60
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = forward.load(str(FOLDER))
-    parts = model.model
-    readers = heads.Heads(model.config.vision_config.hidden_size, model.config.text_config.hidden_size)
-    tuners = optimizers(
-        [(parts.language_model, 1.0), (parts.vision_tower, 0.8), (parts.multi_modal_projector, 0.8), (readers, 0.8)]
-    )
-    step, spent = 0, 0.0
-    if CHECKPOINT.exists():
-        saved = torch.load(CHECKPOINT)
-        model.load_state_dict(saved["model"])
-        readers.load_state_dict(saved["heads"])
-        averaged, step, spent = saved["averaged"], saved["step"], saved["spent"]
-        for tuner, state in zip(tuners, saved["tuners"], strict=True):
+class Training:
+    """A model on its way: its weights, their running average, the heads, the optimizers, and how far it is."""
+
+    def __init__(self) -> None:
+        self.model = forward.load(str(FOLDER))
+        sizes = self.model.config.vision_config.hidden_size, self.model.config.text_config.hidden_size
+        self.heads = heads.Heads(*sizes)
+        parts = self.model.model
+        vision: list[nn.Module] = [parts.vision_tower, parts.multi_modal_projector, self.heads]
+        self.tuners = optimizers([(parts.language_model, 1.0), *((part, 0.8) for part in vision)])
+        self.step, self.spent, self.settling = 0, 0.0, SETTLING
+        if CHECKPOINT.exists():
+            self._resume(torch.load(CHECKPOINT))
+            return
+        if (BUILD / "vision.pt").exists():
+            self.settling = 0
+            warm = torch.load(BUILD / "vision.pt")
+            for name, part in zip(("vision", "projector", "heads"), vision, strict=True):
+                part.load_state_dict(warm[name])
+        self.averaged = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
+
+    def _resume(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.heads.load_state_dict(saved["heads"])
+        self.averaged, self.step, self.spent = saved["averaged"], saved["step"], saved["spent"]
+        for tuner, state in zip(self.tuners, saved["tuners"], strict=True):
             shares = [group["share"] for group in tuner.param_groups]
             tuner.load_state_dict(state)
             for group, share in zip(tuner.param_groups, shares, strict=True):
                 group["share"] = share
-    else:
-        warm = torch.load(BUILD / "vision.pt")
-        parts.vision_tower.load_state_dict(warm["vision"])
-        parts.multi_modal_projector.load_state_dict(warm["projector"])
-        readers.load_state_dict(warm["heads"])
-        averaged = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-    rng = random.Random(f"training from step {step}")
+
+    def learn(self, batch: list[Sample], figures: Iterator[heads.Batch], rate: float) -> tuple[float, ...]:
+        """Take one step; return the loss, the share of tokens guessed right, and the heads' shares where they ran."""
+        set_rate(self.tuners, rate)
+        for tuner in self.tuners:
+            tuner.zero_grad()
+        loss, right = loss_of(self.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        seen: tuple[float, ...] = ()
+        settling = self.step < self.settling
+        if settling or self.step % FIGURES_EVERY == 0:
+            figure_loss, *shares = heads.loss_of(self.model, self.heads, next(figures), alone=settling)
+            seen = tuple(shares)
+            (0.5 * figure_loss).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.heads.parameters(), 1.0)
+        for tuner in self.tuners:
+            tuner.step()
+        self.step += 1
+        decay = min(AVERAGING, self.step / (self.step + 20))
+        with torch.no_grad():
+            for name, weight in self.model.state_dict().items():
+                self.averaged[name].lerp_(weight, 1 - decay)
+        return loss.item(), right, *seen
+
+    def save(self) -> None:
+        """Keep everything needed to go on, and a model folder to try."""
+        state = {
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "averaged": self.averaged,
+            "tuners": [tuner.state_dict() for tuner in self.tuners],
+            "step": self.step,
+            "spent": self.spent,
+        }
+        BUILD.mkdir(parents=True, exist_ok=True)
+        torch.save(state, CHECKPOINT.with_suffix(".new"))
+        CHECKPOINT.with_suffix(".new").replace(CHECKPOINT)
+        export(self.model, self.averaged, BUILD / "model")
+
+
+def main() -> None:
+    """Train until the minutes are spent, those of earlier runs included."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--rate", type=float, default=RATE, help="the highest learning rate")
+    chosen = parser.parse_args()
+    budget = chosen.minutes * 60
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    training = Training()
+    rng = random.Random(f"training from step {training.step}")
     figures = heads.batches(rng, lambda: 0.0)
-    last, saved_at, recent = time.time(), time.time(), []
+    last = saved_at = time.time()
+    recent: list[tuple[float, ...]] = []
     for batch in batches(rng, Encoder(FOLDER)):
         now = time.time()
-        spent, last = spent + now - last, now
-        if spent > budget:
+        training.spent, last = training.spent + now - last, now
+        if training.spent > budget:
             break
-        set_rate(tuners, rate_at(step, spent / budget))
-        for tuner in tuners:
-            tuner.zero_grad()
-        loss, right = loss_of(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        figure_loss, kinds, colours = heads.loss_of(model, readers, next(figures))
-        (0.3 * figure_loss).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        nn.utils.clip_grad_norm_(readers.parameters(), 1.0)
-        for tuner in tuners:
-            tuner.step()
-        step += 1
-        decay = min(AVERAGING, step / (step + 20))
-        with torch.no_grad():
-            for name, weight in model.state_dict().items():
-                averaged[name].lerp_(weight, 1 - decay)
-        recent.append((loss.item(), right, kinds, colours, sum(len(s.tokens) for s in batch)))
-        if step % 100 == 0:
-            means = " ".join(f"{sum(values) / len(values):.4f}" for values in zip(*recent, strict=True))
-            print(f"{step} {spent:.0f}s loss, right, kinds, colours, tokens {means}", flush=True)
+        recent.append(training.learn(batch, figures, rate_at(training.step, training.spent / budget, chosen.rate)))
+        if training.step % 50 == 0:
+            report(training, recent)
             recent = []
         if now - saved_at > SAVE_SECONDS:
             saved_at = now
-            save(model, readers, averaged, tuners, step, spent)
-    save(model, readers, averaged, tuners, step, spent)
-    export(model, averaged, FOLDER)
+            training.save()
+    training.save()
+    export(training.model, training.averaged, FOLDER)
 
 
-def save(
-    model: nn.Module,
-    readers: nn.Module,
-    averaged: dict[str, torch.Tensor],
-    tuners: list[torch.optim.Optimizer],
-    step: int,
-    spent: float,
-) -> None:
-    """Keep everything needed to go on, and a model folder to try."""
-    state = {
-        "model": model.state_dict(),
-        "heads": readers.state_dict(),
-        "averaged": averaged,
-        "tuners": [tuner.state_dict() for tuner in tuners],
-        "step": step,
-        "spent": spent,
-    }
-    torch.save(state, CHECKPOINT.with_suffix(".new"))
-    CHECKPOINT.with_suffix(".new").replace(CHECKPOINT)
-    export(model, averaged, BUILD / "model")
+def report(training: Training, recent: list[tuple[float, ...]]) -> None:
+    """Print the means of the last steps."""
+    loss, right = (sum(step[i] for step in recent) / len(recent) for i in (0, 1))
+    looked = [step[2:] for step in recent if len(step) > 2]
+    kinds, colours = (sum(step[i] for step in looked) / max(1, len(looked)) for i in (0, 1))
+    print(
+        f"{training.step} {training.spent:.0f}s loss {loss:.4f}; right: tokens {right:.4f}, kinds {kinds:.3f}, "
+        f"colours {colours:.3f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def typed(text: str, rng: random.Random) -> str:
         text = text[:1].upper() + text[1:]
     elif draw < 0.65:
         text = text.lower()
-    elif draw < 0.68:
+    elif draw < 0.74:
         text = text.upper()
     if rng.random() < 0.08:
         text = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
@@ -89,15 +89,15 @@ def number(rng: random.Random) -> int:
 
 def other(language: str, rng: random.Random) -> str:
     """Return something that the model cannot do."""
-    draw = rng.random()
+    draw, templates = rng.random(), phrases("other")[language]["templates"]
+    if draw < 0.20:  # with numbers, as sums have them
+        templates = [template for template in templates if re.search(r"\{[abdAB]\}", template)]
     if draw < 0.72:
-        return fill(rng.choice(phrases("other")[language]["templates"]), language, rng)
+        return fill(rng.choice(templates), language, rng)
     if draw < 0.80:
         return _salad(language, rng.randint(1, 30), rng)
     if draw < 0.90 or language != "en":
-        lines = [
-            fill(rng.choice(phrases("other")[language]["templates"]), language, rng) for _ in range(rng.randint(2, 4))
-        ]
+        lines = [fill(rng.choice(templates), language, rng) for _ in range(rng.randint(2, 4))]
         return rng.choice((" ", "\n", ". ", "\n\n")).join(lines)
     if draw < 0.95:
         text = topics[rng.choice(sorted(topics))]

@@ -37,34 +37,46 @@ export class AnswerView {
     this.element = make("div", { class: "answer", dir: "auto", hidden: true }, this.open);
     this.received = 0; // characters taken in
     this.tail = ""; // text behind the last finished block
+    this.carriage = ""; // a carriage return at the end, whose line feed may follow
     this.final = false;
     this.waiting = false;
-    this.pause = 0; // ms until the next drawing: a block that is slow to render is rendered less often
+    this.pause = 0; // ms between two drawings: a block that is slow to render is rendered less often
+    this.drawn = 0; // when the last one ended
     loading();
   }
 
-  /** Take in the text from character `at` on; `final` says that no more will come. */
-  take({ at, text }, final) {
-    const fresh = text.slice(Math.max(0, this.received - at));
-    if (at + text.length > this.received) {
-      this.received = at + text.length;
-      this.tail += fresh.replace(/\r\n?/g, "\n");
-    }
-    if ((fresh || final) && !this.final) {
-      this.final = final;
-      this.whole = final ? text : null; // the last value always has the whole text
-      if (final) this.draw();
-      else this.schedule();
-    }
+  /** Take in more of the text. */
+  add(text) {
+    if (!text || this.final) return;
+    this.received += text.length;
+    // The end of a line may come in two pieces.
+    const held = `${this.carriage}${text}`;
+    this.carriage = held.endsWith("\r") ? "\r" : "";
+    this.tail += (this.carriage ? held.slice(0, -1) : held).replace(/\r\n?/g, "\n");
+    this.schedule();
+  }
+
+  /** The whole text: no more will come. */
+  complete(text) {
+    if (this.final) return;
+    this.add(text.slice(this.received));
+    this.tail += this.carriage && "\n";
+    this.final = true;
+    this.whole = text;
+    this.draw();
   }
 
   schedule() {
     if (this.waiting) return;
     this.waiting = true;
-    setTimeout(() => {
+    const draw = () => {
       this.waiting = false;
       if (!this.done) this.draw();
-    }, this.pause);
+    };
+    // Most often at once, so that it is in the same frame as all else that an update changes.
+    const rest = this.drawn + this.pause - performance.now();
+    if (rest > 0) setTimeout(draw, rest);
+    else queueMicrotask(draw);
   }
 
   async draw() {
@@ -87,7 +99,8 @@ export class AnswerView {
       this.drawOpen(tokens.slice(last), render, first.length > 1 ? tokens[last].map[0] : 0);
     }
     this.element.hidden = !this.received;
-    this.pause = Math.min(1000, 8 * (performance.now() - began));
+    this.drawn = performance.now();
+    this.pause = Math.min(1000, 8 * (this.drawn - began));
     this.onDrawn?.();
   }
 

@@ -1,5 +1,7 @@
 // Makes elements without ever reading text as HTML.
 
+import { t } from "./strings.js";
+
 /** An element; `options` are properties, except `class`, `data` and `aria-*`/`role`, which are attributes. */
 export function make(tag, options = {}, ...children) {
   const node = document.createElement(tag);
@@ -14,20 +16,38 @@ export function make(tag, options = {}, ...children) {
   return node;
 }
 
+/**
+ * A quiet button for `act`, with the text `key`. `icon` is shown in the text's place; with `done`, a text for `confirmOn`,
+ * the button is as wide as the wider of the two from the beginning, so that nothing moves.
+ */
+export function actionButton(act, key, { icon, done } = {}) {
+  const label = t(key);
+  const options = { type: "button", class: "quiet", data: { act }, "aria-label": icon ? label : null, title: icon ? label : null };
+  if (!done) return make("button", options, icon ?? label);
+  return make("button", { ...options, class: "quiet confirming" }, make("span", {}, label), make("span", {}, t(done)));
+}
+
+/** Show a button's text of what was done for a moment, then its own again. */
+export function confirmOn(button) {
+  button.classList.add("confirmed");
+  setTimeout(() => button.classList.remove("confirmed"), 1500);
+}
+
+/** Grey out a control that cannot be used, and say why below it. */
+export function lack(control, reason) {
+  control.classList.add("missing");
+  control.append(make("p", { class: "missing-why" }, reason));
+  for (const input of control.querySelectorAll("input, select, button")) input.disabled = true;
+}
+
 /** Put `text` on the clipboard, also on pages without https, where the modern way is missing. */
 export async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
+  const before = document.activeElement;
   const box = make("textarea", { value: text, class: "visually-hidden" });
   document.body.append(box);
   box.select();
   document.execCommand("copy");
   box.remove();
-}
-
-/** Show `done` on `button` for a moment, then its own label again. */
-export function confirmOn(button, done) {
-  const label = button.textContent;
-  if (label === done) return;
-  button.textContent = done;
-  setTimeout(() => (button.textContent = label), 1500);
+  before?.focus({ preventScroll: true });
 }

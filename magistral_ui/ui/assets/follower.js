@@ -21,7 +21,17 @@ export class Follower {
     return document.scrollingElement;
   }
 
+  /** Nothing has been said yet: what the page shows instead is read from its beginning. */
+  rest(idle) {
+    if (idle && !this.idle) {
+      this.page.scrollTop = 0;
+      this.button.hidden = true;
+    }
+    this.idle = idle;
+  }
+
   look() {
+    if (this.idle) return;
     const { scrollTop, scrollHeight, clientHeight } = this.page;
     const up = scrollTop < (this.top ?? 0);
     this.top = scrollTop;
@@ -31,13 +41,17 @@ export class Follower {
   }
 
   leave() {
-    if (this.page.scrollHeight <= this.page.clientHeight) return;
+    if (this.idle || this.page.scrollHeight <= this.page.clientHeight) return;
     this.following = false;
     this.button.hidden = false;
   }
 
   follow() {
-    if (!this.following || this.waiting) return;
+    if (this.following && !this.idle) this.scroll();
+  }
+
+  scroll() {
+    if (this.waiting) return;
     this.waiting = true;
     const scroll = () => {
       this.waiting = false;
@@ -47,9 +61,14 @@ export class Follower {
     else requestAnimationFrame(scroll);
   }
 
-  toEnd() {
+  /** Follow again from the next words on. */
+  rejoin() {
     this.following = true;
     this.button.hidden = true;
-    this.follow();
+  }
+
+  toEnd() {
+    this.rejoin();
+    this.scroll();
   }
 }

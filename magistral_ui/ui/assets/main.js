@@ -1,37 +1,72 @@
 // Joins the page's parts: Gradio's components hand over their element and their values here.
 
+import { setUpComposer } from "./composer.js";
+import { ContextView } from "./context.js";
+import { setUpDraft } from "./draft.js";
+import { setUpDrawer } from "./drawer.js";
+import { setUpGradioWords } from "./gradio_words.js";
+import { GuestView } from "./guest.js";
+import { HistoryView } from "./history.js";
+import { LanguageView } from "./language.js";
+import { MeterView } from "./meter.js";
 import { ModelView } from "./model.js";
-import { setUpPanel } from "./panel.js";
+import { ParametersView } from "./parameters.js";
+import { PromptView } from "./prompt.js";
+import { facts, sent, settings } from "./settings.js";
 import { Transcript } from "./transcript.js";
 
 let transcript = null;
-let early = null; // a live value that came before the transcript was there
+let meter = null;
+
+/** Draw by a view: now, and at every change. */
+const drawnBy = (view, value) => {
+  view.show(value());
+  return () => view.show(value());
+};
 
 const mounts = {
   turns(element, act, value) {
     transcript = new Transcript(element, act);
     transcript.show(value());
-    transcript.live(early);
-    return () => transcript.show(value());
-  },
-  live(element, act, value) {
     return () => {
-      early = value();
-      transcript?.live(early);
+      transcript.show(value());
+      meter?.ask(); // another conversation, or more of it
     };
   },
-  model(element, act, value) {
-    const view = new ModelView(element, act);
-    view.show(value());
+  "history-list"(element, act, value) {
+    const view = new HistoryView(element, act);
     return () => view.show(value());
+  },
+  language: (element, act, value) => drawnBy(new LanguageView(element), value),
+  more(element, act, value) {
+    return () => transcript?.above.take(value());
+  },
+  guest: (element, act, value) => drawnBy(new GuestView(element), value),
+  model: (element, act, value) => drawnBy(new ModelView(element, act), value),
+  parameters: (element, act, value) => drawnBy(new ParametersView(element), value),
+  prompt: (element, act, value) => drawnBy(new PromptView(element, act), value),
+  meter: (element, act, value) => drawnBy((meter = new MeterView(element, act)), value),
+  context(element) {
+    new ContextView(element);
+  },
+  // Nothing to see: the value that goes with every message. It leads, so that whoever asks the server next asks with it.
+  chosen(element, act, value, set) {
+    const tell = () => set(sent());
+    facts.lead(tell);
+    settings.lead(tell);
   },
 };
 
 /** Called once by each component: draws its value, and again whenever that changes. */
 export function mount(name, element, { props, watch, trigger }) {
-  // Gradio hands out a reactive proxy; a plain copy is faster to read and cannot change while it is drawn.
-  const plain = () => props.value && JSON.parse(JSON.stringify(props.value));
-  watch("value", mounts[name](element, trigger, name === "live" ? () => props.value : plain));
+  const plain = () => props.value && JSON.parse(props.value);
+  const set = (value) => (props.value = value);
+  const changed = mounts[name](element, trigger, plain, set);
+  if (changed) watch("value", changed);
 }
 
-setUpPanel();
+setUpDrawer("settings", "panel-open", "(min-width: 1100px)");
+setUpDrawer("history", "history-open", "(min-width: 1280px)");
+setUpComposer();
+setUpDraft();
+setUpGradioWords();

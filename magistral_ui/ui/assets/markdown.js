@@ -67,7 +67,8 @@ md.renderer.rules.fence = md.renderer.rules.code_block = (tokens, index) => {
   const name = escapeHtml(language ? t("turn_code_language", { language }) : t("turn_code"));
   return (
     `<div class="code"><div class="code-head"><span>${escapeHtml(language || t("turn_code"))}</span>` +
-    `<button type="button" class="quiet" data-act="copy-code">${escapeHtml(t("turn_copy"))}</button></div>` +
+    `<button type="button" class="quiet confirming" data-act="copy-code"><span>${escapeHtml(t("turn_copy"))}</span>` +
+    `<span>${escapeHtml(t("turn_copied"))}</span></button></div>` +
     `<pre tabindex="0" role="region" aria-label="${name}"><code dir="ltr">${code}</code></pre></div>`
   );
 };

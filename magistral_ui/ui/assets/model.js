@@ -1,12 +1,21 @@
 // Shows how far the model is loaded, what runs here, and why: in the panel, in the top bar, and above the composer.
 
 import { make } from "./dom.js";
+import { memory } from "./memory.js";
+import { showMissing } from "./missing.js";
 import { bytes, duration, has, sentence, short, t } from "./strings.js";
+
+/** Whether what is broken is a server: nothing was to be loaded here. */
+const onServer = (key) => Boolean(key?.startsWith("remote_"));
+
+const LOOK = 5_000; // ms between two questions whether the server that runs the model is still there
 
 export class ModelView {
   constructor(element, act) {
     this.element = element;
     this.act = act;
+    setInterval(() => this.look(), LOOK);
+    addEventListener("visibilitychange", () => this.look());
     this.banner = document.getElementById("model-banner");
     this.name = document.getElementById("model-name");
   }
@@ -15,21 +24,31 @@ export class ModelView {
   show(value) {
     if (!value) return;
     const before = document.body.dataset.model;
+    this.mark = value.mark;
     document.body.dataset.model = value.state;
     this.box = document.querySelector("#box textarea");
     if (this.box) this.box.placeholder = this.placeholder(value);
     if (value.state === "ready" && before !== "ready") this.act("ready");
-    this.name?.replaceChildren(
-      ...[value.card, value.demo && value.card !== t("model_demo_badge") ? t("model_demo_badge") : null].filter(Boolean).map((text, index) =>
-        make("span", { class: index || value.demo ? "badge" : "name" }, text),
-      ),
-    );
+    // The demo model is called what it is, in the visitor's language.
+    const name = value.demo ? t("model_demo_badge") : value.card;
+    this.name?.replaceChildren(...(name ? [make("span", { class: value.demo ? "badge" : "name", dir: "auto" }, name)] : []));
     this.banner?.replaceChildren(...this.bannerFor(value));
     this.element.replaceChildren(...this.panelFor(value));
+    if (value.info) showMissing(value.info.missing);
+  }
+
+  /** A server may go away, or come back as another one, while nobody writes: only a mark is asked for, and only where one looks. */
+  async look() {
+    if (!this.mark || document.hidden) return;
+    const shown = this.mark;
+    const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // a page without its app has other worries
+    const mark = answer?.ok ? await answer.text() : shown;
+    if (mark !== shown && shown === this.mark) this.act("look");
   }
 
   /** The composer says why nothing can be sent. */
-  placeholder({ state, vision }) {
+  placeholder({ state, key, vision }) {
+    if (onServer(key)) return t("broken_server_heading"); // what to do stands right above
     if (state !== "ready") return t(`page_placeholder_${state}`);
     // Nobody drops a picture with a finger, and the longer text would not fit there.
     return t(vision && matchMedia("(hover: hover)").matches ? "page_placeholder_vision" : "page_placeholder");
@@ -43,7 +62,7 @@ export class ModelView {
       retry.disabled = true;
       this.act("retry");
     });
-    const told = make("div", {}, make("strong", {}, t("broken_heading")), make("p", {}, sentence(value)));
+    const told = make("div", {}, make("strong", {}, t(onServer(value.key) ? "broken_server_heading" : "broken_heading")), make("p", {}, sentence(value)));
     return [make("div", { class: "broken", role: "alert" }, told, retry)];
   }
 
@@ -56,20 +75,22 @@ export class ModelView {
     return make("div", { class: "loading" }, make("strong", {}, t("loading_heading")), make("span", {}, facts.join(" · ")), bar);
   }
 
-  panelFor({ state, card, info, description, command }) {
-    const rows = [["model_name", info?.name ?? card]];
+  panelFor({ state, card, demo, info, description, command }) {
+    const rows = [["model_name", demo ? t("model_demo_badge") : (info?.name ?? card)]];
     if (info) {
       rows.push(["model_source", info.source]);
       if (info.parameters) rows.push(["model_size", t("model_parameters", { count: short(info.parameters) })]);
-      rows.push(["model_precision", info.precision], ["model_device", info.device]);
+      if (info.precision) rows.push(["model_precision", info.precision]);
+      rows.push([info.chosen_because === "model_on_a_server" ? "model_server" : "model_device", info.device]);
       rows.push(["model_context", t("turn_tokens", { count: info.context_length })]);
-      if (info.revision) rows.push(["model_revision", info.revision]);
+      // A commit is known by its beginning; all of it does not fit on a line.
+      if (info.revision) rows.push(["model_revision", make("span", { title: info.revision }, info.revision.replace(/^([0-9a-f]{12})[0-9a-f]{28}$/, "$1"))]);
     }
     const list = make("dl", {});
     for (const [key, value] of rows) list.append(make("dt", {}, t(key)), make("dd", {}, value));
     const told = [make("p", {}, t(description))];
     if (state === "ready" && has(info.chosen_because)) told.push(make("p", {}, t(info.chosen_because)));
-    told.push(make("p", {}, t("model_how_to_choose")), make("pre", { tabIndex: 0 }, make("code", { dir: "ltr" }, command)));
-    return [list, ...told];
+    told.push(make("p", {}, t("model_how_to_choose")), make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)));
+    return [list, ...memory(info), ...told];
   }
 }

@@ -4,69 +4,116 @@ import { make } from "./dom.js";
 import { seconds, t } from "./strings.js";
 
 const SECTION = 8_000; // characters; the browser skips the layout of sections that are out of sight
+const BLOCK = 600; // characters of a section, to the end of the line: what is laid out again when a word comes
+const LONGEST = 16_000; // of a block that has no line break
+
+/** Put `text` into an element without making its node anew, and not at all where it is there. */
+function write(element, text) {
+  if (!element.firstChild) element.textContent = text;
+  else if (element.firstChild.data !== text) element.firstChild.data = text;
+}
 
 export class ReasoningView {
   constructor() {
     this.label = make("span", { class: "reasoning-label" });
     this.count = make("span", { class: "reasoning-count" });
-    this.summary = make("summary", {}, this.label, this.count);
+    this.edited = make("span", { class: "reasoning-badge", hidden: true }, t("reasoning_edited"));
+    this.leftOut = make("span", { class: "reasoning-badge left-out", hidden: true }, t("reasoning_left_out"));
+    this.summary = make("summary", {}, this.label, this.count, this.edited, this.leftOut);
     this.text = make("div", { class: "reasoning-text", dir: "auto" });
     this.element = make("details", { class: "reasoning", hidden: true }, this.summary, this.text);
     this.received = 0;
     this.held = []; // what came while closed
-    this.size = 0; // characters in the last section
+    this.pieces = []; // all that came
+    this.size = 0; // characters in the last block
+    this.room = 0; // for how many more its section has room
     this.touched = false; // opened or closed by hand
     this.summary.addEventListener("click", () => (this.touched = true));
     this.element.addEventListener("toggle", () => this.flush());
   }
 
-  /** Take in the text from character `at` on. */
-  take({ at, text }) {
-    if (at + text.length <= this.received) return;
-    this.gap ||= at > this.received;
-    this.held.push(text.slice(Math.max(0, this.received - at)));
-    this.received = at + text.length;
+  /** Take in more of the text. */
+  add(text) {
+    if (!text) return;
+    this.held.push(text);
+    this.pieces.push(text);
+    this.received += text.length;
     this.element.hidden = false;
     this.flush();
   }
 
-  /** The whole text at the end: only what is missing is added, unless a sleeping tab has missed a piece in the middle. */
-  complete(text) {
-    if (this.gap) {
-      this.text.replaceChildren();
-      this.held = [];
-      this.section = this.last = null;
-      this.received = 0;
-    }
-    this.take({ at: 0, text });
+  /** Forget the text: it will come again from its beginning. */
+  restart() {
+    this.text.replaceChildren();
+    this.section = this.block = this.last = null;
+    this.size = this.room = 0;
+    this.held = [];
+    this.pieces = [];
+    this.received = 0;
+    this.fetch = this.filling = null;
+  }
+
+  /** No more will come. What is there is most often all of the `length` characters; if not, `fetch` gets it when it is opened. */
+  complete(length, fetch) {
+    this.element.hidden = !length;
+    if (this.received === length) return;
+    this.restart();
+    this.fetch = fetch;
+    this.flush();
+  }
+
+  /** The whole text, from the server where the page does not have it. */
+  async whole() {
+    return this.fetch ? this.fetch() : this.pieces.join("");
+  }
+
+  async fill() {
+    if (this.filling) return;
+    const fetch = (this.filling = this.fetch);
+    this.text.setAttribute("aria-busy", "true");
+    const text = await fetch();
+    this.text.removeAttribute("aria-busy");
+    if (this.filling !== fetch) return; // it has begun anew meanwhile
+    this.restart();
+    this.add(text);
   }
 
   flush() {
+    if (this.element.open && this.fetch) this.fill();
     if (!this.element.open || !this.held.length) return;
     const text = this.held.join("");
     this.held = [];
-    for (let at = 0; at < text.length; at += SECTION) this.append(text.slice(at, at + SECTION));
+    for (let at = 0; at < text.length; at += BLOCK) this.append(text.slice(at, at + BLOCK));
   }
 
   append(piece) {
-    if (!this.section || this.size > SECTION) {
-      // A section is a block of its own, so it begins at a line break where there is one in sight.
-      const line = this.section ? piece.indexOf("\n") : -1;
-      if (this.section && line < 0 && this.size < 2 * SECTION) return this.grow(piece);
-      if (this.section && line >= 0) {
+    if (!this.block || this.size > BLOCK) {
+      // A block begins at a line break where there is one in sight.
+      const line = this.block ? piece.indexOf("\n") : -1;
+      if (this.block && line < 0 && this.size < LONGEST) return this.grow(piece);
+      if (this.block && line >= 0) {
         this.grow(piece.slice(0, line));
         piece = piece.slice(line + 1);
       }
-      this.last = null;
-      this.section = this.text.appendChild(make("section"));
-      this.size = 0;
+      this.begin();
     }
     this.grow(piece);
   }
 
+  begin() {
+    this.room -= this.size;
+    if (!this.block || this.room <= 0) {
+      this.section = this.text.appendChild(make("section"));
+      this.room = SECTION;
+    }
+    this.block = this.section.appendChild(make("div"));
+    this.size = 0;
+    this.last = null;
+  }
+
   grow(piece) {
     if (!piece) return;
-    this.last ??= this.section.appendChild(document.createTextNode(""));
+    this.last ??= this.block.appendChild(document.createTextNode(""));
     this.last.appendData(piece);
     this.size += piece.length;
   }
@@ -80,8 +127,8 @@ export class ReasoningView {
   thinking(time, tokens, asked) {
     this.element.hidden = false;
     this.element.classList.add("running");
-    this.label.textContent = t(asked ? "turn_answering_now" : "turn_thinking");
-    this.count.textContent = `${t("turn_seconds", { seconds: Math.floor(time) })} · ${t("turn_tokens", { count: tokens })}`;
+    write(this.label, t(asked ? "turn_answering_now" : "turn_thinking"));
+    write(this.count, `${t("turn_seconds", { seconds: Math.floor(time) })} · ${t("turn_tokens", { count: tokens })}`);
   }
 
   /** The header that stays. */
@@ -89,5 +136,20 @@ export class ReasoningView {
     this.element.classList.remove("running");
     this.label.textContent = t(closed ? "turn_thought" : "turn_thought_unfinished", { seconds: seconds(time) });
     this.count.textContent = t("turn_tokens", { count: tokens });
+  }
+
+  /** What else the header tells; whether the reasoning is left out of the context is decided in transcript.css. */
+  showBadges(edited, mayBeLeftOut) {
+    this.edited.hidden = !edited;
+    this.leftOut.hidden = !mayBeLeftOut;
+  }
+
+  /** Show `element` in the text's place, or with null the text again. */
+  replaceText(element) {
+    const shown = this.element.lastElementChild;
+    shown.replaceWith(element ?? this.text);
+    if (!element) return;
+    this.touched = true;
+    this.element.open = true;
   }
 }

@@ -1,8 +1,9 @@
 // The page's texts by key, with their gaps filled and their numbers written as the language does.
 
-const page = document.getElementById("magistral-strings");
-const { language, texts } = page ? JSON.parse(page.textContent) : { language: "en", texts: {} };
+// The page names the file of its language, and has begun to fetch it (see ui/translated_page.py).
+const { language, texts } = await import(new URL(document.documentElement.dataset.texts, document.baseURI));
 const plural = new Intl.PluralRules(language);
+const isolate = document.documentElement.dir === "rtl";
 const whole = new Intl.NumberFormat(language, { maximumFractionDigits: 2 });
 
 /** The text of `key`; `values` fill its gaps, and `count` (or else `limit`) chooses its plural form. */
@@ -11,7 +12,10 @@ export function t(key, values = {}) {
   if (typeof text === "object") text = text[plural.select(values.count ?? values.limit ?? 0)] ?? text.other;
   return text.replace(/\{(\w+)\}/g, (gap, name) => {
     const value = values[name];
-    return value === undefined ? gap : typeof value === "number" ? whole.format(value) : String(value);
+    if (value === undefined) return gap;
+    if (typeof value === "number") return whole.format(value);
+    // Names and numbers of other scripts must not turn the words around them about (U+2068 and U+2069 keep them apart).
+    return isolate ? `\u2068${value}\u2069` : String(value);
   });
 }
 
@@ -24,14 +28,17 @@ export function sentence(failure) {
   return t(has(key) ? key : "error_unexpected", failure.values);
 }
 
+/** A number with its digits grouped as the language does. */
+export const number = (value) => whole.format(value);
+
 /** Seconds with one decimal below a hundred, without above. */
 export function seconds(value) {
   const digits = value < 100 ? 1 : 0;
   return new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
 }
 
-/** A number in short, such as 24B or 1.6M. */
-export const short = (value) => new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(value);
+/** A number in short, such as 24B or 1.6M in English. */
+export const short = (value) => new Intl.NumberFormat(language, { notation: "compact", maximumFractionDigits: 1 }).format(value);
 
 /** A count of bytes in the unit that suits it. */
 export function bytes(value) {

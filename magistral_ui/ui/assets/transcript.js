@@ -1,14 +1,28 @@
 // The conversation in one column: finished turns by their id, the live turn by its generation; nodes are never rebuilt.
 
+import { Above } from "./above.js";
+import { Channel } from "./channel.js";
 import { make } from "./dom.js";
+import { Details } from "./details.js";
 import { Follower } from "./follower.js";
+import { Menu } from "./menu.js";
+import { greyed } from "./missing.js";
+import { settings } from "./settings.js";
 import { sentence, t } from "./strings.js";
-import { ReplyTurn, UserTurn } from "./turns.js";
+import { Toast } from "./toast.js";
+import { ReplyTurn } from "./turns.js";
+import { UserTurn } from "./user_turn.js";
+
+const CHANGES = new Set(["example", "regenerate", "resume", "answer_again", "edit_message", "rethink", "replay", "answer", "delete", "restore", "keep_reasoning", "choose_branch"]);
+const PATIENCE = 5_000; // ms for which a change that was asked for keeps others back, should no answer come
+
+const ALONE = { number: 1, count: 1, previous: null, next: null }; // a message without alternatives
+const AWAY = 15_000; // ms out of sight after which the conversation is asked for again
 
 export class Transcript {
   /** `act(name, data)` tells the server what the reader asked for. */
   constructor(element, act) {
-    this.act = act;
+    this.tell = act;
     this.turns = new Map(); // message id → turn
     this.replies = new Map(); // generation id → reply, live or finished here
     this.column = make("div", { class: "turns", role: "group", "aria-label": t("page_conversation") });
@@ -17,30 +31,80 @@ export class Transcript {
     this.welcome = make("section", { class: "welcome", hidden: true });
     element.replaceChildren(this.welcome, this.column, this.alert, this.speaker);
     this.follower = new Follower();
+    this.menu = new Menu(element, t("turn_more"));
+    this.details = new Details(element);
+    this.toast = new Toast(document.getElementById("composer"));
+    this.above = new Above((data) => this.act("more", data), (...drawn) => this.fill(...drawn));
+    // The general choice shows at every reply that has none of its own, see transcript.css.
+    settings.follow(({ keep_reasoning: kept }) => (document.body.dataset.reasoning = kept ? "kept" : "left-out"));
+    // What was said meanwhile elsewhere, or while the line was down, is asked for when the reader comes back.
+    addEventListener("online", () => this.act("ended"));
+    addEventListener("visibilitychange", () => {
+      if (document.hidden) this.left = performance.now();
+      else if (performance.now() - this.left > AWAY) this.act("ended");
+    });
   }
 
-  /** The finished turns, and which generation runs: `{turns, live, alert, welcome}`. */
+  /** Tell the server; a second click before it has answered does nothing. */
+  act(name, data) {
+    if (CHANGES.has(name)) {
+      if (performance.now() < this.busyUntil) return;
+      this.busyUntil = performance.now() + PATIENCE;
+    }
+    this.tell(name, data);
+  }
+
+  /** The finished turns, and which generation runs: `{conversation, turns, live, alert, welcome}`. */
   show(value) {
-    if (!value) return;
+    if (!value || (value.follows && this.conversation && value.conversation !== this.conversation)) return;
+    this.turnTo(value.conversation ?? this.conversation);
+    this.busyUntil = 0;
     const shown = value.turns.map((turn) => this.turnFor(turn));
     if (value.continues !== null) this.takeUp(value.continues, value.live);
     const running = value.live ? this.replyFor(value.live) : null;
-    if (running) shown.push(running);
+    if (running) {
+      running.awaited = true;
+      shown.push(running);
+    }
     this.place(shown);
-    for (const id of this.turns.keys()) if (!value.turns.some((turn) => turn.id === id)) this.turns.delete(id);
+    const ids = new Set(value.turns.map((turn) => turn.id));
+    for (const id of this.turns.keys()) if (!ids.has(id)) this.forget(id);
     for (const [id, reply] of this.replies) if (!shown.includes(reply)) this.replies.delete(id);
-    for (const { id, branch } of value.turns) this.turns.get(id).branches.show(branch);
-    this.running = value.live;
-    if (running && this.lastLive?.generation === value.live) running.live(this.lastLive);
+    for (const turn of value.turns) {
+      const known = this.turns.get(turn.id);
+      this.branch(known, turn.branch);
+      if (turn.outline === undefined) known.update(turn, value);
+      else known.keep?.(turn.keep_reasoning);
+    }
+    this.follow(value.live, running);
     this.showWelcome(shown.length ? null : value.welcome);
+    this.follower.rest(!shown.length);
     if (value.alert !== undefined) this.showAlert(value.alert);
+    else if (this.before && !running) this.showAlert(null); // what could not be done while it ran can be now
+    if (value.deleted) this.offerUndo(value.deleted);
     document.body.classList.toggle("answering", Boolean(value.live));
+    this.hold();
     if (running && running !== this.before) this.follower.toEnd();
     else this.follower.follow();
     this.before = running;
     const arrived = this.chosen && value.turns.some((turn) => turn.id === this.chosen.message);
     if (arrived) this.turns.get(this.chosen.message).branches.focus(this.chosen.way);
     if (arrived || value.alert) this.chosen = null; // an update that was on its way before may come first
+  }
+
+  /** The tab shows this conversation now; messages of another one may have the same ids. */
+  turnTo(conversation) {
+    if (this.conversation && conversation !== this.conversation) {
+      for (const reply of this.replies.values()) reply.leave();
+      this.turns.clear();
+      this.above.reset();
+      this.replies.clear();
+      this.follower.rejoin();
+      this.toast.hide(); // what it would undo is in the other one
+    }
+    this.conversation = conversation;
+    if (conversation) sessionStorage.setItem("magistral-ui-conversation", conversation); // see OWN_PLACE in ui/page.py
+    dispatchEvent(new CustomEvent("conversation", { detail: { id: conversation } })); // for the list of conversations
   }
 
   /** A finished reply goes on as generation `live`: the same nodes, under another name. */
@@ -59,25 +123,63 @@ export class Transcript {
     this.act("choose_branch", { message });
   }
 
-  /** The running reply as it stands. */
-  live(value) {
-    if (!value) return;
-    this.lastLive = value;
-    if (value.generation !== this.running) return;
-    this.replyFor(value.generation).live(value);
-    this.follower.follow();
+  /** Read the running reply, and say when it has ended, so that the finished turn comes. */
+  follow(generation, reply) {
+    if (this.channel?.generation === generation) return;
+    this.channel?.close();
+    this.channel = generation && new Channel(
+      generation,
+      (update) => {
+        reply.live(update);
+        this.follower.follow();
+      },
+      () => this.act("ended"),
+    );
   }
 
   turnFor(turn) {
     let known = this.turns.get(turn.id);
-    if (known) return known;
-    if (turn.role === "user") known = new UserTurn(turn, this.hands());
+    if (known && (!known.isOutline || turn.outline !== undefined)) return known;
+    this.above.drop(turn.id);
+    if (turn.outline !== undefined) known = this.above.outline(turn);
+    else if (turn.role === "user") known = new UserTurn(turn, this.hands());
     else {
       known = this.replyFor(turn.generation || `message-${turn.id}`);
       known.finish(turn);
     }
     this.turns.set(turn.id, known);
     return known;
+  }
+
+  /** A turn of which there was only the outline. */
+  fill(turn, outline, more) {
+    if (this.turns.get(turn.id) !== outline) return;
+    this.turns.delete(turn.id);
+    const known = this.turnFor(turn);
+    this.branch(known, outline.branch);
+    known.update(turn, more);
+    outline.element.replaceWith(known.element);
+    this.hold();
+    this.follower.follow();
+  }
+
+  /** While a reply is being written, the buttons that would begin another one wait. */
+  hold() {
+    const busy = document.body.classList.contains("answering");
+    for (const button of this.column.querySelectorAll('.reply :is([data-act="regenerate"], [data-act="resume"])')) {
+      button.disabled = busy;
+      greyed(button);
+    }
+  }
+
+  branch(turn, branch) {
+    turn.branch = branch;
+    turn.branches.show(branch ?? ALONE);
+  }
+
+  forget(id) {
+    this.turns.delete(id);
+    this.above.drop(id);
   }
 
   replyFor(generation) {
@@ -90,8 +192,18 @@ export class Transcript {
     return reply;
   }
 
+  /** What a turn may call. */
   hands() {
-    return { act: this.act, choose: (message, way) => this.choose(message, way) };
+    const { menu, details, toast } = this;
+    const reasoning = (message) => this.above.reasoning(message);
+    return { act: (...told) => this.act(...told), choose: (...told) => this.choose(...told), reasoning, menu, details, toast };
+  }
+
+  offerUndo({ message, count }) {
+    this.toast.show(t("turn_deleted", { count }), t("turn_undo"), () => {
+      this.act("restore", { message });
+      document.querySelector("#box textarea")?.focus({ preventScroll: true });
+    });
   }
 
   /** Put the turns' elements into the column in order, moving only what is out of place. */
@@ -124,7 +236,7 @@ export class Transcript {
         "button",
         { type: "button", class: "example", "aria-label": label },
         picture ? make("img", { src: picture, alt: "" }) : null,
-        make("span", { lang: language }, text),
+        make("span", { lang: language, dir: "auto" }, text),
       );
       button.addEventListener("click", () => document.body.dataset.model === "ready" && this.act("example", { index }));
       return make("li", {}, button);

@@ -1,67 +1,19 @@
-// The two kinds of turns as the reader sees them: what was said, and a reply while it grows and when it is done.
+// A reply as the reader sees it: while it grows, when it is done, and when it goes on.
 
 import { AnswerView } from "./answer.js";
 import { BranchView } from "./branches.js";
 import { confirmOn, copy, make } from "./dom.js";
+import { greyed } from "./missing.js";
 import { ReasoningView } from "./reasoning.js";
-import { seconds, sentence, t } from "./strings.js";
-
-const button = (act, key, help) => make("button", { type: "button", class: "quiet", title: help ? t(help) : null, data: { act } }, t(key));
-
-/** What a person said: plain text and thumbnails; it can be said in other words. */
-export class UserTurn {
-  constructor({ id, text, pictures }, { act, choose }) {
-    Object.assign(this, { id, text, act });
-    this.branches = new BranchView(choose);
-    this.edit = button("edit", "turn_edit");
-    this.edit.addEventListener("click", () => this.beginEdit());
-    this.said = make("div", { class: "said", dir: "auto", hidden: !text }, text);
-    this.foot = make("footer", { class: "foot" }, this.branches.element, this.edit);
-    const shown = pictures.map((picture, index) => {
-      const name = t("turn_picture", { number: index + 1, ...picture });
-      return make("img", { src: picture.src, alt: name, title: name, loading: "lazy", decoding: "async" });
-    });
-    this.element = make(
-      "article",
-      { class: "turn user", "aria-label": t("turn_you") },
-      shown.length ? make("div", { class: "pictures" }, ...shown) : null,
-      this.said,
-      this.foot,
-    );
-  }
-
-  beginEdit() {
-    const field = make("textarea", { class: "edit", value: this.text, dir: "auto", "aria-label": t("turn_edit_label") });
-    field.rows = Math.min(12, Math.max(2, this.text.split("\n").length));
-    const send = make("button", { type: "submit", class: "quiet strong" }, t("turn_edit_send"));
-    const cancel = make("button", { type: "button", class: "quiet" }, t("turn_edit_cancel"));
-    const form = make("form", { class: "editing" }, field, make("div", { class: "actions" }, cancel, send));
-    const end = () => {
-      form.replaceWith(this.said, this.foot);
-      this.edit.focus({ preventScroll: true });
-    };
-    cancel.addEventListener("click", end);
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.act("edit_message", { message: this.id, text: field.value });
-    });
-    field.addEventListener("keydown", (event) => {
-      if (event.isComposing) return;
-      if (event.key === "Escape") end();
-      if (event.key !== "Enter" || event.shiftKey) return;
-      event.preventDefault();
-      form.requestSubmit();
-    });
-    this.foot.remove();
-    this.said.replaceWith(form);
-    field.focus();
-  }
-}
+import { ReasoningEditor } from "./reasoning_editor.js";
+import { ReplyFoot } from "./reply_foot.js";
+import { sentence, t } from "./strings.js";
 
 /** A reply. `live` shows it as it stands, `finish` as it ended; both keep the nodes that are there. */
 export class ReplyTurn {
-  constructor({ act, announce, choose }) {
-    this.act = act;
+  constructor(hands) {
+    const { act, announce, choose, reasoning } = hands;
+    this.fetchReasoning = () => reasoning(this.turn.id);
     this.branches = new BranchView(choose);
     this.announce = announce;
     this.reasoning = new ReasoningView();
@@ -74,29 +26,33 @@ export class ReplyTurn {
     });
     this.head = make("div", { class: "thinking" }, this.reasoning.element, this.answerNow);
     this.notes = make("div", { class: "notes" });
-    this.foot = make("footer", { class: "foot" });
+    this.editor = new ReasoningEditor(this.reasoning, (text, closed) => act("rethink", { message: this.turn.id, text, closed }));
+    this.foot = new ReplyFoot({ ...hands, reasoning: () => this.reasoning.whole() }, this.editor, this.branches);
     this.element = make(
       "article",
       { class: "turn reply", "aria-label": t("turn_model") },
       // A heading to go to from reply to reply; those of the answers are below it.
       make("h2", { class: "visually-hidden" }, t("turn_model")),
-      this.status, this.head, this.answer.element, this.notes, this.foot,
+      this.status, this.head, this.answer.element, this.notes, this.foot.element,
     );
     this.element.addEventListener("click", (event) => this.clicked(event));
     this.state = "starting";
+    this.awaited = false; // whether it was seen running: then its end is told, however soon it came
   }
 
-  /** The reply as it stands: a value of the live channel. */
+  /** What is new of the reply: an update of the channel. */
   live(value) {
     if (this.finished) return;
-    this.reasoning.take(value.reasoning);
-    this.answer.take(value.answer, value.state === "ended");
+    if (value.start === 0) this.restart();
+    this.reasoning.add(value.reasoning);
+    this.answer.add(value.answer);
     if (value.state !== this.state) this.enter(value.state);
     this.showStatus(value);
     this.clock = { since: performance.now(), seconds: value.seconds, tokens: value.reasoning_tokens, asked: value.answer_now };
     if (value.state === "thinking") this.tick();
     else if (value.reasoning_tokens) this.reasoning.thought(value.seconds, value.reasoning_tokens, value.state === "answering");
     this.answerNow.disabled = value.answer_now;
+    greyed(this.answerNow, "answer_now");
   }
 
   /** A finished reply goes on: what is there stays, and grows. */
@@ -107,7 +63,14 @@ export class ReplyTurn {
     this.answerNow.hidden = true;
     this.head.append(this.answerNow);
     this.notes.replaceChildren();
-    this.foot.replaceChildren();
+    this.foot.clear();
+    this.editor.close();
+  }
+
+  /** The texts will come again from their beginning. */
+  restart() {
+    this.reasoning.restart();
+    if (!this.answer.received) return;
     const old = this.answer;
     this.answer = new AnswerView();
     // The new one takes its place when it shows as much.
@@ -116,7 +79,11 @@ export class ReplyTurn {
       this.answer.onDrawn = old.onDrawn;
       old.onDrawn?.();
     };
-    this.answer.take({ at: 0, text: this.turn.answer }, false);
+  }
+
+  /** It is not shown any more. */
+  leave() {
+    clearInterval(this.timer);
   }
 
   enter(state) {
@@ -138,10 +105,11 @@ export class ReplyTurn {
     this.reasoning.thinking(known + (performance.now() - since) / 1000, tokens, asked);
   }
 
-  showStatus({ state, position, done, total }) {
+  showStatus({ state, position, retry_seconds: retry, done, total }) {
     const texts = {
       starting: () => t("turn_starting"),
       queued: () => t("turn_queued", { position }),
+      waiting: () => t("turn_waiting", { seconds: Math.ceil(retry) }),
       reading: () => t("turn_reading", { percent: Math.floor((100 * done) / Math.max(1, total)) }),
     };
     this.status.hidden = !(state in texts);
@@ -151,21 +119,20 @@ export class ReplyTurn {
   /** The reply as it ended: a finished turn. */
   finish(turn) {
     if (this.finished) return;
-    const wasLive = this.state !== "starting";
     this.finished = true;
     this.turn = turn;
     clearInterval(this.timer);
     this.element.dataset.state = "done";
     this.status.remove();
     this.answerNow.remove();
-    this.reasoning.complete(turn.reasoning);
+    this.reasoning.complete(turn.reasoning, this.fetchReasoning);
     if (turn.reasoning) this.reasoning.thought(turn.usage.reasoning_seconds, turn.usage.reasoning_tokens, turn.closed);
     // Reasoning that nothing follows is all there is to read: it stays open.
     this.reasoning.unfold(!turn.answer.trim() && !turn.failure);
-    this.answer.take({ at: 0, text: turn.answer }, true);
+    this.answer.complete(turn.answer);
     this.showNotes(turn);
-    this.showFoot(turn);
-    if (wasLive) this.announce([turn.answer, ...[...this.notes.children].map((note) => note.textContent)].join("\n"));
+    this.foot.show(turn);
+    if (this.awaited) this.announce([turn.answer, ...[...this.notes.children].map((note) => note.textContent)].join("\n"));
   }
 
   showNotes({ notices, ended, failure, answer, reasoning, usage, params }) {
@@ -174,41 +141,32 @@ export class ReplyTurn {
     const notes = notices.map(({ key, values }) => make("p", { class: "note" }, t(`notice_${key}`, values)));
     if (failure) notes.push(make("p", { class: "note failure" }, sentence(failure)));
     else if (ended === "length") notes.push(make("p", { class: "note" }, t("ended_length", { limit })));
-    else if (ended === "cancelled") notes.push(make("p", { class: "note" }, t("ended_cancelled")));
+    else if (ended === "cancelled" && !notices.some(({ key }) => key === "cut_off")) notes.push(make("p", { class: "note" }, t("ended_cancelled")));
     if (!failure && ended !== "cancelled" && !answer.trim()) {
       notes.push(make("p", { class: "note" }, t(reasoning ? "turn_no_answer" : "turn_empty")));
     }
     this.notes.replaceChildren(...notes);
   }
 
-  showFoot({ usage, answer, reasoning, params, model, may_continue: cut }) {
-    const facts = [];
-    if (usage.completion_tokens) facts.push(t("turn_tokens", { count: usage.completion_tokens }));
-    if (usage.tokens_per_second) facts.push(t("turn_tokens_per_second", { rate: Number(usage.tokens_per_second.toFixed(1)) }));
-    if (usage.first_token_seconds) facts.push(t("turn_first_token", { seconds: seconds(usage.first_token_seconds) }));
-    const written = params && Object.entries(params).filter(([, value]) => value !== null);
-    const source = written ? [model, ...written.map(([name, value]) => `${t(`parameter_${name}`)} ${value}`)].join(" · ") : "";
-    const actions = [
-      cut ? button("resume", "turn_continue") : null,
-      answer.trim() ? button("copy", "turn_copy") : null,
-      button("regenerate", "turn_regenerate"),
-      reasoning ? button("answer_again", "turn_answer_again", "turn_answer_again_help") : null,
-    ];
-    this.foot.replaceChildren(
-      make("span", { class: "actions" }, ...actions),
-      this.branches.element,
-      make("span", { class: "facts", title: source }, facts.join(" · ")),
-    );
+  /** What can change of a finished reply: whether its reasoning is in the context, and what would write it again. */
+  update(turn, { sources }) {
+    Object.assign(this.turn, turn);
+    this.foot.source = turn.source === null ? null : sources[turn.source];
+    this.keep(turn.keep_reasoning);
+    this.reasoning.showBadges(turn.edited, turn.answer.trim());
   }
 
+  /** Whether its reasoning is in the context; null where the general choice holds. */
+  keep(kept) {
+    this.turn.keep_reasoning = kept;
+    this.element.dataset.keep = kept ?? "";
+  }
+
+  /** The button on a piece of code. */
   async clicked(event) {
-    const button = event.target.closest("[data-act]");
+    const button = event.target.closest('[data-act="copy-code"]');
     if (!button) return;
-    const { act } = button.dataset;
-    if (["regenerate", "resume", "answer_again"].includes(act)) this.act(act, { message: this.turn.id });
-    if (act === "copy" || act === "copy-code") {
-      await copy(act === "copy" ? this.turn.answer : button.closest(".code").querySelector("code").textContent);
-      confirmOn(button, t("turn_copied"));
-    }
+    await copy(button.closest(".code").querySelector("code").textContent);
+    confirmOn(button);
   }
 }

@@ -3,7 +3,7 @@
 import pytest
 
 from magistral_ui.engines.local import devices
-from magistral_ui.engines.local.devices import Device, choose_default, choose_plan, find_device
+from magistral_ui.engines.local.devices import Device, choose_default, choose_plan, find_device, look_again
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
 from magistral_ui.models.memory import GIB
@@ -45,8 +45,17 @@ def test_the_model_for_someone_who_names_none(device: Device, card: object, why:
     ],
     ids=lambda value: value.name if isinstance(value, Device) else None,
 )
-def test_precision_by_itself(device: Device, precision: str) -> None:
+def test_precision_by_itself(device: Device, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert choose_plan("m", MAGISTRAL_SMALL_1_2, device).precision == precision
+
+
+@pytest.mark.parametrize(("capability", "precision"), [("AVX512", "nf4"), ("AVX2", "int8"), ("DEFAULT", "int8")])
+def test_a_processor_gets_what_is_faster_there(
+    capability: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cpu", 48)).precision == precision
 
 
 def test_without_bitsandbytes_nothing_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +76,19 @@ def test_what_does_not_fit_says_what_would() -> None:
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("Magistral Small 1.2", MAGISTRAL_SMALL_1_2, machine("cuda", 16))
     said = sentence_of(refused.value)
-    assert "needs 18.3 GB" in said
+    assert "needs 18.1 GB" in said
     assert "--model demo" in said
     assert "{" not in said
 
 
+def test_where_nothing_fits_the_smallest_form_is_named() -> None:
+    with pytest.raises(DeviceTooSmall) as refused:
+        choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cuda", 8), "bfloat16")
+    assert (refused.value.sentence_key, refused.value.values["precision"]) == ("device_too_small", "nf4")
+
+
 def test_fewer_tokens_may_fit_where_the_usual_ones_do_not() -> None:
-    tight = machine("cuda", 16)
+    tight = machine("cuda", 16, used=0.2)
     assert choose_plan("m", MAGISTRAL_SMALL_TEXT, tight, context_length=512).context >= 512
     with pytest.raises(DeviceTooSmall):
         choose_plan("m", MAGISTRAL_SMALL_TEXT, tight)
@@ -84,6 +99,28 @@ def test_a_checkpoint_s_own_bytes_are_believed() -> None:
     by_the_book = choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cuda", 24), "nf4")
     dynamic = choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cuda", 24), "nf4", weights=by_the_book.weights + GIB)
     assert by_the_book.kv_bytes - dynamic.kv_bytes == GIB
+
+
+def test_several_graphics_cards_are_used_as_far_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [20 * GIB, 23 * GIB, 2 * GIB]
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(devices.torch.cuda, "mem_get_info", lambda n: (free[n], 24 * GIB))
+    monkeypatch.setattr(devices.torch.cuda, "get_device_name", lambda n: "RTX" if n < 2 else "GT")
+    found = find_device()
+    assert [each.index for each in found.all] == [1, 0, 2]
+    planned = choose_plan("m", MAGISTRAL_SMALL_1_2, found)
+    assert (planned.precision, len(planned.shares)) == ("int8", 2)
+    assert found.first(1).name == "RTX"
+    assert found.first(2).name == "2 × RTX"
+    assert found.first(3).name == "RTX + RTX + GT"
+    free[1] = 3 * GIB
+    again = look_again(found.first(2))
+    assert [(each.index, each.free // GIB) for each in again.all] == [(1, 3), (0, 20)]
+    with pytest.raises(DeviceTooSmall) as refused:
+        choose_plan("m", MAGISTRAL_SMALL_1_2, find_device(), "bfloat16")
+    assert refused.value.values["free"] == "26.8"
+    assert "RTX + RTX + GT" in sentence_of(refused.value)
 
 
 def test_a_device_that_is_not_here_is_named() -> None:

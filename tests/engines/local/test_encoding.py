@@ -130,6 +130,40 @@ def test_measure_adds_up(encoder: Encoder, paint: Callable[..., Picture]) -> Non
     assert next(iter(measure.pictures.values())) == len(encoded.places[0].input.tokens)
 
 
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (5, 2), (28, 28), (29, 1), (300, 200), (640, 480), (1540, 1540), (3000, 2000), (4000, 30), (1, 1700)],
+)
+def test_a_picture_s_size_alone_tells_its_tokens(
+    encoder: Encoder, paint: Callable[..., Picture], size: tuple[int, int]
+) -> None:
+    prompt = Prompt((), (UserTurn("?", (paint(*size),), 1),))
+    measure, outlined = encoder.measure(prompt)
+    encoded = encoder.encode(prompt)
+    assert (outlined.ids, outlined.keys) == (encoded.ids, encoded.keys)
+    assert list(measure.pictures.values()) == [len(encoded.places[0].input.tokens)]
+
+
+def test_measuring_encodes_only_what_is_new(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = (
+        UserTurn("How far?", (), 1),
+        AssistantTurn("Far.", "I think so.", 2),
+        AssistantTurn("Very.", None, 3, "Hm."),
+    )
+    measure, _ = encoder.measure(Prompt(SYSTEM, (*turns, UserTurn("Sur", (), 4))), "ann")
+    encoded: list[str] = []
+    encode = Encoder._text
+    monkeypatch.setattr(Encoder, "_text", lambda self, text: encoded.append(text) or encode(self, text))
+    again, _ = encoder.measure(Prompt(SYSTEM, (*turns, UserTurn("Sure?", (), 4))), "ann")
+    assert encoded == ["Sure?"]
+    assert again.reasoning == measure.reasoning
+    assert again.reasoning[2] > again.reasoning[3] > 2
+    assert again.total == len(encoder.encode(Prompt(SYSTEM, (*turns, UserTurn("Sure?", (), 4)))).ids)
+    encoder.forget("ann")
+    encoder.measure(Prompt(SYSTEM, (*turns, UserTurn("Sure?", (), 4))), "ann")
+    assert "How far?" in encoded
+
+
 def test_a_reply_is_spliced_in_as_it_was_written(encoder: Encoder) -> None:
     """The model may cut a text into other tokens than the tokenizer would: those are in its cache."""
     begin, end = encoder.control_tokens().opening[0], encoder.control_tokens().closing[0]

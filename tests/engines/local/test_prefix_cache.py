@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from magistral_ui.engines.local.kv_cache import KVCache
 from magistral_ui.engines.local.prefix_cache import Entry, PrefixCache, common_prefix
 
-CPU = torch.device("cpu")
 SMALL = st.lists(st.integers(0, 2), max_size=30)
 
 
@@ -40,9 +39,7 @@ def held(entry: Entry) -> list[int]:
 @pytest.mark.parametrize("seed", range(20))
 def test_random_use_never_mixes(seed: int) -> None:
     rng = random.Random(seed)
-    cache = PrefixCache(
-        lambda: KVCache(2), CPU, budget=rng.choice([0, 20_000, 10**9]), spill_budget=rng.choice([0, 10**9])
-    )
+    cache = PrefixCache(lambda: KVCache(2), budget=rng.choice([0, 20_000, 10**9]), spill_budget=rng.choice([0, 10**9]))
     busy: list[tuple[Entry, list[int]]] = []
     for _ in range(120):
         if busy and rng.random() < 0.5:
@@ -62,7 +59,7 @@ def test_random_use_never_mixes(seed: int) -> None:
 
 
 def test_least_recently_used_goes_first() -> None:
-    cache = PrefixCache(lambda: KVCache(1), CPU, budget=3 * 2 * 256 * 4)
+    cache = PrefixCache(lambda: KVCache(1), budget=3 * 2 * 256 * 4)
     for n in (1, 2, 3):
         cache.give_back(fill(cache, "v", [n, n, n]))
     assert cache.match("v", [1, 1, 1, 1]) == 3
@@ -72,7 +69,7 @@ def test_least_recently_used_goes_first() -> None:
 
 
 def test_idle_entries_spill_and_come_back() -> None:
-    cache = PrefixCache(lambda: KVCache(1), CPU, budget=2 * 256 * 4, spill_budget=10**6)
+    cache = PrefixCache(lambda: KVCache(1), budget=2 * 256 * 4, spill_budget=10**6)
     cache.give_back(fill(cache, "a", [1, 2, 3]))
     cache.give_back(fill(cache, "b", [4, 5, 6]))
     assert cache.spilled_bytes > 0
@@ -83,7 +80,7 @@ def test_idle_entries_spill_and_come_back() -> None:
 
 
 def test_forget_drops_a_visitors_entries() -> None:
-    cache = PrefixCache(lambda: KVCache(1), CPU, budget=10**6)
+    cache = PrefixCache(lambda: KVCache(1), budget=10**6)
     cache.give_back(fill(cache, "a", [1, 2, 3]))
     cache.forget("a")
     assert cache.match("a", [1, 2, 3, 4]) == 0

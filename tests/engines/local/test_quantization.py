@@ -22,13 +22,14 @@ from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.local.copies import Copy
 from magistral_ui.engines.local.loader import Loaded, load
 from magistral_ui.engines.local.quantization import held_bytes, mend_skip_list, stored_precision
 from magistral_ui.engines.local.running import RunningModel
 from magistral_ui.errors import NotAMistralModel
 from magistral_ui.models.folder import inspect_folder
-from magistral_ui.models.memory import weight_bytes
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, read_shape
+from magistral_ui.models.sizes import weight_bytes
 from tests.engines.local.conftest import CPU
 
 LINEAR = {"nf4": Linear4bit, "int8": Linear8bitLt}
@@ -173,8 +174,7 @@ def test_the_engine_writes_with_quantized_weights(lively: Path, paint: Callable[
 
 @pytest.mark.parametrize("precision", QUANTIZED)
 def test_a_copy_is_the_same_model_and_is_found_again(lively: Path, tmp_path: Path, precision: str) -> None:
-    origin = {"model": "m", "revision": "", "precision": precision}
-    first = loaded(lively, precision, copy_to=(tmp_path / "copy", origin))
+    first = loaded(lively, precision, copy=Copy(tmp_path / "copy", {"precision": precision}, asked=True))
     again = loaded(tmp_path / "copy", "auto")
     assert again.info.precision == precision
     assert again.weights == pytest.approx(first.weights, abs=4096)

@@ -1,0 +1,85 @@
+"""The beginning that a reply goes on from: one that was cut, its reasoning alone, or reasoning in other words; no engine yet.
+
+A beginning is a Reply itself, with what it had cost so far, and with the provenance of the reply that it was taken from.
+"""
+
+from dataclasses import replace
+
+from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.events import Usage
+from magistral_ui.chat.prompt import Resume
+from magistral_ui.chat.provenance import Provenance
+
+FINAL = frozenset({"remote_filtered"})
+"""Failures that would come again: the server does not let the reply go on."""
+
+
+def may_continue(reply: Reply) -> bool:
+    """Whether `reply` was cut or failed on its way, and has a beginning to go on from."""
+    if reply.failure in FINAL:
+        return False
+    unfinished = reply.failure is not None or reply.finish_reason in ("length", "cancelled")
+    return unfinished and bool(reply.reasoning or reply.answer)
+
+
+def may_replay(reply: Reply) -> bool:
+    """Whether it is known what `reply` was written with."""
+    return reply.params is not None and reply.params.seed is not None and reply.provenance is not None
+
+
+def resume(beginning: Reply | None) -> Resume | None:
+    """What the model reads of a beginning."""
+    if beginning is None:
+        return None
+    return Resume(beginning.reasoning or None, beginning.reasoning_closed, beginning.answer)
+
+
+def reasoning_of(reply: Reply) -> Reply:
+    """A reply up to the end of its reasoning."""
+    usage = _usage(reply, reply.usage.reasoning_tokens, 0)
+    return Reply(reasoning=reply.reasoning, usage=usage, provenance=reply.provenance)
+
+
+def rethought(reply: Reply, reasoning: str, *, closed: bool) -> Reply:
+    """A reply's beginning with `reasoning` in the place of its own; `closed` goes on with the answer."""
+    known = reply.provenance or Provenance()
+    known = replace(known, edited=known.edited or reasoning != reply.reasoning)
+    return Reply(reasoning=reasoning, reasoning_closed=closed, provenance=known)
+
+
+def begun(reply: Reply) -> Reply | None:
+    """The beginning that `reply` went on from itself; None where it went on from none."""
+    source = reply.provenance
+    if source is None or not (source.begun_reasoning or source.begun_answer):
+        return None
+    return Reply(
+        reasoning=reply.reasoning[: source.begun_reasoning],
+        answer=reply.answer[: source.begun_answer],
+        reasoning_closed=source.begun_closed,
+        provenance=source,
+    )
+
+
+def costing(beginning: Reply, reply: Reply, tokens: int) -> Reply:
+    """`beginning` with what its `tokens` had cost as a part of `reply`."""
+    reasoning_tokens = min(reply.usage.reasoning_tokens, tokens) if beginning.answer else tokens
+    return replace(beginning, usage=_usage(reply, reasoning_tokens, tokens - reasoning_tokens))
+
+
+def _usage(reply: Reply, reasoning_tokens: int, answer_tokens: int) -> Usage:
+    """What so many tokens of `reply` had cost: the time in proportion."""
+    usage = reply.usage
+    reasoning_seconds = usage.reasoning_seconds * _share(reasoning_tokens, usage.reasoning_tokens)
+    answer_seconds = max(0.0, usage.total_seconds - usage.first_token_seconds - usage.reasoning_seconds)
+    answer_seconds *= _share(answer_tokens, usage.answer_tokens)
+    return Usage(
+        reasoning_tokens=reasoning_tokens,
+        answer_tokens=answer_tokens,
+        first_token_seconds=usage.first_token_seconds,
+        reasoning_seconds=reasoning_seconds,
+        total_seconds=usage.first_token_seconds + reasoning_seconds + answer_seconds,
+    )
+
+
+def _share(part: int, whole: int) -> float:
+    return min(1.0, part / whole) if whole else 0.0

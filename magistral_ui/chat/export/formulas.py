@@ -1,0 +1,61 @@
+"""Turns one LaTeX formula into MathML, which browsers draw without a script; what it cannot turn stays text."""
+
+import re
+from html import escape
+
+from math_core import LatexError, LatexToMathML
+
+LONGEST = 20_000
+"""Characters; longer ones are shown as text, as on the page."""
+DEEPEST = 200
+"""The converter calls itself for what stands inside of something else, at most 1.6 kB of stack a level, and a full stack
+ends the process: measured, 512 kB are full at 332 levels of the worst kind. A thread has 512 kB at least."""
+PART = re.compile(r"\\[A-Za-z]+|\\.|\S", re.DOTALL)
+CLOSERS = {"{": "}", "(": ")", "[": ")", "\\left": "\\right", "\\begin": "\\end"}
+DEFINITION = re.compile(r"\\[a-z]*(?:def|let|command|environment|operator)(?![a-z])", re.IGNORECASE)
+"""What makes new commands: their depth cannot be seen before they are expanded."""
+
+LINE = ('<mo stretchy="true">\u0332</mo>', '<mo class="line"></mo>')
+"""Only fonts made for mathematics have lines that stretch, and many computers have none: the style sheet draws this one."""
+
+
+def formula_html(latex: str, display: bool) -> str:
+    """MathML for `latex`, or its text as code."""
+    if len(latex) <= LONGEST and not DEFINITION.search(latex) and depth(latex) <= DEEPEST:
+        try:
+            converter = LatexToMathML(fancy_error=False, max_expansions=100)
+            return converter.convert_with_local_state(latex, displaystyle=display).replace(*LINE)
+        except (LatexError, UnicodeEncodeError):
+            pass
+    return f"<code>{escape(latex)}</code>"
+
+
+def depth(latex: str) -> int:
+    """How deep the parts of `latex` may stand inside each other: rather too large than too small.
+
+    A command may take several of the parts behind it into itself, so it counts up to the end of its group or cell.
+    """
+    deepest = level = scripts = 0
+    opened: list[tuple[str, int]] = [("", -1)]
+    for part in PART.findall(latex.replace("]", ")")):  # half-open intervals, such as ]0, 1)
+        if closer := CLOSERS.get(part):
+            opened.append((closer, level - scripts))
+            level += 1
+        elif part in CLOSERS.values():
+            level = _closed(opened, part, level)
+        elif part in ("&", "\\\\"):
+            level = opened[-1][1] + 1
+        elif part[0] == "\\" or part in "^_":
+            level += 1
+        else:
+            level -= scripts  # an exponent of one character ends with it
+        scripts = scripts + 1 if part in "^_" else 0
+        deepest = max(deepest, level)
+    return deepest
+
+
+def _closed(opened: list[tuple[str, int]], closer: str, level: int) -> int:
+    """The level behind `closer`; it takes back what it closes, and round brackets that were open in it."""
+    while closer != ")" and opened[-1][0] == ")":
+        opened.pop()
+    return opened.pop()[1] if opened[-1][0] == closer else level

@@ -1,0 +1,51 @@
+"""Where a server is, and which access key may be sent to it; it opens no connection."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+OWN_KEY = "MAGISTRAL_UI_API_KEY"
+"""Sent to whatever server was named: whoever sets it means that server."""
+KEYS_OF = {"mistral.ai": "MISTRAL_API_KEY", "openai.com": "OPENAI_API_KEY"}
+"""Keys that people have lying about: each is sent to its own makers only, never to another server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is, and the key for it; neither a log line nor the page ever shows the key."""
+
+    base_url: str
+    """Ends with the version, as in `http://127.0.0.1:8000/v1`."""
+    key: str = field(default="", repr=False)
+
+    @property
+    def host(self) -> str:
+        """Name and port, to tell people."""
+        return urlsplit(self.base_url).netloc
+
+    def url(self, path: str) -> str:
+        """An address beside the version: `/props` is not below `/v1`."""
+        return self.base_url.rsplit("/v1", 1)[0] + path
+
+
+def read_base_url(text: str) -> str:
+    """`text` as a base URL: `/v1` is added where it has no path. ValueError for what is none, or holds a password."""
+    url = text.strip().rstrip("/")
+    parts = urlsplit(url)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+    ):
+        raise ValueError(text)
+    _ = parts.port  # raises ValueError for an impossible one
+    return url if parts.path else f"{url}/v1"
+
+
+def address_of(base_url: str, environment: Mapping[str, str]) -> Address:
+    """The server at `base_url` with the key that is meant for it, or none."""
+    host = urlsplit(base_url).hostname or ""
+    names = [OWN_KEY, *(name for owner, name in KEYS_OF.items() if host == owner or host.endswith(f".{owner}"))]
+    return Address(base_url, next((key for name in names if (key := environment.get(name, "").strip())), ""))

@@ -1,0 +1,128 @@
+"""How servers differ in what they take: one value per kind of server; it does not ask a server and sends nothing.
+
+Sources: the servers' own documentation and sources, and what they answered when the tests of this project asked them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from magistral_ui.chat.sampling import PARAMETERS
+
+SystemShape = Literal["text", "chunks", "plain"]
+"""`text`: one string with literal marks; `chunks`: a list with thinking chunks; `plain`: one string without the marks."""
+HistoryShape = Literal["reasoning_content", "nested", "inline", "left_out"]
+"""Earlier reasoning: a field of its own; nested thinking chunks (Mistral); marks in the text; or not at all."""
+ResumeShape = Literal["chunks", "named", "prefix"]
+"""A reply to go on with: vLLM's chunks with a flag, llama.cpp's flag that names the field, or Mistral's `prefix`."""
+Tokenizer = Literal["vllm", "llama_cpp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One kind of server. Detection may change single facts, since many of them depend on how a server was started."""
+
+    key: str
+    name: str
+    system: SystemShape = "text"
+    history: HistoryShape = "left_out"
+    resume: ResumeShape | None = None
+    """None where a reply that was begun cannot be gone on with."""
+    tokenizer: Tokenizer | None = None
+    """Whose way to count tokens is understood; None where the server counts none beforehand."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Our parameter → the field of the request. What is not here the server does not take."""
+    always: Mapping[str, object] = field(default_factory=dict)
+    """Fields that every request has."""
+    stream_options: Mapping[str, bool] = field(default_factory=dict)
+    """What asks for the usage; empty where it comes by itself or not at all."""
+    open_by_tokens: bool = False
+    """Whether open reasoning is gone on with from the prompt's tokens, outside of the chat.
+
+    vLLM's grammar for Mistral's tokenizer lets a continued reply never close its reasoning (seen in 0.32); from tokens it can.
+    """
+    one_token_a_chunk: bool = False
+    """Whether each piece of a stream is one token; where not, tokens are reckoned from the text until the usage comes."""
+    must_fit: bool = False
+    """Whether a request is refused whose prompt and `max_tokens` together are more than the context."""
+    lists_all_models: bool = True
+    """Whether a model that is not in its list cannot be asked for."""
+
+    def missing(self) -> dict[str, str]:
+        """What the page offers and this server cannot do, with the key of the sentence that says why."""
+        lacking = {name: "missing_parameter" for name in PARAMETERS if name not in self.fields}
+        if self.resume is None:
+            lacking |= dict.fromkeys(("continue", "answer_again", "answer_now"), "missing_resume")
+            lacking["reasoning_budget"] = "missing_resume"
+        else:
+            lacking.pop("reasoning_budget", None)
+        if self.history == "left_out":
+            lacking["keep_reasoning"] = "missing_history"
+        return lacking
+
+
+OPENAI_FIELDS = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_tokens", "seed": "seed"}
+ALL_FIELDS = {**OPENAI_FIELDS, "top_k": "top_k", "min_p": "min_p"}
+
+VLLM = Dialect(
+    key="vllm",
+    name="vLLM",
+    system="chunks",
+    history="reasoning_content",
+    resume="chunks",
+    tokenizer="vllm",
+    fields={**ALL_FIELDS, "repetition_penalty": "repetition_penalty"},
+    stream_options={"include_usage": True, "continuous_usage_stats": True},
+    open_by_tokens=True,
+    one_token_a_chunk=True,
+    must_fit=True,
+)
+LLAMA_CPP = Dialect(
+    key="llama.cpp",
+    name="llama.cpp",
+    history="reasoning_content",
+    resume="named",
+    tokenizer="llama_cpp",
+    fields={**ALL_FIELDS, "repetition_penalty": "repeat_penalty"},
+    always={"return_progress": True, "cache_prompt": True},
+    stream_options={"include_usage": True},
+    one_token_a_chunk=True,
+    lists_all_models=False,  # a server with one model takes any name
+)
+LM_STUDIO = Dialect(
+    key="lm-studio",
+    name="LM Studio",
+    fields={**OPENAI_FIELDS, "top_k": "top_k", "repetition_penalty": "repeat_penalty"},
+    stream_options={"include_usage": True},
+    one_token_a_chunk=True,
+)
+MISTRAL = Dialect(
+    key="mistral",
+    name="Mistral",
+    system="plain",
+    history="nested",
+    resume="prefix",
+    fields={
+        "temperature": "temperature",
+        "top_p": "top_p",
+        "top_k": "top_k",
+        "repetition_penalty": "repetition_penalty",
+        "max_tokens": "max_tokens",
+        "seed": "random_seed",
+    },
+    always={"reasoning_effort": "high"},
+    must_fit=True,
+)
+TRANSFORMERS = Dialect(
+    key="transformers",
+    name="transformers serve",
+    history="inline",
+    fields=OPENAI_FIELDS,
+    one_token_a_chunk=True,
+    lists_all_models=False,  # it lists what was downloaded, not what it was started with
+)
+UNKNOWN = Dialect(
+    key="unknown", name="OpenAI", fields=OPENAI_FIELDS, stream_options={"include_usage": True}, lists_all_models=False
+)
+
+DIALECTS = {dialect.key: dialect for dialect in (VLLM, LLAMA_CPP, LM_STUDIO, MISTRAL, TRANSFORMERS, UNKNOWN)}

@@ -1,0 +1,256 @@
+"""The engine on a server: finds out what it is, keeps an eye on it, and writes replies from its streams.
+
+One event loop in one thread does all network work and carries hundreds of streams; the methods may be called from anywhere.
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from magistral_ui.chat.events import Finished
+from magistral_ui.chat.prompt import Prompt
+from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.remote.address import Address
+from magistral_ui.engines.remote.body import refuse_what_is_missing
+from magistral_ui.engines.remote.counting import Counter, reckoned_measure
+from magistral_ui.engines.remote.detection import StillLoading, Wish, detect, list_models
+from magistral_ui.engines.remote.failures import Trouble
+from magistral_ui.engines.remote.picture_urls import PictureUrls
+from magistral_ui.engines.remote.profile import Profile
+from magistral_ui.engines.remote.reply import Reply, Surroundings
+from magistral_ui.engines.remote.server import Server
+from magistral_ui.errors import MagistralUIError, NotReady, PictureRefused, PromptTooLong
+from magistral_ui.models.cards import MAGISTRAL_1_2, ModelCard, find_card
+
+log = logging.getLogger(__name__)
+
+LOOK_WHEN_READY = 5.0
+"""Seconds between two looks at a server that serves."""
+LOOK_WHEN_NOT = 1.0
+"""The same while it loads or is away, so that the page recovers at once."""
+GIVEN_UP = 3
+"""Looks in a row without an answer after which streams that are silent too are given up."""
+SILENT = 15.0
+"""Seconds without a byte that make a stream silent."""
+PAUSE = 0.0002
+"""Seconds between two reads of a stream, for each stream that runs: 500 are read ten times a second each."""
+LONGEST_PAUSE = 0.1
+PATIENCE = 5.0
+"""Seconds that `measure` waits for a server's tokenizer before it reckons."""
+T = TypeVar("T")
+
+
+class RemoteEngine:
+    """Runs a model on an OpenAI-compatible server; `engines/base.py` says what the methods do."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        model: str | None = None,
+        dialect: str | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        """Nothing is sent before `start`. `dialect` is a key of DIALECTS; None: found out."""
+        self._address, self._wish = address, Wish(model, dialect, context_length)
+        guess = (find_card(model) if model else None) or replace(MAGISTRAL_1_2, name=model or MAGISTRAL_1_2.name)
+        self._guess: ModelCard = guess
+        self._status: EngineStatus = Loading()
+        self._profile: Profile | None = None
+        self._counter: Counter | None = None
+        self._server: Server | None = None
+        self._urls = PictureUrls()
+        self._running: dict[Reply, asyncio.Task[None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._look: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def card(self) -> ModelCard:
+        """The model that is run; before the server was asked, a first guess."""
+        return self._profile.card if self._profile else self._guess
+
+    @property
+    def profile(self) -> Profile | None:
+        """What was found out about the server, or None."""
+        return self._profile
+
+    def start(self) -> None:
+        """Begin to look for the server; returns at once."""
+        with self._lock:
+            if self._thread is None and not self._closed:
+                begun = threading.Event()
+                self._thread = threading.Thread(target=self._live, args=(begun,), name="remote-engine", daemon=True)
+                self._thread.start()
+                begun.wait()
+
+    def status(self) -> EngineStatus:
+        """Whether the server answers and its model is loaded, as of the last look."""
+        return self._status
+
+    def retry(self) -> None:
+        """Look again now."""
+        if self._loop is not None and self._look is not None and isinstance(self._status, Broken):
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._look.set)
+
+    def measure(self, prompt: Prompt, visitor: str = "") -> Measure:  # noqa: ARG002  # servers keep their caches to themselves
+        """What `prompt` costs, by the server's tokenizer where it has one."""
+        if self._counter is None:
+            raise NotReady
+        counting = self._in_loop(self._counter.measure(prompt))
+        try:
+            return counting.result(PATIENCE)
+        except concurrent.futures.TimeoutError:
+            counting.cancel()
+            return reckoned_measure(prompt)
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Begin a reply. A server that is away just now is waited for within the reply."""
+        profile, server, loop = self._profile, self._server, self._loop
+        if profile is None or server is None or loop is None or self._closed:
+            raise NotReady
+        refuse_what_is_missing(request.params, profile.dialect, profile.dialect.name)
+        if request.prompt.pictures and not profile.card.vision:
+            raise PictureRefused("picture_not_supported", name=request.prompt.pictures[0].name)
+        reply: Reply | None = None
+
+        def wake() -> None:
+            if reply is not None:
+                with suppress(RuntimeError):  # the loop has ended, and the reply with it
+                    loop.call_soon_threadsafe(reply.wake)
+
+        generation = Generation(on_control=wake)
+        reply = Reply(request, generation, server, profile, self._urls, Surroundings(self._pause, self._noticed))
+        loop.call_soon_threadsafe(self._begin, reply, request)
+        return generation
+
+    def forget(self, visitor: str) -> None:
+        """Nothing is kept here; a server's cache is its own."""
+
+    def close(self) -> None:
+        """Stop all generations and leave the server."""
+        with self._lock:
+            self._closed = True
+        if self._loop is not None and self._thread is not None and self._thread.is_alive():
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._end)
+            self._thread.join(timeout=5)
+
+    def _in_loop(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+        if self._loop is None or self._closed:
+            work.close()
+            raise NotReady
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _live(self, begun: threading.Event) -> None:
+        async def main() -> None:
+            self._loop, self._look = asyncio.get_running_loop(), asyncio.Event()
+            self._server = Server(self._address)
+            self._watch = asyncio.ensure_future(self._keep_watch(self._server))
+            begun.set()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+            await self._end_all()
+            await self._server.close()
+
+        try:
+            asyncio.run(main())
+        finally:
+            self._status = Broken("engine_closed")
+            begun.set()
+
+    def _end(self) -> None:
+        self._watch.cancel()
+
+    async def _end_all(self) -> None:
+        running = dict(self._running)
+        for task in running.values():
+            task.cancel()
+        await asyncio.gather(*running.values(), return_exceptions=True)
+        for reply in running:
+            if not reply.generation.ended:  # it was cancelled before its first step
+                reply.generation.put(Finished("cancelled"))
+
+    def _begin(self, reply: Reply, request: GenerationRequest) -> None:
+        if self._closed:
+            reply.generation.put(Finished("cancelled"))
+            return
+        task = asyncio.ensure_future(reply.write(lambda: self._room(request.prompt)))
+        self._running[reply] = task
+        task.add_done_callback(lambda _: self._running.pop(reply, None))
+
+    async def _room(self, prompt: Prompt) -> int | None:
+        """How many tokens a reply to `prompt` may have, where the server refuses to be asked for more; PromptTooLong for none."""
+        assert self._profile is not None
+        assert self._counter is not None
+        if not self._profile.dialect.must_fit:
+            return None
+        measure, limit = await self._counter.measure(prompt), self._profile.info.context_length
+        # What was reckoned may be wrong by a tenth; a request that asks for too much is refused as a whole.
+        tokens = measure.total if not measure.estimated else measure.total * 11 // 10 + 64
+        if tokens >= limit:
+            raise PromptTooLong(tokens=measure.total, limit=limit)
+        return limit - tokens
+
+    def _noticed(self, trouble: Trouble) -> None:
+        """A reply found out that the server is away: the page is to know at once, and to look for it."""
+        if trouble.key in ("remote_unreachable", "remote_key_refused"):
+            self._status = Broken(trouble.key, trouble.values)
+        if self._look is not None:
+            self._look.set()
+
+    def _pause(self) -> float:
+        running = len(self._running)
+        return min(LONGEST_PAUSE, PAUSE * running) if running > 8 else 0.0
+
+    async def _keep_watch(self, server: Server) -> None:
+        """Look at the server again and again, for as long as the engine lives."""
+        assert self._look is not None
+        silence = 0
+        while True:
+            silence = await self._look_at(server, silence)
+            wait = LOOK_WHEN_READY if isinstance(self._status, Ready) and not silence else LOOK_WHEN_NOT
+            with suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._look.wait(), wait)
+            self._look.clear()
+
+    async def _look_at(self, server: Server, silence: int) -> int:
+        """One look; how many in a row the server has not answered."""
+        try:
+            if isinstance(self._status, Ready) and self._profile is not None:
+                models = await list_models(server)
+                listed = {each.get("id") for each in models.get("data") or () if isinstance(each, dict)}
+                if not self._profile.dialect.lists_all_models or self._profile.model in listed:
+                    return 0
+            profile = await detect(server, self._wish)
+        except StillLoading:
+            self._status = Loading("server")
+        except MagistralUIError as error:
+            silence = silence + 1 if error.sentence_key == "remote_unreachable" else 0
+            if self._profile is None or silence == 0 or silence >= 2:
+                self._status = Broken(error.sentence_key, error.values)
+            if silence >= GIVEN_UP:
+                self._give_up_the_silent()
+            return silence
+        except Exception as error:
+            log.error("the server could not be looked at", exc_info=error)
+            self._status = Broken("remote_failed", {"server": server.address.host})
+        else:
+            self._profile, self._counter = profile, Counter(server, profile.dialect, profile.model)
+            self._status = Ready(profile.info)
+        return 0
+
+    def _give_up_the_silent(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for reply in list(self._running):
+            if now - reply.heard > SILENT:
+                reply.lose()

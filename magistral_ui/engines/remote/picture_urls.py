@@ -1,0 +1,49 @@
+"""Pictures as data URLs that every server takes: PNG or JPEG, neither too small nor larger than the model looks; no files."""
+
+import base64
+import io
+
+from PIL import Image
+
+from magistral_ui.chat.pictures import Picture
+from magistral_ui.engines.recent import Recent
+
+LARGEST = 1_540
+"""Pixels of the longer side beyond which Magistral makes a picture smaller itself."""
+SMALLEST = 56
+"""Pixels of the longer side: transformers fails on a picture of one image token, which is 28 × 28 pixels."""
+PHOTO = 640 * 480
+"""Pixels from which JPEG is used: PNG would be many times larger."""
+KEPT = 64 * 2**20
+"""Bytes of URLs that are kept, so that a conversation's pictures are not made anew for every turn."""
+
+
+class PictureUrls:
+    """Data URLs by the picture's content; thread-safe."""
+
+    def __init__(self) -> None:
+        self._urls: Recent[str, str] = Recent(KEPT, len)
+
+    def __call__(self, picture: Picture) -> str:
+        """The data URL of `picture`; the first call for a large photo takes tens of milliseconds."""
+        url = self._urls.get(picture.digest)
+        if url is None:
+            url = data_url(picture)
+            self._urls.put(picture.digest, url)
+        return url
+
+
+def data_url(picture: Picture) -> str:
+    """`picture` re-encoded, so that no EXIF, animation or odd format reaches a server that cannot read it."""
+    image = picture.rgb()
+    longer = max(image.size)
+    if longer > LARGEST:
+        image.thumbnail((LARGEST, LARGEST), Image.Resampling.BICUBIC)
+    elif longer < SMALLEST:
+        scale = SMALLEST / longer
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.NEAREST)
+    kind = "JPEG" if image.width * image.height > PHOTO else "PNG"
+    out = io.BytesIO()
+    image.save(out, kind, **({"quality": 92} if kind == "JPEG" else {}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode('ascii')}"

@@ -1,0 +1,39 @@
+"""What is known of a server once it was asked: its dialect, its model, and how its tokens are counted; a value, no more."""
+
+from dataclasses import dataclass
+
+from magistral_ui.chat.prompt import Resume
+from magistral_ui.engines.base import ModelInfo
+from magistral_ui.engines.remote.channels import ReplyReader
+from magistral_ui.engines.remote.dialects import Dialect
+from magistral_ui.models.cards import TEXT_MARKS, TOKEN_MARKS, ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One server with the one model that is asked for."""
+
+    dialect: Dialect
+    card: ModelCard
+    model: str
+    """The name that requests bear."""
+    info: ModelInfo
+
+    @property
+    def marks(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of marks that may tell the reasoning in its text, the card's own first."""
+        return (TEXT_MARKS, TOKEN_MARKS) if self.card.marks == "text" else (TOKEN_MARKS, TEXT_MARKS)
+
+
+def reader_for(profile: Profile, resume: Resume | None, *, by_tokens: bool = False) -> ReplyReader:
+    """A reader that goes on where `resume` ends; from tokens, open reasoning goes on as text."""
+    echo = (resume.reasoning or "", resume.answer) if resume and profile.dialect.resume == "prefix" else ("", "")
+    closed = (
+        resume is not None and (resume.closed or resume.reasoning is None) and bool(resume.reasoning or resume.answer)
+    )
+    return ReplyReader(
+        profile.marks,
+        one_token_a_chunk=profile.dialect.one_token_a_chunk,
+        channel="reasoning" if by_tokens else "answer" if closed else "before",
+        echo=echo,
+    )

@@ -1,0 +1,203 @@
+"""The engine on ZeroGPU: asks for the GPU slice by slice and tells a reply as its tokens come; how they are chosen it leaves to
+the sequence code behind the fork. Each reply has a thread here that waits for its slices; none of them is needed there.
+"""
+
+import contextvars
+import logging
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
+
+from magistral_ui.chat.events import Queued
+from magistral_ui.chat.prompt import Prompt
+from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.zerogpu.flags import Flags
+from magistral_ui.engines.zerogpu.refusals import refusal_of
+from magistral_ui.engines.zerogpu.reply import Reply
+from magistral_ui.engines.zerogpu.slices import Job, Pace, Piece
+from magistral_ui.errors import MagistralUIError, NotReady, QueueFull
+from magistral_ui.models.cards import DEMO, ModelCard, find_card
+
+if TYPE_CHECKING:
+    from magistral_ui.engines.local.placed import PlacedModel
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 64
+"""Replies that wait or are written; ZeroGPU has a queue of its own."""
+TRIES = 3
+"""Slices in a row that may bring nothing."""
+ENDING = 1.0
+"""Seconds that a process which was killed may take to give back what it held, and a thread to notice."""
+
+Decorate = Callable[..., Any]
+"""`spaces.GPU`, or what behaves like it."""
+
+
+class ZeroGPUEngine:
+    """Runs a model where a GPU is lent for one call at a time; `engines/base.py` says what the methods do."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        decorate: Decorate,
+        context_length: int | None = None,
+        revision: str | None = None,
+        tokens_a_slice: int | None = None,
+    ) -> None:
+        """`decorate` is `spaces.GPU`. `tokens_a_slice` bounds a slice besides its time."""
+        self._wish = {"model": model, "context_length": context_length, "revision": revision}
+        self._decorate, self._tokens = decorate, tokens_a_slice
+        self._guess = (find_card(model) if model else None) or DEMO
+        self._status: EngineStatus = Loading()
+        self._placed: PlacedModel | None = None
+        self._flags = Flags(AT_ONCE)
+        self._pace = Pace(tokens=tokens_a_slice)
+        self._ask: Callable[[Job], Iterator[Piece]] | None = None
+        self._replies: dict[Reply, threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def card(self) -> ModelCard:
+        """The model that is run; before it is loaded, a first guess."""
+        return self._placed.card if self._placed else self._guess
+
+    def start(self) -> None:
+        """Load and place the model, in this thread: before the page is served, see `place_model`. A second call does nothing."""
+        if self._placed is not None or self._closed:
+            return
+        try:
+            from magistral_ui.engines.local.placed import place_model
+            from magistral_ui.engines.local.source import Wish
+
+            self._placed = place_model(Wish(**self._wish), self._report, self._flags)  # type: ignore[arg-type]
+        except MagistralUIError as error:
+            self._status = Broken(error.sentence_key, error.values)
+            log.error("the model could not be loaded", exc_info=error)
+            return
+        except Exception as error:
+            log.error("the model could not be loaded", exc_info=error)
+            self._status = Broken("model_error", {"reason": type(error).__name__})
+            return
+        self._pace = Pace(self._placed.weights, self._tokens)
+        self._ask = self._decorate(self._placed.write, duration=_seconds)
+        self._status = Ready(self._placed.info)
+
+    def status(self) -> EngineStatus:
+        """How far loading is, or that it is done, or why it failed."""
+        return self._status
+
+    def retry(self) -> None:
+        """What failed at the start stays so: weights can be placed only then."""
+
+    def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
+        """What `prompt` costs."""
+        return self._ready().measure(prompt, visitor)
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Begin a reply, for whoever makes the request that is being served: ZeroGPU counts by visitor."""
+        placed = self._ready()
+        with self._lock:
+            if self._closed:
+                raise NotReady
+            if len(self._replies) >= AT_ONCE:
+                raise QueueFull(limit=AT_ONCE)
+            reply = Reply(placed, request, self._flags)
+            reply.generation.put(Queued(0))
+            run = contextvars.copy_context().run
+            self._replies[reply] = threading.Thread(target=run, args=(self._write, reply), name="reply", daemon=True)
+            self._replies[reply].start()
+        return reply.generation
+
+    def forget(self, visitor: str) -> None:
+        """Drop what is kept of a visitor."""
+        if self._placed is not None:
+            self._placed.forget(visitor)
+
+    def close(self) -> None:
+        """Stop all generations, and end the processes that were forked for them: some wait for another call."""
+        with self._lock:
+            self._closed = True
+            left = dict(self._replies)
+        for reply in left:
+            reply.cancel()
+        forked = multiprocessing.active_children()
+        for end in (BaseProcess.kill, partial(BaseProcess.join, timeout=ENDING)):
+            for process in forked:
+                with suppress(ValueError):  # whoever began it has seen its end
+                    end(process)
+        for writer in left.values():  # off ZeroGPU, they compute here
+            writer.join(ENDING)
+        self._status = Broken("engine_closed")
+
+    def _ready(self) -> "PlacedModel":
+        if self._placed is None or not isinstance(self._status, Ready):
+            raise NotReady
+        return self._placed
+
+    def _report(self, status: Loading) -> None:
+        self._status = status
+
+    def _write(self, reply: Reply) -> None:
+        """A reply from its first slice to its last, in a thread of its own."""
+        try:
+            self._slices(reply)
+        except Exception as error:
+            log.error("a request failed", exc_info=error)
+            reply.fail("generation_failed")
+        finally:
+            with self._lock:
+                del self._replies[reply]
+
+    def _slices(self, reply: Reply) -> None:
+        most, empty = None, 0
+        while not reply.generation.ended:
+            seconds = self._pace.seconds(reply.tokens, reply.left)
+            seconds = seconds if most is None else min(seconds, most)
+            before = reply.count
+            failure = self._slice(reply, seconds)
+            if reply.generation.ended:
+                return
+            refusal = refusal_of(failure) if failure is not None else None
+            empty = 0 if reply.count > before else empty + 1
+            if refusal is None or (refusal.aborted and not empty):
+                if empty:
+                    self._pace.missed(seconds)
+                if empty >= TRIES:
+                    reply.fail("gpu_taken_away")
+                continue
+            log.warning("no GPU: %s", refusal.key, exc_info=failure if refusal.unknown else None)
+            most = seconds // 2 if refusal.too_long else (refusal.left or 0) - 1
+            if not self._pace.is_of_use(most) or empty >= TRIES:
+                reply.fail(refusal.key, refusal.values)
+
+    def _slice(self, reply: Reply, seconds: int) -> BaseException | None:
+        """One call on the GPU; what went wrong with it."""
+        assert self._ask is not None
+        first: float | None = None
+        last, tokens = 0.0, 0
+        with reply.slice() as (place, ticket):
+            job = reply.job(place, ticket, seconds, time.time(), self._tokens)
+            try:
+                for piece in self._ask(job):
+                    reply.take(piece)
+                    if piece.tokens:
+                        first, last, tokens = first or piece.seconds, piece.seconds, tokens + len(piece.tokens)
+            except Exception as error:
+                return error
+        if first is not None:
+            self._pace.learn(first, last, tokens)
+        return None
+
+
+def _seconds(job: Job) -> int:
+    """What the decorator asks for the duration of a call."""
+    return job.seconds

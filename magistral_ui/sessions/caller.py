@@ -1,0 +1,20 @@
+"""Who is calling while one request is served, as far as that is known; it decides nothing."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a request comes from, set at the door and read where something is counted or kept apart."""
+
+    address: str = ""
+    """The network address, an IPv6 one without its last 64 bits; empty where there is none, as in a test."""
+    browser: str = ""
+    """The hash of a secret cookie; of the address, where a program keeps no cookies."""
+    language: str = ""
+    """The code of the language in which a sentence is to be told."""
+
+
+NOBODY = Caller()
+CALLER: ContextVar[Caller] = ContextVar("caller", default=NOBODY)

@@ -1,0 +1,58 @@
+"""The engine as strangers may know it: with replies of bounded length, and without what concerns its operator only."""
+
+from dataclasses import replace
+
+from magistral_ui.chat.prompt import Prompt
+from magistral_ui.engines.base import Broken, Engine, EngineStatus, GenerationRequest, Measure, Ready
+from magistral_ui.engines.generation import Generation
+from magistral_ui.models.cards import ModelCard
+from magistral_ui.sessions.limits import Limits
+
+
+class DiscreetEngine:
+    """Hands everything on to another engine, except that nobody outside may load a model or read of folders and servers."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self._engine, self._limits = engine, limits
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card, with a length of replies that the limits allow."""
+        card, status = self._engine.card, self._engine.status()
+        budget = not (isinstance(status, Ready) and "reasoning_budget" in status.info.missing)
+        return replace(card, sampling=self._limits.bounded(card.sampling, budget))
+
+    def status(self) -> EngineStatus:
+        """How far loading is. Why it failed is for the operator's log: the reason may name folders and servers."""
+        status = self._engine.status()
+        if isinstance(status, Broken):
+            return Broken("model_error")
+        if isinstance(status, Ready):
+            source = status.info.source if "://" not in status.info.source else status.info.name
+            source = source.rstrip("/\\").replace("\\", "/").rpartition("/")[2] if _is_folder(source) else source
+            return Ready(replace(status.info, source=source, plan=None))
+        return status
+
+    def retry(self) -> None:
+        """Only the operator loads a model."""
+
+    def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
+        """What `prompt` costs."""
+        return self._engine.measure(prompt, visitor)
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Begin a reply."""
+        return self._engine.submit(request)
+
+    def forget(self, visitor: str) -> None:
+        """Drop what is kept of a visitor's conversations."""
+        self._engine.forget(visitor)
+
+    def close(self) -> None:
+        """Stop all generations and free the device."""
+        self._engine.close()
+
+
+def _is_folder(source: str) -> bool:
+    """Whether `source` names a place on the disk, not a repository `owner/name`."""
+    return source.startswith(("/", "~", ".")) or source.count("/") > 1 or "\\" in source

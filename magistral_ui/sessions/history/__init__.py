@@ -1,0 +1,1 @@
+"""Conversations on disk: one SQLite file and the pictures beside it; it knows visitors by the hash of their secret only."""

@@ -1,0 +1,289 @@
+"""The history as the sessions use it: opened once, asked from any thread; what cannot be kept on disk is kept in memory."""
+
+import logging
+import shutil
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TookTooLong
+from contextlib import closing, contextmanager, suppress
+from math import ceil
+from pathlib import Path
+from typing import Any, TypeVar
+
+from magistral_ui.chat.export.document import Document
+from magistral_ui.errors import HistoryUnusable, ImportRefused
+from magistral_ui.sessions.history import catalogue, store
+from magistral_ui.sessions.history.catalogue import Entry
+from magistral_ui.sessions.history.pictures import PictureFiles
+from magistral_ui.sessions.history.schema import connect, migrate
+from magistral_ui.sessions.history.store import Kept
+from magistral_ui.sessions.history.trouble import Trouble, trouble_of
+from magistral_ui.sessions.history.writer import Job, Writer
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+FILE, LOCK, PICTURES = "history.sqlite3", "history.lock", "pictures"
+PATIENCE = 5.0
+"""Seconds for which a person waits for the disk; then the chat goes on, and the page says that it is not saved."""
+DAY = 86_400.0
+CONDEMNED = 10_000
+"""Visitors who had everything forgotten that are remembered: their secrets are in no browser any more."""
+FOLD = 4
+"""Times a file's size that its conversations take on the disk while they come in: rows, index, and both in the log."""
+SPARE = 16 * 10**6
+"""Bytes that a file leaves free beside that, so that the chat can go on."""
+
+
+class History:
+    """All conversations of all visitors, each found under its visitor only."""
+
+    def __init__(self, folder: Path | None = None, keep_days: int | None = None) -> None:
+        """Opens the history in `folder`. None, or 0 in `keep_days`, keeps it in this process's memory.
+
+        A folder that cannot be used is told by `trouble`; then memory serves too.
+        """
+        self.open, self._unclean = True, False
+        self._keep_days = keep_days
+        self._lock = threading.Lock()
+        self._condemning = threading.Lock()
+        self._condemned: OrderedDict[str, bool] = OrderedDict()
+        """Visitors of whom nothing is kept any more, with whether all of it is deleted."""
+        self._held: sqlite3.Connection | None = None
+        self._unusable: Trouble | None = None
+        self._folder = folder if keep_days != 0 else None
+        try:
+            db = self._open()
+        except (OSError, sqlite3.Error, HistoryUnusable) as error:
+            self._unusable = trouble_of(error, str(folder))
+            log.warning("the history cannot be opened: %s", error)
+            self._release()
+            self._folder = None
+            db = self._open()
+        self._db = db
+        self.pictures = PictureFiles(self._folder / PICTURES if self._folder else None)
+        self._writer = Writer(db, self._lock, str(folder))
+        self.put(lambda db: catalogue.sweep(db, self.pictures))
+        self.purge()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._folder is None:
+            db = connect(None, writing=True)
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+            self._hold(self._folder / LOCK)
+            db = connect(self._folder / FILE, writing=True)
+        try:
+            migrate(db)
+        except (sqlite3.Error, HistoryUnusable):
+            db.close()
+            raise
+        return db
+
+    def _hold(self, lock: Path) -> None:
+        """Be the only process in this folder: SQLite's own lock, which the system takes back however the process ends."""
+        self._held = sqlite3.connect(lock, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._held.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise HistoryUnusable("history_in_use") from error
+            raise
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether anything is kept on disk."""
+        return self._folder is not None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why conversations cannot be saved at the moment."""
+        return self._unusable or self._writer.trouble
+
+    def put(self, job: Job) -> "Future[Any]":
+        """Have something written soon."""
+        return self._writer.put(job)
+
+    def wait(self, job: Job, default: T) -> T:
+        """Have something written now; `default` where that fails or takes too long."""
+        return self.wait_for(self.put(job), default)
+
+    def wait_for(self, writing: "Future[Any]", default: T) -> T:
+        """The result of something that is being written; `default` where that fails or takes too long."""
+        try:
+            done: T = writing.result(PATIENCE)
+        except (OSError, sqlite3.Error, HistoryUnusable, TookTooLong):
+            return default
+        return done
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees all that was put before now."""
+        self.wait(_nothing, None)
+        if self._folder is None:
+            with self._lock:
+                yield self._db
+        else:
+            with closing(connect(self._folder / FILE, writing=False)) as db:
+                yield db
+
+    def _read(self, ask: Callable[[sqlite3.Connection], T], default: T) -> T:
+        try:
+            with self._reading() as db:
+                return ask(db)
+        except (sqlite3.Error, OSError, ValueError, KeyError) as error:
+            log.warning("the history cannot be read: %s", type(error).__name__)
+            return default
+
+    def load(self, visitor: str, id: str) -> Kept | None:
+        """The conversation, if it is the visitor's."""
+        return self._read(lambda db: store.load(db, self.pictures, visitor, id), None)
+
+    def documents(self, visitor: str, ids: Sequence[str] = ()) -> list[Document]:
+        """The visitor's conversations of these ids, or all, as they go into a file."""
+
+        def read(db: sqlite3.Connection) -> list[Document]:
+            wanted = ids or [entry.id for entry in catalogue.listing(db, visitor)]
+            found = (store.load_document(db, self.pictures, visitor, id) for id in wanted)
+            return [each for each in found if each is not None]
+
+        return self._read(read, [])
+
+    def take_in(self, visitor: str, documents: Mapping[str, Document], size: int = 0) -> None:
+        """Conversations that came in a file of `size` bytes, by their new ids: all in one transaction, or none.
+
+        Raises HistoryUnusable, or ImportRefused where the disk has no room for them: what a transaction takes is given back
+        only where there is still some left.
+        """
+        if self._folder is not None and size:
+            needed = FOLD * size + SPARE
+            with suppress(OSError):
+                if shutil.disk_usage(self._folder).free < needed:
+                    raise ImportRefused("import_no_disk", needed=ceil(needed / 10**6))
+
+        def write(db: sqlite3.Connection) -> bool:
+            if self.is_condemned(visitor):
+                return False
+            for id, document in documents.items():
+                # Where nothing old is kept, what comes in an old file is new.
+                store.save_document(db, self.pictures, visitor, id, document, dated=not self._keep_days)
+            return True
+
+        try:
+            # Without a limit of time: who gave up waiting could not say whether it will be there.
+            if not self.put(write).result():
+                raise HistoryUnusable(reason="")
+        except (OSError, sqlite3.Error, HistoryUnusable) as error:
+            self.wait(lambda db: catalogue.sweep(db, self.pictures), None)
+            raise HistoryUnusable(reason=type(error).__name__) from error
+        finally:
+            self._clean()
+
+    def listing(self, visitor: str, query: str = "") -> list[Entry]:
+        """The visitor's conversations, or those that hold the words of `query`."""
+        return self._read(lambda db: catalogue.search(db, visitor, query), [])
+
+    def count(self, visitor: str) -> int:
+        """How many conversations of the visitor's are kept."""
+        count = "SELECT count(*) FROM conversations WHERE visitor = ? AND deleted IS NULL"
+        return self._read(lambda db: int(db.execute(count, (visitor,)).fetchone()[0]), 0)
+
+    def latest(self, visitor: str) -> str | None:
+        """The visitor's conversation that changed last."""
+        latest = "SELECT id FROM conversations WHERE visitor = ? AND deleted IS NULL ORDER BY changed DESC LIMIT 1"
+        return self._read(lambda db: next((str(id) for (id,) in db.execute(latest, (visitor,))), None), None)
+
+    def knows(self, visitor: str) -> bool:
+        """Whether anything of this visitor is kept."""
+        any_of = "SELECT 1 FROM conversations WHERE visitor = ? LIMIT 1"
+        return self._read(lambda db: db.execute(any_of, (visitor,)).fetchone() is not None, False)
+
+    def rename(self, visitor: str, id: str, title: str) -> bool:
+        """Give a conversation a name; whether that was done."""
+        return self.wait(lambda db: catalogue.rename(db, visitor, id, title), False)
+
+    def pin(self, visitor: str, id: str, pinned: bool) -> bool:
+        """Keep a conversation at the top, or not any more; whether that was done."""
+        return self.wait(lambda db: catalogue.pin(db, visitor, id, pinned), False)
+
+    def remove(self, visitor: str, id: str) -> bool:
+        """Delete a conversation; it can come back for a minute. Whether that was done."""
+        return self.wait(lambda db: catalogue.remove(db, visitor, id), False)
+
+    def restore(self, visitor: str, id: str) -> bool:
+        """Bring a deleted conversation back; whether that was done."""
+        return self.wait(lambda db: catalogue.restore(db, visitor, id), False)
+
+    def condemn(self, visitor: str) -> None:
+        """From now on nothing more of a visitor is put down, who will be forgotten; what is on its way is deleted then, too."""
+        with self._condemning:
+            self._condemned[visitor] = False
+            if len(self._condemned) > CONDEMNED:
+                self._condemned.popitem(last=False)
+
+    def is_condemned(self, visitor: str) -> bool:
+        """Whether nothing of this visitor is put down any more."""
+        return visitor in self._condemned
+
+    def forget(self, visitor: str) -> bool:
+        """Delete all that is kept of a visitor, rows, words, pictures and free pages; whether that was done.
+
+        What could not be deleted is tried again whenever something is purged.
+        """
+
+        def erase(db: sqlite3.Connection) -> bool:
+            catalogue.forget(db, self.pictures, visitor)
+            return True
+
+        self.condemn(visitor)
+        done = self.wait(erase, False)
+        if done:
+            with self._condemning:
+                self._condemned[visitor] = True
+        return done and self._clean()
+
+    def purge(self, reprieve: float = catalogue.REPRIEVE) -> None:
+        """Delete for good what was deleted more than `reprieve` seconds ago, and what is older than it may be."""
+        with self._condemning:
+            unerased = [visitor for visitor, erased in self._condemned.items() if not erased]
+        for visitor in unerased:
+            self.forget(visitor)
+        oldest = time.time() - DAY * self._keep_days if self._keep_days else None
+        if self.wait(lambda db: catalogue.purge(db, self.pictures, oldest, reprieve), 0) or self._unclean:
+            self._clean()
+
+    def _clean(self) -> bool:
+        """Take what was deleted out of the file and out of the log beside it, which no transaction may do for itself."""
+        try:
+            with self._lock:
+                # On a full disk, the first makes the room that the second needs.
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._db.execute("PRAGMA incremental_vacuum").fetchall()
+                busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            log.warning("the history could not be cleaned: %s", error)
+            busy = True
+        self._unclean = bool(busy)
+        return not busy
+
+    def close(self) -> None:
+        """Write what waits, and let go of the folder."""
+        self.open = False
+        self._writer.close()
+        with suppress(sqlite3.Error):
+            self._clean()
+        self._db.close()
+        self._release()
+
+
+def _nothing(db: sqlite3.Connection) -> None:
+    """A job whose end tells that all before it are done."""

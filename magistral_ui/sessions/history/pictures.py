@@ -1,0 +1,71 @@
+"""Pictures as files named by the SHA-256 of their content, each kept once; which message shows one is not known here."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+NAME = re.compile(r"[0-9a-f]{64}")
+
+
+class PictureFiles:
+    """A folder of pictures; None keeps them in memory."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._memory: dict[str, bytes] = {}
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Keep `data`; it is whole on disk when this returns. OSError where it cannot be."""
+        if self._folder is None:
+            self._memory[digest] = data
+            return
+        path = self._path(digest)
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        try:
+            with unfinished.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise
+
+    def get(self, digest: str) -> bytes | None:
+        """The content, or None where it is gone."""
+        if self._folder is None:
+            return self._memory.get(digest)
+        try:
+            return self._path(digest).read_bytes()
+        except OSError:
+            return None
+
+    def remove(self, digest: str) -> None:
+        """Delete it, if it is there."""
+        if self._folder is None:
+            self._memory.pop(digest, None)
+            return
+        with contextlib.suppress(OSError):
+            self._path(digest).unlink(missing_ok=True)
+
+    def all(self) -> Iterator[str]:
+        """The digests of all that are here; what was left unfinished is deleted."""
+        if self._folder is None:
+            yield from tuple(self._memory)
+            return
+        for path in sorted(self._folder.glob("*/*")):
+            if path.suffix == ".part":
+                path.unlink(missing_ok=True)
+            elif NAME.fullmatch(path.name):
+                yield path.name
+
+    def _path(self, digest: str) -> Path:
+        if self._folder is None or not NAME.fullmatch(digest):
+            raise ValueError("not a digest")
+        return self._folder / digest[:2] / digest

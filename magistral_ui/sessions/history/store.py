@@ -1,0 +1,233 @@
+"""One conversation as rows: written by what has changed, read back whole; it does not know threads or the page."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, Message, Reply, UserMessage
+from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Usage
+from magistral_ui.chat.export.document import Document
+from magistral_ui.chat.pictures import Picture
+from magistral_ui.engines.generation import Generation
+from magistral_ui.sessions.history.pictures import PictureFiles
+from magistral_ui.sessions.history.values import from_json, to_json
+from magistral_ui.sessions.running import Running, Written
+
+RECORD = 1
+"""Version of the JSON in the `record` columns."""
+TITLE = 80
+CUT_OFF = Notice("cut_off")
+"""What is told about a reply whose writing process has ended before it did."""
+NOT_KEPT = frozenset({"generation"})
+APART = frozenset({"reasoning", "answer"})
+"""Texts that have columns of their own, to be searched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A conversation as it is kept, with the reply that is being written for it."""
+
+    conversation: Conversation = field(default_factory=Conversation)
+    written: Mapping[int, Written] = field(default_factory=dict)
+    running: Running | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What has been added to a draft, and the reply's counts and times so far."""
+
+    number: int
+    reasoning: str
+    answer: str
+    usage: Usage
+    closed: bool = False
+    notices: tuple[Notice, ...] = ()
+
+
+def save(
+    db: sqlite3.Connection,
+    files: PictureFiles,
+    visitor: str,
+    id: str,
+    before: Conversation | None,
+    now: Kept,
+) -> None:
+    """Make the rows say `now` where they say `before`; a new draft is begun where something is running."""
+    conversation, old = now.conversation, before.messages if before is not None else {}
+    if not conversation.messages:
+        db.execute("DELETE FROM conversations WHERE id = ? AND visitor = ?", (id, visitor))
+        return
+    state = json.dumps({"v": RECORD, "last_id": conversation.last_id, "chosen": to_json(conversation.chosen)})
+    changed = any(old.get(each) is not message for each, message in conversation.messages.items())
+    _save_head(db, visitor, id, title_of(conversation), state, changed or len(old) != len(conversation.messages))
+    if before is None:
+        db.execute("DELETE FROM messages WHERE conversation = ?", (id,))
+    for gone in old.keys() - conversation.messages.keys():
+        db.execute("DELETE FROM messages WHERE conversation = ? AND id = ?", (id, gone))
+    for each, message in conversation.messages.items():
+        if old.get(each) is not message:
+            _save_message(db, files, id, message, now.written.get(each))
+    db.execute("DELETE FROM drafts WHERE conversation = ?", (id,))
+    if now.running is not None:
+        record = {"v": RECORD, **to_json(now.running, NOT_KEPT)}
+        db.execute("INSERT INTO drafts(conversation, record) VALUES (?, ?)", (id, _dump(record)))
+
+
+def add_piece(db: sqlite3.Connection, id: str, piece: Piece) -> None:
+    """Put down what was added to the draft."""
+    record = to_json(piece, frozenset({"number", *APART}))
+    values = (id, piece.number, sound(piece.reasoning), sound(piece.answer), _dump({"v": RECORD, **record}))
+    db.execute(
+        "INSERT OR REPLACE INTO pieces(conversation, number, reasoning, answer, record) VALUES (?,?,?,?,?)", values
+    )
+
+
+def load(db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str) -> Kept | None:
+    """The conversation, if it is the visitor's. A draft comes back as a reply that was cut just now."""
+    head = db.execute(
+        "SELECT state FROM conversations WHERE id = ? AND visitor = ? AND deleted IS NULL", (id, visitor)
+    ).fetchone()
+    if head is None:
+        return None
+    messages: dict[int, Message] = {}
+    written: dict[int, Written] = {}
+    read: dict[str, bytes | None] = {}
+    rows = db.execute(
+        "SELECT row, id, text, reasoning, record FROM messages WHERE conversation = ? ORDER BY id", (id,)
+    ).fetchall()
+    for row, each, text, reasoning, record in rows:
+        data = json.loads(record)
+        if data["role"] == "user":
+            pictures = _pictures(db, files, row, read)
+            messages[each] = from_json(UserMessage, data["message"], id=each, text=text, pictures=pictures)
+        else:
+            reply = from_json(Reply, data["message"].pop("reply"), answer=text, reasoning=reasoning)
+            messages[each] = from_json(AssistantMessage, data["message"], id=each, reply=reply)
+            written[each] = from_json(Written, data["written"])
+    state = json.loads(head[0])
+    chosen = {None if key == "None" else int(key): value for key, value in state["chosen"].items()}
+    return Kept(Conversation(messages, chosen, state["last_id"]), written, _load_draft(db, id))
+
+
+def load_document(db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str) -> Document | None:
+    """The conversation as it goes into a file."""
+    kept = load(db, files, visitor, id)
+    head = db.execute("SELECT title, created, changed FROM conversations WHERE id = ?", (id,)).fetchone()
+    if kept is None:
+        return None
+    created, changed = (datetime.fromtimestamp(seconds, timezone.utc) for seconds in head[1:])
+    return Document(kept.conversation, head[0], created, changed)
+
+
+def save_document(
+    db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str, document: Document, dated: bool = True
+) -> None:
+    """A conversation that came in a file, as a new one of the visitor's; `dated` as the file says, or now."""
+    save(db, files, visitor, id, None, Kept(document.conversation))
+    title = sound(" ".join(document.title.split())[:TITLE])
+    if title and title != title_of(document.conversation):
+        db.execute("UPDATE conversations SET title = ?, named = 1 WHERE id = ?", (title, id))
+    for column, moment in (("created", document.created), ("changed", document.updated)):
+        if moment is not None and dated:
+            seconds = min(max(moment.timestamp(), 0.0), time.time())
+            db.execute(f"UPDATE conversations SET {column} = ? WHERE id = ?", (seconds, id))
+
+
+def title_of(conversation: Conversation) -> str:
+    """The beginning of what was said first; empty where that was pictures alone."""
+    first = next((m for m in conversation.messages.values() if isinstance(m, UserMessage)), None)
+    line = " ".join((first.text if first else "")[: 4 * TITLE].split())
+    return sound(line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…")
+
+
+def _save_head(db: sqlite3.Connection, visitor: str, id: str, title: str, state: str, changed: bool) -> None:
+    now = time.time()
+    known = db.execute("SELECT visitor FROM conversations WHERE id = ?", (id,)).fetchone()
+    if known is None:
+        db.execute(
+            "INSERT INTO conversations(id, visitor, title, created, changed, state) VALUES (?,?,?,?,?,?)",
+            (id, visitor, title, now, now, state),
+        )
+        return
+    if known[0] != visitor:
+        raise ValueError("the conversation is another visitor's")
+    db.execute("UPDATE conversations SET state = ? WHERE id = ?", (state, id))
+    db.execute("UPDATE conversations SET title = ? WHERE id = ? AND NOT named AND title <> ?", (title, id, title))
+    if changed:
+        db.execute("UPDATE conversations SET changed = ? WHERE id = ?", (now, id))
+
+
+def _save_message(
+    db: sqlite3.Connection, files: PictureFiles, id: str, message: Message, written: Written | None
+) -> None:
+    if isinstance(message, UserMessage):
+        text, reasoning = message.text, ""
+        record: dict[str, Any] = {"role": "user", "message": to_json(message, frozenset({"id", "text", "pictures"}))}
+    else:
+        text, reasoning = message.reply.answer, message.reply.reasoning
+        said = to_json(message, frozenset({"id", "reply"})) | {"reply": to_json(message.reply, APART)}
+        record = {"role": "assistant", "message": said, "written": to_json(written or Written(""))}
+    (row,) = db.execute(
+        "INSERT INTO messages(conversation, id, text, reasoning, record) VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE"
+        " SET text = excluded.text, reasoning = excluded.reasoning, record = excluded.record RETURNING row",
+        (id, message.id, sound(text), sound(reasoning), _dump({"v": RECORD, **record})),
+    ).fetchone()
+    db.execute("DELETE FROM pictures WHERE message = ?", (row,))
+    for place, picture in enumerate(message.pictures if isinstance(message, UserMessage) else ()):
+        files.put(picture.digest, picture.data)
+        facts = _dump(to_json(picture, frozenset({"data", "digest"})))
+        db.execute("INSERT INTO pictures VALUES (?,?,?,?)", (row, place, picture.digest, facts))
+
+
+def _pictures(
+    db: sqlite3.Connection, files: PictureFiles, row: int, read: dict[str, bytes | None]
+) -> tuple[Picture, ...]:
+    """The pictures of a message; what was `read` is not read again, so one that is sent often is held once."""
+    rows = db.execute("SELECT digest, record FROM pictures WHERE message = ? ORDER BY place", (row,)).fetchall()
+    for digest, _ in rows:
+        if digest not in read:
+            read[digest] = files.get(digest)
+    # A file that someone has deleted by hand takes the picture with it, not the conversation.
+    found = ((digest, record, read[digest]) for digest, record in rows)
+    return tuple(from_json(Picture, json.loads(r), digest=d, data=data) for d, r, data in found if data is not None)
+
+
+def _load_draft(db: sqlite3.Connection, id: str) -> Running | None:
+    """The reply that was being written, as a generation that has ended with what there is of it."""
+    draft = db.execute("SELECT record FROM drafts WHERE conversation = ?", (id,)).fetchone()
+    if draft is None:
+        return None
+    pieces = db.execute(
+        "SELECT number, reasoning, answer, record FROM pieces WHERE conversation = ? ORDER BY number", (id,)
+    ).fetchall()
+    read = [from_json(Piece, json.loads(r), number=n, reasoning=t, answer=a) for n, t, a, r in pieces]
+    return from_json(Running, json.loads(draft[0]), generation=cut_generation(read))
+
+
+def cut_generation(pieces: Sequence[Piece]) -> Generation:
+    """A generation that has written `pieces` and was cut then."""
+    generation = Generation()
+    usage = pieces[-1].usage if pieces else Usage()
+    reasoning, answer = ("".join(getattr(each, name) for each in pieces) for name in ("reasoning", "answer"))
+    put: Callable[[Any], None] = generation.put
+    if reasoning:
+        put(Reasoning(reasoning, usage.reasoning_tokens))
+    if answer or (pieces and pieces[-1].closed):
+        put(Answer(answer, usage.answer_tokens))
+    for notice in (*(notice for piece in pieces for notice in piece.notices), CUT_OFF):
+        put(notice)
+    put(Finished("cancelled", replace(usage)))
+    return generation
+
+
+def _dump(data: Any) -> str:
+    return sound(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+
+
+def sound(text: str) -> str:
+    """`text` as SQLite can hold it: half a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")

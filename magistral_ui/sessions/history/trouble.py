@@ -1,0 +1,36 @@
+"""Why conversations cannot be kept, as a key for the page's sentence; found from what SQLite and the system say."""
+
+import errno
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from magistral_ui.errors import HistoryUnusable, Value
+
+FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+LOCKED_AWAY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The key of a sentence, and what fills it."""
+
+    key: str
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+
+def trouble_of(error: Exception, folder: str) -> Trouble:
+    """What to tell about `error`."""
+    if isinstance(error, HistoryUnusable):
+        return Trouble(error.sentence_key, {"folder": folder, **error.values})
+    told = str(error).lower()
+    if "full" in told or getattr(error, "errno", None) in FULL:
+        return Trouble("history_disk_full", {"folder": folder})
+    if "readonly" in told or "unable to open" in told or getattr(error, "errno", None) in LOCKED_AWAY:
+        return Trouble("history_read_only", {"folder": folder})
+    if isinstance(error, sqlite3.DatabaseError) and ("malformed" in told or "not a database" in told):
+        return Trouble("history_broken", {"folder": folder})
+    reason = getattr(error, "strerror", None) or (
+        str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
+    )
+    return Trouble("history_failed", {"folder": folder, "reason": reason})

@@ -1,0 +1,105 @@
+"""One thread that writes: jobs come by a bounded queue and share transactions; it does not know what they write."""
+
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from magistral_ui.errors import HistoryUnusable
+from magistral_ui.sessions.history.trouble import Trouble, trouble_of
+
+log = logging.getLogger(__name__)
+Job = Callable[[sqlite3.Connection], Any]
+WAITING = 1_000
+"""Jobs that may wait: more than all visitors' together, so only a disk that stands still fills it."""
+PATIENCE = 5.0
+"""Seconds that closing may take."""
+TOGETHER = 200
+"""Jobs that share a transaction, and so one fsync."""
+
+
+class Writer:
+    """Owns the writing connection. A job's future is done when its transaction is on disk, or has failed."""
+
+    def __init__(self, db: sqlite3.Connection, lock: threading.Lock, folder: str) -> None:
+        self.trouble: Trouble | None = None
+        """Why the last transaction could not be kept; None after one that was."""
+        self._db, self._lock, self._folder = db, lock, folder
+        self._queue: queue.Queue[tuple[Job, Future[Any]] | None] = queue.Queue(WAITING)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Job) -> "Future[Any]":
+        """Have `job` done; the future fails at once where too much waits already."""
+        done: Future[Any] = Future()
+        try:
+            if self._closed:
+                raise queue.Full
+            self._queue.put_nowait((job, done))
+        except queue.Full:
+            self.trouble = Trouble("history_slow", {"folder": self._folder})
+            done.set_exception(TimeoutError())
+        return done
+
+    def close(self) -> None:
+        """Do what waits, then end; a disk that stands still is not waited for."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        open_ended = True
+        while open_ended:
+            batch = [self._queue.get()]
+            while len(batch) < TOGETHER and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            open_ended = None not in batch
+            self._do([each for each in batch if each is not None])
+
+    def _do(self, batch: list[tuple[Job, "Future[Any]"]]) -> None:
+        results: list[Any] = []
+        try:
+            with self._lock:
+                self._db.execute("BEGIN IMMEDIATE")
+                results = [self._one(job) for job, _ in batch]
+                self._db.execute("COMMIT")
+            failed = next((each for each in results if isinstance(each, Exception)), None)
+        except sqlite3.Error as error:
+            failed, results = error, [error] * len(batch)
+            with self._lock:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+        self._note(failed)
+        for (_, done), result in zip(batch, results, strict=True):
+            if isinstance(result, Exception):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
+
+    def _one(self, job: Job) -> Any:
+        """The job's result, or its error: one that fails takes nothing with it."""
+        self._db.execute("SAVEPOINT one")
+        try:
+            result = job(self._db)
+        except (sqlite3.Error, OSError) as error:
+            result = error
+        except Exception as error:  # a border: a defect in one job must not end the thread that all depend on
+            log.exception("a conversation could not be written")
+            result = HistoryUnusable(reason=type(error).__name__)
+        if self._db.in_transaction:  # a full disk may have ended it
+            if isinstance(result, Exception):
+                self._db.execute("ROLLBACK TO one")
+            self._db.execute("RELEASE one")
+        else:
+            raise result if isinstance(result, sqlite3.Error) else sqlite3.OperationalError("the transaction has ended")
+        return result
+
+    def _note(self, failed: Exception | None) -> None:
+        trouble = trouble_of(failed, self._folder) if failed else None
+        if trouble and trouble != self.trouble:
+            log.warning("conversations cannot be saved: %s", failed)
+        self.trouble = trouble

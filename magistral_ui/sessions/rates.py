@@ -1,0 +1,69 @@
+"""How often something may happen: token buckets by name, bounded in number; it does not know what is counted."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+KEPT = 20_000
+"""Names that are remembered: about 5 MB. The one that was used least recently is forgotten first."""
+
+
+class Rate:
+    """So many a minute for each name, with a burst: each name has a bucket that fills by itself. Any thread may ask."""
+
+    def __init__(
+        self,
+        per_minute: float,
+        burst: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        kept: int = KEPT,
+    ) -> None:
+        """`burst` is what a full bucket holds: half a minute's, unless it is given."""
+        self._per_second, self._clock, self._kept = per_minute / 60, clock, kept
+        self._burst = burst if burst is not None else max(1.0, per_minute / 2)
+        self._lock = threading.Lock()
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """What is in a bucket, and when that was reckoned."""
+
+    def wait(self, name: str, cost: float = 1.0) -> float:
+        """Seconds until `name` may; 0.0 where it may now. Nothing is taken."""
+        with self._lock:
+            return self._wait(name, cost)
+
+    def take(self, name: str, cost: float = 1.0) -> float:
+        """Take `cost` out of the bucket and return 0.0; or, where there is not enough, the seconds until there is."""
+        with self._lock:
+            if wait := self._wait(name, cost):
+                return wait
+            self._put(name, self._level(name) - cost)
+            return 0.0
+
+    def owe(self, name: str, cost: float) -> None:
+        """Take out what has happened already, even where that leaves less than nothing."""
+        with self._lock:
+            self._put(name, max(-self._burst, self._level(name) - cost))
+
+    def clear(self, name: str) -> None:
+        """Fill the bucket."""
+        with self._lock:
+            self._buckets.pop(name, None)
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def _level(self, name: str) -> float:
+        level, when = self._buckets.get(name, (self._burst, 0.0))
+        return min(self._burst, level + (self._clock() - when) * self._per_second)
+
+    def _wait(self, name: str, cost: float) -> float:
+        short = min(cost, self._burst) - self._level(name)
+        if short <= 0:
+            return 0.0
+        return short / self._per_second if self._per_second else float("inf")
+
+    def _put(self, name: str, level: float) -> None:
+        self._buckets[name] = (level, self._clock())
+        self._buckets.move_to_end(name)
+        if len(self._buckets) > self._kept:
+            self._buckets.popitem(last=False)

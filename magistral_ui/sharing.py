@@ -1,0 +1,79 @@
+"""What follows from the operator's choices about sharing: who may come in, under which limits, and what is told of it."""
+
+import json
+from pathlib import Path
+
+from magistral_ui.errors import BadSetting
+from magistral_ui.sessions.limits import SHARED, Limits
+from magistral_ui.sessions.passwords import Passwords, make_password
+from magistral_ui.ui.doors.exposure import Exposure
+from magistral_ui.ui.doors.hugging_face import CHOICE as HUGGING_FACE
+from magistral_ui.ui.i18n import text
+
+SHORTEST = 8
+"""Characters of a password: the least that NIST SP 800-63B allows."""
+
+
+def limits_of(choice: str | None, exposure: Exposure) -> Limits:
+    """The limits that were chosen: by name, or those that suit the exposure with a JSON file's laid over them."""
+    suiting = SHARED if exposure.shared else Limits()
+    if choice is None:
+        return suiting
+    if choice in ("local", "shared"):
+        return {"local": Limits(), "shared": SHARED}[choice]
+    try:
+        changes = json.loads(Path(choice).read_text(encoding="utf-8"))
+        if not isinstance(changes, dict):
+            raise ValueError("{}")
+        return suiting.changed(changes)
+    except OSError as error:
+        raise BadSetting("limits_not_read", value=choice, reason=error.strerror or "") from error
+    except ValueError as error:
+        raise BadSetting("limits_not_sound", value=choice, detail=str(error)) from error
+
+
+def people_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
+    """Who may come in, and a password that was made for it. A Space lets in whomever its owner lets see it."""
+    if choice == HUGGING_FACE:
+        return Passwords({}), ""
+    if choice is not None:
+        return Passwords(read_people(choice)), ""
+    if no_password or not exposure.shared or exposure.reach == "space":
+        return None, ""
+    made = make_password()
+    return Passwords({"": made}), made
+
+
+def read_people(choice: str) -> dict[str, str]:
+    """Passwords by name, from `name:password`, or from a file with one of these a line. BadSetting for anything else."""
+    file = Path(choice)
+    if file.is_file():
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        pairs = [line for line in lines if line and not line.startswith("#")]
+    else:
+        pairs = [choice]
+    people: dict[str, str] = {}
+    for pair in pairs:
+        name, colon, password = pair.partition(":")
+        if not colon or not name.strip():
+            raise BadSetting("auth_not_sound", file=file.name if file.is_file() else "")
+        if len(password.strip()) < SHORTEST:
+            raise BadSetting("password_too_short", name=name.strip(), limit=SHORTEST)
+        people[name.strip()] = password.strip()
+    if not people:
+        raise BadSetting("auth_not_sound", file=file.name)
+    return people
+
+
+def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwords | None, made: str) -> list[str]:
+    """What the operator reads on the terminal: the address, who comes in, and what is looser than it is by itself."""
+    lines = [text("app_serving", url=url)]
+    if made:
+        lines.append(text("app_password", password=made))
+    if exposure.shared and passwords is None and exposure.reach != "space":
+        lines.append(text("app_no_password"))
+    if exposure.shared and not limits.shared:
+        lines.append(text("app_limits_local"))
+    elif exposure.shared and limits != SHARED:
+        lines.append(text("app_limits_changed"))
+    return lines

@@ -1,0 +1,82 @@
+// Reads a running reply from the server, and takes it up again behind the last event seen when the line drops; draws nothing.
+
+const PATIENCE = 15_000; // ms without a sign of life after which the line counts as dead; the server gives one every two seconds
+const PAUSES = [0, 250, 500, 1000, 2000, 4000]; // ms before each new attempt; the last one again and again
+
+/** Complete messages out of a stream of server-sent events. */
+async function* messages(body) {
+  let text = "";
+  for await (const piece of body.pipeThrough(new TextDecoderStream())) {
+    const parts = (text + piece).split("\n\n");
+    text = parts.pop();
+    for (const part of parts) yield JSON.parse(part.slice("data: ".length));
+  }
+}
+
+export class Channel {
+  /** `take(update)` gets what is new, see LiveView in ui/live.py; `end()` is called until `close`, while the reply has ended. */
+  constructor(generation, take, end) {
+    Object.assign(this, { generation, take, end });
+    this.seen = 0;
+    this.closed = false;
+    this.run();
+  }
+
+  async run() {
+    for (let failures = 0; !this.closed; failures += 1) {
+      await this.pause(PAUSES[Math.min(failures, PAUSES.length - 1)]);
+      if (this.closed) return;
+      try {
+        if (await this.read(() => (failures = 0))) {
+          this.end();
+          failures = Math.max(failures, 3); // it is asked for again only if nothing comes of it
+        }
+      } catch {
+        // The line is down, or was cut: the next attempt says which.
+      }
+    }
+  }
+
+  /** Read until the reply or the line ends; whether it was the reply. */
+  async read(heard) {
+    this.line = new AbortController();
+    this.expect();
+    const headers = { "X-Generation": this.generation, "Last-Event-ID": String(this.seen) };
+    const response = await fetch("magistral/live", { headers, cache: "no-store", signal: this.line.signal });
+    if (response.status === 404) return true;
+    if (!response.ok) throw new Error(response.statusText);
+    for await (const update of messages(response.body)) {
+      if (this.closed) return false;
+      heard();
+      this.expect();
+      if (update.start !== this.seen) throw new Error("a piece is missing");
+      this.seen = update.seen;
+      this.take(update);
+      if (update.state === "ended") return true;
+    }
+    return false;
+  }
+
+  /** Give the line so long to say something. */
+  expect() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.line.abort(), PATIENCE);
+  }
+
+  /** Wait, or until the network is back. */
+  pause(time) {
+    if (!time) return undefined;
+    return new Promise((resolve) => {
+      this.wake = resolve;
+      setTimeout(resolve, time);
+      addEventListener("online", resolve, { once: true });
+    });
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.timer);
+    this.line?.abort();
+    this.wake?.();
+  }
+}

@@ -1,0 +1,28 @@
+// Keeps the words that are not sent yet through a reload of the tab; only in this tab, and only in the browser.
+
+const KEY = "magistral-ui-draft";
+const field = () => document.querySelector("#box textarea");
+
+function put() {
+  const text = field()?.value ?? "";
+  const said = [...document.querySelectorAll(".turn.user .said")].at(-1)?.textContent;
+  // A message whose confirmation was lost with the line is said already.
+  if (text && text !== said) sessionStorage.setItem(KEY, text);
+  else sessionStorage.removeItem(KEY);
+}
+
+/** Wait for Gradio to have drawn the composer, and put the words back. */
+export function setUpDraft() {
+  const box = field();
+  if (!box) {
+    requestAnimationFrame(setUpDraft);
+    return;
+  }
+  const kept = sessionStorage.getItem(KEY);
+  if (kept && !box.value) {
+    box.value = kept;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  addEventListener("pagehide", put);
+  addEventListener("visibilitychange", () => document.hidden && put());
+}

@@ -1,0 +1,36 @@
+// Opens and closes what stands beside the conversation: a column on wide screens, a drawer above it on narrow ones.
+
+/**
+ * Wait for Gradio to have drawn the page, then join the button `<id>-toggle` to the panel `<id>`. While it is open, `body` has the
+ * class `shown`; on screens of the media query `wide` it is so from the beginning.
+ */
+export function setUpDrawer(id, shown, wide) {
+  const [toggle, panel, close] = [`${id}-toggle`, id, `${id}-close`].map((each) => document.getElementById(each));
+  if (!toggle || !panel || !close) {
+    requestAnimationFrame(() => setUpDrawer(id, shown, wide));
+    return;
+  }
+  const column = matchMedia(wide);
+  const isOpen = () => document.body.classList.contains(shown);
+  const set = (open) => {
+    document.body.classList.toggle(shown, open);
+    toggle.setAttribute("aria-expanded", String(open));
+    panel.inert = !open;
+    panel.setAttribute("aria-hidden", String(!open));
+  };
+  const leave = () => {
+    set(false);
+    toggle.focus();
+  };
+  toggle.setAttribute("aria-controls", id);
+  toggle.addEventListener("click", () => {
+    set(!isOpen());
+    if (isOpen() && !column.matches) close.focus();
+  });
+  close.addEventListener("click", leave);
+  // What is chosen in a drawer is behind it.
+  panel.addEventListener("chosen", () => !column.matches && leave());
+  addEventListener("keydown", (event) => event.key === "Escape" && !event.defaultPrevented && isOpen() && !column.matches && leave());
+  column.addEventListener("change", () => set(column.matches));
+  set(column.matches);
+}

@@ -1,0 +1,23 @@
+// Fetches and brings files of conversations with the ticket that an event of the list has got for it.
+
+import { make } from "./dom.js";
+
+/** Save what the ticket is for as a file: `{}`. */
+export async function save({ token, name }) {
+  const response = await fetch("magistral/export", { headers: { "X-Ticket": token }, cache: "no-store" });
+  if (!response.ok) throw new Error(response.statusText);
+  const address = URL.createObjectURL(await response.blob());
+  const link = make("a", { href: address, download: name, hidden: true });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  return {};
+}
+
+/** Bring a file: `{imported}` or `{failure}`. */
+export async function bring({ token }, file) {
+  const response = await fetch("magistral/import", { method: "POST", headers: { "X-Ticket": token }, body: file });
+  if (!response.ok) throw new Error(response.statusText);
+  return response.json();
+}

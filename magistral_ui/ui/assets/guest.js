@@ -1,0 +1,18 @@
+// Tells a visitor of a shared page its limits before they matter, and lets them sign out.
+
+import { make } from "./dom.js";
+import { t } from "./strings.js";
+
+export class GuestView {
+  constructor(element) {
+    this.element = element;
+  }
+
+  /** `{keys, values, login}`, see ui/guest_panel.py. */
+  show(value) {
+    if (!value) return;
+    const told = value.keys.map((key) => make("li", {}, t(key, value.values)));
+    const leave = make("form", { method: "post", action: "logout" }, make("button", { class: "quiet" }, t("login_leave")));
+    this.element.replaceChildren(...(told.length ? [make("ul", { class: "limits" }, ...told)] : []), ...(value.login ? [leave] : []));
+  }
+}

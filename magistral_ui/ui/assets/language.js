@@ -1,0 +1,38 @@
+// Lets the visitor choose the page's language; this browser keeps the choice in a cookie, so that the page comes in it at once.
+
+import { make } from "./dom.js";
+import { t } from "./strings.js";
+
+const COOKIE = "magistral-ui-language"; // see ui/languages.py
+const YEAR = 31_536_000;
+
+export class LanguageView {
+  constructor(element) {
+    this.select = make("select", { id: "language-choice" });
+    this.select.addEventListener("change", () => {
+      keep(this.select.value);
+      location.reload(); // the conversation, a running reply and unsent words are there again
+    });
+    element.replaceChildren(make("label", { htmlFor: "language-choice" }, t("language_heading")), this.select);
+  }
+
+  /** `{languages: [{tag, name, code}]}`, those that there are. */
+  show({ languages }) {
+    const chosen = kept();
+    const option = ({ code, name, tag }) => make("option", { value: code, lang: tag, dir: "auto", selected: code === chosen }, name);
+    this.select.replaceChildren(make("option", { value: "" }, t("language_of_browser")), ...languages.map(option));
+  }
+}
+
+function kept() {
+  const found = document.cookie.split("; ").find((each) => each.startsWith(`${COOKIE}=`));
+  return found?.slice(COOKIE.length + 1) ?? "";
+}
+
+function keep(code) {
+  const path = new URL(".", document.baseURI).pathname;
+  // Inside another site's frame, as on a Space, only a partitioned cookie is kept.
+  const framed = window.top !== window && location.protocol === "https:";
+  const where = framed ? "SameSite=None; Secure; Partitioned" : "SameSite=Lax";
+  document.cookie = `${COOKIE}=${code}; path=${path}; max-age=${code ? YEAR : 0}; ${where}`;
+}

@@ -1,0 +1,27 @@
+// Draws how the device's memory is shared out: one quiet bar, its numbers, and what fits into it.
+
+import { make } from "./dom.js";
+import { bytes, t } from "./strings.js";
+
+const PARTS = ["weights", "kv_bytes", "working", "margin"];
+
+/** The plan of `info`, as ui/model_panel.py sends it, as elements; nothing where there is none, as with a server. */
+export function memory(info) {
+  const plan = info?.plan;
+  if (!plan) return [];
+  const parts = PARTS.map((name) => ({ name, size: plan[name] })).filter(({ size }) => size > 0);
+  // The numbers stand below, so the bar itself has nothing to say to a screen reader.
+  const bar = make("div", { class: "shares", "aria-hidden": "true" });
+  const list = make("ul", { class: "shares-list" });
+  for (const { name, size } of parts) {
+    const piece = make("span", { data: { part: name } });
+    piece.style.flexGrow = size;
+    bar.append(piece);
+    list.append(make("li", { data: { part: name } }, make("span", {}, t(`memory_${name}`)), make("span", {}, bytes(size))));
+  }
+  const told = [t("memory_context", { count: info.context_length }), t("memory_visitors", { count: plan.visitors, tokens: plan.usual })];
+  if (plan.shares.length > 1) {
+    told.push(t("memory_spread", { count: plan.shares.length, layers: plan.shares.map((share) => share.layers).join(" + ") }));
+  }
+  return [make("h3", {}, t("memory_heading")), bar, list, ...told.map((text) => make("p", {}, text))];
+}

@@ -1,0 +1,140 @@
+// A menu that opens at a button, on top of everything and without moving anything; it does not know what its items do.
+
+import { make } from "./dom.js";
+
+const GAP = 4; // pixels between the button and what opens at it
+const EDGE = 8; // pixels that stay free at the window's edges
+
+/** Put an open popover `element` at `button`: below it, or above it where there is more room. */
+export function placeAt(element, button) {
+  const at = button.getBoundingClientRect();
+  const { width, height } = element.getBoundingClientRect();
+  const [wide, high] = [document.documentElement.clientWidth, window.innerHeight];
+  const below = high - at.bottom - GAP - EDGE;
+  const top = below >= height || below >= at.top ? at.bottom + GAP : at.top - GAP - height;
+  const side = getComputedStyle(button).direction === "rtl" ? at.right - width : at.left;
+  element.style.top = `${Math.max(EDGE, Math.min(top, high - height - EDGE))}px`;
+  element.style.left = `${Math.max(EDGE, Math.min(side, wide - width - EDGE))}px`;
+}
+
+/** An element that opens at a button, closes at Escape and at a click elsewhere, and gives the focus back. */
+export class Popup {
+  constructor(parent, options) {
+    this.element = parent.appendChild(make("div", { popover: "auto", ...options }));
+    this.element.addEventListener("beforetoggle", ({ newState }) => newState === "closed" && this.closing());
+    const stay = () => this.isOpen && this.place();
+    for (const event of ["scroll", "resize"]) addEventListener(event, stay, { passive: true });
+  }
+
+  get isOpen() {
+    return this.element.matches(":popover-open");
+  }
+
+  /** A button that opens this with what `fill()` returns; pressed again, it closes it. */
+  opens(button, fill) {
+    // A press outside closes a popover before the click arrives, which would then open it again.
+    button.addEventListener("pointerdown", () => (this.pressed = this.isOpen && this.button === button));
+    button.addEventListener("click", () => {
+      const close = this.pressed;
+      this.pressed = false;
+      if (!close) this.open(button, fill());
+    });
+  }
+
+  open(button, nodes) {
+    this.button = button;
+    this.element.replaceChildren(...nodes);
+    this.element.showPopover();
+    button.setAttribute("aria-expanded", "true");
+    this.place();
+    this.first()?.focus({ preventScroll: true });
+  }
+
+  place() {
+    const { top, bottom } = this.button.getBoundingClientRect();
+    if (!this.button.isConnected || bottom < 0 || top > window.innerHeight) this.close();
+    else placeAt(this.element, this.button);
+  }
+
+  close() {
+    if (this.isOpen) this.element.hidePopover();
+  }
+
+  closing() {
+    this.button.setAttribute("aria-expanded", "false");
+    if (this.element.contains(document.activeElement)) this.button.focus({ preventScroll: true });
+  }
+}
+
+/** Items are `{label, note, act, checked, disabled, why}`, or null for a line between them. */
+export class Menu extends Popup {
+  constructor(parent, label) {
+    super(parent, { class: "menu", role: "menu", "aria-label": label });
+    this.element.addEventListener("keydown", (event) => this.walk(event));
+  }
+
+  first() {
+    return this.items[0];
+  }
+
+  get items() {
+    return [...this.element.querySelectorAll("button")];
+  }
+
+  /** A button that opens this menu with what `items()` returns. */
+  attach(button, items) {
+    button.setAttribute("aria-haspopup", "menu");
+    button.setAttribute("aria-expanded", "false");
+    button.addEventListener("keydown", (event) => {
+      if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
+      event.preventDefault();
+      this.open(button, items().map((item) => this.draw(item)));
+      if (event.key === "ArrowUp") this.items.at(-1).focus();
+    });
+    this.opens(button, () => items().map((item) => this.draw(item)));
+  }
+
+  draw(item) {
+    if (!item) return make("div", { role: "separator" });
+    const { label, note, act, checked, disabled, why } = item;
+    const check = checked !== undefined;
+    const button = make(
+      "button",
+      {
+        type: "button",
+        class: "menu-item",
+        role: check ? "menuitemcheckbox" : "menuitem",
+        tabIndex: -1,
+        "aria-checked": check ? String(checked) : null,
+        "aria-disabled": disabled ? "true" : null,
+        title: why,
+      },
+      make("span", {}, label),
+      note ? make("span", { class: "menu-note" }, note) : null,
+    );
+    button.addEventListener("click", () => {
+      if (disabled) return;
+      const opener = this.button;
+      this.close();
+      act(opener);
+    });
+    return button;
+  }
+
+  walk(event) {
+    const { items } = this;
+    const at = items.indexOf(document.activeElement);
+    const steps = { ArrowDown: at + 1, ArrowUp: at - 1 + items.length, Home: 0, End: items.length - 1 };
+    if (event.key === "Tab") this.close(); // the focus is back at the button, from where Tab goes on
+    else if (event.key in steps) this.go(event, items[steps[event.key] % items.length]);
+    else if (event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      const begins = (item) => item.textContent.toLowerCase().startsWith(event.key.toLowerCase());
+      this.go(event, [...items.slice(at + 1), ...items.slice(0, at + 1)].find(begins));
+    }
+  }
+
+  go(event, item) {
+    event.preventDefault();
+    item?.focus();
+  }
+}

@@ -1,0 +1,30 @@
+// Greys out the buttons for what the server that runs the model cannot do, and says why; that comes with the model's state.
+
+import { t } from "./strings.js";
+
+/** The name of each button's ability, by its act. */
+const ABILITIES = { resume: "continue", answer_again: "answer_again", rethink: "continue", answer_now: "answer_now", keep_reasoning: "keep_reasoning" };
+let missing = {};
+
+/** Why the server cannot do `act`, as a text; undefined where it can. */
+export const cannot = (act) => missing[ABILITIES[act]] && t(missing[ABILITIES[act]]);
+
+/** `button` as it has to be: it cannot be pressed where the server cannot do what it says, and can again on another server. */
+export function greyed(button, act = button?.dataset.act) {
+  const reason = cannot(act);
+  if (button && reason) {
+    button.disabled = true;
+    button.title = button.dataset.missing = reason;
+  } else if (button?.dataset.missing) {
+    button.disabled = false;
+    button.removeAttribute("title");
+    delete button.dataset.missing;
+  }
+  return button;
+}
+
+/** `{name: key of the reason}`, as ui/model_panel.py sends it. */
+export function showMissing(value) {
+  missing = value ?? {};
+  document.querySelectorAll("#turns [data-act]").forEach((button) => greyed(button));
+}

@@ -1,0 +1,127 @@
+// One control for each sampling parameter, drawn from the table that the server sends: common ones first, the rest folded.
+
+import { lack, make } from "./dom.js";
+import { PresetsView } from "./presets.js";
+import { bounded, choose, facts, settings, values, weighed } from "./settings.js";
+import { has, number, t } from "./strings.js";
+
+const STEPS = 240; // positions of a logarithmic slider
+
+export class ParametersView {
+  constructor(element) {
+    this.element = element;
+    this.presets = new PresetsView();
+    this.more = make("summary", {});
+    facts.follow((value) => this.build(value));
+    settings.follow(() => this.refresh());
+    weighed.follow(() => this.refresh());
+  }
+
+  show(value) {
+    const drawn = JSON.stringify(value);
+    // What is being typed would be lost with its field: nothing is built anew for the same facts.
+    if (!value?.parameters || drawn === this.drawn) return;
+    this.drawn = drawn;
+    facts.set(value);
+  }
+
+  build({ parameters, own, missing }) {
+    this.controls = parameters.map((parameter) => new Control(parameter, own[parameter.name], missing[parameter.name]));
+    const common = this.controls.filter((control) => control.parameter.common);
+    const rare = this.controls.filter((control) => !control.parameter.common);
+    const open = this.element.querySelector("details")?.open ?? false;
+    const folded = make("details", { class: "more", id: "more-parameters", open }, this.more, ...rare.map((each) => each.element));
+    this.element.replaceChildren(this.presets.element, ...common.map((each) => each.element), folded);
+    this.refresh();
+  }
+
+  refresh() {
+    if (!this.controls) return;
+    const now = values();
+    for (const control of this.controls) control.show(now[control.parameter.name]);
+    const changed = this.controls.filter((control) => !control.parameter.common && control.changed).length;
+    this.more.textContent = changed ? t("parameters_more_changed", { count: changed }) : t("parameters_more");
+  }
+}
+
+/** A label, a number, a slider where there is one, what it does, and the way back to the card's own value. */
+class Control {
+  /** `lacking` is the key of the reason why the server that runs the model has no such parameter. */
+  constructor(parameter, own, lacking) {
+    Object.assign(this, { parameter, own });
+    const { name, low, high, integer, optional } = parameter;
+    const id = `parameter-${name.replaceAll("_", "-")}`;
+    const label = t(`parameter_${name}`);
+    const empty = has(`parameter_${name}_empty`) ? t(`parameter_${name}_empty`) : "";
+    this.number = make("input", {
+      type: "number", id: `${id}-number`, min: low, max: high, step: integer ? 1 : "any", placeholder: empty, inputMode: integer ? "numeric" : "decimal",
+      "aria-describedby": `${id}-help`, autocomplete: "off",
+    });
+    this.number.addEventListener("change", () => this.typed());
+    this.back = make("button", { type: "button", class: "back", hidden: true });
+    this.back.addEventListener("click", () => {
+      choose(name, null);
+      this.number.focus();
+    });
+    if (!optional) this.slider = this.makeSlider(label);
+    this.note = make("p", { class: "note", hidden: true });
+    this.element = make(
+      "div",
+      { class: "parameter", id },
+      make("div", { class: "row" }, make("label", { htmlFor: `${id}-number` }, label), this.back, this.number),
+      this.slider,
+      make("p", { class: "help", id: `${id}-help` }, t(`parameter_${name}_help`)),
+      this.note,
+    );
+    if (lacking) lack(this.element, t(lacking));
+  }
+
+  makeSlider(label) {
+    const { low, high, step, logarithmic } = this.parameter;
+    const bounds = logarithmic ? { min: 0, max: STEPS, step: 1 } : { min: low, max: high, step };
+    const slider = make("input", { type: "range", ...bounds, "aria-label": t("parameter_slider", { name: label }) });
+    slider.addEventListener("input", () => choose(this.parameter.name, this.fromSlider(Number(slider.value))));
+    return slider;
+  }
+
+  typed() {
+    const { name, optional } = this.parameter;
+    const text = this.number.value.trim();
+    // An empty field of a parameter that must have a value gets the card's own.
+    const value = text === "" ? (optional ? null : this.own) : bounded(this.parameter, Number(text));
+    choose(name, value);
+    this.number.value = values()[name] ?? "";
+  }
+
+  fromSlider(position) {
+    const { low, high, logarithmic } = this.parameter;
+    if (!logarithmic) return Number(position.toFixed(4));
+    if (position >= STEPS) return high;
+    const value = low * (high / low) ** (position / STEPS);
+    // Two digits are as fine as a hand is.
+    return bounded(this.parameter, Number(value.toPrecision(value < 100 ? 2 : value < 10_000 ? 3 : 2)));
+  }
+
+  toSlider(value) {
+    const { low, high, logarithmic } = this.parameter;
+    return logarithmic ? Math.round((STEPS * Math.log(value / low)) / Math.log(high / low)) : value;
+  }
+
+  show(value) {
+    this.changed = value !== this.own;
+    this.element.classList.toggle("changed", this.changed);
+    if (this.number !== document.activeElement) this.number.value = value ?? ""; // not while someone is typing in it
+    if (this.slider && this.slider !== document.activeElement) this.slider.value = this.toSlider(value);
+    if (this.slider) this.slider.setAttribute("aria-valuetext", number(value));
+    this.slider?.style.setProperty("--filled", `${(100 * (this.slider.value - this.slider.min)) / (this.slider.max - this.slider.min)}%`);
+    const own = this.own === null ? t("parameter_none") : number(this.own);
+    this.back.hidden = !this.changed;
+    this.back.textContent = own;
+    this.back.title = t("parameter_back", { value: own });
+    this.back.setAttribute("aria-label", this.back.title);
+    const room = this.parameter.name === "max_tokens" && weighed.value?.limit ? weighed.value.room : null;
+    // The default asks for all there is: only a visitor's own number that cannot be had is worth a word.
+    this.note.hidden = room === null || !this.changed || value <= room;
+    if (!this.note.hidden) this.note.textContent = t("parameter_room", { count: room });
+  }
+}

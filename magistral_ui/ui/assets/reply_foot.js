@@ -1,0 +1,109 @@
+// What can be done with a finished reply: the few things that are done often as buttons, the rest in a menu.
+
+import { actionButton, confirmOn, copy, make } from "./dom.js";
+import { cannot, greyed } from "./missing.js";
+import { settings } from "./settings.js";
+import { seconds, t } from "./strings.js";
+
+/** Reasoning and answer as Markdown, the reasoning set apart as a quotation. */
+export function asMarkdown(reasoning, { answer, edited }) {
+  const heading = `**${t("reasoning_heading")}**${edited ? ` (${t("reasoning_edited")})` : ""}`;
+  const quoted = [heading, "", ...reasoning.trim().split("\n")].map((line) => `> ${line}`.trimEnd());
+  return `${quoted.join("\n")}\n\n${answer.trim()}\n`;
+}
+
+/** Whether reasoning stays in the context where a reply does not say otherwise. */
+const kept = () => settings.value.keep_reasoning;
+
+export class ReplyFoot {
+  /** `editor` is the reply's ReasoningEditor, `branches` its arrows. */
+  constructor({ act, reasoning, menu, details, toast }, editor, branches) {
+    Object.assign(this, { act, reasoning, menu, details, toast, editor, branches });
+    this.element = make("footer", { class: "foot" });
+    this.more = actionButton("more", "turn_more", { icon: "⋯" });
+    menu.attach(this.more, () => this.items());
+  }
+
+  clear() {
+    this.element.replaceChildren();
+  }
+
+  /** The foot of a finished reply. */
+  show(turn) {
+    this.turn = turn;
+    const ask = (act, key) => {
+      const button = greyed(actionButton(act, key));
+      button.addEventListener("click", () => this.ask(act));
+      return button;
+    };
+    const copyAnswer = actionButton("copy", "turn_copy", { done: "turn_copied" });
+    copyAnswer.addEventListener("click", async () => {
+      await copy(turn.answer);
+      confirmOn(copyAnswer);
+    });
+    const actions = [
+      turn.may_continue ? ask("resume", "turn_continue") : null,
+      turn.answer.trim() ? copyAnswer : null,
+      ask("regenerate", "turn_regenerate"),
+      this.more,
+    ];
+    this.element.replaceChildren(
+      make("span", { class: "actions" }, ...actions),
+      this.branches.element,
+      make("span", { class: "facts" }, this.facts(turn)),
+    );
+  }
+
+  facts({ usage }) {
+    const facts = [];
+    if (usage.completion_tokens) facts.push(t("turn_tokens", { count: usage.completion_tokens }));
+    if (usage.tokens_per_second) facts.push(t("turn_tokens_per_second", { rate: Number(usage.tokens_per_second.toFixed(1)) }));
+    if (usage.first_token_seconds) facts.push(t("turn_first_token", { seconds: seconds(usage.first_token_seconds) }));
+    return facts.join(" · ");
+  }
+
+  ask(name, more = {}) {
+    this.act(name, { message: this.turn.id, ...more });
+  }
+
+  /** The menu: copying, changing the reasoning, where it comes from, and away with it. */
+  items() {
+    const { turn } = this;
+    const busy = document.body.classList.contains("answering");
+    const both = turn.reasoning && turn.answer.trim();
+    const items = [];
+    if (turn.reasoning) items.push({ label: t("turn_copy_reasoning"), act: async () => this.copied(await this.reasoning()) });
+    if (both) items.push({ label: t("turn_copy_both"), act: async () => this.copied(asMarkdown(await this.reasoning(), turn)) });
+    if (turn.reasoning) items.push(null, ...this.reasoningItems(turn, busy));
+    if (turn.source !== null || turn.params) items.push(null, { label: t("details_heading"), act: (opener) => this.showDetails(opener) });
+    const followed = this.element.closest(".turn").nextElementSibling;
+    const remove = { label: t(followed ? "turn_delete_from_here" : "turn_delete"), act: () => this.ask("delete"), disabled: busy };
+    return items.length ? [...items, null, remove] : [remove];
+  }
+
+  reasoningItems(turn, busy) {
+    const inContext = turn.keep_reasoning ?? kept();
+    const note = t("turn_tokens", { count: turn.usage.reasoning_tokens });
+    // What the general choice says anyway needs no choice of its own.
+    const keep = !inContext === kept() ? null : !inContext;
+    const able = (name) => ({ disabled: busy || Boolean(cannot(name)), why: cannot(name) });
+    const items = [
+      { label: t("turn_answer_again"), act: () => this.ask("answer_again"), ...able("answer_again") },
+      { label: t("reasoning_edit"), act: async (opener) => this.editor.open(await this.reasoning(), opener), ...able("rethink") },
+    ];
+    // A reply without an answer is only its reasoning, which is never left out.
+    if (turn.answer.trim()) {
+      items.push({ label: t("reasoning_in_context"), note, checked: inContext, act: () => this.ask("keep_reasoning", { keep }), ...able("keep_reasoning") });
+    }
+    return items;
+  }
+
+  async copied(text) {
+    await copy(text);
+    this.toast.show(t("turn_copied"));
+  }
+
+  showDetails(opener) {
+    this.details.show(opener, this.turn, this.source, () => this.ask("replay"));
+  }
+}

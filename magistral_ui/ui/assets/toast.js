@@ -1,0 +1,47 @@
+// A short message above the composer that goes by itself, with a button where there is something to undo.
+
+import { make } from "./dom.js";
+
+const SHORT = 2_500; // ms for a message alone
+const LONG = 12_000; // ms for one with a button; the clock stands still while the pointer or the focus is in it
+
+export class Toast {
+  constructor(parent) {
+    this.text = make("span");
+    this.button = make("button", { type: "button", class: "quiet strong", hidden: true });
+    // The status is there before its text, or else it would not be read aloud.
+    this.element = parent.appendChild(make("div", { class: "toast", role: "status" }));
+    this.button.addEventListener("click", () => {
+      const { act } = this;
+      this.hide();
+      act?.();
+    });
+    for (const [come, go] of [["pointerenter", "pointerleave"], ["focusin", "focusout"]]) {
+      this.element.addEventListener(come, () => clearTimeout(this.timer));
+      this.element.addEventListener(go, () => this.element.classList.contains("shown") && this.wait());
+    }
+  }
+
+  /** Show `text`, with a button of `label` that calls `act`. */
+  show(text, label, act) {
+    this.act = act;
+    this.text.textContent = text;
+    this.button.hidden = !label;
+    this.button.textContent = label ?? "";
+    this.element.replaceChildren(this.text, this.button);
+    this.element.classList.add("shown");
+    this.wait();
+    if (label) this.button.focus({ preventScroll: true });
+  }
+
+  wait() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.hide(), this.button.hidden ? SHORT : LONG);
+  }
+
+  hide() {
+    clearTimeout(this.timer);
+    this.element.classList.remove("shown");
+    this.element.replaceChildren();
+  }
+}

@@ -1,0 +1,66 @@
+"""What the next message would cost and whether it fits, as the browser draws it; it does not count tokens itself."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from magistral_ui.chat.pictures import Picture
+from magistral_ui.engines.base import Engine, Ready
+from magistral_ui.errors import MagistralUIError
+from magistral_ui.sessions.context_use import ContextUse
+from magistral_ui.ui.rendering import Json, alert_value
+from magistral_ui.ui.sampling_panel import PICTURE_SIDES, VisitorSettings
+
+TIGHT = 8
+"""Room for the reply is called little where it is less than this part of all, and than the visitor's own max tokens."""
+
+
+def empty_meter() -> Json:
+    """The meter while there is nothing to tell."""
+    return {"limit": None, "failure": None}
+
+
+def meter_value(engine: Engine, use: ContextUse, pictures: Sequence[Picture], settings: VisitorSettings) -> Json:
+    """Tokens used and left, and what may be done where that is too little; `pictures` are those of the message."""
+    status = engine.status()
+    if not isinstance(status, Ready):
+        return empty_meter()
+    limit = status.info.context_length
+    room = limit - use.total
+    fit = "fits"
+    if room < 1:
+        fit = "too_long"
+    elif room < min(settings.params.max_tokens, limit // TIGHT):
+        fit = "tight"
+    return {
+        "limit": limit,
+        "total": use.total,
+        "room": max(0, room),
+        "use": asdict(use),
+        "fit": fit,
+        "remedies": remedies(use, pictures, settings) if fit != "fits" else [],
+        "failure": None,
+    }
+
+
+def remedies(use: ContextUse, pictures: Sequence[Picture], settings: VisitorSettings) -> list[Json]:
+    """What one click can do for more room, with the tokens that it frees where they are known."""
+    found: list[Json] = []
+    if use.reasoning and settings.choices.keep_reasoning:
+        found.append({"key": "leave_reasoning_out", "count": use.reasoning})
+    side = next_side(pictures, settings.picture_side)
+    if side is not None:
+        found.append({"key": "smaller_pictures", "side": side})
+    if use.conversation or use.reasoning or use.pictures:
+        found.append({"key": "new_chat"})
+    return found
+
+
+def next_side(pictures: Sequence[Picture], chosen: int | None) -> int | None:
+    """The next smaller size that would change one of these pictures, as they are sent now."""
+    longest = max((max(each.width, each.height) for each in pictures), default=0)
+    return next((side for side in PICTURE_SIDES if side < longest and (chosen is None or side < chosen)), None)
+
+
+def refused_meter(error: MagistralUIError) -> Json:
+    """The meter for a message that cannot be sent as it is."""
+    return {"limit": None, "failure": alert_value(error)}

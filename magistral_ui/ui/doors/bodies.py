@@ -1,0 +1,123 @@
+"""Takes in what a request carries: only so much, and not for ever; it does not know what it means."""
+
+import asyncio
+import json
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope
+
+PATIENCE = 20.0
+"""Seconds for which the next piece of a body is waited for."""
+WHOLE = 300.0
+"""Seconds in which a whole body has to be there."""
+DEPTH = 24
+"""Levels of JSON that anything here can need."""
+PROGRAM_BYTES = 32 * 2**20
+"""Of a program's request to the MCP server; pictures travel in it as base64."""
+VALUES = 400_000
+"""Values in it: a thousand turns of a program have about 20 each."""
+SIGNS = 1_000_000
+"""Signs that may part values, those in texts too: what has more is not even parsed, which would hold everybody up."""
+
+
+class TooLarge(Exception):
+    """More bytes than allowed."""
+
+
+class Slow(Exception):
+    """It does not come, or not fast enough."""
+
+
+class Gone(Exception):
+    """Whoever sent it has left."""
+
+
+async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
+    """The whole body; TooLarge, Slow or Gone. What is announced as too large is not read at all."""
+    check_length(scope, most)
+    body, pieces = bytearray(), bounded(receive, most)
+    while True:
+        message = await pieces()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def check_length(scope: Scope, most: int) -> int:
+    """The announced length, -1 without one; TooLarge where that is more than `most`, or nonsense."""
+    length = Headers(scope=scope).get("content-length")
+    if length is None:
+        return -1
+    if not length.isdecimal() or int(length[:20]) > most:
+        raise TooLarge
+    return int(length)
+
+
+def bounded(receive: Receive, most: int) -> Receive:
+    """`receive` that raises TooLarge after `most` bytes, and Slow where the body stops coming."""
+    loop = asyncio.get_running_loop()
+    until, taken, whole = loop.time() + WHOLE, 0, False
+
+    async def limited() -> Message:
+        nonlocal taken, whole
+        if whole:
+            return await receive()  # what comes now is only that the other side has left
+        try:
+            message = await asyncio.wait_for(receive(), min(PATIENCE, max(0.0, until - loop.time())))
+        except asyncio.TimeoutError as error:
+            raise Slow from error
+        taken += len(message.get("body", b""))
+        if taken > most:
+            raise TooLarge
+        whole = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+    return limited
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """`receive` for a body that was read already."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def read_json(body: bytes, depth: int = DEPTH, values: int = VALUES) -> object:
+    """The JSON in `body`; ValueError for anything else: too deep, too many values, no Unicode, NaN, half of a surrogate pair."""
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > SIGNS:
+        raise ValueError("too many values")
+    try:
+        value: object = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+    check_value(value, depth, values)
+    return value
+
+
+def check_value(value: object, depth: int, values: int = VALUES) -> int:
+    """How many more values than these there may be; ValueError for too many, too deep ones, or a text that is no Unicode."""
+    if isinstance(value, str):
+        value.encode("utf-8")  # UnicodeEncodeError is a ValueError
+    elif isinstance(value, dict | list):
+        values -= len(value)
+        if depth == 0 or values < 0:
+            raise ValueError("too deep, or too many values")
+        if isinstance(value, dict):
+            for name in value:
+                name.encode("utf-8")
+        for each in value.values() if isinstance(value, dict) else value:
+            values = check_value(each, depth - 1, values)
+    return values
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(constant)

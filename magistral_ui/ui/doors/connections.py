@@ -1,0 +1,86 @@
+"""Closes connections that ask for nothing, or too slowly to be somebody's, and bounds how many one address may hold."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import Any
+
+from uvicorn import Server
+
+from magistral_ui.ui.doors.addresses import PEER
+
+PATIENCE = 15.0
+"""Seconds from a connection's beginning, or from its last answer, to the whole head of a request."""
+PER_ADDRESS = 1_500
+"""Connections of one address: of those that reach this machine itself, so behind a proxy it is everybody's."""
+FILES = 65_536
+
+
+def watch_connections(server: Server, *, bounded: bool) -> None:
+    """From now on, every new connection of `server` is watched; it names its peer to addresses.py. `bounded`: by address."""
+    base: Any = server.config.http_protocol_class
+    held: Counter[str] = Counter()
+
+    class Watched(base):  # type: ignore[misc]  # uvicorn chooses its base when it starts
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._peer = str(self.client[0]) if self.client else ""
+            held[self._peer] += 1
+            self.app: Any = _named(self.app, self.client)
+            self._asked: asyncio.TimerHandle | None = None
+            if bounded and held[self._peer] > PER_ADDRESS:
+                transport.abort()
+                return
+            self._wait()
+
+        def connection_lost(self, error: Exception | None) -> None:
+            held[self._peer] -= 1
+            if held[self._peer] <= 0:
+                del held[self._peer]
+            self._rest()
+            super().connection_lost(error)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._wait()
+
+        def _wait(self) -> None:
+            self._rest()
+            self._asked = self.loop.call_later(PATIENCE, self._look)
+
+        def _rest(self) -> None:
+            if self._asked is not None:
+                self._asked.cancel()
+                self._asked = None
+
+        def _look(self) -> None:
+            self._asked = None
+            cycle = getattr(self, "cycle", None)
+            if (cycle is None or cycle.response_complete) and not self.transport.is_closing():
+                self.transport.abort()
+
+    server.config.http_protocol_class = Watched
+    server.config.encoded_headers = [each for each in server.config.encoded_headers if each[0] != b"server"]
+
+
+def _named(app: Any, client: Any) -> Any:
+    """`app`, which is told the connection's own peer before anything else may rename it."""
+
+    async def called(scope: Any, receive: Any, send: Any) -> None:
+        scope[PEER] = client
+        await app(scope, receive, send)
+
+    return called
+
+
+def allow_many_files() -> None:
+    """Each connection is an open file; take as many as the system gives."""
+    try:
+        import resource
+    except ImportError:  # Windows counts otherwise
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,196 @@
+"""Looks at each event of the page, and each call of a program, before Gradio sees it: nothing forged gets further in."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from magistral_ui.ui.doors.bodies import PROGRAM_BYTES, VALUES, Gone, Slow, TooLarge, read_body, read_json, replayed
+from magistral_ui.ui.doors.claims import Claims
+from magistral_ui.ui.doors.refusals import closed, refusal
+from magistral_ui.ui.doors.routes import PROGRAMS
+
+SESSION = re.compile(r"[\w-]{1,64}")
+FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
+PAGE, QUEUE, CALL = "/gradio_api/run/predict", "/gradio_api/queue/join", "/gradio_api/call/"
+CONTROLS = ("/gradio_api/cancel", "/gradio_api/reset")
+CONTROL_BYTES = 4_096
+
+
+class Forged(Exception):
+    """What the page would never send."""
+
+
+class NotTheirs(Exception):
+    """An id of somebody else's, or of nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What the page sends to one of its functions: so many values, from these components."""
+
+    name: str
+    values: int
+    triggers: frozenset[int]
+    queued: bool
+    """Called by programs, through the queue; the others by the page, at once."""
+
+
+class Events:
+    """Checks the bodies of events and the owners of what they name: sessions, calls, uploaded files."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        listeners: Mapping[int, Listener],
+        claims: Claims,
+        folder: str,
+        most: int,
+        values: int = VALUES,
+    ) -> None:
+        """`listeners` by the number that Gradio gives them; uploads are in `folder`; `most` bytes and `values` of an event."""
+        self.app, self._listeners, self._claims, self._most, self._values = app, listeners, claims, most, values
+        self._folder = os.path.abspath(folder)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a body that is sound, or refuse it."""
+        path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
+        try:
+            if scope["type"] == "http" and scope["method"] == "POST" and _is_checked(path):
+                most = CONTROL_BYTES if path in CONTROLS else self._most
+                body = await read_body(scope, receive, most)
+                checked = json.dumps(self._checked(path, read_json(body, values=self._values))).encode("ascii")
+                scope, receive = _with_length(scope, len(checked)), replayed(checked, receive)
+            elif scope["type"] == "http" and scope["method"] == "POST" and path == PROGRAMS:
+                body = await read_body(scope, receive, PROGRAM_BYTES)
+                self._check_paths(read_json(body, values=self._values))
+                receive = replayed(body, receive)
+            elif scope["type"] == "http":
+                self._check_owner(scope)
+        except TooLarge:
+            await refusal(413, "request_too_large", limit=self._most // 1000)(scope, receive, send)
+        except Slow:
+            await refusal(408, "request_slow")(scope, receive, send)
+        except (ValueError, Forged):
+            await refusal(400, "request_forged")(scope, receive, send)
+        except NotTheirs:
+            await closed()(scope, receive, send)
+        except Gone:
+            pass
+        else:
+            await self.app(scope, receive, self._listening(send) if path.startswith(CALL) else send)
+
+    def _check_owner(self, scope: Scope) -> None:
+        """A session's messages, a call's answer and an upload's progress are for whoever began them."""
+        path, query = scope["path"], parse_qs(scope["query_string"].decode("latin-1"))
+        session = query.get("session_hash", [""])[0] if path == "/gradio_api/queue/data" else ""
+        if path.startswith("/gradio_api/heartbeat/"):
+            session = path.rpartition("/")[2]
+        if session or path == "/gradio_api/queue/data":
+            self._check_session(session)
+        if path.startswith(CALL) and not self._claims.owns("call", path.rpartition("/")[2]):
+            raise NotTheirs
+        if upload := query.get("upload_id", [""])[0]:
+            self._check_id("progress", upload)
+
+    def _check_session(self, session: object) -> None:
+        if not isinstance(session, str) or not SESSION.fullmatch(session):
+            raise Forged
+        self._check_id("session", session)
+
+    def _check_id(self, kind: str, id: str) -> None:
+        if not self._claims.claim(kind, id):
+            raise NotTheirs
+
+    def _checked(self, path: str, body: object) -> dict[str, Any]:
+        """What is handed on of a body."""
+        if not isinstance(body, dict) or not set(body) <= FIELDS:
+            raise Forged
+        if body.get("session_hash") is not None or not path.startswith(CALL):
+            self._check_session(body.get("session_hash"))
+        if path in CONTROLS:
+            return self._control(body)
+        listener = self._listener(path, body)
+        data = body.get("data")
+        if not isinstance(data, list) or len(data) > listener.values:
+            raise Forged
+        if not listener.queued and len(data) != listener.values:
+            raise Forged
+        happened = body.get("event_data")
+        if happened is not None and not isinstance(happened, dict):
+            raise Forged
+        # What a program leaves out has its default; Gradio would refuse it, and write all the rest into the log.
+        values = [self._file_checked(each) for each in data] + [None] * (listener.values - len(data))
+        kept = {"data": values, "session_hash": body.get("session_hash")}
+        if path.startswith(CALL):
+            return {name: value for name, value in kept.items() if value is not None}
+        return {**kept, "event_data": happened, "fn_index": body["fn_index"], "trigger_id": body.get("trigger_id")}
+
+    def _control(self, body: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(body.get("event_id", ""), str) or not isinstance(body.get("fn_index", 0), int | None):
+            raise Forged
+        return body
+
+    def _listener(self, path: str, body: dict[str, Any]) -> Listener:
+        """Whom the event is for. Functions of the page are not in the queue, those for programs only there."""
+        if path.startswith(CALL):
+            named = [each for each in self._listeners.values() if each.queued and each.name == path.removeprefix(CALL)]
+            if not named:
+                raise NotTheirs
+            return named[0]
+        number, trigger = body.get("fn_index"), body.get("trigger_id")
+        listener = self._listeners.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
+        if listener is None or listener.queued != (path == QUEUE):
+            raise NotTheirs
+        if trigger is not None and (not isinstance(trigger, int) or trigger not in listener.triggers):
+            raise Forged
+        return listener
+
+    def _file_checked(self, value: Any) -> Any:
+        """`value`, with no files in it but the caller's own uploads, and no addresses of files."""
+        if isinstance(value, list):
+            return [self._file_checked(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if "path" in value or "url" in value or "meta" in value:
+            path = value.get("path")
+            if not isinstance(path, str) or not self._claims.owns("file", path):
+                return None  # as if there were none; a program is told in words
+            value = {name: each for name, each in value.items() if name not in ("url", "is_stream")}
+        return {name: self._file_checked(each) for name, each in value.items()}
+
+    def _check_paths(self, value: object) -> None:
+        """NotTheirs where a text is the path of somebody else's upload: the tool takes paths where it takes pictures."""
+        if isinstance(value, dict | list):
+            for each in value.values() if isinstance(value, dict) else value:
+                self._check_paths(each)
+        elif isinstance(value, str) and self._is_upload(value) and not self._claims.owns("file", value):
+            raise NotTheirs
+
+    def _is_upload(self, text: str) -> bool:
+        return len(text) < 1_000 and os.path.abspath(text).startswith(self._folder + os.sep)
+
+    def _listening(self, send: Send) -> Send:
+        """Remember whose call it is that begins."""
+
+        async def heard(message: Message) -> None:
+            if message["type"] == "http.response.body" and message.get("body", b"").startswith(b'{"event_id"'):
+                self._claims.share("call", str(json.loads(message["body"])["event_id"]))
+            await send(message)
+
+        return heard
+
+
+def _is_checked(path: str) -> bool:
+    return path in (PAGE, QUEUE, *CONTROLS) or path.startswith(CALL)
+
+
+def _with_length(scope: Scope, length: int) -> Scope:
+    kept = [each for each in scope["headers"] if each[0] not in (b"content-length", b"transfer-encoding")]
+    return {**scope, "headers": [*kept, (b"content-length", str(length).encode())]}

@@ -1,0 +1,89 @@
+"""From where the page can be reached, and under which names; it opens nothing itself."""
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+Reach = Literal["local", "network", "tunnel", "proxy", "space"]
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+TUNNEL_SUFFIX = ".gradio.live"
+
+
+@dataclass(slots=True)
+class Exposure:
+    """`local`: this computer only; `network`: other computers reach the port; `tunnel`: Gradio's share link leads here;
+    `proxy`: a proxy of the operator's own does, under `url`; `space`: a Hugging Face Space."""
+
+    reach: Reach = "local"
+    host: str = "127.0.0.1"
+    """The address that is listened on."""
+    url: str = ""
+    """The public address, where there is one."""
+    names: set[str] = field(default_factory=set)
+    """More host names under which the page answers."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether strangers may reach the page."""
+        return self.reach != "local"
+
+    @property
+    def forwarded(self) -> bool:
+        """Whether somebody else's program takes the requests in and hands them on, and tells from where they came."""
+        return self.reach in ("tunnel", "proxy", "space")
+
+    def has_name(self, host: str) -> bool:
+        """Whether `host` (without a port) is a name of this page. A bare address always is: only names can be rebound."""
+        host = host.lower().rstrip(".")
+        if host in LOOPBACK_NAMES or host in self.names or host == self.host.lower() or is_address(host):
+            return True
+        if self.url:
+            return host == (urlsplit(self.url).hostname or "")
+        return self.reach == "tunnel" and host.endswith(TUNNEL_SUFFIX)
+
+    def has_origin(self, origin: str, scheme: str, host: str) -> bool:
+        """Whether the page itself, as it was asked for, has this origin."""
+        return origin in (f"{scheme}://{host}", f"https://{host}") or bool(self.url and origin == origin_of(self.url))
+
+
+def exposure_of(host: str, share: str, environment: Mapping[str, str]) -> Exposure:
+    """The exposure that follows from the address, from `--share` (`yes`, `no`, or a URL), and from a Space's variables."""
+    if space := environment.get("SPACE_HOST"):
+        names = {name.strip().lower() for name in space.split(",")}
+        return Exposure("space", host, f"https://{sorted(names)[0]}", names)
+    if share == "yes":
+        return Exposure("tunnel", host)
+    if share != "no":
+        return Exposure("proxy", host, share.rstrip("/"))
+    if is_loopback(host):
+        return Exposure("local", host)
+    return Exposure("network", host, names=own_names())
+
+
+def own_names() -> set[str]:
+    """What this machine calls itself."""
+    name = socket.gethostname().lower()
+    return {name, name.partition(".")[0], name.partition(".")[0] + ".local"}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine for itself only."""
+    return host.lower() == "localhost" or (is_address(host) and ipaddress.ip_address(host.strip("[]")).is_loopback)
+
+
+def is_address(host: str) -> bool:
+    """Whether `host` is an IP address, not a name."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def origin_of(url: str) -> str:
+    """Scheme, name and port of a URL, as a browser writes an origin."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}".lower()

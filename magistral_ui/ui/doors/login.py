@@ -1,0 +1,194 @@
+"""Lets in who knows a password, and shows everybody else a page to type it; what is behind it does not know of logins."""
+
+import asyncio
+import base64
+from functools import cache
+from html import escape
+from importlib import resources
+from typing import Protocol
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from magistral_ui.errors import TooManyRequests
+from magistral_ui.journal import note
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.passwords import Attempts, Logins, Passwords
+from magistral_ui.ui.doors.addresses import caller_of, cookie_value, read_cookie
+from magistral_ui.ui.doors.bodies import Slow, TooLarge, read_body
+from magistral_ui.ui.doors.hugging_face import BACK, START
+from magistral_ui.ui.doors.hugging_face import COOKIE as SESSION
+from magistral_ui.ui.doors.refusals import refusal, waiting, worded
+from magistral_ui.ui.doors.routes import PROGRAMS
+from magistral_ui.ui.i18n import text_in
+from magistral_ui.ui.translated_page import visitors_language
+
+COOKIE = "magistral-ui-login"
+USER = "magistral.user"
+FORM_BYTES = 8_192
+OPEN = ("/gradio_api/startup-events", "/favicon.ico", "/robots.txt")
+"""What needs no login, and tells nothing."""
+STEP = 0.2
+"""Seconds that a wrong password waits for its answer."""
+
+
+class Identity(Protocol):
+    """Another way to be known than a password, such as a platform's own login."""
+
+    def name(self, scope: Scope) -> str | None:
+        """Who made this request; None where that is not known."""
+
+
+class Login:
+    """The door itself: GET /login, POST /login, POST /logout, and everything else for those who are in.
+
+    POST /login takes the fields that gradio_client sends for its `auth`, so programs come in by the same door. MCP clients keep
+    no cookies; they send name and password with each request (RFC 7617), and only where no browser would be asked for them.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        passwords: Passwords,
+        limits: Limits,
+        attempts: Attempts | None = None,
+        framed: bool = False,
+        identity: Identity | None = None,
+    ) -> None:
+        self.app, self._passwords, self._framed, self._identity = app, passwords, framed, identity
+        self._logins = Logins(limits.login_idle_hours, limits.login_hours)
+        self._attempts, self._longest = attempts or Attempts(), int(limits.login_hours * 3600)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request of somebody who is in on; show everybody else the page, or refuse."""
+        opened = OPEN if self._identity is None else (*OPEN, START, BACK)
+        if scope["type"] != "http" or scope["path"] in opened:
+            await self.app(scope, receive, send)
+            return
+        secret = read_cookie(Headers(scope=scope), COOKIE)
+        path, method = scope["path"].rstrip("/"), scope["method"]
+        if (path, method) == ("/login", "POST"):
+            await (await self._enter(scope, receive))(scope, receive, send)
+        elif (path, method) == ("/logout", "POST"):
+            self._logins.end(secret)
+            await self._leave(scope)(scope, receive, send)
+        elif name := self._name(scope, secret):
+            await self.app({**scope, USER: name}, receive, send)
+        elif path == PROGRAMS and (sent := sent_along(Headers(scope=scope))):
+            refused = await self._refused(scope, *sent)
+            await (refused or self.app)({**scope, USER: sent[0] or "anybody"}, receive, send)
+        elif path in ("", "/login") and method in ("GET", "HEAD"):
+            await self._page(scope)(scope, receive, send)
+        else:
+            await refusal(401, "login_needed")(scope, receive, send)
+
+    def _name(self, scope: Scope, secret: str) -> str | None:
+        if self._identity is not None and (name := self._identity.name(scope)):
+            return name
+        login = self._logins.find(secret)
+        return (login.name or "anybody") if login else None
+
+    def _slowed(self, scope: Scope) -> Response | None:
+        """Why nobody may try from there now; None where they may."""
+        try:
+            self._attempts.check(caller_of(scope).address)
+        except TooManyRequests as error:
+            return self._answer(scope, 429, "too_many_logins", int(error.values["seconds"]))
+        return None
+
+    async def _refused(self, scope: Scope, name: str, password: str) -> Response | None:
+        """Why they do not let in; None where they do."""
+        if slowed := self._slowed(scope):
+            return slowed
+        address = caller_of(scope).address
+        if not self._passwords.match(name, password):
+            self._attempts.failed(address)
+            note("login_failed", address=address)
+            await asyncio.sleep(STEP)
+            return self._answer(scope, 401, "login_wrong")
+        self._attempts.succeeded(address)
+        return None
+
+    async def _enter(self, scope: Scope, receive: Receive) -> Response:
+        """Answer a password."""
+        if slowed := self._slowed(scope):
+            return slowed
+        try:
+            form = parse_qs((await read_body(scope, receive, FORM_BYTES)).decode("utf-8", "replace"), max_num_fields=8)
+        except (TooLarge, Slow, ValueError):
+            return self._answer(scope, 400, "login_wrong")
+        name, password = form.get("username", [""])[0].strip(), form.get("password", [""])[0].strip()
+        if refused := await self._refused(scope, name, password):  # others may have tried while the form came
+            return refused
+        note("login", address=caller_of(scope).address)
+        cookie = cookie_value(
+            COOKIE, self._logins.begin(name), scope["scheme"] == "https", framed=self._framed, age=self._longest
+        )
+        headers = {"Set-Cookie": cookie, "Cache-Control": "no-store"}
+        if _is_page(scope):
+            return RedirectResponse("./", 303, headers)
+        return JSONResponse({"success": True}, headers=headers)
+
+    def _leave(self, scope: Scope) -> Response:
+        cookie = cookie_value(COOKIE, "", scope["scheme"] == "https", framed=self._framed, age=0)
+        left = RedirectResponse("./", 303, {"Set-Cookie": cookie, "Clear-Site-Data": '"cache"'})
+        if self._identity is not None:
+            left.delete_cookie(SESSION, secure=True, httponly=True, samesite="none")
+        return left
+
+    def _answer(self, scope: Scope, status: int, key: str, wait: int = 0) -> Response:
+        told = text_in(visitors_language(scope).code, f"error_{key}", seconds=wait)
+        return self._page(scope, status, told, wait) if _is_page(scope) else worded(status, told, wait)
+
+    def _page(self, scope: Scope, status: int = 200, told: str = "", wait: int = 0) -> Response:
+        language = visitors_language(scope)
+
+        def text(key: str) -> str:
+            return escape(text_in(language.code, key))
+
+        name_field = f'<label>{text("login_name")}<input name="username" autocomplete="username" required></label>'
+        page = _template()
+        for gap, value in {
+            "language": language.tag,
+            "direction": language.direction,
+            "title": text("page_title"),
+            "heading": text("login_heading" if self._identity is None else "login_heading_hugging_face"),
+            "shown": "" if self._identity is None else "hidden",
+            "other": "" if self._identity is None else _link(text("login_hugging_face")),
+            "name_field": name_field if self._passwords.named else "",
+            "password": text("login_password"),
+            "button": text("login_button"),
+            "told": f'<p role="alert">{escape(told)}</p>' if told else "",
+        }.items():
+            page = page.replace("{{" + gap + "}}", value)
+        return HTMLResponse(page, status, waiting(wait))
+
+
+@cache
+def _template() -> str:
+    return (resources.files("magistral_ui.ui") / "assets" / "login.html").read_text(encoding="utf-8")
+
+
+def _link(label: str) -> str:
+    """A tab of its own: in the Hub's frame, the Hub's login is not shown."""
+    return f'<a class="button" href="login/huggingface" target="_blank" rel="opener">{label}</a>'
+
+
+def sent_along(headers: Headers) -> tuple[str, str] | None:
+    """Name and password that came with a request; a password without a name may also come as a bearer's token."""
+    scheme, _, sent = headers.get("authorization", "")[:FORM_BYTES].partition(" ")
+    if scheme.lower() == "bearer":
+        return "", sent.strip()
+    try:
+        name, colon, password = base64.b64decode(sent.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    return (name.strip(), password.strip()) if scheme.lower() == "basic" and colon else None
+
+
+def _is_page(scope: Scope) -> bool:
+    """Whether a browser asks, and shows what it gets."""
+    return "text/html" in Headers(scope=scope).get("accept", "")

@@ -1,0 +1,122 @@
+"""The list of a visitor's conversations: what its events do, and where it stands; what is kept is not decided here."""
+
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from magistral_ui.errors import ImportRefused, MessageGone
+from magistral_ui.sessions.session import Session
+from magistral_ui.sessions.visitors import LONGEST, Place, bare
+from magistral_ui.ui.chat import Chat
+from magistral_ui.ui.drawn import AT_ONCE, about, drawn
+from magistral_ui.ui.exchange import FORMATS, Sending, Taking, name_of
+from magistral_ui.ui.labels import label
+from magistral_ui.ui.rendering import Json, alert_value, failure_value
+
+QUERY = 200
+"""Characters of a search that are read."""
+Turned = tuple[Place, Json, Any, Json]
+"""Where the tab is now, what is said there, the composer, and the list."""
+
+
+class HistoryPanel:
+    """What the list's events do, as plain functions: values in, values out."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat, self.visitors = chat, chat.visitors
+
+    def listing(self, data: Json, visitor: object, **more: Any) -> Json:
+        """The list, or what a search finds."""
+        query = str(data.get("query") or "")[:QUERY]
+        trouble = self.visitors.trouble
+        return {
+            "entries": [asdict(entry) for entry in self.visitors.listing(visitor, query)],
+            "writing": sorted(self.visitors.writing(visitor)),
+            "query": query,
+            "trouble": failure_value(trouble.key, trouble.values) if trouble else None,
+            "durable": self.visitors.durable,
+            **more,
+        }
+
+    def open(self, data: Json, visitor: object) -> Turned:
+        """Turn the tab to another conversation."""
+        wanted = {**visitor, "conversation": _id(data)} if isinstance(visitor, dict) else visitor
+        if self.visitors.find(wanted) is None:
+            return self._turned(*self.visitors.open(visitor), data, alert=alert_value(MessageGone("conversation_gone")))
+        return self._turned(*self.visitors.open(wanted), data)
+
+    def rename(self, data: Json, visitor: object) -> Json:
+        """Give a conversation another name."""
+        self.visitors.rename(visitor, _id(data), str(data.get("title") or ""))
+        return self.listing(data, visitor)
+
+    def pin(self, data: Json, visitor: object) -> Json:
+        """Keep a conversation at the top, or not any more."""
+        self.visitors.pin(visitor, _id(data), data.get("pinned") is True)
+        return self.listing(data, visitor)
+
+    def save(self, data: Json, visitor: object) -> Json:
+        """A ticket to fetch one conversation, or all as JSON, as a file."""
+        format, wanted = data.get("format"), (_id(data),) if data.get("id") else ()
+        if not isinstance(format, str) or format not in FORMATS or not (wanted or format == "json"):
+            return self.listing(data, visitor)
+        title = next((e.title for e in self.visitors.listing(visitor) if e.id in wanted), "")
+        token = self.visitors.tickets.issue(Sending(bare(visitor), wanted, format))
+        return self.listing(data, visitor, ticket={"does": "save", "token": token, "name": name_of(title, format)})
+
+    def bring(self, data: Json, visitor: object) -> Json:
+        """A ticket to bring a file with conversations, of as many bytes as the browser tells."""
+        size, most = data.get("size"), self.visitors.limits.import_mb
+        if not isinstance(size, int) or size > most * 2**20:
+            return self.listing(data, visitor, refused=alert_value(ImportRefused("import_too_large", limit=most)))
+        token = self.visitors.tickets.issue(Taking(bare(visitor)))
+        return self.listing(data, visitor, ticket={"does": "bring", "token": token})
+
+    def remove(self, data: Json, visitor: object) -> Turned:
+        """Delete a conversation; a tab that showed it begins an empty one."""
+        removed = _id(data) if self.visitors.remove(visitor, _id(data)) else None
+        return self._turned(*self.visitors.open(visitor), data, removed=removed)
+
+    def restore(self, data: Json, visitor: object) -> Turned:
+        """Bring back a conversation that was just deleted, and show it where it was shown before."""
+        if data.get("shown") is True and self.visitors.restore(visitor, _id(data)):
+            return self.open(data, visitor)
+        self.visitors.restore(visitor, _id(data))
+        return self._turned(*self.visitors.open(visitor), data)
+
+    def forget(self, data: Json, visitor: object) -> Turned:
+        """Delete everything of this visitor, who is a new one from then on."""
+        clean = self.visitors.forget(visitor)
+        return self._turned(*self.visitors.open(None), data, forgotten=clean)
+
+    def _turned(self, place: Place, session: Session, data: Json, alert: Json | None = None, **more: Any) -> Turned:
+        value = {**self.chat.value(session), "alert": alert}
+        return place, value, self.chat.composer(session), self.listing(data, place, **more)
+
+
+def _id(data: Json) -> str:
+    return str(data.get("id") or "")[:LONGEST]
+
+
+def build_history_panel() -> gr.HTML:
+    """The panel's content, inside whatever container is open."""
+    gr.Button(label("page_close"), elem_id="history-close", size="sm")
+    changes = ("rename", "pin", "save", "bring", "remove", "restore", "forget")
+    return drawn("history-list", triggers=("refresh", "open_conversation", *changes))
+
+
+def connect_history(
+    chat: Chat, shelf: gr.HTML, visitor: gr.BrowserState, said: gr.HTML, box: gr.MultimodalTextbox
+) -> None:
+    """Which event of the list calls which function."""
+    panel, turned = HistoryPanel(chat), [visitor, said, box, shelf]
+    shelf.refresh(about(panel.listing), visitor, shelf, trigger_mode="always_last", **AT_ONCE)
+    shelf.rename(about(panel.rename), visitor, shelf, **AT_ONCE)
+    shelf.pin(about(panel.pin), visitor, shelf, **AT_ONCE)
+    shelf.save(about(panel.save), visitor, shelf, **AT_ONCE)
+    shelf.bring(about(panel.bring), visitor, shelf, **AT_ONCE)
+    shelf.open_conversation(about(panel.open), visitor, turned, trigger_mode="always_last", **AT_ONCE)
+    shelf.remove(about(panel.remove), visitor, turned, **AT_ONCE)
+    shelf.restore(about(panel.restore), visitor, turned, **AT_ONCE)
+    shelf.forget(about(panel.forget), visitor, turned, **AT_ONCE)

@@ -1,0 +1,133 @@
+"""Serves the page in the visitor's language: Gradio writes one page for all, and it is completed on its way out.
+
+The page says its language and direction from its first byte and carries the labels; all other texts are one file of the
+visitor's language only, which the browser fetches beside Gradio's scripts and keeps until a text changes.
+"""
+
+import hashlib
+import json
+import re
+from functools import cache
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request, cookie_parser
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from magistral_ui.ui.i18n import for_pages
+from magistral_ui.ui.labels import labels
+from magistral_ui.ui.languages import COOKIE, LANGUAGES, Language, language_for
+
+OPENING = re.compile(rb'<html\s+lang="en"')
+# Gradio shows the browser's language and writes it on the page; both have to be the visitor's choice. Labels are looked up in
+# English where Gradio's own words for a language do not have them, and some languages Gradio does not know at all.
+# And Gradio 6.31's first loader counts its seconds in every frame for as long as the page is open, though nobody sees them: no
+# event of this page shows progress of Gradio's.
+FIRST = """<link rel="modulepreload" href="%(texts)s">
+<script>
+{
+  const page = document.documentElement;
+  Object.defineProperty(navigator, "language", { value: "%(tag)s", configurable: true });
+  new MutationObserver(() => page.lang === "%(tag)s" || (page.lang = "%(tag)s")).observe(page, { attributeFilter: ["lang"] });
+  const frame = window.requestAnimationFrame.bind(window), counting = /performance\\.now\\(\\)-\\w+\\(\\w+\\)\\)\\/1e3/;
+  window.requestAnimationFrame = (job) => (counting.test(job) ? 0 : frame(job));
+  if (window.gradio_config) window.gradio_config.i18n_translations = { en: %(labels)s };
+}
+</script>
+"""
+FOREVER = "public, max-age=31536000, immutable"
+
+
+def visitors_language(scope: Scope) -> Language:
+    """The language for who made this request."""
+    headers = Headers(scope=scope)
+    chosen = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+    return language_for(chosen, headers.get("accept-language", ""))
+
+
+class TranslatedPage:
+    """Completes the page with the visitor's language; hands everything else on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and the page back in one piece."""
+        if not _asks_for_the_page(scope):
+            await self.app(scope, receive, send)
+            return
+        start: Message = {}
+        body = bytearray()
+
+        async def completed(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+            elif message["type"] == "http.response.body":
+                body.extend(message.get("body", b""))
+                if not message.get("more_body", False):
+                    for each in _complete(start, bytes(body), visitors_language(scope)):
+                        await send(each)
+            else:
+                await send(message)
+
+        # Packed again further out; here the page has to be readable.
+        headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+        await self.app({**scope, "headers": headers}, receive, completed)
+
+
+def texts_route() -> Route:
+    """Where a language's texts are."""
+    return Route("/magistral/texts/{name}.js", _texts)
+
+
+def _asks_for_the_page(scope: Scope) -> bool:
+    if scope["type"] != "http" or scope["method"] != "GET":
+        return False
+    return str(scope["path"]).removeprefix(scope.get("root_path", "")) in ("", "/")
+
+
+def _complete(start: Message, body: bytes, language: Language) -> tuple[Message, Message]:
+    headers = MutableHeaders(scope=start)
+    if headers.get("content-type", "").startswith("text/html"):
+        opening = f'<html lang="{language.tag}" dir="{language.direction}" data-texts="{_address(language.code)}"'
+        body = OPENING.sub(opening.encode(), body, count=1)
+        body = body.replace(b"</head>", _first(language.code).encode() + b"</head>", 1)
+        headers["Content-Length"] = str(len(body))
+        headers["Content-Language"] = language.tag
+        headers.add_vary_header("Accept-Language, Cookie")
+    return start, {"type": "http.response.body", "body": body}
+
+
+async def _texts(request: Request) -> Response:
+    """The texts of one language, as a module."""
+    name = str(request.path_params["name"])
+    code = name.split("-")[0]
+    if code not in LANGUAGES:
+        return Response(status_code=404)
+    # An older page may still ask by the name of older texts; it gets these, but they are not kept under that name.
+    kept = FOREVER if name == _name(code) else "no-store"
+    return Response(_module(code), media_type="text/javascript", headers={"Cache-Control": kept})
+
+
+@cache
+def _module(code: str) -> str:
+    texts = json.dumps(for_pages(code), ensure_ascii=False, separators=(",", ":"))
+    return f'export const language = "{LANGUAGES[code].tag}";\nexport const texts = {texts};\n'
+
+
+@cache
+def _name(code: str) -> str:
+    return f"{code}-{hashlib.sha256(_module(code).encode()).hexdigest()[:12]}"
+
+
+def _address(code: str) -> str:
+    return f"magistral/texts/{_name(code)}.js"
+
+
+@cache
+def _first(code: str) -> str:
+    # "<" must not end the script element from inside a text.
+    data = json.dumps(labels(code), ensure_ascii=False).replace("<", "\\u003c")
+    return FIRST % {"texts": _address(code), "tag": LANGUAGES[code].tag, "labels": data}

@@ -1,0 +1,111 @@
+"""What a Space's hardware gives: how the memory plan shares it out, as a table for docs/space.md; it looks at no device.
+
+`python -m space.hardware` writes the table into docs/space.md; a test holds it to that.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
+from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
+from magistral_ui.models.memory import GIB, MemoryPlan, Place, best_plan, fits, plan
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
+
+MIB = 2**20
+DOCUMENT = Path(__file__).parents[1] / "docs" / "space.md"
+BEGIN, END = "<!-- hardware: begin -->", "<!-- hardware: end -->"
+ZERO = "zero-a10g"
+"""ZeroGPU's name on the Hub, from the time of its first cards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """One kind of hardware, and what the Hub calls it."""
+
+    flavors: tuple[str, ...]
+    """Those that differ in the processor beside the cards share a line."""
+    name: str
+    place: Place
+    """Cards as nvidia-smi counts them, all of it free; a processor with what the Hub's documentation promises."""
+
+    @property
+    def plan(self) -> MemoryPlan | None:
+        """How Magistral Small 1.2 is kept there by itself; None where the demo model runs."""
+        if self.place.type == "cpu":
+            return None
+        if ZERO in self.flavors:  # weights are placed before there is a GPU, so nothing is quantized on one
+            return plan(MAGISTRAL_SMALL_1_2, "bfloat16", self.place)
+        best = best_plan(MAGISTRAL_SMALL_1_2, self.place)
+        return best if fits(MAGISTRAL_SMALL_1_2, best) else None
+
+
+def _processor(flavor: str, name: str, gigabytes: int) -> Hardware:
+    return Hardware((flavor,), name, Place("cpu", gigabytes * GIB, gigabytes * GIB))
+
+
+def _cards(flavors: str, name: str, size: int, count: int = 1) -> Hardware:
+    card = Place("cuda", size, size)
+    named = f"{count} × {name}" if count > 1 else name
+    return Hardware(tuple(flavors.split()), named, replace(card, others=(card,) * (count - 1)))
+
+
+# Memory: https://huggingface.co/docs/hub/spaces-gpus and the cards' makers; ZeroGPU's: configs.json of the spaces package,
+# less what it takes a CUDA context for (spaces/zero/torch/static.py).
+HARDWARE = (
+    _processor("cpu-basic", "2 vCPU, free", 16),
+    _processor("cpu-upgrade", "8 vCPU", 32),
+    _cards(ZERO, "ZeroGPU: half an H200, shared", 74_625_056_768 - 309_002_240),
+    _cards("t4-small t4-medium", "T4", 15_360 * MIB),
+    _cards("l4x1", "L4", 23_034 * MIB),
+    _cards("l4x4", "L4", 23_034 * MIB, 4),
+    _cards("a10g-small a10g-large", "A10G", 23_028 * MIB),
+    _cards("a10g-largex2", "A10G", 23_028 * MIB, 2),
+    _cards("a10g-largex4", "A10G", 23_028 * MIB, 4),
+    _cards("l40sx1", "L40S", 46_068 * MIB),
+    _cards("l40sx4", "L40S", 46_068 * MIB, 4),
+    _cards("l40sx8", "L40S", 46_068 * MIB, 8),
+    _cards("a100-large", "A100", 81_920 * MIB),
+    _cards("a100x4", "A100", 81_920 * MIB, 4),
+    _cards("a100x8", "A100", 81_920 * MIB, 8),
+    _cards("rtx-pro-6000", "RTX PRO 6000", 97_887 * MIB),
+    _cards("rtx-pro-6000x2", "RTX PRO 6000", 97_887 * MIB, 2),
+    _cards("rtx-pro-6000x4", "RTX PRO 6000", 97_887 * MIB, 4),
+    _cards("rtx-pro-6000x8", "RTX PRO 6000", 97_887 * MIB, 8),
+)
+
+
+def find_hardware(flavor: str) -> Hardware | None:
+    """The flavor's facts, where they are known here."""
+    return next((each for each in HARDWARE if flavor in each.flavors), None)
+
+
+def table() -> list[str]:
+    """The lines of the table, in Markdown."""
+    head = "| `--hardware` | | Memory, GiB | Model | Precision | Longest context | Visitors |"
+    return [head, "|---|---|---|---|---|---|---|", *map(_row, HARDWARE)]
+
+
+def _row(hardware: Hardware) -> str:
+    place, planned, card = hardware.place, hardware.plan, MAGISTRAL_1_2
+    memory = f"{sum(each.total for each in place.all) / GIB:.1f}"
+    flavors = ", ".join(f"`{flavor}`" for flavor in hardware.flavors)
+    if planned is None:
+        card, shape = DEMO, inspect_folder(DEMO_FOLDER).shape
+        planned = best_plan(shape, place)
+    visitors = "one a slice" if ZERO in hardware.flavors else f"{planned.visitors:,}"
+    context = min(planned.context, card.context_length)
+    cells = (flavors, hardware.name, memory, card.name, planned.precision, f"{context:,}", visitors)
+    return f"| {' | '.join(cells)} |"
+
+
+def written(document: str) -> str:
+    """`document` with the table in its place."""
+    before, _, rest = document.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return "\n".join((before + BEGIN, *table(), END + after))
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.stdout.write("\n".join(table()) + "\n")

@@ -1,0 +1,48 @@
+"""The lines of a benchmark's table, printed as they come and written into docs/benchmarks.md; not how they are measured."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table: what was measured, what it must reach, what it reached."""
+
+    what: str
+    goal: str
+    reached: float
+    met: bool
+    note: str = ""
+
+
+def at_least(what: str, goal: float, reached: float, note: str = "") -> Row:
+    return Row(what, f"≥ {goal:g}", reached, reached >= goal, note)
+
+
+def at_most(what: str, goal: float, reached: float, note: str = "") -> Row:
+    return Row(what, f"≤ {goal:g}", reached, reached <= goal, note)
+
+
+def table(lines: list[Row]) -> str:
+    """The rows as Markdown."""
+    body = [f"| {r.what} | {r.goal} | {r.reached:.3g} | {'yes' if r.met else '**no**'} | {r.note} |" for r in lines]
+    return "\n".join(["| what | goal | reached | met | |", "|---|---|---|---|---|", *body])
+
+
+def write_table(name: str, lines: list[Row], foot: str = "") -> None:
+    """Put the table, and what there is to say of the run, between its two marks in docs/benchmarks.md."""
+    page = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+    head, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    _, end, tail = rest.partition(f"<!-- /{name} -->")
+    told = f"\n{foot}\n" if foot else ""
+    page.write_text(f"{head}{begin}{table(lines)}\n{told}{end}{tail}", encoding="utf-8")
+
+
+def measured(lines: Iterator[Row]) -> list[Row]:
+    """All rows, each printed as soon as it is known."""
+    out = []
+    for row in lines:
+        print(f"{'ok  ' if row.met else 'MISS'} {row.what}: {row.reached:.3g} ({row.goal}) {row.note}", flush=True)
+        out.append(row)
+    return out

@@ -1,0 +1,108 @@
+"""A conversation too long to be sent at once: its end comes first, the rest when it is needed, and nothing is missing."""
+
+from typing import Any
+
+from playwright.sync_api import expect
+
+from magistral_ui.chat.events import Answer, Reasoning
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.scripted import Script, ScriptedEngine
+from magistral_ui.sessions.session import Session
+from magistral_ui.sessions.visitors import Place, Visitors
+from tests.browser.steps import ask, done, reply, visit
+from tests.loopback import free_port
+
+REASONING = "Thinking about it. 🎉\n" * 2_000
+
+
+def script(request: GenerationRequest) -> Script:
+    said = request.prompt.turns[-1].text
+    return [Reasoning(REASONING + said), Answer(f"Answer to *{said}*.\n\n" + "Many words. " * 60)]
+
+
+class Talkative(Visitors):
+    """Visitors who have said much before they come."""
+
+    turns = 40
+
+    def open(self, place: object = None) -> tuple[Place, Session]:
+        place, session = super().open(place)
+        while len(session.look()[0].messages) < 2 * self.turns:
+            number = len(session.look()[0].messages) // 2
+            session.say(f"question {number}", (), SamplingParams(seed=0)).generation.wait(5)
+        return place, session
+
+
+def serve_long(request: Any) -> str:
+    from magistral_ui.ui.page import build_page, close, launch
+
+    engine = ScriptedEngine(script)
+    visitors = Talkative(engine)
+    demo = build_page(engine, visitors)
+    url = launch(demo, visitors, port=free_port())
+    request.addfinalizer(lambda: (close(demo), engine.close()))
+    return url
+
+
+def test_the_end_is_there_first_and_the_rest_follows(page: Any, request: Any) -> None:
+    visit(page, serve_long(request))
+    expect(reply(page).locator(".answer em")).to_have_text("question 39")
+    at_end = "document.scrollingElement.scrollHeight - innerHeight - document.scrollingElement.scrollTop < 90"
+    page.wait_for_function(at_end)
+    expect(page.locator(".turn")).to_have_count(80)
+    expect(page.locator(".turn.outline")).to_have_count(0)
+    assert page.locator(".turn .answer em").all_text_contents() == [f"question {number}" for number in range(40)]
+    assert page.locator(".turn .said").all_text_contents() == [f"question {number}" for number in range(40)]
+    page.wait_for_function(at_end)
+    assert page.evaluate("document.body.innerHTML.length") < 800_000  # no reasoning that nobody has opened
+
+
+def test_a_reader_who_hurries_to_the_top_stays_where_they_are(page: Any, request: Any) -> None:
+    page.add_init_script("window.requestIdleCallback = (job) => setTimeout(job, 100)")  # a browser that is always busy
+    visit(page, serve_long(request))
+    expect(page.locator(".turn.outline").first).to_be_attached()
+    expect(page.locator(".turn").last).to_be_in_viewport()
+    page.mouse.move(600, 300)
+    while page.evaluate("document.scrollingElement.scrollTop") > 0:
+        page.mouse.wheel(0, -100_000)
+        page.wait_for_timeout(50)
+    expect(page.locator(".turn .said").first).to_have_text("question 0")
+    expect(page.locator(".turn .said").first).to_be_in_viewport()
+    expect(page.locator(".turn.outline")).to_have_count(0, timeout=60_000)
+    expect(page.locator(".turn .said").first).to_be_in_viewport()
+
+
+def test_reasoning_comes_when_it_is_opened(page: Any, request: Any) -> None:
+    visit(page, serve_long(request))
+    expect(page.locator(".turn:not(.outline)")).to_have_count(80)
+    for number in (39, 0, 20):
+        details = reply(page, number).locator(".reasoning")
+        details.locator("summary").click()
+        expect(details.locator(".reasoning-text")).to_contain_text(f"question {number}")
+        shown = details.evaluate("(each) => [...each.querySelectorAll('section')].map((s) => s.textContent).join('')")
+        whole = f"{REASONING}question {number}"
+        assert shown.replace("\n", "") == whole.replace("\n", "")
+
+
+def test_a_turn_more_keeps_what_is_there(page: Any, request: Any) -> None:
+    visit(page, serve_long(request))
+    expect(page.locator(".turn:not(.outline)")).to_have_count(80)
+    page.evaluate("document.querySelectorAll('.turn').forEach((turn) => (turn.mine = true))")
+    ask(page, "one more")
+    done(page)
+    assert page.evaluate("[...document.querySelectorAll('.turn')].filter((turn) => turn.mine).length") == 80
+    expect(page.locator(".turn")).to_have_count(82)
+
+
+def test_reasoning_that_was_not_opened_is_copied_and_edited_whole(page: Any, context: Any, request: Any) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit(page, serve_long(request))
+    last = reply(page)
+    last.get_by_role("button", name="More").click()
+    page.get_by_role("menuitem", name="Copy reasoning", exact=True).click()
+    expect(page.locator(".toast")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == f"{REASONING}question 39"
+    last.get_by_role("button", name="More").click()
+    page.get_by_role("menuitem", name="Edit reasoning…").click()
+    expect(page.get_by_role("textbox", name="The reasoning, in your words")).to_have_value(f"{REASONING}question 39")

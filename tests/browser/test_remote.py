@@ -1,0 +1,86 @@
+"""The page on a server: it streams as from its own engine, greys out what the server cannot do, and says when it is away."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from magistral_ui.engines.remote import engine as engine_module
+from magistral_ui.engines.remote.engine import RemoteEngine
+from tests.browser.steps import ask, box, done, more, reply, visit
+from tests.engines.remote.conftest import connected
+from tests.servers.fake_lm_studio import FakeLMStudio
+
+
+@pytest.fixture
+def lm_studio() -> Iterator[FakeLMStudio]:
+    fake = FakeLMStudio()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def engine(lm_studio: FakeLMStudio, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteEngine]:
+    monkeypatch.setattr(engine_module, "LOOK_WHEN_READY", 0.1)
+    monkeypatch.setattr(engine_module, "LOOK_WHEN_NOT", 0.1)
+    engine = connected(lm_studio.base_url)
+    yield engine
+    engine.close()
+
+
+def test_what_the_server_cannot_do_is_grey_and_says_why(page: Any, serve: Any, engine: RemoteEngine) -> None:
+    visit(page, serve(engine))
+    ask(page, "What is 12 + 30?")
+    reply = done(page)
+    expect(reply.locator(".answer")).to_contain_text("It is 42.")
+    expect(reply.locator(".reasoning")).to_contain_text("Thought for")
+    more(reply).click()
+    again = page.get_by_role("menuitem", name="Answer again from this reasoning", exact=True)
+    expect(again).to_have_attribute("aria-disabled", "true")
+    expect(again).to_have_attribute("title", re.compile("cannot go on with a reply"))
+    page.keyboard.press("Escape")
+    expect(reply.get_by_role("button", name="Regenerate", exact=True)).to_be_enabled()
+    for name, missing in (("min-p", True), ("reasoning-budget", True), ("top-k", False), ("temperature", False)):
+        control = page.locator(f"#parameter-{name}")
+        expect(control.locator(".missing-why")).to_have_count(1 if missing else 0)
+        inputs = control.locator("input, textarea")
+        for index in range(inputs.count()):
+            (expect(inputs.nth(index)).to_be_disabled if missing else expect(inputs.nth(index)).to_be_enabled)()
+    expect(page.locator("#model")).to_contain_text("LM Studio")
+    expect(page.locator("#model")).to_contain_text("Q4_K_M")
+
+
+def test_the_page_says_that_its_server_is_away_and_goes_on_when_it_is_back(
+    page: Any, serve: Any, engine: RemoteEngine, lm_studio: FakeLMStudio
+) -> None:
+    """Nobody sends anything meanwhile; what was typed is still there, and a reply that broke off is kept."""
+    lm_studio.pause = 0.02
+    visit(page, serve(engine))
+    ask(page, "Count for me.")
+    expect(reply(page).locator(".answer")).to_contain_text("1 2 3")
+    lm_studio.close()  # while it answers
+    expect(page.locator("#model-banner")).to_contain_text("does not answer")
+    expect(done(page).locator(".failure")).to_contain_text("broke in the middle")
+    expect(reply(page).locator(".answer")).to_contain_text("1 2 3")
+    expect(reply(page).get_by_role("button", name="Continue", exact=True)).to_be_disabled()  # LM Studio cannot
+    port = int(urlsplit(lm_studio.base_url).port or 0)
+    again = FakeLMStudio(port)
+    try:
+        expect(box(page)).to_be_enabled()
+        expect(page.locator("#model-banner")).to_be_empty()
+        box(page).fill("What is 2 + 2?")
+    finally:
+        again.close()  # while nothing happens
+    expect(page.locator("#model-banner")).to_contain_text("The server cannot be used")
+    expect(box(page)).to_be_disabled()
+    again = FakeLMStudio(port)
+    try:
+        expect(box(page)).to_be_enabled()
+        expect(box(page)).to_have_value("What is 2 + 2?")
+        box(page).press("Enter")
+        expect(reply(page, 1).locator(".answer")).to_contain_text("It is 4.")
+    finally:
+        again.close()

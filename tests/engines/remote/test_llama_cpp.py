@@ -1,0 +1,274 @@
+"""The contract suite on a real llama.cpp server, and what only a real server shows."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Reasoning
+from magistral_ui.chat.pictures import Picture, read_picture
+from magistral_ui.chat.prompt import PromptChoices, Resume, compose
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.remote import failures
+from magistral_ui.engines.remote.address import Address
+from magistral_ui.engines.remote.engine import RemoteEngine
+from magistral_ui.ui.rendering import ASSETS
+from tests.engines.contract import EngineContract, all_events, words
+from tests.engines.remote.conftest import connected, start_llama_cpp
+from tests.servers.processes import ServerProcess
+
+SUM = "What is 487 + 265?"
+THOUGHTS = (
+    "487+265\n487+265, from the right:\n7+5=12, write 2, carry 1\n8+6+1=15, write 5, carry 1\n4+2+1=7, write 7\nSo 752."
+)
+ANSWER = "487 + 265 = **752**"
+CUT = THOUGHTS.index("8+6")  # between two tokens
+
+
+@pytest.fixture(scope="module")
+def shared(llama_cpp: ServerProcess) -> Iterator[RemoteEngine]:
+    engine = connected(llama_cpp.base_url)
+    yield engine
+    engine.close()
+
+
+class TestLlamaCpp(EngineContract):
+    """The suite."""
+
+    def ask_long(self, engine: Engine) -> GenerationRequest:
+        return self.ask(engine, "Count from 1 to 200.", max_tokens=4000)
+
+    @pytest.fixture
+    def engine(self, shared: RemoteEngine) -> Engine:
+        return shared
+
+    @pytest.fixture
+    def closing_engine(self, llama_cpp: ServerProcess) -> Engine:
+        return connected(llama_cpp.base_url)
+
+    @pytest.fixture
+    def unready_engine(self) -> Engine:
+        return RemoteEngine(Address("http://127.0.0.1:9/v1"))
+
+
+def request(
+    engine: RemoteEngine, said: Conversation, resume: Resume | None = None, **params: object
+) -> GenerationRequest:
+    prompt = compose(said, engine.card.system(), PromptChoices(), resume)
+    return GenerationRequest(prompt, SamplingParams(temperature=0.0, seed=1, max_tokens=300).changed(params), "ann")
+
+
+def ask(engine: RemoteEngine, said: Conversation, resume: Resume | None = None, **params: object) -> list[Event]:
+    return all_events(engine.submit(request(engine, said, resume, **params)))
+
+
+def finished(events: list[Event]) -> Finished:
+    assert isinstance(events[-1], Finished), events[-1]
+    return events[-1]
+
+
+def picture(name: str) -> Picture:
+    return read_picture((Path(ASSETS) / "examples" / name).read_bytes(), name)
+
+
+def history(reasoning: str = THOUGHTS) -> Conversation:
+    return Conversation().say(SUM).with_reply(Reply(reasoning, ANSWER, finish_reason="stop")).say("And plus 10?")
+
+
+def test_what_the_server_is_was_found_out(shared: RemoteEngine) -> None:
+    status = shared.status()
+    assert isinstance(status, Ready)
+    assert status.info.device.startswith("llama.cpp")
+    assert (status.info.context_length, status.info.precision) == (8192, "BF16")
+    assert status.info.missing == {}
+    assert shared.card.vision
+    assert shared.card.demo
+
+
+def test_it_reasons_and_answers_with_the_tokens_counted(shared: RemoteEngine) -> None:
+    events = ask(shared, Conversation().say(SUM))
+    assert words(events) == (THOUGHTS, ANSWER)
+    usage = finished(events).usage
+    assert usage.prompt_tokens == shared.measure(request(shared, Conversation().say(SUM)).prompt).total
+    assert usage.completion_tokens == 97
+    assert usage.first_token_seconds > 0
+    assert any(isinstance(event, Prefilling) for event in events)
+
+
+def test_earlier_reasoning_and_the_system_prompt_reach_the_model_whole(shared: RemoteEngine) -> None:
+    """The server counts as many tokens as the pieces have: nothing is lost, and no mark is spelled out."""
+    for said in (history(), history(reasoning="")):
+        prompt = request(shared, said).prompt
+        events = ask(shared, said)
+        assert finished(events).usage.prompt_tokens == shared.measure(prompt).total
+        assert "762" in words(events)[1]
+    kept, left = (shared.measure(request(shared, said).prompt) for said in (history(), history(reasoning="")))
+    assert kept.total - left.total == kept.reasoning[2] > 60
+    assert not kept.estimated
+
+
+def test_the_second_turn_reuses_the_first(shared: RemoteEngine) -> None:
+    ask(shared, Conversation().say(SUM))
+    assert finished(ask(shared, history())).usage.reused_tokens > 80
+
+
+def test_pixels_reach_the_model(shared: RemoteEngine) -> None:
+    said = Conversation().say("What colour is this?", (picture("red-circle.png"),))
+    assert "red" in words(ask(shared, said))[1].lower()
+    assert shared.measure(request(shared, said).prompt).estimated
+
+
+def test_the_same_seed_gives_the_same_reply_and_another_one_another(shared: RemoteEngine) -> None:
+    said = Conversation().say("Tell me about the sea.")
+    replies = [words(ask(shared, said, temperature=2.0, top_p=1.0, seed=seed, max_tokens=60)) for seed in (1, 1, 2)]
+    assert replies[0] == replies[1] != replies[2]
+
+
+def test_a_budget_closes_the_reasoning_and_an_answer_follows(shared: RemoteEngine) -> None:
+    events = ask(shared, Conversation().say(SUM), reasoning_budget=20)
+    reasoning, answer = words(events)
+    assert Notice("budget_spent") in events
+    assert THOUGHTS.startswith(reasoning)
+    assert answer.startswith("487 + 265 = ")
+    assert finished(events).usage.reasoning_tokens == 20
+
+
+def test_answer_now_closes_the_reasoning_where_it_is(shared: RemoteEngine) -> None:
+    generation = shared.submit(request(shared, Conversation().say("Count from 1 to 200."), max_tokens=2000))
+    for event in generation.follow():
+        if isinstance(event, Reasoning) and event.text:
+            generation.answer_now()
+    events = list(generation.follow())
+    assert words(events)[1].strip()
+    assert sum(event == Notice("answered_now") for event in events) <= 1
+
+
+@pytest.mark.parametrize(
+    ("resume", "rest"),
+    [
+        (Resume(THOUGHTS[:CUT], False), (THOUGHTS[CUT:], ANSWER)),
+        (Resume(THOUGHTS, True), ("", ANSWER)),
+        (Resume(THOUGHTS, True, "487 + 265"), ("", " = **752**")),
+    ],
+)
+def test_a_reply_goes_on_where_it_was_cut(shared: RemoteEngine, resume: Resume, rest: tuple[str, str]) -> None:
+    said = Conversation().say(SUM)
+    events = ask(shared, said, resume)
+    assert words(events) == rest
+    assert finished(events).usage.prompt_tokens in range(
+        shared.measure(request(shared, said, resume).prompt).total - 1, 999
+    )
+
+
+def test_max_tokens_is_heeded_and_said(shared: RemoteEngine) -> None:
+    events = ask(shared, Conversation().say(SUM), max_tokens=12)
+    assert finished(events).why == "length"
+    assert finished(events).usage.completion_tokens == 12
+
+
+def test_what_does_not_fit_is_a_sentence(shared: RemoteEngine) -> None:
+    last = ask(shared, Conversation().say("word " * 9000))[-1]
+    assert isinstance(last, Failed)
+    assert last.key == "prompt_too_long"
+    assert last.values["limit"] == 8192
+
+
+def test_stop_frees_the_server(shared: RemoteEngine, llama_cpp: ServerProcess) -> None:
+    generation = shared.submit(request(shared, Conversation().say("Count from 1 to 200."), max_tokens=4000))
+    next(event for event in generation.follow() if isinstance(event, Reasoning))
+    generation.stop()
+    assert generation.wait(5)
+    for _ in range(500):
+        with urllib.request.urlopen(f"http://127.0.0.1:{llama_cpp.port}/slots", timeout=5) as answer:
+            if not any(slot["is_processing"] for slot in json.load(answer)):
+                return
+        time.sleep(0.01)
+    raise AssertionError("the server still works on it")
+
+
+def test_more_requests_than_slots_wait_for_their_turn(shared: RemoteEngine) -> None:
+    """A queued request gets not even headers."""
+    generations = [shared.submit(request(shared, Conversation().say(SUM))) for _ in range(12)]
+    assert [words(all_events(generation)) for generation in generations] == [(THOUGHTS, ANSWER)] * 12
+
+
+def begun(engine: RemoteEngine) -> tuple[Generation, int]:
+    """A long reply that has begun, and how many events it had by then."""
+    generation = engine.submit(request(engine, Conversation().say("Count from 1 to 200."), max_tokens=4000))
+    for number, event in enumerate(generation.follow()):
+        if isinstance(event, Reasoning) and event.text:
+            return generation, number
+    raise AssertionError("nothing was written")
+
+
+def test_a_server_killed_in_the_middle_of_an_answer(
+    mortal: ServerProcess, gguf_folder: Path, connect: Callable[..., RemoteEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written is kept, the page knows, and the next reply comes when the server is back."""
+    monkeypatch.setattr(failures, "WAITS", (0.5,) * 60)
+    engine = connect(mortal.base_url)
+    generation, _ = begun(engine)
+    mortal.kill()
+    events = all_events(generation)
+    last = events[-1]
+    assert isinstance(last, Failed)
+    assert last.key == "remote_cut"
+    assert words(events)[0]
+    for _ in range(1000):
+        if isinstance(engine.status(), Broken):
+            break
+        time.sleep(0.01)
+    assert isinstance(engine.status(), Broken)
+    waiting = engine.submit(request(engine, Conversation().say(SUM)))
+    again = start_llama_cpp(gguf_folder, mortal.port)
+    try:
+        assert words(all_events(waiting)) == (THOUGHTS, ANSWER)
+        for _ in range(1000):
+            if isinstance(engine.status(), Ready):
+                break
+            time.sleep(0.01)
+        assert isinstance(engine.status(), Ready)
+    finally:
+        again.close()
+
+
+WRONG_TEMPLATE = """{%- for m in messages %}{%- if m.role == 'user' %}[INST]{{ m.content }}[/INST]
+{%- elif m.role == 'assistant' %}{{ m.content if not m.reasoning_content else '' }}{{ eos_token }}{%- endif %}{%- endfor %}"""
+
+
+def test_a_template_that_loses_answers_is_found_out(
+    gguf_folder: Path, tmp_path: Path, connect: Callable[..., RemoteEngine]
+) -> None:
+    for file in ("model.gguf", "mmproj.gguf"):
+        (tmp_path / file).symlink_to(gguf_folder / file)
+    (tmp_path / "chat_template.jinja").write_text(WRONG_TEMPLATE, encoding="utf-8")
+    server = start_llama_cpp(tmp_path)
+    try:
+        engine = connect(server.base_url)
+        profile = engine.profile
+        assert profile is not None
+        assert profile.dialect.history == "inline"
+        assert profile.dialect.resume is None
+        assert profile.info.missing["continue"] == "missing_resume"
+        assert "762" in words(ask(engine, history()))[1], "the answer of the first turn reached the model"
+    finally:
+        server.close()
+
+
+def test_marks_in_the_text_are_read_too(shared: RemoteEngine) -> None:
+    """A server started with `--reasoning-format none` spells them out."""
+    profile = shared.profile
+    assert profile is not None
+    spelled = replace(profile, dialect=replace(profile.dialect, always={"reasoning_format": "none"}))
+    shared._profile = spelled
+    try:
+        assert words(ask(shared, Conversation().say(SUM))) == (THOUGHTS, ANSWER)
+    finally:
+        shared._profile = profile

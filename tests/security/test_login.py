@@ -1,0 +1,155 @@
+"""A page with a password, behind a proxy: nobody else gets anything, guessing is slow, and a login ends."""
+
+import base64
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.security.conftest import Served
+
+PUBLIC = {"Host": "chat.example.org", "X-Forwarded-Proto": "https"}
+addresses = iter(f"93.184.{block}.{last}" for block in range(200) for last in range(1, 250))
+
+
+@pytest.fixture
+def stranger(locked: Served) -> Iterator[httpx.Client]:
+    """Somebody at an address of their own."""
+    headers = {**PUBLIC, "X-Forwarded-For": next(addresses)}
+    with httpx.Client(base_url=locked.url, headers=headers, trust_env=False) as client:
+        yield client
+
+
+def enter(client: httpx.Client, password: str, **headers: str) -> httpx.Response:
+    return client.post("/login", data={"username": "", "password": password}, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/config",
+        "/gradio_api/info",
+        "/gradio_api/queue/data?session_hash=abc",
+        "/gradio_api/file=/etc/passwd",
+        "/magistral/live",
+        "/magistral/model",
+        "/magistral/main.js",
+        "/magistral/export",
+        "/gradio_api/heartbeat/abc",
+        "/assets/x.js",
+        "/mcp",
+    ],
+)
+def test_nothing_is_there_without_the_password(stranger: httpx.Client, path: str) -> None:
+    assert stranger.get(path).status_code == 401
+    for other in (
+        "/gradio_api/run/predict",
+        "/gradio_api/queue/join",
+        "/gradio_api/upload",
+        "/mcp",
+        "/magistral/import",
+    ):
+        assert stranger.post(other, json={}).status_code == 401
+    page = stranger.get("/")
+    assert 'type="password"' in page.text
+    assert "gradio_config" not in page.text
+
+
+def test_the_right_one_opens_and_signing_out_closes(stranger: httpx.Client) -> None:
+    answer = enter(stranger, "right horse")
+    assert answer.status_code == 200
+    cookie = answer.headers["set-cookie"]
+    for part in ("HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Max-Age=604800"):
+        assert part in cookie
+    assert "Domain" not in cookie
+    kept = {"Cookie": cookie.partition(";")[0]}
+    assert stranger.get("/config", headers=kept).status_code == 200
+    stranger.post("/logout", headers=kept)
+    assert stranger.get("/config", headers=kept).status_code == 401
+
+
+def test_a_login_that_was_set_by_somebody_else_is_worth_nothing(stranger: httpx.Client) -> None:
+    planted = {"Cookie": "magistral-ui-login=" + "a" * 43}
+    answer = enter(stranger, "right horse", **planted)
+    assert "a" * 43 not in answer.headers["set-cookie"]
+    assert stranger.get("/config", headers=planted).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "password", ["", "wrong", "right hors", "right horse2", "RIGHT HORSE", "x" * 7_000, "\x00", "%00"]
+)
+def test_a_wrong_one_is_told_so_and_nothing_else(stranger: httpx.Client, password: str) -> None:
+    answer = enter(stranger, password, Accept="text/html")
+    assert answer.status_code == 401
+    assert "set-cookie" not in {name for name in answer.headers if "login" in answer.headers[name]}
+    assert 'role="alert"' in answer.text
+
+
+def test_guessing_is_slowed_down_also_for_the_right_one_and_for_forged_addresses(stranger: httpx.Client) -> None:
+    for _ in range(5):
+        assert enter(stranger, "wrong").status_code == 401
+    answer = enter(stranger, "right horse")
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["retry-after"]) <= 30
+    # The proxy writes the true address last; what comes before it is whatever the visitor wrote.
+    true = stranger.headers["x-forwarded-for"]
+    assert enter(stranger, "wrong", **{"X-Forwarded-For": f"1.2.3.4, {true}"}).status_code == 429
+    assert enter(stranger, "wrong", **{"X-Forwarded-For": next(addresses)}).status_code == 401
+
+
+HELLO = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}},
+}
+
+
+def knock(client: httpx.Client, sent: str, path: str = "/mcp") -> httpx.Response:
+    """A program's first request, with its password."""
+    headers = {"Authorization": sent, "Accept": "application/json, text/event-stream"}
+    return client.post(path, json=HELLO, headers=headers)
+
+
+def basic(pair: str) -> str:
+    return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
+def test_a_program_sends_the_password_along(stranger: httpx.Client) -> None:
+    for sent in (basic(":right horse"), basic("anybody:right horse"), "bearer right horse"):
+        answer = knock(stranger, sent)
+        assert answer.status_code == 200, answer.text
+        assert "magistral" in answer.text.lower()
+    assert knock(stranger, basic(":right horse"), "/gradio_api/run/predict").status_code == 401
+    assert stranger.get("/config", headers={"Authorization": basic(":right horse")}).status_code == 401
+    assert "www-authenticate" not in stranger.get("/mcp").headers, (
+        "a browser would ask for it, and send it from anywhere"
+    )
+
+
+@pytest.mark.parametrize(
+    "sent", [basic(":wrong"), "Bearer wrong", "Bearer", "Basic !!", "Basic /w==", basic("none"), "x"]
+)
+def test_a_program_without_the_password_stays_outside(stranger: httpx.Client, sent: str) -> None:
+    assert knock(stranger, sent).status_code == 401
+
+
+def test_a_program_cannot_guess_either(stranger: httpx.Client) -> None:
+    assert [knock(stranger, f"Bearer {n}").status_code for n in range(6)] == [401] * 5 + [429]
+    assert knock(stranger, "Bearer right horse").status_code == 429
+    assert enter(stranger, "right horse").status_code == 429
+
+
+def test_bodies_that_are_no_form_are_refused(stranger: httpx.Client) -> None:
+    for body in (b"x" * 10_000, b"&" * 8_000, b"\xff\xfe", b"password=" + b"%" * 4_000):
+        assert stranger.post("/login", content=body).status_code in (400, 401)
+
+
+def test_the_page_leads_nowhere_else(stranger: httpx.Client) -> None:
+    answer = stranger.post(
+        "/login?next=https://evil.example",
+        data={"username": "", "password": "right horse", "next": "//evil.example"},
+        headers={"Accept": "text/html"},
+    )
+    assert (answer.status_code, answer.headers["location"]) == (303, "./")
+    assert answer.headers["strict-transport-security"].startswith("max-age=")

@@ -1,0 +1,168 @@
+"""Conversations through SQLite: what is saved comes back the same, change after change."""
+
+import hashlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
+from magistral_ui.chat.events import Notice, Usage
+from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.sessions.history import store
+from magistral_ui.sessions.history.pictures import PictureFiles
+from magistral_ui.sessions.history.schema import VERSION, connect, has_fts5, migrate, searches_words
+from magistral_ui.sessions.history.store import Kept, title_of
+from magistral_ui.sessions.running import Written
+
+texts = st.text(st.characters(codec="utf-8"), max_size=40)
+pictures = st.binary(max_size=20).map(lambda data: Picture(data, 2, 3, hashlib.sha256(data).hexdigest(), "a.png"))
+replies = st.builds(
+    Reply,
+    reasoning=texts,
+    answer=texts,
+    reasoning_closed=st.booleans(),
+    finish_reason=st.sampled_from([None, "stop", "length", "cancelled"]),
+    failure=st.none() | st.just("out_of_memory"),
+    failure_values=st.dictionaries(texts, st.integers() | st.floats(allow_nan=False) | texts, max_size=2),
+    notices=st.lists(texts, max_size=2).map(tuple),
+    usage=st.builds(Usage, prompt_tokens=st.integers(0, 9), total_seconds=st.floats(0, 9)),
+    params=st.none() | st.builds(SamplingParams, seed=st.none() | st.integers(0, 99)),
+)
+changes = st.lists(
+    st.one_of(
+        st.tuples(st.just("say"), texts, st.lists(pictures, max_size=2)),
+        st.tuples(st.just("reply"), replies),
+        st.tuples(st.just("edit"), st.integers(0, 9), texts),
+        st.tuples(st.just("choose"), st.integers(0, 9)),
+        st.tuples(st.just("keep"), st.integers(0, 9), st.sampled_from([None, True, False])),
+        st.tuples(st.just("delete"), st.integers(0, 9)),
+    ),
+    max_size=12,
+)
+
+
+def changed(conversation: Conversation, change: tuple) -> Conversation:
+    ids = list(conversation.messages)
+    match change:
+        case ("say", text, shown):
+            return conversation.say(text, tuple(shown))
+        case ("reply", reply) if conversation.last_user():
+            return conversation.with_reply(reply)
+        case (_, int(number), *rest) if ids:
+            message = conversation.messages[ids[number % len(ids)]]
+            if change[0] == "edit" and not isinstance(message, AssistantMessage):
+                return conversation.edit(message.id, rest[0])
+            if change[0] == "keep" and isinstance(message, AssistantMessage):
+                return conversation.keep_reasoning(message.id, rest[0])
+            if change[0] == "choose":
+                return conversation.choose(message.id)
+            if change[0] == "delete":
+                return conversation.without(message.id)
+    return conversation
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes, st.lists(st.booleans(), min_size=12, max_size=12))
+def test_any_conversation_comes_back_the_same(changes: list[tuple], saves: list[bool]) -> None:
+    db, files = connect(None, writing=True), PictureFiles(None)
+    migrate(db)
+    saved, conversation = None, Conversation()
+    written: dict[int, Written] = {}
+    for change, now in zip(changes, saves, strict=False):
+        conversation = changed(conversation, change)
+        if isinstance(last := conversation.messages.get(conversation.last_id), AssistantMessage):
+            written[last.id] = Written(f"generation {last.id}", (Notice("loop_broken", {"count": last.id}),))
+        if now:
+            store.save(db, files, "me", "c", saved, Kept(conversation, written))
+            saved = conversation
+    store.save(db, files, "me", "c", saved, Kept(conversation, written))
+    found = store.load(db, files, "me", "c")
+    if not conversation.messages:
+        assert found is None
+    else:
+        assert found is not None
+        assert found.conversation == conversation
+        assert found.written == {i: w for i, w in written.items() if i in conversation.messages}
+        assert found.running is None
+    assert store.load(db, files, "someone else", "c") is None
+    if has_fts5(db):
+        db.execute("INSERT INTO words(words, rank) VALUES ('integrity-check', 1)")
+    db.close()
+
+
+def test_only_what_has_changed_is_written() -> None:
+    db, files = connect(None, writing=True), PictureFiles(None)
+    migrate(db)
+    one = Conversation().say("one").with_reply(Reply(answer="1"))
+    store.save(db, files, "me", "c", None, Kept(one))
+    two = one.say("two")
+    statements: list[str] = []
+    db.set_trace_callback(statements.append)
+    store.save(db, files, "me", "c", one, Kept(two))
+    assert len({each for each in statements if each.startswith("INSERT INTO messages(")}) == 1
+    db.close()
+
+
+def test_another_visitors_conversation_is_never_written_to() -> None:
+    db, files = connect(None, writing=True), PictureFiles(None)
+    migrate(db)
+    store.save(db, files, "me", "c", None, Kept(Conversation().say("mine")))
+    with pytest.raises(ValueError):
+        store.save(db, files, "you", "c", None, Kept(Conversation().say("yours")))
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "title"),
+    [
+        ("Hello", "Hello"),
+        ("  two\n\nlines ", "two lines"),
+        ("", ""),
+        ("x" * 100, "x" * 79 + "…"),
+        ("a " * 500, "a " * 39 + "a…"),
+    ],
+)
+def test_a_title_is_the_beginning_of_the_first_message(said: str, title: str) -> None:
+    assert title_of(Conversation().say(said).with_reply(Reply()).say("more")) == title
+
+
+def test_a_file_that_a_newer_version_has_written_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "history.sqlite3"
+    db = connect(file, writing=True)
+    migrate(db)
+    assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    with pytest.raises(Exception, match="history_newer"):
+        migrate(db)
+    db.close()
+
+
+def test_a_file_without_the_index_of_words_gets_it(tmp_path: Path) -> None:
+    db = connect(tmp_path / "history.sqlite3", writing=True)
+    migrate(db)
+    if not has_fts5(db):
+        pytest.skip("this SQLite has no FTS5")
+    for trigger in ("words_added", "words_removed", "words_changed"):
+        db.execute(f"DROP TRIGGER {trigger}")
+    store.save(db, PictureFiles(None), "me", "c", None, Kept(Conversation().say("hidden")))
+    assert not searches_words(db)
+    migrate(db)
+    assert searches_words(db)
+    assert db.execute("SELECT count(*) FROM words WHERE words MATCH 'hidden'").fetchone() == (1,)
+    db.close()
+
+
+def test_all_writing_is_synchronous_and_deleting_is_secure(tmp_path: Path) -> None:
+    db = connect(tmp_path / "history.sqlite3", writing=True)
+    migrate(db)
+    facts = {
+        name: db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "secure_delete")
+    }
+    assert facts == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
+    db.close()
+    with pytest.raises(sqlite3.OperationalError):
+        connect(tmp_path / "history.sqlite3", writing=False).execute("DELETE FROM conversations")

@@ -1,0 +1,90 @@
+"""Who may begin one more reply: counted by visitor, by address and in all, with a clock of the test's own."""
+
+import pytest
+
+from magistral_ui.chat.events import Finished, Usage
+from magistral_ui.engines.generation import Generation
+from magistral_ui.errors import Overloaded, TooManyReplies, TooManyRequests
+from magistral_ui.sessions.admission import Admission
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.rates import Rate
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def begin(admission: Admission, visitor: str, address: str = "a") -> Generation:
+    generation = Generation()
+    with admission.entrance(visitor, address).reply() as begun:
+        begun(generation)
+    return generation
+
+
+def test_a_visitor_s_replies_are_counted_until_they_end() -> None:
+    admission = Admission(Limits(replies=2))
+    first, _ = begin(admission, "v"), begin(admission, "v")
+    with pytest.raises(TooManyReplies) as refused:
+        begin(admission, "v")
+    assert refused.value.values == {"limit": 2}
+    begin(admission, "w")
+    first.put(Finished("stop", Usage()))
+    begin(admission, "v")
+
+
+def test_an_address_and_everybody_have_their_own_counts() -> None:
+    admission = Admission(Limits(replies_per_address=2, replies_in_all=3))
+    begin(admission, "v"), begin(admission, "w")
+    with pytest.raises(TooManyReplies) as refused:
+        begin(admission, "x")
+    assert refused.value.sentence_key == "too_many_replies_from_address"
+    begin(admission, "x", "b")
+    with pytest.raises(Overloaded):
+        begin(admission, "y", "c")
+
+
+def test_a_reply_that_never_began_gives_its_place_back() -> None:
+    admission = Admission(Limits(replies=1))
+    with pytest.raises(RuntimeError), admission.entrance("v", "a").reply():
+        raise RuntimeError
+    begin(admission, "v")
+
+
+def test_who_asks_too_often_is_told_for_how_long_to_wait() -> None:
+    clock = Clock()
+    admission = Admission(Limits(messages_per_minute=6), clock)
+    for _ in range(3):
+        begin(admission, "v").put(Finished("stop", Usage()))
+    with pytest.raises(TooManyRequests) as refused:
+        begin(admission, "v")
+    assert refused.value.values == {"seconds": 10}
+    clock.now += 10
+    begin(admission, "v")
+
+
+def test_nobody_begins_while_it_closes() -> None:
+    admission = Admission(Limits())
+    admission.closing = True
+    with pytest.raises(Overloaded):
+        begin(admission, "v")
+
+
+def test_a_rate_remembers_only_so_many_names() -> None:
+    rate = Rate(60, kept=10)
+    for name in range(1_000):
+        rate.take(str(name))
+    assert len(rate) == 10
+
+
+def test_what_is_owed_has_to_be_earned_first() -> None:
+    clock = Clock()
+    rate = Rate(60, burst=10, clock=clock)
+    rate.owe("a", 15)
+    assert rate.wait("a", 1) == pytest.approx(6)
+    clock.now += 6
+    assert rate.take("a", 1) == 0.0
+    assert rate.take("a", 1) > 0

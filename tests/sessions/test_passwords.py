@@ -1,0 +1,80 @@
+"""Passwords, guesses and logins, with a clock of the test's own."""
+
+import hmac
+import re
+
+import pytest
+
+from magistral_ui.errors import TooManyRequests
+from magistral_ui.sessions.passwords import TRIES, Attempts, Logins, Passwords, make_password
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_made_password_is_new_each_time_and_easy_to_read_out() -> None:
+    made = {make_password() for _ in range(50)}
+    assert len(made) == 50
+    assert all(re.fullmatch(r"[a-hj-km-np-z2-9]{4}(-[a-hj-km-np-z2-9]{4}){3}", each) for each in made)
+
+
+def test_name_and_password_belong_together() -> None:
+    people = Passwords({"ann": "one password", "bob": "another one"})
+    assert people.match("ann", "one password")
+    assert not people.match("bob", "one password")
+    assert not people.match("", "one password")
+    assert not people.match("ann", "")
+    assert not people.match("ann", "x" * 10_000_000)
+    assert Passwords({"": "only"}).match("whoever", "only")
+
+
+def test_a_wrong_name_is_compared_like_a_wrong_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[int, int]] = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: (compared.append((len(a), len(b))), real(a, b))[1])
+    people = Passwords({"ann": "one password"})
+    people.match("ann", "wrong")
+    people.match("nobody", "wrong")
+    assert compared == [(32, 32), (32, 32)]
+
+
+def test_guessing_is_slowed_down_by_address_and_in_all() -> None:
+    clock = Clock()
+    attempts = Attempts(clock)
+    for _ in range(TRIES):
+        attempts.check("a")
+        attempts.failed("a")
+    with pytest.raises(TooManyRequests) as refused:
+        attempts.check("a")
+    assert refused.value.values == {"seconds": 30}
+    attempts.check("b")
+    for number in range(200):
+        attempts.failed(f"c{number}")
+    with pytest.raises(TooManyRequests):
+        attempts.check("d")
+    clock.now += 60
+    attempts.check("a")
+    attempts.check("d")
+
+
+def test_a_login_ends_by_rest_by_age_and_by_its_owner() -> None:
+    clock = Clock()
+    logins = Logins(idle_hours=1, hours=3, clock=clock)
+    left, idle, old = (logins.begin(name) for name in ("left", "idle", "old"))
+    logins.end(left)
+    assert logins.find(left) is None
+    for _ in range(3):
+        clock.now += 3500
+        found = logins.find(old)
+        assert found
+        assert found.name == "old"
+    assert logins.find(idle) is None
+    clock.now += 3500
+    assert logins.find(old) is None
+    assert logins.find("") is None
+    assert logins.find("guessed" * 6) is None

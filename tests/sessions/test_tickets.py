@@ -1,0 +1,39 @@
+"""Tickets: for one thing, once, and not for ever."""
+
+from magistral_ui.sessions.caller import CALLER, Caller
+from magistral_ui.sessions.tickets import MOST, Tickets
+
+
+def test_a_ticket_is_for_one_thing_once() -> None:
+    tickets = Tickets()
+    one, two = tickets.issue("one"), tickets.issue("two")
+    assert len(one) >= 40
+    assert tickets.redeem(two) == "two"
+    assert tickets.redeem(two) is None
+    assert tickets.redeem(one) == "one"
+    assert tickets.redeem("made up") is None
+
+
+def test_a_ticket_is_worth_nothing_in_another_browser() -> None:
+    tickets = Tickets()
+    before = CALLER.set(Caller(browser="mine"))
+    stolen, mine = tickets.issue("stolen"), tickets.issue("mine")
+    CALLER.set(Caller(browser="theirs"))
+    assert tickets.redeem(stolen) is None
+    CALLER.set(Caller(browser="mine"))
+    assert tickets.redeem(stolen) is None
+    assert tickets.redeem(mine) == "mine"
+    CALLER.reset(before)
+
+
+def test_a_ticket_ends() -> None:
+    tickets = Tickets(life=-1.0)
+    assert tickets.redeem(tickets.issue("late")) is None
+
+
+def test_only_so_many_wait() -> None:
+    tickets = Tickets()
+    first = tickets.issue("first")
+    for number in range(MOST):
+        tickets.issue(number)
+    assert tickets.redeem(first) is None

@@ -1,0 +1,99 @@
+"""The doors by themselves, without a page behind them: what they count, remember and read."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.datastructures import Headers
+
+from magistral_ui.sessions.caller import CALLER, Caller
+from magistral_ui.sessions.limits import SHARED
+from magistral_ui.sessions.passwords import TRIES, Passwords
+from magistral_ui.ui.doors import claims
+from magistral_ui.ui.doors.addresses import read_cookie
+from magistral_ui.ui.doors.bodies import SIGNS, read_json
+from magistral_ui.ui.doors.claims import Claims
+from magistral_ui.ui.doors.login import Login
+from magistral_ui.ui.doors.refusals import closed
+
+SECRET = "s" * 43
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'prefs={"theme": "dark"}; ours=' + SECRET,
+        "ours=" + SECRET + "; odd=é\x80; =; ;;",
+        "ours=short; ours=" + SECRET,
+        f'ours="quoted"; x=a b c; ours={SECRET} ',
+    ],
+)
+def test_a_cookie_is_found_beside_any_that_others_have_set(line: str) -> None:
+    assert read_cookie(Headers(raw=[(b"cookie", line.encode("latin-1"))]), "ours") == SECRET
+
+
+@pytest.mark.parametrize(
+    "line", ["", "ours=", "ours=short", "ours=" + "s" * 129, "yours=" + SECRET, "ours=" + "é" * 20]
+)
+def test_what_is_no_cookie_of_ours_is_none(line: str) -> None:
+    assert read_cookie(Headers(raw=[(b"cookie", line.encode("latin-1"))]), "ours") == ""
+
+
+def test_guesses_that_come_all_at_once_are_counted_one_by_one() -> None:
+    attack = 4 * TRIES
+
+    async def statuses() -> list[int]:
+        held, waiting = asyncio.Event(), 0
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal waiting
+            waiting += 1
+            await held.wait()
+            yield b"password=wrong"
+
+        door = Login(closed(), passwords=Passwords({"": "right horse"}), limits=SHARED)
+        transport = httpx.ASGITransport(door)
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            posts = [asyncio.create_task(client.post("/login", content=body())) for _ in range(attack)]
+            while waiting < attack:  # until all have been let in
+                await asyncio.sleep(0)
+            held.set()
+            return [answer.status_code for answer in await asyncio.gather(*posts)]
+
+    found = asyncio.run(statuses())
+    assert found.count(401) == TRIES
+    assert found.count(429) == attack - TRIES
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" + b"0," * 20 + b"0]", b'{"a":[[],[],[],[],[],[],[],[],[],[],[]]}', b"[" + b"[]," * SIGNS + b"0]"],
+    ids=["flat", "nested", "not even parsed"],
+)
+def test_json_of_more_values_than_allowed_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match="too many values"):
+        read_json(body, values=11)
+
+
+def test_json_of_as_many_values_as_allowed_is_read_whatever_signs_its_texts_have() -> None:
+    assert read_json(b'{"a":["' + b"[,{" * 1_000 + b'",2,3]}', values=4) == {"a": ["[,{" * 1_000, 2, 3]}
+
+
+def test_only_so_many_browsers_own_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "SHARERS", 3)
+    held = Claims()
+
+    def as_browser(name: str, share: bool) -> bool:
+        token = CALLER.set(Caller(browser=name))
+        try:
+            if share:
+                held.share("file", "/a.png")
+            return held.owns("file", "/a.png")
+        finally:
+            CALLER.reset(token)
+
+    for name in "abcab":
+        assert as_browser(name, share=True)
+    assert as_browser("d", share=True)
+    assert [name for name in "abcd" if as_browser(name, share=False)] == ["a", "b", "d"]
