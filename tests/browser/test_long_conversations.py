@@ -16,6 +16,9 @@ from tests.loopback import free_port
 REASONING = "Thinking about it. 🎉\n" * 2_000
 
 
+AT_END = "document.scrollingElement.scrollHeight - innerHeight - document.scrollingElement.scrollTop < 90"
+
+
 def script(request: GenerationRequest) -> Script:
     said = request.prompt.turns[-1].text
     return [Reasoning(REASONING + said), Answer(f"Answer to *{said}*.\n\n" + "Many words. " * 60)]
@@ -48,14 +51,42 @@ def serve_long(request: Any) -> str:
 def test_the_end_is_there_first_and_the_rest_follows(page: Any, request: Any) -> None:
     visit(page, serve_long(request))
     expect(reply(page).locator(".answer em")).to_have_text("question 39")
-    at_end = "document.scrollingElement.scrollHeight - innerHeight - document.scrollingElement.scrollTop < 90"
-    page.wait_for_function(at_end)
+    page.wait_for_function(AT_END)
     expect(page.locator(".turn")).to_have_count(80)
     expect(page.locator(".turn.outline")).to_have_count(0)
     assert page.locator(".turn .answer em").all_text_contents() == [f"question {number}" for number in range(40)]
     assert page.locator(".turn .said").all_text_contents() == [f"question {number}" for number in range(40)]
-    page.wait_for_function(at_end)
+    page.wait_for_function(AT_END)
     assert page.evaluate("document.body.innerHTML.length") < 800_000  # no reasoning that nobody has opened
+
+
+def test_the_end_stays_in_sight_when_the_page_moves_by_itself_and_not_when_the_reader_moves_it(
+    page: Any, request: Any
+) -> None:
+    shift = """() => {
+        const turns = document.querySelectorAll(".turn");
+        const height = (turn, more) => (turn.style.minBlockSize = `${turn.getBoundingClientRect().height + more}px`);
+        height(turns[0], 400);
+        requestAnimationFrame(() => requestAnimationFrame(() => {
+            turns[0].style.minBlockSize = ""; // the browser moves the page up by as much
+            height(turns[turns.length - 1], 300);
+        }));
+    }"""
+    visit(page, serve_long(request))
+    expect(page.locator(".turn:not(.outline)")).to_have_count(80)
+    page.wait_for_function(AT_END)
+    page.evaluate(shift)
+    page.wait_for_function("[...document.querySelectorAll('.turn')].at(-1).style.minBlockSize")
+    page.wait_for_function(AT_END)
+    expect(page.locator(".to-latest")).to_be_hidden()
+    page.locator(".turn .said").last.click()
+    page.keyboard.press("PageUp")
+    expect(page.locator(".to-latest")).to_be_visible()
+    page.evaluate(shift)
+    page.wait_for_timeout(300)
+    assert not page.evaluate(AT_END)
+    page.locator(".to-latest").click()
+    page.wait_for_function(AT_END)
 
 
 def test_a_reader_who_hurries_to_the_top_stays_where_they_are(page: Any, request: Any) -> None:

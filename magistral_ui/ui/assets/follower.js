@@ -4,17 +4,23 @@ import { make } from "./dom.js";
 import { t } from "./strings.js";
 
 const NEAR = 80; // pixels from the end that still count as being there
+const BY_HAND = 1_000; // ms after a finger or a key in which the page moves because the reader moves it
 
 export class Follower {
   constructor() {
     this.following = true;
+    this.idle = undefined; // not known before the first conversation is shown
     this.button = make("button", { type: "button", class: "to-latest", hidden: true, "aria-label": t("page_latest") }, "↓");
     this.button.addEventListener("click", () => this.toEnd());
-    document.getElementById("composer")?.append(this.button);
+    const composer = document.getElementById("composer");
+    composer?.append(this.button);
     addEventListener("scroll", () => this.look(), { passive: true });
     addEventListener("resize", () => this.follow(), { passive: true });
     // A reader who turns the wheel up leaves at once, before the next words could pull the page down again.
     addEventListener("wheel", (event) => event.deltaY < 0 && this.leave(), { passive: true });
+    for (const hand of ["touchmove", "keydown"]) addEventListener(hand, () => (this.handled = performance.now()), { passive: true });
+    // What the composer says above its box covers the end of the conversation when it appears.
+    if (composer) new ResizeObserver(() => this.follow()).observe(composer);
   }
 
   get page() {
@@ -34,8 +40,11 @@ export class Follower {
     if (this.idle) return;
     const { scrollTop, scrollHeight, clientHeight } = this.page;
     const up = scrollTop < (this.top ?? 0);
-    this.top = scrollTop;
+    // The browser moves the page up too, where what is above the reader's place shrinks.
+    const itself = scrollHeight !== this.height && !(performance.now() - this.handled < BY_HAND);
+    Object.assign(this, { top: scrollTop, height: scrollHeight });
     if (scrollHeight - scrollTop - clientHeight < NEAR) this.following = true;
+    else if (up && itself) this.follow();
     else if (up) this.following = false;
     this.button.hidden = this.following;
   }
@@ -47,7 +56,7 @@ export class Follower {
   }
 
   follow() {
-    if (this.following && !this.idle) this.scroll();
+    if (this.following && this.idle === false) this.scroll();
   }
 
   scroll() {
