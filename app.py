@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,13 @@ METRICS_TOKEN = "MAGISTRAL_UI_METRICS_TOKEN"
 """The variable that holds what /metrics is read with from elsewhere; no flag, since others could read it."""
 CLOSING = 1.0
 """Seconds that the engine gets to end its generations."""
+PATIENCE = 1.0
+"""Seconds in which a signal is looked for."""
 
 
 def main() -> int:
     """Serve until Ctrl-C or SIGTERM (0), or say why not (2)."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    listen(leave)
     try:
         settings = read_settings(sys.argv[1:], os.environ)
         if settings.plan:
@@ -42,9 +44,20 @@ def main() -> int:
     except MagistralUIError as error:
         print(sentence_of(error), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # the second one
         pass
     return 0
+
+
+def listen(ask: Callable[..., None]) -> None:
+    """Call `ask` at Ctrl-C and at SIGTERM, instead of raising KeyboardInterrupt: what is imported may swallow that."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+
+
+def leave(*_: object) -> None:
+    """End at once, while there is nothing to put down."""
+    os._exit(0)
 
 
 def print_plan(settings: Settings) -> None:
@@ -102,7 +115,7 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
 
 
 def serve(settings: Settings) -> None:
-    """Open the page first, then load the model behind it; ends by KeyboardInterrupt only."""
+    """Open the page first, then load the model behind it; returns when it was asked to end, raises at the second time."""
     # Imported late, so that --help and wrong flags are answered at once.
     from platformdirs import user_data_path
 
@@ -122,6 +135,14 @@ def serve(settings: Settings) -> None:
     engine = open_engine(settings)
     if settings.engine == "local" and is_lent_a_gpu(os.environ):
         engine.start()  # the weights are taken when the page is launched
+    over = threading.Event()
+
+    def ask(*_: object) -> None:
+        if over.is_set():
+            raise KeyboardInterrupt
+        over.set()
+
+    listen(ask)
     folder = Path(settings.data_dir) if settings.data_dir else user_data_path("magistral-ui", appauthor=False)
     known = DiscreetEngine(engine, limits) if exposure.shared else engine
     visitors = Visitors(known, limits, History(folder, settings.keep_days))
@@ -134,7 +155,8 @@ def serve(settings: Settings) -> None:
             keep_journal()
         print("\n".join(announcement(url, exposure, limits, passwords, made)), flush=True)
         engine.start()
-        threading.Event().wait()
+        while not over.wait(PATIENCE):  # on Windows, nothing else lets a signal in
+            pass
     finally:
         try:
             if limits.closing_seconds and (count := len(visitors.admission.running())):
@@ -144,7 +166,7 @@ def serve(settings: Settings) -> None:
             end(page, visitors, engine)
 
 
-def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngine") -> None:
+def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngine | ZeroGPUEngine") -> None:
     """Close the page, put down what was written, and give the device back."""
     from magistral_ui.ui.page import close
 

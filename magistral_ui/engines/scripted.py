@@ -23,6 +23,9 @@ class Pause:
 
 Script = Sequence[Event | Pause]
 
+KEPT = 1_000
+"""Requests that are remembered."""
+
 
 class ScriptedEngine:
     """Answers each request with a script: always the same, or what a function of the request gives.
@@ -39,7 +42,9 @@ class ScriptedEngine:
         self._script, self.card = script, card
         self._status: EngineStatus = status or Ready(INFO)
         self.requests: list[GenerationRequest] = []
-        self._running: list[tuple[Generation, threading.Thread]] = []
+        """What was asked for, the latest last; only the last so many."""
+        self._running: dict[Generation, threading.Thread] = {}
+        self._lock = threading.Lock()
 
     def status(self) -> EngineStatus:
         """Whatever was last set."""
@@ -74,13 +79,15 @@ class ScriptedEngine:
         """Play the script in a thread of its own."""
         if not isinstance(self._status, Ready):
             raise NotReady
-        self.requests.append(request)
         script = self._script(request) if callable(self._script) else self._script
         news = threading.Event()
         generation = Generation(on_control=news.set)
-        thread = threading.Thread(target=_play, args=(generation, script, news), daemon=True)
-        self._running.append((generation, thread))
-        thread.start()
+        thread = threading.Thread(target=self._play, args=(generation, script, news), daemon=True)
+        with self._lock:
+            self.requests.append(request)
+            del self.requests[:-KEPT]
+            self._running[generation] = thread
+            thread.start()
         return generation
 
     def forget(self, visitor: str) -> None:
@@ -88,9 +95,18 @@ class ScriptedEngine:
 
     def close(self) -> None:
         """Stop all that plays."""
-        for generation, thread in self._running:
+        with self._lock:
+            running = dict(self._running)
+        for generation, thread in running.items():
             generation.stop()
             thread.join(timeout=5)
+
+    def _play(self, generation: Generation, script: Script, news: threading.Event) -> None:
+        try:
+            _play(generation, script, news)
+        finally:
+            with self._lock:
+                del self._running[generation]
 
 
 def _play(generation: Generation, script: Script, news: threading.Event) -> None:

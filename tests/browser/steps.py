@@ -38,8 +38,9 @@ def reply(page: Any, number: int = -1) -> Any:
 
 
 def done(page: Any) -> Any:
-    """The last reply, once it is finished and the composer can send again."""
+    """The last reply, once it is finished and drawn, and the composer can send again."""
     expect(page.locator(".turn.reply").last).to_have_attribute("data-state", "done")
+    expect(page.locator(".turn.reply").last.locator(".answer > .open")).to_have_count(0)
     expect(page.locator("#box .submit-button")).to_be_visible()
     return reply(page)
 

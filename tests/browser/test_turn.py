@@ -130,6 +130,21 @@ def test_another_visitor_sees_nothing_of_it(page: Any, browser: Any, serve: Any)
     stranger.close()
 
 
+def test_an_answer_is_drawn_when_the_line_was_down_for_what_draws_it(page: Any, context: Any, serve: Any) -> None:
+    failed: list[str] = []
+
+    def cut(route: Any) -> None:
+        failed.append(route.request.url)
+        route.abort() if len(failed) < 2 else route.continue_()
+
+    context.route("**/magistral/markdown.js*", cut)
+    visit(page, serve([Answer("It is *ten*.")]))
+    ask(page, "Sum?")
+    expect(done(page).locator(".answer em")).to_have_text("ten")
+    assert len(failed) == 2
+    assert failed[0] != failed[1]
+
+
 def test_regenerate_and_new_chat(page: Any, serve: Any) -> None:
     visit(page, serve(lambda request: [Answer(f"seed {request.params.seed}")]))
     ask(page, "one")

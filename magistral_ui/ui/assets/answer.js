@@ -5,8 +5,22 @@ import { make } from "./dom.js";
 // A definition such as "[1]: https://…" gives a meaning to links far above it, so then all is rendered once more at the end.
 const DEFINITION = /^ {0,3}\[[^\]]+\]:/m;
 
+const AGAIN = 2_000; // ms after which what could not be fetched is asked for again
+
 let renderers = null; // loaded once, beside the page: half a megabyte that the first paint need not wait for
-const loading = () => (renderers ??= import("./markdown.js"));
+const loading = () => (renderers ??= load());
+
+/** The line may be down just now. A browser remembers what failed by its address, so each time has another. */
+async function load() {
+  for (let time = 0; ; time += 1) {
+    try {
+      return await import(time ? `./markdown.js?time=${time}` : "./markdown.js");
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, AGAIN));
+    }
+  }
+}
 
 /** The first tokens of each top-level block. */
 function starts(tokens) {
