@@ -24,7 +24,7 @@ class Pause:
 Script = Sequence[Event | Pause]
 
 KEPT = 1_000
-"""Requests that are remembered."""
+"""Requests and generations that are remembered."""
 
 
 class ScriptedEngine:
@@ -42,8 +42,10 @@ class ScriptedEngine:
         self._script, self.card = script, card
         self._status: EngineStatus = status or Ready(INFO)
         self.requests: list[GenerationRequest] = []
-        """What was asked for, the latest last; only the last so many."""
-        self._running: dict[Generation, threading.Thread] = {}
+        """What was asked for, the latest last."""
+        self.generations: list[Generation] = []
+        """What came of it, in the same order."""
+        self._playing: dict[Generation, threading.Thread] = {}
         self._lock = threading.Lock()
 
     def status(self) -> EngineStatus:
@@ -85,8 +87,9 @@ class ScriptedEngine:
         thread = threading.Thread(target=self._play, args=(generation, script, news), daemon=True)
         with self._lock:
             self.requests.append(request)
-            del self.requests[:-KEPT]
-            self._running[generation] = thread
+            self.generations.append(generation)
+            del self.requests[:-KEPT], self.generations[:-KEPT]
+            self._playing[generation] = thread
             thread.start()
         return generation
 
@@ -96,8 +99,8 @@ class ScriptedEngine:
     def close(self) -> None:
         """Stop all that plays."""
         with self._lock:
-            running = dict(self._running)
-        for generation, thread in running.items():
+            playing = dict(self._playing)
+        for generation, thread in playing.items():
             generation.stop()
             thread.join(timeout=5)
 
@@ -106,7 +109,7 @@ class ScriptedEngine:
             _play(generation, script, news)
         finally:
             with self._lock:
-                del self._running[generation]
+                del self._playing[generation]
 
 
 def _play(generation: Generation, script: Script, news: threading.Event) -> None:

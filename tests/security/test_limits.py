@@ -87,7 +87,7 @@ def test_replies_at_once_are_counted_by_visitor_and_by_address(narrow: Served) -
     for visitor in (one, two):
         for _ in range(2):
             assert visitor.say("wait")["live"]
-            running.append(narrow.engine._running[-1][0])
+            running.append(narrow.engine.generations[-1])
             visitor.place = visitor.event("new_chat", [visitor.place]).json()["data"][0]
         if visitor is one:
             assert "too_many_replies" in told(visitor.say("wait"))
@@ -100,7 +100,7 @@ def test_replies_at_once_are_counted_by_visitor_and_by_address(narrow: Served) -
 
 def test_an_answer_that_nobody_looks_at_ends(narrow: Served, alice: Browser) -> None:
     alice.say("wait")
-    assert narrow.engine._running[-1][0].wait(20)
+    assert narrow.engine.generations[-1].wait(20)
 
 
 def test_uploads_are_counted_by_the_hour_however_they_come(narrow: Served, alice: Browser) -> None:

@@ -62,7 +62,7 @@ def test_a_running_answer_is_read_by_its_own_browser_only(page: Served, alice: B
 
 def test_another_visitor_s_answer_cannot_be_stopped(page: Served, alice: Browser, mallory: Browser) -> None:
     alice.say("wait")
-    generation = page.engine._running[-1][0]
+    generation = page.engine.generations[-1]
     stolen = {**mallory.place, "conversation": alice.place["conversation"]}
     mallory.event("stop", [stolen])
     assert not generation.stop_asked

@@ -196,7 +196,7 @@ def test_the_end_by_length_and_the_notices_are_told(client: Client) -> None:
 def test_whoever_cancels_stops_the_reply(served: tuple[str, ScriptedEngine], client: Client) -> None:
     job = client.submit(message={"text": "endless"}, api_name="/chat")
     next(iter(job))
-    generation = served[1]._running[-1][0]
+    generation = served[1].generations[-1]
     assert not generation.ended
     job.cancel()
     assert generation.wait(10)
@@ -355,7 +355,7 @@ def test_a_reply_ends_when_the_reader_of_plain_http_leaves(served: tuple[str, Sc
         event = leaver.post("gradio_api/call/chat", json=said("endless")).json()["event_id"]
         with leaver.stream("GET", f"gradio_api/call/chat/{event}") as events:
             next(line for line in events.iter_lines() if "generating" in line)
-    generation = served[1]._running[-1][0]
+    generation = served[1].generations[-1]
     assert generation.wait(30)
     assert generation.stop_asked
 
@@ -388,6 +388,6 @@ def test_a_reply_ends_when_its_reader_leaves(served: tuple[str, ScriptedEngine],
         leaver.post("gradio_api/queue/join", json=job).raise_for_status()
         with leaver.stream("GET", "gradio_api/queue/data", params={"session_hash": "leaver"}) as events:
             next(line for line in events.iter_lines() if "process_generating" in line)
-    generation = served[1]._running[-1][0]
+    generation = served[1].generations[-1]
     assert generation.wait(30)
     assert generation.stop_asked

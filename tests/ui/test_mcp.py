@@ -79,9 +79,9 @@ def picture() -> str:
 
 def newest(engine: ScriptedEngine, before: int) -> Generation:
     """The reply that begins after `before` of them."""
-    while len(engine._running) == before:
+    while len(engine.generations) == before:
         threading.Event().wait(0.01)
-    return engine._running[-1][0]
+    return engine.generations[-1]
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -188,7 +188,7 @@ def test_progress_is_told_while_it_thinks_and_while_the_model_loads(
 def test_who_cancels_stops_the_reply(served: tuple[str, ScriptedEngine], era: str) -> None:
     async def ask() -> Generation:
         async with Client(served[0], mode=era) as client:
-            before = len(served[1]._running)
+            before = len(served[1].generations)
             asking = asyncio.create_task(client.call_tool("ask_magistral", {"question": "endless"}))
             generation = await asyncio.to_thread(newest, served[1], before)
             assert not generation.ended
@@ -206,7 +206,7 @@ def test_who_leaves_without_a_word_stops_the_reply(served: tuple[str, ScriptedEn
         begun = http.post(served[0], json={"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
         session = {"Mcp-Session-Id": begun.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-06-18"}
         http.post(served[0], json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=session)
-        before = len(served[1]._running)
+        before = len(served[1].generations)
         params = {"name": "ask_magistral", "arguments": {"question": "endless"}}
         job = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
         with http.stream("POST", served[0], json=job, headers=session):
