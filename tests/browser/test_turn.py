@@ -130,6 +130,15 @@ def test_another_visitor_sees_nothing_of_it(page: Any, browser: Any, serve: Any)
     stranger.close()
 
 
+def test_a_browser_whose_streams_cannot_be_iterated_reads_along(page: Any, serve: Any) -> None:
+    page.add_init_script(
+        "for (const name of [Symbol.asyncIterator, 'values']) delete ReadableStream.prototype[name];"  # as in Safari
+    )
+    visit(page, serve([Reasoning("Let me see. "), Pause(60), Answer("Ten.")]))
+    ask(page, "Sum?")
+    expect(reply(page).locator(".reasoning-text")).to_contain_text("Let me see.")
+
+
 def test_an_answer_is_drawn_when_the_line_was_down_for_what_draws_it(page: Any, context: Any, serve: Any) -> None:
     failed: list[str] = []
 

@@ -3,13 +3,21 @@
 const PATIENCE = 15_000; // ms without a sign of life after which the line counts as dead; the server gives one every two seconds
 const PAUSES = [0, 250, 500, 1000, 2000, 4000]; // ms before each new attempt; the last one again and again
 
-/** Complete messages out of a stream of server-sent events. */
+/** Complete messages out of a stream of server-sent events. Not by `for await`: in Safari, a stream cannot be gone through so. */
 async function* messages(body) {
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
   let text = "";
-  for await (const piece of body.pipeThrough(new TextDecoderStream())) {
-    const parts = (text + piece).split("\n\n");
-    text = parts.pop();
-    for (const part of parts) yield JSON.parse(part.slice("data: ".length));
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const parts = (text + decoder.decode(value, { stream: true })).split("\n\n");
+      text = parts.pop();
+      for (const part of parts) yield JSON.parse(part.slice("data: ".length));
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // the line is dead already
   }
 }
 

@@ -134,8 +134,8 @@ export class ReasoningView {
   /** The header that stays. */
   thought(time, tokens, closed = true) {
     this.element.classList.remove("running");
-    this.label.textContent = t(closed ? "turn_thought" : "turn_thought_unfinished", { seconds: seconds(time) });
-    this.count.textContent = t("turn_tokens", { count: tokens });
+    write(this.label, t(closed ? "turn_thought" : "turn_thought_unfinished", { seconds: seconds(time) }));
+    write(this.count, t("turn_tokens", { count: tokens }));
   }
 
   /** What else the header tells; whether the reasoning is left out of the context is decided in transcript.css. */

@@ -9,6 +9,8 @@ import { ReasoningEditor } from "./reasoning_editor.js";
 import { ReplyFoot } from "./reply_foot.js";
 import { sentence, t } from "./strings.js";
 
+const CALM = 450; // ms for which a header that runs stays as it is: more often, nobody could read it
+
 /** A reply. `live` shows it as it stands, `finish` as it ended; both keep the nodes that are there. */
 export class ReplyTurn {
   constructor(hands) {
@@ -49,7 +51,7 @@ export class ReplyTurn {
     if (value.state !== this.state) this.enter(value.state);
     this.showStatus(value);
     this.clock = { since: performance.now(), seconds: value.seconds, tokens: value.reasoning_tokens, asked: value.answer_now };
-    if (value.state === "thinking") this.tick();
+    if (value.state === "thinking") this.tick(value.answer_now ? 0 : CALM);
     else if (value.reasoning_tokens) this.reasoning.thought(value.seconds, value.reasoning_tokens, value.state === "answering");
     this.answerNow.disabled = value.answer_now;
     greyed(this.answerNow, "answer_now");
@@ -95,14 +97,18 @@ export class ReplyTurn {
     clearInterval(this.timer);
     if (thinking) {
       this.announce(t("turn_thinking"));
-      this.timer = setInterval(() => this.tick(), 500);
+      this.ticked = -Infinity;
+      this.timer = setInterval(() => this.tick(2 * CALM), CALM);
     }
   }
 
-  /** The header runs by itself between the updates, and while there are none. */
-  tick() {
+  /** The header runs with the updates, by itself while there are none, and never more often than after `rest` ms. */
+  tick(rest) {
+    const now = performance.now();
+    if (now - this.ticked < rest) return;
+    this.ticked = now;
     const { since, seconds: known, tokens, asked } = this.clock;
-    this.reasoning.thinking(known + (performance.now() - since) / 1000, tokens, asked);
+    this.reasoning.thinking(known + (now - since) / 1000, tokens, asked);
   }
 
   showStatus({ state, position, retry_seconds: retry, done, total }) {
