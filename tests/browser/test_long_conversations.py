@@ -87,6 +87,10 @@ def test_the_end_stays_in_sight_when_the_page_moves_by_itself_and_not_when_the_r
     assert not page.evaluate(AT_END)
     page.locator(".to-latest").click()
     page.wait_for_function(AT_END)
+    page.wait_for_timeout(1_500)  # the reader's hand is away
+    page.evaluate(f"({shift})(); document.scrollingElement.scrollTop = 0")  # as a search in the page does
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.scrollingElement.scrollTop") < 1_000
 
 
 def test_a_reader_who_hurries_to_the_top_stays_where_they_are(page: Any, request: Any) -> None:

@@ -39,13 +39,13 @@ export class Follower {
   look() {
     if (this.idle) return;
     const { scrollTop, scrollHeight, clientHeight } = this.page;
-    const up = scrollTop < (this.top ?? 0);
-    // The browser moves the page up too, where what is above the reader's place shrinks.
-    const itself = scrollHeight !== this.height && !(performance.now() - this.handled < BY_HAND);
+    const up = (this.top ?? 0) - scrollTop;
+    // The browser moves the page up too, where what is above the reader's place shrinks; but it does not leap.
+    const itself = scrollHeight !== this.height && up < clientHeight && !(performance.now() - this.handled < BY_HAND);
     Object.assign(this, { top: scrollTop, height: scrollHeight });
     if (scrollHeight - scrollTop - clientHeight < NEAR) this.following = true;
-    else if (up && itself) this.follow();
-    else if (up) this.following = false;
+    else if (up > 0 && itself) this.follow();
+    else if (up > 0) this.following = false;
     this.button.hidden = this.following;
   }
 
