@@ -19,8 +19,7 @@ export class Follower {
     // A reader who turns the wheel up leaves at once, before the next words could pull the page down again.
     addEventListener("wheel", (event) => event.deltaY < 0 && this.leave(), { passive: true });
     for (const hand of ["touchmove", "keydown"]) addEventListener(hand, () => (this.handled = performance.now()), { passive: true });
-    // What the composer says above its box covers the end of the conversation when it appears.
-    if (composer) new ResizeObserver(() => this.follow()).observe(composer);
+    if (composer) new ResizeObserver(([{ borderBoxSize }]) => this.cover(borderBoxSize[0].blockSize)).observe(composer);
   }
 
   get page() {
@@ -47,6 +46,14 @@ export class Follower {
     else if (up > 0 && itself) this.follow();
     else if (up > 0) this.following = false;
     this.button.hidden = this.following;
+  }
+
+  /** The composer is so high now; a notice that appears above its box covers the end of the conversation. */
+  cover(height) {
+    const { scrollTop, scrollHeight, clientHeight } = this.page;
+    const more = height - (this.covered ?? 0);
+    this.covered = height;
+    if (scrollHeight - scrollTop - clientHeight < NEAR + more) this.follow();
   }
 
   leave() {
