@@ -133,6 +133,8 @@ def test_a_turn_more_keeps_what_is_there(page: Any, request: Any) -> None:
 def test_reasoning_that_was_not_opened_is_copied_and_edited_whole(page: Any, context: Any, request: Any) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     visit(page, serve_long(request))
+    expect(page.locator(".turn:not(.outline)")).to_have_count(80)  # a menu closes when its button moves out of sight
+    page.wait_for_function(AT_END)
     last = reply(page)
     last.get_by_role("button", name="More").click()
     page.get_by_role("menuitem", name="Copy reasoning", exact=True).click()
