@@ -106,13 +106,13 @@ class ScriptedEngine:
 
     def _play(self, generation: Generation, script: Script, news: threading.Event) -> None:
         try:
-            _play(generation, script, news)
+            _put_all(generation, script, news)
         finally:
             with self._lock:
                 del self._playing[generation]
 
 
-def _play(generation: Generation, script: Script, news: threading.Event) -> None:
+def _put_all(generation: Generation, script: Script, news: threading.Event) -> None:
     usage = Usage()
     for step in script:
         if generation.stop_asked:

@@ -26,6 +26,12 @@ export class Follower {
     return document.scrollingElement;
   }
 
+  /** Pixels to the end of the conversation. */
+  get left() {
+    const { scrollTop, scrollHeight, clientHeight } = this.page;
+    return scrollHeight - scrollTop - clientHeight;
+  }
+
   /** Nothing has been said yet: what the page shows instead is read from its beginning. */
   rest(idle) {
     if (idle && !this.idle) {
@@ -42,7 +48,7 @@ export class Follower {
     // The browser moves the page up too, where what is above the reader's place shrinks; but it does not leap.
     const itself = scrollHeight !== this.height && up < clientHeight && !(performance.now() - this.handled < BY_HAND);
     Object.assign(this, { top: scrollTop, height: scrollHeight });
-    if (scrollHeight - scrollTop - clientHeight < NEAR) this.following = true;
+    if (this.left < NEAR) this.following = true;
     else if (up > 0 && itself) this.follow();
     else if (up > 0) this.following = false;
     this.button.hidden = this.following;
@@ -50,10 +56,9 @@ export class Follower {
 
   /** The composer is so high now; a notice that appears above its box covers the end of the conversation. */
   cover(height) {
-    const { scrollTop, scrollHeight, clientHeight } = this.page;
     const more = height - (this.covered ?? 0);
     this.covered = height;
-    if (scrollHeight - scrollTop - clientHeight < NEAR + more) this.follow();
+    if (this.left < NEAR + more) this.follow();
   }
 
   leave() {
