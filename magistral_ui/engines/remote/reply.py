@@ -78,7 +78,7 @@ class Reply:
         self._limit = request.params.max_tokens
         self._reading: asyncio.Task[None] | None = None
         self._reader: ReplyReader | None = None
-        self._lost = self._written_in_stream = False
+        self._lost = self._closing = self._written_in_stream = False
         self._jitter = random.Random()
 
     async def write(self, room: Callable[[], Awaitable[int | None]]) -> None:
@@ -106,6 +106,10 @@ class Reply:
         if self._reading is not None:
             self._reading.cancel()
 
+    def close(self) -> None:
+        """The engine is closing: what cancels this reply from now on is meant for all of it, not for one stream."""
+        self._closing = True
+
     async def _write(self) -> None:
         resume, tries = self._request.prompt.resume, 0
         while not self.generation.stop_asked:
@@ -131,6 +135,8 @@ class Reply:
         try:
             await self._reading
         except asyncio.CancelledError:
+            if self._closing:
+                raise
             if self._lost:
                 self._lost = False
                 return trouble_of(ConnectionError(), self._server.address.host, tries, self._jitter)
@@ -240,7 +246,7 @@ class Reply:
         try:
             await self._reading
         except asyncio.CancelledError:
-            if not (self.generation.stop_asked or self._lost):
+            if self._closing or not (self.generation.stop_asked or self._lost):
                 raise
             self._lost = False
         finally:
