@@ -10,8 +10,8 @@ from magistral_ui.chat.events import Usage
 from magistral_ui.chat.prompt import Resume
 from magistral_ui.chat.provenance import Provenance
 
-FINAL = frozenset({"remote_filtered"})
-"""Failures that would come again: the server does not let the reply go on."""
+FINAL = frozenset({"remote_filtered", "remote_called_tool"})
+"""Failures that would come again: the server does not let the reply go on, or the model waits for a tool."""
 
 
 def may_continue(reply: Reply) -> bool:

@@ -113,7 +113,8 @@ class Encoder:
         """A reader that tells this model's reasoning from its answer, for a reply from its first token on."""
         if self._begin is not None and self._end is not None:
             return TokenIdReader(self._begin, self._end, self.token_bytes)
-        return TextTokenReader(*self._card.reasoning_marks, self.token_bytes)
+        own, *more = self._card.textual_marks
+        return TextTokenReader(*own, self.token_bytes, more=more)
 
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor's pictures and replies."""
