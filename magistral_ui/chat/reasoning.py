@@ -104,6 +104,7 @@ class TokenIdReader:
         """Whether there was reasoning, so that the answer is known for one."""
         self._decoder = _utf8()
         self._edges = Edges()
+        self._tail = ""  # line breaks of what may not be an answer
 
     @property
     def channel(self) -> Channel:
@@ -124,25 +125,28 @@ class TokenIdReader:
             return [Reasoning(self._edges.reasoning(text))]
         if self._channel == "before" and text.strip():
             self._channel = "answer"
-        return [Answer(self._edges.answer(text))]
+        return [Answer(self._edges.answer(text) if self._reasoned else self._unsure(text))]
 
     def take_up(self) -> None:
         """What was told of an answer is known for one, and no line break is told again."""
         self._reasoned = self._reasoned or self._channel == "answer"
+        self._tail = ""
         self._edges.take_up()
 
     def finish(self, cut: bool = False) -> list[Piece]:
         """The replacement character where the stream ended, but was not `cut`, inside a character."""
         if not cut:
             return self._turn(self._channel)
-        rest = self._edges.rest() if self._channel == "reasoning" else ""
-        return [Reasoning(rest, 0)] if rest else []
+        if self._channel == "reasoning":
+            rest = self._edges.rest()
+            return [Reasoning(rest, 0)] if rest else []
+        return [Answer(self._tail, 0)] if self._tail else []
 
     def _close(self) -> list[Piece]:
         """The closing mark: what came before it is reasoning, opened or not."""
-        opened, channel = self._channel == "reasoning", self._channel
+        was, self._tail = self._channel, ""
         pieces = self._turn("answer")
-        if not opened and channel == "answer":
+        if was == "answer":
             pieces.append(Reclassified())
         self._reasoned = True
         self._edges.close()
@@ -152,9 +156,17 @@ class TokenIdReader:
         rest, was = self._cut(), self._channel
         self._channel = channel
         self._reasoned = self._reasoned or channel == "reasoning"
-        if not rest:
-            return []
-        return [Reasoning(self._edges.reasoning(rest), 0)] if was == "reasoning" else [Answer(rest, 0)]
+        if was == "reasoning":
+            return [Reasoning(self._edges.reasoning(rest), 0)] if rest else []
+        rest, self._tail = self._tail + rest, ""
+        return [Answer(rest, 0)] if rest else []
+
+    def _unsure(self, text: str) -> str:
+        """What can be told of an answer that a closing mark may still make reasoning of: no line break at its end."""
+        text = self._tail + text
+        kept = text.rstrip(BREAKS)
+        self._tail = text[len(kept) :]
+        return kept
 
     def _cut(self) -> str:
         """What a character that a control token broke off leaves: the bytes on both sides are decoded apart."""
@@ -314,6 +326,8 @@ class TextReader:
         held = 0 if final else part_of(self._held, [mark for pair in self._marks for mark in pair])
         text = self._held[: len(self._held) - held]
         text = text if final else text.rstrip(BREAKS)
+        if not (self._said or final or text.strip()):
+            text = ""  # white space that a mark may follow is told with what it leads to
         self._held = self._held[len(text) :]
         return [*pieces, *self._answered(text)]
 

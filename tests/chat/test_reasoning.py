@@ -82,7 +82,7 @@ def test_stray_marks_are_dropped_and_reasoning_may_open_later() -> None:
 
 
 def test_a_closing_mark_without_an_opening_one_makes_reasoning_of_what_came_before() -> None:
-    assert joined(read(token_reader(), [*spelled("\nso 5\n"), END, *spelled("\n\n5")])) == ("so 5\n", "5")
+    assert joined(read(token_reader(), [*spelled("\nso 5\n"), END, *spelled("\n\n5")])) == ("so 5", "5")
     assert joined(read(token_reader(), [*spelled("a"), END, *spelled("b"), END, *spelled("c")])) == ("a", "bc")
     resumed = token_reader()
     for token in spelled("It is"):
