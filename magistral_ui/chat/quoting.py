@@ -10,8 +10,8 @@ import unicodedata
 TAIL = 64
 """Characters of a line that are kept: all that is asked about is right before the mark."""
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-ITEM = re.compile(r"\s*(?:[-*+>|]|#{1,6}|\d{1,9}[.)])\s+\Z")
-"""What begins a list's item, a heading, a quotation or a row, and nothing behind it yet."""
+ITEM = re.compile(r"\s*(?:[-*+>|]|#{1,6}|\d{1,9}[.)])\s+")
+"""What begins a list's item, a heading, a quotation or a row."""
 SENTENCE_ENDS = frozenset(".!?…。！？।؟\"'”’»)]}）】」』*_`$")
 OPENERS = frozenset("“‘«„‹「『（【([{<")
 FOLLOWERS = frozenset(",;.:?!)]}”’»›」』）】、，。；：？！、…")
@@ -52,20 +52,22 @@ class Passage:
         if self._blank:
             return _goes_on(after, rest)
         before = self._line.rstrip(" \t")
-        if before != self._line or ITEM.match(self._start[:TAIL] or " "):
+        if before != self._line:
             return self._within_sentence(before, after, rest, final)
         return self._is_enclosed(before, after)
 
     def _within_sentence(self, before: str, after: str, rest: str, final: bool) -> bool | None:
         """The same for a mark behind a space."""
-        if before and before[-1] in SENTENCE_ENDS and not ITEM.match(self._start):
+        if before[-1] in SENTENCE_ENDS and not ITEM.fullmatch(self._start):
             return _goes_on(after, rest) or after[:1] in FOLLOWERS
-        if not rest or rest[0] not in "\r\n":
+        if not rest or rest[0] not in "\r\n" or ITEM.match(self._start):
             return True
-        # At the end of a line, it closes a thought where a paragraph ends too.
+        # At the end of a line it closes a thought, unless the sentence goes on in the next line.
         end = rest.lstrip("\r\n \t")
         breaks = rest[: len(rest) - len(end)].count("\n")
-        return None if breaks < 2 and not end and not final else breaks < 2
+        if breaks < 2 and not end:
+            return True if final else None
+        return breaks < 2 and end[0].islower()
 
     def _is_enclosed(self, before: str, after: str) -> bool:
         """The same for a mark that stands right behind another character."""

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 LOOPS = ((2_048, 4), (6_144, 3))
 """The loop guard's windows and rounds, in characters: four times those in tokens."""
 LOOK_FOR_LOOPS = 1_024
+TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "tool_use"})
+"""Reasons to stop that mean that the model waits for a tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Reply:
         self._reading: asyncio.Task[None] | None = None
         self._reader: ReplyReader | None = None
         self._lost = self._closing = self._written_in_stream = self._sent = False
-        self._heard_chunk = self._heard_foreign = self._called_tool = False
+        self._heard_chunk = self._heard_foreign = self._called_tool = self._asks_for_tool = False
         self._jitter = random.Random()
 
     async def write(self, room: Callable[[], Awaitable[int | None]]) -> None:
@@ -163,7 +165,7 @@ class Reply:
         if by_tokens:
             body = from_tokens(body, await self._tokens_of(body))
         self._reader = reader = reader_for(profile, resume, by_tokens=bool(by_tokens))
-        self._heard_chunk = self._heard_foreign = self._called_tool = False
+        self._heard_chunk = self._heard_foreign = self._called_tool = self._asks_for_tool = False
         payloads, last, done = PayloadReader(), Chunk(), False
         async with self._server.stream(body) as data:
             self._sent = True
@@ -194,7 +196,9 @@ class Reply:
         if self._finish is None and (strange or not done):
             raise StreamBroken("remote_malformed" if strange else "remote_cut")
         self._tell([*reader.finish(cut=self._finish == "length"), *reader.settle(last)])
-        if self._called_tool:
+        # Not where an answer follows a call: some servers tell of tools that they have called themselves.
+        calls, answered = self._called_tool + self._asks_for_tool, "".join(self._said[1]).strip()
+        if calls == 2 or (calls and not answered):
             raise StreamBroken("remote_called_tool")
         self._finish = self._finish or "stop"
         self._show_lone_reasoning(reader, resume)
@@ -223,6 +227,7 @@ class Reply:
             self._usage = replace(self._usage, prompt_tokens=chunk.prompt_tokens, reused_tokens=cached)
         if chunk.finish_reason is not None:
             self._finish = finish_of(chunk.finish_reason)
+            self._asks_for_tool = chunk.finish_reason in TOOL_CALLS
         return chunk if chunk.completion_tokens is not None else last
 
     def _must_close(self) -> bool:

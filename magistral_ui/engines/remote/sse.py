@@ -122,6 +122,8 @@ class PayloadReader:
         return []
 
     def _in_event(self, value: bytes) -> list[bytes]:
+        while value.startswith(b"data:"):  # a gateway that wraps what is wrapped already
+            value = value[5:].strip()
         if not self._data and _is_whole(value):  # nothing that begins with whole JSON goes on in another line
             return self._given(value)
         self._data.append(value)
@@ -144,11 +146,13 @@ class PayloadReader:
         """`value` where it is of use. JSON that is broken is: it would lose text."""
         if not value:
             return []
+        if value.strip(b'"').upper() == DONE:
+            return [DONE]
         if self._name.endswith(b"error"):
             return [_as_error(value)]
         if self._name in ENDS and not value.startswith(b"{"):
             return [DONE]
-        if value == DONE or value.startswith(b"{") or (value.startswith(b"[") and not self._name):
+        if value.startswith(b"{") or (value.startswith(b"[") and not self._name):
             return [value]
         self.strange += len(value)
         return []
@@ -167,8 +171,8 @@ class PayloadReader:
         try:
             value = parsed(whole)
         except ValueError:
-            if whole == DONE or whole.startswith(b"{"):
-                return [whole]
+            if whole.upper() == DONE or whole.startswith(b"{"):
+                return [whole.upper() if whole.upper() == DONE else whole]
             self.strange += len(whole)
             return []
         each_of = value if isinstance(value, list) else [value]
@@ -176,7 +180,7 @@ class PayloadReader:
 
 
 def _is_whole(value: bytes) -> bool:
-    if value == DONE:
+    if value.upper() == DONE:
         return True
     if not value.startswith((b"{", b"[")) or not value.endswith((b"}", b"]")):
         return False

@@ -138,7 +138,7 @@ def _first_choice(value: Mapping[str, Any]) -> Mapping[str, Any]:
         return {}
     if not isinstance(choices, list):
         raise StreamBroken("remote_malformed")
-    return next((each for each in choices if isinstance(each, dict) and each.get("index", 0) in (0, None)), {})
+    return next((each for each in choices if isinstance(each, dict) and str(each.get("index") or 0) == "0"), {})
 
 
 def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -92,6 +92,9 @@ SHAPES = [
     ),
     Wire("no blank lines between", (ONE + TWO + END).replace(b"\n\n", b"\n"), "one two"),
     Wire("no space behind the colon", (ONE + TWO + END).replace(b"data: ", b"data:"), "one two"),
+    Wire("an end mark in other letters", ONE + TWO + b"data: [done]\n\n", "one two"),
+    Wire("events within events", (ONE + TWO + END).replace(b"data: ", b"data: data: "), "one two"),
+    Wire("a number as text", data({"choices": [{"index": "0", "delta": {"content": "one two"}}]}) + END, "one two"),
     Wire("no end mark", ONE + TWO + STOP, "one two"),
     Wire("no end of the last line", (ONE + TWO + STOP).rstrip(), "one two"),
     Wire("an end mark and no reason", ONE + TWO + DONE, "one two"),
@@ -365,6 +368,7 @@ CARRIERS = [
         indented(whole({"content": None, "function_call": {"name": "f"}}, "function_call")),
         failure="remote_called_tool",
     ),
+    Wire("a call that the server has answered itself", data(chunk(CALL)) + text("It is so.") + END, "It is so."),
     Wire("no call", fields({"content": "b", "tool_calls": []}), "b"),
 ]
 
