@@ -42,6 +42,11 @@ class Passage:
         """Whether what follows is code: a block of it, or within a line."""
         return bool(self._fence) or self._ticks % 2 == 1
 
+    @property
+    def at_line_start(self) -> bool:
+        """Whether nothing stands before it in its line."""
+        return self._blank
+
     def quotes(self, after: str, final: bool) -> bool | None:
         """Whether a mark that comes here and is followed by `after` is only spoken of; None where more has to come first."""
         if self.in_code:

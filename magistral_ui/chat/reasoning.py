@@ -204,6 +204,7 @@ class TextReader:
         self._said = False  # whether there is anything of an answer that may turn out to be reasoning
         self._passage = Passage()  # what that is
         self._opened = [0] * len(self._marks)  # marks of each pair that opened within it
+        self._named = [0] * len(self._marks)  # those that were only spoken of
 
     @property
     def channel(self) -> Channel:
@@ -339,13 +340,23 @@ class TextReader:
         """Whether a mark that `around` comes before is text; None where that depends on what follows."""
         passage = copy(self._passage)
         passage.feed(around)
+        if passage.in_code:
+            return True
+        spoken_of = passage.quotes(after, final)
+        if spoken_of is None:
+            return None
         number = next(number for number, pair in enumerate(self._marks) if mark in pair)
-        closes = mark == self._marks[number][1]
-        if closes and not self._opened[number]:
-            return passage.quotes(after, final)
-        if not passage.in_code:  # what was opened in the text is closed in the text
-            self._opened[number] += -1 if closes else 1
-        return True
+        if mark == self._marks[number][0]:
+            (self._named if spoken_of else self._opened)[number] += 1
+            return True
+        # What was opened in the text is closed in the text; where it was only named, a mark that stands alone closes a thought.
+        if self._opened[number]:
+            self._opened[number] -= 1
+            return True
+        if self._named[number] and not passage.at_line_start:
+            self._named[number] -= 1
+            return True
+        return spoken_of
 
     def _answered(self, text: str) -> list[Piece]:
         if not text:

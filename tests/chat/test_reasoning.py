@@ -130,17 +130,23 @@ def reference(text: str, channel: Channel = "before") -> tuple[str, str]:
 
 def unopened(text: str) -> tuple[str, str]:
     """The first closing mark that is meant makes reasoning of all before it; marks that opened in the text close there."""
-    opened = 0
+    opened = named = 0
     for mark in re.finditer("</?think>", text):
         before, after = text[: mark.start()], text[mark.end() :]
         passage = Passage()
         passage.feed(before)
-        if mark[0] == "</think>" and not opened:
-            if not passage.quotes(after, True):
-                thought = before if before.strip() else ""
-                return thought.strip("\r\n"), after.lstrip("\r\n")
-        elif not passage.in_code:
-            opened += 1 if mark[0] == "<think>" else -1
+        spoken_of = passage.quotes(after, True)
+        if passage.in_code:
+            continue
+        if mark[0] == "<think>":
+            opened, named = (opened, named + 1) if spoken_of else (opened + 1, named)
+        elif opened:
+            opened -= 1
+        elif named and before.rpartition("\n")[2].strip():
+            named -= 1
+        elif not spoken_of:
+            thought = before if before.strip() else ""
+            return thought.strip("\r\n"), after.lstrip("\r\n")
     return "", text
 
 
@@ -290,6 +296,7 @@ MEANT = [
     ("So \\(x = 5\\)", "\n\nFive"),
     ("She asks what </think> does, so I explain.\n", "\n\nIt ends the thinking."),
     ("Is it `</think>`? Yes.", "\n\nIt is."),
+    ("She writes <think> in it.\nSo 5.\n", "\n\nIt is 5."),
 ]
 SPOKEN_OF = [
     "The tag </think> ends it.",
@@ -301,6 +308,7 @@ SPOKEN_OF = [
     "It ends with </think>.",
     "Use <think> first and </think> last.",
     "Wait.<think>Now.</think>Done.",
+    "Like this:\n<think>\nthoughts\n</think>\nanswer",
     "- </think> closes it\n- so what",
     "- The end: </think>\n- So what",
     "What stands behind </think>\nis the answer.",
@@ -319,9 +327,10 @@ SPOKEN_OF = [
 def test_a_closing_mark_alone_is_told_from_one_that_is_spoken_of(thought: str, answer: str) -> None:
     for marks in (("<think>", "</think>"), ("[THINK]", "[/THINK]")):
         reader = TextReader(*marks, more=[("<think>", "</think>")])
-        said = (thought + "</think>" + answer).replace("</think>", marks[1])
+        said = (thought + "</think>" + answer).replace("</think>", marks[1]).replace("<think>", marks[0])
         pieces = [*reader.feed(said), *reader.finish()]
-        wanted = thought.replace("</think>", marks[1]).strip("\r\n"), answer.lstrip("\r\n")
+        thought = thought.replace("</think>", marks[1]).replace("<think>", marks[0])
+        wanted = thought.strip("\r\n"), answer.lstrip("\r\n")
         assert joined(pieces) == wanted
 
 
