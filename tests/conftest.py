@@ -69,3 +69,14 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch.setenv("GRADIO_TEMP_DIR", str(home / "gradio"))
     yield home
     patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _closing_ends() -> Iterator[None]:
+    """Whatever engine a test closes has ended when `close` returns."""
+    from tests.engines.closing import check_closing
+
+    patch = pytest.MonkeyPatch()
+    check_closing(patch)
+    yield
+    patch.undo()

@@ -10,8 +10,8 @@ from magistral_ui.chat.events import Usage
 from magistral_ui.chat.prompt import Resume
 from magistral_ui.chat.provenance import Provenance
 
-FINAL = frozenset({"remote_filtered"})
-"""Failures that would come again: the server does not let the reply go on."""
+FINAL = frozenset({"remote_filtered", "remote_called_tool"})
+"""Failures that would come again: the server does not let the reply go on, or the model waits for a tool."""
 
 
 def may_continue(reply: Reply) -> bool:
@@ -19,7 +19,7 @@ def may_continue(reply: Reply) -> bool:
     if reply.failure in FINAL:
         return False
     unfinished = reply.failure is not None or reply.finish_reason in ("length", "cancelled")
-    return unfinished and bool(reply.reasoning or reply.answer)
+    return unfinished and bool(reply.reasoning or reply.answer.strip(" "))
 
 
 def may_replay(reply: Reply) -> bool:
@@ -32,6 +32,18 @@ def resume(beginning: Reply | None) -> Resume | None:
     if beginning is None:
         return None
     return Resume(beginning.reasoning or None, beginning.reasoning_closed, beginning.answer)
+
+
+def as_read(reply: Reply, *, textual_marks: bool) -> Reply:
+    """A reply to go on with as the model will read it: less the spaces at the end of one that is nothing but text.
+
+    mistral-common leaves these out. Where marks are text, reasoning is a part of that text.
+    """
+    if reply.reasoning and not textual_marks:
+        return reply
+    if reply.answer or reply.reasoning_closed:
+        return replace(reply, answer=reply.answer.rstrip(" "))
+    return replace(reply, reasoning=reply.reasoning.rstrip(" "))
 
 
 def reasoning_of(reply: Reply) -> Reply:

@@ -1,6 +1,7 @@
 """What happens while a reply is written, as tagged values matched by class; not who writes or reads them."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -20,6 +21,8 @@ class Usage:
     reasoning_seconds: float = 0.0
     """From the first to the last token of reasoning."""
     total_seconds: float = 0.0
+    prompt_estimated: bool = False
+    """Whether the prompt's tokens were reckoned from its length, since a server that was stopped had not told them."""
 
     @property
     def completion_tokens(self) -> int:
@@ -32,11 +35,16 @@ class Usage:
         seconds = self.total_seconds - self.first_token_seconds
         return (self.completion_tokens - 1) / seconds if self.completion_tokens > 1 and seconds > 0 else 0.0
 
+    def reclassified(self) -> "Usage":
+        """The same where all that was an answer so far was reasoning; its seconds are for whoever has a clock."""
+        return replace(self, reasoning_tokens=self.completion_tokens, answer_tokens=0)
+
     def then(self, more: "Usage") -> "Usage":
         """What a reply cost that was continued: the prompt as it was read last, the time without the wait between."""
         writing = max(0.0, more.total_seconds - more.first_token_seconds)
         return Usage(
             prompt_tokens=more.prompt_tokens,
+            prompt_estimated=more.prompt_estimated,
             reused_tokens=more.reused_tokens,
             reasoning_tokens=self.reasoning_tokens + more.reasoning_tokens,
             answer_tokens=self.answer_tokens + more.answer_tokens,
@@ -83,6 +91,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Reclassified:
+    """A mark came that closes reasoning which none had opened: the whole answer so far was reasoning.
+
+    In the events of a generation the earlier ones are changed accordingly, so this is for whoever has read them already.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something to tell; `key` is the end of the key of its sentence, such as `budget_spent` for notice_budget_spent."""
 
@@ -107,6 +123,16 @@ class Failed:
     usage: Usage = field(default_factory=Usage)
 
 
-Event = Queued | Prefilling | Reasoning | Answer | Notice | Finished | Failed
+Event = Queued | Prefilling | Reasoning | Answer | Reclassified | Notice | Finished | Failed
 LAST = (Finished, Failed)
 """The classes that end a list of events; every list ends with exactly one of them."""
+
+
+def as_reasoning(events: Iterable[Event]) -> Iterator[Event]:
+    """`events` with their answer as reasoning, less the line breaks with which the reply began: they belong to its marks."""
+    begun = False
+    for event in events:
+        if isinstance(event, Answer):
+            event = Reasoning(event.text if begun else event.text.lstrip("\r\n"), event.tokens)
+        begun = begun or (isinstance(event, Reasoning) and bool(event.text))
+        yield event

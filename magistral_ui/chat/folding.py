@@ -3,7 +3,18 @@
 from dataclasses import dataclass, field
 
 from magistral_ui.chat.conversation import Reply
-from magistral_ui.chat.events import Answer, Event, Failed, Finished, Notice, Prefilling, Queued, Reasoning, Usage
+from magistral_ui.chat.events import (
+    Answer,
+    Event,
+    Failed,
+    Finished,
+    Notice,
+    Prefilling,
+    Queued,
+    Reasoning,
+    Reclassified,
+    Usage,
+)
 from magistral_ui.chat.sampling import SamplingParams
 
 
@@ -39,6 +50,8 @@ class Draft:
                 self.closed = self.closed or bool(self.reasoning) or bool(text.strip())
                 self.answering = self.answering or bool(text.strip())
                 self._writing()
+            case Reclassified():
+                self._reclassify()
             case Notice():
                 self.notices.append(event)
             case Queued(position, seconds):
@@ -48,6 +61,13 @@ class Draft:
             case Finished() | Failed():
                 self.last = event
                 self._writing()
+
+    def _reclassify(self) -> None:
+        """What is called an answer so far was reasoning, which is closed now."""
+        said = "".join(self.answer)
+        self.reasoning.append(said if any(self.reasoning) else said.lstrip("\r\n"))
+        self.reasoning_tokens, self.answer_tokens = self.reasoning_tokens + self.answer_tokens, 0
+        self.answer, self.answering, self.closed = [], False, True
 
     def _writing(self) -> None:
         self.queue_position, self.prefilling, self.retry_seconds = None, None, 0.0

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, UserMessage
@@ -23,6 +24,23 @@ class UserTurn:
     text: str
     pictures: tuple[Picture, ...] = ()
     message: int | None = None
+
+
+def user_parts(turns: Sequence[UserTurn]) -> list[str | Picture]:
+    """The one message that the model reads of user turns in a row: texts that meet are joined by a blank line.
+
+    A picture that nothing but text comes before is put first, as mistral-common does it.
+    """
+    parts: list[str | Picture] = []
+    for turn in turns:
+        parts += turn.pictures
+        if turn.text and parts and isinstance(parts[-1], str):
+            parts[-1] = f"{parts[-1]}\n\n{turn.text}"
+        elif turn.text:
+            parts.append(turn.text)
+    if len(parts) > 1 and not isinstance(parts[-1], str) and all(isinstance(part, str) for part in parts[:-1]):
+        parts = [parts[-1], *parts[:-1]]
+    return parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""One reply being written: a list of events that only grows, and that anyone may follow; not who writes or shows it."""
+"""One reply being written: a growing list of events that anyone may follow; not who writes or shows it.
+
+An event stays what it is, but for one thing: where the answer so far turns out to be reasoning, its events become reasoning.
+"""
 
 import secrets
 import threading
@@ -6,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from magistral_ui.chat.events import LAST, Event
+from magistral_ui.chat.events import LAST, Event, Reclassified, as_reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,10 @@ class Generation:
         with self._news:
             if self._ended:
                 raise RuntimeError("the generation has ended")
+            if isinstance(event, Reclassified):
+                changed = as_reasoning(each.event for each in self._events)
+                seconds = [each.seconds for each in self._events]
+                self._events = [Stamped(*each) for each in zip(seconds, changed, strict=True)]
             self._events.append(Stamped(self.elapsed, event))
             self._ended = isinstance(event, LAST)
             self._news.notify_all()

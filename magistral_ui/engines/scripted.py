@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from magistral_ui.chat.events import LAST, Answer, Event, Finished, Reasoning, Usage
+from magistral_ui.chat.events import LAST, Answer, Event, Finished, Reasoning, Reclassified, Usage
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelInfo, Ready
 from magistral_ui.engines.generation import Generation
@@ -130,6 +130,8 @@ def _put_all(generation: Generation, script: Script, news: threading.Event) -> N
             usage = replace(usage, reasoning_tokens=usage.reasoning_tokens + step.tokens)
         if isinstance(step, Answer):
             usage = replace(usage, answer_tokens=usage.answer_tokens + step.tokens)
+        if isinstance(step, Reclassified):
+            usage = usage.reclassified()
         generation.put(step)
     generation.put(Finished("cancelled" if generation.stop_asked else "stop", _timed(usage, generation)))
 

@@ -42,6 +42,11 @@ class ModelCard:
         """The literal spelling of the two marks."""
         return TOKEN_MARKS if self.marks == "tokens" else TEXT_MARKS
 
+    @property
+    def textual_marks(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of marks that may tell reasoning in a text, the card's own first."""
+        return (TEXT_MARKS, TOKEN_MARKS) if self.marks == "text" else (TOKEN_MARKS, TEXT_MARKS)
+
     def system(self, text: str | None = None) -> tuple[SystemPart, ...]:
         """The system prompt in parts: the card's own, or `text` with literal marks.
 

@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from magistral_ui.chat.beginning import begun, costing, may_continue, may_replay, reasoning_of, resume, rethought
+from magistral_ui.chat.beginning import (
+    as_read,
+    begun,
+    costing,
+    may_continue,
+    may_replay,
+    reasoning_of,
+    resume,
+    rethought,
+)
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.folding import Draft
 from magistral_ui.chat.pictures import Picture
@@ -141,7 +150,8 @@ class Session:
             if not may_continue(old.reply):
                 raise MessageGone
             conversation = self._conversation.at(old.parent)
-            return self._begin(conversation, params, choices, before=old.reply, continues=reply)
+            before = as_read(old.reply, textual_marks=self._engine.card.marks == "text")
+            return self._begin(conversation, params, choices, before=before, continues=reply)
 
     def answer_again(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
         """Begin another reply with the same reasoning; the old one stays as its sibling."""

@@ -103,6 +103,8 @@ async def answer(
     thought = said = ""
     due = 0.0
     async for view in written(running):
+        if view.start == 0:  # what came so far comes once more where its reasoning was taken for the answer
+            thought = said = ""
         thought, said = thought + view.reasoning, said + view.answer
         if view.draft.last is None and time.monotonic() < due:
             continue

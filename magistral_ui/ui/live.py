@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from magistral_ui.chat.conversation import Reply
-from magistral_ui.chat.events import Prefilling, Reasoning
+from magistral_ui.chat.events import Prefilling, Reasoning, Reclassified
 from magistral_ui.chat.folding import Draft
 from magistral_ui.engines.generation import Generation, Stamped
 
@@ -48,8 +48,14 @@ class LiveView:
     def advance(self) -> bool:
         """Take in what is new; whether there was anything."""
         self.start = self.seen
+        fresh = self.generation.take(self.seen)
+        if any(
+            isinstance(each.event, Reclassified) for each in fresh
+        ):  # the reader has called answer what is reasoning
+            fresh, self.start, self.seen = self.generation.take(), 0, 0
+            self.draft, self.first_reasoning = Draft(), None
         before = self.before if self.start == 0 else NOTHING
-        self._take(self.generation.take(self.seen))
+        self._take(fresh)
         reasoning, answer = self._fresh()
         self.reasoning, self.answer = before.reasoning + reasoning, before.answer + answer
         return self.seen > self.start

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import expect
 
-from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning
+from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning, Reclassified
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
 from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
 from tests.browser.steps import ask, attempt, box, done, reply, visit
@@ -38,6 +38,37 @@ def test_reasoning_opens_fills_counts_and_closes_by_itself(page: Any, serve: Any
     expect(reply(page).locator(".facts")).to_have_text(
         re.compile(r"64 tokens · [\d.]+ tokens/s · first token after [\d.]+ s")
     )
+
+
+def test_an_answer_that_turns_out_to_be_reasoning_moves_there(page: Any, serve: Any) -> None:
+    steps = [
+        Answer("Let me *add*. "),
+        Pause(1),
+        Answer("So 5."),
+        Pause(60),
+        Reclassified(),
+        Pause(60),
+        Answer("It is **5**."),
+        Pause(60),
+    ]
+    engine = ScriptedEngine(steps)
+    visit(page, serve(engine))
+    ask(page, "one")
+    shown, thought = reply(page).locator(".answer"), page.locator(".reasoning-text")
+    expect(shown).to_contain_text("Let me add. So 5.")
+    engine.generations[-1].answer_now()  # ends the pause
+    expect(shown).not_to_contain_text("So 5.")
+    expect(page.locator(HEADER)).to_be_visible()
+    engine.generations[-1].answer_now()
+    expect(shown.locator("strong")).to_have_text("5")
+    page.locator(HEADER).click()
+    expect(thought).to_have_text("Let me *add*. So 5.")
+    page.reload()
+    expect(reply(page).locator(".answer strong")).to_have_text("5")
+    engine.generations[-1].answer_now()
+    done(page)
+    expect(reply(page).locator(".answer")).to_have_text("It is 5.")
+    expect(reply(page).locator(".answer")).to_have_count(1)
 
 
 def test_what_the_reader_opens_by_hand_stays_open(page: Any, serve: Any) -> None:

@@ -4,7 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from magistral_ui.chat.beginning import begun, costing, may_continue, may_replay, reasoning_of, resume, rethought
+from magistral_ui.chat.beginning import (
+    as_read,
+    begun,
+    costing,
+    may_continue,
+    may_replay,
+    reasoning_of,
+    resume,
+    rethought,
+)
 from magistral_ui.chat.conversation import Reply
 from magistral_ui.chat.events import Usage
 from magistral_ui.chat.prompt import Resume
@@ -13,6 +22,19 @@ from magistral_ui.chat.sampling import SamplingParams
 
 USAGE = Usage(100, 50, 40, 20, first_token_seconds=1.0, reasoning_seconds=4.0, total_seconds=7.0)
 REPLY = Reply("think hard", "so it is", usage=USAGE, provenance=Provenance("a model"), params=SamplingParams(seed=1))
+
+
+def test_a_reply_goes_on_from_what_the_model_will_read_of_it() -> None:
+    """mistral-common leaves out the spaces at the end of a reply that is nothing but text."""
+    cut = Reply("", "it is  ", finish_reason="length")
+    assert as_read(cut, textual_marks=False).answer == "it is"
+    thought = Reply("so  ", "it is  ", finish_reason="length")
+    assert as_read(thought, textual_marks=False) == thought
+    assert as_read(thought, textual_marks=True).answer == "it is"
+    open_thought = Reply("so  ", "", reasoning_closed=False, finish_reason="length")
+    assert as_read(open_thought, textual_marks=False) == open_thought
+    assert as_read(open_thought, textual_marks=True).reasoning == "so"
+    assert not may_continue(Reply("", "  ", finish_reason="length"))
 
 
 def test_the_reasoning_alone_costs_what_it_had_cost() -> None:

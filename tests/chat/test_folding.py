@@ -12,7 +12,9 @@ from magistral_ui.chat.events import (
     Prefilling,
     Queued,
     Reasoning,
+    Reclassified,
     Usage,
+    as_reasoning,
 )
 from magistral_ui.chat.folding import Draft
 from magistral_ui.chat.sampling import SamplingParams
@@ -38,6 +40,18 @@ def test_a_whole_reply() -> None:
         Finished("stop", usage),
     ).reply(params, "demo")
     assert reply == Reply("ab", "c", True, "stop", None, {}, ("answered_now",), usage, params, "demo")
+
+
+@pytest.mark.parametrize("read", [0, 1, 2, 3])
+def test_an_answer_that_was_reasoning_folds_alike_whenever_it_was_read(read: int) -> None:
+    events: list[Event] = [Answer("\nso ", 2), Answer("5"), Answer("!\n")]
+    later = [*as_reasoning(events)]
+    folded = draft(*events[:read], *(later[read:] if read == 0 else events[read:]), Reclassified(), Answer("5", 4))
+    reply = folded.reply()
+    assert (reply.reasoning, reply.answer, reply.reasoning_closed) == ("so 5!\n", "5", True)
+    assert (folded.reasoning_tokens, folded.answer_tokens, folded.answering) == (4, 4, True)
+    closed = draft(*later, Reclassified())
+    assert (closed.closed, closed.answering) == (True, False)
 
 
 def test_waiting_and_reading_end_where_writing_begins() -> None:

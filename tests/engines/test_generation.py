@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from magistral_ui.chat.events import Answer, Event, Failed, Finished, Reasoning
+from magistral_ui.chat.events import Answer, Event, Failed, Finished, Notice, Reasoning, Reclassified
 from magistral_ui.engines.generation import Generation
 
 EVENTS: list[Event] = [
@@ -17,6 +17,18 @@ EVENTS: list[Event] = [
 def write(generation: Generation, events: list[Event]) -> None:
     for event in events:
         generation.put(event)
+
+
+def test_an_answer_that_turns_out_to_be_reasoning_is_reasoning_for_whoever_reads_later() -> None:
+    generation = Generation()
+    write(generation, [Answer("\n"), Answer("\nso ", 2), Notice("a"), Answer("5\n", 3)])
+    before = generation.take()
+    write(generation, [Reclassified(), Answer("5"), Finished("stop")])
+    wanted = [Reasoning(""), Reasoning("so ", 2), Notice("a"), Reasoning("5\n", 3), Reclassified(), Answer("5")]
+    assert list(generation.follow()) == [*wanted, Finished("stop")]
+    assert list(generation.follow(len(before))) == [Reclassified(), Answer("5"), Finished("stop")]
+    assert [each.seconds for each in generation.take()[: len(before)]] == [each.seconds for each in before]
+    assert before[0].event == Answer("\n"), "what somebody has taken stays as it was"
 
 
 def test_followers_from_any_start_in_any_thread_see_the_same() -> None:

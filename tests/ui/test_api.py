@@ -19,7 +19,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning
+from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning, Reclassified
 from magistral_ui.chat.prompt import AssistantTurn, UserTurn
 from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
@@ -45,6 +45,17 @@ def script(request: GenerationRequest) -> Script:
         return [Reasoning("hm"), Pause(60), Answer("too late")]
     if turn.text == "long":
         return [piece for _ in range(6) for piece in (Reasoning("word " * 4_000), Pause(0.15))]
+    if turn.text == "reclassified":
+        return [
+            Answer("so "),
+            Pause(0.4),
+            Answer("5"),
+            Pause(0.4),
+            Reclassified(),
+            Answer("Five"),
+            Pause(0.4),
+            Answer("."),
+        ]
     if turn.text == "slow":
         return [Reasoning("a"), Pause(0.4), Reasoning("b"), Pause(0.4), Answer("c"), Pause(0.4), Answer("d")]
     return [Reasoning("\tx" * 3), Answer(f"{turn.text}|{sizes}|{request.params.temperature}")]
@@ -201,6 +212,17 @@ def test_whoever_cancels_stops_the_reply(served: tuple[str, ScriptedEngine], cli
     job.cancel()
     assert generation.wait(10)
     assert generation.stop_asked
+
+
+def test_an_answer_that_was_reasoning_becomes_it(client: Client) -> None:
+    job = client.submit({"text": "reclassified", "files": []}, api_name="/chat")
+    job.result(timeout=30)
+    grown = [(each["reasoning"], each["answer"]) for each in job.outputs()]
+    assert ("", "so ") in grown
+    assert grown[-1] == ("so 5", "Five.")
+    assert job.outputs()[-1]["usage"]["reasoning_tokens"] == 2
+    after = grown[next(at for at, each in enumerate(grown) if each[0]) :]
+    assert all(each[0] == "so 5" for each in after)
 
 
 @pytest.mark.parametrize(

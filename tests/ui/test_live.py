@@ -15,6 +15,7 @@ from magistral_ui.chat.events import (
     Prefilling,
     Queued,
     Reasoning,
+    Reclassified,
     Usage,
 )
 from magistral_ui.engines.generation import Generation
@@ -82,6 +83,31 @@ def test_taken_up_anywhere_the_updates_are_what_is_missing_and_no_more(piece: st
         assert value["answer"] == "".join(each.text for each in events[at:] if isinstance(each, Answer))
         counts = ("state", "reasoning_tokens", "answer_tokens")
         assert [value[each] for each in counts] == [whole[each] for each in counts]
+
+
+@pytest.mark.parametrize("seen", [0, 1, 2])
+def test_reasoning_that_was_taken_for_the_answer_comes_once_more_as_what_it_is(seen: int) -> None:
+    generation = Generation()
+    for piece in ("so ", "5"):
+        generation.put(Answer(piece))
+    view = LiveView(generation, Reply("Once. "))
+    view.skip(seen)
+    view.advance()
+    assert view.value()["state"] == "answering"
+    generation.put(Reclassified())
+    generation.put(Answer("Five", 2))
+    view.advance()
+    value = view.value()
+    assert (value["start"], value["seen"]) == (0, 4)
+    assert (value["reasoning"], value["answer"]) == ("Once. so 5", "Five")
+    assert (value["reasoning_tokens"], value["answer_tokens"], value["state"]) == (2, 2, "answering")
+    generation.put(Answer("."))
+    view.advance()
+    assert (view.value()["start"], view.value()["reasoning"], view.value()["answer"]) == (4, "", ".")
+    late = LiveView(generation)
+    late.skip(4)
+    late.advance()
+    assert (late.value()["start"], late.value()["answer"], late.value()["reasoning_tokens"]) == (4, ".", 2)
 
 
 def test_the_beginning_that_a_reply_goes_on_from_comes_once() -> None:

@@ -15,7 +15,7 @@ from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from magistral_ui.chat.pictures import Picture
-from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, user_parts
 from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import Measure
@@ -108,12 +108,20 @@ class Encoder:
         `closed` is False where it ended in the middle of the reasoning.
         """
         self._replies.put((visitor, reasoning, answer, closed), list(ids))
+        text = answer.rstrip(" ")
+        if text != answer and (reasoning is None or self._begin is None):  # what it is gone on from, see `as_read`
+            kept, spaces = list(ids), len(answer) - len(text)
+            while spaces > 0 and kept and self.token_bytes(kept[-1]) == b" " * len(self.token_bytes(kept[-1])):
+                spaces -= len(self.token_bytes(kept.pop()))
+            if spaces == 0:
+                self._replies.put((visitor, reasoning, text, closed), kept)
 
     def reader(self) -> TokenReader:
         """A reader that tells this model's reasoning from its answer, for a reply from its first token on."""
         if self._begin is not None and self._end is not None:
             return TokenIdReader(self._begin, self._end, self.token_bytes)
-        return TextTokenReader(*self._card.reasoning_marks, self.token_bytes)
+        own, *more = self._card.textual_marks
+        return TextTokenReader(*own, self.token_bytes, more=more)
 
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor's pictures and replies."""
@@ -178,29 +186,24 @@ class Encoder:
     def _append_users(
         self, out: EncodedPrompt, turns: list[UserTurn], visitor: str, look: Look, *, remember: bool = True
     ) -> None:
-        """Several user turns in a row are one message for the model: texts that meet are joined by a blank line."""
+        """Several user turns in a row are one message for the model."""
         if not turns:
             return
-        pieces: list[str | PictureInput] = []
-        for turn in turns:
-            pieces += [look(picture, visitor) for picture in turn.pictures]
-            if turn.text and pieces and isinstance(pieces[-1], str):
-                pieces[-1] = f"{pieces[-1]}\n\n{turn.text}"
-            elif turn.text:
-                pieces.append(turn.text)
         start = len(out.ids)
         self._append(out, [self._instruct.BEGIN_INST])
-        for piece in pieces:
-            if isinstance(piece, str):
-                self._append(out, self._remembered(visitor, piece) if remember else self._text(piece))
+        for part in user_parts(turns):
+            if isinstance(part, str):
+                self._append(out, self._remembered(visitor, part) if remember else self._text(part))
             else:
-                self._append_picture(out, piece)
+                self._append_picture(out, look(part, visitor))
         self._append(out, [self._instruct.END_INST])
         if turns[-1].message is not None:
             out.per_message[turns[-1].message] = len(out.ids) - start
 
     def _append_assistant(self, out: EncodedPrompt, turn: AssistantTurn, visitor: str) -> None:
         ids = self._reply_ids(visitor, turn.reasoning, turn.answer, closed=True)
+        if turn.reasoning is None and self._begin in ids:  # an empty thought is none, before a restart as behind it
+            ids = self._reply(None, turn.answer, closed=True)
         self._append(out, ids)
         self._append(out, [self.end_of_turn])
         if turn.message is not None:
@@ -228,6 +231,8 @@ class Encoder:
         chunks: list[ContentChunk] = []
         if reasoning is not None:
             chunks.append(ThinkChunk(thinking=reasoning, closed=closed))
+        else:  # mistral-common leaves out the spaces at the end of a reply that is nothing but text
+            answer = answer.rstrip(" ")
         if answer:
             chunks.append(TextChunk(text=answer))
         if not chunks:

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from magistral_ui.chat.events import Answer, Failed, Finished, FinishReason, Notice, Prefilling, Reasoning, Usage
-from magistral_ui.chat.reasoning import TokenReader
+from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Reasoning, Reclassified, Usage
+from magistral_ui.chat.reasoning import BREAKS, Piece, TokenReader
 from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
@@ -135,14 +135,15 @@ class Sequence:
             self._control.notice = None
             self._took(token)
 
-    def _took(self, token: int) -> list[Reasoning | Answer]:
+    def _took(self, token: int) -> list[Piece]:
         """One more token of the reply, and what can be told of it."""
         self._sampler.took(token)
         self.tokens.append(token)
         self.keys.append(token)
         was = self._reader.channel
         pieces = self._reader.feed(token)
-        if was == "reasoning" and self._reader.channel == "answer":
+        reclassified = any(isinstance(piece, Reclassified) for piece in pieces)
+        if reclassified or (was == "reasoning" and self._reader.channel == "answer"):
             self._closed_at = self.written
         self._control.took(token, self._reader.channel)
         return pieces
@@ -184,7 +185,7 @@ class Sequence:
         """The last event of a reply that broke."""
         self.generation.put(Failed(key, values or {}, self._final_usage()))
 
-    def _tell(self, pieces: list[Reasoning | Answer]) -> None:
+    def _tell(self, pieces: list[Piece]) -> None:
         for piece in pieces:
             now = self.generation.elapsed
             if isinstance(piece, Reasoning):
@@ -195,6 +196,12 @@ class Sequence:
                     reasoning_tokens=self._usage.reasoning_tokens + piece.tokens,
                     reasoning_seconds=now - self._reasoning_began,
                 )
+            elif isinstance(piece, Reclassified):
+                self._said[0].append("".join(self._said[1]).lstrip(BREAKS))
+                self._said[1].clear()
+                self._reasoning_began = self._usage.first_token_seconds
+                seconds = now - self._reasoning_began
+                self._usage = replace(self._usage.reclassified(), reasoning_seconds=seconds)
             else:
                 self._said[1].append(piece.text)
                 self._usage = replace(self._usage, answer_tokens=self._usage.answer_tokens + piece.tokens)

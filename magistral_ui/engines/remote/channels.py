@@ -1,55 +1,21 @@
 """Tells reasoning from the answer in a remote stream, whatever carries it; it does not know where the stream comes from.
 
-Four things may carry reasoning: a field of its own (of two names, sometimes both), parts of a content list, marks in the text,
-or nothing at all. What was given is never taken back, and the same words are never given twice.
+Four things may carry reasoning: a field of its own (of several names, sometimes more than one), parts of a content list, marks in
+the text, or nothing at all. The same words are never given twice. What the marks mean is in chat/reasoning.py.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from io import SEEK_END, StringIO
 
-from magistral_ui.chat.events import Answer, Reasoning
-from magistral_ui.chat.reasoning import Channel, Piece, TextReader
-from magistral_ui.engines.remote.stream import Chunk, Kind, StreamBroken
+from magistral_ui.chat.events import Answer, Reasoning, Reclassified
+from magistral_ui.chat.reasoning import Channel, Edges, Piece, TextReader
+from magistral_ui.engines.remote.leftovers import Leftovers
+from magistral_ui.engines.remote.sse import StreamBroken
+from magistral_ui.engines.remote.stream import Chunk, Kind
 
 CHARACTERS_A_TOKEN = 4
 """Where a server sends several tokens in one piece: about what Magistral's tokenizer makes of English."""
-
-
-class MarkedText:
-    """A TextReader that learns from the first words which pair of marks this model uses."""
-
-    def __init__(self, marks: Sequence[tuple[str, str]], channel: Channel = "before") -> None:
-        """`channel` is where a resumed reply goes on: open reasoning ends with the first pair's mark."""
-        self._marks = marks
-        self._reader = None if channel == "before" else TextReader(*marks[0], channel=channel)
-        self._held = ""
-
-    @property
-    def channel(self) -> Channel:
-        """Where the next text would go."""
-        return self._reader.channel if self._reader else "before"
-
-    def feed(self, text: str) -> list[Piece]:
-        """The events of more text, without token counts."""
-        if self._reader is None:
-            self._held += text
-            text, start = self._held, self._held.lstrip()
-            possible = [pair for pair in self._marks if start.startswith(pair[0]) or pair[0].startswith(start)]
-            if any(not start.startswith(pair[0]) for pair in possible):
-                return []
-            chosen = possible[0] if possible else self._marks[0]
-            self._reader, self._held = TextReader(*chosen), ""
-        return self._reader.feed(text, tokens=0)
-
-    def forget_white_space(self) -> None:
-        """Reasoning came by another way: what was held back before it is no part of an answer."""
-        if self._reader is None and not self._held.strip():
-            self._held = ""
-
-    def finish(self) -> list[Piece]:
-        """What was held back."""
-        if self._reader is None:
-            return [Answer(self._held, 0)] if self._held else []
-        return self._reader.finish()
 
 
 class Echo:
@@ -79,7 +45,11 @@ class Echo:
 
 
 class ReplyReader:
-    """Chunks in, events out; keeps count of tokens as well as the server lets it."""
+    """Chunks in, events out; keeps count of tokens as well as the server lets it.
+
+    Until a field or a thinking part brings reasoning, marks in the text may. From then on the text is the answer, whatever marks
+    are written in it, but for what leftovers.py takes out.
+    """
 
     def __init__(
         self,
@@ -87,36 +57,50 @@ class ReplyReader:
         *,
         one_token_a_chunk: bool = False,
         channel: Channel = "before",
+        fresh: bool = True,
         echo: tuple[str, str] = ("", ""),
     ) -> None:
-        """`echo` is the reasoning and the answer that the server will repeat before it goes on."""
-        self._text = MarkedText(marks, channel)
+        """`channel` is where a resumed reply goes on, `fresh` that a reply begins or goes on right behind a mark.
+
+        `echo` is the reasoning and the answer that the server will repeat before it goes on.
+        """
+        own, *more = marks
+        self._marks = marks
+        self._text = TextReader(*own, channel, more, fresh=fresh and channel == "answer")
+        self._edges = Edges(fresh=fresh)
         self._one_token_a_chunk = one_token_a_chunk
-        self._source: Kind | None = "text" if channel == "reasoning" else None
+        self._by_field = self._refused = self._answered = False
+        self._thought = StringIO()  # reasoning so far, whatever brought it
+        self._again = 0  # characters of it that a field brought though marks had told them
+        self._leftovers: Leftovers | None = None
         self._echoes = (Echo(echo[0]), Echo(echo[1]))
-        self._halves = {"reasoning": "", "text": ""}
+        self._halves: dict[str, str] = {}
+        self._received: dict[Kind, list[str]] = {}
         self.reasoning_tokens = self.answer_tokens = 0
         self.reasoning = channel != "before"
         """Whether there was reasoning."""
         self.answer = channel == "answer"
         """Whether the answer has begun, or the reasoning is closed."""
-        self.marked = False
+        self.marked = channel == "reasoning"
         """Whether a mark, and not only a field, told the reasoning from the answer."""
 
     def feed(self, chunk: Chunk) -> list[Piece]:
         """The events of one chunk, with its tokens on the first of each kind."""
-        pieces = [piece for kind, text in chunk.parts for piece in self._read(kind, text)]
+        parts = [(kind, self._new(kind, text) if chunk.whole else text) for kind, text in chunk.parts]
+        for kind, text in parts:
+            self._received.setdefault(kind, []).append(text)
+        pieces = [piece for kind, text in parts for piece in self._read(kind, text)]
         return self._counted(pieces, chunk)
 
-    def finish(self) -> list[Piece]:
-        """What was held back."""
+    def finish(self, cut: bool = False) -> list[Piece]:
+        """What was held back; `cut` where a limit ended the reply."""
         held = self._echoes[1].finish()
-        pieces = self._text.feed(held) if held else []
-        return self._noted([*pieces, *self._text.finish()])
+        pieces = self._read_text(held) if held else []
+        return self._noted([*pieces, *self._rest(cut)])
 
-    def leave(self) -> list[Piece]:
+    def leave(self, cut: bool = False) -> list[Piece]:
         """What was held back where the reply is left in its middle: a part of an echo is no part of the reply."""
-        return self._noted(self._text.finish())
+        return self._noted(self._rest(cut))
 
     def settle(self, chunk: Chunk) -> list[Piece]:
         """What the server's own count has above ours, as events without text; it may come behind the end of the text."""
@@ -135,24 +119,89 @@ class ReplyReader:
 
     def _read(self, kind: Kind, text: str) -> list[Piece]:
         if kind == "text":
-            text = self._echoes[1].feed(self._whole("text", text))
-            pieces = self._text.feed(text) if text else []
-            if self._text.channel == "reasoning" and self._source is None:
-                self._source, self.marked = "text", True
-            told = self._source in (None, "text")
-            return self._noted(piece for piece in pieces if told or isinstance(piece, Answer))
+            return self._noted(self._read_text(self._echoes[1].feed(self._whole("text", text))))
+        if kind == "refusal":
+            return self._noted(self._read_refusal(self._whole("refusal", text)))
         if kind == "thinking" and not text:
             return self._noted([Answer("", 0)]) if self.reasoning and not self.answer else []
-        if self._source not in (None, kind):
+        return self._noted(self._read_field(self._echoes[0].feed(self._whole("reasoning", text))))
+
+    def _read_text(self, text: str) -> list[Piece]:
+        if not text:
             return []
-        self._source = kind
-        self._text.forget_white_space()
-        text = self._echoes[0].feed(self._whole("reasoning", text))
-        return self._noted([Reasoning(text, 0)]) if text else []
+        if self._by_field:
+            return self._behind_a_field(text)
+        pieces = self._text.feed(text, tokens=0)
+        self.marked = self.marked or any(isinstance(piece, Reasoning) for piece in pieces)
+        return pieces
+
+    def _read_field(self, text: str) -> list[Piece]:
+        """Reasoning that is called so. What marks in the text have told already is not told again."""
+        if not text:
+            return []
+        pieces: list[Piece] = []
+        if not self._by_field:
+            if self.marked and text.strip() and self._thoughts(self._again, len(text)).strip() == text.strip():
+                self._again += len(text)
+                return []
+            pieces = self._text.finish() if self._text.channel == "reasoning" else self._text.settle()
+            self._answer_by_field()
+            if self.answer or any(isinstance(piece, Answer) for piece in pieces):
+                self._leftovers = None  # the answer had begun before
+        text = self._edges.reasoning(text)
+        return [*pieces, Reasoning(text, 0)] if text else pieces
+
+    def _read_refusal(self, text: str) -> list[Piece]:
+        """What the server will not say is an answer too, apart from what it had said before."""
+        pieces = self._rest() if text and not self._refused else []
+        if text and not self._refused and (self._answered or any(isinstance(piece, Answer) for piece in pieces)):
+            text = f"\n\n{text}"
+        if text and not self._refused:
+            self._refused = True
+            self._answer_by_field()
+            self._leftovers = None
+        return [*pieces, Answer(text, 0)] if text else []
+
+    def _answer_by_field(self) -> None:
+        """From now on the text is the answer."""
+        if not self._by_field:
+            self._by_field = True
+            self._leftovers = Leftovers(self._marks, self._thoughts)
+            self._edges.close()
+
+    def _thoughts(self, start: int, count: int) -> str:
+        """So many characters of the reasoning so far."""
+        self._thought.seek(start)
+        return self._thought.read(count)
+
+    def _behind_a_field(self, text: str) -> list[Piece]:
+        """The answer of a reply whose reasoning a field brought."""
+        if self._leftovers is not None:
+            answer = self._leftovers.feed(text)
+            if answer is None:
+                return []
+            self._leftovers, text = None, answer
+        text = self._edges.answer(text)
+        return [Answer(text, 0)] if text else []
+
+    def _rest(self, cut: bool = False) -> list[Piece]:
+        """What was held back, now that nothing follows."""
+        if not self._by_field:
+            return self._text.finish(cut)
+        lead, self._leftovers = self._leftovers.finish() if self._leftovers else "", None
+        if lead and (lead := self._edges.answer(lead)):
+            return [Answer(lead, 0)]
+        rest = self._edges.rest() if cut and not self.answer else ""
+        return [Reasoning(rest, 0)] if rest else []
+
+    def _new(self, kind: Kind, text: str) -> str:
+        """What is new in a text that has all that came before in it; nothing of one that says something else."""
+        before = "".join(self._received.get(kind, ()))
+        return text[len(before) :] if text.startswith(before) else ""
 
     def _whole(self, channel: str, text: str) -> str:
         """`text` without half characters: some servers write one in two escapes, and cut between them."""
-        text = self._halves[channel] + text
+        text = self._halves.get(channel, "") + text
         self._halves[channel] = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._halves[channel] = text[:-1], text[-1]
@@ -165,19 +214,30 @@ class ReplyReader:
         for piece in noted:
             if isinstance(piece, Reasoning):
                 self.reasoning = True
-            elif self.reasoning or piece.text.strip():
-                self.answer = True
+                self._thought.seek(0, SEEK_END)
+                self._thought.write(piece.text)
+            elif isinstance(piece, Reclassified):
+                self.reasoning, self.answer, self._answered = True, False, False
+            else:
+                self._answered = self._answered or bool(piece.text.strip())
+                self.answer = self.answer or self.reasoning or self._answered
         return noted
 
     def _counted(self, pieces: list[Piece], chunk: Chunk) -> list[Piece]:
         """`pieces` with their tokens: the server's running count where it sends one, else by the piece or by its length."""
+        first = next((n for n, piece in enumerate(pieces) if not isinstance(piece, Reclassified)), None)
         if chunk.completion_tokens is not None and chunk.finish_reason is None and pieces:
             tokens = max(0, chunk.completion_tokens - self.reasoning_tokens - self.answer_tokens)
-            pieces = [_with_tokens(piece, 0 if n else tokens) for n, piece in enumerate(pieces)]
+            pieces = [_with_tokens(piece, tokens if n == first else 0) for n, piece in enumerate(pieces)]
         elif self._one_token_a_chunk:
-            pieces = [_with_tokens(piece, 0 if n else 1) for n, piece in enumerate(pieces)]
+            pieces = [_with_tokens(piece, int(n == first)) for n, piece in enumerate(pieces)]
         else:
-            pieces = [_with_tokens(piece, -(-len(piece.text) // CHARACTERS_A_TOKEN)) for piece in pieces]
+            pieces = [
+                piece
+                if isinstance(piece, Reclassified)
+                else replace(piece, tokens=-(-len(piece.text) // CHARACTERS_A_TOKEN))
+                for piece in pieces
+            ]
         self._count(pieces)
         return pieces
 
@@ -185,29 +245,40 @@ class ReplyReader:
         for piece in pieces:
             if isinstance(piece, Reasoning):
                 self.reasoning_tokens += piece.tokens
-            else:
+            elif isinstance(piece, Answer):
                 self.answer_tokens += piece.tokens
+            else:
+                self.reasoning_tokens, self.answer_tokens = self.reasoning_tokens + self.answer_tokens, 0
 
 
 def _with_tokens(piece: Piece, tokens: int) -> Piece:
-    return Reasoning(piece.text, tokens) if isinstance(piece, Reasoning) else Answer(piece.text, tokens)
+    return piece if isinstance(piece, Reclassified) else replace(piece, tokens=tokens)
 
 
 def gathered(pieces: Sequence[Piece]) -> list[Piece]:
     """Neighbours of one kind as one event: what came with one read of the network is shown at once anyway."""
     out: list[Piece] = []
     for piece in pieces:
-        if out and type(out[-1]) is type(piece):
-            last = out.pop()
-            piece = type(piece)(last.text + piece.text, last.tokens + piece.tokens)
-        out.append(piece)
+        last = out[-1] if out else None
+        if isinstance(piece, Reasoning | Answer) and isinstance(last, type(piece)):
+            out[-1] = replace(piece, text=last.text + piece.text, tokens=last.tokens + piece.tokens)
+        else:
+            out.append(piece)
     return out
+
+
+LENGTHS = frozenset({"length", "model_length", "max_length", "max_tokens", "max_output_tokens", "token_limit"})
+CUTS = frozenset({"error", "abort", "aborted", "cancelled", "timeout", "network_error", "insufficient_system_resource"})
+FILTERS = frozenset(
+    {"content_filter", "content_filtered", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"}
+)
 
 
 def finish_of(reason: str) -> str:
     """`stop` or `length`; StreamBroken for a reason that means that the reply is not whole."""
-    if reason in ("length", "model_length", "max_tokens"):
+    reason = reason.lower()
+    if reason in LENGTHS:
         return "length"
-    if reason in ("error", "abort", "content_filter"):
-        raise StreamBroken("remote_filtered" if reason == "content_filter" else "remote_cut")
+    if reason in CUTS or reason in FILTERS:
+        raise StreamBroken("remote_filtered" if reason in FILTERS else "remote_cut")
     return "stop"

@@ -41,6 +41,10 @@ SILENT = 15.0
 PAUSE = 0.0002
 """Seconds between two reads of a stream, for each stream that runs: 500 are read ten times a second each."""
 LONGEST_PAUSE = 0.1
+CLOSE_TIMEOUT = 10.0
+"""Seconds that `close` waits for the thread, which has nothing to wait for itself."""
+CANCEL_AGAIN = 0.5
+"""Seconds after which a reply that is still being written though it was cancelled is cancelled once more."""
 PATIENCE = 5.0
 """Seconds that `measure` waits for a server's tokenizer before it reckons."""
 T = TypeVar("T")
@@ -66,6 +70,8 @@ class RemoteEngine:
         self._counter: Counter | None = None
         self._server: Server | None = None
         self._urls = PictureUrls()
+        self._unbegun: set[Reply] = set()
+        """Replies that the loop has not heard of yet."""
         self._running: dict[Reply, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look: asyncio.Event | None = None
@@ -109,6 +115,8 @@ class RemoteEngine:
         counting = self._in_loop(self._counter.measure(prompt))
         try:
             return counting.result(PATIENCE)
+        except concurrent.futures.CancelledError as error:  # the engine is closing
+            raise NotReady from error
         except concurrent.futures.TimeoutError:
             counting.cancel()
             return reckoned_measure(prompt)
@@ -130,6 +138,10 @@ class RemoteEngine:
 
         generation = Generation(on_control=wake)
         reply = Reply(request, generation, server, profile, self._urls, Surroundings(self._pause, self._noticed))
+        with self._lock:
+            if self._closed:
+                raise NotReady
+            self._unbegun.add(reply)
         loop.call_soon_threadsafe(self._begin, reply, request)
         return generation
 
@@ -143,7 +155,9 @@ class RemoteEngine:
         if self._loop is not None and self._thread is not None and self._thread.is_alive():
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._end)
-            self._thread.join(timeout=5)
+            self._thread.join(CLOSE_TIMEOUT)
+            if self._thread.is_alive():
+                log.error("the remote engine's thread did not end")
 
     def _in_loop(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
         if self._loop is None or self._closed:
@@ -167,23 +181,36 @@ class RemoteEngine:
         finally:
             self._status = Broken("engine_closed")
             begun.set()
+            self._end_unbegun()
 
     def _end(self) -> None:
         self._watch.cancel()
 
     async def _end_all(self) -> None:
+        """Cancel every reply until it has ended: what a library swallows once, it does not swallow for ever."""
         running = dict(self._running)
-        for task in running.values():
-            task.cancel()
-        await asyncio.gather(*running.values(), return_exceptions=True)
+        left = set(running.values())
+        for reply in running:
+            reply.close()
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN)
         for reply in running:
             if not reply.generation.ended:  # it was cancelled before its first step
                 reply.generation.put(Finished("cancelled"))
 
+    def _end_unbegun(self) -> None:
+        """The last event of replies that came while the loop was ending."""
+        with self._lock:
+            left, self._unbegun = self._unbegun, set()
+        for reply in left:
+            reply.generation.put(Finished("cancelled"))
+
     def _begin(self, reply: Reply, request: GenerationRequest) -> None:
         if self._closed:
-            reply.generation.put(Finished("cancelled"))
-            return
+            return  # it is ended when the loop is
+        self._unbegun.discard(reply)
         task = asyncio.ensure_future(reply.write(lambda: self._room(request.prompt)))
         self._running[reply] = task
         task.add_done_callback(lambda _: self._running.pop(reply, None))
@@ -216,12 +243,23 @@ class RemoteEngine:
         """Look at the server again and again, for as long as the engine lives."""
         assert self._look is not None
         silence = 0
-        while True:
+        while not self._closed:
             silence = await self._look_at(server, silence)
-            wait = LOOK_WHEN_READY if isinstance(self._status, Ready) and not silence else LOOK_WHEN_NOT
-            with suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._look.wait(), wait)
+            await self._wait(LOOK_WHEN_READY if isinstance(self._status, Ready) and not silence else LOOK_WHEN_NOT)
             self._look.clear()
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait so long, or until somebody wants to look.
+
+        Not by `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes together with what it waits for,
+        so that a `close` right behind a reply that failed would never end.
+        """
+        assert self._look is not None
+        looking = asyncio.ensure_future(self._look.wait())
+        try:
+            await asyncio.wait((looking,), timeout=seconds)
+        finally:
+            looking.cancel()
 
     async def _look_at(self, server: Server, silence: int) -> int:
         """One look; how many in a row the server has not answered."""

@@ -11,7 +11,8 @@ from typing import Any
 
 import openai
 
-from magistral_ui.engines.remote.stream import StreamBroken, error_text
+from magistral_ui.engines.remote.sse import StreamBroken
+from magistral_ui.engines.remote.stream import error_text
 from magistral_ui.errors import Value
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -57,8 +58,9 @@ def trouble_of(error: BaseException, host: str, tries: int, jitter: random.Rando
 def _broken(error: StreamBroken, host: str, wait: float | None) -> Trouble:
     """A stream that was only cut may be begun again; one in which the server reports an error would bring it again."""
     detail = str(error.values.get("detail", ""))
-    if error.key == "remote_error" and context_size({}, detail) is not None:
-        return Trouble("remote_prompt_too_long", {"server": host})
+    if error.key == "remote_error" and (size := context_size(error.body, detail)) is not None:
+        known: dict[str, Value] = {"tokens": size[0], "limit": size[1]}
+        return Trouble("prompt_too_long", known) if all(size) else Trouble("remote_prompt_too_long", {"server": host})
     values = {**error.values, "detail": detail[:DETAIL]} if detail else error.values
     return Trouble(error.key, {"server": host, **values}, wait if error.key == "remote_cut" else None)
 

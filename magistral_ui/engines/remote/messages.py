@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from magistral_ui.chat.pictures import Picture
-from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, user_parts
 from magistral_ui.engines.remote.dialects import Dialect
 
 Message = dict[str, Any]
@@ -42,14 +42,11 @@ def system_messages(parts: tuple[SystemPart, ...], dialect: Dialect, marks: Mark
 
 
 def user_message(turns: list[UserTurn], url_of: Callable[[Picture], str]) -> Message:
-    """One message of one or several turns; texts that meet are joined by a blank line, as the model is used to."""
-    parts: list[Message] = []
-    for turn in turns:
-        parts += [{"type": "image_url", "image_url": {"url": url_of(picture)}} for picture in turn.pictures]
-        if turn.text and parts and parts[-1]["type"] == "text":
-            parts[-1] = _text(f"{parts[-1]['text']}\n\n{turn.text}")
-        elif turn.text:
-            parts.append(_text(turn.text))
+    """One message of one or several turns, in the order in which every engine has it."""
+    parts: list[Message] = [
+        _text(part) if isinstance(part, str) else {"type": "image_url", "image_url": {"url": url_of(part)}}
+        for part in user_parts(turns)
+    ]
     if len(parts) == 1 and parts[0]["type"] == "text":
         return {"role": "user", "content": parts[0]["text"]}
     return {"role": "user", "content": parts or ""}

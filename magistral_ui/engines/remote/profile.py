@@ -6,7 +6,7 @@ from magistral_ui.chat.prompt import Resume
 from magistral_ui.engines.base import ModelInfo
 from magistral_ui.engines.remote.channels import ReplyReader
 from magistral_ui.engines.remote.dialects import Dialect
-from magistral_ui.models.cards import TEXT_MARKS, TOKEN_MARKS, ModelCard
+from magistral_ui.models.cards import ModelCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Profile:
     @property
     def marks(self) -> tuple[tuple[str, str], ...]:
         """The pairs of marks that may tell the reasoning in its text, the card's own first."""
-        return (TEXT_MARKS, TOKEN_MARKS) if self.card.marks == "text" else (TOKEN_MARKS, TEXT_MARKS)
+        return self.card.textual_marks
 
 
 def reader_for(profile: Profile, resume: Resume | None, *, by_tokens: bool = False) -> ReplyReader:
@@ -35,5 +35,6 @@ def reader_for(profile: Profile, resume: Resume | None, *, by_tokens: bool = Fal
         profile.marks,
         one_token_a_chunk=profile.dialect.one_token_a_chunk,
         channel="reasoning" if by_tokens else "answer" if closed else "before",
+        fresh=resume is None or (closed and not resume.answer),
         echo=echo,
     )

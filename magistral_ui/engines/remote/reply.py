@@ -20,20 +20,23 @@ from magistral_ui.chat.events import (
     Prefilling,
     Queued,
     Reasoning,
+    Reclassified,
     Usage,
 )
 from magistral_ui.chat.prompt import Resume
-from magistral_ui.chat.reasoning import Piece
+from magistral_ui.chat.reasoning import BREAKS, Piece
 from magistral_ui.chat.reasoning_control import LoopGuard, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.remote.body import body_of, from_tokens
 from magistral_ui.engines.remote.channels import ReplyReader, finish_of, gathered
+from magistral_ui.engines.remote.counting import reckoned_measure
 from magistral_ui.engines.remote.failures import TROUBLES, Trouble, trouble_of
 from magistral_ui.engines.remote.picture_urls import PictureUrls
 from magistral_ui.engines.remote.profile import Profile, reader_for
 from magistral_ui.engines.remote.server import Server
-from magistral_ui.engines.remote.stream import DONE, Chunk, PayloadReader, StreamBroken, read_chunk, read_last_chunk
+from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
+from magistral_ui.engines.remote.stream import Chunk, read_chunk, read_last_chunk
 from magistral_ui.errors import MagistralUIError
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,8 @@ log = logging.getLogger(__name__)
 LOOPS = ((2_048, 4), (6_144, 3))
 """The loop guard's windows and rounds, in characters: four times those in tokens."""
 LOOK_FOR_LOOPS = 1_024
+TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "tool_use"})
+"""Reasons to stop that mean that the model waits for a tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ class Reply:
         self._limit = request.params.max_tokens
         self._reading: asyncio.Task[None] | None = None
         self._reader: ReplyReader | None = None
-        self._lost = self._written_in_stream = False
+        self._lost = self._closing = self._written_in_stream = self._sent = False
+        self._heard_chunk = self._heard_foreign = self._called_tool = self._asks_for_tool = False
         self._jitter = random.Random()
 
     async def write(self, room: Callable[[], Awaitable[int | None]]) -> None:
@@ -106,6 +112,10 @@ class Reply:
         if self._reading is not None:
             self._reading.cancel()
 
+    def close(self) -> None:
+        """The engine is closing: what cancels this reply from now on is meant for all of it, not for one stream."""
+        self._closing = True
+
     async def _write(self) -> None:
         resume, tries = self._request.prompt.resume, 0
         while not self.generation.stop_asked:
@@ -131,6 +141,8 @@ class Reply:
         try:
             await self._reading
         except asyncio.CancelledError:
+            if self._closing:
+                raise
             if self._lost:
                 self._lost = False
                 return trouble_of(ConnectionError(), self._server.address.host, tries, self._jitter)
@@ -153,8 +165,10 @@ class Reply:
         if by_tokens:
             body = from_tokens(body, await self._tokens_of(body))
         self._reader = reader = reader_for(profile, resume, by_tokens=bool(by_tokens))
+        self._heard_chunk = self._heard_foreign = self._called_tool = self._asks_for_tool = False
         payloads, last, done = PayloadReader(), Chunk(), False
         async with self._server.stream(body) as data:
+            self._sent = True
             async for received in data:
                 self.heard = asyncio.get_running_loop().time()
                 pieces: list[Piece] = []
@@ -172,13 +186,20 @@ class Reply:
                 if pause := self._around.pause():
                     await asyncio.sleep(pause)
         pieces = []
-        for payload in payloads.finish():
-            if payload != DONE:
+        for payload in payloads.finish() if not done else ():
+            if payload == DONE:
+                done = True
+            else:
                 last = self._took(read_last_chunk(payload), reader, pieces, last)
         self._tell(pieces)
-        if self._finish is None and not done:
-            raise StreamBroken("remote_malformed" if payloads.strange else "remote_cut")
-        self._tell([*reader.finish(), *reader.settle(last)])
+        strange = not self._heard_chunk and (payloads.strange > 0 or self._heard_foreign)
+        if self._finish is None and (strange or not done):
+            raise StreamBroken("remote_malformed" if strange else "remote_cut")
+        self._tell([*reader.finish(cut=self._finish == "length"), *reader.settle(last)])
+        # Not where an answer follows a call: some servers tell of tools that they have called themselves.
+        calls, answered = self._called_tool + self._asks_for_tool, "".join(self._said[1]).strip()
+        if calls == 2 or (calls and not answered):
+            raise StreamBroken("remote_called_tool")
         self._finish = self._finish or "stop"
         self._show_lone_reasoning(reader, resume)
 
@@ -192,15 +213,21 @@ class Reply:
 
     def _took(self, chunk: Chunk, reader: ReplyReader, pieces: list[Piece], last: Chunk) -> Chunk:
         """One more chunk; gives the last one that had a usage."""
+        self._heard_chunk = self._heard_chunk or not chunk.silent
+        self._heard_foreign = self._heard_foreign or chunk.foreign
+        self._called_tool = self._called_tool or chunk.calls_tool
         if chunk.progress is not None and not self._usage.completion_tokens:
             done, total, reused = chunk.progress
             self.generation.put(Prefilling(done, total, reused))
+            if total and not self._usage.prompt_tokens:
+                self._usage = replace(self._usage, prompt_tokens=total, reused_tokens=reused)
         pieces += reader.feed(chunk)
-        if chunk.prompt_tokens is not None and not self._usage.prompt_tokens:
-            cached = chunk.cached_tokens or 0
+        if chunk.prompt_tokens and (not self._usage.prompt_tokens or self._usage.prompt_tokens == chunk.prompt_tokens):
+            cached = self._usage.reused_tokens if chunk.cached_tokens is None else chunk.cached_tokens
             self._usage = replace(self._usage, prompt_tokens=chunk.prompt_tokens, reused_tokens=cached)
         if chunk.finish_reason is not None:
             self._finish = finish_of(chunk.finish_reason)
+            self._asks_for_tool = chunk.finish_reason in TOOL_CALLS
         return chunk if chunk.completion_tokens is not None else last
 
     def _must_close(self) -> bool:
@@ -240,7 +267,7 @@ class Reply:
         try:
             await self._reading
         except asyncio.CancelledError:
-            if not (self.generation.stop_asked or self._lost):
+            if self._closing or not (self.generation.stop_asked or self._lost):
                 raise
             self._lost = False
         finally:
@@ -272,6 +299,11 @@ class Reply:
                 usage = replace(
                     usage, reasoning_tokens=usage.reasoning_tokens + piece.tokens, reasoning_seconds=seconds
                 )
+            elif isinstance(piece, Reclassified):
+                self._said[0].append("".join(self._said[1]).lstrip(BREAKS))
+                self._said[1].clear()
+                began = self._reasoning_began = usage.first_token_seconds
+                usage = replace(usage.reclassified(), reasoning_seconds=now - began)
             else:
                 self._said[1].append(piece.text)
                 usage = replace(usage, answer_tokens=usage.answer_tokens + piece.tokens)
@@ -281,15 +313,21 @@ class Reply:
 
     def _end(self, why: FinishReason) -> None:
         if why == "cancelled" and self._reader is not None:
-            self._tell(self._reader.leave())
+            self._tell(self._reader.leave(cut=True))
         written = self._usage.completion_tokens
         if why == "length" and written < self._request.params.max_tokens:
             self.generation.put(Notice("max_tokens_lowered", {"limit": written}))
-        self.generation.put(Finished(why, replace(self._usage, total_seconds=self.generation.elapsed)))
+        self.generation.put(Finished(why, self._final_usage()))
 
     def _fail(self, trouble: Trouble) -> None:
         if self._reader is not None and self._written_in_stream:
             self._tell(self._reader.leave())
-        usage = replace(self._usage, total_seconds=self.generation.elapsed)
         self._around.noticed(trouble)
-        self.generation.put(Failed(trouble.key, trouble.values, usage))
+        self.generation.put(Failed(trouble.key, trouble.values, self._final_usage()))
+
+    def _final_usage(self) -> Usage:
+        """What it cost. A server tells the prompt's tokens at the end, which a reply that is cut does not see."""
+        usage = replace(self._usage, total_seconds=self.generation.elapsed)
+        if self._sent and not usage.prompt_tokens:
+            usage = replace(usage, prompt_tokens=reckoned_measure(self._request.prompt).total, prompt_estimated=True)
+        return usage

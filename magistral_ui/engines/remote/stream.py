@@ -1,75 +1,22 @@
-"""Reads the stream of a chat completion: bytes to payloads, payloads to what they hold; it knows neither servers nor channels.
+"""Reads the payloads of a chat completion: what each holds; it knows neither servers nor channels.
 
 Tolerant in what differs between servers and their versions, strict in what would lose text: that is a StreamBroken.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from magistral_ui.errors import Value
+from magistral_ui.engines.remote.sse import StreamBroken, parsed
 
-DONE = b"[DONE]"
-LONGEST_LINE = 4_000_000
-"""Bytes of one line: a whole answer in one payload fits; what is longer is no chat."""
-MOST_STRANGE = 100_000
-"""Bytes of lines that are no part of an event, as in a page of HTML, after which the rest is not waited for."""
-
-
-class StreamBroken(Exception):
-    """The stream cannot be read on; `key` names the sentence, `values` fill it."""
-
-    def __init__(self, key: str, **values: Value) -> None:
-        super().__init__(key, values)
-        self.key, self.values = key, dict(values)
-
-
-class PayloadReader:
-    """Cuts a stream of server-sent events into payloads, however the network had cut it.
-
-    Every server writes a payload on one line; a bare line that begins with a brace is an answer outside of any event.
-    """
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-        self.strange = 0
-        """Bytes that were no part of an event."""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The payloads of the lines that are complete now; StreamBroken where those before were no events at all."""
-        if len(self._rest) > LONGEST_LINE or self.strange > MOST_STRANGE:
-            raise StreamBroken("remote_malformed")
-        *lines, rest = data.split(b"\n")
-        if lines:
-            lines[0], self._rest = bytes(self._rest) + lines[0], bytearray()
-        self._rest += rest
-        return [payload for line in lines if (payload := self._payload(line))]
-
-    def finish(self) -> list[bytes]:
-        """The payload of a last line that nothing ended."""
-        payload, self._rest = self._payload(bytes(self._rest)), bytearray()
-        return [payload] if payload else []
-
-    def _payload(self, line: bytes) -> bytes:
-        payload = _payload(line)
-        if not payload and not line.lstrip().startswith(FIELDS):
-            self.strange += len(line.strip())
-        return payload
-
-
-FIELDS = (b"data:", b":", b"event:", b"id:", b"retry:")
-
-
-def _payload(line: bytes) -> bytes:
-    line = line.strip()
-    if line.startswith(b"data:"):
-        return line[5:].strip()
-    return line if line.startswith(b"{") else b""
-
-
-Kind = Literal["reasoning", "thinking", "text"]
-"""`reasoning`: of a field of its own; `thinking`: of a list's thinking part; `text`: of the content."""
+Kind = Literal["reasoning", "thinking", "text", "refusal"]
+"""`reasoning` and `refusal`: of a field of their own; `thinking`: of a list's thinking part; `text`: of the content."""
+FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+"""Where servers put reasoning. Several of them in one delta are equal, so only the first is taken."""
+THINKING = frozenset({"thinking", "reasoning", "think", "reasoning_text", "summary_text"})
+"""Types of a content part that is reasoning."""
+SILENT = frozenset({"status", "ping", "info", "progress", "event", "log", "notice"})
+"""Types of objects that tell of something else, whatever words they use for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,32 +31,49 @@ class Chunk:
     reasoning_tokens: int | None = None
     progress: tuple[int, int, int] | None = None
     """Prompt tokens that are read, all of them, and those that were in the cache (llama.cpp)."""
+    whole: bool = False
+    """Whether `parts` are the reply so far, or all of it, and not only what is new."""
+    calls_tool: bool = False
+    silent: bool = field(default=False, compare=False)
+    """Whether it is no part of a chat completion: a ping, or something that another kind of program would understand."""
+    foreign: bool = field(default=False, compare=False)
+    """Whether it is the second of these."""
     identity: str = field(default="", compare=False)
 
 
 def read_chunk(payload: bytes) -> Chunk:
-    """`payload` understood; StreamBroken where it is an error or no chunk at all."""
+    """`payload` understood; StreamBroken where it is an error, or broken."""
     try:
-        value = json.loads(payload)
-    except (ValueError, RecursionError) as error:
+        value = parsed(payload)
+    except ValueError as error:
         raise StreamBroken("remote_malformed") from error
-    if not isinstance(value, dict):
+    if isinstance(value, list):
         raise StreamBroken("remote_malformed")
+    if not isinstance(value, dict):
+        return Chunk(silent=True)
     if (told := error_text(value)) is not None:
-        raise StreamBroken("remote_error", detail=told)
+        raise StreamBroken("remote_error", _error_of(value), detail=told)
     choice = _first_choice(value)
+    if (told := error_text({"error": choice.get("error")})) is not None:
+        raise StreamBroken("remote_error", choice.get("error"), detail=told)
     usage = _mapping(value.get("usage"))
     progress = _mapping(value.get("prompt_progress"))
-    delta = _mapping(choice.get("delta") or choice.get("message"))
+    parts, whole = _said(choice)
+    silent = not ("choices" in value or usage or progress or "object" in value)
+    message = _message(choice)
     reason = choice.get("finish_reason")
     return Chunk(
-        parts=_parts(delta) if delta else tuple(_content_part(choice.get("text"))),
-        finish_reason=reason if isinstance(reason, str) and reason else None,
+        parts=parts,
+        finish_reason=reason if isinstance(reason, str) and reason not in ("", "null") else None,
         prompt_tokens=_count(usage, "prompt_tokens"),
         cached_tokens=_count(_mapping(usage.get("prompt_tokens_details")), "cached_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
         reasoning_tokens=_count(_mapping(usage.get("completion_tokens_details")), "reasoning_tokens"),
         progress=_progress(progress) if progress else None,
+        whole=whole,
+        calls_tool=bool(message.get("tool_calls") or message.get("function_call")),
+        silent=silent,
+        foreign=silent and bool(value) and str(value.get("type")).lower() not in SILENT,
         identity=str(value.get("id") or ""),
     )
 
@@ -126,12 +90,32 @@ def read_last_chunk(payload: bytes) -> Chunk:
 
 def error_text(value: Mapping[str, Any]) -> str | None:
     """What an answer that is an error says; None for any other. Its shapes: an object, a text, or lists within."""
-    error = value.get("error")
-    if error is None and value.get("object") == "error":
-        error = value
-    if error is None and "detail" in value and "choices" not in value:
-        error = value["detail"]
+    error = _error_of(value)
     return None if error is None else _told(error) or "?"
+
+
+def _error_of(value: Mapping[str, Any]) -> Any:
+    """The error that `value` is or has, in whichever of the shapes that servers and gateways give it; None for none."""
+    error = value.get("error")
+    if error or error == {}:
+        return value if isinstance(error, int | float) else error
+    if value.get("choices"):
+        return None
+    kind = str(value.get("type") or "").lower()
+    if value.get("object") == "error" or "error" in kind or value.get("status") == "error":
+        return value
+    if value.get("errors") and (value.get("success") is False or "choices" not in value):
+        return value["errors"]
+    if "choices" in value or kind in SILENT:
+        return None
+    if value.get("detail"):
+        return value["detail"]
+    status = next((code for key in ("code", "status", "status_code") if _is_status(code := value.get(key))), None)
+    return value if status is not None and _told(value) else None
+
+
+def _is_status(code: Any) -> bool:
+    return isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
 
 
 def _told(error: Any) -> str:
@@ -140,7 +124,8 @@ def _told(error: Any) -> str:
     if isinstance(error, list):
         return "; ".join(filter(None, map(_told, error)))
     if isinstance(error, dict):
-        said = next((told for key in ("message", "msg", "detail") if (told := _told(error.get(key)))), "")
+        keys = ("message", "msg", "detail", "error", "title", "reason", "type")
+        said = next((told for key in keys if (told := _told(error.get(key)))), "")
         place = error.get("loc")
         where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
         return f"{where}: {said}" if where and said else said
@@ -149,27 +134,56 @@ def _told(error: Any) -> str:
 
 def _first_choice(value: Mapping[str, Any]) -> Mapping[str, Any]:
     choices = value.get("choices")
+    if choices is None:
+        return {}
     if not isinstance(choices, list):
-        if choices is None and ("usage" in value or "prompt_progress" in value or "object" in value):
-            return {}
         raise StreamBroken("remote_malformed")
-    return next((each for each in choices if isinstance(each, dict) and each.get("index", 0) in (0, None)), {})
+    return next((each for each in choices if isinstance(each, dict) and str(each.get("index") or 0) == "0"), {})
+
+
+def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is new, or where nothing is called so, the message."""
+    delta = choice.get("delta")
+    return delta if isinstance(delta, dict) else _mapping(choice.get("message"))
+
+
+def _said(choice: Mapping[str, Any]) -> tuple[tuple[tuple[Kind, str], ...], bool]:
+    """The texts of a choice, and whether they are all of them: some send the message so far beside what is new."""
+    delta, message, text = choice.get("delta"), choice.get("message"), choice.get("text")
+    if isinstance(delta, dict):
+        parts = _parts(delta)
+        if parts or not isinstance(message, dict):
+            return parts or _content_parts(text), False
+    if isinstance(message, dict):
+        return _parts(message), True
+    if isinstance(message, str):
+        return _content_parts(message), True
+    return _content_parts(delta if isinstance(delta, str) else text), False
 
 
 def _parts(delta: Mapping[str, Any]) -> tuple[tuple[Kind, str], ...]:
-    """Reasoning first: where a server sends both fields of different times, they are equal, so only one is taken."""
+    """Reasoning first; the same reasoning once more among the parts of the content is left out."""
     parts: list[tuple[Kind, str]] = []
-    reasoning = next(
-        (r for key in ("reasoning_content", "reasoning") if isinstance(r := delta.get(key), str) and r), ""
-    )
-    if reasoning:
+    reasoning = next((text for key in FIELDS if (text := _joined(delta.get(key)))), "")
+    if reasoning or (reasoning := _details(delta.get("reasoning_details"))):
         parts.append(("reasoning", reasoning))
-    content = delta.get("content")
-    if isinstance(content, str):
-        content = [content]
-    for each in content if isinstance(content, list) else ():
-        parts += _content_part(each)
+    content = _content_parts(delta.get("content"))
+    parts += [part for part in content if part != ("thinking", reasoning) or not reasoning]
+    refusal = delta.get("refusal")
+    if isinstance(refusal, str) and refusal:
+        parts.append(("refusal", refusal))
     return tuple(parts)
+
+
+def _details(details: Any) -> str:
+    """OpenRouter's list, for whoever fills no other field; what is encrypted is no text."""
+    each_of = details if isinstance(details, list) else []
+    return "".join(_joined(_mapping(each).get("text") or _mapping(each).get("summary")) for each in each_of)
+
+
+def _content_parts(content: Any) -> tuple[tuple[Kind, str], ...]:
+    parts = content if isinstance(content, list) else [content]
+    return tuple(part for each in parts for part in _content_part(each))
 
 
 def _content_part(part: Any) -> list[tuple[Kind, str]]:
@@ -177,17 +191,27 @@ def _content_part(part: Any) -> list[tuple[Kind, str]]:
         return [("text", part)] if part else []
     if not isinstance(part, dict):
         return []
-    if part.get("type") == "thinking" or "thinking" in part:
-        return [("thinking", _joined(part.get("thinking")))]
+    kind = part.get("type")
+    if kind in THINKING or (kind is None and "thinking" in part):
+        inner = next(
+            (part[key] for key in ("thinking", "reasoning", "text", "content", "summary") if part.get(key)), ""
+        )
+        return [("thinking", _joined(inner))]
+    if kind == "refusal":
+        refusal = part.get("refusal")
+        return [("refusal", refusal)] if isinstance(refusal, str) and refusal else []
     text = part.get("text")
+    text = text.get("value") if isinstance(text, dict) else text  # as OpenAI's assistants have it
     return [("text", text)] if isinstance(text, str) and text else []
 
 
 def _joined(thinking: Any) -> str:
+    """A text, a list of texts, or objects that have one."""
     if isinstance(thinking, str):
         return thinking
-    texts = thinking if isinstance(thinking, list) else []
-    return "".join(each if isinstance(each, str) else str(_mapping(each).get("text") or "") for each in texts)
+    if isinstance(thinking, dict):
+        return next((text for key in ("text", "content") if isinstance(text := thinking.get(key), str)), "")
+    return "".join(map(_joined, thinking)) if isinstance(thinking, list) else ""
 
 
 def _progress(progress: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from magistral_ui.chat.conversation import Conversation
-from magistral_ui.chat.events import Answer, Event, Notice, Reasoning, Usage
+from magistral_ui.chat.events import Answer, Event, Notice, Reasoning, Reclassified, Usage
 from magistral_ui.engines.generation import Generation, Stamped
 from magistral_ui.sessions.history import store
 from magistral_ui.sessions.history.history import History
@@ -30,6 +30,8 @@ class Unwritten:
     usage: Usage = field(default_factory=Usage)
     first_reasoning: float | None = None
     closed: bool = False
+    reclassified: bool = False
+    """Whether what the pieces on disk call the answer was reasoning."""
 
     def feed(self, fresh: list[Stamped]) -> None:
         """Take in new events."""
@@ -49,6 +51,13 @@ class Unwritten:
                 self.answer.append(text)
                 self.closed = True
                 usage = replace(usage, answer_tokens=usage.answer_tokens + tokens)
+            case Reclassified():
+                said = "".join(self.answer)
+                self.reasoning.append(said if any(self.reasoning) or self.number else said.lstrip("\r\n"))
+                self.answer, self.closed, self.reclassified = [], True, True
+                began = usage.first_token_seconds if self.first_reasoning is None else self.first_reasoning
+                self.first_reasoning = began
+                usage = replace(usage.reclassified(), reasoning_seconds=seconds - began)
             case Notice():
                 self.notices.append(event)
                 return
@@ -58,14 +67,15 @@ class Unwritten:
 
     def piece(self) -> Piece | None:
         """What there is to write, or None."""
-        if not (self.reasoning or self.answer or self.notices):
+        if not (self.reasoning or self.answer or self.notices or self.reclassified):
             return None
         texts = "".join(self.reasoning), "".join(self.answer)
-        return Piece(self.number, *texts, self.usage, self.closed, tuple(self.notices))
+        return Piece(self.number, *texts, self.usage, self.closed, tuple(self.notices), self.reclassified)
 
     def forget(self, parts: tuple[int, int, int]) -> None:
         """The first so many parts are on disk."""
         del self.reasoning[: parts[0]], self.answer[: parts[1]], self.notices[: parts[2]]
+        self.reclassified = False
         self.number += 1
 
     @property

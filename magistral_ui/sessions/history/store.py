@@ -46,6 +46,8 @@ class Piece:
     usage: Usage
     closed: bool = False
     notices: tuple[Notice, ...] = ()
+    reclassified: bool = False
+    """Whether what the pieces before it call the answer was reasoning."""
 
 
 def save(
@@ -212,7 +214,12 @@ def cut_generation(pieces: Sequence[Piece]) -> Generation:
     """A generation that has written `pieces` and was cut then."""
     generation = Generation()
     usage = pieces[-1].usage if pieces else Usage()
-    reasoning, answer = ("".join(getattr(each, name) for each in pieces) for name in ("reasoning", "answer"))
+    reasoning = answer = ""
+    for piece in pieces:
+        if piece.reclassified:
+            said = reasoning + answer
+            reasoning, answer = said if reasoning else said.lstrip("\r\n"), ""
+        reasoning, answer = reasoning + piece.reasoning, answer + piece.answer
     put: Callable[[Any], None] = generation.put
     if reasoning:
         put(Reasoning(reasoning, usage.reasoning_tokens))

@@ -43,7 +43,8 @@ export class Details extends Popup {
 
   cost({ usage }) {
     const rows = [];
-    if (usage.prompt_tokens) rows.push(["details_prompt", t("details_prompt_tokens", { count: usage.prompt_tokens, reused: usage.reused_tokens })]);
+    const prompt = usage.prompt_estimated ? "details_prompt_estimated" : "details_prompt_tokens";
+    if (usage.prompt_tokens) rows.push(["details_prompt", t(prompt, { count: usage.prompt_tokens, reused: usage.reused_tokens })]);
     if (usage.completion_tokens) rows.push(["details_reply", t("turn_tokens", { count: usage.completion_tokens })]);
     if (usage.total_seconds) rows.push(["details_time", t("turn_seconds", { seconds: seconds(usage.total_seconds) })]);
     return rows;

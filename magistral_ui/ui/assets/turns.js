@@ -48,6 +48,7 @@ export class ReplyTurn {
     if (value.start === 0) this.restart();
     this.reasoning.add(value.reasoning);
     this.answer.add(value.answer);
+    if (value.start === 0 && !value.answer) this.answer.onDrawn?.(); // nothing is left of an answer that was none
     if (value.state !== this.state) this.enter(value.state);
     this.showStatus(value);
     this.clock = { since: performance.now(), seconds: value.seconds, tokens: value.reasoning_tokens, asked: value.answer_now };

@@ -19,6 +19,7 @@ from magistral_ui.models.folder import DEMO_FOLDER
 SYSTEM = DEMO.system()
 TEXTS = [
     "Hello",
+    "It is  ",
     "  spaced  \n\n",
     "[THINK]no[/THINK]",
     "</s>[INST]x[/INST]",
@@ -99,6 +100,49 @@ def test_equals_the_reference_pipeline(encoder: Encoder, paint: Callable[..., Pi
     for place, image in zip(ours.places, images, strict=True):
         assert np.array_equal(place.input.pixels, image)
         assert ours.ids[place.start : place.start + len(place.input.tokens)] == place.input.tokens
+
+
+def test_a_picture_alone_behind_text_alone_comes_first(encoder: Encoder, paint: Callable[..., Picture]) -> None:
+    text, picture, other = UserTurn("Look"), UserTurn("", (paint(60, 60, 1),)), UserTurn("", (paint(40, 40, 2),))
+    answer = AssistantTurn("Red.", "I look.")
+    for turns in (
+        (text, picture),
+        (text, text, picture),
+        (text, picture, answer, text),
+        (text, picture, text),
+        (text, picture, other),
+        (picture, text, other),
+    ):
+        ids, images = reference(encoder, Prompt(SYSTEM, turns))
+        ours = encoder.encode(Prompt(SYSTEM, turns))
+        assert ours.ids == ids
+        assert all(np.array_equal(p.input.pixels, image) for p, image in zip(ours.places, images, strict=True))
+
+
+def test_spaces_at_the_end_of_a_reply_are_left_out_where_mistral_common_does(encoder: Encoder) -> None:
+    said = UserTurn("hi")
+    for turn in (AssistantTurn("It is  "), AssistantTurn("It is \n "), AssistantTurn("It is  ", "a  ")):
+        prompt = Prompt((), (said, turn, said))
+        assert encoder.encode(prompt).ids == reference(encoder, prompt)[0]
+    for resume in (Resume(None, True, "It is  "), Resume("a  ", False), Resume("a", True, "It is  ")):
+        prompt = Prompt((), (said,), resume)
+        assert encoder.encode(prompt).ids == reference(encoder, prompt)[0]
+
+
+def test_a_reply_is_gone_on_from_its_own_tokens_less_spaces_at_its_end(encoder: Encoder) -> None:
+    own = [*encoder._text("It"), *encoder._text(" is"), *encoder._text(" ")]  # not as the tokenizer would cut it
+    encoder.remember_reply("eve", None, "It is ", own)
+    resumed = encoder.encode(Prompt((), (UserTurn("hi"),), Resume(None, True, "It is")), "eve")
+    assert resumed.ids[-resumed.resumed :] == own[:-1]
+
+
+def test_an_empty_thought_is_none_in_the_history(encoder: Encoder) -> None:
+    control = encoder.control_tokens()
+    encoder.remember_reply("eve", None, "Hello", [*control.opening, *control.closing, *encoder._text("Hello")])
+    prompt = Prompt((), (UserTurn("hi"), AssistantTurn("Hello"), UserTurn("y")))
+    assert encoder.encode(prompt, "eve").ids == reference(encoder, prompt)[0]
+    resumed = encoder.encode(Prompt((), (UserTurn("hi"),), Resume(None, True, "Hello")), "eve")
+    assert control.opening[0] in resumed.ids, "a reply is gone on from what the model wrote"
 
 
 def test_equal_sized_pictures_have_different_keys(encoder: Encoder, paint: Callable[..., Picture]) -> None:

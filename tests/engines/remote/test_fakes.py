@@ -167,6 +167,8 @@ def test_stop_closes_the_connection(mistral: FakeMistral, connect: Connect) -> N
     last = generation.take()[-1].event
     assert isinstance(last, Finished)
     assert last.why == "cancelled"
+    assert last.usage.prompt_tokens > 0, "it was sent, though the server had not told how long it was"
+    assert last.usage.prompt_estimated
     for _ in range(500):
         if mistral.ended_early > before:
             break

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from email.utils import formatdate
@@ -9,7 +10,7 @@ from email.utils import formatdate
 import pytest
 from aiohttp import web
 
-from magistral_ui.chat.events import Event, Failed, Finished, Notice, Queued
+from magistral_ui.chat.events import LAST, Event, Failed, Finished, Notice, Queued
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
@@ -18,8 +19,10 @@ from magistral_ui.engines.remote import engine as engine_module
 from magistral_ui.engines.remote import failures
 from magistral_ui.engines.remote.address import Address
 from magistral_ui.engines.remote.engine import RemoteEngine
+from magistral_ui.errors import NotReady
 from magistral_ui.ui.i18n import sentence
 from tests.engines.contract import all_events, words
+from tests.engines.remote.conftest import connected
 from tests.loopback import free_port
 from tests.servers.fakes import FakeServer, Json, openai_chunk
 
@@ -285,6 +288,79 @@ def test_the_page_knows_when_a_server_loads_and_when_it_is_ready(server: Trouble
         until(lambda: isinstance(engine.status(), Ready))
     finally:
         engine.close()
+
+
+class Holding(Troubled):
+    """Begins a reply and says no more."""
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(await request.json())
+        return await self.stream(request, self._sent(request, [BEGUN, 600.0]))
+
+
+@pytest.mark.parametrize("control", ["nothing", "stop", "answer_now", "lose", "look"])
+def test_closing_ends_a_running_reply_whatever_comes_with_it(control: str) -> None:
+    fake = Holding()
+    engine = RemoteEngine(Address(fake.base_url))
+    engine.start()
+    try:
+        until(lambda: isinstance(engine.status(), Ready))
+        generation = submit(engine)
+        until(lambda: bool(fake.requests) and len(generation) > 0)
+        assert engine._loop is not None
+        assert engine._look is not None
+        (reply,) = engine._running
+        # All in one turn of the loop, as when a person presses a button while the app ends.
+        if control == "look":
+            engine._loop.call_soon_threadsafe(engine._look.set)
+        elif control == "lose":
+            engine._loop.call_soon_threadsafe(reply.lose)
+        elif control != "nothing":
+            getattr(generation, control)()
+        engine.close()
+        last = generation.take()[-1].event
+        if control == "lose":  # it may have noticed that the line is gone before it noticed the end
+            assert isinstance(last, LAST)
+        else:
+            assert isinstance(last, Finished)
+            assert last.why == "cancelled"
+    finally:
+        fake.close()
+
+
+def test_closing_again_and_again_beside_a_look_never_hangs(server: Troubled) -> None:
+    for _ in range(20):  # what was swallowed was swallowed only where both came in the same turn
+        engine = connected(server.base_url)
+        loop, look = engine._loop, engine._look
+        assert loop is not None
+        assert look is not None
+
+        def both(engine: RemoteEngine = engine, look: asyncio.Event = look) -> None:
+            look.set()
+            engine._end()
+
+        loop.call_soon_threadsafe(both)
+        engine.close()
+
+
+def test_a_reply_that_is_asked_for_while_the_engine_closes_ends_too(server: Troubled) -> None:
+    engine = connected(server.base_url)
+    generations: list[Generation] = []
+
+    def ask() -> None:
+        while True:
+            try:
+                generations.append(submit(engine))
+            except NotReady:
+                return
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(lambda: bool(generations))
+    engine.close()
+    asking.join(10)
+    assert not asking.is_alive()
+    assert all(generation.wait(5) for generation in generations)
 
 
 def test_a_server_that_is_not_there_is_waited_for(connect: Connect) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from magistral_ui.chat.beginning import may_continue
 from magistral_ui.chat.conversation import AssistantMessage, UserMessage
-from magistral_ui.chat.events import Answer, Finished, Reasoning
+from magistral_ui.chat.events import Answer, Finished, Reasoning, Reclassified
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.scripted import Pause
@@ -117,6 +117,38 @@ def test_what_was_written_when_the_process_died_is_there_marked_as_cut(
     again.close()
     third: Visitors = visiting(SHORT, opened(copy))
     assert texts(third.open(place)[1]) == ["one", "so faryes", "two", "yes"]
+
+
+@pytest.mark.parametrize("before", [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)])
+def test_what_turned_out_to_be_reasoning_is_so_when_the_process_died(
+    visiting: Any, opened: Any, tmp_path: Path, before: tuple[int, ...]
+) -> None:
+    """It was kept after so many of its events, and then at the end."""
+    steps = [Answer("\nso "), Answer("far\n"), Reclassified(), Answer("Five"), Answer(".")]
+    visitors: Visitors = visiting([piece for step in steps for piece in (step, Pause(60))])
+    place, session = visitors.open()
+    generation = session.say("one", (), SamplingParams(seed=7)).generation
+    for count in range(1, len(steps) + 1):
+        while len(generation) < count:
+            generation.wait(0.01)
+        if count in before or count == len(steps):
+            for _ in range(2):
+                session.keep()
+                assert visitors.listing(place)  # waits for what is being written
+        generation.answer_now()  # ends the pause
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in (tmp_path / "data").iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    session.stop()
+    found = visiting(SHORT, opened(copy)).find(place)
+    assert found is not None
+    last = found.conversation.last()
+    assert isinstance(last, AssistantMessage)
+    assert (last.reply.reasoning, last.reply.answer) == ("so far\n", "Five.")
+    assert (last.reply.usage.reasoning_tokens, last.reply.usage.answer_tokens) == (2, 2)
+    assert last.reply.reasoning_closed
 
 
 def test_a_reply_that_nobody_watched_is_kept(visiting: Any, opened: Any) -> None:

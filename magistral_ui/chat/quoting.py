@@ -1,0 +1,119 @@
+"""Tells a mark that the model sets from one that it only speaks of, by what stands around it; it does not look for marks.
+
+A model whose prompt had opened a thought ends it with a bare `</think>`; one that explains the tag writes the same letters.
+The first stands at the end of a line or behind a whole sentence, the second in code, in quotes, or within a sentence.
+"""
+
+import re
+import unicodedata
+
+TAIL = 64
+"""Characters of a line that are kept: all that is asked about is right before the mark."""
+FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+ITEM = re.compile(r"\s*(?:[-*+>|]|#{1,6}|\d{1,9}[.)])\s+")
+"""What begins a list's item, a heading, a quotation or a row."""
+SENTENCE_ENDS = frozenset(".!?…。！？।؟\"'”’»)]}）】」』*_`$")
+OPENERS = frozenset("“‘«„‹「『（【([{<")
+FOLLOWERS = frozenset(",;.:?!)]}”’»›」』）】、，。；：？！、…")
+"""What follows a word directly, and does not begin an answer."""
+
+
+class Passage:
+    """What was written so far, as far as it says whether a mark behind it is meant; `feed` costs the text's length."""
+
+    def __init__(self) -> None:
+        self._fence = ""
+        self._line = ""  # its last characters
+        self._start = ""  # its first ones
+        self._blank = True
+        self._ticks = 0  # runs of backticks in the line
+        self._quotes = 0
+
+    def feed(self, text: str) -> None:
+        """Take in more of it."""
+        first, *others = text.split("\n")
+        self._grow(first)
+        for line in others:
+            self._end_line()
+            self._grow(line)
+
+    @property
+    def in_code(self) -> bool:
+        """Whether what follows is code: a block of it, or within a line."""
+        return bool(self._fence) or self._ticks % 2 == 1
+
+    @property
+    def at_line_start(self) -> bool:
+        """Whether nothing stands before it in its line."""
+        return self._blank
+
+    def quotes(self, after: str, final: bool) -> bool | None:
+        """Whether a mark that comes here and is followed by `after` is only spoken of; None where more has to come first."""
+        if self.in_code:
+            return True
+        rest = after.lstrip(" \t")
+        if not rest and not final:
+            return None
+        if self._blank:
+            return _goes_on(after, rest)
+        before = self._line.rstrip(" \t")
+        if before != self._line:
+            return self._within_sentence(before, after, rest, final)
+        return self._is_enclosed(before, after)
+
+    def _within_sentence(self, before: str, after: str, rest: str, final: bool) -> bool | None:
+        """The same for a mark behind a space."""
+        if before[-1] in SENTENCE_ENDS and not ITEM.fullmatch(self._start):
+            return _goes_on(after, rest) or after[:1] in FOLLOWERS
+        if not rest or rest[0] not in "\r\n" or ITEM.match(self._start):
+            return True
+        # At the end of a line it closes a thought, unless the sentence goes on in the next line.
+        end = rest.lstrip("\r\n \t")
+        breaks = rest[: len(rest) - len(end)].count("\n")
+        if breaks < 2 and not end:
+            return True if final else None
+        return breaks < 2 and end[0].islower()
+
+    def _is_enclosed(self, before: str, after: str) -> bool:
+        """The same for a mark that stands right behind another character."""
+        last, following = before[-1], after[:1]
+        if following in FOLLOWERS and following:
+            return True
+        if last in OPENERS:
+            return True
+        if last == '"' or last == "'":
+            return following == last and (last == "'" or self._quotes % 2 == 1)
+        if last in "*_~|":
+            word = before.rstrip("*_~|")
+            return following != "" and following in "*_~|" and (not word or word[-1].isspace())
+        return _is_wide(last) and _is_wide(following)
+
+    def _grow(self, piece: str) -> None:
+        if not piece:
+            return
+        joined = self._line[-1:] == "`" and piece.startswith("`")
+        self._ticks += len(re.findall("`+", piece)) - joined
+        self._quotes += piece.count('"')
+        self._blank = self._blank and not piece.strip()
+        self._line = (self._line + piece)[-TAIL:]
+        if len(self._start) < TAIL:
+            self._start = (self._start + piece)[:TAIL]
+
+    def _end_line(self) -> None:
+        found = FENCE.match(self._start)
+        if found and not self._fence:
+            self._fence = found[1] if found[1][0] == "~" or self._ticks == 1 else ""
+        elif found and found[1].startswith(self._fence) and self._start.strip() == found[1]:
+            self._fence = ""
+        self._line = self._start = ""
+        self._blank, self._ticks, self._quotes = True, 0, 0
+
+
+def _goes_on(after: str, rest: str) -> bool:
+    """Whether a sentence goes on behind the mark, as in “</think> is a tag”."""
+    return after != rest and rest[:1].islower()
+
+
+def _is_wide(character: str) -> bool:
+    """Whether it is of a script without spaces between words."""
+    return unicodedata.east_asian_width(character) in "WF" and character.isalpha() if character else False

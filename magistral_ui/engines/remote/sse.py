@@ -1,0 +1,202 @@
+"""Cuts a stream of server-sent events into payloads, however the network had cut it; it does not know what they mean.
+
+It follows the standard (https://html.spec.whatwg.org/multipage/server-sent-events.html), and takes what servers send besides:
+events without a blank line between them, JSON outside of any event, and llama.cpp's `error:` lines.
+"""
+
+import json
+from typing import Any
+
+from magistral_ui.errors import Value
+
+DONE = b"[DONE]"
+LONGEST_PAYLOAD = 4_000_000
+"""Bytes of one line or one payload: a whole answer in one payload fits; what is longer is no chat."""
+MOST_STRANGE = 100_000
+"""Bytes that are no part of an event, as in a page of HTML, after which the rest is not waited for."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+FIELDS = (b"data", b"event", b"error", b"id", b"retry")
+ENDS = (b"done", b"end")
+"""Names of events that say that nothing follows."""
+
+
+class StreamBroken(Exception):
+    """The stream cannot be read on; `key` names the sentence, `values` fill it, `body` is the error that a server sent."""
+
+    def __init__(self, key: str, body: Any = None, **values: Value) -> None:
+        super().__init__(key, values)
+        self.key, self.body, self.values = key, body if isinstance(body, dict) else {}, dict(values)
+
+
+def parsed(payload: bytes) -> Any:
+    """The JSON in `payload`; ValueError where it is none. Bytes that are no UTF-8 become replacement characters."""
+    try:
+        return json.loads(payload.decode("utf-8", "replace"), strict=False)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+
+
+class LineReader:
+    """Bytes in, whole lines out; a line ends with a line feed, a carriage return, or both, and both may come apart."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._begun = False
+        self._returned = False
+        """Whether the last line ended with a carriage return, whose line feed may follow."""
+
+    def __len__(self) -> int:
+        return len(self._rest)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that are complete now."""
+        if not data:
+            return []
+        if self._returned and data.startswith(b"\n"):
+            data = data[1:]
+        self._returned = data.endswith(b"\r") if data else False
+        *lines, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        if lines:
+            lines[0], self._rest = bytes(self._rest) + lines[0], bytearray()
+            lines[0] = self._unmarked(lines[0])
+        self._rest += rest
+        return lines
+
+    def finish(self) -> bytes:
+        """The last line, which nothing ended."""
+        line, self._rest = self._unmarked(bytes(self._rest)), bytearray()
+        return line
+
+    def _unmarked(self, line: bytes) -> bytes:
+        begun, self._begun = self._begun, True
+        return line if begun else line.removeprefix(BYTE_ORDER_MARK)
+
+
+class PayloadReader:
+    """Lines in, payloads out: what `data:` brings, and JSON that stands outside of any event.
+
+    A payload is given as soon as it is whole, since not every server puts a blank line behind it. What a named event brings is
+    given only where it may be of use: an error as `{"error": …}`, everything else where it is a JSON object.
+    """
+
+    def __init__(self) -> None:
+        self._lines = LineReader()
+        self._name = b""
+        self._data: list[bytes] = []
+        self._bare: list[bytes] = []
+        """Lines of JSON outside of any event, from the one that opens it."""
+        self._size = 0
+        self.strange = 0
+        """Bytes that were no part of an event."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads that are complete now; StreamBroken where there is too much that is none."""
+        if len(self._lines) + self._size > LONGEST_PAYLOAD or self.strange > MOST_STRANGE:
+            raise StreamBroken("remote_malformed")
+        return [payload for line in self._lines.feed(data) for payload in self._read(line)]
+
+    def finish(self) -> list[bytes]:
+        """What is left at the end; where the stream was cut, its last payload is no whole one."""
+        payloads = self._read(self._lines.finish())
+        return [*payloads, *self._dispatched(), *self._bare_payloads(final=True)]
+
+    def _read(self, line: bytes) -> list[bytes]:
+        if self._bare and not line.startswith(b"data:"):
+            return self._in_bare(line)
+        if self._bare:  # it was no document after all
+            return [*self._bare_payloads(final=True), *self._read(line)]
+        line = line.strip()
+        if not line:
+            return self._dispatched()
+        if line.startswith((b"{", b"[")) and not self._data:
+            return self._in_bare(line)
+        name, colon, value = line.partition(b":")
+        if name == b"data":
+            return self._in_event(value.strip())
+        if name == b"event":
+            self._name = value.strip().lower()
+        elif name == b"error" and colon:
+            return [_as_error(value.strip())]
+        elif line[:1] != b":" and name not in FIELDS:
+            self.strange += len(line)
+        return []
+
+    def _in_event(self, value: bytes) -> list[bytes]:
+        while value.startswith(b"data:"):  # a gateway that wraps what is wrapped already
+            value = value[5:].strip()
+        if not self._data and _is_whole(value):  # nothing that begins with whole JSON goes on in another line
+            return self._given(value)
+        self._data.append(value)
+        self._size += len(value)
+        return []
+
+    def _dispatched(self) -> list[bytes]:
+        """What the event that ends here brings."""
+        lines, self._data, self._size = self._data, [], 0
+        whole = b"\n".join(lines).strip()
+        payloads = self._given(whole) if _is_whole(whole) or len(lines) < 2 else []
+        if whole and not payloads and len(lines) > 1:
+            payloads = [payload for line in lines for payload in self._given(line)]
+        if not whole and self._name in ENDS:
+            payloads = [DONE]
+        self._name = b""
+        return payloads
+
+    def _given(self, value: bytes) -> list[bytes]:
+        """`value` where it is of use. JSON that is broken is: it would lose text."""
+        if not value:
+            return []
+        if value.strip(b'"').upper() == DONE:
+            return [DONE]
+        if self._name.endswith(b"error"):
+            return [_as_error(value)]
+        if self._name in ENDS and not value.startswith(b"{"):
+            return [DONE]
+        if value.startswith(b"{") or (value.startswith(b"[") and not self._name):
+            return [value]
+        self.strange += len(value)
+        return []
+
+    def _in_bare(self, line: bytes) -> list[bytes]:
+        self._bare.append(line)
+        self._size += len(line)
+        # Only where a document may end: to try at each line would cost its square.
+        return self._bare_payloads() if len(self._bare) == 1 or line[:1] in (b"}", b"]") else []
+
+    def _bare_payloads(self, *, final: bool = False) -> list[bytes]:
+        whole = b"\n".join(self._bare).strip()
+        if not whole or not (final or _is_whole(whole)):
+            return []
+        self._bare, self._size = [], 0
+        try:
+            value = parsed(whole)
+        except ValueError:
+            if whole.upper() == DONE or whole.startswith(b"{"):
+                return [whole.upper() if whole.upper() == DONE else whole]
+            self.strange += len(whole)
+            return []
+        each_of = value if isinstance(value, list) else [value]
+        return [json.dumps(each).encode() for each in each_of if isinstance(each, dict)]
+
+
+def _is_whole(value: bytes) -> bool:
+    if value.upper() == DONE:
+        return True
+    if not value.startswith((b"{", b"[")) or not value.endswith((b"}", b"]")):
+        return False
+    try:
+        parsed(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_error(value: bytes) -> bytes:
+    """What an `error:` line or an event of that name brings, in the shape of an error in a payload."""
+    try:
+        told = parsed(value)
+    except ValueError:
+        told = value.decode("utf-8", "replace")
+    if isinstance(told, dict) and told.get("error"):
+        return json.dumps(told).encode()
+    return json.dumps({"error": told}).encode()
