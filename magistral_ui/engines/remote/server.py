@@ -23,6 +23,8 @@ ASK = 15.0
 """Seconds that a question about a server may take; a busy one is slow."""
 SILENCE = 3_600.0
 """Seconds without a byte: llama.cpp sends not even headers while a request is queued, so others look whether it lives."""
+LONGEST_LOCATION = 300
+"""Characters of an address that is shown."""
 NOBODY = "none"
 """In the place of a key where there is none; then nothing is sent."""
 
@@ -35,6 +37,8 @@ class Told:
     value: Any = None
     server: str = ""
     """The header of that name."""
+    location: str = ""
+    """Where it sends one instead."""
 
     @property
     def fine(self) -> bool:
@@ -117,4 +121,5 @@ def _told(response: httpx2.Response) -> Told:
         value = json.loads(response.content)
     except ValueError:
         value = None
-    return Told(response.status_code, value, response.headers.get("server", ""))
+    headers = response.headers
+    return Told(response.status_code, value, headers.get("server", ""), headers.get("location", "")[:LONGEST_LOCATION])

@@ -19,6 +19,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.remote import failures
 from magistral_ui.engines.remote.address import Address
 from magistral_ui.engines.remote.engine import RemoteEngine
+from magistral_ui.errors import PromptTooLong
 from magistral_ui.ui.rendering import ASSETS
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.remote.conftest import connected, start_llama_cpp
@@ -174,10 +175,11 @@ def test_max_tokens_is_heeded_and_said(shared: RemoteEngine) -> None:
 
 
 def test_what_does_not_fit_is_a_sentence(shared: RemoteEngine) -> None:
-    last = ask(shared, Conversation().say("word " * 9000))[-1]
-    assert isinstance(last, Failed)
-    assert last.key == "prompt_too_long"
-    assert last.values["limit"] == 8192
+    """It is refused before it is sent, so that no turn is left that failed."""
+    with pytest.raises(PromptTooLong) as refused:
+        ask(shared, Conversation().say("word " * 9000))
+    assert refused.value.values["limit"] == 8192
+    assert refused.value.values["tokens"] > 9000
 
 
 def test_stop_frees_the_server(shared: RemoteEngine, llama_cpp: ServerProcess) -> None:
