@@ -18,8 +18,7 @@ from magistral_ui.ui.rendering import (
     Json,
     Thumbnails,
     alert_value,
-    examples,
-    examples_value,
+    examples_for,
     more_value,
     page_value,
 )
@@ -54,11 +53,11 @@ class Chat:
 
     def example(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Send an example that was clicked."""
-        shown = examples_value(self.engine.card)
+        shown = examples_for(self.engine.card)
         index = data.get("index")
         if not isinstance(index, int) or not 0 <= index < len(shown):
             return self.say(None, visitor, *panel)
-        chosen = next(each for each in examples() if each["text"] == shown[index]["text"])
+        chosen = shown[index]
         files = [str(ASSETS / "examples" / chosen["picture"])] if "picture" in chosen else []
         return self.say({"text": chosen["text"], "files": files}, visitor, *panel)
 
