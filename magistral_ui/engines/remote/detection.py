@@ -154,8 +154,11 @@ async def list_models(server: Server) -> Mapping[str, Any]:
         raise ServerUnusable("remote_unreachable", server=host) from error
     if told.status in (401, 403):
         raise ServerUnusable("remote_key_refused", server=host)
-    if told.status in (425, 429, 502, 503, 504):
+    if told.status in (425, 429, 503):
         raise StillLoading
+    if told.status >= 500:
+        key = "remote_gateway" if told.status in (502, 504) else "remote_failing"
+        raise ServerUnusable(key, server=host, status=told.status, detail=told.words or f"HTTP {told.status}")
     if 300 <= told.status < 400:
         raise ServerUnusable("remote_redirects", server=host, detail=told.location)
     value = {"data": told.value} if isinstance(told.value, list) else told.value  # a bare list: Together

@@ -17,7 +17,7 @@ from magistral_ui.engines.remote.stream import StreamBroken
 from magistral_ui.errors import Value
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each new try: a server that is started again is back within half a minute, or needs a person."""
+"""Seconds before each new try, 31.5 in all: a server that is started again is back by then, or needs a person."""
 LONGEST_WAIT = 60.0
 """Seconds beyond which a server's own wish to be asked later is not waited for."""
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})

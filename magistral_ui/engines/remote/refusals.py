@@ -9,12 +9,26 @@ from typing import Any
 
 import httpx2
 
-from magistral_ui.engines.remote.stream import error_text
 
 DETAIL = 300
 """Characters of a server's own words that are shown."""
 READ = 20_000
 """Characters of a body that are looked at: some servers send the whole request back."""
+SAID = (
+    "message",
+    "error",
+    "detail",
+    "msg",
+    "errors",
+    "error_description",
+    "error_message",
+    "reason",
+    "description",
+    "title",
+)
+"""Names under which an error has its words; what is most of its own comes first."""
+DEEPEST, MOST = 6, 20
+"""Levels of an error that are looked at, and errors of one list."""
 SMALLEST_CONTEXT = 256
 """Tokens below which a number in a sentence is no length of a context."""
 OF_THE_REQUEST = frozenset({"model", "messages", "prompt", "stream"})
@@ -26,7 +40,7 @@ CODES = re.compile(r"(?:error code|status(?: code)?|['\"]?code['\"]?)\W{0,4}\d{3
 TOO_LONG = re.compile(
     r"context[ _]?(?:length|size|window|limit)|model(?:'s|s)? context|(?:available|whole|full) context|context overflow"
     r"|max(?:imum)?[ _](?:model |context |sequence |prompt |input )*(?:seq_|model_|sequence_|input_)*(?:len|length)\b"
-    r"|max_(?:input|total|num)_tokens|too many (?:input |prompt )?tokens|keep from the initial prompt"
+    r"|max_(?:input|total|num)_tokens|inputs`? tokens \+|too many (?:input |prompt )?tokens|keep from the initial prompt"
     r"|(?:prompt|input|message|request|conversation)s? (?:is |are )?too long"
     r"|too large for model|too long for (?:the |this )?model|(?:length|tokens?) (?:is|are) \d+ while (?:the )?limit"
     r"|(?:token|prompt|context|sequence|input)s?\b[^.]{0,80}\bexceed|exceed\w*\b[^.]{0,60}\b(?:token|context|prompt|sequence|input)"
@@ -126,19 +140,31 @@ def value_and_text(response: httpx2.Response) -> tuple[Any, str]:
 
 def words_of(value: Any, text: str) -> str:
     """A body's own words: of JSON in any of its shapes, of a page of HTML its title, or plain text."""
-    if isinstance(value, str):
-        words = value
-    elif isinstance(value, Mapping):
-        words = error_text(value) or ""
-        if not words.strip("?"):
-            words = error_text({"error": value}) or ""
-    elif isinstance(value, list):
-        words = error_text({"error": value}) or ""
+    if value is not None:
+        words = _said(value)
+    elif text.lstrip()[:1] == "<":
+        found = TITLE.search(text[:READ])
+        words = unescape(next(filter(None, found.groups()), "")) if found else ""
     else:
-        found = TITLE.search(text[:READ]) if text.lstrip()[:1] == "<" else None
-        words = unescape(next(filter(None, found.groups()), "")) if found else "" if text.lstrip()[:1] == "<" else text
-    words = " ".join(words[:READ].split()).strip("?")
+        words = "" if text.strip() == "null" else text
+    words = " ".join(words[:READ].split())
     return words if len(words) <= DETAIL else _inner(words)
+
+
+def _said(value: Any, depth: int = 0) -> str:
+    """The words in an error of any shape: a text, an object that holds them under one of many names, or a list of such."""
+    if isinstance(value, str):
+        return value
+    if depth > DEEPEST:
+        return ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_said(each, depth + 1) for each in value[:MOST])))
+    if not isinstance(value, Mapping):
+        return ""
+    said = next((words for key in SAID if (words := _said(value.get(key), depth + 1))), "")
+    place = value.get("loc")
+    where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
+    return f"{where}: {said}" if where and said else said
 
 
 def _inner(words: str) -> str:
