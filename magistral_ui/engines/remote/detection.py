@@ -96,7 +96,7 @@ async def detect(server: Server, wish: Wish) -> Profile:
         context_known=bool(served.context_length or wish.context_length),
         most_tokens=served.most_tokens,
         loaded=loaded,
-        shaped=loaded,
+        shaped=loaded or dialect.key != "llama.cpp",
         facts_path=path,
         seen=seen_of(models, facts, served.name),
     )
@@ -179,7 +179,8 @@ async def which_dialect(server: Server, models: Mapping[str, Any]) -> Dialect:
         "capabilities" in each and "aliases" in each for each in listed
     ):
         return MISTRAL
-    if _is(await _asked(server, "/props"), "total_slots"):
+    properties = await _asked(server, "/props")
+    if _is(properties, "total_slots") or _is(properties, "default_generation_settings"):
         return LLAMA_CPP
     if _is(await _asked(server, "/api/v0/models"), "data"):
         return LM_STUDIO

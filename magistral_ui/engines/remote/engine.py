@@ -243,11 +243,12 @@ class RemoteEngine:
         before, server = self._profile, self._server
         assert before is not None
         assert server is not None
+        stale = asyncio.get_running_loop().time() - self._looked > FRESH and isinstance(self._status, Ready)
         if not before.loaded and not before.shaped:
             await self._until_stopped(reply, make_loaded(server, before.model), LOADING)
-            self._looked = 0.0
-        if asyncio.get_running_loop().time() - self._looked > FRESH and isinstance(self._status, Ready):
-            await self._until_stopped(reply, self._look_at(server, 0), BRIEF)
+            stale = True
+        if stale:
+            await self._until_stopped(reply, self._look_at(server, 0), PATIENCE)
         after = self._profile
         assert after is not None
         if (after.model, after.card.key, after.card.name) != (before.model, before.card.key, before.card.name):
@@ -267,23 +268,20 @@ class RemoteEngine:
         """A reply was taught something about the server: it holds for all that follow, and the page shows it."""
         if self._profile is not None and self._server is not None:
             self._know(learn(self._profile), self._server)
+            if isinstance(self._status, Ready):
+                self._status = Ready(self._profile.info)
 
     def _know(self, profile: Profile, server: Server) -> None:
         before, self._profile = self._profile, profile
-        if (
-            self._counter is None
-            or before is None
-            or (before.dialect, before.model) != (profile.dialect, profile.model)
-        ):
+        if before is None or (before.dialect, before.model) != (profile.dialect, profile.model):
             self._counter = Counter(server, profile)
-        if before is None or before.info != profile.info or not isinstance(self._status, Ready):
-            self._status = Ready(profile.info)
 
     def _noticed(self, trouble: Trouble) -> None:
         """A reply found out that the server is away: the page is to know at once, and to look for it."""
         if trouble.key in ("remote_unreachable", "remote_key_refused"):
             self._status = Broken(trouble.key, trouble.values)
-        if trouble.key == "remote_other_model":  # `transformers serve` tells the name of its model by refusing another
+        # `transformers serve` tells the name of its model by refusing another.
+        if trouble.key == "remote_other_model" and trouble.refusal is not None:
             self._told_model = str(trouble.values["model"])
         if self._look is not None:
             self._look.set()
@@ -308,9 +306,11 @@ class RemoteEngine:
         try:
             before = self._profile
             known = before is not None and self._told_model in ("", before.model) and isinstance(self._status, Ready)
-            if before is not None and known and await seen_now(server, before) == before.seen:
-                self._looked = asyncio.get_running_loop().time()
-                return 0
+            if before is not None and known:
+                if await seen_now(server, before) == before.seen:
+                    self._looked = asyncio.get_running_loop().time()
+                    return 0
+                self._told_model = ""
             wish = replace(self._wish, model=self._told_model) if self._told_model else self._wish
             profile = as_known_before(await detect(server, wish), before)
         except StillLoading:
@@ -327,6 +327,7 @@ class RemoteEngine:
             self._status = Broken("remote_failed", {"server": server.address.host})
         else:
             self._know(profile, server)
+            self._status = Ready(profile.info)
             self._looked = asyncio.get_running_loop().time()
         return 0
 

@@ -90,7 +90,7 @@ def _refused(
     if status in (404, 405, 410) and not ABOUT_THE_MODEL.search(detail):
         return Trouble("remote_not_compatible", values)
     if (pinned := PINNED.search(detail)) is not None:
-        return Trouble("remote_other_model", {"server": host, "model": pinned[1]})
+        return Trouble("remote_other_model", {"server": host, "model": pinned[1]}, refusal=refusal)
     # A chat template that refuses is an error of the server to llama.cpp, but asking again does not mend it.
     of_template = "jinja" in detail.lower() or "template" in detail.lower()
     if status in PASSING and not of_template and not refusal.fields and not NO_MORE.search(text[:READ]):
@@ -106,7 +106,7 @@ def _too_long(refusal: Refusal, host: str) -> Trouble:
 
 
 def _passing(response: httpx2.Response, values: dict[str, Value], tries: int, jitter: random.Random) -> Trouble:
-    """What may be over soon: busy servers and gateways are asked for half a minute, one that fails by itself only twice more."""
+    """What may be over soon: busy servers and gateways are asked six times more, one that fails by itself only twice."""
     status = response.status_code
     asked = retry_after(response.headers)
     wait = _wait(tries, jitter) if asked is None else asked if tries < len(WAITS) else None

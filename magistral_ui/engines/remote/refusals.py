@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx2
 
-
 DETAIL = 300
 """Characters of a server's own words that are shown."""
 READ = 20_000

@@ -58,7 +58,7 @@ class Served:
     """How much it writes at most."""
     aliases: tuple[str, ...] = ()
     state: str = ""
-    """Of a router: `loaded`, `loading`, `unloaded`, `sleeping`, `failed`."""
+    """Of a server with several models: `loaded`, `loading`, `unloaded`, `sleeping`, `failed`."""
     listed: str = ""
     """Its name in the server's list, where it is asked for by another one."""
     identity: str = ""
@@ -130,6 +130,8 @@ def _of_arguments(listed: Mapping[str, Any]) -> int | None:
 
 def _state(listed: Mapping[str, Any]) -> str:
     status = listed.get("status")
+    if isinstance(listed.get("state"), str):  # LM Studio's word
+        return "unloaded" if listed["state"] == "not-loaded" else str(listed["state"])
     if isinstance(status, dict):
         return (
             "failed" if status.get("failed") and status.get("value") == "unloaded" else str(status.get("value") or "")

@@ -155,13 +155,13 @@ def test_a_message_goes_to_no_other_model_than_it_was_written_for(
     server = swapped("gateway")
     engine = connect(server.base_url)
     time.sleep(0.1)
-    server.model = "qwen3-8b"
+    server.model = "magistral-small-2507"
     last = all_events(submit(engine))[-1]
     assert isinstance(last, Failed)
     assert last.key == "remote_other_model"
-    assert "qwen3-8b" in sentence(last.key, **last.values)
+    assert "Magistral Small 1.1" in sentence(last.key, **last.values)
     assert not server.requests
-    assert shown(engine)[0] == "qwen3-8b"
+    assert shown(engine)[0] == "magistral-small-2507"
     server.go_on = True
     assert isinstance(all_events(submit(engine))[-1], Finished)
 
