@@ -18,7 +18,8 @@ from magistral_ui.ui.rendering import (
     Json,
     Thumbnails,
     alert_value,
-    examples_for,
+    examples,
+    examples_value,
     more_value,
     page_value,
 )
@@ -53,11 +54,11 @@ class Chat:
 
     def example(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Send an example that was clicked."""
-        shown = examples_for(self.engine.card)
+        shown = examples_value(self.engine.card)
         index = data.get("index")
         if not isinstance(index, int) or not 0 <= index < len(shown):
             return self.say(None, visitor, *panel)
-        chosen = shown[index]
+        chosen = next(each for each in examples() if each["text"] == shown[index]["text"])
         files = [str(ASSETS / "examples" / chosen["picture"])] if "picture" in chosen else []
         return self.say({"text": chosen["text"], "files": files}, visitor, *panel)
 

@@ -188,20 +188,15 @@ class Thumbnails:
 
 
 @cache
-def examples(file: str = "examples.json") -> tuple[Mapping[str, str], ...]:
+def examples() -> tuple[Mapping[str, str], ...]:
     """The examples to click: `text`, its `language`, and the file name of a `picture` where there is one."""
-    return tuple(json.loads((ASSETS / "examples" / file).read_text(encoding="utf-8")))
-
-
-def examples_for(card: ModelCard) -> list[Mapping[str, str]]:
-    """Those that suit the model: a server's model without a card is not the one that was trained on sums."""
-    every = examples("other_models.json") if card.key == "remote" else examples()
-    return [each for each in every if card.vision or "picture" not in each]
+    return tuple(json.loads((ASSETS / "examples" / "examples.json").read_text(encoding="utf-8")))
 
 
 def examples_value(card: ModelCard) -> list[Json]:
     """The examples that suit the model."""
-    return [{**each, "picture": _picture_url(each.get("picture"))} for each in examples_for(card)]
+    shown = [each for each in examples() if card.vision or "picture" not in each]
+    return [{**each, "picture": _picture_url(each.get("picture"))} for each in shown]
 
 
 @cache

@@ -12,7 +12,6 @@ from magistral_ui.engines.scripted import INFO, ScriptedEngine
 from magistral_ui.errors import BadInput
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2
 from magistral_ui.ui.i18n import strings
-from magistral_ui.ui.rendering import examples_value
 from magistral_ui.ui.sampling_panel import PROMPT_LENGTH, panel_value, params_from, prompt_value, read_settings
 
 
@@ -139,11 +138,3 @@ def test_of_a_server_s_other_model_nothing_is_said_that_is_true_of_magistral_onl
     assert prompt_value(SOME_MODEL, [])["thinks"] is True, "no warning of marks where the model's own prompt has none"
     assert prompt_value(SOME_MODEL, [{"system_prompt": "Be a pirate."}])["thinks"] is True
     assert prompt_value(SOME_MODEL, [])["own"] == ""
-
-
-def test_another_model_has_examples_of_its_own() -> None:
-    texts = [each["text"] for each in examples_value(SOME_MODEL)]
-    assert texts
-    assert not {each["text"] for each in examples_value(DEMO)} & set(texts)
-    assert not any(each["picture"] for each in examples_value(SOME_MODEL))
-    assert any(each["picture"] for each in examples_value(replace(SOME_MODEL, vision=True)))

@@ -27,7 +27,6 @@ export class ModelView {
     const another = this.mark !== undefined && value.mark !== this.mark; // a server may be another one without having been away
     this.mark = value.mark;
     document.body.dataset.model = value.state;
-    document.body.toggleAttribute("data-blind", !value.vision);
     this.box = document.querySelector("#box textarea");
     if (this.box) this.box.placeholder = this.placeholder(value);
     if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");
