@@ -88,7 +88,7 @@ class Reply:
         self._guard = LoopGuard(LOOPS, every=LOOK_FOR_LOOPS)
         self._closed_by: str | None = None
         self._finish: str | None = None
-        self._sent: dict[str, Any] = {}
+        self._asked: dict[str, Any] = {}
         self._mended = 0
         self._told: set[str] = set()
         self._limit = request.params.max_tokens
@@ -150,7 +150,7 @@ class Reply:
         """Whether the request may go out again without what the server refused, which nobody had asked for."""
         if trouble.refusal is None or self._written_in_stream or self._mended >= MENDED:
             return False
-        refusal, sent = trouble.refusal, self._sent
+        refusal, sent = trouble.refusal, self._asked
         chosen = chosen_fields(self._request.params, self._profile)
         lesson = taught(self._profile, refusal, sent, chosen)
         if lesson is None:
@@ -179,7 +179,7 @@ class Reply:
             if not self.generation.stop_asked:
                 self._close("answered_now")
         except TROUBLES as error:
-            return trouble_of(error, self._server.address.host, tries, self._jitter, self._sent)
+            return trouble_of(error, self._server.address.host, tries, self._jitter, self._asked)
         finally:
             self._reading = None
         return None
@@ -192,7 +192,7 @@ class Reply:
         by_tokens = resume is not None and not resume.closed and resume.reasoning and profile.dialect.open_by_tokens
         if by_tokens:
             body = from_tokens(body, await self._tokens_of(body))
-        self._sent = body
+        self._asked = body
         self._reader = reader = reader_for(profile, resume, by_tokens=bool(by_tokens))
         payloads, last, done = PayloadReader(), Chunk(), False
         async with self._server.stream(body) as data:
@@ -325,8 +325,8 @@ class Reply:
             self._tell(self._reader.leave())
         written = self._usage.completion_tokens
         if why == "length" and written < self._request.params.max_tokens:
-            self._around.learned(lambda known: lengthened(known, self._sent, self._usage))
-            lowered = Notice(why_lowered(self._profile, self._sent, self._usage), {"limit": written})
+            self._around.learned(lambda known: lengthened(known, self._asked, self._usage))
+            lowered = Notice(why_lowered(self._profile, self._asked, self._usage), {"limit": written})
             if lowered.key not in self._told:
                 self.generation.put(lowered)
         self.generation.put(Finished(why, replace(self._usage, total_seconds=self.generation.elapsed)))
