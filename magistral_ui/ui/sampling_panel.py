@@ -73,6 +73,8 @@ def panel_value(engine: Engine) -> Json:
         "own": asdict(own),
         # A preset that changes nothing on this model is none.
         "presets": [{"key": key, "values": asdict(of)} for key, of in presets if key == "own" or of != own],
+        # Of a server's model without a card nobody here knows what its makers recommend.
+        "recommended": card.key != "remote",
         "picture_sides": list(PICTURE_SIDES) if card.vision else [],
         "missing": dict(info.missing) if info else {},
     }
@@ -87,7 +89,8 @@ def prompt_value(card: ModelCard, panel: Sequence[Any]) -> Json:
         "own": card.system_prompt(),
         "parts": [asdict(part) for part in with_instructions(card.system(text), choices.instructions)],
         "marks": card.reasoning_marks,
-        "thinks": has_marks(text, card.reasoning_marks),
+        # A model whose own prompt shows it no reasoning lacks nothing where there is none.
+        "thinks": has_marks(text, card.reasoning_marks) or not has_marks(card.system_prompt(), card.reasoning_marks),
         "limit": PROMPT_LENGTH,
     }
 

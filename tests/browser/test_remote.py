@@ -12,6 +12,7 @@ from magistral_ui.engines.remote import engine as engine_module
 from magistral_ui.engines.remote.engine import RemoteEngine
 from tests.browser.steps import ask, box, done, more, reply, visit
 from tests.engines.remote.conftest import connected
+from tests.servers.fake_gateway import FakeGateway
 from tests.servers.fake_lm_studio import FakeLMStudio
 
 
@@ -84,3 +85,35 @@ def test_the_page_says_that_its_server_is_away_and_goes_on_when_it_is_back(
         expect(reply(page, 1).locator(".answer")).to_contain_text("It is 4.")
     finally:
         again.close()
+
+
+def test_another_model_in_the_place_of_the_first_is_shown_as_what_it_is(
+    page: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server was never away; nothing is said of the new model that was only true of Magistral."""
+    monkeypatch.setattr(engine_module, "LOOK_WHEN_READY", 0.1)
+    gateway = FakeGateway()
+    gateway.listed = {"data": [{"id": "magistral-small-2509", "context_length": 40_960}]}
+    engine = connected(gateway.base_url)
+    try:
+        visit(page, serve(engine))
+        expect(page.locator("#model-name")).to_have_text("Magistral Small 1.2")
+        expect(page.locator("#instructions-help")).to_contain_text("reasoning prompt")
+        modalities = {"input_modalities": ["text"], "output_modalities": ["text"]}
+        entry = {"id": "some-model", "context_length": 4096, "architecture": modalities}
+        gateway.listed = {"data": [entry]}
+        expect(page.locator("#model-name")).to_have_text("some-model")
+        expect(page.locator("#model")).to_contain_text("4,096")
+        expect(page.locator("#model")).not_to_contain_text("app.py --model")
+        expect(page.locator("#parameter-max-tokens input[type=range]")).to_have_attribute(
+            "aria-valuetext", re.compile("4,096")
+        )
+        expect(page.locator("#instructions-help")).not_to_contain_text("reasoning prompt")
+        expect(page.locator("#presets")).not_to_contain_text("makers recommend.")
+        expect(page.locator("#settings .warning")).to_be_hidden()
+        ask(page, "hi")
+        expect(done(page).locator(".answer")).to_contain_text("Fine.")
+        assert [each["role"] for each in gateway.requests[-1]["messages"]] == ["user"]
+    finally:
+        engine.close()
+        gateway.close()

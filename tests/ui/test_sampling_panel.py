@@ -127,3 +127,14 @@ def test_marks_in_an_edited_prompt_are_marks_and_in_instructions_are_text() -> N
         ("b", True),
         ("c\n\n[THINK]x[/THINK]", False),
     ]
+
+
+SOME_MODEL = replace(MAGISTRAL_1_2, key="remote", name="some-model", system_prompt_file="", vision=False)
+
+
+def test_of_a_server_s_other_model_nothing_is_said_that_is_true_of_magistral_only() -> None:
+    assert panel_value(ScriptedEngine([], card=SOME_MODEL))["recommended"] is False
+    assert panel_value(ScriptedEngine([]))["recommended"] is True
+    assert prompt_value(SOME_MODEL, [])["thinks"] is True, "no warning of marks where the model's own prompt has none"
+    assert prompt_value(SOME_MODEL, [{"system_prompt": "Be a pirate."}])["thinks"] is True
+    assert prompt_value(SOME_MODEL, [])["own"] == ""

@@ -6,6 +6,7 @@ from magistral_ui.chat.prompt import Resume
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.remote.dialects import Dialect
+from magistral_ui.engines.remote.lessons import chose_length
 from magistral_ui.engines.remote.messages import messages_of, resumed_fields
 from magistral_ui.engines.remote.picture_urls import PictureUrls
 from magistral_ui.engines.remote.profile import Profile
@@ -32,10 +33,18 @@ def body_of(
         if value is not None:
             body[field] = value
     if "max_tokens" in dialect.fields:
-        body[dialect.fields["max_tokens"]] = max(1, max_tokens)
+        body.pop(dialect.fields["max_tokens"])
+        if says_length(request.params, profile):
+            body[dialect.fields["max_tokens"]] = max(1, min(max_tokens, profile.most_tokens or max_tokens))
     if (seed := request.params.seed) is not None and "seed" in dialect.fields:
         body[dialect.fields["seed"]] = seed % SEEDS
     return body
+
+
+def says_length(params: SamplingParams, profile: Profile) -> bool:
+    """Whether the server is told how long the reply may be."""
+    chose = chose_length(params, profile.card.sampling, profile.info.context_length)
+    return profile.dialect.bounds_replies or profile.cuts_short or chose
 
 
 def from_tokens(body: dict[str, Any], tokens: list[int]) -> dict[str, Any]:

@@ -3,9 +3,13 @@
 Which facts were asked is in the functions' names; what a server says nothing about is taken from the dialect's own value.
 """
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from magistral_ui.engines.base import ModelInfo
 from magistral_ui.engines.remote.dialects import (
@@ -19,12 +23,17 @@ from magistral_ui.engines.remote.dialects import (
     Dialect,
 )
 from magistral_ui.engines.remote.profile import Profile
-from magistral_ui.engines.remote.served_models import card_for, choose, served_models
+from magistral_ui.engines.remote.served_models import Served, card_for, choose, served_models
 from magistral_ui.engines.remote.server import Server, Told
 from magistral_ui.errors import ServerUnusable
+from magistral_ui.models.cards import ModelCard
 
 PROBE_SYSTEM = ("system", "thought", "prompt")
 MARK = "[THINK]"
+LOADING = 900.0
+"""Seconds that a router may take to load a model."""
+FACTS = ("modalities", "chat_template", "model_path", "model_alias", "model_ftype", "build_info", "version", "model_id")
+"""What a server's own pages say about a model that another one would say differently."""
 
 
 class StillLoading(Exception):
@@ -44,17 +53,34 @@ async def detect(server: Server, wish: Wish) -> Profile:
     """The server's profile. Raises StillLoading, or ServerUnusable with a sentence that says what to do."""
     models = await list_models(server)
     dialect = DIALECTS[wish.dialect] if wish.dialect else await which_dialect(server, models)
-    facts = await facts_of(server, dialect)
+    if dialect is LLAMA_CPP and any(each.state for each in served_models(models, {})):
+        dialect = replace(dialect, lists_all_models=True)  # a router takes the names of its own models only
+    path, facts = await common_facts(server, dialect)
     served = choose(served_models(models, facts), wish.model, dialect, server.address.host)
-    dialect, thinks = await shaped(server, dialect, served.name)
+    if served.state in ("loading", "downloading"):
+        raise StillLoading
+    loaded = served.state not in ("unloaded", "failed")
+    if dialect.key == "llama.cpp":
+        facts = await properties(server, served.name)
+        served = _with_facts(served, models, facts)
+        loaded = loaded or "chat_template" in facts
+    dialect, thinks = await shaped(server, dialect, served.name, facts) if loaded else (dialect, False)
     card = card_for(served, thinks)
     if dialect is MISTRAL and "magistral" in served.name:  # these think by themselves, and refuse to be asked to
         dialect = replace(dialect, always={})
-    context = min(served.context_length or card.context_length, wish.context_length or card.context_length)
+    if dialect.history == "inline" and not thinks and card.key == "remote":
+        dialect = replace(dialect, history="left_out")  # marks mean something to a Magistral only
+    if not dialect.resumes_reasoning and card.key != "remote":
+        dialect = replace(dialect, resume=None)  # every reply of a Magistral has reasoning
+    context = _context(served, card, wish)
+    if "samplers" in dialect.always:
+        # The penalty is to see all there is. -1 meant that once and is refused by now; the context's length always does.
+        reach = max(context, served.context_length or 0)
+        dialect = replace(dialect, always={**dialect.always, "repeat_last_n": reach})
     card = replace(card, context_length=context, vision=card.vision if served.vision is None else served.vision)
     info = ModelInfo(
         name=card.name,
-        source=served.name,
+        source=served.listed or served.name,
         precision=served.precision,
         device=_named(dialect, facts),
         context_length=context,
@@ -62,7 +88,61 @@ async def detect(server: Server, wish: Wish) -> Profile:
         engine=dialect.key,
         missing=dialect.missing(),
     )
-    return Profile(dialect, card, served.name, info)
+    return Profile(
+        dialect,
+        card,
+        served.name,
+        info,
+        context_known=bool(served.context_length or wish.context_length),
+        most_tokens=served.most_tokens,
+        loaded=loaded,
+        shaped=loaded or dialect.key != "llama.cpp",
+        facts_path=path,
+        seen=seen_of(models, facts, served.name),
+    )
+
+
+def as_known_before(profile: Profile, before: Profile | None) -> Profile:
+    """`profile`, or what was known before, where a router has only put the same model out of its memory."""
+    if profile.loaded or before is None or not before.shaped or before.model != profile.model:
+        return profile
+    return replace(before, loaded=False, seen=profile.seen)
+
+
+async def seen_now(server: Server, profile: Profile) -> str:
+    """What `profile.seen` would be if the server were asked now: another value means that it is not what it was."""
+    models = await list_models(server)
+    if profile.dialect.key == "llama.cpp":
+        return seen_of(models, await properties(server, profile.model), profile.model)
+    return seen_of(models, await _facts(server, profile.facts_path), profile.model)
+
+
+def seen_of(models: Mapping[str, Any], facts: Mapping[str, Any], name: str) -> str:
+    """All that matters of what a server said, as a digest: its models' names, and everything about the one that is asked for.
+
+    What changes by itself does not count, such as the time, and the state of a router's other models.
+    """
+    served = served_models(models, facts)
+    own = next((each for each in served if each.name == name), served[0] if len(served) == 1 else None)
+    told = {key: facts.get(key) for key in FACTS}
+    generation = facts.get("default_generation_settings")
+    told["n_ctx"] = generation.get("n_ctx") if isinstance(generation, dict) else None
+    said = repr((sorted(each.name for each in served), own, sorted(told.items())))
+    return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
+
+
+def _with_facts(served: Served, models: Mapping[str, Any], facts: Mapping[str, Any]) -> Served:
+    """`served` with what the model's own page tells; its name stays the one that was wished for."""
+    every = served_models(models, facts)
+    found = next((each for each in every if each.name == served.name), every[0] if len(every) == 1 else None)
+    return replace(found, name=served.name, listed=served.listed) if found else served
+
+
+def _context(served: Served, card: ModelCard, wish: Wish) -> int:
+    """Tokens that fit: what the server says, no more than was wished for or than a model that is known can read."""
+    most = wish.context_length or (card.context_length if card.key != "remote" or not served.context_length else None)
+    said = served.context_length or card.context_length
+    return min(said, most or said)
 
 
 async def list_models(server: Server) -> Mapping[str, Any]:
@@ -74,11 +154,17 @@ async def list_models(server: Server) -> Mapping[str, Any]:
         raise ServerUnusable("remote_unreachable", server=host) from error
     if told.status in (401, 403):
         raise ServerUnusable("remote_key_refused", server=host)
-    if told.status in (425, 429, 502, 503, 504):
+    if told.status in (425, 429, 503):
         raise StillLoading
-    if not told.fine or not isinstance(told.value, dict) or not isinstance(told.value.get("data") or [], list):
+    if told.status >= 500:
+        key = "remote_gateway" if told.status in (502, 504) else "remote_failing"
+        raise ServerUnusable(key, server=host, status=told.status, detail=told.words or f"HTTP {told.status}")
+    if 300 <= told.status < 400:
+        raise ServerUnusable("remote_redirects", server=host, detail=told.location)
+    value = {"data": told.value} if isinstance(told.value, list) else told.value  # a bare list: Together
+    if not told.fine or not isinstance(value, dict) or not isinstance(value.get("data") or [], list):
         raise ServerUnusable("remote_not_compatible", server=host, status=told.status)
-    return told.value
+    return value
 
 
 async def which_dialect(server: Server, models: Mapping[str, Any]) -> Dialect:
@@ -93,7 +179,8 @@ async def which_dialect(server: Server, models: Mapping[str, Any]) -> Dialect:
         "capabilities" in each and "aliases" in each for each in listed
     ):
         return MISTRAL
-    if _is(await _asked(server, "/props"), "total_slots"):
+    properties = await _asked(server, "/props")
+    if _is(properties, "total_slots") or _is(properties, "default_generation_settings"):
         return LLAMA_CPP
     if _is(await _asked(server, "/api/v0/models"), "data"):
         return LM_STUDIO
@@ -103,45 +190,78 @@ async def which_dialect(server: Server, models: Mapping[str, Any]) -> Dialect:
     return UNKNOWN
 
 
-async def facts_of(server: Server, dialect: Dialect) -> Mapping[str, Any]:
-    """What the server tells beside the list of models: llama.cpp's properties, LM Studio's own list, vLLM's version."""
-    path = {"llama.cpp": "/props", "lm-studio": "/api/v0/models", "vllm": "/version"}.get(dialect.key)
+async def common_facts(server: Server, dialect: Dialect) -> tuple[str, Mapping[str, Any]]:
+    """What the server tells of all its models beside their list, and where; nothing where it has no such page."""
+    paths: tuple[str, ...] = {"lm-studio": ("/api/v0/models",), "vllm": ("/version",)}.get(dialect.key, ())
+    if dialect.key == "unknown":
+        paths = ("model/info", "/info")  # LiteLLM's, and that of text-generation-inference
+    for path in paths:
+        if facts := await _facts(server, path):
+            return path, facts
+    return "", {}
+
+
+async def _facts(server: Server, path: str) -> Mapping[str, Any]:
     told = await _asked(server, path) if path else Told(404)
+    if not told.fine or not isinstance(told.value, dict):
+        return {}
+    if path == "/info" and "max_total_tokens" in told.value:
+        return {**told.value, "data": [{**told.value, "id": told.value.get("model_id")}]}
+    return told.value
+
+
+async def properties(server: Server, model: str) -> Mapping[str, Any]:
+    """llama.cpp's page about one model; a router is not made to load it by being asked."""
+    told = await _asked(server, f"/props?{urlencode({'model': model, 'autoload': 'false'}, quote_via=quote)}")
     return told.value if told.fine and isinstance(told.value, dict) else {}
 
 
-async def shaped(server: Server, dialect: Dialect, model: str) -> tuple[Dialect, bool]:
+async def make_loaded(server: Server, model: str) -> None:
+    """Let a router load a model, and wait until it has; whatever goes wrong is said again where the model is used."""
+    with suppress(ConnectionError, TimeoutError):
+        await server.ask(f"/props?{urlencode({'model': model}, quote_via=quote)}", timeout=LOADING)
+
+
+async def shaped(server: Server, dialect: Dialect, model: str, facts: Mapping[str, Any]) -> tuple[Dialect, bool]:
     """The dialect with the shapes that this server's template really renders, and whether the model has thinking marks."""
     if dialect.key == "llama.cpp":
-        return await _shaped_by_template(server, dialect)
+        return await _shaped_by_template(server, dialect, model, MARK in str(facts.get("chat_template")))
     if dialect.key == "vllm":
         return await _shaped_by_tokens(server, dialect, model)
     return dialect, False
 
 
-async def _shaped_by_template(server: Server, dialect: Dialect) -> tuple[Dialect, bool]:
+async def _shaped_by_template(server: Server, dialect: Dialect, model: str, thinks: bool) -> tuple[Dialect, bool]:
     """llama.cpp shows a prompt without running it: templates differ in what they do to earlier reasoning."""
     user = {"role": "user", "content": "question"}
     fields = {"role": "assistant", "content": "answer", "reasoning_content": "thought"}
+    plain = {"role": "assistant", "content": "answer"}
+    kept = re.compile(re.escape("[THINK]thought[/THINK]answer") if thinks else r"thought\b(?s:.*)\banswer")
     marked = {"role": "assistant", "content": "[THINK]thought[/THINK]answer"}
-    kept = "[THINK]thought[/THINK]answer"
-    if kept in await _rendered(server, [user, fields, user]):
-        history = dialect.history
-    elif kept in await _rendered(server, [user, marked, user]):
-        history = "inline"
+
+    async def shown(*messages: Mapping[str, Any], resume: str | None = None) -> str:
+        return await _rendered(server, model, messages, resume)
+
+    if kept.search(await shown(user, fields, user)):
+        dialect = replace(dialect, history="reasoning_content")
+    elif "[THINK]thought[/THINK]answer" in await shown(user, marked, user):
+        dialect = replace(
+            dialect, history="inline"
+        )  # a template hands on any text: whether it means anything is seen later
     else:
-        history = "left_out"
-    template = await _asked(server, "/props")
-    thinks = _is(template, "chat_template") and MARK in str(template.value["chat_template"])
-    dialect = replace(dialect, history=history)
-    opened = await _rendered(server, [user, {**fields, "content": ""}], "reasoning_content")
-    if history != "reasoning_content" or not opened.endswith("[THINK]thought"):
-        dialect = replace(dialect, resume=None)
-    return dialect, thinks
+        dialect = replace(dialect, history="left_out")
+    if not (await shown(user, plain, resume="content")).endswith("answer"):
+        return replace(dialect, resume=None), thinks
+    opened = await shown(user, {**fields, "content": ""}, resume="reasoning_content")
+    closed = await shown(user, fields, resume="content")
+    reasoned = opened.endswith("thought") and bool(kept.search(closed)) and closed.endswith("answer")
+    return replace(dialect, resumes_reasoning=reasoned and dialect.history == "reasoning_content"), thinks
 
 
-async def _rendered(server: Server, messages: Sequence[Mapping[str, Any]], resume: str | None = None) -> str:
-    body: dict[str, Any] = {"messages": list(messages)}
+async def _rendered(
+    server: Server, model: str, messages: Sequence[Mapping[str, Any]], resume: str | None = None
+) -> str:
+    body: dict[str, Any] = {"model": model, "messages": list(messages)}
     if resume:
         body |= {"continue_final_message": resume, "add_generation_prompt": False}
     told = await _asked(server, "/apply-template", body)

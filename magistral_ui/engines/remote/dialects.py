@@ -28,6 +28,8 @@ class Dialect:
     history: HistoryShape = "left_out"
     resume: ResumeShape | None = None
     """None where a reply that was begun cannot be gone on with."""
+    resumes_reasoning: bool = True
+    """Whether that holds for a reply with reasoning too; where not, a plain answer can still be gone on with."""
     tokenizer: Tokenizer | None = None
     """Whose way to count tokens is understood; None where the server counts none beforehand."""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -45,22 +47,40 @@ class Dialect:
     """Whether each piece of a stream is one token; where not, tokens are reckoned from the text until the usage comes."""
     must_fit: bool = False
     """Whether a request is refused whose prompt and `max_tokens` together are more than the context."""
+    bounds_replies: bool = True
+    """Whether `max_tokens` is sent even where nobody chose it.
+
+    Behind a gateway may be a server that refuses more than it has room for, or a provider that charges for what was asked for.
+    """
     lists_all_models: bool = True
     """Whether a model that is not in its list cannot be asked for."""
+
+    @property
+    def closes_reasoning(self) -> bool:
+        """Whether reasoning can be closed, and the answer be written behind it."""
+        return self.resume is not None and self.resumes_reasoning
 
     def missing(self) -> dict[str, str]:
         """What the page offers and this server cannot do, with the key of the sentence that says why."""
         lacking = {name: "missing_parameter" for name in PARAMETERS if name not in self.fields}
         if self.resume is None:
-            lacking |= dict.fromkeys(("continue", "answer_again", "answer_now"), "missing_resume")
-            lacking["reasoning_budget"] = "missing_resume"
-        else:
+            lacking["continue"] = "missing_resume"
+        if self.closes_reasoning:
             lacking.pop("reasoning_budget", None)
+        else:
+            lacking |= dict.fromkeys(NEED_REASONING, "missing_resume")
         if self.history == "left_out":
             lacking["keep_reasoning"] = "missing_history"
         return lacking
 
 
+NEED_REASONING = ("continue_reasoning", "answer_again", "answer_now", "reasoning_budget")
+"""What needs a reply with reasoning to be gone on with."""
+SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
+"""The order of our own engine, which is that of transformers; llama.cpp's has the temperature last.
+
+It takes no other sampler along, such as one that was switched on when the server was started.
+"""
 OPENAI_FIELDS = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_tokens", "seed": "seed"}
 ALL_FIELDS = {**OPENAI_FIELDS, "top_k": "top_k", "min_p": "min_p"}
 
@@ -84,7 +104,7 @@ LLAMA_CPP = Dialect(
     resume="named",
     tokenizer="llama_cpp",
     fields={**ALL_FIELDS, "repetition_penalty": "repeat_penalty"},
-    always={"return_progress": True, "cache_prompt": True},
+    always={"return_progress": True, "cache_prompt": True, "samplers": list(SAMPLERS)},
     stream_options={"include_usage": True},
     one_token_a_chunk=True,
     lists_all_models=False,  # a server with one model takes any name
@@ -122,7 +142,12 @@ TRANSFORMERS = Dialect(
     lists_all_models=False,  # it lists what was downloaded, not what it was started with
 )
 UNKNOWN = Dialect(
-    key="unknown", name="OpenAI", fields=OPENAI_FIELDS, stream_options={"include_usage": True}, lists_all_models=False
+    key="unknown",
+    name="OpenAI",
+    fields=OPENAI_FIELDS,
+    stream_options={"include_usage": True},
+    lists_all_models=False,
+    bounds_replies=False,
 )
 
 DIALECTS = {dialect.key: dialect for dialect in (VLLM, LLAMA_CPP, LM_STUDIO, MISTRAL, TRANSFORMERS, UNKNOWN)}

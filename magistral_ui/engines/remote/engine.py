@@ -7,7 +7,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -17,15 +17,23 @@ from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.remote.address import Address
-from magistral_ui.engines.remote.body import refuse_what_is_missing
-from magistral_ui.engines.remote.counting import Counter, reckoned_measure
-from magistral_ui.engines.remote.detection import StillLoading, Wish, detect, list_models
+from magistral_ui.engines.remote.body import refuse_what_is_missing, says_length
+from magistral_ui.engines.remote.counting import Counter, reckoned_measure, surely_fits
+from magistral_ui.engines.remote.detection import (
+    LOADING,
+    StillLoading,
+    Wish,
+    as_known_before,
+    detect,
+    make_loaded,
+    seen_now,
+)
 from magistral_ui.engines.remote.failures import Trouble
 from magistral_ui.engines.remote.picture_urls import PictureUrls
 from magistral_ui.engines.remote.profile import Profile
 from magistral_ui.engines.remote.reply import Reply, Surroundings
 from magistral_ui.engines.remote.server import Server
-from magistral_ui.errors import MagistralUIError, NotReady, PictureRefused, PromptTooLong
+from magistral_ui.errors import MagistralUIError, NotReady, PictureRefused, PromptTooLong, ServerUnusable
 from magistral_ui.models.cards import MAGISTRAL_1_2, ModelCard, find_card
 
 log = logging.getLogger(__name__)
@@ -47,6 +55,10 @@ CANCEL_AGAIN = 0.5
 """Seconds after which a reply that is still being written though it was cancelled is cancelled once more."""
 PATIENCE = 5.0
 """Seconds that `measure` waits for a server's tokenizer before it reckons."""
+BRIEF = 2.0
+"""The same before a reply: whoever sends waits for it."""
+FRESH = 1.0
+"""Seconds for which a look holds: a server may have been swapped before the next one, and a message would go to another model."""
 T = TypeVar("T")
 
 
@@ -72,6 +84,9 @@ class RemoteEngine:
         self._urls = PictureUrls()
         self._unbegun: set[Reply] = set()
         """Replies that the loop has not heard of yet."""
+        self._told_model = ""
+        self._looked = 0.0
+        self._around = Surroundings(self._pause, self._noticed, self._learned)
         self._running: dict[Reply, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look: asyncio.Event | None = None
@@ -112,9 +127,12 @@ class RemoteEngine:
         """What `prompt` costs, by the server's tokenizer where it has one."""
         if self._counter is None:
             raise NotReady
-        counting = self._in_loop(self._counter.measure(prompt))
+        return self._measured(self._counter, prompt, PATIENCE)
+
+    def _measured(self, counter: Counter, prompt: Prompt, patience: float, limit: int | None = None) -> Measure:
+        counting = self._in_loop(counter.measure(prompt, limit))
         try:
-            return counting.result(PATIENCE)
+            return counting.result(patience)
         except concurrent.futures.CancelledError as error:  # the engine is closing
             raise NotReady from error
         except concurrent.futures.TimeoutError:
@@ -129,6 +147,7 @@ class RemoteEngine:
         refuse_what_is_missing(request.params, profile.dialect, profile.dialect.name)
         if request.prompt.pictures and not profile.card.vision:
             raise PictureRefused("picture_not_supported", name=request.prompt.pictures[0].name)
+        self._refuse_what_does_not_fit(request.prompt, profile)
         reply: Reply | None = None
 
         def wake() -> None:
@@ -137,13 +156,23 @@ class RemoteEngine:
                     loop.call_soon_threadsafe(reply.wake)
 
         generation = Generation(on_control=wake)
-        reply = Reply(request, generation, server, profile, self._urls, Surroundings(self._pause, self._noticed))
+        reply = Reply(request, generation, server, profile, self._urls, self._around)
         with self._lock:
             if self._closed:
                 raise NotReady
             self._unbegun.add(reply)
         loop.call_soon_threadsafe(self._begin, reply, request)
         return generation
+
+    def _refuse_what_does_not_fit(self, prompt: Prompt, profile: Profile) -> None:
+        """PromptTooLong before anything is sent: the server would only refuse it, and a turn that failed would stand there."""
+        limit = profile.info.context_length
+        if self._counter is None or not profile.loaded or surely_fits(prompt, limit):
+            return
+        measure = self._measured(self._counter, prompt, BRIEF, limit)
+        # What was only reckoned may be wrong, but not by half.
+        if measure.total >= limit and (not measure.estimated or (profile.context_known and measure.total >= 2 * limit)):
+            raise PromptTooLong(tokens=measure.total, limit=limit)
 
     def forget(self, visitor: str) -> None:
         """Nothing is kept here; a server's cache is its own."""
@@ -211,27 +240,76 @@ class RemoteEngine:
         if self._closed:
             return  # it is ended when the loop is
         self._unbegun.discard(reply)
-        task = asyncio.ensure_future(reply.write(lambda: self._room(request.prompt)))
+        task = asyncio.ensure_future(reply.write(lambda: self._room(reply, request)))
         self._running[reply] = task
         task.add_done_callback(lambda _: self._running.pop(reply, None))
 
-    async def _room(self, prompt: Prompt) -> int | None:
-        """How many tokens a reply to `prompt` may have, where the server refuses to be asked for more; PromptTooLong for none."""
+    async def _room(self, reply: Reply, request: GenerationRequest) -> int | None:
+        """How many tokens a reply may have, where the server refuses to be asked for more; PromptTooLong for none.
+
+        The server is looked at before, so that a message does not go to another model than the one it was written for.
+        """
+        await self._look_before(reply)
         assert self._profile is not None
         assert self._counter is not None
-        if not self._profile.dialect.must_fit:
+        reply.know(self._profile)
+        profile, limit = self._profile, self._profile.info.context_length
+        if not (profile.dialect.must_fit or (profile.context_known and says_length(request.params, profile))):
             return None
-        measure, limit = await self._counter.measure(prompt), self._profile.info.context_length
+        measure = await self._counter.measure(request.prompt, limit)
+        if measure.estimated and not profile.dialect.must_fit and measure.total >= limit // 2:
+            return None  # it may fit or not; the server knows
         # What was reckoned may be wrong by a tenth; a request that asks for too much is refused as a whole.
         tokens = measure.total if not measure.estimated else measure.total * 11 // 10 + 64
         if tokens >= limit:
             raise PromptTooLong(tokens=measure.total, limit=limit)
         return limit - tokens
 
+    async def _look_before(self, reply: Reply) -> None:
+        """Look where the last look is a while ago; a router's model is loaded first, since only then much is known of it."""
+        before, server = self._profile, self._server
+        assert before is not None
+        assert server is not None
+        stale = asyncio.get_running_loop().time() - self._looked > FRESH and isinstance(self._status, Ready)
+        if not before.loaded and not before.shaped:
+            await self._until_stopped(reply, make_loaded(server, before.model), LOADING)
+            stale = True
+        if stale:
+            await self._until_stopped(reply, self._look_at(server, 0), PATIENCE)
+        after = self._profile
+        assert after is not None
+        if (after.model, after.card.key, after.card.name) != (before.model, before.card.key, before.card.name):
+            raise ServerUnusable("remote_other_model", server=server.address.host, model=after.info.name)
+
+    async def _until_stopped(self, reply: Reply, work: Coroutine[Any, Any, object], patience: float) -> None:
+        """Wait for `work`, but no longer than somebody wants the reply."""
+        task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
+        end = loop.time() + patience
+        try:
+            while not task.done() and not reply.generation.stop_asked and loop.time() < end:
+                await asyncio.wait({task}, timeout=0.1)
+        finally:
+            task.cancel()
+
+    def _learned(self, learn: Callable[[Profile], Profile]) -> None:
+        """A reply was taught something about the server: it holds for all that follow, and the page shows it."""
+        if self._profile is not None and self._server is not None:
+            self._know(learn(self._profile), self._server)
+            if isinstance(self._status, Ready):
+                self._status = Ready(self._profile.info)
+
+    def _know(self, profile: Profile, server: Server) -> None:
+        before, self._profile = self._profile, profile
+        if before is None or (before.dialect, before.model) != (profile.dialect, profile.model):
+            self._counter = Counter(server, profile)
+
     def _noticed(self, trouble: Trouble) -> None:
         """A reply found out that the server is away: the page is to know at once, and to look for it."""
         if trouble.key in ("remote_unreachable", "remote_key_refused"):
             self._status = Broken(trouble.key, trouble.values)
+        # `transformers serve` tells the name of its model by refusing another.
+        if trouble.key == "remote_other_model" and trouble.refusal is not None:
+            self._told_model = str(trouble.values["model"])
         if self._look is not None:
             self._look.set()
 
@@ -264,12 +342,15 @@ class RemoteEngine:
     async def _look_at(self, server: Server, silence: int) -> int:
         """One look; how many in a row the server has not answered."""
         try:
-            if isinstance(self._status, Ready) and self._profile is not None:
-                models = await list_models(server)
-                listed = {each.get("id") for each in models.get("data") or () if isinstance(each, dict)}
-                if not self._profile.dialect.lists_all_models or self._profile.model in listed:
+            before = self._profile
+            known = before is not None and self._told_model in ("", before.model) and isinstance(self._status, Ready)
+            if before is not None and known:
+                if await seen_now(server, before) == before.seen:
+                    self._looked = asyncio.get_running_loop().time()
                     return 0
-            profile = await detect(server, self._wish)
+                self._told_model = ""
+            wish = replace(self._wish, model=self._told_model) if self._told_model else self._wish
+            profile = as_known_before(await detect(server, wish), before)
         except StillLoading:
             self._status = Loading("server")
         except MagistralUIError as error:
@@ -283,8 +364,9 @@ class RemoteEngine:
             log.error("the server could not be looked at", exc_info=error)
             self._status = Broken("remote_failed", {"server": server.address.host})
         else:
-            self._profile, self._counter = profile, Counter(server, profile.dialect, profile.model)
+            self._know(profile, server)
             self._status = Ready(profile.info)
+            self._looked = asyncio.get_running_loop().time()
         return 0
 
     def _give_up_the_silent(self) -> None:

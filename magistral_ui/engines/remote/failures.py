@@ -9,24 +9,28 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import httpx2
 import openai
 
+from magistral_ui.engines.remote.refusals import DETAIL, READ, Refusal, read_refusal, value_and_text
 from magistral_ui.engines.remote.sse import StreamBroken
-from magistral_ui.engines.remote.stream import error_text
 from magistral_ui.errors import Value
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each new try: a server that is started again is back within half a minute, or needs a person."""
+"""Seconds before each new try, 31.5 in all: a server that is started again is back by then, or needs a person."""
 LONGEST_WAIT = 60.0
 """Seconds beyond which a server's own wish to be asked later is not waited for."""
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request may succeed."""
-DETAIL = 300
-"""Characters of a server's own words that are shown."""
-TOO_LONG = re.compile(
-    r"context (?:length|size|window)|maximum (?:model|context|sequence) length|too (?:long|many tokens)", re.I
-)
-NUMBERS = re.compile(r"\d[\d,_]*")
+SAME_AGAIN = 2
+"""Tries after which an error of the server's own is taken to be a lasting one."""
+NO_MORE = re.compile(r"insufficient_quota|billing|exceeded your (?:current|monthly) quota|out of credits", re.I)
+"""Words of a 429 that no waiting mends."""
+ABOUT_THE_KEY = re.compile(r"\bkey|token\b|auth|credential|permission|forbidden|access|denied|login|sign in", re.I)
+ABOUT_THE_MODEL = re.compile(r"model|deployment|engine", re.I)
+ABOUT_TOKENS = re.compile(r"tokens?\b", re.I)
+PINNED = re.compile(r"pinned to ['\"]?(.+?)['\"]?\s*[;,]")
+"""`transformers serve` with a model of its own names it in no list, only when it refuses another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +42,22 @@ class Trouble:
     wait: float | None = None
     busy: bool = False
     """Whether the server is there and only cannot serve now."""
+    refusal: Refusal | None = None
+    """What the server said, where it refused the request itself."""
 
 
 TROUBLES = (StreamBroken, openai.APIStatusError, OSError)
 """What may go wrong with a request; ConnectionError and TimeoutError are OSErrors. Anything else is a defect of this program."""
 
 
-def trouble_of(error: BaseException, host: str, tries: int, jitter: random.Random) -> Trouble:
-    """What one of the TROUBLES means after so many `tries`."""
+def trouble_of(
+    error: BaseException, host: str, tries: int, jitter: random.Random, sent: Mapping[str, Any] | None = None
+) -> Trouble:
+    """What one of the TROUBLES means after so many `tries`; `sent` is the request."""
     if isinstance(error, StreamBroken):
         return _broken(error, host, _wait(tries, jitter))
     if isinstance(error, openai.APIStatusError):
-        return _refused(error, host, tries, jitter)
+        return _refused(error.response, host, tries, jitter, sent or {})
     if isinstance(error, TimeoutError):
         return Trouble("remote_silent", {"server": host}, None)
     return Trouble("remote_unreachable", {"server": host}, _wait(tries, jitter))
@@ -58,42 +66,55 @@ def trouble_of(error: BaseException, host: str, tries: int, jitter: random.Rando
 def _broken(error: StreamBroken, host: str, wait: float | None) -> Trouble:
     """A stream that was only cut may be begun again; one in which the server reports an error would bring it again."""
     detail = str(error.values.get("detail", ""))
-    if error.key == "remote_error" and (size := context_size(error.body, detail)) is not None:
-        known: dict[str, Value] = {"tokens": size[0], "limit": size[1]}
-        return Trouble("prompt_too_long", known) if all(size) else Trouble("remote_prompt_too_long", {"server": host})
+    if error.key == "remote_error" and (refusal := read_refusal(400, error.body or detail, detail, {})).too_long:
+        return _too_long(refusal, host)
     values = {**error.values, "detail": detail[:DETAIL]} if detail else error.values
     return Trouble(error.key, {"server": host, **values}, wait if error.key == "remote_cut" else None)
 
 
-def _refused(error: openai.APIStatusError, host: str, tries: int, jitter: random.Random) -> Trouble:
-    status, body = error.status_code, error.body if isinstance(error.body, dict) else {}
-    detail = (error_text({"error": body}) or "")[:DETAIL].strip("?") or _plain(error)
-    values: dict[str, Value] = {"server": host, "status": status, "detail": detail}
-    if status in (401, 403):
+def _refused(
+    response: httpx2.Response, host: str, tries: int, jitter: random.Random, sent: Mapping[str, Any]
+) -> Trouble:
+    status, (value, text) = response.status_code, value_and_text(response)
+    refusal = read_refusal(status, value, text, sent)
+    detail = refusal.words
+    values: dict[str, Value] = {"server": host, "status": status, "detail": detail or f"HTTP {status}"}
+    if 300 <= status < 400:
+        return Trouble("remote_redirects", {"server": host, "detail": response.headers.get("location", "")[:DETAIL]})
+    if status == 401 or (status == 403 and (not detail or ABOUT_THE_KEY.search(detail))):
         return Trouble("remote_key_refused", {"server": host})
-    if (size := context_size(body, detail)) is not None:
-        known: dict[str, Value] = {"tokens": size[0], "limit": size[1]}
-        return Trouble("prompt_too_long", known) if all(size) else Trouble("remote_prompt_too_long", values)
+    if refusal.too_long:
+        return _too_long(refusal, host)
+    if status == 413 and not (isinstance(value, dict) and ABOUT_TOKENS.search(detail)):
+        return Trouble("remote_body_too_large", {"server": host})
+    if status in (404, 405, 410) and not ABOUT_THE_MODEL.search(detail):
+        return Trouble("remote_not_compatible", values)
+    if (pinned := PINNED.search(detail)) is not None:
+        return Trouble("remote_other_model", {"server": host, "model": pinned[1]}, refusal=refusal)
     # A chat template that refuses is an error of the server to llama.cpp, but asking again does not mend it.
-    if status in PASSING and "jinja" not in detail.lower() and "template" not in detail.lower():
-        asked = retry_after(error.response.headers)
-        wait = _wait(tries, jitter) if asked is None else asked if tries < len(WAITS) else None
-        busy = status in (429, 503, 529)
-        key = "remote_busy" if busy else "remote_failing"
-        return Trouble(key, values, wait if wait is None or wait <= LONGEST_WAIT else None, busy)
-    return Trouble("remote_refused", values)
+    of_template = "jinja" in detail.lower() or "template" in detail.lower()
+    if status in PASSING and not of_template and not refusal.fields and not NO_MORE.search(text[:READ]):
+        return _passing(response, values, tries, jitter)
+    return Trouble("remote_refused", values, refusal=refusal)
 
 
-def context_size(body: Mapping[str, Any], detail: str) -> tuple[int, int] | None:
-    """The prompt's tokens and the limit where `body` says that they do not fit; zeros where it names no numbers."""
-    tokens, limit = body.get("n_prompt_tokens"), body.get("n_ctx")
-    if isinstance(tokens, int) and isinstance(limit, int):
-        return tokens, limit
-    if not TOO_LONG.search(detail):
-        return None
-    numbers = [int(re.sub(r"\D", "", each)) for each in NUMBERS.findall(detail)]
-    large = [number for number in numbers if number >= 256]
-    return (max(large), min(large)) if len(large) > 1 and max(large) > min(large) else (0, 0)
+def _too_long(refusal: Refusal, host: str) -> Trouble:
+    known: dict[str, Value] = {"tokens": refusal.tokens, "limit": refusal.limit}
+    if all(known.values()):
+        return Trouble("prompt_too_long", known, refusal=refusal)
+    return Trouble("remote_prompt_too_long", {"server": host}, refusal=refusal)
+
+
+def _passing(response: httpx2.Response, values: dict[str, Value], tries: int, jitter: random.Random) -> Trouble:
+    """What may be over soon: busy servers and gateways are asked six times more, one that fails by itself only twice."""
+    status = response.status_code
+    asked = retry_after(response.headers)
+    wait = _wait(tries, jitter) if asked is None else asked if tries < len(WAITS) else None
+    if status == 500 and tries >= SAME_AGAIN:
+        wait = None
+    busy = status in (429, 503, 529)
+    key = "remote_busy" if busy else "remote_gateway" if status in (502, 504) else "remote_failing"
+    return Trouble(key, values, wait if wait is None or wait <= LONGEST_WAIT else None, busy)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -112,12 +133,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if until.tzinfo is None:  # a date that says it is of no zone, which is Greenwich's all the same
         until = until.replace(tzinfo=timezone.utc)
     return max(0.0, (until - datetime.now(timezone.utc)).total_seconds())
-
-
-def _plain(error: openai.APIStatusError) -> str:
-    """The body's words where it is text and no page of HTML."""
-    text = error.response.text.strip() if error.response.is_closed else ""
-    return "" if text.startswith("<") else " ".join(text.split())[:DETAIL]
 
 
 def _wait(tries: int, jitter: random.Random) -> float | None:

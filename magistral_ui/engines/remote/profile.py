@@ -18,6 +18,20 @@ class Profile:
     model: str
     """The name that requests bear."""
     info: ModelInfo
+    context_known: bool = False
+    """Whether the server has said how long its context is; otherwise it is the card's guess."""
+    most_tokens: int | None = None
+    """How much the server writes at most, however short the prompt; None where it has not said."""
+    cuts_short: bool = False
+    """Whether its replies end early where it is not told how long they may be."""
+    loaded: bool = True
+    """Whether the model is in the server's memory; before, a router knows little of it."""
+    shaped: bool = True
+    """Whether it is known what its template does."""
+    facts_path: str = ""
+    """Where the server tells more of its models than their names."""
+    seen: str = ""
+    """A digest of what it said of itself."""
 
     @property
     def marks(self) -> tuple[tuple[str, str], ...]:

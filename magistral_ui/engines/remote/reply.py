@@ -32,6 +32,15 @@ from magistral_ui.engines.remote.body import body_of, from_tokens
 from magistral_ui.engines.remote.channels import ReplyReader, finish_of, gathered
 from magistral_ui.engines.remote.counting import reckoned_measure
 from magistral_ui.engines.remote.failures import TROUBLES, Trouble, trouble_of
+from magistral_ui.engines.remote.lessons import (
+    chosen_fields,
+    lengthened,
+    refused_choice,
+    relearned,
+    taught,
+    why_lowered,
+    with_context,
+)
 from magistral_ui.engines.remote.picture_urls import PictureUrls
 from magistral_ui.engines.remote.profile import Profile, reader_for
 from magistral_ui.engines.remote.server import Server
@@ -46,6 +55,8 @@ LOOPS = ((2_048, 4), (6_144, 3))
 LOOK_FOR_LOOPS = 1_024
 TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "tool_use"})
 """Reasons to stop that mean that the model waits for a tool."""
+MENDED = 4
+"""Times that one request goes out again without something that the server refused: it may name one field after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,8 @@ class Surroundings:
     """Gives the seconds between two reads: with many streams, fewer and larger reads carry more."""
     noticed: Callable[[Trouble], None]
     """Is told of what a reply failed with."""
+    learned: Callable[[Callable[[Profile], Profile]], None] = lambda _: None
+    """Takes what a reply has learned of the server, for all that follow."""
 
 
 class Reply:
@@ -80,6 +93,9 @@ class Reply:
         self._guard = LoopGuard(LOOPS, every=LOOK_FOR_LOOPS)
         self._closed_by: str | None = None
         self._finish: str | None = None
+        self._asked: dict[str, Any] = {}
+        self._mended = 0
+        self._told: set[str] = set()
         self._limit = request.params.max_tokens
         self._reading: asyncio.Task[None] | None = None
         self._reader: ReplyReader | None = None
@@ -100,6 +116,10 @@ class Reply:
         except Exception as error:
             log.error("a reply from a server failed", exc_info=error)
             self._fail(Trouble("remote_failed", {"server": self._server.address.host}))
+
+    def know(self, profile: Profile) -> None:
+        """The server has been looked at since this reply was asked for."""
+        self._profile = profile
 
     def wake(self) -> None:
         """Look at the controls: a person wants to stop, or to have the answer now."""
@@ -123,6 +143,8 @@ class Reply:
             if self.generation.stop_asked:
                 break
             if trouble is not None:
+                if self._mends(trouble):
+                    continue
                 if trouble.wait is None or self._written_in_stream:
                     cut = self._written_in_stream and trouble.key == "remote_unreachable"
                     return self._fail(replace(trouble, key="remote_cut") if cut else trouble)
@@ -133,6 +155,24 @@ class Reply:
             else:
                 return self._end("length" if self._finish == "length" else "stop")
         return self._end("cancelled")
+
+    def _mends(self, trouble: Trouble) -> bool:
+        """Whether the request may go out again without what the server refused, which nobody had asked for."""
+        if trouble.refusal is None or self._written_in_stream or self._mended >= MENDED:
+            return False
+        refusal, sent = trouble.refusal, self._asked
+        chosen = chosen_fields(self._request.params, self._profile)
+        lesson = taught(self._profile, refusal, sent, chosen)
+        if lesson is None:
+            return False
+        self._mended += 1
+        self._profile = lesson.profile
+        self._limit = min(self._limit, lesson.most or self._limit)
+        self._around.learned(lambda known: relearned(known, refusal, sent, chosen))
+        for notice in lesson.notices:
+            self._told.add(notice.key)
+            self.generation.put(notice)
+        return True
 
     async def _stream(self, resume: Resume | None, tries: int) -> Trouble | None:
         """One request to its end, or until a control closes it; what went wrong, or None."""
@@ -151,7 +191,7 @@ class Reply:
             if not self.generation.stop_asked:
                 self._close("answered_now")
         except TROUBLES as error:
-            return trouble_of(error, self._server.address.host, tries, self._jitter)
+            return trouble_of(error, self._server.address.host, tries, self._jitter, self._asked)
         finally:
             self._reading = None
         return None
@@ -164,6 +204,7 @@ class Reply:
         by_tokens = resume is not None and not resume.closed and resume.reasoning and profile.dialect.open_by_tokens
         if by_tokens:
             body = from_tokens(body, await self._tokens_of(body))
+        self._asked = body
         self._reader = reader = reader_for(profile, resume, by_tokens=bool(by_tokens))
         self._heard_chunk = self._heard_foreign = self._called_tool = self._asks_for_tool = False
         payloads, last, done = PayloadReader(), Chunk(), False
@@ -232,7 +273,7 @@ class Reply:
 
     def _must_close(self) -> bool:
         """Whether the reasoning has to end here; then `_closed_by` says why."""
-        if self._profile.dialect.resume is None or self._closed_by or self._reader is None or self._reader.answer:
+        if not self._profile.dialect.closes_reasoning or self._closed_by or self._reader is None or self._reader.answer:
             return False
         if self._wants_answer():
             self._close("answered_now")
@@ -251,7 +292,7 @@ class Reply:
     def _wants_answer(self) -> bool:
         """Whether someone asked for the answer, and there is reasoning to answer from."""
         reader = self._reader
-        can = self._profile.dialect.resume is not None and self._closed_by is None
+        can = self._profile.dialect.closes_reasoning and self._closed_by is None
         asked = self.generation.answer_now_asked and can and bool(self._reasoning())
         return asked and reader is not None and not reader.answer
 
@@ -316,10 +357,18 @@ class Reply:
             self._tell(self._reader.leave(cut=True))
         written = self._usage.completion_tokens
         if why == "length" and written < self._request.params.max_tokens:
-            self.generation.put(Notice("max_tokens_lowered", {"limit": written}))
+            self._around.learned(lambda known: lengthened(known, self._asked, self._usage))
+            lowered = Notice(why_lowered(self._profile, self._asked, self._usage), {"limit": written})
+            if lowered.key not in self._told:
+                self.generation.put(lowered)
         self.generation.put(Finished(why, self._final_usage()))
 
     def _fail(self, trouble: Trouble) -> None:
+        if refusal := trouble.refusal:
+            self._around.learned(lambda known: with_context(known, refusal.limit))
+            chosen = chosen_fields(self._request.params, self._profile)
+            if name := refused_choice(self._profile, refusal, chosen):
+                trouble = Trouble("parameter_not_supported", {"name": name, "server": self._server.address.host})
         if self._reader is not None and self._written_in_stream:
             self._tell(self._reader.leave())
         self._around.noticed(trouble)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,6 +16,35 @@ SHOWN = 12
 """Names of models in a sentence."""
 
 
+CONTEXT = (
+    *("loaded_context_length", "n_ctx", "max_model_len", "context_length", "max_context_length", "context_window"),
+    *(
+        "context_size",
+        "max_input_tokens",
+        "max_total_tokens",
+        "max_seq_len",
+        "max_sequence_length",
+        "max_prompt_tokens",
+    ),
+    *(
+        "contextLength",
+        "contextWindow",
+        "input_token_limit",
+        "inputTokenLimit",
+        "true_max_context_length",
+        "n_ctx_train",
+    ),
+)
+"""Names under which servers and gateways tell how much a model can read and write; what is loaded comes first."""
+OUTPUT = ("max_completion_tokens", "max_output_tokens", "output_token_limit", "outputTokenLimit")
+"""The same for how much it writes at most."""
+WITHIN = ("meta", "metadata", "limits", "top_provider", "model_info", "capabilities", "details", "config", "parameters")
+"""Objects within a model's entry that may hold them."""
+SMALLEST_CONTEXT = 16
+CTX_SIZE = re.compile(r"^(?:-c|-ctx|--ctx-size)$")
+SIGHT = frozenset({"image", "images", "vision", "multimodal"})
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """One model of a server; None and empty where the server does not say."""
@@ -24,34 +54,89 @@ class Served:
     vision: bool | None = None
     precision: str = ""
     chats: bool = True
+    most_tokens: int | None = None
+    """How much it writes at most."""
+    aliases: tuple[str, ...] = ()
+    state: str = ""
+    """Of a server with several models: `loaded`, `loading`, `unloaded`, `sleeping`, `failed`."""
+    listed: str = ""
+    """Its name in the server's list, where it is asked for by another one."""
+    identity: str = ""
+    """What tells one file from another under the same name."""
 
 
 def served_models(models: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Served]:
     """All models of `/v1/models`, with what the server's own pages tell beside it."""
     listed = [each for each in models.get("data") or () if isinstance(each, dict) and each.get("id")]
-    beside = {each.get("id"): each for each in facts.get("data") or () if isinstance(each, dict)}
-    return [_served({**each, **beside.get(each["id"], {})}, facts) for each in listed]
+    beside: dict[Any, Mapping[str, Any]] = {}
+    more = facts.get("data")
+    for each in more if isinstance(more, list) else ():
+        if isinstance(each, dict):
+            beside.setdefault(each.get("id") or each.get("model_name"), each)
+    return [_served({**each, **beside.get(each["id"], {}), "id": each["id"]}, facts) for each in listed]
 
 
 def _served(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> Served:
-    meta = listed.get("meta") if isinstance(listed.get("meta"), dict) else {}
     generation = facts.get("default_generation_settings")
-    can = listed.get("capabilities")
-    lengths = (
-        generation.get("n_ctx") if isinstance(generation, dict) else None,
-        meta.get("n_ctx") if isinstance(meta, dict) else None,
-        listed.get("loaded_context_length"),
-        listed.get("max_model_len"),
-        listed.get("max_context_length"),
-    )
+    loaded = generation.get("n_ctx") if isinstance(generation, dict) else None
+    can, aliases, meta = listed.get("capabilities"), listed.get("aliases"), listed.get("meta")
+    sized = meta if isinstance(meta, dict) else {}
     return Served(
         name=str(listed["id"]),
-        context_length=next((n for n in lengths if isinstance(n, int) and n > 0), None),
+        context_length=_tokens(loaded) or _first(listed, CONTEXT) or _of_providers(listed) or _of_arguments(listed),
         vision=_sees(listed, facts),
         precision=str(listed.get("quantization") or facts.get("model_ftype") or ""),
-        chats=listed.get("type") != "embeddings"
+        chats=listed.get("type") not in ("embeddings", "embedding", "rerank", "image", "audio", "moderation")
         and not (isinstance(can, dict) and can.get("completion_chat") is False),
+        most_tokens=_first(listed, OUTPUT),
+        aliases=tuple(each for each in aliases if isinstance(each, str)) if isinstance(aliases, list) else (),
+        state=_state(listed),
+        identity=" ".join(str(sized[key]) for key in ("n_params", "size", "ftype") if key in sized),
     )
+
+
+def _first(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    """The first number of tokens by these names, in the entry itself or an object within it."""
+    holders = [entry, *(inner for key in WITHIN if isinstance(inner := entry.get(key), dict))]
+    return next((n for name in names for holder in holders if (n := _tokens(holder.get(name)))), None)
+
+
+def _tokens(value: object) -> int | None:
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= SMALLEST_CONTEXT else None
+
+
+def _of_providers(listed: Mapping[str, Any]) -> int | None:
+    """Hugging Face's router: any of several providers may answer, so the shortest context holds."""
+    providers = listed.get("providers")
+    known = (
+        [_first(each, CONTEXT) for each in providers if isinstance(each, dict)] if isinstance(providers, list) else []
+    )
+    return min((each for each in known if each), default=None)
+
+
+def _of_arguments(listed: Mapping[str, Any]) -> int | None:
+    """llama.cpp's router: the command that a model is, or will be, started with."""
+    status = listed.get("status")
+    arguments = status.get("args") if isinstance(status, dict) else None
+    for name, value in pairwise(arguments) if isinstance(arguments, list) else ():
+        if isinstance(name, str) and CTX_SIZE.match(name):
+            return _tokens(value)
+    return None
+
+
+def _state(listed: Mapping[str, Any]) -> str:
+    status = listed.get("status")
+    if isinstance(listed.get("state"), str):  # LM Studio's word
+        return "unloaded" if listed["state"] == "not-loaded" else str(listed["state"])
+    if isinstance(status, dict):
+        return (
+            "failed" if status.get("failed") and status.get("value") == "unloaded" else str(status.get("value") or "")
+        )
+    return ""
 
 
 def _sees(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
@@ -61,6 +146,15 @@ def _sees(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
     can = listed.get("capabilities")
     if isinstance(can, dict) and isinstance(can.get("vision"), bool):
         return bool(can["vision"])
+    architecture, info = listed.get("architecture"), listed.get("model_info")
+    taken = architecture.get("input_modalities") if isinstance(architecture, dict) else listed.get("input_modalities")
+    if isinstance(taken, list):
+        return bool(SIGHT & {str(each) for each in taken})
+    if isinstance(info, dict) and isinstance(info.get("supports_vision"), bool):
+        return bool(info["supports_vision"])
+    for name in ("supports_image_input", "supports_vision"):
+        if isinstance(listed.get(name), bool):
+            return bool(listed[name])
     if listed.get("type") in ("vlm", "llm"):  # LM Studio's own words
         return bool(listed["type"] == "vlm")
     return None
@@ -71,13 +165,18 @@ def choose(served: Sequence[Served], wish: str | None, dialect: Dialect, host: s
     talking = [each for each in served if each.chats]
     names = ", ".join(each.name for each in talking[:SHOWN]) + (", …" if len(talking) > SHOWN else "")
     if wish:
-        known = next((each for each in served if each.name.casefold() == wish.casefold()), None)
+        wanted = wish.casefold()
+        known = next((each for each in served if each.name.casefold() == wanted), None)
+        known = known or next((e for e in served if wanted in (alias.casefold() for alias in e.aliases)), None)
         if known is None and dialect.lists_all_models and served:
             raise ServerUnusable("remote_model_unknown", server=host, detail=wish, models=names)
         only = served[0] if len(served) == 1 and not dialect.lists_all_models else None
-        return known or (replace(only, name=wish) if only else Served(wish))
+        listed = only.name if only and dialect.key == "llama.cpp" else ""  # which takes any name for its one model
+        return known or (replace(only, name=wish, listed=listed) if only else Served(wish))
     magistral = [each for each in talking if "magistral" in each.name.casefold()]
     found = talking if len(talking) == 1 else magistral
+    if len(found) > 1:  # of several Magistrals, the one that is in memory
+        found = [each for each in found if each.state in ("loaded", "sleeping")]
     if len(found) != 1:
         raise ServerUnusable("remote_model_not_chosen" if talking else "remote_no_model", server=host, models=names)
     return found[0]

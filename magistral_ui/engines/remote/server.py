@@ -4,7 +4,6 @@ The key goes to this server only: redirects are not followed, and no other varia
 """
 
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from magistral_ui.engines.remote.address import Address
+from magistral_ui.engines.remote.refusals import value_and_text, words_of
 
 AT_ONCE = 10_000
 """Connections to the server; without a number, the client would have at most 100, and other replies would wait for one."""
@@ -23,6 +23,8 @@ ASK = 15.0
 """Seconds that a question about a server may take; a busy one is slow."""
 SILENCE = 3_600.0
 """Seconds without a byte: llama.cpp sends not even headers while a request is queued, so others look whether it lives."""
+LONGEST_LOCATION = 300
+"""Characters of an address that is shown."""
 NOBODY = "none"
 """In the place of a key where there is none; then nothing is sent."""
 
@@ -35,6 +37,10 @@ class Told:
     value: Any = None
     server: str = ""
     """The header of that name."""
+    location: str = ""
+    """Where it sends one instead."""
+    words: str = ""
+    """Its own words, where it was an error."""
 
     @property
     def fine(self) -> bool:
@@ -113,8 +119,7 @@ def _translated() -> Any:
 
 
 def _told(response: httpx2.Response) -> Told:
-    try:
-        value = json.loads(response.content)
-    except ValueError:
-        value = None
-    return Told(response.status_code, value, response.headers.get("server", ""))
+    (value, text), headers = value_and_text(response), response.headers
+    words = words_of(value, text) if response.status_code >= 400 else ""
+    location = headers.get("location", "")[:LONGEST_LOCATION]
+    return Told(response.status_code, value, headers.get("server", ""), location, words)

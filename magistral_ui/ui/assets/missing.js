@@ -3,14 +3,14 @@
 import { t } from "./strings.js";
 
 /** The name of each button's ability, by its act. */
-const ABILITIES = { resume: "continue", answer_again: "answer_again", rethink: "continue", answer_now: "answer_now", keep_reasoning: "keep_reasoning" };
+const ABILITIES = { resume: "continue", resume_reasoning: "continue_reasoning", answer_again: "answer_again", rethink: "continue_reasoning", answer_now: "answer_now", keep_reasoning: "keep_reasoning" };
 let missing = {};
 
 /** Why the server cannot do `act`, as a text; undefined where it can. */
 export const cannot = (act) => missing[ABILITIES[act]] && t(missing[ABILITIES[act]]);
 
 /** `button` as it has to be: it cannot be pressed where the server cannot do what it says, and can again on another server. */
-export function greyed(button, act = button?.dataset.act) {
+export function greyed(button, act = button?.dataset.ability ?? button?.dataset.act) {
   const reason = cannot(act);
   if (button && reason) {
     button.disabled = true;

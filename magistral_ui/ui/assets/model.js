@@ -24,11 +24,12 @@ export class ModelView {
   show(value) {
     if (!value) return;
     const before = document.body.dataset.model;
+    const another = this.mark !== undefined && value.mark !== this.mark; // a server may be another one without having been away
     this.mark = value.mark;
     document.body.dataset.model = value.state;
     this.box = document.querySelector("#box textarea");
     if (this.box) this.box.placeholder = this.placeholder(value);
-    if (value.state === "ready" && before !== "ready") this.act("ready");
+    if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");
     // The demo model is called what it is, in the visitor's language.
     const name = value.demo ? t("model_demo_badge") : value.card;
     this.name?.replaceChildren(...(name ? [make("span", { class: value.demo ? "badge" : "name", dir: "auto" }, name)] : []));
@@ -75,7 +76,7 @@ export class ModelView {
     return make("div", { class: "loading" }, make("strong", {}, t("loading_heading")), make("span", {}, facts.join(" · ")), bar);
   }
 
-  panelFor({ state, card, demo, info, description, command }) {
+  panelFor({ state, key, card, demo, info, description, command }) {
     const rows = [["model_name", demo ? t("model_demo_badge") : (info?.name ?? card)]];
     if (info) {
       rows.push(["model_source", info.source]);
@@ -90,7 +91,8 @@ export class ModelView {
     for (const [key, value] of rows) list.append(make("dt", {}, t(key)), make("dd", {}, value));
     const told = [make("p", {}, t(description))];
     if (state === "ready" && has(info.chosen_because)) told.push(make("p", {}, t(info.chosen_because)));
-    told.push(make("p", {}, t("model_how_to_choose")), make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)));
+    if (info?.chosen_because === "model_on_a_server" || onServer(key)) told.push(make("p", {}, t("model_how_to_choose_server")));
+    else told.push(make("p", {}, t("model_how_to_choose")), make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)));
     return [list, ...memory(info), ...told];
   }
 }

@@ -24,7 +24,9 @@ export class PresetsView {
   }
 
   get all() {
-    const known = facts.value.presets.map(({ key, values }) => ({ key, label: t(`preset_${key}`), help: t(`preset_${key}_help`), values }));
+    const { presets, recommended } = facts.value;
+    const help = (key) => t(key === "own" && !recommended ? "preset_own_help_server" : `preset_${key}_help`);
+    const known = presets.map(({ key, values }) => ({ key, label: t(`preset_${key}`), help: help(key), values }));
     return [...known, ...ownPresets.value.map(({ name, values }) => ({ name, label: name, help: t("preset_mine_help"), values }))];
   }
 

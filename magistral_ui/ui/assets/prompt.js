@@ -27,13 +27,14 @@ export class PromptView {
       this.toggle.focus();
     });
     this.help = make("p", { class: "help" });
+    this.about = make("p", { class: "help", id: "instructions-help" });
     this.warning = make("p", { class: "warning", role: "status", hidden: true });
     this.badge = make("span", { class: "badge", hidden: true }, t("system_prompt_edited"));
     const actions = make("div", { class: "actions" }, this.toggle, this.back);
     element.replaceChildren(
       make("div", { class: "instructions", id: "instructions" },
         make("label", { class: "visually-hidden", htmlFor: "instructions-text" }, t("instructions_label")),
-        make("p", { class: "help", id: "instructions-help" }, t("instructions_help")),
+        this.about,
         this.instructions,
       ),
       make("details", { class: "more", id: "system-prompt" },
@@ -54,6 +55,7 @@ export class PromptView {
     const [begin, end] = value.marks.map((mark) => () => make("span", { class: "mark", dir: "ltr" }, mark));
     const parts = value.parts.map(({ text, reasoning }) => (reasoning ? [begin(), make("em", {}, text), end()] : [text])).flat();
     this.preview.replaceChildren(...(parts.length ? parts : [make("em", {}, t("system_prompt_empty"))]));
+    this.about.textContent = t(value.own ? "instructions_help" : "instructions_help_plain");
     this.warning.hidden = value.thinks;
     this.warning.textContent = value.thinks ? "" : t("system_prompt_no_marks", { begin: value.marks[0], end: value.marks[1] });
     this.changed();

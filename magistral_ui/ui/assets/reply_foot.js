@@ -32,7 +32,10 @@ export class ReplyFoot {
   show(turn) {
     this.turn = turn;
     const ask = (act, key) => {
-      const button = greyed(actionButton(act, key));
+      const button = actionButton(act, key);
+      // Some servers go on with a plain answer, and not with one that has reasoning.
+      if (act === "resume" && turn.reasoning) button.dataset.ability = "resume_reasoning";
+      greyed(button);
       button.addEventListener("click", () => this.ask(act));
       return button;
     };

@@ -1,6 +1,7 @@
 """The contract suite on a real llama.cpp server, and what only a real server shows."""
 
 import json
+import math
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Reasoning
@@ -16,9 +18,13 @@ from magistral_ui.chat.prompt import PromptChoices, Resume, compose
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.sampler import Sampler
 from magistral_ui.engines.remote import failures
 from magistral_ui.engines.remote.address import Address
+from magistral_ui.engines.remote.body import body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
+from magistral_ui.engines.remote.picture_urls import PictureUrls
+from magistral_ui.errors import PromptTooLong
 from magistral_ui.ui.rendering import ASSETS
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.remote.conftest import connected, start_llama_cpp
@@ -174,10 +180,11 @@ def test_max_tokens_is_heeded_and_said(shared: RemoteEngine) -> None:
 
 
 def test_what_does_not_fit_is_a_sentence(shared: RemoteEngine) -> None:
-    last = ask(shared, Conversation().say("word " * 9000))[-1]
-    assert isinstance(last, Failed)
-    assert last.key == "prompt_too_long"
-    assert last.values["limit"] == 8192
+    """It is refused before it is sent, so that no turn is left that failed."""
+    with pytest.raises(PromptTooLong) as refused:
+        ask(shared, Conversation().say("word " * 9000))
+    assert refused.value.values["limit"] == 8192
+    assert refused.value.values["tokens"] > 9000
 
 
 def test_stop_frees_the_server(shared: RemoteEngine, llama_cpp: ServerProcess) -> None:
@@ -272,3 +279,119 @@ def test_marks_in_the_text_are_read_too(shared: RemoteEngine) -> None:
         assert words(ask(shared, Conversation().say(SUM))) == (THOUGHTS, ANSWER)
     finally:
         shared._profile = profile
+
+
+OTHER_TEMPLATE = """{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"""
+
+
+def test_another_model_is_taken_as_what_it_is(
+    gguf_folder: Path, tmp_path: Path, connect: Callable[..., RemoteEngine]
+) -> None:
+    """Its template has no marks: none are sent, plain answers can be continued, and tokens are counted as the server does."""
+    for file in ("model.gguf", "mmproj.gguf"):
+        (tmp_path / file).symlink_to(gguf_folder / file)
+    (tmp_path / "chat_template.jinja").write_text(OTHER_TEMPLATE, encoding="utf-8")
+    server = start_llama_cpp(tmp_path)
+    try:
+        engine = connect(server.base_url, model="some-model")
+        profile = engine.profile
+        assert profile is not None
+        assert profile.dialect.history == "left_out"
+        assert not engine.card.system_prompt()
+        assert "continue" not in profile.info.missing
+        assert "continue_reasoning" in profile.info.missing
+        resumed = Resume(None, False, "The sum is")
+        for said, resume in ((Conversation().say("hi"), None), (history(), None), (Conversation().say(SUM), resumed)):
+            measure = engine.measure(request(engine, said, resume).prompt)
+            assert finished(ask(engine, said, resume, max_tokens=3)).usage.prompt_tokens == measure.total
+            assert not measure.estimated
+    finally:
+        server.close()
+
+
+def first_token(
+    engine: RemoteEngine, server: ServerProcess, said: Conversation, reach: int | None = None, **params: object
+) -> dict[int, float]:
+    """The probabilities from which the server draws the first token, as one request of ours asks for it."""
+    profile = engine.profile
+    assert profile is not None
+    body = body_of(request(engine, said, **params), profile, PictureUrls(), None, 1)
+    body |= {"logprobs": True, "top_logprobs": 20_000, "post_sampling_probs": True, "stream_options": None}
+    body |= {"repeat_last_n": reach} if reach else {}
+    asked = urllib.request.Request(
+        f"{server.base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        token = json.load(answer)["choices"][0]["logprobs"]["content"][0]
+    return {each["id"]: each["prob"] for each in token["top_probs"] if each["prob"] > 0}
+
+
+@pytest.fixture(scope="module")
+def undecided(
+    gguf_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RemoteEngine, ServerProcess]]:
+    """A server whose template shows the model something that it does not know, so that many tokens are likely."""
+    folder = tmp_path_factory.mktemp("undecided")
+    for file in ("model.gguf", "mmproj.gguf"):
+        (folder / file).symlink_to(gguf_folder / file)
+    (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}", encoding="utf-8")
+    server = start_llama_cpp(folder)
+    engine = connected(server.base_url, model="some-model")
+    yield engine, server
+    engine.close()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"temperature": 2.0, "top_p": 0.9},
+        {"temperature": 2.0, "min_p": 0.02, "top_p": 1.0},
+        {"temperature": 1.5, "top_k": 30, "top_p": 0.8},
+        {"temperature": 0.7, "top_p": 0.95},
+    ],
+)
+def test_equal_parameters_mean_what_they_mean_in_our_own_engine(
+    undecided: tuple[RemoteEngine, ServerProcess], params: dict[str, float]
+) -> None:
+    """The same tokens may be drawn, as likely: also where the temperature decides what top_p leaves."""
+    engine, server = undecided
+    said = Conversation().say("Maybe. " * 60 + "Is it so")
+    full = first_token(engine, server, said, temperature=1.0, top_p=1.0)
+    logits = torch.full((max(full) + 1,), -1e9)
+    for token, probability in full.items():
+        logits[token] = math.log(probability)
+    ids, weights = Sampler(SamplingParams().changed(params)).candidates(logits)
+    total = float(weights.sum())
+    ours = {int(token): float(weight) / total for token, weight in zip(ids, weights, strict=True) if weight > 0}
+    theirs = first_token(engine, server, said, **params)
+    assert len(ours) > 1
+    assert max(abs(ours.get(token, 0.0) - theirs.get(token, 0.0)) for token in {*ours, *theirs}) < 0.01
+
+
+def test_the_penalty_sees_the_beginning_of_a_long_prompt(undecided: tuple[RemoteEngine, ServerProcess]) -> None:
+    engine, server = undecided
+    beginning, rest = "Nine zebras", " Maybe." * 60 + " Is it so"
+    said = Conversation().say(beginning + rest)
+    early = set(tokens_of(server, beginning)) - set(tokens_of(server, rest))
+    free = first_token(engine, server, said, temperature=1.0, top_p=1.0)
+    other = max(set(free) - set(tokens_of(server, beginning + rest)), key=lambda token: free[token])
+
+    def odds(**more: float) -> list[float]:
+        got = first_token(engine, server, said, temperature=1.0, top_p=1.0, repetition_penalty=1.5, **more)  # type: ignore[arg-type]
+        return [
+            math.log(got[token] / got[other]) - math.log(free[token] / free[other]) for token in early if token in got
+        ]
+
+    assert max(map(abs, odds())) > 0.5
+    assert max(map(abs, odds(reach=64))) < 0.25, "which is what a server does by itself"
+
+
+def tokens_of(server: ServerProcess, text: str) -> list[int]:
+    address = f"http://127.0.0.1:{server.port}/tokenize"
+    asked = urllib.request.Request(
+        address, json.dumps({"content": text}).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        return list(json.load(answer)["tokens"])

@@ -1,0 +1,252 @@
+"""Reads why a server refused a request, out of whatever body it answered with; it decides nothing about what to do then."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import unescape
+from typing import Any
+
+import httpx2
+
+DETAIL = 300
+"""Characters of a server's own words that are shown."""
+READ = 20_000
+"""Characters of a body that are looked at: some servers send the whole request back."""
+SAID = (
+    "message",
+    "error",
+    "detail",
+    "msg",
+    "errors",
+    "error_description",
+    "error_message",
+    "reason",
+    "description",
+    "title",
+)
+"""Names under which an error has its words; what is most of its own comes first."""
+DEEPEST, MOST = 6, 20
+"""Levels of an error that are looked at, and errors of one list."""
+SMALLEST_CONTEXT = 256
+"""Tokens below which a number in a sentence is no length of a context."""
+OF_THE_REQUEST = frozenset({"model", "messages", "prompt", "stream"})
+"""Fields without which there is no request, so that none of them is ever left out."""
+
+TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<h1[^>]*>(.*?)</h1>", re.I | re.S)
+NUMBER = re.compile(r"(?<![\w.-])(\d{1,3}(?:[,_]\d{3})+|\d+)(?:\.0+)?(?![\w-]|\.\d)")
+CODES = re.compile(r"(?:error code|status(?: code)?|['\"]?code['\"]?)\W{0,4}\d{3}\b", re.I)
+TOO_LONG = re.compile(
+    r"context[ _]?(?:length|size|window|limit)|model(?:'s|s)? context|(?:available|whole|full) context|context overflow"
+    r"|max(?:imum)?[ _](?:model |context |sequence |prompt |input )*(?:seq_|model_|sequence_|input_)*(?:len|length)\b"
+    r"|max_(?:input|total|num)_tokens|inputs`? tokens \+|too many (?:input |prompt )?tokens|keep from the initial prompt"
+    r"|(?:prompt|input|message|request|conversation)s? (?:is |are )?too long"
+    r"|too large for model|too long for (?:the |this )?model|(?:length|tokens?) (?:is|are) \d+ while (?:the )?limit"
+    r"|(?:token|prompt|context|sequence|input)s?\b[^.]{0,80}\bexceed|exceed\w*\b[^.]{0,60}\b(?:token|context|prompt|sequence|input)"
+    r"|(?:must have|tokens? must be) (?:less than|at most|<=?) \d+|longer than the (?:model|context|maximum)"
+    r"|exceeds? n_ctx|greater than max_seq_len",
+    re.I,
+)
+OTHER_LIMIT = re.compile(r"per (?:minute|hour|day|second)|\b[TR]P[MD]\b|rate.?limit|quota", re.I)
+OF_THE_REPLY = re.compile(
+    r"max_?(?:completion|new|output|gen|generated)?_?tokens|max (?:new |output |completion )?tokens|maximum tokens"
+    r"|(?:completion|output|generated|new) tokens|in the (?:completion|output)|for the (?:completion|output)|n(?:um)?_predict",
+    re.I,
+)
+NO_ROOM_AT_ALL = re.compile(r"must be at least 1\b.{0,40}-\d+", re.I | re.S)
+LIMIT = re.compile(
+    r"(?:maximum|\bmax_\w+|limit|context|at most|up to|supports|(?:less|lower|fewer) than|equal to|<=?|exceed\w*|afford)"
+    r"\D{0,60}?(\d{1,3}(?:[,_]\d{3})+|\d{3,})(?![\w-]|\.\d)",
+    re.I,
+)
+BELOW = re.compile(r"(?:less|lower|fewer) than(?! or equal)\D{0,20}\d|\(exclusive\)", re.I)
+UNKNOWN = re.compile(
+    r"extra_forbidden|extra (?:input|field|param|argument|key)|unrecogni[sz]ed|unknown|unexpected|unsupported|"
+    r"not? (?:a )?(?:support|permit|allow|recogni|valid (?:param|field|arg))|cannot find field|additional propert"
+    r"|no such (?:param|field)",
+    re.I,
+)
+EXPECTED = re.compile(
+    r"expected one of|(?<!in)valid (?:field|param|key|arg)|(?<!un)supported (?:field|param|key)|\ballowed (?:field|param)",
+    re.I,
+)
+INSTEAD = re.compile(r"\buse\W+(\w+)\W+instead|did you mean\W+(\w+)|instead,? use\W+(\w+)", re.I)
+EITHER = re.compile(r"\bboth\b|\btogether\b|mutually exclusive|only one of", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a server said when it refused a request; 0 and empty where it did not say."""
+
+    words: str = ""
+    """The server's own words, for people."""
+    tokens: int = 0
+    """What it counted in the prompt."""
+    limit: int = 0
+    """How many tokens it can read and write together, or read."""
+    too_long: bool = False
+    """Whether the prompt does not fit, however short the reply may be."""
+    reply_bounded: bool = False
+    """Whether it only refused to write as much as it was asked to."""
+    most: int = 0
+    """How much it would write instead."""
+    fields: tuple[str, ...] = ()
+    """Fields of the request that it named."""
+    unknown: bool = False
+    """Whether it does not know these fields; otherwise their values do not please it."""
+    instead: str = ""
+    """The name under which it wants the field."""
+    either: bool = False
+    """Whether it would take one of the fields, and not all of them."""
+
+
+def read_refusal(status: int, value: Any, text: str, sent: Mapping[str, Any]) -> Refusal:
+    """The refusal in a body, `value` where it was JSON; `sent` is the request."""
+    words = words_of(value, text)
+    body = _body(value)
+    told = f"{words} {_codes(body)}"[:READ]
+    if not 400 <= status < 600 or status in (401, 403, 404, 408, 429):
+        return Refusal(words)
+    known = body.get("n_prompt_tokens"), body.get("n_ctx")
+    if isinstance(known[0], int) and isinstance(known[1], int):
+        return Refusal(words, known[0], known[1], too_long=True)
+    fields = tuple(_named_by_structure(value, sent)) or tuple(_named_by_text(told, sent))
+    if (told_of := _about_the_reply(words, told, sent) or _about_the_prompt(words, told)) is not None:
+        return told_of
+    unknown = bool(UNKNOWN.search(told))
+    if not unknown and any(name in REPLY_FIELDS for name in fields):
+        return Refusal(words, reply_bounded=True)
+    return Refusal(
+        words,
+        fields=fields if status in (400, 422, 500, 501) else (),
+        unknown=unknown,
+        instead=next((each for found in INSTEAD.findall(told) for each in found if each), "") if fields else "",
+        either=bool(EITHER.search(told)),
+    )
+
+
+def value_and_text(response: httpx2.Response) -> tuple[Any, str]:
+    """A response's body as JSON, or None, and as text."""
+    try:
+        text = response.text
+    except httpx2.ResponseNotRead:
+        return None, ""
+    try:
+        return json.loads(text), text
+    except (ValueError, RecursionError):
+        return None, text
+
+
+def words_of(value: Any, text: str) -> str:
+    """A body's own words: of JSON in any of its shapes, of a page of HTML its title, or plain text."""
+    if value is not None:
+        words = _said(value)
+    elif text.lstrip()[:1] == "<":
+        found = TITLE.search(text[:READ])
+        words = unescape(next(filter(None, found.groups()), "")) if found else ""
+    else:
+        words = "" if text.strip() == "null" else text
+    words = " ".join(words[:READ].split())
+    return words if len(words) <= DETAIL else _inner(words)
+
+
+def _said(value: Any, depth: int = 0) -> str:
+    """The words in an error of any shape: a text, an object that holds them under one of many names, or a list of such."""
+    if isinstance(value, str):
+        return value
+    if depth > DEEPEST:
+        return ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_said(each, depth + 1) for each in value[:MOST])))
+    if not isinstance(value, Mapping):
+        return ""
+    said = next((words for key in SAID if (words := _said(value.get(key), depth + 1))), "")
+    place = value.get("loc")
+    where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
+    return f"{where}: {said}" if where and said else said
+
+
+def _inner(words: str) -> str:
+    return f"{words[: DETAIL - 1].rstrip()}…"
+
+
+def _body(value: Any) -> Mapping[str, Any]:
+    """The error's own object, at whichever depth it is."""
+    if not isinstance(value, Mapping):
+        return {}
+    inner = value.get("error")
+    return inner if isinstance(inner, Mapping) else value
+
+
+def _codes(body: Mapping[str, Any]) -> str:
+    return " ".join(str(body[name]) for name in ("type", "code") if isinstance(body.get(name), str))
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(re.sub(r"\D", "", each)) for each in NUMBER.findall(CODES.sub(" ", text))]
+
+
+def _limit(text: str) -> list[int]:
+    return [int(re.sub(r"\D", "", each)) for each in LIMIT.findall(CODES.sub(" ", text))]
+
+
+def _about_the_reply(words: str, told: str, sent: Mapping[str, Any]) -> Refusal | None:
+    """Where only the reply was to be too long: the numbers tell the prompt, the limit and their sum apart."""
+    asked = next((n for name in REPLY_FIELDS if isinstance(n := sent.get(name), int)), None)
+    if asked is None or not OF_THE_REPLY.search(told) or NO_ROOM_AT_ALL.search(told) or OTHER_LIMIT.search(told):
+        return None
+    numbers = [number for number in _numbers(told) if number != asked]
+    prompt = next((each for each in numbers if each > 1 and each + asked in numbers), 0)
+    rest = [each for each in numbers if each not in (prompt, prompt + asked)]
+    limits = [each for each in _limit(told) if each in rest] or [each for each in rest if each < asked]
+    limit = max(limits, default=0)
+    if not limit:
+        return Refusal(words, reply_bounded=True) if asked in _numbers(told) else None
+    prompt = prompt or next((each for each in sorted(rest) if 1 < each != limit), 0)
+    if prompt >= limit:
+        return Refusal(words, prompt, limit, too_long=True)
+    # "lower than 4096" is not 4096; where the prompt was counted, what is left behind it.
+    most = limit - prompt - (1 if BELOW.search(told) else 0)
+    if most >= asked:
+        return None
+    return Refusal(words, prompt, limit if prompt else 0, reply_bounded=True, most=most)
+
+
+REPLY_FIELDS = ("max_tokens", "max_completion_tokens", "n_predict")
+
+
+def _about_the_prompt(words: str, told: str) -> Refusal | None:
+    if NO_ROOM_AT_ALL.search(told):
+        return Refusal(words, too_long=True)
+    if not TOO_LONG.search(told) or OTHER_LIMIT.search(told):
+        return None
+    numbers = [number for number in _numbers(told) if number > 1]
+    limits = [each for each in _limit(told) if each >= SMALLEST_CONTEXT]
+    large = sorted(number for number in numbers if number >= SMALLEST_CONTEXT)
+    # The limit is the number that is called so, and smaller than another one; or the smaller one of two.
+    limit = next((each for each in limits if not large or each < large[-1]), 0)
+    if not limit and len(large) > 1 and large[0] < large[-1]:
+        limit = large[0]
+    if limit:
+        return Refusal(words, next((each for each in large if each > limit), 0), limit, too_long=True)
+    return Refusal(words, 0, large[0] if len(set(large)) == 1 and limits else 0, too_long=True)
+
+
+def _named_by_structure(value: Any, sent: Mapping[str, Any]) -> Iterable[str]:
+    """Fields that the error names in a place made for it: OpenAI's `param`, FastAPI's `loc`."""
+    body = _body(value)
+    places = [body.get("param")]
+    for holder in (body, value if isinstance(value, Mapping) else {}):
+        for key in ("detail", "message", "errors"):
+            inner = holder.get(key)
+            inner = inner.get("detail") if isinstance(inner, Mapping) else inner
+            for each in inner if isinstance(inner, list) else ():
+                place = each.get("loc") if isinstance(each, Mapping) else None
+                places.append(next((p for p in place if p in sent), None) if isinstance(place, list) else None)
+    return dict.fromkeys(p for p in places if isinstance(p, str) and p in sent and p not in OF_THE_REQUEST)
+
+
+def _named_by_text(told: str, sent: Mapping[str, Any]) -> Iterable[str]:
+    """Fields that the error names in its words, but for those that it lists as the ones it would take."""
+    told = EXPECTED.split(told, maxsplit=1)[0]
+    return [name for name in sent if name not in OF_THE_REQUEST and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", told)]
