@@ -1,5 +1,6 @@
 // Shows how far the model is loaded, what runs here, and why: in the panel, in the top bar, and above the composer.
 
+import { sees } from "./attachments.js";
 import { make } from "./dom.js";
 import { memory } from "./memory.js";
 import { showMissing } from "./missing.js";
@@ -26,6 +27,7 @@ export class ModelView {
     const before = document.body.dataset.model;
     this.mark = value.mark;
     document.body.dataset.model = value.state;
+    sees(value);
     this.box = document.querySelector("#box textarea");
     if (this.box) this.box.placeholder = this.placeholder(value);
     if (value.state === "ready" && before !== "ready") this.act("ready");
