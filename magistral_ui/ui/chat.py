@@ -148,7 +148,7 @@ class Chat:
 
     def look(self, data: Json, message: Json | None) -> Json:
         """Whether the files that are attached can be sent, told as soon as they are there, before anybody sends them."""
-        paths = [str(path) for path in (message or {}).get("files") or ()]
+        paths = [str(path) for path in (message or {}).get("files") or ()][: self.visitors.limits.pictures]
         found = attached_value(paths, self.uploads, self.engine.card, self.thumbnails)
         return {"attached": found, "number": data.get("number")}
 

@@ -210,6 +210,8 @@ def _weigh(
 ) -> None:
     """What the page asks while someone writes: only the last question counts."""
     latest = {**AT_ONCE, "trigger_mode": "always_last"}
-    meter.look(about(chat.look), box, meter, **latest)
+    meter.look(
+        about(chat.look), box, meter, **{**AT_ONCE, "trigger_mode": "multiple"}
+    )  # a later one would lose its number
     meter.weigh(chat.weigh, [box, visitor, *panel.inputs], meter, **latest)
     panel.prompt.compose(chat.prompt, panel.inputs, panel.prompt, **latest)

@@ -85,7 +85,7 @@ def test_pictures_dropped_anywhere_are_attached_and_what_is_none_is_named_at_onc
         drop(page, where, files(**{f"{number}__png": encoded(side=30 + number)}))
         attached(page, number)
     expect(zone).to_be_hidden()
-    bad = {"draw__svg": b"<svg/>", "empty__png": b"", "scan__png": b"%PDF-1.7", "half__jpg": encoded("JPEG")[:500]}
+    bad = {"draw__svg": b"<svg/>", "empty__png": b"", "scan__png": b"%PDF-1.7", "half (1)__jpg": encoded("JPEG")[:500]}
     box(page).fill("Look")
     drop(page, "#turns", files(**bad, IMG_1__HEIC=heic.PHOTO, good__bmp=encoded("BMP")))
     expect(refused(page)).to_have_count(4)
@@ -94,7 +94,7 @@ def test_pictures_dropped_anywhere_are_attached_and_what_is_none_is_named_at_onc
         ("draw.svg", "not a picture"),
         ("empty.png", "an empty file"),
         ("scan.png", "not a picture"),
-        ("half.jpg", "damaged"),
+        ("half (1).jpg", "damaged"),
     ):
         expect(refused(page).filter(has_text=name)).to_contain_text(why)
     attached(page, 6)
@@ -106,6 +106,17 @@ def test_pictures_dropped_anywhere_are_attached_and_what_is_none_is_named_at_onc
     done(page)
     expect(page.locator(".turn.user img")).to_have_count(6)
     assert [each.name for each in engine.requests[0].prompt.pictures][4:] == ["IMG_1.HEIC", "good.bmp"]
+    expect(refused(page)).to_have_count(0)
+
+
+def test_a_damaged_picture_alone_is_named_and_goes(page: Any, serve: Any) -> None:
+    ready(page, serve([Answer("yes")]))
+    drop(page, "#turns", files(half__jpg=encoded("JPEG")[:500]))
+    expect(refused(page)).to_have_text("half.jpg — damaged or incomplete")
+    attached(page, 0)
+    expect(refused(page)).to_have_count(1)
+    attempt(page, "Never mind")
+    done(page)
     expect(refused(page)).to_have_count(0)
 
 
@@ -205,6 +216,17 @@ def test_a_message_that_does_not_fit_is_not_sent_and_nothing_is_said_of_an_empty
     done(page)
     assert [getattr(each.prompt.turns[-1], "text", "") for each in slow.requests] == ["short"]
     assert page.locator(".turn").count() == 2
+
+
+def test_a_message_over_a_limit_is_held(page: Any, serve: Any) -> None:
+    visit(page, serve([Answer("yes")], Limits(text_length=20)))
+    box(page).fill("x" * 21)
+    expect(page.locator(".fit")).to_contain_text("at most 20 can be sent at once")
+    expect(page.locator("#box .submit-button")).to_be_disabled()
+    box(page).fill("x" * 20)
+    expect(page.locator(".fit")).to_be_hidden()
+    box(page).press("Enter")
+    done(page)
 
 
 def test_a_message_waits_for_its_count_and_then_goes_by_itself(page: Any, serve: Any, slow: Slow) -> None:

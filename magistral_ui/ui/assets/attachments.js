@@ -1,6 +1,6 @@
 // Takes pictures in, however they come: dropped or pasted anywhere, or picked; says by name which cannot be taken, and why.
 
-import { above, attached, empty, field, hold, look } from "./composer.js";
+import { above, attached, field, hold, look } from "./composer.js";
 import { make } from "./dom.js";
 import { DropZone } from "./drop_zone.js";
 import { brought, examine } from "./file_kinds.js";
@@ -8,22 +8,23 @@ import { t } from "./strings.js";
 
 const KINDS = "image/*,.heic,.heif,.avif"; // what the system's own dialog offers first
 const PATIENCE = 10_000; // ms for which a message waits for the server to look at its pictures
+const JUST_NOW = 1_000; // ms
 
-/** What the page knows of the model, see model.js. */
-let model = { state: "loading", vision: true };
+/** What the page knows of the model: whether it sees pictures, and why it is not there. */
+let model = { vision: true, away: t("page_placeholder_loading") };
 let here = null;
 
-/** The model has changed: pictures may be of no use now. */
-export function sees({ state, vision }) {
-  model = { state, vision };
+/** The model is another one, or has come or gone: pictures may be of no use now. */
+export function sees(now) {
+  model = now;
   here?.lock();
 }
 
 /** Why no picture can be taken at all; null where it can. */
-function reason() {
-  if (model.state !== "ready") return t(`page_placeholder_${model.state}`);
-  return model.vision ? null : t("pictures_not_seen");
-}
+const reason = () => model.away ?? (model.vision ? null : t("pictures_not_seen"));
+
+/** Whether files are on their way to the server, or were until just now. */
+export const uploads = () => Boolean(here && (here.uploading || performance.now() - here.ended < JUST_NOW));
 
 const source = (thumbnail) => thumbnail.querySelector("img")?.src;
 
@@ -34,7 +35,9 @@ export class Attachments {
     here = this;
     this.refused = [];
     this.lots = []; // files on their way into the composer: Gradio takes one lot at a time
+    this.names = new Map(); // address → the file's own name, which Gradio simplifies
     this.small = new Map(); // address → a thumbnail of what a browser cannot show
+    this.ended = -Infinity; // when the last lot had come, or failed
     this.number = 0; // of the last question
     this.looking = null; // {number, sources, since}: the question that is open
     this.box = document.getElementById("box");
@@ -42,6 +45,7 @@ export class Attachments {
     new DropZone(reason, (data) => this.drop(data));
     addEventListener("paste", (event) => this.paste(event), { capture: true });
     addEventListener("change", (event) => this.pick(event), { capture: true });
+    addEventListener("sending", () => this.clear());
     new MutationObserver(() => this.follow()).observe(this.box, { childList: true, subtree: true, attributes: true, attributeFilter: ["src", "disabled"] });
     hold(() => (this.waits ? { told: t("composer_waiting"), waits: true } : null));
     this.known = 0; // what was there before this, too, is looked at
@@ -82,7 +86,7 @@ export class Attachments {
   /** Take what can be taken, and say what cannot. */
   async take(files, folders = []) {
     const all = reason();
-    if (all) return this.say(all);
+    if (all !== null) return this.say(all);
     this.refused = folders.map((name) => ({ name, why: "folder" }));
     const sound = [];
     for (const file of files) {
@@ -119,7 +123,9 @@ export class Attachments {
     const loading = Boolean(this.box.querySelector(".loader"));
     this.begun ||= loading;
     if (this.lots.length && !loading && (this.begun || shown.length > this.before)) {
-      this.lots.shift();
+      const lot = this.lots.shift();
+      shown.slice(this.before).forEach((thumbnail, index) => this.names.set(source(thumbnail), lot[index]?.name));
+      this.ended = performance.now();
       if (this.lots.length) this.hand();
     }
     for (const thumbnail of shown) {
@@ -127,7 +133,6 @@ export class Attachments {
       if (small) thumbnail.querySelector("img").src = small;
     }
     const more = shown.length > this.known;
-    if (shown.length < this.known && empty()) this.clear();
     this.known = shown.length;
     if (more) this.ask();
     look();
@@ -145,21 +150,22 @@ export class Attachments {
     if (number !== this.looking?.number) return;
     const { sources } = this.looking;
     this.looking = null;
-    if (found.length !== sources.length) return void this.ask(); // something came or went meanwhile
+    if (attached().length > sources.length) this.ask(); // more came meanwhile
+    if (found.length !== sources.length) return;
     const bad = new Set();
     found.forEach(({ failure, thumbnail }, index) => {
       if (thumbnail) this.small.set(sources[index], thumbnail);
       if (!failure) return;
       bad.add(sources[index]);
-      this.refused.push({ ...failure.values, why: failure.key });
+      this.refused.push({ ...failure.values, name: this.names.get(sources[index]) ?? failure.values.name, why: failure.key });
     });
-    // From the last to the first: Gradio removes by place.
-    for (const thumbnail of attached().reverse()) if (bad.has(source(thumbnail))) thumbnail.querySelector(".delete-button").click();
-    if (bad.size) {
-      this.show();
-      field()?.focus({ preventScroll: true });
-    }
+    const gone = attached().filter((thumbnail) => bad.has(source(thumbnail)));
     this.follow();
+    if (!gone.length) return;
+    // From the last to the first: Gradio removes by place.
+    for (const thumbnail of gone.reverse()) thumbnail.querySelector(".delete-button").click();
+    this.show();
+    field()?.focus({ preventScroll: true });
   }
 
   /** The clip cannot be used where the model sees nothing. */
@@ -167,9 +173,9 @@ export class Attachments {
     const input = this.box?.querySelector("input[type=file]");
     if (input && input.accept !== KINDS) input.accept = KINDS;
     for (const button of this.box?.querySelectorAll(".upload-button") ?? []) {
-      const why = model.state === "ready" && !model.vision ? t("pictures_not_seen") : null;
+      const why = model.away === null && !model.vision ? t("pictures_not_seen") : null;
       if (why && !button.disabled) button.disabled = true;
-      else if (!why && button.dataset.why && model.state === "ready") button.disabled = false;
+      else if (!why && button.dataset.why && model.away === null) button.disabled = false;
       if ((why ?? "") === (button.dataset.why ?? "")) continue;
       button.title = why ?? t("composer_add");
       if (why) button.dataset.why = why;

@@ -2,7 +2,9 @@
 
 import { make } from "./dom.js";
 
+const AT_ONCE = 300; // ms
 const checks = [];
+let timer = 0;
 let held = null; // the line that says why the message waits
 let wanted = false; // whether it goes by itself when nothing holds it any more
 
@@ -19,7 +21,10 @@ export function above(element) {
   return element;
 }
 
-/** `check()` tells what keeps the message here: `{told}`, with `waits` where that passes by itself; or null. */
+/**
+ * `check()` tells what keeps the message here, or null: `{told}`, with `waits` where that passes by itself, and `hurry`, which is
+ * called once somebody wants to send it.
+ */
 export function hold(check) {
   checks.push(check);
 }
@@ -50,13 +55,22 @@ function mayGo() {
   if (document.body.classList.contains("answering")) return true; // the server says that, and keeps the words
   const obstacle = found();
   wait(obstacle);
+  obstacle?.hurry?.();
+  if (!obstacle) dispatchEvent(new Event("sending"));
   return !obstacle;
 }
 
+/** What passes at once is not worth a word; what does not pass by itself stands in a notice of its own, and is only said. */
 function wait(obstacle) {
   wanted = Boolean(obstacle?.waits);
-  if (held) held.textContent = obstacle?.told ?? "";
-  held?.classList.toggle("visually-hidden", !wanted); // what does not pass by itself stands in a notice of its own
+  clearTimeout(timer);
+  if (wanted) timer = setTimeout(() => tell(obstacle.told, true), AT_ONCE);
+  else tell(obstacle?.told ?? "", false);
+}
+
+function tell(told, seen) {
+  held.textContent = told;
+  held.classList.toggle("visually-hidden", !seen);
 }
 
 /** Gradio would draw the composer anew for an empty message, over what is typed meanwhile. */
@@ -71,6 +85,7 @@ export function setUpComposer() {
   };
   addEventListener("keydown", key, { capture: true });
   addEventListener("click", (event) => event.target.closest?.("#box .submit-button") && keep(event), { capture: true });
+  held = make("p", { class: "held visually-hidden", role: "status" });
   prepare();
 }
 
@@ -79,7 +94,7 @@ function prepare() {
   const composer = document.getElementById("composer");
   const box = document.getElementById("box");
   if (!box || !composer) return void requestAnimationFrame(prepare);
-  held = above(make("p", { class: "held visually-hidden", role: "status" }));
+  above(held);
   composer.addEventListener("input", () => wait(null));
-  new MutationObserver(look).observe(box, { childList: true, subtree: true });
+  new MutationObserver(look).observe(box, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
 }

@@ -3,6 +3,7 @@
 import { make } from "./dom.js";
 import { t } from "./strings.js";
 
+const STILL = 1_000; // ms without a sign of the drag, which comes many times a second, after which it has ended elsewhere
 const WRITES = "textarea, input, [contenteditable]"; // what takes dropped words by itself
 
 export class DropZone {
@@ -48,14 +49,17 @@ export class DropZone {
   }
 
   show(why) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.hide(), STILL);
     if (!this.element.hidden && this.why === why) return;
     this.why = why;
-    this.element.classList.toggle("shut", Boolean(why));
+    this.element.classList.toggle("shut", why !== null);
     this.text.textContent = why ?? t("drop_here");
     this.element.hidden = false;
   }
 
   hide() {
+    clearTimeout(this.timer);
     this.element.hidden = true;
   }
 }

@@ -1,5 +1,6 @@
 // Puts our words in the place of those that Gradio's components have in English only: the composer's names, and its messages.
 
+import { uploads } from "./attachments.js";
 import { t } from "./strings.js";
 
 const NAMES = {
@@ -23,6 +24,9 @@ const MESSAGES = [
   ["Failed to fetch", "line_lost"],
   ["NetworkError", "line_lost"],
   ["Load failed", "line_lost"],
+  ["The network connection was lost", "line_lost"],
+  ["Unexpected token", "error_unavailable"],
+  ["JSON.parse", "error_unavailable"],
   ["Could not resolve app config", "line_lost"],
   ["Waiting for file(s) to finish uploading", "upload_waiting"],
   ["File(s) exceed the maximum allowed size", "upload_too_large"],
@@ -81,7 +85,7 @@ function reworded(told) {
   const refused = told.match(/^HTTP \d+: ([^]*)$/); // an upload, with the app's own sentence where it was the app
   if (refused) return sentenceIn(refused[1]) ?? t("upload_failed");
   const found = MESSAGES.find(([english]) => (english.test ? english.test(told) : told.startsWith(english)));
-  return found && t(found[1]);
+  return found && t(found[1] === "line_lost" && uploads() ? "upload_failed" : found[1]);
 }
 
 function sentenceIn(body) {

@@ -58,7 +58,8 @@ export class MeterView {
 
   /** What was said of a message is not true of an empty box. */
   settle() {
-    if (empty() && weighed.value?.fit !== "full") this.showFit({ fit: "fits" });
+    const { fit, failure } = weighed.value ?? {};
+    if (empty() && (fit === "too_long" || failure)) this.showFit({ fit: "fits" });
   }
 
   /** What keeps the message from being sent, see composer.js. */
@@ -69,9 +70,11 @@ export class MeterView {
     if (characters === field().value.length && pictures === attached().length) return this.refusal(value);
     if (this.surely(pictures)) return null;
     if (performance.now() - this.changed > PATIENCE) return null;
-    this.ask(0);
-    setTimeout(look, PATIENCE);
-    return { told: t("composer_waiting"), waits: true };
+    const hurry = () => {
+      this.ask(0);
+      setTimeout(look, PATIENCE);
+    };
+    return { told: t("composer_waiting"), waits: true, hurry };
   }
 
   refusal({ fit, failure, ...value }) {

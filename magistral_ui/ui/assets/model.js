@@ -27,7 +27,7 @@ export class ModelView {
     const before = document.body.dataset.model;
     this.mark = value.mark;
     document.body.dataset.model = value.state;
-    sees(value);
+    sees({ vision: value.vision, away: value.state === "ready" ? null : this.placeholder(value) });
     this.box = document.querySelector("#box textarea");
     if (this.box) this.box.placeholder = this.placeholder(value);
     if (value.state === "ready" && before !== "ready") this.act("ready");
