@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
 from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
-from tests.browser.steps import ask, attempt, box, done, reply, visit
+from tests.browser.steps import ask, attempt, box, done, reply, set_parameter, visit
 
 HEADER = ".reasoning summary"
 
@@ -219,6 +219,26 @@ def test_why_a_reply_ended_and_what_there_is_to_tell(page: Any, serve: Any) -> N
     expect(reply(page, 1)).to_contain_text("The device has no room left.")
     done(page)
     expect(box(page)).to_be_enabled()
+
+
+def test_a_full_context_is_told_in_one_sentence_and_nothing_is_advised_that_cannot_be_done(
+    page: Any, serve: Any
+) -> None:
+    def script(request: GenerationRequest) -> Script:
+        asked = getattr(request.prompt.turns[-1], "text", "")
+        begun = [Notice("max_tokens_lowered", {"limit": 7})] if asked == "full" else []
+        return [*begun, Answer("Well, "), Finished("length")]
+
+    visit(page, serve(script))
+    notes = reply(page).locator(".notes p")
+    ask(page, "full")
+    done(page)
+    expect(notes).to_have_count(1)
+    expect(notes).to_contain_text("the context is full, with 7 tokens of room")
+    set_parameter(page, "max_tokens", 1_000_000)  # as many as there may be
+    ask(page, "most")
+    done(page)
+    expect(notes).to_have_text("Ended: reached the limit of tokens.")
 
 
 def test_a_junk_file_gets_a_sentence_and_nothing_is_lost(page: Any, serve: Any, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import { change, settings, weighed } from "./settings.js";
 import { number, sentence, t } from "./strings.js";
 
 const PAUSE = 300; // milliseconds without a key until the server is asked
-const PATIENCE = 5_000; // ms for which a message waits for its count; then the engine says whether it fits
+const PATIENCE = 10_000; // ms for which a message waits for its count; then the engine says whether it fits
 const AROUND = 64; // tokens that the template puts around a message, and more
 const KINDS = ["system", "conversation", "reasoning", "pictures", "message"];
 
