@@ -1,6 +1,7 @@
 """A turn in a real browser over a scripted engine: asked, thought about, answered, stopped, come back to."""
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,24 @@ def thinking(seconds: float, then: str = "The answer is **42**.") -> list[Any]:
     return [*steps, *(part for word in then.split(" ") for part in (Answer(f"{word} "), Pause(0.1)))]
 
 
+def gated(before: int, after: int = 0) -> tuple[Any, threading.Event]:
+    """A script that thinks, waits for the event, thinks on and answers: however slow the machine is, nothing comes too soon."""
+    go = threading.Event()
+
+    def script(request: GenerationRequest) -> Any:
+        for number in range(before + after):
+            if number == before:
+                go.wait(60)
+            yield Reasoning(f"Step {number}. ")
+        go.wait(60)
+        yield from (Answer(f"{word} ") for word in ["The", "answer", "is", "**42**."])
+
+    return script, go
+
+
 def test_reasoning_opens_fills_counts_and_closes_by_itself(page: Any, serve: Any) -> None:
-    visit(page, serve(thinking(3)))
+    script, go = gated(60)
+    visit(page, serve(script))
     ask(page, "What is the answer?")
     expect(page.locator(".turn.user .said")).to_have_text("What is the answer?")
     details = page.locator(".turn.reply .reasoning")
@@ -31,6 +48,7 @@ def test_reasoning_opens_fills_counts_and_closes_by_itself(page: Any, serve: Any
     expect(page.locator(HEADER)).to_have_text(re.compile(r"Thinking….*[1-9]\d* tokens"))
     expect(page.locator(HEADER)).to_have_text(re.compile(r"Thinking…\s*[1-9]\d* s"))
     expect(page.locator(".reasoning-text")).to_contain_text("Step 30.")
+    go.set()
     expect(details).not_to_have_attribute("open", "")
     expect(page.locator(HEADER)).to_have_text(re.compile(r"Thought for \d+\.\d s\s*60 tokens"))
     done(page)
@@ -41,13 +59,16 @@ def test_reasoning_opens_fills_counts_and_closes_by_itself(page: Any, serve: Any
 
 
 def test_what_the_reader_opens_by_hand_stays_open(page: Any, serve: Any) -> None:
-    visit(page, serve(thinking(2)))
+    script, go = gated(20, 20)
+    visit(page, serve(script))
     ask(page, "one")
     details = page.locator(".turn.reply .reasoning")
     expect(details).to_have_attribute("open", "")
     page.locator(HEADER).click()
     expect(details).not_to_have_attribute("open", "")
     page.locator(HEADER).press("Enter")
+    expect(details).to_have_attribute("open", "")
+    go.set()
     done(page)
     expect(details).to_have_attribute("open", "")
     text = page.locator(".reasoning-text").text_content()
@@ -55,9 +76,14 @@ def test_what_the_reader_opens_by_hand_stays_open(page: Any, serve: Any) -> None
 
 
 def test_reasoning_that_was_closed_all_the_time_is_whole_when_opened(page: Any, serve: Any) -> None:
-    visit(page, serve(thinking(1.5)))
+    script, go = gated(1, 29)
+    visit(page, serve(script))
     ask(page, "one")
+    details = page.locator(".turn.reply .reasoning")
+    expect(details).to_have_attribute("open", "")
     page.locator(HEADER).click()
+    expect(details).not_to_have_attribute("open", "")
+    go.set()
     done(page)
     assert page.locator(".reasoning-text").text_content() != "".join(f"Step {number}. " for number in range(30))
     page.locator(HEADER).click()

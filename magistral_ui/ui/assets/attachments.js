@@ -40,16 +40,20 @@ export class Attachments {
     this.ended = -Infinity; // when the last lot had come, or failed
     this.number = 0; // of the last question
     this.looking = null; // {number, sources, since}: the question that is open
-    this.box = document.getElementById("box");
     this.notice = above(make("div", { class: "refusals", role: "alert" }));
     new DropZone(reason, (data) => this.drop(data));
     addEventListener("paste", (event) => this.paste(event), { capture: true });
     addEventListener("change", (event) => this.pick(event), { capture: true });
     addEventListener("sending", () => this.clear());
-    new MutationObserver(() => this.follow()).observe(this.box, { childList: true, subtree: true, attributes: true, attributeFilter: ["src", "disabled"] });
+    const all = { childList: true, subtree: true, attributes: true, attributeFilter: ["src", "disabled"] };
+    new MutationObserver(() => this.follow()).observe(document.getElementById("composer"), all); // Gradio draws what is in it anew
     hold(() => (this.waits ? { told: t("composer_waiting"), waits: true } : null));
     this.known = 0; // what was there before this, too, is looked at
     this.follow();
+  }
+
+  get box() {
+    return document.getElementById("box");
   }
 
   get uploading() {
@@ -170,9 +174,9 @@ export class Attachments {
 
   /** The clip cannot be used where the model sees nothing. */
   lock() {
-    const input = this.box?.querySelector("input[type=file]");
+    const input = this.box.querySelector("input[type=file]");
     if (input && input.accept !== KINDS) input.accept = KINDS;
-    for (const button of this.box?.querySelectorAll(".upload-button") ?? []) {
+    for (const button of this.box.querySelectorAll(".upload-button")) {
       const why = model.away === null && !model.vision ? t("pictures_not_seen") : null;
       if (why && !button.disabled) button.disabled = true;
       else if (!why && button.dataset.why && model.away === null) button.disabled = false;
@@ -196,8 +200,12 @@ export class Attachments {
   /** Each file that was not taken, by name, and why. */
   show() {
     if (!this.refused.length) return this.clear();
-    const items = this.refused.map(({ name, why, limit }) => make("li", {}, make("bdi", {}, name), " — ", t(why === "picture_not_supported" ? "pictures_not_seen" : `refused_${why}`, { limit })));
-    return this.tell(make("p", {}, t("refused_heading", { count: items.length })), make("ul", {}, ...items), make("p", { class: "hint" }, t("refused_hint")));
+    const reasons = this.refused.map(({ name, why, limit }) => {
+      const told = t(why === "picture_not_supported" ? "pictures_not_seen" : `refused_${why}`, { limit });
+      return make("li", {}, make("bdi", {}, name), " — ", told);
+    });
+    const heading = make("p", {}, t("refused_heading", { count: reasons.length }));
+    return this.tell(heading, make("ul", {}, ...reasons), make("p", {}, t("refused_hint")));
   }
 
   tell(...told) {

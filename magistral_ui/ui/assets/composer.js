@@ -96,5 +96,5 @@ function prepare() {
   if (!box || !composer) return void requestAnimationFrame(prepare);
   above(held);
   composer.addEventListener("input", () => wait(null));
-  new MutationObserver(look).observe(box, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
+  new MutationObserver(look).observe(composer, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
 }
