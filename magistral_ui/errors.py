@@ -7,6 +7,7 @@ MagistralUIError
 │   ├── ConversationFull     key conversation_full, conversation_too_long
 │   ├── MessageGone
 │   ├── PictureRefused       key picture_not_an_image, picture_broken, picture_too_large, picture_not_supported
+│   ├── PicturesRefused      several of them
 │   ├── TooManyPictures
 │   ├── ParameterRefused     key parameter_unknown, parameter_out_of_range, parameter_not_a_number, parameter_not_supported
 │   ├── ImportRefused        key import_not_json, import_not_ours, import_version, import_broken, import_too_large, …
@@ -83,6 +84,12 @@ class PictureRefused(BadInput):
     """A file that cannot be taken as a picture; values: name, and the limit that it broke."""
 
     key = "picture_not_an_image"
+
+
+class PicturesRefused(BadInput):
+    """Several such files; values: count, names."""
+
+    key = "pictures_refused"
 
 
 class TooManyPictures(BadInput):

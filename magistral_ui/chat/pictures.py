@@ -4,15 +4,22 @@ import hashlib
 import io
 import struct
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
+from typing import TypeVar
 
 import numpy as np
+import pi_heif
 from PIL import Image, UnidentifiedImageError
 
-from magistral_ui.errors import PictureRefused
+from magistral_ui.errors import PictureRefused, PicturesRefused
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
-"""PIL opens MPO, the double pictures of some cameras, as JPEG."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
+"""PIL opens MPO, the double pictures of some cameras, as JPEG. TIFF is left out: a container for dozens of codecs, with the
+longest list of holes of all that PIL opens, and no browser but Safari shows it."""
+FOR_BROWSERS = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/avif"})
+"""What every browser shows by itself; of the others it gets a thumbnail."""
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 120_000_000
 """A 108-megapixel phone's photo is 12,000 × 9,000; PIL itself stops at 179 million."""
@@ -56,7 +63,7 @@ class Picture:
         """The picture as people see it: first frame, turned as EXIF says, transparency over white, 8-bit RGB."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image: Image.Image = Image.open(io.BytesIO(self.data), formats=FORMATS)
+            image = _open(self.data)
             image.load()
             turn = _turn(image)
             return _plain(image if turn is None else image.transpose(turn))
@@ -66,7 +73,7 @@ class Picture:
         """Such as `image/png`, read from the bytes."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            format = Image.open(io.BytesIO(self.data), formats=FORMATS).format or ""
+            format = _open(self.data).format or ""
         return "image/jpeg" if format == "MPO" else Image.MIME[format]
 
     def thumbnail(self, side: int) -> bytes:
@@ -99,7 +106,7 @@ def read_picture(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with _open(data) as image:
                 if image.width * image.height > max_pixels:
                     raise PictureRefused(
                         "picture_too_many_pixels",
@@ -116,10 +123,50 @@ def read_picture(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max
                 "picture_too_many_pixels", name=name, width=0, height=0, limit=max_pixels // 10**6
             ) from error
         except UnidentifiedImageError as error:
-            raise PictureRefused("picture_not_an_image", name=name) from error
+            key = "picture_broken" if _begins_as_one(data) else "picture_not_an_image"
+            raise PictureRefused(key, name=name) from error
         except DAMAGE as error:
             raise PictureRefused("picture_broken", name=name) from error
     return Picture(data, width, height, hashlib.sha256(data).hexdigest(), name)
+
+
+Sent = TypeVar("Sent")
+
+
+def read_all(sent: Iterable[Sent], read: Callable[[Sent], Picture]) -> list[Picture]:
+    """What `read` makes of each; where some are refused, all of these are told at once, by name."""
+    pictures: list[Picture] = []
+    refused: list[PictureRefused] = []
+    for each in sent:
+        try:
+            pictures.append(read(each))
+        except PictureRefused as error:
+            refused.append(error)
+    if len(refused) > 1:
+        raise PicturesRefused(count=len(refused), names=", ".join(str(error.values["name"]) for error in refused))
+    if refused:
+        raise refused[0]
+    return pictures
+
+
+def _open(data: bytes) -> Image.Image:
+    """What PIL makes of the header; nothing is unpacked yet."""
+    _register_heif()
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _begins_as_one(data: bytes) -> bool:
+    """Whether a file that PIL cannot make out begins like a picture of one of the formats."""
+    brands = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
+    return data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (
+        (data[:4] == b"RIFF" and data[8:12] == b"WEBP") or (data[4:8] == b"ftyp" and data[8:12] in brands)
+    )
+
+
+@cache
+def _register_heif() -> None:
+    """Let PIL open HEIC and HEIF, the photos of phones. libheif holds what it unpacks to the size that the header names."""
+    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -10,7 +10,7 @@ from typing import Any
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Message, Reply, UserMessage
-from magistral_ui.chat.pictures import Picture, read_picture
+from magistral_ui.chat.pictures import Picture, read_all, read_picture
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine
@@ -82,7 +82,7 @@ def read_tool(engine: Engine, limits: Limits, arguments: Mapping[str, object]) -
     choices = _choices(arguments.get("instructions"), None)
     limits.check_message(question, pictures)
     limits.check_message(choices.instructions, ())
-    shown = [_picture(each, number, limits) for number, each in enumerate(pictures, 1)]
+    shown = read_all(enumerate(pictures, 1), lambda sent: _picture(sent[1], sent[0], limits))
     return Question(question, _seen(engine, shown), params, choices)
 
 

@@ -12,7 +12,7 @@ from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Place, Visitors
-from magistral_ui.ui.context_meter import empty_meter, meter_value, refused_meter
+from magistral_ui.ui.context_meter import attached_value, empty_meter, meter_value, refused_meter, size_of
 from magistral_ui.ui.rendering import (
     ASSETS,
     Json,
@@ -131,6 +131,9 @@ class Chat:
 
     def weigh(self, message: Json | None, visitor: object, *panel: Any) -> Json:
         """What the message that is being written would cost, and whether it fits; nothing is sent."""
+        return {**self._weighed(message, visitor, panel), "of": size_of(message)}
+
+    def _weighed(self, message: Json | None, visitor: object, panel: Sequence[Any]) -> Json:
         session = self.visitors.find(visitor)
         if session is None:
             return empty_meter()
@@ -142,6 +145,12 @@ class Chat:
             return empty_meter()
         except MagistralUIError as error:
             return refused_meter(error)
+
+    def look(self, data: Json, message: Json | None) -> Json:
+        """Whether the files that are attached can be sent, told as soon as they are there, before anybody sends them."""
+        paths = [str(path) for path in (message or {}).get("files") or ()][: self.visitors.limits.pictures]
+        found = attached_value(paths, self.uploads, self.engine.card, self.thumbnails)
+        return {"attached": found, "number": data.get("number")}
 
     def prompt(self, *panel: Any) -> Json:
         """The system prompt as the model would read it with these settings."""

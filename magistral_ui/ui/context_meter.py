@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.pictures import FOR_BROWSERS, Picture
 from magistral_ui.engines.base import Engine, Ready
-from magistral_ui.errors import MagistralUIError
+from magistral_ui.errors import MagistralUIError, PictureRefused
+from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.context_use import ContextUse
-from magistral_ui.ui.rendering import Json, alert_value
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.ui.rendering import Json, Thumbnails, alert_value, utf16_length
 from magistral_ui.ui.sampling_panel import PICTURE_SIDES, VisitorSettings
+from magistral_ui.ui.uploads import Uploads, check_seen
 
 TIGHT = 8
 """Room for the reply is called little where it is less than this part of all, and than the visitor's own max tokens."""
@@ -19,8 +22,22 @@ def empty_meter() -> Json:
     return {"limit": None, "failure": None}
 
 
+def first_meter(limits: Limits) -> Json:
+    """The meter before anything is counted: it tells how many pictures of how many bytes a message may have."""
+    return {"most": {"pictures": limits.pictures, "bytes": limits.picture_bytes}}
+
+
+def size_of(message: Json | None) -> tuple[int, int]:
+    """What a value is about, as the browser can tell: the characters and the pictures of the message."""
+    said = message or {}
+    return utf16_length(str(said.get("text") or "")), len(said.get("files") or ())
+
+
 def meter_value(engine: Engine, use: ContextUse, pictures: Sequence[Picture], settings: VisitorSettings) -> Json:
-    """Tokens used and left, and what may be done where that is too little; `pictures` are those of the message."""
+    """Tokens used and left, and what may be done where that is too little; `pictures` are those of the message.
+
+    `fit` is `fits`, `tight`, `too_long` where the message does not fit, or `full` where nothing would.
+    """
     status = engine.status()
     if not isinstance(status, Ready):
         return empty_meter()
@@ -28,7 +45,7 @@ def meter_value(engine: Engine, use: ContextUse, pictures: Sequence[Picture], se
     room = limit - use.total
     fit = "fits"
     if room < 1:
-        fit = "too_long"
+        fit = "too_long" if use.message else "full"
     elif room < min(settings.params.max_tokens, limit // TIGHT):
         fit = "tight"
     return {
@@ -64,3 +81,17 @@ def next_side(pictures: Sequence[Picture], chosen: int | None) -> int | None:
 def refused_meter(error: MagistralUIError) -> Json:
     """The meter for a message that cannot be sent as it is."""
     return {"limit": None, "failure": alert_value(error)}
+
+
+def attached_value(paths: Sequence[str], uploads: Uploads, card: ModelCard, thumbnails: Thumbnails) -> list[Json]:
+    """For each attached file, why it cannot be sent, or what to show of it where a browser cannot show the file itself."""
+    found: list[Json] = []
+    for path in paths:
+        try:
+            picture = uploads.read([path])[0]
+            check_seen(card, [picture])
+            shown = None if picture.media_type in FOR_BROWSERS else thumbnails.value(picture)["src"]
+            found.append({"failure": None, "thumbnail": shown})
+        except PictureRefused as error:
+            found.append({"failure": alert_value(error), "thumbnail": None})
+    return found

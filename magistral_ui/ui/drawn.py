@@ -63,9 +63,9 @@ def more_turns() -> gr.HTML:
     return drawn("more")
 
 
-def context_meter() -> gr.HTML:
-    """The context's use, below the composer."""
-    return drawn("meter", {}, triggers=("weigh",))
+def context_meter(first: dict[str, Any]) -> gr.HTML:
+    """The context's use, below the composer; it also asks whether what is attached can be sent."""
+    return drawn("meter", first, triggers=("weigh", "look"))
 
 
 def model_state(value: dict[str, Any]) -> gr.HTML:

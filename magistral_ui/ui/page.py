@@ -13,6 +13,7 @@ from magistral_ui.errors import MagistralUIError
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api import Page, add_api
 from magistral_ui.ui.chat import Chat
+from magistral_ui.ui.context_meter import first_meter
 from magistral_ui.ui.drawn import (
     AT_ONCE,
     about,
@@ -67,7 +68,7 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
             with gr.Column(elem_id="composer"):
                 gr.HTML('<div id="model-banner"></div>', apply_default_css=False, padding=False)
                 box = _composer()
-                meter = context_meter()
+                meter = context_meter(first_meter(visitors.limits))
         with gr.Column(elem_id="settings"):
             gr.Button(label("page_close"), elem_id="settings-close", size="sm")
             panel = build_settings_panel(engine)
@@ -113,7 +114,7 @@ def _brand() -> str:
 
 def _composer() -> gr.MultimodalTextbox:
     return gr.MultimodalTextbox(
-        file_types=["image"],
+        file_types=None,  # the page looks at what is in a file, not at its name: see assets/file_kinds.js
         file_count="multiple",
         sources=["upload"],
         label=label("page_message_label"),
@@ -209,5 +210,8 @@ def _weigh(
 ) -> None:
     """What the page asks while someone writes: only the last question counts."""
     latest = {**AT_ONCE, "trigger_mode": "always_last"}
+    meter.look(
+        about(chat.look), box, meter, **{**AT_ONCE, "trigger_mode": "multiple"}
+    )  # a later one would lose its number
     meter.weigh(chat.weigh, [box, visitor, *panel.inputs], meter, **latest)
     panel.prompt.compose(chat.prompt, panel.inputs, panel.prompt, **latest)

@@ -125,7 +125,7 @@ def _reply_value(message: AssistantMessage, session: Session, sources: Sources) 
         "id": message.id,
         "role": "assistant",
         "generation": written.generation,
-        "reasoning": _units(reply.reasoning),
+        "reasoning": utf16_length(reply.reasoning),
         "answer": reply.answer,
         "closed": reply.reasoning_closed,
         "ended": reply.finish_reason,
@@ -142,7 +142,7 @@ def _reply_value(message: AssistantMessage, session: Session, sources: Sources) 
     }
 
 
-def _units(text: str) -> int:
+def utf16_length(text: str) -> int:
     """The length of `text` as JavaScript counts it."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
@@ -189,14 +189,19 @@ class Thumbnails:
 
 @cache
 def examples() -> tuple[Mapping[str, str], ...]:
-    """The examples to click: `text`, its `language`, and the file name of a `picture` where there is one."""
+    """The examples to click: `text`, its `language`, the file name of a `picture` where there is one, and whom it is `for`."""
     return tuple(json.loads((ASSETS / "examples" / "examples.json").read_text(encoding="utf-8")))
 
 
 def examples_value(card: ModelCard) -> list[Json]:
-    """The examples that suit the model."""
-    shown = [each for each in examples() if card.vision or "picture" not in each]
-    return [{**each, "picture": _picture_url(each.get("picture"))} for each in shown]
+    """The examples that suit the model: the demo model can do little, and the others more than that."""
+    whom = "demo" if card.demo else "others"
+    suiting = (each for each in examples() if each.get("for", whom) == whom)
+    shown = [each for each in suiting if card.vision or "picture" not in each]
+    return [
+        {"text": each["text"], "language": each["language"], "picture": _picture_url(each.get("picture"))}
+        for each in shown
+    ]
 
 
 @cache

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-from magistral_ui.chat.pictures import Picture, read_picture
+from magistral_ui.chat.pictures import Picture, read_all, read_picture
 from magistral_ui.errors import PictureRefused, TooManyPictures
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
@@ -17,10 +17,10 @@ Key = tuple[str, int | None]
 
 
 def read_files(paths: Sequence[str], limits: Limits) -> list[Picture]:
-    """The pictures in uploaded files; BadInput for a file that is none, or for too many."""
+    """The pictures in uploaded files; BadInput for files that are none, or for too many."""
     if len(paths) > limits.pictures:
         raise TooManyPictures(count=len(paths), limit=limits.pictures)
-    return [read_file(path, limits) for path in paths]
+    return read_all(paths, lambda path: read_file(path, limits))
 
 
 def read_file(path: str, limits: Limits) -> Picture:
@@ -50,7 +50,7 @@ class Uploads:
         """The pictures, none larger than `side` pixels; what `read_files` raises."""
         if len(paths) > self._limits.pictures:
             raise TooManyPictures(count=len(paths), limit=self._limits.pictures)
-        return [self._read(str(path), side) for path in paths]
+        return read_all(paths, lambda path: self._read(str(path), side))
 
     def _read(self, path: str, side: int | None) -> Picture:
         with self._lock:

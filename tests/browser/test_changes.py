@@ -3,12 +3,13 @@
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
-from magistral_ui.chat.events import Answer, Finished, Reasoning
+from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.scripted import Pause, Script
-from tests.browser.steps import ask, done, more, reply, visit
+from tests.browser.steps import ask, done, more, reply, thought, visit
 
 
 def words(request: GenerationRequest) -> Script:
@@ -34,6 +35,66 @@ look();
 
 def button(turn: Any, name: str) -> Any:
     return turn.get_by_role("button", name=name, exact=True)
+
+
+def cut_while_thinking(request: GenerationRequest) -> Script:
+    """Cut in its reasoning as the question says, a second time when it goes on, and then answered."""
+    asked, resume = getattr(request.prompt.turns[-1], "text", ""), request.prompt.resume
+    if resume is None:
+        ways: dict[str, Script] = {
+            "length": [Finished("length")],
+            "failed": [Failed("out_of_memory")],
+            "stopped": [Pause(60)],
+        }
+        return [Reasoning("One. "), *ways[asked]]
+    if resume.reasoning == "One. ":
+        return [Reasoning("Two. "), Finished("length")]
+    return [Reasoning("Three. "), Answer("It is **four**.")]
+
+
+@pytest.mark.parametrize("asked", ["length", "failed", "stopped"])
+def test_a_reply_that_was_cut_in_its_reasoning_shows_the_answer_when_it_goes_on(
+    page: Any, context: Any, serve: Any, asked: str
+) -> None:
+    url = serve(cut_while_thinking)
+    visit(page, url)
+    ask(page, asked)
+    if asked == "stopped":
+        expect(reply(page).locator(".reasoning-text")).to_have_text("One. ")
+        page.locator("#box .stop-button").click()
+    assert thought(done(page)) == "One. "
+    second = context.new_page()
+    visit(second, url)
+    assert thought(done(second)) == "One. "
+    button(reply(page), "Continue").click()
+    expect(reply(page).locator(".reasoning-text")).to_have_text("One. Two. ")
+    expect(reply(page).locator(".answer")).to_be_hidden()
+    button(done(page), "Continue").click()
+    expect(done(page).locator(".answer strong")).to_have_text("four")
+    assert thought(reply(page)) == "One. Two. Three. "
+    expect(page.locator(".answer")).to_have_count(1)
+    expect(button(reply(page), "Continue")).to_have_count(0)
+    second.evaluate("dispatchEvent(new Event('online'))")  # the reader comes back to the other tab
+    expect(second.locator(".answer strong")).to_have_text("four")
+    assert thought(done(second)) == "One. Two. Three. "
+    expect(second.locator(".notes p")).to_have_count(0)
+
+
+def test_a_reload_in_the_middle_of_going_on_shows_the_answer(page: Any, serve: Any) -> None:
+    def script(request: GenerationRequest) -> Script:
+        if request.prompt.resume is None:
+            return [Reasoning("One. "), Finished("length")]
+        return [Reasoning("Two. "), Pause(60), Answer("Four.")]
+
+    visit(page, serve(script))
+    ask(page, "count")
+    button(done(page), "Continue").click()
+    expect(reply(page).locator(".reasoning-text")).to_have_text("One. Two. ")
+    page.reload()
+    expect(reply(page).locator(".reasoning-text")).to_have_text("One. Two. ")
+    page.locator(".answer-now").click()
+    expect(done(page).locator(".answer")).to_have_text("Four.")
+    assert thought(reply(page)) == "One. Two. "
 
 
 def test_a_reply_that_was_cut_in_its_answer_goes_on_where_it_stands(page: Any, serve: Any) -> None:

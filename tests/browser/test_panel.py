@@ -282,7 +282,9 @@ def test_a_file_that_is_no_picture_is_told_when_it_is_attached(page: Any, serve:
     (tmp_path / "junk.png").write_bytes(b"no picture")
     visit(page, serve(engine_with()))
     page.locator("#box input[type=file]").set_input_files(tmp_path / "junk.png")
-    expect(page.locator(".fit")).to_contain_text("“junk.png” is not a picture")
+    expect(page.locator(".refusals")).to_contain_text("This file was not added:")
+    expect(page.locator(".refusals li")).to_have_text("junk.png — not a picture that can be read")
+    expect(page.locator("#box .thumbnail-wrapper")).to_have_count(0)
 
 
 def test_a_server_s_gaps_are_greyed_out(page: Any, serve: Any) -> None:

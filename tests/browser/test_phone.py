@@ -1,9 +1,11 @@
 """The page under fingers: an empty chat begins at its top, targets are large enough, and nothing is squeezed to letters."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
@@ -45,6 +47,22 @@ def small(page: Any) -> list[str]:
         SMALLEST,
     )
     return found
+
+
+def test_a_finger_takes_a_picture_out_of_the_message(page: Any, serve: Serve, tmp_path: Path) -> None:
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (40, 30), colour).save(tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    visit(page, serve(script))
+    page.locator("#box input[type=file]").set_input_files([tmp_path / name for name in ("a.png", "b.png", "c.png")])
+    remove = page.locator("#box .delete-button")
+    expect(remove).to_have_count(2)
+    expect(remove.first).to_have_css("opacity", "1")
+    expect(page.locator(".refusals li")).to_have_count(1)
+    assert small(page) == []
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
+    remove.first.tap()
+    expect(remove).to_have_count(1)
 
 
 def test_an_empty_chat_is_read_from_its_beginning(page: Any, serve: Serve) -> None:

@@ -1,6 +1,7 @@
 """A turn in a real browser over a scripted engine: asked, thought about, answered, stopped, come back to."""
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning, Reclassified
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
 from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
-from tests.browser.steps import ask, attempt, box, done, reply, visit
+from tests.browser.steps import ask, attempt, box, done, reply, set_parameter, visit
 
 HEADER = ".reasoning summary"
 
@@ -22,8 +23,24 @@ def thinking(seconds: float, then: str = "The answer is **42**.") -> list[Any]:
     return [*steps, *(part for word in then.split(" ") for part in (Answer(f"{word} "), Pause(0.1)))]
 
 
+def gated(before: int, after: int = 0) -> tuple[Any, threading.Event]:
+    """A script that thinks, waits for the event, thinks on and answers: however slow the machine is, nothing comes too soon."""
+    go = threading.Event()
+
+    def script(request: GenerationRequest) -> Any:
+        for number in range(before + after):
+            if number == before:
+                go.wait(60)
+            yield Reasoning(f"Step {number}. ")
+        go.wait(60)
+        yield from (Answer(f"{word} ") for word in ["The", "answer", "is", "**42**."])
+
+    return script, go
+
+
 def test_reasoning_opens_fills_counts_and_closes_by_itself(page: Any, serve: Any) -> None:
-    visit(page, serve(thinking(3)))
+    script, go = gated(60)
+    visit(page, serve(script))
     ask(page, "What is the answer?")
     expect(page.locator(".turn.user .said")).to_have_text("What is the answer?")
     details = page.locator(".turn.reply .reasoning")
@@ -31,6 +48,7 @@ def test_reasoning_opens_fills_counts_and_closes_by_itself(page: Any, serve: Any
     expect(page.locator(HEADER)).to_have_text(re.compile(r"Thinking….*[1-9]\d* tokens"))
     expect(page.locator(HEADER)).to_have_text(re.compile(r"Thinking…\s*[1-9]\d* s"))
     expect(page.locator(".reasoning-text")).to_contain_text("Step 30.")
+    go.set()
     expect(details).not_to_have_attribute("open", "")
     expect(page.locator(HEADER)).to_have_text(re.compile(r"Thought for \d+\.\d s\s*60 tokens"))
     done(page)
@@ -72,13 +90,16 @@ def test_an_answer_that_turns_out_to_be_reasoning_moves_there(page: Any, serve: 
 
 
 def test_what_the_reader_opens_by_hand_stays_open(page: Any, serve: Any) -> None:
-    visit(page, serve(thinking(2)))
+    script, go = gated(20, 20)
+    visit(page, serve(script))
     ask(page, "one")
     details = page.locator(".turn.reply .reasoning")
     expect(details).to_have_attribute("open", "")
     page.locator(HEADER).click()
     expect(details).not_to_have_attribute("open", "")
     page.locator(HEADER).press("Enter")
+    expect(details).to_have_attribute("open", "")
+    go.set()
     done(page)
     expect(details).to_have_attribute("open", "")
     text = page.locator(".reasoning-text").text_content()
@@ -86,9 +107,14 @@ def test_what_the_reader_opens_by_hand_stays_open(page: Any, serve: Any) -> None
 
 
 def test_reasoning_that_was_closed_all_the_time_is_whole_when_opened(page: Any, serve: Any) -> None:
-    visit(page, serve(thinking(1.5)))
+    script, go = gated(1, 29)
+    visit(page, serve(script))
     ask(page, "one")
+    details = page.locator(".turn.reply .reasoning")
+    expect(details).to_have_attribute("open", "")
     page.locator(HEADER).click()
+    expect(details).not_to_have_attribute("open", "")
+    go.set()
     done(page)
     assert page.locator(".reasoning-text").text_content() != "".join(f"Step {number}. " for number in range(30))
     page.locator(HEADER).click()
@@ -252,23 +278,40 @@ def test_why_a_reply_ended_and_what_there_is_to_tell(page: Any, serve: Any) -> N
     expect(box(page)).to_be_enabled()
 
 
+def test_a_full_context_is_told_in_one_sentence_and_nothing_is_advised_that_cannot_be_done(
+    page: Any, serve: Any
+) -> None:
+    def script(request: GenerationRequest) -> Script:
+        asked = getattr(request.prompt.turns[-1], "text", "")
+        begun = [Notice("max_tokens_lowered", {"limit": 7})] if asked == "full" else []
+        return [*begun, Answer("Well, "), Finished("length")]
+
+    visit(page, serve(script))
+    notes = reply(page).locator(".notes p")
+    ask(page, "full")
+    done(page)
+    expect(notes).to_have_count(1)
+    expect(notes).to_contain_text("the context is full, with 7 tokens of room")
+    set_parameter(page, "max_tokens", 1_000_000)  # as many as there may be
+    ask(page, "most")
+    done(page)
+    expect(notes).to_have_text("Ended: reached the limit of tokens.")
+
+
 def test_a_junk_file_gets_a_sentence_and_nothing_is_lost(page: Any, serve: Any, tmp_path: Path) -> None:
     (tmp_path / "junk.png").write_bytes(b"no picture")
     Image.new("RGB", (40, 30), "red").save(tmp_path / "good.png")
     visit(page, serve([Answer("I see.")]))
-    page.locator("#box input[type=file]").set_input_files(tmp_path / "junk.png")
-    expect(page.locator("#box .thumbnail-item, #box .thumbnail-wrapper").first).to_be_visible()
-    attempt(page, "Look at this")
-    expect(page.locator("#turns [role=alert]")).to_contain_text("“junk.png” is not a picture")
+    box(page).fill("Look at this")
+    page.locator("#box input[type=file]").set_input_files([tmp_path / "junk.png", tmp_path / "good.png"])
+    expect(page.locator(".refusals li")).to_have_text("junk.png — not a picture that can be read")
     assert box(page).input_value() == "Look at this"
     assert page.locator(".turn").count() == 0
-    page.locator("#box .delete-button").first.click()
-    page.locator("#box input[type=file]").set_input_files(tmp_path / "good.png")
     expect(page.locator("#box img").first).to_be_visible()
     box(page).press("Enter")
     done(page)
     expect(page.locator(".turn.user img")).to_have_attribute("alt", "Picture 1: good.png, 40 × 30")
-    expect(page.locator("#turns [role=alert]")).to_be_hidden()
+    expect(page.locator(".refusals")).to_be_hidden()
     assert box(page).input_value() == ""
 
 

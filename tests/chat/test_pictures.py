@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magistral_ui.chat.pictures import TURNS, Picture, read_picture
-from magistral_ui.errors import PictureRefused
+from magistral_ui.chat.pictures import TURNS, Picture, read_all, read_picture
+from magistral_ui.errors import PictureRefused, PicturesRefused
+from tests.chat import heic
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 Colour = tuple[int, ...]
@@ -121,6 +122,39 @@ def test_a_photo_is_turned_upright(orientation: int) -> None:
     assert np.array_equal(np.asarray(picture.rgb())[:, :, 0], np.asarray(upright))
 
 
+def test_a_phone_s_heic_is_read_turned_upright_once() -> None:
+    picture = read_picture(heic.PHOTO, "IMG_0001.HEIC")
+    assert (picture.width, picture.height, picture.media_type) == (32, 64, "image/heif")
+    assert near(pixel(picture.data, 16, 8), RED)
+    assert near(pixel(picture.data, 16, 56), BLUE)
+    assert b"taken at home" in picture.data
+    assert b"taken at home" not in picture.thumbnail(64)
+    small = picture.shrunk(32)
+    assert (small.width, small.height, small.media_type) == (16, 32, "image/png")
+
+
+def test_a_heic_that_lies_about_its_size_is_not_unpacked() -> None:
+    size = struct.pack(">II", 64, 64)  # of what is coded; what is seen is cut out of it
+    at = heic.PHOTO.index(b"ispe") + 8
+    assert heic.PHOTO[at : at + 4] == size[:4]
+    for claimed in (struct.pack(">II", 30_000, 30_000), struct.pack(">II", 8, 8)):
+        with pytest.raises(PictureRefused):
+            read_picture(heic.PHOTO[:at] + claimed + heic.PHOTO[at + 8 :], "bomb.heic")
+
+
+def test_all_files_that_are_refused_are_named_at_once() -> None:
+    files = {"a.svg": b"<svg/>", "good.png": SOUND, "half.jpg": PHOTO[: len(PHOTO) // 2]}
+    with pytest.raises(PicturesRefused) as refused:
+        read_all(files.items(), lambda file: read_picture(file[1], file[0]))
+    assert refused.value.values == {"count": 2, "names": "a.svg, half.jpg"}
+    with pytest.raises(PictureRefused) as one:
+        read_all([("a.svg", b"<svg/>")], lambda file: read_picture(file[1], file[0]))
+    assert one.value.sentence_key == "picture_not_an_image"
+    assert [each.name for each in read_all([("good.png", SOUND)], lambda file: read_picture(file[1], file[0]))] == [
+        "good.png"
+    ]
+
+
 def test_damaged_exif_does_not_spoil_a_sound_photo() -> None:
     exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff" + b"\xff" * 40
     picture = read_picture(encoded(plain("RGB", BLUE), "JPEG", exif=exif))
@@ -157,8 +191,16 @@ PHOTO = encoded(Image.effect_noise((64, 64), 80).convert("RGB"), "JPEG")
         (SOUND[: len(SOUND) // 2], "picture_broken"),
         (PHOTO[: len(PHOTO) // 2], "picture_broken"),
         (SOUND[:200] + bytes(200) + SOUND[400:], "picture_broken"),
+        (SOUND[:20], "picture_broken"),
+        (PHOTO[:30], "picture_broken"),
+        (heic.PHOTO[:-9], "picture_broken"),
+        (heic.PHOTO[:40], "picture_broken"),
+        (encoded(plain("RGB", RED), "TIFF"), "picture_not_an_image"),
     ],
-    ids=["empty", "text", "svg", "pdf", "half a PNG", "half a JPEG", "damaged PNG"],
+    ids=[
+        *("empty", "text", "svg", "pdf", "half a PNG", "half a JPEG", "damaged PNG", "a PNG's beginning"),
+        *("a JPEG's beginning", "most of a HEIC", "a HEIC's beginning", "TIFF"),
+    ],
 )
 def test_what_is_no_sound_picture_is_refused_by_name(data: bytes, key: str) -> None:
     with pytest.raises(PictureRefused) as refused:

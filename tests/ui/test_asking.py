@@ -17,6 +17,7 @@ from magistral_ui.models.cards import DEMO
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.ui.asking import Question, read_chat, read_tool
 from magistral_ui.ui.i18n import sentence_of
+from tests.chat import heic
 
 ENGINE = ScriptedEngine([])
 LIMITS = Limits(text_length=1_000, pictures=2, messages=50, conversation_length=3_000)
@@ -139,6 +140,26 @@ def test_the_tool_takes_pictures_as_data_urls_and_base64() -> None:
     assert [(picture.name, picture.width) for picture in asked.pictures] == [("1", 9), ("2", 9)]
     wrapped = "\n".join(encoded[at : at + 20] for at in range(0, len(encoded), 20))
     assert tool(question="look", pictures=[wrapped]).pictures[0].data == png("blue")
+
+
+def test_all_pictures_that_cannot_be_used_are_named_at_once(tmp_path: Path, upload: dict[str, str]) -> None:
+    for name in ("a.svg", "b.png"):
+        (tmp_path / name).write_bytes(b"<svg/>")
+    files = [{"path": str(tmp_path / name)} for name in ("a.svg", "b.png")]
+    with pytest.raises(BadInput) as refused:
+        read({"text": "look", "files": files})
+    assert "a.svg, b.png" in sentence_of(refused.value)
+    good, bad = base64.b64encode(png()).decode(), base64.b64encode(b"<svg/>").decode()
+    with pytest.raises(BadInput) as refused:
+        read_tool(ENGINE, replace(LIMITS, pictures=3), {"question": "look", "pictures": [bad, good, bad]})
+    assert "1, 3" in sentence_of(refused.value)
+
+
+def test_a_phone_s_photo_is_taken_by_both_doors(tmp_path: Path, upload: dict[str, str]) -> None:
+    (tmp_path / "IMG_1.HEIC").write_bytes(heic.PHOTO)
+    asked = read({"text": "look", "files": [{"path": str(tmp_path / "IMG_1.HEIC")}]})
+    assert [(each.name, each.width, each.height) for each in asked.pictures] == [("IMG_1.HEIC", 32, 64)]
+    assert tool(question="look", pictures=[base64.b64encode(heic.PHOTO).decode()]).pictures[0].height == 64
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Loading, Ready
 from magistral_ui.engines.scripted import INFO, Pause, ScriptedEngine
 from magistral_ui.models import memory
-from magistral_ui.models.cards import MAGISTRAL_1_1
+from magistral_ui.models.cards import DEMO, MAGISTRAL_1_1, MAGISTRAL_1_2
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.visitors import Place, Visitors
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.model_panel import model_value
+from magistral_ui.ui.rendering import examples_value
 
 PANEL: list[dict[str, Any]] = [{}]
 
@@ -150,6 +151,12 @@ def test_an_example_that_is_none_sends_nothing(data: dict[str, Any]) -> None:
 
 def test_a_model_without_eyes_is_given_no_picture_example() -> None:
     assert not any(each["picture"] for each in chat_over([], card=MAGISTRAL_1_1).attach("")[1]["welcome"]["examples"])
+
+
+def test_the_demo_model_s_examples_are_shown_for_it_alone() -> None:
+    demo, others = ({each["text"] for each in examples_value(card)} for card in (DEMO, MAGISTRAL_1_2))
+    assert demo & others == {"What is in this picture?"}
+    assert len(others) > 2
 
 
 def test_regenerating_replaces_what_is_shown() -> None:

@@ -16,6 +16,7 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.uploads import Uploads
+from tests.chat import heic
 
 SYSTEM = sum(len(part.text.split()) for part in DEMO.system())
 
@@ -67,6 +68,38 @@ def test_a_picture_that_was_sent_is_an_earlier_one(tmp_path: Path) -> None:
     assert session.running is None or session.running.generation.wait(5)
     use = chat.weigh({"text": "and?"}, visitor, {})["use"]
     assert (use["pictures"], use["message"], use["conversation"]) == (100, 1, 2)
+
+
+def test_a_value_says_which_message_it_is_about(tmp_path: Path) -> None:
+    chat = chat_over([])
+    visitor, _ = chat.visitors.open()
+    assert chat.weigh({"text": "hé 🙂", "files": []}, visitor, {})["of"] == (5, 0)  # as a browser counts
+    assert chat.weigh({"text": "", "files": [picture(tmp_path)]}, visitor, {})["of"] == (0, 1)
+    assert chat.weigh({"text": "a", "files": ["nowhere.png"]}, visitor, {})["of"] == (1, 1)
+    assert chat.weigh(None, visitor, {})["of"] == (0, 0)
+
+
+def test_a_full_conversation_is_not_told_as_a_message_that_does_not_fit() -> None:
+    chat = chat_over([Answer("yes " * 50)], context=SYSTEM + 20)
+    visitor = talked(chat)
+    assert chat.weigh({"text": ""}, visitor, {})["fit"] == "full"
+    assert chat.weigh({"text": "more"}, visitor, {})["fit"] == "too_long"
+
+
+def test_what_is_attached_is_looked_at_before_it_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "half.png").write_bytes(Path(picture(tmp_path, "whole.png")).read_bytes()[:60])
+    (tmp_path / "photo.heic").write_bytes(heic.PHOTO)
+    files = [str(tmp_path / name) for name in ("whole.png", "half.png", "photo.heic", "gone.png")]
+    value = chat_over([]).look({"number": 7}, {"text": "", "files": files})
+    assert value["number"] == 7
+    whole, half, photo, gone = value["attached"]
+    assert whole == {"failure": None, "thumbnail": None}
+    assert half["failure"] == {"key": "picture_broken", "values": {"name": "half.png"}}
+    assert photo["failure"] is None
+    assert photo["thumbnail"].startswith("data:image/jpeg;base64,")  # most browsers cannot show the file itself
+    assert gone["failure"]["key"] == "picture_broken"
+    blind = chat_over([], card=MAGISTRAL_1_1).look({}, {"files": files[:1]})["attached"]
+    assert blind[0]["failure"]["key"] == "picture_not_supported"
 
 
 def test_weighing_sends_and_changes_nothing() -> None:

@@ -1,13 +1,100 @@
-// Keeps Enter in an empty composer from being sent: Gradio would draw the composer anew, over what is typed meanwhile.
+// Lets the message go, or holds it and says why: while it is empty, does not fit, or waits for its pictures or its count.
 
-const empty = (field) => !field.value.trim() && !document.querySelector("#box .thumbnails");
+import { make } from "./dom.js";
 
+const AT_ONCE = 300; // ms
+const checks = [];
+let timer = 0;
+let held = null; // the line that says why the message waits
+let wanted = false; // whether it goes by itself when nothing holds it any more
+
+export const field = () => document.querySelector("#box textarea");
+/** The pictures that are attached, as Gradio draws them. */
+export const attached = () => [...document.querySelectorAll("#box .thumbnail-wrapper")];
+/** Whether there is nothing to send. */
+export const empty = () => !field()?.value.trim() && !attached().length;
+
+/** Put `element` above the box: a notice of its own. */
+export function above(element) {
+  const box = document.getElementById("box");
+  [...document.getElementById("composer").children].find((each) => each.contains(box)).before(element);
+  return element;
+}
+
+/**
+ * `check()` tells what keeps the message here, or null: `{told}`, with `waits` where that passes by itself, and `hurry`, which is
+ * called once somebody wants to send it.
+ */
+export function hold(check) {
+  checks.push(check);
+}
+
+/** What a check tells may have changed: the button shows it, and a message that waited goes. */
+export function look() {
+  const obstacle = found();
+  const button = document.querySelector("#box .submit-button");
+  const shut = Boolean(obstacle && !obstacle.waits);
+  if (button && button.disabled !== shut && !field().disabled) {
+    button.disabled = shut;
+    button.title = shut ? obstacle.told : "";
+  }
+  if (wanted && !obstacle) {
+    wait(null);
+    if (!empty()) button?.click();
+  } else if (wanted && shut) wait(null);
+}
+
+function found() {
+  const told = checks.map((check) => check()).filter(Boolean);
+  return told.find(({ waits }) => !waits) ?? told[0] ?? null;
+}
+
+/** Whether the message may go now; says why where it may not. */
+function mayGo() {
+  if (empty()) return false;
+  if (document.body.classList.contains("answering")) return true; // the server says that, and keeps the words
+  const obstacle = found();
+  wait(obstacle);
+  obstacle?.hurry?.();
+  if (!obstacle) dispatchEvent(new Event("sending"));
+  return !obstacle;
+}
+
+/** What passes at once is not worth a word; what does not pass by itself stands in a notice of its own, and is only said. */
+function wait(obstacle) {
+  wanted = Boolean(obstacle?.waits);
+  clearTimeout(timer);
+  if (wanted) timer = setTimeout(() => tell(obstacle.told, true), AT_ONCE);
+  else tell(obstacle?.told ?? "", false);
+}
+
+function tell(told, seen) {
+  held.textContent = told;
+  held.classList.toggle("visually-hidden", !seen);
+}
+
+/** Gradio would draw the composer anew for an empty message, over what is typed meanwhile. */
 export function setUpComposer() {
-  const hold = (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || !event.target.matches?.("#box textarea")) return;
-    if (!empty(event.target)) return;
+  const keep = (event) => {
+    if (mayGo()) return;
     event.preventDefault();
     event.stopPropagation();
   };
-  addEventListener("keydown", hold, { capture: true });
+  const key = (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target.matches?.("#box textarea")) keep(event);
+  };
+  addEventListener("keydown", key, { capture: true });
+  addEventListener("click", (event) => event.target.closest?.("#box .submit-button") && keep(event), { capture: true });
+  held = make("p", { class: "held visually-hidden", role: "status" });
+  prepare();
+}
+
+/** Once Gradio has drawn the composer; it draws its button anew now and then. */
+function prepare() {
+  const composer = document.getElementById("composer");
+  const box = document.getElementById("box");
+  if (!box || !composer) return void requestAnimationFrame(prepare);
+  above(held);
+  composer.addEventListener("input", () => wait(null));
+  new MutationObserver(look).observe(composer, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
 }

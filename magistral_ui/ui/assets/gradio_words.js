@@ -1,5 +1,6 @@
 // Puts our words in the place of those that Gradio's components have in English only: the composer's names, and its messages.
 
+import { uploads } from "./attachments.js";
 import { t } from "./strings.js";
 
 const NAMES = {
@@ -15,16 +16,34 @@ const NAMES = {
   "Stop": "composer_stop",
   "Close": "page_close",
 };
+// What Gradio's client says by itself; what the app says comes in the visitor's language already.
 const MESSAGES = [
   ["Connection Lost", "line_lost_heading"],
   ["Connection to the server was lost", "line_lost"],
+  ["Connection errored out", "line_lost"],
+  ["Failed to fetch", "line_lost"],
+  ["NetworkError", "line_lost"],
+  ["Load failed", "line_lost"],
+  ["The network connection was lost", "line_lost"],
+  ["Unexpected token", "error_unavailable"],
+  ["JSON.parse", "error_unavailable"],
+  ["Could not resolve app config", "line_lost"],
   ["Waiting for file(s) to finish uploading", "upload_waiting"],
   ["File(s) exceed the maximum allowed size", "upload_too_large"],
   ["Invalid file type", "upload_wrong_type"],
+  [/^\d+ file\(s\) were rejected/, "upload_wrong_type"],
+  ["Error uploading file", "upload_failed"],
   ["This application is currently busy", "error_unavailable"],
-  ["Error", "toast_error"],
-  ["Warning", "toast_warning"],
-  ["Info", "toast_info"],
+  ["Too many requests", "error_unavailable"],
+  ["Not authorized", "error_login_needed"],
+  ["Could not access this app", "error_login_needed"],
+  ["An Unexpected Error Occurred", "error_unexpected"],
+  ["Could not get API info", "error_unexpected"],
+  ["No API information", "error_unexpected"],
+  ["Method not implemented", "error_unexpected"],
+  [/^Error$/, "toast_error"],
+  [/^Warning$/, "toast_warning"],
+  [/^Info$/, "toast_info"],
 ];
 
 /** Wait for Gradio to have drawn the composer; from then on whatever it draws there, and its messages, are in our words. */
@@ -58,6 +77,21 @@ function rename(element) {
 
 function reword(element) {
   const told = element.firstChild?.textContent.trim() ?? "";
-  const found = MESSAGES.find(([english]) => told.startsWith(english));
-  if (found && told !== t(found[1])) element.firstChild.textContent = t(found[1]);
+  const ours = reworded(told);
+  if (ours && told !== ours) element.firstChild.textContent = ours;
+}
+
+function reworded(told) {
+  const refused = told.match(/^HTTP \d+: ([^]*)$/); // an upload, with the app's own sentence where it was the app
+  if (refused) return sentenceIn(refused[1]) ?? t("upload_failed");
+  const found = MESSAGES.find(([english]) => (english.test ? english.test(told) : told.startsWith(english)));
+  return found && t(found[1] === "line_lost" && uploads() ? "upload_failed" : found[1]);
+}
+
+function sentenceIn(body) {
+  try {
+    return JSON.parse(body).error;
+  } catch {
+    return undefined; // a page of a proxy
+  }
 }

@@ -1,5 +1,6 @@
 // Joins the page's parts: Gradio's components hand over their element and their values here.
 
+import { Attachments } from "./attachments.js";
 import { setUpComposer } from "./composer.js";
 import { ContextView } from "./context.js";
 import { setUpDraft } from "./draft.js";
@@ -17,6 +18,7 @@ import { Transcript } from "./transcript.js";
 
 let transcript = null;
 let meter = null;
+let attachments = null;
 
 /** Draw by a view: now, and at every change. */
 const drawnBy = (view, value) => {
@@ -30,7 +32,7 @@ const mounts = {
     transcript.show(value());
     return () => {
       transcript.show(value());
-      meter?.ask(); // another conversation, or more of it
+      meter?.renew(); // another conversation, or more of it
     };
   },
   "history-list"(element, act, value) {
@@ -45,7 +47,20 @@ const mounts = {
   model: (element, act, value) => drawnBy(new ModelView(element, act), value),
   parameters: (element, act, value) => drawnBy(new ParametersView(element), value),
   prompt: (element, act, value) => drawnBy(new PromptView(element, act), value),
-  meter: (element, act, value) => drawnBy((meter = new MeterView(element, act)), value),
+  meter(element, act, value) {
+    meter = new MeterView(element, act);
+    const { most } = value();
+    const begin = () => {
+      if (document.querySelector("#box textarea")) attachments = new Attachments(act, most);
+      else requestAnimationFrame(begin);
+    };
+    begin();
+    return () => {
+      const told = value();
+      if (told?.attached) attachments?.answer(told);
+      else meter.show(told);
+    };
+  },
   context(element) {
     new ContextView(element);
   },

@@ -1,10 +1,13 @@
 // How much of the context is used, what for, and whether the message being written fits: asked for at every pause of the writer.
 
+import { attached, empty, field, hold, look } from "./composer.js";
 import { make } from "./dom.js";
 import { change, settings, weighed } from "./settings.js";
 import { number, sentence, t } from "./strings.js";
 
 const PAUSE = 300; // milliseconds without a key until the server is asked
+const PATIENCE = 10_000; // ms for which a message waits for its count; then the engine says whether it fits
+const AROUND = 64; // tokens that the template puts around a message, and more
 const KINDS = ["system", "conversation", "reasoning", "pictures", "message"];
 
 export class MeterView {
@@ -19,6 +22,9 @@ export class MeterView {
     element.replaceChildren(this.details, this.speaker);
     this.fold();
     settings.follow(() => this.ask());
+    this.base = null; // the last count that holds for the conversation as it stands
+    this.changed = 0; // when the message last changed
+    hold(() => this.obstacle());
     this.listen();
   }
 
@@ -28,12 +34,60 @@ export class MeterView {
     if (!composer) return void requestAnimationFrame(() => this.listen());
     this.fit = make("div", { class: "fit", hidden: true });
     document.getElementById("model-banner").after(this.fit);
-    composer.addEventListener("input", () => this.ask());
-    const attached = () => composer.querySelectorAll("#box .thumbnail-item, #box .thumbnail-image").length;
-    let before = attached();
+    composer.addEventListener("input", () => this.follow());
+    let before = attached().length;
     new MutationObserver(() => {
-      if (before !== (before = attached())) this.ask();
+      if (before !== (before = attached().length)) this.follow();
     }).observe(composer, { childList: true, subtree: true });
+  }
+
+  /** The message is another one. */
+  follow() {
+    this.changed = performance.now();
+    if (empty()) this.settle();
+    this.ask(empty() ? 0 : PAUSE);
+    look();
+  }
+
+  /** The conversation is another one, or there is more of it. */
+  renew() {
+    this.base = null;
+    requestAnimationFrame(() => this.settle()); // Gradio empties the composer in the same breath
+    this.ask();
+  }
+
+  /** What was said of a message is not true of an empty box. */
+  settle() {
+    const { fit, failure } = weighed.value ?? {};
+    if (empty() && (fit === "too_long" || failure)) this.showFit({ fit: "fits" });
+  }
+
+  /** What keeps the message from being sent, see composer.js. */
+  obstacle() {
+    const value = weighed.value;
+    if (!value || empty() || (!value.limit && !value.failure)) return null;
+    const [characters, pictures] = value.of;
+    if (characters === field().value.length && pictures === attached().length) return this.refusal(value);
+    if (this.surely(pictures)) return null;
+    if (performance.now() - this.changed > PATIENCE) return null;
+    const hurry = () => {
+      this.ask(0);
+      setTimeout(look, PATIENCE);
+    };
+    return { told: t("composer_waiting"), waits: true, hurry };
+  }
+
+  refusal({ fit, failure, ...value }) {
+    const told = failure ? sentence(failure) : fit === "too_long" ? t("fit_too_long", value) : null;
+    return told && { told };
+  }
+
+  /** Whether the message fits however it is counted: no token is shorter than a byte. */
+  surely(pictures) {
+    if (!this.base || attached().length > pictures) return false;
+    const { limit, total, use } = this.base;
+    const seen = attached().length ? use.message_pictures.reduce((sum, each) => sum + each, 0) : 0;
+    return total - use.message + seen + new TextEncoder().encode(field().value).length + AROUND < limit;
   }
 
   /** The breakdown lies over the page: Escape and a click beside it close it. */
@@ -49,18 +103,21 @@ export class MeterView {
   }
 
   /** Ask once the writer pauses. */
-  ask() {
+  ask(pause = PAUSE) {
     clearTimeout(this.pause);
-    this.pause = setTimeout(() => this.act("weigh"), PAUSE);
+    this.pause = setTimeout(() => this.act("weigh"), pause);
   }
 
-  /** `{limit, total, room, use, fit, remedies, failure}`, see ui/context_meter.py. */
+  /** `{limit, total, room, use, fit, remedies, failure, of}`, see ui/context_meter.py. */
   show(value) {
     if (!value || !("limit" in value)) return;
     weighed.set(value);
+    if (value.limit) this.base = value;
+    document.body.dataset.fit = value.fit ?? "";
     if (value.limit) this.showUse(value);
     this.details.hidden = !value.limit && !value.failure;
     this.showFit(value);
+    look();
   }
 
   showUse({ limit, total, room, use, fit }) {
@@ -88,7 +145,8 @@ export class MeterView {
   /** Whether the message fits, and what can be done where it does not. */
   showFit({ fit, total, limit, room, remedies = [], failure }) {
     if (!this.fit) return;
-    const told = failure ? sentence(failure) : fit === "too_long" ? t("fit_too_long", { total, limit }) : fit === "tight" ? t("fit_tight", { count: room }) : "";
+    const texts = { too_long: () => t("fit_too_long", { total, limit }), full: () => t("fit_full", { total, limit }), tight: () => t("fit_tight", { count: room }) };
+    const told = failure ? sentence(failure) : (texts[fit]?.() ?? "");
     const state = failure ? failure.key : fit;
     // Said when it begins, not at every pause.
     if (state !== this.state) this.speaker.textContent = told;
@@ -97,7 +155,8 @@ export class MeterView {
     this.fit.dataset.fit = failure ? "refused" : fit;
     if (!told) return;
     const buttons = remedies.map((remedy) => {
-      const button = make("button", { type: "button" }, t(`remedy_${remedy.key}`, remedy));
+      const key = remedy.key === "new_chat" && fit === "full" ? "page_new_chat" : `remedy_${remedy.key}`;
+      const button = make("button", { type: "button" }, t(key, remedy));
       button.addEventListener("click", () => this.mend(remedy));
       return button;
     });

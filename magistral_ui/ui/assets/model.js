@@ -1,5 +1,6 @@
 // Shows how far the model is loaded, what runs here, and why: in the panel, in the top bar, and above the composer.
 
+import { sees } from "./attachments.js";
 import { make } from "./dom.js";
 import { memory } from "./memory.js";
 import { showMissing } from "./missing.js";
@@ -27,6 +28,7 @@ export class ModelView {
     const another = this.mark !== undefined && value.mark !== this.mark; // a server may be another one without having been away
     this.mark = value.mark;
     document.body.dataset.model = value.state;
+    sees({ vision: value.vision, away: value.state === "ready" ? null : this.placeholder(value) });
     this.box = document.querySelector("#box textarea");
     if (this.box) this.box.placeholder = this.placeholder(value);
     if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");

@@ -139,7 +139,13 @@ export class Transcript {
 
   turnFor(turn) {
     let known = this.turns.get(turn.id);
-    if (known && (!known.isOutline || turn.outline !== undefined)) return known;
+    if (known && (!known.isOutline || turn.outline !== undefined)) {
+      if (turn.outline === undefined && known.differs?.(turn)) {
+        known.resume();
+        known.finish(turn);
+      }
+      return known;
+    }
     this.above.drop(turn.id);
     if (turn.outline !== undefined) known = this.above.outline(turn);
     else if (turn.role === "user") known = new UserTurn(turn, this.hands());
@@ -186,7 +192,7 @@ export class Transcript {
     let reply = this.replies.get(generation);
     if (!reply) {
       reply = new ReplyTurn({ ...this.hands(), announce: (text) => (this.speaker.textContent = text) });
-      reply.answer.onDrawn = () => this.follower.follow();
+      reply.onDrawn = () => this.follower.follow();
       this.replies.set(generation, reply);
     }
     return reply;
@@ -238,7 +244,10 @@ export class Transcript {
         picture ? make("img", { src: picture, alt: "" }) : null,
         make("span", { lang: language, dir: "auto" }, text),
       );
-      button.addEventListener("click", () => document.body.dataset.model === "ready" && this.act("example", { index }));
+      button.addEventListener("click", () => {
+        const { model, fit } = document.body.dataset;
+        if (model === "ready" && fit !== "full") this.act("example", { index });
+      });
       return make("li", {}, button);
     });
     this.welcome.replaceChildren(

@@ -7,9 +7,19 @@ import { greyed } from "./missing.js";
 import { ReasoningView } from "./reasoning.js";
 import { ReasoningEditor } from "./reasoning_editor.js";
 import { ReplyFoot } from "./reply_foot.js";
+import { facts } from "./settings.js";
 import { sentence, t } from "./strings.js";
 
 const CALM = 450; // ms for which a header that runs stays as it is: more often, nobody could read it
+
+/** What ended a reply at its limit, with the advice to raise that only where it can be raised. */
+function outOfTokens({ completion_tokens: written }, params) {
+  const chosen = params?.max_tokens ?? Infinity;
+  // A reply that was continued has more tokens than its limit.
+  const limit = Math.min(written, chosen);
+  const most = facts.value?.parameters.find(({ name }) => name === "max_tokens")?.high ?? Infinity;
+  return t(chosen < most ? "ended_length" : "export_ended_length", { limit });
+}
 
 /** A reply. `live` shows it as it stands, `finish` as it ended; both keep the nodes that are there. */
 export class ReplyTurn {
@@ -19,7 +29,7 @@ export class ReplyTurn {
     this.branches = new BranchView(choose);
     this.announce = announce;
     this.reasoning = new ReasoningView();
-    this.answer = new AnswerView();
+    this.answer = this.shown = this.newAnswer();
     this.status = make("p", { class: "status" }, t("turn_starting"));
     this.answerNow = make("button", { type: "button", class: "answer-now", hidden: true }, t("turn_answer_now"));
     this.answerNow.addEventListener("click", () => {
@@ -58,30 +68,45 @@ export class ReplyTurn {
     greyed(this.answerNow, "answer_now");
   }
 
-  /** A finished reply goes on: what is there stays, and grows. */
+  /** A finished reply goes on: what is there stays until its texts have come again, and then grows. */
   resume() {
     this.finished = false;
+    this.resumed = true;
     this.state = "starting";
+    delete this.element.dataset.state;
+    this.status.textContent = t("turn_starting");
+    this.status.hidden = false;
     this.answerNow.disabled = false;
     this.answerNow.hidden = true;
     this.head.append(this.answerNow);
-    this.notes.replaceChildren();
+    this.notes.replaceChildren(this.status); // below: what is being read must not move
     this.foot.clear();
     this.editor.close();
   }
 
   /** The texts will come again from their beginning. */
   restart() {
+    this.resumed = false;
     this.reasoning.restart();
-    if (!this.answer.received) return;
-    const old = this.answer;
-    this.answer = new AnswerView();
-    // The new one takes its place when it shows as much.
-    this.answer.onDrawn = () => {
-      old.element.replaceWith(this.answer.element);
-      this.answer.onDrawn = old.onDrawn;
-      old.onDrawn?.();
+    if (this.answer.received || this.answer.final) this.answer = this.newAnswer();
+  }
+
+  /** An answer that takes the place of the one that is shown as soon as it is drawn. */
+  newAnswer() {
+    const answer = new AnswerView();
+    answer.onDrawn = () => {
+      if (answer !== this.answer) return;
+      if (this.shown !== answer) this.shown.element.replaceWith(answer.element);
+      this.shown = answer;
+      this.onDrawn?.();
     };
+    return answer;
+  }
+
+  /** Whether `turn` says something else than what is shown: it was continued in another tab. */
+  differs(turn) {
+    const { answer, reasoning, ended, failure } = this.turn ?? turn;
+    return this.finished && !(turn.answer === answer && turn.reasoning === reasoning && turn.ended === ended && turn.failure?.key === failure?.key);
   }
 
   /** It is not shown any more. */
@@ -128,6 +153,7 @@ export class ReplyTurn {
     if (this.finished) return;
     this.finished = true;
     this.turn = turn;
+    if (this.resumed) this.restart(); // it ended before anything was read of it
     clearInterval(this.timer);
     this.element.dataset.state = "done";
     this.status.remove();
@@ -143,11 +169,10 @@ export class ReplyTurn {
   }
 
   showNotes({ notices, ended, failure, answer, reasoning, usage, params }) {
-    // A reply that was continued has more tokens than its limit.
-    const limit = Math.min(usage.completion_tokens, params?.max_tokens ?? Infinity);
-    const notes = notices.map(({ key, values }) => make("p", { class: "note" }, t(`notice_${key}`, values)));
+    const lowered = ended === "length" && notices.find(({ key }) => key === "max_tokens_lowered");
+    const notes = notices.filter((each) => each !== lowered).map(({ key, values }) => make("p", { class: "note" }, t(`notice_${key}`, values)));
     if (failure) notes.push(make("p", { class: "note failure" }, sentence(failure)));
-    else if (ended === "length") notes.push(make("p", { class: "note" }, t("ended_length", { limit })));
+    else if (ended === "length") notes.push(make("p", { class: "note" }, lowered ? t("ended_context_full", lowered.values) : outOfTokens(usage, params)));
     else if (ended === "cancelled" && !notices.some(({ key }) => key === "cut_off")) notes.push(make("p", { class: "note" }, t("ended_cancelled")));
     if (!failure && ended !== "cancelled" && !answer.trim()) {
       notes.push(make("p", { class: "note" }, t(reasoning ? "turn_no_answer" : "turn_empty")));

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from hypothesis import strategies as st
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
 from magistral_ui.chat.events import Usage
 from magistral_ui.chat.export.document import Document
+from magistral_ui.chat.export.html import export_html
 from magistral_ui.chat.export.json_reading import import_json
 from magistral_ui.chat.export.json_writing import export_json
+from magistral_ui.chat.pictures import read_picture
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.ui.i18n import text_in
+from tests.chat import heic
 from tests.chat.export.conversations import DOCUMENTS, picture, sample
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "export.schema.json").read_text(encoding="utf-8"))
@@ -49,6 +54,14 @@ def test_a_picture_that_many_messages_share_is_written_once() -> None:
     data = exported(Document(conversation), Document(Conversation().say("d", (replace(red, name="b.png"),))))
     assert list(data["pictures"]) == [red.digest]
     assert data["pictures"][red.digest]["media_type"] == "image/png"
+
+
+def test_a_phone_s_photo_comes_back_as_it_was() -> None:
+    document = Document(Conversation().say("a", (read_picture(heic.PHOTO, "IMG_1.HEIC"),)))
+    data = export_json([document])
+    VALIDATOR.validate(json.loads(data))
+    assert import_json(data) == [document]
+    assert "data:image/jpeg;base64," in export_html([document], partial(text_in, "en"), "en", "ltr")
 
 
 def test_half_a_surrogate_pair_becomes_a_question_mark() -> None:

@@ -1,0 +1,219 @@
+// Takes pictures in, however they come: dropped or pasted anywhere, or picked; says by name which cannot be taken, and why.
+
+import { above, attached, field, hold, look } from "./composer.js";
+import { make } from "./dom.js";
+import { DropZone } from "./drop_zone.js";
+import { brought, examine } from "./file_kinds.js";
+import { t } from "./strings.js";
+
+const KINDS = "image/*,.heic,.heif,.avif"; // what the system's own dialog offers first
+const PATIENCE = 10_000; // ms for which a message waits for the server to look at its pictures
+const JUST_NOW = 1_000; // ms
+
+/** What the page knows of the model: whether it sees pictures, and why it is not there. */
+let model = { vision: true, away: t("page_placeholder_loading") };
+let here = null;
+
+/** The model is another one, or has come or gone: pictures may be of no use now. */
+export function sees(now) {
+  model = now;
+  here?.lock();
+}
+
+/** Why no picture can be taken at all; null where it can. */
+const reason = () => model.away ?? (model.vision ? null : t("pictures_not_seen"));
+
+/** Whether files are on their way to the server, or were until just now. */
+export const uploads = () => Boolean(here && (here.uploading || performance.now() - here.ended < JUST_NOW));
+
+const source = (thumbnail) => thumbnail.querySelector("img")?.src;
+
+export class Attachments {
+  /** `act("look", {number})` asks the server to look at what is attached; `limits` are `{pictures, bytes}` of one message. */
+  constructor(act, limits) {
+    Object.assign(this, { act, limits });
+    here = this;
+    this.refused = [];
+    this.lots = []; // files on their way into the composer: Gradio takes one lot at a time
+    this.names = new Map(); // address → the file's own name, which Gradio simplifies
+    this.small = new Map(); // address → a thumbnail of what a browser cannot show
+    this.ended = -Infinity; // when the last lot had come, or failed
+    this.number = 0; // of the last question
+    this.looking = null; // {number, sources, since}: the question that is open
+    this.notice = above(make("div", { class: "refusals", role: "alert" }));
+    new DropZone(reason, (data) => this.drop(data));
+    addEventListener("paste", (event) => this.paste(event), { capture: true });
+    addEventListener("change", (event) => this.pick(event), { capture: true });
+    addEventListener("sending", () => this.clear());
+    const all = { childList: true, subtree: true, attributes: true, attributeFilter: ["src", "disabled"] };
+    new MutationObserver(() => this.follow()).observe(document.getElementById("composer"), all); // Gradio draws what is in it anew
+    hold(() => (this.waits ? { told: t("composer_waiting"), waits: true } : null));
+    this.known = 0; // what was there before this, too, is looked at
+    this.follow();
+  }
+
+  get box() {
+    return document.getElementById("box");
+  }
+
+  get uploading() {
+    return this.lots.length > 0 || Boolean(this.box.querySelector(".loader"));
+  }
+
+  get waits() {
+    return this.uploading || Boolean(this.looking && performance.now() - this.looking.since < PATIENCE);
+  }
+
+  drop(data) {
+    const { files, folders } = brought(data);
+    if (files.length || folders.length) this.take(files, folders);
+    else this.say(t("upload_wrong_type"));
+  }
+
+  paste(event) {
+    const { target, clipboardData: data } = event;
+    const composing = target.matches?.("#box textarea");
+    if (!data?.files.length || (!composing && target.closest?.("input, textarea, [contenteditable]"))) return;
+    // What is copied out of a text or a table comes as a picture too: there the words are meant.
+    if (composing && data.types.includes("text/html") && data.getData("text")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.take([...data.files]);
+  }
+
+  pick(event) {
+    if (this.handing || !event.target.matches?.("#box input[type=file]")) return;
+    event.stopPropagation();
+    this.take([...event.target.files]);
+  }
+
+  /** Take what can be taken, and say what cannot. */
+  async take(files, folders = []) {
+    const all = reason();
+    if (all !== null) return this.say(all);
+    this.refused = folders.map((name) => ({ name, why: "folder" }));
+    const sound = [];
+    for (const file of files) {
+      const room = this.limits.pictures - attached().length - this.lots.flat().length - sound.length;
+      const found = room > 0 ? await examine(file, this.limits) : { why: "too_many", limit: this.limits.pictures };
+      if (found.file) sound.push(found.file);
+      else this.refused.push({ name: file.name, ...found });
+    }
+    this.show();
+    if (!sound.length) return undefined;
+    this.lots.push(sound);
+    if (this.lots.length === 1) this.hand();
+    field()?.focus({ preventScroll: true });
+    return undefined;
+  }
+
+  /** Give the first lot to Gradio, which uploads it. */
+  hand() {
+    const input = this.box.querySelector("input[type=file]");
+    const data = new DataTransfer();
+    for (const file of this.lots[0]) data.items.add(file);
+    input.files = data.files;
+    this.before = attached().length;
+    this.begun = false;
+    this.handing = true;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+    this.handing = false;
+  }
+
+  /** Gradio has drawn something anew. */
+  follow() {
+    this.lock();
+    const shown = attached();
+    const loading = Boolean(this.box.querySelector(".loader"));
+    this.begun ||= loading;
+    if (this.lots.length && !loading && (this.begun || shown.length > this.before)) {
+      const lot = this.lots.shift();
+      shown.slice(this.before).forEach((thumbnail, index) => this.names.set(source(thumbnail), lot[index]?.name));
+      this.ended = performance.now();
+      if (this.lots.length) this.hand();
+    }
+    for (const thumbnail of shown) {
+      const small = this.small.get(source(thumbnail));
+      if (small) thumbnail.querySelector("img").src = small;
+    }
+    const more = shown.length > this.known;
+    this.known = shown.length;
+    if (more) this.ask();
+    look();
+  }
+
+  ask() {
+    this.number += 1;
+    this.looking = { number: this.number, sources: attached().map(source), since: performance.now() };
+    this.act("look", { number: this.number });
+    setTimeout(look, PATIENCE);
+  }
+
+  /** The server's answer: `{number, attached: [{failure, thumbnail}]}` in their order. */
+  answer({ number, attached: found }) {
+    if (number !== this.looking?.number) return;
+    const { sources } = this.looking;
+    this.looking = null;
+    if (attached().length > sources.length) this.ask(); // more came meanwhile
+    if (found.length !== sources.length) return;
+    const bad = new Set();
+    found.forEach(({ failure, thumbnail }, index) => {
+      if (thumbnail) this.small.set(sources[index], thumbnail);
+      if (!failure) return;
+      bad.add(sources[index]);
+      this.refused.push({ ...failure.values, name: this.names.get(sources[index]) ?? failure.values.name, why: failure.key });
+    });
+    const gone = attached().filter((thumbnail) => bad.has(source(thumbnail)));
+    this.follow();
+    if (!gone.length) return;
+    // From the last to the first: Gradio removes by place.
+    for (const thumbnail of gone.reverse()) thumbnail.querySelector(".delete-button").click();
+    this.show();
+    field()?.focus({ preventScroll: true });
+  }
+
+  /** The clip cannot be used where the model sees nothing. */
+  lock() {
+    const input = this.box.querySelector("input[type=file]");
+    if (input && input.accept !== KINDS) input.accept = KINDS;
+    for (const button of this.box.querySelectorAll(".upload-button")) {
+      const why = model.away === null && !model.vision ? t("pictures_not_seen") : null;
+      if (why && !button.disabled) button.disabled = true;
+      else if (!why && button.dataset.why && model.away === null) button.disabled = false;
+      if ((why ?? "") === (button.dataset.why ?? "")) continue;
+      button.title = why ?? t("composer_add");
+      if (why) button.dataset.why = why;
+      else delete button.dataset.why;
+    }
+  }
+
+  clear() {
+    this.refused = [];
+    this.notice.replaceChildren();
+  }
+
+  /** One sentence for all that was brought. */
+  say(told) {
+    this.tell(make("p", {}, told));
+  }
+
+  /** Each file that was not taken, by name, and why. */
+  show() {
+    if (!this.refused.length) return this.clear();
+    const reasons = this.refused.map(({ name, why, limit }) => {
+      const told = t(why === "picture_not_supported" ? "pictures_not_seen" : `refused_${why}`, { limit });
+      return make("li", {}, make("bdi", {}, name), " — ", told);
+    });
+    const heading = make("p", {}, t("refused_heading", { count: reasons.length }));
+    return this.tell(heading, make("ul", {}, ...reasons), make("p", {}, t("refused_hint")));
+  }
+
+  tell(...told) {
+    const dismiss = make("button", { type: "button", class: "quiet" }, t("turn_dismiss"));
+    dismiss.addEventListener("click", () => {
+      this.clear();
+      field()?.focus({ preventScroll: true });
+    });
+    this.notice.replaceChildren(make("div", {}, ...told), dismiss);
+  }
+}

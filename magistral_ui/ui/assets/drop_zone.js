@@ -1,0 +1,65 @@
+// Makes the whole window a place to drop files on, and shows it while some are held over it; it does not look into them.
+
+import { make } from "./dom.js";
+import { t } from "./strings.js";
+
+const STILL = 1_000; // ms without a sign of the drag, which comes many times a second, after which it has ended elsewhere
+const WRITES = "textarea, input, [contenteditable]"; // what takes dropped words by itself
+
+export class DropZone {
+  /** `reason()` tells why nothing can be dropped now, or null; `take(data)` gets what was dropped. */
+  constructor(reason, take) {
+    Object.assign(this, { reason, take });
+    this.inside = false; // whether what is dragged comes from this page
+    this.text = make("p", {});
+    this.element = make("div", { class: "drop-zone", hidden: true, "aria-hidden": "true" }, make("div", {}, make("span", { class: "drop-picture" }), this.text));
+    document.body.append(this.element);
+    const on = (name, act) => addEventListener(name, act, { capture: true });
+    on("dragstart", () => (this.inside = true));
+    on("dragend", () => (this.inside = false));
+    on("dragenter", (event) => this.over(event));
+    on("dragover", (event) => this.over(event));
+    on("dragleave", (event) => event.relatedTarget || this.hide());
+    on("drop", (event) => this.drop(event));
+    addEventListener("blur", () => this.hide());
+  }
+
+  /** What is over the page: files, words for a field that takes them by itself, or anything else. */
+  kind({ target, dataTransfer: data }) {
+    if (target.closest?.(WRITES) && (this.inside || !data?.types.includes("Files"))) return "words";
+    return this.inside ? "piece" : data?.types.includes("Files") ? "files" : "else";
+  }
+
+  over(event) {
+    event.stopPropagation(); // Gradio would keep words from its field, and show a place for files of its own
+    const kind = this.kind(event);
+    if (kind === "words" || kind === "piece") return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = "copy"; // also for what is refused: the sentence about it comes with the drop
+    if (kind === "files") this.show(this.reason());
+  }
+
+  drop(event) {
+    this.hide();
+    event.stopPropagation();
+    const kind = this.kind(event);
+    if (kind === "words") return;
+    event.preventDefault(); // nothing that is dropped is opened in the page's place
+    if (kind !== "piece") this.take(event.dataTransfer);
+  }
+
+  show(why) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.hide(), STILL);
+    if (!this.element.hidden && this.why === why) return;
+    this.why = why;
+    this.element.classList.toggle("shut", why !== null);
+    this.text.textContent = why ?? t("drop_here");
+    this.element.hidden = false;
+  }
+
+  hide() {
+    clearTimeout(this.timer);
+    this.element.hidden = true;
+  }
+}
