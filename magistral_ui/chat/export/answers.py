@@ -1,4 +1,4 @@
-"""Turns an answer's Markdown into HTML that needs no script and does nothing: no raw HTML, no pictures, links to web and mail."""
+"""Turns an answer's Markdown into HTML that needs no script and does nothing: tags of an allow-list, links to web and mail."""
 
 from collections.abc import Callable, Sequence
 from html import escape
@@ -10,8 +10,12 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
+from magistral_ui.chat.export.addresses import addresses
 from magistral_ui.chat.export.document import Words
-from magistral_ui.chat.export.formulas import formula_html
+from magistral_ui.chat.export.emphasis import emphasis
+from magistral_ui.chat.export.formulas import formula_html, new_converter
+from magistral_ui.chat.export.gfm import gfm, is_followed
+from magistral_ui.chat.export.html_tags import html_tags
 from magistral_ui.chat.export.latex_marks import latex_marks
 from magistral_ui.chat.export.patience import Patience
 
@@ -21,12 +25,16 @@ MOST_BRACKETS = 2_000
 """Square brackets that open: each looks for its end, so reading takes their number times the length."""
 SCHEMES = {"http", "https", "mailto"}
 # What the renderer makes; nh3, the second wall, lets nothing else through.
-TEXT_TAGS = "p br hr h3 ul ol li blockquote pre code em strong s a table thead tbody tr th td div"
+TEXT_TAGS = "p br wbr hr h3 ul ol li blockquote pre code em strong s a table thead tbody tr th td div section span"
+ALLOWED_TAGS = (
+    "abbr b bdi caption center cite del details dfn dd dl dt figcaption figure i ins kbd mark q rp rt ruby samp small sub "
+    "summary sup tfoot u var"
+)
 MATH_TAGS = (
     "math mrow mi mo mn mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mtable mtr mtd menclose "
     "mpadded mphantom mstyle mmultiscripts mprescripts"
 )
-TAGS = {*TEXT_TAGS.split(), *MATH_TAGS.split()}
+TAGS = {*TEXT_TAGS.split(), *ALLOWED_TAGS.split(), *MATH_TAGS.split()}
 SPACING = {
     "lspace",
     "rspace",
@@ -41,14 +49,21 @@ SPACING = {
 }
 SCROLLING = {"tabindex", "role", "aria-label"}
 ATTRIBUTES = {
-    "a": {"href"},
-    "ol": {"start"},
-    "div": {"class", *SCROLLING},
-    "pre": SCROLLING,
+    "a": {"href", "id", "class"},
+    "ol": {"start", "dir"},
+    "ul": {"dir"},
+    "blockquote": {"dir"},
+    "li": {"id", "class"},
+    "details": {"open"},
+    "section": {"class"},
+    "sup": {"class"},
+    "span": {"class", "tabindex"},
+    "div": {"class", "dir", *SCROLLING},
+    "pre": {"class", *SCROLLING},
     "code": {"dir"},
     "h3": {"class"},
-    "th": {"style"},
-    "td": {"style"},
+    "th": {"style", "dir"},
+    "td": {"style", "dir"},
     "math": {"display"},
     "mo": SPACING,
     "mi": {"mathvariant"},
@@ -80,25 +95,30 @@ class AnswerRenderer:
 
     def __init__(self, words: Words, patience: Patience | None = None) -> None:
         self._patience = patience
-        self._markdown = MarkdownIt("js-default", {"html": False, "linkify": False, "typographer": False})
-        self._markdown.validateLink = lambda url: url.strip().lower().startswith(tuple(f"{s}:" for s in SCHEMES))  # type: ignore[method-assign]  # markdown-it's own way to set it
+        self._count = 0
+        self._markdown = MarkdownIt("js-default", {"linkify": True, "typographer": False, "breaks": True})
+        emphasis(self._markdown)
+        addresses(self._markdown)
+        self._converter = new_converter()
+        latex_marks(self._markdown, lambda latex, display: formula_html(latex, display, self._converter))
+        html_tags(self._markdown)
+        gfm(self._markdown)
         self._markdown.core.ruler.push("headings", _level_headings)
         self._markdown.add_render_rule("image", _pictures_as_links(words))
         self._markdown.add_render_rule("fence", _code_in(words))
         self._markdown.add_render_rule("code_block", _code_in(words))
-        self._markdown.add_render_rule(
-            "table_open", lambda *_: f'<div class="table"{_scrolls(words("turn_table"))}><table>'
-        )
+        self._markdown.add_render_rule("table_open", _tables(words))
         self._markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
-        latex_marks(self._markdown, formula_html)
 
     def html(self, text: str) -> str:
         """The HTML of one answer."""
         late = self._patience is not None and self._patience.is_over
         if late or len(text) > LONGEST or text.count("[") > MOST_BRACKETS:
             return f'<div class="plain">{escape(text)}</div>'
+        self._converter.reset_global_state()
+        self._count += 1  # so that each answer's footnotes have names of their own
         return nh3.clean(
-            self._markdown.render(text),
+            self._markdown.render(text, {"docId": str(self._count)}),
             tags=TAGS,
             attributes=ATTRIBUTES,
             url_schemes=SCHEMES,
@@ -113,6 +133,8 @@ def _pictures_as_links(words: Words) -> Callable[..., str]:
     def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
         address = str(tokens[index].attrGet("src") or "")
         text = words("turn_image", text=tokens[index].content or address)
+        if not is_followed(address):
+            return escape(text)
         return f'<a href="{escape(address)}">{escape(text)}</a>'
 
     return draw
@@ -121,6 +143,14 @@ def _pictures_as_links(words: Words) -> Callable[..., str]:
 def _scrolls(name: str) -> str:
     """What lets the keyboard scroll a part that is wider than the page, and a screen reader name it."""
     return f' tabindex="0" role="group" aria-label="{escape(name)}"'
+
+
+def _tables(words: Words) -> Callable[..., str]:
+    def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
+        direction = ' dir="rtl"' if tokens[index].meta.get("direction") == "rtl" else ""
+        return f'<div class="table"{direction}{_scrolls(words("turn_table"))}><table>'
+
+    return draw
 
 
 def _code_in(words: Words) -> Callable[..., str]:

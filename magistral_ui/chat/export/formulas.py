@@ -5,6 +5,9 @@ from html import escape
 
 from math_core import LatexError, LatexToMathML
 
+from magistral_ui.chat.export.chemistry import chemistry
+from magistral_ui.chat.export.environments import environments
+
 LONGEST = 20_000
 """Characters; longer ones are shown as text, as on the page."""
 DEEPEST = 200
@@ -19,15 +22,31 @@ LINE = ('<mo stretchy="true">\u0332</mo>', '<mo class="line"></mo>')
 """Only fonts made for mathematics have lines that stretch, and many computers have none: the style sheet draws this one."""
 
 
-def formula_html(latex: str, display: bool) -> str:
-    """MathML for `latex`, or its text as code."""
-    if len(latex) <= LONGEST and not DEFINITION.search(latex) and depth(latex) <= DEEPEST:
-        try:
-            converter = LatexToMathML(fancy_error=False, max_expansions=100)
-            return converter.convert_with_local_state(latex, displaystyle=display).replace(*LINE)
-        except (LatexError, UnicodeEncodeError):
-            pass
+def formula_html(latex: str, display: bool, converter: LatexToMathML | None = None) -> str:
+    """MathML for `latex`, or its text as code. The numbers of equations run on through all that one `converter` turns."""
+    converter = converter or new_converter()
+    if len(latex) <= LONGEST:
+        plain = chemistry(latex)
+        # A display that holds more than it may, or stands in a line, is drawn in rows alone.
+        for known in dict.fromkeys([environments(plain, not display), environments(plain, True)]):
+            if html := _converted(known, display, converter):
+                return html
     return f"<code>{escape(latex)}</code>"
+
+
+def new_converter() -> LatexToMathML:
+    """A converter that has numbered nothing yet."""
+    return LatexToMathML(fancy_error=False, max_expansions=100)
+
+
+def _converted(latex: str, display: bool, converter: LatexToMathML) -> str:
+    """MathML for `latex`; "" where that cannot be."""
+    if len(latex) > LONGEST or DEFINITION.search(latex) or depth(latex) > DEEPEST:
+        return ""
+    try:
+        return converter.convert_with_global_state(latex, displaystyle=display).replace(*LINE)
+    except (LatexError, UnicodeEncodeError):
+        return ""
 
 
 def depth(latex: str) -> int:

@@ -3,7 +3,10 @@
 import { make } from "./dom.js";
 
 // A definition such as "[1]: https://…" gives a meaning to links far above it, so then all is rendered once more at the end.
-const DEFINITION = /^ {0,3}\[[^\]]+\]:/m;
+// The same goes for a footnote.
+const DEFINITION = /^ {0,3}\[[^\]\n]{1,1000}\]:/m;
+
+let views = 0; // how many there have been: each has a name, for its footnotes
 
 const AGAIN = 2_000; // ms after which what could not be fetched is asked for again
 
@@ -45,8 +48,17 @@ function fenceClosed(token, text) {
   return lines.length > 1 && last.startsWith(token.markup) && !last.replaceAll(token.markup[0], "");
 }
 
+/** What a reader has unfolded stays so when it is drawn again. */
+function keepUnfolded(before, after) {
+  const fresh = after.querySelectorAll("details");
+  before.querySelectorAll("details").forEach((details, index) => {
+    if (details.open && fresh[index]) fresh[index].open = true;
+  });
+}
+
 export class AnswerView {
   constructor() {
+    this.name = `a${(views += 1)}`;
     this.open = make("div", { class: "open" });
     this.element = make("div", { class: "answer", dir: "auto", hidden: true }, this.open);
     this.received = 0; // characters taken in
@@ -94,19 +106,26 @@ export class AnswerView {
   }
 
   async draw() {
-    const { parse, render } = await loading();
+    const renderers = await loading();
     if (this.done) return;
+    const { parse } = renderers;
+    const render = (tokens) => renderers.render(tokens, this.name);
     const began = performance.now();
     const tokens = parse(this.tail, !this.final);
     const first = starts(tokens);
     const last = first[first.length - 1];
     if (this.final) {
-      if (DEFINITION.test(this.whole)) this.element.replaceChildren(render(parse(this.whole, false)));
-      else this.open.replaceWith(render(tokens));
+      const again = DEFINITION.test(this.whole);
+      const drawn = render(again ? parse(this.whole, false) : tokens);
+      keepUnfolded(again ? this.element : this.open, drawn);
+      if (again) this.element.replaceChildren(drawn);
+      else this.open.replaceWith(drawn);
       this.done = true;
     } else if (last !== undefined) {
       if (first.length > 1) {
-        this.open.before(render(tokens.slice(0, last)));
+        const finished = render(tokens.slice(0, last));
+        keepUnfolded(this.open, finished);
+        this.open.before(finished);
         this.tail = this.tail.slice(offsetOf(this.tail, tokens[last].map[0]));
         this.fence = null;
       }
@@ -128,7 +147,9 @@ export class AnswerView {
       return;
     }
     if (isOpenFence) token.meta = { open: true };
-    this.open.replaceChildren(render(tokens));
+    const drawn = render(tokens);
+    keepUnfolded(this.open, drawn);
+    this.open.replaceChildren(drawn);
     this.fence = null;
     if (isOpenFence) {
       const code = this.open.querySelector("code");

@@ -23,7 +23,7 @@ for (const font of readdirSync("node_modules/katex/dist/fonts")) {
   if (font.endsWith(".woff2")) cpSync(`node_modules/katex/dist/fonts/${font}`, `${out}/fonts/${font}`);
 }
 
-const bundled = ["markdown-it", "linkify-it", "mdurl", "uc.micro", "entities", "punycode.js", "katex", "dompurify", "highlight.js"];
+const bundled = ["markdown-it", "markdown-it-footnote", "linkify-it", "mdurl", "uc.micro", "entities", "punycode.js", "katex", "dompurify", "highlight.js"];
 const licences = bundled.map((name) => {
   const folder = `node_modules/${name}`;
   const { version, license, homepage, repository } = JSON.parse(readFileSync(`${folder}/package.json`, "utf8"));
@@ -32,4 +32,8 @@ const licences = bundled.map((name) => {
   const home = homepage ?? repository?.url ?? repository ?? "";
   return `${name} ${version} (${license}) ${home}\n\n${text}\n`;
 });
+// KaTeX's extension for chemistry has a licence of its own, at its beginning.
+const mhchem = readFileSync("node_modules/katex/dist/contrib/mhchem.mjs", "utf8");
+const words = [...mhchem.matchAll(/^\/\*\*+$([^]*?)\*\//gm)].map((match) => match[1].replace(/^ \*+ ?/gm, "").trim());
+licences.push(`katex/contrib/mhchem (MIT and Apache-2.0) https://mhchem.github.io\n\n${words.slice(0, 2).join("\n\n")}\n`);
 writeFileSync(`${out}/LICENSES.txt`, licences.join(`\n${"-".repeat(80)}\n\n`));

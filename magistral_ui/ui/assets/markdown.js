@@ -1,6 +1,10 @@
-// Turns what a model wrote into harmless HTML: no raw HTML, no pictures, no links but web and mail.
+// Turns what a model wrote into harmless HTML: only tags of an allow-list, no attributes, no pictures, no links but web and mail.
 
 import { DOMPurify, MarkdownIt, hljs, katex } from "./vendor/renderers.js";
+import { emphasis } from "./emphasis.js";
+import { environments } from "./environments.js";
+import { gfm, isFollowed } from "./gfm.js";
+import { htmlTags } from "./html_tags.js";
 import { math } from "./math.js";
 import { t } from "./strings.js";
 
@@ -8,10 +12,12 @@ const LONGEST_FORMULA = 20_000; // characters; longer ones are shown as text
 const LONGEST_HIGHLIGHT = 60_000;
 const formulas = new Map(); // rendered ones, because the open block is rendered again and again while it grows
 
-const md = new MarkdownIt({ html: false, linkify: true, typographer: false });
+const md = new MarkdownIt({ html: false, linkify: true, typographer: false, breaks: true });
 md.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
-md.validateLink = (url) => /^(https?:|mailto:)/i.test(url.trim());
+emphasis(md);
 math(md, formula);
+htmlTags(md);
+gfm(md);
 
 const { escapeHtml } = md.utils;
 
@@ -20,18 +26,25 @@ function formula(content, display) {
   let html = formulas.get(key);
   if (html !== undefined) return html;
   if (content.length > LONGEST_FORMULA) html = `<code>${escapeHtml(content)}</code>`;
-  else {
-    try {
-      html = katex.renderToString(content, {
-        displayMode: display, throwOnError: false, strict: "ignore", trust: false, maxExpand: 1000, maxSize: 30,
-      });
-    } catch {
-      html = `<code>${escapeHtml(content)}</code>`; // KaTeX throws on its own errors whatever throwOnError says
-    }
-  }
+  else html = drawn(content, display);
   if (formulas.size > 300) formulas.clear();
   formulas.set(key, html);
   return html;
+}
+
+/** What KaTeX makes of a formula; where it may not be a display, or holds more than it may, in the words for within a line. */
+function drawn(content, display) {
+  const options = { displayMode: display, strict: "ignore", trust: false, maxExpand: 1000, maxSize: 30 };
+  const first = environments(content, !display);
+  for (const [latex, throwOnError] of [[first, first !== content || content.includes("\\begin")], [environments(content, true), false]]) {
+    try {
+      // A space, which LaTeX skips: whoever looks through the page for an environment that was not drawn finds none in its source.
+      return katex.renderToString(latex, { ...options, throwOnError }).replaceAll("\\begin{", "\\begin {");
+    } catch {
+      // KaTeX throws on its own errors whatever throwOnError says.
+    }
+  }
+  return `<code>${escapeHtml(content)}</code>`;
 }
 
 // The page has its own h1 and h2. Below them a model's headings are all of one level, because it may begin with any and
@@ -53,10 +66,12 @@ md.renderer.rules.link_open = (tokens, index, options, env, self) => {
 md.renderer.rules.image = (tokens, index) => {
   const url = tokens[index].attrGet("src") ?? "";
   const text = escapeHtml(t("turn_image", { text: tokens[index].content || url }));
+  if (!isFollowed(url)) return text;
   return `<a href="${escapeHtml(url)}" target="_blank" rel="noopener noreferrer nofollow">${text}</a>`;
 };
 
-md.renderer.rules.table_open = () => `<div class="table" tabindex="0" role="region" aria-label="${escapeHtml(t("turn_table"))}"><table>`;
+md.renderer.rules.table_open = (tokens, index) =>
+  `<div class="table"${tokens[index].meta?.direction === "rtl" ? ' dir="rtl"' : ""} tabindex="0" role="region" aria-label="${escapeHtml(t("turn_table"))}"><table>`;
 md.renderer.rules.table_close = () => "</table></div>";
 
 md.renderer.rules.fence = md.renderer.rules.code_block = (tokens, index) => {
@@ -87,5 +102,8 @@ const CLEAN = {
 /** The tokens of `text`; `growing` says that more of it will come. */
 export const parse = (text, growing) => md.parse(text, { growing });
 
-/** Nodes for `tokens`. The renderer escapes everything already; DOMPurify is the second wall. */
-export const render = (tokens) => DOMPurify.sanitize(md.renderer.render(tokens, md.options, {}), CLEAN);
+/**
+ * Nodes for `tokens`; `name` tells the footnotes of one answer from those of others. The renderer escapes everything already;
+ * DOMPurify is the second wall.
+ */
+export const render = (tokens, name = "") => DOMPurify.sanitize(md.renderer.render(tokens, md.options, { docId: name }), CLEAN);

@@ -1,93 +1,181 @@
-// Teaches markdown-it to read LaTeX: \( \), \[ \], $ $, $$ $$ and a bare \boxed{}. What is half open stays text.
+// Teaches markdown-it to read LaTeX: \( \), \[ \], $ $, $$ $$, bare environments, and a bare \boxed{}, \ce{} or \pu{}.
+// What is half open stays text. Each text is looked through once, so that no number of marks takes long;
+// chat/export/latex_marks.py has the same rules.
 
-const OPEN_LINES = 60; // a display that has not closed after so many lines was no display
+import { isFormula } from "./dollars.js";
+import { DISPLAYS, ENVIRONMENTS } from "./environments.js";
+import { below, firstOutside, isGrowing } from "./lines.js";
 
-/** The pair of marks that begins at `at`, or null. */
-function marksAt(text, at) {
-  if (text.startsWith("$$", at)) return { begin: "$$", end: "$$", display: true };
-  if (text.startsWith("\\[", at)) return { begin: "\\[", end: "\\]", display: true };
-  if (text.startsWith("\\(", at)) return { begin: "\\(", end: "\\)", display: false };
-  if (text[at] === "$") return { begin: "$", end: "$", display: false };
-  return null;
+const OPEN_LINES = 200; // a display that has not closed after so many lines was no display
+const FIRST_LINES = 3; // where a sign of LaTeX must be, so that two dollars or a bracket are taken for an open display
+const MARK = /\\(?:(begin|end)\{([A-Za-z]{1,20}\*?)\}|[\s\S])|[${}_^=\n]/g;
+const BARE = /\\(?:boxed|ce|pu)\{/y;
+const BEGIN = /\\begin\{([A-Za-z]{1,20}\*?)\}/y;
+/** Brackets that were escaped to be read as brackets: a number, or words. */
+const CITED = /^\s*(?:[0-9]+[a-z]?(?:\s*[,;\u2013-]\s*[0-9]+[a-z]?)*|x|\u2026|\.\.\.)\s*$/;
+const SIGN = /[\\^_=+<>*/(){}|$]/;
+const WORD = /\p{L}{2}/u;
+const INDEX = /^[^\s\\=]+$/;
+/** What stands between "$$" and "$$" has a letter or a number, and does not go on with a sentence. */
+const isDisplay = (content) => /[A-Za-z0-9\\]/.test(content) && !/^\s*[;,.)]/.test(content);
+
+/** Where the marks of `text` stand, in order, and where what opens is closed. */
+function look(text) {
+  const found = { text, round: [], square: [], dollar: [], dollars: [], signs: [], lines: [], braces: new Map(), environments: new Map() };
+  const braces = [];
+  const begun = new Map();
+  for (const match of text.matchAll(MARK)) {
+    const [mark, word, name] = match;
+    const at = match.index;
+    if (mark === "\n") found.lines.push(at);
+    else if (/^[_^=]|^\\[A-Za-z]/.test(mark)) found.signs.push(at);
+    if (mark === "$") {
+      if (found.dollar.at(-1) === at - 1) found.dollars.push(at - 1);
+      found.dollar.push(at);
+    } else if (mark === "\\)") found.round.push(at);
+    else if (mark === "\\]") found.square.push(at);
+    else if (mark === "{") braces.push(at);
+    else if (mark === "}") found.braces.set(braces.pop(), at + 1);
+    else if (word === "begin") begun.set(name, [at, begun.get(name)]);
+    else if (word === "end" && begun.get(name)) {
+      const [begin, outer] = begun.get(name);
+      found.environments.set(begin, at);
+      begun.set(name, outer);
+    }
+  }
+  return found;
 }
 
-/** Where `end` closes what began before `from`: not escaped, not past `limit`; -1 if it does not. */
-function closing(text, end, from, limit) {
-  for (let at = from; (at = text.indexOf(end, at)) >= 0 && at < limit; at += 1) {
-    let slashes = 0;
-    while (text[at - 1 - slashes] === "\\") slashes += 1;
-    if (slashes % 2 === 0) return at;
-  }
-  return -1;
+/** What `look` finds in the text of `state`, which is looked through once. */
+function marksOf(state) {
+  if (state.marks?.text !== state.src) state.marks = look(state.src);
+  return state.marks;
 }
 
-/** The end of the braces that open at `at`, or -1. */
-function closingBrace(text, at, limit) {
-  let depth = 0;
-  for (let i = at; i < limit; i += 1) {
-    if (text[i] === "\\") i += 1;
-    else if (text[i] === "{") depth += 1;
-    else if (text[i] === "}" && (depth -= 1) === 0) return i;
+const KINDS = [
+  { begin: "$$", end: "$$", display: true, ends: "dollars" },
+  { begin: "$", end: "$", display: false, ends: "dollar" },
+  { begin: "\\[", end: "\\]", display: true, ends: "square" },
+  { begin: "\\(", end: "\\)", display: false, ends: "round" },
+];
+
+/** The formula whose marks begin at `at`: `from` and `to` of what is drawn, `next` behind it; `to` is -1 while it is open. */
+function formulaAt(state, at) {
+  const { src } = state;
+  const marks = marksOf(state);
+  const kind = KINDS.find(({ begin }) => src.startsWith(begin, at));
+  if (kind) {
+    const from = at + kind.begin.length;
+    const to = marks[kind.ends][below(marks[kind.ends], from)] ?? -1;
+    return { ...kind, from, to, next: to + kind.end.length };
   }
-  return -1;
+  BEGIN.lastIndex = at;
+  const name = BEGIN.exec(src)?.[1];
+  if (!name || !ENVIRONMENTS.has(name.replace("*", ""))) return null;
+  const end = `\\end{${name}}`;
+  const to = marks.environments.get(at) ?? -1;
+  const next = to < 0 ? -1 : to + end.length;
+  return { begin: "", end, display: DISPLAYS.has(name.replace("*", "")), from: at, to: next, next };
+}
+
+/** Whether nothing else is on the lines from `from` to `to`. */
+function isAlone({ text, lines }, from, to) {
+  const next = below(lines, from);
+  return !text.slice((lines[next - 1] ?? -1) + 1, from).trim() && !text.slice(to, lines[below(lines, to)]).trim();
 }
 
 function inlineMath(state, silent) {
   const { src, pos, posMax } = state;
-  let from, to, next;
-  let display = false;
-  if (src.startsWith("\\boxed{", pos)) {
-    const brace = closingBrace(src, pos + 6, posMax);
-    if (brace < 0) return false;
-    [from, to, next] = [pos, brace + 1, brace + 1];
-  } else {
-    const marks = marksAt(src, pos);
-    if (!marks) return false;
-    from = pos + marks.begin.length;
-    to = closing(src, marks.end, from, posMax);
-    if (to < 0 || !src.slice(from, to).trim()) return false;
-    next = to + marks.end.length;
-    display = marks.display;
-    // Money is no mathematics: "$5 and $10" must stay as it is (the rule that pandoc uses).
-    if (marks.begin === "$" && (/\s/.test(src[from]) || /\s/.test(src[to - 1]) || /\d/.test(src[next] ?? ""))) return false;
+  if (src[pos] !== "$" && src[pos] !== "\\") return false;
+  BARE.lastIndex = pos;
+  if (BARE.test(src)) {
+    const end = marksOf(state).braces.get(BARE.lastIndex - 1);
+    return end <= posMax && inlineToken(state, src.slice(pos, end), false, end, silent);
   }
+  const found = formulaAt(state, pos);
+  if (!found) return false;
+  const { begin, display, from, to, next } = found;
+  if (to < 0 || next > posMax) return begin !== "$" && openInline(state, from, silent);
+  const content = src.slice(from, to);
+  if (!content.trim()) return false;
+  if (begin === "$" && !isFormula(src, pos, to)) return false;
+  if (begin === "$$" && !isDisplay(content)) return false;
+  if (begin === "\\[" && isCitation(state, pos, next, content)) return false;
+  return inlineToken(state, content, display, next, silent);
+}
+
+function inlineToken(state, content, display, next, silent) {
   if (!silent) {
     const token = state.push("math", "", 0);
-    token.content = src.slice(from, to);
+    token.content = content;
     token.meta = { display };
   }
   state.pos = next;
   return true;
 }
 
-function blockMath(state, startLine, endLine, silent) {
-  const start = state.bMarks[startLine] + state.tShift[startLine];
-  if (state.sCount[startLine] - state.blkIndent >= 4) return false;
-  const marks = marksAt(state.src, start);
-  if (!marks || !marks.display) return false;
-  let line = startLine;
-  let from = start + marks.begin.length;
-  let content = "";
-  for (; line < endLine; line += 1) {
-    if (line > startLine) {
-      if (state.sCount[line] < state.blkIndent && !state.isEmpty(line)) break;
-      from = state.bMarks[line] + Math.min(state.tShift[line], state.blkIndent);
-    }
-    const to = closing(state.src, marks.end, from, state.eMarks[line]);
-    if (to >= 0) {
-      // Text behind the closing mark: an ordinary paragraph, in which the inline rule finds the display.
-      if (state.src.slice(to + marks.end.length, state.eMarks[line]).trim()) return false;
-      return push(state, content + state.src.slice(from, to), [startLine, line + 1], silent);
-    }
-    content += `${state.src.slice(from, state.eMarks[line])}\n`;
-  }
-  // Not closed yet. While the text still grows it waits as plain text, so that nothing jumps when it closes.
-  if (!state.env.growing || line < state.lineMax || line - startLine > OPEN_LINES) return false;
-  return push(state, `${marks.begin}${content}`, [startLine, line], silent, true);
+/** \[1\] in running text, or a list\[0\]. */
+function isCitation(state, pos, next, content) {
+  if (/[A-Za-z0-9_)]/.test(state.src[pos - 1] ?? "") && INDEX.test(content)) return true;
+  return (CITED.test(content) || (WORD.test(content) && !SIGN.test(content))) && !isAlone(marksOf(state), pos, next);
 }
 
-function push(state, content, map, silent, open = false) {
+/** A formula whose end never came is shown as it was written, to the end of its line: its signs are no Markdown. */
+function openInline(state, from, silent) {
+  const { src, pos, posMax } = state;
+  const { lines, signs } = marksOf(state);
+  const end = Math.min(lines[below(lines, from)] ?? posMax, posMax);
+  if (!(signs[below(signs, from)] < end)) return false;
+  if (!silent) state.pending += src.slice(pos, end);
+  state.pos = end;
+  return true;
+}
+
+function blockMath(state, startLine, endLine, silent) {
+  const start = state.bMarks[startLine] + state.tShift[startLine];
+  if (state.sCount[startLine] - state.blkIndent >= 4 || !/[$\\]/.test(state.src[start])) return false;
+  const found = formulaAt(state, start);
+  if (!found || found.begin === "$" || found.begin === "\\(") return false;
+  const { begin, from, to, next } = found;
+  if (to < 0) return openBlock(state, startLine, endLine, begin, from, silent);
+  const last = below(state.eMarks, next);
+  const end = Math.min(firstOutside(state, startLine, endLine), startLine + OPEN_LINES);
+  if (last >= end) return openBlock(state, startLine, endLine, begin, from, silent);
+  // Text behind the closing mark: an ordinary paragraph, in which the inline rule finds the display.
+  if (state.src.slice(next, state.eMarks[last]).trim()) return false;
+  const content = linesOf(state, startLine, from, last, to);
+  if (!content.trim() || (begin === "$$" && !isDisplay(content))) return false;
   if (silent) return true;
+  return push(state, content, [startLine, last + 1]);
+}
+
+/** What is written from `from` to `to`, lines `first` to `last`, without what makes them part of a list or a quotation. */
+function linesOf(state, first, from, last, to) {
+  let content = "";
+  for (let line = first; line <= last; line += 1) {
+    const begin = line === first ? from : state.bMarks[line] + Math.min(state.tShift[line], state.blkIndent);
+    content += line === last ? state.src.slice(begin, Math.max(begin, to)) : `${state.src.slice(begin, state.eMarks[line])}\n`;
+  }
+  return content;
+}
+
+/**
+ * Not closed. While the text still grows it waits as plain text, so that nothing jumps when it closes; what has ended so is
+ * shown as it was written, up to the next empty line.
+ */
+function openBlock(state, startLine, endLine, begin, from, silent) {
+  const end = firstOutside(state, startLine, endLine);
+  const waits = end - startLine <= OPEN_LINES && isGrowing(state, end);
+  const { signs } = marksOf(state);
+  if (!waits && !(signs[below(signs, from)] < state.eMarks[Math.min(startLine + FIRST_LINES, end) - 1])) return false;
+  if (silent) return true;
+  let line = waits ? end : startLine + 1;
+  while (line < end && !state.isEmpty(line)) line += 1;
+  const content = linesOf(state, startLine, from, line - 1, state.eMarks[line - 1]);
+  return push(state, `${begin}${content}`, [startLine, line], true);
+}
+
+function push(state, content, map, open = false) {
   const token = state.push("math", "", 0);
   token.block = true;
   token.map = map;
@@ -102,9 +190,11 @@ export function math(md, render) {
   md.inline.ruler.before("escape", "math", inlineMath);
   md.block.ruler.before("fence", "math", blockMath, { alt: ["paragraph", "reference", "blockquote", "list"] });
   md.renderer.rules.math = (tokens, index) => {
-    const { content, meta } = tokens[index];
+    const { block, content, meta } = tokens[index];
     if (meta.open) return `<pre class="math-open">${md.utils.escapeHtml(content)}</pre>`;
     const html = render(content, meta.display);
-    return meta.display ? `<div class="math-display" tabindex="0">${html}</div>` : html;
+    if (!meta.display) return html;
+    const name = block ? "div" : "span"; // in a paragraph, where no block may stand
+    return `<${name} class="math-display" tabindex="0">${html}</${name}>`;
   };
 }

@@ -27,7 +27,10 @@ import typescript from "highlight.js/lib/languages/typescript";
 import xml from "highlight.js/lib/languages/xml";
 import yaml from "highlight.js/lib/languages/yaml";
 import katex from "katex";
+import "katex/contrib/copy-tex";
+import "katex/contrib/mhchem";
 import MarkdownIt from "markdown-it";
+import footnotes from "markdown-it-footnote";
 
 const languages = {
   bash, c, cpp, csharp, css, diff, go, ini, java, javascript, json, kotlin, latex, lua, makefile, php, python, r, ruby,
@@ -35,4 +38,4 @@ const languages = {
 };
 for (const [name, language] of Object.entries(languages)) hljs.registerLanguage(name, language);
 
-export { DOMPurify, MarkdownIt, hljs, katex };
+export { DOMPurify, MarkdownIt, footnotes, hljs, katex };

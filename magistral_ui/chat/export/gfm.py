@@ -1,0 +1,174 @@
+"""What an answer has besides CommonMark: line breaks that are kept, task lists, footnotes, links that may be followed and others
+that are only named, and a direction for each block. The rules are those of ui/assets/gfm.js.
+"""
+
+import re
+import unicodedata
+
+from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+from mdit_py_plugins.footnote import footnote_plugin
+
+FOLLOWED = re.compile(r"\s*(?:https?:|mailto:)", re.IGNORECASE)
+TASK = re.compile("\\[([ xX])\\](?=[ \u00a0])")
+REFERENCE = re.compile(r"\[\^([^\s[\]]{1,100})\]")
+MOST_WAYS_BACK = 20
+"""Links from a footnote to where it is referred to."""
+RIGHT_TO_LEFT = ("R", "AL")
+DIRECTED = ("blockquote", "bullet_list", "ordered_list")
+
+
+def gfm(markdown: MarkdownIt) -> None:
+    """Let `markdown` read all that."""
+    footnote_plugin(markdown, inline=False)
+    markdown.inline.ruler.at("footnote_ref", _reference)
+    markdown.core.ruler.at("footnote_tail", _tail)
+    markdown.validateLink = lambda url: url is not None  # type: ignore[method-assign]  # _links() has the last word, and keeps their words
+    markdown.core.ruler.push("gfm", _all)
+    markdown.add_render_rule("footnote_caption", lambda _, tokens, index, *__: str(tokens[index].meta["id"] + 1))
+    markdown.add_render_rule("footnote_block_open", lambda *_: '<section class="footnotes"><ol>\n')
+    markdown.add_render_rule("footnote_block_close", lambda *_: "</ol></section>\n")
+    markdown.add_render_rule("task", lambda _, tokens, index, *__: _box(tokens[index].meta["done"]))
+
+
+def is_followed(address: str) -> bool:
+    """Whether `address` may be followed: web and mail."""
+    return bool(FOLLOWED.match(address))
+
+
+def direction_of(text: str) -> str:
+    """ "rtl" or "ltr", as the first letter of `text` is; "" without one."""
+    letter = next((each for each in text if each.isalpha()), "")
+    if not letter:
+        return ""
+    return "rtl" if unicodedata.bidirectional(letter) in RIGHT_TO_LEFT else "ltr"
+
+
+def _box(done: bool) -> str:
+    return f'<span class="task{" done" if done else ""}">{"☑" if done else "☐"}</span>'
+
+
+def _all(state: StateCore) -> None:
+    for at, token in enumerate(state.tokens):
+        if token.type == "list_item_open":
+            _task(state.tokens, at)
+        if token.children:
+            _links(token.children)
+            _breaks(token.children, at > 0 and state.tokens[at - 1].type == "heading_open")
+    _directions(state.tokens)
+
+
+def _breaks(children: list[Token], in_heading: bool) -> None:
+    """A line ends where it was ended, but once; a heading is one line."""
+    for at, token in enumerate(children):
+        if token.type not in ("softbreak", "hardbreak"):
+            continue
+        before = children[max(0, at - 1)]
+        if before.type == "text" and not before.content:
+            before = children[max(0, at - 2)]
+        after = children[at + 1 : at + 2]
+        once = before.type == "html_tag" and before.tag == "br"
+        if in_heading or once or any(each.type == "math" and each.meta["display"] for each in (before, *after)):
+            token.type, token.tag, token.content = "text", "", " " if in_heading else "\n"
+
+
+def _links(children: list[Token]) -> None:
+    """A link that may not be followed is its words."""
+    dropped = 0
+    for token in children:
+        if token.type == "link_open" and not is_followed(str(token.attrGet("href") or "")):
+            dropped += 1
+        elif token.type == "link_close" and dropped:
+            dropped -= 1
+        else:
+            continue
+        token.type, token.tag, token.nesting, token.content, token.attrs = "text", "", 0, "", {}
+
+
+def _task(tokens: list[Token], at: int) -> None:
+    """ "[x]" at the beginning of a list item."""
+    inline = tokens[at + 2] if at + 2 < len(tokens) else None
+    if inline is None or inline.type != "inline" or not inline.children:
+        return
+    first, mark = inline.children[0], TASK.match(inline.content)
+    if mark is None or first.type != "text" or not first.content.startswith("["):
+        return
+    tokens[at].attrJoin("class", "task-list-item")
+    first.content = first.content[3:]
+    inline.children.insert(0, Token("task", "", 0, meta={"done": mark[1] != " "}))
+
+
+def _directions(tokens: list[Token]) -> None:
+    """The outermost list or quotation finds its own direction; one within it that has another is told."""
+    ahead, following = [""] * len(tokens), ""
+    for at in range(len(tokens) - 1, -1, -1):
+        if tokens[at].type == "inline":
+            following = direction_of(tokens[at].content) or following
+        ahead[at] = following
+    around: list[str] = []
+    for token, direction in zip(tokens, ahead, strict=True):
+        name, _, word = token.type.rpartition("_")
+        if token.type in ("th_open", "td_open"):
+            token.attrSet("dir", "auto")
+        elif token.type == "table_open":
+            token.meta = {"direction": direction}
+        elif name in DIRECTED and word == "open":
+            if not around:
+                token.attrSet("dir", "auto")
+            elif direction and direction != around[-1]:
+                token.attrSet("dir", direction)
+            around.append(direction)
+        elif name in DIRECTED and around:
+            around.pop()
+
+
+def _reference(state: StateInline, silent: bool) -> bool:
+    """A reference to a footnote; the plugin's own would look for each one's end anew."""
+    notes = state.env.get("footnotes")
+    found = REFERENCE.match(state.src, state.pos, state.posMax) if notes else None
+    if notes is None or found is None or f":{found[1]}" not in notes["refs"]:
+        return False
+    if not silent:
+        number = notes["refs"][f":{found[1]}"]
+        if number < 0:
+            number = notes["refs"][f":{found[1]}"] = len(notes["list"])
+            notes["list"][number] = {"label": found[1], "count": 0}
+        note = notes["list"][number]
+        state.push("footnote_ref", "", 0).meta = {"id": number, "subId": note["count"], "label": found[1]}
+        note["count"] += 1
+    state.pos = found.end()
+    return True
+
+
+def _tail(state: StateCore) -> None:
+    """The footnotes stand at the end, in the order in which they are referred to; one that is not, behind them."""
+    found = state.env.get("footnotes")
+    if not found:
+        return
+    notes: dict[str, list[Token]] = {}
+    rest: list[Token] = []
+    into = rest
+    for token in state.tokens:
+        if token.type == "footnote_reference_open":
+            into = notes[token.meta["label"]] = []
+        elif token.type == "footnote_reference_close":
+            into = rest
+        else:
+            into.append(token)
+    listed = [(str(note["label"]), int(note["count"])) for note in found["list"].values()]
+    referred = {label for label, _ in listed}
+    listed += [(label, 0) for label in notes if label not in referred]
+    rest.append(Token("footnote_block_open", "", 1, block=True))
+    for number, (label, count) in enumerate(listed):
+        rest.append(Token("footnote_open", "", 1, block=True, meta={"id": number, "label": label}))
+        tokens = notes.get(label, [])
+        last = [tokens.pop()] if tokens and tokens[-1].type == "paragraph_close" else []
+        ways = (
+            Token("footnote_anchor", "", 0, block=True, meta={"id": number, "subId": each, "label": label})
+            for each in range(min(count, MOST_WAYS_BACK))
+        )
+        rest += [*tokens, *ways, *last, Token("footnote_close", "", -1, block=True)]
+    rest.append(Token("footnote_block_close", "", -1, block=True))
+    state.tokens = rest

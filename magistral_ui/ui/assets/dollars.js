@@ -1,0 +1,64 @@
+// Tells a formula between two dollar signs from money, variables, cells and patterns; chat/export/dollars.py has the same rule.
+
+const BLANK = /[\t-\r \u00a0\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
+/** What a formula that stands right behind a word begins with: H$_2$O, 20$^\circ$. */
+const GOES_ON = /^(?:[\\^_]|\{\})/;
+/** What no formula begins with. */
+const NO_BEGINNING = /^(?:[/;,?&%#@)}"*]|:(?!=)|\.(?![0-9])|\|\^|\{[A-Za-z_][\w.()[\]!:?-]*\}(?![_^]))/;
+/** What no formula ends with if a word follows: there the second sign begins something too. */
+const NO_END = /[:;,./=+\-*&<>@#?~([{"^_]$/;
+const WORD_FOLLOWS = /[A-Za-z_{(]/;
+const NAME = /^[A-Za-z][A-Za-z0-9_]+$/;
+const ORDINAL = /^(?:th|st|nd|rd|e?s)(?![A-Za-z])/;
+/** Regular expressions, other currencies, and marks of Markdown that are none of LaTeX. */
+const FOREIGN = /(?:^|[^\\])\\(?:[wdsbWDB](?![A-Za-z])|\.)|[€£¥₹₽₩₺₫₴฿`]|\*\*/;
+const SIGN = /[\\^_=<>{}]/;
+const WORDS = /(?:^|[\s,;:.!?(])(\p{L}{2,})(?=$|[\s,;:.!?)])/gu;
+const MATHEMATICAL = new Set("mod gcd lcm max min log ln lg exp sin cos tan sec csc cot lim det dim sup inf arg deg div".split(" "));
+const DIGIT = /[0-9]/;
+
+/** Whether what stands between the dollar signs at `open` and `close` of `text` is mathematics. */
+export function isFormula(text, open, close) {
+  const content = text.slice(open + 1, close);
+  const before = text[open - 1] ?? "";
+  const after = text[close + 1] ?? "";
+  // The rule that pandoc uses: "$5 and $10" is money.
+  if (!content || BLANK.test(content[0]) || BLANK.test(content.at(-1)) || DIGIT.test(after)) return false;
+  // US$5, 5$ a month, ^a$|^b$, $A$1.
+  if (/[A-Za-z0-9]/.test(before) && !GOES_ON.test(content)) return false;
+  if (WORD_FOLLOWS.test(after)) {
+    if (NO_END.test(content) || (content[0] === "(" && after === "(") || (content[0] === "{" && after === "{")) return false;
+    if (NAME.test(content) && !ORDINAL.test(text.slice(close + 1, close + 5))) return false;
+  }
+  if (content.length === 1) return true;
+  return !NO_BEGINNING.test(content) && !FOREIGN.test(content) && isBalanced(content) && !isProse(content);
+}
+
+/** Whether as many brackets close as open: [0, 1) is an interval, "5 (about 4" is none. */
+function isBalanced(content) {
+  let braces = 0;
+  let brackets = 0;
+  let bars = 0;
+  for (let at = 0; at < content.length; at += 1) {
+    const sign = content[at];
+    if (sign === "\\") at += 1;
+    else if (sign === "{") braces += 1;
+    else if (sign === "}") braces -= 1;
+    else if (sign === "(" || sign === "[") brackets += 1;
+    else if (sign === ")" || sign === "]") brackets -= 1;
+    else if (sign === "|") bars += 1;
+    if (braces < 0) return false;
+  }
+  if (braces) return false;
+  if (content[0] === "|" && bars % 2 && !/>|\\rangle|\\right/.test(content)) return false;
+  return !brackets || /\\(?:left|right|[bB]igg?|[lr]angle|[lr]floor|[lr]ceil|mid)/.test(content);
+}
+
+/** Whether words stand between two sums of money. */
+function isProse(content) {
+  if (SIGN.test(content)) return false;
+  const words = [...content.matchAll(WORDS)].map((match) => match[1]).filter((word) => !MATHEMATICAL.has(word));
+  const sums = DIGIT.test(content[0]) && DIGIT.test(content.at(-1));
+  const sum = DIGIT.test(content[0]) || DIGIT.test(content.at(-1));
+  return (sums && words.length > 0) || (words.length > 1 && (sum || /[.,;:!?]\s/.test(content))) || words.length > 3;
+}

@@ -1,0 +1,152 @@
+// What an answer has besides CommonMark: line breaks that are kept, task lists, footnotes, links that may be followed and
+// others that are only named, and a direction for each block. chat/export/gfm.py has the same rules.
+
+import { footnotes } from "./vendor/renderers.js";
+
+const FOLLOWED = /^(?:https?:|mailto:)/i;
+const TASK = /^\[([ xX])\](?=[ \u00a0])/;
+const REFERENCE = /\[\^([^\s[\]]{1,100})\]/y;
+const LETTER = /\p{L}/u;
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+const MOST_WAYS_BACK = 20;
+const BEGINS = new Set(["blockquote_open", "bullet_list_open", "ordered_list_open"]);
+const ENDS = new Set(["blockquote_close", "bullet_list_close", "ordered_list_close"]);
+
+/** Whether `address` may be followed: web and mail. */
+export const isFollowed = (address) => FOLLOWED.test(address.trim());
+
+/** "rtl" or "ltr", as the first letter of `text` is; "" without one. */
+export function directionOf(text) {
+  const letter = LETTER.exec(text)?.[0];
+  if (!letter) return "";
+  return RIGHT_TO_LEFT.test(letter) ? "rtl" : "ltr";
+}
+
+const isBlock = (token) => token?.type === "math" && token.meta.display;
+const isBreak = (token) => token?.type === "html_tag" && token.tag === "br";
+
+/** A line ends where it was ended, but once; a heading is one line. */
+function breaks(children, inHeading) {
+  for (let at = 0; at < children.length; at += 1) {
+    const token = children[at];
+    if (token.type !== "softbreak" && token.type !== "hardbreak") continue;
+    const before = children[at - 1]?.content === "" && children[at - 1].type === "text" ? children[at - 2] : children[at - 1];
+    if (inHeading || isBlock(before) || isBlock(children[at + 1]) || isBreak(before)) {
+      Object.assign(token, { type: "text", tag: "", content: inHeading ? " " : "\n" });
+    }
+  }
+}
+
+/** A link that may not be followed is its words. */
+function links(children) {
+  let dropped = 0;
+  for (const token of children) {
+    if (token.type === "link_open" && !isFollowed(token.attrGet("href") ?? "")) dropped += 1;
+    else if (token.type !== "link_close" || !dropped) continue;
+    else dropped -= 1;
+    Object.assign(token, { type: "text", tag: "", nesting: 0, content: "", attrs: null });
+  }
+}
+
+/** "[x]" at the beginning of a list item. */
+function task(tokens, at) {
+  const [item, , inline] = tokens.slice(at, at + 3);
+  const first = inline?.type === "inline" && inline.children[0];
+  const mark = first && first.type === "text" && TASK.exec(inline.content);
+  if (!mark || !first.content.startsWith("[")) return;
+  item.attrJoin("class", "task-list-item");
+  const box = Object.assign(new item.constructor("task", "", 0), { meta: { done: mark[1] !== " " } });
+  first.content = first.content.slice(3);
+  inline.children.unshift(box);
+}
+
+/** The outermost list or quotation finds its own direction; one within it that has another is told. */
+function directions(tokens) {
+  let [next, depth] = ["", 0];
+  const ahead = new Array(tokens.length);
+  for (let at = tokens.length - 1; at >= 0; at -= 1) {
+    if (tokens[at].type === "inline") next = directionOf(tokens[at].content) || next;
+    ahead[at] = next;
+  }
+  const around = [];
+  tokens.forEach((token, at) => {
+    if (token.type === "td_open" || token.type === "th_open") token.attrSet("dir", "auto");
+    else if (token.type === "table_open") token.meta = { direction: ahead[at] };
+    else if (BEGINS.has(token.type)) {
+      if (!depth) token.attrSet("dir", "auto");
+      else if (ahead[at] && ahead[at] !== around[depth - 1]) token.attrSet("dir", ahead[at]);
+      around[depth] = ahead[at];
+      depth += 1;
+    } else if (ENDS.has(token.type)) depth -= 1;
+  });
+}
+
+/** A reference to a footnote; the plugin's own would look for each one's end anew. */
+function reference(state, silent) {
+  const { refs } = state.env.footnotes ?? {};
+  REFERENCE.lastIndex = state.pos;
+  const [source, label] = (refs && REFERENCE.exec(state.src)) ?? [];
+  if (!source || REFERENCE.lastIndex > state.posMax || refs[`:${label}`] === undefined) return false;
+  if (!silent) {
+    const list = (state.env.footnotes.list ??= []);
+    if (refs[`:${label}`] < 0) refs[`:${label}`] = list.push({ label, count: 0 }) - 1;
+    const note = list[refs[`:${label}`]];
+    state.push("footnote_ref", "", 0).meta = { id: refs[`:${label}`], subId: note.count, label };
+    note.count += 1;
+  }
+  state.pos += source.length;
+  return true;
+}
+
+/** The footnotes stand at the end, in the order in which they are referred to; one that is not, behind them. */
+function tail(state) {
+  if (!state.env.footnotes) return;
+  const notes = new Map();
+  const rest = [];
+  let note = null;
+  for (const token of state.tokens) {
+    if (token.type === "footnote_reference_open") notes.set(token.meta.label, (note = []));
+    else if (token.type === "footnote_reference_close") note = null;
+    else (note ?? rest).push(token);
+  }
+  const list = state.env.footnotes.list ?? [];
+  const referred = new Set(list.map(({ label }) => label));
+  for (const label of notes.keys()) if (!referred.has(label)) list.push({ label, count: 0 });
+  const make = (type, nesting, meta = null) => rest.push(Object.assign(new state.Token(type, "", nesting), { meta, block: true }));
+  make("footnote_block_open", 1);
+  list.forEach(({ label, count }, id) => {
+    make("footnote_open", 1, { id, label });
+    const tokens = notes.get(label) ?? [];
+    const last = tokens.at(-1)?.type === "paragraph_close" ? tokens.pop() : null;
+    for (const token of tokens) rest.push(token);
+    for (let subId = 0; subId < Math.min(count, MOST_WAYS_BACK); subId += 1) make("footnote_anchor", 0, { id, subId, label });
+    if (last) rest.push(last);
+    make("footnote_close", -1);
+  });
+  make("footnote_block_close", -1);
+  state.tokens = rest;
+}
+/** A markdown-it plugin. */
+export function gfm(md) {
+  md.use(footnotes);
+  md.inline.ruler.disable("footnote_inline");
+  md.inline.ruler.at("footnote_ref", reference);
+  md.core.ruler.at("footnote_tail", tail);
+  md.validateLink = () => true; // links() has the last word, and keeps their words
+  md.core.ruler.push("gfm", ({ tokens }) => {
+    tokens.forEach(({ type, children }, at) => {
+      if (type === "list_item_open") task(tokens, at);
+      if (!children) return;
+      links(children);
+      breaks(children, tokens[at - 1]?.type === "heading_open");
+    });
+    directions(tokens);
+  });
+  md.renderer.rules.footnote_caption = (tokens, index) => String(tokens[index].meta.id + 1);
+  md.renderer.rules.footnote_block_open = () => '<section class="footnotes"><ol>';
+  md.renderer.rules.footnote_block_close = () => "</ol></section>";
+  md.renderer.rules.task = (tokens, index) => {
+    const { done } = tokens[index].meta;
+    return `<span class="task${done ? " done" : ""}">${done ? "☑" : "☐"}</span>`;
+  };
+}

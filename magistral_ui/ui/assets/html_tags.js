@@ -1,0 +1,349 @@
+// Reads the harmless tags of HTML that models write: an allow-list, without attributes. All others stay text, and so does a
+// tag of a line that has no partner there. Blocks of HTML hold Markdown. chat/export/html_tags.py has the same rules.
+
+import { below, firstOutside, isGrowing } from "./lines.js";
+
+/** What stands within a line, and what it is drawn as where that differs. */
+const INLINE = new Set(
+  ("a abbr b bdi big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span strike strong sub sup time tt u " +
+    "var").split(" "),
+);
+const BREAKS = new Set(["br", "wbr"]);
+/** What stands on lines of its own. */
+const BLOCK = new Set(
+  ("address article aside blockquote caption center dd details div dl dt figcaption figure footer h1 h2 h3 h4 h5 h6 header hr li main nav ol " +
+    "p section summary table tbody td tfoot th thead tr ul").split(" "),
+);
+const OTHER = {
+  address: "div", article: "div", aside: "div", footer: "div", header: "div", main: "div", nav: "div", section: "div",
+  big: "span", data: "span", font: "span", label: "span", strike: "s", time: "span", tt: "code",
+};
+/** What holds words themselves, without a paragraph around them. */
+const HOLDS_WORDS = new Set("caption dd dt figcaption h3 li summary td th".split(" "));
+/** What its parent ends where nothing else does. */
+const ENDS_ITSELF = new Set("caption dd details dt li summary tbody td tfoot th thead tr".split(" "));
+/** What ends where one of its kind begins. */
+const ENDED_BY = {
+  dd: ["dd", "dt"], dt: ["dd", "dt"], li: ["li"], td: ["td", "th"], th: ["td", "th"], tr: ["td", "th", "tr"],
+  tbody: ["td", "th", "tr", "tbody", "thead"], tfoot: ["td", "th", "tr", "tbody", "thead"],
+};
+const TAG = /<(\/?)([A-Za-z][A-Za-z0-9]{0,9})((?:\s[^<>]*|\/)?)>/y;
+const BLOCK_TAG = /<(\/?)([A-Za-z][A-Za-z0-9]{0,9})(?:\s[^<>]*|\/)?>/g;
+const ADDRESS = /\shref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))/i;
+const NOTE = "<!--";
+const DEEPEST = 50; // tags within each other
+/** Blocks that are drawn like those of Markdown. */
+const LIKE_MARKDOWN = { blockquote: "blockquote", ol: "ordered_list", table: "table", td: "td", th: "th", ul: "bullet_list" };
+const WITHIN_CODE = /<\/?(?:b|code|em|i|kbd|mark|s|samp|span|strong|u|var)(?:\s[^<>]*)?>/gi;
+
+/** The tag of a block that stands at `at`, in lower case, or "". */
+function blockAt(text, at) {
+  if (text[at] !== "<") return "";
+  TAG.lastIndex = at;
+  const name = TAG.exec(text)?.[2].toLowerCase();
+  return BLOCK.has(name) ? name : "";
+}
+
+/** What `find` gives for the text of `state`, asked for once. */
+function once(state, key, find) {
+  const known = (state.found ??= { src: state.src });
+  if (known.src !== state.src) state.found = { src: state.src };
+  return (state.found[key] ??= find(state.src));
+}
+
+function inlineTag(state, silent) {
+  const { src, pos, posMax } = state;
+  if (src[pos] !== "<") return false;
+  if (src.startsWith(NOTE, pos)) return inlineNote(state);
+  TAG.lastIndex = pos;
+  const [source, slash, word, rest] = TAG.exec(src) ?? [];
+  const name = word?.toLowerCase();
+  if (!source || TAG.lastIndex > posMax || !(INLINE.has(name) || BREAKS.has(name))) return false;
+  if (!silent) {
+    const hollow = BREAKS.has(name) || rest.endsWith("/");
+    const token = state.push("html_tag", OTHER[name] ?? name, 0);
+    token.meta = { source, turn: hollow ? 0 : slash ? -1 : 1, drawn: BREAKS.has(name) };
+    const address = name === "a" && ADDRESS.exec(rest);
+    if (address) token.meta.href = address[1] ?? address[2] ?? address[3];
+  }
+  state.pos += source.length;
+  return true;
+}
+
+function inlineNote(state) {
+  const { src, pos, posMax } = state;
+  if (once(state, "note", (text) => text.lastIndexOf("-->") + 1) <= pos + NOTE.length) return false;
+  const end = src.indexOf("-->", pos + NOTE.length) + 3;
+  if (end > posMax) return false;
+  state.pos = end;
+  return true;
+}
+
+/** Lines that begin with the tag of a block: they wait as a paragraph for `split`. */
+function htmlLines(state, startLine, endLine, silent) {
+  const start = state.bMarks[startLine] + state.tShift[startLine];
+  if (state.src[start] !== "<") return false;
+  if (state.sCount[startLine] - state.blkIndent >= 4 || !blockAt(state.src, start)) return false;
+  if (silent) return true;
+  // What is indented behind them, as in a table of HTML, is no code.
+  let line = startLine + 1;
+  for (; line < endLine && !state.isEmpty(line) && state.sCount[line] >= state.blkIndent; line += 1) {
+    if (!blockAt(state.src, state.bMarks[line] + state.tShift[line]) && state.sCount[line] - state.blkIndent < 4) break;
+  }
+  const open = state.push("paragraph_open", "p", 1);
+  open.meta = { html: true };
+  const token = state.push("inline", "", 0);
+  token.content = state.getLines(startLine, line, state.blkIndent, false).trim();
+  token.children = [];
+  open.map = token.map = [startLine, line];
+  state.push("paragraph_close", "p", -1);
+  state.line = line;
+  return true;
+}
+
+/** A note, also over several lines, or <pre>: to its end, which is looked for once. */
+function htmlWhole(state, startLine, endLine, silent) {
+  const start = state.bMarks[startLine] + state.tShift[startLine];
+  if (state.src[start] !== "<" || state.sCount[startLine] - state.blkIndent >= 4) return false;
+  const isNote = state.src.startsWith(NOTE, start);
+  if (!isNote && !/^<pre[\s>]/i.test(state.src.slice(start, start + 5))) return false;
+  const ends = once(state, isNote ? "notes" : "pres", (text) => [...text.matchAll(isNote ? /-->/g : /<\/pre>/gi)].map((match) => match.index));
+  const mark = isNote ? "-->" : "</pre>";
+  const to = ends[below(ends, start + NOTE.length)];
+  const last = to === undefined ? endLine - 1 : below(state.eMarks, to);
+  if (last >= firstOutside(state, startLine, endLine)) return false;
+  if (to === undefined ? !isGrowing(state, endLine) : state.src.slice(to + mark.length, state.eMarks[last]).trim()) return false;
+  if (silent) return true;
+  const token = state.push(isNote ? "html_note" : "code_block", isNote ? "" : "code", 0);
+  token.map = [startLine, last + 1];
+  if (!isNote) {
+    const text = state.getLines(startLine, last + 1, state.blkIndent, false).trim().replace(/^<pre(?:\s[^<>]*)?>\n?/i, "").replace(/<\/pre>$/i, "");
+    token.content = `${state.md.utils.unescapeAll(text.replace(WITHIN_CODE, "")).trimEnd()}\n`;
+  }
+  state.line = last + 1;
+  return true;
+}
+
+/** Where code stands in `text`, from and to: what looks like a tag there is none. */
+function codeSpans(text) {
+  const runs = [...text.matchAll(/`+/g)].map((match) => ({ at: match.index, length: match[0].length }));
+  const later = new Map();
+  const partner = new Array(runs.length);
+  for (let each = runs.length - 1; each >= 0; each -= 1) {
+    partner[each] = later.get(runs[each].length);
+    later.set(runs[each].length, each);
+  }
+  const spans = [];
+  for (let each = 0; each < runs.length; each += 1) {
+    if (partner[each] === undefined) continue;
+    const begin = runs[each].at;
+    each = partner[each];
+    spans.push([begin, runs[each].at + runs[each].length]);
+  }
+  return spans;
+}
+
+/**
+ * The tags of blocks in `text` that have a meaning: they begin a line, or have a partner here, or end what is `opened` by name.
+ * `html` says that the text begins with one, as lines of HTML do.
+ */
+function blockTags(text, html, opened) {
+  const spans = codeSpans(text);
+  const tags = [];
+  const begun = {};
+  let [behind, span] = [0, 0]; // the end of the last tag, and the code that comes next
+  let leads = true; // only tags were on this line so far
+  for (const { 0: source, 1: slash, 2: word, index: at } of text.matchAll(BLOCK_TAG)) {
+    while (span < spans.length && spans[span][1] <= at) span += 1;
+    const name = word.toLowerCase();
+    if (!BLOCK.has(name) || (span < spans.length && spans[span][0] <= at)) continue;
+    const between = text.slice(behind, at);
+    leads = between.trim() ? /\n[ \t]*$/.test(between) : leads || between.includes("\n");
+    behind = at + source.length;
+    const tag = { at, end: behind, name, source, closes: Boolean(slash), means: leads || (html && (slash || ENDS_ITSELF.has(name))) };
+    tags.push(tag);
+    if (!slash) (begun[name] ??= []).push(tag);
+    else if (begun[name]?.length) begun[name].pop().means = tag.means = true;
+    else if (opened.get(name)) tag.means = true;
+  }
+  return tags.filter((tag) => tag.means);
+}
+
+/** Takes paragraphs and cells apart where they hold tags of blocks, and lets each such block end within what it began in. */
+class Blocks {
+  constructor(state) {
+    this.Token = state.Token;
+    this.out = [];
+    this.frames = [[]]; // for each block of Markdown that is open, the blocks of HTML that are open in it
+    this.depth = 0;
+    this.opened = new Map(); // how many are open, by name
+  }
+
+  put(type, tag, nesting, fields = {}) {
+    const token = Object.assign(new this.Token(type, tag, nesting), { block: true, level: this.level }, fields);
+    this.out.push(token);
+    return token;
+  }
+
+  get level() {
+    return this.frames.length - 1 + this.depth;
+  }
+
+  keep(token) {
+    token.level += this.depth;
+    this.out.push(token);
+  }
+
+  open(tag, map, beside) {
+    while (ENDED_BY[tag.name]?.includes(this.frames.at(-1).at(-1)?.name)) this.end(true);
+    const heading = /^h[1-6]$/.test(tag.name);
+    const drawn = heading ? "h3" : (OTHER[tag.name] ?? tag.name);
+    const token = this.put(`${LIKE_MARKDOWN[drawn] ?? "html_block"}_open`, drawn, 1, { map });
+    if (heading) token.attrSet("class", `level-${tag.name[1]}`);
+    this.frames.at(-1).push({ name: tag.name, drawn, source: tag.source, beside, at: this.out.length - 1 });
+    this.opened.set(tag.name, (this.opened.get(tag.name) ?? 0) + 1);
+    this.depth += 1;
+  }
+
+  /** The innermost block of HTML ends; `partner` says that its own tag ends it, `waits` that this may still come. */
+  end(partner, waits = false) {
+    const { name, drawn, source, beside, at } = this.frames.at(-1).pop();
+    this.depth -= 1;
+    this.opened.set(name, this.opened.get(name) - 1);
+    const begin = this.out[at];
+    const words = this.out.slice(at + 1, at + 3).find((token) => token.type === "inline");
+    if (!partner && !waits && beside && words && !ENDS_ITSELF.has(name)) {
+      // “<div> is a block”: a tag that is spoken of.
+      words.content = `${source} ${words.content}`;
+      begin.hidden = true;
+      return;
+    }
+    if (!partner && !waits && name === "details") begin.attrSet("open", ""); // hides nothing that it was not meant to
+    this.put(`${LIKE_MARKDOWN[drawn] ?? "html_block"}_close`, drawn, -1);
+  }
+
+  close(name) {
+    const frame = this.frames.at(-1);
+    if (!this.opened.get(name) || !frame.some((each) => each.name === name)) return;
+    while (frame.at(-1).name !== name) this.end(false);
+    this.end(true);
+  }
+
+  /** What stands between two tags. */
+  words(text, map, isCell) {
+    const bare = isCell || HOLDS_WORDS.has(this.frames.at(-1).at(-1)?.drawn);
+    this.put("paragraph_open", "p", 1, { map, hidden: bare });
+    this.put("inline", "", 0, { content: text, map, children: [], level: this.level + 1 });
+    this.put("paragraph_close", "p", -1, { hidden: bare });
+  }
+
+  split(text, tags, map, isCell) {
+    let at = 0;
+    let place = map; // of the first piece: all come from the same lines
+    const piece = (to) => {
+      const words = text.slice(at, to).trim();
+      if (!words) return;
+      this.words(words, place, isCell);
+      place = null;
+    };
+    for (const [number, tag] of tags.entries()) {
+      piece(tag.at);
+      at = tag.end;
+      if (tag.name === "p") continue;
+      if (tag.closes) this.close(tag.name);
+      else {
+        const line = text.slice(at, tags[number + 1]?.at).split("\n", 1)[0];
+        if (tag.name === "hr") this.put("hr", "hr", 0, { map: place });
+        else if (this.depth < DEEPEST) this.open(tag, place, line.trim() !== "");
+        place = null;
+      }
+    }
+    piece(text.length);
+  }
+}
+
+function blocks(state) {
+  if (!state.src.includes("<")) return;
+  const made = new Blocks(state);
+  const { tokens } = state;
+  // What is open at the end of a text that grows may still be closed.
+  let last = tokens.length;
+  while (state.env.growing && tokens[last - 1]?.nesting < 0 && tokens[last - 1].type !== "paragraph_close") last -= 1;
+  for (let index = 0; index < tokens.length; index += 1) {
+    const token = tokens[index];
+    const isCell = token.type === "inline" && /^t[dh]_open$/.test(tokens[index - 1]?.type);
+    const inline = isCell ? token : token.type === "paragraph_open" && tokens[index + 1];
+    const tags = inline && inline.content.includes("<") ? blockTags(inline.content, token.meta?.html, made.opened) : [];
+    if (tags.length) {
+      made.split(inline.content, tags, token.map, isCell);
+      if (!isCell) index += 2;
+      continue;
+    }
+    if (token.nesting < 0) while (made.frames.at(-1).length) made.end(false, index >= last && state.env.growing);
+    if (token.nesting < 0) made.frames.pop();
+    made.keep(token);
+    if (token.nesting > 0) made.frames.push([]);
+  }
+  while (made.frames.at(-1).length) made.end(false, state.env.growing);
+  state.tokens = made.out;
+}
+
+/** Within a line a tag needs its partner, in the same line and the same emphasis; one that has none is text. */
+function pairs(children) {
+  const frames = [{ open: [], count: {} }];
+  const asText = (token) => Object.assign(token, { type: "text", tag: "", nesting: 0, content: token.meta.source });
+  for (const token of children) {
+    const { open, count } = frames.at(-1);
+    if (token.type === "html_tag" && token.meta.turn > 0) {
+      if (open.length >= DEEPEST) {
+        asText(token);
+        continue;
+      }
+      open.push(token);
+      count[token.tag] = (count[token.tag] ?? 0) + 1;
+    } else if (token.type === "html_tag" && token.meta.turn < 0) {
+      if (!count[token.tag]) {
+        asText(token);
+        continue;
+      }
+      for (let last = open.pop(); ; last = open.pop()) {
+        count[last.tag] -= 1;
+        if (last.tag === token.tag) {
+          pair(last, token);
+          break;
+        }
+        asText(last);
+      }
+    } else if (token.type !== "html_tag" && token.nesting > 0) frames.push({ open: [], count: {} });
+    else if (token.type !== "html_tag" && token.nesting < 0 && frames.length > 1) frames.pop().open.forEach(asText);
+  }
+  for (const frame of frames) frame.open.forEach(asText);
+}
+
+function pair(begin, end) {
+  begin.nesting = 1;
+  end.nesting = -1;
+  if (begin.tag !== "a") return;
+  // A link like any other, or only its words.
+  const { href = "" } = begin.meta;
+  Object.assign(begin, { type: "link_open", attrs: [["href", href]] });
+  end.type = "link_close";
+}
+
+/** A markdown-it plugin. */
+export function htmlTags(md) {
+  const alt = { alt: ["paragraph", "reference", "blockquote", "list"] };
+  md.inline.ruler.at("html_inline", inlineTag);
+  md.block.ruler.before("fence", "html_whole", htmlWhole, alt);
+  md.block.ruler.at("html_block", htmlLines, alt);
+  md.core.ruler.after("block", "html_blocks", blocks);
+  md.core.ruler.after("inline", "html_pairs", ({ tokens }) => {
+    for (const { content, children } of tokens) if (children && content.includes("<")) pairs(children);
+  });
+  md.renderer.rules.html_note = () => "";
+  md.renderer.rules.html_tag = (tokens, index) => {
+    const { tag, nesting, meta } = tokens[index];
+    if (nesting === 0) return meta.drawn ? `<${tag}>` : "";
+    return nesting > 0 ? `<${tag}>` : `</${tag}>`;
+  };
+}
