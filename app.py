@@ -12,7 +12,7 @@ from magistral_ui.errors import MagistralUIError
 from magistral_ui.models.folder import check_name
 from magistral_ui.plan_table import card_lines, machine_lines
 from magistral_ui.settings import Settings, read_settings
-from magistral_ui.ui.i18n import sentence_of, text
+from magistral_ui.ui.i18n import sentence, sentence_of, text
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -71,6 +71,8 @@ def print_plan(settings: Settings) -> None:
     device = find_device(settings.device)
     name = device.first(len(device.all)).name
     print("\n".join(machine_lines(name, device.place, good_precisions(device))))
+    if device.hindrance is not None:
+        print("\n" + sentence(device.hindrance.key, **device.hindrance.values))
     count, size = copies_held()
     if count:
         print("\n" + text("plan_copies", count=count, size=f"{size / 2**30:.1f}", folder=str(copies_folder())))

@@ -32,6 +32,15 @@ def can_quantize() -> bool:
     return importlib.util.find_spec("bitsandbytes") is not None
 
 
+def has_fast_nf4() -> bool:
+    """Whether this processor has the instructions for which bitsandbytes has a product of nf4 (AVX512-BF16)."""
+    if not can_quantize() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    from bitsandbytes.functional import has_avx512bf16
+
+    return bool(has_avx512bf16())
+
+
 def quantization(precision: str, device_type: str) -> BitsAndBytesConfig | None:
     """The configuration that transformers takes; None for plain types."""
     if precision == "nf4":
