@@ -17,6 +17,7 @@ from magistral_ui.models.memory import (
     GOOD_CONTEXT,
     LEAST_CONTEXT,
     PRECISIONS,
+    SMALL,
     TYPICAL_CONTEXT,
     MemoryPlan,
     Place,
@@ -170,8 +171,11 @@ def choose_plan(
     """
     if wanted in ("nf4", "int8") and not can_quantize():
         raise DeviceTooSmall("quantization_not_here", precision=wanted)
-    good = TYPICAL_CONTEXT if is_slow(device) else GOOD_CONTEXT
-    best = best_plan(shape, device.place, good_precisions(device), good)
+    if shape.parameters < SMALL:
+        best = best_plan(shape, device.place)
+    else:
+        good = TYPICAL_CONTEXT if is_slow(device) else GOOD_CONTEXT
+        best = best_plan(shape, device.place, good_precisions(device), good)
     chosen = best if wanted == "auto" else plan(shape, wanted, device.place, weights=weights)
     if fits(shape, chosen, context_length):
         return chosen

@@ -22,7 +22,7 @@ SLOW = 2.0
 
 def slow_pace(shape: ModelShape, plan: MemoryPlan, device: Device) -> Told | None:
     """The warning for a model that would write very slowly here."""
-    if not is_slow(device) or plan.precision not in SECONDS:
+    if plan.precision not in SECONDS or not is_slow(device):
         return None
     weights = shape.linear_parameters
     computing = SECONDS[plan.precision] * weights / 1e9 / max(1, torch.get_num_threads())

@@ -8,6 +8,7 @@ are unpacked with every product; transformers' own MetalConfig would need kernel
 """
 
 import importlib.util
+import logging
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ def has_fast_nf4() -> bool:
     """Whether this processor has the instructions for which bitsandbytes has a product of nf4 (AVX512-BF16)."""
     if not can_quantize() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a package that would be downloaded as code
     from bitsandbytes.functional import has_avx512bf16
 
     return bool(has_avx512bf16())
