@@ -118,8 +118,6 @@ def _cards() -> tuple[list[Device], Told | None]:
         words = [str(each.message) for each in said]
     if not there:
         installed = Torch(version, torch.version.cuda, " ".join(words))
-        if torch.version.hip is not None:
-            return [], None
         return [], graphics_cards.why_unusable(find_graphics_cards(), installed, os.environ.get("CUDA_VISIBLE_DEVICES"))
     usable, hindrance = [], None
     for index in range(torch.cuda.device_count()):
@@ -129,7 +127,10 @@ def _cards() -> tuple[list[Device], Told | None]:
         elif capability is not None and not runs_kernels_for(capability, torch.cuda.get_arch_list()):
             hindrance = graphics_cards.too_new(name, version)
         else:
-            usable.append(_card(index))
+            try:
+                usable.append(_card(index))
+            except RuntimeError as error:  # in another program's sole possession, for example
+                hindrance = graphics_cards.not_started(name, str(error))
     return sorted(usable, key=lambda card: -card.free), hindrance
 
 
@@ -152,7 +153,7 @@ def choose_default(device: Device) -> tuple[ModelCard, str]:
     """The model for someone who named none, and the key of the sentence that says why."""
     if device.type == "cpu":
         return DEMO, "model_chosen_gpu_unusable" if device.hindrance else "model_chosen_no_gpu"
-    if fits(MAGISTRAL_SMALL_1_2, best_plan(MAGISTRAL_SMALL_1_2, device.place, good_precisions(device))):
+    if fits(MAGISTRAL_SMALL_1_2, best_for(MAGISTRAL_SMALL_1_2, device)):
         return MAGISTRAL_1_2, "model_chosen_gpu_fits"
     return DEMO, "model_chosen_gpu_too_small"
 
@@ -171,11 +172,7 @@ def choose_plan(
     """
     if wanted in ("nf4", "int8") and not can_quantize():
         raise DeviceTooSmall("quantization_not_here", precision=wanted)
-    if shape.parameters < SMALL:
-        best = best_plan(shape, device.place)
-    else:
-        good = TYPICAL_CONTEXT if is_slow(device) else GOOD_CONTEXT
-        best = best_plan(shape, device.place, good_precisions(device), good)
+    best = best_for(shape, device)
     chosen = best if wanted == "auto" else plan(shape, wanted, device.place, weights=weights)
     if fits(shape, chosen, context_length):
         return chosen
@@ -193,6 +190,18 @@ def choose_plan(
         needed=f"{needed_bytes(shape, chosen.precision, device.type, least, count, device.fused) / 1e9:.1f}",
         other=best.precision,
     )
+
+
+def best_for(shape: ModelShape, device: Device) -> MemoryPlan:
+    """The best plan on `device`, of the precisions that it is good at."""
+    if shape.parameters < SMALL:
+        return best_plan(shape, device.place)
+    return best_plan(shape, device.place, good_precisions(device), good_context(device))
+
+
+def good_context(device: Device) -> int:
+    """Tokens for which a more exact precision is given up; a slow processor writes no long ones."""
+    return TYPICAL_CONTEXT if is_slow(device) else GOOD_CONTEXT
 
 
 def good_precisions(device: Device) -> tuple[str, ...]:

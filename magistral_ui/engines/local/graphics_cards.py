@@ -111,7 +111,12 @@ def why_unusable(cards: Iterable[GraphicsCard], torch: Torch, visible: str | Non
         return Told("gpu_driver_old_or_torch", values | {"command": command})
     if visible is not None:
         return Told("gpu_hidden", {"card": card.name, "value": visible.strip()})
-    return Told("gpu_not_started", {"card": card.name, "reason": _first_sentence(torch.said)})
+    return not_started(card.name, torch.said)
+
+
+def not_started(name: str, said: str) -> Told:
+    """A card that does not start, by torch's own words."""
+    return Told("gpu_not_started", {"card": name, "reason": _first_sentence(said)})
 
 
 def too_old(name: str, capability: tuple[int, int]) -> Told:
