@@ -115,7 +115,7 @@ def _from_hub(
         precision = planned.precision
         if pace := slow_pace(shape, planned, device):
             warn(pace)
-        report(Loading("downloading"))
+        report(Loading())  # with what was warned of
 
         def copy_of(commit: str) -> Copy | None:
             copy = None if stored else copy_for(wish.save_quantized, name, commit, precision)
