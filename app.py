@@ -12,7 +12,7 @@ from magistral_ui.errors import MagistralUIError
 from magistral_ui.models.folder import check_name
 from magistral_ui.plan_table import card_lines, machine_lines
 from magistral_ui.settings import Settings, read_settings
-from magistral_ui.ui.i18n import sentence_of, text
+from magistral_ui.ui.i18n import sentence, sentence_of, text
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -66,11 +66,17 @@ def print_plan(settings: Settings) -> None:
         print(line)
     sys.stdout.flush()
     from magistral_ui.engines.local.copies import copies_folder, copies_held
-    from magistral_ui.engines.local.devices import find_device, good_precisions
+    from magistral_ui.engines.local.devices import best_for, find_device, good_context, good_precisions
+    from magistral_ui.engines.local.pace import slow_pace
+    from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 
     device = find_device(settings.device)
     name = device.first(len(device.all)).name
-    print("\n".join(machine_lines(name, device.place, good_precisions(device))))
+    print("\n".join(machine_lines(name, device.place, good_precisions(device), good_context(device))))
+    pace = slow_pace(MAGISTRAL_SMALL_1_2, best_for(MAGISTRAL_SMALL_1_2, device), device)
+    for told in (device.hindrance, pace):
+        if told is not None:
+            print("\n" + sentence(told.key, **told.values))
     count, size = copies_held()
     if count:
         print("\n" + text("plan_copies", count=count, size=f"{size / 2**30:.1f}", folder=str(copies_folder())))

@@ -19,19 +19,19 @@ MagistralUIError
 │   ├── TooManyReplies       key too_many_replies, too_many_replies_from_address
 │   ├── TooManyRequests
 │   └── AlreadyAnswering
-├── ModelError               the operator can mend it
+├── ModelError               the operator can mend it; key model_error, model_not_loaded
 │   ├── ModelNotFound
 │   ├── NotAMistralModel
-│   ├── ModelFilesBroken
+│   ├── ModelFilesBroken     key model_files_broken, model_file_unreadable, weights_missing, weights_misshapen
 │   ├── DownloadFailed       key hub_unreachable, connection_lost, disk_full, token_refused, access_denied, file_corrupt, …
 │   ├── DeviceTooSmall       key device_too_small, precision_too_large
 │   ├── CopyNotSaved
 │   ├── ServerUnusable       key remote_unreachable, remote_key_refused, remote_model_unknown, …
-│   └── OutOfMemory
+│   └── OutOfMemory          key out_of_memory_loading
 ├── HistoryUnusable          conversations cannot be kept; key history_in_use, history_newer, history_failed
 └── ServeError
     ├── PortInUse
-    └── BadSetting
+    └── BadSetting           key bad_setting, gpu_too_old and other gpu_… where --device names a card that cannot be used, …
 """
 
 from typing import ClassVar
@@ -177,7 +177,7 @@ class NotAMistralModel(ModelError):
 
 
 class ModelFilesBroken(ModelError):
-    """Files are missing or damaged; values: model, file."""
+    """Files are missing, damaged, unreadable or do not belong together; values: model, and by key file, reason, name, …"""
 
     key = "model_files_broken"
 
@@ -207,7 +207,7 @@ class ServerUnusable(ModelError):
 
 
 class OutOfMemory(ModelError):
-    """The device has no room left."""
+    """The device had no room for the model, though the plan said so; values: model, device."""
 
     key = "out_of_memory"
 

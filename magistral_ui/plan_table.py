@@ -2,6 +2,7 @@
 
 from magistral_ui.models.memory import (
     GIB,
+    GOOD_CONTEXT,
     PRECISIONS,
     TYPICAL_CONTEXT,
     MemoryPlan,
@@ -27,18 +28,22 @@ def card_lines() -> list[str]:
     return [*lines, "", text("plan_legend", tokens=f"{TYPICAL_CONTEXT:,}"), ""]
 
 
-def machine_lines(name: str, place: Place, precisions: tuple[str, ...] | None = None) -> list[str]:
+def machine_lines(
+    name: str, place: Place, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
+) -> list[str]:
     """The same for a device as it is now, and what to do where Magistral does not fit.
 
-    `precisions` are those that the device is good at.
+    `precisions` are those that the device is good at, and `good` is the context for which a more exact one is given up there.
     """
     free, total = (sum(sizes) for sizes in zip(*((each.free, each.total) for each in place.all), strict=True))
     head = text("plan_machine", name=name, free=_gigabytes(free), total=_gigabytes(total))
-    lines = [head, "", _heading(), *_rows(place.type, place, precisions), ""]
-    best = best_plan(MAGISTRAL_SMALL_1_2, place, precisions)
+    lines = [head, "", _heading(), *_rows(place.type, place, precisions, good), ""]
+    best = best_plan(MAGISTRAL_SMALL_1_2, place, precisions, good)
     if not fits(MAGISTRAL_SMALL_1_2, best):
         count = len(place.all)
-        needed = _gigabytes(needed_bytes(MAGISTRAL_SMALL_1_2, best.precision, place.type, count=count))
+        needed = _gigabytes(
+            needed_bytes(MAGISTRAL_SMALL_1_2, best.precision, place.type, count=count, fused=place.fused)
+        )
         lines.append(text("plan_needs", precision=best.precision, needed=needed))
     elif len(best.shares) > 1:
         layers = " + ".join(str(share.layers) for share in best.shares)
@@ -52,8 +57,8 @@ def _heading() -> str:
     return _line([text(f"plan_{name}") for name in COLUMNS])
 
 
-def _rows(name: str, place: Place, precisions: tuple[str, ...] | None = None) -> list[str]:
-    best = best_plan(MAGISTRAL_SMALL_1_2, place, precisions)
+def _rows(name: str, place: Place, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT) -> list[str]:
+    best = best_plan(MAGISTRAL_SMALL_1_2, place, precisions, good)
     rows: list[str] = []
     for precision in PRECISIONS:
         planned = plan(MAGISTRAL_SMALL_1_2, precision, place)

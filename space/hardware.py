@@ -44,8 +44,8 @@ def _processor(flavor: str, name: str, gigabytes: int) -> Hardware:
     return Hardware((flavor,), name, Place("cpu", gigabytes * GIB, gigabytes * GIB))
 
 
-def _cards(flavors: str, name: str, size: int, count: int = 1) -> Hardware:
-    card = Place("cuda", size, size)
+def _cards(flavors: str, name: str, size: int, count: int = 1, *, fused: bool = True) -> Hardware:
+    card = Place("cuda", size, size, fused=fused)
     named = f"{count} × {name}" if count > 1 else name
     return Hardware(tuple(flavors.split()), named, replace(card, others=(card,) * (count - 1)))
 
@@ -56,7 +56,7 @@ HARDWARE = (
     _processor("cpu-basic", "2 vCPU, free", 16),
     _processor("cpu-upgrade", "8 vCPU", 32),
     _cards(ZERO, "ZeroGPU: half an H200, shared", 74_625_056_768 - 309_002_240),
-    _cards("t4-small t4-medium", "T4", 15_360 * MIB),
+    _cards("t4-small t4-medium", "T4", 15_360 * MIB, fused=False),
     _cards("l4x1", "L4", 23_034 * MIB),
     _cards("l4x4", "L4", 23_034 * MIB, 4),
     _cards("a10g-small a10g-large", "A10G", 23_028 * MIB),

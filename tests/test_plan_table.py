@@ -34,8 +34,11 @@ def test_several_cards_are_told_together() -> None:
     one = Place("cuda", 23 * GIB, 24 * GIB)
     lines = machine_lines("2 × RTX", replace(one, others=(one,)))
     assert "46.0 GB free of 48.0 GB" in lines[0]
-    assert "int8" in lines[-1]
-    assert "2 cards: 20 + 20" in lines[-1]
+    assert "nf4 (by itself)" in "\n".join(lines), "one of them is enough"
+    half = Place("cuda", 12 * GIB, 12 * GIB)
+    lines = machine_lines("2 × RTX", replace(half, others=(half,)))
+    assert "nf4" in lines[-1]
+    assert "2 cards: 19 + 21" in lines[-1]
     small = Place("cuda", 6 * GIB, 6 * GIB)
     assert "would need" in machine_lines("2 × small", replace(small, others=(small,)))[-1]
 

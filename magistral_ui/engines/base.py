@@ -25,6 +25,14 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """Something to tell whoever runs the app: the key of a sentence, and what fills it."""
+
+    key: str
+    values: dict[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What was loaded, as an answer's provenance and the page's model panel show it."""
 
@@ -44,6 +52,8 @@ class ModelInfo:
     """What runs it, by the name that people know: a library or a server."""
     plan: MemoryPlan | None = None
     """How the device's bytes are shared out; `weights` is measured."""
+    notices: tuple[Told, ...] = ()
+    """What is not as it could be on this machine, each with its remedy: a card that cannot be used, a slow processor."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """What the page offers and this engine cannot do → key of the sentence that says why.
 
@@ -62,6 +72,8 @@ class Loading:
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
+    notices: tuple[Told, ...] = ()
+    """As in ModelInfo, as soon as they are known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """Tells from a few small reads whether a folder holds a model that can run here; it loads and downloads nothing."""
 
+import errno
 import json
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +13,13 @@ from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGIST
 from magistral_ui.models.shape import ModelShape, read_shape
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
-MODEL_TYPES = ("mistral3", "mistral")
+WITH_VISION = "mistral3"
+"""The model type whose decoder is another one inside of it, beside a vision tower."""
+DECODERS = ("mistral", "ministral3")
+"""Decoders that run here, alone or inside of that one; others of Mistral's (mistral4, mistral_large4) are built otherwise."""
+VISION = "pixtral"
+WARM = 5_120
+"""Width of the Ministral whose makers recommend a temperature of 1.0: 14B. Of the others it is Magistral's 0.7."""
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
@@ -27,6 +35,8 @@ class FolderFacts:
     """All safetensors files, in the order of their names; present and whole."""
     tensors: dict[str, int]
     """Bytes of each tensor on disk, by its name there."""
+    shapes: dict[str, tuple[int, ...]]
+    """Their rows and columns, likewise."""
     shape: ModelShape
     quantization: dict[str, Any] | None
     """How the weights were quantized before they were saved, as config.json has it."""
@@ -54,25 +64,48 @@ def is_repository(model: str) -> bool:
     return _REPOSITORY.fullmatch(model) is not None
 
 
+def decoder_of(config: dict[str, Any], model: str) -> str:
+    """The type of the decoder that a config.json tells of; NotAMistralModel where it does not run here, or its tower does not."""
+    outer = str(config.get("model_type"))
+    if outer in DECODERS:
+        return outer
+    if outer != WITH_VISION:
+        raise NotAMistralModel(model=model, found=outer)
+    parts = (("text_config", DECODERS), ("vision_config", (VISION,)))
+    for name, known in parts:
+        part = config.get(name)
+        found = str(part.get("model_type") or known[0]) if isinstance(part, dict) else known[0]
+        if found not in known:
+            raise NotAMistralModel(model=model, found=found)
+    return str((config.get("text_config") or {}).get("model_type") or DECODERS[0])
+
+
 def inspect_folder(path: Path) -> FolderFacts:
     """What `path` holds. Raises ModelNotFound, NotAMistralModel or ModelFilesBroken."""
     folder = path.expanduser()
+    try:
+        return _inspect(path, folder)
+    except PermissionError as error:  # the folder itself may not be looked into
+        raise _unreadable(folder, folder.name, error) from error
+
+
+def _inspect(path: Path, folder: Path) -> FolderFacts:
     if not folder.exists():
         raise ModelNotFound(model=str(path))
     config = _read_config(folder)
-    model_type = str(config.get("model_type"))
-    if model_type not in MODEL_TYPES:
-        raise NotAMistralModel(model=str(path), found=model_type)
+    model_type, decoder = str(config.get("model_type")), decoder_of(config, str(path))
     special = _special_tokens(folder)
-    weights, tensors = _weights(folder)
-    vision = model_type == "mistral3"
+    weights, tensors, shapes = _weights(folder)
+    vision = model_type == WITH_VISION
     has_head = any(name.endswith("lm_head.weight") for name in tensors)
     try:
         shape = read_shape(config, has_head)
     except (LookupError, TypeError, AttributeError) as error:
         raise ModelFilesBroken(model=str(folder), file="config.json") from error
-    card = _card(folder, config, vision, special)
-    return FolderFacts(folder, model_type, vision, weights, tensors, shape, config.get("quantization_config"), card)
+    card = _card(folder, config, shape, decoder, special)
+    return FolderFacts(
+        folder, model_type, vision, weights, tensors, shapes, shape, config.get("quantization_config"), card
+    )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -85,7 +118,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         read = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelFilesBroken(model=str(folder), file=name) from error
+        raise _unreadable(folder, name, error) from error
     if not isinstance(read, dict):
         raise ModelFilesBroken(model=str(folder), file=name)
     return read
@@ -101,8 +134,8 @@ def _special_tokens(folder: Path) -> set[str]:
     raise ModelFilesBroken(model=str(folder), file="tekken.json")
 
 
-def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int]]:
-    """All weight files, each seen to be there with all its bytes, and their tensors' sizes."""
+def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, tuple[int, ...]]]:
+    """All weight files, each seen to be there with all its bytes, and their tensors' sizes and shapes."""
     names = {SINGLE}
     if not (folder / SINGLE).exists() and (folder / INDEX).exists():
         weight_map = _read_json(folder, INDEX).get("weight_map")
@@ -111,16 +144,21 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int]]:
         raise ModelFilesBroken(model=str(folder), file=INDEX)
     files = tuple(folder / name for name in sorted(names))
     tensors: dict[str, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
-        found = _tensors(file)
+        try:
+            found = _tensors(file)
+        except OSError as error:
+            raise _unreadable(folder, file.name, error) from error
         if found is None:
             raise ModelFilesBroken(model=str(folder), file=file.name)
-        tensors |= found
-    return files, tensors
+        tensors |= {name: size for name, (size, _) in found.items()}
+        shapes |= {name: shape for name, (_, shape) in found.items()}
+    return files, tensors, shapes
 
 
-def _tensors(file: Path) -> dict[str, int] | None:
-    """Each tensor's bytes in a safetensors file (8 bytes of length, the header as JSON, the tensors).
+def _tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...]]] | None:
+    """Each tensor's bytes and shape in a safetensors file (8 bytes of length, the header as JSON, the tensors).
 
     None where the file is not as long as its header says.
     """
@@ -131,22 +169,36 @@ def _tensors(file: Path) -> dict[str, int] | None:
             if not 2 <= length <= size - 8:
                 return None
             header = json.loads(opened.read(length))
-            spans = {name: tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"}
-            sizes = {name: end - begin for name, (begin, end) in spans.items()}
+            told = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+            spans = {name: tensor["data_offsets"] for name, tensor in told.items()}
+            found = {name: (end - begin, tuple(told[name]["shape"])) for name, (begin, end) in spans.items()}
             whole = size == 8 + length + max((end for _, end in spans.values()), default=0)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return sizes if whole else None
+    return found if whole else None
 
 
-def _card(folder: Path, config: dict[str, Any], vision: bool, special: set[str]) -> ModelCard:
+def _unreadable(folder: Path, name: str, error: Exception) -> ModelFilesBroken:
+    """What is not there or no JSON is broken; what the system does not let us read may be in the best of health."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return ModelFilesBroken(model=str(folder), file=name)
+    return ModelFilesBroken("model_file_unreadable", model=str(folder), file=name, reason=os.strerror(number))
+
+
+def _card(folder: Path, config: dict[str, Any], shape: ModelShape, decoder: str, special: set[str]) -> ModelCard:
     if folder.resolve() == DEMO_FOLDER.resolve():
         return DEMO
-    nearest = MAGISTRAL_1_2 if vision else MAGISTRAL_1_1
+    vision, ministral = shape.vision is not None, decoder == "ministral3"
+    nearest = MAGISTRAL_1_2 if vision or ministral else MAGISTRAL_1_1
+    if ministral and shape.hidden == WARM:
+        nearest = replace(nearest, sampling=replace(nearest.sampling, temperature=1.0))
     if "[THINK]" not in special:
         nearest = MAGISTRAL_1_0
-    text_config = config.get("text_config") or config
-    length = int(text_config.get("max_position_embeddings") or nearest.context_length)
+    # Beyond its sliding window, where it has one, a model would need another kind of attention than ours.
+    length = min(
+        shape.context_length, (config.get("text_config") or config).get("sliding_window") or shape.context_length
+    )
     own_prompt = folder / "SYSTEM_PROMPT.txt"
     name = folder.resolve().name
     return replace(

@@ -6,11 +6,17 @@ Over several devices a model is spread layer by layer: each holds its layers' we
 from dataclasses import dataclass, replace
 
 from magistral_ui.models.shape import ModelShape
-from magistral_ui.models.sizes import kv_bytes_per_token, value_bytes, weight_bytes, working_bytes
+from magistral_ui.models.sizes import (
+    kv_bytes_per_token,
+    score_bytes_per_token,
+    value_bytes,
+    weight_bytes,
+    working_bytes,
+)
 
 GIB = 2**30
 PRECISIONS = ("bfloat16", "int8", "nf4")
-"""What `auto` chooses from, the most exact first."""
+"""All but float32, the most exact first. `auto` takes int8 only on processors on which nf4 is slower still."""
 SMALL = 100_000_000
 """Parameters below which float32 costs nothing worth saving."""
 GOOD_CONTEXT = 40_960
@@ -33,6 +39,8 @@ class Place:
     total: int
     others: tuple["Place", ...] = ()
     """More devices of this type, over which a model can be spread; the freest first."""
+    fused: bool = True
+    """Whether attention is computed without its scores being written down, as on all NVIDIA cards from Ampere on."""
 
     @property
     def all(self) -> tuple["Place", ...]:
@@ -125,7 +133,8 @@ def _spread(shape: ModelShape, precision: str, places: tuple[Place, ...], weight
     per_layer = kv_bytes_per_token(shape, precision) // shape.layers
 
     def most_layers(tokens: int) -> list[int]:
-        return [min(shape.layers, max(0, room // (parts.layer + tokens * per_layer))) for room in rooms]
+        left = [room - tokens * _score_bytes(shape, place) for room, place in zip(rooms, places, strict=True)]
+        return [min(shape.layers, max(0, room // (parts.layer + tokens * per_layer))) for room in left]
 
     low, high = 0, max(1, sum(places[n].free for n in range(len(places))) // per_layer)
     while low < high:  # the most tokens for which all layers find a place
@@ -141,12 +150,23 @@ def _spread(shape: ModelShape, precision: str, places: tuple[Place, ...], weight
 def _room(shape: ModelShape, precision: str, places: tuple[Place, ...], n: int, parts: _Parts) -> int:
     """Bytes of device `n` for layers with their keys and values."""
     fixed = (parts.first if n == 0 else 0) + (parts.last if n == len(places) - 1 else 0)
-    return places[n].free - fixed - _working(shape, precision, places[n].type, n) - margin_bytes(places[n])
+    return places[n].free - fixed - _working(shape, precision, places[n], n) - margin_bytes(places[n])
 
 
-def _working(shape: ModelShape, precision: str, type: str, n: int) -> int:
+def _working(shape: ModelShape, precision: str, place: Place, n: int) -> int:
     """Of the device `n`: the vision tower lies on the first one alone."""
-    return working_bytes(shape if n == 0 else shape.without_vision(), precision, type)
+    return working_bytes(shape if n == 0 else shape.without_vision(), precision, place.type, place.fused)
+
+
+def _score_bytes(shape: ModelShape, place: Place) -> int:
+    """What attention takes for each token of the longest context, besides its keys and values."""
+    return 0 if place.fused else score_bytes_per_token(shape)
+
+
+def _scores(shape: ModelShape, place: Place, room: int, kv_per_token: int) -> int:
+    """The part of `room` that attention's scores need, where the rest is for keys and values of so many bytes a token."""
+    each = _score_bytes(shape, place)
+    return min(max(0, room) * each // (kv_per_token + each), each * shape.context_length) if each else 0
 
 
 def _shared(
@@ -160,18 +180,20 @@ def _shared(
 ) -> MemoryPlan:
     """The plan for layers divided so. On a processor, half of what is left stays with the other programs."""
     per_token = kv_bytes_per_token(shape, precision)
-    weights, rooms = [], []
+    weights, rooms, scores = [], [], []
     for n, place in enumerate(places):
         fixed = (parts.first if n == 0 else 0) + (parts.last if n == len(places) - 1 else 0)
         weights.append(fixed + layers[n] * parts.layer)
         room = _room(shape, precision, places, n, parts) - layers[n] * parts.layer + (weights[n] if loaded else 0)
-        rooms.append(max(0, room // 2 if place.type == "cpu" else room))
+        room = max(0, room // 2 if place.type == "cpu" else room)
+        scores.append(_scores(shape, place, room, per_token * layers[n] // shape.layers) if layers[n] else 0)
+        rooms.append(room - scores[n])
     kv_bytes = min(room * shape.layers // count for room, count in zip(rooms, layers, strict=True) if count)
     shares = tuple(
         Share(
             count,
             held,
-            _working(shape, precision, place.type, n),
+            _working(shape, precision, place, n) + scores[n],
             margin_bytes(place),
             kv_bytes * count // shape.layers,
         )
@@ -213,17 +235,20 @@ def held_tokens(tokens: int) -> int:
     return tokens + min(tokens // 4, LARGEST_GROWTH)
 
 
-def best_plan(shape: ModelShape, place: Place, precisions: tuple[str, ...] | None = None) -> MemoryPlan:
-    """The most exact precision that leaves room for a good context, or else the one that leaves most room.
+def best_plan(
+    shape: ModelShape, place: Place, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
+) -> MemoryPlan:
+    """The most exact precision that leaves room for a `good` context, or else the one that leaves most room.
 
     Whether that is enough, `fits` tells. `precisions` are those that this machine is good at, the most exact first; where that
-    is not known, all, but on a processor not int8: it is no faster than bfloat16 there, and with AVX-512 nf4 is.
+    is not known, bfloat16 and nf4. Not int8: on a processor it is no faster than bfloat16, and on a graphics card each of its
+    products waits for the host, so that a token takes 3 to 7 times as long as in nf4.
     """
     if shape.parameters < SMALL:
         return plan(shape, "float32", place)
-    choices = precisions or [p for p in PRECISIONS if place.type == "cuda" or p != "int8"]
+    choices = precisions or [p for p in PRECISIONS if p != "int8"]
     plans = [plan(shape, precision, place) for precision in choices]
-    good = min(GOOD_CONTEXT, shape.context_length)
+    good = min(good, shape.context_length)
     return next((each for each in plans if each.context >= good), max(plans[::-1], key=lambda each: each.context))
 
 
@@ -233,14 +258,21 @@ def fits(shape: ModelShape, planned: MemoryPlan, wanted: int | None = None) -> b
 
 
 def needed_bytes(
-    shape: ModelShape, precision: str, type: str = "cuda", context: int = LEAST_CONTEXT, count: int = 1
+    shape: ModelShape,
+    precision: str,
+    type: str = "cuda",
+    context: int = LEAST_CONTEXT,
+    count: int = 1,
+    fused: bool = True,
 ) -> int:
     """Bytes of the smallest device of this `type` that runs the model with a `context` of so many tokens, all of it free.
 
     With `count` equal devices: of all of them together, where the layers divide evenly.
     """
-    kv = min(context, shape.context_length) * kv_bytes_per_token(shape, precision)
-    working = sum(_working(shape, precision, type, n) for n in range(count))
+    place = Place(type, 0, 0, fused=fused)
+    scores = count * _score_bytes(shape, place)
+    kv = min(context, shape.context_length) * (kv_bytes_per_token(shape, precision) + scores)
+    working = sum(_working(shape, precision, place, n) for n in range(count))
     fixed = weight_bytes(shape, precision, type != "mps") + working
     if type == "cpu":
         return fixed + GIB + 2 * kv

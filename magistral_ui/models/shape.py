@@ -110,7 +110,8 @@ def read_shape(config: dict[str, Any], has_head: bool | None = None) -> ModelSha
 
     `has_head` says whether the weights hold a head of their own; None trusts the configuration, which is not always right.
     """
-    text = {**_MISTRAL, **config.get("text_config", config)}
+    text = config.get("text_config", config)
+    text = {**_DEFAULTS.get(str(text.get("model_type")), _MISTRAL), **text}
     tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
     return ModelShape(
         vocabulary=text["vocab_size"],
@@ -140,7 +141,7 @@ def _vision(config: dict[str, Any]) -> VisionShape:
     )
 
 
-# transformers 5.23: configuration_mistral.py, configuration_mistral3.py, configuration_pixtral.py
+# transformers 5.23: configuration_mistral.py, configuration_ministral3.py, configuration_mistral3.py, configuration_pixtral.py
 _MISTRAL = {
     "vocab_size": 32_000,
     "hidden_size": 4_096,
@@ -150,6 +151,13 @@ _MISTRAL = {
     "num_key_value_heads": 8,
     "max_position_embeddings": 131_072,
 }
+_MINISTRAL = _MISTRAL | {
+    "vocab_size": 131_072,
+    "num_hidden_layers": 34,
+    "head_dim": 128,
+    "max_position_embeddings": 262_144,
+}
+_DEFAULTS = {"mistral": _MISTRAL, "ministral3": _MINISTRAL}
 _PIXTRAL = {
     "hidden_size": 1_024,
     "intermediate_size": 4_096,

@@ -9,6 +9,8 @@ RUNNING = 8
 """Sequences in one forward, as the scheduler has it."""
 CHUNKS = {"cuda": 2_048, "mps": 2_048, "cpu": 512}
 """Prompt tokens in one forward at most, as the scheduler has it."""
+UNFUSED_CHUNK = 128
+"""The same on a card whose attention writes its scores down: for a whole chunk against a long context they would fill it."""
 BLOCK, NESTED_BLOCK = 64, 256
 """Weights that share a scale in nf4, and scales that share one in double quantization."""
 
@@ -54,18 +56,32 @@ def prefill_bytes(shape: ModelShape, precision: str, chunk: int) -> int:
     return activations + logits + unpacked
 
 
-def picture_bytes(shape: ModelShape, precision: str) -> int:
-    """Bytes that the largest picture takes while the vision tower looks at it: two masks of patches × patches, and a layer."""
+def score_bytes_per_token(shape: ModelShape) -> int:
+    """Bytes for each token of the context while a chunk attends to it on a card without fused attention.
+
+    Scores and their softmax in float32, and one layer's keys and values for every head, in 16 bits and in 32.
+    """
+    return shape.heads * (UNFUSED_CHUNK * 2 * 4 + shape.head_dim * 2 * (2 + 4))
+
+
+def picture_bytes(shape: ModelShape, precision: str, fused: bool = True) -> int:
+    """Bytes that the largest picture takes while the vision tower looks at it: two masks of patches × patches, and a layer.
+
+    Where bfloat16 has no fused attention, the tower's is computed in float32, which has: one more mask, and queries, keys and
+    values once more.
+    """
     vision = shape.vision
     if vision is None:
         return 0
     layer = vision.patches * (6 * vision.hidden + 3 * vision.intermediate)
-    return value_bytes(precision) * (2 * vision.patches**2 + layer)
+    again = 0 if fused else 4 * (vision.patches**2 + 4 * vision.patches * vision.hidden)
+    return value_bytes(precision) * (2 * vision.patches**2 + layer) + again
 
 
-def working_bytes(shape: ModelShape, precision: str, type: str) -> int:
+def working_bytes(shape: ModelShape, precision: str, type: str, fused: bool = True) -> int:
     """Bytes that must stay free for one forward or one picture, which never happen at once."""
-    return max(prefill_bytes(shape, precision, CHUNKS[type]), picture_bytes(shape, precision))
+    chunk = CHUNKS[type] if fused else UNFUSED_CHUNK
+    return max(prefill_bytes(shape, precision, chunk), picture_bytes(shape, precision, fused))
 
 
 def value_bytes(precision: str) -> int:

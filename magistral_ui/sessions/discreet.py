@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from magistral_ui.chat.prompt import Prompt
-from magistral_ui.engines.base import Broken, Engine, EngineStatus, GenerationRequest, Measure, Ready
+from magistral_ui.engines.base import Broken, Engine, EngineStatus, GenerationRequest, Loading, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
@@ -30,8 +30,8 @@ class DiscreetEngine:
         if isinstance(status, Ready):
             source = status.info.source if "://" not in status.info.source else status.info.name
             source = source.rstrip("/\\").replace("\\", "/").rpartition("/")[2] if _is_folder(source) else source
-            return Ready(replace(status.info, source=source, plan=None))
-        return status
+            return Ready(replace(status.info, source=source, plan=None, notices=()))
+        return replace(status, notices=()) if isinstance(status, Loading) else status
 
     def retry(self) -> None:
         """Only the operator loads a model."""

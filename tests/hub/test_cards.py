@@ -1,6 +1,7 @@
 """The three Magistral Small from a hub on loopback to a reply, through the real engine, in the layout of their repositories."""
 
 import io
+import json
 import os
 import shutil
 import threading
@@ -17,7 +18,7 @@ from magistral_ui.chat.pictures import Picture, read_picture
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
-from magistral_ui.engines.local import copies, devices
+from magistral_ui.engines.local import copies, devices, pace
 from magistral_ui.engines.local.engine import LocalEngine
 from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.folder import inspect_folder
@@ -157,6 +158,44 @@ def test_what_cannot_fit_is_not_downloaded(
     assert isinstance(status, Broken)
     assert (status.key, status.values["other"]) == ("precision_too_large", "nf4")
     assert not hub.served
+
+
+@pytest.mark.usefixtures("large_computer")
+@pytest.mark.parametrize("kind", ["mistral4", "mistral_large4", "llama"])
+def test_what_cannot_run_here_is_not_downloaded(
+    hub: Hub, run: Callable[..., LocalEngine], repositories: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    """Mistral Small 4 calls itself mistral3 outside, as Magistral does."""
+    folder = Path(shutil.copytree(repositories[MAGISTRAL_1_2.key], tmp_path / kind))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["text_config"]["model_type"] = kind
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    hub.add("mistralai/other", folder)
+    status = run("mistralai/other").status()
+    assert isinstance(status, Broken)
+    assert (status.key, status.values["found"]) == ("not_a_mistral_model", kind)
+    assert "--base-url" in sentence(status.key, **status.values)
+    assert hub.files() == ["config.json"]
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_a_slow_processor_is_told_before_the_download(
+    hub: Hub, run: Callable[..., LocalEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "has_fast_nf4", lambda: False)
+    monkeypatch.setattr(pace.torch, "get_num_threads", lambda: 1)
+    told: list[tuple[str, tuple[str, ...], int]] = []
+    report = LocalEngine._report
+
+    def listen(engine: LocalEngine, status: Loading) -> None:
+        told.append((status.stage, tuple(each.key for each in status.notices), len(hub.files())))
+        report(engine, status)
+
+    monkeypatch.setattr(LocalEngine, "_report", listen)
+    status = run(MAGISTRAL_1_2.key, precision="nf4").status()
+    assert isinstance(status, Ready), status
+    assert [each.key for each in status.info.notices] == ["slow_processor"]
+    assert ("downloading", ("slow_processor",), 0) in told
 
 
 @pytest.mark.usefixtures("large_computer")

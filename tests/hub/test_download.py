@@ -1,5 +1,6 @@
 """Downloading, against the Hub's real client: what is fetched, what goes on after a break, and what each failure says."""
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -244,6 +245,78 @@ def test_closing_gives_up_soon_and_keeps_what_has_come(hub: Hub, repository: Rep
         download(NAME, None, report, closing)
     hub.step = None
     assert_whole(fetch(), folder)
+
+
+@pytest.fixture
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows without developer mode, and on disks that know no symbolic links."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
+
+
+def held_bytes() -> int:
+    """Of all large files in the cache."""
+    files = [file for file in Path(constants.HF_HUB_CACHE).rglob("*") if file.is_file() and not file.is_symlink()]
+    return sum(file.stat().st_size for file in files if file.stat().st_size > 10_000)
+
+
+@pytest.mark.usefixtures("without_links")
+def test_without_symbolic_links_each_file_stands_once(hub: Hub, repository: Repository, folder: Path) -> None:
+    first = fetch()
+    assert_whole(first, folder)
+    assert not any(file.is_symlink() for file in first.folder.iterdir())
+    large = sum(file.stat().st_size for name in WANTED if (file := folder / name).stat().st_size > 10_000)
+    assert held_bytes() == large
+    hub.served.clear()
+    assert fetch() == first
+    assert fetch(repository.commit) == first
+    assert not hub.served
+
+
+@pytest.mark.usefixtures("without_links")
+def test_without_symbolic_links_the_disk_needs_room_for_one(
+    hub: Hub, repository: Repository, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = sum((folder / name).stat().st_size for name in WANTED if name.startswith(("model-", "tekken")))
+    usage = hub_module.shutil.disk_usage(".")
+    free = needed + hub_module.SPARE_BYTES
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: usage._replace(free=free - 1))
+    assert refusal() == "disk_full"
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: usage._replace(free=free))
+    assert_whole(fetch(), folder)
+
+
+@pytest.mark.usefixtures("without_links")
+def test_without_symbolic_links_half_a_download_does_not_look_like_a_model(
+    hub: Hub, repository: Repository, folder: Path
+) -> None:
+    repository.cuts[SHARD] = [100_000] + [0] * 20
+    assert refusal() == "connection_lost"
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("snapshots/*/model-*"))
+    repository.cuts.clear()
+    before = len(hub.served)
+    assert_whole(fetch(), folder)
+    assert [each.start for each in hub.served[before:] if each.file == SHARD] == [100_000]
+
+
+@pytest.mark.usefixtures("without_links")
+def test_a_copy_that_an_older_version_left_goes(repository: Repository, folder: Path) -> None:
+    """It kept each file by its digest too."""
+    snapshot = fetch()
+    for file in snapshot.folder.glob("model-*.safetensors"):
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        (snapshot.folder.parents[1] / "blobs" / digest).write_bytes(file.read_bytes())
+    twice = held_bytes()
+    assert_whole(fetch(), folder)
+    assert held_bytes() == twice - 3 * 300_000
+
+
+def test_links_from_before_keep_their_files(
+    repository: Repository, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fetch()
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
+    assert fetch() == first
+    assert_whole(first, folder)
 
 
 def test_it_is_the_usual_cache(repository: Repository) -> None:

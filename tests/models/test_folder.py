@@ -1,14 +1,19 @@
 """A folder is judged from a few small reads: what is missing, damaged or something else gets its own sentence."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from magistral_ui.errors import ModelError, ModelFilesBroken, ModelNotFound, NotAMistralModel
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2
 from magistral_ui.models.folder import DEMO_FOLDER, check_name, inspect_folder
+from magistral_ui.models.shape import read_shape
+from magistral_ui.ui.i18n import sentence_of
 
 
 def safetensors(size: int = 4) -> bytes:
@@ -103,6 +108,101 @@ def test_an_empty_folder_and_a_file(tmp_path: Path) -> None:
 def test_another_kind_of_model(folder: Path) -> None:
     write(folder, "config.json", {"model_type": "llama"})
     assert refusal(folder) == (NotAMistralModel, {"model": str(folder), "found": "llama"})
+
+
+@pytest.mark.parametrize("kind", ["mistral4", "mistral_large4", "mistral_large4_text", "llama", "gemma3_text"])
+def test_what_is_inside_a_vision_model_decides(folder: Path, kind: str) -> None:
+    write(folder, "config.json", {"model_type": "mistral3", "text_config": {"model_type": kind}})
+    assert refusal(folder) == (NotAMistralModel, {"model": str(folder), "found": kind})
+    tower = {"model_type": "siglip_vision_model"}
+    write(folder, "config.json", {"model_type": "mistral3", "text_config": {}, "vision_config": tower})
+    assert refusal(folder) == (NotAMistralModel, {"model": str(folder), "found": "siglip_vision_model"})
+
+
+def test_what_cannot_run_here_names_a_server(folder: Path) -> None:
+    write(folder, "config.json", {"model_type": "mistral_large4"})
+    with pytest.raises(NotAMistralModel) as refused:
+        inspect_folder(folder)
+    assert "--base-url" in sentence_of(refused.value)
+
+
+@pytest.mark.parametrize("vision", [True, False])
+@pytest.mark.parametrize(("width", "temperature"), [(3_072, 0.7), (4_096, 0.7), (5_120, 1.0)])
+def test_ministral_gets_its_makers_advice(folder: Path, vision: bool, width: int, temperature: float) -> None:
+    text = {"model_type": "ministral3", "hidden_size": width}
+    write(folder, "config.json", {"model_type": "mistral3", "text_config": text} if vision else text)
+    facts = inspect_folder(folder)
+    card = facts.card
+    assert (facts.vision, card.vision, card.marks) == (vision, vision, "tokens")
+    assert (card.sampling.temperature, card.sampling.top_p, card.sampling.max_tokens) == (temperature, 0.95, 131_072)
+    assert (card.context_length, card.recommended_length) == (262_144, 131_072)
+    assert card.system() == MAGISTRAL_1_2.system()
+    shape = facts.shape
+    assert (shape.vocabulary, shape.layers, shape.heads, shape.kv_heads, shape.head_dim) == (131_072, 34, 32, 8, 128)
+
+
+@pytest.mark.parametrize(
+    ("size", "tied", "parameters"),
+    [
+        ((3_072, 9_216, 26), True, 3_849_090_048),
+        ((4_096, 14_336, 34), None, 8_918_026_240),
+        ((5_120, 16_384, 40), None, 13_945_031_680),
+    ],
+)
+def test_ministral_s_parameters_are_those_of_its_index(
+    size: tuple[int, int, int], tied: bool | None, parameters: int
+) -> None:
+    """As its repositories' configurations have them: two of the three do not say whether the head is the embedding."""
+    hidden, intermediate, layers = size
+    text = {
+        "model_type": "ministral3",
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+    }
+    if tied is not None:
+        text["tie_word_embeddings"] = tied
+    vision = {"model_type": "pixtral", "image_size": 1_540, "patch_size": 14, "intermediate_size": 4_096}
+    shape = read_shape({"model_type": "mistral3", "text_config": text, "vision_config": vision})
+    assert shape.parameters == parameters
+    assert shape.tied == bool(tied)
+
+
+def test_the_context_ends_at_a_sliding_window(folder: Path) -> None:
+    write(folder, "config.json", {"model_type": "mistral", "max_position_embeddings": 32_768, "sliding_window": 4_096})
+    assert inspect_folder(folder).card.context_length == 4_096
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["config.json", "tekken.json", "2.safetensors"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(folder: Path, name: str) -> None:
+    (folder / name).chmod(0)
+    unreadable(folder, name)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("name", ["config.json", "tekken.json", "model.safetensors.index.json", "2.safetensors"])
+def test_a_disk_that_fails_does_not_make_a_file_damaged(
+    folder: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def fail(file: Path, *more: Any, **named: Any) -> Any:
+        if file.name == name:
+            raise OSError(number, os.strerror(number), str(file))
+        return opened(file, *more, **named)
+
+    monkeypatch.setattr(Path, "open", fail)
+    unreadable(folder, name)
+
+
+def unreadable(folder: Path, name: str) -> None:
+    with pytest.raises(ModelFilesBroken) as refused:
+        inspect_folder(folder)
+    assert (refused.value.sentence_key, refused.value.values["file"]) == ("model_file_unreadable", name)
+    said = sentence_of(refused.value)
+    assert "{" not in said
+    assert "elete" not in said
 
 
 @pytest.mark.parametrize("name", ["tekken.json", "1.safetensors", "2.safetensors"])

@@ -18,7 +18,7 @@ from magistral_ui.models.memory import (
     with_less,
 )
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, ModelShape, read_shape
-from magistral_ui.models.sizes import kv_bytes_per_token, weight_bytes
+from magistral_ui.models.sizes import kv_bytes_per_token, score_bytes_per_token, weight_bytes
 
 SMALL = ModelShape(1_000, 64, 96, 2, 4, 2, 16, True, 4_096)
 
@@ -61,7 +61,7 @@ def test_the_weights_files_are_believed_before_the_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gigabytes", "precision"), [(16, "nf4"), (24, "nf4"), (32, "nf4"), (48, "int8"), (80, "bfloat16")]
+    ("gigabytes", "precision"), [(16, "nf4"), (24, "nf4"), (32, "nf4"), (48, "nf4"), (80, "bfloat16")]
 )
 def test_the_best_precision_of_usual_graphics_cards(gigabytes: int, precision: str) -> None:
     best = best_plan(MAGISTRAL_SMALL_1_2, card(gigabytes))
@@ -80,9 +80,10 @@ def test_everything_planned_is_there() -> None:
 @pytest.mark.parametrize(
     ("gigabytes", "precision", "layers"),
     [
-        ((24, 24), "int8", (20, 20)),
+        ((24, 24), "nf4", (40,)),
+        ((16, 16), "nf4", (19, 21)),
         ((48, 48), "bfloat16", (20, 20)),
-        ((24, 12), "int8", (28, 12)),
+        ((16, 12), "nf4", (23, 17)),
         ((12, 12, 8), "nf4", (14, 18, 8)),
         ((80, 24), "bfloat16", (40,)),
         ((24, 6), "nf4", (40,)),
@@ -161,6 +162,35 @@ def test_a_small_model_runs_in_full_precision_wherever_it_is() -> None:
     best = best_plan(SMALL, Place("cpu", GIB, 4 * GIB))
     assert (best.precision, best.context) == ("float32", SMALL.context_length)
     assert fits(SMALL, best)
+
+
+def test_a_graphics_card_gets_int8_only_when_it_is_asked_for() -> None:
+    assert {best_plan(MAGISTRAL_SMALL_1_2, card(size)).precision for size in range(12, 141, 4)} == {"nf4", "bfloat16"}
+    assert plan(MAGISTRAL_SMALL_1_2, "int8", card(48)).precision == "int8"
+
+
+@pytest.mark.parametrize("gigabytes", [(24,), (48,), (48, 48), (24, 12), (141,)])
+@pytest.mark.parametrize("precision", ["nf4", "bfloat16"])
+def test_a_card_without_fused_attention_keeps_room_for_its_scores(gigabytes: tuple[int, ...], precision: str) -> None:
+    places = tuple(replace(card(size), fused=False) for size in gigabytes)
+    place = replace(places[0], others=places[1:])
+    planned = plan(MAGISTRAL_SMALL_1_2, precision, place)
+    if len(gigabytes) == 1:
+        assert planned.context <= plan(MAGISTRAL_SMALL_1_2, precision, card(gigabytes[0])).context
+    if not planned.context:
+        return
+    for share, each in zip(planned.shares, places, strict=False):
+        scores = planned.context * score_bytes_per_token(MAGISTRAL_SMALL_1_2)
+        assert share.working >= scores
+        assert share.weights + share.working + share.margin + share.kv_bytes <= each.free
+    assert planned.kv_bytes >= planned.context * planned.kv_per_token
+
+
+def test_what_a_card_without_fused_attention_needs_is_just_what_fits() -> None:
+    needed = needed_bytes(MAGISTRAL_SMALL_1_2, "nf4", fused=False)
+    enough = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", needed, needed, fused=False))
+    assert LEAST_CONTEXT <= enough.context < LEAST_CONTEXT + 500
+    assert needed > needed_bytes(MAGISTRAL_SMALL_1_2, "nf4")
 
 
 def test_a_processor_never_gets_int8() -> None:

@@ -1,5 +1,7 @@
 """Who may begin one more reply: counted by visitor, by address and in all, with a clock of the test's own."""
 
+import time
+
 import pytest
 
 from magistral_ui.chat.events import Finished, Usage
@@ -52,6 +54,23 @@ def test_a_reply_that_never_began_gives_its_place_back() -> None:
     with pytest.raises(RuntimeError), admission.entrance("v", "a").reply():
         raise RuntimeError
     begin(admission, "v")
+
+
+@pytest.mark.parametrize("seconds", [60, 900, 7_200])
+def test_a_reply_that_nobody_looks_at_ends_when_the_limits_say(seconds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    admission = Admission(Limits(unattended_seconds=seconds))
+    generation = begin(admission, "v")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + seconds - 5)
+    admission.stop_unattended()
+    assert not generation.stop_asked
+    generation.take()  # somebody looks
+    monkeypatch.setattr(time, "monotonic", lambda: now + seconds + 5)
+    admission.stop_unattended()
+    assert not generation.stop_asked
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * seconds + 5)
+    admission.stop_unattended()
+    assert generation.stop_asked
 
 
 def test_who_asks_too_often_is_told_for_how_long_to_wait() -> None:

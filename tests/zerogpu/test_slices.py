@@ -9,6 +9,7 @@ import pytest
 from magistral_ui.chat.events import Answer, Event, Failed, Finished, Notice, Prefilling, Queued, Reasoning
 from magistral_ui.engines.base import Engine, GenerationRequest
 from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
+from magistral_ui.engines.zerogpu.refusals import refusal_of
 from magistral_ui.engines.zerogpu.slices import LEAST, MOST, Pace
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.test_contract_local import loaded
@@ -224,6 +225,26 @@ def test_what_is_left_of_a_quota_is_used(lender: Lender, engine: ZeroGPUEngine) 
     lender.refusals = [Refused("ZeroGPU quota exceeded", left)]
     events = all_events(engine.submit(ask(engine)))
     assert isinstance(events[-1], Finished)
+    assert lender.durations[1] == 8
+
+
+@pytest.mark.parametrize(("costs", "left", "granted"), [(1.0, 9, 8), (1.5, 31, 20), (2.0, 21, 10), (2.0, 9, 4)])
+def test_a_second_may_cost_more_than_one_of_the_quota(costs: float, left: int, granted: int) -> None:
+    """On a whole card, which large weights get by themselves, the package counts each second twice."""
+    requested = round(60 * costs)
+    message = (
+        f"You have exceeded your free ZeroGPU quota ({requested}s requested vs. {left}s left). Try again in 1:00. "
+    )
+    found = refusal_of(Refused("ZeroGPU quota exceeded", message)).granted(60)
+    assert found == granted
+    assert found * costs <= left
+
+
+def test_half_of_what_is_left_is_asked_for_where_a_second_costs_two(lender: Lender, short: ZeroGPUEngine) -> None:
+    left = "You have exceeded your free ZeroGPU quota (20s requested vs. 17s left). Try again in 3:21:09. "
+    lender.refusals = [Refused("ZeroGPU quota exceeded", left)]
+    assert isinstance(all_events(short.submit(ask(short)))[-1], Finished)
+    assert lender.durations[0] == 10
     assert lender.durations[1] == 8
 
 

@@ -121,8 +121,7 @@ class LocalEngine:
             return
         except Exception as error:
             log.error("the model could not be loaded", exc_info=error)
-            broken = "out_of_memory" if "OutOfMemory" in type(error).__name__ else "model_error"
-            self._status = Broken(broken, {"reason": type(error).__name__})
+            self._status = Broken("model_error", {"reason": type(error).__name__})
             return
         if running is None:
             return

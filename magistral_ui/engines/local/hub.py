@@ -29,7 +29,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub.file_download import are_symlinks_supported, http_get, repo_folder_name
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     WeakFileLock,
     build_hf_headers,
@@ -75,6 +75,50 @@ class _Weights:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """Where the client's cache keeps a repository's large files."""
+
+    commit: str
+    blobs: Path
+    """Each by its SHA-256; a snapshot's names lead here."""
+    locks: Path
+    snapshot: Path
+    """Where a file itself stands by its name, on a disk or a system without symbolic links (Windows, mostly)."""
+
+    @staticmethod
+    def of(repository: str, commit: str) -> "_Store":
+        """The repository's, with its folders made."""
+        cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository, repo_type="model")
+        store = _Store(
+            commit, cache / folder / "blobs", cache / ".locks" / folder, cache / folder / "snapshots" / commit
+        )
+        store.blobs.mkdir(parents=True, exist_ok=True)
+        store.locks.mkdir(parents=True, exist_ok=True)
+        return store
+
+    def has(self, file: _Weights) -> bool:
+        """Whether `file` is here with all its bytes, wherever it stands."""
+        return (self.blobs / file.sha256).exists() or _size(self.snapshot / file.name) == file.size
+
+    def place(self, files: list[_Weights]) -> None:
+        """Without symbolic links, move the files to their names: the client would copy them, and take the disk twice.
+
+        All of them at the end, so that half a model never looks like one.
+        """
+        if are_symlinks_supported(constants.HF_HUB_CACHE):
+            return
+        for file in files:
+            blob, named = self.blobs / file.sha256, self.snapshot / file.name
+            if any(other.is_symlink() for other in self.snapshot.parent.glob(f"*/{file.name}")):
+                continue  # from a time when there were such links; they lead to the blob
+            if _size(named) == file.size:
+                blob.unlink(missing_ok=True)  # an older version left a copy of it
+            elif blob.exists():
+                named.parent.mkdir(parents=True, exist_ok=True)
+                blob.replace(named)
+
+
 def download(repository: str, revision: str | None, report: Report, closing: threading.Event) -> Snapshot:
     """The needed files of `repository` at `revision` (None: the newest); complete files are never fetched twice.
 
@@ -95,7 +139,9 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
         needed = [file for file in info.siblings or () if any(fnmatch(file.rfilename, p) for p in NEEDED_FILES)]
         _check_names(repository, {file.rfilename for file in needed})
         weights = [_Weights(f.rfilename, f.lfs.size, f.lfs.sha256) for f in needed if f.lfs is not None]
-        _fetch_weights(repository, str(info.sha), weights, report, closing)
+        store = _Store.of(repository, str(info.sha))
+        _fetch_weights(repository, store, weights, report, closing)
+        store.place(weights)
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(NEEDED_FILES)))
     return Snapshot(folder, folder.name)
 
@@ -140,14 +186,10 @@ def _check_names(repository: str, names: set[str]) -> None:
 
 
 def _fetch_weights(
-    repository: str, commit: str, weights: list[_Weights], report: Report, closing: threading.Event
+    repository: str, store: _Store, weights: list[_Weights], report: Report, closing: threading.Event
 ) -> None:
-    cache = Path(constants.HF_HUB_CACHE)
-    folder = repo_folder_name(repo_id=repository, repo_type="model")
-    blobs, locks = cache / folder / "blobs", cache / ".locks" / folder
-    blobs.mkdir(parents=True, exist_ok=True)
-    locks.mkdir(parents=True, exist_ok=True)
-    missing = [file for file in weights if not (blobs / file.sha256).exists()]
+    blobs = store.blobs
+    missing = [file for file in weights if not store.has(file)]
     if not missing:
         return
     begun = sum(min(file.size, _size(_partial(blobs, file))) for file in missing)
@@ -159,9 +201,9 @@ def _fetch_weights(
     meter = Meter("downloading", total, report, stop, done=begun)
 
     def fetch(file: _Weights) -> None:
-        url = hf_hub_url(repository, file.name, revision=commit)
-        with WeakFileLock(locks / f"{file.sha256}.lock"):
-            _fetch(repository, url, file, blobs, meter)
+        url = hf_hub_url(repository, file.name, revision=store.commit)
+        with WeakFileLock(store.locks / f"{file.sha256}.lock"):
+            _fetch(repository, url, file, store, meter)
 
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="download") as pool:
         begun_files = [pool.submit(fetch, file) for file in missing]
@@ -173,9 +215,9 @@ def _fetch_weights(
         raise next((error for error in failures if not isinstance(error, Cancelled)), failures[0])
 
 
-def _fetch(repository: str, url: str, file: _Weights, blobs: Path, meter: Meter) -> None:
-    blob, partial = blobs / file.sha256, _partial(blobs, file)
-    if blob.exists():  # another process was faster
+def _fetch(repository: str, url: str, file: _Weights, store: _Store, meter: Meter) -> None:
+    blob, partial = store.blobs / file.sha256, _partial(store.blobs, file)
+    if store.has(file):  # another process was faster
         meter.add(file.size)
         return
     if _size(partial) > file.size:

@@ -11,13 +11,22 @@ from typing import Any
 
 import torch
 from accelerate.hooks import remove_hook_from_submodules
-from transformers import AutoConfig, Mistral3ForConditionalGeneration, MistralForCausalLM
+from transformers import AutoConfig, Ministral3ForCausalLM, Mistral3ForConditionalGeneration, MistralForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from magistral_ui.chat.prompt import SystemPart
 from magistral_ui.engines.base import ModelInfo
 from magistral_ui.engines.local.copies import Copy, save_copy
 from magistral_ui.engines.local.devices import Device, choose_plan
+from magistral_ui.engines.local.failures import (
+    LIBRARY_ERRORS,
+    check_loaded,
+    check_tensors,
+    failure_of,
+    first_error_raised,
+    plain,
+)
+from magistral_ui.engines.local.older_cards import see_in_float32
 from magistral_ui.engines.local.placement import DeviceMap, device_map
 from magistral_ui.engines.local.progress import Meter, Report
 from magistral_ui.engines.local.quantization import (
@@ -27,13 +36,19 @@ from magistral_ui.engines.local.quantization import (
     quantization,
     stored_precision,
 )
-from magistral_ui.errors import ModelFilesBroken, NotAMistralModel
+from magistral_ui.errors import ModelFilesBroken
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import FolderFacts, inspect_folder
 from magistral_ui.models.shape import ModelShape
 from magistral_ui.models.sizes import kv_bytes_per_token
 
-CLASSES = {"mistral3": Mistral3ForConditionalGeneration, "mistral": MistralForCausalLM}
+log = logging.getLogger(__name__)
+
+CLASSES = {
+    "mistral3": Mistral3ForConditionalGeneration,
+    "mistral": MistralForCausalLM,
+    "ministral3": Ministral3ForCausalLM,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +88,7 @@ def load(
 
     `by_way_of_host` reads it into the host's memory, and moves it in this thread: how ZeroGPU's stand-in for a GPU sees it.
     `source` and `revision` are what to show as its origin. `copy` is where a quantized copy shall be kept. Raises
-    ModelNotFound, NotAMistralModel, ModelFilesBroken, DeviceTooSmall or CopyNotSaved, progress.Cancelled where `closing` is set,
-    and torch's own OutOfMemoryError where the plan was wrong.
+    ModelError, OutOfMemory among them where the plan was wrong, and progress.Cancelled where `closing` is set.
     """
     facts = inspect_folder(folder)
     stored = stored_precision(folder.name, facts.quantization)
@@ -82,21 +96,31 @@ def load(
         card.name, facts.shape, device, stored or precision, context_length, facts.bytes if stored else None
     )
     precision = plan.precision
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = _read_config(folder)
     config.tie_word_embeddings = facts.shape.tied  # what the weights say; the configuration is not always right
     if stored:
         mend_skip_list(config.quantization_config)
     on_the_fly = quantization(precision, device.type) if stored is None else None
     if copy is not None and copy.asked and on_the_fly is not None:
         copy.has_room(plan.weights)  # known before the work is done
+    kind = CLASSES[facts.model_type]
+    if stored is None:
+        check_tensors(facts, kind, config, card.name)
     meter = Meter("quantizing" if on_the_fly else "reading", facts.bytes, report, closing)
     placed = device_map(plan, device, vision=facts.vision, tied=facts.shape.tied)
     if by_way_of_host:
         placed = {"": torch.device("cpu")}
-    with _counting(meter, facts):
-        model = _read_weights(config, folder, placed, DTYPES[precision], on_the_fly)
-    if by_way_of_host:
-        model.to(device.torch)
+    try:
+        with _counting(meter, facts):
+            model, told = _read_weights(kind, config, folder, placed, DTYPES[precision], on_the_fly)
+        if by_way_of_host:
+            model.to(device.torch)
+    except LIBRARY_ERRORS as error:
+        log.error("the weights could not be read", exc_info=error)
+        raise failure_of(error, folder, card.name, device.name) from error
+    check_loaded(told, card.name)
+    if facts.vision and not device.fused:
+        see_in_float32(model)
     if copy is not None and on_the_fly is not None:
         save_copy(model, folder, copy, plan.weights, report)
     prompt = folder / "SYSTEM_PROMPT.txt"
@@ -126,35 +150,39 @@ def load(
     )
 
 
-def _read_weights(config: Any, folder: Path, placed: DeviceMap, dtype: torch.dtype, on_the_fly: Any) -> Any:
-    kind = CLASSES.get(config.model_type)
-    if kind is None:
-        raise NotAMistralModel(model=folder.name, found=config.model_type)
+def _read_config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except LIBRARY_ERRORS as error:
+        raise ModelFilesBroken(model=folder.name, file="config.json") from error
+
+
+def _read_weights(
+    kind: Any, config: Any, folder: Path, placed: DeviceMap, dtype: torch.dtype, on_the_fly: Any
+) -> tuple[Any, dict[str, Any]]:
+    """The model, and what transformers tells of tensors that were missing or of another shape."""
     transformers_logging.disable_progress_bar()  # the page shows the progress
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # int8 logs a warning with every product
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = kind.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                device_map=placed,
-                quantization_config=on_the_fly,
-                local_files_only=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise ModelFilesBroken(model=folder.name, file=_first_line(error)) from error
+    with first_error_raised(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, told = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            device_map=placed,
+            quantization_config=on_the_fly,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # they are told, and refused
+            output_loading_info=True,
+        )
     remove_hook_from_submodules(model)  # our forward moves what passes from one device to the next, once for each
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False), told
 
 
 @contextmanager
 def _counting(meter: Meter, facts: FolderFacts) -> Iterator[None]:
     """Meanwhile, the bytes of each tensor that transformers has loaded go to the meter, instead of to a progress bar."""
-    sizes = {_plain(name): size for name, size in facts.tensors.items()}
+    sizes = {plain(name): size for name, size in facts.tensors.items()}
 
     def hook(make: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not kwargs.get("desc", "").startswith("Loading weights") or not args:
@@ -164,19 +192,10 @@ def _counting(meter: Meter, facts: FolderFacts) -> Iterator[None]:
     def counted(items: Any) -> Iterator[Any]:
         for item in items:
             yield item
-            meter.add(sizes.get(_plain(item[0]), 0))
+            meter.add(sizes.get(plain(item[0]), 0))
 
     before = transformers_logging.set_tqdm_hook(hook)
     try:
         yield
     finally:
         transformers_logging.set_tqdm_hook(before)
-
-
-def _plain(name: str) -> str:
-    """A tensor's name without the prefixes in which checkpoints and modules differ."""
-    return ".".join(part for part in name.split(".") if part not in ("model", "language_model"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

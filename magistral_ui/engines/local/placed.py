@@ -10,6 +10,7 @@ from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Measure
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.devices import Device
+from magistral_ui.engines.local.failures import memory_named
 from magistral_ui.engines.local.forward import TextModel
 from magistral_ui.engines.local.loader import Loaded, load
 from magistral_ui.engines.local.progress import Report
@@ -90,7 +91,8 @@ def place_model(wish: Wish, report: Report, flags: Flags) -> PlacedModel:
         context_length=wish.context_length,
         by_way_of_host=True,
     )
-    return PlacedModel(loaded, device, wish.context_length, flags)
+    with memory_named(loaded.info.name, device.name):
+        return PlacedModel(loaded, device, wish.context_length, flags)
 
 
 def _precision(device: Device) -> str:

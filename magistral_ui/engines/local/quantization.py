@@ -8,6 +8,7 @@ are unpacked with every product; transformers' own MetalConfig would need kernel
 """
 
 import importlib.util
+import logging
 from typing import Any
 
 import torch
@@ -30,6 +31,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "nf4": torch.bfl
 def can_quantize() -> bool:
     """Whether bitsandbytes is installed; where it has no wheels, it is not."""
     return importlib.util.find_spec("bitsandbytes") is not None
+
+
+def has_fast_nf4() -> bool:
+    """Whether this processor has the instructions for which bitsandbytes has a product of nf4 (AVX512-BF16)."""
+    if not can_quantize() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a package that would be downloaded as code
+    from bitsandbytes.functional import has_avx512bf16
+
+    return bool(has_avx512bf16())
 
 
 def quantization(precision: str, device_type: str) -> BitsAndBytesConfig | None:

@@ -1,6 +1,9 @@
 """A loaded model at work: finds the model that was asked for, brings it up, and takes requests for its scheduler."""
 
+import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import psutil
@@ -11,15 +14,19 @@ from magistral_ui.engines.base import GenerationRequest, Loading, Measure
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.devices import Device, find_device, look_again
 from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
+from magistral_ui.engines.local.failures import memory_named
 from magistral_ui.engines.local.forward import Part, TextModel
 from magistral_ui.engines.local.loader import Loaded, load
+from magistral_ui.engines.local.older_cards import limits_for
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.progress import Cancelled, Report
-from magistral_ui.engines.local.scheduler import Scheduler, empty_device_cache, limits_on
+from magistral_ui.engines.local.scheduler import Scheduler, empty_device_cache
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.source import Wish, find_source
-from magistral_ui.errors import ModelFilesBroken, PromptTooLong
+from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
 from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
+
+log = logging.getLogger(__name__)
 
 LEAST_CPU_BUDGET = 4 * 2**30
 """Bytes for keys and values on a processor, where one long conversation needs no more."""
@@ -33,15 +40,14 @@ class RunningModel:
         self.encoder = encoder_of(loaded)
         self.system = loaded.system
         text_model = TextModel(loaded.model)
+        empty_device_cache()  # what loading has left over is free, and would shorten the context
         planned = plan_now(loaded, device)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
         text_model.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(text_model.new_cache, planned.kv_bytes, host)
-        self.scheduler = Scheduler(
-            text_model, self.cache, loaded.image_token, limits_on(device.type), planned.kv_per_token
-        )
+        self.scheduler = Scheduler(text_model, self.cache, loaded.image_token, limits_for(device), planned.kv_per_token)
         warm_up(text_model)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
@@ -75,15 +81,23 @@ def bring_up(wish: Wish, report: Report, closing: threading.Event) -> RunningMod
     if wish.threads:
         torch.set_num_threads(wish.threads)
     device = find_device(wish.device)
+    notices = [device.hindrance] if device.hindrance else []
+    for each in notices:
+        log.warning("no graphics card: %s %s", each.key, each.values)
+
+    def tell(loading: Loading) -> None:
+        report(replace(loading, notices=tuple(notices)))
+
     try:
-        source = find_source(wish, device, report, closing)
+        with _real_hindrance(device):
+            source = find_source(wish, device, tell, closing, notices.append)
         loaded = load(
             source.card,
             source.folder,
             device,
             wish.precision,
             source.chosen_because,
-            report,
+            tell,
             source=source.name,
             revision=source.revision,
             context_length=wish.context_length,
@@ -94,10 +108,23 @@ def bring_up(wish: Wish, report: Report, closing: threading.Event) -> RunningMod
         return None
     if closing.is_set():
         return None
-    report(Loading("warming_up"))
-    running = RunningModel(loaded, device, wish.context_length)
+    tell(Loading("warming_up"))
+    loaded = replace(loaded, info=replace(loaded.info, notices=tuple(notices)))
+    with memory_named(loaded.info.name, loaded.info.device):
+        running = RunningModel(loaded, device, wish.context_length)
     empty_device_cache()
     return running
+
+
+@contextmanager
+def _real_hindrance(device: Device) -> Iterator[None]:
+    """Where a model is too large for a processor that stands in for a graphics card, what keeps the card is what matters."""
+    try:
+        yield
+    except DeviceTooSmall as error:
+        if device.hindrance is None:
+            raise
+        raise BadSetting(device.hindrance.key, **device.hindrance.values) from error
 
 
 def encoder_of(loaded: Loaded) -> Encoder:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 
 from magistral_ui.chat.events import Queued
+from magistral_ui.engines.local.failures import is_out_of_memory
 from magistral_ui.engines.local.forward import TextModel
 from magistral_ui.engines.local.picture_input import PictureInput
 from magistral_ui.engines.local.prefix_cache import PrefixCache
@@ -41,8 +42,6 @@ class Limits:
     """While others are being written."""
     chunk_alone: int = 512
     """While nobody waits for a next token."""
-    unattended: float = 900.0
-    """Seconds for which a reply goes on that nobody looks at: a closed laptop comes back, a forgotten tab does not."""
 
 
 def limits_on(device_type: str) -> Limits:
@@ -130,20 +129,17 @@ class Scheduler:
             return not self._closing
 
     def _end_stopped(self) -> None:
-        for sequence in [s for s in self._running if self._is_over(s)]:
+        for sequence in [s for s in self._running if s.generation.stop_asked]:
             self._leave(sequence)
             sequence.finish("cancelled")
         with self._news:
-            stopped = [s for s in self._waiting if self._is_over(s)]
+            stopped = [s for s in self._waiting if s.generation.stop_asked]
             for sequence in stopped:
                 self._waiting.remove(sequence)
         for sequence in stopped:
             sequence.finish("cancelled")
         if stopped:
             self._tell_positions()
-
-    def _is_over(self, sequence: Sequence) -> bool:
-        return sequence.generation.stop_asked or sequence.generation.unattended > self._limits.unattended
 
     def _admit(self) -> None:
         """The party with the fewest running sequences comes first; among equals, whoever came first."""
@@ -295,12 +291,9 @@ def party(visitor: str) -> str:
     return visitor.partition("/")[0]
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device (or this machine) had no room left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
 def empty_device_cache() -> None:
     """Give unused memory back to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()

@@ -100,10 +100,6 @@ class _Watched(Generation):
     def ended(self) -> bool:
         return self.end is not None
 
-    @property
-    def unattended(self) -> float:
-        return 0.0  # who looks is known on the other side
-
 
 class _Vocabulary:
     """Of the encoder, what takes no lock; what a reply was written in is remembered on the other side."""

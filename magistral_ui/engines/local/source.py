@@ -1,21 +1,24 @@
 """Finds the files of the model that was asked for: a card's, a repository's, or a folder; what is not here is downloaded."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from magistral_ui.engines.base import Loading, Told
 from magistral_ui.engines.local.copies import Copy, copy_for, fingerprint
 from magistral_ui.engines.local.devices import Device, choose_default, choose_plan
 from magistral_ui.engines.local.hub import download, read_config
+from magistral_ui.engines.local.pace import slow_pace
 from magistral_ui.engines.local.progress import Report
 from magistral_ui.engines.local.quantization import stored_precision
 from magistral_ui.engines.local.revisions import is_commit, record, recorded
-from magistral_ui.errors import ModelNotFound
+from magistral_ui.errors import ModelFilesBroken, ModelNotFound
 from magistral_ui.models.cards import ModelCard, find_card
-from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder, is_repository
-from magistral_ui.models.shape import read_shape
+from magistral_ui.models.folder import DEMO_FOLDER, decoder_of, inspect_folder, is_repository
+from magistral_ui.models.memory import MemoryPlan
+from magistral_ui.models.shape import ModelShape, read_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,12 @@ class Source:
     """Where a quantized copy shall be saved, if the model is quantized."""
 
 
-def find_source(wish: Wish, device: Device, report: Report, closing: threading.Event) -> Source:
+def find_source(
+    wish: Wish, device: Device, report: Report, closing: threading.Event, warn: Callable[[Told], None] = lambda _: None
+) -> Source:
     """What `wish` means on `device`. Whether the model fits is found out before it is downloaded, where that can be.
+
+    `warn` hears, before the work begins, of a model that fits and will be very slow.
 
     Raises what `hub.download` and `inspect_folder` do, DeviceTooSmall, CopyNotSaved or progress.Cancelled.
     """
@@ -58,18 +65,30 @@ def find_source(wish: Wish, device: Device, report: Report, closing: threading.E
         name = card.repository or card.key
     folder = Path(name).expanduser()
     if card is not None and card.repository is None:
-        return _from_folder(DEMO_FOLDER, card, card.key, why, device, wish)
+        return _from_folder(DEMO_FOLDER, card, card.key, why, device, wish, warn)
     if card is None and (folder.exists() or not is_repository(name)):
-        return _from_folder(folder, None, folder.resolve().name, why, device, wish)
-    return _from_hub(name, card, why, device, wish, report, closing)
+        return _from_folder(folder, None, folder.resolve().name, why, device, wish, warn)
+    return _from_hub(name, card, why, device, wish, report, closing, warn)
 
 
-def _from_folder(folder: Path, card: ModelCard | None, name: str, why: str, device: Device, wish: Wish) -> Source:
+def _from_folder(
+    folder: Path,
+    card: ModelCard | None,
+    name: str,
+    why: str,
+    device: Device,
+    wish: Wish,
+    warn: Callable[[Told], None],
+) -> Source:
     facts = inspect_folder(folder)
     source = Source(card or facts.card, folder, name, "", why)
-    if facts.quantization:
+    stored = stored_precision(name, facts.quantization)
+    weights = facts.bytes if stored else None
+    planned = choose_plan(source.card.name, facts.shape, device, stored or wish.precision, wish.context_length, weights)
+    if pace := slow_pace(facts.shape, planned, device):
+        warn(pace)
+    if stored:
         return source
-    planned = choose_plan(source.card.name, facts.shape, device, wish.precision, wish.context_length)
     copy = copy_for(wish.save_quantized, str(folder.resolve()), fingerprint(facts), planned.precision)
     if copy is None:
         return source
@@ -80,12 +99,23 @@ def _from_folder(folder: Path, card: ModelCard | None, name: str, why: str, devi
 
 
 def _from_hub(
-    name: str, card: ModelCard | None, why: str, device: Device, wish: Wish, report: Report, closing: threading.Event
+    name: str,
+    card: ModelCard | None,
+    why: str,
+    device: Device,
+    wish: Wish,
+    report: Report,
+    closing: threading.Event,
+    warn: Callable[[Told], None],
 ) -> Source:
     """The commit that was named, or else run here before, or else is the card's; of another repository the newest."""
     revision = wish.revision or recorded(name) or (card.revision if card else None)
     with _own_revision(name, revision, wish):
-        precision, stored = _fitting(card, name, revision, device, wish)
+        shape, planned, stored = _fitting(card, name, revision, device, wish)
+        precision = planned.precision
+        if pace := slow_pace(shape, planned, device):
+            warn(pace)
+        report(Loading())  # with what was warned of
 
         def copy_of(commit: str) -> Copy | None:
             copy = None if stored else copy_for(wish.save_quantized, name, commit, precision)
@@ -122,11 +152,16 @@ def _own_revision(name: str, revision: str | None, wish: Wish) -> Iterator[None]
 
 def _fitting(
     card: ModelCard | None, name: str, revision: str | None, device: Device, wish: Wish
-) -> tuple[str, str | None]:
-    """The precision in which the model will run, and the one in which it is stored if it is quantized already."""
+) -> tuple[ModelShape, MemoryPlan, str | None]:
+    """The model's shape, how it will be kept, and the precision in which it is stored if it is quantized already."""
     stored, shape = None, card.shape if card else None
     if shape is None:
         config = read_config(name, revision)
-        shape, stored = read_shape(config), stored_precision(name, config.get("quantization_config"))
+        decoder_of(config, name)
+        stored = stored_precision(name, config.get("quantization_config"))
+        try:
+            shape = read_shape(config)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ModelFilesBroken(model=name, file="config.json") from error
     wanted = stored or wish.precision
-    return choose_plan(card.name if card else name, shape, device, wanted, wish.context_length).precision, stored
+    return shape, choose_plan(card.name if card else name, shape, device, wanted, wish.context_length), stored

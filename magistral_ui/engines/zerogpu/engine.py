@@ -175,7 +175,9 @@ class ZeroGPUEngine:
                     reply.fail("gpu_taken_away")
                 continue
             log.warning("no GPU: %s", refusal.key, exc_info=failure if refusal.unknown else None)
-            most = seconds // 2 if refusal.too_long else (refusal.left or 0) - 1
+            most = refusal.granted(seconds)
+            if empty > 1:  # refused twice in a row: what a second costs was not understood
+                most = min(most, seconds // 2)
             if not self._pace.is_of_use(most) or empty >= TRIES:
                 reply.fail(refusal.key, refusal.values)
 

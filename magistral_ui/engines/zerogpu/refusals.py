@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from magistral_ui.errors import Value
 
 LEFT = re.compile(r"\((\d+)s requested vs\. (-?\d+)s left\)")
+COSTLIEST = 4.0
+"""Seconds of a quota that a second on a card costs at most: 2 on a whole card, 1.5 on some others, with room for more."""
 WAIT = re.compile(r"Try again in ([^.]+)\.")
 
 
@@ -18,14 +20,25 @@ class Refusal:
 
     key: str
     values: dict[str, Value] = field(default_factory=dict)
+    requested: int | None = None
+    """Seconds that were asked for, as the quota counts them: on some cards each costs more than one."""
     left: int | None = None
-    """Seconds that would still be given."""
+    """Seconds of the quota that are left, counted likewise."""
     too_long: bool = False
     """Whether fewer seconds may be given."""
     unknown: bool = False
     """Whether it is none of the package's own."""
     aborted: bool = False
     """Whether the process was ended from outside, most often for want of time."""
+
+    def granted(self, asked: int) -> int:
+        """Seconds for which it is worth asking after so many were refused; 0 or less where it is not."""
+        if self.too_long:
+            return asked // 2
+        if self.left is None or not self.requested:
+            return 0
+        costs = self.requested / asked
+        return int((self.left - 1) / (costs if 1.0 <= costs <= COSTLIEST else 1.0))
 
 
 def refusal_of(error: BaseException) -> Refusal:
@@ -53,4 +66,5 @@ def _over_quota(message: str) -> Refusal:
     left, wait = LEFT.search(message), WAIT.search(message)
     if wait is None:
         return Refusal("gpu_quota_gone")
-    return Refusal("gpu_quota_spent", {"wait": wait[1]}, left=int(left[2]) if left else None)
+    requested, remaining = (int(left[1]), int(left[2])) if left else (None, None)
+    return Refusal("gpu_quota_spent", {"wait": wait[1]}, requested, remaining)

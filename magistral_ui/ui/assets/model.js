@@ -69,13 +69,18 @@ export class ModelView {
     return [make("div", { class: "broken", role: "alert" }, told, retry)];
   }
 
-  progress({ stage, done, total, seconds_left: left }) {
+  /** What is not as it could be on this machine, each with its remedy. */
+  notices(told) {
+    return (told ?? []).map((each) => make("p", { class: "machine-notice" }, sentence(each)));
+  }
+
+  progress({ stage, done, total, seconds_left: left, notices }) {
     const facts = [t(`loading_${stage}`)];
     if (total) facts.push(t("loading_bytes", { done: bytes(done), total: bytes(total) }));
     if (left !== null && left !== undefined) facts.push(t("loading_left", { time: duration(left) }));
     const bar = make("progress", { "aria-label": t("loading_heading") });
     if (total) Object.assign(bar, { max: total, value: done });
-    return make("div", { class: "loading" }, make("strong", {}, t("loading_heading")), make("span", {}, facts.join(" · ")), bar);
+    return make("div", { class: "loading" }, make("strong", {}, t("loading_heading")), make("span", {}, facts.join(" · ")), bar, ...this.notices(notices));
   }
 
   panelFor({ state, key, card, demo, info, description, command }) {
@@ -92,8 +97,9 @@ export class ModelView {
     const list = make("dl", {});
     for (const [key, value] of rows) list.append(make("dt", {}, t(key)), make("dd", {}, value));
     const told = [make("p", {}, t(description))];
-    if (state === "ready" && has(info.chosen_because)) told.push(make("p", {}, t(info.chosen_because)));
-    if (info?.chosen_because === "model_on_a_server" || onServer(key)) told.push(make("p", {}, t("model_how_to_choose_server")));
+    const onServersSide = info?.chosen_because === "model_on_a_server" || onServer(key);
+    if (state === "ready" && has(info.chosen_because)) told.push(make("p", {}, t(info.chosen_because)), ...this.notices(info.notices));
+    if (onServersSide) told.push(make("p", {}, t("model_how_to_choose_server")));
     else told.push(make("p", {}, t("model_how_to_choose")), make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)));
     return [list, ...memory(info), ...told];
   }

@@ -2,13 +2,13 @@
 
 import pytest
 
-from magistral_ui.engines.local import devices
+from magistral_ui.engines.local import devices, pace
 from magistral_ui.engines.local.devices import Device, choose_default, choose_plan, find_device, look_again
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
 from magistral_ui.models.memory import GIB
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT
-from magistral_ui.ui.i18n import sentence_of
+from magistral_ui.ui.i18n import sentence, sentence_of
 
 
 def machine(type: str, gigabytes: float, used: float = 0.0) -> Device:
@@ -36,7 +36,7 @@ def test_the_model_for_someone_who_names_none(device: Device, card: object, why:
     ("device", "precision"),
     [
         (machine("cuda", 24), "nf4"),
-        (machine("cuda", 48), "int8"),
+        (machine("cuda", 48), "nf4"),
         (machine("cuda", 80), "bfloat16"),
         (machine("mps", 24), "nf4"),
         (machine("mps", 96), "bfloat16"),
@@ -56,6 +56,29 @@ def test_a_processor_gets_what_is_faster_there(
 ) -> None:
     monkeypatch.setattr(devices.torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cpu", 48)).precision == precision
+
+
+def test_a_slow_processor_is_told_before_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_fast_nf4", lambda: False)
+    monkeypatch.setattr(pace.torch, "get_num_threads", lambda: 4)
+    cpu = machine("cpu", 40)
+    told = pace.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cpu, "nf4"), cpu)
+    assert told is not None
+    assert told.values == {"seconds": 6}
+    assert "{" not in sentence(told.key, **told.values)
+    monkeypatch.setattr(devices, "has_fast_nf4", lambda: True)
+    assert pace.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cpu, "nf4"), cpu) is None
+    cuda = machine("cuda", 24)
+    assert pace.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cuda), cuda) is None
+
+
+def test_a_slow_processor_prefers_what_is_fastest_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 bits take a quarter of the time of 4; nobody writes 40,000 tokens at that pace."""
+    monkeypatch.setattr(devices, "has_fast_nf4", lambda: False)
+    planned = choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cpu", 52))
+    assert planned.precision == "bfloat16"
+    assert 8_192 <= planned.context < 40_960
+    assert choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cpu", 24)).precision == "nf4"
 
 
 def test_without_bitsandbytes_nothing_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +133,8 @@ def test_several_graphics_cards_are_used_as_far_as_they_are_needed(monkeypatch: 
     found = find_device()
     assert [each.index for each in found.all] == [1, 0, 2]
     planned = choose_plan("m", MAGISTRAL_SMALL_1_2, found)
-    assert (planned.precision, len(planned.shares)) == ("int8", 2)
+    assert (planned.precision, len(planned.shares)) == ("nf4", 1)
+    assert len(choose_plan("m", MAGISTRAL_SMALL_1_2, found, "int8").shares) == 2
     assert found.first(1).name == "RTX"
     assert found.first(2).name == "2 × RTX"
     assert found.first(3).name == "RTX + RTX + GT"

@@ -247,23 +247,23 @@ def test_stop_while_reading_and_while_writing(running: RunningModel) -> None:
     finish(running, *waiting)
 
 
-def test_a_reply_that_nobody_looks_at_ends(running: RunningModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked, left = (running.submit(request(f"{n}", max_tokens=2000)) for n in range(2))
-    follower = looked.follow()
+def test_the_engine_sets_no_time_of_its_own_for_replies_that_nobody_looks_at(
+    running: RunningModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--limits` says how long they go on, and the sessions see to it."""
+    left, waiting = (running.submit(request(f"{n}", max_tokens=2000)) for n in range(2))
     running.scheduler.step()
-    next(follower)
-    left.take()
-    for _ in range(5):
-        running.scheduler.step()
-    assert not left.ended
-    later = time.monotonic() + running.scheduler._limits.unattended + 1
+    later = time.monotonic() + 30 * 24 * 3_600
     monkeypatch.setattr(time, "monotonic", lambda: later)
     running.scheduler.step()
-    assert left.ended
-    assert not looked.ended
-    follower.close()
+    assert left.unattended > 7_200
+    assert not left.ended
+    assert not waiting.ended
+    for generation in (left, waiting):
+        generation.stop()
     running.scheduler.step()
-    assert not looked.ended  # it was looked at just now
+    assert left.ended
+    assert waiting.ended
 
 
 def usage_so_far(generation: Generation) -> int:
