@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 
 from magistral_ui.chat.events import Queued
+from magistral_ui.engines.local.device_memory import empty_device_cache, is_out_of_memory
 from magistral_ui.engines.local.forward import TextModel
 from magistral_ui.engines.local.picture_input import PictureInput
 from magistral_ui.engines.local.prefix_cache import PrefixCache
@@ -293,14 +294,3 @@ class Scheduler:
 def party(visitor: str) -> str:
     """Whom fairness counts: what stands before a visitor key's first slash."""
     return visitor.partition("/")[0]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device (or this machine) had no room left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def empty_device_cache() -> None:
-    """Give unused memory back to the device."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
