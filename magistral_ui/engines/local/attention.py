@@ -1,12 +1,34 @@
-"""Attention of several sequences in one forward: each attends over its own cache, so nothing is padded or masked for others."""
+"""Attention of several sequences in one forward: each attends over its own cache, so nothing is padded or masked for others.
 
-from dataclasses import dataclass
+On a processor a row's numbers depend on what stands before it alone, to the last bit: not on how many rows are read with it, nor
+on whether it is read or written. Kernels round by the shape of their matrices, so they get shapes that only the row's position
+decides: keys in whole tiles, queries of one tile at a time and never fewer than four.
+"""
+
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn.attention.bias import causal_lower_right
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
-from magistral_ui.engines.local.kv_cache import KVCache
+from magistral_ui.engines.local.kv_cache import KVCache, KVLayer
+
+TILE = 64
+"""Keys that are looked at together on a processor. Half as many give other numbers for a row that is read with more of them."""
+LEAST_ROWS = 4
+"""Rows of the smallest product on a processor: below, kernels round otherwise, and in float32 oneDNN is no faster."""
+
+
+@dataclass(slots=True)
+class Tile:
+    """Rows of one sequence that lie in one tile: rows `first` to `first + count` of the forward, and the keys up to `end`."""
+
+    first: int
+    count: int
+    end: int
+    """A multiple of TILE: behind the last row there may be keys that no row looks at."""
+    mask: torch.Tensor
+    """(count, end), True where a row may look."""
 
 
 @dataclass(slots=True)
@@ -19,6 +41,8 @@ class Segment:
     mask: torch.Tensor | None = None
     """(count, start + count), True where a row may look; None where a single row sees all, or nothing came before."""
     causal: bool = False
+    tiles: list[Tile] = field(default_factory=list)
+    """The segment in parts, on a processor."""
 
 
 def segments_of(parts: list[tuple[KVCache, int]], device: torch.device) -> list[Segment]:
@@ -28,7 +52,9 @@ def segments_of(parts: list[tuple[KVCache, int]], device: torch.device) -> list[
     for cache, count in parts:
         start = cache.length
         segment = Segment(cache, first, count, causal=count > 1 and start == 0)
-        if count > 1 and start > 0 and device.type == "cuda":
+        if device.type == "cpu":
+            segment.tiles = _tiles(first, start, start + count)
+        elif count > 1 and start > 0 and device.type == "cuda":
             # A plain mask with grouped heads takes SDPA's slowest path there, which makes all scores in float32.
             segment.mask = causal_lower_right(count, start + count)
         elif count > 1 and start > 0:
@@ -39,20 +65,59 @@ def segments_of(parts: list[tuple[KVCache, int]], device: torch.device) -> list[
     return segments
 
 
+def _tiles(first: int, start: int, end: int) -> list[Tile]:
+    """The tokens `start` to `end`, which lie in the forward's rows from `first` on, cut where tiles meet."""
+    tiles = []
+    while start < end:
+        border = (start // TILE + 1) * TILE
+        stop = min(end, border)
+        mask = torch.arange(border) <= torch.arange(start, stop)[:, None]
+        tiles.append(Tile(first, stop - start, border, mask))
+        first, start = first + stop - start, stop
+    return tiles
+
+
 def attend(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, segments: list[Segment], layer: int, scale: float
 ) -> torch.Tensor:
     """Attention output of shape (rows, heads × head_dim); the new keys and values go into the caches.
 
-    `queries` is (rows, heads, head_dim); `keys` and `values` are (rows, kv_heads, head_dim).
+    `queries` is (rows, heads, head_dim); `keys` and `values` are (rows, kv_heads, head_dim). Rows of no segment get zeros.
     """
     outputs = []
     for segment in segments:
         rows = slice(segment.first, segment.first + segment.count)
         q, k, v = (x[rows].transpose(0, 1).unsqueeze(0) for x in (queries, keys, values))
-        k, v = segment.cache.layers[layer].append(k, v)
+        held = segment.cache.layers[layer]
+        k, v = held.append(k, v)
+        if segment.tiles:
+            outputs += [_in_tile(queries, held, tile, scale) for tile in segment.tiles]
+            continue
         out = scaled_dot_product_attention(
             q, k, v, attn_mask=segment.mask, is_causal=segment.causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
         )
         outputs.append(out[0].transpose(0, 1).reshape(segment.count, -1))
+    spare = len(queries) - sum(map(len, outputs))
+    if spare:
+        outputs.append(outputs[0].new_zeros(spare, outputs[0].shape[1]))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _in_tile(queries: torch.Tensor, held: KVLayer, tile: Tile, scale: float) -> torch.Tensor:
+    """A tile's attention output, (count, heads × head_dim)."""
+    k, v = held.first(tile.end)
+    q = queries[tile.first : tile.first + tile.count].transpose(0, 1).unsqueeze(0)
+    heads, shared = q.shape[1], k.shape[1]
+    mask, count = tile.mask, tile.count
+    if count == 1:  # the heads that share keys are as good as rows: each key is read once for all of them
+        q, count = q.reshape(1, shared, heads // shared, -1), heads // shared
+    spare = -count % LEAST_ROWS
+    if spare:
+        q = pad(q, (0, 0, 0, spare))
+    if len(mask) == 1:
+        mask = mask.expand(count + spare, -1)
+    elif spare:
+        mask = torch.cat([mask, mask[:1].expand(spare, -1)])
+    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != shared)
+    out = out[0, :, :count]
+    return out.reshape(1, -1) if tile.count == 1 else out.transpose(0, 1).reshape(count, -1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from magistral_ui.engines.local.attention import attend, segments_of
+from magistral_ui.engines.local.attention import LEAST_ROWS, attend, segments_of
 from magistral_ui.engines.local.kv_cache import KVCache
 from magistral_ui.engines.local.packing import can_pack, pack_linears, packed_like
 from magistral_ui.engines.local.placement import device_of
@@ -69,21 +69,26 @@ class TextModel:
 
     @torch.inference_mode()
     def __call__(self, parts: list["Part"]) -> torch.Tensor:
-        """Logits (len(parts), vocabulary) of each part's last row; all parts' tokens are in their caches afterwards."""
+        """Logits (len(parts), vocabulary) of each part's last row; all parts' tokens are in their caches afterwards.
+
+        On a processor there are never fewer rows than LEAST_ROWS: a row's numbers are then the same in any company.
+        """
         device = self.device
-        ids = torch.tensor([token for part in parts for token in part.tokens], device=device)
-        hidden = self.embed(ids)
+        tokens = [token for part in parts for token in part.tokens]
+        decoding = len(tokens) == len(parts)
+        least = LEAST_ROWS if device.type == "cpu" else 0
+        spare = [0] * (least - len(tokens))
+        hidden = self.embed(torch.tensor(tokens + spare, device=device))
         first = 0
         for part in parts:
             for rows, features in part.features:
                 hidden[rows + first] = features.to(hidden)
             first += len(part.tokens)
-        positions = torch.cat(
-            [torch.arange(p.cache.length, p.cache.length + len(p.tokens), device=device) for p in parts]
+        positions = torch.tensor(
+            [*(n for p in parts for n in range(p.cache.length, p.cache.length + len(p.tokens))), *spare], device=device
         )
         segments = segments_of([(part.cache, len(part.tokens)) for part in parts], device)
         tables = self._tables(hidden, positions)
-        decoding = len(ids) == len(parts)
         stages = self._stages.choose(hidden, tables, decoding)
         stages.begin(hidden, tables)
         attended = None
@@ -92,7 +97,9 @@ class TextModel:
             attended = attend(queries, keys, values, segments, index, layer.self_attn.scaling)
         assert attended is not None
         last = [segment.first + segment.count - 1 for segment in segments]
-        return stages.finish(attended, None if decoding else torch.tensor(last, device=attended.device))
+        last += [0] * (least - len(last))
+        logits = stages.finish(attended, None if decoding else torch.tensor(last, device=attended.device))
+        return logits[: len(parts)]
 
     def _choice(self, graphs: bool) -> StageChoice:
         places = [*(device_of(layer.input_layernorm) for layer in self.layers), device_of(self.norm)]
