@@ -12,11 +12,14 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from magistral_ui.engines.local.kv_cache import KVCache, KVLayer
+from magistral_ui.models.scores import queries_at_once
 
 TILE = 64
 """Keys that are looked at together on a processor. Half as many give other numbers for a row that is read with more of them."""
 LEAST_ROWS = 4
 """Rows of the smallest product on a processor: below, kernels round otherwise, and in float32 oneDNN is no faster."""
+OLDEST_FUSED = (8, 0)
+"""Compute capability from which a chunk behind a prefix, with heads that share keys, has a fused kernel."""
 
 
 @dataclass(slots=True)
@@ -39,8 +42,10 @@ class Segment:
     first: int
     count: int
     mask: torch.Tensor | None = None
-    """(count, start + count), True where a row may look; None where a single row sees all, or nothing came before."""
+    """(count, start + count), what a row may look at; None where a single row sees all, or nothing came before."""
     causal: bool = False
+    block: bool = False
+    """Whether the scores are made here, a block of queries at a time: there is no fused kernel that spares them."""
     tiles: list[Tile] = field(default_factory=list)
     """The segment in parts, on a processor."""
 
@@ -48,21 +53,27 @@ class Segment:
 def segments_of(parts: list[tuple[KVCache, int]], device: torch.device) -> list[Segment]:
     """A segment for each (cache, number of new tokens), in the order of the forward's rows."""
     segments: list[Segment] = []
-    first = 0
+    first, fused = 0, has_fused_attention(device)
     for cache, count in parts:
         start = cache.length
         segment = Segment(cache, first, count, causal=count > 1 and start == 0)
-        if device.type == "cpu":
+        if not fused and (count > 1 or device.type == "cuda"):
+            segment.block = True
+        elif device.type == "cpu":
             segment.tiles = _tiles(first, start, start + count)
         elif count > 1 and start > 0 and device.type == "cuda":
             # A plain mask with grouped heads takes SDPA's slowest path there, which makes all scores in float32.
             segment.mask = causal_lower_right(count, start + count)
-        elif count > 1 and start > 0:
-            columns = torch.arange(start + count, device=device)
-            segment.mask = columns <= torch.arange(start, start + count, device=device)[:, None]
         segments.append(segment)
         first += count
     return segments
+
+
+def has_fused_attention(device: torch.device) -> bool:
+    """Whether attention never holds all its scores there; where it does, plans count `scores.attention_bytes`."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_capability(device) >= OLDEST_FUSED
+    return device.type != "mps"
 
 
 def _tiles(first: int, start: int, end: int) -> list[Tile]:
@@ -93,6 +104,9 @@ def attend(
         if segment.tiles:
             outputs += [_in_tile(queries, held, tile, scale) for tile in segment.tiles]
             continue
+        if segment.block:
+            outputs.append(_in_blocks(q[0], k[0], v[0], scale))
+            continue
         out = scaled_dot_product_attention(
             q, k, v, attn_mask=segment.mask, is_causal=segment.causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
         )
@@ -121,3 +135,24 @@ def _in_tile(queries: torch.Tensor, held: KVLayer, tile: Tile, scale: float) -> 
     out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != shared)
     out = out[0, :, :count]
     return out.reshape(1, -1) if tile.count == 1 else out.transpose(0, 1).reshape(count, -1)
+
+
+def _in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+    """Attention of the last rows, (rows, heads × head_dim), from `q` (heads, rows, head_dim) and all keys and values.
+
+    Scores are never held of more queries at once than SCORE_BYTES allow, and keys are not copied for the heads that share them.
+    """
+    (heads, count, width), (shared, length) = q.shape, k.shape[:2]
+    q = (q * scale).view(shared, heads // shared, count, width)
+    columns = torch.arange(length, device=q.device)
+    step, outputs = queries_at_once(heads, length), []
+    for first in range(0, count, step):
+        some = q[:, :, first : first + step]
+        rows = some.shape[2]
+        scores = (some.reshape(shared, -1, width) @ k.transpose(1, 2)).view(shared, -1, rows, length).float()
+        limits = torch.arange(length - count + first, length - count + first + rows, device=q.device)
+        scores = scores.masked_fill_(columns > limits[:, None], -torch.inf)
+        weights = torch.softmax(scores, -1).to(v.dtype).view(shared, -1, length)
+        out = (weights @ v).view(heads, rows, width)
+        outputs.append(out.transpose(0, 1).reshape(rows, -1))
+    return torch.cat(outputs)
