@@ -139,7 +139,10 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
         model([Part(cache, list(range(1_700, 1_800)))])
         return torch.cat([model([Part(cache, [n])]).float().cpu() for n in range(5, 13)])
 
-    alone, together = logits(TextModel(on_one.model)), logits(TextModel(on_two.model))
+    spread_model = TextModel(on_two.model)
+    alone, together = logits(TextModel(on_one.model)), logits(spread_model)
+    recorded = precision != "int8" and torch.cuda.get_device_capability(0) >= (8, 0)
+    assert set(spread_model._stages._recorded) == ({1} if recorded else set())  # on the second card too
     assert torch.allclose(together, alone, atol=0.02 * float(alone.std()))
     running = RunningModel(on_two, spread)
     assert running.info.plan is not None
@@ -150,23 +153,32 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
     running.close()
 
 
-def test_graphs_hold(folder: Path) -> None:
-    """Recorded decode steps give the logits of plain calls, and have not turned themselves off."""
+@pytest.mark.parametrize("precision", ["bfloat16", "nf4"])
+def test_graphs_hold(folder: Path, precision: str) -> None:
+    """Recorded decode steps give the logits of plain calls, as many rows as are recorded, and stay on."""
     from magistral_ui.engines.local.devices import find_device
     from magistral_ui.engines.local.forward import Part, TextModel
     from magistral_ui.engines.local.loader import load
+    from magistral_ui.engines.local.recording import recorded_rows
     from magistral_ui.models.folder import inspect_folder
 
     facts, device = inspect_folder(folder), find_device("cuda").first(1)
-    loaded = load(facts.card, folder, device, "nf4", "", lambda _: None)
-    said = []
-    for graphs in (False, True):
-        model = TextModel(loaded.model, graphs=graphs)
-        cache = model.new_cache()
-        model([Part(cache, list(range(2, 400)))])
-        said.append(torch.cat([model([Part(cache, [n])]).float() for n in range(5, 21)]))
-        assert (model._stages._record is not None) == graphs
-    assert torch.allclose(said[1], said[0], atol=0.02 * float(said[0].std()))
+    loaded = load(facts.card, folder, device, precision, "", lambda _: None)
+    most = recorded_rows(loaded.model.model.layers[0], device.torch)
+    if not most:
+        pytest.skip("quantized steps are not recorded on a card this old")
+    for count in (1, most):
+        said = []
+        for graphs in (False, True):
+            model = TextModel(loaded.model, graphs=graphs)
+            caches = [model.new_cache() for _ in range(count)]
+            model([Part(cache, list(range(2 + n, 400))) for n, cache in enumerate(caches)])
+            steps = [model([Part(cache, [token + n]) for n, cache in enumerate(caches)]) for token in range(5, 21)]
+            said.append(torch.cat(steps).float())
+            assert (model._stages._record is not None) == graphs
+            assert set(model._stages._recorded) == ({count} if graphs else set())
+        assert torch.allclose(said[1], said[0], atol=0.02 * float(said[0].std()))
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_the_command_s_device_is_the_real_one() -> None:

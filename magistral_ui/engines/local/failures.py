@@ -1,6 +1,5 @@
 """Tells apart what goes wrong while a model is read into memory, so that each failure gets its own remedy; it mends nothing."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import core_model_loading
 
+from magistral_ui.engines.local.device_memory import is_out_of_memory
 from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory
 from magistral_ui.models.folder import FolderFacts, inspect_folder
 
@@ -30,37 +30,6 @@ LIBRARY_ERRORS = (
     *(SafetensorError, StrictDataclassError),
 )
 """What torch, transformers, safetensors and bitsandbytes raise; torch's OutOfMemoryError is a RuntimeError."""
-NO_MEMORY = (
-    "out of memory",  # CUDA, MPS, and C10 in general
-    "can't allocate memory",  # torch on a processor
-    "not enough memory",  # the same on Windows, and oneMKL
-    "cannot allocate memory",  # a file that cannot be mapped
-    "paging file is too small",  # the same on Windows
-    "invalid buffer size",  # MPS, for more than it could ever give
-    "alloc_failed",  # cuBLAS and cuDNN
-    "std::bad_alloc",
-)
-"""How libraries say that there is no memory, where they have no type for it."""
-NO_MEMORY_ON_WINDOWS = (8, 14, 1455)
-"""ERROR_NOT_ENOUGH_MEMORY, ERROR_OUTOFMEMORY, ERROR_COMMITMENT_LIMIT."""
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether a device (or this machine) had no room left: the error itself says so, or one that it came from."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or _says_so(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _says_so(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM or getattr(error, "winerror", None) in NO_MEMORY_ON_WINDOWS
-    words = str(error).lower()
-    return any(each in words for each in NO_MEMORY)
 
 
 @contextmanager

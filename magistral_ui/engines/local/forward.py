@@ -5,15 +5,17 @@ cache. So sequences that are read and sequences that are written share a step, a
 devices: tokens go in on the first, and logits come out on the last.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from magistral_ui.engines.local.attention import attend, segments_of
+from magistral_ui.engines.local.attention import LEAST_ROWS, attend, segments_of
 from magistral_ui.engines.local.kv_cache import KVCache
 from magistral_ui.engines.local.packing import can_pack, pack_linears, packed_like
 from magistral_ui.engines.local.placement import device_of
+from magistral_ui.engines.local.recording import recorded_rows
 from magistral_ui.engines.local.stages import PlainStages, StageChoice, record_on_cuda
 
 
@@ -36,11 +38,8 @@ class TextModel:
         if self.device.type == "cpu" and can_pack(self.dtype):
             pack_linears(decoder)
             self.head = packed_like(model.lm_head) or model.lm_head
-        record = record_on_cuda if self.device.type == "cuda" and graphs else None
-        places = [device_of(layer.input_layernorm) for layer in self.layers]
-        self._stages = StageChoice(
-            PlainStages(self.layers, self.norm, self.head, [*places, device_of(self.norm)]), record
-        )
+        self._stages = self._choice(graphs)
+        self._query_scale = query_scale(self.config)
         self._image_features = getattr(model, "get_image_features", None)
         self.longest: int | None = None
         """Tokens of the longest sequence that will be run, where that is known: caches do not grow beyond it."""
@@ -70,30 +69,68 @@ class TextModel:
 
     @torch.inference_mode()
     def __call__(self, parts: list["Part"]) -> torch.Tensor:
-        """Logits (len(parts), vocabulary) of each part's last row; all parts' tokens are in their caches afterwards."""
+        """Logits (len(parts), vocabulary) of each part's last row; all parts' tokens are in their caches afterwards.
+
+        On a processor there are never fewer rows than LEAST_ROWS: a row's numbers are then the same in any company.
+        """
         device = self.device
-        ids = torch.tensor([token for part in parts for token in part.tokens], device=device)
-        hidden = self.embed(ids)
+        tokens = [token for part in parts for token in part.tokens]
+        decoding = len(tokens) == len(parts)
+        least = LEAST_ROWS if device.type == "cpu" else 0
+        spare = [0] * (least - len(tokens))
+        hidden = self.embed(torch.tensor(tokens + spare, device=device))
         first = 0
         for part in parts:
             for rows, features in part.features:
                 hidden[rows + first] = features.to(hidden)
             first += len(part.tokens)
-        positions = torch.cat(
-            [torch.arange(p.cache.length, p.cache.length + len(p.tokens), device=device) for p in parts]
+        positions = torch.tensor(
+            [*(n for p in parts for n in range(p.cache.length, p.cache.length + len(p.tokens))), *spare], device=device
         )
         segments = segments_of([(part.cache, len(part.tokens)) for part in parts], device)
-        cos, sin = (x[0].unsqueeze(1) for x in self.rotary(hidden[None], position_ids=positions[None]))
-        decoding = len(ids) == len(parts)
-        stages = self._stages.choose(hidden, cos, decoding)
-        stages.begin(hidden, cos, sin)
+        tables = self._tables(hidden, positions)
+        stages = self._stages.choose(hidden, tables, decoding)
+        stages.begin(hidden, tables)
         attended = None
         for index, layer in enumerate(self.layers):
             queries, keys, values = stages.advance(index, attended)
             attended = attend(queries, keys, values, segments, index, layer.self_attn.scaling)
         assert attended is not None
         last = [segment.first + segment.count - 1 for segment in segments]
-        return stages.finish(attended, None if decoding else torch.tensor(last, device=attended.device))
+        last += [0] * (least - len(last))
+        logits = stages.finish(attended, None if decoding else torch.tensor(last, device=attended.device))
+        return logits[: len(parts)]
+
+    def _choice(self, graphs: bool) -> StageChoice:
+        places = [*(device_of(layer.input_layernorm) for layer in self.layers), device_of(self.norm)]
+        plain = PlainStages(self.layers, self.norm, self.head, places)
+        if self.device.type == "cuda":
+            # On compute capability 9 and 10 torch prefers it, and it is built anew for every length that a sequence has.
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        if self.device.type != "cuda" or not graphs:
+            return StageChoice(plain, None)
+        rows = min(recorded_rows(self.layers[0], place) for place in set(places))
+        return StageChoice(plain, record_on_cuda if rows else None, rows)
+
+    def _tables(self, hidden: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What the stages take of the rows' positions: cos, sin, and the scale of queries where the model has one."""
+        angles = self.rotary(hidden[None], position_ids=positions[None])
+        cos, sin = (each[0].unsqueeze(1) for each in angles)
+        if self._query_scale is None:
+            return cos, sin
+        return cos, sin, self._query_scale(positions).to(hidden.dtype)[:, None, None]
+
+
+def query_scale(config: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What queries are multiplied by at each position, in float32; None where the model does not scale them.
+
+    Ministral 3 sharpens its attention with each window that has passed (`get_llama_4_attn_scale` of transformers).
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    beta, window = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
+    if config.model_type != "ministral3" or not beta or not window:
+        return None
+    return lambda positions: 1 + beta * torch.log(1 + torch.floor(positions / window))
 
 
 class Part:

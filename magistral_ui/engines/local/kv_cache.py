@@ -5,6 +5,7 @@ It does not know which tokens it holds; `prefix_cache.py` does.
 """
 
 import torch
+from torch.nn.functional import pad
 
 from magistral_ui.models.memory import LARGEST_GROWTH
 
@@ -37,6 +38,15 @@ class KVLayer:
         self._values[:, :, self.length : end] = values
         self.length = end
         return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def first(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the first `tokens`, which may be more than are held: those behind are finite, and mean nothing."""
+        assert self._keys is not None
+        assert self._values is not None
+        short = tokens - self._keys.shape[2]
+        if short > 0:  # at the very end of the longest conversation
+            return tuple(pad(each, (0, 0, 0, short)) for each in (self._keys, self._values))  # type: ignore[return-value]
+        return self._keys[:, :, :tokens], self._values[:, :, :tokens]
 
     def crop(self, length: int) -> None:
         """Forget all but the first `length` tokens; the buffer stays."""
@@ -73,8 +83,8 @@ class KVLayer:
         wanted += -wanted % GROWTH
         if self._most is not None:
             wanted = max(tokens, min(wanted, self._most))
-        keys = like.new_empty((1, like.shape[1], wanted, like.shape[3]))
-        values = torch.empty_like(keys)
+        keys = like.new_zeros((1, like.shape[1], wanted, like.shape[3]))
+        values = torch.zeros_like(keys)
         if self._keys is not None and self._values is not None:
             keys[:, :, : self.length] = self._keys[:, :, : self.length]
             values[:, :, : self.length] = self._values[:, :, : self.length]

@@ -12,6 +12,7 @@ import torch
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Loading, Measure
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.device_memory import empty_device_cache
 from magistral_ui.engines.local.devices import Device, find_device, look_again
 from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
 from magistral_ui.engines.local.failures import memory_named
@@ -20,7 +21,7 @@ from magistral_ui.engines.local.loader import Loaded, load
 from magistral_ui.engines.local.older_cards import limits_for
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.progress import Cancelled, Report
-from magistral_ui.engines.local.scheduler import Scheduler, empty_device_cache
+from magistral_ui.engines.local.scheduler import Scheduler
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.source import Wish, find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong

@@ -15,7 +15,9 @@ from magistral_ui.chat.sampling import SamplingParams
 
 HEAD = 1_024
 """Candidates looked at first: a partial top-k of the vocabulary is many times cheaper than sorting it."""
-
+ON_HOST = ("mps",)
+"""Devices whose logits are drawn from on the processor: Apple's GPU lacks a good part of what that takes, and its memory is
+the processor's own."""
 
 COLDEST = 1e-4
 """Below this temperature the likeliest token is all but certain, and dividing by it would only overflow."""
@@ -33,7 +35,7 @@ class Sampler:
     def __call__(self, logits: torch.Tensor, banned: Sequence[int] = ()) -> int:
         """The next token id, from `logits` of shape (vocabulary,) in any float type; `banned` ids are never drawn."""
         p = self._params
-        scores = logits.float()
+        scores = (logits.cpu() if logits.device.type in ON_HOST else logits).float()
         if p.repetition_penalty != 1.0 and self._seen:
             ids = torch.tensor(sorted(self._seen), device=scores.device)
             picked = scores[ids]
@@ -44,7 +46,7 @@ class Sampler:
         if p.temperature < COLDEST:
             return int(scores.argmax())
         ids, weights = self.candidates(scores)
-        cumulative = weights.double().cpu().cumsum(0)
+        cumulative = weights.cpu().double().cumsum(0)  # the CPU's: Apple's GPU has no float64
         total = float(cumulative[-1])
         target = min(self._uniform() * total, math.nextafter(total, 0))
         return int(ids[int(torch.searchsorted(cumulative, target, right=True))])

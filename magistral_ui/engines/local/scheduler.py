@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from magistral_ui.chat.events import Queued
-from magistral_ui.engines.local.failures import is_out_of_memory
+from magistral_ui.engines.local.device_memory import empty_device_cache, is_out_of_memory
 from magistral_ui.engines.local.forward import TextModel
 from magistral_ui.engines.local.picture_input import PictureInput
 from magistral_ui.engines.local.prefix_cache import PrefixCache
@@ -289,11 +289,3 @@ class Scheduler:
 def party(visitor: str) -> str:
     """Whom fairness counts: what stands before a visitor key's first slash."""
     return visitor.partition("/")[0]
-
-
-def empty_device_cache() -> None:
-    """Give unused memory back to the device."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
-        torch.mps.empty_cache()

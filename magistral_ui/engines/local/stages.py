@@ -5,11 +5,14 @@ attentions has fixed shapes for a given number of rows, so it is recorded once f
 layer lies on another device, what is recorded ends before the move and begins again behind it.
 """
 
+import gc
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+
+from magistral_ui.engines.local.device_memory import empty_device_cache, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -18,15 +21,17 @@ Record = Callable[[Callable[[], Tensors], torch.device], tuple[Callable[[], None
 """Takes a computation and its device; gives what replays it, and the tensors in which its results lie each time."""
 Move = Callable[[torch.Tensor, torch.device], torch.Tensor]
 
+MOST_ROWS = 16
+"""Rows of the largest step that is recorded."""
 TOLERANCE = 0.02
-"""Largest difference between replayed and plain logits, as a share of their spread, for graphs to be used."""
+"""Largest difference between replayed and plain numbers, as a share of their spread, for graphs to be used."""
 
 
 class Stages(Protocol):
     """One forward, from attention to attention."""
 
-    def begin(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-        """Start with embeddings (rows, hidden) and the rows' rotary tables (rows, 1, head_dim)."""
+    def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
+        """Start with embeddings (rows, hidden) and what `open` takes of the rows' positions."""
 
     def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
         """Queries, keys and values of layer `index`, from what layer `index - 1` attended to (None at the first)."""
@@ -47,11 +52,12 @@ class PlainStages:
         """`places` are the devices of the layers, in order, and of norm and head behind them."""
         self.layers, self._norm, self._head = layers, norm, head
         self.places, self.move = places, move
-        self._hidden = self._cos = self._sin = torch.empty(0)
+        self._hidden = torch.empty(0)
+        self._tables: Tensors = ()
 
-    def begin(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
         """Start a forward."""
-        self._hidden, self._cos, self._sin = hidden, cos, sin
+        self._hidden, self._tables = hidden, tables
 
     def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
         """The next layer's queries, keys and values: (rows, heads, head_dim) each."""
@@ -59,8 +65,9 @@ class PlainStages:
             self._hidden = self.close(index - 1, self._hidden, attended)
         if self.borders(index):
             here = self.places[index]
-            self._hidden, self._cos, self._sin = (self.move(x, here) for x in (self._hidden, self._cos, self._sin))
-        return self.open(index, self._hidden, self._cos, self._sin)
+            self._hidden = self.move(self._hidden, here)
+            self._tables = tuple(self.move(each, here) for each in self._tables)
+        return self.open(index, self._hidden, self._tables)
 
     def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
         """The logits."""
@@ -72,12 +79,18 @@ class PlainStages:
         """Whether layer `index` (the head, behind the last) lies on another device than the layer before it."""
         return index > 0 and self.places[index] != self.places[index - 1]
 
-    def open(self, index: int, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Tensors:
-        """The first half of a layer, up to its attention."""
+    def open(self, index: int, hidden: torch.Tensor, tables: Tensors) -> Tensors:
+        """The first half of a layer, up to its attention.
+
+        `tables` are cos and sin, (rows, 1, head_dim), and where queries are scaled by position, that scale, (rows, 1, 1).
+        """
         layer = self.layers[index]
         attention, normed = layer.self_attn, layer.input_layernorm(hidden)
         shape = (len(hidden), -1, attention.head_dim)
+        cos, sin, *scale = tables
         queries = rotated(attention.q_proj(normed).view(shape), cos, sin)
+        if scale:
+            queries = queries * scale[0]
         keys = rotated(attention.k_proj(normed).view(shape), cos, sin)
         return queries, keys, attention.v_proj(normed).view(shape)
 
@@ -97,12 +110,12 @@ class PlainStages:
 class RecordedStages:
     """The stages of a decode step of `rows` sequences, recorded on given tensors and replayed on new values in them."""
 
-    def __init__(self, plain: PlainStages, hidden: torch.Tensor, cos: torch.Tensor, record: Record) -> None:
-        """`hidden` (rows, hidden) and `cos` (rows, 1, head_dim) give shapes and type."""
+    def __init__(self, plain: PlainStages, hidden: torch.Tensor, tables: Tensors, record: Record) -> None:
+        """`hidden` (rows, hidden) and `tables`, as `begin` takes them, give shapes and type."""
         self._plain, self._record = plain, record
         self._hidden = hidden.clone()
-        self._angles = {place: [plain.move(cos, place).clone() for _ in range(2)] for place in plain.places}
-        attended = plain.open(0, self._hidden, *self._angles[plain.places[0]])[0].flatten(1)
+        self._tables = {place: tuple(plain.move(each, place).clone() for each in tables) for place in plain.places}
+        attended = plain.open(0, self._hidden, self._tables[plain.places[0]])[0].flatten(1)
         self._attended = {place: torch.zeros_like(plain.move(attended, place)) for place in plain.places}
         self._borders: dict[int, Callable[[], None]] = {}
         self._parts: list[tuple[Callable[[], None], Tensors]] = []
@@ -123,7 +136,7 @@ class RecordedStages:
             hidden = state if closed else plain.close(index - 1, state, self._attended[place])
             if index == count:
                 return hidden, plain.logits(hidden)
-            return hidden, *plain.open(index, hidden, *self._angles[place])
+            return hidden, *plain.open(index, hidden, self._tables[place])
 
         return compute
 
@@ -139,12 +152,12 @@ class RecordedStages:
 
         return cross, arrived
 
-    def begin(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
         """Start a forward."""
         self._hidden.copy_(hidden)
-        for kept_cos, kept_sin in self._angles.values():
-            kept_cos.copy_(cos)
-            kept_sin.copy_(sin)
+        for kept in self._tables.values():
+            for mine, given in zip(kept, tables, strict=True):
+                mine.copy_(given)
 
     def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
         """The next layer's queries, keys and values; valid until this layer is replayed again."""
@@ -168,59 +181,86 @@ class RecordedStages:
 class StageChoice:
     """Gives the stages of a forward: recorded ones for decode steps where they hold, else plain ones.
 
-    Turns itself off for good where recording fails or gives other logits than the plain calls.
+    Turns itself off for good where recording fails or gives other numbers than the plain calls. A number of rows for which
+    there was no memory is not tried again; the others are.
     """
 
-    def __init__(self, plain: PlainStages, record: Record | None, most_rows: int = 16) -> None:
+    def __init__(self, plain: PlainStages, record: Record | None, most_rows: int = MOST_ROWS) -> None:
         """`record` None: never record (this is the switch)."""
         self._plain, self._record, self._most_rows = plain, record, most_rows
         self._recorded: dict[int, RecordedStages] = {}
+        self._too_large: set[int] = set()
 
-    def choose(self, hidden: torch.Tensor, cos: torch.Tensor, decoding: bool) -> Stages:
+    def choose(self, hidden: torch.Tensor, tables: Tensors, decoding: bool) -> Stages:
         """Stages for a forward over `hidden` (rows, hidden)."""
         rows = len(hidden)
-        if self._record is None or not decoding or rows > self._most_rows:
+        if self._record is None or not decoding or rows > self._most_rows or rows in self._too_large:
             return self._plain
         if rows not in self._recorded:
-            try:
-                made = RecordedStages(self._plain, hidden, cos, self._record)
-                if not self._same(made, hidden, cos):
-                    raise RuntimeError("replayed logits differ")
-                self._recorded[rows] = made
-            except (RuntimeError, NotImplementedError) as error:
+            self._try(rows, hidden, tables)
+        return self._recorded.get(rows, self._plain)
+
+    def _try(self, rows: int, hidden: torch.Tensor, tables: Tensors) -> None:
+        """Record a step of so many rows, or see to it that this is not tried again."""
+        try:
+            self._recorded[rows] = self._checked(hidden, tables)
+            return
+        except (RuntimeError, NotImplementedError) as error:
+            if is_out_of_memory(error):
+                log.warning("decode steps of %d rows are not recorded as graphs: there is no memory for them", rows)
+                self._too_large.add(rows)
+            else:
                 log.warning("decode steps are not recorded as graphs: %s", error)
                 self._record = None
-                return self._plain
-        return self._recorded[rows]
+        gc.collect()  # what was begun goes now, and its memory serves others
+        empty_device_cache()
 
-    def _same(self, made: RecordedStages, hidden: torch.Tensor, cos: torch.Tensor) -> bool:
-        logits = [_through(stages, hidden, cos, len(self._plain.layers)) for stages in (self._plain, made)]
-        worst = (logits[0].float() - logits[1].float()).abs().max()
-        return bool(worst <= TOLERANCE * logits[0].float().std().clamp(min=1e-6))
+    def _checked(self, hidden: torch.Tensor, tables: Tensors) -> RecordedStages:
+        assert self._record is not None
+        made = RecordedStages(self._plain, hidden, tables, self._record)
+        if not self._same(made, hidden, tables):
+            raise RuntimeError("what is replayed differs")
+        return made
+
+    def _same(self, made: RecordedStages, hidden: torch.Tensor, tables: Tensors) -> bool:
+        """Whether a replay says what the plain calls say, on other values than those that were recorded."""
+        hidden, tables = hidden.flip(-1), tuple(0.75 * each for each in tables)
+        said = (_through(stages, hidden, tables, len(self._plain.layers)) for stages in (self._plain, made))
+        return all(_close(*pair) for pair in zip(*said, strict=True))
 
 
-def _through(stages: Stages, hidden: torch.Tensor, cos: torch.Tensor, layers: int) -> torch.Tensor:
-    """Logits where each row attends to nothing but its own value."""
-    stages.begin(hidden, cos, torch.zeros_like(cos))
+def _through(stages: Stages, hidden: torch.Tensor, tables: Tensors, layers: int) -> list[torch.Tensor]:
+    """Queries, keys and values of all layers and the logits, where each row attends to nothing but its own value."""
+    said: list[torch.Tensor] = []
+    stages.begin(hidden, tables)
     attended = None
     for index in range(layers):
-        queries, _, values = stages.advance(index, attended)
+        queries, keys, values = stages.advance(index, attended)
+        said += [each.clone() for each in (queries, keys, values)]
         attended = values.repeat_interleave(queries.shape[1] // values.shape[1], dim=1).flatten(1)
     assert attended is not None
-    return stages.finish(attended, None).clone()
+    return [*said, stages.finish(attended, None).clone()]
+
+
+def _close(plain: torch.Tensor, replayed: torch.Tensor) -> bool:
+    worst = (plain.float() - replayed.float()).abs().max()
+    return bool(worst <= TOLERANCE * plain.float().std().clamp(min=1e-6))
 
 
 def record_on_cuda(compute: Callable[[], Tensors], place: torch.device) -> tuple[Callable[[], None], Tensors]:
-    """Record a computation as a CUDA graph, after a warm-up on a stream of its own as torch asks."""
+    """Record a computation as a CUDA graph, after a warm-up on a stream of its own as torch asks.
+
+    The stream is one of `place`: the one that torch would take belongs to the device of the first recording. It is left here,
+    since torch stays on it where a recording breaks.
+    """
     with torch.cuda.device(place):
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
+        stream, graph = torch.cuda.Stream(place), torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(place))
         with torch.cuda.stream(stream):
             compute()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            results = compute()
+            with torch.cuda.graph(graph, stream=stream):
+                results = compute()
+        torch.cuda.current_stream(place).wait_stream(stream)
     return graph.replay, results
 
 

@@ -10,6 +10,7 @@ from torch.nn.attention.bias import causal_lower_right
 
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.engines.local import attention as attention_module
 from magistral_ui.engines.local import forward as forward_module
 from magistral_ui.engines.local.attention import segments_of
 from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
@@ -17,6 +18,7 @@ from magistral_ui.engines.local.forward import Part, TextModel
 from magistral_ui.engines.local.loader import Loaded
 from magistral_ui.engines.local.packing import can_pack, pack_linears
 from magistral_ui.models.cards import DEMO
+from magistral_ui.models.scores import attention_bytes, queries_at_once
 from tests.engines.local.conftest import load_folder
 
 
@@ -166,9 +168,10 @@ def step(model: TextModel, batches: list[list[int]]) -> torch.Tensor:
 def test_recorded_stages_say_the_same(vision_loaded: Loaded) -> None:
     plain, recording = TextModel(vision_loaded.model), TextModel(vision_loaded.model)
     recording._stages._record = replayed
-    for batches in ([[1, *range(100, 130)]], [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7]]):
+    five = [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7], [1, 8, 9, 10], [1, 8, 9, 11]]
+    for batches in ([[1, *range(100, 130)]], five[:3], five):
         assert torch.equal(step(recording, batches), step(plain, batches))
-    assert set(recording._stages._recorded) == {1, 3}
+    assert set(recording._stages._recorded) == {4, 5}  # a processor has four rows at least
 
 
 @pytest.mark.parametrize("fault", ["raises", "differs"])
@@ -195,13 +198,45 @@ def test_the_lower_right_mask_says_the_same(vision_loaded: Loaded, monkeypatch: 
     caches = [model.new_cache(), model.new_cache()]
     for cache in caches:
         model([Part(cache, ids[:30])])
-    expected = model([Part(caches[0], ids[30:])])
+    rows, columns = torch.arange(30, len(ids)), torch.arange(len(ids))
+    said = []
+    for mask in (columns <= rows[:, None], causal_lower_right(len(rows), len(columns))):
 
-    def as_on_cuda(parts: list, device: object) -> list:
-        made = segments_of(parts, device)  # type: ignore[arg-type]
-        for segment in made:
-            segment.mask = causal_lower_right(segment.count, segment.cache.length + segment.count)
-        return made
+        def as_on_cuda(parts: list, device: object, mask: torch.Tensor = mask) -> list:
+            made = segments_of(parts, torch.device("cuda"))
+            made[0].mask = mask
+            return made
 
-    monkeypatch.setattr(forward_module, "segments_of", as_on_cuda)
-    assert torch.allclose(model([Part(caches[1], ids[30:])]), expected, atol=1e-5)
+        monkeypatch.setattr(forward_module, "segments_of", as_on_cuda)
+        said.append(model([Part(caches[len(said)], ids[30:])]))
+    assert torch.allclose(said[1], said[0], atol=1e-5)
+    monkeypatch.undo()
+    caches[0].crop(30)
+    assert torch.allclose(model([Part(caches[0], ids[30:])]), said[0], atol=1e-3)  # as a processor has it
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1_000])
+def test_scores_in_blocks_say_the_same(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """What cards before compute 8.0 get, which have no fused kernel: a bounded number of queries at a time."""
+    model, ids = TextModel(vision_loaded.model), [1, *range(100, 160)]
+    said = []
+    for capability in ((8, 0), (7, 5)):
+
+        def as_on_a_card(parts: list, device: object) -> list:
+            return segments_of(parts, torch.device("cuda"))
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
+        monkeypatch.setattr(attention_module, "queries_at_once", lambda heads, keys: at_once)
+        monkeypatch.setattr(forward_module, "segments_of", as_on_a_card)
+        cache = model.new_cache()
+        said.append([model([Part(cache, ids[a:b])]) for a, b in ((0, 20), (20, 60), (60, 61))])
+    for block, fused in zip(*said, strict=True):
+        assert torch.allclose(block, fused, atol=1e-3)
+
+
+def test_scores_are_bounded() -> None:
+    for heads, keys in ((32, 100), (32, 8_192), (32, 131_072)):
+        held = 12 * heads * keys * queries_at_once(heads, keys)
+        assert held <= attention_bytes(False, heads, 131_072) <= 2**28
+    assert attention_bytes(True, 32, 131_072) == 0
