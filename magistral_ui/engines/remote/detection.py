@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from magistral_ui.engines.base import ModelInfo
+from magistral_ui.engines.remote.certificates import NotSecure, speaks_tls, was_hung_up
 from magistral_ui.engines.remote.dialects import (
     DIALECTS,
     LLAMA_CPP,
@@ -70,12 +71,17 @@ async def list_models(server: Server) -> Mapping[str, Any]:
     host = server.address.host
     try:
         told = await server.ask("models")
+    except NotSecure as error:
+        raise ServerUnusable(error.key, server=host) from error
     except (ConnectionError, TimeoutError) as error:
-        raise ServerUnusable("remote_unreachable", server=host) from error
+        hidden = server.address.base_url.startswith("http:") and was_hung_up(error) and await speaks_tls(server.address)
+        raise ServerUnusable("remote_needs_tls" if hidden else "remote_unreachable", server=host) from error
     if told.status in (401, 403):
         raise ServerUnusable("remote_key_refused", server=host)
     if told.status in (425, 429, 502, 503, 504):
         raise StillLoading
+    if told.status == 400 and server.address.base_url.startswith("http:") and await speaks_tls(server.address):
+        raise ServerUnusable("remote_needs_tls", server=host)  # some say so in words of their own
     if not told.fine or not isinstance(told.value, dict) or not isinstance(told.value.get("data") or [], list):
         raise ServerUnusable("remote_not_compatible", server=host, status=told.status)
     return told.value

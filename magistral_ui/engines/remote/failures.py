@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 
+from magistral_ui.engines.remote.certificates import NotSecure
 from magistral_ui.engines.remote.stream import StreamBroken, error_text
 from magistral_ui.errors import Value
 
@@ -49,6 +50,8 @@ def trouble_of(error: BaseException, host: str, tries: int, jitter: random.Rando
         return _broken(error, host, _wait(tries, jitter))
     if isinstance(error, openai.APIStatusError):
         return _refused(error, host, tries, jitter)
+    if isinstance(error, NotSecure):
+        return Trouble(error.key, {"server": host})
     if isinstance(error, TimeoutError):
         return Trouble("remote_silent", {"server": host}, None)
     return Trouble("remote_unreachable", {"server": host}, _wait(tries, jitter))
