@@ -1,5 +1,7 @@
 """Reads the settings, opens the engine, serves the page and waits; everything else is done further down."""
 
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -7,10 +9,15 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from magistral_ui.errors import MagistralUIError
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python leaves it out with -P or PYTHONSAFEPATH
+
+from magistral_ui.environment import open_streams, quiet_warnings, settle, tell
+from magistral_ui.errors import BadSetting, MagistralUIError, ServeError
 from magistral_ui.models.folder import check_name
 from magistral_ui.plan_table import card_lines, machine_lines
+from magistral_ui.proxies import ProxyUnusable, alone, check_proxies, is_here
 from magistral_ui.settings import Settings, read_settings
 from magistral_ui.ui.i18n import sentence, sentence_of, text
 
@@ -32,6 +39,8 @@ PATIENCE = 1.0
 
 def main() -> int:
     """Serve until Ctrl-C or SIGTERM (0), or say why not (2)."""
+    open_streams()
+    quiet_warnings()
     listen(leave)
     try:
         settings = read_settings(sys.argv[1:], os.environ)
@@ -40,9 +49,13 @@ def main() -> int:
             return 0
         if settings.model and settings.engine == "local":
             check_name(settings.model)
+        for line in settle(os.environ):
+            tell(line, sys.stderr)
+        if settings.base_url and settings.engine == "openai":
+            check_way_to(settings.base_url)
         serve(settings)
     except MagistralUIError as error:
-        print(sentence_of(error), file=sys.stderr)
+        tell(sentence_of(error), sys.stderr)
         return 2
     except KeyboardInterrupt:  # the second one
         pass
@@ -120,8 +133,27 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
     )
 
 
+def check_way_to(url: str) -> None:
+    """Raises BadSetting where requests to `url` are to go through a proxy that cannot be used."""
+    try:
+        if not is_here(urlsplit(url).hostname or ""):
+            check_proxies()
+    except ProxyUnusable as error:
+        raise BadSetting("proxy_unusable", name=error.name) from error
+
+
+def import_gradio() -> None:
+    """Bring in the largest of the libraries, which makes clients of its own at its import. ServeError where that cannot be."""
+    try:
+        with alone():
+            import gradio  # noqa: F401
+    except (ImportError, KeyError, OSError, ValueError) as error:
+        raise ServeError("libraries_failed", reason=f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
 def serve(settings: Settings) -> None:
     """Open the page first, then load the model behind it; returns when it was asked to end, raises at the second time."""
+    import_gradio()
     # Imported late, so that --help and wrong flags are answered at once.
     from platformdirs import user_data_path
 
@@ -150,6 +182,10 @@ def serve(settings: Settings) -> None:
 
     listen(ask)
     folder = Path(settings.data_dir) if settings.data_dir else user_data_path("magistral-ui", appauthor=False)
+    if str(folder).startswith("~") and not settings.data_dir:  # there is no home, and a folder of that name is none
+        raise BadSetting(
+            "folder_unusable", name="MAGISTRAL_UI_DATA_DIR", folder=str(folder), reason=os.strerror(errno.ENOENT)
+        )
     known = DiscreetEngine(engine, limits) if exposure.shared else engine
     visitors = Visitors(known, limits, History(folder, settings.keep_days))
     page = build_page(known, visitors, login=passwords is not None, hugging_face=identity is not None)
@@ -159,14 +195,14 @@ def serve(settings: Settings) -> None:
         url = launch(page, visitors, passwords=passwords, token=token, identity=identity, **where)
         if exposure.shared:
             keep_journal()
-        print("\n".join(announcement(url, exposure, limits, passwords, made)), flush=True)
+        tell("\n".join(announcement(url, exposure, limits, passwords, made)))
         engine.start()
         while not over.wait(PATIENCE):  # on Windows, nothing else lets a signal in
             pass
     finally:
         try:
             if limits.closing_seconds and (count := len(visitors.admission.running())):
-                print(text("app_finishing", count=count, seconds=limits.closing_seconds), flush=True)
+                tell(text("app_finishing", count=count, seconds=limits.closing_seconds))
             visitors.admission.finish(limits.closing_seconds)
         finally:  # also when the signal comes a second time
             end(page, visitors, engine)
@@ -186,6 +222,7 @@ def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngin
 
 if __name__ == "__main__":
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # whoever read it may have left
+            stream.flush()
     os._exit(code)  # all is closed; taking torch down, perhaps in the middle of loading, would need seconds more

@@ -1,6 +1,8 @@
 """Reads flags and MAGISTRAL_UI_* variables into one frozen Settings; only app.py reads it, and it opens nothing."""
 
 import argparse
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -10,6 +12,7 @@ from magistral_ui import __version__
 from magistral_ui.engines.remote.address import read_base_url
 from magistral_ui.engines.remote.dialects import DIALECTS
 from magistral_ui.errors import BadSetting
+from magistral_ui.ui.doors.exposure import is_prefix
 from magistral_ui.ui.i18n import text
 
 PREFIX = "MAGISTRAL_UI_"
@@ -85,6 +88,25 @@ def _words(value: str) -> str:
     return value.strip()
 
 
+def _path(value: str) -> str:
+    """A folder or file, with `~` for a user's home; ValueError where that user has none."""
+    path = _home(value)
+    if re.match(r"~[\w.-]*(?:[/\\]|$)", path):
+        raise ValueError
+    return path
+
+
+def _home(value: str) -> str:
+    """What may also be a path: only where it is one does `~` stand for a home."""
+    return os.path.expanduser(_words(value))
+
+
+def _host(value: str) -> str:
+    """An address or a name; an IPv6 address may have the brackets that it has in a URL."""
+    host = _words(value)
+    return host[1:-1] if host.startswith("[") and host.endswith("]") and ":" in host else host
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(value: str) -> int:
         number = int(value)
@@ -109,37 +131,47 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _share(value: str) -> str:
-    if value in ("yes", "no"):
-        return value
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+    url = value.strip().rstrip("/")
+    if url in ("yes", "no"):
+        return url
+    parts = urlsplit(url)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+    ):
         raise ValueError
-    return value.rstrip("/")
+    _ = parts.port  # raises ValueError for an impossible one
+    if not is_prefix(parts.path):
+        raise ValueError
+    return url
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ENGINES = ("local", "openai")
 PRECISIONS = ("auto", "float32", "bfloat16", "nf4", "int8")
 FLAGS = (
-    Flag("model", "NAME|PATH", _words),
-    Flag("host", "ADDRESS", _words),
+    Flag("model", "NAME|PATH", _path),
+    Flag("host", "ADDRESS", _host),
     Flag("port", "1..65535", _whole(1, 65_535)),
     Flag("device", "|".join(DEVICES), _one_of(*DEVICES)),
     Flag("precision", "|".join(PRECISIONS), _one_of(*PRECISIONS)),
     Flag("context", "TOKENS", _whole(256, 1_048_576)),
     Flag("threads", "N", _whole(1, 1_024)),
     Flag("revision", "NAME", _words),
-    Flag("save_quantized", "auto|no|FOLDER", _words),
-    Flag("data_dir", "FOLDER", _words),
+    Flag("save_quantized", "auto|no|FOLDER", _path),
+    Flag("data_dir", "FOLDER", _path),
     Flag("keep_days", "DAYS", _whole(0, 36_500)),
     Flag("plan", "yes|no", _yes_or_no, switch=True),
     Flag("engine", "|".join(ENGINES), _one_of(*ENGINES)),
     Flag("base_url", "URL", read_base_url),
     Flag("dialect", "|".join(DIALECTS), _one_of(*DIALECTS)),
     Flag("share", "yes|no|URL", _share, switch=True),
-    Flag("auth", "NAME:PASSWORD|FILE", _words),
+    Flag("auth", "NAME:PASSWORD|FILE", _home),
     Flag("no_password", "yes|no", _yes_or_no, switch=True),
-    Flag("limits", "local|shared|FILE", _words),
+    Flag("limits", "local|shared|FILE", _path),
 )
 
 
@@ -157,7 +189,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         if given is None:
             continue
         try:
-            chosen[flag.name] = flag.read(given)
+            chosen[flag.name] = flag.read(given.strip() or given)
         except ValueError as error:
             raise BadSetting(name=name, value=given, expected=flag.metavar) from error
     if "base_url" in chosen and "engine" not in chosen:

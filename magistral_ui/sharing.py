@@ -1,11 +1,13 @@
 """What follows from the operator's choices about sharing: who may come in, under which limits, and what is told of it."""
 
 import json
+import os
 from pathlib import Path
 
 from magistral_ui.errors import BadSetting
 from magistral_ui.sessions.limits import SHARED, Limits
 from magistral_ui.sessions.passwords import Passwords, make_password
+from magistral_ui.text_files import read_text
 from magistral_ui.ui.doors.exposure import Exposure
 from magistral_ui.ui.doors.hugging_face import CHOICE as HUGGING_FACE
 from magistral_ui.ui.i18n import text
@@ -22,14 +24,21 @@ def limits_of(choice: str | None, exposure: Exposure) -> Limits:
     if choice in ("local", "shared"):
         return {"local": Limits(), "shared": SHARED}[choice]
     try:
-        changes = json.loads(Path(choice).read_text(encoding="utf-8"))
+        changes = json.loads(_read_limits(Path(choice)))
         if not isinstance(changes, dict):
             raise ValueError("{}")
         return suiting.changed(changes)
-    except OSError as error:
-        raise BadSetting("limits_not_read", value=choice, reason=error.strerror or "") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadSetting("limits_not_sound", value=choice, detail=str(error)) from error
+
+
+def _read_limits(file: Path) -> str:
+    try:
+        return read_text(file)
+    except BadSetting as error:
+        if error.sentence_key != "file_not_read":
+            raise
+        raise BadSetting("limits_not_read", value=str(file), reason=error.values["reason"]) from error
 
 
 def people_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
@@ -47,8 +56,9 @@ def people_of(choice: str | None, exposure: Exposure, no_password: bool) -> tupl
 def read_people(choice: str) -> dict[str, str]:
     """Passwords by name, from `name:password`, or from a file with one of these a line. BadSetting for anything else."""
     file = Path(choice)
-    if file.is_file():
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    named = os.path.exists(file)
+    if named:
+        lines = [line.strip() for line in read_text(file).splitlines()]
         pairs = [line for line in lines if line and not line.startswith("#")]
     else:
         pairs = [choice]
@@ -56,7 +66,7 @@ def read_people(choice: str) -> dict[str, str]:
     for pair in pairs:
         name, colon, password = pair.partition(":")
         if not colon or not name.strip():
-            raise BadSetting("auth_not_sound", file=file.name if file.is_file() else "")
+            raise BadSetting("auth_not_sound", file=file.name if named else "")
         if len(password.strip()) < SHORTEST:
             raise BadSetting("password_too_short", name=name.strip(), limit=SHORTEST)
         people[name.strip()] = password.strip()

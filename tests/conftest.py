@@ -13,8 +13,11 @@ from hypothesis import settings
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-for name in [name for name in os.environ if name.startswith("MAGISTRAL_UI_")]:
+# Nor shall a proxy or certificates of the machine that runs the tests decide about them.
+for name in [name for name in os.environ if name.startswith("MAGISTRAL_UI_") or name.lower().endswith("_proxy")]:
     del os.environ[name]
+for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+    os.environ.pop(name, None)
 
 pytest.register_assert_rewrite("tests.engines.contract")
 settings.register_profile("gate", deadline=None, derandomize=True, database=None)

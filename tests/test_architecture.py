@@ -16,7 +16,12 @@ DEMO = PACKAGE / "models" / "demo"
 
 FLOORS = {"chat": 1, "models": 1, "engines": 2, "sessions": 3, "ui": 4}
 ROOF = 5
-GROUND = {"magistral_ui", "magistral_ui.errors", "magistral_ui.journal"}  # may be imported from everywhere
+GROUND = {
+    "magistral_ui",
+    "magistral_ui.errors",
+    "magistral_ui.journal",
+    "magistral_ui.proxies",
+}  # may be imported from everywhere
 HEAVY = {"torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "huggingface_hub"}
 FORBIDDEN_NAMES = ("utils", "helpers", "common", "manager", "misc")
 

@@ -115,3 +115,58 @@ def test_a_space_says_where_to_listen() -> None:
     with pytest.raises(BadSetting) as refused:
         read_settings([], {**space, "GRADIO_SERVER_PORT": "many"})
     assert refused.value.values["name"] == "GRADIO_SERVER_PORT"
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = ("model", "save_quantized", "data_dir", "auth", "limits")
+    for name in names:
+        option, variable = f"--{name.replace('_', '-')}", f"MAGISTRAL_UI_{name.upper()}"
+        for read in (read_settings([option, "~/x y"], {}), read_settings([], {variable: "~/x y"})):
+            assert getattr(read, name) == f"{tmp_path}/x y"
+    assert read_settings(["--data-dir", "~"], {}).data_dir == str(tmp_path)
+    assert read_settings(["--auth", "~ann:a long password"], {}).auth == "~ann:a long password"
+    assert read_settings(["--data-dir", "a/~/b"], {}).data_dir == "a/~/b"
+    for name in ("model", "save_quantized", "data_dir", "limits"):
+        for value in ("~nobody-has-this-name/x", "~nobody-has-this-name"):
+            with pytest.raises(BadSetting):
+                read_settings([f"--{name.replace('_', '-')}", value], {})
+    root = read_settings(["--data-dir", "~root/x"], {}).data_dir
+    assert root is not None
+    assert root.startswith("/"), "another user's home"
+
+
+def test_blanks_around_a_value_are_none_of_it() -> None:
+    environment = {"MAGISTRAL_UI_HOST": " ::1 ", "MAGISTRAL_UI_DEVICE": "cpu\n", "MAGISTRAL_UI_SHARE": " no "}
+    assert read_settings(["--port", " 80 "], environment) == Settings(host="::1", device="cpu", port=80)
+
+
+def test_an_address_may_have_the_brackets_of_a_url() -> None:
+    for written, read in (("[::1]", "::1"), ("[::]", "::"), ("[fe80::1%eth0]", "fe80::1%eth0"), ("[x]", "[x]")):
+        assert read_settings(["--host", written], {}).host == read
+
+
+@pytest.mark.parametrize("url", ["https://chat.example.org", "https://chat.example.org/ai", "http://h:8080/a/b-c/"])
+def test_a_page_may_be_shared_below_a_path(url: str) -> None:
+    assert read_settings(["--share", url], {}).share == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h//evil.example",
+        "https://h/../x",
+        "https://h/a?b",
+        "https://h/a#b",
+        "https://h/a b",
+        "https://h/a\r\nX: y",
+        "https://h/%2e",
+        "https://h/ä",
+        "https://me:secret@h/",
+        "https://h:99999/",
+        "ftp://h/",
+    ],
+)
+def test_a_path_that_could_lead_elsewhere_is_none(url: str) -> None:
+    with pytest.raises(BadSetting):
+        read_settings(["--share", url], {})

@@ -30,7 +30,9 @@ AT_START = frozenset(
             "serve_error",
             "share_failed",
         ),
+        *("address_not_here", "address_not_spoken", "host_unknown", "not_listening", "port_forbidden"),
         *("auth_not_sound", "limits_not_read", "limits_not_sound", "password_too_short"),
+        *("file_not_read", "file_not_text", "folder_unusable", "libraries_failed"),
     )
 )
 """The keys of what ends the app before there is a page: the command line says these too."""

@@ -1,6 +1,5 @@
 """Serves a built page: our assets, the doors that a request passes, and the port; not what is on the page."""
 
-import socket
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from magistral_ui.errors import PortInUse
+from magistral_ui.proxies import alone
 from magistral_ui.sessions.passwords import Passwords
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.channel import live_route
@@ -25,9 +24,10 @@ from magistral_ui.ui.doors.exposure import Exposure
 from magistral_ui.ui.doors.flood import Flood
 from magistral_ui.ui.doors.headers import SafeHeaders
 from magistral_ui.ui.doors.hosts import Hosts
+from magistral_ui.ui.doors.listening import UNSPECIFIED, served_on, take, url_of
 from magistral_ui.ui.doors.login import Identity, Login
 from magistral_ui.ui.doors.operations import Operations
-from magistral_ui.ui.doors.reloading import keep_code_as_it_is
+from magistral_ui.ui.doors.prefix import WithoutPrefix, WithPrefix
 from magistral_ui.ui.doors.routes import Routes
 from magistral_ui.ui.doors.shutter import Shutter
 from magistral_ui.ui.doors.tunnel import open_tunnel
@@ -41,6 +41,10 @@ from magistral_ui.ui.translated_page import TranslatedPage, texts_route
 
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 FREE_CHOICE = range(7860, 7960)
+QUEUE_POLL = 0.1
+"""Seconds between two looks of Gradio's queue, which only programs use: looking a thousand times each takes 4 % of a core."""
+NO_PROGRESS = 5.0
+"""The same for Gradio's messages of progress, of which this page has none."""
 EVENT_BYTES = 2_000_000
 """Bytes of an event beside the text of a message, which may take six for a character."""
 EVENT_VALUES, TURN_VALUES = 10_000, 40
@@ -73,6 +77,7 @@ def doors(
     """What a request passes, from the outside to Gradio; with the `token`, /metrics is read from elsewhere, too."""
     limits, claims, framed = visitors.limits, Claims(), exposure.reach == "space"
     passed = [
+        Middleware(WithoutPrefix, exposure=exposure),
         Middleware(SafeHeaders, framed=framed),
         Middleware(Operations, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=token),
         Middleware(Hosts, exposure=exposure),
@@ -93,6 +98,7 @@ def doors(
             most=EVENT_BYTES + 6 * limits.text_length,
             values=EVENT_VALUES + TURN_VALUES * limits.messages,
         ),
+        Middleware(WithPrefix),
     ]
 
 
@@ -160,44 +166,31 @@ def launch(
     """Serve `demo`, built for these `visitors`, without blocking, and return its address.
 
     Only who knows one of the `passwords`, or is known by their `identity`, comes in; without any, everybody whom the `exposure`
-    lets reach the page. Raises PortInUse where `port` is taken (without a port, the first free one from 7860 on is used),
-    ServeError where there is no share link.
+    lets reach the page. Without a port, the first free one from 7860 on is used. Raises PortInUse where `port` is taken,
+    ServeError where `host` cannot be listened on or there is no share link.
     """
-    # Asked here, because Gradio leaves the sockets open with which it asks, and tells a taken port by a trace.
-    wanted = (port,) if port is not None else FREE_CHOICE
-    free = next((each for each in wanted if _is_free(host, each)), None)
-    if free is None:
-        raise PortInUse(port=port if port is not None else f"{FREE_CHOICE[0]}–{FREE_CHOICE[-1]}")
+    sockets = take(host, (port,) if port is not None else FREE_CHOICE)
+    port = sockets[0].getsockname()[1]
     exposure = exposure or Exposure(host=host)
     allow_many_files()
-    keep_code_as_it_is()
+    demo._queue.sleep_when_free = QUEUE_POLL
+    demo._queue.progress_update_sleep_when_free = NO_PROGRESS
     shutter = Shutter()
-    _, local, _ = demo.launch(
-        **launch_options(visitors, [Middleware(TranslatedPage), shutter.middleware]),
-        server_name=host,
-        server_port=free,
-        prevent_thread_lock=True,
-    )
+    with served_on(sockets), alone():  # Gradio asks the page that it serves to begin
+        demo.launch(
+            **launch_options(visitors, [Middleware(TranslatedPage), shutter.middleware]),
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+        )
     shutter.open(demo.app, doors(demo, visitors, exposure, passwords, token, identity))
     watch_connections(demo.server, bounded=not exposure.forwarded)
     if exposure.reach == "tunnel":
-        exposure.url = open_tunnel(host, free, demo.share_token)
+        exposure.url = open_tunnel(UNSPECIFIED.get(host, host), port, demo.share_token)
         exposure.names.add(urlsplit(exposure.url).hostname or "")
-    return exposure.url or str(local)
+    return f"{exposure.url}/" if exposure.url else url_of(host, port)
 
 
 def close(demo: gr.Blocks) -> None:
     """Stop serving."""
     demo.close(verbose=False)
-
-
-def _is_free(host: str, port: int) -> bool:
-    """Whether nothing listens there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

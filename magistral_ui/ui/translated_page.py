@@ -20,6 +20,9 @@ from magistral_ui.ui.labels import labels
 from magistral_ui.ui.languages import COOKIE, LANGUAGES, Language, language_for
 
 OPENING = re.compile(rb'<html\s+lang="en"')
+# Only the browser surely knows the page's own address: a proxy may have changed name and path on the way.
+OWN_ADDRESS = 'new URL(".", document.baseURI).href'
+WRITTEN_ADDRESS, MANIFEST = re.compile(rb'const root = "[^"]*";'), b'<link rel="manifest" href="/manifest.json" />'
 # Gradio shows the browser's language and writes it on the page; both have to be the visitor's choice. Labels are looked up in
 # English where Gradio's own words for a language do not have them, and some languages Gradio does not know at all.
 # And Gradio 6.31's first loader counts its seconds in every frame for as long as the page is open, though nobody sees them: no
@@ -32,7 +35,10 @@ FIRST = """<link rel="modulepreload" href="%(texts)s">
   new MutationObserver(() => page.lang === "%(tag)s" || (page.lang = "%(tag)s")).observe(page, { attributeFilter: ["lang"] });
   const frame = window.requestAnimationFrame.bind(window), counting = /performance\\.now\\(\\)-\\w+\\(\\w+\\)\\)\\/1e3/;
   window.requestAnimationFrame = (job) => (counting.test(job) ? 0 : frame(job));
-  if (window.gradio_config) window.gradio_config.i18n_translations = { en: %(labels)s };
+  if (window.gradio_config) {
+    window.gradio_config.i18n_translations = { en: %(labels)s };
+    window.gradio_config.root = %(address)s.slice(0, -1);
+  }
 }
 </script>
 """
@@ -93,6 +99,7 @@ def _complete(start: Message, body: bytes, language: Language) -> tuple[Message,
     if headers.get("content-type", "").startswith("text/html"):
         opening = f'<html lang="{language.tag}" dir="{language.direction}" data-texts="{_address(language.code)}"'
         body = OPENING.sub(opening.encode(), body, count=1)
+        body = WRITTEN_ADDRESS.sub(f"const root = {OWN_ADDRESS};".encode(), body, count=1).replace(MANIFEST, b"", 1)
         body = body.replace(b"</head>", _first(language.code).encode() + b"</head>", 1)
         headers["Content-Length"] = str(len(body))
         headers["Content-Language"] = language.tag
@@ -130,4 +137,4 @@ def _address(code: str) -> str:
 def _first(code: str) -> str:
     # "<" must not end the script element from inside a text.
     data = json.dumps(labels(code), ensure_ascii=False).replace("<", "\\u003c")
-    return FIRST % {"texts": _address(code), "tag": LANGUAGES[code].tag, "labels": data}
+    return FIRST % {"texts": _address(code), "tag": LANGUAGES[code].tag, "labels": data, "address": OWN_ADDRESS}

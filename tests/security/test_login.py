@@ -2,11 +2,12 @@
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.security.conftest import Served
+from tests.security.conftest import Served, serving
 
 PUBLIC = {"Host": "chat.example.org", "X-Forwarded-Proto": "https"}
 addresses = iter(f"93.184.{block}.{last}" for block in range(200) for last in range(1, 250))
@@ -122,7 +123,7 @@ def test_a_program_sends_the_password_along(stranger: httpx.Client) -> None:
         assert "magistral" in answer.text.lower()
     assert knock(stranger, basic(":right horse"), "/gradio_api/run/predict").status_code == 401
     assert stranger.get("/config", headers={"Authorization": basic(":right horse")}).status_code == 401
-    assert "www-authenticate" not in stranger.get("/mcp").headers, (
+    assert "www-authenticate" not in stranger.get("/mcp", headers={"Accept": "text/html"}).headers, (
         "a browser would ask for it, and send it from anywhere"
     )
 
@@ -153,3 +154,74 @@ def test_the_page_leads_nowhere_else(stranger: httpx.Client) -> None:
     )
     assert (answer.status_code, answer.headers["location"]) == (303, "./")
     assert answer.headers["strict-transport-security"].startswith("max-age=")
+
+
+MULTIPART = "multipart/form-data; boundary=----formdata-undici-0{digits}"
+
+
+def parts(digits: str, *fields: tuple[str, str], more: str = "") -> tuple[bytes, dict[str, str]]:
+    """A form as @gradio/client 2.7 sends it from Node.js: a FormData of undici's."""
+    lines = [
+        f'------formdata-undici-0{digits}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{value}\r\n'
+        for name, value in fields
+    ]
+    return ("".join(lines) + f"------formdata-undici-0{digits}--\r\n").encode(), {
+        "Content-Type": MULTIPART.format(digits=digits),
+        "Accept": "*/*",
+        "Sec-Fetch-Mode": "cors",
+        "User-Agent": "node",
+    }
+
+
+def test_a_program_in_javascript_comes_in(stranger: httpx.Client) -> None:
+    body, headers = parts("64137289905", ("username", "anybody"), ("password", "right horse"))
+    answer = stranger.post("/login", content=body, headers=headers)
+    assert answer.json() == {"success": True}
+    kept = {"Cookie": answer.headers["set-cookie"].split(";")[0]}
+    assert stranger.get("/config", headers=kept).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        parts("1", ("username", "a"), ("password", "wrong")),
+        parts("1", ("password", "right horse"), more='; filename="a.txt"'),
+        parts("1", *[("x", "y")] * 9, ("password", "right horse")),
+        (parts("1", ("password", "right horse"))[0], {"Content-Type": "multipart/form-data"}),
+        (b"password=right+horse", {"Content-Type": MULTIPART.format(digits="1")}),
+        (
+            b"------formdata-undici-01\r\nContent-Disposition: form-data\r\n\r\nx",
+            {"Content-Type": MULTIPART.format(digits="1")},
+        ),
+        parts("1", ("username", "a" * 9_000), ("password", "right horse")),
+    ],
+)
+def test_what_is_no_form_lets_nobody_in(stranger: httpx.Client, sent: tuple[bytes, dict[str, str]]) -> None:
+    answer = stranger.post("/login", content=sent[0], headers=sent[1])
+    assert answer.status_code in (400, 401)
+    assert "set-cookie" not in answer.headers or "magistral-ui-login" not in answer.headers["set-cookie"]
+
+
+def test_a_program_is_told_how_to_come_in(stranger: httpx.Client) -> None:
+    for path in ("/gradio_api/call/chat", "/gradio_api/info", "/config"):
+        assert "/login" in stranger.get(path).json()["detail"]
+        assert "www-authenticate" not in stranger.get(path).headers, "a browser would ask its user"
+    assert "Reload" in stranger.post("/gradio_api/run/predict", json={}).json()["detail"], "this is the page"
+
+
+@pytest.mark.parametrize(("people", "scheme"), [({"": "right horse"}, "Bearer"), ({"ann": "right horse"}, "Basic")])
+def test_an_mcp_client_is_told_what_to_send(people: dict[str, str], scheme: str, tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, passwords=people) as served,
+        httpx.Client(base_url=served.url, trust_env=False, timeout=60) as http,
+    ):
+        refused = [http.post("/mcp", json={}), knock(http, "Bearer wrong"), http.get("/mcp")]
+        for answer in refused:
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"].startswith(f'{scheme} realm="')
+        assert "Authorization" in refused[0].json()["error"]
+        assert "Reload" not in refused[0].text
+        browsers = http.get("/mcp", headers={"Accept": "text/html,*/*"})
+        assert "www-authenticate" not in browsers.headers, (
+            "a browser would ask its user, and keep the answer for every site"
+        )

@@ -1,6 +1,9 @@
 """What README.md and docs/api.md tell programmers to write, run as it stands there against a page that is served."""
 
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from PIL import Image
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.engines.scripted import ScriptedEngine
+from magistral_ui.sessions.passwords import Passwords
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui import schemas
 from magistral_ui.ui.page import build_page, close, launch
@@ -53,6 +57,36 @@ def test_what_is_written_there_runs(
     known["client"].close()  # type: ignore[attr-defined]
     assert len(engine.requests) - before == asked
     assert "752" in capsys.readouterr().out
+
+
+def shell(heading: str) -> str:
+    """The first shell code of docs/api.md after `heading`."""
+    document = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    found = re.search(r"```sh\n(.*?)```", document[document.index(heading) :], re.DOTALL)
+    assert found
+    return found[1]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+@pytest.mark.parametrize(("heading", "password"), [("**Without a library.**", ""), ("## Logging in", "long & odd #1")])
+def test_what_is_written_there_for_curl_runs(heading: str, password: str, tmp_path: Path) -> None:
+    engine = ScriptedEngine([Reasoning("hm"), Answer("752")])
+    visitors = Visitors(engine)
+    page = build_page(engine, visitors, login=bool(password))
+    people = Passwords({"": password}) if password else None
+    url = launch(page, visitors, port=free_port(), passwords=people).rstrip("/")
+    try:
+        script = shell(heading).replace(ADDRESS, url).replace("PASSWORD", password)
+        clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        done = subprocess.run(
+            ["sh", "-ec", script], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=60
+        )
+        assert "event: complete" in done.stdout, done
+        assert '"answer": "752"' in done.stdout
+    finally:
+        close(page)
+        engine.close()
+        visitors.close()
 
 
 def test_nothing_is_missing_in_the_document() -> None:

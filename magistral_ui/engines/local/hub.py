@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,7 @@ from magistral_ui.engines.local.progress import Cancelled, Meter, Report
 from magistral_ui.engines.local.revisions import is_commit
 from magistral_ui.errors import DownloadFailed, ModelError, ModelFilesBroken, ModelNotFound
 from magistral_ui.models.folder import inspect_folder
+from magistral_ui.proxies import ProxyUnusable, check_proxies
 
 NEEDED_FILES = (
     "config.json",
@@ -131,6 +133,7 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
         return held
     with _sentences(repository, revision):
         try:
+            check_proxies()
             info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=10)
         except (OfflineModeIsEnabled, HTTPError, OSError) as error:
             if _is_refusal(error) or (cached := _cached(repository, revision)) is None:
@@ -149,6 +152,7 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
 def read_config(repository: str, revision: str | None) -> dict[str, Any]:
     """A repository's config.json, before the rest is fetched; raises what `download` does, and ModelFilesBroken."""
     with _sentences(repository, revision):
+        check_proxies()
         file = hf_hub_download(repository, "config.json", revision=revision)
     try:
         read = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -288,6 +292,14 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
 
 
+def _is_distrust(error: BaseException) -> bool:
+    """Whether the Hub's certificate was refused, or that of a proxy which reads along."""
+    each: BaseException | None = error
+    while each is not None and not isinstance(each, ssl.SSLCertVerificationError):
+        each = each.__cause__ or each.__context__
+    return each is not None
+
+
 @contextmanager
 def _sentences(repository: str, revision: str | None) -> Iterator[None]:
     """Each failure of the Hub's client as the sentence that helps."""
@@ -306,11 +318,17 @@ def _sentences(repository: str, revision: str | None) -> Iterator[None]:
         status = error.response.status_code
         key = {401: "token_refused", 403: "access_denied", 404: "file_gone"}.get(status, "hub_failed")
         raise DownloadFailed(key, model=repository, host=host, status=status) from error
+    except ProxyUnusable as error:
+        raise DownloadFailed("proxy_unusable", model=repository, name=error.name) from error
     except HTTPError as error:
+        if _is_distrust(error):
+            raise DownloadFailed("hub_certificate", model=repository, host=host) from error
         connected = "Connect" not in type(error).__name__
         key = "connection_lost" if connected else "hub_unreachable"
         raise DownloadFailed(key, model=repository, host=host) from error
     except LocalEntryNotFoundError as error:  # the client's word for a file that is neither here nor to be had
+        if _is_distrust(error):
+            raise DownloadFailed("hub_certificate", model=repository, host=host) from error
         unreachable = "Connect" in type(error.__cause__).__name__
         key = "hub_unreachable" if unreachable else "connection_lost"
         raise DownloadFailed(key, model=repository, host=host) from error

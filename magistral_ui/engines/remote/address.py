@@ -23,6 +23,17 @@ class Address:
         """Name and port, to tell people."""
         return urlsplit(self.base_url).netloc
 
+    @property
+    def name(self) -> str:
+        """The name alone."""
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port, also where none is written."""
+        parts = urlsplit(self.base_url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
     def url(self, path: str) -> str:
         """An address beside the version: `/props` is not below `/v1`."""
         return self.base_url.rsplit("/v1", 1)[0] + path

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from magistral_ui.engines.base import ModelInfo
+from magistral_ui.engines.remote.certificates import NotSecure, speaks_tls, was_hung_up
 from magistral_ui.engines.remote.dialects import (
     DIALECTS,
     LLAMA_CPP,
@@ -150,8 +151,11 @@ async def list_models(server: Server) -> Mapping[str, Any]:
     host = server.address.host
     try:
         told = await server.ask("models")
+    except NotSecure as error:
+        raise ServerUnusable(error.key, server=host) from error
     except (ConnectionError, TimeoutError) as error:
-        raise ServerUnusable("remote_unreachable", server=host) from error
+        hidden = server.address.base_url.startswith("http:") and was_hung_up(error) and await speaks_tls(server.address)
+        raise ServerUnusable("remote_needs_tls" if hidden else "remote_unreachable", server=host) from error
     if told.status in (401, 403):
         raise ServerUnusable("remote_key_refused", server=host)
     if told.status in (425, 429, 503):
@@ -161,6 +165,8 @@ async def list_models(server: Server) -> Mapping[str, Any]:
         raise ServerUnusable(key, server=host, status=told.status, detail=told.words or f"HTTP {told.status}")
     if 300 <= told.status < 400:
         raise ServerUnusable("remote_redirects", server=host, detail=told.location)
+    if told.status == 400 and server.address.base_url.startswith("http:") and await speaks_tls(server.address):
+        raise ServerUnusable("remote_needs_tls", server=host)  # some say so in words of their own
     value = {"data": told.value} if isinstance(told.value, list) else told.value  # a bare list: Together
     if not told.fine or not isinstance(value, dict) or not isinstance(value.get("data") or [], list):
         raise ServerUnusable("remote_not_compatible", server=host, status=told.status)

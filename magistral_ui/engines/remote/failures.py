@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import openai
 
+from magistral_ui.engines.remote.certificates import NotSecure
 from magistral_ui.engines.remote.refusals import DETAIL, READ, Refusal, read_refusal, value_and_text
 from magistral_ui.engines.remote.sse import StreamBroken
 from magistral_ui.errors import Value
@@ -58,6 +59,8 @@ def trouble_of(
         return _broken(error, host, _wait(tries, jitter))
     if isinstance(error, openai.APIStatusError):
         return _refused(error.response, host, tries, jitter, sent or {})
+    if isinstance(error, NotSecure):
+        return Trouble(error.key, {"server": host})
     if isinstance(error, TimeoutError):
         return Trouble("remote_silent", {"server": host}, None)
     return Trouble("remote_unreachable", {"server": host}, _wait(tries, jitter))

@@ -10,10 +10,12 @@ from typing import Any
 
 import httpx2
 import openai
-from openai import AsyncOpenAI, DefaultAioHttpClient
+from openai import AsyncOpenAI, DefaultAioHttpClient, DefaultAsyncHttpxClient
 
 from magistral_ui.engines.remote.address import Address
+from magistral_ui.engines.remote.certificates import not_secure
 from magistral_ui.engines.remote.refusals import value_and_text, words_of
+from magistral_ui.proxies import check_proxies, is_here, through_socks
 
 AT_ONCE = 10_000
 """Connections to the server; without a number, the client would have at most 100, and other replies would wait for one."""
@@ -52,6 +54,7 @@ class Server:
     """A connection pool to one server. Use it in one event loop only."""
 
     def __init__(self, address: Address) -> None:
+        """Raises proxies.ProxyUnusable where the environment sends requests to elsewhere through one that cannot be used."""
         self.address = address
         # Where there is no key, no header bears one; each request has to say so.
         self._headers: dict[str, str] = {} if address.key else {"Authorization": openai.Omit()}  # type: ignore[dict-item]
@@ -60,7 +63,7 @@ class Server:
             base_url=address.base_url,
             max_retries=0,  # the reply itself says how long it waits
             timeout=httpx2.Timeout(SILENCE, connect=CONNECT),
-            http_client=DefaultAioHttpClient(limits=httpx2.Limits(max_connections=AT_ONCE), follow_redirects=False),
+            http_client=_client(address),
         )
         # The client reads these from OpenAI's variables; they are none of this server's business.
         self._client.organization = self._client.project = self._client.admin_api_key = None
@@ -101,21 +104,34 @@ class Server:
         await self._client.close()
 
 
+def _client(address: Address) -> httpx2.AsyncClient:
+    """The official client's own over aiohttp, which goes to this machine itself without a proxy. aiohttp speaks no SOCKS."""
+    here = is_here(address.name)
+    if not here:
+        check_proxies()
+    kind = DefaultAsyncHttpxClient if not here and through_socks() else DefaultAioHttpClient
+    # Without the environment's proxies, its certificates hold all the same.
+    options: dict[str, Any] = {"trust_env": False, "verify": httpx2.create_ssl_context()} if here else {}
+    return kind(limits=httpx2.Limits(max_connections=AT_ONCE), follow_redirects=False, **options)
+
+
 @contextlib.contextmanager
 def _translated() -> Any:
     """What the client and the network raise, as ConnectionError or TimeoutError; answers with an error stay as they are."""
     try:
         yield
-    except openai.APITimeoutError as error:
-        if isinstance(error.__cause__, httpx2.ConnectTimeout | httpx2.PoolTimeout):
-            raise ConnectionError(str(error)) from error
-        raise TimeoutError(str(error)) from error
-    except openai.APIConnectionError as error:
-        raise ConnectionError(str(error.__cause__ or error)) from error
-    except httpx2.TimeoutException as error:
-        raise TimeoutError(str(error)) from error
-    except httpx2.TransportError as error:
-        raise ConnectionError(str(error)) from error
+    except (openai.APIConnectionError, httpx2.TransportError) as error:
+        raise not_secure(error) or _unreached(error) from error
+
+
+def _unreached(error: openai.APIConnectionError | httpx2.TransportError) -> OSError:
+    """The same in Python's own words."""
+    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+    if isinstance(cause, httpx2.ConnectTimeout | httpx2.PoolTimeout):
+        return ConnectionError(str(error))
+    if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
+        return TimeoutError(str(error))
+    return ConnectionError(str(cause or error))
 
 
 def _told(response: httpx2.Response) -> Told:

@@ -15,6 +15,8 @@ from magistral_ui.ui.doors.exposure import Exposure
 from magistral_ui.ui.translated_page import visitors_language
 
 COOKIE = "magistral-ui-visit"
+PREFIX = "magistral.prefix"
+"""Where prefix.py leaves the path below which the page was asked for."""
 PEER = "magistral.peer"
 """Where the server leaves the address of the connection itself, see connections.py."""
 FORWARDED = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix", "forwarded", "x-real-ip")
@@ -51,7 +53,7 @@ class Addresses:
 
         async def with_cookie(message: Message) -> None:
             if fresh and message["type"] == "http.response.start" and scope["path"] in ("/", "/config"):
-                value = cookie_value(COOKIE, fresh, known["scheme"] == "https", framed=self._exposure.reach == "space")
+                value = cookie_value(COOKIE, fresh, known, framed=self._exposure.reach == "space")
                 MutableHeaders(scope=message).append("Set-Cookie", value)
             await send(message)
 
@@ -63,7 +65,7 @@ class Addresses:
 
     def _behind(self, peer: str, headers: Headers) -> tuple[str, str]:
         """Who asked the proxy, and how. The proxy writes its own word last, so what a visitor forged comes before it."""
-        if not _may_forward(peer):
+        if not may_forward(peer):
             return peer, "http"
         named = [each.strip() for line in headers.getlist("x-forwarded-for") for each in line.split(",")]
         protocols = [each.strip() for line in headers.getlist("x-forwarded-proto") for each in line.split(",")]
@@ -94,11 +96,15 @@ def caller_of(scope: Scope) -> Caller:
     return found if isinstance(found, Caller) else NOBODY
 
 
-def cookie_value(name: str, value: str, secure: bool, *, framed: bool = False, age: int | None = None) -> str:
-    """A Set-Cookie header: for this site only, and not for scripts. `framed`: also where the page stands in another's."""
+def cookie_value(name: str, value: str, scope: Scope, *, framed: bool = False, age: int | None = None) -> str:
+    """A Set-Cookie header for the page that `scope` asks: not for other sites, nor for others at its host, nor for scripts.
+
+    `framed`: also where the page stands in another's.
+    """
+    secure, prefix = scope["scheme"] == "https", scope.get(PREFIX, "")
     kept = f"; Max-Age={age}" if age is not None else ""
     where = "; SameSite=None; Secure; Partitioned" if framed and secure else "; SameSite=Lax" + "; Secure" * secure
-    return f"{name}={value}; Path=/; HttpOnly{where}{kept}"
+    return f"{name}={value}; Path={prefix}/; HttpOnly{where}{kept}"
 
 
 def read_cookie(headers: Headers, name: str) -> str:
@@ -137,7 +143,7 @@ def _is_global(address: str) -> bool:
     return parsed is not None and parsed.is_global
 
 
-def _may_forward(peer: str) -> bool:
+def may_forward(peer: str) -> bool:
     """A tunnel's end or a proxy stands on this machine or in its private network."""
     parsed = _parsed(peer)
     return parsed is not None and (parsed.is_loopback or parsed.is_private)

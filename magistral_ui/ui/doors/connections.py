@@ -24,7 +24,7 @@ def watch_connections(server: Server, *, bounded: bool) -> None:
     class Watched(base):  # type: ignore[misc]  # uvicorn chooses its base when it starts
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._peer = str(self.client[0]) if self.client else ""
+            self._peer = plain(str(self.client[0])) if self.client else ""
             held[self._peer] += 1
             self.app: Any = _named(self.app, self.client)
             self._asked: asyncio.TimerHandle | None = None
@@ -67,10 +67,15 @@ def _named(app: Any, client: Any) -> Any:
     """`app`, which is told the connection's own peer before anything else may rename it."""
 
     async def called(scope: Any, receive: Any, send: Any) -> None:
-        scope[PEER] = client
+        scope[PEER] = client and (plain(str(client[0])), client[1])
         await app(scope, receive, send)
 
     return called
+
+
+def plain(address: str) -> str:
+    """`address` without what is before it where IPv4 reaches a socket of both kinds."""
+    return address.removeprefix("::ffff:") if "." in address else address
 
 
 def allow_many_files() -> None:

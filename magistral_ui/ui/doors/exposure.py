@@ -1,6 +1,7 @@
 """From where the page can be reached, and under which names; it opens nothing itself."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 Reach = Literal["local", "network", "tunnel", "proxy", "space"]
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 TUNNEL_SUFFIX = ".gradio.live"
+PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~-]+){0,8}", re.ASCII)
+LONGEST_PREFIX = 256
 
 
 @dataclass(slots=True)
@@ -35,13 +38,23 @@ class Exposure:
         """Whether somebody else's program takes the requests in and hands them on, and tells from where they came."""
         return self.reach in ("tunnel", "proxy", "space")
 
+    @property
+    def public_name(self) -> str:
+        """The host's name in the public address."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def prefix(self) -> str:
+        """The path below which a proxy of the operator's own shows the page, such as `/ai`; empty: at its root."""
+        return urlsplit(self.url).path if self.reach == "proxy" else ""
+
     def has_name(self, host: str) -> bool:
         """Whether `host` (without a port) is a name of this page. A bare address always is: only names can be rebound."""
         host = host.lower().rstrip(".")
         if host in LOOPBACK_NAMES or host in self.names or host == self.host.lower() or is_address(host):
             return True
         if self.url:
-            return host == (urlsplit(self.url).hostname or "")
+            return host == self.public_name
         return self.reach == "tunnel" and host.endswith(TUNNEL_SUFFIX)
 
     def has_origin(self, origin: str, scheme: str, host: str) -> bool:
@@ -69,9 +82,18 @@ def own_names() -> set[str]:
     return {name, name.partition(".")[0], name.partition(".")[0] + ".local"}
 
 
+def is_prefix(path: str) -> bool:
+    """Whether `path` may stand before the page's own: nothing in it leads to another server, up, or into a header."""
+    return len(path) <= LONGEST_PREFIX and PREFIX.fullmatch(path) is not None
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` is this machine for itself only."""
-    return host.lower() == "localhost" or (is_address(host) and ipaddress.ip_address(host.strip("[]")).is_loopback)
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host.lower() == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def is_address(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from collections.abc import AsyncGenerator
 from functools import cache
 from html import escape
 from importlib import resources
@@ -9,6 +10,7 @@ from typing import Protocol
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,12 +24,14 @@ from magistral_ui.ui.doors.hugging_face import BACK, START
 from magistral_ui.ui.doors.hugging_face import COOKIE as SESSION
 from magistral_ui.ui.doors.refusals import refusal, waiting, worded
 from magistral_ui.ui.doors.routes import PROGRAMS
-from magistral_ui.ui.i18n import text_in
+from magistral_ui.ui.i18n import text, text_in
 from magistral_ui.ui.translated_page import visitors_language
 
 COOKIE = "magistral-ui-login"
 USER = "magistral.user"
-FORM_BYTES = 8_192
+FORM_BYTES, FIELDS = 8_192, 8
+FOR_PROGRAMS = (PROGRAMS, "/gradio_api/call/", "/gradio_api/info", "/config")
+"""Addresses that only programs ask; the page has what they tell already."""
 OPEN = ("/gradio_api/startup-events", "/favicon.ico", "/robots.txt")
 """What needs no login, and tells nothing."""
 STEP = 0.2
@@ -83,13 +87,27 @@ class Login:
         elif path in ("", "/login") and method in ("GET", "HEAD"):
             await self._page(scope)(scope, receive, send)
         else:
-            await refusal(401, "login_needed")(scope, receive, send)
+            await self._stranger(scope)(scope, receive, send)
 
     def _name(self, scope: Scope, secret: str) -> str | None:
         if self._identity is not None and (name := self._identity.name(scope)):
             return name
         login = self._logins.find(secret)
         return (login.name or "anybody") if login else None
+
+    def _stranger(self, scope: Scope) -> ASGIApp:
+        """What somebody gets who is not in: a person reloads the page, a program has to be told how to come in."""
+        if not scope["path"].startswith(FOR_PROGRAMS):
+            return refusal(401, "login_needed")
+        told = text("error_program_login_needed" if scope["path"] != PROGRAMS else "error_program_mcp_login")
+        return worded(401, told, headers=self._challenge(scope))
+
+    def _challenge(self, scope: Scope) -> dict[str, str]:
+        """What MCP clients are to send, which is how they find out; a browser that was asked so would ask its user."""
+        if scope["path"] != PROGRAMS or _is_page(scope):
+            return {}
+        scheme = "Basic" if self._passwords.named else "Bearer"
+        return {"WWW-Authenticate": f'{scheme} realm="Magistral UI"' + ', charset="UTF-8"' * self._passwords.named}
 
     def _slowed(self, scope: Scope) -> Response | None:
         """Why nobody may try from there now; None where they may."""
@@ -117,23 +135,21 @@ class Login:
         if slowed := self._slowed(scope):
             return slowed
         try:
-            form = parse_qs((await read_body(scope, receive, FORM_BYTES)).decode("utf-8", "replace"), max_num_fields=8)
-        except (TooLarge, Slow, ValueError):
+            form = await fields(Headers(scope=scope), await read_body(scope, receive, FORM_BYTES))
+        except (TooLarge, Slow, ValueError, MultiPartException):
             return self._answer(scope, 400, "login_wrong")
-        name, password = form.get("username", [""])[0].strip(), form.get("password", [""])[0].strip()
+        name, password = form.get("username", "").strip(), form.get("password", "").strip()
         if refused := await self._refused(scope, name, password):  # others may have tried while the form came
             return refused
         note("login", address=caller_of(scope).address)
-        cookie = cookie_value(
-            COOKIE, self._logins.begin(name), scope["scheme"] == "https", framed=self._framed, age=self._longest
-        )
+        cookie = cookie_value(COOKIE, self._logins.begin(name), scope, framed=self._framed, age=self._longest)
         headers = {"Set-Cookie": cookie, "Cache-Control": "no-store"}
         if _is_page(scope):
             return RedirectResponse("./", 303, headers)
         return JSONResponse({"success": True}, headers=headers)
 
     def _leave(self, scope: Scope) -> Response:
-        cookie = cookie_value(COOKIE, "", scope["scheme"] == "https", framed=self._framed, age=0)
+        cookie = cookie_value(COOKIE, "", scope, framed=self._framed, age=0)
         left = RedirectResponse("./", 303, {"Set-Cookie": cookie, "Clear-Site-Data": '"cache"'})
         if self._identity is not None:
             left.delete_cookie(SESSION, secure=True, httponly=True, samesite="none")
@@ -141,26 +157,28 @@ class Login:
 
     def _answer(self, scope: Scope, status: int, key: str, wait: int = 0) -> Response:
         told = text_in(visitors_language(scope).code, f"error_{key}", seconds=wait)
-        return self._page(scope, status, told, wait) if _is_page(scope) else worded(status, told, wait)
+        if _is_page(scope):
+            return self._page(scope, status, told, wait)
+        return worded(status, told, wait, self._challenge(scope) if status == 401 else {})
 
     def _page(self, scope: Scope, status: int = 200, told: str = "", wait: int = 0) -> Response:
         language = visitors_language(scope)
 
-        def text(key: str) -> str:
+        def shown(key: str) -> str:
             return escape(text_in(language.code, key))
 
-        name_field = f'<label>{text("login_name")}<input name="username" autocomplete="username" required></label>'
+        name_field = f'<label>{shown("login_name")}<input name="username" autocomplete="username" required></label>'
         page = _template()
         for gap, value in {
             "language": language.tag,
             "direction": language.direction,
-            "title": text("page_title"),
-            "heading": text("login_heading" if self._identity is None else "login_heading_hugging_face"),
+            "title": shown("page_title"),
+            "heading": shown("login_heading" if self._identity is None else "login_heading_hugging_face"),
             "shown": "" if self._identity is None else "hidden",
-            "other": "" if self._identity is None else _link(text("login_hugging_face")),
+            "other": "" if self._identity is None else _link(shown("login_hugging_face")),
             "name_field": name_field if self._passwords.named else "",
-            "password": text("login_password"),
-            "button": text("login_button"),
+            "password": shown("login_password"),
+            "button": shown("login_button"),
             "told": f'<p role="alert">{escape(told)}</p>' if told else "",
         }.items():
             page = page.replace("{{" + gap + "}}", value)
@@ -175,6 +193,22 @@ def _template() -> str:
 def _link(label: str) -> str:
     """A tab of its own: in the Hub's frame, the Hub's login is not shown."""
     return f'<a class="button" href="login/huggingface" target="_blank" rel="opener">{label}</a>'
+
+
+async def fields(headers: Headers, body: bytes) -> dict[str, str]:
+    """The fields of a form, in either way in which forms are sent: browsers and gradio_client use one, @gradio/client the other.
+
+    Raises ValueError or MultiPartException.
+    """
+    if headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
+        parser = MultiPartParser(headers, _at_once(body), max_files=0, max_fields=FIELDS, max_part_size=FORM_BYTES)
+        return {name: value for name, value in (await parser.parse()).items() if isinstance(value, str)}
+    read = parse_qs(body.decode("utf-8", "replace"), max_num_fields=FIELDS)
+    return {name: values[0] for name, values in read.items()}
+
+
+async def _at_once(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
 
 
 def sent_along(headers: Headers) -> tuple[str, str] | None:

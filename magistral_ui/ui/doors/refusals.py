@@ -1,11 +1,16 @@
 """Answers to requests that are not let in: a status, and one sentence where a person will read it; nothing is decided here."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.errors import Value
 from magistral_ui.ui.i18n import text_in
 from magistral_ui.ui.translated_page import visitors_language
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def refusal(status: int, key: str, /, *, wait: int = 0, **values: Value) -> ASGIApp:
@@ -18,9 +23,9 @@ def refusal(status: int, key: str, /, *, wait: int = 0, **values: Value) -> ASGI
     return answer
 
 
-def worded(status: int, told: str, wait: int = 0) -> Response:
+def worded(status: int, told: str, wait: int = 0, headers: Mapping[str, str] = NONE) -> Response:
     """The sentence `told`, where Gradio's page and its client look for it."""
-    return JSONResponse({"detail": told, "error": told}, status, waiting(wait))
+    return JSONResponse({"detail": told, "error": told}, status, {**waiting(wait), **headers})
 
 
 def waiting(wait: int) -> dict[str, str]:
