@@ -3,14 +3,16 @@
 import contextvars
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from magistral_ui.errors import TooManyRequests
 
 T = TypeVar("T")
 Job = tuple["Future[Any]", Callable[[], Any]]
+Submit = Callable[[Callable[[], Any]], "Future[Any]"]
 RETRY_SECONDS = 10
 """What a visitor is told to wait whose earlier work is still to be done."""
 
@@ -22,25 +24,59 @@ class FairQueue:
     """
 
     def __init__(self, name: str, threads: int = 2, waiting: int = 4) -> None:
-        """`name` is the threads'; at most `waiting` pieces of one party wait."""
+        """`name` is the threads'; at most `waiting` pieces of one party are here, those in work too."""
         self._threads, self._most = threads, waiting
         self._executor = ThreadPoolExecutor(threads, name)
         self._lock = threading.Lock()
         self._waiting: dict[str, deque[Job]] = {}
+        self._held: Counter[str] = Counter()
+        """Pieces that are here, or have a place here, by party."""
         self._working: Counter[str] = Counter()
         self._served: dict[str, int] = {}
         """At which turn a party was served last; forgotten once it has nothing here."""
         self._turn = 0
 
     def submit(self, party: str, work: Callable[[], T]) -> "Future[T]":
-        """Have `work` done in the context of the caller. Raises TooManyRequests where too much of the party's waits already."""
-        done: Future[T] = Future()
+        """Have `work` done in the context of the caller. Raises TooManyRequests where too much of the party's is here already."""
+        self._hold(party)
+        return self._put(party, work)
+
+    @contextmanager
+    def place(self, party: str) -> Iterator[Submit]:
+        """A place for one piece that is still to come, such as a file on its way; gives what has it done, once.
+
+        Raises TooManyRequests where too much of the party's is here already.
+        """
+        self._hold(party)
+        given: list[Future[Any]] = []
+
+        def submit(work: Callable[[], Any]) -> "Future[Any]":
+            given.append(self._put(party, work))
+            return given[0]
+
+        try:
+            yield submit
+        finally:
+            if not given:
+                self._release(party)
+
+    def _hold(self, party: str) -> None:
+        with self._lock:
+            if self._held[party] >= self._most:
+                raise TooManyRequests(seconds=RETRY_SECONDS)
+            self._held[party] += 1
+
+    def _release(self, party: str) -> None:
+        with self._lock:
+            self._held[party] -= 1
+            if not self._held[party]:
+                del self._held[party]
+
+    def _put(self, party: str, work: Callable[[], Any]) -> "Future[Any]":
+        done: Future[Any] = Future()
         context = contextvars.copy_context()
         with self._lock:
-            mine = self._waiting.setdefault(party, deque())
-            if len(mine) >= self._most:
-                raise TooManyRequests(seconds=RETRY_SECONDS)
-            mine.append((done, lambda: context.run(work)))
+            self._waiting.setdefault(party, deque()).append((done, lambda: context.run(work)))
         self._begin()
         return done
 
@@ -63,6 +99,7 @@ class FairQueue:
         )
 
     def _end(self, party: str, ended: "Future[Any]", done: "Future[Any] | None") -> None:
+        self._release(party)  # not before its turn, even if nobody waits for it any more: what it holds is in memory
         with self._lock:
             self._working[party] -= 1
             if not self._working[party]:

@@ -49,7 +49,7 @@ def test_a_party_does_not_get_a_second_thread_while_another_waits() -> None:
 
 
 def test_only_so_much_of_one_party_waits() -> None:
-    queue, held = FairQueue("test", threads=1, waiting=2), Held()
+    queue, held = FairQueue("test", threads=1, waiting=3), Held()
     first = queue.submit("mine", lambda: held.work("mine"))
     assert held.began.acquire(timeout=20)
     rest = [queue.submit("mine", lambda: "done") for _ in range(2)]
@@ -86,3 +86,12 @@ def test_work_knows_who_has_asked_for_it() -> None:
     asked = FairQueue("test").submit("mine", who.get)
     who.reset(token)
     assert asked.result(20) == "me"
+
+
+def test_a_place_is_held_for_what_is_still_to_come() -> None:
+    queue = FairQueue("test", waiting=1)
+    with queue.place("mine") as submit:
+        with pytest.raises(TooManyRequests):
+            queue.submit("mine", lambda: "no")
+        assert submit(lambda: "done").result(20) == "done"
+    assert queue.submit("mine", lambda: "again").result(20) == "again"
