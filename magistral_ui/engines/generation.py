@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from magistral_ui.chat.events import LAST, Event, Reclassified, as_reasoning
+from magistral_ui.chat.events import LAST, Event, Failed, Reclassified, as_reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,10 @@ class Generation:
         self._followers = 0
         self._looked_at = self._started
         self._waiting: list[Callable[[], None]] = []
+        self.failure: Failed | None = None
+        """Why it broke, for whoever runs the app; followers may be told less."""
+        self._told: Callable[[Failed], Failed] | None = None
+        """What followers are told of a failure; None: all of it."""
 
     def put(self, event: Event) -> None:
         """Append an event (the writer's side). Nothing can follow a Finished or Failed."""
@@ -50,12 +54,22 @@ class Generation:
                 changed = as_reasoning(each.event for each in self._events)
                 seconds = [each.seconds for each in self._events]
                 self._events = [Stamped(*each) for each in zip(seconds, changed, strict=True)]
+            if isinstance(event, Failed):
+                self.failure = event
+                event = self._told(event) if self._told else event
             self._events.append(Stamped(self.elapsed, event))
             self._ended = isinstance(event, LAST)
             self._news.notify_all()
             waiting = self._waiting if self._ended else []
         for act in waiting:
             act()
+
+    def conceal(self, told: Callable[[Failed], Failed]) -> None:
+        """Let followers read what `told` makes of a failure, in place of it. Called before anybody follows."""
+        with self._news:
+            self._told = told
+            if self.failure is not None:
+                self._events[-1] = Stamped(self._events[-1].seconds, told(self.failure))
 
     def when_ended(self, act: Callable[[], None]) -> None:
         """Call `act` once the reply has ended, in whatever thread ends it; at once where it has."""

@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+from magistral_ui.chat.events import Failed
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, Engine, EngineStatus, GenerationRequest, Loading, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
+
+FOR_EVERYBODY = frozenset({"remote_busy", "remote_cut", "remote_filtered", "remote_prompt_too_long", "remote_silent"})
+"""What may happen on a model server that strangers can do something about; they read the model's name for the server's."""
 
 
 class DiscreetEngine:
@@ -41,8 +45,10 @@ class DiscreetEngine:
         return self._engine.measure(prompt, visitor)
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Begin a reply."""
-        return self._engine.submit(request)
+        """Begin a reply. If it fails, nobody outside reads the model server's address, or its words."""
+        generation = self._engine.submit(request)
+        generation.conceal(self._told)
+        return generation
 
     def forget(self, visitor: str) -> None:
         """Drop what is kept of a visitor's conversations."""
@@ -51,6 +57,15 @@ class DiscreetEngine:
     def close(self) -> None:
         """Stop all generations and free the device."""
         self._engine.close()
+
+    def _told(self, failed: Failed) -> Failed:
+        """`failed` as strangers may read it: with numbers and the model's name, and no other words."""
+        if failed.key.startswith("remote_") and failed.key not in FOR_EVERYBODY:
+            return replace(failed, key="unavailable", values={})
+        values: dict[str, str | int | float] = {
+            name: self._engine.card.name if isinstance(value, str) else value for name, value in failed.values.items()
+        }
+        return replace(failed, values=values)
 
 
 def _is_folder(source: str) -> bool:

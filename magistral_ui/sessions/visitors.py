@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,10 +13,11 @@ from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import HistoryUnusable, ImportRefused
 from magistral_ui.sessions.admission import Admission
-from magistral_ui.sessions.caller import NOBODY, Caller
+from magistral_ui.sessions.caller import CALLER, NOBODY, Caller
+from magistral_ui.sessions.fair_queue import FairQueue
 from magistral_ui.sessions.history.book import Book
-from magistral_ui.sessions.history.catalogue import Entry
 from magistral_ui.sessions.history.history import History
+from magistral_ui.sessions.history.search import Entry, Found
 from magistral_ui.sessions.history.store import Kept
 from magistral_ui.sessions.history.trouble import Trouble
 from magistral_ui.sessions.keeper import Keeper
@@ -28,6 +30,8 @@ Place = dict[str, str]
 """What a browser tab holds: `visitor`, the secret that makes it the visitor's, and `conversation`, which one it shows."""
 
 
+SEARCHES_WAITING = 100
+"""Searches from one address; all but a visitor's latest end as soon as they are looked at."""
 LONGEST = 128
 """Characters of a secret or an id that are looked at."""
 
@@ -49,6 +53,7 @@ class Visitors:
         self._engine, self.limits, self._history = engine, limits or Limits(), history
         self.tickets = Tickets()
         self.admission = Admission(self.limits)
+        self._searches = FairQueue("search", waiting=SEARCHES_WAITING)
         self._open = OpenSessions(self.limits)
         self._keeper = Keeper(self.sessions, history, self.admission.stop_unattended)
 
@@ -107,10 +112,19 @@ class Visitors:
         """Whether conversations are kept on disk."""
         return self._history is not None and self._history.durable
 
-    def listing(self, place: object, query: str = "") -> list[Entry]:
-        """The conversations of the visitor at `place`, or those that hold the words of `query`."""
+    def listing(self, place: object) -> list[Entry]:
+        """The conversations of the visitor at `place`."""
         claim = _read(place)
-        return self._history.listing(claim.visitor, query) if claim and self._history else []
+        return self._history.listing(claim.visitor) if claim and self._history else []
+
+    def search(self, place: object, query: str) -> "Future[Found]":
+        """Those that hold the words of `query`, once it is this caller's turn. Raises TooManyRequests."""
+        claim, history = _read(place), self._history
+
+        def look() -> Found:
+            return history.search(claim.visitor, query) if claim and history else Found()
+
+        return self._searches.submit(CALLER.get().address, look)
 
     def writing(self, place: object) -> set[str]:
         """Ids of this visitor's conversations in which a reply is being written."""

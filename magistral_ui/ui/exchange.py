@@ -17,7 +17,9 @@ from magistral_ui.chat.export.html import export_html
 from magistral_ui.chat.export.json_reading import ImportLimits, import_json
 from magistral_ui.chat.export.json_writing import export_json
 from magistral_ui.chat.export.markdown import export_markdown
-from magistral_ui.errors import HistoryUnusable, ImportRefused
+from magistral_ui.errors import HistoryUnusable, ImportRefused, TooManyRequests
+from magistral_ui.sessions.caller import CALLER
+from magistral_ui.sessions.fair_queue import FairQueue
 from magistral_ui.sessions.limits import Limits, length_of
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.i18n import DEFAULT, text, text_in
@@ -27,8 +29,10 @@ from magistral_ui.ui.translated_page import visitors_language
 
 FORMATS = {"json": "application/json", "markdown": "text/markdown", "html": "text/html"}
 ENDINGS = {"json": "json", "markdown": "md", "html": "html"}
-AT_ONCE = 2
+FILES_AT_ONCE = 2
 """Files that are read and written at the same time."""
+FILES_PER_ADDRESS = 4
+"""Files of one address that are on their way, wait, or are read and written."""
 HEADERS = {"Cache-Control": "no-store", "Content-Disposition": "attachment"}
 
 
@@ -84,16 +88,20 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
     """Where the page's script fetches and brings files, with a ticket in a header: no address opens anything.
 
     What a ticket opens is looked up among its visitor's conversations only. A few files are read and written at once, in
-    threads of their own; the others wait.
+    threads of their own; the others wait, and addresses take turns.
     """
-    bounds, room = import_limits(visitors.limits), asyncio.Semaphore(AT_ONCE)
+    bounds, queue = import_limits(visitors.limits), FairQueue("files", FILES_AT_ONCE, FILES_PER_ADDRESS)
 
     async def send(request: Request) -> Response:
         purpose = visitors.tickets.redeem(request.headers.get("x-ticket", ""))
         if not isinstance(purpose, Sending):
             return Response(status_code=404)
-        async with room:
-            content = await asyncio.to_thread(_content, visitors, purpose, visitors_language(request.scope))
+        language = visitors_language(request.scope)
+        try:
+            writing = queue.submit(CALLER.get().address, lambda: _content(visitors, purpose, language))
+        except TooManyRequests as error:
+            return JSONResponse({"failure": alert_value(error)}, 429, {"Retry-After": str(error.values["seconds"])})
+        content = await asyncio.wrap_future(writing)
         return Response(content, media_type=FORMATS[purpose.format], headers=HEADERS)
 
     async def take(request: Request) -> Response:
@@ -101,10 +109,11 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
         if not isinstance(purpose, Taking):
             return Response(status_code=404)
         try:
-            data = await _body(request, bounds.bytes)
-            async with room:
-                count = await asyncio.to_thread(_take, visitors, purpose.place, data, bounds)
-        except ImportRefused as error:
+            with queue.place(CALLER.get().address) as submit:
+                data = await _body(request, bounds.bytes)
+                reading = submit(lambda: _take(visitors, purpose.place, data, bounds))
+            count = await asyncio.wrap_future(reading)
+        except (ImportRefused, TooManyRequests) as error:
             return JSONResponse({"failure": alert_value(error)})
         except HistoryUnusable:
             return JSONResponse({"failure": alert_value(ImportRefused("import_not_saved"))})

@@ -1,11 +1,14 @@
 """The list of a visitor's conversations: what its events do, and where it stands; what is kept is not decided here."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
 
-from magistral_ui.errors import ImportRefused, MessageGone
+from magistral_ui.errors import ImportRefused, MessageGone, TooManyRequests
+from magistral_ui.sessions.history.search import Entry
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import LONGEST, Place, bare
 from magistral_ui.ui.chat import Chat
@@ -27,13 +30,27 @@ class HistoryPanel:
         self.chat, self.visitors = chat, chat.visitors
 
     def listing(self, data: Json, visitor: object, **more: Any) -> Json:
-        """The list, or what a search finds."""
-        query = str(data.get("query") or "")[:QUERY]
+        """The list. While the visitor searches it has no entries: the page asks for those that are found by `refresh`."""
+        found = None if _query(data) else self.visitors.listing(visitor)
+        return self._value(data, visitor, found, **more)
+
+    async def refresh(self, data: Json, visitor: object) -> Json:
+        """The list, or what a search finds; a search that waits for its turn holds no thread."""
+        if not _query(data):
+            return await asyncio.to_thread(self.listing, data, visitor)
+        try:
+            found = await asyncio.wrap_future(self.visitors.search(visitor, _query(data)))
+        except TooManyRequests as error:
+            return self._value(data, visitor, (), complete=False, refused=alert_value(error))
+        return self._value(data, visitor, found.entries, complete=found.complete)
+
+    def _value(self, data: Json, visitor: object, entries: Sequence[Entry] | None, **more: Any) -> Json:
         trouble = self.visitors.trouble
         return {
-            "entries": [asdict(entry) for entry in self.visitors.listing(visitor, query)],
+            "entries": None if entries is None else [asdict(entry) for entry in entries],
+            "complete": True,
             "writing": sorted(self.visitors.writing(visitor)),
-            "query": query,
+            "query": _query(data),
             "trouble": failure_value(trouble.key, trouble.values) if trouble else None,
             "durable": self.visitors.durable,
             **more,
@@ -95,6 +112,10 @@ class HistoryPanel:
         return place, value, self.chat.composer(session), self.listing(data, place, **more)
 
 
+def _query(data: Json) -> str:
+    return str(data.get("query") or "")[:QUERY].strip()
+
+
 def _id(data: Json) -> str:
     return str(data.get("id") or "")[:LONGEST]
 
@@ -111,7 +132,11 @@ def connect_history(
 ) -> None:
     """Which event of the list calls which function."""
     panel, turned = HistoryPanel(chat), [visitor, said, box, shelf]
-    shelf.refresh(about(panel.listing), visitor, shelf, trigger_mode="always_last", **AT_ONCE)
+
+    async def refresh(event: gr.EventData, visitor: object) -> Json:
+        return await panel.refresh(event._data or {}, visitor)
+
+    shelf.refresh(refresh, visitor, shelf, trigger_mode="always_last", **AT_ONCE)
     shelf.rename(about(panel.rename), visitor, shelf, **AT_ONCE)
     shelf.pin(about(panel.pin), visitor, shelf, **AT_ONCE)
     shelf.save(about(panel.save), visitor, shelf, **AT_ONCE)

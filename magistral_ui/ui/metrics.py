@@ -61,8 +61,9 @@ class Metrics:
             return
         reason, usage = last.why if isinstance(last, Finished) else "failed", last.usage
         self._replies(reason).inc()
-        if isinstance(last, Failed):
-            self._failures(last.key).inc()
+        error = generation.failure.key if generation.failure else None  # what strangers read may say less
+        if error:
+            self._failures(error).inc()
         counts = {"prompt": usage.prompt_tokens, "reused": usage.reused_tokens}
         counts |= {"reasoning": usage.reasoning_tokens, "answer": usage.answer_tokens}
         for kind, count in counts.items():
@@ -73,7 +74,6 @@ class Metrics:
             self._first.observe(usage.first_token_seconds)
         if usage.completion_tokens > 1 and writing > 0:
             self._rate.observe((usage.completion_tokens - 1) / writing)
-        error = last.key if isinstance(last, Failed) else None
         note("reply_ended", reason=reason, error=error, **counts, seconds=round(usage.total_seconds, 3))
 
     def text(self) -> bytes:

@@ -19,11 +19,13 @@ from magistral_ui.ui.channel import live_route
 from magistral_ui.ui.doors.addresses import Addresses
 from magistral_ui.ui.doors.claims import Claims
 from magistral_ui.ui.doors.connections import allow_many_files, watch_connections
+from magistral_ui.ui.doors.doubles import Doubles
 from magistral_ui.ui.doors.events import Events, Listener
 from magistral_ui.ui.doors.exposure import Exposure
 from magistral_ui.ui.doors.flood import Flood
 from magistral_ui.ui.doors.headers import SafeHeaders
 from magistral_ui.ui.doors.hosts import Hosts
+from magistral_ui.ui.doors.hourly_bytes import HourlyBytes
 from magistral_ui.ui.doors.listening import UNSPECIFIED, served_on, take, url_of
 from magistral_ui.ui.doors.login import Identity, Login
 from magistral_ui.ui.doors.operations import Operations
@@ -76,10 +78,12 @@ def doors(
 ) -> list[Middleware]:
     """What a request passes, from the outside to Gradio; with the `token`, /metrics is read from elsewhere, too."""
     limits, claims, framed = visitors.limits, Claims(), exposure.reach == "space"
+    hourly = HourlyBytes(limits)
     passed = [
         Middleware(WithoutPrefix, exposure=exposure),
         Middleware(SafeHeaders, framed=framed),
         Middleware(Operations, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=token),
+        Middleware(Doubles),
         Middleware(Hosts, exposure=exposure),
         Middleware(Addresses, exposure=exposure),
         Middleware(Flood, limits=limits),
@@ -89,7 +93,7 @@ def doors(
     return [
         *passed,
         Middleware(Routes),
-        Middleware(Uploads, claims=claims, limits=limits, folder=Path(get_upload_folder())),
+        Middleware(Uploads, claims=claims, limits=limits, folder=Path(get_upload_folder()), hourly=hourly),
         Middleware(
             Events,
             listeners=listeners(demo),
@@ -97,6 +101,7 @@ def doors(
             folder=get_upload_folder(),
             most=EVENT_BYTES + 6 * limits.text_length,
             values=EVENT_VALUES + TURN_VALUES * limits.messages,
+            hourly=hourly,
         ),
         Middleware(WithPrefix),
     ]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from magistral_ui.chat.conversation import Conversation, Reply
@@ -20,13 +23,14 @@ from magistral_ui.chat.export.json_reading import ImportLimits, import_json
 from magistral_ui.chat.export.json_writing import export_json
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.scripted import ScriptedEngine
+from magistral_ui.sessions.caller import CALLER, Caller
 from magistral_ui.sessions.history import store
 from magistral_ui.sessions.history.history import FOLD, PICTURES, SPARE, History
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.visitors import Place, Visitors, hashed
 from magistral_ui.ui import exchange
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.exchange import exchange_routes, import_limits
+from magistral_ui.ui.exchange import FILES_PER_ADDRESS, exchange_routes, import_limits
 from magistral_ui.ui.history_panel import HistoryPanel
 from magistral_ui.ui.languages import LANGUAGES
 from tests.chat.export.conversations import picture
@@ -234,3 +238,36 @@ def test_files_are_read_and_written_beside_the_servers_loop(desk: Desk, monkeypa
     monkeypatch.setattr(exchange, "import_json", looping(exchange.import_json))
     desk.bring(place, desk.save(place, format="json")[1])
     assert loops == [False, False]
+
+
+def test_one_address_with_many_files_is_refused_and_others_have_their_turn(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end, began = threading.Event(), threading.Semaphore(0)
+
+    def slow(visitors: Visitors, purpose: Any, language: Any) -> bytes:
+        began.release()
+        assert may_end.wait(60)
+        return purpose.format.encode()
+
+    monkeypatch.setattr(exchange, "_content", slow)
+    place = desk.said("one")
+    (send, _) = exchange_routes(desk.visitors)
+
+    async def fetch(address: str) -> Response:
+        token = desk.panel.save({"format": "json"}, place)["ticket"]["token"]
+        CALLER.set(Caller(address))
+        return await send.endpoint(Request({"type": "http", "headers": [(b"x-ticket", token.encode())]}))
+
+    async def attack() -> tuple[list[int], list[int]]:
+        mallory = [asyncio.create_task(fetch("198.51.100.1")) for _ in range(FILES_PER_ADDRESS + 3)]
+        assert await asyncio.to_thread(began.acquire, timeout=30)
+        await asyncio.wait(mallory, return_when=asyncio.FIRST_COMPLETED)  # those who are refused need not wait
+        alice = asyncio.create_task(fetch("198.51.100.2"))
+        await asyncio.sleep(0)
+        may_end.set()
+        return [(await each).status_code for each in mallory], [(await alice).status_code]
+
+    theirs, mine = asyncio.run(attack())
+    assert theirs == [200] * FILES_PER_ADDRESS + [429] * 3
+    assert mine == [200]

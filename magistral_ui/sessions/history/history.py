@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from magistral_ui.chat.export.document import Document
 from magistral_ui.errors import HistoryUnusable, ImportRefused
 from magistral_ui.sessions.history import catalogue, store
-from magistral_ui.sessions.history.catalogue import Entry
 from magistral_ui.sessions.history.pictures import PictureFiles
-from magistral_ui.sessions.history.schema import connect, migrate
+from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, migrate
+from magistral_ui.sessions.history.search import Entry, Found, Reading, search, words_of
 from magistral_ui.sessions.history.store import Kept
 from magistral_ui.sessions.history.trouble import Trouble, trouble_of
 from magistral_ui.sessions.history.writer import Job, Writer
@@ -29,6 +29,8 @@ T = TypeVar("T")
 FILE, LOCK, PICTURES = "history.sqlite3", "history.lock", "pictures"
 PATIENCE = 5.0
 """Seconds for which a person waits for the disk; then the chat goes on, and the page says that it is not saved."""
+SEARCH_SECONDS = 2.0
+"""For how long a search looks; then it tells what it has found, and that it did not look through all."""
 DAY = 86_400.0
 CONDEMNED = 10_000
 """Visitors who had everything forgotten that are remembered: their secrets are in no browser any more."""
@@ -52,6 +54,8 @@ class History:
         self._condemning = threading.Lock()
         self._condemned: OrderedDict[str, bool] = OrderedDict()
         """Visitors of whom nothing is kept any more, with whether all of it is deleted."""
+        self._searching: dict[str, object] = {}
+        """Who searches, with what stands for their latest search: it ends those before it."""
         self._held: sqlite3.Connection | None = None
         self._unusable: Trouble | None = None
         self._folder = folder if keep_days != 0 else None
@@ -78,8 +82,8 @@ class History:
             self._hold(self._folder / LOCK)
             db = connect(self._folder / FILE, writing=True)
         try:
-            migrate(db)
-        except (sqlite3.Error, HistoryUnusable):
+            migrate(db, self._folder / FILE if self._folder else None)
+        except (sqlite3.Error, OSError, HistoryUnusable):
             db.close()
             raise
         return db
@@ -188,9 +192,49 @@ class History:
         finally:
             self._clean()
 
-    def listing(self, visitor: str, query: str = "") -> list[Entry]:
-        """The visitor's conversations, or those that hold the words of `query`."""
-        return self._read(lambda db: catalogue.search(db, visitor, query), [])
+    def listing(self, visitor: str) -> list[Entry]:
+        """The visitor's conversations: pinned ones first, then the latest."""
+        return self._read(lambda db: catalogue.listing(db, visitor), [])
+
+    def search(self, visitor: str, query: str, seconds: float = SEARCH_SECONDS) -> Found:
+        """The latest of the visitor's conversations that hold the words of `query`, in whatever `seconds` allow.
+
+        A later search of the same visitor ends this one.
+        """
+        words = words_of(store.sound(query))
+        if not words:
+            return Found(tuple(self.listing(visitor)))
+        until, mine = time.monotonic() + seconds, object()
+        self._searching[visitor] = mine
+
+        def goes_on() -> bool:
+            return self._searching.get(visitor) is mine and time.monotonic() < until
+
+        none: list[Entry] = []
+        entries = self._read(lambda db: catalogue.latest(db, visitor), none)
+        try:
+            with self._looking() as reading:
+                return search(reading, entries, words, goes_on)
+        except (sqlite3.Error, OSError) as error:
+            log.warning("the history cannot be searched: %s", type(error).__name__)
+            return Found(complete=False)
+        finally:
+            if self._searching.get(visitor) is mine:
+                del self._searching[visitor]
+
+    @contextmanager
+    def _looking(self) -> Iterator[Reading]:
+        """Connections for one look after the other; in memory, others have their turn between two of them."""
+        if self._folder is None:
+            yield self._shared
+        else:
+            with closing(connect(self._folder / FILE, writing=False)) as db:
+                yield lambda: nullcontext(db)
+
+    @contextmanager
+    def _shared(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            yield self._db
 
     def count(self, visitor: str) -> int:
         """How many conversations of the visitor's are kept."""
@@ -246,6 +290,8 @@ class History:
 
         self.condemn(visitor)
         done = self.wait(erase, False)
+        if self._folder is not None:
+            forget_backups(self._folder / FILE, time.time())
         if done:
             with self._condemning:
                 self._condemned[visitor] = True
@@ -257,6 +303,8 @@ class History:
             unerased = [visitor for visitor, erased in self._condemned.items() if not erased]
         for visitor in unerased:
             self.forget(visitor)
+        if self._folder is not None:
+            forget_backups(self._folder / FILE, time.time() - BACKUP_SECONDS)
         oldest = time.time() - DAY * self._keep_days if self._keep_days else None
         if self.wait(lambda db: catalogue.purge(db, self.pictures, oldest, reprieve), 0) or self._unclean:
             self._clean()

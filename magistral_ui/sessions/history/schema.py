@@ -1,9 +1,11 @@
 """The tables of the history, how an older file becomes a newer one, and how it is opened; not what is asked of it."""
 
 import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 from magistral_ui.errors import HistoryUnusable
+from magistral_ui.sessions.history.search import folded_message
 
 V1 = """
 CREATE TABLE conversations(
@@ -48,26 +50,22 @@ CREATE TABLE pieces(                 -- what there is of it, one row for each ti
   PRIMARY KEY(conversation, number)
 ) WITHOUT ROWID;
 """
-MIGRATIONS = (V1,)
+V2 = """
+ALTER TABLE messages ADD COLUMN folded TEXT NOT NULL DEFAULT '';  -- text and reasoning as they are searched
+UPDATE messages SET folded = folded_message(text, reasoning);
+"""
+MIGRATIONS = (V1, V2)
 """Number n makes version n + 1 of version n; a file's own version is its `user_version`."""
 VERSION = len(MIGRATIONS)
 
-WORDS = """
-CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(
-  text, reasoning, content='messages', content_rowid='row', tokenize='unicode61 remove_diacritics 2');
-CREATE TRIGGER words_added AFTER INSERT ON messages BEGIN
-  INSERT INTO words(rowid, text, reasoning) VALUES (new.row, new.text, new.reasoning);
-END;
-CREATE TRIGGER words_removed AFTER DELETE ON messages BEGIN
-  INSERT INTO words(words, rowid, text, reasoning) VALUES ('delete', old.row, old.text, old.reasoning);
-END;
-CREATE TRIGGER words_changed AFTER UPDATE OF text, reasoning ON messages BEGIN
-  INSERT INTO words(words, rowid, text, reasoning) VALUES ('delete', old.row, old.text, old.reasoning);
-  INSERT INTO words(rowid, text, reasoning) VALUES (new.row, new.text, new.reasoning);
-END;
-INSERT INTO words(words) VALUES ('rebuild');
-"""
+WORDS = "words"
+"""The index of words that version 1 had."""
 TRIGGERS = ("words_added", "words_removed", "words_changed")
+SHADOWS = ("words_data", "words_idx", "words_docsize", "words_config")
+BACKUP = "{name}.version-{version}"
+"""What a file is copied to before it becomes a newer one."""
+BACKUP_SECONDS = 7 * 86_400.0
+"""For how long the copy is kept."""
 CHECKPOINT = 4 * 2**20
 """Bytes that the write-ahead log keeps after a checkpoint."""
 
@@ -95,28 +93,46 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT}")
 
 
-def migrate(db: sqlite3.Connection) -> None:
-    """Bring the tables to this version; HistoryUnusable where a newer one has written them."""
+def migrate(db: sqlite3.Connection, file: Path | None = None) -> None:
+    """Bring the tables to this version, with a copy of the `file` before; HistoryUnusable where a newer one wrote them."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise HistoryUnusable("history_newer")
+    if file is not None and 0 < version < VERSION:
+        back_up(db, file, version)
+    db.create_function("folded_message", 2, folded_message, deterministic=True)
     for number in range(version, VERSION):
+        _drop_words(db)
         db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
-    _index(db)
 
 
-def searches_words(db: sqlite3.Connection) -> bool:
-    """Whether there is an index of words."""
-    return bool(db.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", TRIGGERS[:1]).fetchone()[0])
+def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
+    """Copy the whole database beside its `file`; an older copy is replaced only by a whole one."""
+    copy = file.with_name(BACKUP.format(name=file.name, version=version))
+    unfinished = copy.with_name(copy.name + ".part")
+    unfinished.unlink(missing_ok=True)
+    with closing(sqlite3.connect(unfinished)) as target:
+        db.backup(target)
+    unfinished.replace(copy)
 
 
-def _index(db: sqlite3.Connection) -> None:
-    """The index of words, where this SQLite has FTS5; else none, and a file that had one goes on without it."""
-    if not has_fts5(db):
-        for trigger in TRIGGERS:
-            db.execute(f"DROP TRIGGER IF EXISTS {trigger}")
-    elif not searches_words(db):
-        db.executescript(f"BEGIN IMMEDIATE; {WORDS} COMMIT;")
+def forget_backups(file: Path, before: float) -> None:
+    """Delete the copies that were made before that time, in seconds since 1970."""
+    for copy in file.parent.glob(BACKUP.format(name=file.name, version="*")):
+        with suppress(OSError):
+            if copy.stat().st_mtime < before:
+                copy.unlink()
+
+
+def _drop_words(db: sqlite3.Connection) -> None:
+    """Take the index of words out, which holds what was said; a SQLite without FTS5 can drop its parts only."""
+    for trigger in TRIGGERS:
+        db.execute(f"DROP TRIGGER IF EXISTS {trigger}")
+    if has_fts5(db):
+        db.execute(f"DROP TABLE IF EXISTS {WORDS}")
+    else:
+        for table in SHADOWS:
+            db.execute(f"DROP TABLE IF EXISTS {table}")
 
 
 def has_fts5(db: sqlite3.Connection) -> bool:

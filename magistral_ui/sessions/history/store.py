@@ -14,6 +14,7 @@ from magistral_ui.chat.export.document import Document
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.history.pictures import PictureFiles
+from magistral_ui.sessions.history.search import folded_message
 from magistral_ui.sessions.history.values import from_json, to_json
 from magistral_ui.sessions.running import Running, Written
 
@@ -173,10 +174,12 @@ def _save_message(
         text, reasoning = message.reply.answer, message.reply.reasoning
         said = to_json(message, frozenset({"id", "reply"})) | {"reply": to_json(message.reply, APART)}
         record = {"role": "assistant", "message": said, "written": to_json(written or Written(""))}
+    text, reasoning = sound(text), sound(reasoning)
     (row,) = db.execute(
-        "INSERT INTO messages(conversation, id, text, reasoning, record) VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE"
-        " SET text = excluded.text, reasoning = excluded.reasoning, record = excluded.record RETURNING row",
-        (id, message.id, sound(text), sound(reasoning), _dump({"v": RECORD, **record})),
+        "INSERT INTO messages(conversation, id, text, reasoning, folded, record) VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE"
+        " SET text = excluded.text, reasoning = excluded.reasoning, folded = excluded.folded, record = excluded.record"
+        " RETURNING row",
+        (id, message.id, text, reasoning, folded_message(text, reasoning), _dump({"v": RECORD, **record})),
     ).fetchone()
     db.execute("DELETE FROM pictures WHERE message = ?", (row,))
     for place, picture in enumerate(message.pictures if isinstance(message, UserMessage) else ()):

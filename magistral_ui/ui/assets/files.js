@@ -2,9 +2,10 @@
 
 import { make } from "./dom.js";
 
-/** Save what the ticket is for as a file: `{}`. */
+/** Save what the ticket is for as a file: `{}`, or `{failure}`. */
 export async function save({ token, name }) {
   const response = await fetch("magistral/export", { headers: { "X-Ticket": token }, cache: "no-store" });
+  if (response.status === 429) return response.json();
   if (!response.ok) throw new Error(response.statusText);
   const address = URL.createObjectURL(await response.blob());
   const link = make("a", { href: address, download: name, hidden: true });

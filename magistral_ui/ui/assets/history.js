@@ -49,7 +49,7 @@ export class HistoryView {
     this.act(name, { query: this.field.value.trim(), ...data });
   }
 
-  /** `{entries, writing, query, trouble, durable, removed?, forgotten?, ticket?, refused?}`, see ui/history_panel.py. */
+  /** `{entries, complete, writing, query, trouble, durable, removed?, forgotten?, ticket?, refused?}`, see ui/history_panel.py. */
   show(value) {
     if (!value) return;
     this.showTrouble(value.trouble);
@@ -59,7 +59,8 @@ export class HistoryView {
     if (value.ticket) this.exchange(value.ticket);
     if (value.refused) this.fileEnds(sentence(value.refused));
     if (value.query !== this.field.value.trim()) return; // a later one is on its way
-    if (value.query || this.query) this.told.textContent = value.query ? t("history_found", { count: value.entries.length }) : "";
+    if (value.entries === null) return this.later(0); // what is found is only told by a search of its own
+    if ((value.query || this.query) && !value.refused) this.tellFound(value);
     this.query = value.query;
     this.writing = new Set(value.writing);
     const same = JSON.stringify(value.entries) === this.known;
@@ -68,6 +69,11 @@ export class HistoryView {
     this.none.hidden = Boolean(value.entries.length || this.query || this.field === document.activeElement);
     this.field.hidden = !this.none.hidden; // nothing to search in
     if (value.writing.some((id) => id !== this.current)) this.later(WATCH);
+  }
+
+  tellFound({ query, entries, complete }) {
+    const key = complete ? "history_found" : "history_found_some";
+    this.told.textContent = query ? t(key, { count: entries.length }) : "";
   }
 
   /** Fetch or bring the file that was asked for. */

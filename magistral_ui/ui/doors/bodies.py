@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
@@ -16,8 +17,8 @@ PROGRAM_BYTES = 32 * 2**20
 """Of a program's request to the MCP server; pictures travel in it as base64."""
 VALUES = 400_000
 """Values in it: a thousand turns of a program have about 20 each."""
-SIGNS = 1_000_000
-"""Signs that may part values, those in texts too: what has more is not even parsed, which would hold everybody up."""
+TEXTS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+"""The texts in JSON, one that does not end too: so each byte is looked at once."""
 
 
 class TooLarge(Exception):
@@ -92,15 +93,22 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def read_json(body: bytes, depth: int = DEPTH, values: int = VALUES) -> object:
-    """The JSON in `body`; ValueError for anything else: too deep, too many values, no Unicode, NaN, half of a surrogate pair."""
-    if body.count(b",") + body.count(b"[") + body.count(b"{") > SIGNS:
+    """The JSON in `body`; ValueError for anything else: too deep, too many values, no Unicode, NaN, half of a surrogate pair, a
+    name twice in one object. What has too many values is not even parsed, which would hold everybody up."""
+    most = 2 * values  # before a list in a list stand two of the signs
+    if signs_in(body) > most and signs_in(TEXTS.sub(b"", body)) > most:
         raise ValueError("too many values")
     try:
-        value: object = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        value: object = json.loads(body.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_named_once)
     except RecursionError as error:
         raise ValueError("too deep") from error
     check_value(value, depth, values)
     return value
+
+
+def signs_in(body: bytes) -> int:
+    """How many of the signs stand in `body` before which, or behind which, a value may stand."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 def check_value(value: object, depth: int, values: int = VALUES) -> int:
@@ -117,6 +125,14 @@ def check_value(value: object, depth: int, values: int = VALUES) -> int:
         for each in value.values() if isinstance(value, dict) else value:
             values = check_value(each, depth - 1, values)
     return values
+
+
+def _named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Of a name that stands twice, each reader takes another one."""
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise ValueError("a name stands twice")
+    return named
 
 
 def _refuse(constant: str) -> object:

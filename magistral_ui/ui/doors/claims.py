@@ -5,45 +5,67 @@ from collections import OrderedDict
 
 from magistral_ui.sessions.caller import CALLER
 
+KEPT = 50_000
+"""Claims that are remembered, of everybody."""
 SHARERS = 1_000
 """Browsers that may own one id; the one that came first goes first."""
+FORGOTTEN_AT_ONCE = 500
+"""Claims that make room for others: of the address that has the most, so that nobody can flush those of others."""
+Id = tuple[str, str]
 
 
 class Claims:
-    """Ids by kind with the browsers that own them, bounded in number; the one that was used least recently is forgotten."""
+    """Ids by kind with the browsers that own them; too many make room, those first of the address that has the most."""
 
-    def __init__(self, kept: int = 50_000) -> None:
+    def __init__(self, kept: int = KEPT) -> None:
         self._kept, self._lock = kept, threading.Lock()
-        self._owners: OrderedDict[tuple[str, str], dict[str, None]] = OrderedDict()
-        """The browsers in the order in which they came."""
+        self._owners: dict[Id, dict[str, str]] = {}
+        """The browsers in the order in which they came, with the address from which each came last."""
+        self._of_address: dict[str, OrderedDict[tuple[Id, str], None]] = {}
+        """Claims by address, the least recently used first: an id and a browser."""
+        self._count = 0
 
     def claim(self, kind: str, id: str) -> bool:
         """Whether the id is the caller's, or nobody's so far: then it is the caller's from now on."""
         browser = CALLER.get().browser
         with self._lock:
-            owners = self._used(kind, id)
-            if not owners:
-                owners[browser] = None
-            return browser in owners
+            owners = self._owners.get((kind, id))
+            if owners and browser not in owners:
+                return False
+            self._use((kind, id), browser)
+            return True
 
     def share(self, kind: str, id: str) -> None:
         """The id is the caller's, too: two visitors may have sent the same file."""
         with self._lock:
-            owners = self._used(kind, id)
-            owners.pop(browser := CALLER.get().browser, None)
-            owners[browser] = None
+            self._use((kind, id), CALLER.get().browser)
+            owners = self._owners[(kind, id)]
             if len(owners) > SHARERS:
-                del owners[next(iter(owners))]
+                self._forget((kind, id), next(iter(owners)))
 
     def owns(self, kind: str, id: str) -> bool:
         """Whether the id is the caller's already."""
         with self._lock:
             return CALLER.get().browser in self._owners.get((kind, id), ())
 
-    def _used(self, kind: str, id: str) -> dict[str, None]:
-        """The owners of an id that is used now, none where it is new. With the lock held."""
-        owners = self._owners.setdefault((kind, id), {})
-        self._owners.move_to_end((kind, id))
-        if len(self._owners) > self._kept:
-            self._owners.popitem(last=False)
-        return owners
+    def _use(self, id: Id, browser: str) -> None:
+        """The id is the browser's, and was used just now. With the lock held."""
+        if browser in self._owners.get(id, ()):
+            self._forget(id, browser)
+        address = CALLER.get().address
+        self._owners.setdefault(id, {})[browser] = address
+        self._of_address.setdefault(address, OrderedDict())[(id, browser)] = None
+        self._count += 1
+        if self._count > self._kept:
+            most = max(self._of_address.values(), key=len)
+            for claim in list(most)[: min(FORGOTTEN_AT_ONCE, len(most) - 1)]:
+                self._forget(*claim)
+
+    def _forget(self, id: Id, browser: str) -> None:
+        address = self._owners[id].pop(browser)
+        if not self._owners[id]:
+            del self._owners[id]
+        del self._of_address[address][(id, browser)]
+        if not self._of_address[address]:
+            del self._of_address[address]
+        self._count -= 1

@@ -10,8 +10,11 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from magistral_ui.sessions.caller import CALLER
+from magistral_ui.sessions.limits import Limits
 from magistral_ui.ui.doors.bodies import PROGRAM_BYTES, VALUES, Gone, Slow, TooLarge, read_body, read_json, replayed
 from magistral_ui.ui.doors.claims import Claims
+from magistral_ui.ui.doors.hourly_bytes import HourlyBytes, Spent
 from magistral_ui.ui.doors.refusals import closed, refusal
 from magistral_ui.ui.doors.routes import PROGRAMS
 
@@ -53,10 +56,12 @@ class Events:
         folder: str,
         most: int,
         values: int = VALUES,
+        hourly: HourlyBytes | None = None,
     ) -> None:
         """`listeners` by the number that Gradio gives them; uploads are in `folder`; `most` bytes and `values` of an event."""
         self.app, self._listeners, self._claims, self._most, self._values = app, listeners, claims, most, values
         self._folder = os.path.abspath(folder)
+        self._hourly = hourly or HourlyBytes(Limits())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a body that is sound, or refuse it."""
@@ -64,7 +69,7 @@ class Events:
         try:
             if scope["type"] == "http" and scope["method"] == "POST" and _is_checked(path):
                 most = CONTROL_BYTES if path in CONTROLS else self._most
-                body = await read_body(scope, receive, most)
+                body = await read_body(scope, self._hourly.counted(receive, CALLER.get().address), most)
                 checked = json.dumps(self._checked(path, read_json(body, values=self._values))).encode("ascii")
                 scope, receive = _with_length(scope, len(checked)), replayed(checked, receive)
             elif scope["type"] == "http" and scope["method"] == "POST" and path == PROGRAMS:
@@ -75,6 +80,9 @@ class Events:
                 self._check_owner(scope)
         except TooLarge:
             await refusal(413, "request_too_large", limit=self._most // 1000)(scope, receive, send)
+        except Spent as error:
+            minutes = int(error.seconds // 60) + 1
+            await refusal(429, "too_many_uploads", wait=int(error.seconds) + 1, minutes=minutes)(scope, receive, send)
         except Slow:
             await refusal(408, "request_slow")(scope, receive, send)
         except (ValueError, Forged):

@@ -1,38 +1,49 @@
 """Takes files in and gives them back to whoever sent them, and to nobody else; it does not look into them."""
 
+import asyncio
 import json
+import os
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.sessions.caller import CALLER
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.rates import Rate
 from magistral_ui.ui.doors.bodies import PROGRAM_BYTES, Slow, TooLarge, bounded, check_length
 from magistral_ui.ui.doors.claims import Claims
+from magistral_ui.ui.doors.form_parts import TooManyParts, bounded_parts
+from magistral_ui.ui.doors.hourly_bytes import HourlyBytes, Spent
 from magistral_ui.ui.doors.refusals import closed, refusal
 from magistral_ui.ui.doors.routes import FILE, PROGRAMS
 
 UPLOAD, IMPORT = "/gradio_api/upload", "/magistral/import"
 AROUND = 65_536
 """Bytes of a form beside its files."""
+FILE_COST = 100_000
+"""Bytes that a file counts for beside its own: a folder, its block on the disk, and the memory of whose it is."""
+UNFINISHED_SECONDS = 3_600.0
+"""After so long, what is left of a form is not on its way any more."""
 ROOM = 512 * 2**20
 """Bytes that stay free on the disk, whatever is sent."""
+REFUSED = (Spent, TooManyParts, TooLarge, Slow)
 
 
 class Uploads:
     """Bounds the bytes of a form and of an hour, and remembers which browser sent which file."""
 
-    def __init__(self, app: ASGIApp, *, claims: Claims, limits: Limits, folder: Path) -> None:
+    def __init__(
+        self, app: ASGIApp, *, claims: Claims, limits: Limits, folder: Path, hourly: HourlyBytes | None = None
+    ) -> None:
         self.app, self._claims, self._limits, self._folder = app, claims, limits, folder
+        self._hourly = hourly or HourlyBytes(limits)
         self._most = {
             UPLOAD: limits.pictures * limits.picture_bytes + AROUND,
             IMPORT: limits.import_mb * 2**20,
             PROGRAMS: PROGRAM_BYTES,
         }
-        hourly = limits.upload_mb_per_hour_per_address * 10**6
-        self._bytes = Rate(hourly / 60, burst=hourly)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -47,45 +58,62 @@ class Uploads:
 
     async def _take(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         most, address = self._most[path], CALLER.get().address
-        limit = most // 10**6
-        started = False
+        started, broken = False, False
+        pieces = self._bounded(scope, receive, path, address)
 
-        async def watched(message: Message) -> None:
+        async def watched_receive() -> Message:
+            nonlocal broken
+            try:
+                return await pieces()
+            except REFUSED:
+                broken = True
+                raise
+
+        async def watched_send(message: Message) -> None:
             nonlocal started
+            if broken and not started:
+                return  # what is behind this would say that it failed; below, it is told why
             started = True
             if path == UPLOAD:
                 self._remember(message)
             await send(message)
 
+        async def refuse(answer: ASGIApp) -> None:
+            if not started:
+                await answer(scope, receive, send)
+
         try:
             length = max(check_length(scope, most), 0)
-            wait = self._bytes.take(address, length)
-            if wait:
-                await refusal(429, "too_many_uploads", wait=int(wait) + 1, minutes=int(wait // 60) + 1)(
-                    scope, receive, send
-                )
-            elif path != PROGRAMS and not self._has_room(length):
-                await refusal(507, "uploads_full")(scope, receive, send)
+            self._hourly.check(address, length)
+            if path == UPLOAD:
+                await asyncio.to_thread(self._sweep)
+            if path != PROGRAMS and not self._has_room(length):
+                await refuse(refusal(507, "uploads_full"))
             else:
-                await self.app(scope, self._counted(receive, address, length, most), watched)
+                await self.app(scope, watched_receive, watched_send)
+        except Spent as error:
+            minutes = int(error.seconds // 60) + 1
+            await refuse(refusal(429, "too_many_uploads", wait=int(error.seconds) + 1, minutes=minutes))
+        except TooManyParts:
+            count, limit = self._limits.pictures + 1, self._limits.pictures
+            await refuse(refusal(413, "too_many_pictures", count=count, limit=limit))
         except TooLarge:
-            if not started:
-                await refusal(413, "upload_too_large", limit=limit)(scope, receive, send)
+            await refuse(refusal(413, "upload_too_large", limit=most // 10**6))
         except Slow:
-            if not started:
-                await refusal(408, "request_slow")(scope, receive, send)
+            await refuse(refusal(408, "request_slow"))
 
-    def _counted(self, receive: Receive, address: str, announced: int, most: int) -> Receive:
-        """What was not announced is paid for as it comes."""
-        pieces = bounded(receive, most)
+    def _bounded(self, scope: Scope, receive: Receive, path: str, address: str) -> Receive:
+        """What comes, and no more of it than may."""
+        pieces = self._hourly.counted(bounded(receive, self._most[path]), address)
+        return bounded_parts(scope, pieces, self._limits.pictures) if path == UPLOAD else pieces
 
-        async def counted() -> Message:
-            message = await pieces()
-            if not announced and message.get("body"):
-                self._bytes.owe(address, len(message["body"]))
-            return message
-
-        return counted
+    def _sweep(self) -> None:
+        """Delete what Gradio leaves of forms that did not come whole."""
+        oldest = time.time() - UNFINISHED_SECONDS
+        with suppress(OSError):
+            for each in os.scandir(self._folder):
+                if each.is_file(follow_symlinks=False) and each.stat().st_mtime < oldest:
+                    os.unlink(each.path)
 
     def _has_room(self, length: int) -> bool:
         folder = next((each for each in (self._folder, *self._folder.parents) if each.exists()), Path("/"))
@@ -96,3 +124,4 @@ class Uploads:
         if message["type"] == "http.response.body" and body.startswith(b"["):
             for path in json.loads(body):
                 self._claims.share("file", str(path))
+                self._hourly.owe(CALLER.get().address, FILE_COST)

@@ -1,8 +1,10 @@
 """The history through visitors and their sessions: kept, taken up again, found, deleted, and nobody else's."""
 
 import hashlib
+import os
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.scripted import Pause
 from magistral_ui.errors import HistoryUnusable, NotReady
 from magistral_ui.sessions import open_sessions
+from magistral_ui.sessions.caller import CALLER, Caller
 from magistral_ui.sessions.history import catalogue
+from magistral_ui.sessions.history import search as history_search
 from magistral_ui.sessions.history.history import FILE, History
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
@@ -200,7 +204,7 @@ def test_nothing_leaks_between_visitors(visiting: Any) -> None:
     visitors.listing(theirs)  # what is written is written
     assert visitors.find(stolen) is None
     assert [entry.title for entry in visitors.listing(theirs)] == ["hello"]
-    assert visitors.listing(theirs, "secret") == []
+    assert found_by(visitors, theirs, "secret") == []
     assert not visitors.rename(theirs, id, "stolen")
     assert not visitors.pin(theirs, id, True)
     assert not visitors.remove(theirs, id)
@@ -253,7 +257,11 @@ def test_a_name_that_was_given_stays(visiting: Any) -> None:
     assert [entry.title for entry in visitors.listing(place)] == ["mine"]
 
 
-@pytest.mark.parametrize("indexed", [True, False])
+def found_by(visitors: Visitors, place: Place, query: str) -> list[str]:
+    return [entry.title for entry in visitors.search(place, query).result(10).entries]
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
 @pytest.mark.parametrize(
     ("query", "found"),
     [
@@ -262,6 +270,9 @@ def test_a_name_that_was_given_stays(visiting: Any) -> None:
         ("apple zebra", []),
         ("ete", ["L’Été à la mer"]),
         ("深い", ["とても深い考え"]),
+        ("考", ["とても深い考え"]),
+        ("ppl EARS", ["Apples and pears"]),
+        ("zebra hm", []),
         ("hm", ["とても深い考え", "L’Été à la mer", "Apples and pears"]),
         ('"; DROP', []),
         ("NEAR( * ^", []),
@@ -269,23 +280,110 @@ def test_a_name_that_was_given_stays(visiting: Any) -> None:
     ],
 )
 def test_search_finds_words_in_text_and_reasoning(
-    visiting: Any, opened: Any, query: str, found: list[str], indexed: bool
+    visiting: Any, opened: Any, query: str, found: list[str], on_disk: bool
 ) -> None:
-    history = opened()
-    if not indexed:
-        for trigger in ("words_added", "words_removed", "words_changed"):
-            history.wait(lambda db, name=trigger: db.execute(f"DROP TRIGGER IF EXISTS {name}"), None)
+    history = opened() if on_disk else opened(None)
     visitors: Visitors = visiting([Reasoning("hm, a thought"), Answer("yes")], history)
     place = place_with(visitors, "Apples and pears", "L’Été à la mer", "とても深い考え")
-    assert [entry.title for entry in visitors.listing(place, query)] == found
+    assert found_by(visitors, place, query) == found
 
 
 def test_a_search_shows_where_it_was_found(visiting: Any) -> None:
     visitors: Visitors = visiting([Reasoning("long ago " * 30 + "the needle " + "and hay " * 30), Answer("yes")])
     place = place_with(visitors, "one")
-    (entry,) = visitors.listing(place, "needle")
+    (entry,) = visitors.search(place, "needle").result(10).entries
     assert "the needle and hay" in entry.excerpt
     assert len(entry.excerpt) < 200
+
+
+@pytest.mark.parametrize("before", ["한국어 글 ", "ﬁne ﬀ ", "Straße ", "é", "ガ", "😀"])
+def test_an_excerpt_is_at_its_place_where_folding_changes_lengths(visiting: Any, before: str) -> None:
+    visitors: Visitors = visiting([Reasoning(before * 700 + "the NEEDLE, it is " + before * 300), Answer("yes")])
+    place = place_with(visitors, "one")
+    (entry,) = visitors.search(place, "needle").result(10).entries
+    assert "the NEEDLE, it is" in entry.excerpt
+
+
+def test_an_excerpt_is_of_the_answer_or_of_the_reasoning_and_not_of_both(visiting: Any) -> None:
+    visitors: Visitors = visiting([Reasoning("a thought"), Answer("the needle")])
+    place = place_with(visitors, "one")
+    (entry,) = visitors.search(place, "needle").result(10).entries
+    assert entry.excerpt == "the needle"
+
+
+def test_a_search_that_takes_too_long_tells_what_it_has_found(opened: Any, visiting: Any) -> None:
+    history: History = opened()
+    visitors: Visitors = visiting(SHORT, history)
+    place = place_with(visitors, "one", "two")
+    found = history.search(hashed(place["visitor"]), "yes", seconds=0.0)
+    assert (found.entries, found.complete) == ((), False)
+    assert history.search(hashed(place["visitor"]), "yes").complete
+
+
+def test_a_later_search_of_the_same_visitor_ends_the_one_before(opened: Any, visiting: Any) -> None:
+    history: History = opened()
+    visitors: Visitors = visiting(SHORT, history)
+    place = place_with(visitors, "one", "two", "three")
+    looked: list[str] = []
+
+    def reading(*_: Any) -> Any:
+        if not looked:
+            looked.append("")
+            later.extend(history.search(hashed(place["visitor"]), "yes").entries)
+        return real(*_)
+
+    later: list[Any] = []
+    real = history_search._place
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history_search, "_place", reading)
+        first = history.search(hashed(place["visitor"]), "yes")
+    assert [entry.title for entry in later] == ["three", "two", "one"]
+    assert ([entry.title for entry in first.entries], first.complete) == (["three"], False)
+
+
+def test_one_address_that_searches_does_not_keep_others_from_searching(visiting: Any, opened: Any) -> None:
+    history: History = opened()
+    visitors: Visitors = visiting(SHORT, history)
+    mine, theirs = place_with(visitors, "one"), place_with(visitors, "two")
+    go_on, held = threading.Event(), threading.Semaphore(0)
+    real = history.search
+
+    def slow(visitor: str, query: str) -> Any:
+        if visitor == hashed(theirs["visitor"]):
+            held.release()
+            assert go_on.wait(20)
+        return real(visitor, query)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "search", slow)
+        asked = CALLER.set(Caller("198.51.100.1"))
+        waiting = [visitors.search(theirs, "yes") for _ in range(20)]
+        CALLER.reset(asked)
+        for _ in range(2):
+            assert held.acquire(timeout=20), "both threads are theirs by now"
+        asked = CALLER.set(Caller("198.51.100.2"))
+        ours = visitors.search(mine, "yes")
+        CALLER.reset(asked)
+        go_on.set()
+        assert [entry.title for entry in ours.result(20).entries] == ["one"]
+        for each in waiting:
+            each.result(20)
+
+
+def test_the_copy_of_an_older_file_goes_with_what_is_forgotten_and_after_a_week(
+    visiting: Any, opened: Any, tmp_path: Path
+) -> None:
+    visitors: Visitors = visiting(SHORT)
+    place = place_with(visitors, "one")
+    copies = [tmp_path / "data" / f"{FILE}.version-{number}" for number in (1, 2)]
+    for copy in copies:
+        copy.write_bytes(b"x")
+    os.utime(copies[0], (time.time() - 8 * 86_400,) * 2)
+    assert visitors._history is not None
+    visitors._history.purge()
+    assert [copy.exists() for copy in copies] == [False, True]
+    visitors.forget(place)
+    assert not copies[1].exists()
 
 
 def test_deleting_can_be_undone_for_a_while(visiting: Any, opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +394,7 @@ def test_deleting_can_be_undone_for_a_while(visiting: Any, opened: Any, monkeypa
     assert not visitors.remove(place, place["conversation"])
     assert visitors.find(place) is None
     assert [entry.title for entry in visitors.listing(place)] == ["one"]
-    assert visitors.listing(place, "two") == []
+    assert found_by(visitors, place, "two") == []
     assert visitors.restore(place, place["conversation"])
     found = visitors.find(place)
     assert found is not None
@@ -525,7 +623,7 @@ def test_half_a_surrogate_pair_stops_nothing(visiting: Any, opened: Any) -> None
     place, session = visitors.open()
     say(session, "one \ud800")
     assert visitors.rename(place, place["conversation"], "name \ud800")
-    assert visitors.listing(place, "\ud800x") == []
+    assert found_by(visitors, place, "\ud800x") == []
     assert visitors.trouble is None
     visitors.close()
     again: Visitors = visiting(SHORT, opened())

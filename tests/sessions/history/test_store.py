@@ -2,6 +2,7 @@
 
 import hashlib
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
 from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.sessions.history import store
+from magistral_ui.sessions.history import schema, store
 from magistral_ui.sessions.history.pictures import PictureFiles
-from magistral_ui.sessions.history.schema import VERSION, connect, has_fts5, migrate, searches_words
+from magistral_ui.sessions.history.schema import V1, VERSION, connect, has_fts5, migrate
+from magistral_ui.sessions.history.search import folded_message
 from magistral_ui.sessions.history.store import Kept, title_of
 from magistral_ui.sessions.running import Written
 
@@ -89,8 +91,8 @@ def test_any_conversation_comes_back_the_same(changes: list[tuple], saves: list[
         assert found.written == {i: w for i, w in written.items() if i in conversation.messages}
         assert found.running is None
     assert store.load(db, files, "someone else", "c") is None
-    if has_fts5(db):
-        db.execute("INSERT INTO words(words, rank) VALUES ('integrity-check', 1)")
+    rows = db.execute("SELECT text, reasoning, folded FROM messages").fetchall()
+    assert all(kept == folded_message(text, reasoning) for text, reasoning, kept in rows)
     db.close()
 
 
@@ -141,19 +143,73 @@ def test_a_file_that_a_newer_version_has_written_is_left_alone(tmp_path: Path) -
     db.close()
 
 
-def test_a_file_without_the_index_of_words_gets_it(tmp_path: Path) -> None:
-    db = connect(tmp_path / "history.sqlite3", writing=True)
-    migrate(db)
-    if not has_fts5(db):
-        pytest.skip("this SQLite has no FTS5")
-    for trigger in ("words_added", "words_removed", "words_changed"):
-        db.execute(f"DROP TRIGGER {trigger}")
-    store.save(db, PictureFiles(None), "me", "c", None, Kept(Conversation().say("hidden")))
-    assert not searches_words(db)
-    migrate(db)
-    assert searches_words(db)
-    assert db.execute("SELECT count(*) FROM words WHERE words MATCH 'hidden'").fetchone() == (1,)
-    db.close()
+VERSION_1 = f"""
+{V1}
+CREATE VIRTUAL TABLE words USING fts5(
+  text, reasoning, content='messages', content_rowid='row', tokenize='unicode61 remove_diacritics 2');
+CREATE TRIGGER words_added AFTER INSERT ON messages BEGIN
+  INSERT INTO words(rowid, text, reasoning) VALUES (new.row, new.text, new.reasoning);
+END;
+CREATE TRIGGER words_removed AFTER DELETE ON messages BEGIN
+  INSERT INTO words(words, rowid, text, reasoning) VALUES ('delete', old.row, old.text, old.reasoning);
+END;
+CREATE TRIGGER words_changed AFTER UPDATE OF text, reasoning ON messages BEGIN
+  INSERT INTO words(words, rowid, text, reasoning) VALUES ('delete', old.row, old.text, old.reasoning);
+  INSERT INTO words(rowid, text, reasoning) VALUES (new.row, new.text, new.reasoning);
+END;
+INSERT INTO conversations VALUES ('c', 'me', 'Ein Häuschen', 0, 0, 1.0, 2.0, NULL, '{{"v": 1, "last_id": 2, "chosen": {{}}}}');
+INSERT INTO messages VALUES (1, 'c', 1, 'Ein Häuschen', '', '{{"role": "user", "message": {{"parent": null}}}}');
+INSERT INTO messages VALUES (2, 'c', 2, 'So, it is.', 'Größe: 深い考え', '{{"role": "assistant", "message":
+ {{"parent": 1, "reply": {{}}}}, "written": {{"reply": ""}}}}');
+PRAGMA user_version = 1;
+"""
+"""What version 1 has left: with an index of words, which holds what was said."""
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    file = tmp_path / "history.sqlite3"
+    with closing(connect(file, writing=True)) as db:
+        if not has_fts5(db):
+            pytest.skip("this SQLite has no FTS5")
+        db.executescript(VERSION_1)
+    return file
+
+
+def test_a_file_of_version_1_is_copied_and_becomes_one_of_today(old_file: Path) -> None:
+    with closing(connect(old_file, writing=True)) as db:
+        migrate(db, old_file)
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        said = db.execute("SELECT id, text, reasoning, folded FROM messages ORDER BY id").fetchall()
+        names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    assert said == [
+        (1, "Ein Häuschen", "", "ein hauschen\n"),
+        (2, "So, it is.", "Größe: 深い考え", "so, it is.\ngrosse: 深い考え"),
+    ]
+    assert not [name for name in names if name.startswith("words")]
+    copy = old_file.with_name("history.sqlite3.version-1")
+    with closing(sqlite3.connect(copy)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT text FROM messages ORDER BY id").fetchall() == [("Ein Häuschen",), ("So, it is.",)]
+        assert db.execute("SELECT count(*) FROM words WHERE words MATCH 'hauschen'").fetchone() == (1,)
+
+
+def test_a_copy_that_cannot_be_made_leaves_the_old_file_as_it_was(old_file: Path) -> None:
+    old_file.with_name("history.sqlite3.version-1.part").mkdir()
+    with closing(connect(old_file, writing=True)) as db:
+        with pytest.raises(OSError):
+            migrate(db, old_file)
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_a_file_of_version_1_migrates_where_sqlite_has_no_fts5(old_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "has_fts5", lambda db: False)
+    with closing(connect(old_file, writing=True)) as db:
+        migrate(db, old_file)
+        holds = [name for (name,) in db.execute("SELECT name FROM sqlite_master") if name.startswith("words_")]
+    assert holds == []
+    with closing(connect(old_file, writing=True)) as db:
+        assert db.execute("SELECT count(*) FROM messages").fetchone() == (2,)
 
 
 def test_all_writing_is_synchronous_and_deleting_is_secure(tmp_path: Path) -> None:

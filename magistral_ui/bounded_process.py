@@ -1,0 +1,131 @@
+"""Calls one function in a child process that is ended when it takes too long or too much memory; it does not know which.
+
+For libraries that read what strangers write, and hold Python's lock, or fill the memory, while they do.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from importlib import import_module
+from struct import Struct
+from types import TracebackType
+from typing import IO, Any
+
+CPU_SECONDS = 1
+"""Processor time of one call, up to twice as much, where the system can bound it (Linux, macOS); on a busy machine it lasts
+longer, and is no less."""
+WALL_SECONDS = 30.0
+"""Time on the clock of one call."""
+MEMORY_BYTES = 512 * 2**20
+"""Address space of the child, where the system can bound it (Linux)."""
+STARTS = 3
+"""How often a child is started: who ends that many is not served any more."""
+NICENESS = 10
+"""The child works when nobody else needs the processor."""
+LENGTH = Struct("<Q")
+START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {here} import serve; serve(sys.argv[2])"
+
+
+class Ended(Exception):
+    """The child was ended, or has ended, before it answered: it took too long, or too much memory."""
+
+
+class BoundedProcess:
+    """One function in a child process, which starts with the first call. One call at a time; a context manager."""
+
+    def __init__(self, function: str, *, wall_seconds: float = WALL_SECONDS, starts: int = STARTS) -> None:
+        """`function` is `package.module:name`; it takes and gives what JSON can hold."""
+        self._function, self._wall, self._starts = function, wall_seconds, starts
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def call(self, *arguments: Any) -> Any:
+        """What the function gives for `arguments`. Raises Ended; the next call starts another child, a few times."""
+        child = self._started()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        watchdog = threading.Timer(self._wall, child.kill)
+        watchdog.start()
+        try:
+            _write(child.stdin, json.dumps(arguments).encode())
+            return json.loads(_read(child.stdout))
+        except (OSError, EOFError) as error:
+            self.close()
+            raise Ended from error
+        finally:
+            watchdog.cancel()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._child is None:
+            if not self._starts:
+                raise Ended
+            self._starts -= 1
+            start = START.format(here=__name__)
+            command = [sys.executable, "-c", start, json.dumps(sys.path), self._function]
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        return self._child
+
+    def close(self) -> None:
+        """End the child, and wait until it has ended."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    with suppress(OSError):  # what was not read any more
+                        pipe.close()
+
+    def __enter__(self) -> "BoundedProcess":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def serve(function: str) -> None:
+    """In the child: answer calls until there are no more."""
+    module, _, name = function.partition(":")
+    calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    act = getattr(import_module(module), name)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    with suppress(EOFError):
+        while True:
+            arguments = json.loads(_read(calls))
+            _bound()
+            _write(answers, json.dumps(act(*arguments)).encode())
+
+
+def _bound() -> None:
+    """Have the system end this process once it has taken too much; Windows cannot, there only the clock counts."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    spent = int(used.ru_utime + used.ru_stime)
+    for kind, soft in ((resource.RLIMIT_CPU, spent + CPU_SECONDS + 1), (resource.RLIMIT_AS, MEMORY_BYTES)):
+        with suppress(OSError, ValueError):  # a system, or its operator, may allow less than that
+            resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    pipe.write(LENGTH.pack(len(data)) + data)
+    pipe.flush()
+
+
+def _read(pipe: IO[bytes]) -> bytes:
+    head = pipe.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        raise EOFError
+    (length,) = LENGTH.unpack(head)
+    data = pipe.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data

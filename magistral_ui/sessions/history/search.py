@@ -1,0 +1,138 @@
+"""Finds a visitor's conversations by words in titles, texts and reasoning; how they are kept is not known here.
+
+Each message is kept a second time without case and accents (`folded`), in its row and so under the same secure deletion.
+SQLite looks through these copies in C, one conversation at a time, so that a search holds up nobody else and can end at any
+moment. It finds parts of words too, in every script.
+"""
+
+import functools
+import re
+import sqlite3
+import unicodedata
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+FOUND = 100
+"""Conversations that a search shows."""
+WORDS = 20
+"""Words of a query that are looked for."""
+AROUND = 40
+"""Characters before what was found, and half of those behind it."""
+DRIFT = 1_000
+"""Characters around the reckoned place in which what was found is looked for, where folding has changed lengths."""
+PIECE = 32_768
+"""Characters that are folded at once: other threads wait for so long."""
+LAST_OF_BMP = "\uffff"
+Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One conversation in the list; `excerpt` is what a search found in it."""
+
+    id: str
+    title: str
+    pinned: bool
+    changed: float
+    excerpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found; `complete` unless it ended before all was looked through."""
+
+    entries: tuple[Entry, ...] = ()
+    complete: bool = True
+
+
+def words_of(query: str) -> list[str]:
+    """The words of a search, folded."""
+    return [folded(word) for word in query.split()][:WORDS]
+
+
+def search(reading: Reading, entries: Iterable[Entry], words: list[str], goes_on: Callable[[], bool]) -> Found:
+    """Those of `entries` whose title, or one message, holds all `words`; asked before each whether it `goes_on`."""
+    found: list[Entry] = []
+    for entry in entries:
+        if len(found) == FOUND:
+            break
+        if not goes_on():
+            return Found(tuple(found), complete=False)
+        with reading() as db:
+            place = _place(db, entry.id, words)
+            told = _excerpt(db, place, words[0]) if place else ""
+        if place or all(word in folded(entry.title) for word in words):
+            found.append(replace(entry, excerpt=told))
+    return Found(tuple(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the first word is found: in which row, at which character of its folded text, and how long the texts are."""
+
+    row: int
+    at: int
+    folded_length: int
+    text_length: int
+    length: int
+    """Of text, line break and reasoning together."""
+
+
+def _place(db: sqlite3.Connection, conversation: str, words: list[str]) -> _Place | None:
+    holds = " AND ".join("instr(folded, ?)" for _ in words)
+    hit = db.execute(
+        "SELECT row, instr(folded, ?) - 1, length(folded), length(text), length(text) + 1 + length(reasoning)"
+        f" FROM messages WHERE conversation = ? AND {holds} ORDER BY id LIMIT 1",
+        (words[0], conversation, *words),
+    ).fetchone()
+    return _Place(*hit) if hit else None
+
+
+def _excerpt(db: sqlite3.Connection, place: _Place, word: str) -> str:
+    """What stands around it, on one line."""
+    at = place.at
+    if place.folded_length != place.length:
+        reckoned = at * place.length // max(1, place.folded_length)
+        start = max(0, reckoned - DRIFT)
+        near = _part(db, place.row, start, 2 * DRIFT)
+        seen = folded(near)
+        offset = seen.find(word)
+        at = start + offset * len(near) // len(seen) if offset >= 0 else reckoned
+    in_text = at < place.text_length
+    first, end = (0, place.text_length) if in_text else (place.text_length + 1, place.length)
+    start, stop = max(first, at - AROUND), min(end, at + 2 * AROUND)
+    told = " ".join(_part(db, place.row, start, stop - start).split())
+    return f"{'…' if start > first else ''}{told}{'…' if stop < end else ''}"
+
+
+def _part(db: sqlite3.Connection, row: int, start: int, count: int) -> str:
+    """Characters of a message's text, a line break and its reasoning."""
+    part = "SELECT substr(text || char(10) || reasoning, ?, ?) FROM messages WHERE row = ?"
+    return str(db.execute(part, (start + 1, count, row)).fetchone()[0])
+
+
+def folded_message(text: str, reasoning: str) -> str:
+    """What is searched of a message."""
+    return f"{folded(text)}\n{folded(reasoning)}"
+
+
+def folded(text: str) -> str:
+    """`text` without case and accents, as it is compared."""
+    if text.isascii():  # the same, a hundred times faster
+        return text.lower()
+    return "".join(_fold(text[start : start + PIECE]) for start in range(0, len(text), PIECE))
+
+
+def _fold(piece: str) -> str:
+    parts = unicodedata.normalize("NFKD", piece.casefold())
+    if parts and max(parts) > LAST_OF_BMP:  # a class with marks beyond it would be looked up fifty times slower
+        return "".join(each for each in parts if not unicodedata.combining(each))
+    return _combining().sub("", parts)
+
+
+@functools.cache
+def _combining() -> re.Pattern[str]:
+    """The characters of the basic plane that combine with the one before them."""
+    marks = (chr(code) for code in range(0x300, 0x10000) if unicodedata.combining(chr(code)))
+    return re.compile(f"[{''.join(marks)}]+")
