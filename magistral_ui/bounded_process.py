@@ -23,8 +23,6 @@ MEMORY_BYTES = 512 * 2**20
 """Address space of the child, where the system can bound it (Linux)."""
 STARTS = 3
 """How often a child is started: who ends that many is not served any more."""
-NICENESS = 10
-"""The child works when nobody else needs the processor."""
 LENGTH = Struct("<Q")
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {here} import serve; serve(sys.argv[2])"
 
@@ -37,7 +35,7 @@ class BoundedProcess:
     """One function in a child process, which starts with the first call. One call at a time; a context manager."""
 
     def __init__(self, function: str, *, wall_seconds: float = WALL_SECONDS, starts: int = STARTS) -> None:
-        """`function` is `package.module:name`; it takes and gives what JSON can hold."""
+        """`function` is `package.module:name`, or a class whose one object is called; it takes and gives what JSON can hold."""
         self._function, self._wall, self._starts = function, wall_seconds, starts
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -92,9 +90,8 @@ def serve(function: str) -> None:
     module, _, name = function.partition(":")
     calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    act = getattr(import_module(module), name)
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
+    found = getattr(import_module(module), name)
+    act = found() if isinstance(found, type) else found
     with suppress(EOFError):
         while True:
             arguments = json.loads(_read(calls))

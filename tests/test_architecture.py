@@ -18,6 +18,7 @@ FLOORS = {"chat": 1, "models": 1, "engines": 2, "sessions": 3, "ui": 4}
 ROOF = 5
 GROUND = {
     "magistral_ui",
+    "magistral_ui.bounded_process",
     "magistral_ui.errors",
     "magistral_ui.journal",
     "magistral_ui.proxies",

@@ -13,7 +13,7 @@ from markdown_it.token import Token
 from magistral_ui.chat.export.addresses import addresses
 from magistral_ui.chat.export.document import Words
 from magistral_ui.chat.export.emphasis import emphasis
-from magistral_ui.chat.export.formulas import formula_html, new_converter
+from magistral_ui.chat.export.formulas import Formulas, FormulasHere
 from magistral_ui.chat.export.gfm import gfm, is_followed
 from magistral_ui.chat.export.html_tags import html_tags
 from magistral_ui.chat.export.latex_marks import latex_marks
@@ -93,14 +93,13 @@ STYLES = {
 class AnswerRenderer:
     """Renders answers one after the other."""
 
-    def __init__(self, words: Words, patience: Patience | None = None) -> None:
-        self._patience = patience
+    def __init__(self, words: Words, patience: Patience | None = None, formulas: Formulas | None = None) -> None:
+        self._patience, self._formulas = patience, formulas or FormulasHere()
         self._count = 0
         self._markdown = MarkdownIt("js-default", {"linkify": True, "typographer": False, "breaks": True})
         emphasis(self._markdown)
         addresses(self._markdown)
-        self._converter = new_converter()
-        latex_marks(self._markdown, lambda latex, display: formula_html(latex, display, self._converter))
+        latex_marks(self._markdown, self._formulas.html)
         html_tags(self._markdown)
         gfm(self._markdown)
         self._markdown.core.ruler.push("headings", _level_headings)
@@ -115,7 +114,7 @@ class AnswerRenderer:
         late = self._patience is not None and self._patience.is_over
         if late or len(text) > LONGEST or text.count("[") > MOST_BRACKETS:
             return f'<div class="plain">{escape(text)}</div>'
-        self._converter.reset_global_state()
+        self._formulas.begin_answer()
         self._count += 1  # so that each answer's footnotes have names of their own
         return nh3.clean(
             self._markdown.render(text, {"docId": str(self._count)}),

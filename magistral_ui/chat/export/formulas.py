@@ -1,15 +1,21 @@
-"""Turns one LaTeX formula into MathML, which browsers draw without a script; what it cannot turn stays text."""
+"""Turns LaTeX formulas into MathML, which browsers draw without a script; what it cannot turn stays text."""
 
 import re
+import time
 from html import escape
+from types import TracebackType
+from typing import Protocol
 
 from math_core import LatexError, LatexToMathML
 
+from magistral_ui.bounded_process import BoundedProcess, Ended
 from magistral_ui.chat.export.chemistry import chemistry
 from magistral_ui.chat.export.environments import environments
 
 LONGEST = 20_000
 """Characters; longer ones are shown as text, as on the page."""
+ALL_SECONDS = 30.0
+"""For how long one file's formulas are turned; a thousand usual ones take one second."""
 DEEPEST = 200
 """The converter calls itself for what stands inside of something else, at most 1.6 kB of stack a level, and a full stack
 ends the process: measured, 512 kB are full at 332 levels of the worst kind. A thread has 512 kB at least."""
@@ -22,6 +28,83 @@ LINE = ('<mo stretchy="true">\u0332</mo>', '<mo class="line"></mo>')
 """Only fonts made for mathematics have lines that stretch, and many computers have none: the style sheet draws this one."""
 
 
+class Formulas(Protocol):
+    """Turns the formulas of answers, one answer after the other."""
+
+    def begin_answer(self) -> None:
+        """The next formula is another answer's: equations are numbered anew."""
+
+    def html(self, latex: str, display: bool) -> str:
+        """MathML for `latex`, or its text as code."""
+
+
+class FormulasHere:
+    """Formulas that are turned in this process, where nothing can end one that takes for ever: not for what strangers write."""
+
+    def __init__(self) -> None:
+        self._converter = new_converter()
+
+    def begin_answer(self) -> None:
+        """Number anew."""
+        self._converter.reset_global_state()
+
+    def html(self, latex: str, display: bool) -> str:
+        """MathML for `latex`, or its text as code."""
+        return formula_html(latex, display, self._converter)
+
+
+class BoundedFormulas:
+    """Formulas that are turned in a child process; one that takes too long, or too much memory, stays text.
+
+    The converter doubles its time with each bracket that stays open, and holds Python's lock meanwhile. A context manager.
+    """
+
+    def __init__(self) -> None:
+        self._process = BoundedProcess(f"{__name__}:FormulasOfAnswers")
+        self._answer, self._seconds = 0, 0.0
+
+    def begin_answer(self) -> None:
+        """Number anew."""
+        self._answer += 1
+
+    def html(self, latex: str, display: bool) -> str:
+        """MathML for `latex`, or its text as code."""
+        if len(latex) > LONGEST or self._seconds > ALL_SECONDS:
+            return as_text(latex)
+        began = time.monotonic()
+        try:
+            return str(self._process.call(self._answer, latex, display))
+        except Ended:
+            return as_text(latex)
+        finally:
+            self._seconds += time.monotonic() - began
+
+    def __enter__(self) -> "BoundedFormulas":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.close()
+
+
+class FormulasOfAnswers:
+    """In the child: the formulas of answers that are told by number."""
+
+    def __init__(self) -> None:
+        self._formulas, self._answer = FormulasHere(), 0
+
+    def __call__(self, answer: int, latex: str, display: bool) -> str:
+        """MathML for `latex`, or its text as code."""
+        if answer != self._answer:
+            self._answer = answer
+            self._formulas.begin_answer()
+        return self._formulas.html(latex, display)
+
+
+def as_text(latex: str) -> str:
+    """A formula as it was written."""
+    return f"<code>{escape(latex)}</code>"
+
+
 def formula_html(latex: str, display: bool, converter: LatexToMathML | None = None) -> str:
     """MathML for `latex`, or its text as code. The numbers of equations run on through all that one `converter` turns."""
     converter = converter or new_converter()
@@ -31,7 +114,7 @@ def formula_html(latex: str, display: bool, converter: LatexToMathML | None = No
         for known in dict.fromkeys([environments(plain, not display), environments(plain, True)]):
             if html := _converted(known, display, converter):
                 return html
-    return f"<code>{escape(latex)}</code>"
+    return as_text(latex)
 
 
 def new_converter() -> LatexToMathML:

@@ -13,6 +13,7 @@ from magistral_ui.chat.conversation import Message, Reply, UserMessage
 from magistral_ui.chat.export import facts
 from magistral_ui.chat.export.answers import AnswerRenderer
 from magistral_ui.chat.export.document import Document, Words
+from magistral_ui.chat.export.formulas import BoundedFormulas
 from magistral_ui.chat.export.patience import Patience
 from magistral_ui.chat.export.picture_tags import PictureTags
 
@@ -35,8 +36,9 @@ def export_html(
     patience = Patience(clock)
     titles = [facts.title(document, words) for document in documents]
     title = titles[0] if len(titles) == 1 else words("export_many", count=len(titles))
-    drawn = _Drawn(words, AnswerRenderer(words, patience), PictureTags(words, patience))
-    body = "".join(_conversation(number, document, drawn) for number, document in enumerate(documents, 1))
+    with BoundedFormulas() as formulas:
+        drawn = _Drawn(words, AnswerRenderer(words, patience, formulas), PictureTags(words, patience))
+        body = "".join(_conversation(number, document, drawn) for number, document in enumerate(documents, 1))
     page = f"""<!doctype html>
 <html lang="{escape(language)}" dir="{direction}">
 <head>
