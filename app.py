@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python leaves it out with -P or PYTHONSAFEPATH
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python leaves it out with -P or PYTHONSAFEPATH
 
 from magistral_ui.environment import open_streams, quiet_warnings, settle, tell
 from magistral_ui.errors import BadSetting, MagistralUIError, ServeError

@@ -1,6 +1,7 @@
 """What one visitor may take of the machine: tried over HTTP on a page with narrow limits, which it tells beforehand."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -113,17 +114,18 @@ def test_uploads_are_counted_by_the_hour_however_they_come(narrow: Served, alice
 
 
 def test_a_flood_is_refused_politely_and_ends_by_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
-    limits = replace(NARROW, requests_per_minute_per_address=1_200)
+    # So few a minute that the bucket fills slower than even a busy machine asks.
+    limits = replace(NARROW, requests_per_minute_per_address=240)
     with serving(tmp_path_factory.mktemp("flood"), limits=limits) as served, httpx.Client(trust_env=False) as client:
         codes: list[int] = []
         while 429 not in codes and len(codes) < 2_000:
             answer = client.get(served.url + "/gradio_api/app_id")
             codes.append(answer.status_code)
         assert codes[-1] == 429
-        assert codes.count(200) >= 500
+        assert codes.count(200) >= 100
         assert int(answer.headers["retry-after"]) >= 1
         assert client.get(served.url + "/healthz").status_code == 200
-        until = 0
+        patience = time.monotonic() + 60
         while client.get(served.url + "/gradio_api/app_id").status_code == 429:
-            until += 1
-            assert until < 10_000
+            assert time.monotonic() < patience
+            time.sleep(0.05)
