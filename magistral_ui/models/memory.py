@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from magistral_ui.models.shape import ModelShape
 from magistral_ui.models.sizes import (
     kv_bytes_per_token,
-    score_bytes_per_token,
     value_bytes,
     weight_bytes,
     working_bytes,
@@ -133,8 +132,7 @@ def _spread(shape: ModelShape, precision: str, places: tuple[Place, ...], weight
     per_layer = kv_bytes_per_token(shape, precision) // shape.layers
 
     def most_layers(tokens: int) -> list[int]:
-        left = [room - tokens * _score_bytes(shape, place) for room, place in zip(rooms, places, strict=True)]
-        return [min(shape.layers, max(0, room // (parts.layer + tokens * per_layer))) for room in left]
+        return [min(shape.layers, max(0, room // (parts.layer + tokens * per_layer))) for room in rooms]
 
     low, high = 0, max(1, sum(places[n].free for n in range(len(places))) // per_layer)
     while low < high:  # the most tokens for which all layers find a place
@@ -158,17 +156,6 @@ def _working(shape: ModelShape, precision: str, place: Place, n: int) -> int:
     return working_bytes(shape if n == 0 else shape.without_vision(), precision, place.type, place.fused)
 
 
-def _score_bytes(shape: ModelShape, place: Place) -> int:
-    """What attention takes for each token of the longest context, besides its keys and values."""
-    return 0 if place.fused else score_bytes_per_token(shape)
-
-
-def _scores(shape: ModelShape, place: Place, room: int, kv_per_token: int) -> int:
-    """The part of `room` that attention's scores need, where the rest is for keys and values of so many bytes a token."""
-    each = _score_bytes(shape, place)
-    return min(max(0, room) * each // (kv_per_token + each), each * shape.context_length) if each else 0
-
-
 def _shared(
     shape: ModelShape,
     precision: str,
@@ -180,20 +167,18 @@ def _shared(
 ) -> MemoryPlan:
     """The plan for layers divided so. On a processor, half of what is left stays with the other programs."""
     per_token = kv_bytes_per_token(shape, precision)
-    weights, rooms, scores = [], [], []
+    weights, rooms = [], []
     for n, place in enumerate(places):
         fixed = (parts.first if n == 0 else 0) + (parts.last if n == len(places) - 1 else 0)
         weights.append(fixed + layers[n] * parts.layer)
         room = _room(shape, precision, places, n, parts) - layers[n] * parts.layer + (weights[n] if loaded else 0)
-        room = max(0, room // 2 if place.type == "cpu" else room)
-        scores.append(_scores(shape, place, room, per_token * layers[n] // shape.layers) if layers[n] else 0)
-        rooms.append(room - scores[n])
+        rooms.append(max(0, room // 2 if place.type == "cpu" else room))
     kv_bytes = min(room * shape.layers // count for room, count in zip(rooms, layers, strict=True) if count)
     shares = tuple(
         Share(
             count,
             held,
-            _working(shape, precision, place, n) + scores[n],
+            _working(shape, precision, place, n),
             margin_bytes(place),
             kv_bytes * count // shape.layers,
         )
@@ -270,8 +255,7 @@ def needed_bytes(
     With `count` equal devices: of all of them together, where the layers divide evenly.
     """
     place = Place(type, 0, 0, fused=fused)
-    scores = count * _score_bytes(shape, place)
-    kv = min(context, shape.context_length) * (kv_bytes_per_token(shape, precision) + scores)
+    kv = min(context, shape.context_length) * kv_bytes_per_token(shape, precision)
     working = sum(_working(shape, precision, place, n) for n in range(count))
     fixed = weight_bytes(shape, precision, type != "mps") + working
     if type == "cpu":

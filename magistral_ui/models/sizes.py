@@ -3,14 +3,13 @@
 What is allocated per linear layer follows bitsandbytes 0.50 (functional.py, quantize_4bit and int8_vectorwise_quant).
 """
 
+from magistral_ui.models.scores import attention_bytes
 from magistral_ui.models.shape import ModelShape
 
 RUNNING = 8
 """Sequences in one forward, as the scheduler has it."""
 CHUNKS = {"cuda": 2_048, "mps": 2_048, "cpu": 512}
 """Prompt tokens in one forward at most, as the scheduler has it."""
-UNFUSED_CHUNK = 128
-"""The same on a card whose attention writes its scores down: for a whole chunk against a long context they would fill it."""
 BLOCK, NESTED_BLOCK = 64, 256
 """Weights that share a scale in nf4, and scales that share one in double quantization."""
 
@@ -56,14 +55,6 @@ def prefill_bytes(shape: ModelShape, precision: str, chunk: int) -> int:
     return activations + logits + unpacked
 
 
-def score_bytes_per_token(shape: ModelShape) -> int:
-    """Bytes for each token of the context while a chunk attends to it on a card without fused attention.
-
-    Scores and their softmax in float32, and one layer's keys and values for every head, in 16 bits and in 32.
-    """
-    return shape.heads * (UNFUSED_CHUNK * 2 * 4 + shape.head_dim * 2 * (2 + 4))
-
-
 def picture_bytes(shape: ModelShape, precision: str, fused: bool = True) -> int:
     """Bytes that the largest picture takes while the vision tower looks at it: two masks of patches × patches, and a layer.
 
@@ -79,9 +70,12 @@ def picture_bytes(shape: ModelShape, precision: str, fused: bool = True) -> int:
 
 
 def working_bytes(shape: ModelShape, precision: str, type: str, fused: bool = True) -> int:
-    """Bytes that must stay free for one forward or one picture, which never happen at once."""
-    chunk = CHUNKS[type] if fused else UNFUSED_CHUNK
-    return max(prefill_bytes(shape, precision, chunk), picture_bytes(shape, precision, fused))
+    """Bytes that must stay free for one forward or one picture, which never happen at once.
+
+    `fused` tells whether a CUDA card has fused attention; Apple's GPU never has.
+    """
+    scores = attention_bytes(fused and type != "mps", shape.heads, shape.context_length)
+    return max(prefill_bytes(shape, precision, CHUNKS[type]) + scores, picture_bytes(shape, precision, fused))
 
 
 def value_bytes(precision: str) -> int:

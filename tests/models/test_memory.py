@@ -17,8 +17,9 @@ from magistral_ui.models.memory import (
     plan_loaded,
     with_less,
 )
+from magistral_ui.models.scores import SCORE_BYTES
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, ModelShape, read_shape
-from magistral_ui.models.sizes import kv_bytes_per_token, score_bytes_per_token, weight_bytes
+from magistral_ui.models.sizes import kv_bytes_per_token, prefill_bytes, weight_bytes, working_bytes
 
 SMALL = ModelShape(1_000, 64, 96, 2, 4, 2, 16, True, 4_096)
 
@@ -180,8 +181,7 @@ def test_a_card_without_fused_attention_keeps_room_for_its_scores(gigabytes: tup
     if not planned.context:
         return
     for share, each in zip(planned.shares, places, strict=False):
-        scores = planned.context * score_bytes_per_token(MAGISTRAL_SMALL_1_2)
-        assert share.working >= scores
+        assert share.working >= prefill_bytes(MAGISTRAL_SMALL_1_2, precision, 2_048) + SCORE_BYTES
         assert share.weights + share.working + share.margin + share.kv_bytes <= each.free
     assert planned.kv_bytes >= planned.context * planned.kv_per_token
 
@@ -191,6 +191,12 @@ def test_what_a_card_without_fused_attention_needs_is_just_what_fits() -> None:
     enough = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", needed, needed, fused=False))
     assert LEAST_CONTEXT <= enough.context < LEAST_CONTEXT + 500
     assert needed > needed_bytes(MAGISTRAL_SMALL_1_2, "nf4")
+
+
+def test_apples_gpu_keeps_room_for_its_scores() -> None:
+    text, there = MAGISTRAL_SMALL_TEXT, [working_bytes(MAGISTRAL_SMALL_TEXT, "nf4", type) for type in ("cuda", "mps")]
+    assert there[1] - there[0] == SCORE_BYTES
+    assert working_bytes(text, "nf4", "cuda", fused=False) == there[1]
 
 
 def test_a_processor_never_gets_int8() -> None:

@@ -1,22 +1,11 @@
-"""What a card before Ampere needs, which has no fused attention for bfloat16: short chunks, and pictures seen in float32."""
+"""What a card before Ampere needs, which has no fused attention for bfloat16: pictures are seen in float32."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
 
-from magistral_ui.engines.local.devices import Device
-from magistral_ui.engines.local.scheduler import Limits, limits_on
-from magistral_ui.models.sizes import UNFUSED_CHUNK
-
 IN_FLOAT32 = "magistral_ui_float32"
-
-
-def limits_for(device: Device) -> Limits:
-    """How much is read in a step: `sizes.py` counts the scores of just so many rows."""
-    limits = limits_on(device.type)
-    return limits if device.fused else replace(limits, chunk=UNFUSED_CHUNK, chunk_alone=UNFUSED_CHUNK)
 
 
 def see_in_float32(model: Any) -> None:

@@ -18,10 +18,9 @@ from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
 from magistral_ui.engines.local.failures import memory_named
 from magistral_ui.engines.local.forward import Part, TextModel
 from magistral_ui.engines.local.loader import Loaded, load
-from magistral_ui.engines.local.older_cards import limits_for
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.progress import Cancelled, Report
-from magistral_ui.engines.local.scheduler import Scheduler
+from magistral_ui.engines.local.scheduler import Scheduler, limits_on
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.source import Wish, find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
@@ -48,7 +47,9 @@ class RunningModel:
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(text_model.new_cache, planned.kv_bytes, host)
-        self.scheduler = Scheduler(text_model, self.cache, loaded.image_token, limits_for(device), planned.kv_per_token)
+        self.scheduler = Scheduler(
+            text_model, self.cache, loaded.image_token, limits_on(device.type), planned.kv_per_token
+        )
         warm_up(text_model)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:

@@ -16,11 +16,9 @@ from magistral_ui.engines.local.devices import Device
 from magistral_ui.engines.local.graphics_cards import GraphicsCard
 from magistral_ui.engines.local.loader import Loaded, load
 from magistral_ui.engines.local.running import RunningModel, bring_up
-from magistral_ui.engines.local.scheduler import limits_on
 from magistral_ui.engines.local.source import Wish
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.models.folder import inspect_folder
-from magistral_ui.models.sizes import UNFUSED_CHUNK
 from tests.engines.local.conftest import CPU
 
 
@@ -77,14 +75,6 @@ def test_what_loading_leaves_over_is_given_back_before_the_plan(
 
 TURING = Device("cuda", "T4", 2**34, 2**34, capability=(7, 5))
 AMPERE = replace(TURING, capability=(8, 0))
-
-
-def test_older_cards_read_short_pieces() -> None:
-    limits = older_cards.limits_for(TURING)
-    assert (limits.chunk, limits.chunk_alone) == (UNFUSED_CHUNK, UNFUSED_CHUNK)
-    assert older_cards.limits_for(AMPERE) == limits_on("cuda")
-    assert older_cards.limits_for(replace(TURING, capability=None)) == limits_on("cuda"), "not NVIDIA's"
-    assert older_cards.limits_for(CPU) == limits_on("cpu")
 
 
 def test_pictures_look_the_same_in_float32(vision_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
