@@ -5,6 +5,8 @@ ui/assets/dollars.js has the same rule.
 
 import re
 
+from magistral_ui.chat.export.emphasis import UNSPACED
+
 BLANK = re.compile("[\t-\r \u00a0\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 GOES_ON = re.compile(r"[\\^_]|\{\}")
 """What a formula that stands right behind a word begins with: H$_2$O, 20$^\\circ$."""
@@ -15,10 +17,18 @@ NO_END = re.compile(r'[:;,./=+\-*&<>@#?~([{"^_]\Z')
 WORD_FOLLOWS = re.compile(r"[A-Za-z_{(]")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+\Z")
 ORDINAL = re.compile(r"(?:th|st|nd|rd|e?s)(?![A-Za-z])")
-FOREIGN = re.compile(r"(?:^|[^\\])\\(?:[wdsbWDB](?![A-Za-z])|\.)|[€£¥₹₽₩₺₫₴฿`]|\*\*")
-"""Regular expressions, other currencies, and marks of Markdown that are none of LaTeX."""
+FOREIGN = re.compile(r"(?:^|[^\\])\\(?:[wdsbWDB](?![A-Za-z])|\.)|`|\*\*")
+"""Regular expressions, and marks of Markdown that are none of LaTeX."""
+CURRENCY = re.compile("[€£¥₹₽₩₺₫₴฿]")
+"""Other currencies, which stand beside prices, and in a formula only within a command."""
+COMMAND = re.compile(r"\\[A-Za-z]{2,}")
+POINT = re.compile("[，。；：！？、،؛]")
+"""What ends a part of a sentence where no space does."""
+FOREIGN_WORD = re.compile(r"[^\W\d_A-Za-z]{2}")
+LONGEST_UNIT = 3
+"""Letters: 5元."""
 SIGN = re.compile(r"[\\^_=<>{}]")
-WORDS = re.compile(r"(?:^|[\s,;:.!?(])([^\W\d_]{2,})(?=$|[\s,;:.!?)])")
+WORDS = re.compile(r"(?:^|[\s,;:.!?(])([^\W\d_]{2,}|[^\W\d_]\.[^\W\d_])(?=$|[\s,;:.!?)])")
 _WORDS = "mod gcd lcm max min log ln lg exp sin cos tan sec csc cot lim det dim sup inf arg deg div"
 MATHEMATICAL = set(_WORDS.split())
 DIGIT = re.compile("[0-9]")
@@ -36,12 +46,14 @@ def is_formula(text: str, start: int, stop: int) -> bool:
     if re.match("[A-Za-z0-9]", before) and not GOES_ON.match(content):
         return False
     if WORD_FOLLOWS.match(after):
-        if NO_END.search(content) or content[0] + after in ("((", "{{"):
+        if NO_END.search(content) or UNSPACED.match(content[-1]) or content[0] + after in ("((", "{{"):
             return False
         if NAME.match(content) and not ORDINAL.match(text, stop + 1):
             return False
     if len(content) == 1:
         return True
+    if CURRENCY.search(content) and not COMMAND.search(content):
+        return False
     return (
         not (NO_BEGINNING.match(content) or FOREIGN.search(content))
         and _is_balanced(content)
@@ -70,8 +82,10 @@ def _is_prose(content: str) -> bool:
     """Whether words stand between two sums of money."""
     if SIGN.search(content):
         return False
+    if DIGIT.match(content[0]) and len(UNSPACED.findall(content)) > LONGEST_UNIT:
+        return True
     words = [word for word in WORDS.findall(content) if word not in MATHEMATICAL]
     first, last = bool(DIGIT.match(content[0])), bool(DIGIT.match(content[-1]))
-    if first and last and words:
+    if (first and last and words) or (((first and last) or POINT.search(content)) and FOREIGN_WORD.search(content)):
         return True
     return (len(words) > 1 and (first or last or bool(re.search(r"[.,;:!?]\s", content)))) or len(words) > 3

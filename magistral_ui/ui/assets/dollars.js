@@ -1,5 +1,7 @@
 // Tells a formula between two dollar signs from money, variables, cells and patterns; chat/export/dollars.py has the same rule.
 
+import { UNSPACED } from "./emphasis.js";
+
 const BLANK = /[\t-\r \u00a0\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
 /** What a formula that stands right behind a word begins with: H$_2$O, 20$^\circ$. */
 const GOES_ON = /^(?:[\\^_]|\{\})/;
@@ -10,10 +12,17 @@ const NO_END = /[:;,./=+\-*&<>@#?~([{"^_]$/;
 const WORD_FOLLOWS = /[A-Za-z_{(]/;
 const NAME = /^[A-Za-z][A-Za-z0-9_]+$/;
 const ORDINAL = /^(?:th|st|nd|rd|e?s)(?![A-Za-z])/;
-/** Regular expressions, other currencies, and marks of Markdown that are none of LaTeX. */
-const FOREIGN = /(?:^|[^\\])\\(?:[wdsbWDB](?![A-Za-z])|\.)|[€£¥₹₽₩₺₫₴฿`]|\*\*/;
+/** Regular expressions, and marks of Markdown that are none of LaTeX. */
+const FOREIGN = /(?:^|[^\\])\\(?:[wdsbWDB](?![A-Za-z])|\.)|`|\*\*/;
+/** Other currencies, which stand beside prices, and in a formula only within a command. */
+const CURRENCY = /[€£¥₹₽₩₺₫₴฿]/;
+const COMMAND = /\\[A-Za-z]{2,}/;
+/** What ends a part of a sentence where no space does. */
+const POINT = /[，。；：！？、،؛]/;
+const FOREIGN_WORD = /[^\P{L}A-Za-z]{2}/u;
+const LONGEST_UNIT = 3; // letters: 5元
 const SIGN = /[\\^_=<>{}]/;
-const WORDS = /(?:^|[\s,;:.!?(])(\p{L}{2,})(?=$|[\s,;:.!?)])/gu;
+const WORDS = /(?:^|[\s,;:.!?(])(\p{L}{2,}|\p{L}\.\p{L})(?=$|[\s,;:.!?)])/gu;
 const MATHEMATICAL = new Set("mod gcd lcm max min log ln lg exp sin cos tan sec csc cot lim det dim sup inf arg deg div".split(" "));
 const DIGIT = /[0-9]/;
 
@@ -27,10 +36,12 @@ export function isFormula(text, open, close) {
   // US$5, 5$ a month, ^a$|^b$, $A$1.
   if (/[A-Za-z0-9]/.test(before) && !GOES_ON.test(content)) return false;
   if (WORD_FOLLOWS.test(after)) {
-    if (NO_END.test(content) || (content[0] === "(" && after === "(") || (content[0] === "{" && after === "{")) return false;
+    if (NO_END.test(content) || UNSPACED.test(content.at(-1))) return false;
+    if ((content[0] === "(" && after === "(") || (content[0] === "{" && after === "{")) return false;
     if (NAME.test(content) && !ORDINAL.test(text.slice(close + 1, close + 5))) return false;
   }
   if (content.length === 1) return true;
+  if (CURRENCY.test(content) && !COMMAND.test(content)) return false;
   return !NO_BEGINNING.test(content) && !FOREIGN.test(content) && isBalanced(content) && !isProse(content);
 }
 
@@ -57,8 +68,10 @@ function isBalanced(content) {
 /** Whether words stand between two sums of money. */
 function isProse(content) {
   if (SIGN.test(content)) return false;
+  if (DIGIT.test(content[0]) && [...content].filter((each) => UNSPACED.test(each)).length > LONGEST_UNIT) return true;
   const words = [...content.matchAll(WORDS)].map((match) => match[1]).filter((word) => !MATHEMATICAL.has(word));
   const sums = DIGIT.test(content[0]) && DIGIT.test(content.at(-1));
+  if ((sums || POINT.test(content)) && FOREIGN_WORD.test(content)) return true;
   const sum = DIGIT.test(content[0]) || DIGIT.test(content.at(-1));
   return (sums && words.length > 0) || (words.length > 1 && (sum || /[.,;:!?]\s/.test(content))) || words.length > 3;
 }

@@ -2,7 +2,7 @@
 // chat/export/emphasis.py has the same rule.
 
 // Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese, Korean and Yi, with their punctuation and full-width forms.
-const UNSPACED =
+export const UNSPACED =
   /[\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u19e0-\u19ff\u2e80-\u2fdf\u2ff0-\u4dbf\u4e00-\ua4cf\ua960-\ua97f\ua9e0-\ua9ff\uaa60-\uaa7f\uac00-\ud7ff\uf900-\ufaff\ufe10-\ufe1f\ufe30-\ufe4f\uff01-\uffee\u{1b000}-\u{1b16f}\u{20000}-\u{323af}]/u;
 const SPACE = /[\t-\r \u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]/;
 const PUNCTUATION = /[\p{P}\p{S}]/u;
