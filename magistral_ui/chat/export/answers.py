@@ -146,8 +146,9 @@ def _scrolls(name: str) -> str:
 
 def _tables(words: Words) -> Callable[..., str]:
     def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
-        direction = ' dir="rtl"' if tokens[index].meta.get("direction") == "rtl" else ""
-        return f'<div class="table"{direction}{_scrolls(words("turn_table"))}><table>'
+        direction = tokens[index].meta.get("direction")
+        named = f' dir="{direction}"' if direction else ""
+        return f'<div class="table"{named}{_scrolls(words("turn_table"))}><table>'
 
     return draw
 

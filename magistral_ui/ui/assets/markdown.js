@@ -71,7 +71,7 @@ md.renderer.rules.image = (tokens, index) => {
 };
 
 md.renderer.rules.table_open = (tokens, index) =>
-  `<div class="table"${tokens[index].meta?.direction === "rtl" ? ' dir="rtl"' : ""} tabindex="0" role="region" aria-label="${escapeHtml(t("turn_table"))}"><table>`;
+  `<div class="table"${tokens[index].meta?.direction ? ` dir="${tokens[index].meta.direction}"` : ""} tabindex="0" role="region" aria-label="${escapeHtml(t("turn_table"))}"><table>`;
 md.renderer.rules.table_close = () => "</table></div>";
 
 md.renderer.rules.fence = md.renderer.rules.code_block = (tokens, index) => {
