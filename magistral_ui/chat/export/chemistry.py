@@ -145,7 +145,7 @@ def _piece(text: str, piece: re.Match[str], ends: dict[int, int], atom: bool, de
             return (r"\downarrow " if "v" in standing[0] else r"\uparrow "), standing.end(), False
         return ("" if text[at : at + 1] in "+-=<→⇌" or ARROW.match(text, at) else r"\;"), at, False
     if kind == "mathematics":
-        return f"{{{found[1:-1]}}}", at, True
+        return f"{{{_replaced(found[1:-1], depth + 1)}}}", at, True
     if kind == "script":
         inner, at = _script(text, at, ends, depth)
         return f"{'' if atom else '{}'}{found}{{{inner}}}", at, True
