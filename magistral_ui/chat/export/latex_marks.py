@@ -129,7 +129,8 @@ def _formula_at(state: StateInline | StateBlock, at: int) -> _Formula | None:
     for begin, display, ends in KINDS:
         if text.startswith(begin, at):
             start = at + len(begin)
-            to = _next(getattr(marks, ends), start, -1)
+            bare = BARE.match(text, start)  # which may hold formulas between dollar signs of their own
+            to = _next(getattr(marks, ends), marks.braces.get(bare.end() - 1, start) if bare else start, -1)
             return _Formula(begin, display, start, to, to + len(begin))
     name = BEGIN.match(text, at)
     if name is None or name[1].rstrip("*") not in ENVIRONMENTS:

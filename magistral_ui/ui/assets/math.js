@@ -66,7 +66,9 @@ function formulaAt(state, at) {
   const kind = KINDS.find(({ begin }) => src.startsWith(begin, at));
   if (kind) {
     const from = at + kind.begin.length;
-    const to = marks[kind.ends][below(marks[kind.ends], from)] ?? -1;
+    BARE.lastIndex = from; // which may hold formulas between dollar signs of their own
+    const behind = (BARE.test(src) && marks.braces.get(BARE.lastIndex - 1)) || from;
+    const to = marks[kind.ends][below(marks[kind.ends], behind)] ?? -1;
     return { ...kind, from, to, next: to + kind.end.length };
   }
   BEGIN.lastIndex = at;
