@@ -9,13 +9,19 @@ import unicodedata
 
 TAIL = 64
 """Characters of a line that are kept: all that is asked about is right before the mark."""
-FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+FENCE = re.compile(r"\s*(?:(?:[-*+>]|\d{1,9}[.)])\s+)*(`{3,}|~{3,})")
+"""What opens or closes a block of code, also within lists and quotations."""
+INDENTED = re.compile(r"(?: {4}|\t)\s*")
 ITEM = re.compile(r"\s*(?:[-*+>|]|#{1,6}|\d{1,9}[.)])\s+")
 """What begins a list's item, a heading, a quotation or a row."""
 SENTENCE_ENDS = frozenset(".!?…。！？।؟\"'”’»)]}）】」』*_`$")
 OPENERS = frozenset("“‘«„‹「『（【([{<")
 FOLLOWERS = frozenset(",;.:?!)]}”’»›」』）】、，。；：？！、…")
 """What follows a word directly, and does not begin an answer."""
+
+COLONS, DASHES = frozenset(":："), frozenset("–—")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+"""Thai, Lao, Burmese and Khmer, whose words have no spaces between them either."""
 
 
 class Passage:
@@ -55,17 +61,25 @@ class Passage:
         if not rest and not final:
             return None
         if self._blank:
-            return _goes_on(after, rest)
+            return bool(INDENTED.fullmatch(self._start)) or rest[:1] == "|" or _goes_on(after, rest)
         before = self._line.rstrip(" \t")
         if before != self._line:
             return self._within_sentence(before, after, rest, final)
+        if before[-1] in COLONS and not after.strip():  # it may be the last that is said
+            return final or None
+        if before[-1] == ">" and after == "<" and not final:
+            return None
         return self._is_enclosed(before, after)
+
+    def introduces(self, after: str) -> bool:
+        """Whether a colon and the end of the line around a mark say that an example of it begins."""
+        return self._line.rstrip()[-1:] in COLONS and after.lstrip(" \t")[:1] in ("\r", "\n")
 
     def _within_sentence(self, before: str, after: str, rest: str, final: bool) -> bool | None:
         """The same for a mark behind a space."""
         if before[-1] in SENTENCE_ENDS and not ITEM.fullmatch(self._start):
             return _goes_on(after, rest) or after[:1] in FOLLOWERS
-        if not rest or rest[0] not in "\r\n" or ITEM.match(self._start):
+        if not rest or rest[0] not in "\r\n" or ITEM.match(self._start) or before[-1] == "|":
             return True
         # At the end of a line it closes a thought, unless the sentence goes on in the next line.
         end = rest.lstrip("\r\n \t")
@@ -79,8 +93,12 @@ class Passage:
         last, following = before[-1], after[:1]
         if following in FOLLOWERS and following:
             return True
-        if last in OPENERS:
+        if last in OPENERS or (last == "\\" and before[-2:-1] != last):
             return True
+        if last == ">" and after.startswith("</"):
+            return True
+        if last in DASHES:
+            return following != "" and following in DASHES
         if last == '"' or last == "'":
             return following == last and (last == "'" or self._quotes % 2 == 1)
         if last in "*_~|":
@@ -103,7 +121,7 @@ class Passage:
         found = FENCE.match(self._start)
         if found and not self._fence:
             self._fence = found[1] if found[1][0] == "~" or self._ticks == 1 else ""
-        elif found and found[1].startswith(self._fence) and self._start.strip() == found[1]:
+        elif found and found[1].startswith(self._fence) and not self._start[found.end() :].strip():
             self._fence = ""
         self._line = self._start = ""
         self._blank, self._ticks, self._quotes = True, 0, 0
@@ -116,4 +134,7 @@ def _goes_on(after: str, rest: str) -> bool:
 
 def _is_wide(character: str) -> bool:
     """Whether it is of a script without spaces between words."""
-    return unicodedata.east_asian_width(character) in "WF" and character.isalpha() if character else False
+    if not character:
+        return False
+    wide = unicodedata.east_asian_width(character) in "WF" and character.isalpha()
+    return wide or bool(UNSPACED.match(character))

@@ -347,6 +347,7 @@ class TextReader:
             return None
         number = next(number for number, pair in enumerate(self._marks) if mark in pair)
         if mark == self._marks[number][0]:
+            spoken_of = spoken_of and not passage.introduces(after)
             (self._named if spoken_of else self._opened)[number] += 1
             return True
         # What was opened in the text is closed in the text; where it was only named, a mark that stands alone closes a thought.

@@ -297,6 +297,10 @@ MEANT = [
     ("She asks what </think> does, so I explain.\n", "\n\nIt ends the thinking."),
     ("Is it `</think>`? Yes.", "\n\nIt is."),
     ("She writes <think> in it.\nSo 5.\n", "\n\nIt is 5."),
+    ("The reply:", "\n\nFive"),
+    ("答案：", "\n\n五"),
+    ("- ```py\n  2 + 3\n  ```\n", "\n\nFive"),
+    ("- add\n  - so 5\n", "- Five"),
 ]
 SPOKEN_OF = [
     "The tag </think> ends it.",
@@ -320,6 +324,16 @@ SPOKEN_OF = [
     "The **</think>** tag.",
     "用标签</think>来结束。",
     "</think> is what ends it.",
+    "It looks so: <think>\nthoughts\n</think>\nanswer",
+    "The tag—</think>—ends it.",
+    "最后的标签是：</think>",
+    "แท็ก</think>ใช้ปิดการคิด",
+    r"Escape it: a\</think> b.",
+    "Press <kbd></think></kbd> now.",
+    "So:\n\n    </think>\n    answer",
+    "1. So:\n\n     ```xml\n     </think>\n     ```\n\n2. Then",
+    "- ```xml\n  </think>\n  ```\n- Then",
+    "Tag | Meaning\n--- | ---\n</think> | ends it\nModel | </think>\nOther | none",
 ]
 
 

@@ -24,6 +24,15 @@ SAID = (
     "reason",
     "description",
     "title",
+    "error_msg",
+    "status_msg",
+    "base_resp",
+    "Message",
+    "fault",
+    "faultstring",
+    "err",
+    "errmsg",
+    "code",
 )
 """Names under which an error has its words; what is most of its own comes first."""
 DEEPEST, MOST = 6, 20
@@ -161,6 +170,8 @@ def _said(value: Any, depth: int = 0) -> str:
     if not isinstance(value, Mapping):
         return ""
     said = next((words for key in SAID if (words := _said(value.get(key), depth + 1))), "")
+    if not said and depth:  # by the names of fields
+        said = "; ".join(f"{key}: {words}" for key, each in value.items() if (words := _said(each, depth + 1)))
     place = value.get("loc")
     where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
     return f"{where}: {said}" if where and said else said

@@ -101,6 +101,7 @@ class Reply:
         self._reader: ReplyReader | None = None
         self._lost = self._closing = self._written_in_stream = self._sent = False
         self._heard_chunk = self._heard_foreign = self._called_tool = self._asks_for_tool = False
+        self._foreign_words = ""
         self._jitter = random.Random()
 
     async def write(self, room: Callable[[], Awaitable[int | None]]) -> None:
@@ -207,6 +208,7 @@ class Reply:
         self._asked = body
         self._reader = reader = reader_for(profile, resume, by_tokens=bool(by_tokens))
         self._heard_chunk = self._heard_foreign = self._called_tool = self._asks_for_tool = False
+        self._foreign_words = ""
         payloads, last, done = PayloadReader(), Chunk(), False
         async with self._server.stream(body) as data:
             self._sent = True
@@ -233,6 +235,8 @@ class Reply:
             else:
                 last = self._took(read_last_chunk(payload), reader, pieces, last)
         self._tell(pieces)
+        if self._finish is None and self._foreign_words and not self._heard_chunk:
+            raise StreamBroken("remote_error", detail=self._foreign_words)
         strange = not self._heard_chunk and (payloads.strange > 0 or self._heard_foreign)
         if self._finish is None and (strange or not done):
             raise StreamBroken("remote_malformed" if strange else "remote_cut")
@@ -256,6 +260,7 @@ class Reply:
         """One more chunk; gives the last one that had a usage."""
         self._heard_chunk = self._heard_chunk or not chunk.silent
         self._heard_foreign = self._heard_foreign or chunk.foreign
+        self._foreign_words = self._foreign_words or (chunk.words if chunk.foreign else "")
         self._called_tool = self._called_tool or chunk.calls_tool
         if chunk.progress is not None and not self._usage.completion_tokens:
             done, total, reused = chunk.progress

@@ -15,6 +15,27 @@ FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """Where servers put reasoning. Several of them in one delta are equal, so only the first is taken."""
 THINKING = frozenset({"thinking", "reasoning", "think", "reasoning_text", "summary_text"})
 """Types of a content part that is reasoning."""
+ERRORS = ("error_msg", "error_code", "error_message", "errmsg", "err", "fault", "exception", "__type")
+"""Names that only an error has, besides `error` itself."""
+WORDS = (
+    *(
+        "message",
+        "msg",
+        "faultstring",
+        "detail",
+        "error",
+        "title",
+        "reason",
+        "error_msg",
+        "error_message",
+        "errmsg",
+        "err",
+    ),
+    *("status_msg", "fault", "exception", "type", "code"),
+)
+"""Where an error has its words, the most telling first."""
+REASONS = ("message", "Message", "msg", "description")
+"""Names under which an object without any sign of an error may still say why nothing else comes."""
 SILENT = frozenset({"status", "ping", "info", "progress", "event", "log", "notice"})
 """Types of objects that tell of something else, whatever words they use for it."""
 
@@ -38,6 +59,8 @@ class Chunk:
     """Whether it is no part of a chat completion: a ping, or something that another kind of program would understand."""
     foreign: bool = field(default=False, compare=False)
     """Whether it is the second of these."""
+    words: str = field(default="", compare=False)
+    """What that says; where nothing else comes, it is why."""
     identity: str = field(default="", compare=False)
 
 
@@ -74,6 +97,7 @@ def read_chunk(payload: bytes) -> Chunk:
         calls_tool=bool(message.get("tool_calls") or message.get("function_call")),
         silent=silent,
         foreign=silent and bool(value) and str(value.get("type")).lower() not in SILENT,
+        words=next((text for key in REASONS if isinstance(text := value.get(key), str)), "") if silent else "",
         identity=str(value.get("id") or ""),
     )
 
@@ -98,9 +122,12 @@ def _error_of(value: Mapping[str, Any]) -> Any:
     """The error that `value` is or has, in whichever of the shapes that servers and gateways give it; None for none."""
     error = value.get("error")
     if error or error == {}:
-        return value if isinstance(error, int | float) else error
+        says_more = isinstance(error, int | float) or (isinstance(error, str) and isinstance(value.get("message"), str))
+        return value if says_more else error
     if value.get("choices"):
         return None
+    if (failed := _mapping(value.get("base_resp"))).get("status_code"):  # MiniMax
+        return failed
     kind = str(value.get("type") or "").lower()
     if value.get("object") == "error" or "error" in kind or value.get("status") == "error":
         return value
@@ -108,6 +135,8 @@ def _error_of(value: Mapping[str, Any]) -> Any:
         return value["errors"]
     if "choices" in value or kind in SILENT:
         return None
+    if any(value.get(key) for key in ERRORS) or value.get("success") is False or value.get("ok") is False:
+        return value
     if value.get("detail"):
         return value["detail"]
     status = next((code for key in ("code", "status", "status_code") if _is_status(code := value.get(key))), None)
@@ -124,8 +153,9 @@ def _told(error: Any) -> str:
     if isinstance(error, list):
         return "; ".join(filter(None, map(_told, error)))
     if isinstance(error, dict):
-        keys = ("message", "msg", "detail", "error", "title", "reason", "type")
-        said = next((told for key in keys if (told := _told(error.get(key)))), "")
+        said = next((told for key in WORDS if (told := _told(error.get(key)))), "")
+        if not said:  # by the names of fields
+            said = "; ".join(f"{key}: {told}" for key, each in error.items() if (told := _told(each)))
         place = error.get("loc")
         where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
         return f"{where}: {said}" if where and said else said

@@ -138,6 +138,7 @@ SHAPES = [
 ]
 
 WHOLE = [
+    Wire("whole, nothing but a message", b'{"message": "no"}', failure="remote_error", content_type="application/json"),
     Wire("whole, in one line", json.dumps(whole({"content": "b"})).encode(), "b", content_type="application/json"),
     Wire(
         "whole, indented",
@@ -202,6 +203,10 @@ ERRORS = [
     error(
         "beside the choices (OpenRouter)", data(chunk({"content": ""}, "error", error={"code": 502, "message": "gone"}))
     ),
+    error("MiniMax's", data({"base_resp": {"status_code": 1008, "status_msg": "no balance"}, "choices": None})),
+    error("Baidu's", data({"error_code": 110, "error_msg": "no"})),
+    error("Zhipu's", data({"code": 1261, "msg": "no", "success": False})),
+    error("Apigee's", data({"fault": {"faultstring": "no", "detail": {"errorcode": "x"}}})),
     error("within a choice", data({"choices": [{"index": 0, "delta": {}, "error": {"message": "gone"}}]})),
     error("a reason to stop", data(chunk({}, "insufficient_system_resource")), "remote_cut"),
     error("a filter", data(chunk({}, "SAFETY")), "remote_filtered"),
