@@ -43,7 +43,7 @@ OF_THE_REQUEST = frozenset({"model", "messages", "prompt", "stream"})
 """Fields without which there is no request, so that none of them is ever left out."""
 
 TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<h1[^>]*>(.*?)</h1>", re.I | re.S)
-NUMBER = re.compile(r"(?<![\w.-])(\d{1,3}(?:[,_]\d{3})+|\d+)(?:\.0+)?(?![\w-]|\.\d)")
+NUMBER = re.compile(r"(?<![\w.-])(\d{1,3}(?:[,_]\d{3})+|\d+)(?:\.0+)?(?![\w-]|\.\d)", re.A)
 CODES = re.compile(r"(?:error code|status(?: code)?|['\"]?code['\"]?)\W{0,4}\d{3}\b", re.I)
 TOO_LONG = re.compile(
     r"context[ _]?(?:length|size|window|limit)|model(?:'s|s)? context|(?:available|whole|full) context|context overflow"
@@ -53,19 +53,25 @@ TOO_LONG = re.compile(
     r"|too large for model|too long for (?:the |this )?model|(?:length|tokens?) (?:is|are) \d+ while (?:the )?limit"
     r"|(?:token|prompt|context|sequence|input)s?\b[^.]{0,80}\bexceed|exceed\w*\b[^.]{0,60}\b(?:token|context|prompt|sequence|input)"
     r"|(?:must have|tokens? must be) (?:less than|at most|<=?) \d+|longer than the (?:model|context|maximum)"
-    r"|exceeds? n_ctx|greater than max_seq_len",
+    r"|exceeds? n_ctx|greater than max_seq_len"
+    r"|\b(?:context|ctx|window)(?: (?:size|is|of|only|holds?|allows?|has|takes|at most|up to))*[ :=(]{1,3}\d+(?:,\d|\d\d)"
+    r"|(?:prompt|input|message|request|conversation|sequence)s? (?:\w+ ){0,3}(?:is|are|was|were) too long"
+    # As Chinese providers have it: the context's length, or that the input goes beyond it.
+    r"|上下文(?:长度|窗口)|(?:输入|提示词|prompt|tokens?)\W*\w{0,12}(?:超长|过长|超过|超出)",
     re.I,
 )
 OTHER_LIMIT = re.compile(r"per (?:minute|hour|day|second)|\b[TR]P[MD]\b|rate.?limit|quota", re.I)
 OF_THE_REPLY = re.compile(
     r"max_?(?:completion|new|output|gen|generated)?_?tokens|max (?:new |output |completion )?tokens|maximum tokens"
-    r"|(?:completion|output|generated|new) tokens|in the (?:completion|output)|for the (?:completion|output)|n(?:um)?_predict",
+    r"|(?:completion|output|generated|new) tokens|tokens of output|in the (?:completion|output)"
+    r"|for the (?:completion|output)|n(?:um)?_predict",
     re.I,
 )
 NO_ROOM_AT_ALL = re.compile(r"must be at least 1\b.{0,40}-\d+", re.I | re.S)
 LIMIT = re.compile(
-    r"(?:maximum|\bmax_\w+|limit|context|at most|up to|supports|(?:less|lower|fewer) than|equal to|<=?|exceed\w*|afford)"
-    r"\D{0,60}?(\d{1,3}(?:[,_]\d{3})+|\d{3,})(?![\w-]|\.\d)",
+    r"(?:maximum|\bmax_\w+|limit|context|\bctx|window|allows|最大|长度|上限|at most"
+    r"|up to|supports|(?:less|lower|fewer) than|equal to|<=?|exceed\w*|afford)"
+    r"\D{0,60}?(\d{1,3}(?:[,_]\d{3})+|\d{3,})(?![A-Za-z0-9_-]|\.\d)",
     re.I,
 )
 BELOW = re.compile(r"(?:less|lower|fewer) than(?! or equal)\D{0,20}\d|\(exclusive\)", re.I)

@@ -71,6 +71,8 @@ WITHOUT = {name: value for name, value in SENT.items() if name != "max_tokens"}
             4058,
             4096,
         ),
+        ("You asked for 40960 tokens of output, but this model allows 2,048.", 2048, 0),
+        ("max_tokens 的最大值为 8192，当前为 40960", 8192, 0),
     ],
 )
 def test_how_much_a_server_would_write_instead(words: str, most: int, limit: int) -> None:
@@ -117,6 +119,14 @@ def test_how_much_a_server_would_write_instead(words: str, most: int, limit: int
         ("Requested tokens (5000) exceed context window of 4096", 5000, 4096),
         ("n_tokens 5000 exceeds n_ctx 4096", 5000, 4096),
         ("max_tokens must be at least 1, got -1908.", 0, 0),
+        ("prompt has 5,000 tokens but the context holds only 4,096", 5000, 4096),
+        ("This prompt needs 5000 tokens, the window holds 4096.", 5000, 4096),
+        ("ctx size 4096 is not enough for 5000 tokens", 5000, 4096),
+        ("The message you submitted was too long, please submit something shorter.", 0, 0),
+        ("The sequence is too long for the KV cache: 5000 > 4096", 5000, 4096),
+        ("输入长度5000超过模型最大上下文长度4096", 5000, 4096),
+        ("模型的上下文长度为4096，请求为5000个token", 5000, 4096),
+        ("Prompt 超长", 0, 0),
     ],
 )
 def test_a_prompt_too_long_in_the_words_of_many_servers(words: str, tokens: int, limit: int) -> None:
@@ -131,6 +141,7 @@ def test_a_prompt_too_long_in_the_words_of_many_servers(words: str, tokens: int,
         (413, "Request too large on tokens per minute (TPM): Limit 6000, Requested 41000"),
         (400, "image exceeds 5 MB maximum"),
         (400, "no such template"),
+        (400, "no context for user 12345678"),
         (404, "model some-4096-context not found"),
         (400, "temperature must be between 0 and 2"),
     ],
