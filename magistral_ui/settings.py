@@ -1,6 +1,7 @@
 """Reads flags and MAGISTRAL_UI_* variables into one frozen Settings; only app.py reads it, and it opens nothing."""
 
 import argparse
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -104,7 +105,13 @@ def _home(value: str) -> str:
 def _host(value: str) -> str:
     """An address or a name; an IPv6 address may have the brackets that it has in a URL."""
     host = _words(value)
-    return host[1:-1] if host.startswith("[") and host.endswith("]") and ":" in host else host
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") and ":" in host else host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    # One address has many spellings, and a socket of IPv6 alone takes none of IPv4's.
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -26,7 +26,7 @@ def limits_of(choice: str | None, exposure: Exposure) -> Limits:
     try:
         changes = json.loads(_read_limits(Path(choice)))
         if not isinstance(changes, dict):
-            raise ValueError("{}")
+            raise ValueError(json.dumps(changes))
         return suiting.changed(changes)
     except (ValueError, RecursionError) as error:
         raise BadSetting("limits_not_sound", value=choice, detail=str(error)) from error

@@ -141,9 +141,19 @@ def test_blanks_around_a_value_are_none_of_it() -> None:
     assert read_settings(["--port", " 80 "], environment) == Settings(host="::1", device="cpu", port=80)
 
 
-def test_an_address_may_have_the_brackets_of_a_url() -> None:
-    for written, read in (("[::1]", "::1"), ("[::]", "::"), ("[fe80::1%eth0]", "fe80::1%eth0"), ("[x]", "[x]")):
-        assert read_settings(["--host", written], {}).host == read
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("[::1]", "::1"),
+        ("[::]", "::"),
+        ("0:0:0:0:0:0:0:0", "::"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("[fe80::1%eth0]", "fe80::1%eth0"),
+        ("[x]", "[x]"),
+    ],
+)
+def test_an_address_may_be_spelled_in_many_ways(written: str, read: str) -> None:
+    assert read_settings(["--host", written], {}).host == read
 
 
 @pytest.mark.parametrize("url", ["https://chat.example.org", "https://chat.example.org/ai", "http://h:8080/a/b-c/"])
