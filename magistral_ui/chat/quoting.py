@@ -18,7 +18,6 @@ SENTENCE_ENDS = frozenset(".!?…。！？।؟\"'”’»)]}）】」』*_`$")
 OPENERS = frozenset("“‘«„‹「『（【([{<")
 FOLLOWERS = frozenset(",;.:?!)]}”’»›」』）】、，。；：？！、…")
 """What follows a word directly, and does not begin an answer."""
-
 COLONS, DASHES = frozenset(":："), frozenset("–—")
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Thai, Lao, Burmese and Khmer, whose words have no spaces between them either."""
@@ -61,7 +60,7 @@ class Passage:
         if not rest and not final:
             return None
         if self._blank:
-            return bool(INDENTED.fullmatch(self._start)) or rest[:1] == "|" or _goes_on(after, rest)
+            return bool(INDENTED.fullmatch(self._start)) or _goes_on(after, rest)
         before = self._line.rstrip(" \t")
         if before != self._line:
             return self._within_sentence(before, after, rest, final)
@@ -128,8 +127,8 @@ class Passage:
 
 
 def _goes_on(after: str, rest: str) -> bool:
-    """Whether a sentence goes on behind the mark, as in “</think> is a tag”."""
-    return after != rest and rest[:1].islower()
+    """Whether a sentence or a table's row goes on behind the mark, as in “</think> is a tag”."""
+    return after != rest and (rest[:1].islower() or rest[:1] == "|")
 
 
 def _is_wide(character: str) -> bool:

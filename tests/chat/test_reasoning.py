@@ -298,6 +298,7 @@ MEANT = [
     ("Is it `</think>`? Yes.", "\n\nIt is."),
     ("She writes <think> in it.\nSo 5.\n", "\n\nIt is 5."),
     ("The reply:", "\n\nFive"),
+    ("A table.\n", "| a | b |\n|---|---|"),
     ("答案：", "\n\n五"),
     ("- ```py\n  2 + 3\n  ```\n", "\n\nFive"),
     ("- add\n  - so 5\n", "- Five"),

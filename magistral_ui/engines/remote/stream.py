@@ -18,20 +18,22 @@ THINKING = frozenset({"thinking", "reasoning", "think", "reasoning_text", "summa
 ERRORS = ("error_msg", "error_code", "error_message", "errmsg", "err", "fault", "exception", "__type")
 """Names that only an error has, besides `error` itself."""
 WORDS = (
-    *(
-        "message",
-        "msg",
-        "faultstring",
-        "detail",
-        "error",
-        "title",
-        "reason",
-        "error_msg",
-        "error_message",
-        "errmsg",
-        "err",
-    ),
-    *("status_msg", "fault", "exception", "type", "code"),
+    "message",
+    "msg",
+    "faultstring",
+    "detail",
+    "error",
+    "title",
+    "reason",
+    "error_msg",
+    "error_message",
+    "errmsg",
+    "err",
+    "status_msg",
+    "fault",
+    "exception",
+    "type",
+    "code",
 )
 """Where an error has its words, the most telling first."""
 REASONS = ("message", "Message", "msg", "description")
