@@ -6,9 +6,10 @@ from typing import Any
 
 from playwright.sync_api import expect
 
-from magistral_ui.chat.events import Answer, Reasoning
+from magistral_ui.chat.events import Answer, Finished, Reasoning, Usage
 from magistral_ui.engines.scripted import Pause
 from magistral_ui.sessions.history.history import FILE, History
+from magistral_ui.sessions.history.store import CUT_OFF
 from tests.browser.steps import ask, box, done, reply, visit
 from tests.browser.test_accessibility import violations
 
@@ -216,6 +217,21 @@ def test_conversations_are_saved_as_files_and_brought_back(page: Any, serve: Any
     page.locator("#history-list input[type=file]").set_input_files(tmp_path / "junk.json")
     expect(page.locator("#history-list .told")).to_contain_text("holds no conversation of Magistral UI")
     assert violations(page) == []
+
+
+def test_continue_is_named_only_where_a_reply_that_the_app_ended_can_go_on(page: Any, serve: Any) -> None:
+    def ended(request: Any) -> Any:
+        said = [Reasoning("hm")] if request.prompt.turns[-1].text == "begun" else []
+        return [*said, CUT_OFF, Finished("cancelled", Usage())]
+
+    visit(page, serve(ended))
+    for text, buttons, note in (
+        ("begun", 1, "The app ended while this was being written. “Continue” goes on from here."),
+        ("empty", 0, "The app ended before anything was written."),
+    ):
+        ask(page, text)
+        expect(done(page).get_by_role("button", name="Continue", exact=True)).to_have_count(buttons)
+        expect(reply(page).locator(".notes")).to_have_text(note)
 
 
 def counting(count: int) -> list[Any]:

@@ -168,9 +168,10 @@ export class ReplyTurn {
     if (this.awaited) this.announce([turn.answer, ...[...this.notes.children].map((note) => note.textContent)].join("\n"));
   }
 
-  showNotes({ notices, ended, failure, answer, reasoning, usage, params }) {
+  showNotes({ notices, ended, failure, answer, reasoning, usage, params, may_continue: begun }) {
     const lowered = ended === "length" && notices.find(({ key }) => key === "max_tokens_lowered");
-    const notes = notices.filter((each) => each !== lowered).map(({ key, values }) => make("p", { class: "note" }, t(`notice_${key}`, values)));
+    const told = ({ key, values }) => (key === "cut_off" && !begun ? t("notice_cut_off_at_start") : t(`notice_${key}`, values));
+    const notes = notices.filter((each) => each !== lowered).map((each) => make("p", { class: "note" }, told(each)));
     if (failure) notes.push(make("p", { class: "note failure" }, sentence(failure)));
     else if (ended === "length") notes.push(make("p", { class: "note" }, lowered ? t("ended_context_full", lowered.values) : outOfTokens(usage, params)));
     else if (ended === "cancelled" && !notices.some(({ key }) => key === "cut_off")) notes.push(make("p", { class: "note" }, t("ended_cancelled")));
