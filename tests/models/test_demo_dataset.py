@@ -77,7 +77,7 @@ def test_held_out_pairs_are_never_trained() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_encoding_is_that_of_mistral_common(encoder: Encoder, seed: int) -> None:
     made = dataset.conversation(random.Random(seed))
-    made = Conversation(made.system, made.turns, seed % 2 == 0, made.cut, brief=False)
+    made = Conversation(made.system, made.turns, seed % 2 == 0, brief=False)
     ours = encoder.encode(made)
     request = ChatCompletionRequest(messages=_messages(made)[:-1])
     theirs = encoder.tokenizer.encode_chat_completion(request)
@@ -95,9 +95,6 @@ def test_only_replies_with_reasoning_are_learned(encoder: Encoder) -> None:
     dropped = encoder.encode(Conversation(None, turns, keep_reasoning=False))
     learned = [token for token, weight in zip(dropped.tokens, dropped.weights, strict=True) if weight]
     assert learned == [*_thought(encoder, turns[1]), *_text(encoder, "3"), encoder.mark("</s>")]
-    cut = encoder.encode(Conversation(None, turns[1:], cut=True))
-    learned = [token for token, weight in zip(cut.tokens, cut.weights, strict=True) if weight]
-    assert learned == [*_text(encoder, "3"), encoder.mark("</s>")]
 
 
 def test_a_brief_reply_is_the_beginning_of_the_whole(encoder: Encoder) -> None:
