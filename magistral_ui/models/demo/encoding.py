@@ -71,12 +71,14 @@ class Encoder:
             written = written[: sum(end <= left for end in ends)]
         return given, written
 
+    def thought_text(self, turn: Turn) -> str:
+        """Return a turn's reasoning as text, as far as it was written."""
+        given, written = self.thought(turn)
+        return b"".join(map(self._piece, (*given, *written))).decode("utf-8", "ignore")
+
     def _earlier(self, turn: Turn) -> list[int]:
         """Return the reasoning of an earlier turn as it is read again: as text, and none where it is empty."""
-        text = turn.given + turn.reasoning
-        if turn.closed is not None:
-            given, written = self.thought(turn)
-            text = b"".join(map(self._piece, (*given, *written))).decode("utf-8", "ignore")
+        text = self.thought_text(turn)
         return [self.mark("[THINK]"), *self._text(text), self.mark("[/THINK]")] if text else []
 
     def encode(self, made: Conversation) -> Sample:

@@ -12,11 +12,11 @@ from magistral_ui.models.demo import dataset, sums
 from magistral_ui.models.demo.dataset import Conversation, Turn
 from magistral_ui.models.demo.wording import phrases
 
-DRILLS = 0.12  # share of the conversations that are nothing but a bare sum
-CLOSED_DRILLS = 0.34  # share of those that are one sum whose reasoning is ended early
-CHANGED = 0.06  # share of those that are one sum with reasoning that a person wrote or changed
-BUDGETED = 0.06  # share of those in which every reasoning is ended early
-UNKNOWN = 0.10  # share of those that are nothing but something that the model cannot do
+DRILLS = 0.08  # share of the conversations that are nothing but a bare sum
+CLOSED_DRILLS = 0.44  # share of those that are one sum whose reasoning is ended early
+CHANGED = 0.05  # share of those that are one sum with reasoning that a person wrote or changed
+BUDGETED = 0.05  # share of those in which every reasoning is ended early
+UNKNOWN = 0.08  # share of those that are nothing but something that the model cannot do
 
 
 def practice(rng: random.Random) -> Conversation:

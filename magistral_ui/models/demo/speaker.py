@@ -33,8 +33,10 @@ class Speaker:
         """Return (reasoning, answer) of each; a reply that is not well formed has neither."""
         samples = [self.encoder.encode(c) for c in asked]
         prompts = [self._prompt(s) for s in samples]
+        begun = [self._begun(c) for c in asked]
         most = max(len(s.tokens) - len(p) for s, p in zip(samples, prompts, strict=True)) + ROOM
-        return [self._parts(tokens) for tokens in self._write(prompts, samples, most)]
+        written = self._write([[*p, *b] for p, b in zip(prompts, begun, strict=True)], samples, most)
+        return [self._parts([*b, *tokens]) for b, tokens in zip(begun, written, strict=True)]
 
     def answers(self, asked: Sequence[Conversation]) -> list[str]:
         """Return the answers to conversations whose last reasoning was ended, as `Turn.closed` says."""
@@ -59,6 +61,11 @@ class Speaker:
                 closed.append([*prompt, self._begin, *thought, self._close])
             found.append([self._answer(tokens) for tokens in self._write(closed, samples, ANSWER, answering=True)])
         return [list(answers) for answers in zip(*found, strict=True)]
+
+    def _begun(self, conversation: Conversation) -> Tokens:
+        """Return what of the reply is given: its mark and the beginning of its reasoning, or nothing."""
+        given, _ = self.encoder.thought(conversation.turns[-1])
+        return [self._begin, *given] if given else []
 
     def _prompt(self, sample: Sample) -> Tokens:
         return sample.tokens[: len(sample.tokens) - sample.tokens[::-1].index(self._asked)]

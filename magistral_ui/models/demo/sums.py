@@ -36,21 +36,33 @@ def rounded(value: int) -> int:
     return (value + 5) // 10 * 10
 
 
-def estimate(a: int, b: int, minus: bool) -> tuple[str, int]:
-    """Return how to reckon with rounded numbers, a minus before everything, and what that comes to.
+def estimate(a: int, b: int, minus: bool) -> tuple[list[str], int]:
+    """Return how to reckon with rounded numbers, step by step, and what that comes to.
 
-    >>> [estimate(487, 265, False), estimate(12, 703, True), estimate(-38, 14, True), estimate(-38, 14, False)]
-    [('490 + 270', 760), ('-(700 - 10)', -690), ('-(40 + 10)', -50), ('-(40 - 10)', -30)]
+    >>> for pair in ((487, 265, False), (12, 703, True), (-38, 14, True), (-520, 114, False)):
+    ...     print(*estimate(*pair))
+    ['490 + 270', '600 + 160'] 760
+    ['-(700 - 10)'] -690
+    ['-(40 + 10)'] -50
+    ['-(520 - 110)', '-(400 + 10)'] -410
     """
     first, second = rounded(abs(a)), rounded(b)
-    if minus == (a < 0):  # both count the same way
-        value, shown = first + second, f"{first} + {second}"
-    elif first >= second:
-        value, shown = first - second, f"{first} - {second}"
-    else:
-        value, shown = first - second, f"{second} - {first}"
+    sign = 1 if minus == (a < 0) else -1
+    value = first + sign * second
+    large, small = (second, first) if value < 0 else (first, second)
+    steps = [f"{large} {'+' if sign > 0 else '-'} {small}", *_by_places(large, small, sign)]
     value = -value if a < 0 else value
-    return (f"-({shown})" if value < 0 else shown), value
+    return [f"-({step})" if value < 0 else step for step in steps], value
+
+
+def _by_places(large: int, small: int, sign: int) -> list[str]:
+    """Reckon hundreds and tens apart, where one digit alone does not do: 490 + 270 is 600 + 160, 420 - 270 is 200 - 50."""
+    if max(large, small) < 100 or large % 100 == small % 100 == 0:
+        return []
+    if min(large, small) < 100 and (large if small < 100 else small) % 100 == 0:
+        return []
+    hundreds, tens = (large // unit % ten + sign * (small // unit % ten) for unit, ten in ((100, 100), (10, 10)))
+    return [f"{hundreds * 100} {'-' if tens < 0 else '+'} {abs(tens) * 10}"]
 
 
 def worked_out(thought: str) -> int:
@@ -66,7 +78,8 @@ def closed_early(a: int, b: int, minus: bool, cut: int, say: Say) -> tuple[str, 
     value = result(a, b, minus)
     if by_heart(a, b) or cut >= worked_out(reasoning(a, b, minus, say)):
         return answer(a, b, minus), value
-    reckoned, near = estimate(a, b, minus)
+    steps, near = estimate(a, b, minus)
+    reckoned = say["that_is"].join(steps)
     return say["unfinished"].format(x=f"{a} {'-' if minus else '+'} {b}", y=reckoned, r=near), near
 
 
