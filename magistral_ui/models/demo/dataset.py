@@ -212,14 +212,16 @@ def described(shown: tuple[Picture, ...], language: str) -> tuple[str, str]:
 
 def picture_turn(language: str, rng: random.Random, count: int | None = None) -> Turn:
     """Show a picture, or several, and ask what it is."""
-    many = rng.choices(range(1, MOST_SHOWN + 1), (44, 18, 8, 8, 5, 5, 4, 4, 3, 3))[0]
-    shown = tuple(pictures.picture(rng) for _ in range(count or many))
+    many = rng.choices(range(1, MOST_SHOWN + 1), (50, 22, 7, 6, 4, 4, 3, 2, 1, 1))[0]
+    return looked_at(tuple(pictures.picture(rng) for _ in range(count or many)), language, rng)
+
+
+def looked_at(shown: tuple[Picture, ...], language: str, rng: random.Random) -> Turn:
+    """Ask about some pictures."""
     several = len(shown) > 1 and rng.random() < 0.75
-    asked = (
-        rng.choice(("ask_pictures", "ask_many")) if several else rng.choice(("ask_colour", "ask_shape", "ask_picture"))
-    )
+    asked = ("ask_pictures", "ask_many") if several else ("ask_colour", "ask_shape", "ask_picture")
     told = len(shown) if rng.random() < 0.6 else rng.randint(2, MOST_SHOWN)  # people miscount
-    text = phrase(language, asked, rng).replace("{n}", str(told))
+    text = phrase(language, rng.choice(asked), rng).replace("{n}", str(told))
     language = language if text else "en"
     text = typed(polite(text, language, rng), rng) if text else ""
     return Turn(text, *described(shown, language), "picture", shown)

@@ -8,25 +8,27 @@ prints a few of what it learns from.
 import random
 from dataclasses import replace
 
-from magistral_ui.models.demo import dataset, sums
+from magistral_ui.models.demo import dataset, pictures, sums
 from magistral_ui.models.demo.dataset import Conversation, Turn
 from magistral_ui.models.demo.wording import phrases
 
-DRILLS = 0.08  # share of the conversations that are nothing but a bare sum
-CLOSED_DRILLS = 0.44  # share of those that are one sum whose reasoning is ended early
+DRILLS = 0.06  # share of the conversations that are nothing but a bare sum
+CLOSED_DRILLS = 0.40  # share of those that are one sum whose reasoning is ended early
 CHANGED = 0.05  # share of those that are one sum with reasoning that a person wrote or changed
 BUDGETED = 0.05  # share of those in which every reasoning is ended early
+GALLERIES = 0.12  # share of those that are nothing but several pictures, as small as can be seen for the most part
 UNKNOWN = 0.08  # share of those that are nothing but something that the model cannot do
+SMALL = 56  # pixels: 2 x 2 image tokens
 
 
 def practice(rng: random.Random) -> Conversation:
     """Make up what the model learns from: an exercise, or a conversation as people have them."""
     language, draw = dataset.any_language(rng), rng.random()
-    for make, share in ((drill, DRILLS), (closed_drill, CLOSED_DRILLS), (changed, CHANGED), (budgeted, BUDGETED)):
+    for make, share in EXERCISES:
         if draw < share:
             return make(language, rng)
         draw -= share
-    return unknown(language, rng) if draw < UNKNOWN else dataset.conversation(rng)
+    return dataset.conversation(rng)
 
 
 def drill(language: str, rng: random.Random) -> Conversation:
@@ -49,6 +51,17 @@ def unknown(language: str, rng: random.Random) -> Conversation:
     if rng.random() < 0.25:
         turn = dataset.closed(turn, rng.choice((0, 0, rng.randint(0, len(turn.reasoning)))), language)
     return Conversation(_short(rng), (turn,), brief=rng.random() < 0.7)
+
+
+def gallery(language: str, rng: random.Random) -> Conversation:
+    """Show several pictures at once: how many they are, and which is which."""
+    shown = tuple(pictures.picture(rng) for _ in range(rng.randint(2, dataset.MOST_SHOWN)))
+    if rng.random() < 0.6:
+        shown = tuple(pictures.shrunk(picture, SMALL) for picture in shown)
+    turn = dataset.looked_at(shown, language, rng)
+    if rng.random() < 0.2:
+        turn = dataset.closed(turn, rng.choice((0, rng.randint(0, len(turn.reasoning)))), language)
+    return Conversation(_short(rng), (turn,))
 
 
 def changed(language: str, rng: random.Random) -> Conversation:
@@ -120,6 +133,15 @@ def _short(rng: random.Random) -> str | None:
     """Return the model's own system prompt, or none to save time."""
     return dataset.system_prompt(rng) if rng.random() < 0.35 else None
 
+
+EXERCISES = (
+    (drill, DRILLS),
+    (closed_drill, CLOSED_DRILLS),
+    (changed, CHANGED),
+    (budgeted, BUDGETED),
+    (gallery, GALLERIES),
+    (unknown, UNKNOWN),
+)
 
 if __name__ == "__main__":
     for seed in range(30):
