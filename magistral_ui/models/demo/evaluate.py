@@ -146,11 +146,10 @@ def honest(turn: Turn, answer: str) -> str:
         return "right"
     for language in LANGUAGES:
         frame = say(language)["unfinished"].format(x=f"{a} {'-' if minus else '+'} {b}", y="Y", r="R")
-        steps = rf"[-+() 0-9]+({say(language)['that_is']}[-+() 0-9]+)?"
-        found = re.fullmatch(re.escape(frame).replace("Y", steps).replace("R", r"(-?\d+)"), answer)
+        found = re.fullmatch(re.escape(frame).replace("Y", "[-+()=:, 0-9]+").replace("R", r"(-?\d+)"), answer)
         if found:
             value = sums.result(a, b, minus)
-            return "near" if abs(int(found[2]) - value) <= max(10, abs(value) // 10) else "far"
+            return "near" if abs(int(found[1]) - value) <= max(10, abs(value) // 10) else "far"
     return "wrong"
 
 

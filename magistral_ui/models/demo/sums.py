@@ -36,33 +36,39 @@ def rounded(value: int) -> int:
     return (value + 5) // 10 * 10
 
 
-def estimate(a: int, b: int, minus: bool) -> tuple[list[str], int]:
-    """Return how to reckon with rounded numbers, step by step, and what that comes to.
+def estimate(a: int, b: int, minus: bool) -> tuple[str, int]:
+    """Return how to reckon with rounded numbers, column by column from the tens, and what that comes to.
 
     >>> for pair in ((487, 265, False), (12, 703, True), (-38, 14, True), (-520, 114, False)):
     ...     print(*estimate(*pair))
-    ['490 + 270', '600 + 160'] 760
-    ['-(700 - 10)'] -690
-    ['-(40 + 10)'] -50
-    ['-(520 - 110)', '-(400 + 10)'] -410
+    490 + 270: 9+7=16, 4+2+1=7 760
+    -(700 - 10): 10-1=9, 7-1-0=6 -690
+    -(40 + 10): 4+1=5 -50
+    -(520 - 110): 2-1=1, 5-1=4 -410
     """
     first, second = rounded(abs(a)), rounded(b)
-    sign = 1 if minus == (a < 0) else -1
-    value = first + sign * second
-    large, small = (second, first) if value < 0 else (first, second)
-    steps = [f"{large} {'+' if sign > 0 else '-'} {small}", *_by_places(large, small, sign)]
-    value = -value if a < 0 else value
-    return [f"-({step})" if value < 0 else step for step in steps], value
+    minus = minus != (a < 0)
+    large, small = (second, first) if minus and second > first else (first, second)
+    value = first - second if minus else first + second
+    sign = "-" if minus else "+"
+    value, shown = -value if a < 0 else value, f"{large} {sign} {small}"
+    return (
+        f"{f'-({shown})' if value < 0 else shown}: {', '.join(_short_columns(large // 10, small // 10, sign))}",
+        value,
+    )
 
 
-def _by_places(large: int, small: int, sign: int) -> list[str]:
-    """Reckon hundreds and tens apart, where one digit alone does not do: 490 + 270 is 600 + 160, 420 - 270 is 200 - 50."""
-    if max(large, small) < 100 or large % 100 == small % 100 == 0:
-        return []
-    if min(large, small) < 100 and (large if small < 100 else small) % 100 == 0:
-        return []
-    hundreds, tens = (large // unit % ten + sign * (small // unit % ten) for unit, ten in ((100, 100), (10, 10)))
-    return [f"{hundreds * 100} {'-' if tens < 0 else '+'} {abs(tens) * 10}"]
+def _short_columns(a: int, b: int, sign: str) -> list[str]:
+    """Return the columns of a sum, or of a difference of an `a` that is not smaller, as equations."""
+    over, written = 0, []
+    for x, y in _columns(a, b, sign, {"columns": ""})[1]:
+        left = x + y + over if sign == "+" else x - y - over
+        borrowed = 10 if left < 0 else 0
+        carried = ("+1" if sign == "+" else "-1") if over else ""
+        middle = f"+{y}{carried}" if sign == "+" else f"{carried}-{y}"
+        written.append(f"{x + borrowed}{middle}={left + borrowed}")
+        over = int(left > 9 or left < 0)
+    return written
 
 
 def worked_out(thought: str) -> int:
@@ -78,8 +84,7 @@ def closed_early(a: int, b: int, minus: bool, cut: int, say: Say) -> tuple[str, 
     value = result(a, b, minus)
     if by_heart(a, b) or cut >= worked_out(reasoning(a, b, minus, say)):
         return answer(a, b, minus), value
-    steps, near = estimate(a, b, minus)
-    reckoned = say["that_is"].join(steps)
+    reckoned, near = estimate(a, b, minus)
     return say["unfinished"].format(x=f"{a} {'-' if minus else '+'} {b}", y=reckoned, r=near), near
 
 
