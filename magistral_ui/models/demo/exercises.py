@@ -16,7 +16,7 @@ DRILLS = 0.06  # share of the conversations that are nothing but a bare sum
 CLOSED_DRILLS = 0.40  # share of those that are one sum whose reasoning is ended early
 CHANGED = 0.05  # share of those that are one sum with reasoning that a person wrote or changed
 BUDGETED = 0.05  # share of those in which every reasoning is ended early
-GALLERIES = 0.12  # share of those that are nothing but several pictures, as small as can be seen for the most part
+GALLERIES = 0.17  # share of those that are nothing but several pictures, as small as can be seen for the most part
 UNKNOWN = 0.08  # share of those that are nothing but something that the model cannot do
 SMALL = 56  # pixels: 2 x 2 image tokens
 
@@ -54,14 +54,16 @@ def unknown(language: str, rng: random.Random) -> Conversation:
 
 
 def gallery(language: str, rng: random.Random) -> Conversation:
-    """Show several pictures at once: how many they are, and which is which."""
-    shown = tuple(pictures.picture(rng) for _ in range(rng.randint(2, dataset.MOST_SHOWN)))
-    if rng.random() < 0.6:
+    """Show several pictures at once: how many they are, and, in every second one, which is which."""
+    brief = rng.random() < 0.5
+    most = rng.randint(5, dataset.MOST_SHOWN) if brief else rng.randint(2, dataset.MOST_SHOWN)
+    shown = tuple(pictures.picture(rng) for _ in range(most))
+    if rng.random() < (0.85 if brief else 0.6):
         shown = tuple(pictures.shrunk(picture, SMALL) for picture in shown)
     turn = dataset.looked_at(shown, language, rng)
     if rng.random() < 0.2:
         turn = dataset.closed(turn, rng.choice((0, rng.randint(0, len(turn.reasoning)))), language)
-    return Conversation(_short(rng), (turn,))
+    return Conversation(_short(rng), (turn,), brief=brief)
 
 
 def changed(language: str, rng: random.Random) -> Conversation:
