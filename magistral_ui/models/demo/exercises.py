@@ -13,11 +13,11 @@ from magistral_ui.models.demo.dataset import Conversation, Turn
 from magistral_ui.models.demo.wording import phrases
 
 DRILLS = 0.08  # share of the conversations that are nothing but a bare sum
-CLOSED_DRILLS = 0.36  # share of those that are one sum whose reasoning is ended early
+CLOSED_DRILLS = 0.32  # share of those that are one sum whose reasoning is ended early
 CHANGED = 0.05  # share of those that are one sum with reasoning that a person wrote or changed
 BUDGETED = 0.05  # share of those in which every reasoning is ended early
 GALLERIES = 0.17  # share of those that are nothing but several pictures, as small as can be seen for the most part
-UNKNOWN = 0.14  # share of those that are nothing but something that the model cannot do
+UNKNOWN = 0.20  # share of those that are nothing but something that the model cannot do
 SMALL = 56  # pixels: 2 x 2 image tokens
 
 

@@ -95,9 +95,9 @@ def number(rng: random.Random) -> int:
 def other(language: str, rng: random.Random) -> str:
     """Return something that the model cannot do."""
     draw, templates = rng.random(), phrases("other")[language]["templates"]
-    if draw < 0.20:  # with numbers, as sums have them
+    if draw < 0.12:  # with numbers, as sums have them
         templates = [template for template in templates if re.search(r"\{[abdAB]\}", template)]
-    if draw < 0.70:
+    if draw < 0.66:
         return fill(rng.choice(templates), language, rng)
     if draw < 0.76:
         return rng.choice(sentences(language))
