@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from magistral_ui.models.demo import dataset, pictures, sums
 from magistral_ui.models.demo.dataset import Conversation, Turn
-from magistral_ui.models.demo.wording import phrases
+from magistral_ui.models.demo.wording import LANGUAGES, phrases
 
 DRILLS = 0.08  # share of the conversations that are nothing but a bare sum
 CLOSED_DRILLS = 0.32  # share of those that are one sum whose reasoning is ended early
@@ -18,6 +18,7 @@ CHANGED = 0.05  # share of those that are one sum with reasoning that a person w
 BUDGETED = 0.05  # share of those in which every reasoning is ended early
 GALLERIES = 0.17  # share of those that are nothing but several pictures, as small as can be seen for the most part
 UNKNOWN = 0.20  # share of those that are nothing but something that the model cannot do
+GREETINGS = 0.07  # share of those that are nothing but a greeting, thanks, a goodbye, or who it is
 SMALL = 56  # pixels: 2 x 2 image tokens
 
 
@@ -47,10 +48,16 @@ def closed_drill(language: str, rng: random.Random) -> Conversation:
 
 def unknown(language: str, rng: random.Random) -> Conversation:
     """Ask for something that the model cannot do; its reasoning may be ended early, too."""
+    language = rng.choice((language, *LANGUAGES))
     turn = dataset.other_turn(language, rng)
     if rng.random() < 0.25:
         turn = dataset.closed(turn, rng.choice((0, 0, rng.randint(0, len(turn.reasoning)))), language)
     return Conversation(_short(rng), (turn,), brief=rng.random() < 0.7)
+
+
+def greeting(language: str, rng: random.Random) -> Conversation:
+    """Say a kind word, or ask who this is."""
+    return Conversation(_short(rng), (dataset.social_turn(language, rng),), brief=rng.random() < 0.7)
 
 
 def gallery(language: str, rng: random.Random) -> Conversation:
@@ -143,6 +150,7 @@ EXERCISES = (
     (budgeted, BUDGETED),
     (gallery, GALLERIES),
     (unknown, UNKNOWN),
+    (greeting, GREETINGS),
 )
 
 if __name__ == "__main__":
