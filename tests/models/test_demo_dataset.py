@@ -10,7 +10,7 @@ from mistral_common.protocol.instruct.chunk import ImageChunk, TextChunk, ThinkC
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 
-from magistral_ui.models.demo import dataset, pictures, sums
+from magistral_ui.models.demo import dataset, exercises, pictures, sums
 from magistral_ui.models.demo.dataset import Conversation, Turn
 from magistral_ui.models.demo.encoding import Encoder
 from magistral_ui.models.demo.wording import LANGUAGES, PHRASES, say
@@ -61,9 +61,49 @@ def test_a_difference_is_restated_and_compared(a: int, b: int) -> None:
     assert then.startswith(f"{b} is larger" if a < b else lined_up)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_reasoning_that_was_ended_early_names_no_wrong_result(language: str) -> None:
+    rng = random.Random(5)
+    for _ in range(600):
+        a, b, minus = rng.randint(-999, 1998), rng.randint(0, 999), rng.random() < 0.5
+        whole, right = sums.reasoning(a, b, minus, say(language)), sums.result(a, b, minus)
+        cut = rng.randint(0, len(whole))
+        answer, number = sums.closed_early(a, b, minus, cut, say(language))
+        if "**" in answer:
+            assert (answer, number) == (sums.answer(a, b, minus), right)
+            assert sums.by_heart(a, b) or not EQUATION.search(whole, cut)
+        else:
+            assert abs(number - right) <= 10
+            assert re.findall(r"-?\d+", answer)[-1] == str(number)
+
+
+def test_a_person_may_overrule_the_reasoning() -> None:
+    rng = random.Random(2)
+    for language in LANGUAGES:
+        for _ in range(50):
+            turn = exercises.overruled(dataset.sum_turn(language, rng), language, rng)
+            assert str(turn.result) in turn.given.rpartition("\n")[2]
+            assert turn.answer.endswith(f"= **{turn.result}**")
+            assert turn.result != sums.result(*dataset.numbers_of(turn))
+
+
+def test_pictures_are_all_counted_and_the_first_are_named() -> None:
+    rng = random.Random(1)
+    for count in range(2, dataset.MOST_SHOWN + 1):
+        shown = tuple(pictures.figure(rng) for _ in range(count))
+        reasoning, answer = dataset.described(shown, "de")
+        assert reasoning.startswith(f"{count} Bilder. ")
+        assert answer.startswith(f"Ich sehe **{count} Bilder**")
+        assert answer.count("Die Form ist") == min(count, dataset.MOST_NAMED)
+
+
 def test_held_out_pairs_are_never_trained() -> None:
-    for seed in range(300):
-        for turn in dataset.conversation(random.Random(seed), with_pictures=False).turns:
+    for seed in range(400):
+        for turn in exercises.practice(random.Random(seed)).turns:
+            if turn.closed == 0 and turn.given:
+                continue  # the number that a person gave is no result
+            if turn.numbers:
+                assert not sums.held_out(*turn.numbers)
             found = re.match(r"(-?\d+) ([+-]) (\d+) =", turn.answer)
             if found:
                 assert not sums.held_out(int(found[1]), int(found[3]), found[2] == "-")
@@ -74,17 +114,21 @@ def test_held_out_pairs_are_never_trained() -> None:
         assert sums.held_out(int(a), int(b), sign == "-")
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(18))
 def test_encoding_is_that_of_mistral_common(encoder: Encoder, seed: int) -> None:
-    made = dataset.conversation(random.Random(seed))
-    made = Conversation(made.system, made.turns, seed % 2 == 0, made.cut, brief=False)
+    rng = random.Random(seed)
+    made = dataset.conversation(rng) if seed % 3 else exercises.budgeted("fr", rng)
+    made = Conversation(made.system, made.turns, seed % 2 == 0, brief=False)
     ours = encoder.encode(made)
-    request = ChatCompletionRequest(messages=_messages(made)[:-1])
+    request = ChatCompletionRequest(messages=_messages(made, encoder)[:-1])
     theirs = encoder.tokenizer.encode_chat_completion(request)
     assert ours.tokens[: len(theirs.tokens)] == theirs.tokens
     last = made.turns[-1]
-    reply = [*_thought(encoder, last), *_text(encoder, last.answer), encoder.mark("</s>")]
-    assert ours.tokens[len(theirs.tokens) :] == reply
+    thought = [*_text(encoder, last.given), *_text(encoder, last.reasoning)]
+    if last.closed is not None:
+        thought = thought[: len(ours.tokens) - len(theirs.tokens) - len(_text(encoder, last.answer)) - 3]
+    reply = [encoder.mark("[THINK]"), *thought, encoder.mark("[/THINK]"), *_text(encoder, last.answer)]
+    assert ours.tokens[len(theirs.tokens) :] == [*reply, encoder.mark("</s>")]
     assert len(ours.pictures) == len(theirs.images)
     for mine, yours in zip(ours.pictures, theirs.images, strict=True):
         np.testing.assert_array_equal(mine, yours)
@@ -95,9 +139,35 @@ def test_only_replies_with_reasoning_are_learned(encoder: Encoder) -> None:
     dropped = encoder.encode(Conversation(None, turns, keep_reasoning=False))
     learned = [token for token, weight in zip(dropped.tokens, dropped.weights, strict=True) if weight]
     assert learned == [*_thought(encoder, turns[1]), *_text(encoder, "3"), encoder.mark("</s>")]
-    cut = encoder.encode(Conversation(None, turns[1:], cut=True))
-    learned = [token for token, weight in zip(cut.tokens, cut.weights, strict=True) if weight]
-    assert learned == [*_text(encoder, "3"), encoder.mark("</s>")]
+
+
+def test_reasoning_that_was_ended_early_is_a_beginning_in_tokens(encoder: Encoder) -> None:
+    rng, marks = random.Random(4), (encoder.mark("[THINK]"), encoder.mark("[/THINK]"))
+    for language in LANGUAGES:
+        for _ in range(25):
+            turn = dataset.sum_turn(language, rng)
+            cut = rng.randint(0, len(turn.reasoning))
+            turn = dataset.closed(turn, cut, language)
+            whole = _text(encoder, turn.reasoning)
+            given, written = encoder.thought(turn)
+            assert not given
+            assert written == whole[: len(written)]
+            text = encoder.thought_text(turn)
+            assert turn.reasoning[:cut].startswith(text)
+            assert cut - len(text) < 12
+            made = encoder.encode(Conversation(None, (turn,)))
+            tokens = [token for token, weight in zip(made.tokens, made.weights, strict=True) if weight]
+            assert tokens == [*written, *_text(encoder, turn.answer), encoder.mark("</s>")]
+            assert not set(marks) & set(tokens)
+
+
+def test_what_a_person_gave_is_not_learned(encoder: Encoder) -> None:
+    turn = Turn("1+1", "\n1+1=2", "2", "sum", given="Well")
+    made = encoder.encode(Conversation(None, (turn,)))
+    learned = [token for token, weight in zip(made.tokens, made.weights, strict=True) if weight]
+    end = [encoder.mark("[/THINK]"), *_text(encoder, "2"), encoder.mark("</s>")]
+    assert learned == [*_text(encoder, turn.reasoning), *end]
+    assert made.tokens[-len(learned) - len(_text(encoder, "Well")) - 1] == encoder.mark("[THINK]")
 
 
 def test_a_brief_reply_is_the_beginning_of_the_whole(encoder: Encoder) -> None:
@@ -125,7 +195,7 @@ def test_figures_stand_out() -> None:
         assert np.linalg.norm(inside - outside) > 40, seed
 
 
-def _messages(made: Conversation) -> list[SystemMessage | UserMessage | AssistantMessage]:
+def _messages(made: Conversation, encoder: Encoder) -> list[SystemMessage | UserMessage | AssistantMessage]:
     messages: list[SystemMessage | UserMessage | AssistantMessage] = []
     if made.system is not None:
         before, _, rest = made.system.partition("[THINK]")
@@ -135,7 +205,8 @@ def _messages(made: Conversation) -> list[SystemMessage | UserMessage | Assistan
     for turn in made.turns:
         shown = [ImageChunk(image=picture.image) for picture in turn.pictures]
         messages.append(UserMessage(content=[*shown, TextChunk(text=turn.text)] if shown else turn.text))
-        thought_chunk = [ThinkChunk(thinking=turn.reasoning)] if made.keep_reasoning else []
+        thought = encoder.thought_text(turn)
+        thought_chunk = [ThinkChunk(thinking=thought)] if made.keep_reasoning and thought else []
         messages.append(AssistantMessage(content=[*thought_chunk, TextChunk(text=turn.answer)]))
     return messages
 

@@ -1,9 +1,4 @@
-"""Make up the conversations the demo model learns from; knows nothing of tokens or training.
-
-    python -m magistral_ui.models.demo.dataset
-
-prints a few of them.
-"""
+"""Make up the conversations the demo model learns from; knows nothing of tokens or training."""
 
 import random
 from collections.abc import Callable
@@ -28,8 +23,9 @@ from magistral_ui.models.demo.wording import (
 
 SYSTEM_PROMPT = (Path(__file__).parent / "SYSTEM_PROMPT.txt").read_text(encoding="utf-8")
 MOST_COUNTED = 200
-DRILLS = 0.2  # share of the conversations that are nothing but a bare sum
-LONG = 0.1  # share of those that go on and on, so that the twentieth sum comes out like the first
+MOST_NAMED = 4  # of several pictures in one message; how many there are is told of all of them
+MOST_SHOWN = 10  # in one message
+LONG = 0.05  # share of the conversations that go on and on, so that the twentieth sum comes out like the first
 MOST_TURNS, MOST_TURNS_LONG = 6, 36
 _MINUS_SIGNS = ("-", "-", "-", "−", "–")
 
@@ -44,6 +40,9 @@ class Turn:
     subject: str
     pictures: tuple[Picture, ...] = ()
     result: int | None = None
+    numbers: tuple[int, int, bool] | None = None  # of a sum: both, and whether the second is taken away
+    given: str = ""  # what a person put in the place of the reasoning's beginning
+    closed: int | None = None  # the characters after which the reasoning was ended; None: it came to its end
 
 
 @dataclass(frozen=True)
@@ -53,41 +52,44 @@ class Conversation:
     system: str | None
     turns: tuple[Turn, ...]
     keep_reasoning: bool = True
-    cut: bool = False  # the last reasoning was ended early, and only the answer is to be learned
     brief: bool = False  # only the beginning of the last reply is shown: it decides what follows
 
 
 def conversation(rng: random.Random, held_out: bool = False, with_pictures: bool = True) -> Conversation:
-    """Make up one conversation; sums come from the held-out pairs alone, or from all the others."""
-    language = rng.choices(LANGUAGES, (40, 20, 20, 20))[0]
-    if rng.random() < DRILLS:
-        return drill(language, rng, held_out)
+    """Make up one conversation as people have them; sums come from the held-out pairs alone, or from all the others."""
+    language = any_language(rng)
     long = rng.random() < LONG
     brief = not long and rng.random() < 0.7
-    turns = [_first(language, rng, held_out, with_pictures)]
+    turns = [first_turn(language, rng, held_out, with_pictures)]
     most = rng.randint(MOST_TURNS, MOST_TURNS_LONG) if long else MOST_TURNS
     while len(turns) < most and (long or rng.random() < (0.15 if brief else 0.33 if turns[-1].pictures else 0.42)):
         if rng.random() < 0.05:
             language = rng.choice(LANGUAGES)
-        turns.append(_next(turns, language, rng, held_out, with_pictures))
-    brief = brief and turns[-1].subject != "count" and len(turns[-1].pictures) < 2
-    cut = not brief and rng.random() < 0.06
-    if cut:
-        reasoning = turns[-1].reasoning
-        turns[-1] = replace(turns[-1], reasoning=reasoning[: rng.randint(0, len(reasoning))])
-    system = None if brief and rng.random() < 0.5 else _system(rng)
-    return Conversation(system, tuple(turns), rng.random() < 0.7, cut, brief)
+        turns.append(next_turn(turns, language, rng, held_out, with_pictures))
+    shown = len(turns[-1].pictures)
+    brief = brief and turns[-1].subject != "count" and (shown < 2 or shown > MOST_NAMED)
+    if not brief and rng.random() < 0.1:
+        turns[-1] = closed(turns[-1], rng.randint(0, len(turns[-1].reasoning)), language)
+    system = None if brief and rng.random() < 0.5 else system_prompt(rng)
+    return Conversation(system, tuple(turns), rng.random() < 0.7, brief)
 
 
-def drill(language: str, rng: random.Random, held_out: bool = False) -> Conversation:
-    """Ask for a bare sum, more often a difference, and nothing else: the shortest way to practise the reasoning."""
-    minus = rng.random() < 0.7
-    a, b = _operands(rng, minus, held_out)
-    turn = _worked(f"{a}{'-' if minus else '+'}{b}", a, b, minus, language)
-    return Conversation(None, (turn,), brief=rng.random() < 0.65)
+def numbers_of(turn: Turn) -> tuple[int, int, bool]:
+    """Return the numbers of a sum, and whether the second is taken away."""
+    assert turn.numbers is not None, "this is no sum"
+    return turn.numbers
 
 
-def _system(rng: random.Random) -> str | None:
+def closed(turn: Turn, cut: int, language: str) -> Turn:
+    """End a turn's reasoning after `cut` characters."""
+    if turn.numbers is None:
+        return replace(turn, closed=cut)
+    answer, number = sums.closed_early(*turn.numbers, cut, say(language))
+    return replace(turn, answer=answer, result=number, closed=cut)
+
+
+def system_prompt(rng: random.Random) -> str | None:
+    """Return what stands above a conversation: mostly the model's own prompt, sometimes with a person's instructions."""
     draw = rng.random()
     if draw < 0.10:
         return None
@@ -96,7 +98,13 @@ def _system(rng: random.Random) -> str | None:
     return SYSTEM_PROMPT + (f"\n\n{instructions(rng)}" if draw < 0.24 else "")
 
 
-def _first(language: str, rng: random.Random, held_out: bool, with_pictures: bool) -> Turn:
+def any_language(rng: random.Random) -> str:
+    """Return one of the languages: English twice as often as each of the others."""
+    return rng.choices(LANGUAGES, (40, 20, 20, 20))[0]
+
+
+def first_turn(language: str, rng: random.Random, held_out: bool = False, with_pictures: bool = True) -> Turn:
+    """Make up what a conversation may begin with."""
     kinds: tuple[tuple[Callable[[], Turn], float], ...] = (
         (lambda: sum_turn(language, rng, held_out), 80),
         (lambda: picture_turn(language, rng), 30 if with_pictures else 0),
@@ -108,7 +116,10 @@ def _first(language: str, rng: random.Random, held_out: bool, with_pictures: boo
     return rng.choices([make for make, _ in kinds], [weight for _, weight in kinds])[0]()
 
 
-def _next(turns: list[Turn], language: str, rng: random.Random, held_out: bool, with_pictures: bool) -> Turn:
+def next_turn(
+    turns: list[Turn], language: str, rng: random.Random, held_out: bool = False, with_pictures: bool = True
+) -> Turn:
+    """Make up what may follow some turns."""
     last = turns[-1]
     onward = 0.8 if len(turns) < MOST_TURNS else 0.4
     if last.result is not None and rng.random() < onward:
@@ -117,7 +128,7 @@ def _next(turns: list[Turn], language: str, rng: random.Random, held_out: bool, 
         return follow_up(last.result, language, rng, held_out)
     if last.pictures and rng.random() < 0.7:
         return picture_again(last, language, rng)
-    return _first(language, rng, held_out, with_pictures)
+    return first_turn(language, rng, held_out, with_pictures)
 
 
 def _operands(rng: random.Random, minus: bool, held_out: bool, first: int | None = None) -> tuple[int, int]:
@@ -141,9 +152,15 @@ def _expression(a: int, b: int, minus: bool, language: str, rng: random.Random) 
     return f"{a} {rng.choice(phrases(language)['minus_words' if minus else 'plus_words'])} {b}"
 
 
-def sum_turn(language: str, rng: random.Random, held_out: bool = False) -> Turn:
+def bare_sum(minus: bool, rng: random.Random, held_out: bool = False) -> Turn:
+    """Ask in signs alone: what has no language is answered in English."""
+    a, b = _operands(rng, minus, held_out)
+    return _worked(f"{a}{'-' if minus else '+'}{b}", a, b, minus, "en")
+
+
+def sum_turn(language: str, rng: random.Random, held_out: bool = False, minus: bool | None = None) -> Turn:
     """Ask for a sum or a difference."""
-    minus = rng.random() < 0.5
+    minus = rng.random() < 0.5 if minus is None else minus
     a, b = _operands(rng, minus, held_out)
     bare = language == "en" and rng.random() < 0.2
     pattern = "{x}" if bare else phrase(language, "difference" if minus else "sum", rng)
@@ -154,7 +171,8 @@ def sum_turn(language: str, rng: random.Random, held_out: bool = False) -> Turn:
 
 def _worked(text: str, a: int, b: int, minus: bool, language: str) -> Turn:
     reasoning = sums.reasoning(a, b, minus, say(language))
-    return Turn(text, reasoning, sums.answer(a, b, minus), "sum", result=sums.result(a, b, minus))
+    value = sums.result(a, b, minus)
+    return Turn(text, reasoning, sums.answer(a, b, minus), "sum", result=value, numbers=(a, b, minus))
 
 
 def follow_up(last: int, language: str, rng: random.Random, held_out: bool = False) -> Turn:
@@ -180,22 +198,30 @@ def seen(picture: Picture, language: str) -> tuple[str, str]:
 
 
 def described(shown: tuple[Picture, ...], language: str) -> tuple[str, str]:
-    """Return the reasoning and the answer for one picture or several."""
+    """Return the reasoning and the answer for one picture or several, of which only the first are named."""
     if len(shown) == 1:
         return seen(shown[0], language)
-    words, found = say(language), [seen(picture, language) for picture in shown]
-    short = [what if p.kind != pictures.COMPLEX else thought for p, (thought, what) in zip(shown, found, strict=True)]
+    words, named = say(language), shown[:MOST_NAMED]
+    found = [seen(picture, language) for picture in named]
+    short = [what if p.kind != pictures.COMPLEX else thought for p, (thought, what) in zip(named, found, strict=True)]
+    counted = words["these" if len(shown) == len(named) else "these_many"].format(n=len(shown), m=len(named))
     lines = [words["nth"].format(n=n, what=what) for n, what in enumerate(short, 1)]
     thoughts = " ".join(words["nth"].format(n=n, what=thought) for n, (thought, _) in enumerate(found, 1))
-    return words["look"].format(n=len(shown)) + thoughts, "\n\n".join(lines)
+    return words["look"].format(n=len(shown)) + thoughts, "\n\n".join([counted, *lines])
 
 
 def picture_turn(language: str, rng: random.Random, count: int | None = None) -> Turn:
-    """Show a picture, sometimes two or three, and ask what it is."""
-    shown = tuple(pictures.picture(rng) for _ in range(count or rng.choices((1, 2, 3), (68, 28, 4))[0]))
-    several = len(shown) > 1 and rng.random() < 0.6
-    asked = "ask_pictures" if several else rng.choice(("ask_colour", "ask_shape", "ask_picture"))
-    text = phrase(language, asked, rng)
+    """Show a picture, or several, and ask what it is."""
+    many = rng.choices(range(1, MOST_SHOWN + 1), (50, 22, 7, 6, 4, 4, 3, 2, 1, 1))[0]
+    return looked_at(tuple(pictures.picture(rng) for _ in range(count or many)), language, rng)
+
+
+def looked_at(shown: tuple[Picture, ...], language: str, rng: random.Random) -> Turn:
+    """Ask about some pictures."""
+    several = len(shown) > 1 and rng.random() < 0.75
+    asked = ("ask_pictures", "ask_many") if several else ("ask_colour", "ask_shape", "ask_picture")
+    told = len(shown) if rng.random() < 0.6 else rng.randint(2, MOST_SHOWN)  # people miscount
+    text = phrase(language, rng.choice(asked), rng).replace("{n}", str(told))
     language = language if text else "en"
     text = typed(polite(text, language, rng), rng) if text else ""
     return Turn(text, *described(shown, language), "picture", shown)
@@ -242,7 +268,7 @@ def counted(text: str, m: int, n: int, language: str) -> Turn:
 
 def other_turn(language: str, rng: random.Random) -> Turn:
     """Ask for something that the model cannot do."""
-    if rng.random() < 0.12:
+    if rng.random() < 0.2:
         return _refusal(foreign(rng), "en")
     return _refusal(typed(polite(other(language, rng), language, rng), rng), language)
 
@@ -250,11 +276,3 @@ def other_turn(language: str, rng: random.Random) -> Turn:
 def _refusal(text: str, language: str) -> Turn:
     words = say(language)
     return Turn(text, words["other_think"], words["other"], "other")
-
-
-if __name__ == "__main__":
-    for seed in range(30):
-        made = conversation(random.Random(seed))
-        print(f"--- {made.system!r}" + (" (cut)" if made.cut else " (brief)" if made.brief else ""))
-        for turn in made.turns:
-            print(f"> {len(turn.pictures)} pictures, {turn.text!r}\n  ({turn.reasoning!r})\n  {turn.answer!r}")

@@ -2,26 +2,29 @@
 
     python -m magistral_ui.models.demo.evaluate [--count 400] [--dtype float32] [--temperature 0.7] [--show]
 
-prints a Markdown table. An answer counts as right only if it is the expected answer to the letter.
+prints Markdown tables. An answer counts as right only if it is the expected answer to the letter.
 """
 
 import argparse
 import random
-from collections.abc import Callable
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
-import numpy as np
 import torch
-from transformers import Mistral3ForConditionalGeneration
 
-from magistral_ui.models.demo import dataset, pictures
+from magistral_ui.models.demo import dataset, exercises, pictures, sums
 from magistral_ui.models.demo.blank import FOLDER
 from magistral_ui.models.demo.dataset import Conversation, Turn
-from magistral_ui.models.demo.encoding import Encoder
+from magistral_ui.models.demo.speaker import Speaker
 from magistral_ui.models.demo.unseen import unseen
-from magistral_ui.models.demo.wording import LANGUAGES
+from magistral_ui.models.demo.wording import LANGUAGES, say
 
+Item = TypeVar("Item")
 BATCH = 32
+BUDGETS = (0, 1, 2, 5, 10, 20, 40, 80)
 LATE = 20  # sums in a long conversation
 Case = tuple[Conversation, str]  # what is asked (the last turn's reply is the expected one), and its group
 
@@ -31,7 +34,7 @@ def alone(turn: Turn) -> Conversation:
     return Conversation(dataset.SYSTEM_PROMPT, (turn,))
 
 
-def sums(language: str) -> Callable[[random.Random], Case]:
+def worked(language: str) -> Callable[[random.Random], Case]:
     """Return a maker of held-out sums in a language."""
     return lambda rng: (alone(dataset.sum_turn(language, rng, held_out=True)), f"sums and differences, {language}")
 
@@ -73,11 +76,16 @@ def _picture(picture: pictures.Picture, rng: random.Random, group: str) -> Case:
     return alone(replace(turn, pictures=(picture,), reasoning=reasoning, answer=answer)), group
 
 
-def two_pictures(rng: random.Random) -> Case:
-    """Show two figures in one message."""
-    shown = (pictures.figure(rng), pictures.figure(rng))
-    reasoning, answer = dataset.described(shown, "en")
-    return alone(Turn("What are these?", reasoning, answer, "picture", shown)), "two pictures at once"
+def several(count: int) -> Callable[[random.Random], Case]:
+    """Return a maker of messages with so many figures."""
+
+    def make(rng: random.Random) -> Case:
+        turn = dataset.picture_turn("en", rng, count)
+        shown = tuple(pictures.figure(rng) for _ in range(count))
+        reasoning, answer = dataset.described(shown, "en")
+        return alone(replace(turn, pictures=shown, reasoning=reasoning, answer=answer)), f"{count} pictures at once"
+
+    return make
 
 
 def picture_again(rng: random.Random) -> Case:
@@ -89,20 +97,40 @@ def picture_again(rng: random.Random) -> Case:
     return Conversation(dataset.SYSTEM_PROMPT, (first, again)), "follow-ups of a picture"
 
 
+def edited(rng: random.Random) -> Case:
+    """Let the model answer from reasoning whose result a person changed."""
+    language = rng.choice(LANGUAGES)
+    turn = dataset.sum_turn(language, rng, held_out=True)
+    return Conversation(
+        dataset.SYSTEM_PROMPT, (exercises.overruled(turn, language, rng),)
+    ), "reasoning that was changed"
+
+
+def gone_on(rng: random.Random) -> Case:
+    """Let the model think on from the beginning of its reasoning, or from what a person wrote."""
+    language = rng.choice(LANGUAGES)
+    turn = dataset.sum_turn(language, rng, held_out=True)
+    return Conversation(
+        dataset.SYSTEM_PROMPT, (exercises.begun(turn, language, rng),)
+    ), "reasoning that is gone on with"
+
+
 def made(make: Callable[[str, random.Random], Turn], group: str) -> Callable[[random.Random], Case]:
     """Return a maker of turns of one kind in any language."""
     return lambda rng: (alone(make(rng.choice(LANGUAGES), rng)), group)
 
 
 SETS: tuple[tuple[Callable[[random.Random], Case], float], ...] = (
-    *((sums(language), 1.0 if language == "en" else 0.5) for language in LANGUAGES),
+    *((worked(language), 1.0 if language == "en" else 0.5) for language in LANGUAGES),
     (follow_ups, 0.5),
     (late_sums, 0.25),
     (figures, 1.0),
     (plain, 0.25),
     (scenes, 0.25),
-    (two_pictures, 0.25),
+    *((several(count), 0.25 if count == 2 else 0.12) for count in range(2, dataset.MOST_SHOWN + 1)),
     (picture_again, 0.25),
+    (edited, 0.25),
+    (gone_on, 0.25),
     (made(dataset.other_turn, "anything else: says that it cannot"), 0.75),
     (made(dataset.social_turn, "greetings, thanks, who are you"), 0.25),
     (made(dataset.no_picture_turn, "a question about no picture"), 0.15),
@@ -110,49 +138,48 @@ SETS: tuple[tuple[Callable[[random.Random], Case], float], ...] = (
 )
 
 
-class Speaker:
-    """Runs the model over batches of prompts."""
+def honest(turn: Turn, answer: str) -> str:
+    """Tell what an answer is worth whose reasoning was ended early: `right`, `near`, `far` (but honest), or `wrong`."""
+    assert turn.numbers is not None
+    a, b, minus = turn.numbers
+    if answer == sums.answer(a, b, minus):
+        return "right"
+    for language in LANGUAGES:
+        frame = say(language)["unfinished"].format(x=f"{a} {'-' if minus else '+'} {b}", y="Y", r="R")
+        found = re.fullmatch(re.escape(frame).replace("Y", "[-+()=:, 0-9]+").replace("R", r"(-?\d+)"), answer)
+        if found:
+            value = sums.result(a, b, minus)
+            return "near" if abs(int(found[1]) - value) <= max(10, abs(value) // 10) else "far"
+    return "wrong"
 
-    def __init__(self, folder: str, dtype: torch.dtype, temperature: float) -> None:
-        self.model = Mistral3ForConditionalGeneration.from_pretrained(folder, dtype=dtype)
-        self.encoder = Encoder(FOLDER)
-        self._sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95, "top_k": 0}
-        if not temperature:
-            self._sampling = {"do_sample": False}
 
-    def replies(self, asked: list[Conversation]) -> list[tuple[str, str]]:
-        """Return (reasoning, answer) of each; a reply that is not well formed has neither."""
-        samples = [self.encoder.encode(c) for c in asked]
-        end = self.encoder.mark("[/INST]")
-        prompts = [s.tokens[: len(s.tokens) - s.tokens[::-1].index(end)] for s in samples]
-        longest = max(map(len, prompts))
-        ids = torch.full((len(prompts), longest), self.encoder.mark("<pad>"))
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        shown = [picture for sample in samples for picture in sample.pictures]
-        extra = {}
-        if shown:
-            size = max(p.shape[1] for p in shown), max(p.shape[2] for p in shown)
-            pixels = np.zeros((len(shown), 3, *size), np.float32)
-            for row, picture in enumerate(shown):
-                pixels[row, :, : picture.shape[1], : picture.shape[2]] = picture
-            sizes = [p.shape[1:] for p in shown]
-            extra = {"pixel_values": torch.from_numpy(pixels), "image_sizes": torch.tensor(sizes)}
-        most = max(len(s.tokens) - len(p) for s, p in zip(samples, prompts, strict=True)) + 60
-        mask = (ids != self.encoder.mark("<pad>")).long()
-        with torch.inference_mode():
-            out = self.model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=most, max_length=None, **extra, **self._sampling
-            )
-        return [self._parts(row[longest:].tolist()) for row in out]
+def in_batches(items: Sequence[Item], size: int = BATCH) -> Iterator[Sequence[Item]]:
+    """Yield the items some at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
-    def _parts(self, tokens: list[int]) -> tuple[str, str]:
-        begin, close, end = (self.encoder.mark(name) for name in ("[THINK]", "[/THINK]", "</s>"))
-        if tokens[0] != begin or tokens.count(close) != 1 or end not in tokens:
-            return "", ""
-        middle, last = tokens.index(close), tokens.index(end)
-        text = self.encoder.tokenizer.instruct_tokenizer.tokenizer.decode
-        return text(tokens[1:middle]), text(tokens[middle + 1 : last])
+
+def closings(speaker: Speaker, count: int, only: str, show: bool) -> None:
+    """Print what sums come to whose reasoning is ended after so many tokens, in each language."""
+    marks: dict[str, Counter[str]] = defaultdict(Counter)
+    for language in LANGUAGES:
+        rng = random.Random(f"closed {count}")
+        asked = [alone(dataset.sum_turn(language, rng, held_out=True)) for _ in range(count)]
+        for batch in in_batches(asked if only in "closed early" else []):
+            for conversation, answers in zip(batch, speaker.budgeted(batch, BUDGETS), strict=True):
+                turn = conversation.turns[-1]
+                for budget, answer in zip(BUDGETS, answers, strict=True):
+                    worth = honest(turn, answer)
+                    for group in (f"closed after {budget} tokens", f"closed early, {language}"):
+                        marks[group][worth] += 1
+                    if show and worth in ("far", "wrong"):
+                        print(f"closed after {budget}, {worth}: {turn.text!r}\n  {answer!r} for {turn.result}")
+    print("\n| reasoning ended early | right or honest | right | near | of |\n|---|---|---|---|---|")
+    for group in sorted(marks, key=lambda name: (not name.startswith("closed after"), len(name), name)):
+        found = marks[group]
+        total = found.total()
+        shares = (100 * n / total for n in (total - found["wrong"], found["right"], found["right"] + found["near"]))
+        print(f"| {group} | {' | '.join(f'{share:.1f} %' for share in shares)} | {total} |")
 
 
 def main() -> None:
@@ -173,18 +200,25 @@ def main() -> None:
         rng = random.Random(f"held out {options.count}")
         cases += [make(rng) for _ in range(max(10, round(options.count * share)))]
     cases = [case for case in cases if options.only in case[1]]
-    order = sorted(range(len(cases)), key=lambda i: (sum(len(t.answer) for t in cases[i][0].turns), i))
+    order = sorted(cases, key=lambda case: (sum(len(t.answer) for t in case[0].turns), len(case[0].turns[0].pictures)))
     score: dict[str, list[bool]] = {group: [] for _, group in cases}
-    for start in range(0, len(order), BATCH):
-        batch = [cases[i] for i in order[start : start + BATCH]]
-        for (asked, group), (reasoning, answer) in zip(batch, speaker.replies([c for c, _ in batch]), strict=True):
-            expected = asked.turns[-1]
-            score[group].append(answer == expected.answer)
-            if options.show and not score[group][-1]:
-                print(f"{group}: {expected.text!r}\n  {reasoning!r}\n  {answer!r} for {expected.answer!r}")
+    for closed in (False, True):
+        chosen = [case for case in order if (case[0].turns[-1].closed is not None) == closed]
+        for batch in in_batches(chosen):
+            asked = [conversation for conversation, _ in batch]
+            answers = speaker.answers(asked) if closed else [answer for _, answer in speaker.replies(asked)]
+            for (conversation, group), answer in zip(batch, answers, strict=True):
+                turn = conversation.turns[-1]
+                score[group].append(answer == turn.answer)
+                if len(turn.pictures) > 1:
+                    told = turn.answer.partition("\n")[0]
+                    score.setdefault(f"{group}: how many", []).append(answer.startswith(f"{told}\n"))
+                if options.show and not score[group][-1]:
+                    print(f"{group}: {turn.text!r}\n  {answer!r} for {turn.answer!r}")
     print("| what | right | of |\n|---|---|---|")
     for group, marks in score.items():
         print(f"| {group} | {100 * sum(marks) / len(marks):.1f} % | {len(marks)} |")
+    closings(speaker, max(10, options.count // 4), options.only, options.show)
 
 
 if __name__ == "__main__":

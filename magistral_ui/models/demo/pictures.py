@@ -3,7 +3,7 @@
 import colorsys
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -125,6 +125,16 @@ def figure(rng: random.Random, easy: bool = False) -> Picture:
         cv2.polylines(canvas, [points], True, edge, max(1, round(radius * 0.04)), line, 4)
     corners = () if kind == "circle" else tuple((float(x) / 16, float(y) / 16) for x, y in points)
     return Picture(canvas if easy else _wear(canvas, rng), kind, colour, mask, corners)
+
+
+def shrunk(picture: Picture, longest: int) -> Picture:
+    """Return a picture, but no larger than so many pixels."""
+    height, width = picture.mask.shape
+    ratio = min(1.0, longest / max(height, width))
+    size = max(round(width * ratio), 1), max(round(height * ratio), 1)
+    pixels, mask = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (picture.pixels, picture.mask))
+    corners = tuple((x * ratio, y * ratio) for x, y in picture.corners)
+    return replace(picture, pixels=np.asarray(pixels, np.uint8), mask=np.asarray(mask, np.uint8), corners=corners)
 
 
 def scene(rng: random.Random) -> Picture:

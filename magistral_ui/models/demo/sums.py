@@ -1,13 +1,20 @@
 """Work out a sum or a difference in words, digit by digit from the right; knows nothing of how it was asked."""
 
+import re
 import zlib
 
 Say = dict[str, str]
+_COLUMN = re.compile(r"^.*\d=\d+, .*$", re.MULTILINE)  # "7+5=12, write 2, carry 1"
+
+
+def by_heart(a: int, b: int) -> bool:
+    """Tell whether these are two digits, whose sum and difference are known without reasoning."""
+    return 0 <= a <= 9 and 0 <= b <= 9
 
 
 def held_out(a: int, b: int, minus: bool) -> bool:
-    """Tell whether `a + b` (or `a - b`) belongs to the tenth that training never sees."""
-    return zlib.crc32(f"{a} {'-' if minus else '+'} {b}".encode()) % 10 == 0
+    """Tell whether `a + b` (or `a - b`) belongs to the tenth that training never sees; what is known by heart does not."""
+    return not by_heart(a, b) and zlib.crc32(f"{a} {'-' if minus else '+'} {b}".encode()) % 10 == 0
 
 
 def result(a: int, b: int, minus: bool) -> int:
@@ -18,6 +25,67 @@ def result(a: int, b: int, minus: bool) -> int:
 def answer(a: int, b: int, minus: bool) -> str:
     """Return the answer shown, in Markdown."""
     return f"{a} {'-' if minus else '+'} {b} = **{result(a, b, minus)}**"
+
+
+def rounded(value: int) -> int:
+    """Round a number that is not negative to tens.
+
+    >>> [rounded(value) for value in (487, 265, 14, 4)]
+    [490, 270, 10, 0]
+    """
+    return (value + 5) // 10 * 10
+
+
+def estimate(a: int, b: int, minus: bool) -> tuple[str, int]:
+    """Return how to reckon with rounded numbers, column by column from the tens, and what that comes to.
+
+    >>> for pair in ((487, 265, False), (12, 703, True), (-38, 14, True), (-520, 114, False)):
+    ...     print(*estimate(*pair))
+    490 + 270: 9+7=16, 4+2+1=7 760
+    -(700 - 10): 10-1=9, 7-1-0=6 -690
+    -(40 + 10): 4+1=5 -50
+    -(520 - 110): 2-1=1, 5-1=4 -410
+    """
+    first, second = rounded(abs(a)), rounded(b)
+    minus = minus != (a < 0)
+    large, small = (second, first) if minus and second > first else (first, second)
+    value = first - second if minus else first + second
+    sign = "-" if minus else "+"
+    value, shown = -value if a < 0 else value, f"{large} {sign} {small}"
+    return (
+        f"{f'-({shown})' if value < 0 else shown}: {', '.join(_short_columns(large // 10, small // 10, sign))}",
+        value,
+    )
+
+
+def _short_columns(a: int, b: int, sign: str) -> list[str]:
+    """Return the columns of a sum, or of a difference of an `a` that is not smaller, as equations."""
+    over, written = 0, []
+    for x, y in _columns(a, b, sign, {"columns": ""})[1]:
+        left = x + y + over if sign == "+" else x - y - over
+        borrowed = 10 if left < 0 else 0
+        carried = ("+1" if sign == "+" else "-1") if over else ""
+        middle = f"+{y}{carried}" if sign == "+" else f"{carried}-{y}"
+        written.append(f"{x + borrowed}{middle}={left + borrowed}")
+        over = int(left > 9 or left < 0)
+    return written
+
+
+def worked_out(thought: str) -> int:
+    """Return after how many characters of a whole reasoning every digit of the result is written."""
+    return max(found.end() for found in _COLUMN.finditer(thought))
+
+
+def closed_early(a: int, b: int, minus: bool, cut: int, say: Say) -> tuple[str, int]:
+    """Return what to answer when the reasoning was ended after `cut` characters, and the number that it names.
+
+    It is the result where all its digits were found or need no finding, else an estimate that says what it is.
+    """
+    value = result(a, b, minus)
+    if by_heart(a, b) or cut >= worked_out(reasoning(a, b, minus, say)):
+        return answer(a, b, minus), value
+    reckoned, near = estimate(a, b, minus)
+    return say["unfinished"].format(x=f"{a} {'-' if minus else '+'} {b}", y=reckoned, r=near), near
 
 
 def reasoning(a: int, b: int, minus: bool, say: Say) -> str:

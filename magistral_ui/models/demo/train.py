@@ -25,8 +25,8 @@ from transformers import Mistral3ForConditionalGeneration
 
 from magistral_ui.models.demo import forward, heads
 from magistral_ui.models.demo.blank import FOLDER
-from magistral_ui.models.demo.dataset import conversation
 from magistral_ui.models.demo.encoding import Encoder, Sample
+from magistral_ui.models.demo.exercises import practice
 from magistral_ui.models.demo.optimizers import optimizers, set_rate
 
 BUILD = Path("build/demo")
@@ -36,7 +36,7 @@ POOL = 768  # conversations sorted by length together
 BATCH_TOKENS = 3000
 LONGEST = 4500  # with what is said before; longer ones are left out
 AVERAGING = 0.99
-FIGURES_EVERY = 3  # steps between batches of figures for the heads
+FIGURES_EVERY = 6  # steps between batches of figures for the heads
 SETTLING = 150  # steps in which new heads learn and the vision tower does not learn from them
 SAVE_SECONDS = 120
 PAD = 11
@@ -47,7 +47,7 @@ FILES = ("SYSTEM_PROMPT.txt", "tekken.json", "config.json", "generation_config.j
 def batches(rng: random.Random, encoder: Encoder) -> Iterator[list[Sample]]:
     """Yield batches of samples of like length, without end."""
     while True:
-        pool = [encoder.encode(conversation(rng)) for _ in range(POOL)]
+        pool = [encoder.encode(practice(rng)) for _ in range(POOL)]
         pool = sorted((s for s in pool if len(s.tokens) <= LONGEST), key=lambda s: len(s.tokens))
         made: list[list[Sample]] = [[]]
         for sample in pool:

@@ -11,7 +11,12 @@ from pydoc_data.topics import topics
 from typing import Any
 
 PHRASES = Path(__file__).parent / "phrases"
+PAGE = Path(__file__).parents[2] / "ui" / "locales"  # what the page says, as sentences in 24 languages
 LANGUAGES = ("en", "fr", "de", "es")
+_INVENTED = 0.15  # share of made-up words, so that a request is known by its form and not by its nouns …
+_BORROWED = 0.06  # … and of words of another language
+_ONSETS = (*"bcdfghjklmnprstvwz", "br", "ch", "cl", "dr", "fl", "gr", "pl", "sh", "st", "th", "tr")
+_SYLLABLE = (_ONSETS, "aeiou", ("", "", "l", "n", "r", "s", "t"))
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 
 
@@ -90,10 +95,12 @@ def number(rng: random.Random) -> int:
 def other(language: str, rng: random.Random) -> str:
     """Return something that the model cannot do."""
     draw, templates = rng.random(), phrases("other")[language]["templates"]
-    if draw < 0.20:  # with numbers, as sums have them
+    if draw < 0.12:  # with numbers, as sums have them
         templates = [template for template in templates if re.search(r"\{[abdAB]\}", template)]
-    if draw < 0.72:
+    if draw < 0.66:
         return fill(rng.choice(templates), language, rng)
+    if draw < 0.76:
+        return rng.choice(sentences(language))
     if draw < 0.80:
         return _salad(language, rng.randint(1, 30), rng)
     if draw < 0.90 or language != "en":
@@ -109,8 +116,19 @@ def other(language: str, rng: random.Random) -> str:
 
 def foreign(rng: random.Random) -> str:
     """Return text in another script or language, code, or signs."""
+    if rng.random() < 0.35:
+        unspoken = sorted(path.stem for path in PAGE.glob("*.json") if path.stem not in LANGUAGES)
+        return rng.choice(sentences(rng.choice(unspoken)))
     found: str = rng.choice(phrases("other")["foreign"])
     return found
+
+
+@cache
+def sentences(language: str) -> list[str]:
+    """Return what the page says in a language, where it is long enough to tell the language by."""
+    page: dict[str, Any] = json.loads((PAGE / f"{language}.json").read_text(encoding="utf-8"))
+    texts = [re.sub(r"\{\w*\}", "5", text) for text in page.values() if isinstance(text, str)]
+    return [text for text in texts if 12 <= len(text) <= 160 and (" " in text or not text.isascii())]
 
 
 def aside(language: str, rng: random.Random) -> str:
@@ -129,8 +147,10 @@ def fill(pattern: str, language: str, rng: random.Random) -> str:
     """Choose alternatives and fill the slots of a pattern of `other.json`."""
     words = phrases("other")[language]
     makers: dict[str, Callable[[], str]] = {
-        "{n}": lambda: _salad(language, rng.choice((1, 1, 1, 2, 3)), rng),
+        "{n}": lambda: _thing(language, rng),
         "{m}": lambda: _salad(language, 1, rng),
+        "{f}": lambda: _borrowed(language, rng.choice((1, 2, 3)), rng),
+        "{s}": lambda: rng.choice(sentences(language)),
         "{c}": lambda: rng.choice(words["places"]),
         "{p}": lambda: rng.choice(words["people"]),
         "{v}": lambda: rng.choice(words["verbs"]),
@@ -141,6 +161,21 @@ def fill(pattern: str, language: str, rng: random.Random) -> str:
         "{B}": lambda: str(rng.randint(1000, rng.choice((9999, 99999)))),
     }
     return re.sub(r"\{.\}", lambda match: makers[match[0]](), expand(pattern, rng))
+
+
+def _thing(language: str, rng: random.Random) -> str:
+    """Return what a request may be about: mostly some nouns, or a word that nobody knows."""
+    draw = rng.random()
+    if draw < _INVENTED:
+        syllables = ("".join(rng.choice(part) for part in _SYLLABLE) for _ in range(rng.randint(2, 3)))
+        return "".join(syllables).capitalize() if rng.random() < 0.3 else "".join(syllables)
+    if draw < _INVENTED + _BORROWED:
+        return _borrowed(language, 1, rng)
+    return _salad(language, rng.choice((1, 1, 1, 2, 3)), rng)
+
+
+def _borrowed(language: str, length: int, rng: random.Random) -> str:
+    return _salad(rng.choice([other for other in LANGUAGES if other != language]), length, rng)
 
 
 def _salad(language: str, length: int, rng: random.Random) -> str:
