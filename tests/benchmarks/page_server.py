@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.benchmarks.page_texts import text, tokens
@@ -84,7 +84,8 @@ def ours(counter: Counter) -> str:
     """Serve our page; its address."""
     from magistral_ui.chat.events import Answer, Reasoning
     from magistral_ui.chat.sampling import SamplingParams
-    from magistral_ui.engines.scripted import Pause, ScriptedEngine
+    from magistral_ui.engines.base import Ready
+    from magistral_ui.engines.scripted import INFO, Pause, ScriptedEngine
     from magistral_ui.sessions.session import Session
     from magistral_ui.sessions.visitors import Place, Visitors
     from magistral_ui.ui.live import LiveView
@@ -123,7 +124,7 @@ def ours(counter: Counter) -> str:
         return written(view)
 
     LiveView.value = value  # type: ignore[method-assign]
-    engine = ScriptedEngine(script)  # type: ignore[arg-type]
+    engine = ScriptedEngine(script, status=Ready(replace(INFO, context_length=1_000_000)))  # type: ignore[arg-type]
     visitors = Prepared(engine)
     return launch(build_page(engine, visitors), visitors)
 

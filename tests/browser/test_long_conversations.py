@@ -1,13 +1,14 @@
 """A conversation too long to be sent at once: its end comes first, the rest when it is needed, and nothing is missing."""
 
+from dataclasses import replace
 from typing import Any
 
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import GenerationRequest
-from magistral_ui.engines.scripted import Script, ScriptedEngine
+from magistral_ui.engines.base import GenerationRequest, Ready
+from magistral_ui.engines.scripted import INFO, Script, ScriptedEngine
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Place, Visitors
 from tests.browser.steps import ask, done, reply, visit
@@ -40,7 +41,9 @@ class Talkative(Visitors):
 def serve_long(request: Any) -> str:
     from magistral_ui.ui.page import build_page, close, launch
 
-    engine = ScriptedEngine(script)
+    engine = ScriptedEngine(
+        script, status=Ready(replace(INFO, context_length=1_000_000))
+    )  # what does not fit is not sent
     visitors = Talkative(engine)
     demo = build_page(engine, visitors)
     url = launch(demo, visitors, port=free_port())

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,11 +165,15 @@ def test_the_hours_bytes_hold_however_they_are_announced(metered: Served) -> Non
     )
 
 
-def caller(address: str, browser: str) -> None:
-    CALLER.set(Caller(address, browser))
+@pytest.fixture
+def caller() -> Iterator[Callable[[str, str], None]]:
+    """Sets who calls, until the test ends."""
+    token = CALLER.set(CALLER.get())
+    yield lambda address, browser: CALLER.set(Caller(address, browser)) and None
+    CALLER.reset(token)
 
 
-def test_claims_of_one_address_never_flush_those_of_another() -> None:
+def test_claims_of_one_address_never_flush_those_of_another(caller: Callable[[str, str], None]) -> None:
     claims = Claims(kept=2_000)
     caller("198.51.100.1", "alice")
     assert claims.claim("session", "a")
@@ -185,7 +189,7 @@ def test_claims_of_one_address_never_flush_those_of_another() -> None:
     assert len(claims._owners) <= 2_000
 
 
-def test_a_claim_goes_with_its_browser_to_another_address() -> None:
+def test_a_claim_goes_with_its_browser_to_another_address(caller: Callable[[str, str], None]) -> None:
     claims = Claims(kept=10)
     caller("198.51.100.1", "alice")
     assert claims.claim("session", "a")

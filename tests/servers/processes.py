@@ -36,6 +36,10 @@ class ServerProcess:
                 time.sleep(0.1)
         raise AssertionError(f"no server on port {self.port}:\n{self.log.read_text(errors='replace')[-2000:]}")
 
+    def send_signal(self, what: signal.Signals) -> None:
+        """Send it, and what it has started, a signal."""
+        os.killpg(self._process.pid, what)
+
     def kill(self) -> None:
         """End it at once, as a power cut does."""
         self._end(signal.SIGKILL)

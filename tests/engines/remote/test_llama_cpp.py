@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -206,13 +207,19 @@ def test_more_requests_than_slots_wait_for_their_turn(shared: RemoteEngine) -> N
     assert [words(all_events(generation)) for generation in generations] == [(THOUGHTS, ANSWER)] * 12
 
 
-def begun(engine: RemoteEngine) -> tuple[Generation, int]:
-    """A long reply that has begun, and how many events it had by then."""
-    generation = engine.submit(request(engine, Conversation().say("Count from 1 to 200."), max_tokens=4000))
-    for number, event in enumerate(generation.follow()):
-        if isinstance(event, Reasoning) and event.text:
-            return generation, number
-    raise AssertionError("nothing was written")
+def begun(engine: RemoteEngine, server: ServerProcess) -> Generation:
+    """A reply that has begun and not ended, on a server that was stopped in the middle of it."""
+    for _ in range(
+        40
+    ):  # the model writes some hundred tokens in a quarter of a second, so a busy machine may come too late
+        asked = request(engine, Conversation().say("Count from 1 to 200."), max_tokens=4000)
+        generation = engine.submit(asked)
+        next(event for event in generation.follow() if isinstance(event, Reasoning) and event.text)
+        server.send_signal(signal.SIGSTOP)
+        if not generation.wait(0.5):
+            return generation
+        server.send_signal(signal.SIGCONT)
+    raise AssertionError("every reply was whole before its server could be stopped")
 
 
 def test_a_server_killed_in_the_middle_of_an_answer(
@@ -221,7 +228,7 @@ def test_a_server_killed_in_the_middle_of_an_answer(
     """What was written is kept, the page knows, and the next reply comes when the server is back."""
     monkeypatch.setattr(failures, "WAITS", (0.5,) * 60)
     engine = connect(mortal.base_url)
-    generation, _ = begun(engine)
+    generation = begun(engine, mortal)
     mortal.kill()
     events = all_events(generation)
     last = events[-1]
