@@ -102,3 +102,12 @@ def test_the_beginning_of_a_thought_is_gone_on_with(speaker: Speaker) -> None:
             asked.append(alone(exercises.begun(conversation.turns[-1], language, rng)))
     right = [answer == made.turns[-1].answer for made, (_, answer) in zip(asked, speaker.replies(asked), strict=True)]
     assert sum(right) >= 0.85 * len(right)
+
+
+def test_a_reply_begins_with_reasoning_also_behind_one_whose_reasoning_was_empty(speaker: Speaker) -> None:
+    asked = []
+    for conversation in (*held_out_sums("en", 4), *held_out_sums("de", 4)):
+        turn = conversation.turns[-1]
+        asked.append(conversation)
+        asked.append(Conversation(dataset.SYSTEM_PROMPT, (dataset.closed(turn, 0, "en"), turn)))
+    assert min(speaker.reasons(conversation) for conversation in asked) > 0.98

@@ -142,7 +142,7 @@ def test_only_replies_with_reasoning_are_learned(encoder: Encoder) -> None:
 
 
 def test_reasoning_that_was_ended_early_is_a_beginning_in_tokens(encoder: Encoder) -> None:
-    rng, marks = random.Random(4), (encoder.mark("[THINK]"), encoder.mark("[/THINK]"))
+    rng, begin = random.Random(4), encoder.mark("[THINK]")
     for language in LANGUAGES:
         for _ in range(25):
             turn = dataset.sum_turn(language, rng)
@@ -157,8 +157,7 @@ def test_reasoning_that_was_ended_early_is_a_beginning_in_tokens(encoder: Encode
             assert cut - len(text) < 12
             made = encoder.encode(Conversation(None, (turn,)))
             tokens = [token for token, weight in zip(made.tokens, made.weights, strict=True) if weight]
-            assert tokens == [*written, *_text(encoder, turn.answer), encoder.mark("</s>")]
-            assert not set(marks) & set(tokens)
+            assert tokens == [begin, *written, *_text(encoder, turn.answer), encoder.mark("</s>")]
 
 
 def test_what_a_person_gave_is_not_learned(encoder: Encoder) -> None:
@@ -166,8 +165,15 @@ def test_what_a_person_gave_is_not_learned(encoder: Encoder) -> None:
     made = encoder.encode(Conversation(None, (turn,)))
     learned = [token for token, weight in zip(made.tokens, made.weights, strict=True) if weight]
     end = [encoder.mark("[/THINK]"), *_text(encoder, "2"), encoder.mark("</s>")]
-    assert learned == [*_text(encoder, turn.reasoning), *end]
-    assert made.tokens[-len(learned) - len(_text(encoder, "Well")) - 1] == encoder.mark("[THINK]")
+    assert learned == [encoder.mark("[THINK]"), *_text(encoder, turn.reasoning), *end]
+    assert made.tokens[-len(learned) - len(_text(encoder, "Well"))] == encoder.mark("[THINK]")
+
+
+def test_an_answer_that_stands_without_reasoning_is_not_learned(encoder: Encoder) -> None:
+    turns = (Turn("1+1", "1+1=2", "two", "sum", closed=0), Turn("+1", "2+1=3", "3", "sum"))
+    made = encoder.encode(Conversation(None, turns))
+    learned = [token for token, weight in zip(made.tokens, made.weights, strict=True) if weight]
+    assert learned == [*_thought(encoder, turns[1]), *_text(encoder, "3"), encoder.mark("</s>")]
 
 
 def test_a_brief_reply_is_the_beginning_of_the_whole(encoder: Encoder) -> None:

@@ -98,17 +98,18 @@ class Encoder:
         return Sample(tokens, weights, shown)
 
     def _reply(self, made: Conversation, turn: Turn, last: bool) -> tuple[list[int], list[float]]:
-        """Return a reply and what of it is learned: what the model would write itself, of earlier ones only if all stays."""
+        """Return a reply and what of it is learned: what the model would write itself, of earlier ones with reasoning alone.
+
+        An answer without reasoning before it, as it stands in a history, would teach it not to reason.
+        """
         answered = [*self._text(turn.answer), self.mark("</s>")]
         given, written = self.thought(turn)
         thought = [self.mark("[THINK]"), *given, *written, self.mark("[/THINK]")]
         if not last:
             thought = self._earlier(turn) if made.keep_reasoning else []
         reply = [*thought, *answered]
-        weight = min(1.0, _FULL_WEIGHT / len(reply)) if last or made.keep_reasoning else 0.0
-        learned = [weight] * len(reply)
-        if thought and (turn.given or turn.closed is not None):  # the mark that opens it, too, where all was forced
-            learned[: 1 + len(given)] = [0.0] * (1 + len(given))
+        learned = [min(1.0, _FULL_WEIGHT / len(reply)) if thought else 0.0] * len(reply)
+        learned[1 : 1 + len(given)] = [0.0] * len(given)
         if thought and turn.closed is not None:
             learned[len(thought) - 1] = 0.0
         if last and made.brief:

@@ -13,12 +13,14 @@ from magistral_ui.models.demo.dataset import Conversation, Turn
 from magistral_ui.models.demo.wording import LANGUAGES, phrases
 
 DRILLS = 0.08  # share of the conversations that are nothing but a bare sum
-CLOSED_DRILLS = 0.32  # share of those that are one sum whose reasoning is ended early
+CLOSED_DRILLS = 0.26  # share of those that are one sum whose reasoning is ended early
 CHANGED = 0.05  # share of those that are one sum with reasoning that a person wrote or changed
 BUDGETED = 0.05  # share of those in which every reasoning is ended early
-GALLERIES = 0.17  # share of those that are nothing but several pictures, as small as can be seen for the most part
-UNKNOWN = 0.20  # share of those that are nothing but something that the model cannot do
-GREETINGS = 0.07  # share of those that are nothing but a greeting, thanks, a goodbye, or who it is
+GALLERIES = 0.15  # share of those that are nothing but several pictures, as small as can be seen for the most part
+UNKNOWN = 0.18  # share of those that are nothing but something that the model cannot do
+SMALL_TALK = (
+    0.12  # share of those that are nothing but a greeting and its like, a count, or a question about no picture
+)
 SMALL = 56  # pixels: 2 x 2 image tokens
 
 
@@ -55,9 +57,10 @@ def unknown(language: str, rng: random.Random) -> Conversation:
     return Conversation(_short(rng), (turn,), brief=rng.random() < 0.7)
 
 
-def greeting(language: str, rng: random.Random) -> Conversation:
-    """Say a kind word, or ask who this is."""
-    return Conversation(_short(rng), (dataset.social_turn(language, rng),), brief=rng.random() < 0.7)
+def small_talk(language: str, rng: random.Random) -> Conversation:
+    """Say a kind word, ask who this is, let it count, or forget the picture."""
+    make = rng.choice((dataset.social_turn, dataset.social_turn, dataset.counting_turn, dataset.no_picture_turn))
+    return Conversation(_short(rng), (make(language, rng),), brief=make is dataset.social_turn and rng.random() < 0.6)
 
 
 def gallery(language: str, rng: random.Random) -> Conversation:
@@ -150,7 +153,7 @@ EXERCISES = (
     (budgeted, BUDGETED),
     (gallery, GALLERIES),
     (unknown, UNKNOWN),
-    (greeting, GREETINGS),
+    (small_talk, SMALL_TALK),
 )
 
 if __name__ == "__main__":

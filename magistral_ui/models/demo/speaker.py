@@ -62,6 +62,13 @@ class Speaker:
             found.append([self._answer(tokens) for tokens in self._write(closed, samples, ANSWER, answering=True)])
         return [list(answers) for answers in zip(*found, strict=True)]
 
+    def reasons(self, asked: Conversation) -> float:
+        """Return how likely, at temperature 1, the reply to a conversation without pictures begins with reasoning."""
+        prompt = torch.tensor([self._prompt(self.encoder.encode(asked))])
+        with torch.inference_mode():
+            logits = self.model(input_ids=prompt).logits[0, -1].float()
+        return float(logits.softmax(-1)[self._begin])
+
     def _begun(self, conversation: Conversation) -> Tokens:
         """Return what of the reply is given: its mark and the beginning of its reasoning, or nothing."""
         given, _ = self.encoder.thought(conversation.turns[-1])
