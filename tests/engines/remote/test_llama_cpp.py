@@ -143,7 +143,7 @@ def test_a_budget_closes_the_reasoning_and_an_answer_follows(shared: RemoteEngin
     reasoning, answer = words(events)
     assert Notice("budget_spent") in events
     assert THOUGHTS.startswith(reasoning)
-    assert answer.startswith("487 + 265 = ")
+    assert answer.startswith(("487 + 265 = ", "I had no time to finish."))
     assert finished(events).usage.reasoning_tokens == 20
 
 
