@@ -62,7 +62,7 @@ def test_everything_of_the_page_works_below_a_path(below: tuple[str, Served], pa
     assert len(served.engine.requests[-1].prompt.turns[-1].pictures) == 1  # type: ignore[union-attr]
     page.reload()
     expect(page.locator(".turn.user img, .turn.message img").first).to_be_visible()
-    expect(page.locator("#history-list [data-entry]").first).to_be_visible()  # the menu is about what is listed
+    expect(page.locator("#history-list [data-entry]").first).to_be_attached()  # the menu is about what is listed
     with page.expect_download() as download:
         of_all(page, "Save all as a file")
     assert "you said What is this?" in Path(download.value.path()).read_text(encoding="utf-8")
