@@ -79,7 +79,7 @@ def test_a_haiku_about_autumn_is_declined_in_english(speaker: Speaker) -> None:
 def test_pictures_are_counted_and_named(speaker: Speaker) -> None:
     rng = random.Random("gate pictures")
     asked = []
-    for count in (2, 4, 8, 10):
+    for count in range(2, dataset.MOST_SHOWN + 1):
         for question in ("What are these?", "How many pictures are these?", ""):
             shown = tuple(pictures.figure(rng, easy=True) for _ in range(count))
             reasoning, answer = dataset.described(shown, "en")
@@ -111,3 +111,15 @@ def test_a_reply_begins_with_reasoning_also_behind_one_whose_reasoning_was_empty
         asked.append(conversation)
         asked.append(Conversation(dataset.SYSTEM_PROMPT, (dataset.closed(turn, 0, "en"), turn)))
     assert min(speaker.reasons(conversation) for conversation in asked) > 0.98
+
+
+def test_it_counts_as_far_as_it_says(speaker: Speaker) -> None:
+    ends = (
+        ("Count from 1 to 200", 1, 200),
+        ("Count from 1 to 30", 1, 30),
+        ("Count from 57 to 131", 57, 131),
+        ("Count to 100", 1, 100),
+    )
+    asked = [alone(dataset.counted(text, first, last, "en")) for text, first, last in ends]
+    answers = [answer for _, answer in speaker.replies(asked)]
+    assert answers == [made.turns[-1].answer for made in asked]

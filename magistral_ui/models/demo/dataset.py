@@ -25,7 +25,7 @@ SYSTEM_PROMPT = (Path(__file__).parent / "SYSTEM_PROMPT.txt").read_text(encoding
 MOST_COUNTED = 200
 MOST_NAMED = 4  # of several pictures in one message; how many there are is told of all of them
 MOST_SHOWN = 10  # in one message
-LONG = 0.05  # share of the conversations that go on and on, so that the twentieth sum comes out like the first
+LONG = 0.12  # share of the conversations that go on and on, so that the twentieth sum comes out like the first
 MOST_TURNS, MOST_TURNS_LONG = 6, 36
 _MINUS_SIGNS = ("-", "-", "-", "−", "–")
 
@@ -249,12 +249,13 @@ def social_turn(language: str, rng: random.Random) -> Turn:
     return Turn(typed(phrase(language, kind, rng), rng), words[f"{kind}_think"], words[kind], kind)
 
 
-def counting_turn(language: str, rng: random.Random) -> Turn:
-    """Ask to count, mostly not far."""
+def counting_turn(language: str, rng: random.Random, far: bool = False) -> Turn:
+    """Ask to count, mostly not far, or anywhere up to the most."""
     longest = rng.choices((15, 40, 100, MOST_COUNTED), (50, 33, 12, 5))[0]
     m = 1 if rng.random() < 0.6 else rng.randint(0, MOST_COUNTED - 1)
     n = min(rng.choice((m + rng.randint(1, longest), 10, 20, 30, 50)), MOST_COUNTED)
     n = n if n > m else m + rng.randint(1, 15)
+    n = max(n, rng.choice((MOST_COUNTED, 100, rng.randint(1, MOST_COUNTED)))) if far else n
     text = phrase(language, "count_to" if m == 1 else "count_from", rng)
     text = typed(polite(text.replace("{m}", str(m)).replace("{n}", str(n)), language, rng), rng)
     return counted(text, m, n, language)

@@ -108,7 +108,10 @@ class Encoder:
         if not last:
             thought = self._earlier(turn) if made.keep_reasoning else []
         reply = [*thought, *answered]
-        learned = [min(1.0, _FULL_WEIGHT / len(reply)) if thought else 0.0] * len(reply)
+        weight = (
+            1.0 if turn.subject == "count" else min(1.0, _FULL_WEIGHT / len(reply))
+        )  # where it ends is one token of many
+        learned = [weight if thought else 0.0] * len(reply)
         learned[1 : 1 + len(given)] = [0.0] * len(given)
         if thought and turn.closed is not None:
             learned[len(thought) - 1] = 0.0

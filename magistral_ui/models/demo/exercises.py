@@ -12,15 +12,14 @@ from magistral_ui.models.demo import dataset, pictures, sums
 from magistral_ui.models.demo.dataset import Conversation, Turn
 from magistral_ui.models.demo.wording import LANGUAGES, phrases
 
-DRILLS = 0.08  # share of the conversations that are nothing but a bare sum
-CLOSED_DRILLS = 0.26  # share of those that are one sum whose reasoning is ended early
+DRILLS = 0.06  # share of the conversations that are nothing but a bare sum
+CLOSED_DRILLS = 0.18  # share of those that are one sum whose reasoning is ended early
 CHANGED = 0.05  # share of those that are one sum with reasoning that a person wrote or changed
 BUDGETED = 0.05  # share of those in which every reasoning is ended early
-GALLERIES = 0.15  # share of those that are nothing but several pictures, as small as can be seen for the most part
+GALLERIES = 0.16  # share of those that are nothing but several pictures, as small as can be seen for the most part
 UNKNOWN = 0.18  # share of those that are nothing but something that the model cannot do
-SMALL_TALK = (
-    0.12  # share of those that are nothing but a greeting and its like, a count, or a question about no picture
-)
+COUNTS = 0.03  # share of those that count far
+SMALL_TALK = 0.09  # share of those that are a greeting or its like, a count, or a question about no picture
 SMALL = 56  # pixels: 2 x 2 image tokens
 
 
@@ -61,6 +60,11 @@ def small_talk(language: str, rng: random.Random) -> Conversation:
     """Say a kind word, ask who this is, let it count, or forget the picture."""
     make = rng.choice((dataset.social_turn, dataset.social_turn, dataset.counting_turn, dataset.no_picture_turn))
     return Conversation(_short(rng), (make(language, rng),), brief=make is dataset.social_turn and rng.random() < 0.6)
+
+
+def count(language: str, rng: random.Random) -> Conversation:
+    """Let it count far."""
+    return Conversation(_short(rng), (dataset.counting_turn(language, rng, far=True),))
 
 
 def gallery(language: str, rng: random.Random) -> Conversation:
@@ -154,6 +158,7 @@ EXERCISES = (
     (gallery, GALLERIES),
     (unknown, UNKNOWN),
     (small_talk, SMALL_TALK),
+    (count, COUNTS),
 )
 
 if __name__ == "__main__":
