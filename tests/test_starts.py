@@ -56,7 +56,7 @@ class Started:
         until = time.monotonic() + STARTING
         while True:
             try:
-                with directly.open(f"http://{host}:{self.port}{path}", timeout=30) as answer:
+                with directly.open(f"http://{host}:{self.port}{path}", timeout=120) as answer:
                     return answer.status, answer.read().decode()
             except OSError:
                 assert self.process.poll() is None, self.told()
@@ -94,7 +94,7 @@ def started(folder: Path, *arguments: str, shell: str = "", **variables: str) ->
     finally:
         process.terminate()
         try:
-            _, told = process.communicate(timeout=30)
+            _, told = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

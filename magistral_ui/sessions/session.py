@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -123,6 +124,11 @@ class Session:
         with self._lock:
             self._settle()
             return self._conversation, self._running
+
+    def view(self) -> tuple[Conversation, Running | None, int]:
+        """What `look` sees, and when: whoever got a higher number in this process saw a later state, or the same."""
+        with self._lock:
+            return *self.look(), time.perf_counter_ns()
 
     def written(self, message: int) -> Written:
         """How the reply `message` came to be; an empty generation where that is not known."""

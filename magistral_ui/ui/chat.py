@@ -1,5 +1,6 @@
 """What happens on the page when someone sends, stops or asks again, as plain functions; not where the events come from."""
 
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,11 +34,13 @@ class Chat:
     def __init__(self, engine: Engine, visitors: Visitors) -> None:
         self.engine, self.visitors = engine, visitors
         self.thumbnails, self.uploads = Thumbnails(), Uploads(visitors.limits)
+        self.server = secrets.token_hex(4)
+        """Which run of the app answers: the moments that its answers tell can be compared among themselves only."""
 
     def attach(self, visitor: object) -> tuple[Place, Json, Any]:
         """A browser opens the page: its place, what was said, and the composer as it has to be."""
         key, session = self.visitors.open(visitor)
-        return key, self.value(session, alert=None), self.composer(session)
+        return key, self.value(session, visitor, alert=None), self.composer(session)
 
     def say(self, message: Json | None, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Send what is in the composer. A refusal leaves the composer as it is."""
@@ -47,10 +50,10 @@ class Chat:
             text, pictures = self._composed(message, settings.picture_side)
             session.say(text, pictures, settings.params, settings.choices)
         except EmptyMessage:
-            return key, self.value(session), gr.skip()
+            return key, self.value(session, visitor), gr.skip()
         except MagistralUIError as error:
-            return key, self.value(session, alert=alert_value(error)), self.composer(session)
-        return key, self.value(session, alert=None), self.composer(session, value=None)
+            return key, self.value(session, visitor, alert=alert_value(error)), self.composer(session)
+        return key, self.value(session, visitor, alert=None), self.composer(session, value=None)
 
     def example(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Send an example that was clicked."""
@@ -124,10 +127,12 @@ class Chat:
     def commit(self, visitor: object) -> tuple[Json, Any]:
         """After a turn: the finished turns and the composer, ready for the next one.
 
-        A tab that has turned to another conversation meanwhile does not turn back for it.
+        A tab that has turned to another conversation meanwhile does not turn back for it. A tab that has none yet cannot
+        send: what it sent would be a stranger's.
         """
         session = self.visitors.find(visitor)
-        return self.value(session, follows=True), self.composer(session)
+        known = isinstance(visitor, dict) and visitor.get("visitor")
+        return self.value(session, visitor, follows=True), self.composer(session) if known else gr.skip()
 
     def weigh(self, message: Json | None, visitor: object, *panel: Any) -> Json:
         """What the message that is being written would cost, and whether it fits; nothing is sent."""
@@ -172,7 +177,7 @@ class Chat:
     def new_chat(self, visitor: object) -> tuple[Place, Json, Any]:
         """Begin an empty conversation; what runs in the one before goes on."""
         key, session = self.visitors.begin(visitor)
-        return key, self.value(session, alert=None), self.composer(session)
+        return key, self.value(session, visitor, alert=None), self.composer(session)
 
     def composer(self, session: Session | None, **changes: Any) -> Any:
         """The composer as it has to be: to send while nothing runs, to stop while something does."""
@@ -188,12 +193,14 @@ class Chat:
         try:
             change(session)
         except MagistralUIError as error:
-            return key, self.value(session, alert=alert_value(error)), self.composer(session)
-        return key, self.value(session, alert=None), self.composer(session)
+            return key, self.value(session, visitor, alert=alert_value(error)), self.composer(session)
+        return key, self.value(session, visitor, alert=None), self.composer(session)
 
-    def value(self, session: Session | None, **more: Any) -> Json:
-        """What the page shows of `session`."""
-        return {**page_value(session, self.engine.card, self.thumbnails), **more}
+    def value(self, session: Session | None, visitor: object, **more: Any) -> Json:
+        """What the page shows of `session`, and which question of the `visitor`'s it answers: answers may overtake each other."""
+        asked = visitor.get("asked") if isinstance(visitor, dict) else None
+        answers = {"server": self.server, "asked": asked if isinstance(asked, int) else 0}
+        return {**page_value(session, self.engine.card, self.thumbnails), **answers, **more}
 
     def _composed(self, message: Json | None, picture_side: int | None) -> tuple[str, list[Picture]]:
         """What is in the composer, as the model would get it."""

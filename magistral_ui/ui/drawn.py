@@ -21,6 +21,20 @@ import(new URL("magistral/main.js", document.baseURI)).then((page) =>
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How the page's own events are listened to."""
 
+# A tab stays with the conversation that it shows, whatever place an answer that came late has left in the browser, which is
+# that of the tab used last. The number tells the page which of its questions an answer belongs to.
+FROM_TAB = """(...values) => {
+  const conversation = sessionStorage.getItem("magistral-ui-conversation");
+  window.magistralAsked = (window.magistralAsked ?? 0) + 1;
+  values[%d] = { ...values[%d], ...(conversation && { conversation }), asked: window.magistralAsked };
+  return values;
+}"""
+
+
+def from_tab(place: int = 0) -> dict[str, Any]:
+    """How events are listened to that carry the visitor's place, as value number `place`."""
+    return {"js": FROM_TAB % (place, place), **AT_ONCE}
+
 
 def about(act: Callable[..., Any]) -> Callable[..., Any]:
     """`act`, which is told first what a component's own event carries, as the listener that Gradio calls."""

@@ -1,6 +1,7 @@
 """The list of a visitor's conversations: what its events do, and where it stands; what is kept is not decided here."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +13,7 @@ from magistral_ui.sessions.history.search import Entry
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import LONGEST, Place, bare
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.drawn import AT_ONCE, about, drawn
+from magistral_ui.ui.drawn import about, drawn, from_tab
 from magistral_ui.ui.exchange import FORMATS, Sending, Taking, name_of
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.rendering import Json, alert_value, failure_value
@@ -31,22 +32,27 @@ class HistoryPanel:
 
     def listing(self, data: Json, visitor: object, **more: Any) -> Json:
         """The list. While the visitor searches it has no entries: the page asks for those that are found by `refresh`."""
+        begun = time.perf_counter_ns()
         found = None if _query(data) else self.visitors.listing(visitor)
-        return self._value(data, visitor, found, **more)
+        return self._value(data, visitor, begun, found, **more)
 
     async def refresh(self, data: Json, visitor: object) -> Json:
         """The list, or what a search finds; a search that waits for its turn holds no thread."""
         if not _query(data):
             return await asyncio.to_thread(self.listing, data, visitor)
+        begun = time.perf_counter_ns()
         try:
             found = await asyncio.wrap_future(self.visitors.search(visitor, _query(data)))
         except TooManyRequests as error:
-            return self._value(data, visitor, (), complete=False, refused=alert_value(error))
-        return self._value(data, visitor, found.entries, complete=found.complete)
+            return self._value(data, visitor, begun, (), complete=False, refused=alert_value(error))
+        return self._value(data, visitor, begun, found.entries, complete=found.complete)
 
-    def _value(self, data: Json, visitor: object, entries: Sequence[Entry] | None, **more: Any) -> Json:
+    def _value(self, data: Json, visitor: object, begun: int, entries: Sequence[Entry] | None, **more: Any) -> Json:
         trouble = self.visitors.trouble
         return {
+            "server": self.chat.server,
+            "begun": begun,
+            "read": time.perf_counter_ns(),
             "entries": None if entries is None else [asdict(entry) for entry in entries],
             "complete": True,
             "writing": sorted(self.visitors.writing(visitor)),
@@ -60,8 +66,9 @@ class HistoryPanel:
         """Turn the tab to another conversation."""
         wanted = {**visitor, "conversation": _id(data)} if isinstance(visitor, dict) else visitor
         if self.visitors.find(wanted) is None:
-            return self._turned(*self.visitors.open(visitor), data, alert=alert_value(MessageGone("conversation_gone")))
-        return self._turned(*self.visitors.open(wanted), data)
+            gone = alert_value(MessageGone("conversation_gone"))
+            return self._turned(visitor, *self.visitors.open(visitor), data, alert=gone)
+        return self._turned(visitor, *self.visitors.open(wanted), data)
 
     def rename(self, data: Json, visitor: object) -> Json:
         """Give a conversation another name."""
@@ -93,22 +100,24 @@ class HistoryPanel:
     def remove(self, data: Json, visitor: object) -> Turned:
         """Delete a conversation; a tab that showed it begins an empty one."""
         removed = _id(data) if self.visitors.remove(visitor, _id(data)) else None
-        return self._turned(*self.visitors.open(visitor), data, removed=removed)
+        return self._turned(visitor, *self.visitors.open(visitor), data, removed=removed)
 
     def restore(self, data: Json, visitor: object) -> Turned:
         """Bring back a conversation that was just deleted, and show it where it was shown before."""
         if data.get("shown") is True and self.visitors.restore(visitor, _id(data)):
             return self.open(data, visitor)
         self.visitors.restore(visitor, _id(data))
-        return self._turned(*self.visitors.open(visitor), data)
+        return self._turned(visitor, *self.visitors.open(visitor), data)
 
     def forget(self, data: Json, visitor: object) -> Turned:
         """Delete everything of this visitor, who is a new one from then on."""
         clean = self.visitors.forget(visitor)
-        return self._turned(*self.visitors.open(None), data, forgotten=clean)
+        return self._turned(visitor, *self.visitors.open(None), data, forgotten=clean)
 
-    def _turned(self, place: Place, session: Session, data: Json, alert: Json | None = None, **more: Any) -> Turned:
-        value = {**self.chat.value(session), "alert": alert}
+    def _turned(
+        self, visitor: object, place: Place, session: Session, data: Json, alert: Json | None = None, **more: Any
+    ) -> Turned:
+        value = self.chat.value(session, visitor, alert=alert)
         return place, value, self.chat.composer(session), self.listing(data, place, **more)
 
 
@@ -136,12 +145,13 @@ def connect_history(
     async def refresh(event: gr.EventData, visitor: object) -> Json:
         return await panel.refresh(event._data or {}, visitor)
 
-    shelf.refresh(refresh, visitor, shelf, trigger_mode="always_last", **AT_ONCE)
-    shelf.rename(about(panel.rename), visitor, shelf, **AT_ONCE)
-    shelf.pin(about(panel.pin), visitor, shelf, **AT_ONCE)
-    shelf.save(about(panel.save), visitor, shelf, **AT_ONCE)
-    shelf.bring(about(panel.bring), visitor, shelf, **AT_ONCE)
-    shelf.open_conversation(about(panel.open), visitor, turned, trigger_mode="always_last", **AT_ONCE)
-    shelf.remove(about(panel.remove), visitor, turned, **AT_ONCE)
-    shelf.restore(about(panel.restore), visitor, turned, **AT_ONCE)
-    shelf.forget(about(panel.forget), visitor, turned, **AT_ONCE)
+    # Each question is put, and none in another's place: Gradio would put the earlier one again, with what that one carried.
+    shelf.refresh(refresh, visitor, shelf, trigger_mode="multiple", **from_tab())
+    shelf.rename(about(panel.rename), visitor, shelf, trigger_mode="multiple", **from_tab())
+    shelf.pin(about(panel.pin), visitor, shelf, trigger_mode="multiple", **from_tab())
+    shelf.save(about(panel.save), visitor, shelf, **from_tab())
+    shelf.bring(about(panel.bring), visitor, shelf, **from_tab())
+    shelf.open_conversation(about(panel.open), visitor, turned, trigger_mode="multiple", **from_tab())
+    shelf.remove(about(panel.remove), visitor, turned, trigger_mode="multiple", **from_tab())
+    shelf.restore(about(panel.restore), visitor, turned, trigger_mode="multiple", **from_tab())
+    shelf.forget(about(panel.forget), visitor, turned, **from_tab())

@@ -18,6 +18,7 @@ from magistral_ui.ui.drawn import (
     AT_ONCE,
     about,
     context_meter,
+    from_tab,
     heading,
     language_choice,
     model_state,
@@ -40,11 +41,6 @@ POLL = 0.5
 """Seconds between two looks at a model that is loading."""
 MAX_WAITING = 64
 """Events that may wait in Gradio's queue; the engine has a queue of its own."""
-# A tab comes back to the conversation that it showed; the browser's own place is that of the tab used last.
-OWN_PLACE = """(place) => {
-  const conversation = sessionStorage.getItem("magistral-ui-conversation");
-  return [conversation ? { ...place, conversation } : place];
-}"""
 
 
 def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> gr.Blocks:
@@ -143,11 +139,12 @@ def _connect(
     state = [visitor, said, box]
 
     def asked(listen: Callable[..., Any], act: Callable[..., Any]) -> None:
-        listen(about(act), [visitor, *panel.inputs], state, **AT_ONCE)
+        listen(about(act), [visitor, *panel.inputs], state, **from_tab())
 
-    demo.load(chat.attach, visitor, state, js=OWN_PLACE, **AT_ONCE)
-    box.submit(chat.say, [box, visitor, *panel.inputs], state, **AT_ONCE)
-    said.ended(chat.commit, visitor, [said, box], **AT_ONCE)
+    demo.load(chat.attach, visitor, state, **from_tab())
+    box.submit(chat.say, [box, visitor, *panel.inputs], state, **from_tab(1))
+    # An answer that is on its way may be older than what has ended.
+    said.ended(chat.commit, visitor, [said, box], trigger_mode="always_last", **from_tab())
     asked(said.example, chat.example)
     asked(said.regenerate, chat.regenerate)
     asked(said.resume, chat.resume)
@@ -162,11 +159,11 @@ def _connect(
         (said.restore, chat.restore),
         (said.keep_reasoning, chat.keep_reasoning),
     ):
-        listen(about(act), visitor, state, **AT_ONCE)
-    said.more(about(chat.more), visitor, more, **AT_ONCE)
-    box.stop(chat.stop, visitor, None, **AT_ONCE)
-    said.answer_now(chat.answer_now, visitor, None, **AT_ONCE)
-    new_chat.click(chat.new_chat, visitor, state, **AT_ONCE)
+        listen(about(act), visitor, state, **from_tab())
+    said.more(about(chat.more), visitor, more, **from_tab())
+    box.stop(chat.stop, visitor, None, **from_tab())
+    said.answer_now(chat.answer_now, visitor, None, **from_tab())
+    new_chat.click(chat.new_chat, visitor, state, **from_tab())
 
 
 def _follow_model(
@@ -180,38 +177,43 @@ def _follow_model(
 ) -> None:
     """While the model is loading or away the page asks how far it is; when it is ready the composer opens, and it rests.
 
-    The composer comes with every answer, so that it never stays shut behind a model that was away for a moment only.
+    The composer comes with every answer that follows the conversation, so that it never stays shut behind a model that was away
+    for a moment only. It opens with the conversation, never before: what is sent must have somewhere to go.
     """
     engine = chat.engine
     timer = gr.Timer(POLL)
 
     def poll() -> tuple[Any, ...]:
+        shut = gr.skip() if isinstance(engine.status(), Ready) else gr.update(interactive=False)
+        return model_value(engine), polling(engine), shut
+
+    def follow() -> tuple[Any, ...]:
         return model_value(engine), polling(engine), gr.update(interactive=isinstance(engine.status(), Ready))
 
     def retry() -> tuple[Any, ...]:
         engine.retry()
         return poll()
 
-    def ready(visitor: object) -> tuple[Any, ...]:
+    def ready(visitor: object, *values: Any) -> tuple[Any, ...]:
         # Which model it is may have become known only now, and with it what suits it and what fits.
-        return *chat.commit(visitor), panel_value(engine), chat.prompt()
+        return *chat.commit(visitor), panel_value(engine), chat.prompt(*values)
 
     state = [model, timer, box]
     demo.load(poll, None, state, **AT_ONCE)
-    said.change(poll, None, state, **AT_ONCE)  # a server may have gone since, or come back
+    said.change(follow, None, state, **AT_ONCE)  # a server may have gone since, or come back
     timer.tick(poll, None, state, **AT_ONCE)
     model.look(poll, None, state, **AT_ONCE)
     model.retry(retry, None, state, **AT_ONCE)
-    model.ready(ready, visitor, [said, box, panel.parameters, panel.prompt], **AT_ONCE)
+    model.ready(ready, [visitor, *panel.inputs], [said, box, panel.parameters, panel.prompt], **from_tab())
 
 
 def _weigh(
     chat: Chat, visitor: gr.BrowserState, box: gr.MultimodalTextbox, panel: SettingsPanel, meter: gr.HTML
 ) -> None:
     """What the page asks while someone writes: only the last question counts."""
-    latest = {**AT_ONCE, "trigger_mode": "always_last"}
+    latest = {"trigger_mode": "always_last"}
     meter.look(
         about(chat.look), box, meter, **{**AT_ONCE, "trigger_mode": "multiple"}
     )  # a later one would lose its number
-    meter.weigh(chat.weigh, [box, visitor, *panel.inputs], meter, **latest)
-    panel.prompt.compose(chat.prompt, panel.inputs, panel.prompt, **latest)
+    meter.weigh(chat.weigh, [box, visitor, *panel.inputs], meter, **latest, **from_tab(1))
+    panel.prompt.compose(chat.prompt, panel.inputs, panel.prompt, **latest, **AT_ONCE)

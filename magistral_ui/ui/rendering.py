@@ -33,9 +33,9 @@ def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails
     """The finished turns of the chosen branch, those far above only in outline, and the id of the generation that runs."""
     welcome = {"demo": card.demo, "description": card.description_key, "examples": examples_value(card)}
     if session is None:
-        nothing: Json = {"conversation": None, "turns": [], "live": None, "continues": None}
+        nothing: Json = {"conversation": None, "seen": 0, "turns": [], "live": None, "continues": None}
         return {**nothing, "unanswered": None, "sources": [], "welcome": welcome}
-    conversation, running = session.look()
+    conversation, running, seen = session.view()
     path, sources = conversation.path(), Sources(session.runs)
     far, near = path[:-RECENT], path[-RECENT:]
     values = [
@@ -50,6 +50,7 @@ def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails
     more = {"unanswered": last, "sources": sources.values}
     return {
         "conversation": session.id,
+        "seen": seen,
         "turns": turns,
         "live": live,
         "continues": continues,

@@ -259,6 +259,7 @@ def test_words_that_are_not_sent_yet_survive_a_reload(page: Any, serve: Any) -> 
     box(page).fill("not sent yet")
     page.reload()
     expect(box(page)).to_have_value("not sent yet")
+    expect(box(page)).to_be_enabled()
     box(page).press("Enter")
     expect(page.locator(".turn.user")).to_have_count(2)
     done(page)

@@ -34,7 +34,7 @@ class Talkative(Visitors):
         place, session = super().open(place)
         while len(session.look()[0].messages) < 2 * self.turns:
             number = len(session.look()[0].messages) // 2
-            session.say(f"question {number}", (), SamplingParams(seed=0)).generation.wait(5)
+            session.say(f"question {number}", (), SamplingParams(seed=0)).generation.wait(60)
         return place, session
 
 

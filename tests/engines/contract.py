@@ -18,7 +18,7 @@ from magistral_ui.engines.base import Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import NotReady
 
-SOON = 5.0
+SOON = 60.0
 """Seconds after which something that should end soon has failed to; no test's result depends on how fast it is."""
 
 

@@ -47,7 +47,7 @@ def test_followers_from_any_start_in_any_thread_see_the_same() -> None:
     for thread in late:
         thread.start()
     for thread in (writer, *early, *late):
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         assert not thread.is_alive()
     assert seen == {start: EVENTS[start:] for start in (0, 1, 150, 299, 300, 2, 100, 298)}
 
@@ -96,7 +96,7 @@ def test_waiting_for_the_end() -> None:
     generation = Generation()
     assert generation.wait(timeout=0) is False
     threading.Thread(target=write, args=(generation, EVENTS)).start()
-    assert generation.wait(timeout=10) is True
+    assert generation.wait(timeout=60) is True
 
 
 def test_stop_and_answer_now_wake_the_engine_and_stay_asked() -> None:

@@ -168,7 +168,7 @@ class Handler(Answering):
         if self.hub.step:
             self.wfile.write(body[: total // 2])
             body = body[total // 2 :]
-            self.hub.step.wait(20)
+            self.hub.step.wait(60)
         self.hub.served.append(
             Served(file, start, len(body) if cut is None else cut, self.headers.get("Authorization"))
         )

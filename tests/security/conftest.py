@@ -61,7 +61,7 @@ class Browser:
 
     def __init__(self, served: Served, headers: dict[str, str]) -> None:
         self.served = served
-        self.http = httpx.Client(base_url=served.url, headers=headers, trust_env=False, timeout=20)
+        self.http = httpx.Client(base_url=served.url, headers=headers, trust_env=False, timeout=60)
         self.session = f"s{id(self):x}"
         self.place: Any = {}
 

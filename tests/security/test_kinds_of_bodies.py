@@ -108,7 +108,7 @@ def test_a_name_that_stands_twice_in_a_query_is_refused(page: Served, alice: Bro
 )
 def test_a_header_that_is_checked_stands_once(page: Served, name: str) -> None:
     value = f"127.0.0.1:{page.port}" if name == "Host" else "x"
-    with socket.create_connection(("127.0.0.1", page.port), timeout=20) as line:
+    with socket.create_connection(("127.0.0.1", page.port), timeout=60) as line:
         host = f"Host: 127.0.0.1:{page.port}\r\n" if name != "Host" else ""
         line.sendall(f"GET /config HTTP/1.1\r\n{host}{name}: {value}\r\n{name}: {value}\r\n\r\n".encode())
         assert line.recv(12)[9:12] in (b"400", b"421")

@@ -50,7 +50,7 @@ class FakeServer:
         self._up = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
-        self._up.wait(10)
+        self._up.wait(60)
 
     def routes(self) -> list[web.RouteDef]:
         """What it answers."""
@@ -85,7 +85,7 @@ class FakeServer:
         if self._loop.is_closed():
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -52,7 +52,7 @@ class ServerProcess:
         if self._process.poll() is None:
             os.killpg(self._process.pid, how)
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=60)

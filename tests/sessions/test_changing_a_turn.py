@@ -30,7 +30,7 @@ def words(request: GenerationRequest) -> Script:
 def asked(engine: ScriptedEngine, *texts: str, limits: Limits | None = None) -> Session:
     session = Session(engine, limits)
     for text in texts:
-        assert session.say(text, (), PARAMS).generation.wait(5)
+        assert session.say(text, (), PARAMS).generation.wait(60)
     return session
 
 
@@ -45,7 +45,7 @@ def test_other_reasoning_is_gone_on_from_in_a_sibling(closed: bool) -> None:
     engine = ScriptedEngine(words)
     session = asked(engine, "one")
     old, _ = last(session)
-    assert session.rethink(old, "let me think", closed, PARAMS).generation.wait(5)
+    assert session.rethink(old, "let me think", closed, PARAMS).generation.wait(60)
     new, reply = last(session)
     assert engine.requests[-1].prompt.resume == Resume("let me think", closed)
     assert session.conversation.siblings(new) == (old, new)
@@ -53,7 +53,7 @@ def test_other_reasoning_is_gone_on_from_in_a_sibling(closed: bool) -> None:
     assert reply.usage.reasoning_tokens == (3 if closed else 5)
     assert reply.provenance is not None
     assert reply.provenance.edited
-    assert session.answer_again(new, PARAMS).generation.wait(5)
+    assert session.answer_again(new, PARAMS).generation.wait(60)
     again = last(session)[1].provenance
     assert again is not None
     assert again.edited
@@ -62,7 +62,7 @@ def test_other_reasoning_is_gone_on_from_in_a_sibling(closed: bool) -> None:
 def test_reasoning_that_was_cut_short_can_be_thought_on_from() -> None:
     engine = ScriptedEngine([Reasoning("let me"), Finished("length")])
     session = asked(engine, "one")
-    assert session.rethink(last(session)[0], "let", False, PARAMS).generation.wait(5)
+    assert session.rethink(last(session)[0], "let", False, PARAMS).generation.wait(60)
     assert last(session)[1].reasoning == "letlet me"
 
 
@@ -73,7 +73,7 @@ def test_reasoning_is_checked_as_a_message_is(reasoning: str, error: type[BadInp
     session = asked(ScriptedEngine(words), "one", limits=Limits(text_length=10))
     old, _ = last(session)
     if error is None:
-        assert session.rethink(old, reasoning, False, PARAMS).generation.wait(5)
+        assert session.rethink(old, reasoning, False, PARAMS).generation.wait(60)
         return
     with pytest.raises(error):
         session.rethink(old, reasoning, False, PARAMS)
@@ -83,7 +83,7 @@ def test_reasoning_is_checked_as_a_message_is(reasoning: str, error: type[BadInp
 def test_a_mark_that_is_text_cannot_be_typed_into_reasoning() -> None:
     engine = ScriptedEngine(words, card=MAGISTRAL_1_0)
     session = asked(engine, "one")
-    assert session.rethink(last(session)[0], "a<think>b</think>c", False, PARAMS).generation.wait(5)
+    assert session.rethink(last(session)[0], "a<think>b</think>c", False, PARAMS).generation.wait(60)
     assert engine.requests[-1].prompt.resume == Resume("abc", closed=False)
 
 
@@ -102,12 +102,12 @@ def test_a_replay_asks_exactly_the_same_again(begin: Callable[[Session, int], ob
     session = Session(engine)
     choices = PromptChoices("Be brief.", "[THINK]Think![/THINK]", keep_reasoning=False)
     for text in ("one", "two"):
-        assert session.say(text, (), PARAMS, choices).generation.wait(5)
+        assert session.say(text, (), PARAMS, choices).generation.wait(60)
     if begin(session, last(session)[0]) is not None and (running := session.running):
-        assert running.generation.wait(5)
+        assert running.generation.wait(60)
     old, reply = last(session)
     request = engine.requests[-1]
-    assert session.replay(old).generation.wait(5)
+    assert session.replay(old).generation.wait(60)
     new, again = last(session)
     assert engine.requests[-1] == request
     assert engine.requests[-1].params.seed is not None
@@ -124,8 +124,8 @@ def test_a_replay_of_a_reply_that_was_continued_writes_its_last_stretch_again() 
     engine = ScriptedEngine(lambda request: next(scripts))
     session = asked(engine, "one")
     old, _ = last(session)
-    assert session.continue_reply(old, PARAMS).generation.wait(5)
-    assert session.replay(old).generation.wait(5)
+    assert session.continue_reply(old, PARAMS).generation.wait(60)
+    assert session.replay(old).generation.wait(60)
     new, reply = last(session)
     assert engine.requests[-1] == engine.requests[-2]
     assert (new != old, reply.reasoning, reply.answer) == (True, "a", "bc")
@@ -150,7 +150,7 @@ def test_a_replay_tells_how_it_came_out(before: str, first: Script, second: Scri
         engine.set_status(Ready(replace(INFO, precision="nf4")))
     if before == "context":
         session.keep_reasoning(session.conversation.path()[1].id, False)
-    assert session.replay(last(session)[0]).generation.wait(5)
+    assert session.replay(last(session)[0]).generation.wait(60)
     new, _ = last(session)
     keys = [notice.key for notice in session.written(new).notices]
     assert [key for key in keys if key.startswith("replay")] == ([told] if told else [])
@@ -166,7 +166,7 @@ def test_what_is_not_known_cannot_be_replayed() -> None:
 def test_a_deleted_reply_gives_way_to_its_sibling_and_comes_back() -> None:
     session = asked(ScriptedEngine(words), "one")
     first, _ = last(session)
-    assert session.regenerate(first, PARAMS).generation.wait(5)
+    assert session.regenerate(first, PARAMS).generation.wait(60)
     second, _ = last(session)
     whole = session.conversation
     assert session.delete(second) == 1
@@ -191,7 +191,7 @@ def test_what_was_said_after_a_deletion_is_kept_when_it_is_undone() -> None:
     session = asked(ScriptedEngine(words), "one", "two")
     doomed = session.conversation.path()[2].id
     session.delete(doomed)
-    assert session.say("instead", (), PARAMS).generation.wait(5)
+    assert session.say("instead", (), PARAMS).generation.wait(60)
     instead = session.conversation.path()[2].id
     session.restore(doomed)
     assert session.conversation.path()[2].id == doomed
@@ -224,7 +224,7 @@ def test_a_message_whose_reply_was_deleted_can_be_answered() -> None:
     session = asked(engine, "one")
     said, reply = session.conversation.path()
     session.delete(reply.id)
-    assert session.answer(said.id, PARAMS).generation.wait(5)
+    assert session.answer(said.id, PARAMS).generation.wait(60)
     assert [type(m) for m in session.conversation.path()] == [type(said), AssistantMessage]
     for message in (99, last(session)[0]):
         with pytest.raises(MessageGone):
@@ -237,7 +237,7 @@ def test_the_reasoning_of_one_reply_is_left_out_of_the_context() -> None:
     first, _ = last(session)
 
     def read() -> str | None:
-        assert session.say("more", (), PARAMS).generation.wait(5)
+        assert session.say("more", (), PARAMS).generation.wait(60)
         turn = engine.requests[-1].prompt.turns[1]
         assert isinstance(turn, AssistantTurn)
         return turn.reasoning
@@ -274,7 +274,7 @@ def test_nothing_is_changed_while_a_reply_is_written(change: Callable[[Session, 
         change(session, said, reply)
     assert session.conversation is before
     session.stop()
-    assert running.generation.wait(5)
+    assert running.generation.wait(60)
 
 
 @pytest.mark.parametrize("begun", [[Reasoning("a", 2)], [Reasoning("a", 2), Answer("b", 3)], [Answer("b", 3)]])
@@ -287,9 +287,9 @@ def test_a_reply_that_failed_on_its_way_goes_on_from_what_was_written(begun: lis
     session = asked(engine, "one")
     message, before = last(session)
     assert (before.failure, before.finish_reason) == ("remote_cut", None)
-    assert session.continue_reply(message, PARAMS).generation.wait(5)
+    assert session.continue_reply(message, PARAMS).generation.wait(60)
     assert last(session)[1].failure == "remote_cut", "the server is still away: nothing is lost by having tried"
-    assert session.continue_reply(message, PARAMS).generation.wait(5)
+    assert session.continue_reply(message, PARAMS).generation.wait(60)
     resume = engine.requests[-1].prompt.resume
     assert resume == Resume(before.reasoning or None, before.reasoning_closed, before.answer)
     again, reply = last(session)

@@ -19,7 +19,7 @@ def last(*script: Event) -> tuple[Event, Generation]:
     try:
         request = GenerationRequest(Prompt((), (UserTurn("hi"),)), SamplingParams(seed=1))
         generation = DiscreetEngine(engine, SHARED).submit(request)
-        assert generation.wait(20)
+        assert generation.wait(60)
         return generation.take()[-1].event, generation
     finally:
         engine.close()

@@ -19,18 +19,18 @@ class Held:
     def work(self, name: str) -> str:
         self.order.append(name)
         self.began.release()
-        assert self.may_end.acquire(timeout=20)
+        assert self.may_end.acquire(timeout=60)
         return name
 
 
 def test_who_comes_later_with_little_does_not_wait_for_all_of_who_came_with_much() -> None:
     queue, held = FairQueue("test", threads=1, waiting=10), Held()
     many = [queue.submit("many", lambda n=n: held.work(f"many {n}")) for n in range(6)]
-    assert held.began.acquire(timeout=20)
+    assert held.began.acquire(timeout=60)
     few = [queue.submit("few", lambda n=n: held.work(f"few {n}")) for n in range(2)]
     for _ in range(8):
         held.may_end.release()
-    assert [each.result(20) for each in (*many, *few)]
+    assert [each.result(60) for each in (*many, *few)]
     assert held.order[:5] == ["many 0", "few 0", "many 1", "few 1", "many 2"]
 
 
@@ -39,44 +39,44 @@ def test_a_party_does_not_get_a_second_thread_while_another_waits() -> None:
     mine = [queue.submit("mine", lambda: held.work("mine")) for _ in range(3)]
     theirs = queue.submit("theirs", lambda: held.work("theirs"))
     for _ in range(2):
-        assert held.began.acquire(timeout=20)
+        assert held.began.acquire(timeout=60)
     held.may_end.release()
-    assert held.began.acquire(timeout=20)
+    assert held.began.acquire(timeout=60)
     assert "theirs" in held.order
     for _ in range(3):
         held.may_end.release()
-    assert [each.result(20) for each in (*mine, theirs)] == ["mine"] * 3 + ["theirs"]
+    assert [each.result(60) for each in (*mine, theirs)] == ["mine"] * 3 + ["theirs"]
 
 
 def test_only_so_much_of_one_party_waits() -> None:
     queue, held = FairQueue("test", threads=1, waiting=3), Held()
     first = queue.submit("mine", lambda: held.work("mine"))
-    assert held.began.acquire(timeout=20)
+    assert held.began.acquire(timeout=60)
     rest = [queue.submit("mine", lambda: "done") for _ in range(2)]
     with pytest.raises(TooManyRequests):
         queue.submit("mine", lambda: "no")
     other = queue.submit("other", lambda: "other")
     held.may_end.release()
-    assert [each.result(20) for each in (first, *rest, other)] == ["mine", "done", "done", "other"]
+    assert [each.result(60) for each in (first, *rest, other)] == ["mine", "done", "done", "other"]
 
 
 def test_a_failure_is_told_and_the_queue_goes_on() -> None:
     queue = FairQueue("test", threads=1)
     failed = queue.submit("mine", lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
-        failed.result(20)
-    assert queue.submit("mine", lambda: "fine").result(20) == "fine"
+        failed.result(60)
+    assert queue.submit("mine", lambda: "fine").result(60) == "fine"
 
 
 def test_what_is_cancelled_while_it_waits_is_not_done() -> None:
     queue, held = FairQueue("test", threads=1), Held()
     first = queue.submit("mine", lambda: held.work("first"))
-    assert held.began.acquire(timeout=20)
+    assert held.began.acquire(timeout=60)
     second = queue.submit("mine", lambda: held.work("second"))
     assert second.cancel()
     held.may_end.release()
-    first.result(20)
-    assert queue.submit("mine", lambda: "third").result(20) == "third"
+    first.result(60)
+    assert queue.submit("mine", lambda: "third").result(60) == "third"
     assert held.order == ["first"]
 
 
@@ -85,7 +85,7 @@ def test_work_knows_who_has_asked_for_it() -> None:
     token = who.set("me")
     asked = FairQueue("test").submit("mine", who.get)
     who.reset(token)
-    assert asked.result(20) == "me"
+    assert asked.result(60) == "me"
 
 
 def test_a_place_is_held_for_what_is_still_to_come() -> None:
@@ -93,5 +93,5 @@ def test_a_place_is_held_for_what_is_still_to_come() -> None:
     with queue.place("mine") as submit:
         with pytest.raises(TooManyRequests):
             queue.submit("mine", lambda: "no")
-        assert submit(lambda: "done").result(20) == "done"
-    assert queue.submit("mine", lambda: "again").result(20) == "again"
+        assert submit(lambda: "done").result(60) == "done"
+    assert queue.submit("mine", lambda: "again").result(60) == "again"

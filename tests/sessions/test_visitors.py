@@ -16,7 +16,7 @@ from magistral_ui.sessions.visitors import Visitors
 
 
 def say(session: Session, text: str = "one") -> None:
-    assert session.say(text, (), SamplingParams()).generation.wait(5)
+    assert session.say(text, (), SamplingParams()).generation.wait(60)
 
 
 def test_a_visitor_finds_the_same_session_again_and_nobody_elses() -> None:
@@ -141,7 +141,7 @@ def test_when_all_are_busy_nobody_is_stopped_for_a_newcomer() -> None:
     assert not running.generation.stop_asked
     assert visitors.find(place) is session
     running.generation.stop()
-    assert running.generation.wait(5)
+    assert running.generation.wait(60)
     visitors.open()
     assert len(visitors) == 1
     visitors.close()

@@ -154,7 +154,7 @@ def test_it_runs_as_a_script_from_anywhere(tmp_path: Path) -> None:
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert ended.returncode == 0, ended.stderr
     assert "app.py" in ended.stdout

@@ -40,7 +40,7 @@ def settled(chat: Chat, visitor: Any) -> dict[str, Any]:
     session = chat.visitors.find(visitor)
     assert session is not None
     if session.running:
-        assert session.running.generation.wait(5)
+        assert session.running.generation.wait(60)
     value: dict[str, Any] = chat.commit(visitor)[0]
     return value
 

@@ -70,7 +70,7 @@ def test_a_reply_that_goes_on_begins_with_its_beginning() -> None:
     scripts = iter([[Reasoning("a"), Finished("length")], [Pause(0.2), Reasoning("b"), Pause(0.2), Answer("c")]])
     reader = Reader(lambda request: next(scripts))
     session = reader.visitor()
-    session.say("well?", (), PARAMS).generation.wait(5)
+    session.say("well?", (), PARAMS).generation.wait(60)
     running = session.continue_reply(session.conversation.last_id, PARAMS)
     updates = reader.updates(running.generation.id)
     begun = "".join(each["reasoning"] for each in updates if each["start"] == 0 and each["seen"])
@@ -88,7 +88,7 @@ def test_only_a_running_reply_of_that_very_id_is_told() -> None:
         assert reader.get(guess).status_code == 404
     for each in (running, other):
         each.generation.stop()
-        each.generation.wait(5)
+        each.generation.wait(60)
     assert session.conversation.path()
     assert reader.get(running.generation.id).status_code == 404
 

@@ -42,7 +42,7 @@ def settled(chat: Chat, visitor: Place) -> list[dict[str, Any]]:
     session = chat.visitors.find(visitor)
     assert session is not None
     if session.running:
-        assert session.running.generation.wait(5)
+        assert session.running.generation.wait(60)
     turns: list[dict[str, Any]] = chat.commit(visitor)[0]["turns"]
     return turns
 
@@ -265,7 +265,7 @@ def talked(chat: Chat, turns: int) -> Any:
     """The place of a visitor who has said something so many times."""
     place, session = chat.visitors.open()
     for number in range(turns):
-        session.say(f"question {number}", (), SamplingParams(seed=0)).generation.wait(5)
+        session.say(f"question {number}", (), SamplingParams(seed=0)).generation.wait(60)
     return place
 
 

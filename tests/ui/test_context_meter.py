@@ -30,7 +30,7 @@ def talked(chat: Chat, text: str = "one two three") -> str:
     visitor, _, _ = chat.say({"text": text}, "", {})
     session = chat.visitors.find(visitor)
     assert session is not None
-    assert session.running is None or session.running.generation.wait(5)
+    assert session.running is None or session.running.generation.wait(60)
     return visitor
 
 
@@ -65,7 +65,7 @@ def test_a_picture_that_was_sent_is_an_earlier_one(tmp_path: Path) -> None:
     visitor, _, _ = chat.say({"text": "look", "files": [picture(tmp_path)]}, "", {})
     session = chat.visitors.find(visitor)
     assert session is not None
-    assert session.running is None or session.running.generation.wait(5)
+    assert session.running is None or session.running.generation.wait(60)
     use = chat.weigh({"text": "and?"}, visitor, {})["use"]
     assert (use["pictures"], use["message"], use["conversation"]) == (100, 1, 2)
 

@@ -79,7 +79,7 @@ def test_what_is_written_there_for_curl_runs(heading: str, password: str, tmp_pa
         script = shell(heading).replace(ADDRESS, url).replace("PASSWORD", password)
         clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         done = subprocess.run(
-            ["sh", "-ec", script], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=60
+            ["sh", "-ec", script], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300
         )
         assert "event: complete" in done.stdout, done
         assert '"answer": "752"' in done.stdout

@@ -49,7 +49,7 @@ class Desk:
         place: Place = {}
         for text in texts:
             place, session = self.visitors.begin(place)
-            assert session.say(text, (), SamplingParams(seed=1)).generation.wait(5)
+            assert session.say(text, (), SamplingParams(seed=1)).generation.wait(60)
         return place
 
     def save(self, place: Any, **data: Any) -> tuple[str, bytes]:

@@ -34,7 +34,7 @@ def said(panel: HistoryPanel, *texts: str, place: Place | None = None) -> list[P
     for text in texts:
         place, session = panel.visitors.begin(place or {})
         running = session.say(text, (), SamplingParams())
-        assert text == "slow" or running.generation.wait(5)
+        assert text == "slow" or running.generation.wait(60)
         session.keep()
         places.append(place)
     return places
@@ -112,7 +112,7 @@ def test_forgetting_gives_another_visitor_an_empty_page(panel: HistoryPanel) -> 
     place, value, _, shelf = panel.forget({}, mine)
     assert place["visitor"] != mine["visitor"]
     assert (value["turns"], shelf["entries"], shelf["forgotten"]) == ([], [], True)
-    assert running is None or running.generation.wait(5)
+    assert running is None or running.generation.wait(60)
     assert panel.listing({}, mine)["entries"] == []
 
 

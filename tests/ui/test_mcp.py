@@ -202,7 +202,7 @@ def test_who_cancels_stops_the_reply(served: tuple[str, ScriptedEngine], era: st
 def test_who_leaves_without_a_word_stops_the_reply(served: tuple[str, ScriptedEngine]) -> None:
     """A client of the older protocol whose line breaks cannot take up the answer, so nobody thinks on for it."""
     hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "leaver", "version": "1"}}
-    with httpx.Client(trust_env=False, timeout=20, headers=HEADERS) as http:
+    with httpx.Client(trust_env=False, timeout=60, headers=HEADERS) as http:
         begun = http.post(served[0], json={"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
         session = {"Mcp-Session-Id": begun.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-06-18"}
         http.post(served[0], json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=session)

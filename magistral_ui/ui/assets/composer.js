@@ -3,10 +3,13 @@
 import { make } from "./dom.js";
 
 const AT_ONCE = 300; // ms
+const EMPTIED = 120; // frames after an answer in which the composer is emptied
 const checks = [];
 let timer = 0;
 let held = null; // the line that says why the message waits
 let wanted = false; // whether it goes by itself when nothing holds it any more
+let sent = null; // the words that are on their way
+let typed = null; // what has been typed over them meanwhile
 
 export const field = () => document.querySelector("#box textarea");
 /** The pictures that are attached, as Gradio draws them. */
@@ -56,8 +59,29 @@ function mayGo() {
   const obstacle = found();
   wait(obstacle);
   obstacle?.hurry?.();
-  if (!obstacle) dispatchEvent(new Event("sending"));
+  if (!obstacle) send();
   return !obstacle;
+}
+
+function send() {
+  [sent, typed] = [field().value, null];
+  dispatchEvent(new Event("sending"));
+}
+
+/** The server has `taken` what was sent, or not. Then Gradio empties the composer; what was typed meanwhile is not said yet. */
+export function answered(taken, frames = EMPTIED) {
+  if (sent === null) return;
+  if (taken && field().value && frames) return void requestAnimationFrame(() => answered(taken, frames - 1));
+  const rest = typed?.startsWith(sent) ? typed.slice(sent.length).trimStart() : typed;
+  [sent, typed] = [null, null];
+  if (rest && !field().value) write(rest);
+}
+
+/** Put `text` into the composer as if it had been typed. */
+export function write(text) {
+  const box = field();
+  box.value = text;
+  box.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 /** What passes at once is not worth a word; what does not pass by itself stands in a notice of its own, and is only said. */
@@ -95,6 +119,9 @@ function prepare() {
   const box = document.getElementById("box");
   if (!box || !composer) return void requestAnimationFrame(prepare);
   above(held);
-  composer.addEventListener("input", () => wait(null));
+  composer.addEventListener("input", () => {
+    wait(null);
+    if (sent !== null) typed = field().value;
+  });
   new MutationObserver(look).observe(composer, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
 }

@@ -33,6 +33,18 @@ export function confirmOn(button) {
   setTimeout(() => button.classList.remove("confirmed"), 1500);
 }
 
+/** Whether someone is writing somewhere: what comes from the server does not take the focus away from that. */
+export const writing = () => Boolean(document.activeElement?.matches("textarea, select, input:not([type=checkbox], [type=radio])"));
+
+/** Put `nodes` into `parent` in this order and take out all others, moving only what is out of place. */
+export function place(parent, nodes) {
+  const wanted = new Set(nodes);
+  for (const node of [...parent.children]) if (!wanted.has(node)) node.remove();
+  nodes.forEach((node, index) => {
+    if (parent.children[index] !== node) parent.insertBefore(node, parent.children[index] ?? null);
+  });
+}
+
 /** Grey out a control that cannot be used, and say why below it. */
 export function lack(control, reason) {
   control.classList.add("missing");

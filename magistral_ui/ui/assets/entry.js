@@ -6,17 +6,15 @@ import { t } from "./strings.js";
 const FORMATS = [["html", "HTML"], ["markdown", "Markdown"], ["json", "JSON"]]; // names, the same in every language
 
 export class EntryView {
-  /** `list` is told what was asked for: `open`, `remove`, `ask`. */
+  /** `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw`, once no name is being written any more. */
   constructor(entry, list) {
-    Object.assign(this, { entry, list });
-    const title = entry.title || t("history_untitled");
-    this.name = make("bdi", {}, title);
-    const excerpt = entry.excerpt ? make("span", { class: "excerpt", dir: "auto" }, entry.excerpt) : null;
+    this.list = list;
+    this.name = make("bdi");
+    this.excerpt = make("span", { class: "excerpt", dir: "auto" });
     this.writing = make("span", { class: "writing", hidden: true, role: "img", "aria-label": t("history_writing") });
-    this.open = make("button", { type: "button", class: "open-conversation", title }, this.writing, make("span", { class: "title" }, this.name), excerpt);
+    this.open = make("button", { type: "button", class: "open-conversation" }, this.writing, make("span", { class: "title" }, this.name));
     this.open.addEventListener("click", () => list.open(entry.id));
-    const help = t("history_actions", { title });
-    this.unfold = make("button", { type: "button", class: "unfold", "aria-expanded": "false", "aria-label": help, title: help }, "⋯");
+    this.unfold = make("button", { type: "button", class: "unfold", "aria-expanded": "false" }, "⋯");
     this.unfold.addEventListener("click", () => this.fold(!this.actions.hidden));
     this.actions = make("div", { class: "actions", hidden: true });
     this.element = make("li", { data: { entry: entry.id } }, make("div", { class: "row" }, this.open, this.unfold), this.actions);
@@ -26,6 +24,21 @@ export class EntryView {
       this.fold(true);
       this.unfold.focus();
     });
+    this.show(entry);
+  }
+
+  /** What the server knows of it now; its elements stay, and with them what the reader does there. */
+  show(entry) {
+    this.entry = entry;
+    const title = entry.title || t("history_untitled");
+    this.open.title = title;
+    if (this.name.textContent !== title) this.name.textContent = title; // what is selected in it stays so
+    this.unfold.title = t("history_actions", { title });
+    this.unfold.setAttribute("aria-label", this.unfold.title);
+    this.excerpt.textContent = entry.excerpt ?? "";
+    if (entry.excerpt) this.open.append(this.excerpt);
+    else this.excerpt.remove();
+    if (this.pin) this.pin.textContent = t(entry.pinned ? "history_unpin" : "history_pin");
   }
 
   focus() {
@@ -43,7 +56,7 @@ export class EntryView {
     this.actions.hidden = folded;
     this.unfold.setAttribute("aria-expanded", String(!folded));
     if (folded || this.actions.children.length) return;
-    const { id, pinned } = this.entry;
+    const { id } = this.entry;
     const button = (key, act) => {
       const made = make("button", { type: "button", class: "quiet" }, t(key));
       made.addEventListener("click", act);
@@ -54,8 +67,13 @@ export class EntryView {
       made.addEventListener("click", () => this.list.ask("save", { id, format }));
       return made;
     };
+    this.pin = button(this.entry.pinned ? "history_unpin" : "history_pin", () => {
+      this.fold(true);
+      this.focus();
+      this.list.ask("pin", { id, pinned: !this.entry.pinned });
+    });
     this.actions.append(
-      button(pinned ? "history_unpin" : "history_pin", () => this.list.ask("pin", { id, pinned: !pinned })),
+      this.pin,
       button("history_rename", () => this.rename()),
       button("history_remove", () => this.list.remove(this.entry)),
       make("div", { class: "saving" }, make("span", {}, t("history_save_as")), ...FORMATS.map(([format, name]) => saving(format, name))),
@@ -71,14 +89,13 @@ export class EntryView {
       ended = true;
       form.replaceWith(this.open);
       if (focus) this.open.focus();
+      this.list.draw(); // what has come meanwhile
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const title = field.value.trim();
-      if (title) {
-        this.name.textContent = title;
-        this.list.ask("rename", { id: this.entry.id, title });
-      }
+      if (title) this.list.rename(this.entry.id, title);
+      if (title) this.fold(true);
       end();
     });
     field.addEventListener("keydown", (event) => {

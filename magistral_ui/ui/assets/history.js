@@ -1,6 +1,6 @@
 // Shows the list of conversations: found, opened, named, pinned, deleted; the server keeps them.
 
-import { make } from "./dom.js";
+import { make, place, writing } from "./dom.js";
 import { EntryView } from "./entry.js";
 import { bring, save } from "./files.js";
 import { Menu } from "./menu.js";
@@ -13,7 +13,9 @@ const DAY = 86_400_000;
 
 export class HistoryView {
   constructor(element, act) {
-    Object.assign(this, { element, act, drawn: 0, entries: [], query: "", current: null });
+    Object.assign(this, { element, act, drawn: STEP, entries: [], query: "", current: null });
+    this.views = new Map(); // conversation id → its entry in the list
+    this.groups = new Map(); // group → its heading and its rows
     this.field = make("input", { type: "search", class: "find", hidden: true, placeholder: t("history_search"), "aria-label": t("history_search") });
     this.field.addEventListener("input", () => this.later(PAUSE));
     this.list = make("div", { class: "entries", role: "group", "aria-label": t("page_history") });
@@ -49,7 +51,7 @@ export class HistoryView {
     this.act(name, { query: this.field.value.trim(), ...data });
   }
 
-  /** `{entries, complete, writing, query, trouble, durable, removed?, forgotten?, ticket?, refused?}`, see ui/history_panel.py. */
+  /** `{server, begun, read, entries, complete, writing, query, trouble, durable, removed?, forgotten?, ticket?, refused?}`, see ui/history_panel.py. */
   show(value) {
     if (!value) return;
     this.showTrouble(value.trouble);
@@ -60,15 +62,27 @@ export class HistoryView {
     if (value.refused) this.fileEnds(sentence(value.refused));
     if (value.query !== this.field.value.trim()) return; // a later one is on its way
     if (value.entries === null) return this.later(0); // what is found is only told by a search of its own
+    if (this.overlaps(value)) this.later(0); // which of them is true is told by a question that is put behind both
+    if (this.isLate(value)) return;
+    Object.assign(this, { server: value.server, read: value.read });
     if ((value.query || this.query) && !value.refused) this.tellFound(value);
     this.query = value.query;
     this.writing = new Set(value.writing);
-    const same = JSON.stringify(value.entries) === this.known;
-    if (!same && !this.list.querySelector("form")) this.draw(value.entries);
-    this.mark();
+    this.entries = value.entries;
+    this.draw();
     this.none.hidden = Boolean(value.entries.length || this.query || this.field === document.activeElement);
     this.field.hidden = !this.none.hidden; // nothing to search in
     if (value.writing.some((id) => id !== this.current)) this.later(WATCH);
+  }
+
+  /** Answers overtake each other: this one may have been read before the one that is shown, */
+  overlaps({ server, begun }) {
+    return server === this.server && begun < this.read;
+  }
+
+  /** and this one surely was finished before it. */
+  isLate({ server, read }) {
+    return server === this.server && read < this.read;
   }
 
   tellFound({ query, entries, complete }) {
@@ -96,32 +110,49 @@ export class HistoryView {
     this.later(0);
   }
 
-  draw(entries) {
-    this.known = JSON.stringify(entries);
-    const focused = document.activeElement?.closest?.("[data-entry]")?.dataset;
-    const count = Math.max(STEP, this.drawn);
-    Object.assign(this, { entries, drawn: 0, group: null, views: new Map() });
-    this.list.replaceChildren();
-    this.grow(count);
-    if (focused) this.views.get(focused.entry)?.focus();
+  /** Draw what has changed. An entry keeps its element, and so what is unfolded, focused and scrolled to stays under the hand. */
+  draw() {
+    this.mark();
+    if (this.list.querySelector("form")) return; // a name is being written, and the rest is drawn after that
+    const shown = this.entries.slice(0, this.drawn);
+    const { activeElement: focused } = document;
+    const at = focused && this.list.contains(focused) ? [...this.list.querySelectorAll("li")].indexOf(focused.closest("li")) : -1;
+    const before = this.views;
+    this.views = new Map(shown.map((entry) => [entry.id, before.get(entry.id) ?? new EntryView(entry, this)]));
+    const groups = new Map();
+    for (const entry of shown) {
+      const view = this.views.get(entry.id);
+      view.show(entry);
+      const key = this.groupOf(entry);
+      groups.set(key, [...(groups.get(key) ?? []), view.element]);
+    }
+    const parts = [...groups].flatMap(([key, rows]) => {
+      const { heading, list } = this.group(key);
+      place(list, rows);
+      return key ? [heading, list] : [list];
+    });
+    place(this.list, parts);
+    if (at >= 0 && document.activeElement !== focused) this.refocus(focused, at);
+    this.more.hidden = this.drawn >= this.entries.length;
+    this.mark();
   }
 
-  grow(count = STEP) {
-    for (const entry of this.entries.slice(this.drawn, this.drawn + count)) {
-      const key = this.groupOf(entry);
-      if (key !== this.group) {
-        this.group = key;
-        this.rows = make("ul", {});
-        if (key) this.list.append(make("h2", {}, t(key)));
-        this.list.append(this.rows);
-      }
-      const view = new EntryView(entry, this);
-      this.views.set(entry.id, view);
-      this.rows.append(view.element);
-    }
-    this.drawn = Math.min(this.entries.length, this.drawn + count);
-    this.more.hidden = this.drawn === this.entries.length;
-    this.mark();
+  /** An element that was moved loses the focus; one that is gone leaves it to what stands in its place. */
+  refocus(focused, at) {
+    if (focused.isConnected) focused.focus({ preventScroll: true });
+    else [...this.views.values()].at(Math.min(at, this.views.size - 1))?.focus();
+  }
+
+  group(key) {
+    if (!this.groups.has(key)) this.groups.set(key, { heading: key && make("h2", {}, t(key)), list: make("ul", {}) });
+    return this.groups.get(key);
+  }
+
+  /** The reader has come to the end of what is drawn. */
+  grow() {
+    if (this.drawn >= this.entries.length) return;
+    this.drawn += STEP;
+    this.draw();
   }
 
   groupOf({ pinned, changed }) {
@@ -133,12 +164,18 @@ export class HistoryView {
   }
 
   mark() {
-    for (const [id, view] of this.views ?? []) view.mark(id === this.current, this.writing?.has(id));
+    for (const [id, view] of this.views) view.mark(id === this.current, this.writing?.has(id));
   }
 
   open(id) {
     this.ask("open_conversation", { id });
     document.getElementById("history").dispatchEvent(new Event("chosen"));
+  }
+
+  /** The new name is there at once; the server's word comes soon. */
+  rename(id, title) {
+    for (const entry of this.entries) if (entry.id === id) entry.title = title;
+    this.ask("rename", { id, title });
   }
 
   remove(entry) {
@@ -156,7 +193,7 @@ export class HistoryView {
     });
     this.undone.replaceChildren(make("p", { role: "status", dir: "auto" }, t("history_removed", { title: entry.title || t("history_untitled") })), undo);
     this.undone.hidden = false;
-    undo.focus();
+    if (!writing()) undo.focus();
     clearTimeout(this.undoing);
     this.undoing = setTimeout(() => (this.undone.hidden = true), 50_000);
   }

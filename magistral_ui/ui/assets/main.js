@@ -1,7 +1,7 @@
 // Joins the page's parts: Gradio's components hand over their element and their values here.
 
 import { Attachments } from "./attachments.js";
-import { setUpComposer } from "./composer.js";
+import { answered, setUpComposer } from "./composer.js";
 import { ContextView } from "./context.js";
 import { setUpDraft } from "./draft.js";
 import { setUpDrawer } from "./drawer.js";
@@ -32,6 +32,7 @@ const mounts = {
     transcript.show(value());
     return () => {
       transcript.show(value());
+      if (!value().follows) answered(value().alert === null);
       meter?.renew(); // another conversation, or more of it
     };
   },

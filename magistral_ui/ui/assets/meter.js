@@ -153,7 +153,9 @@ export class MeterView {
     this.state = state;
     this.fit.hidden = !told;
     this.fit.dataset.fit = failure ? "refused" : fit;
-    if (!told) return;
+    const drawn = JSON.stringify([told, remedies]);
+    if (!told || drawn === this.drawnFit) return; // a button that has the focus keeps it
+    this.drawnFit = drawn;
     const buttons = remedies.map((remedy) => {
       const key = remedy.key === "new_chat" && fit === "full" ? "page_new_chat" : `remedy_${remedy.key}`;
       const button = make("button", { type: "button" }, t(key, remedy));

@@ -35,9 +35,26 @@ export class ModelView {
     // The demo model is called what it is, in the visitor's language.
     const name = value.demo ? t("model_demo_badge") : value.card;
     this.name?.replaceChildren(...(name ? [make("span", { class: value.demo ? "badge" : "name", dir: "auto" }, name)] : []));
-    this.banner?.replaceChildren(...this.bannerFor(value));
-    this.element.replaceChildren(...this.panelFor(value));
+    this.showBanner(value);
+    this.showPanel(value);
     if (value.info) showMissing(value.info.missing);
+  }
+
+  /** While it loads only the numbers change: whoever reads or copies the rest is not disturbed. */
+  showBanner(value) {
+    const { state, key, values, notices } = value;
+    const drawn = JSON.stringify([state, key, values, notices]);
+    if (drawn !== this.drawnBanner) this.banner?.replaceChildren(...this.bannerFor(value));
+    else if (state === "loading") this.showProgress(value);
+    this.drawnBanner = drawn;
+  }
+
+  /** The command there is to be copied, which nobody could do if it were drawn anew twice a second. */
+  showPanel(value) {
+    const { state, key, card, demo, info, description, command } = value;
+    const drawn = JSON.stringify([state, key, card, demo, info, description, command]);
+    if (drawn !== this.drawnPanel) this.element.replaceChildren(...this.panelFor(value));
+    this.drawnPanel = drawn;
   }
 
   /** A server may go away, or come back as another one, while nobody writes: only a mark is asked for, and only where one looks. */
@@ -74,13 +91,20 @@ export class ModelView {
     return (told ?? []).map((each) => make("p", { class: "machine-notice" }, sentence(each)));
   }
 
-  progress({ stage, done, total, seconds_left: left, notices }) {
+  progress(value) {
+    this.bar = make("progress", { "aria-label": t("loading_heading") });
+    this.facts = make("span");
+    this.showProgress(value);
+    return make("div", { class: "loading" }, make("strong", {}, t("loading_heading")), this.facts, this.bar, ...this.notices(value.notices));
+  }
+
+  showProgress({ stage, done, total, seconds_left: left }) {
     const facts = [t(`loading_${stage}`)];
     if (total) facts.push(t("loading_bytes", { done: bytes(done), total: bytes(total) }));
     if (left !== null && left !== undefined) facts.push(t("loading_left", { time: duration(left) }));
-    const bar = make("progress", { "aria-label": t("loading_heading") });
-    if (total) Object.assign(bar, { max: total, value: done });
-    return make("div", { class: "loading" }, make("strong", {}, t("loading_heading")), make("span", {}, facts.join(" · ")), bar, ...this.notices(notices));
+    this.facts.textContent = facts.join(" · ");
+    if (total) Object.assign(this.bar, { max: total, value: done });
+    else this.bar.removeAttribute("value"); // it is not known how far it is
   }
 
   panelFor({ state, key, card, demo, info, description, command }) {

@@ -1,6 +1,6 @@
 // A short message above the composer that goes by itself, with a button where there is something to undo.
 
-import { make } from "./dom.js";
+import { make, writing } from "./dom.js";
 
 const SHORT = 2_500; // ms for a message alone
 const LONG = 12_000; // ms for one with a button; the clock stands still while the pointer or the focus is in it
@@ -31,7 +31,7 @@ export class Toast {
     this.element.replaceChildren(this.text, this.button);
     this.element.classList.add("shown");
     this.wait();
-    if (label) this.button.focus({ preventScroll: true });
+    if (label && !writing()) this.button.focus({ preventScroll: true });
   }
 
   wait() {

@@ -2,7 +2,7 @@
 
 import { Above } from "./above.js";
 import { Channel } from "./channel.js";
-import { make } from "./dom.js";
+import { make, place, writing } from "./dom.js";
 import { Details } from "./details.js";
 import { Follower } from "./follower.js";
 import { Menu } from "./menu.js";
@@ -54,11 +54,13 @@ export class Transcript {
     this.tell(name, data);
   }
 
-  /** The finished turns, and which generation runs: `{conversation, turns, live, alert, welcome}`. */
+  /** The finished turns, and which generation runs: `{conversation, seen, asked, turns, live, alert, welcome}`. */
   show(value) {
-    if (!value || (value.follows && this.conversation && value.conversation !== this.conversation)) return;
-    this.turnTo(value.conversation ?? this.conversation);
+    if (!value || (value.follows && value.conversation !== this.conversation)) return;
     this.busyUntil = 0;
+    if (this.isLate(value)) return this.passOver(value);
+    Object.assign(this, { server: value.server, seen: value.seen, turned: value.follows ? this.turned : value.asked });
+    this.turnTo(value.conversation ?? this.conversation);
     const shown = value.turns.map((turn) => this.turnFor(turn));
     if (value.continues !== null) this.takeUp(value.continues, value.live);
     const running = value.live ? this.replyFor(value.live) : null;
@@ -66,7 +68,7 @@ export class Transcript {
       running.awaited = true;
       shown.push(running);
     }
-    this.place(shown);
+    place(this.column, shown.map((turn) => turn.element));
     const ids = new Set(value.turns.map((turn) => turn.id));
     for (const id of this.turns.keys()) if (!ids.has(id)) this.forget(id);
     for (const [id, reply] of this.replies) if (!shown.includes(reply)) this.replies.delete(id);
@@ -88,8 +90,24 @@ export class Transcript {
     else this.follower.follow();
     this.before = running;
     const arrived = this.chosen && value.turns.some((turn) => turn.id === this.chosen.message);
-    if (arrived) this.turns.get(this.chosen.message).branches.focus(this.chosen.way);
+    if (arrived && !writing()) this.turns.get(this.chosen.message).branches.focus(this.chosen.way);
     if (arrived || value.alert) this.chosen = null; // an update that was on its way before may come first
+  }
+
+  /**
+   * Answers overtake each other. Of the conversation that is shown, the one that saw it last counts; which conversation that is,
+   * the question that was put last.
+   */
+  isLate({ conversation, server, seen, asked }) {
+    if (conversation !== this.conversation) return asked < this.turned;
+    return server === this.server && seen < this.seen;
+  }
+
+  /** Of an answer that comes too late only what it tells of an act is shown; the composer that came with it is as old. */
+  passOver({ conversation, alert, deleted }) {
+    if (conversation === this.conversation && alert) this.showAlert(alert);
+    if (conversation === this.conversation && deleted) this.offerUndo(deleted);
+    this.act("ended");
   }
 
   /** The tab shows this conversation now; messages of another one may have the same ids. */
@@ -209,15 +227,6 @@ export class Transcript {
     this.toast.show(t("turn_deleted", { count }), t("turn_undo"), () => {
       this.act("restore", { message });
       document.querySelector("#box textarea")?.focus({ preventScroll: true });
-    });
-  }
-
-  /** Put the turns' elements into the column in order, moving only what is out of place. */
-  place(shown) {
-    const wanted = new Set(shown.map((turn) => turn.element));
-    for (const node of [...this.column.children]) if (!wanted.has(node)) node.remove();
-    shown.forEach((turn, index) => {
-      if (this.column.children[index] !== turn.element) this.column.insertBefore(turn.element, this.column.children[index] ?? null);
     });
   }
 

@@ -169,7 +169,7 @@ def test_stop_closes_the_connection(mistral: FakeMistral, connect: Connect) -> N
     assert last.why == "cancelled"
     assert last.usage.prompt_tokens > 0, "it was sent, though the server had not told how long it was"
     assert last.usage.prompt_estimated
-    for _ in range(500):
+    for _ in range(6000):
         if mistral.ended_early > before:
             break
         time.sleep(0.01)

@@ -192,9 +192,9 @@ def test_stop_frees_the_server(shared: RemoteEngine, llama_cpp: ServerProcess) -
     generation = shared.submit(request(shared, Conversation().say("Count from 1 to 200."), max_tokens=4000))
     next(event for event in generation.follow() if isinstance(event, Reasoning))
     generation.stop()
-    assert generation.wait(5)
-    for _ in range(500):
-        with urllib.request.urlopen(f"http://127.0.0.1:{llama_cpp.port}/slots", timeout=5) as answer:
+    assert generation.wait(60)
+    for _ in range(6000):
+        with urllib.request.urlopen(f"http://127.0.0.1:{llama_cpp.port}/slots", timeout=30) as answer:
             if not any(slot["is_processing"] for slot in json.load(answer)):
                 return
         time.sleep(0.01)
@@ -235,7 +235,7 @@ def test_a_server_killed_in_the_middle_of_an_answer(
     assert isinstance(last, Failed)
     assert last.key == "remote_cut"
     assert words(events)[0]
-    for _ in range(1000):
+    for _ in range(6000):
         if isinstance(engine.status(), Broken):
             break
         time.sleep(0.01)
@@ -244,7 +244,7 @@ def test_a_server_killed_in_the_middle_of_an_answer(
     again = start_llama_cpp(gguf_folder, mortal.port)
     try:
         assert words(all_events(waiting)) == (THOUGHTS, ANSWER)
-        for _ in range(1000):
+        for _ in range(6000):
             if isinstance(engine.status(), Ready):
                 break
             time.sleep(0.01)

@@ -184,6 +184,6 @@ def test_a_server_of_http_1_0_is_read(connect: Connect) -> None:
         assert words(ask(engine)) == ("", "Fine.")
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         listening.close()
         loop.close()

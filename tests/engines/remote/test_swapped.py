@@ -96,7 +96,7 @@ def submit(engine: RemoteEngine) -> Generation:
 
 
 def until(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if true():
             return
         time.sleep(0.01)
