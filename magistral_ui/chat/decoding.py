@@ -312,4 +312,4 @@ def _pair(size: list[int]) -> Size:
 
 
 def _free_share() -> int:
-    return min(MOST_BYTES, psutil.virtual_memory().available // 4)
+    return min(MOST_BYTES, int(psutil.virtual_memory().available) // 4)

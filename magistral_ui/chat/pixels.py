@@ -179,12 +179,12 @@ def scaled(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     import cv2
 
     if image.width * image.height <= AT_ONCE:
-        return cv2.resize(np.array(image, dtype=np.float32), size, interpolation=cv2.INTER_CUBIC)
+        return np.asarray(cv2.resize(np.array(image, dtype=np.float32), size, interpolation=cv2.INTER_CUBIC))
     wide = np.empty((image.height, size[0], 3), np.float32)
     for top, strip in _strips(image):
         rows = np.array(strip, dtype=np.float32)
         wide[top : top + strip.height] = cv2.resize(rows, (size[0], strip.height), interpolation=cv2.INTER_CUBIC)
-    return cv2.resize(wide, size, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(wide, size, interpolation=cv2.INTER_CUBIC))
 
 
 def _enlarged(image: Image.Image, scale: float) -> Image.Image:
