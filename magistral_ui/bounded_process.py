@@ -8,10 +8,13 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import astuple, dataclass
 from importlib import import_module
+from pathlib import Path
 from struct import Struct
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Any
 
 CPU_SECONDS = 1
@@ -27,6 +30,19 @@ LENGTH = Struct("<Q")
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {here} import serve; serve(sys.argv[2])"
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one call may take."""
+
+    cpu_seconds: int = CPU_SECONDS
+    memory_bytes: int = MEMORY_BYTES
+    beyond: bool = False
+    """Whether that is memory beyond what the child has before the call, its libraries, or all of it."""
+
+
+USUAL = Bounds()
+
+
 class Ended(Exception):
     """The child was ended, or has ended, before it answered: it took too long, or too much memory."""
 
@@ -34,21 +50,39 @@ class Ended(Exception):
 class BoundedProcess:
     """One function in a child process, which starts with the first call. One call at a time; a context manager."""
 
-    def __init__(self, function: str, *, wall_seconds: float = WALL_SECONDS, starts: int = STARTS) -> None:
-        """`function` is `package.module:name`, or a class whose one object is called; it takes and gives what JSON can hold."""
+    def __init__(
+        self,
+        function: str,
+        *,
+        wall_seconds: float = WALL_SECONDS,
+        starts: float = STARTS,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`function` is `package.module:name`, or a class whose one object is called; it takes and gives what JSON can hold.
+
+        `variables` are laid over the environment in which the child is started.
+        """
         self._function, self._wall, self._starts = function, wall_seconds, starts
+        self._variables = variables
         self._child: subprocess.Popen[bytes] | None = None
 
     def call(self, *arguments: Any) -> Any:
         """What the function gives for `arguments`. Raises Ended; the next call starts another child, a few times."""
+        return self.call_with(b"", *arguments)[0]
+
+    def call_with(self, data: bytes, *arguments: Any, bounds: Bounds = USUAL) -> tuple[Any, bytes]:
+        """The same with bytes beside the arguments: the function gets `data` first where there is any.
+
+        It may give bytes, too, as a pair with what JSON can hold.
+        """
         child = self._started()
         assert child.stdin is not None
         assert child.stdout is not None
         watchdog = threading.Timer(self._wall, child.kill)
         watchdog.start()
         try:
-            _write(child.stdin, json.dumps(arguments).encode())
-            return json.loads(_read(child.stdout))
+            _write(child.stdin, json.dumps((astuple(bounds), arguments)).encode(), data)
+            return json.loads(_read(child.stdout)), _read(child.stdout)
         except (OSError, EOFError) as error:
             self.close()
             raise Ended from error
@@ -63,7 +97,11 @@ class BoundedProcess:
             start = START.format(here=__name__)
             command = [sys.executable, "-c", start, json.dumps(sys.path), self._function]
             self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **self._variables},
             )
         return self._child
 
@@ -94,26 +132,40 @@ def serve(function: str) -> None:
     act = found() if isinstance(found, type) else found
     with suppress(EOFError):
         while True:
-            arguments = json.loads(_read(calls))
-            _bound()
-            _write(answers, json.dumps(act(*arguments)).encode())
+            (bounds, arguments), data = json.loads(_read(calls)), _read(calls)
+            _bound(Bounds(*bounds))
+            given = act(data, *arguments) if data else act(*arguments)
+            del data
+            value, beside = given if isinstance(given, tuple) else (given, b"")
+            _write(answers, json.dumps(value).encode(), beside)
+            del given, beside  # not kept while nobody calls
 
 
-def _bound() -> None:
+def _bound(bounds: Bounds) -> None:
     """Have the system end this process once it has taken too much; Windows cannot, there only the clock counts."""
     if sys.platform == "win32":
         return
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
-    spent = int(used.ru_utime + used.ru_stime)
-    for kind, soft in ((resource.RLIMIT_CPU, spent + CPU_SECONDS + 1), (resource.RLIMIT_AS, MEMORY_BYTES)):
+    seconds = int(used.ru_utime + used.ru_stime) + bounds.cpu_seconds + 1
+    space = bounds.memory_bytes + (_address_space() if bounds.beyond else 0)
+    for kind, soft in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, space)):
         with suppress(OSError, ValueError):  # a system, or its operator, may allow less than that
             resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
 
 
-def _write(pipe: IO[bytes], data: bytes) -> None:
-    pipe.write(LENGTH.pack(len(data)) + data)
+def _address_space() -> int:
+    """Bytes that this process has now; very many where the system does not tell, and then bounds nothing either."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return 2**40
+
+
+def _write(pipe: IO[bytes], *parts: bytes) -> None:
+    for part in parts:
+        pipe.write(LENGTH.pack(len(part)))
+        pipe.write(part)
     pipe.flush()
 
 

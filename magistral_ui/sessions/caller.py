@@ -1,7 +1,11 @@
 """Who is calling while one request is served, as far as that is known; it decides nothing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+
+from magistral_ui.chat.decoding import PARTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +22,14 @@ class Caller:
 
 NOBODY = Caller()
 CALLER: ContextVar[Caller] = ContextVar("caller", default=NOBODY)
+
+
+@contextmanager
+def calling(caller: Caller) -> Iterator[None]:
+    """What runs within is done for `caller`, and pictures are decoded for that address."""
+    token, party = CALLER.set(caller), PARTY.set(caller.address)
+    try:
+        yield
+    finally:
+        PARTY.reset(party)
+        CALLER.reset(token)

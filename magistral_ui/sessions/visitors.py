@@ -23,6 +23,7 @@ from magistral_ui.sessions.history.trouble import Trouble
 from magistral_ui.sessions.keeper import Keeper
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.open_sessions import Open, OpenSessions
+from magistral_ui.sessions.picture_work import PictureWork
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.tickets import Tickets
 
@@ -53,6 +54,7 @@ class Visitors:
         self._engine, self.limits, self._history = engine, limits or Limits(), history
         self.tickets = Tickets()
         self.admission = Admission(self.limits)
+        self.pictures = PictureWork(self.limits)
         self._searches = FairQueue("search", waiting=SEARCHES_WAITING)
         self._open = OpenSessions(self.limits)
         self._keeper = Keeper(self.sessions, history, self.admission.stop_unattended)

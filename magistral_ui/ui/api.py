@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -14,10 +14,11 @@ from gradio.components.api_component import Api
 
 from magistral_ui.engines.base import Engine
 from magistral_ui.errors import MagistralUIError
+from magistral_ui.sessions.running import Running
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.answering import caller_behind, loading, reply_value, written
-from magistral_ui.ui.asking import Question, read_chat, read_parameters
+from magistral_ui.ui.asking import Question, pictures_in, read_chat, read_parameters
 from magistral_ui.ui.i18n import sentence, sentence_of, told_to_caller
 from magistral_ui.ui.rendering import Json
 from magistral_ui.ui.schemas import chat_description, chat_input, growing_reply
@@ -28,6 +29,7 @@ CALL = "/call/"
 """In the address of Gradio's plain interface, which carries the whole reply in every update."""
 CALL_RATE = 20_000
 """Characters a second that the plain interface carries at most, so that a long reply costs no more than its length."""
+Ask = Callable[[Callable[[], Running]], Awaitable[Running]]
 
 
 class Page(gr.Blocks):
@@ -62,12 +64,20 @@ def add_api(engine: Engine, visitors: Visitors) -> None:
         keep_reasoning: Any = True,
         request: gr.Request | None = None,
     ) -> AsyncIterator[Json]:
-        guest = visitors.guest(caller_behind(request))
+        caller = caller_behind(request)
+        guest = visitors.guest(caller)
         read = partial(read_chat, engine, visitors.limits, message, parameters, history, instructions, keep_reasoning)
         rate = CALL_RATE if request is not None and CALL in str(request.url) else None
         try:
             read_parameters(engine.card.sampling, parameters)  # what is wrong is said at once
-            async with aclosing(answer(engine, read, guest, rate)) as replies:
+            pictures = pictures_in(message, history)
+
+            async def ask(begin: Callable[[], Running]) -> Running:
+                return (
+                    await visitors.pictures.run(caller, pictures, begin) if pictures else await asyncio.to_thread(begin)
+                )
+
+            async with aclosing(answer(engine, read, guest, rate, ask)) as replies:
                 async for each in replies:
                     yield each
         except MagistralUIError as error:
@@ -94,12 +104,19 @@ def add_api(engine: Engine, visitors: Visitors) -> None:
 
 
 async def answer(
-    engine: Engine, read: Callable[[], Question], guest: Session, rate: float | None = None
+    engine: Engine,
+    read: Callable[[], Question],
+    guest: Session,
+    rate: float | None = None,
+    ask: Ask = asyncio.to_thread,
 ) -> AsyncGenerator[Json, None]:
-    """The reply to what `read` gives, as it grows, with at most `rate` characters a second. Raises MagistralUIError."""
+    """The reply to what `read` gives, as it grows, with at most `rate` characters a second; `ask` finds a thread to begin it in.
+
+    Raises MagistralUIError.
+    """
     async for _ in loading(engine):
         pass
-    running = await asyncio.to_thread(lambda: read().ask(guest))
+    running = await ask(lambda: read().ask(guest))
     thought = said = ""
     due = 0.0
     async for view in written(running):

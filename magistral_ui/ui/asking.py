@@ -86,6 +86,13 @@ def read_tool(engine: Engine, limits: Limits, arguments: Mapping[str, object]) -
     return Question(question, _seen(engine, shown), params, choices)
 
 
+def pictures_in(message: object, history: object) -> int:
+    """How many pictures a call of /chat brings, as far as it is one."""
+    turns = [message, *(history if isinstance(history, list) else ())]
+    files = [turn.get("files") for turn in turns if isinstance(turn, dict)]
+    return sum(len(each) for each in files if isinstance(each, list))
+
+
 def read_parameters(defaults: SamplingParams, parameters: object) -> SamplingParams:
     """`defaults` with the given parameters laid over them; BadInput for anything but names and numbers."""
     if parameters is None:

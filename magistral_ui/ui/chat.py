@@ -55,6 +55,11 @@ class Chat:
             return key, self.value(session, visitor, alert=alert_value(error)), self.composer(session)
         return key, self.value(session, visitor, alert=None), self.composer(session, value=None)
 
+    def refuse(self, visitor: object, error: MagistralUIError) -> tuple[Place, Json, Any]:
+        """Leave all as it is, and say why."""
+        key, session = self.visitors.open(visitor)
+        return key, self.value(session, alert=alert_value(error)), self.composer(session)
+
     def example(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Send an example that was clicked."""
         shown = examples_value(self.engine.card)
@@ -144,7 +149,7 @@ class Chat:
             return empty_meter()
         try:
             settings = read_settings(self.engine.card, panel)
-            text, pictures = self._composed(message, settings.picture_side)
+            text, pictures = self._composed(message, settings.picture_side, self.uploads.measure)
             return meter_value(self.engine, session.weigh(text, pictures, settings.choices), pictures, settings)
         except NotReady:
             return empty_meter()
@@ -202,10 +207,12 @@ class Chat:
         answers = {"server": self.server, "asked": asked if isinstance(asked, int) else 0}
         return {**page_value(session, self.engine.card, self.thumbnails), **answers, **more}
 
-    def _composed(self, message: Json | None, picture_side: int | None) -> tuple[str, list[Picture]]:
+    def _composed(
+        self, message: Json | None, picture_side: int | None, read: Callable[..., list[Picture]] | None = None
+    ) -> tuple[str, list[Picture]]:
         """What is in the composer, as the model would get it."""
         said = message or {}
-        pictures = self.uploads.read(said.get("files") or (), picture_side)
+        pictures = (read or self.uploads.read)(said.get("files") or (), picture_side)
         check_seen(self.engine.card, pictures)
         return str(said.get("text") or ""), pictures
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from magistral_ui.chat.pictures import FOR_BROWSERS, Picture
 from magistral_ui.engines.base import Engine, Ready
-from magistral_ui.errors import MagistralUIError, PictureRefused
+from magistral_ui.errors import MagistralUIError, PictureRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.context_use import ContextUse
 from magistral_ui.sessions.limits import Limits
@@ -15,6 +15,10 @@ from magistral_ui.ui.uploads import Uploads, check_seen
 
 TIGHT = 8
 """Room for the reply is called little where it is less than this part of all, and than the visitor's own max tokens."""
+
+
+UNSEEN: Json = {"failure": None, "thumbnail": None}
+"""Of an attached file at which nobody has looked."""
 
 
 def empty_meter() -> Json:
@@ -94,4 +98,6 @@ def attached_value(paths: Sequence[str], uploads: Uploads, card: ModelCard, thum
             found.append({"failure": None, "thumbnail": shown})
         except PictureRefused as error:
             found.append({"failure": alert_value(error), "thumbnail": None})
+        except TooManyRequests:
+            found.append(UNSEEN)  # it stays, and sending it tells what there is to tell
     return found

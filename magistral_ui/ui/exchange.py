@@ -99,9 +99,9 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
         language = visitors_language(request.scope)
         try:
             writing = queue.submit(CALLER.get().address, lambda: _content(visitors, purpose, language))
+            content = await asyncio.wrap_future(writing)
         except TooManyRequests as error:
             return JSONResponse({"failure": alert_value(error)}, 429, {"Retry-After": str(error.values["seconds"])})
-        content = await asyncio.wrap_future(writing)
         return Response(content, media_type=FORMATS[purpose.format], headers=HEADERS)
 
     async def take(request: Request) -> Response:

@@ -5,6 +5,7 @@ It is a guest like any program that calls /chat, with the same limits, and nothi
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ from starlette.types import ASGIApp
 
 from magistral_ui import __version__
 from magistral_ui.errors import MagistralUIError
+from magistral_ui.sessions.running import Running
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui import schemas
@@ -108,7 +110,7 @@ class Asker:
         async for _ in loading(engine):
             await progress.tell(text("program_loading"))
         read = partial(read_tool, engine, self._visitors.limits, arguments)
-        running = await asyncio.to_thread(lambda: read().ask(guest))
+        running = await self._begin(context, arguments, lambda: read().ask(guest))
         async with aclosing(written(running)) as views:
             async for view in views:
                 await progress.tell(_progress(view))
@@ -116,6 +118,14 @@ class Asker:
                     running.generation.stop()
         reply = whole_value(view, running, guest)
         return result(reply, with_reasoning=arguments.get("include_reasoning", True))
+
+    async def _begin(self, context: Context, arguments: Json, begin: Callable[[], Running]) -> Running:
+        """Begin the reply in a thread; with pictures, once it is the caller's turn."""
+        pictures = arguments.get("pictures")
+        if not isinstance(pictures, list) or not pictures:
+            return await asyncio.to_thread(begin)
+        caller = caller_behind(context.request)
+        return await self._visitors.pictures.run(caller, len(pictures), begin, gone=partial(_is_gone, context))
 
 
 class Progress:

@@ -3,7 +3,8 @@
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
@@ -30,6 +31,7 @@ from magistral_ui.ui.history_panel import build_history_panel, connect_history
 from magistral_ui.ui.i18n import text, told_to_caller
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.model_panel import model_value, polling
+from magistral_ui.ui.picture_events import PictureEvents
 from magistral_ui.ui.sampling_panel import SettingsPanel, build_settings_panel, panel_value
 from magistral_ui.ui.serving import close, launch, launch_options
 
@@ -88,20 +90,30 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
 
 def told(act: Any) -> Any:
     """`act`, of whose refusals the page tells the sentence where `act` itself does not."""
-    if not inspect.isroutine(act) or inspect.isasyncgenfunction(act) or inspect.iscoroutinefunction(act):
+    if not inspect.isroutine(act) or inspect.isasyncgenfunction(act):
         return act  # they tell it themselves
 
-    @functools.wraps(act)
-    def called(*values: Any) -> Any:
+    @contextmanager
+    def telling() -> Iterator[None]:
         try:
-            return act(*values)
+            yield
         except MagistralUIError as error:
             raise gr.Error(told_to_caller(error.sentence_key, **error.values), print_exception=False) from error
         except Exception as error:  # Gradio would write all that was sent into the log
             log.exception("an event of the page failed")
             raise gr.Error(told_to_caller("unexpected"), print_exception=False) from error
 
-    return called
+    @functools.wraps(act)
+    def called(*values: Any) -> Any:
+        with telling():
+            return act(*values)
+
+    @functools.wraps(act)
+    async def awaited(*values: Any) -> Any:
+        with telling():
+            return await act(*values)
+
+    return awaited if inspect.iscoroutinefunction(act) else called
 
 
 def _brand() -> str:
@@ -142,7 +154,7 @@ def _connect(
         listen(about(act), [visitor, *panel.inputs], state, **from_tab())
 
     demo.load(chat.attach, visitor, state, **from_tab())
-    box.submit(chat.say, [box, visitor, *panel.inputs], state, **from_tab(1))
+    box.submit(PictureEvents(chat).say, [box, visitor, *panel.inputs], state, **from_tab(1))
     # An answer that is on its way may be older than what has ended.
     said.ended(chat.commit, visitor, [said, box], trigger_mode="always_last", **from_tab())
     asked(said.example, chat.example)
@@ -212,8 +224,8 @@ def _weigh(
 ) -> None:
     """What the page asks while someone writes: only the last question counts."""
     latest = {"trigger_mode": "always_last"}
-    meter.look(
-        about(chat.look), box, meter, **{**AT_ONCE, "trigger_mode": "multiple"}
-    )  # a later one would lose its number
-    meter.weigh(chat.weigh, [box, visitor, *panel.inputs], meter, **latest, **from_tab(1))
+    events = PictureEvents(chat)
+    # Of several looks a later one would lose its number.
+    meter.look(events.look, box, meter, **{**AT_ONCE, "trigger_mode": "multiple"})
+    meter.weigh(events.weigh, [box, visitor, *panel.inputs], meter, **latest, **from_tab(1))
     panel.prompt.compose(chat.prompt, panel.inputs, panel.prompt, **latest, **AT_ONCE)

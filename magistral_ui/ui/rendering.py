@@ -14,7 +14,7 @@ from magistral_ui.chat.conversation import AssistantMessage, Conversation, Messa
 from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.chat.provenance import Provenance
-from magistral_ui.errors import MagistralUIError
+from magistral_ui.errors import MagistralUIError, PictureRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.running import same_model
 from magistral_ui.sessions.session import Session
@@ -178,14 +178,18 @@ class Thumbnails:
 
     def value(self, picture: Picture) -> Json:
         """The thumbnail and what to say of the picture."""
-        url = self._urls.get(picture.digest)
-        if url is None:
-            data = base64.b64encode(picture.thumbnail(THUMBNAIL)).decode("ascii")
-            url = f"data:image/jpeg;base64,{data}"
-            if len(self._urls) >= self._kept:
-                self._urls.pop(next(iter(self._urls)), None)
-            self._urls[picture.digest] = url
+        try:
+            url = self._urls.get(picture.digest) or self._made(picture)
+        except (PictureRefused, TooManyRequests):
+            url = ""  # its name is there, and the picture once it is drawn the next time
         return {"src": url, "name": picture.name, "width": picture.width, "height": picture.height}
+
+    def _made(self, picture: Picture) -> str:
+        data = base64.b64encode(picture.thumbnail(THUMBNAIL)).decode("ascii")
+        if len(self._urls) >= self._kept:
+            self._urls.pop(next(iter(self._urls)), None)
+        url = self._urls[picture.digest] = f"data:image/jpeg;base64,{data}"
+        return url
 
 
 @cache

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magistral_ui.chat.pictures import TURNS, Picture, read_all, read_picture
+from magistral_ui.chat.pictures import Picture, read_all, read_picture
+from magistral_ui.chat.pixels import TURNS
 from magistral_ui.errors import PictureRefused, PicturesRefused
 from tests.chat import heic
 

@@ -1,12 +1,14 @@
 """Draws pictures into an HTML file, each made small once; it does not know the conversation around them."""
 
 import base64
+from contextlib import suppress
 from html import escape
 
 from magistral_ui.chat.export import facts
 from magistral_ui.chat.export.document import Words
 from magistral_ui.chat.export.patience import Patience
 from magistral_ui.chat.pictures import Picture
+from magistral_ui.errors import PictureRefused, TooManyRequests
 
 SIDE = 1600
 """Pixels of a picture's longer side: enough to read a screenshot, and the file stays small. Made anew, so without a
@@ -34,5 +36,6 @@ class PictureTags:
 
     def _data(self, picture: Picture) -> str:
         if picture.digest not in self._made and not self._patience.is_over:
-            self._made[picture.digest] = base64.b64encode(picture.thumbnail(SIDE)).decode("ascii")
+            with suppress(PictureRefused, TooManyRequests):
+                self._made[picture.digest] = base64.b64encode(picture.thumbnail(SIDE)).decode("ascii")
         return self._made.get(picture.digest, "")

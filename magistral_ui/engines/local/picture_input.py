@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from mistral_common.protocol.instruct.chunk import ImageChunk
+from mistral_common.tokens.tokenizers.image import DATASET_MEAN, DATASET_STD, normalize
 from PIL import Image
 
 from magistral_ui.chat.pictures import Picture
@@ -48,10 +49,22 @@ class PictureEncoder:
         """The picture, ready for the model; decoding and scaling a large one takes a good part of a second."""
         known = self._prepared.get((visitor, picture.digest))
         if known is None:
-            encoded = self._encoder(ImageChunk(image=self._enlarged(picture.rgb())))
-            known = PictureInput(picture, encoded.tokens, encoded.image)
+            known = self._tiny(picture) if max(picture.width, picture.height) <= self._unit else self._scaled(picture)
             self._prepared.put((visitor, picture.digest), known)
         return known
+
+    def _scaled(self, picture: Picture) -> PictureInput:
+        """What mistral-common makes of it: its pixels are scaled where they are decoded, and no larger picture comes here."""
+        columns, rows = self.grid(picture.width, picture.height)
+        pixels = picture.scaled(columns * self._unit, rows * self._unit)
+        prepared = normalize(pixels, DATASET_MEAN, DATASET_STD)
+        return PictureInput(picture, self.outline(picture, "").tokens, prepared)
+
+    def _tiny(self, picture: Picture) -> PictureInput:
+        image = picture.rgb()
+        larger = image.resize(_enlarged_size(*image.size, self._unit), Image.Resampling.NEAREST)
+        encoded = self._encoder(ImageChunk(image=larger))
+        return PictureInput(picture, encoded.tokens, encoded.image)
 
     def outline(self, picture: Picture, visitor: str) -> PictureInput:  # noqa: ARG002
         """The picture's tokens alone: what it costs can be told without decoding it."""
@@ -64,7 +77,7 @@ class PictureEncoder:
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """Columns and rows of image tokens; mistral-common's `ImageEncoder._image_to_num_tokens` says the same."""
         config = self._encoder.image_config
-        unit = config.image_patch_size * config.spatial_merge_size
+        unit = self._unit
         width, height = _enlarged_size(width, height, unit)
         ratio = max(width, height) / config.max_image_size
         if ratio > 1:
@@ -75,10 +88,11 @@ class PictureEncoder:
         """Drop what is remembered of a visitor."""
         self._prepared.drop(lambda key: key[0] == visitor)
 
-    def _enlarged(self, image: Image.Image) -> Image.Image:
+    @property
+    def _unit(self) -> int:
+        """Pixels of one image token's side."""
         config = self._encoder.image_config
-        size = _enlarged_size(image.width, image.height, config.image_patch_size * config.spatial_merge_size)
-        return image if size == image.size else image.resize(size, Image.Resampling.NEAREST)
+        return int(config.image_patch_size * config.spatial_merge_size)
 
 
 def _enlarged_size(width: int, height: int, unit: int) -> tuple[int, int]:

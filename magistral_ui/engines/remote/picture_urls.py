@@ -1,9 +1,6 @@
 """Pictures as data URLs that every server takes: PNG or JPEG, neither too small nor larger than the model looks; no files."""
 
 import base64
-import io
-
-from PIL import Image
 
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.engines.recent import Recent
@@ -35,15 +32,5 @@ class PictureUrls:
 
 def data_url(picture: Picture) -> str:
     """`picture` re-encoded, so that no EXIF, animation or odd format reaches a server that cannot read it."""
-    image = picture.rgb()
-    longer = max(image.size)
-    if longer > LARGEST:
-        image.thumbnail((LARGEST, LARGEST), Image.Resampling.BICUBIC)
-    elif longer < SMALLEST:
-        scale = SMALLEST / longer
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.NEAREST)
-    kind = "JPEG" if image.width * image.height > PHOTO else "PNG"
-    out = io.BytesIO()
-    image.save(out, kind, **({"quality": 92} if kind == "JPEG" else {}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
+    data, _, kind = picture.rewritten(longest=LARGEST, shortest=SMALLEST, format="PNG", photo=PHOTO, quality=92)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}"

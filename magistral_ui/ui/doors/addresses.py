@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.sessions.caller import CALLER, NOBODY, Caller
+from magistral_ui.sessions.caller import NOBODY, Caller, calling
 from magistral_ui.sessions.visitors import hashed
 from magistral_ui.ui.doors.exposure import Exposure
 from magistral_ui.ui.translated_page import visitors_language
@@ -57,11 +57,8 @@ class Addresses:
                 MutableHeaders(scope=message).append("Set-Cookie", value)
             await send(message)
 
-        token = CALLER.set(caller)
-        try:
+        with calling(caller):
             await self.app(known, receive, with_cookie)
-        finally:
-            CALLER.reset(token)
 
     def _behind(self, peer: str, headers: Headers) -> tuple[str, str]:
         """Who asked the proxy, and how. The proxy writes its own word last, so what a visitor forged comes before it."""

@@ -1,0 +1,243 @@
+"""Decodes one picture after the other in a child process: its size from the header, then what is wanted of its pixels.
+
+It runs where the system ends it once it takes too much (bounded_process.py), since headers lie and decoders have holes.
+"""
+
+import io
+import struct
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pi_heif
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
+"""PIL opens MPO, the double pictures of some cameras, as JPEG. TIFF is left out: a container for dozens of codecs, with the
+longest list of holes of all that PIL opens, and no browser but Safari shows it."""
+# What PIL's decoders raise for truncated and damaged files.
+DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+)
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How to turn a picture upright, by its EXIF orientation."""
+ON_THEIR_SIDE = frozenset({TURNS[5], TURNS[6], TURNS[7], TURNS[8]})
+STRIP = 256
+"""Rows of a picture that are worked on together, so that nothing but its pixels is there twice."""
+AT_ONCE = 4_000_000
+"""Pixels up to which a picture is scaled for the model in one step, as mistral-common does it. A larger one is scaled first
+in width and then in height: the same but for the last bit of some numbers, and with a tenth of the memory."""
+WIDTH_OF_MODES = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
+"""Bytes that PIL takes for a pixel; 4 in all other modes."""
+DECODERS = {"PNG": 0, "GIF": 2, "BMP": 2, "WEBP": 15, "AVIF": 18, "HEIF": 16}
+"""Bytes a pixel that a format's decoder takes besides PIL's own: measured 0, 1, 1, 14, 10 and 7, the last two with 8 bits a
+channel, so doubled nearly for 10 and 12 bits."""
+AROUND = 32 * 2**20
+"""Bytes beside the pixels: tables, strips, and what is written."""
+
+
+class Pixels:
+    """Answers calls about one picture: `open` with its bytes, then at most one of the others, which lets it go."""
+
+    def __init__(self) -> None:
+        warnings.simplefilter("ignore")
+        pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+        Image.init()
+        self._image: Image.Image | None = None
+        with suppress(OSError):  # where memory is short all the same, this process goes first
+            Path("/proc/self/oom_score_adj").write_text("1000")
+
+    def __call__(self, *arguments: Any) -> tuple[Any, bytes]:
+        """`data, "open"`, or the name of a call and its values. The answer has the seconds of the processor that it took."""
+        began = time.process_time()
+        try:
+            value, data = self._answer(*arguments)
+        except Image.DecompressionBombError:
+            value, data = {"refused": "picture_too_many_pixels"}, b""
+        except UnidentifiedImageError:
+            value, data = {"refused": "picture_not_an_image"}, b""
+        except DAMAGE:
+            value, data = {"refused": "picture_broken"}, b""
+        return {**value, "seconds": time.process_time() - began}, data
+
+    def _answer(self, *arguments: Any) -> tuple[dict[str, Any], bytes]:
+        self._image, image = None, self._image
+        match arguments:
+            case (bytes() as data, "open"):
+                self._image = Image.open(io.BytesIO(data), formats=FORMATS)
+                return facts(self._image, data), b""
+            case ("check",) if image is not None:
+                return check(image), b""
+            case ("plain",) if image is not None:
+                found = upright(image)
+                del image
+                return {"size": found.size}, found.tobytes()
+            case ("rewrite", wanted) if image is not None:
+                found = upright(image, wanted["longest"] if wanted["draft"] else None)
+                del image
+                return rewritten(found, **wanted)
+            case ("scale", width, height) if image is not None:
+                found = upright(image)
+                del image
+                return {}, scaled(found, (width, height)).tobytes()
+        raise LookupError
+
+
+def facts(image: Image.Image, data: bytes) -> dict[str, Any]:
+    """What the header tells: the size, that of the upright picture where it is known yet, and the bytes that decoding takes."""
+    upright = None if image.format == "PNG" and _has_late_chunks(data) else _upright_size(image)
+    check, whole = needed(image, len(data))
+    return {"size": image.size, "upright": upright, "check": check, "whole": whole}
+
+
+def needed(image: Image.Image, length: int) -> tuple[int, int]:
+    """Bytes of memory to look whether a picture of `length` bytes is sound, and to have it as plain RGB."""
+    pixels = image.width * image.height
+    own = WIDTH_OF_MODES.get(image.mode, 4)
+    around = AROUND + 3 * length
+    if image.format in ("JPEG", "MPO"):
+        # A progressive one is kept whole as coefficients of two bytes until the last scan has come.
+        waiting = 2 * len(image.getbands()) if image.info.get("progressive") or image.info.get("progression") else 0
+        return around + pixels * (waiting + 1), around + pixels * max(waiting + own + 1, own + 9)
+    decoded = own + DECODERS[image.format or "HEIF"]
+    return around + pixels * decoded, around + pixels * max(decoded + 5, own + 9)
+
+
+def check(image: Image.Image) -> dict[str, Any]:
+    """Decode all of it; DAMAGE where that cannot be. The size of the upright picture."""
+    upright = _upright_size(image) if image.format != "PNG" else None
+    if image.format in ("JPEG", "MPO"):
+        image.draft(image.mode, (1, 1))  # what is coded is read whole all the same
+    image.load()
+    return {"upright": upright or _upright_size(image)}
+
+
+def upright(image: Image.Image, draft: int | None = None) -> Image.Image:
+    """The picture as people see it: first frame, turned as EXIF says, transparency over white, 8-bit RGB.
+
+    With a `draft`, it may come smaller, but with no side below that one where it was longer, where that takes less memory.
+    """
+    if draft and image.format in ("JPEG", "MPO"):
+        image.draft(image.mode, (draft, draft))
+    image.load()
+    turn, found = _turn(image), _plain(image)
+    return found if turn is None else found.transpose(turn)
+
+
+def rewritten(
+    image: Image.Image,
+    *,
+    longest: int,
+    shortest: int,
+    resample: int,
+    format: str,
+    photo: int,
+    quality: int,
+    draft: bool,
+) -> tuple[dict[str, Any], bytes]:
+    """The picture as a new file without any metadata, its longer side between `shortest` and `longest` pixels.
+
+    It is a JPEG where it has more than `photo` pixels, or else of the `format`.
+    """
+    del draft
+    longer = max(image.size)
+    if longer > longest:
+        image.thumbnail((longest, longest), Image.Resampling(resample))
+    elif longer < shortest:
+        image = _enlarged(image, shortest / longer)
+    kind = "JPEG" if image.width * image.height > photo else format
+    options: dict[str, Any] = {"JPEG": {"quality": quality}, "PNG": {"compress_level": 1}}[kind]
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return {"size": image.size, "format": kind}, out.getvalue()
+
+
+def scaled(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """float32 (height, width, 3) of `size`, by OpenCV's cubic interpolation, as mistral-common scales a picture."""
+    import cv2
+
+    if image.width * image.height <= AT_ONCE:
+        return np.asarray(cv2.resize(np.array(image, dtype=np.float32), size, interpolation=cv2.INTER_CUBIC))
+    wide = np.empty((image.height, size[0], 3), np.float32)
+    for top, strip in _strips(image):
+        rows = np.array(strip, dtype=np.float32)
+        wide[top : top + strip.height] = cv2.resize(rows, (size[0], strip.height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(wide, size, interpolation=cv2.INTER_CUBIC))
+
+
+def _enlarged(image: Image.Image, scale: float) -> Image.Image:
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.NEAREST)
+
+
+def _has_late_chunks(data: bytes) -> bool:
+    """Whether a PNG tells something behind its pixels, which PIL reads once it has decoded them."""
+    at, seen = 8, False
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        at += length + 12
+        seen = seen or kind == b"IDAT"
+        if seen and kind not in (b"IDAT", b"IEND"):
+            return True
+    return False
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    return (image.height, image.width) if _turn(image) in ON_THEIR_SIDE else image.size
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to turn `image` upright, without decoding it. Not ImageOps.exif_transpose: damaged EXIF is beside sound pixels."""
+    try:
+        orientation = Image.Image.getexif(image).get(ORIENTATION)  # a PNG's own would decode the picture
+    except DAMAGE:
+        return None
+    return TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    for top in range(0, image.height, STRIP):
+        yield top, image.crop((0, top, image.width, min(top + STRIP, image.height)))
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    out = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        out.paste(_plain_strip(strip), (0, top))
+    return out
+
+
+def _plain_strip(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):  # 16-bit grey kept in wide numbers
+        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        coloured = image.convert("RGBA")
+        ground = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(ground, coloured).convert("RGB")
+    return image.convert("RGB")
