@@ -33,7 +33,7 @@ from magistral_ui.ui.doors.operations import Operations
 from magistral_ui.ui.doors.prefix import WithoutPrefix, WithPrefix
 from magistral_ui.ui.doors.routes import Routes
 from magistral_ui.ui.doors.shutter import Shutter
-from magistral_ui.ui.doors.tunnel import open_tunnel
+from magistral_ui.ui.doors.tunnel import learn_hops, open_tunnel
 from magistral_ui.ui.doors.uploads import Uploads
 from magistral_ui.ui.exchange import exchange_routes
 from magistral_ui.ui.mcp_door import mcp_route
@@ -195,6 +195,8 @@ def launch(
     if exposure.reach == "tunnel":
         exposure.url = open_tunnel(UNSPECIFIED.get(host, host), port, demo.share_token)
         exposure.names.add(urlsplit(exposure.url).hostname or "")
+        if exposure.named_proxies is None:
+            learn_hops(exposure)
     return f"{exposure.url}/" if exposure.url else url_of(host, port)
 
 

@@ -8,10 +8,12 @@ import httpx
 import pytest
 
 from magistral_ui.sessions.caller import CALLER
+from magistral_ui.ui import serving as serving_
 from magistral_ui.ui.doors.addresses import Addresses
 from magistral_ui.ui.doors.exposure import Exposure, exposure_of
 from magistral_ui.ui.doors.forwarding import HEADERS, Forwarding
-from magistral_ui.ui.doors.trusted_proxies import NONE, ONE, PROVIDERS, TUNNEL, address_in, read_trusted
+from magistral_ui.ui.doors.trusted_proxies import NONE, ONE, TUNNEL, address_in, read_trusted, seen_by
+from magistral_ui.ui.doors.tunnel import learn_hops
 from tests.nginx import APPENDING, proxied, proxy_port
 from tests.security.conftest import Served, serving
 
@@ -69,6 +71,7 @@ def test_an_address_is_read_in_every_form_that_a_proxy_writes(hop: str, address:
 
 
 TWO = read_trusted("2")
+SEEN = seen_by(TUNNEL.peers, ["93.184.216.99", "172.31.5.4"])
 LISTED = read_trusted("198.51.100.0/24, 2001:db8:1::/48, 10.0.0.5")
 
 
@@ -107,23 +110,22 @@ LISTED = read_trusted("198.51.100.0/24, 2001:db8:1::/48, 10.0.0.5")
         (LISTED, PROXY, [f"{FORGED}, 10.0.0.6"], "10.0.0.6"),
         (LISTED, PROXY, [f"{FORGED}, _hidden, 198.51.100.7"], "198.51.100.7"),
         (LISTED, "10.0.0.6", [VISITOR], "10.0.0.6"),
-        # Gradio's and Hugging Face's, of which only private addresses may be in between
+        # Gradio's link, as it is known, and as it was seen
         (TUNNEL, PROXY, [f"{FORGED}, {VISITOR}"], VISITOR),
-        (TUNNEL, PROXY, [f"{FORGED}, {VISITOR}, 172.31.5.4"], VISITOR),
-        (TUNNEL, PROXY, [f"{FORGED}, {VISITOR}:1, 172.31.5.4:2"], VISITOR),
-        (TUNNEL, PROXY, [f"{FORGED}, 10.0.0.1, 172.31.5.4"], "10.0.0.1"),
-        (TUNNEL, PROXY, [f"{FORGED}, unknown, 172.31.5.4"], "172.31.5.4"),
+        (TUNNEL, PROXY, [f"{FORGED}, 10.0.0.7"], "10.0.0.7"),
         (TUNNEL, "192.168.1.7", [FORGED], "192.168.1.7"),  # not through the tunnel
-        (PROVIDERS, "10.16.3.80", [f"{FORGED}, {VISITOR}"], VISITOR),
-        (PROVIDERS, "10.16.3.80", [f"{FORGED}, {VISITOR}, 100.64.0.9"], VISITOR),
-        (PROVIDERS, VISITOR, [FORGED], VISITOR),
+        (SEEN, PROXY, [f"{FORGED}, {VISITOR}, 172.31.5.4"], VISITOR),
+        (SEEN, PROXY, [f"{FORGED}, {VISITOR}:1, 172.31.9.9:2"], VISITOR),
+        (SEEN, PROXY, [f"{FORGED}, {VISITOR}"], VISITOR),  # the inner one was reached alone
+        (SEEN, PROXY, [f"{FORGED}, 10.0.0.1, 172.31.5.4"], "10.0.0.1"),
+        (SEEN, PROXY, [f"{FORGED}, unknown, 172.31.5.4"], "172.31.5.4"),
     ],
 )
 def test_only_the_trusted_proxies_words_are_read(proxies: Any, peer: str, lines: list[str], visitor: str) -> None:
     assert proxies.visitor(peer, lines) == visitor
 
 
-@pytest.mark.parametrize("proxies", [ONE, TWO, LISTED, TUNNEL, PROVIDERS])
+@pytest.mark.parametrize("proxies", [ONE, TWO, LISTED, TUNNEL, SEEN])
 @pytest.mark.parametrize("last", MALFORMED)
 def test_what_is_no_address_lets_nothing_before_it_count(proxies: Any, last: str) -> None:
     for lines in ([f"{FORGED}, {last}"], [FORGED, last], [f"{FORGED},{FORGED},{FORGED}", last]):
@@ -201,6 +203,35 @@ def test_the_share_link_s_client_may_stand_at_the_address_that_is_listened_on() 
     exposure = exposure_of("192.168.1.5", "yes", {})
     assert exposure.proxies.trusts("192.168.1.5")
     assert not exposure.proxies.trusts("192.168.1.6")
+
+
+@pytest.mark.parametrize(
+    ("hops", "count"),
+    [([], 0), ([""], 0), (["unknown"], 0), ([VISITOR], 1), ([VISITOR, "10.0.0.1"], 2), ([VISITOR] * 17, 0)],
+)
+def test_what_was_seen_is_taken_where_it_can_be_told(hops: list[str], count: int) -> None:
+    found = seen_by(TUNNEL.peers, hops)
+    assert (found.count if found else 0) == count
+
+
+def test_what_a_share_link_s_proxies_write_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two real proxies stand for Gradio's: what ends TLS, and frps."""
+    outer, inner, page = proxy_port(), proxy_port(), proxy_port()
+    monkeypatch.setattr(serving_, "open_tunnel", lambda *_: f"http://127.0.0.1:{outer}")
+    monkeypatch.setattr("tests.security.conftest.free_port", lambda: page)
+    with (
+        proxied(tmp_path / "inner", inner, page, "", strips=False, headers=APPENDING),
+        proxied(tmp_path / "outer", outer, inner, "", strips=False, headers=APPENDING),
+        serving(tmp_path, exposure=(link := Exposure("tunnel")), passwords={"": "right horse"}),
+    ):
+        assert link.named_proxies == seen_by(TUNNEL.peers + link.proxies.peers[2:], ["127.0.0.1", "127.0.0.1"])
+        assert link.probe == "", "nobody can ask again"
+
+
+def test_a_link_that_does_not_answer_leaves_what_is_known() -> None:
+    link = Exposure("tunnel", url=f"http://127.0.0.1:{proxy_port()}")
+    learn_hops(link)
+    assert link.proxies.count == 1
 
 
 def test_an_ipv6_visitor_is_a_network_of_64_bits() -> None:

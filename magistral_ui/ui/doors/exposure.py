@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from magistral_ui.ui.doors.trusted_proxies import (
     NONE,
     ONE,
-    PROVIDERS,
     TUNNEL,
     TrustedProxies,
     address_in,
@@ -40,6 +39,11 @@ class Exposure:
     named_proxies: TrustedProxies | None = None
     """The proxies that the operator named; None: those that belong to the reach."""
 
+    probe: str = ""
+    """A secret by which tunnel.py finds its own request again, while it asks what proxies write."""
+    probed: str = ""
+    """The X-Forwarded-For with which that came back."""
+
     @property
     def shared(self) -> bool:
         """Whether strangers may reach the page."""
@@ -55,7 +59,7 @@ class Exposure:
         """Whose word is taken for where a request comes from."""
         if self.named_proxies is not None:
             return self.named_proxies
-        return {"tunnel": self._tunnel(), "proxy": ONE, "space": PROVIDERS}.get(self.reach, NONE)
+        return {"tunnel": self._tunnel(), "proxy": ONE, "space": ONE}.get(self.reach, NONE)
 
     def _tunnel(self) -> TrustedProxies:
         """Gradio's client stands on this machine, so it has the address that is listened on, where that is one."""

@@ -1,5 +1,6 @@
 """Finds out from which address, and how, a visitor asked who comes through a proxy; decides by the connection, not by headers."""
 
+from hmac import compare_digest
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -11,6 +12,7 @@ PEER = "magistral.peer"
 """Where the server leaves the address of the connection itself, see connections.py."""
 HEADERS = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix", "forwarded", "x-real-ip")
 """What proxies write. `Forwarded`, `X-Real-IP` and `X-Forwarded-Host` are never read: many proxies let a visitor's through."""
+PROBE = "x-magistral-ui-probe"
 IS_FORWARDED = "magistral.forwarded"
 
 
@@ -24,12 +26,18 @@ class Forwarding:
         """Pass the request on as the visitor made it."""
         if scope["type"] == "http":
             peer, headers = peer_of(scope), Headers(scope=scope)
+            self._look_for_probe(headers)
             forwarded = self._is_forwarded(peer, headers)
             address = self._exposure.proxies.visitor(peer, headers.getlist("x-forwarded-for")) if forwarded else peer
             scope = {**scope, PEER: (peer, 0), "client": (address, 0), IS_FORWARDED: forwarded}
             if forwarded and self._is_secure(headers):
                 scope["scheme"] = "https"
         await self.app(scope, receive, send)
+
+    def _look_for_probe(self, headers: Headers) -> None:
+        probe = self._exposure.probe
+        if probe and compare_digest(headers.get(PROBE, "").encode(), probe.encode()):
+            self._exposure.probed = ",".join(headers.getlist("x-forwarded-for"))
 
     def _is_forwarded(self, peer: str, headers: Headers) -> bool:
         """Whether a proxy that may be believed hands the request on; from this machine, the page is also asked without it."""

@@ -64,12 +64,23 @@ class TrustedProxies:
 
 NONE = TrustedProxies()
 ONE = TrustedProxies(LOOPBACK + PRIVATE, 1)
-"""A proxy of the operator's own. Its visitors may have private addresses, too."""
-PROVIDERS = TrustedProxies(LOOPBACK + PRIVATE, 2, LOOPBACK + PRIVATE + SHARED)
-"""Somebody's, such as Hugging Face's: one that writes down the visitor, perhaps one more before it, inside of the provider."""
-TUNNEL = TrustedProxies(LOOPBACK, 2, LOOPBACK + PRIVATE + SHARED)
-"""Gradio's share link. frpc runs on this machine and writes nothing. frps writes the address of who asked it (huggingface/frp,
-pkg/util/vhost/http.go), which is the visitor's, or that of what ends TLS before it and has written down the visitor itself."""
+"""A proxy of the operator's own, or Hugging Face's. Its visitors may have private addresses, too."""
+TUNNEL = TrustedProxies(LOOPBACK, 1)
+"""Gradio's share link. frpc runs on this machine and writes nothing; frps writes the address of who asked it (huggingface/frp,
+pkg/util/vhost/http.go). What ends TLS before it is not in its source: tunnel.py asks."""
+INSIDE = LOOPBACK + PRIVATE + SHARED
+
+
+def seen_by(peers: tuple[Network, ...], hops: Sequence[str]) -> TrustedProxies | None:
+    """The proxies that wrote `hops` behind what was forged for a test; None where that cannot be told.
+
+    Where those between are inside of a provider, only such addresses are read over: somebody may reach the inner one alone.
+    """
+    addresses = [address_in(hop) for hop in hops]
+    if not 0 < len(addresses) <= MOST_PROXIES or None in addresses:
+        return None
+    inside = all(_is_in(each, INSIDE) for each in addresses[1:])
+    return TrustedProxies(peers, len(addresses), INSIDE if inside else ())
 
 
 def read_trusted(value: str) -> TrustedProxies:
