@@ -167,7 +167,7 @@ def serve(settings: Settings) -> None:
     from magistral_ui.ui.doors.hugging_face import hugging_face
     from magistral_ui.ui.page import build_page, launch
 
-    exposure = exposure_of(settings.host, settings.share, os.environ)
+    exposure = exposure_of(settings.host, settings.share, os.environ, settings.trusted_proxies)
     limits = limits_of(settings.limits, exposure)
     identity = hugging_face(settings.auth, exposure, os.environ)
     passwords, made = people_of(settings.auth, exposure, settings.no_password)

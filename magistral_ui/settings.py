@@ -14,6 +14,7 @@ from magistral_ui.engines.remote.address import read_base_url
 from magistral_ui.engines.remote.dialects import DIALECTS
 from magistral_ui.errors import BadSetting
 from magistral_ui.ui.doors.exposure import is_prefix
+from magistral_ui.ui.doors.trusted_proxies import read_trusted
 from magistral_ui.ui.i18n import text
 
 PREFIX = "MAGISTRAL_UI_"
@@ -53,6 +54,8 @@ class Settings:
     """What kind of server it is; None: found out."""
     share: str = "no"
     """`yes`: through Gradio's share link; a URL: through a proxy of the operator's own, which stands there."""
+    trusted_proxies: str | None = None
+    """How many proxies stand before the page, or the networks that they are in; None: by how it is shared."""
     auth: str | None = None
     """`name:password`, or a file with one of these a line; on a Space also `huggingface`."""
     no_password: bool = False
@@ -156,6 +159,11 @@ def _share(value: str) -> str:
     return url
 
 
+def _proxies(value: str) -> str:
+    read_trusted(value)
+    return value
+
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ENGINES = ("local", "openai")
 PRECISIONS = ("auto", "float32", "bfloat16", "nf4", "int8")
@@ -176,6 +184,7 @@ FLAGS = (
     Flag("base_url", "URL", read_base_url),
     Flag("dialect", "|".join(DIALECTS), _one_of(*DIALECTS)),
     Flag("share", "yes|no|URL", _share, switch=True),
+    Flag("trusted_proxies", "N|CIDR,CIDR", _proxies),
     Flag("auth", "NAME:PASSWORD|FILE", _home),
     Flag("no_password", "yes|no", _yes_or_no, switch=True),
     Flag("limits", "local|shared|FILE", _path),

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from magistral_ui.errors import BadSetting
 from magistral_ui.sessions.limits import SHARED, Limits
-from magistral_ui.sessions.passwords import Passwords, make_password
+from magistral_ui.sessions.passwords import LONGEST, Passwords, make_password
 from magistral_ui.text_files import read_text
 from magistral_ui.ui.doors.exposure import Exposure
 from magistral_ui.ui.doors.hugging_face import CHOICE as HUGGING_FACE
 from magistral_ui.ui.i18n import text
 
-SHORTEST = 8
-"""Characters of a password: the least that NIST SP 800-63B allows."""
+SHORTEST, SHORTEST_SHARED = 8, 12
+"""Characters of a password, of a page that only this machine reaches and of a shared one (OWASP ASVS 4.0.3, 2.1.1)."""
 
 
 def limits_of(choice: str | None, exposure: Exposure) -> Limits:
@@ -46,14 +46,14 @@ def people_of(choice: str | None, exposure: Exposure, no_password: bool) -> tupl
     if choice == HUGGING_FACE:
         return Passwords({}), ""
     if choice is not None:
-        return Passwords(read_people(choice)), ""
+        return Passwords(read_people(choice, SHORTEST_SHARED if exposure.shared else SHORTEST)), ""
     if no_password or not exposure.shared or exposure.reach == "space":
         return None, ""
     made = make_password()
     return Passwords({"": made}), made
 
 
-def read_people(choice: str) -> dict[str, str]:
+def read_people(choice: str, shortest: int = SHORTEST) -> dict[str, str]:
     """Passwords by name, from `name:password`, or from a file with one of these a line. BadSetting for anything else."""
     file = Path(choice)
     named = os.path.exists(file)
@@ -67,8 +67,10 @@ def read_people(choice: str) -> dict[str, str]:
         name, colon, password = pair.partition(":")
         if not colon or not name.strip():
             raise BadSetting("auth_not_sound", file=file.name if named else "")
-        if len(password.strip()) < SHORTEST:
-            raise BadSetting("password_too_short", name=name.strip(), limit=SHORTEST)
+        if len(password.strip()) < shortest:
+            raise BadSetting("password_too_short", name=name.strip(), limit=shortest)
+        if len(password.strip()) > LONGEST:
+            raise BadSetting("password_too_long", name=name.strip(), limit=LONGEST)
         people[name.strip()] = password.strip()
     if not people:
         raise BadSetting("auth_not_sound", file=file.name)
@@ -80,6 +82,8 @@ def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwo
     lines = [text("app_serving", url=url)]
     if made:
         lines.append(text("app_password", password=made))
+    if passwords is not None and passwords.shortest < SHORTEST_SHARED:
+        lines.append(text("app_password_short", limit=SHORTEST_SHARED))
     if exposure.shared and passwords is None and exposure.reach != "space":
         lines.append(text("app_no_password"))
     if exposure.shared and not limits.shared:

@@ -20,10 +20,11 @@ http {{
   access_log off; client_max_body_size 100m;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream page {{ server 127.0.0.1:{upstream}; keepalive 8; }}
   server {{
     listen 127.0.0.1:{port};
     location {path}/ {{
-      proxy_pass http://127.0.0.1:{upstream}{stripped};
+      proxy_pass http://page{stripped};
       proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 300s;
       {headers}
     }}
@@ -32,6 +33,9 @@ http {{
 """
 HEADERS = """proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
       proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Prefix {path};"""
+APPENDING = """proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header Connection "";"""
+"""Without a path, and with connections to the page that are used for many requests."""
 STARTING = 20.0
 """Seconds in which nginx listens, on a machine that is busy."""
 

@@ -9,6 +9,7 @@ from magistral_ui.errors import BadSetting
 from magistral_ui.sessions.limits import SHARED, Limits
 from magistral_ui.sharing import announcement, limits_of, people_of
 from magistral_ui.ui.doors.exposure import Exposure, exposure_of
+from magistral_ui.ui.i18n import sentence_of
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,27 @@ def test_people_come_from_the_flag_or_a_file(tmp_path: Path) -> None:
         assert made == ""
 
 
-@pytest.mark.parametrize("choice", ["ann", "ann:short", ":a long password", "/no/such/file"])
+def test_a_page_for_others_takes_no_short_password_and_says_what_to_do() -> None:
+    for reach in ("network", "tunnel", "proxy", "space"):
+        with pytest.raises(BadSetting) as refused:
+            people_of("ann:" + "x" * 11, Exposure(reach), no_password=False)  # type: ignore[arg-type]
+        assert refused.value.values == {"name": "ann", "limit": 12}
+        told = sentence_of(refused.value)
+        assert "--auth" in told
+        assert "12" in told
+        people_of("ann:" + "x" * 12, Exposure(reach), no_password=False)  # type: ignore[arg-type]
+
+
+def test_a_page_of_one_s_own_takes_it_and_warns() -> None:
+    short, _ = people_of("ann:" + "x" * 11, Exposure(), no_password=False)
+    long, _ = people_of("ann:" + "x" * 12, Exposure(), no_password=False)
+    assert "fewer than 12 characters" in " ".join(announcement("u", Exposure(), Limits(), short, ""))
+    assert announcement("u", Exposure(), Limits(), long, "") == announcement("u", Exposure(), Limits(), None, "")
+
+
+@pytest.mark.parametrize(
+    "choice", ["ann", "ann:short", ":a long password", "/no/such/file", "ann:" + "password" * 128 + "x"]
+)
 def test_people_that_are_none_are_refused_without_their_password(choice: str) -> None:
     with pytest.raises(BadSetting) as refused:
         people_of(choice, Exposure(), no_password=False)

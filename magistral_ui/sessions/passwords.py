@@ -1,4 +1,4 @@
-"""Who may come in: names and passwords, how often they may be tried, and how long a login holds; it knows no requests."""
+"""Who may come in: names and passwords, and how long a login holds; it knows no requests."""
 
 import hashlib
 import hmac
@@ -8,22 +8,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import ceil
-
-from magistral_ui.errors import TooManyRequests
-from magistral_ui.sessions.rates import Rate
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that are not taken for one another."""
 GROUPS, LETTERS = 4, 4
 """16 signs of 31: 79 bits."""
-TRIES, TRIES_PER_MINUTE = 5, 2.0
-"""Wrong passwords from one address: so many at once, then so many a minute."""
-TRIES_IN_ALL, TRIES_IN_ALL_PER_MINUTE = 200, 60.0
-"""The same for everybody together, against a guess from many addresses."""
 LOGINS = 10_000
 """Logins that are remembered; the one that was used least recently ends first."""
 LONGEST = 1_024
+"""Characters of a password. A longer one is nobody's: it is not cut."""
 HOUR = 3_600.0
 
 
@@ -40,37 +33,17 @@ class Passwords:
         self._salt = secrets.token_bytes(16)
         self._people = {name: self._digest(password) for name, password in people.items()}
         self.named = "" not in people
+        self.shortest = min(map(len, people.values()), default=LONGEST)
 
     def match(self, name: str, password: str) -> bool:
         """Whether they belong together. Takes as long for a wrong name as for a wrong password."""
         given = self._digest(password[:LONGEST])
         kept = self._people.get(name if self.named else "")
-        return hmac.compare_digest(given, kept or secrets.token_bytes(32)) and kept is not None
+        alike = hmac.compare_digest(given, kept or secrets.token_bytes(32))
+        return alike and kept is not None and len(password) <= LONGEST
 
     def _digest(self, password: str) -> bytes:
         return hmac.new(self._salt, password.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
-
-
-class Attempts:
-    """Slows down whoever tries passwords."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._each = Rate(TRIES_PER_MINUTE, TRIES, clock)
-        self._all = Rate(TRIES_IN_ALL_PER_MINUTE, TRIES_IN_ALL, clock)
-
-    def check(self, address: str) -> None:
-        """Raises TooManyRequests where there were too many wrong ones."""
-        if wait := self._each.wait(address) or self._all.wait("all"):
-            raise TooManyRequests("too_many_logins", seconds=ceil(wait))
-
-    def failed(self, address: str) -> None:
-        """Count a wrong one."""
-        self._each.owe(address, 1)
-        self._all.owe("all", 1)
-
-    def succeeded(self, address: str) -> None:
-        """A right one: the address may mistype again."""
-        self._each.clear(address)
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from magistral_ui.ui.doors.doubles import Doubles
 from magistral_ui.ui.doors.events import Events, Listener
 from magistral_ui.ui.doors.exposure import Exposure
 from magistral_ui.ui.doors.flood import Flood
+from magistral_ui.ui.doors.forwarding import Forwarding
 from magistral_ui.ui.doors.headers import SafeHeaders
 from magistral_ui.ui.doors.hosts import Hosts
 from magistral_ui.ui.doors.hourly_bytes import HourlyBytes
@@ -32,7 +33,7 @@ from magistral_ui.ui.doors.operations import Operations
 from magistral_ui.ui.doors.prefix import WithoutPrefix, WithPrefix
 from magistral_ui.ui.doors.routes import Routes
 from magistral_ui.ui.doors.shutter import Shutter
-from magistral_ui.ui.doors.tunnel import open_tunnel
+from magistral_ui.ui.doors.tunnel import learn_hops, open_tunnel
 from magistral_ui.ui.doors.uploads import Uploads
 from magistral_ui.ui.exchange import exchange_routes
 from magistral_ui.ui.mcp_door import mcp_route
@@ -80,6 +81,7 @@ def doors(
     limits, claims, framed = visitors.limits, Claims(), exposure.reach == "space"
     hourly = HourlyBytes(limits)
     passed = [
+        Middleware(Forwarding, exposure=exposure),
         Middleware(WithoutPrefix, exposure=exposure),
         Middleware(SafeHeaders, framed=framed),
         Middleware(Operations, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=token),
@@ -189,10 +191,12 @@ def launch(
             prevent_thread_lock=True,
         )
     shutter.open(demo.app, doors(demo, visitors, exposure, passwords, token, identity))
-    watch_connections(demo.server, bounded=not exposure.forwarded)
+    watch_connections(demo.server, is_proxy=exposure.proxies.trusts)
     if exposure.reach == "tunnel":
         exposure.url = open_tunnel(UNSPECIFIED.get(host, host), port, demo.share_token)
         exposure.names.add(urlsplit(exposure.url).hostname or "")
+        if exposure.named_proxies is None:
+            learn_hops(exposure)
     return f"{exposure.url}/" if exposure.url else url_of(host, port)
 
 

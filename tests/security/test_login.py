@@ -1,12 +1,15 @@
 """A page with a password, behind a proxy: nobody else gets anything, guessing is slow, and a login ends."""
 
 import base64
+import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
+from magistral_ui.ui.doors.exposure import Exposure
 from tests.security.conftest import Served, serving
 
 PUBLIC = {"Host": "chat.example.org", "X-Forwarded-Proto": "https"}
@@ -96,6 +99,95 @@ def test_guessing_is_slowed_down_also_for_the_right_one_and_for_forged_addresses
     true = stranger.headers["x-forwarded-for"]
     assert enter(stranger, "wrong", **{"X-Forwarded-For": f"1.2.3.4, {true}"}).status_code == 429
     assert enter(stranger, "wrong", **{"X-Forwarded-For": next(addresses)}).status_code == 401
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The same with names, for people who are attacked one by one."""
+    exposure = Exposure("proxy", url="https://chat.example.org")
+    people = {"ann": "right horse of ann", "bob": "right horse of bob"}
+    with serving(tmp_path_factory.mktemp("named"), exposure=exposure, passwords=people) as served:
+        yield served
+
+
+@pytest.fixture
+def anybody(named: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=named.url, headers=PUBLIC, trust_env=False, timeout=60) as client:
+        yield client
+
+
+def try_as(client: httpx.Client, name: str, password: str, address: str, **headers: str) -> int:
+    """What becomes of one try from that address, by a browser without cookies."""
+    client.cookies.clear()
+    told = {"X-Forwarded-For": address, **headers}
+    return client.post("/login", data={"username": name, "password": password}, headers=told).status_code
+
+
+def flood(client: httpx.Client, name: str, count: int) -> None:
+    """So many wrong ones, each from an address of its own; their answers are not waited for one by one."""
+    with ThreadPoolExecutor(16) as pool:
+        found = list(
+            pool.map(lambda address: try_as(client, name, "wrong", address), itertools.islice(addresses, count))
+        )
+    assert set(found) == {401}
+
+
+def test_wrong_ones_from_everywhere_keep_nobody_out(anybody: httpx.Client) -> None:
+    """252 were enough to keep everybody out, when there was one bound for all."""
+    flood(anybody, "ann", 300)
+    for name in ("ann", "bob"):
+        assert try_as(anybody, name, f"right horse of {name}", next(addresses)) == 200
+
+
+def test_an_address_that_was_in_before_is_not_slowed_by_others(anybody: httpx.Client) -> None:
+    home, other = next(addresses), next(addresses)
+    assert try_as(anybody, "ann", "right horse of ann", home) == 200
+    flood(anybody, "ann", 60)
+    assert try_as(anybody, "ann", "mistyped", home) == 401
+    assert try_as(anybody, "ann", "right horse of ann", home) == 200
+    assert try_as(anybody, "ann", "guessed", other) == 401
+    assert try_as(anybody, "ann", "guessed again", other) == 429, "one try from each, once a name is attacked"
+
+
+def test_a_browser_that_was_in_before_is_not_slowed_by_its_neighbours(anybody: httpx.Client) -> None:
+    office = next(addresses)
+    hers = {"Cookie": "__Host-magistral-ui-visit=" + "a" * 43}
+    assert try_as(anybody, "ann", "right horse of ann", office, **hers) == 200
+    assert [try_as(anybody, "ann", "wrong", office) for _ in range(6)][-1] == 429
+    assert try_as(anybody, "ann", "right horse of ann", office) == 429
+    assert try_as(anybody, "ann", "right horse of ann", office, **hers) == 200
+
+
+def test_somebody_with_a_password_guesses_another_s_no_faster(anybody: httpx.Client) -> None:
+    address = next(addresses)
+    found = []
+    for _ in range(6):
+        assert try_as(anybody, "bob", "right horse of bob", address) == 200
+        found.append(try_as(anybody, "ann", "wrong", address))
+    assert (found[0], found[-1]) == (401, 429)
+
+
+def test_names_that_nobody_has_are_slowed_like_others(anybody: httpx.Client) -> None:
+    """Else the slowness would tell which names there are."""
+    flood(anybody, "nobody", 40)
+    address = next(addresses)
+    assert [try_as(anybody, "nobody", "wrong", address) for _ in range(2)] == [401, 429]
+
+
+def test_an_ipv6_network_is_one_address(anybody: httpx.Client) -> None:
+    found = [try_as(anybody, "bob", "wrong", f"2001:db8:5:6::{number:x}") for number in range(7)]
+    assert found[-1] == 429
+    assert try_as(anybody, "bob", "right horse of bob", "2001:db8:5:7::1") == 200
+
+
+def test_programs_and_people_spend_the_same_tries(anybody: httpx.Client) -> None:
+    address = {"X-Forwarded-For": next(addresses)}
+    for sent in (basic("ann:wrong"), basic("bob:wrong"), "Bearer wrong"):
+        assert anybody.post("/mcp", json=HELLO, headers={"Authorization": sent, **address}).status_code == 401
+    for _ in range(2):
+        assert anybody.post("/login", data={"username": "x", "password": "wrong"}, headers=address).status_code == 401
+    right = basic("ann:right horse of ann")
+    assert anybody.post("/mcp", json=HELLO, headers={"Authorization": right, **address}).status_code == 429
 
 
 HELLO = {

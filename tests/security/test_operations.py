@@ -80,6 +80,14 @@ def test_behind_a_proxy_metrics_take_a_token_and_health_takes_nothing(locked: Se
     assert get(locked, "/healthz").status_code == 200
 
 
+def test_the_token_is_guessed_as_slowly_as_a_password(locked: Served) -> None:
+    guesser, scraper = ({"X-Forwarded-For": f"203.0.113.{last}"} for last in (7, 8))
+    for number in range(5):
+        assert get(locked, "/metrics", Authorization=f"Bearer {number}", **guesser).status_code == 404
+    assert get(locked, "/metrics", Authorization="Bearer the token", **guesser).status_code == 404
+    assert get(locked, "/metrics", Authorization="Bearer the token", **scraper).status_code == 200
+
+
 def test_the_journal_has_numbers_and_no_content(page: Served) -> None:
     lines = io.StringIO()
     end = keep_journal(lines)

@@ -7,13 +7,14 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
+from magistral_ui.sessions.attempts import FREE_TRIES as TRIES
 from magistral_ui.sessions.caller import CALLER, Caller
 from magistral_ui.sessions.limits import SHARED
-from magistral_ui.sessions.passwords import TRIES, Passwords
+from magistral_ui.sessions.passwords import Passwords
 from magistral_ui.ui.doors import claims
-from magistral_ui.ui.doors.addresses import read_cookie
 from magistral_ui.ui.doors.bodies import read_json
 from magistral_ui.ui.doors.claims import Claims
+from magistral_ui.ui.doors.cookies import read_cookie
 from magistral_ui.ui.doors.login import Login
 from magistral_ui.ui.doors.refusals import closed
 

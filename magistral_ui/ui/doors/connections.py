@@ -2,33 +2,53 @@
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+import h11
 from uvicorn import Server
 
-from magistral_ui.ui.doors.addresses import PEER
+from magistral_ui.sessions.rates import Rate
+from magistral_ui.ui.doors.forwarding import PEER
+from magistral_ui.ui.doors.framing import read_strictly
+from magistral_ui.ui.i18n import text
 
 PATIENCE = 15.0
 """Seconds from a connection's beginning, or from its last answer, to the whole head of a request."""
 PER_ADDRESS = 1_500
-"""Connections of one address: of those that reach this machine itself, so behind a proxy it is everybody's."""
+"""Connections of one address that is no proxy's."""
 FILES = 65_536
+REFUSAL_HEADERS = [
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cache-Control", "no-store"),
+    ("Connection", "close"),
+]
+REFUSALS_PER_MINUTE = 60
+"""Lines about them in the log."""
 
 
-def watch_connections(server: Server, *, bounded: bool) -> None:
-    """From now on, every new connection of `server` is watched; it names its peer to addresses.py. `bounded`: by address."""
+def watch_connections(server: Server, *, is_proxy: Callable[[str], bool]) -> None:
+    """From now on, every new connection of `server` is watched; it names its peer to forwarding.py. Only a proxy may hold any
+    number of them, which are everybody's."""
     base: Any = server.config.http_protocol_class
     held: Counter[str] = Counter()
 
     class Watched(base):  # type: ignore[misc]  # uvicorn chooses its base when it starts
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            read_strictly(self.conn)
+
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._peer = plain(str(self.client[0])) if self.client else ""
             held[self._peer] += 1
             self.app: Any = _named(self.app, self.client)
             self._asked: asyncio.TimerHandle | None = None
-            if bounded and held[self._peer] > PER_ADDRESS:
+            if held[self._peer] > PER_ADDRESS and not is_proxy(self._peer):
                 transport.abort()
                 return
             self._wait()
@@ -39,6 +59,17 @@ def watch_connections(server: Server, *, bounded: bool) -> None:
                 del held[self._peer]
             self._rest()
             super().connection_lost(error)
+
+        def send_400_response(self, *_: str) -> None:
+            if self.cycle is not None and not self.cycle.response_complete:  # nobody reads what it would still say
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                told = text("error_program_not_http").encode()
+                headers = [*REFUSAL_HEADERS, ("Content-Length", str(len(told)))]
+                answer = h11.Response(status_code=400, headers=headers, reason="Bad Request")
+                self.transport.write(b"".join(map(self.conn.send, (answer, h11.Data(data=told), h11.EndOfMessage()))))
+            self.transport.close()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -59,8 +90,22 @@ def watch_connections(server: Server, *, bounded: bool) -> None:
             if (cycle is None or cycle.response_complete) and not self.transport.is_closing():
                 self.transport.abort()
 
+    log = logging.getLogger("uvicorn.error")
+    if not any(isinstance(each, Seldom) for each in log.filters):
+        log.addFilter(Seldom())
     server.config.http_protocol_class = Watched
-    server.config.encoded_headers = [each for each in server.config.encoded_headers if each[0] != b"server"]
+
+
+class Seldom(logging.Filter):
+    """Lets through so many warnings a minute: uvicorn writes one for each request that is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = Rate(REFUSALS_PER_MINUTE)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether `record` is written."""
+        return record.levelno != logging.WARNING or not self._lines.take("")
 
 
 def _named(app: Any, client: Any) -> Any:

@@ -4,9 +4,18 @@ import ipaddress
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlsplit
+
+from magistral_ui.ui.doors.trusted_proxies import (
+    NONE,
+    ONE,
+    TUNNEL,
+    TrustedProxies,
+    address_in,
+    read_trusted,
+)
 
 Reach = Literal["local", "network", "tunnel", "proxy", "space"]
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -27,6 +36,13 @@ class Exposure:
     """The public address, where there is one."""
     names: set[str] = field(default_factory=set)
     """More host names under which the page answers."""
+    named_proxies: TrustedProxies | None = None
+    """The proxies that the operator named; None: those that belong to the reach."""
+
+    probe: str = ""
+    """A secret by which tunnel.py finds its own request again, while it asks what proxies write."""
+    probed: str = ""
+    """The X-Forwarded-For with which that came back."""
 
     @property
     def shared(self) -> bool:
@@ -36,7 +52,20 @@ class Exposure:
     @property
     def forwarded(self) -> bool:
         """Whether somebody else's program takes the requests in and hands them on, and tells from where they came."""
-        return self.reach in ("tunnel", "proxy", "space")
+        return self.reach in ("tunnel", "proxy", "space") or bool(self.proxies)
+
+    @property
+    def proxies(self) -> TrustedProxies:
+        """Whose word is taken for where a request comes from."""
+        if self.named_proxies is not None:
+            return self.named_proxies
+        return {"tunnel": self._tunnel(), "proxy": ONE, "space": ONE}.get(self.reach, NONE)
+
+    def _tunnel(self) -> TrustedProxies:
+        """Gradio's client stands on this machine, so it has the address that is listened on, where that is one."""
+        own = address_in(self.host)
+        here = () if own is None or own.is_unspecified else (ipaddress.ip_network(own),)
+        return replace(TUNNEL, peers=TUNNEL.peers + here)
 
     @property
     def public_name(self) -> str:
@@ -62,8 +91,17 @@ class Exposure:
         return origin in (f"{scheme}://{host}", f"https://{host}") or bool(self.url and origin == origin_of(self.url))
 
 
-def exposure_of(host: str, share: str, environment: Mapping[str, str]) -> Exposure:
-    """The exposure that follows from the address, from `--share` (`yes`, `no`, or a URL), and from a Space's variables."""
+def exposure_of(host: str, share: str, environment: Mapping[str, str], proxies: str | None = None) -> Exposure:
+    """The exposure that follows from the address, from `--share` (`yes`, `no`, or a URL), and from a Space's variables.
+
+    `proxies`: what `--trusted-proxies` says.
+    """
+    exposure = _reached(host, share, environment)
+    exposure.named_proxies = None if proxies is None else read_trusted(proxies)
+    return exposure
+
+
+def _reached(host: str, share: str, environment: Mapping[str, str]) -> Exposure:
     if space := environment.get("SPACE_HOST"):
         names = {name.strip().lower() for name in space.split(",")}
         return Exposure("space", host, f"https://{sorted(names)[0]}", names)

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from magistral_ui.errors import BadSetting
-from magistral_ui.ui.doors.addresses import cookies
+from magistral_ui.ui.doors.cookies import cookies
 from magistral_ui.ui.doors.exposure import Exposure
 
 CHOICE = "huggingface"

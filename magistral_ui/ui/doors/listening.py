@@ -64,7 +64,10 @@ def served_on(sockets: list[socket.socket]) -> Iterator[None]:
 
 
 def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
-    server = http_server.Server(uvicorn.Config(app, log_level="warning", workers=1))
+    """Always on h11, which framing.py makes strict. Who asks through a proxy is found out by forwarding.py, not here."""
+    server = http_server.Server(
+        uvicorn.Config(app, log_level="warning", workers=1, http="h11", proxy_headers=False, server_header=False)
+    )
     server.thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
     server.thread.start()
     begun = threading.Event()

@@ -16,10 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.journal import note
+from magistral_ui.sessions.attempts import Attempts
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.passwords import Attempts, Logins, Passwords
-from magistral_ui.ui.doors.addresses import caller_of, cookie_value, read_cookie
+from magistral_ui.sessions.passwords import Logins, Passwords
+from magistral_ui.ui.doors.addresses import caller_of
 from magistral_ui.ui.doors.bodies import Slow, TooLarge, read_body
+from magistral_ui.ui.doors.cookies import cookie_name, cookie_value, outdated, read_cookies
 from magistral_ui.ui.doors.hugging_face import BACK, START
 from magistral_ui.ui.doors.hugging_face import COOKIE as SESSION
 from magistral_ui.ui.doors.refusals import refusal, waiting, worded
@@ -72,14 +74,15 @@ class Login:
         if scope["type"] != "http" or scope["path"] in opened:
             await self.app(scope, receive, send)
             return
-        secret = read_cookie(Headers(scope=scope), COOKIE)
+        secrets = self._secrets(scope)
         path, method = scope["path"].rstrip("/"), scope["method"]
         if (path, method) == ("/login", "POST"):
             await (await self._enter(scope, receive))(scope, receive, send)
         elif (path, method) == ("/logout", "POST"):
-            self._logins.end(secret)
+            for secret in secrets:
+                self._logins.end(secret)
             await self._leave(scope)(scope, receive, send)
-        elif name := self._name(scope, secret):
+        elif name := self._name(scope, secrets):
             await self.app({**scope, USER: name}, receive, send)
         elif path == PROGRAMS and (sent := sent_along(Headers(scope=scope))):
             refused = await self._refused(scope, *sent)
@@ -89,10 +92,15 @@ class Login:
         else:
             await self._stranger(scope)(scope, receive, send)
 
-    def _name(self, scope: Scope, secret: str) -> str | None:
+    def _secrets(self, scope: Scope) -> list[str]:
+        """The logins that a request brings. Others at the domain can add cookies, but no login other than their own."""
+        found = read_cookies(Headers(scope=scope), cookie_name(COOKIE, scope))
+        return [secret for secret in found if self._logins.find(secret)]
+
+    def _name(self, scope: Scope, secrets: list[str]) -> str | None:
         if self._identity is not None and (name := self._identity.name(scope)):
             return name
-        login = self._logins.find(secret)
+        login = self._logins.find(secrets[0]) if len(secrets) == 1 else None  # of two, one is somebody else's
         return (login.name or "anybody") if login else None
 
     def _stranger(self, scope: Scope) -> ASGIApp:
@@ -109,51 +117,49 @@ class Login:
         scheme = "Basic" if self._passwords.named else "Bearer"
         return {"WWW-Authenticate": f'{scheme} realm="Magistral UI"' + ', charset="UTF-8"' * self._passwords.named}
 
-    def _slowed(self, scope: Scope) -> Response | None:
-        """Why nobody may try from there now; None where they may."""
+    async def _refused(self, scope: Scope, name: str, password: str) -> Response | None:
+        """Why they do not let in; None where they do. Nothing is waited for before a try is counted: none slips in between."""
+        caller = caller_of(scope)
+        tried = caller.address, name if self._passwords.named else "", caller.browser
         try:
-            self._attempts.check(caller_of(scope).address)
+            self._attempts.check(*tried)
         except TooManyRequests as error:
             return self._answer(scope, 429, "too_many_logins", int(error.values["seconds"]))
-        return None
-
-    async def _refused(self, scope: Scope, name: str, password: str) -> Response | None:
-        """Why they do not let in; None where they do."""
-        if slowed := self._slowed(scope):
-            return slowed
-        address = caller_of(scope).address
-        if not self._passwords.match(name, password):
-            self._attempts.failed(address)
-            note("login_failed", address=address)
-            await asyncio.sleep(STEP)
-            return self._answer(scope, 401, "login_wrong")
-        self._attempts.succeeded(address)
-        return None
+        if self._passwords.match(name, password):
+            self._attempts.succeeded(*tried)
+            return None
+        self._attempts.failed(*tried)
+        note("login_failed", address=caller.address)
+        await asyncio.sleep(STEP)
+        return self._answer(scope, 401, "login_wrong")
 
     async def _enter(self, scope: Scope, receive: Receive) -> Response:
         """Answer a password."""
-        if slowed := self._slowed(scope):
-            return slowed
         try:
             form = await fields(Headers(scope=scope), await read_body(scope, receive, FORM_BYTES))
         except (TooLarge, Slow, ValueError, MultiPartException):
             return self._answer(scope, 400, "login_wrong")
         name, password = form.get("username", "").strip(), form.get("password", "").strip()
-        if refused := await self._refused(scope, name, password):  # others may have tried while the form came
+        if refused := await self._refused(scope, name, password):
             return refused
         note("login", address=caller_of(scope).address)
-        cookie = cookie_value(COOKIE, self._logins.begin(name), scope, framed=self._framed, age=self._longest)
-        headers = {"Set-Cookie": cookie, "Cache-Control": "no-store"}
-        if _is_page(scope):
-            return RedirectResponse("./", 303, headers)
-        return JSONResponse({"success": True}, headers=headers)
+        headers = {"Cache-Control": "no-store"}
+        page = _is_page(scope)
+        entered = RedirectResponse("./", 303, headers) if page else JSONResponse({"success": True}, headers=headers)
+        self._set_cookie(entered, scope, self._logins.begin(name), self._longest)
+        return entered
 
     def _leave(self, scope: Scope) -> Response:
-        cookie = cookie_value(COOKIE, "", scope, framed=self._framed, age=0)
-        left = RedirectResponse("./", 303, {"Set-Cookie": cookie, "Clear-Site-Data": '"cache"'})
+        left = RedirectResponse("./", 303, {"Clear-Site-Data": '"cache"'})
+        self._set_cookie(left, scope, "", 0)
         if self._identity is not None:
             left.delete_cookie(SESSION, secure=True, httponly=True, samesite="none")
         return left
+
+    def _set_cookie(self, response: Response, scope: Scope, secret: str, age: int) -> None:
+        cookie = cookie_value(COOKIE, secret, scope, framed=self._framed, age=age)
+        for each in (cookie, *outdated(COOKIE, scope, Headers(scope=scope))):
+            response.headers.append("Set-Cookie", each)
 
     def _answer(self, scope: Scope, status: int, key: str, wait: int = 0) -> Response:
         told = text_in(visitors_language(scope).code, f"error_{key}", seconds=wait)

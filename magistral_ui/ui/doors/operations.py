@@ -6,12 +6,16 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from magistral_ui.errors import TooManyRequests
 from magistral_ui.journal import note
+from magistral_ui.sessions.attempts import Attempts
 from magistral_ui.sessions.caller import CALLER
 from magistral_ui.sessions.rates import Rate
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.doors.addresses import FORWARDED, peer_of
+from magistral_ui.ui.doors.addresses import network_of
 from magistral_ui.ui.doors.exposure import Exposure, is_loopback
+from magistral_ui.ui.doors.forwarding import HEADERS as FORWARDING_HEADERS
+from magistral_ui.ui.doors.forwarding import peer_of
 from magistral_ui.ui.doors.hosts import Hosts
 from magistral_ui.ui.doors.refusals import closed
 from magistral_ui.ui.metrics import Metrics, health
@@ -47,7 +51,7 @@ class Operations:
         self.app, self._visitors, self._metrics, self._exposure = app, visitors, metrics, exposure
         self._token = token
         self._own = Hosts(self._answer, exposure=exposure)
-        self._lines = Rate(TOLD_PER_MINUTE)
+        self._lines, self._attempts = Rate(TOLD_PER_MINUTE), Attempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass the request on and count what became of it."""
@@ -82,12 +86,22 @@ class Operations:
 
     def _may_read(self, scope: Scope) -> bool:
         headers = Headers(scope=scope)
-        given = headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if self._token and hmac.compare_digest(given, self._token.encode()):
+        if self._token and "authorization" in headers and self._knows_token(scope, headers["authorization"]):
             return True
         # Behind somebody's proxy everybody comes from this machine.
-        proxied = self._exposure.forwarded or any(name in headers for name in FORWARDED)
+        proxied = self._exposure.forwarded or any(name in headers for name in FORWARDING_HEADERS)
         return not proxied and is_loopback(peer_of(scope))
+
+    def _knows_token(self, scope: Scope, sent: str) -> bool:
+        """The token may be a short one, so it is guessed as slowly as a password."""
+        address = network_of(scope["client"][0])
+        try:
+            self._attempts.check(address)
+        except TooManyRequests:
+            return False
+        known = hmac.compare_digest(sent.removeprefix("Bearer ").encode(), self._token.encode())
+        (self._attempts.succeeded if known else self._attempts.failed)(address)
+        return known
 
 
 def kind_of(path: str, status: int) -> str:

@@ -7,14 +7,15 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from magistral_ui.ui.doors.addresses import FORWARDED, PREFIX, may_forward, peer_of
+from magistral_ui.ui.doors.cookies import PREFIX
 from magistral_ui.ui.doors.exposure import Exposure, is_prefix, origin_of
+from magistral_ui.ui.doors.forwarding import HEADERS, peer_of
 
 HEADER = "x-forwarded-prefix"
 
 
 class WithoutPrefix:
-    """The outermost door. A proxy may hand on `/ai/config`, or leave `/ai` out: both become `/config`."""
+    """A proxy may hand on `/ai/config`, or leave `/ai` out: both become `/config`."""
 
     def __init__(self, app: ASGIApp, *, exposure: Exposure) -> None:
         self.app, self._exposure = app, exposure
@@ -32,10 +33,10 @@ class WithoutPrefix:
 
     def _prefix(self, scope: Scope) -> str:
         """The one that was set with `--share`; a header's only from a proxy that was set up there without one."""
-        headers = Headers(scope=scope)
+        headers, trusted = Headers(scope=scope), self._exposure.proxies.trusts(peer_of(scope))
         if known := self._exposure.prefix:
-            return known if _is_below(scope["path"], known) or self._is_proxied(headers) else ""
-        if self._exposure.reach != "proxy" or not may_forward(peer_of(scope)):
+            return known if _is_below(scope["path"], known) or (trusted and self._is_proxied(headers)) else ""
+        if self._exposure.reach != "proxy" or not trusted:
             return ""
         told = headers.getlist(HEADER)
         prefix = told[0].strip().rstrip("/") if len(told) == 1 else ""
@@ -44,7 +45,7 @@ class WithoutPrefix:
     def _is_proxied(self, headers: Headers) -> bool:
         """Whether the request was made to the proxy; from this machine, the page is found at its root, too."""
         named = origin_of(self._exposure.url).partition("://")[2]
-        return headers.get("host", "").lower() == named or any(name in headers for name in FORWARDED)
+        return headers.get("host", "").lower() == named or any(name in headers for name in HEADERS)
 
 
 class WithPrefix:
