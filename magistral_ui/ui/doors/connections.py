@@ -1,4 +1,7 @@
-"""Closes connections that ask for nothing, or too slowly to be somebody's, and bounds how many one address may hold."""
+"""Closes connections that ask for nothing, or too slowly to be somebody's, and bounds how many one address may hold.
+
+Those whose answers are not read are unread.py's.
+"""
 
 import asyncio
 import contextlib
@@ -8,6 +11,7 @@ from typing import Any
 from uvicorn import Server
 
 from magistral_ui.ui.doors.addresses import PEER
+from magistral_ui.ui.doors.unread import UnreadAnswers
 
 PATIENCE = 15.0
 """Seconds from a connection's beginning, or from its last answer, to the whole head of a request."""
@@ -16,16 +20,21 @@ PER_ADDRESS = 1_500
 FILES = 65_536
 
 
-def watch_connections(server: Server, *, bounded: bool) -> None:
-    """From now on, every new connection of `server` is watched; it names its peer to addresses.py. `bounded`: by address."""
+def watch_connections(server: Server, *, bounded: bool, unread_seconds: int) -> None:
+    """From now on, every new connection of `server` is watched; it names its peer to addresses.py. `bounded`: by address.
+
+    Who takes in nothing of an answer for `unread_seconds` is dropped.
+    """
     base: Any = server.config.http_protocol_class
     held: Counter[str] = Counter()
+    unread = UnreadAnswers(max(1.0, unread_seconds))
 
     class Watched(base):  # type: ignore[misc]  # uvicorn chooses its base when it starts
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._peer = plain(str(self.client[0])) if self.client else ""
             held[self._peer] += 1
+            self._reader = unread.reader(transport, self._peer, self.loop)
             self.app: Any = _named(self.app, self.client)
             self._asked: asyncio.TimerHandle | None = None
             if bounded and held[self._peer] > PER_ADDRESS:
@@ -38,7 +47,16 @@ def watch_connections(server: Server, *, bounded: bool) -> None:
             if held[self._peer] <= 0:
                 del held[self._peer]
             self._rest()
+            self._reader.resumed()
             super().connection_lost(error)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._reader.paused()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._reader.resumed()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
