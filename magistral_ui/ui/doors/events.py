@@ -12,7 +12,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.sessions.caller import CALLER
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.ui.doors.bodies import PROGRAM_BYTES, VALUES, Gone, Slow, TooLarge, read_body, read_json, replayed
+from magistral_ui.ui.doors.bodies import (
+    PROGRAM_BYTES,
+    VALUES,
+    Gone,
+    Held,
+    HeldBytes,
+    Slow,
+    TooLarge,
+    read_body,
+    read_json,
+    replayed,
+)
 from magistral_ui.ui.doors.calls import Calls, TooManyCalls
 from magistral_ui.ui.doors.claims import Claims
 from magistral_ui.ui.doors.hourly_bytes import HourlyBytes, Spent
@@ -65,22 +76,27 @@ class Events:
     ) -> None:
         """`listeners` by the number that Gradio gives them; uploads are in `folder`; `most` bytes and `values` of an event."""
         self.app, self._listeners, self._claims, self._most, self._values = app, listeners, claims, most, values
-        self._calls = calls
+        self._calls, self._held = calls, HeldBytes()
         self._folder = os.path.abspath(folder)
         self._hourly = hourly or HourlyBytes(Limits())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a body that is sound, or refuse it."""
+        address = CALLER.get().address
+        with self._held.counted(receive, address) as counted:
+            await self._let_in(scope, receive, self._hourly.counted(counted, address), send)
+
+    async def _let_in(self, scope: Scope, receive: Receive, counted: Receive, send: Send) -> None:
+        """The same; a body that is read here is read from `counted`."""
         path, session = scope["path"].rstrip("/") if scope["type"] == "http" else "", ""
         try:
             if scope["type"] == "http" and scope["method"] == "POST" and _is_checked(path):
-                most = CONTROL_BYTES if path in CONTROLS else self._most
-                body = await read_body(scope, self._hourly.counted(receive, CALLER.get().address), most)
+                body = await read_body(scope, counted, CONTROL_BYTES if path in CONTROLS else self._most)
                 value = self._checked(path, read_json(body, values=self._values))
                 session, checked = str(value.get("session_hash", "")), json.dumps(value).encode("ascii")
                 scope, receive = _with_length(scope, len(checked)), replayed(checked, receive)
             elif scope["type"] == "http" and scope["method"] == "POST" and path == PROGRAMS:
-                body = await read_body(scope, self._hourly.counted(receive, CALLER.get().address), PROGRAM_BYTES)
+                body = await read_body(scope, counted, PROGRAM_BYTES)
                 self._check_paths(read_json(body, values=self._values))
                 receive = replayed(body, receive)
             elif scope["type"] == "http":
@@ -90,6 +106,8 @@ class Events:
         except Spent as error:
             minutes = int(error.seconds // 60) + 1
             await refusal(429, "too_many_uploads", wait=int(error.seconds) + 1, minutes=minutes)(scope, receive, send)
+        except Held:
+            await refusal(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
         except Slow:
             await refusal(408, "request_slow")(scope, receive, send)
         except (ValueError, Forged):
