@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,5 +161,5 @@ def test_many_messages_at_once_are_refused(page: Served, body: object) -> None:
 
 
 def test_headers_are_bounded(page: Served) -> None:
-    with client(page) as http, pytest.raises(httpx.HTTPError):
-        assert http.post("/mcp", json=HELLO, headers={SESSION: "a" * 1_000_000}).status_code == 200
+    with client(page) as http, suppress(httpx.TransportError):  # or the connection is closed while they are sent
+        assert http.post("/mcp", json=HELLO, headers={SESSION: "a" * 1_000_000}).status_code == 400
