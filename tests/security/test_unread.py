@@ -16,7 +16,9 @@ from magistral_ui.chat.events import Answer
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.scripted import Pause, Script
+from magistral_ui.sessions.visitors import bare
 from magistral_ui.ui.doors.calls import Calls
+from magistral_ui.ui.exchange import Sending
 from tests.security.conftest import ROOMY, Browser, Served, script, serving
 
 QUICK = replace(ROOMY, follow_seconds=60, unread_seconds=1)
@@ -24,12 +26,13 @@ PATIENCE = 60.0
 """Seconds for what takes one or two on a quiet machine."""
 TORRENT: Script = [each for _ in range(2_000) for each in (Answer("many words " * 2_000), Pause(0.05))]
 """More than any buffer takes in, for longer than the patience."""
+MUCH: Script = [Answer("many words " * 200_000)]
 ASSET = "/magistral/vendor/renderers.js"
 
 
 def play(request: GenerationRequest) -> Script:
     said = getattr(request.prompt.turns[-1], "text", "")
-    return TORRENT if said == "torrent" else script(request)
+    return {"torrent": TORRENT, "much": MUCH}.get(said) or script(request)
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +81,15 @@ def join(browser: Browser, text: str) -> str:
 
 
 @contextmanager
-def deaf(served: Served, path: str, headers: dict[str, str]) -> Iterator[socket.socket]:
-    """A connection that asks for `path` and takes in next to nothing."""
+def deaf(served: Served, path: str, headers: dict[str, str], body: bytes = b"") -> Iterator[socket.socket]:
+    """A connection that asks for `path`, with a POST where there is a `body`, and takes in next to nothing."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         connection.settimeout(PATIENCE)
         connection.connect(("127.0.0.1", served.port))
-        lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{served.port}", *map(": ".join, headers.items()), "", ""]
-        connection.sendall("\r\n".join(lines).encode())
+        told = {"Host": f"127.0.0.1:{served.port}", "Content-Length": str(len(body)), **headers}
+        lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.1", *map(": ".join, told.items()), "", ""]
+        connection.sendall("\r\n".join(lines).encode() + body)
         yield connection
 
 
@@ -168,6 +172,41 @@ def test_a_file_of_one_s_own_may_not_be_asked_for_and_not_read(quick: Served) ->
     alice = quick.browser().open()
     path = alice.upload(bytes(3_000_000), "a.txt").json()[0]
     with deaf(quick, f"/gradio_api/file={path}", cookies(alice)) as stream:
+        until(lambda: not is_held(quick, stream))
+
+
+def test_an_export_may_not_be_asked_for_and_not_read(quick: Served) -> None:
+    alice, before = quick.browser().open(), len(quick.engine.generations)
+    alice.say("much")
+    assert newest(quick, before).wait(PATIENCE)
+    alice.event("commit", [alice.place])
+    ticket = quick.visitors.tickets.issue(Sending(bare(alice.place), (), "json"))
+    with deaf(quick, "/magistral/export", {**cookies(alice), "X-Ticket": ticket}) as stream:
+        assert stream.recv(12) == b"HTTP/1.1 200"
+        until(lambda: not is_held(quick, stream))
+
+
+@pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
+def test_a_result_of_a_tool_may_not_be_left_unread(quick: Served, version: str) -> None:
+    meta = {
+        f"io.modelcontextprotocol/{name}": value
+        for name, value in {
+            "protocolVersion": version,
+            "clientInfo": {"name": "a", "version": "1"},
+            "clientCapabilities": {},
+        }.items()
+    }
+    params = {"name": "ask_magistral", "arguments": {"question": "much"}, "_meta": meta}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
+    headers = {
+        "Accept": "application/json, text/event-stream",
+        "Content-Type": "application/json",
+        "MCP-Protocol-Version": version,
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": "ask_magistral",
+    }
+    with deaf(quick, "/mcp", headers, body) as stream:
+        assert stream.recv(12) == b"HTTP/1.1 200"
         until(lambda: not is_held(quick, stream))
 
 
