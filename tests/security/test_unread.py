@@ -16,7 +16,9 @@ from magistral_ui.chat.events import Answer
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.scripted import Pause, Script
-from magistral_ui.sessions.visitors import bare
+from magistral_ui.sessions.caller import CALLER, Caller
+from magistral_ui.sessions.visitors import bare, hashed
+from magistral_ui.ui.doors.addresses import COOKIE
 from magistral_ui.ui.doors.calls import Calls
 from magistral_ui.ui.exchange import Sending
 from tests.security.conftest import ROOMY, Browser, Served, script, serving
@@ -180,7 +182,9 @@ def test_an_export_may_not_be_asked_for_and_not_read(quick: Served) -> None:
     alice.say("much")
     assert newest(quick, before).wait(PATIENCE)
     alice.event("commit", [alice.place])
+    token = CALLER.set(Caller(browser=hashed(alice.http.cookies[COOKIE])))
     ticket = quick.visitors.tickets.issue(Sending(bare(alice.place), (), "json"))
+    CALLER.reset(token)
     with deaf(quick, "/magistral/export", {**cookies(alice), "X-Ticket": ticket}) as stream:
         assert stream.recv(12) == b"HTTP/1.1 200"
         until(lambda: not is_held(quick, stream))
