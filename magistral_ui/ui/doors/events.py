@@ -180,10 +180,8 @@ class Events:
             raise Forged
         # What a program leaves out has its default; Gradio would refuse it, and write all the rest into the log.
         values = [self._file_checked(each) for each in data] + [None] * (listener.values - len(data))
-        if path.startswith(CALL):
-            return {
-                "data": values
-            }  # without a session, so that the reply comes under the call's own id and nowhere else
+        if path.startswith(CALL):  # without a session, so that the reply comes under the call's own id and nowhere else
+            return {"data": values}
         kept = {name: body.get(name) for name in ("session_hash", "fn_index", "trigger_id")}
         return {**kept, "data": values, "event_data": happened}
 
