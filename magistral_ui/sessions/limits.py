@@ -51,6 +51,10 @@ class Limits:
     """Millions of bytes of files."""
     unattended_seconds: int = 900
     """For how long a reply is written that nobody looks at: a closed laptop comes back, a forgotten tab does not."""
+    follow_seconds: int = 20
+    """For how long a program's call waits for somebody to read its reply, before it begins."""
+    unread_seconds: int = 25
+    """After so long without taking anything in, whoever is sent something is dropped."""
     visitors: int = 500
     """Sessions that are kept in memory; the least recently used idle one is forgotten first."""
     memory_mb: int = 2_000

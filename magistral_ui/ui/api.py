@@ -14,11 +14,13 @@ from gradio.components.api_component import Api
 
 from magistral_ui.engines.base import Engine
 from magistral_ui.errors import MagistralUIError
+from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.running import Running
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.answering import caller_behind, loading, reply_value, written
 from magistral_ui.ui.asking import Question, pictures_in, read_chat, read_parameters
+from magistral_ui.ui.doors.calls import Calls
 from magistral_ui.ui.i18n import sentence, sentence_of, told_to_caller
 from magistral_ui.ui.rendering import Json
 from magistral_ui.ui.schemas import chat_description, chat_input, growing_reply
@@ -33,11 +35,21 @@ Ask = Callable[[Callable[[], Running]], Awaitable[Running]]
 
 
 class Page(gr.Blocks):
-    """A page that hands on to the endpoint what programs send as it is.
+    """A page that hands on to the endpoint what programs send as it is, and knows who reads the replies.
 
     Gradio would look for files in it first: it fetches addresses, fails without a sentence where a path is not an upload's,
     and holds on to what was sent.
     """
+
+    def __init__(self, limits: Limits, **options: Any) -> None:
+        super().__init__(**options)
+        self.calls = Calls(lambda: self._queue, limits)
+
+    def run_startup_events(self) -> None:
+        """Begin to serve, with room in Gradio's queue for all calls that may be there: none waits for another's reader."""
+        self._queue.max_thread_count = self.calls.most
+        self._queue.pending_messages_per_session.max_size = self.calls.most + 1
+        super().run_startup_events()  # type: ignore[no-untyped-call]
 
     async def preprocess_data(
         self, block_fn: BlockFunction, inputs: list[Any], state: Any, explicit_call: bool = False
@@ -53,8 +65,8 @@ class Page(gr.Blocks):
         return [*inputs, *[None] * missing][: len(block_fn.inputs)]
 
 
-def add_api(engine: Engine, visitors: Visitors) -> None:
-    """Add the endpoint to the page that is being built."""
+def add_api(engine: Engine, visitors: Visitors, calls: Calls) -> None:
+    """Add the endpoint to the page that is being built; `calls` tells whether somebody reads a reply."""
 
     async def chat(
         message: Any,
@@ -64,6 +76,9 @@ def add_api(engine: Engine, visitors: Visitors) -> None:
         keep_reasoning: Any = True,
         request: gr.Request | None = None,
     ) -> AsyncIterator[Json]:
+        session = str(request.session_hash) if request is not None else ""
+        if session and not await calls.is_taken_up(session):
+            return  # there is nobody to be told anything
         caller = caller_behind(request)
         guest = visitors.guest(caller)
         read = partial(read_chat, engine, visitors.limits, message, parameters, history, instructions, keep_reasoning)
@@ -77,7 +92,8 @@ def add_api(engine: Engine, visitors: Visitors) -> None:
                     await visitors.pictures.run(caller, pictures, begin) if pictures else await asyncio.to_thread(begin)
                 )
 
-            async with aclosing(answer(engine, read, guest, rate, ask)) as replies:
+            is_read = partial(calls.is_read, session) if session else always
+            async with aclosing(answer(engine, read, guest, rate, ask, is_read)) as replies:
                 async for each in replies:
                     yield each
         except MagistralUIError as error:
@@ -103,23 +119,34 @@ def add_api(engine: Engine, visitors: Visitors) -> None:
     )
 
 
+def always() -> bool:
+    """Somebody reads, whoever that is."""
+    return True
+
+
 async def answer(
     engine: Engine,
     read: Callable[[], Question],
     guest: Session,
     rate: float | None = None,
     ask: Ask = asyncio.to_thread,
+    is_read: Callable[[], bool] = always,
 ) -> AsyncGenerator[Json, None]:
-    """The reply to what `read` gives, as it grows, with at most `rate` characters a second; `ask` finds a thread to begin it in.
+    """The reply to what `read` gives, as it grows, with at most `rate` characters a second; ends where nobody reads it any more.
+
+    `ask` finds a thread to begin it in.
 
     Raises MagistralUIError.
     """
     async for _ in loading(engine):
-        pass
+        if not is_read():
+            return
     running = await ask(lambda: read().ask(guest))
     thought = said = ""
     due = 0.0
     async for view in written(running):
+        if not is_read():
+            return
         if view.start == 0:  # what came so far comes once more where its reasoning was taken for the answer
             thought = said = ""
         thought, said = thought + view.reasoning, said + view.answer

@@ -58,7 +58,7 @@ class Chat:
     def refuse(self, visitor: object, error: MagistralUIError) -> tuple[Place, Json, Any]:
         """Leave all as it is, and say why."""
         key, session = self.visitors.open(visitor)
-        return key, self.value(session, alert=alert_value(error)), self.composer(session)
+        return key, self.value(session, visitor, alert=alert_value(error)), self.composer(session)
 
     def example(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
         """Send an example that was clicked."""

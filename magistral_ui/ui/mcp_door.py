@@ -5,19 +5,28 @@ Until then the mcp package, which is an extra, is neither imported nor run.
 
 import asyncio
 import importlib
+import json
 from importlib.metadata import PackageNotFoundError, version
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.doors.addresses import caller_of
+from magistral_ui.ui.doors.bodies import PROGRAM_BYTES, Gone, read_body, replayed
+from magistral_ui.ui.doors.login import ANYBODY, USER
+from magistral_ui.ui.doors.refusals import closed
 from magistral_ui.ui.i18n import text
+from magistral_ui.ui.mcp_sessions import McpSessions
 
 PATH = "/mcp"
 MAJOR = "2"
 """The mcp package's version that this is written for; the first knows other names."""
+SESSION = "mcp-session-id"
+CONTROL_BYTES = 16_384
+"""Of a message that begins a session or cancels a call; a longer one asks something, and is not looked at here."""
 
 
 def mcp_route(visitors: Visitors) -> Route:
@@ -37,15 +46,41 @@ class McpDoor:
     """An ASGI app that starts the MCP server when it is first asked for; it ends with the event loop."""
 
     def __init__(self, visitors: Visitors) -> None:
-        self._visitors = visitors
+        self._visitors, self._sessions = visitors, McpSessions()
         self._opening = asyncio.Lock()
         self._server: ASGIApp | None = None
         self._running: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        app = self._refusal(Headers(scope=scope)) or self._server or await self._open()
-        await app(scope, receive, send)
+        headers, owner = Headers(scope=scope), owner_of(scope)
+        session = headers.get(SESSION)
+        if refusal := self._refusal(headers):
+            await refusal(scope, receive, send)
+        elif session is not None and not self._sessions.belongs(session, owner):
+            await closed()(scope, receive, send)  # which has a client begin anew
+        elif scope["method"] == "POST":
+            await self._post(scope, receive, send, session, owner)
+        elif scope["method"] == "DELETE" and session is not None:
+            self._sessions.end(session)
+            await Response()(scope, receive, send)
+        else:  # there is nothing to be told but replies, and so no stream for the rest
+            await Response(status_code=405, headers={"Allow": "POST, DELETE"})(scope, receive, send)
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send, session: str | None, owner: str) -> None:
+        """Hand a message on. The server takes each one by itself: what joins them, beginning and cancelling, is done here."""
+        try:
+            body = await read_body(scope, receive, PROGRAM_BYTES)
+        except Gone:
+            return
+        message = control_in(body)
+        if message.get("method") == "initialize":
+            send = _naming(send, self._sessions.begin(owner))
+        elif message.get("method") == "notifications/cancelled" and session is not None:
+            params = message.get("params")
+            self._sessions.cancel(session, params.get("requestId") if isinstance(params, dict) else None)
+        app = self._server or await self._open()
+        await app(scope, replayed(body, receive), send)
 
     def _refusal(self, headers: Headers) -> Response | None:
         # A browser says where a request comes from and cannot be made not to: so no page, not even one whose name was
@@ -61,9 +96,37 @@ class McpDoor:
             if self._server is None:
                 tool = await asyncio.to_thread(importlib.import_module, "magistral_ui.ui.mcp_tool")
                 opened: asyncio.Future[ASGIApp] = asyncio.get_running_loop().create_future()
-                self._running = asyncio.create_task(tool.serve(self._visitors, opened))
+                self._running = asyncio.create_task(tool.serve(self._visitors, self._sessions, opened))
                 await asyncio.wait((self._running, opened), return_when=asyncio.FIRST_COMPLETED)
                 if self._running.done():
                     await self._running  # raises why
                 self._server = opened.result()
             return self._server
+
+
+def owner_of(scope: Scope) -> str:
+    """Who has a session: a person with a login, or else a browser, or an address."""
+    name = scope.get(USER, ANYBODY)
+    return f"name {name}" if name != ANYBODY else f"browser {caller_of(scope).browser}"
+
+
+def control_in(body: bytes) -> dict[str, object]:
+    """The message, where it is a short one."""
+    if len(body) > CONTROL_BYTES:
+        return {}
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):  # the server says what is wrong with it
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _naming(send: Send, session: str) -> Send:
+    """`send` that tells the client its session."""
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            MutableHeaders(scope=message)[SESSION] = session
+        await send(message)
+
+    return named

@@ -39,32 +39,29 @@ from magistral_ui.ui.asking import read_tool
 from magistral_ui.ui.doors.bodies import PROGRAM_BYTES
 from magistral_ui.ui.i18n import sentence_of, text
 from magistral_ui.ui.live import LiveView
+from magistral_ui.ui.mcp_door import SESSION
+from magistral_ui.ui.mcp_sessions import McpSessions, RunningCall
 from magistral_ui.ui.rendering import Json
 
 TELLING = 1.0
 """Seconds between two notifications of progress: clients give up on a tool that says nothing for long."""
-IDLE = 600.0
-"""Seconds after which a client that asks nothing is forgotten; it begins anew without being told to."""
 
 Context = ServerRequestContext[Any, Any]
 
 
-async def serve(visitors: Visitors, opened: "asyncio.Future[ASGIApp]") -> None:
-    """Run the MCP server until this is cancelled; `opened` gets the app that answers its requests."""
+async def serve(visitors: Visitors, sessions: McpSessions, opened: "asyncio.Future[ASGIApp]") -> None:
+    """Run the MCP server until this is cancelled; `opened` gets the app that answers its requests, each by itself."""
     manager = StreamableHTTPSessionManager(
-        server(visitors),
-        session_idle_timeout=IDLE,
-        max_request_body_size=PROGRAM_BYTES,
-        max_sessions=visitors.limits.visitors,
+        server(visitors, sessions), stateless=True, max_request_body_size=PROGRAM_BYTES
     )
     async with manager.run():
         opened.set_result(StreamableHTTPASGIApp(manager))
         await asyncio.Event().wait()
 
 
-def server(visitors: Visitors) -> Server[Any]:
+def server(visitors: Visitors, sessions: McpSessions) -> Server[Any]:
     """An MCP server with the one tool."""
-    asker = Asker(visitors)
+    asker = Asker(visitors, sessions)
     return Server(
         "magistral-ui",
         version=__version__,
@@ -77,8 +74,8 @@ def server(visitors: Visitors) -> Server[Any]:
 class Asker:
     """What the server does when it is asked."""
 
-    def __init__(self, visitors: Visitors) -> None:
-        self._visitors, self._written = visitors, schemas.tool()
+    def __init__(self, visitors: Visitors, sessions: McpSessions) -> None:
+        self._visitors, self._sessions, self._written = visitors, sessions, schemas.tool()
 
     async def list_tools(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:  # noqa: ARG002
         """The one tool."""
@@ -97,20 +94,27 @@ class Asker:
         if params.name != self._written["name"]:
             raise MCPError(INVALID_PARAMS, text("program_no_tool", name=params.name[:100]))
         guest = self._visitors.guest(caller_behind(context.request))
+        session = context.request.headers.get(SESSION) if context.request is not None else None
         try:
-            return await self._ask(context, params.arguments or {}, guest)
+            with self._sessions.call(session, context.request_id) as call:
+                return await self._ask(context, params.arguments or {}, guest, call)
         except MagistralUIError as error:
             return CallToolResult(content=[TextContent(text=sentence_of(error))], is_error=True)
         finally:
             guest.close()
 
-    async def _ask(self, context: Context, arguments: Json, guest: Session) -> CallToolResult:
+    async def _ask(self, context: Context, arguments: Json, guest: Session, call: RunningCall) -> CallToolResult:
         engine = self._visitors.engine
         progress = Progress(context)
         async for _ in loading(engine):
+            if call.cancelled:
+                return CallToolResult(content=[])
             await progress.tell(text("program_loading"))
         read = partial(read_tool, engine, self._visitors.limits, arguments)
         running = await self._begin(context, arguments, lambda: read().ask(guest))
+        call.generation = running.generation
+        if call.cancelled:
+            running.generation.stop()
         async with aclosing(written(running)) as views:
             async for view in views:
                 await progress.tell(_progress(view))

@@ -41,17 +41,15 @@ log = logging.getLogger(__name__)
 
 POLL = 0.5
 """Seconds between two looks at a model that is loading."""
-MAX_WAITING = 64
-"""Events that may wait in Gradio's queue; the engine has a queue of its own."""
 
 
-def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> gr.Blocks:
+def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> Page:
     """The page over `engine`, ready for `launch`; `login` tells whether visitors came in by one.
 
     With `hugging_face`, Gradio serves the addresses of its login by Hugging Face.
     """
     chat = Chat(engine, visitors)
-    with Page(title=text("page_title"), delete_cache=(3600, 3600), analytics_enabled=False) as demo:
+    with Page(visitors.limits, title=text("page_title"), delete_cache=(3600, 3600), analytics_enabled=False) as demo:
         # The key and the secret are fixed, so that a restart of the server does not lose whose conversation it is.
         visitor = gr.BrowserState({}, storage_key="magistral-ui-place", secret="magistral-ui")
         with gr.Row(elem_id="topbar"):
@@ -80,11 +78,11 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
         connect_history(chat, shelf, visitor, said, box)
         _weigh(chat, visitor, box, panel, meter)
         _follow_model(chat, demo, visitor, said, model, box, panel)
-        add_api(engine, visitors)
+        add_api(engine, visitors, demo.calls)
     for function in demo.fns.values():
         function.fn = told(function.fn)
-    page: gr.Blocks = demo
-    page.queue(api_open=False, max_size=MAX_WAITING)
+    page: Page = demo
+    page.queue(api_open=False)  # not bounded here: calls.py does that by visitor and address
     return page
 
 

@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from magistral_ui.proxies import alone
 from magistral_ui.sessions.passwords import Passwords
 from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.api import Page
 from magistral_ui.ui.channel import live_route
 from magistral_ui.ui.doors.addresses import Addresses
 from magistral_ui.ui.doors.claims import Claims
@@ -48,6 +49,8 @@ QUEUE_POLL = 0.1
 """Seconds between two looks of Gradio's queue, which only programs use: looking a thousand times each takes 4 % of a core."""
 NO_PROGRESS = 5.0
 """The same for Gradio's messages of progress, of which this page has none."""
+KEPT_ANALYTICS = 1
+"""Calls of which Gradio keeps how long they took: it reckons that anew after each, of all, and nothing here asks for it."""
 EVENT_BYTES = 2_000_000
 """Bytes of an event beside the text of a message, which may take six for a character."""
 EVENT_VALUES, TURN_VALUES = 10_000, 40
@@ -70,7 +73,7 @@ def head() -> str:
 
 
 def doors(
-    demo: gr.Blocks,
+    demo: Page,
     visitors: Visitors,
     exposure: Exposure,
     passwords: Passwords | None,
@@ -100,6 +103,7 @@ def doors(
             Events,
             listeners=listeners(demo),
             claims=claims,
+            calls=demo.calls,
             folder=get_upload_folder(),
             most=EVENT_BYTES + 6 * limits.text_length,
             values=EVENT_VALUES + TURN_VALUES * limits.messages,
@@ -160,7 +164,7 @@ def launch_options(
 
 
 def launch(
-    demo: gr.Blocks,
+    demo: Page,
     visitors: Visitors,
     *,
     host: str = "127.0.0.1",
@@ -182,6 +186,7 @@ def launch(
     allow_many_files()
     demo._queue.sleep_when_free = QUEUE_POLL
     demo._queue.progress_update_sleep_when_free = NO_PROGRESS
+    demo._queue.ANALYTICS_MAX_EVENTS = KEPT_ANALYTICS
     shutter = Shutter()
     with served_on(sockets), alone():  # Gradio asks the page that it serves to begin
         demo.launch(
@@ -191,7 +196,8 @@ def launch(
             prevent_thread_lock=True,
         )
     shutter.open(demo.app, doors(demo, visitors, exposure, passwords, token, identity))
-    watch_connections(demo.server, is_proxy=exposure.proxies.trusts)
+    unread = visitors.limits.unread_seconds
+    watch_connections(demo.server, is_proxy=exposure.proxies.trusts, unread_seconds=unread)
     if exposure.reach == "tunnel":
         exposure.url = open_tunnel(UNSPECIFIED.get(host, host), port, demo.share_token)
         exposure.names.add(urlsplit(exposure.url).hostname or "")

@@ -18,6 +18,7 @@ from magistral_ui.sessions.history.history import History
 from magistral_ui.sessions.limits import SHARED, Limits
 from magistral_ui.sessions.passwords import Passwords
 from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.api import Page
 from magistral_ui.ui.doors.exposure import Exposure
 from magistral_ui.ui.doors.hugging_face import HuggingFace
 from magistral_ui.ui.page import build_page, close, launch
@@ -40,6 +41,7 @@ class Served:
     url: str
     engine: ScriptedEngine
     visitors: Visitors
+    page: Page
     numbers: dict[str, int] = field(default_factory=dict)
     """Gradio's numbers of the page's functions, by name."""
     panel: list[Any] = field(default_factory=list)
@@ -101,7 +103,7 @@ def serving(
     port = free_port()
     known_by = {"passwords": gate, "token": "the token", "identity": identity}
     launch(demo, visitors, port=port, exposure=exposure or Exposure("network"), **known_by)  # type: ignore[arg-type]
-    served = Served(f"http://127.0.0.1:{port}", engine, visitors)
+    served = Served(f"http://127.0.0.1:{port}", engine, visitors, demo)
     for number, each in demo.fns.items():
         served.numbers.setdefault(str(each.api_name), number)
         if each.api_name == "say":

@@ -3,6 +3,9 @@
 import asyncio
 import json
 import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
@@ -21,6 +24,10 @@ TEXTS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 """The texts in JSON, one that does not end too: so each byte is looked at once."""
 
 
+HELD_BYTES, HELD_BYTES_PER_ADDRESS = 256 * 2**20, 3 * PROGRAM_BYTES
+"""Of all bodies that are in memory while they come and are served: a few of the largest, or many of the usual ones."""
+
+
 class TooLarge(Exception):
     """More bytes than allowed."""
 
@@ -31,6 +38,41 @@ class Slow(Exception):
 
 class Gone(Exception):
     """Whoever sent it has left."""
+
+
+class Held(Exception):
+    """There is no room for one more body now."""
+
+
+class HeldBytes:
+    """The bodies that are in memory now, by address."""
+
+    def __init__(self, most: int = HELD_BYTES, per_address: int = HELD_BYTES_PER_ADDRESS) -> None:
+        self._most, self._per_address = most, per_address
+        self._by_address: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, receive: Receive, address: str) -> Iterator[Receive]:
+        """`receive` whose bodies count meanwhile; it raises Held in place of a piece for which there is no room."""
+        held = 0
+
+        async def count() -> Message:
+            nonlocal held
+            message = await receive()
+            size = len(message.get("body", b""))
+            of_all, of_address = self._by_address.total(), self._by_address[address]
+            if size and (of_all + size > self._most or of_address + size > self._per_address):
+                raise Held
+            held += size
+            self._by_address[address] += size
+            return message
+
+        try:
+            yield count
+        finally:
+            self._by_address[address] -= held
+            if not self._by_address[address]:
+                del self._by_address[address]
 
 
 async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:

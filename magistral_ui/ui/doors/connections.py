@@ -1,4 +1,7 @@
-"""Closes connections that ask for nothing, or too slowly to be somebody's, and bounds how many one address may hold."""
+"""Closes connections that ask for nothing, or too slowly to be somebody's, and bounds how many one address may hold.
+
+Those whose answers are not read are unread.py's.
+"""
 
 import asyncio
 import contextlib
@@ -13,6 +16,7 @@ from uvicorn import Server
 from magistral_ui.sessions.rates import Rate
 from magistral_ui.ui.doors.forwarding import PEER
 from magistral_ui.ui.doors.framing import read_strictly
+from magistral_ui.ui.doors.unread import UnreadAnswers
 from magistral_ui.ui.i18n import text
 
 PATIENCE = 15.0
@@ -31,11 +35,15 @@ REFUSALS_PER_MINUTE = 60
 """Lines about them in the log."""
 
 
-def watch_connections(server: Server, *, is_proxy: Callable[[str], bool]) -> None:
+def watch_connections(server: Server, *, is_proxy: Callable[[str], bool], unread_seconds: int) -> None:
     """From now on, every new connection of `server` is watched; it names its peer to forwarding.py. Only a proxy may hold any
-    number of them, which are everybody's."""
+    number of them, which are everybody's.
+
+    Who takes in nothing of an answer for `unread_seconds` is dropped.
+    """
     base: Any = server.config.http_protocol_class
     held: Counter[str] = Counter()
+    unread = UnreadAnswers(max(1.0, unread_seconds))
 
     class Watched(base):  # type: ignore[misc]  # uvicorn chooses its base when it starts
         def __init__(self, *given: Any, **named: Any) -> None:
@@ -46,6 +54,7 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool]) -> Non
             super().connection_made(transport)
             self._peer = plain(str(self.client[0])) if self.client else ""
             held[self._peer] += 1
+            self._reader = unread.reader(transport, self._peer, self.loop)
             self.app: Any = _named(self.app, self.client)
             self._asked: asyncio.TimerHandle | None = None
             if held[self._peer] > PER_ADDRESS and not is_proxy(self._peer):
@@ -58,7 +67,16 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool]) -> Non
             if held[self._peer] <= 0:
                 del held[self._peer]
             self._rest()
+            self._reader.resumed()
             super().connection_lost(error)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._reader.paused()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._reader.resumed()
 
         def send_400_response(self, *_: str) -> None:
             if self.cycle is not None and not self.cycle.response_complete:  # nobody reads what it would still say

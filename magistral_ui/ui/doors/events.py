@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -12,7 +12,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.sessions.caller import CALLER
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.ui.doors.bodies import PROGRAM_BYTES, VALUES, Gone, Slow, TooLarge, read_body, read_json, replayed
+from magistral_ui.ui.doors.bodies import (
+    PROGRAM_BYTES,
+    VALUES,
+    Gone,
+    Held,
+    HeldBytes,
+    Slow,
+    TooLarge,
+    read_body,
+    read_json,
+    replayed,
+)
+from magistral_ui.ui.doors.calls import Calls, TooManyCalls
 from magistral_ui.ui.doors.claims import Claims
 from magistral_ui.ui.doors.hourly_bytes import HourlyBytes, Spent
 from magistral_ui.ui.doors.refusals import closed, refusal
@@ -21,6 +33,9 @@ from magistral_ui.ui.doors.routes import PROGRAMS
 SESSION = re.compile(r"[\w-]{1,64}")
 FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
 PAGE, QUEUE, CALL = "/gradio_api/run/predict", "/gradio_api/queue/join", "/gradio_api/call/"
+MESSAGES = "/gradio_api/queue/data"
+RETRY_SECONDS = 5
+"""What a program is told to wait that has too many calls."""
 CONTROLS = ("/gradio_api/cancel", "/gradio_api/reset")
 CONTROL_BYTES = 4_096
 
@@ -53,6 +68,7 @@ class Events:
         *,
         listeners: Mapping[int, Listener],
         claims: Claims,
+        calls: Calls,
         folder: str,
         most: int,
         values: int = VALUES,
@@ -60,20 +76,27 @@ class Events:
     ) -> None:
         """`listeners` by the number that Gradio gives them; uploads are in `folder`; `most` bytes and `values` of an event."""
         self.app, self._listeners, self._claims, self._most, self._values = app, listeners, claims, most, values
+        self._calls, self._held = calls, HeldBytes()
         self._folder = os.path.abspath(folder)
         self._hourly = hourly or HourlyBytes(Limits())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a body that is sound, or refuse it."""
-        path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
+        address = CALLER.get().address
+        with self._held.counted(receive, address) as counted:
+            await self._let_in(scope, receive, self._hourly.counted(counted, address), send)
+
+    async def _let_in(self, scope: Scope, receive: Receive, counted: Receive, send: Send) -> None:
+        """The same; a body that is read here is read from `counted`."""
+        path, session = scope["path"].rstrip("/") if scope["type"] == "http" else "", ""
         try:
             if scope["type"] == "http" and scope["method"] == "POST" and _is_checked(path):
-                most = CONTROL_BYTES if path in CONTROLS else self._most
-                body = await read_body(scope, self._hourly.counted(receive, CALLER.get().address), most)
-                checked = json.dumps(self._checked(path, read_json(body, values=self._values))).encode("ascii")
+                body = await read_body(scope, counted, CONTROL_BYTES if path in CONTROLS else self._most)
+                value = self._checked(path, read_json(body, values=self._values))
+                session, checked = str(value.get("session_hash", "")), json.dumps(value).encode("ascii")
                 scope, receive = _with_length(scope, len(checked)), replayed(checked, receive)
             elif scope["type"] == "http" and scope["method"] == "POST" and path == PROGRAMS:
-                body = await read_body(scope, receive, PROGRAM_BYTES)
+                body = await read_body(scope, counted, PROGRAM_BYTES)
                 self._check_paths(read_json(body, values=self._values))
                 receive = replayed(body, receive)
             elif scope["type"] == "http":
@@ -83,6 +106,8 @@ class Events:
         except Spent as error:
             minutes = int(error.seconds // 60) + 1
             await refusal(429, "too_many_uploads", wait=int(error.seconds) + 1, minutes=minutes)(scope, receive, send)
+        except Held:
+            await refusal(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
         except Slow:
             await refusal(408, "request_slow")(scope, receive, send)
         except (ValueError, Forged):
@@ -92,18 +117,34 @@ class Events:
         except Gone:
             pass
         else:
-            await self.app(scope, receive, self._listening(send) if path.startswith(CALL) else send)
+            await self._hand_on(path, session, scope, receive, send)
+
+    async def _hand_on(self, path: str, session: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a sound request on; of calls, which may be of a `session`, it is known how many there are and who reads them."""
+        method = scope["method"] if scope["type"] == "http" else ""
+        if method == "POST" and (path == QUEUE or path.startswith(CALL)):
+            try:
+                with self._calls.place() as begun:
+                    await self.app(scope, receive, self._listening(send, session, begun))
+            except TooManyCalls as error:
+                status, key = (503, "overloaded") if error.full else (429, "too_many_requests")
+                await refusal(status, key, wait=RETRY_SECONDS, seconds=RETRY_SECONDS)(scope, receive, send)
+        elif method == "GET" and (path == MESSAGES or path.startswith(CALL)):
+            with self._calls.reading(_session_read(path, scope)):
+                await self.app(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     def _check_owner(self, scope: Scope) -> None:
         """A session's messages, a call's answer and an upload's progress are for whoever began them."""
         path, query = scope["path"], parse_qs(scope["query_string"].decode("latin-1"))
-        session = query.get("session_hash", [""])[0] if path == "/gradio_api/queue/data" else ""
+        session = _session_read(path, scope) if path == MESSAGES else ""
         if path.startswith("/gradio_api/heartbeat/"):
             session = path.rpartition("/")[2]
-        if session or path == "/gradio_api/queue/data":
+        if session or path == MESSAGES:
             self._check_session(session)
-        if path.startswith(CALL) and not self._claims.owns("call", path.rpartition("/")[2]):
-            raise NotTheirs
+        if path.startswith(CALL):
+            self._check_call(path.rpartition("/")[2])
         if upload := query.get("upload_id", [""])[0]:
             self._check_id("progress", upload)
 
@@ -114,6 +155,10 @@ class Events:
 
     def _check_id(self, kind: str, id: str) -> None:
         if not self._claims.claim(kind, id):
+            raise NotTheirs
+
+    def _check_call(self, id: str) -> None:
+        if not self._claims.owns("call", id):
             raise NotTheirs
 
     def _checked(self, path: str, body: object) -> dict[str, Any]:
@@ -135,14 +180,16 @@ class Events:
             raise Forged
         # What a program leaves out has its default; Gradio would refuse it, and write all the rest into the log.
         values = [self._file_checked(each) for each in data] + [None] * (listener.values - len(data))
-        kept = {"data": values, "session_hash": body.get("session_hash")}
-        if path.startswith(CALL):
-            return {name: value for name, value in kept.items() if value is not None}
-        return {**kept, "event_data": happened, "fn_index": body["fn_index"], "trigger_id": body.get("trigger_id")}
+        if path.startswith(CALL):  # without a session, so that the reply comes under the call's own id and nowhere else
+            return {"data": values}
+        kept = {name: body.get(name) for name in ("session_hash", "fn_index", "trigger_id")}
+        return {**kept, "data": values, "event_data": happened}
 
     def _control(self, body: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(body.get("event_id", ""), str) or not isinstance(body.get("fn_index", 0), int | None):
             raise Forged
+        if body.get("event_id"):
+            self._check_call(body["event_id"])
         return body
 
     def _listener(self, path: str, body: dict[str, Any]) -> Listener:
@@ -184,15 +231,25 @@ class Events:
     def _is_upload(self, text: str) -> bool:
         return len(text) < 1_000 and os.path.abspath(text).startswith(self._folder + os.sep)
 
-    def _listening(self, send: Send) -> Send:
-        """Remember whose call it is that begins."""
+    def _listening(self, send: Send, session: str, begun: Callable[[str], None]) -> Send:
+        """Remember whose call it is that begins, and tell its session: it is its own, where it has no other."""
 
         async def heard(message: Message) -> None:
             if message["type"] == "http.response.body" and message.get("body", b"").startswith(b'{"event_id"'):
-                self._claims.share("call", str(json.loads(message["body"])["event_id"]))
+                id = str(json.loads(message["body"])["event_id"])
+                self._claims.share("call", id)
+                begun(session or id)
             await send(message)
 
         return heard
+
+
+def _session_read(path: str, scope: Scope) -> str:
+    """The session whose messages are asked for: a call of the plain interface is one of its own."""
+    if path != MESSAGES:
+        return path.rpartition("/")[2]
+    named = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])
+    return str(named[0])
 
 
 def _is_checked(path: str) -> bool:

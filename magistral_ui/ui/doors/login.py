@@ -31,6 +31,8 @@ from magistral_ui.ui.translated_page import visitors_language
 
 COOKIE = "magistral-ui-login"
 USER = "magistral.user"
+ANYBODY = "anybody"
+"""Who is in where people have no names."""
 FORM_BYTES, FIELDS = 8_192, 8
 FOR_PROGRAMS = (PROGRAMS, "/gradio_api/call/", "/gradio_api/info", "/config")
 """Addresses that only programs ask; the page has what they tell already."""
@@ -86,7 +88,7 @@ class Login:
             await self.app({**scope, USER: name}, receive, send)
         elif path == PROGRAMS and (sent := sent_along(Headers(scope=scope))):
             refused = await self._refused(scope, *sent)
-            await (refused or self.app)({**scope, USER: sent[0] or "anybody"}, receive, send)
+            await (refused or self.app)({**scope, USER: sent[0] or ANYBODY}, receive, send)
         elif path in ("", "/login") and method in ("GET", "HEAD"):
             await self._page(scope)(scope, receive, send)
         else:
@@ -101,7 +103,7 @@ class Login:
         if self._identity is not None and (name := self._identity.name(scope)):
             return name
         login = self._logins.find(secrets[0]) if len(secrets) == 1 else None  # of two, one is somebody else's
-        return (login.name or "anybody") if login else None
+        return (login.name or ANYBODY) if login else None
 
     def _stranger(self, scope: Scope) -> ASGIApp:
         """What somebody gets who is not in: a person reloads the page, a program has to be told how to come in."""

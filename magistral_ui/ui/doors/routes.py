@@ -17,6 +17,8 @@ READ = re.compile(
     r"|/login/huggingface|/login/callback"
 )
 WRITE = re.compile(r"/gradio_api/(?:run/predict|queue/join|call/[\w-]+|upload|cancel|reset)/?|/magistral/import")
+STREAMS = ("/magistral/live", "/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/call/")
+"""What goes on for long: there is nothing to be told of it without reading it, and so no HEAD."""
 # What looks like a way up, or like another server, leads nowhere; Gradio checks the same again.
 SIDEWAYS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)|//|\\|[\x00-\x1f]")
 FILE = "/gradio_api/file="
@@ -46,6 +48,8 @@ def is_open(method: str, path: str) -> bool:
         return False
     if path == PROGRAMS:
         return method in ("GET", "POST", "DELETE")
+    if method == "HEAD" and path.startswith(STREAMS):
+        return False
     if method in ("GET", "HEAD"):
         return READ.fullmatch(path) is not None
     return method == "POST" and WRITE.fullmatch(path) is not None
