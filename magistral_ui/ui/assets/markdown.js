@@ -5,7 +5,7 @@ import { bounds } from "./bounds.js";
 import { emphasis } from "./emphasis.js";
 import { environments } from "./environments.js";
 import { directionSeen, gfm, isFollowed } from "./gfm.js";
-import { highlight } from "./highlight.js";
+import { begin, highlight } from "./highlight.js";
 import { htmlTags } from "./html_tags.js";
 import { math } from "./math.js";
 import { t } from "./strings.js";
@@ -144,5 +144,6 @@ export function render(tokens, name = "") {
   drawing = [];
   begun = new Set();
   codes = [];
+  begin();
   return colour(putFormulas(DOMPurify.sanitize(md.renderer.render(tokens, md.options, { docId: name }), CLEAN)));
 }
