@@ -11,6 +11,7 @@ from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
 from magistral_ui.chat.export.addresses import addresses
+from magistral_ui.chat.export.bounds import bounds, plain
 from magistral_ui.chat.export.document import Words
 from magistral_ui.chat.export.emphasis import emphasis
 from magistral_ui.chat.export.formulas import Formulas, FormulasHere
@@ -21,8 +22,6 @@ from magistral_ui.chat.export.patience import Patience
 
 LONGEST = 200_000
 """Characters; longer answers are shown as text: Markdown can be written so that reading it takes very long."""
-MOST_BRACKETS = 2_000
-"""Square brackets that open: each looks for its end, so reading takes their number times the length."""
 SCHEMES = {"http", "https", "mailto"}
 # What the renderer makes; nh3, the second wall, lets nothing else through.
 TEXT_TAGS = "p br wbr hr h3 ul ol li blockquote pre code em strong s a table thead tbody tr th td div section span"
@@ -98,6 +97,7 @@ class AnswerRenderer:
         self._count = 0
         self._markdown = MarkdownIt("js-default", {"linkify": True, "typographer": False, "breaks": True})
         emphasis(self._markdown)
+        bounds(self._markdown)
         addresses(self._markdown)
         latex_marks(self._markdown, self._formulas.html)
         html_tags(self._markdown)
@@ -112,8 +112,8 @@ class AnswerRenderer:
     def html(self, text: str) -> str:
         """The HTML of one answer."""
         late = self._patience is not None and self._patience.is_over
-        if late or len(text) > LONGEST or text.count("[") > MOST_BRACKETS:
-            return f'<div class="plain">{escape(text)}</div>'
+        if late or len(text) > LONGEST:
+            return plain(text)
         self._formulas.begin_answer()
         self._count += 1  # so that each answer's footnotes have names of their own
         return nh3.clean(

@@ -5,12 +5,15 @@ ui/assets/emphasis.js has the same rule.
 
 import re
 import unicodedata
+from typing import Literal
 
 from markdown_it import MarkdownIt
 from markdown_it.parser_inline import ParserInline
 from markdown_it.rules_inline.state_inline import Scanned, StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
+
+from magistral_ui.chat.export.bounds import spend_steps, spend_token
 
 UNSPACED = re.compile(
     "[\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u19e0-\u19ff\u2e80-\u2fdf\u2ff0-\u4dbf\u4e00-\ua4cf\ua960-\ua97f\ua9e0-\ua9ff"
@@ -23,6 +26,16 @@ JOINER = re.compile("[\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 class _State(StateInline):
+    def pushPending(self) -> Token:
+        """As markdown-it does, and counted."""
+        spend_token(self.env)
+        return super().pushPending()
+
+    def push(self, ttype: str, tag: str, nesting: Literal[-1, 0, 1]) -> Token:
+        """The same."""
+        spend_token(self.env)
+        return super().push(ttype, tag, nesting)
+
     def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:
         """Whether the run of marks at `start` may open and close.
 
@@ -46,6 +59,11 @@ class _State(StateInline):
 
 
 class _Inline(ParserInline):
+    def skipToken(self, state: StateInline) -> None:
+        """As markdown-it does, and counted."""
+        spend_steps(state.env)
+        super().skipToken(state)
+
     def parse(self, src: str, md: MarkdownIt, env: EnvType, tokens: list[Token]) -> list[Token]:
         """As markdown-it does, with our state."""
         state = _State(src, md, env, tokens)

@@ -12,7 +12,7 @@ from magistral_ui.bounded_process import BoundedProcess, Ended
 from magistral_ui.chat.export.chemistry import chemistry
 from magistral_ui.chat.export.environments import environments
 
-LONGEST = 20_000
+LONGEST = 5_000
 """Characters; longer ones are shown as text, as on the page."""
 ALL_SECONDS = 30.0
 """For how long one file's formulas are turned; a thousand usual ones take one second."""

@@ -21,6 +21,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
+from magistral_ui.chat.export.bounds import bounded, spend_token
 from magistral_ui.chat.export.lines import first_outside
 
 _INLINE = (
@@ -258,6 +259,7 @@ class _Open:
 class _Blocks:
     """Takes paragraphs and cells apart where they hold tags of blocks, and lets each such block end within what it began in."""
 
+    env: EnvType
     out: list[Token] = field(default_factory=list)
     frames: list[list[_Open]] = field(default_factory=lambda: [[]])
     """For each block of Markdown that is open, the blocks of HTML that are open in it."""
@@ -265,6 +267,7 @@ class _Blocks:
     opened: Counter[str] = field(default_factory=Counter)
 
     def put(self, kind: str, tag: str, nesting: int, **fields: Any) -> Token:
+        spend_token(self.env)
         token = Token(kind, tag, nesting, block=True, **{"level": self.level, **fields})  # type: ignore[arg-type]  # -1, 0, 1
         self.out.append(token)
         return token
@@ -349,7 +352,13 @@ class _Blocks:
 def _blocks(state: StateCore) -> None:
     if "<" not in state.src:
         return
-    made, tokens, index = _Blocks(), state.tokens, 0
+    made, tokens = _Blocks(state.env), state.tokens
+    state.tokens = made.out
+    bounded(state, lambda: _take_apart(tokens, made))
+
+
+def _take_apart(tokens: list[Token], made: _Blocks) -> None:
+    index = 0
     while index < len(tokens):
         token = tokens[index]
         is_cell = token.type == "inline" and index > 0 and tokens[index - 1].type in ("td_open", "th_open")
@@ -370,7 +379,6 @@ def _blocks(state: StateCore) -> None:
             made.frames.append([])
         index += 1
     made.end_all()
-    state.tokens = made.out
 
 
 def _all_pairs(state: StateCore) -> None:

@@ -16,6 +16,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
+from magistral_ui.chat.export.bounds import spend_token
 from magistral_ui.chat.export.dollars import is_formula
 from magistral_ui.chat.export.environments import DISPLAYS, ENVIRONMENTS
 from magistral_ui.chat.export.lines import first_outside
@@ -62,6 +63,10 @@ class _Formula:
     after: int
 
 
+COST = 4
+"""Tokens that a formula counts, and the half of its characters."""
+MOST_COST = 2_500
+"""That of the longest formula that is drawn; longer ones are text."""
 KINDS = (("$$", True, "dollars"), ("$", False, "dollar"), ("\\[", True, "square"), ("\\(", False, "round"))
 
 
@@ -165,6 +170,7 @@ def _inline(state: StateInline, silent: bool) -> bool:
 
 def _push_inline(state: StateInline, content: str, display: bool, after: int, silent: bool) -> bool:
     if not silent:
+        spend_token(state.env, COST + len(content) / 2)
         token = state.push("math", "", 0)
         token.content, token.meta = content, {"display": display}
     state.pos = after
@@ -249,6 +255,8 @@ def _open_block(state: StateBlock, first: int, last: int, found: _Formula, silen
 
 
 def _push(state: StateBlock, content: str, lines: list[int], is_open: bool = False) -> None:
+    if not is_open:
+        spend_token(state.env, min(COST + len(content) / 2, MOST_COST))
     token = state.push("math", "", 0)
     token.block, token.map = True, lines
     token.content, token.meta = content.strip(), {"display": True, "open": is_open}

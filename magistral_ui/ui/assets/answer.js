@@ -8,6 +8,14 @@ const DEFINITION = /^ {0,3}\[[^\]\n]{1,1000}\]:/m;
 
 let views = 0; // how many there have been: each has a name, for its footnotes
 
+// What is open is drawn again when it has grown by a part of itself, or many times as long has passed as that takes; what comes
+// meanwhile is shown as it was written. So a growing answer costs a multiple of one that is drawn once, whatever is in it.
+const GROWTH = 1 / 8;
+const REST = 40;
+/** A line that may end a block of code. */
+const FENCE_LINE = /^ {0,3}(?:`{3,}|~{3,})[ \t]*$/m;
+const LONGEST_FENCE = 100; // characters of such a line
+
 const AGAIN = 2_000; // ms after which what could not be fetched is asked for again
 
 let renderers = null; // loaded once, beside the page: half a megabyte that the first paint need not wait for
@@ -60,12 +68,17 @@ export class AnswerView {
   constructor() {
     this.name = `a${(views += 1)}`;
     this.open = make("div", { class: "open" });
-    this.element = make("div", { class: "answer", dir: "auto", hidden: true }, this.open);
+    this.element = make("div", { class: "answer", dir: "ltr", hidden: true }, this.open);
     this.received = 0; // characters taken in
     this.tail = ""; // text behind the last finished block
     this.carriage = ""; // a carriage return at the end, whose line feed may follow
     this.final = false;
     this.waiting = false;
+    this.shown = 0; // characters of the tail that are drawn
+    this.next = 0; // how long the tail has to be to be drawn again
+    this.due = 0; // when it is drawn again in any case
+    this.rest = null; // the text node of what came since
+    this.behind = false; // whether there is such
     this.pause = 0; // ms between two drawings: a block that is slow to render is rendered less often
     this.drawn = 0; // when the last one ended
     loading();
@@ -92,7 +105,8 @@ export class AnswerView {
     this.draw();
   }
 
-  schedule() {
+  /** Draw within `delay` ms, or as soon as may be. */
+  schedule(delay = 0) {
     if (this.waiting) return;
     this.waiting = true;
     const draw = () => {
@@ -100,41 +114,98 @@ export class AnswerView {
       if (!this.done) this.draw();
     };
     // Most often at once, so that it is in the same frame as all else that an update changes.
-    const rest = this.drawn + this.pause - performance.now();
+    const rest = Math.max(delay, this.drawn + this.pause - performance.now());
     if (rest > 0) setTimeout(draw, rest);
     else queueMicrotask(draw);
   }
 
-  async draw() {
+  /** Draw what came, in several goes if it is much, so that the page never waits for long. */
+  draw() {
+    return (this.drawing ??= this.drawAll());
+  }
+
+  async drawAll() {
     const renderers = await loading();
-    if (this.done) return;
-    const { parse } = renderers;
-    const render = (tokens) => renderers.render(tokens, this.name);
     const began = performance.now();
-    const tokens = parse(this.tail, !this.final);
-    const first = starts(tokens);
-    const last = first[first.length - 1];
-    if (this.final) {
-      const again = DEFINITION.test(this.whole);
-      const drawn = render(again ? parse(this.whole, false) : tokens);
-      keepUnfolded(again ? this.element : this.open, drawn);
-      if (again) this.element.replaceChildren(drawn);
-      else this.open.replaceWith(drawn);
-      this.done = true;
-    } else if (last !== undefined) {
-      if (first.length > 1) {
-        const finished = render(tokens.slice(0, last));
-        keepUnfolded(this.open, finished);
-        this.open.before(finished);
-        this.tail = this.tail.slice(offsetOf(this.tail, tokens[last].map[0]));
-        this.fence = null;
-      }
-      this.drawOpen(tokens.slice(last), render, first.length > 1 ? tokens[last].map[0] : 0);
+    const wasDone = this.done;
+    try {
+      while (!this.done && this.drawPart(renderers)) await new Promise((resolve) => setTimeout(resolve));
+    } finally {
+      this.drawing = null;
     }
+    if (wasDone) return;
     this.element.hidden = !this.received;
     this.drawn = performance.now();
     this.pause = Math.min(1000, 8 * (this.drawn - began));
+    if (this.behind) this.schedule(this.due - this.drawn);
     this.onDrawn?.();
+  }
+
+  /** Whether there is more to draw: the text was more than is read at once. */
+  drawPart({ parse, render, directionSeen }) {
+    const began = performance.now();
+    this.behind = !this.final && this.tail.length < this.next && began < this.due && this.drawRest();
+    if (this.behind) return false;
+    const tokens = parse(this.tail, !this.final);
+    this.turn(directionSeen(tokens));
+    const first = starts(tokens);
+    const last = first[first.length - 1];
+    const isCut = tokens.at(-1)?.type === "plain" && tokens[last].map[0] > 0;
+    if (this.final && !isCut) this.finish(tokens, parse, render);
+    else if (last !== undefined) {
+      if (first.length > 1) this.settle(tokens, last, render);
+      if (!isCut) this.drawOpen(tokens.slice(last), (open) => render(open, this.name), first.length > 1 ? tokens[last].map[0] : 0);
+    }
+    this.rest = null;
+    this.shown = this.tail.length;
+    this.next = isCut ? 0 : this.shown * (1 + GROWTH);
+    this.due = performance.now() + REST * (performance.now() - began);
+    return isCut;
+  }
+
+  /** Be written in `direction`, that of the first letter. */
+  turn(direction) {
+    if (this.turned) return;
+    this.turned = direction !== "";
+    this.element.dir = direction || "ltr";
+  }
+
+  /** Draw the blocks before token number `last`, which are finished. */
+  settle(tokens, last, render) {
+    const finished = render(tokens.slice(0, last), this.name);
+    keepUnfolded(this.open, finished);
+    this.open.before(finished);
+    this.tail = this.tail.slice(offsetOf(this.tail, tokens[last].map[0]));
+    this.fence = null;
+  }
+
+  finish(tokens, parse, render) {
+    let drawn = null;
+    if (DEFINITION.test(this.whole)) {
+      const all = parse(this.whole, false);
+      if (all.at(-1)?.type !== "plain" || all.length === 1) drawn = render(all, this.name);
+    }
+    const again = drawn !== null;
+    drawn ??= render(tokens, this.name);
+    keepUnfolded(again ? this.element : this.open, drawn);
+    if (again) this.element.replaceChildren(drawn);
+    else this.open.replaceWith(drawn);
+    this.done = true;
+  }
+
+  /** Show what came behind a large open block as it was written, until that is drawn again; false if it has to be now. */
+  drawRest() {
+    const text = this.tail.slice(this.shown);
+    if (this.fence) {
+      const line = Math.max(this.tail.lastIndexOf("\n", this.shown - 1) + 1, this.shown - LONGEST_FENCE);
+      if (FENCE_LINE.test(this.tail.slice(line))) return false;
+      this.fence.appendData(text);
+    } else {
+      this.rest ??= this.open.appendChild(make("div", { class: "plain" })).appendChild(document.createTextNode(""));
+      this.rest.appendData(text);
+    }
+    this.shown = this.tail.length;
+    return true;
   }
 
   /** The last block; a fence that is still open only gets its new characters. */
@@ -142,8 +213,9 @@ export class AnswerView {
     const [token] = tokens;
     const isOpenFence = token.type === "fence" && !fenceClosed({ ...token, map: [token.map[0] - cut] }, this.tail);
     if (isOpenFence && this.fence) {
-      const known = this.fence.data.length;
-      if (token.content.length > known) this.fence.appendData(token.content.slice(known));
+      const { data } = this.fence;
+      if (token.content.startsWith(data)) this.fence.appendData(token.content.slice(data.length));
+      else this.fence.data = token.content;
       return;
     }
     if (isOpenFence) token.meta = { open: true };

@@ -9,6 +9,7 @@ const REFERENCE = /\[\^([^\s[\]]{1,100})\]/y;
 const LETTER = /\p{L}/u;
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
 const MOST_WAYS_BACK = 20;
+const WITHIN_CELL = 4; // tokens: words come first, or in a paragraph
 const BEGINS = new Set(["blockquote_open", "bullet_list_open", "ordered_list_open"]);
 const ENDS = new Set(["blockquote_close", "bullet_list_close", "ordered_list_close"]);
 
@@ -60,20 +61,46 @@ function task(tokens, at) {
   inline.children.unshift(box);
 }
 
-/** The outermost list or quotation finds its own direction; one within it that has another is told. */
+const SEEN = new Set(["text", "code_inline", "math", "plain"]);
+
+/** The direction of what can be read of `tokens`: of its first letter. */
+export function directionSeen(tokens) {
+  for (const { type, content, children, info } of tokens) {
+    const direction = children ? directionSeen(children) : directionOf(SEEN.has(type) ? content : type === "fence" ? info : "");
+    if (direction) return direction;
+  }
+  return "";
+}
+
+/**
+ * Lists, quotations and cells are told their direction, that of their first letter; one within another only where it has another.
+ * A browser told to find it ("auto") would look for that letter anew with each node that it is given.
+ */
 function directions(tokens) {
-  let [next, depth] = ["", 0];
+  let [next, seen, depth] = ["", "", 0];
   const ahead = new Array(tokens.length);
+  const own = new Array(tokens.length); // within the outermost list or quotation
   for (let at = tokens.length - 1; at >= 0; at -= 1) {
-    if (tokens[at].type === "inline") next = directionOf(tokens[at].content) || next;
+    const { type } = tokens[at];
+    if (ENDS.has(type)) {
+      if (!depth) seen = "";
+      depth += 1;
+    } else if (BEGINS.has(type)) depth -= 1;
+    if (type === "inline") {
+      next = directionOf(tokens[at].content) || next;
+      seen = directionSeen([tokens[at]]) || seen;
+    }
     ahead[at] = next;
+    own[at] = seen;
   }
   const around = [];
+  depth = 0;
   tokens.forEach((token, at) => {
-    if (token.type === "td_open" || token.type === "th_open") token.attrSet("dir", "auto");
-    else if (token.type === "table_open") token.meta = { direction: ahead[at] };
+    if (token.type === "td_open" || token.type === "th_open") {
+      token.attrSet("dir", directionSeen(tokens.slice(at + 1, at + WITHIN_CELL).filter(({ type }) => type === "inline")) || "ltr");
+    } else if (token.type === "table_open") token.meta = { direction: ahead[at] };
     else if (BEGINS.has(token.type)) {
-      if (!depth) token.attrSet("dir", "auto");
+      if (!depth) token.attrSet("dir", own[at] || "ltr");
       else if (ahead[at] && ahead[at] !== around[depth - 1]) token.attrSet("dir", ahead[at]);
       around[depth] = ahead[at];
       depth += 1;

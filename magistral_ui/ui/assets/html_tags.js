@@ -1,6 +1,7 @@
 // Reads the harmless tags of HTML that models write: an allow-list, without attributes. All others stay text, and so does a
 // tag of a line that has no partner there. Blocks of HTML hold Markdown. chat/export/html_tags.py has the same rules.
 
+import { bounded, spendToken } from "./bounds.js";
 import { below, firstOutside, isGrowing } from "./lines.js";
 
 /** What stands within a line, and what it is drawn as where that differs. */
@@ -180,6 +181,7 @@ class Blocks {
   }
 
   put(type, tag, nesting, fields = {}) {
+    spendToken();
     const token = Object.assign(new this.Token(type, tag, nesting), { block: true, level: this.level }, fields);
     this.out.push(token);
     return token;
@@ -264,11 +266,16 @@ class Blocks {
 
 function blocks(state) {
   if (!state.src.includes("<")) return;
-  const made = new Blocks(state);
   const { tokens } = state;
+  const made = new Blocks(state);
+  state.tokens = made.out;
+  bounded(state, () => takeApart(tokens, made, state.env));
+}
+
+function takeApart(tokens, made, env) {
   // What is open at the end of a text that grows may still be closed.
   let last = tokens.length;
-  while (state.env.growing && tokens[last - 1]?.nesting < 0 && tokens[last - 1].type !== "paragraph_close") last -= 1;
+  while (env.growing && tokens[last - 1]?.nesting < 0 && tokens[last - 1].type !== "paragraph_close") last -= 1;
   for (let index = 0; index < tokens.length; index += 1) {
     const token = tokens[index];
     const isCell = token.type === "inline" && /^t[dh]_open$/.test(tokens[index - 1]?.type);
@@ -279,13 +286,12 @@ function blocks(state) {
       if (!isCell) index += 2;
       continue;
     }
-    if (token.nesting < 0) while (made.frames.at(-1).length) made.end(false, index >= last && state.env.growing);
+    if (token.nesting < 0) while (made.frames.at(-1).length) made.end(false, index >= last && env.growing);
     if (token.nesting < 0) made.frames.pop();
     made.keep(token);
     if (token.nesting > 0) made.frames.push([]);
   }
-  while (made.frames.at(-1).length) made.end(false, state.env.growing);
-  state.tokens = made.out;
+  while (made.frames.at(-1).length) made.end(false, env.growing);
 }
 
 /** Within a line a tag needs its partner, in the same line and the same emphasis; one that has none is text. */

@@ -1,16 +1,22 @@
 // Turns what a model wrote into harmless HTML: only tags of an allow-list, no attributes, no pictures, no links but web and mail.
 
-import { DOMPurify, MarkdownIt, hljs, katex } from "./vendor/renderers.js";
+import { DOMPurify, MarkdownIt, katex } from "./vendor/renderers.js";
+import { bounds } from "./bounds.js";
 import { emphasis } from "./emphasis.js";
 import { environments } from "./environments.js";
-import { gfm, isFollowed } from "./gfm.js";
+import { directionSeen, gfm, isFollowed } from "./gfm.js";
+import { begin, highlight } from "./highlight.js";
 import { htmlTags } from "./html_tags.js";
 import { math } from "./math.js";
 import { t } from "./strings.js";
 
-const LONGEST_FORMULA = 20_000; // characters; longer ones are shown as text
-const LONGEST_HIGHLIGHT = 60_000;
-const formulas = new Map(); // rendered ones, because the open block is rendered again and again while it grows
+const LONGEST_FORMULA = 5_000; // characters; longer ones are shown as text
+const MOST_FORMULAS = 300;
+/** Nodes of formulas that were drawn, because the same come again, and the open block is rendered again and again while it grows. */
+const formulas = new Map();
+let drawing = []; // the formulas of what is rendered now, in their order
+let begun = new Set(); // those that were not drawn before
+let codes = []; // the code to be coloured, in its order
 
 const md = new MarkdownIt({ html: false, linkify: true, typographer: false, breaks: true });
 md.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
@@ -18,22 +24,38 @@ emphasis(md);
 math(md, formula);
 htmlTags(md);
 gfm(md);
+bounds(md);
+// Links that gfm() would not let be followed need not be looked for.
+for (const schema of ["//", "ftp:"]) md.linkify.add(schema, null);
 
 const { escapeHtml } = md.utils;
 
+/** A place for a formula; the first of its kind is drawn in it, and cleaned with all else. */
 function formula(content, display) {
   const key = `${display}${content}`;
-  let html = formulas.get(key);
-  if (html !== undefined) return html;
-  if (content.length > LONGEST_FORMULA) html = `<code>${escapeHtml(content)}</code>`;
-  else html = drawn(content, display);
-  if (formulas.size > 300) formulas.clear();
-  formulas.set(key, html);
-  return html;
+  const isNew = !formulas.has(key) && !begun.has(key);
+  if (isNew) begun.add(key);
+  drawing.push(key);
+  return `<span class="formula">${isNew ? drawn(content, display) : ""}</span>`;
 }
 
-/** What KaTeX makes of a formula; where it may not be a display, or holds more than it may, in the words for within a line. */
+/** Put the formulas into their places in `fragment`. */
+function putFormulas(fragment) {
+  fragment.querySelectorAll("span.formula").forEach((place, index) => {
+    const key = drawing[index];
+    if (place.firstChild) {
+      const nodes = document.createDocumentFragment();
+      nodes.append(...place.childNodes);
+      formulas.set(key, nodes);
+    }
+    place.replaceWith(formulas.get(key)?.cloneNode(true) ?? "");
+  });
+  return fragment;
+}
+
+/** What KaTeX makes of a formula that is not too long; where it may not be a display, or holds more than it may, in the words for within a line. */
 function drawn(content, display) {
+  if (content.length > LONGEST_FORMULA) return `<code>${escapeHtml(content)}</code>`;
   const options = { displayMode: display, strict: "ignore", trust: false, maxExpand: 1000, maxSize: 30 };
   const first = environments(content, !display);
   for (const [latex, throwOnError] of [[first, first !== content || content.includes("\\begin")], [environments(content, true), false]]) {
@@ -45,6 +67,15 @@ function drawn(content, display) {
     }
   }
   return `<code>${escapeHtml(content)}</code>`;
+}
+
+/** Let the code in `fragment` get its colours. */
+function colour(fragment) {
+  fragment.querySelectorAll("code.coloured").forEach((element, index) => {
+    element.removeAttribute("class");
+    highlight(element, codes[index].content, codes[index].language);
+  });
+  return fragment;
 }
 
 // The page has its own h1 and h2. Below them a model's headings are all of one level, because it may begin with any and
@@ -77,14 +108,14 @@ md.renderer.rules.table_close = () => "</table></div>";
 md.renderer.rules.fence = md.renderer.rules.code_block = (tokens, index) => {
   const { content, info, meta } = tokens[index];
   const language = info.trim().split(/\s+/)[0].slice(0, 30);
-  const known = language && hljs.getLanguage(language) && content.length < LONGEST_HIGHLIGHT && !meta?.open;
-  const code = known ? hljs.highlight(content, { language, ignoreIllegals: true }).value : escapeHtml(content);
+  const isColoured = language && !meta?.open;
+  if (isColoured) codes.push({ content, language });
   const name = escapeHtml(language ? t("turn_code_language", { language }) : t("turn_code"));
   return (
     `<div class="code"><div class="code-head"><span>${escapeHtml(language || t("turn_code"))}</span>` +
     `<button type="button" class="quiet confirming" data-act="copy-code"><span>${escapeHtml(t("turn_copy"))}</span>` +
     `<span>${escapeHtml(t("turn_copied"))}</span></button></div>` +
-    `<pre tabindex="0" role="region" aria-label="${name}"><code dir="ltr">${code}</code></pre></div>`
+    `<pre tabindex="0" role="region" aria-label="${name}"><code dir="ltr"${isColoured ? ' class="coloured"' : ""}>${escapeHtml(content)}</code></pre></div>`
   );
 };
 
@@ -99,6 +130,8 @@ const CLEAN = {
   RETURN_DOM_FRAGMENT: true,
 };
 
+export { directionSeen };
+
 /** The tokens of `text`; `growing` says that more of it will come. */
 export const parse = (text, growing) => md.parse(text, { growing });
 
@@ -106,4 +139,11 @@ export const parse = (text, growing) => md.parse(text, { growing });
  * Nodes for `tokens`; `name` tells the footnotes of one answer from those of others. The renderer escapes everything already;
  * DOMPurify is the second wall.
  */
-export const render = (tokens, name = "") => DOMPurify.sanitize(md.renderer.render(tokens, md.options, { docId: name }), CLEAN);
+export function render(tokens, name = "") {
+  if (formulas.size > MOST_FORMULAS) formulas.clear();
+  drawing = [];
+  begun = new Set();
+  codes = [];
+  begin();
+  return colour(putFormulas(DOMPurify.sanitize(md.renderer.render(tokens, md.options, { docId: name }), CLEAN)));
+}

@@ -2,10 +2,13 @@
 // What is half open stays text. Each text is looked through once, so that no number of marks takes long;
 // chat/export/latex_marks.py has the same rules.
 
+import { spendToken } from "./bounds.js";
 import { isFormula } from "./dollars.js";
 import { DISPLAYS, ENVIRONMENTS } from "./environments.js";
 import { below, firstOutside, isGrowing } from "./lines.js";
 
+const COST = 4; // tokens that a formula counts, and the half of its characters
+const MOST_COST = 2_500; // that of the longest formula that is drawn; longer ones are text
 const OPEN_LINES = 200; // a display that has not closed after so many lines was no display
 const FIRST_LINES = 3; // where a sign of LaTeX must be, so that two dollars or a bracket are taken for an open display
 const MARK = /\\(?:(begin|end)\{([A-Za-z]{1,20}\*?)\}|[\s\S])|[${}_^=\n]/g;
@@ -108,6 +111,7 @@ function inlineMath(state, silent) {
 
 function inlineToken(state, content, display, next, silent) {
   if (!silent) {
+    spendToken(COST + content.length / 2);
     const token = state.push("math", "", 0);
     token.content = content;
     token.meta = { display };
@@ -178,6 +182,7 @@ function openBlock(state, startLine, endLine, begin, from, silent) {
 }
 
 function push(state, content, map, open = false) {
+  if (!open) spendToken(Math.min(COST + content.length / 2, MOST_COST));
   const token = state.push("math", "", 0);
   token.block = true;
   token.map = map;

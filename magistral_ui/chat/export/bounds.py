@@ -1,0 +1,194 @@
+"""Bounds the work of reading one text, whatever its marks: what goes beyond is shown as it was written, and no word is lost.
+
+It counts steps, not time, so that a text looks the same from every machine. ui/assets/bounds.js has the same rule.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+from markdown_it import MarkdownIt
+from markdown_it.parser_block import ParserBlock
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+from markdown_it.utils import EnvType
+
+TOKENS = 3_000
+"""Of one text, of blocks and again within lines: each becomes an element or a piece of text."""
+CHARACTERS_PER_TOKEN = 25
+"""Long texts may have more, because ordinary ones have one in 10 to 30 characters."""
+STEPS = 150_000
+"""Besides the length of the text: a mark that is looked at takes some, one that is looked at again a single one."""
+MARK = 10
+
+
+class Exhausted(Exception):
+    """The text takes too much work."""
+
+
+@dataclass(slots=True)
+class _Left:
+    """What may still be spent on one text."""
+
+    tokens: float
+    steps: float
+
+
+def spend_token(env: EnvType, count: float = 1) -> None:
+    """Count a token of the text of `env`, or what takes as long as several. Raises Exhausted."""
+    if (left := env.get("left")) is not None:
+        left.tokens -= count
+        if left.tokens < 0:
+            raise Exhausted
+
+
+def spend_steps(env: EnvType, steps: float = 1) -> None:
+    """Count `steps`. Raises Exhausted."""
+    if (left := env.get("left")) is not None:
+        left.steps -= steps
+        if left.steps < 0:
+            raise Exhausted
+
+
+def bounds(markdown: MarkdownIt) -> None:
+    """Bound what `markdown` reads; before any rule for blocks is added, and behind `emphasis`."""
+    markdown.block = _Blocks()
+    markdown.core.ruler.at("block", _read_blocks)
+    markdown.core.ruler.at("inline", _read_words)
+    markdown.inline.ruler.before("text", "work", _count_mark)
+    markdown.add_render_rule("plain", lambda _, tokens, index, *__: plain(tokens[index].content))
+
+
+def plain(text: str) -> str:
+    """`text` as it was written."""
+    return f'<div class="plain">{escape(text)}</div>'
+
+
+def bounded(state: StateCore, work: Callable[[], None], place: Callable[[], int] | None = None) -> None:
+    """What `work` makes of the tokens of `state`; where it is too much, they are cut at the token that `place` gives."""
+    length = len(state.src)
+    state.env["left"] = _Left(TOKENS + length / CHARACTERS_PER_TOKEN, STEPS + length)
+    try:
+        work()
+    except Exhausted:
+        _cut(state, place() if place else len(state.tokens) - 1)
+    finally:
+        del state.env["left"]
+
+
+class _BlockState(StateBlock):
+    def push(self, ttype: str, tag: str, nesting: Literal[-1, 0, 1]) -> Token:
+        """As markdown-it does, and counted."""
+        spend_token(self.env)
+        return super().push(ttype, tag, nesting)
+
+
+class _Blocks(ParserBlock):
+    def tokenize(self, state: StateBlock, startLine: int, endLine: int) -> None:
+        """What stands too deep within lists and quotations to be one more of them is words of the last; markdown-it drops it."""
+        if state.level < state.md.options.maxNesting:
+            super().tokenize(state, startLine, endLine)
+            return
+        line = startLine
+        while line < endLine and (state.isEmpty(line) or state.sCount[line] >= state.blkIndent):
+            line += 1
+        content = state.getLines(startLine, line, state.blkIndent, False).strip()
+        state.line = line
+        if content:
+            state.push("paragraph_open", "p", 1).map = [startLine, line]
+            words = state.push("inline", "", 0)
+            words.content, words.map, words.children = content, [startLine, line], []
+            state.push("paragraph_close", "p", -1)
+
+    def parse(self, src: str, md: MarkdownIt, env: EnvType, outTokens: list[Token]) -> list[Token] | None:
+        """As markdown-it does, with our state."""
+        if not src:
+            return None
+        state = _BlockState(src, md, env, outTokens)
+        self.tokenize(state, state.line, state.lineMax)
+        return state.tokens
+
+
+def _read_blocks(state: StateCore) -> None:
+    bounded(state, lambda: _ignore(state.md.block.parse(state.src, state.md, state.env, state.tokens)))
+
+
+def _ignore(_: object) -> None:
+    """For what gives back what it was given."""
+
+
+def _read_words(state: StateCore) -> None:
+    at = 0
+
+    def all_words() -> None:
+        nonlocal at
+        for at, token in enumerate(state.tokens):  # noqa: B007  # `at` is read where this ends early
+            if token.type == "inline":
+                token.children = []
+                state.md.inline.parse(token.content, state.md, state.env, token.children)
+
+    bounded(state, all_words, lambda: at)
+
+
+def _count_mark(state: StateInline, silent: bool) -> bool:
+    spend_steps(state.env, MARK)
+    return False
+
+
+def _is_place(token: Token) -> bool:
+    """Whether a text can be cut before `token`: it says on which line it begins, and the next can do without it."""
+    return bool(token.map) and token.nesting > 0 and not token.hidden and token.type not in ("tbody_open", "thead_open")
+
+
+def _line_of(token: Token, otherwise: int) -> int:
+    return token.map[0] if token.map else otherwise
+
+
+def _place_of(tokens: list[Token], at: int) -> tuple[int, int]:
+    """Where to cut so that token number `at` is left out: before its block, row or item, and before what begins with that."""
+    at = max(0, min(at, len(tokens) - 1))
+    while at > 0 and not _is_place(tokens[at]):
+        at -= 1
+    start = _line_of(tokens[at], 0) if tokens else 0
+    while at > 0 and tokens[at - 1].nesting > 0 and _line_of(tokens[at - 1], start) == start:
+        at -= 1
+    return at, start
+
+
+def _ends(tokens: Iterable[Token]) -> list[Token]:
+    """The ends of what is open behind `tokens`."""
+    open_ones: list[Token] = []
+    for token in tokens:
+        if token.nesting > 0 and (not token.hidden or token.type == "paragraph_open"):
+            open_ones.append(token)
+        elif token.nesting < 0 and open_ones:
+            open_ones.pop()
+    return [
+        Token(
+            each.type.removesuffix("_open") + "_close",
+            each.tag,
+            -1,
+            block=True,
+            level=each.level,
+            markup=each.markup,
+            hidden=each.hidden,
+        )
+        for each in reversed(open_ones)
+    ]
+
+
+def _cut(state: StateCore, at: int) -> None:
+    """Show the text as it was written, from the block, row or item on that holds token number `at`."""
+    to, start = _place_of(state.tokens, at)
+    outermost = next((token for token in reversed(state.tokens[: to + 1]) if token.level == 0 and token.map), None)
+    lines = state.src.split("\n")
+    end = outermost.map[1] if outermost and outermost.map and outermost.map[1] > start else len(lines)
+    del state.tokens[to:]
+    state.tokens += _ends(state.tokens)
+    for first, last in ((start, end), (end, len(lines))):
+        content = "\n".join(lines[first:last])
+        if content.strip():
+            state.tokens.append(Token("plain", "", 0, block=True, map=[first, last], content=content))

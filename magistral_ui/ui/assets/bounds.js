@@ -1,0 +1,140 @@
+// Bounds the work of reading one text, whatever its marks: what goes beyond is shown as it was written, and no word is lost.
+// The count is of steps, not of time, so that a text looks the same on every machine. chat/export/bounds.py has the same rule.
+
+const TOKENS = 8_000; // of one text, of blocks and again within lines; each becomes an element or a piece of text
+const CHARACTERS_PER_TOKEN = 25; // long texts may have more, because ordinary ones have one in 10 to 30 characters
+const STEPS = 400_000; // marks that are looked at, and looked at again; twice the length of the text besides
+const LABEL = 16; // characters of a link's label that take as long as one step
+
+class Exhausted extends Error {}
+
+/** What may still be spent. There is one, because texts are read one after the other. */
+const left = { tokens: Infinity, steps: Infinity };
+
+/** Count a token, or what takes as long as several. */
+export function spendToken(count = 1) {
+  left.tokens -= count;
+  if (left.tokens < 0) throw new Exhausted();
+}
+
+function spendSteps(steps) {
+  left.steps -= steps;
+  if (left.steps < 0) throw new Exhausted();
+}
+
+/** Whether a text can be cut before `token`: it says on which line it begins, and is no part that the next could not do without. */
+const isPlace = ({ map, nesting, type, hidden }) => map && nesting > 0 && !hidden && type !== "tbody_open" && type !== "thead_open";
+
+/** Where to cut so that token number `at` is left out: before its block, row or item, and before what begins with that. */
+function placeOf(tokens, at) {
+  while (at > 0 && !(tokens[at] && isPlace(tokens[at]))) at -= 1;
+  const from = tokens[at]?.map?.[0] ?? 0;
+  while (at > 0 && tokens[at - 1].nesting > 0 && (tokens[at - 1].map?.[0] ?? from) === from) at -= 1;
+  return [at, from];
+}
+
+/** The ends of what is open behind `tokens`. */
+function ends(state, tokens) {
+  const open = [];
+  for (const token of tokens) {
+    if (token.nesting > 0 && !(token.hidden && token.type !== "paragraph_open")) open.push(token);
+    else if (token.nesting < 0) open.pop();
+  }
+  return open.reverse().map(({ type, tag, level, markup, hidden }) =>
+    Object.assign(new state.Token(type.replace(/_open$/, "_close"), tag, -1), { block: true, level, markup, hidden }));
+}
+
+/**
+ * Show the text as it was written, from the block, row or item on that holds token number `at`: to the end of the outermost
+ * block around it, and all behind that.
+ */
+function cut(state, at) {
+  const { tokens, src } = state;
+  const [to, from] = placeOf(tokens, at);
+  const outermost = tokens.slice(0, to + 1).findLast(({ level, map, nesting }) => level === 0 && map && nesting >= 0);
+  tokens.length = to;
+  tokens.push(...ends(state, tokens));
+  const lines = src.split("\n");
+  const end = outermost?.map[1] > from ? outermost.map[1] : lines.length;
+  for (const map of [[from, end], [end, lines.length]]) {
+    const content = lines.slice(...map).join("\n");
+    if (content.trim()) tokens.push(Object.assign(new state.Token("plain", "", 0), { block: true, map, content }));
+  }
+}
+
+/** What `work` makes of the tokens of `state`; where it is too much, they are cut at the token that `place` gives. */
+export function bounded(state, work, place = () => state.tokens.length - 1) {
+  left.tokens = TOKENS + state.src.length / CHARACTERS_PER_TOKEN;
+  left.steps = STEPS + 2 * state.src.length;
+  try {
+    work();
+  } catch (error) {
+    if (!(error instanceof Exhausted)) throw error;
+    cut(state, place());
+  }
+}
+
+/** What stands too deep within lists and quotations to be one more of them is words of the last. */
+function deepest(state, startLine, endLine) {
+  let line = startLine;
+  while (line < endLine && (state.isEmpty(line) || state.sCount[line] >= state.blkIndent)) line += 1;
+  const content = state.getLines(startLine, line, state.blkIndent, false).trim();
+  state.line = line;
+  if (!content) return;
+  state.push("paragraph_open", "p", 1).map = [startLine, line];
+  Object.assign(state.push("inline", "", 0), { content, map: [startLine, line], children: [] });
+  state.push("paragraph_close", "p", -1);
+}
+
+function blocks(state) {
+  bounded(state, () => state.md.block.parse(state.src, state.md, state.env, state.tokens));
+}
+
+function words(state) {
+  const { md, env, tokens } = state;
+  let at = 0;
+  const all = () => {
+    for (; at < tokens.length; at += 1) if (tokens[at].type === "inline") md.inline.parse(tokens[at].content, md, env, tokens[at].children);
+  };
+  bounded(state, all, () => at);
+}
+
+/** A markdown-it plugin, behind all others. */
+export function bounds(md) {
+  md.block.State = class extends md.block.State {
+    push(...token) {
+      spendToken();
+      return super.push(...token);
+    }
+  };
+  md.inline.State = class extends md.inline.State {
+    pushPending() {
+      spendToken();
+      return super.pushPending();
+    }
+
+    push(...token) {
+      spendToken();
+      return super.push(...token);
+    }
+  };
+  const tokenize = md.block.tokenize.bind(md.block);
+  md.block.tokenize = (state, startLine, endLine) =>
+    state.level < md.options.maxNesting ? tokenize(state, startLine, endLine) : deepest(state, startLine, endLine);
+  const skipToken = md.inline.skipToken.bind(md.inline);
+  md.inline.skipToken = (state) => {
+    spendSteps(1);
+    skipToken(state);
+  };
+  const { parseLinkLabel } = md.helpers;
+  // A label is compared with those of all definitions.
+  md.helpers = { ...md.helpers };
+  md.helpers.parseLinkLabel = (state, start, disableNested) => {
+    const end = parseLinkLabel(state, start, disableNested);
+    if (end > start) spendSteps((end - start) / LABEL);
+    return end;
+  };
+  md.core.ruler.at("block", blocks);
+  md.core.ruler.at("inline", words);
+  md.renderer.rules.plain = (tokens, index) => `<div class="plain">${md.utils.escapeHtml(tokens[index].content)}</div>`;
+}
