@@ -1,6 +1,7 @@
 """Attacks with files: pictures that fill the memory, files that fill the disk, bodies that are not what they say they are."""
 
 import io
+import re
 import secrets
 from functools import cache
 from typing import Any
@@ -80,7 +81,7 @@ def many_parts(stranger: Stranger) -> str:
     return str(stranger.post(UPLOAD, content=part * 1_000 + b"--b--\r\n", headers=FORM).status_code)
 
 
-ANSWER = b"HTTP/1.1 "
+ANSWER = re.compile(rb"HTTP/1\.1 \d")
 
 
 @attack("two lengths for one body, and a request behind it", per_minute=60, reaches=["one answer"])
@@ -90,11 +91,11 @@ def two_lengths(stranger: Stranger) -> str:
     with stranger.line() as line:
         line.sendall(stranger.head("POST /gradio_api/run/predict", **lengths) + b"0\r\n\r\n" + behind)
         told = b""
-        while told.count(ANSWER) < 2 and (
+        while len(ANSWER.findall(told)) < 2 and (
             piece := line.recv(65_536)
         ):  # until the server ends the connection, which it has to
             told += piece
-    return "one answer" if told.count(ANSWER) < 2 else "kept alive"
+    return "one answer" if len(ANSWER.findall(told)) < 2 else "kept alive"
 
 
 @attack("another's file", per_minute=60, reaches=["404"], may=["429"])
