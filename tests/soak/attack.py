@@ -44,6 +44,8 @@ REST = (4.0, 16.0)
 """Seconds in which a visitor reads an answer, and writes the next question."""
 DISK_MB, DISK_FILES = 3 * QUOTA_MB, 10_000
 """Room for what the attackers who send files may send, in three forms: as uploads, as conversations, and in their index."""
+BACK = 1.15
+"""Memory a minute later; the model's caches go on filling meanwhile, as they do without attacks."""
 RIGHT = 0.98
 """Of the demo model's answers; it has 99 % of held-out sums right by itself, and the rest is chance."""
 
@@ -228,7 +230,7 @@ def rows(trial: Trial, outcomes: dict[str, Counter[str]], log: str) -> Iterator[
     yield at_most("`/healthz`, 99th percentile, seconds", 0.5, slow, f"without attacks {before:.3f} s")
     most, held = max(trial.memory["attack"]), max(trial.memory["calm"])
     yield at_most("memory, the most ÷ without attacks", 1.25, most / held, f"{most:.0f} MB and {held:.0f} MB")
-    yield at_most("… a minute later ÷ without attacks", 1.1, trial.memory["after"][-1] / held)
+    yield at_most("… a minute later ÷ without attacks", BACK, trial.memory["after"][-1] / held)
     yield at_most("disk, MB", DISK_MB, max(size for size, _ in trial.disk))
     yield at_most("… files and folders", DISK_FILES, max(count for _, count in trial.disk))
     yield at_most("traces in the log", 0, log.count("Traceback"), f"{len(log) / 1e6:.1f} MB of log")

@@ -53,7 +53,7 @@ def formula(stranger: Stranger) -> str:
     return fetch(stranger, "html", talk)
 
 
-@attack("searches over two large files", per_minute=240, at_once=8, reaches=["found"], may=["too_many_requests"])
+@attack("searches over two large files", per_minute=120, at_once=8, reaches=["found"], may=["too_many_requests"])
 def search(stranger: Stranger) -> str:
     def fill() -> list[str]:
         words = "Größe und Maß der Dinge, " * 12_000
@@ -65,7 +65,7 @@ def search(stranger: Stranger) -> str:
     return str(refused["key"]) if refused else "found"
 
 
-@attack("exports by the dozen", per_minute=120, at_once=8, reaches=["200"], may=["429"])
+@attack("exports by the dozen", per_minute=60, at_once=8, reaches=["200"], may=["429"])
 def exports(stranger: Stranger) -> str:
     stranger.once("talk", lambda: first_of(stranger, file_with("word " * 100_000, 4)))
     return fetch(stranger, "json")

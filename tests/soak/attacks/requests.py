@@ -83,7 +83,7 @@ def nowhere(stranger: Stranger) -> str:
     return str(stranger.door.http.get(secrets.choice(NOWHERE)).status_code)
 
 
-@attack("a flood from one address", per_minute=6_000, at_once=4, reaches=["200"], may=["429", "503"])
+@attack("a flood from one address", per_minute=3_000, at_once=4, reaches=["200"], may=["429", "503"])
 def flood(stranger: Stranger) -> str:
     return str(stranger.outside.get("/gradio_api/startup-events").status_code)
 
