@@ -1,4 +1,4 @@
-"""The lines of a benchmark's table, printed as they come and written into docs/benchmarks.md; not how they are measured."""
+"""The lines of a benchmark's table, printed as they come and written into docs; not how they are measured."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ def table(lines: list[Row]) -> str:
     return "\n".join(["| what | goal | reached | met | |", "|---|---|---|---|---|", *body])
 
 
-def write_table(name: str, lines: list[Row], foot: str = "") -> None:
-    """Put the table, and what there is to say of the run, between its two marks in docs/benchmarks.md."""
-    page = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+def write_table(name: str, lines: list[Row], foot: str = "", document: str = "benchmarks.md") -> None:
+    """Put the table, and what there is to say of the run, between its two marks in a `document` of docs."""
+    page = Path(__file__).parents[2] / "docs" / document
     head, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
     _, end, tail = rest.partition(f"<!-- /{name} -->")
     told = f"\n{foot}\n" if foot else ""

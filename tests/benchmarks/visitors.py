@@ -19,9 +19,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ ROOM = {
 }
 """For visitors who all have one address."""
 POSITION = re.compile(r'"position":(\d+)')
+WRITTEN = re.compile(r'"state":"(?:thinking|answering|ended)"')
+"""In an update that has tokens; on a busy machine the first that comes may be the last."""
 RATE, SECONDS = 10, 120
 """Tokens a second of each reply of a server's model, and for how long: all visitors have come before the first ends."""
 READERS = 64
@@ -57,6 +59,8 @@ class App:
 
     url: str
     process: psutil.Process
+    folder: Path
+    """What it writes is in there: conversations in `data`, uploads in `temp`."""
 
     def memory_mb(self) -> float:
         """What it holds."""
@@ -69,11 +73,11 @@ class App:
 
 
 @contextmanager
-def app(*flags: str, **limits: int) -> Iterator[App]:
-    """The app with these flags, once its model is ready."""
-    with tempfile.TemporaryDirectory() as folder:
+def app(*flags: str, log: Path | None = None, room: Mapping[str, int] = ROOM, **limits: int) -> Iterator[App]:
+    """The app with these flags, once its model is ready; it may write its log into a file."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
         file = Path(folder, "limits.json")
-        file.write_text(json.dumps({**ROOM, **limits}), encoding="utf-8")
+        file.write_text(json.dumps({**room, **limits}), encoding="utf-8")
         port = free_port()
         command = [
             "app.py",
@@ -85,14 +89,18 @@ def app(*flags: str, **limits: int) -> Iterator[App]:
             str(file),
             *flags,
         ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(Path(folder, "temp"))}
         process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+            [sys.executable, "-W", "ignore", *command],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=closing.enter_context(log.open("wb")) if log else None,
         )
         try:
             url = f"http://127.0.0.1:{port}/"
             until_ready(url)
-            yield App(url, psutil.Process(process.pid))
+            yield App(url, psutil.Process(process.pid), Path(folder))
         finally:
             process.terminate()
             process.wait(60)
@@ -127,7 +135,7 @@ def ask(door: Door, turns: Turns, chance: random.Random) -> None:
             if found := POSITION.search(line):
                 turns.queue_grew += int(found[1]) > place
                 place = int(found[1])
-            if not first and '"state":"thinking"' in line:
+            if not first and WRITTEN.search(line):
                 first = time.monotonic() - began
     door.act("turns", "ended")
     turns.seconds.append(time.monotonic() - began)

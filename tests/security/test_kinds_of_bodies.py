@@ -56,6 +56,13 @@ def test_a_body_of_too_many_values_is_not_even_parsed(body: str, monkeypatch: py
         read_json(f'{{"data": [{body}]}}'.encode(), values=18_000)
 
 
+@pytest.mark.parametrize("text", ['""', '"\\""', '"a,b"', '"\\\\"'])
+def test_too_many_texts_are_counted_and_not_even_taken_out(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "TEXTS", None)
+    with pytest.raises(ValueError, match="too many values"):
+        read_json(f'{{"data": [{",".join([text] * 37_000)}]}}'.encode(), values=18_000)
+
+
 @pytest.mark.parametrize(
     "text", ["a, [b], {c} " * 40_000, '\\", [{,' * 50_000, "\n" * 300_000, "\\" * 99_999 + ",,,"], ids=range(4)
 )

@@ -138,7 +138,7 @@ def read_json(body: bytes, depth: int = DEPTH, values: int = VALUES) -> object:
     """The JSON in `body`; ValueError for anything else: too deep, too many values, no Unicode, NaN, half of a surrogate pair, a
     name twice in one object. What has too many values is not even parsed, which would hold everybody up."""
     most = 2 * values  # before a list in a list stand two of the signs
-    if signs_in(body) > most and signs_in(TEXTS.sub(b"", body)) > most:
+    if signs_in(body) > most and (texts_in(body) > most or signs_in(TEXTS.sub(b"", body)) > most):
         raise ValueError("too many values")
     try:
         value: object = json.loads(body.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_named_once)
@@ -151,6 +151,11 @@ def read_json(body: bytes, depth: int = DEPTH, values: int = VALUES) -> object:
 def signs_in(body: bytes) -> int:
     """How many of the signs stand in `body` before which, or behind which, a value may stand."""
     return body.count(b",") + body.count(b"[") + body.count(b"{")
+
+
+def texts_in(body: bytes) -> int:
+    """How many texts there are in `body`, names too; found much faster than they can be taken out one by one."""
+    return body.replace(rb"\\", b"").replace(rb"\"", b"").count(b'"') // 2
 
 
 def check_value(value: object, depth: int, values: int = VALUES) -> int:

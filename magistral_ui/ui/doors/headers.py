@@ -11,6 +11,7 @@ PERMISSIONS = (
     "magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=(), xr-spatial-tracking=()"
 )
 FILES = "/gradio_api/file="
+ASSETS = ("/assets/", "/static/", "/theme.css", "/favicon.ico")
 SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 """For a file that a visitor sent: opened by itself, it is only looked at."""
 CORS = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers")
@@ -83,8 +84,13 @@ class SafeHeaders:
             headers["X-Frame-Options"] = "SAMEORIGIN"
         if scope["scheme"] == "https":
             headers["Strict-Transport-Security"] = "max-age=31536000"
-        if not scope["path"].startswith(("/assets/", "/static/", "/magistral/", "/theme.css", "/favicon.ico")):
+        if not _is_asset(scope["path"]):
             headers["Cache-Control"] = "no-store"
+
+
+def _is_asset(path: str) -> bool:
+    """Whether a path is that of a file of the page's own, which is the same for everybody."""
+    return path.startswith(ASSETS) or (path.startswith("/magistral/") and "." in path)
 
 
 def _unpacked(scope: Scope) -> Scope:
