@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from magistral_ui.errors import TooManyRequests
+from magistral_ui.sessions.login_names import canonical
 from magistral_ui.sessions.rates import Rate
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -38,13 +39,13 @@ class Passwords:
     def __init__(self, people: Mapping[str, str]) -> None:
         """`people`: passwords by name; the name "" stands for anybody."""
         self._salt = secrets.token_bytes(16)
-        self._people = {name: self._digest(password) for name, password in people.items()}
+        self._people = {canonical(name): self._digest(password) for name, password in people.items()}
         self.named = "" not in people
 
     def match(self, name: str, password: str) -> bool:
         """Whether they belong together. Takes as long for a wrong name as for a wrong password."""
         given = self._digest(password[:LONGEST])
-        kept = self._people.get(name if self.named else "")
+        kept = self._people.get(canonical(name) if self.named else "")
         return hmac.compare_digest(given, kept or secrets.token_bytes(32)) and kept is not None
 
     def _digest(self, password: str) -> bytes:
@@ -114,6 +115,13 @@ class Logins:
             login.seen = now
             self._held.move_to_end(key)
             return login
+
+    def remaining(self, secret: str) -> float:
+        """Seconds until the login of `secret` ends by itself, if nobody asks for anything; 0.0 where it has."""
+        now = self._clock()
+        with self._lock:
+            login = self._held.get(_hash(secret))
+            return max(0.0, min(login.seen + self._idle, login.since + self._longest) - now) if login else 0.0
 
     def end(self, secret: str) -> None:
         """Log out."""

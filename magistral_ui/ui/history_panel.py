@@ -104,8 +104,8 @@ class HistoryPanel:
 
     def forget(self, data: Json, visitor: object) -> Turned:
         """Delete everything of this visitor, who is a new one from then on."""
-        clean = self.visitors.forget(visitor)
-        return self._turned(*self.visitors.open(None), data, forgotten=clean)
+        clean, place, session = self.visitors.begin_anew(visitor)
+        return self._turned(place, session, data, forgotten=clean)
 
     def _turned(self, place: Place, session: Session, data: Json, alert: Json | None = None, **more: Any) -> Turned:
         value = {**self.chat.value(session), "alert": alert}

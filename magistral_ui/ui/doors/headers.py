@@ -11,6 +11,9 @@ PERMISSIONS = (
     "magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=(), xr-spatial-tracking=()"
 )
 FILES = "/gradio_api/file="
+KEPT = ("/assets/", "/static/", "/magistral/", "/theme.css", "/favicon.ico")
+"""What is the same for everybody, and may be kept by a browser."""
+OWN = ("/magistral/live", "/magistral/export", "/magistral/import", "/magistral/model")
 SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 """For a file that a visitor sent: opened by itself, it is only looked at."""
 CORS = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers")
@@ -83,7 +86,7 @@ class SafeHeaders:
             headers["X-Frame-Options"] = "SAMEORIGIN"
         if scope["scheme"] == "https":
             headers["Strict-Transport-Security"] = "max-age=31536000"
-        if not scope["path"].startswith(("/assets/", "/static/", "/magistral/", "/theme.css", "/favicon.ico")):
+        if scope["path"].startswith(OWN) or not scope["path"].startswith(KEPT):
             headers["Cache-Control"] = "no-store"
 
 

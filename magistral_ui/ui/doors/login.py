@@ -3,7 +3,8 @@
 import asyncio
 import base64
 from collections.abc import AsyncGenerator
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from html import escape
 from importlib import resources
 from typing import Protocol
@@ -17,9 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.journal import note
 from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.sessions.passwords import Attempts, Logins, Passwords
-from magistral_ui.ui.doors.addresses import caller_of, cookie_value, read_cookie
+from magistral_ui.sessions.visitors import hashed
+from magistral_ui.ui.doors.addresses import PREFIX, caller_of, cookie_value, read_cookie
 from magistral_ui.ui.doors.bodies import Slow, TooLarge, read_body
+from magistral_ui.ui.doors.entered import Entered, Entrances
 from magistral_ui.ui.doors.hugging_face import BACK, START
 from magistral_ui.ui.doors.hugging_face import COOKIE as SESSION
 from magistral_ui.ui.doors.refusals import refusal, waiting, worded
@@ -28,7 +32,6 @@ from magistral_ui.ui.i18n import text, text_in
 from magistral_ui.ui.translated_page import visitors_language
 
 COOKIE = "magistral-ui-login"
-USER = "magistral.user"
 FORM_BYTES, FIELDS = 8_192, 8
 FOR_PROGRAMS = (PROGRAMS, "/gradio_api/call/", "/gradio_api/info", "/config")
 """Addresses that only programs ask; the page has what they tell already."""
@@ -41,8 +44,11 @@ STEP = 0.2
 class Identity(Protocol):
     """Another way to be known than a password, such as a platform's own login."""
 
-    def name(self, scope: Scope) -> str | None:
+    def entered(self, scope: Scope) -> Entered | None:
         """Who made this request; None where that is not known."""
+
+    def end(self, entered: Entered) -> None:
+        """Believe this login no more."""
 
 
 class Login:
@@ -64,6 +70,7 @@ class Login:
     ) -> None:
         self.app, self._passwords, self._framed, self._identity = app, passwords, framed, identity
         self._logins = Logins(limits.login_idle_hours, limits.login_hours)
+        self._entrances = Entrances(app)
         self._attempts, self._longest = attempts or Attempts(), int(limits.login_hours * 3600)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,25 +82,40 @@ class Login:
         secret = read_cookie(Headers(scope=scope), COOKIE)
         path, method = scope["path"].rstrip("/"), scope["method"]
         if (path, method) == ("/login", "POST"):
-            await (await self._enter(scope, receive))(scope, receive, send)
+            await (await self._enter(scope, receive, secret))(scope, receive, send)
         elif (path, method) == ("/logout", "POST"):
-            self._logins.end(secret)
+            self._end(scope, secret)
             await self._leave(scope)(scope, receive, send)
-        elif name := self._name(scope, secret):
-            await self.app({**scope, USER: name}, receive, send)
+        elif entered := self._entered(scope, secret):
+            await self._entrances.serve(entered, scope, receive, send)
         elif path == PROGRAMS and (sent := sent_along(Headers(scope=scope))):
-            refused = await self._refused(scope, *sent)
-            await (refused or self.app)({**scope, USER: sent[0] or "anybody"}, receive, send)
+            if refused := await self._refused(scope, *sent):
+                await refused(scope, receive, send)
+            else:
+                await self._entrances.serve(self._by_name(sent[0]), scope, receive, send)
         elif path in ("", "/login") and method in ("GET", "HEAD"):
             await self._page(scope)(scope, receive, send)
         else:
             await self._stranger(scope)(scope, receive, send)
 
-    def _name(self, scope: Scope, secret: str) -> str | None:
-        if self._identity is not None and (name := self._identity.name(scope)):
-            return name
+    def _entered(self, scope: Scope, secret: str) -> Entered | None:
+        if self._identity is not None and (entered := self._identity.entered(scope)):
+            return entered
         login = self._logins.find(secret)
-        return (login.name or "anybody") if login else None
+        held = partial(self._logins.remaining, secret)
+        return replace(self._by_name(login.name), key=hashed(secret), remaining=held) if login else None
+
+    def _by_name(self, name: str) -> Entered:
+        """Somebody whose password was right. Without names, what is theirs is their browser's."""
+        return Entered(name, login_of("name", canonical(name))) if self._passwords.named else Entered("anybody")
+
+    def _end(self, scope: Scope, secret: str) -> None:
+        """Sign the browser out, and end what it still gets."""
+        if self._identity is not None and (entered := self._identity.entered(scope)):
+            self._identity.end(entered)
+            self._entrances.end(entered.key)
+        self._logins.end(secret)
+        self._entrances.end(hashed(secret))
 
     def _stranger(self, scope: Scope) -> ASGIApp:
         """What somebody gets who is not in: a person reloads the page, a program has to be told how to come in."""
@@ -130,8 +152,8 @@ class Login:
         self._attempts.succeeded(address)
         return None
 
-    async def _enter(self, scope: Scope, receive: Receive) -> Response:
-        """Answer a password."""
+    async def _enter(self, scope: Scope, receive: Receive, before: str) -> Response:
+        """Answer a password; whoever was in by the same browser, with the secret `before`, is so no more."""
         if slowed := self._slowed(scope):
             return slowed
         try:
@@ -141,6 +163,7 @@ class Login:
         name, password = form.get("username", "").strip(), form.get("password", "").strip()
         if refused := await self._refused(scope, name, password):  # others may have tried while the form came
             return refused
+        self._end(scope, before)
         note("login", address=caller_of(scope).address)
         cookie = cookie_value(COOKIE, self._logins.begin(name), scope, framed=self._framed, age=self._longest)
         headers = {"Set-Cookie": cookie, "Cache-Control": "no-store"}
@@ -150,7 +173,9 @@ class Login:
 
     def _leave(self, scope: Scope) -> Response:
         cookie = cookie_value(COOKIE, "", scope, framed=self._framed, age=0)
-        left = RedirectResponse("./", 303, {"Set-Cookie": cookie, "Clear-Site-Data": '"cache"'})
+        # Without names, what was said stays its browser's; and at an address with a path, the rest is somebody else's.
+        cleared = '"cache", "storage"' if self._passwords.named and not scope.get(PREFIX) else '"cache"'
+        left = RedirectResponse("./", 303, {"Set-Cookie": cookie, "Clear-Site-Data": cleared})
         if self._identity is not None:
             left.delete_cookie(SESSION, secure=True, httponly=True, samesite="none")
         return left
