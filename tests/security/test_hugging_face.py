@@ -73,7 +73,7 @@ def space(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
 
 
 @pytest.fixture
-def url(tmp_path: Path, space: None) -> Iterator[str]:  # noqa: ARG001  # it is there
+def url(tmp_path: Path, space: None) -> Iterator[str]:  # it is there
     with serving(tmp_path, exposure=SPACE, passwords={}, identity=HuggingFace(SECRET)) as served:
         yield served.url
 

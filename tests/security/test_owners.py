@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from magistral_ui.sessions import passwords
-from magistral_ui.ui.doors import entered
+from magistral_ui.ui.doors import entered, login
 from magistral_ui.ui.doors.exposure import Exposure
 from tests.security.conftest import ROOMY, Browser, Served, serving
 
@@ -25,7 +25,7 @@ WAIT = 10.0
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A page for people with names."""
-    with serving(tmp_path_factory.mktemp("named"), passwords=PEOPLE) as served:
+    with serving(tmp_path_factory.mktemp("named"), passwords=PEOPLE, limits=replace(ROOMY, replies=100)) as served:
         yield served
 
 
@@ -68,17 +68,12 @@ def shown(browser: Browser) -> str:
     return browser.event("attach", [browser.place]).text
 
 
-@pytest.fixture
-def browsers(named: Served) -> Callable[[], Browser]:
-    return named.browser
-
-
 def test_bob_finds_nothing_of_alice_in_the_same_browser(named: Served) -> None:
     browser = named.browser()
     enter(browser, "Alice").say("the secret of alice")
     place, session = dict(browser.place), browser.session
     uploaded = browser.upload(b"picture").json()[0]
-    call = browser.http.post("/gradio_api/call/chat", json={"data": ["wait"]}).json()["event_id"]
+    called = call(browser)[0]
     ticket = json.loads(happened(browser, "save", {"format": "json", "query": ""}).json()["data"][0])["ticket"]["token"]
     assert "visitor" not in place, "there is no secret that could outlast the login"
     leave(browser)
@@ -92,7 +87,7 @@ def test_bob_finds_nothing_of_alice_in_the_same_browser(named: Served) -> None:
     for wanted in ("remove", "rename", "pin", "restore"):
         happened(browser, wanted, {"id": place["conversation"], "title": "mine", "pinned": True, "query": ""})
     assert browser.http.get(f"/gradio_api/file={uploaded}").status_code == 404
-    assert browser.http.get(f"/gradio_api/call/chat/{call}").status_code == 404
+    assert browser.http.get(called).status_code == 404
     assert browser.http.get("/magistral/export", headers={"X-Ticket": ticket}).status_code == 404
     assert browser.http.get(f"/gradio_api/queue/data?session_hash={session}").status_code == 404
     happened(browser, "forget", {"query": ""})
@@ -236,16 +231,23 @@ def streaming(browser: Browser, path: str, **options: Any) -> Iterator[tuple[int
         assert not thread.is_alive(), "the stream outlives the test"
 
 
-def paths(browser: Browser) -> dict[str, dict[str, str]]:
-    """What stays open for as long as somebody looks, with its headers."""
-    generation = browser.say("wait")["live"]
-    call = browser.http.post("/gradio_api/call/chat", json={"data": ["wait"]}).json()["event_id"]
-    return {
-        "/magistral/live": {"X-Generation": generation},
-        f"/gradio_api/heartbeat/{browser.session}": {},
-        f"/gradio_api/queue/data?session_hash={browser.session}": {},
-        f"/gradio_api/call/chat/{call}": {},
-    }
+def live(browser: Browser) -> tuple[str, dict[str, str]]:
+    return "/magistral/live", {"X-Generation": anew(browser).say("wait")["live"]}
+
+
+def heartbeat(browser: Browser) -> tuple[str, dict[str, str]]:
+    return f"/gradio_api/heartbeat/{browser.session}", {}
+
+
+def queue(browser: Browser) -> tuple[str, dict[str, str]]:
+    asked = {"data": ["wait"], "fn_index": browser.served.numbers["chat"], "session_hash": browser.session}
+    assert browser.http.post("/gradio_api/queue/join", json=asked).status_code == 200
+    return f"/gradio_api/queue/data?session_hash={browser.session}", {}
+
+
+def call(browser: Browser) -> tuple[str, dict[str, str]]:
+    begun = browser.http.post("/gradio_api/call/chat", json={"data": ["wait"]}).json()["event_id"]
+    return f"/gradio_api/call/chat/{begun}", {}
 
 
 ENDS: dict[str, Callable[[Browser], object]] = {
@@ -255,34 +257,38 @@ ENDS: dict[str, Callable[[Browser], object]] = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
-def test_streams_end_with_their_login_and_no_others(named: Served, end: Callable[[Browser], object]) -> None:
+@pytest.mark.parametrize("opened", [live, heartbeat, queue, call])
+def test_streams_end_with_their_login_and_no_others(named: Served, opened: Any, end: Any) -> None:
     mine, elsewhere = enter(named.browser(), "Alice"), enter(named.browser(), "Alice")
-    open_there = f"/gradio_api/heartbeat/{elsewhere.session}"
-    with streaming(elsewhere, open_there) as (_, ended_there):
-        for path, headers in paths(mine).items():
-            if not mine.http.cookies.get("magistral-ui-login"):
-                enter(mine, "Alice")
-            with streaming(mine, path, headers=headers) as (status, ended):
-                assert status == 200, path
-                assert not ended.is_set(), path
-                end(mine)
-                assert ended.wait(WAIT), path
-            mine.http.post("/login", data={"username": "Alice", "password": PEOPLE["Alice"]})
+    path, headers = opened(mine)
+    with (
+        streaming(elsewhere, heartbeat(elsewhere)[0]) as (_, ended_there),
+        streaming(mine, path, headers=headers) as (status, ended),
+    ):
+        assert status == 200
+        assert not ended.is_set()
+        end(mine)
+        assert ended.wait(WAIT)
         assert not ended_there.is_set(), "another browser has a login of its own"
         leave(elsewhere)
         assert ended_there.wait(WAIT)
-    happened(mine, "forget", {"query": ""})
 
 
 @pytest.mark.parametrize("limits", [{"login_idle_hours": 1}, {"login_hours": 1}])
 def test_streams_end_when_their_login_expires(
     limits: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passwords, "HOUR", 1.0)  # an hour passes in a second
-    with serving(tmp_path, passwords=PEOPLE, limits=replace(ROOMY, **{"login_idle_hours": 9, **limits})) as served:
+    now = [0.0]
+    monkeypatch.setattr(login, "Logins", lambda idle, hours: passwords.Logins(idle, hours, lambda: now[0]))
+    monkeypatch.setattr(entered, "LOOK", 0.1)
+    with serving(tmp_path, passwords=PEOPLE, limits=replace(ROOMY, **limits)) as served:
         browser = enter(served.browser(), "Alice")
+        now[0] = 3_500.0
         with streaming(browser, f"/gradio_api/heartbeat/{browser.session}") as (status, ended):
             assert status == 200
+            now[0] = 3_500.0 + 3_599.0 if "login_idle_hours" in limits else 3_599.0
+            assert not ended.wait(0.5), "it holds"
+            now[0] += 2.0
             assert ended.wait(WAIT)
         assert browser.http.get("/config").status_code == 401
 
