@@ -14,6 +14,7 @@ from magistral_ui.ui.doors.refusals import refusal
 from magistral_ui.ui.translated_page import TAB
 
 USER = "magistral.user"
+PAGE = "/gradio_api/run/predict"
 LOOK = 10.0
 """Seconds between two looks whether the login still holds: of those that end by a click, the click tells."""
 
@@ -37,6 +38,8 @@ class Request:
 
     task: "asyncio.Task[object]"
     send: Send
+    brief: bool = False
+    """Whether it is an event of the page: that is done soon, and not left half done."""
     over: bool = False
     started: bool = False
     complete: bool = False
@@ -47,7 +50,8 @@ class Request:
         """Let it go no further."""
         if not self.over and not self.complete:
             self.over = True
-            self.task.cancel()
+            if not self.brief:
+                self.task.cancel()
 
     async def pass_on(self, message: Message) -> None:
         """Hand on what is answered, until it is over."""
@@ -73,7 +77,8 @@ class Entrances:
         known = CALLER.set(scope[SEEN]) if entered.login else None
         try:
             if entered.key and (task := asyncio.current_task()):
-                await self._serve_while_in(entered, Request(task, send), scope, receive)
+                request = Request(task, send, brief=scope["path"].rstrip("/") == PAGE)
+                await self._serve_while_in(entered, request, scope, receive)
             else:
                 await self.app(scope, receive, send)
         finally:
