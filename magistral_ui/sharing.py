@@ -6,6 +6,7 @@ from pathlib import Path
 
 from magistral_ui.errors import BadSetting
 from magistral_ui.sessions.limits import SHARED, Limits
+from magistral_ui.sessions.login_names import canonical
 from magistral_ui.sessions.passwords import LONGEST, Passwords, make_password
 from magistral_ui.text_files import read_text
 from magistral_ui.ui.doors.exposure import Exposure
@@ -63,10 +64,14 @@ def read_people(choice: str, shortest: int = SHORTEST) -> dict[str, str]:
     else:
         pairs = [choice]
     people: dict[str, str] = {}
+    known: dict[str, str] = {}
     for pair in pairs:
         name, colon, password = pair.partition(":")
-        if not colon or not name.strip():
+        if not colon or not canonical(name):
             raise BadSetting("auth_not_sound", file=file.name if named else "")
+        if (alike := known.get(canonical(name))) is not None:
+            raise BadSetting("auth_names_alike", name=name.strip(), other=alike)
+        known[canonical(name)] = name.strip()
         if len(password.strip()) < shortest:
             raise BadSetting("password_too_short", name=name.strip(), limit=shortest)
         if len(password.strip()) > LONGEST:

@@ -15,9 +15,16 @@ class Caller:
     address: str = ""
     """The network address, an IPv6 one without its last 64 bits; empty where there is none, as in a test."""
     browser: str = ""
-    """The hash of a secret cookie; of the address, where a program keeps no cookies."""
+    """The hash of a secret cookie; of the address, where a program keeps no cookies; of the login, where people have names."""
     language: str = ""
     """The code of the language in which a sentence is to be told."""
+    login: str = ""
+    """The hash of the name by which a person came in; empty where people have no names."""
+
+    @property
+    def party(self) -> str:
+        """Whose share is counted: a person's in all their browsers, where they have names, or an address'."""
+        return self.login or self.address
 
 
 NOBODY = Caller()

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from magistral_ui.sessions.login_names import canonical
+
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that are not taken for one another."""
 GROUPS, LETTERS = 4, 4
@@ -31,14 +33,14 @@ class Passwords:
     def __init__(self, people: Mapping[str, str]) -> None:
         """`people`: passwords by name; the name "" stands for anybody."""
         self._salt = secrets.token_bytes(16)
-        self._people = {name: self._digest(password) for name, password in people.items()}
+        self._people = {canonical(name): self._digest(password) for name, password in people.items()}
         self.named = "" not in people
         self.shortest = min(map(len, people.values()), default=LONGEST)
 
     def match(self, name: str, password: str) -> bool:
         """Whether they belong together. Takes as long for a wrong name as for a wrong password."""
         given = self._digest(password[:LONGEST])
-        kept = self._people.get(name if self.named else "")
+        kept = self._people.get(canonical(name) if self.named else "")
         alike = hmac.compare_digest(given, kept or secrets.token_bytes(32))
         return alike and kept is not None and len(password) <= LONGEST
 
@@ -87,6 +89,13 @@ class Logins:
             login.seen = now
             self._held.move_to_end(key)
             return login
+
+    def remaining(self, secret: str) -> float:
+        """Seconds until the login of `secret` ends by itself, if nobody asks for anything; 0.0 where it has."""
+        now = self._clock()
+        with self._lock:
+            login = self._held.get(_hash(secret))
+            return max(0.0, min(login.seen + self._idle, login.since + self._longest) - now) if login else 0.0
 
     def end(self, secret: str) -> None:
         """Log out."""

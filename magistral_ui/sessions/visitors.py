@@ -1,4 +1,4 @@
-"""Finds a visitor's conversations by the place that their browser names; it does not know the browser."""
+"""Finds a visitor's conversations by their login, or by the place that their browser names; it does not know the browser."""
 
 import hashlib
 import secrets
@@ -28,7 +28,10 @@ from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.tickets import Tickets
 
 Place = dict[str, str]
-"""What a browser tab holds: `visitor`, the secret that makes it the visitor's, and `conversation`, which one it shows."""
+"""What a browser tab holds: `visitor`, the secret that makes it the visitor's, and `conversation`, which one it shows.
+
+Where people come in by names, the name makes it theirs, and there is no secret.
+"""
 
 
 SEARCHES_WAITING = 100
@@ -42,12 +45,16 @@ class Claim:
     """What a place says, before any of it is believed."""
 
     visitor: str
-    """The hash of the secret: all that is kept of it."""
+    """The hash of the secret, which is all that is kept of it; or who came in by the caller's login."""
     conversation: str | None
 
 
 class Visitors:
-    """All sessions of this process, bounded in number. A secret is 256 random bits: whoever knows it is the visitor."""
+    """All sessions of this process, bounded in number.
+
+    A secret is 256 random bits: whoever knows it is the visitor, unless people come in by names. Then it only proves that what
+    was said in a browser before there were names is the caller's, who gets it for good.
+    """
 
     def __init__(self, engine: Engine, limits: Limits | None = None, history: History | None = None) -> None:
         """Without a `history`, a conversation lives as long as its session."""
@@ -61,7 +68,7 @@ class Visitors:
 
     def find(self, place: object) -> Session | None:
         """The session at `place`; None where the visitor is not known, or has no such conversation."""
-        claim = _read(place)
+        claim = self._read(place)
         return self._find(claim.visitor, claim.conversation) if claim and claim.conversation else None
 
     def open(self, place: object = None) -> tuple[Place, Session]:
@@ -69,24 +76,26 @@ class Visitors:
 
         A visitor who names no conversation gets the latest one; who names one that is gone, an empty one.
         """
-        claim = _read(place)
-        if claim is None or not isinstance(place, dict) or not self._knows(claim.visitor):
+        claim, secret = self._read(place), _secret(place)
+        if CALLER.get().login:
+            secret = "" if self._claimed(secret) else secret  # what cannot be claimed now is claimed the next time
+        elif claim is None or not self._knows(claim.visitor):
             self.admission.welcome()
             return self._begin(secrets.token_urlsafe(32))
-        secret = str(place["visitor"])
+        assert claim is not None
         wanted = claim.conversation or self._latest(claim.visitor)
         session = self._find(claim.visitor, wanted) if wanted else None
-        return ({"visitor": secret, "conversation": session.id}, session) if session else self._begin(secret)
+        return (_place(secret, session.id), session) if session else self._begin(secret)
 
     def begin(self, place: object) -> tuple[Place, Session]:
         """An empty conversation of the visitor at `place`: the one that is there, if nothing was said in it yet."""
         there, session = self.open(place)
-        return (there, session) if not session.look()[0].messages else self._begin(there["visitor"])
+        return (there, session) if not session.look()[0].messages else self._begin(_secret(there))
 
     def guest(self, caller: Caller = NOBODY) -> Session:
         """A session that is not kept: for one call of the programmatic door. All of a caller's are counted together."""
-        party, key = caller.browser[:32], secrets.token_urlsafe(16)
-        entrance = self.admission.entrance(party, caller.address)
+        party, key = (caller.login or caller.browser)[:32], secrets.token_urlsafe(16)
+        entrance = self.admission.entrance(caller.login or party, caller.address)
         return Session(self._engine, self.limits, key=f"{party}/{key}" if party else key, entrance=entrance)
 
     def reading(self, generation: str) -> tuple[Generation, Reply | None] | None:
@@ -116,37 +125,37 @@ class Visitors:
 
     def listing(self, place: object) -> list[Entry]:
         """The conversations of the visitor at `place`."""
-        claim = _read(place)
+        claim = self._read(place)
         return self._history.listing(claim.visitor) if claim and self._history else []
 
     def search(self, place: object, query: str) -> "Future[Found]":
         """Those that hold the words of `query`, once it is this caller's turn. Raises TooManyRequests."""
-        claim, history = _read(place), self._history
+        claim, history = self._read(place), self._history
 
         def look() -> Found:
             return history.search(claim.visitor, query) if claim and history else Found()
 
-        return self._searches.submit(CALLER.get().address, look)
+        return self._searches.submit(CALLER.get().party, look)
 
     def writing(self, place: object) -> set[str]:
         """Ids of this visitor's conversations in which a reply is being written."""
-        claim = _read(place)
+        claim = self._read(place)
         mine = self._open.of(claim.visitor) if claim else {}
         return {id for id, session in mine.items() if session.busy}
 
     def rename(self, place: object, conversation: str, title: str) -> bool:
         """Give one of the visitor's conversations a name; whether that was done."""
-        claim = _read(place)
+        claim = self._read(place)
         return bool(claim and self._history and self._history.rename(claim.visitor, conversation, title))
 
     def pin(self, place: object, conversation: str, pinned: bool) -> bool:
         """Keep one of the visitor's conversations at the top, or not any more; whether that was done."""
-        claim = _read(place)
+        claim = self._read(place)
         return bool(claim and self._history and self._history.pin(claim.visitor, conversation, pinned))
 
     def remove(self, place: object, conversation: str) -> bool:
         """Delete one of the visitor's conversations and stop what runs in it; it can come back for a minute."""
-        claim = _read(place)
+        claim = self._read(place)
         if claim is None:
             return False
         session = self._close(claim.visitor, conversation, stopping=True)
@@ -154,23 +163,32 @@ class Visitors:
 
     def restore(self, place: object, conversation: str) -> bool:
         """Bring back a deleted conversation; whether that was done."""
-        claim = _read(place)
+        claim = self._read(place)
         return bool(claim and self._history and self._history.restore(claim.visitor, conversation))
 
     def forget(self, place: object) -> bool:
         """Stop and delete everything of the visitor at `place`, for good; whether the disk is clean of it, too."""
-        claim = _read(place)
+        claim = self._read(place)
         if claim is None:
             return True
+        if CALLER.get().login:
+            self._claimed(_secret(place))  # what nobody has claimed yet in this browser is theirs as well
         if self._history is not None:
-            self._history.condemn(claim.visitor)  # first, so that another tab brings nothing back
+            self._history.owners.forget(claim.visitor)  # first, so that another tab brings nothing back
         for conversation in self._open.of(claim.visitor):
             self._close(claim.visitor, conversation, stopping=True)
         return self._history is None or self._history.forget(claim.visitor)
 
+    def begin_anew(self, place: object) -> tuple[bool, Place, Session]:
+        """Forget the visitor at `place`, and where the one is who comes after: always let in, since another one goes."""
+        claim, login = self._read(place), CALLER.get().login
+        if not login and not (claim and (self._knows(claim.visitor) or self._is_forgotten(claim.visitor))):
+            self.admission.welcome()  # nobody goes
+        return (self.forget(place), *self._begin("" if login else secrets.token_urlsafe(32)))
+
     def documents(self, place: object, conversations: Sequence[str] = ()) -> list[Document]:
         """These conversations of the visitor at `place`, or all, as they go into a file."""
-        claim = _read(place)
+        claim = self._read(place)
         if claim is None or self._history is None:
             return []
         for id, session in self._open.of(claim.visitor).items():
@@ -180,8 +198,8 @@ class Visitors:
 
     def take_in(self, place: object, documents: Sequence[Document], size: int = 0) -> None:
         """Make conversations from a file of `size` bytes the visitor's at `place`; HistoryUnusable or ImportRefused: none is."""
-        claim = _read(place)
-        if claim is None or self._history is None or not self._knows(claim.visitor):
+        claim = self._read(place)
+        if claim is None or self._history is None or not (CALLER.get().login or self._knows(claim.visitor)):
             raise HistoryUnusable(reason="")
         if self._history.count(claim.visitor) + len(documents) > self.limits.conversations:
             raise ImportRefused("import_no_room", limit=self.limits.conversations)
@@ -198,13 +216,34 @@ class Visitors:
     def __len__(self) -> int:
         return len(self._open)
 
+    def _read(self, place: object) -> Claim | None:
+        """What a place says. Where people come in by names, it only says which of a person's conversations is meant."""
+        conversation = place.get("conversation") if isinstance(place, dict) else None
+        conversation = conversation if isinstance(conversation, str) and conversation else None
+        if login := CALLER.get().login:
+            return Claim(self._comes_in_by(login), conversation)
+        secret = _secret(place)
+        return Claim(hashed(secret), conversation) if secret else None
+
+    def _comes_in_by(self, login: str) -> str:
+        return self._history.owners.visitor_of(login) if self._history else login
+
+    def _claimed(self, secret: str) -> bool:
+        """Give the caller, who came in by a name, what was said with that secret; whether nothing is left of it there."""
+        if not secret or self._history is None:
+            return True
+        before = hashed(secret)
+        for conversation in self._open.of(before):
+            self._close(before, conversation)
+        return self._history.hand_over(before, self._comes_in_by(CALLER.get().login))
+
     def _knows(self, visitor: str) -> bool:
         if self._is_forgotten(visitor):
             return False
         return bool(self._open.of(visitor)) or (self._history is not None and self._history.knows(visitor))
 
     def _is_forgotten(self, visitor: str) -> bool:
-        return self._history is not None and self._history.is_condemned(visitor)
+        return self._history is not None and self._history.owners.is_forgotten(visitor)
 
     def _latest(self, visitor: str) -> str | None:
         latest = next(reversed(self._open.of(visitor)), None)
@@ -217,17 +256,21 @@ class Visitors:
         return self._add(visitor, conversation, kept) if kept else None
 
     def _begin(self, secret: str) -> tuple[Place, Session]:
-        conversation = secrets.token_urlsafe(16)
-        if (session := self._add(hashed(secret), conversation, None)) is None:
-            return self._begin(secrets.token_urlsafe(32))  # forgotten meanwhile, and so a new visitor
-        return {"visitor": secret, "conversation": conversation}, session
+        """An empty conversation of whoever knows the secret, or of the caller's login."""
+        conversation, login = secrets.token_urlsafe(16), CALLER.get().login
+        visitor = self._comes_in_by(login) if login else hashed(secret)
+        if (session := self._add(visitor, conversation, None)) is None:
+            # Forgotten meanwhile, and so a new visitor; to a login, the owners have given another one already.
+            return self._begin(secret if login else secrets.token_urlsafe(32))
+        return _place(secret, conversation), session
 
     def _add(self, visitor: str, conversation: str, kept: Kept | None) -> Session | None:
         """The conversation in memory; None where its visitor has had everything forgotten."""
         book = Book(self._history, visitor, conversation, kept) if self._history else None
         # Cache reuse stays within the conversation, fairness counts all of a visitor's together.
-        key = f"{visitor[:32]}/{conversation}"
-        entrance = self.admission.entrance(visitor)
+        party = CALLER.get().login or visitor
+        key = f"{party[:32]}/{conversation}"
+        entrance = self.admission.entrance(party)
         session = Session(self._engine, self.limits, key=key, id=conversation, record=book, entrance=entrance)
         if kept is not None:
             session.take_up(kept.conversation, kept.written, kept.running)
@@ -266,8 +309,11 @@ def bare(place: object) -> Place:
     return {name: value for name, value in said.items() if isinstance(value, str) and len(value) <= LONGEST}
 
 
-def _read(place: object) -> Claim | None:
-    if not isinstance(place, dict) or not isinstance(secret := place.get("visitor"), str) or not secret:
-        return None
-    conversation = place.get("conversation")
-    return Claim(hashed(secret), conversation if isinstance(conversation, str) and conversation else None)
+def _secret(place: object) -> str:
+    """The secret that a place shows; empty where there is none."""
+    secret = place.get("visitor") if isinstance(place, dict) else None
+    return secret if isinstance(secret, str) else ""
+
+
+def _place(secret: str, conversation: str) -> Place:
+    return {"visitor": secret, "conversation": conversation} if secret else {"conversation": conversation}

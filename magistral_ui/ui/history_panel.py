@@ -111,8 +111,8 @@ class HistoryPanel:
 
     def forget(self, data: Json, visitor: object) -> Turned:
         """Delete everything of this visitor, who is a new one from then on."""
-        clean = self.visitors.forget(visitor)
-        return self._turned(visitor, *self.visitors.open(None), data, forgotten=clean)
+        clean, place, session = self.visitors.begin_anew(visitor)
+        return self._turned(visitor, place, session, data, forgotten=clean)
 
     def _turned(
         self, visitor: object, place: Place, session: Session, data: Json, alert: Json | None = None, **more: Any

@@ -31,7 +31,8 @@ AT_START = frozenset(
             "share_failed",
         ),
         *("address_not_here", "address_not_spoken", "host_unknown", "not_listening", "port_forbidden"),
-        *("auth_not_sound", "limits_not_read", "limits_not_sound", "password_too_short", "password_too_long"),
+        *("auth_names_alike", "auth_not_sound", "limits_not_read", "limits_not_sound"),
+        *("password_too_short", "password_too_long"),
         *("file_not_read", "file_not_text", "folder_unusable", "libraries_failed"),
     )
 )

@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.doors.addresses import caller_of
 from magistral_ui.ui.doors.bodies import PROGRAM_BYTES, Gone, read_body, replayed
-from magistral_ui.ui.doors.login import ANYBODY, USER
 from magistral_ui.ui.doors.refusals import closed
 from magistral_ui.ui.i18n import text
 from magistral_ui.ui.mcp_sessions import McpSessions
@@ -106,8 +105,8 @@ class McpDoor:
 
 def owner_of(scope: Scope) -> str:
     """Who has a session: a person with a login, or else a browser, or an address."""
-    name = scope.get(USER, ANYBODY)
-    return f"name {name}" if name != ANYBODY else f"browser {caller_of(scope).browser}"
+    caller = caller_of(scope)
+    return f"login {caller.login}" if caller.login else f"browser {caller.browser}"
 
 
 def control_in(body: bytes) -> dict[str, object]:

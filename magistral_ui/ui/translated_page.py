@@ -42,6 +42,8 @@ FIRST = """<link rel="modulepreload" href="%(texts)s">
 }
 </script>
 """
+TAB = "magistral.tab"
+"""Where a request says by which login its tab came, see assets/login.js; nothing where there is none."""
 FOREVER = "public, max-age=31536000, immutable"
 
 
@@ -73,7 +75,7 @@ class TranslatedPage:
             elif message["type"] == "http.response.body":
                 body.extend(message.get("body", b""))
                 if not message.get("more_body", False):
-                    for each in _complete(start, bytes(body), visitors_language(scope)):
+                    for each in _complete(start, bytes(body), visitors_language(scope), scope.get(TAB)):
                         await send(each)
             else:
                 await send(message)
@@ -94,10 +96,12 @@ def _asks_for_the_page(scope: Scope) -> bool:
     return str(scope["path"]).removeprefix(scope.get("root_path", "")) in ("", "/")
 
 
-def _complete(start: Message, body: bytes, language: Language) -> tuple[Message, Message]:
+def _complete(start: Message, body: bytes, language: Language, tab: str | None) -> tuple[Message, Message]:
     headers = MutableHeaders(scope=start)
     if headers.get("content-type", "").startswith("text/html"):
         opening = f'<html lang="{language.tag}" dir="{language.direction}" data-texts="{_address(language.code)}"'
+        if tab is not None:
+            opening += f' data-login="{tab}"'
         body = OPENING.sub(opening.encode(), body, count=1)
         body = WRITTEN_ADDRESS.sub(f"const root = {OWN_ADDRESS};".encode(), body, count=1).replace(MANIFEST, b"", 1)
         body = body.replace(b"</head>", _first(language.code).encode() + b"</head>", 1)

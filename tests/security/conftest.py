@@ -43,7 +43,7 @@ class Served:
     visitors: Visitors
     page: Page
     numbers: dict[str, int] = field(default_factory=dict)
-    """Gradio's numbers of the page's functions, by name."""
+    """Gradio's numbers of the page's functions, by name, and by the part of the page and its event."""
     panel: list[Any] = field(default_factory=list)
     """What the settings send with a message."""
 
@@ -106,6 +106,8 @@ def serving(
     served = Served(f"http://127.0.0.1:{port}", engine, visitors, demo)
     for number, each in demo.fns.items():
         served.numbers.setdefault(str(each.api_name), number)
+        for part, event in each.targets:
+            served.numbers.setdefault(f"{getattr(demo.blocks.get(part), 'elem_id', '')}.{event}", number)
         if each.api_name == "say":
             served.panel = [getattr(component, "value", None) for component in each.inputs[2:]]
     try:

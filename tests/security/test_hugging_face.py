@@ -19,7 +19,8 @@ from magistral_ui.errors import BadSetting
 from magistral_ui.sharing import people_of
 from magistral_ui.ui.doors.exposure import Exposure, exposure_of
 from magistral_ui.ui.doors.hugging_face import HuggingFace, hugging_face
-from tests.security.conftest import serving
+from tests.security.conftest import Browser, Served, serving
+from tests.security.test_owners import WAIT, arrive, leave, streaming, titles
 
 SECRET = "the secret that the Hub gave"
 SPACE = Exposure("space", "127.0.0.1", "https://127.0.0.1", {"127.0.0.1"})
@@ -58,7 +59,8 @@ def provider() -> Iterator[str]:
 
 
 @pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> Iterator[str]:
+def space(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    """What Gradio finds in a Space."""
     import gradio.oauth as oauth
 
     monkeypatch.setenv("SYSTEM", "spaces")
@@ -68,6 +70,10 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> Itera
     monkeypatch.setattr(oauth, "OAUTH_CLIENT_SECRET", SECRET)
     monkeypatch.setattr(oauth, "OAUTH_SCOPES", "openid profile")
     monkeypatch.setattr(oauth, "OPENID_PROVIDER_URL", provider)
+
+
+@pytest.fixture
+def url(tmp_path: Path, space: None) -> Iterator[str]:  # it is there
     with serving(tmp_path, exposure=SPACE, passwords={}, identity=HuggingFace(SECRET)) as served:
         yield served.url
 
@@ -129,3 +135,27 @@ def test_it_is_offered_on_a_space_only() -> None:
         with pytest.raises(BadSetting) as refused:
             hugging_face("huggingface", exposure, environment)
         assert refused.value.sentence_key == "auth_needs_space"
+
+
+@pytest.mark.usefixtures("space")
+def test_a_hugging_face_login_is_the_persons_whatever_they_are_called(tmp_path: Path) -> None:
+    def known_as(served: Served, name: str, number: str) -> Browser:
+        kept = cookie(userinfo={"preferred_username": name, "sub": number})
+        return arrive(served.browser(Cookie=f"session={kept}"))
+
+    with serving(tmp_path, exposure=SPACE, passwords={}, identity=HuggingFace(SECRET)) as served:
+        known_as(served, "ann", "1").say("of the first ann")
+        assert titles(known_as(served, "anna", "1")) == ["of the first ann"], "she has taken another name"
+        assert titles(known_as(served, "ann", "2")) == [], "and somebody else has taken hers"
+
+
+@pytest.mark.usefixtures("space")
+def test_a_hugging_face_login_is_over_once_somebody_has_signed_out(tmp_path: Path) -> None:
+    kept = cookie(userinfo={"preferred_username": "ann", "sub": "1"})
+    with serving(tmp_path, exposure=SPACE, passwords={}, identity=HuggingFace(SECRET)) as served:
+        browser = arrive(served.browser(Cookie=f"session={kept}"))
+        with streaming(browser, f"/gradio_api/heartbeat/{browser.session}") as (_, ended):
+            assert not ended.is_set()
+            leave(browser)
+            assert ended.wait(WAIT)
+        assert browser.http.get("/config").status_code == 401, "whoever has kept the cookie"

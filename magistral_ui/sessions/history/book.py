@@ -169,8 +169,9 @@ class Book:
         before = self._saved
 
         def job(db: sqlite3.Connection) -> None:
-            if self._history.is_condemned(self._visitor):
+            if self._history.owners.is_forgotten(self._visitor):
                 return
+            self._history.owners.record(db, self._visitor)
             store.save(db, self._history.pictures, self._visitor, self._id, before, now)
 
         self._saved = now.conversation

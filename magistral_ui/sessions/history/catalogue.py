@@ -67,31 +67,25 @@ def restore(db: sqlite3.Connection, visitor: str, id: str) -> bool:
     )
 
 
-def forget(db: sqlite3.Connection, files: PictureFiles, visitor: str) -> None:
-    """Delete all of the visitor's, for good."""
-    _erase(db, files, "visitor = ?", (visitor,))
+def forget(db: sqlite3.Connection, visitor: str) -> int:
+    """Delete all of the visitor's, for good; how many conversations that were."""
+    return _erase(db, "visitor = ?", (visitor,))
 
 
-def purge(db: sqlite3.Connection, files: PictureFiles, oldest: float | None, reprieve: float = REPRIEVE) -> int:
+def purge(db: sqlite3.Connection, oldest: float | None, reprieve: float = REPRIEVE) -> int:
     """Delete for good what was deleted before, and what has not changed since `oldest`; how many conversations that were."""
     where, values = "deleted < ?", [time.time() - reprieve]
     if oldest is not None:
         where, values = f"{where} OR changed < ?", [*values, oldest]
-    return _erase(db, files, where, tuple(values))
+    return _erase(db, where, tuple(values))
 
 
-def _erase(db: sqlite3.Connection, files: PictureFiles, where: str, values: tuple[object, ...]) -> int:
-    doomed = [id for (id,) in db.execute(f"SELECT id FROM conversations WHERE {where}", values)]
-    if not doomed:
-        return 0
-    db.executemany("DELETE FROM conversations WHERE id = ?", ((id,) for id in doomed))
-    sweep(db, files)
-    return len(doomed)
+def _erase(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> int:
+    return db.execute(f"DELETE FROM conversations WHERE {where}", values).rowcount
 
 
-def sweep(db: sqlite3.Connection, files: PictureFiles) -> None:
-    """Delete the pictures that no message shows."""
+def sweep(db: sqlite3.Connection, files: PictureFiles) -> bool:
+    """Delete the pictures that no message shows; whether all of them are gone."""
     shown = {digest for (digest,) in db.execute("SELECT DISTINCT digest FROM pictures")}
-    for digest in files.all():
-        if digest not in shown:
-            files.remove(digest)
+    gone = [files.remove(digest) for digest in files.all() if digest not in shown]
+    return all([*gone, files.remove_unfinished()])

@@ -5,11 +5,11 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import closing, contextmanager, nullcontext, suppress
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from magistral_ui.chat.export.document import Document
 from magistral_ui.errors import HistoryUnusable, ImportRefused
 from magistral_ui.sessions.history import catalogue, store
+from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
 from magistral_ui.sessions.history.pictures import PictureFiles
 from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, migrate
 from magistral_ui.sessions.history.search import Entry, Found, Reading, search, words_of
@@ -32,8 +33,6 @@ PATIENCE = 5.0
 SEARCH_SECONDS = 2.0
 """For how long a search looks; then it tells what it has found, and that it did not look through all."""
 DAY = 86_400.0
-CONDEMNED = 10_000
-"""Visitors who had everything forgotten that are remembered: their secrets are in no browser any more."""
 FOLD = 4
 """Times a file's size that its conversations take on the disk while they come in: rows, index, and both in the log."""
 SPARE = 16 * 10**6
@@ -48,12 +47,9 @@ class History:
 
         A folder that cannot be used is told by `trouble`; then memory serves too.
         """
-        self.open, self._unclean = True, False
+        self.open, self._untidy, self._copied = True, False, False
         self._keep_days = keep_days
-        self._lock = threading.Lock()
-        self._condemning = threading.Lock()
-        self._condemned: OrderedDict[str, bool] = OrderedDict()
-        """Visitors of whom nothing is kept any more, with whether all of it is deleted."""
+        self._lock, self._tidying = threading.Lock(), threading.Lock()
         self._searching: dict[str, object] = {}
         """Who searches, with what stands for their latest search: it ends those before it."""
         self._held: sqlite3.Connection | None = None
@@ -70,7 +66,7 @@ class History:
         self._db = db
         self.pictures = PictureFiles(self._folder / PICTURES if self._folder else None)
         self._writer = Writer(db, self._lock, str(folder))
-        self.put(lambda db: catalogue.sweep(db, self.pictures))
+        self._untidy = not self.wait(lambda db: catalogue.sweep(db, self.pictures), False)
         self.purge()
 
     def _open(self) -> sqlite3.Connection:
@@ -83,6 +79,7 @@ class History:
             db = connect(self._folder / FILE, writing=True)
         try:
             migrate(db, self._folder / FILE if self._folder else None)
+            self.owners = Owners(db)
         except (sqlite3.Error, OSError, HistoryUnusable):
             db.close()
             raise
@@ -175,8 +172,9 @@ class History:
                     raise ImportRefused("import_no_disk", needed=ceil(needed / 10**6))
 
         def write(db: sqlite3.Connection) -> bool:
-            if self.is_condemned(visitor):
+            if self.owners.is_forgotten(visitor):
                 return False
+            self.owners.record(db, visitor)
             for id, document in documents.items():
                 # Where nothing old is kept, what comes in an old file is new.
                 store.save_document(db, self.pictures, visitor, id, document, dated=not self._keep_days)
@@ -267,47 +265,72 @@ class History:
         """Bring a deleted conversation back; whether that was done."""
         return self.wait(lambda db: catalogue.restore(db, visitor, id), False)
 
-    def condemn(self, visitor: str) -> None:
-        """From now on nothing more of a visitor is put down, who will be forgotten; what is on its way is deleted then, too."""
-        with self._condemning:
-            self._condemned[visitor] = False
-            if len(self._condemned) > CONDEMNED:
-                self._condemned.popitem(last=False)
+    def hand_over(self, before: str, visitor: str) -> bool:
+        """Make all conversations of one visitor another's; whether the first has none any more."""
 
-    def is_condemned(self, visitor: str) -> bool:
-        """Whether nothing of this visitor is put down any more."""
-        return visitor in self._condemned
-
-    def forget(self, visitor: str) -> bool:
-        """Delete all that is kept of a visitor, rows, words, pictures and free pages; whether that was done.
-
-        What could not be deleted is tried again whenever something is purged.
-        """
-
-        def erase(db: sqlite3.Connection) -> bool:
-            catalogue.forget(db, self.pictures, visitor)
+        def write(db: sqlite3.Connection) -> bool:
+            if self.owners.is_forgotten(visitor):
+                return False
+            if not self.owners.is_forgotten(before):
+                self.owners.record(db, visitor)
+                hand_over(db, before, visitor)
             return True
 
-        self.condemn(visitor)
-        done = self.wait(erase, False)
-        if self._folder is not None:
-            forget_backups(self._folder / FILE, time.time())
-        if done:
-            with self._condemning:
-                self._condemned[visitor] = True
-        return done and self._clean()
+        return self.wait(write, False)
+
+    def forget(self, visitor: str) -> bool:
+        """Delete all that is kept of a visitor, rows, words, pictures, free pages and copies; whether that was done.
+
+        What could not be deleted is tried again whenever something is purged, and by the next process.
+        """
+        self.owners.forget(visitor)
+        self.wait(lambda db: mark(db, visitor), None)  # by itself: there may be room for it, and none for what follows
+        if not self._tidying.acquire(timeout=PATIENCE):
+            return False
+        try:
+            erased = self._erase(self.owners.unerased(visitor))
+            if self._folder is not None and not forget_backups(self._folder / FILE, time.time()):
+                self._copied = self._untidy = True
+            return self._tidy() and erased
+        finally:
+            self._tidying.release()
+
+    def _erase(self, visitors: Sequence[str]) -> bool:
+        """Delete the rows of those who are forgotten; whether all are gone. With the lock for that held, as below."""
+
+        def erase(db: sqlite3.Connection, visitor: str) -> int:
+            count = catalogue.forget(db, visitor)
+            unmark(db, visitor)
+            return count
+
+        for visitor in visitors:
+            count = self.wait(partial(erase, visitor=visitor), -1)
+            if count < 0:
+                return False
+            self._untidy = self._untidy or count > 0
+            self.owners.erased(visitor)
+        return True
 
     def purge(self, reprieve: float = catalogue.REPRIEVE) -> None:
-        """Delete for good what was deleted more than `reprieve` seconds ago, and what is older than it may be."""
-        with self._condemning:
-            unerased = [visitor for visitor, erased in self._condemned.items() if not erased]
-        for visitor in unerased:
-            self.forget(visitor)
+        """Delete for good what was deleted more than `reprieve` seconds ago, what is older than it may be, and what is left."""
         if self._folder is not None:
             forget_backups(self._folder / FILE, time.time() - BACKUP_SECONDS)
         oldest = time.time() - DAY * self._keep_days if self._keep_days else None
-        if self.wait(lambda db: catalogue.purge(db, self.pictures, oldest, reprieve), 0) or self._unclean:
-            self._clean()
+        with self._tidying:
+            self._erase(self.owners.unerased())
+            if self.wait(lambda db: catalogue.purge(db, oldest, reprieve), 0):
+                self._untidy = True
+            self._tidy()
+
+    def _tidy(self) -> bool:
+        """Delete what rows leave behind that are gone: pictures, copies of the file, free pages; whether nothing is left."""
+        if not self._untidy:
+            return True
+        swept = self.wait(lambda db: catalogue.sweep(db, self.pictures), False)
+        if self._copied and self._folder is not None:
+            self._copied = not forget_backups(self._folder / FILE, time.time())
+        self._untidy = not all([swept, not self._copied, self._clean()])
+        return not self._untidy
 
     def _clean(self) -> bool:
         """Take what was deleted out of the file and out of the log beside it, which no transaction may do for itself."""
@@ -320,7 +343,8 @@ class History:
         except sqlite3.Error as error:
             log.warning("the history could not be cleaned: %s", error)
             busy = True
-        self._unclean = bool(busy)
+        if busy:
+            self._untidy = True
         return not busy
 
     def close(self) -> None:

@@ -46,26 +46,35 @@ class PictureFiles:
         except OSError:
             return None
 
-    def remove(self, digest: str) -> None:
-        """Delete it, if it is there."""
+    def remove(self, digest: str) -> bool:
+        """Delete it, if it is there; whether it is gone."""
         if self._folder is None:
             self._memory.pop(digest, None)
-            return
-        with contextlib.suppress(OSError):
-            self._path(digest).unlink(missing_ok=True)
+            return True
+        return _unlinked(self._path(digest))
 
     def all(self) -> Iterator[str]:
-        """The digests of all that are here; what was left unfinished is deleted."""
+        """The digests of all that are here."""
         if self._folder is None:
             yield from tuple(self._memory)
             return
-        for path in sorted(self._folder.glob("*/*")):
-            if path.suffix == ".part":
-                path.unlink(missing_ok=True)
-            elif NAME.fullmatch(path.name):
-                yield path.name
+        yield from sorted(path.name for path in self._folder.glob("*/*") if NAME.fullmatch(path.name))
+
+    def remove_unfinished(self) -> bool:
+        """Delete what was left of pictures that were not written whole; whether all of it is gone."""
+        unfinished = self._folder.glob("*/*.part") if self._folder is not None else ()
+        gone = [_unlinked(path) for path in unfinished]
+        return all(gone)
 
     def _path(self, digest: str) -> Path:
         if self._folder is None or not NAME.fullmatch(digest):
             raise ValueError("not a digest")
         return self._folder / digest[:2] / digest
+
+
+def _unlinked(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

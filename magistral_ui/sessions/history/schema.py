@@ -1,7 +1,7 @@
 """The tables of the history, how an older file becomes a newer one, and how it is opened; not what is asked of it."""
 
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from magistral_ui.errors import HistoryUnusable
@@ -10,7 +10,7 @@ from magistral_ui.sessions.history.search import folded_message
 V1 = """
 CREATE TABLE conversations(
   id TEXT PRIMARY KEY,
-  visitor TEXT NOT NULL,             -- SHA-256 of the secret in the visitor's browser
+  visitor TEXT NOT NULL,             -- SHA-256 of the secret in the visitor's browser, or a visitor in `logins`
   title TEXT NOT NULL DEFAULT '',    -- the beginning of the first message, or the name that was given
   named INTEGER NOT NULL DEFAULT 0,  -- whether it was given
   pinned INTEGER NOT NULL DEFAULT 0,
@@ -54,7 +54,16 @@ V2 = """
 ALTER TABLE messages ADD COLUMN folded TEXT NOT NULL DEFAULT '';  -- text and reasoning as they are searched
 UPDATE messages SET folded = folded_message(text, reasoning);
 """
-MIGRATIONS = (V1, V2)
+V3 = """
+CREATE TABLE logins(                 -- whose conversations are whose, where people come in by names
+  login TEXT PRIMARY KEY,            -- a hash of the name
+  visitor TEXT NOT NULL              -- random, and another one once everything was forgotten
+) WITHOUT ROWID;
+CREATE TABLE forgotten(              -- visitors of whom everything is to be deleted, until that is done
+  visitor TEXT PRIMARY KEY
+) WITHOUT ROWID;
+"""
+MIGRATIONS = (V1, V2, V3)
 """Number n makes version n + 1 of version n; a file's own version is its `user_version`."""
 VERSION = len(MIGRATIONS)
 
@@ -102,7 +111,8 @@ def migrate(db: sqlite3.Connection, file: Path | None = None) -> None:
         back_up(db, file, version)
     db.create_function("folded_message", 2, folded_message, deterministic=True)
     for number in range(version, VERSION):
-        _drop_words(db)
+        if number < 2:
+            _drop_words(db)
         db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
 
 
@@ -116,12 +126,18 @@ def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
     unfinished.replace(copy)
 
 
-def forget_backups(file: Path, before: float) -> None:
-    """Delete the copies that were made before that time, in seconds since 1970."""
+def forget_backups(file: Path, before: float) -> bool:
+    """Delete the copies that were made before that time, in seconds since 1970; whether none of them is left."""
+    gone = True
     for copy in file.parent.glob(BACKUP.format(name=file.name, version="*")):
-        with suppress(OSError):
+        try:
             if copy.stat().st_mtime < before:
                 copy.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            gone = False
+    return gone
 
 
 def _drop_words(db: sqlite3.Connection) -> None:

@@ -1,5 +1,7 @@
 // Reads a running reply from the server, and takes it up again behind the last event seen when the line drops; draws nothing.
 
+import { over } from "./login.js";
+
 const PATIENCE = 15_000; // ms without a sign of life after which the line counts as dead; the server gives one every two seconds
 const PAUSES = [0, 250, 500, 1000, 2000, 4000]; // ms before each new attempt; the last one again and again
 
@@ -52,6 +54,7 @@ export class Channel {
     const headers = { "X-Generation": this.generation, "Last-Event-ID": String(this.seen) };
     const response = await fetch("magistral/live", { headers, cache: "no-store", signal: this.line.signal });
     if (response.status === 404) return true;
+    if (response.status === 401) over();
     if (!response.ok) throw new Error(response.statusText);
     for await (const update of messages(response.body)) {
       if (this.closed) return false;

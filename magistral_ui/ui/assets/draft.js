@@ -1,9 +1,12 @@
 // Keeps the words that are not sent yet through a reload of the tab; only in this tab, and only in the browser.
 
+import { left } from "./login.js";
+
 const KEY = "magistral-ui-draft";
 const field = () => document.querySelector("#box textarea");
 
 function put() {
+  if (left()) return;
   const text = field()?.value ?? "";
   const said = [...document.querySelectorAll(".turn.user .said")].at(-1)?.textContent;
   // A message whose confirmation was lost with the line is said already.
@@ -24,5 +27,6 @@ export function setUpDraft() {
     box.dispatchEvent(new Event("input", { bubbles: true }));
   }
   addEventListener("pagehide", put);
+  addEventListener("login-over", put);
   addEventListener("visibilitychange", () => document.hidden && put());
 }

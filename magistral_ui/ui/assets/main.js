@@ -1,5 +1,6 @@
 // Joins the page's parts: Gradio's components hand over their element and their values here.
 
+import "./login.js"; // first: the others read what it may clear
 import { Attachments } from "./attachments.js";
 import { answered, setUpComposer } from "./composer.js";
 import { ContextView } from "./context.js";

@@ -2,6 +2,7 @@
 
 import { sees } from "./attachments.js";
 import { make } from "./dom.js";
+import { over } from "./login.js";
 import { memory } from "./memory.js";
 import { showMissing } from "./missing.js";
 import { bytes, duration, has, sentence, short, t } from "./strings.js";
@@ -59,11 +60,13 @@ export class ModelView {
 
   /** A server may go away, or come back as another one, while nobody writes: only a mark is asked for, and only where one looks. */
   async look() {
-    if (!this.mark || document.hidden) return;
+    if (!this.mark || document.hidden) return undefined;
     const shown = this.mark;
     const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // a page without its app has other worries
+    if (answer?.status === 401) return over();
     const mark = answer?.ok ? await answer.text() : shown;
     if (mark !== shown && shown === this.mark) this.act("look");
+    return undefined;
   }
 
   /** The composer says why nothing can be sent. */

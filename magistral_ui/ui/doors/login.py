@@ -3,7 +3,8 @@
 import asyncio
 import base64
 from collections.abc import AsyncGenerator
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from html import escape
 from importlib import resources
 from typing import Protocol
@@ -18,10 +19,13 @@ from magistral_ui.errors import TooManyRequests
 from magistral_ui.journal import note
 from magistral_ui.sessions.attempts import Attempts
 from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.sessions.passwords import Logins, Passwords
+from magistral_ui.sessions.visitors import hashed
 from magistral_ui.ui.doors.addresses import caller_of
 from magistral_ui.ui.doors.bodies import Slow, TooLarge, read_body
-from magistral_ui.ui.doors.cookies import cookie_name, cookie_value, outdated, read_cookies
+from magistral_ui.ui.doors.cookies import PREFIX, cookie_name, cookie_value, outdated, read_cookies
+from magistral_ui.ui.doors.entered import Entered, Entrances
 from magistral_ui.ui.doors.hugging_face import BACK, START
 from magistral_ui.ui.doors.hugging_face import COOKIE as SESSION
 from magistral_ui.ui.doors.refusals import refusal, waiting, worded
@@ -30,7 +34,6 @@ from magistral_ui.ui.i18n import text, text_in
 from magistral_ui.ui.translated_page import visitors_language
 
 COOKIE = "magistral-ui-login"
-USER = "magistral.user"
 ANYBODY = "anybody"
 """Who is in where people have no names."""
 FORM_BYTES, FIELDS = 8_192, 8
@@ -45,8 +48,11 @@ STEP = 0.2
 class Identity(Protocol):
     """Another way to be known than a password, such as a platform's own login."""
 
-    def name(self, scope: Scope) -> str | None:
+    def entered(self, scope: Scope) -> Entered | None:
         """Who made this request; None where that is not known."""
+
+    def end(self, entered: Entered) -> None:
+        """Believe this login no more."""
 
 
 class Login:
@@ -68,6 +74,7 @@ class Login:
     ) -> None:
         self.app, self._passwords, self._framed, self._identity = app, passwords, framed, identity
         self._logins = Logins(limits.login_idle_hours, limits.login_hours)
+        self._entrances = Entrances(app)
         self._attempts, self._longest = attempts or Attempts(), int(limits.login_hours * 3600)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,16 +86,17 @@ class Login:
         secrets = self._secrets(scope)
         path, method = scope["path"].rstrip("/"), scope["method"]
         if (path, method) == ("/login", "POST"):
-            await (await self._enter(scope, receive))(scope, receive, send)
+            await (await self._enter(scope, receive, secrets))(scope, receive, send)
         elif (path, method) == ("/logout", "POST"):
-            for secret in secrets:
-                self._logins.end(secret)
+            self._end(scope, secrets)
             await self._leave(scope)(scope, receive, send)
-        elif name := self._name(scope, secrets):
-            await self.app({**scope, USER: name}, receive, send)
+        elif entered := self._entered(scope, secrets):
+            await self._entrances.serve(entered, scope, receive, send)
         elif path == PROGRAMS and (sent := sent_along(Headers(scope=scope))):
-            refused = await self._refused(scope, *sent)
-            await (refused or self.app)({**scope, USER: sent[0] or ANYBODY}, receive, send)
+            if refused := await self._refused(scope, *sent):
+                await refused(scope, receive, send)
+            else:
+                await self._entrances.serve(self._by_name(sent[0]), scope, receive, send)
         elif path in ("", "/login") and method in ("GET", "HEAD"):
             await self._page(scope)(scope, receive, send)
         else:
@@ -99,11 +107,28 @@ class Login:
         found = read_cookies(Headers(scope=scope), cookie_name(COOKIE, scope))
         return [secret for secret in found if self._logins.find(secret)]
 
-    def _name(self, scope: Scope, secrets: list[str]) -> str | None:
-        if self._identity is not None and (name := self._identity.name(scope)):
-            return name
-        login = self._logins.find(secrets[0]) if len(secrets) == 1 else None  # of two, one is somebody else's
-        return (login.name or ANYBODY) if login else None
+    def _entered(self, scope: Scope, secrets: list[str]) -> Entered | None:
+        if self._identity is not None and (entered := self._identity.entered(scope)):
+            return entered
+        if len(secrets) != 1:  # of two, one is somebody else's
+            return None
+        (secret,) = secrets
+        login = self._logins.find(secret)
+        held = partial(self._logins.remaining, secret)
+        return replace(self._by_name(login.name), key=hashed(secret), remaining=held) if login else None
+
+    def _by_name(self, name: str) -> Entered:
+        """Somebody whose password was right. Without names, what is theirs is their browser's."""
+        return Entered(name, login_of("name", canonical(name))) if self._passwords.named else Entered(ANYBODY)
+
+    def _end(self, scope: Scope, secrets: list[str]) -> None:
+        """Sign the browser out, and end what it still gets."""
+        if self._identity is not None and (entered := self._identity.entered(scope)):
+            self._identity.end(entered)
+            self._entrances.end(entered.key)
+        for secret in secrets:
+            self._logins.end(secret)
+            self._entrances.end(hashed(secret))
 
     def _stranger(self, scope: Scope) -> ASGIApp:
         """What somebody gets who is not in: a person reloads the page, a program has to be told how to come in."""
@@ -122,7 +147,7 @@ class Login:
     async def _refused(self, scope: Scope, name: str, password: str) -> Response | None:
         """Why they do not let in; None where they do. Nothing is waited for before a try is counted: none slips in between."""
         caller = caller_of(scope)
-        tried = caller.address, name if self._passwords.named else "", caller.browser
+        tried = caller.address, canonical(name) if self._passwords.named else "", caller.browser
         try:
             self._attempts.check(*tried)
         except TooManyRequests as error:
@@ -135,8 +160,8 @@ class Login:
         await asyncio.sleep(STEP)
         return self._answer(scope, 401, "login_wrong")
 
-    async def _enter(self, scope: Scope, receive: Receive) -> Response:
-        """Answer a password."""
+    async def _enter(self, scope: Scope, receive: Receive, before: list[str]) -> Response:
+        """Answer a password; whoever was in by the same browser, with the secrets `before`, is so no more."""
         try:
             form = await fields(Headers(scope=scope), await read_body(scope, receive, FORM_BYTES))
         except (TooLarge, Slow, ValueError, MultiPartException):
@@ -144,6 +169,7 @@ class Login:
         name, password = form.get("username", "").strip(), form.get("password", "").strip()
         if refused := await self._refused(scope, name, password):
             return refused
+        self._end(scope, before)
         note("login", address=caller_of(scope).address)
         headers = {"Cache-Control": "no-store"}
         page = _is_page(scope)
@@ -152,7 +178,9 @@ class Login:
         return entered
 
     def _leave(self, scope: Scope) -> Response:
-        left = RedirectResponse("./", 303, {"Clear-Site-Data": '"cache"'})
+        # Without names, what was said stays its browser's; and at an address with a path, the rest is somebody else's.
+        cleared = '"cache", "storage"' if self._passwords.named and not scope.get(PREFIX) else '"cache"'
+        left = RedirectResponse("./", 303, {"Clear-Site-Data": cleared})
         self._set_cookie(left, scope, "", 0)
         if self._identity is not None:
             left.delete_cookie(SESSION, secure=True, httponly=True, samesite="none")

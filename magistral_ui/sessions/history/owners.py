@@ -1,0 +1,94 @@
+"""Whose the conversations are: which visitor a login is, and of which visitors everything is to be forgotten; it reads none."""
+
+import secrets
+import sqlite3
+import threading
+from collections import OrderedDict
+
+ERASED = 10_000
+"""Visitors that are remembered after all of theirs was deleted, for what may still be on its way."""
+PREFIX = "login-"
+"""What no hash of a browser's secret begins with: who is found by a login is found by no browser's place."""
+
+
+class Owners:
+    """By name and browser. A login is one visitor in every browser, and another one after everything was forgotten."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._lock = threading.Lock()
+        self._forgotten: OrderedDict[str, bool] = OrderedDict(
+            (visitor, False) for (visitor,) in db.execute("SELECT visitor FROM forgotten")
+        )
+        """Visitors of whom nothing is kept any more, with whether all of it is deleted."""
+        rows = db.execute("SELECT login, visitor FROM logins").fetchall()
+        self._logins: dict[str, str] = {visitor: login for login, visitor in rows}
+        """Logins by their visitors, those too that are forgotten and not deleted yet."""
+        self._visitors: dict[str, str] = {login: each for login, each in rows if each not in self._forgotten}
+
+    def visitor_of(self, login: str) -> str:
+        """The visitor who comes in by `login`."""
+        with self._lock:
+            return self._visitors.get(login) or self._renew(login)
+
+    def record(self, db: sqlite3.Connection, visitor: str) -> None:
+        """Write down by which login a visitor comes in; goes with the first thing that is kept of them, and with all others."""
+        with self._lock:
+            login = self._logins.get(visitor)
+            if login is None or self._visitors.get(login) != visitor:
+                return
+        # Whom it was before has had everything forgotten, even where the disk was too full to say so then.
+        before = "INSERT OR IGNORE INTO forgotten SELECT visitor FROM logins WHERE login = ? AND visitor <> ?"
+        db.execute(before, (login, visitor))
+        changed = "UPDATE SET visitor = excluded.visitor WHERE visitor <> excluded.visitor"
+        db.execute(f"INSERT INTO logins VALUES (?,?) ON CONFLICT DO {changed}", (login, visitor))
+
+    def forget(self, visitor: str) -> None:
+        """From now on nothing more of a visitor is kept; whoever comes in by their login is another one."""
+        with self._lock:
+            self._forgotten.setdefault(visitor, False)
+            login = self._logins.get(visitor)
+            if login is not None and self._visitors.get(login) == visitor:
+                self._renew(login)
+            erased = [each for each, done in self._forgotten.items() if done]
+            for each in erased[: max(0, len(erased) - ERASED)]:
+                del self._forgotten[each]
+
+    def is_forgotten(self, visitor: str) -> bool:
+        """Whether nothing of this visitor is kept any more."""
+        return visitor in self._forgotten
+
+    def unerased(self, of: str | None = None) -> list[str]:
+        """Who is forgotten but not deleted yet; `of` a visitor, those only who came in by the same login."""
+        with self._lock:
+            login = self._logins.get(of) if of is not None else None
+            waiting = [visitor for visitor, erased in self._forgotten.items() if not erased]
+            same = (each == of or (login is not None and self._logins.get(each) == login) for each in waiting)
+            return [each for each, wanted in zip(waiting, same, strict=True) if of is None or wanted]
+
+    def erased(self, visitor: str) -> None:
+        """All of theirs is deleted."""
+        with self._lock:
+            self._forgotten[visitor] = True
+            self._logins.pop(visitor, None)
+
+    def _renew(self, login: str) -> str:
+        visitor = PREFIX + secrets.token_hex(32)
+        self._visitors[login], self._logins[visitor] = visitor, login
+        return visitor
+
+
+def mark(db: sqlite3.Connection, visitor: str) -> None:
+    """Write down that everything of a visitor is to be deleted, so that the next process does what this one cannot."""
+    kept = "INSERT OR IGNORE INTO forgotten SELECT ? WHERE EXISTS (SELECT 1 FROM conversations WHERE visitor = ?)"
+    db.execute(kept, (visitor, visitor))
+
+
+def unmark(db: sqlite3.Connection, visitor: str) -> None:
+    """It is deleted, and which login it was is not known any more."""
+    db.execute("DELETE FROM logins WHERE visitor = ?", (visitor,))
+    db.execute("DELETE FROM forgotten WHERE visitor = ?", (visitor,))
+
+
+def hand_over(db: sqlite3.Connection, before: str, visitor: str) -> None:
+    """All conversations of one visitor are another's from now on."""
+    db.execute("UPDATE conversations SET visitor = ? WHERE visitor = ?", (visitor, before))

@@ -1,0 +1,16 @@
+"""The names by which people come in: in one form, however they are typed, and as what is kept of them; it knows no passwords."""
+
+import hashlib
+import unicodedata
+
+
+def canonical(name: str) -> str:
+    """The one form of a name: without case, and of letters that can be written in several ways (NFC, NFD, full width) one."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(folded.split())
+
+
+def login_of(realm: str, name: str) -> str:
+    """What stands for a person wherever something is theirs; those of two realms are never the same, whatever their names are."""
+    whole = f"{realm}\0{name}".encode("utf-8", "surrogatepass")
+    return "name-" + hashlib.sha256(whole).hexdigest()

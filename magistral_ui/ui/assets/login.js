@@ -1,0 +1,81 @@
+// Keeps what lies in this browser with the login that it came by: whoever signs in next does not find it. Imported before all else.
+
+const OURS = "magistral-ui-";
+const TAG = "magistral-ui-login"; // in both storages: by which login what lies there came
+const PLACE = "magistral-ui-place"; // see ui/page.py; without names, it is all that leads back to what was said
+
+/** What stands for the login's name, "" without names, undefined where there is no login; see ui/translated_page.py. */
+const login = document.documentElement.dataset.login;
+const named = Boolean(login);
+const line = new BroadcastChannel(TAG);
+let leaving = false;
+
+/** Whether this page is on its way out: then nothing more is put down. */
+export const left = () => leaving;
+
+/** `localStorage` and `sessionStorage`, as far as this browser lets the page have them. */
+function* storages() {
+  for (const name of ["localStorage", "sessionStorage"]) {
+    try {
+      yield window[name];
+    } catch {
+      // Switched off: nothing lies there.
+    }
+  }
+}
+
+function clear(storage, keeping) {
+  for (const key of Object.keys(storage)) if (key.startsWith(OURS) && key !== keeping) storage.removeItem(key);
+}
+
+function clearAll() {
+  for (const storage of storages()) clear(storage, named ? null : PLACE);
+}
+
+/** What came by another login goes; what came before there were names is whose who comes first. */
+function settleIn() {
+  for (const storage of storages()) {
+    const before = storage.getItem(TAG);
+    if (before !== null && before !== (login ?? "")) clear(storage, null);
+    try {
+      if (named) storage.setItem(TAG, login);
+    } catch {
+      clear(storage, PLACE); // full; what cannot be told apart is not left to the next one
+    }
+  }
+}
+
+/** Show nothing more, and come back as whoever is in now; without `keeping`, nothing of this one is left in the browser. */
+function leave(keeping) {
+  if (leaving) return;
+  leaving = true;
+  document.documentElement.style.visibility = "hidden";
+  if (!keeping) {
+    clearAll();
+    addEventListener("pagehide", clearAll); // behind what else is put down then
+  }
+  location.replace(new URL(".", document.baseURI));
+}
+
+/** The server knows this login no more. Unsent words are there again once the same person is in. */
+export function over() {
+  if (leaving) return;
+  dispatchEvent(new Event("login-over"));
+  leave(true);
+}
+
+/** Sign out: here, in the browser's other tabs, and on the server, which ends what is still on its way. */
+export async function signOut() {
+  await fetch("logout", { method: "POST", redirect: "manual" });
+  line.postMessage(null);
+  leave(false);
+}
+
+line.addEventListener("message", ({ data }) => data !== (login ?? "") && leave(false));
+settleIn();
+if (login !== undefined) {
+  line.postMessage(login);
+  addEventListener("pagehide", () => (document.documentElement.style.visibility = "hidden"));
+  // A page that the browser has kept would show what was said to whoever goes back.
+  addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
+}
