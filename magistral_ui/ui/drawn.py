@@ -69,7 +69,7 @@ def turns() -> gr.HTML:
     """The conversation. Its value is written at turn boundaries only; what runs in between comes through channel.py."""
     changes = ("regenerate", "resume", "answer_again", "edit_message", "choose_branch")
     turn = ("rethink", "replay", "answer", "delete", "restore", "keep_reasoning")
-    return drawn("turns", triggers=("answer_now", "ended", "example", "more", *changes, *turn))
+    return drawn("turns", triggers=("answer_now", "attach", "ended", "example", "more", *changes, *turn))
 
 
 def more_turns() -> gr.HTML:

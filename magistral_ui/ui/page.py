@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 POLL = 0.5
 """Seconds between two looks at a model that is loading."""
+UNOPENED = '() => { window.magistralUnopened = true; dispatchEvent(new Event("unopened")); }'
+"""Tells the page's script that no conversation came; nothing can be sent before."""
 
 
 def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> Page:
@@ -151,7 +153,8 @@ def _connect(
     def asked(listen: Callable[..., Any], act: Callable[..., Any]) -> None:
         listen(about(act), [visitor, *panel.inputs], state, **from_tab())
 
-    demo.load(chat.attach, visitor, state, **from_tab())
+    for opens in (demo.load, said.attach):
+        opens(chat.attach, visitor, state, **from_tab()).failure(None, js=UNOPENED, **AT_ONCE)
     box.submit(PictureEvents(chat).say, [box, visitor, *panel.inputs], state, **from_tab(1))
     # An answer that is on its way may be older than what has ended.
     said.ended(chat.commit, visitor, [said, box], trigger_mode="always_last", **from_tab())
@@ -170,7 +173,8 @@ def _connect(
         (said.keep_reasoning, chat.keep_reasoning),
     ):
         listen(about(act), visitor, state, **from_tab())
-    said.more(about(chat.more), visitor, more, **from_tab())
+    # A question of the conversation before may still be open.
+    said.more(about(chat.more), visitor, more, trigger_mode="multiple", **from_tab())
     box.stop(chat.stop, visitor, None, **from_tab())
     said.answer_now(chat.answer_now, visitor, None, **from_tab())
     new_chat.click(chat.new_chat, visitor, state, **from_tab())

@@ -123,6 +123,7 @@ def listeners(demo: gr.Blocks) -> dict[int, Listener]:
             queued=bool(each.queue),
         )
         for number, each in demo.fns.items()
+        if each.fn is not None  # what runs in the browser only is nobody's to call here
     }
 
 

@@ -8,9 +8,10 @@ expect.set_options(timeout=20_000)
 
 
 def visit(page: Any, url: str) -> None:
-    """Open the page and wait until one can write."""
+    """Open the page and wait until one can write, and its scripts have drawn what is said."""
     page.goto(url)
     expect(box(page)).to_be_enabled()
+    expect(page.locator(".welcome:not([hidden]), .turn").first).to_be_attached()
 
 
 def box(page: Any) -> Any:

@@ -63,6 +63,12 @@ class Held:
             self._page.wait_for_timeout(LOOK)
         raise AssertionError(f"{self._event} was not asked {count} times")
 
+    def lose(self) -> None:
+        """Let the line drop in their place."""
+        for route, _ in self._answers:
+            route.abort()
+        self._page.unroute_all(behavior="ignoreErrors")
+
     def release(self) -> None:
         """Let them go, the latest first, and give the page time to draw each."""
         for route, answer in reversed(self._answers):
@@ -211,3 +217,14 @@ def test_a_list_from_before_a_change_does_not_take_it_back(page: Any, serve: Any
     held.release()
     expect(page.locator("#history-list h2")).to_have_text("Pinned")
     expect(entry.locator(".title")).to_have_text("Fruit")
+
+
+def test_a_conversation_that_does_not_come_is_asked_for_again(page: Any, serve: Any) -> None:
+    url = serve(words)
+    held = Held(page, "load")
+    page.goto(url)
+    held.wait()
+    held.lose()
+    expect(box(page)).to_be_enabled()
+    ask(page, "one")
+    done(page)

@@ -134,3 +134,8 @@ def test_a_query_chooses_no_state_of_another_session(page: Served) -> None:
     plain = httpx.get(page.url, trust_env=False).text
     linked = httpx.get(page.url + "/?deep_link=../../x&page=y", trust_env=False).text
     assert re.findall(r'"deep_link_state":"(\w+)"', plain) == re.findall(r'"deep_link_state":"(\w+)"', linked)
+
+
+def test_what_runs_in_the_browser_only_is_not_called_here(page: Served) -> None:
+    for name in ("js_fn", "js_fn_1"):
+        assert page.browser().open().event(name, []).status_code == 404

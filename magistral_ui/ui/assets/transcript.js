@@ -17,6 +17,7 @@ const CHANGES = new Set(["example", "regenerate", "resume", "answer_again", "edi
 const PATIENCE = 5_000; // ms for which a change that was asked for keeps others back, should no answer come
 
 const ALONE = { number: 1, count: 1, previous: null, next: null }; // a message without alternatives
+const [AGAIN, AT_MOST] = [2_000, 60_000]; // ms until the conversation is asked for again where none came, at first and in the end
 const AWAY = 15_000; // ms out of sight after which the conversation is asked for again
 
 export class Transcript {
@@ -39,10 +40,19 @@ export class Transcript {
     settings.follow(({ keep_reasoning: kept }) => (document.body.dataset.reasoning = kept ? "kept" : "left-out"));
     // What was said meanwhile elsewhere, or while the line was down, is asked for when the reader comes back.
     addEventListener("online", () => this.act("ended"));
+    addEventListener("unopened", () => this.openAgain());
+    if (window.magistralUnopened) this.openAgain(); // that was before this
     addEventListener("visibilitychange", () => {
       if (document.hidden) this.left = performance.now();
       else if (performance.now() - this.left > AWAY) this.act("ended");
     });
+  }
+
+  /** No conversation came, and nothing can be sent without one. */
+  openAgain() {
+    const pause = this.pause ?? AGAIN;
+    this.pause = Math.min(AT_MOST, 2 * pause);
+    setTimeout(() => this.conversation || this.act("attach"), pause);
   }
 
   /** Tell the server; a second click before it has answered does nothing. */
