@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,8 +104,8 @@ def test_no_format_takes_more_than_is_reckoned_from_its_header(measured: Bounded
 
 
 def lying_avif() -> bytes:
-    """Its header says 32 × 32, what is coded has 16 million pixels: PIL's decoder unpacks all of them, to make them small."""
-    data = encoded(Image.new("RGB", (4000, 4000)), "AVIF", speed=10)
+    """Its header says 32 × 32, what is coded has 27 million pixels: PIL's decoder unpacks all of them, to make them small."""
+    data = encoded(Image.new("RGB", (5200, 5200)), "AVIF", speed=10, subsampling="4:4:4")
     at = data.index(b"ispe") + 8
     return data[:at] + (32).to_bytes(4, "big") * 2 + data[at + 8 :]
 
@@ -114,7 +115,7 @@ def test_a_header_that_lies_gets_no_more_memory_than_it_asks_for(measured: Bound
     data = lying_avif()
     told, _ = measured.call_with(data, "check", bounds=Bounds(120, 2**31, beyond=True))
     assert told["size"] == [32, 32]
-    assert told["taken"] > 2 * told["check"], "unbounded, it takes what it likes"
+    assert told["taken"] > 1.5 * told["check"], "unbounded, it takes what it likes"
     with pytest.raises(PictureRefused) as refused:
         read_picture(data, "lies.avif")
     assert refused.value.sentence_key == "picture_broken"
@@ -122,9 +123,7 @@ def test_a_header_that_lies_gets_no_more_memory_than_it_asks_for(measured: Bound
 
 
 def test_texts_in_a_png_that_unpack_to_very_much_are_refused() -> None:
-    texts = b"".join(
-        chunk(b"zTXt", f"{number}\0\0".encode() + __import__("zlib").compress(bytes(1_000_000))) for number in range(80)
-    )
+    texts = b"".join(chunk(b"zTXt", f"{number}\0\0".encode() + zlib.compress(bytes(1_000_000))) for number in range(80))
     sound = encoded(plain("RGB", "red"), "PNG")
     with pytest.raises(PictureRefused):
         read_picture(sound[:33] + texts + sound[33:])
@@ -222,13 +221,13 @@ def test_children_end_when_there_is_nothing_to_do(fresh: Decoders, monkeypatch: 
     assert fresh.call(encoded(plain("RGB", "red"), "PNG"), "plain")[0]["size"] == [6, 4]
 
 
-def test_many_at_once_stay_within_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Decoders(most_bytes=60_000_000)
+def test_many_at_once_stay_within_the_room() -> None:
+    made = Decoders(most_bytes=70_000_000)
     data = [encoded(Image.new("RGB", (1500, 1500 + each)), "PNG") for each in range(6)]
     with ThreadPoolExecutor(6) as threads:
         for told, _ in threads.map(lambda each: made.call(each, "check"), data):
             assert told["upright"][0] == 1500
-    assert 0 < made.room.most_held <= 60_000_000
+    assert 0 < made.room.most_held <= 70_000_000
     large = Decoders(most_bytes=1)
     assert large.call(data[0], "check")[0]["upright"] == [1500, 1500], "what is larger than the room comes alone"
     made.close()
@@ -265,7 +264,7 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def test_turns_are_fair_and_a_reply_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_are_fair_and_a_reply_goes_first() -> None:
     turns, order, lock = Turns(1), list[str](), threading.Lock()
     held = turns.turn("many")
     held.__enter__()

@@ -1,7 +1,9 @@
 """Pictures as data URLs that every server takes: PNG or JPEG, neither too small nor larger than the model looks; no files."""
 
 import base64
+from contextvars import copy_context
 
+from magistral_ui.chat.decoding import PARTY
 from magistral_ui.chat.pictures import Picture
 from magistral_ui.engines.recent import Recent
 
@@ -25,9 +27,15 @@ class PictureUrls:
         """The data URL of `picture`; the first call for a large photo takes tens of milliseconds."""
         url = self._urls.get(picture.digest)
         if url is None:
-            url = data_url(picture)
+            url = copy_context().run(_for_a_reply, picture)
             self._urls.put(picture.digest, url)
         return url
+
+
+def _for_a_reply(picture: Picture) -> str:
+    """The data URL, for a reply that has begun: whoever asked for it waited, and was counted, before that."""
+    PARTY.set("")
+    return data_url(picture)
 
 
 def data_url(picture: Picture) -> str:
