@@ -8,7 +8,9 @@ const PLACE = "magistral-ui-place"; // see ui/page.py; without names, it is all 
 const login = document.documentElement.dataset.login;
 const named = Boolean(login);
 const line = new BroadcastChannel(TAG);
+const PAUSE = 5_000; // ms between two questions whether the login still holds
 let leaving = false;
+let looked = -PAUSE;
 
 /** Whether this page is on its way out: then nothing more is put down. */
 export const left = () => leaving;
@@ -64,6 +66,15 @@ export function over() {
   leave(true);
 }
 
+/** Whoever comes back to the page sees it only if they are still in. Nobody asks while nobody is there: that would keep the login. */
+async function look({ type }) {
+  const lately = performance.now() - looked < PAUSE && type !== "visibilitychange";
+  if (document.hidden || leaving || lately) return;
+  looked = performance.now();
+  const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // without its app, a page has other worries
+  if (answer?.status === 401) over();
+}
+
 /** Sign out: here, in the browser's other tabs, and on the server, which ends what is still on its way. */
 export async function signOut() {
   await fetch("logout", { method: "POST", redirect: "manual" });
@@ -75,6 +86,7 @@ line.addEventListener("message", ({ data }) => data !== (login ?? "") && leave(f
 settleIn();
 if (login !== undefined) {
   line.postMessage(login);
+  for (const sign of ["visibilitychange", "focus", "pointerdown", "keydown"]) addEventListener(sign, look, { passive: true });
   addEventListener("pagehide", () => (document.documentElement.style.visibility = "hidden"));
   // A page that the browser has kept would show what was said to whoever goes back.
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
