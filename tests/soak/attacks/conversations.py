@@ -5,7 +5,7 @@ import secrets
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.chat.export.document import Document
 from magistral_ui.chat.export.json_writing import export_json
-from tests.soak.attacks.attack import Stranger, attack
+from tests.soak.attacks.attack import PASSWORD, Stranger, attack
 
 FORMULAS = "\n\n".join(
     [
@@ -95,8 +95,8 @@ def next_in_the_browser(stranger: Stranger) -> str:
     door.say(secret)
     place = door.place
     door.http.post("/logout")
-    door.sign_in(stranger.name + " too", "right horse battery")
-    door.place = place
+    door.sign_in(stranger.name + " too", PASSWORD)
+    door.place, door.tab = place, secrets.token_hex(6)  # as after a reload
     shown = [door.act("history-list", "refresh", {"query": query}) for query in ("", secret)]
     shown.append(door.act("history-list", "open_conversation", {"id": place["conversation"]}))
     listed = [[each["title"] for each in told[0].get("entries") or ()] for told in shown[:2]]
