@@ -97,7 +97,7 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool]) -> Non
 
 
 class Seldom(logging.Filter):
-    """Lets through so many warnings a minute: uvicorn writes one for each request that is none."""
+    """Lets through so many lines a minute of those that uvicorn writes for each request that is none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Seldom(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether `record` is written."""
-        return record.levelno != logging.WARNING or not self._lines.take("")
+        return not record.getMessage().startswith(("Invalid HTTP", "Unsupported upgrade")) or not self._lines.take("")
 
 
 def _named(app: Any, client: Any) -> Any:
