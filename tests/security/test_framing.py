@@ -136,6 +136,12 @@ def test_a_body_that_breaks_off_ends_the_connection(page: Served) -> None:
         assert len(statuses(answered(page.port, sent))) <= 1
 
 
+def test_a_broken_body_of_a_request_that_wants_none_back_ends_the_connection(page: Served) -> None:
+    for path in (b"/healthz", b"/magistral/import"):
+        head = b"HEAD " + path + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a\r\n"
+        assert answered(page.port, head) == b""
+
+
 @pytest.mark.parametrize("step", [1, 7])
 def test_it_does_not_matter_how_the_bytes_come(step: int) -> None:
     for sent, is_plain in [(each, False) for each in DOUBTFUL.values()] + [(each, True) for each in PLAIN.values()]:

@@ -64,7 +64,8 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool]) -> Non
             if self.cycle is not None and not self.cycle.response_complete:  # nobody reads what it would still say
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            begun = self.conn.our_state is not h11.IDLE  # its method may be one whose answer has no body
+            if not begun or (self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] != "HEAD"):
                 told = text("error_program_not_http").encode()
                 headers = [*REFUSAL_HEADERS, ("Content-Length", str(len(told)))]
                 answer = h11.Response(status_code=400, headers=headers, reason="Bad Request")
