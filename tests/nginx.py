@@ -20,11 +20,11 @@ http {{
   access_log off; client_max_body_size 100m;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream page {{ server 127.0.0.1:{upstream}; keepalive 8; }}
+  upstream localhost {{ server 127.0.0.1:{upstream}; keepalive 8; }}
   server {{
     listen 127.0.0.1:{port};
     location {path}/ {{
-      proxy_pass http://page{stripped};
+      proxy_pass http://localhost{stripped};
       proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 300s;
       {headers}
     }}

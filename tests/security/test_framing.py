@@ -1,5 +1,6 @@
 """Requests whose end is a guess are refused and end their connection: nothing behind them is taken for another request."""
 
+import logging
 import re
 import socket
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ import h11
 import httpx
 import pytest
 
+from magistral_ui.ui.doors.connections import Seldom
 from magistral_ui.ui.doors.exposure import Exposure
 from magistral_ui.ui.doors.framing import check_head, read_strictly
 from tests.nginx import APPENDING, proxied, proxy_port
@@ -134,6 +136,12 @@ def test_a_body_that_breaks_off_ends_the_connection(page: Served) -> None:
         assert len(statuses(answered(page.port, sent))) <= 1
 
 
+def test_a_broken_body_of_a_request_that_wants_none_back_ends_the_connection(page: Served) -> None:
+    for path in (b"/healthz", b"/magistral/import"):
+        head = b"HEAD " + path + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a\r\n"
+        assert answered(page.port, head) == b""
+
+
 @pytest.mark.parametrize("step", [1, 7])
 def test_it_does_not_matter_how_the_bytes_come(step: int) -> None:
     for sent, is_plain in [(each, False) for each in DOUBTFUL.values()] + [(each, True) for each in PLAIN.values()]:
@@ -155,6 +163,16 @@ def test_a_long_head_is_read_once() -> None:
     check_head(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + fields + b"\r\n")
     with pytest.raises(h11.LocalProtocolError):
         check_head(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + fields + b"X : a\r\n\r\n")
+
+
+def test_a_flood_of_them_does_not_fill_the_log() -> None:
+    def record(message: str) -> logging.LogRecord:
+        return logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, message, None, None)
+
+    seldom = Seldom()
+    for message in ("Invalid HTTP request received.", "Unsupported upgrade request."):
+        assert sum(seldom.filter(record(message)) for _ in range(1_000)) < 60
+    assert all(seldom.filter(record("something else")) for _ in range(1_000))
 
 
 @pytest.fixture(scope="module")

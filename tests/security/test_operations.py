@@ -96,7 +96,7 @@ def test_the_journal_has_numbers_and_no_content(page: Served) -> None:
         alice.say("a-secret-word")
         page.visitors.admission.finish(5)
         page.visitors.admission.closing = False
-        httpx.get(page.url, headers={"Host": "evil.example"}, trust_env=False)
+        assert httpx.get(page.url, headers={"Host": "evil.example"}, trust_env=False).status_code == 421
         note("something", count=3)
         try:
             raise ValueError("a-secret-word")

@@ -82,7 +82,8 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool], unread
             if self.cycle is not None and not self.cycle.response_complete:  # nobody reads what it would still say
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            begun = self.conn.our_state is not h11.IDLE  # its method may be one whose answer has no body
+            if not begun or (self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] != "HEAD"):
                 told = text("error_program_not_http").encode()
                 headers = [*REFUSAL_HEADERS, ("Content-Length", str(len(told)))]
                 answer = h11.Response(status_code=400, headers=headers, reason="Bad Request")
@@ -115,7 +116,7 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool], unread
 
 
 class Seldom(logging.Filter):
-    """Lets through so many warnings a minute: uvicorn writes one for each request that is none."""
+    """Lets through so many lines a minute of those that uvicorn writes for each request that is none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +124,7 @@ class Seldom(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether `record` is written."""
-        return record.levelno != logging.WARNING or not self._lines.take("")
+        return not record.getMessage().startswith(("Invalid HTTP", "Unsupported upgrade")) or not self._lines.take("")
 
 
 def _named(app: Any, client: Any) -> Any:

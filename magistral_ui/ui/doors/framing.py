@@ -51,7 +51,9 @@ class StrictBuffer(ReceiveBuffer):
 
 
 def read_strictly(connection: Any) -> None:
-    """From now on, `connection`, which has read nothing yet, is strict."""
+    """From now on, `connection`, which has read nothing yet, is strict. TypeError where a newer h11 reads in another way."""
+    if not isinstance(connection._receive_buffer, ReceiveBuffer):
+        raise TypeError(connection)
     connection._receive_buffer = StrictBuffer()
 
 

@@ -9,7 +9,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.journal import note
 from magistral_ui.sessions.attempts import Attempts
-from magistral_ui.sessions.caller import CALLER
 from magistral_ui.sessions.rates import Rate
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.doors.addresses import network_of
@@ -82,7 +81,7 @@ class Operations:
         kind = kind_of(scope["path"], status)
         self._metrics.request_ended(kind, status)
         if status in TOLD and not self._lines.take("refused"):
-            note("refused", kind=kind, status=status, address=CALLER.get().address)
+            note("refused", kind=kind, status=status, address=network_of(scope["client"][0]))
 
     def _may_read(self, scope: Scope) -> bool:
         headers = Headers(scope=scope)
