@@ -16,11 +16,11 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-TOKENS = 3_000
+TOKENS = 2_500
 """Of one text, of blocks and again within lines: each becomes an element or a piece of text."""
 CHARACTERS_PER_TOKEN = 25
 """Long texts may have more, because ordinary ones have one in 10 to 30 characters."""
-STEPS = 100_000
+STEPS = 80_000
 """Besides the length of the text: a mark that is looked at takes some, one that is looked at again a single one."""
 MARK = 10
 LINE = 25
