@@ -15,7 +15,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-
 OFFLINE := HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu install install-dev format lint bench bench-page bench-gpu bench-remote bench-visitors test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack audit screenshots translations clean
+.PHONY: help run test test-gpu install install-dev format lint bench bench-page bench-gpu bench-remote bench-visitors test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ soak-load: install-dev ## 50 visitors for 30 minutes, with failures, slow client
 
 soak-attack: install-dev ## 50 visitors beside every attack; writes docs/security.md (16 minutes, ARGS="--minutes N" for less)
 	@$(OFFLINE) $(PY) -W ignore -m tests.soak.attack $(ARGS)
+
+fuzz: install-dev ## all pairs of marks, 20,000 times each, through what draws answers (ARGS="--every N --minutes N")
+	@$(OFFLINE) CHROMIUM="$(CHROMIUM_FOR_TESTS)" $(PY) -W ignore -m tests.fuzz $(ARGS)
 
 audit: install-dev ## look for known holes in all that is installed
 	@frozen=$$(mktemp) && trap 'rm -f "$$frozen"' EXIT && \

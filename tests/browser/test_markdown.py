@@ -143,3 +143,13 @@ def test_a_hundred_thousand_characters_on_one_line_are_borne(page: Any, serve: A
     expect(reply(page)).to_have_attribute("data-state", "done", timeout=120_000)
     expect(done(page).locator(".answer")).to_contain_text(" end")
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+
+
+def test_long_code_is_coloured_beside_the_page_and_what_takes_too_long_stays_as_it_is(page: Any, serve: Any) -> None:
+    code = "def total(numbers):\n    return sum(numbers)\n" * 60
+    visit(page, serve([Answer(f"```typescript\n{'a' * 50_000}\n```\n\n```py\n{code}```\n\nEnd.")]))
+    ask(page, "go")
+    answer = done(page).locator(".answer")
+    expect(answer.locator(".code").nth(1).locator(".hljs-keyword").first).to_have_text("def")
+    assert answer.locator("code").nth(1).text_content() == code
+    assert answer.locator("code").first.inner_html() == "a" * 50_000 + "\n"

@@ -1,5 +1,6 @@
 """No number of marks makes an answer take long to read, and names of footnotes are each answer's own."""
 
+import random
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from magistral_ui.chat.export.answers import AnswerRenderer
 from magistral_ui.ui.i18n import text
 from tests.drawn.cases import MARKS
+from tests.fuzz.marks import MARKS as MARKS_TO_FUZZ
 
 MANY = 3_000
 MINUTES = 5
@@ -34,6 +36,39 @@ def test_many_marks_are_read_in_bounded_time() -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+
+
+WORDS = re.compile("<[^>]*>")
+WORK = 30_000
+"""Pieces that a text of 40,000 characters and more may become; in all phases together, with their ends."""
+
+
+def _pieces(text_: str) -> int:
+    tokens = AnswerRenderer(text)._markdown.parse(text_, {"docId": "1"})
+    return len(tokens) + sum(len(token.children or ()) for token in tokens)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_of_marks_become_so_many_pieces_at_most(seed: int) -> None:
+    source = random.Random(seed)
+    for _ in range(15):
+        pair = source.choice(MARKS_TO_FUZZ) + source.choice(MARKS_TO_FUZZ)
+        assert _pieces((pair * 20_000)[:200_000]) < WORK, pair
+
+
+@pytest.mark.parametrize(
+    "unit", ["word *a* ", "- word\n", "| word | b |\n", "> word\n>\n", "word\n\n", "[word](b) ", "`word` "]
+)
+def test_what_is_too_much_is_shown_as_it_was_written_and_no_word_is_lost(unit: str) -> None:
+    head = "| a | b |\n|---|---|\n" if unit.startswith("|") else ""
+    drawn = AnswerRenderer(text).html(head + unit * 8_000)
+    assert '<div class="plain">' in drawn
+    assert WORDS.sub("", drawn).count("word") == 8_000
+
+
+@pytest.mark.parametrize("mark", ["> ", "- ", "> - "])
+def test_what_stands_very_deep_is_not_lost(mark: str) -> None:
+    assert "the end" in AnswerRenderer(text).html(mark * 300 + "the end")
 
 
 def test_footnotes_of_two_answers_have_different_names() -> None:

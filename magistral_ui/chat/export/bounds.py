@@ -16,13 +16,14 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-TOKENS = 3_000
+TOKENS = 2_500
 """Of one text, of blocks and again within lines: each becomes an element or a piece of text."""
 CHARACTERS_PER_TOKEN = 25
 """Long texts may have more, because ordinary ones have one in 10 to 30 characters."""
-STEPS = 150_000
+STEPS = 80_000
 """Besides the length of the text: a mark that is looked at takes some, one that is looked at again a single one."""
 MARK = 10
+LINE = 25
 
 
 class Exhausted(Exception):
@@ -56,6 +57,7 @@ def spend_steps(env: EnvType, steps: float = 1) -> None:
 def bounds(markdown: MarkdownIt) -> None:
     """Bound what `markdown` reads; before any rule for blocks is added, and behind `emphasis`."""
     markdown.block = _Blocks()
+    markdown.block.ruler.before("table", "work", _count_line, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     markdown.core.ruler.at("block", _read_blocks)
     markdown.core.ruler.at("inline", _read_words)
     markdown.inline.ruler.before("text", "work", _count_mark)
@@ -133,8 +135,15 @@ def _read_words(state: StateCore) -> None:
     bounded(state, all_words, lambda: at)
 
 
-def _count_mark(state: StateInline, silent: bool) -> bool:
+def _count_mark(state: StateInline, _silent: bool) -> bool:
     spend_steps(state.env, MARK)
+    return False
+
+
+def _count_line(state: StateBlock, _first: int, _last: int, silent: bool) -> bool:
+    spend_steps(state.env, LINE)
+    if not silent:
+        spend_token(state.env)  # a definition makes none
     return False
 
 

@@ -4,6 +4,9 @@ import re
 
 from markdown_it import MarkdownIt
 
+from magistral_ui.chat.export.bounds import bounds
+from magistral_ui.chat.export.emphasis import emphasis
+
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 PROSE = re.compile(
     r"(?P<code>(?<!`)(`+)(?!`)[^\n]*?(?<!`)\2(?!`))"
@@ -93,7 +96,10 @@ def _without_tags(latex: str) -> str:
 
 def _is_closed(markdown: str) -> bool:
     """Whether what comes behind `markdown` is read as if it stood alone, and nothing in it is HTML or a picture."""
-    tokens = MarkdownIt("commonmark").parse(f"{markdown}\n\n# {BEHIND}\n")
+    reader = MarkdownIt("commonmark")
+    emphasis(reader)
+    bounds(reader)  # where it is too much, the end is none
+    tokens = reader.parse(f"{markdown}\n\n# {BEHIND}\n")
     inner = [child for token in tokens for child in token.children or ()]
     if any(token.type in ("html_block", "html_inline", "image") for token in [*tokens, *inner]):
         return False

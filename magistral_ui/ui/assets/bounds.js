@@ -1,10 +1,12 @@
 // Bounds the work of reading one text, whatever its marks: what goes beyond is shown as it was written, and no word is lost.
 // The count is of steps, not of time, so that a text looks the same on every machine. chat/export/bounds.py has the same rule.
 
-const TOKENS = 8_000; // of one text, of blocks and again within lines; each becomes an element or a piece of text
+const TOKENS = 5_000; // of one text, of blocks and again within lines; each becomes an element or a piece of text
 const CHARACTERS_PER_TOKEN = 25; // long texts may have more, because ordinary ones have one in 10 to 30 characters
-const STEPS = 400_000; // marks that are looked at, and looked at again; twice the length of the text besides
+const STEPS = 300_000; // marks that are looked at, and looked at again; twice the length of the text besides
 const LABEL = 16; // characters of a link's label that take as long as one step
+
+const COSTS = { fence: 40, code_block: 40, table_open: 10 }; // what is drawn as many elements
 
 class Exhausted extends Error {}
 
@@ -103,7 +105,7 @@ function words(state) {
 export function bounds(md) {
   md.block.State = class extends md.block.State {
     push(...token) {
-      spendToken();
+      spendToken(COSTS[token[0]]);
       return super.push(...token);
     }
   };

@@ -39,8 +39,8 @@ export function highlight(element, code, language) {
 
 /** Let the worker take the first that waits. */
 function next() {
-  const [[key, { language, code, elements }] = []] = waiting;
-  if (key === undefined) return;
+  if (!waiting.size) return;
+  const [[key, { language, code, elements }]] = waiting;
   const finish = (html) => {
     clearTimeout(deadline);
     if (html !== null) keep(key, nodesOf(html), elements);

@@ -1,0 +1,129 @@
+"""Reads and draws all pairs of marks, 20,000 times each, on the page and for a file, and tells those that take more than 100 ms.
+
+    python -m tests.fuzz [--every N] [--minutes N]
+
+A text takes the least of some tries, because the machine may do other things meanwhile. What is left when the minutes are over is
+told, and is no failure.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+from magistral_ui.chat.export.answers import AnswerRenderer
+from magistral_ui.chat.export.containing import contained
+from magistral_ui.ui.i18n import text
+from tests.browser.install_chromium import find
+from tests.fuzz.marks import texts
+
+MOST = 100.0
+"""Milliseconds."""
+TRIES = 4
+TOGETHER = 20
+ASSETS = Path(__file__).parents[2] / "magistral_ui" / "ui" / "assets"
+MEASURE = """async ([texts, most, tries]) => {
+  const { parse, render } = await import("/markdown.js");
+  return texts.map((text) => {
+    let least = Infinity;
+    for (let time = 0; time < tries && least > most; time += 1) {
+      const began = performance.now();
+      render(parse(text, false), "a1");
+      least = Math.min(least, performance.now() - began);
+    }
+    return least;
+  });
+}"""
+
+
+class NoFormulas:
+    """Formulas of a file are turned in a process of their own, which is bounded by itself."""
+
+    def begin_answer(self) -> None:
+        """Nothing is numbered."""
+
+    def html(self, latex: str, display: bool) -> str:
+        """A place for it."""
+        return "<code></code>"
+
+
+def serve(route: Any) -> None:
+    """The page's scripts, with no server."""
+    path = route.request.url.split("/", 3)[3].split("?")[0]
+    if not path:
+        route.fulfill(body='<!doctype html><html data-texts="texts.js">', content_type="text/html")
+    elif path == "texts.js":
+        words = json.loads((ASSETS.parent / "locales" / "en.json").read_text(encoding="utf-8"))
+        body = f'export const language = "en"; export const texts = {json.dumps(words)};'
+        route.fulfill(body=body, content_type="text/javascript")
+    else:
+        route.fulfill(body=(ASSETS / path).read_bytes(), content_type="text/javascript")
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    """What `work` takes of this thread's processor time."""
+    least = float("inf")
+    for _ in range(TRIES):
+        began = time.thread_time()
+        work()
+        least = min(least, 1000 * (time.thread_time() - began))
+        if least <= MOST:
+            break
+    return least
+
+
+def in_file(answers: AnswerRenderer, each: str) -> float:
+    """The slower of both files."""
+    return max(milliseconds(lambda: answers.html(each)), milliseconds(lambda: contained(each)))
+
+
+def measured(pieces: Iterator[list[str]], page: Any, until: float) -> Iterator[tuple[str, str, float]]:
+    """Where, what and how long."""
+    answers = AnswerRenderer(text, None, NoFormulas())
+    for piece in pieces:
+        for each, spent in zip(piece, page.evaluate(MEASURE, [piece, MOST, TRIES]), strict=True):
+            yield "page", each, spent
+            yield "file", each, in_file(answers, each)
+        if time.monotonic() > until:
+            print("the time is over; not all were tried")
+            return
+
+
+def in_pieces(every: int) -> Iterator[list[str]]:
+    """Each `every`th text, some at a time."""
+    chosen = islice(texts(), 0, None, every)
+    while piece := list(islice(chosen, TOGETHER)):
+        yield piece
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print what is over, and how many were tried."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
+    parser.add_argument("--every", type=int, default=1, help="try each so many-th only")
+    parser.add_argument("--minutes", type=float, default=90.0)
+    chosen = parser.parse_args(arguments)
+    over, tried = [], 0
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(find()), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.route("**/*", serve)
+        page.goto("http://fuzz.invalid/")
+        for where, each, spent in measured(in_pieces(chosen.every), page, time.monotonic() + 60 * chosen.minutes):
+            tried += 1
+            if spent > MOST:
+                over.append((spent, where, each[:40]))
+        browser.close()
+    for spent, where, each in sorted(over, reverse=True):
+        print(f"{where} {spent:6.0f} ms  {each!r}")
+    print(f"{tried} tried, {len(over)} above {MOST:.0f} ms")
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
