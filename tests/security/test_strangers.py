@@ -1,7 +1,7 @@
 """What one visitor can reach of another: nothing, whatever ids they have got hold of."""
 
 import io
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -123,22 +123,16 @@ def test_a_call_s_answer_is_for_whoever_made_it(page: Served, alice: Browser, ma
 
 
 def test_many_visitors_at_once_get_their_own_answers_only(page: Served) -> None:
-    wrong: list[str] = []
-
     def visit(number: int) -> None:
-        client = Client(page.url, verbose=False)
+        client = Client(page.url, verbose=False, httpx_kwargs={"timeout": 60})
         for turn in range(3):
             answer = client.predict(message={"text": f"<{number}-{turn}>"}, parameters=None, api_name="/chat")["answer"]
-            if answer != f"you said <{number}-{turn}>":
-                wrong.append(answer)
+            assert answer == f"you said <{number}-{turn}>"
         client.close()
 
-    threads = [threading.Thread(target=visit, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    with ThreadPoolExecutor(8) as threads:
+        for visited in [threads.submit(visit, number) for number in range(8)]:
+            visited.result()
 
 
 def test_settings_and_the_model_are_the_operator_s(page: Served, alice: Browser, tmp_path: Path) -> None:

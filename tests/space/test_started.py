@@ -29,7 +29,7 @@ def test_the_folder_alone_serves_strangers(space: Path, tmp_path: Path) -> None:
             foreign = visitor.get("/", headers={"Host": "elsewhere.example"})
             assert foreign.status_code == 421
         until_ready(url)
-        client = Client(url, verbose=False)
+        client = Client(url, verbose=False, httpx_kwargs={"timeout": 60})
         message = {"text": "What is 487 + 265?", "files": []}
         reply = client.predict(message, {"temperature": 0.0, "seed": 1}, api_name="/chat")
         client.close()

@@ -74,7 +74,7 @@ def served() -> Iterator[tuple[str, ScriptedEngine]]:
 
 @pytest.fixture(scope="module")
 def client(served: tuple[str, ScriptedEngine]) -> Iterator[Client]:
-    client = Client(served[0], verbose=False)
+    client = Client(served[0], verbose=False, httpx_kwargs={"timeout": 60})
     yield client
     client.close()
 
