@@ -83,9 +83,9 @@ def test_cookies_are_for_this_host_over_tls_only(public: httpx.Client) -> None:
 
 
 def test_a_proxy_that_writes_no_header_is_known_by_the_name(locked: Served) -> None:
-    with httpx.Client(base_url=locked.url, headers={"Host": "chat.example.org"}, trust_env=False) as client:
+    with httpx.Client(base_url=locked.url, headers={"Host": "chat.example.org"}, trust_env=False, timeout=60) as client:
         assert "; Secure" in set_by(client.get("/"), "__Host-magistral-ui-visit")
-    with httpx.Client(base_url=locked.url, trust_env=False) as client:
+    with httpx.Client(base_url=locked.url, trust_env=False, timeout=60) as client:
         assert "; Secure" not in set_by(client.get("/"), "magistral-ui-visit"), "from this machine, without TLS"
 
 

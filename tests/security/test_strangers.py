@@ -49,7 +49,7 @@ def test_a_running_answer_is_read_by_its_own_browser_only(page: Served, alice: B
     assert live
     headers = {"X-Generation": live}
     assert mallory.http.get("/magistral/live", headers=headers).status_code == 404
-    assert httpx.get(page.url + "/magistral/live", headers=headers, trust_env=False).status_code == 404
+    assert httpx.get(page.url + "/magistral/live", headers=headers, trust_env=False, timeout=60).status_code == 404
     with alice.http.stream("GET", "/magistral/live", headers=headers) as stream:
         assert stream.status_code == 200
         assert "hm" in next(stream.iter_lines())
@@ -74,7 +74,7 @@ def test_an_upload_is_seen_and_sent_by_its_own_browser_only(page: Served, alice:
     (path,) = alice.upload(png()).json()
     assert alice.http.get(f"/gradio_api/file={path}").content == png()
     assert mallory.http.get(f"/gradio_api/file={path}").status_code == 404
-    assert httpx.get(f"{page.url}/gradio_api/file={path}", trust_env=False).status_code == 404
+    assert httpx.get(f"{page.url}/gradio_api/file={path}", trust_env=False, timeout=60).status_code == 404
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     before = len(page.engine.requests)
     mallory.event("say", [{"text": "", "files": [file]}, mallory.place, *page.panel])

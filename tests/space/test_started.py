@@ -20,7 +20,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder_alone_serves_strangers(space: Path, tmp_path: Path) -> None:
     with started(space, tmp_path / "home") as (url, process):
-        with httpx.Client(base_url=url, trust_env=False) as visitor:
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as visitor:
             page = visitor.get("/", headers={"Accept": "text/html"})
             assert "Magistral UI" in page.text, "no password stands before it"
             assert "https://*.hf.space" in page.headers["Content-Security-Policy"], "the Hub shows it in a frame"
