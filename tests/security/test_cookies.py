@@ -26,6 +26,12 @@ def enter(client: httpx.Client) -> httpx.Response:
     return client.post("login", data={"username": "", "password": "right horse"})
 
 
+def login_of(client: httpx.Client) -> str:
+    """The cookie of a new login in a browser that has none: one that had would sign its old one out."""
+    client.cookies.clear()
+    return set_by(enter(client), "magistral-ui-login").partition(";")[0]
+
+
 def set_by(answer: httpx.Response, name: str) -> str:
     """The one line that sets the cookie."""
     (found,) = [line for line in answer.headers.get_list("set-cookie") if line.startswith(f"{name}=")]
@@ -77,9 +83,9 @@ def test_cookies_are_for_this_host_over_tls_only(public: httpx.Client) -> None:
 
 
 def test_a_proxy_that_writes_no_header_is_known_by_the_name(locked: Served) -> None:
-    with httpx.Client(base_url=locked.url, headers={"Host": "chat.example.org"}, trust_env=False) as client:
+    with httpx.Client(base_url=locked.url, headers={"Host": "chat.example.org"}, trust_env=False, timeout=60) as client:
         assert "; Secure" in set_by(client.get("/"), "__Host-magistral-ui-visit")
-    with httpx.Client(base_url=locked.url, trust_env=False) as client:
+    with httpx.Client(base_url=locked.url, trust_env=False, timeout=60) as client:
         assert "; Secure" not in set_by(client.get("/"), "magistral-ui-visit"), "from this machine, without TLS"
 
 
@@ -101,7 +107,7 @@ def test_a_planted_place_is_not_the_visitor_s(public: httpx.Client) -> None:
 def test_two_logins_are_none_and_signing_out_ends_both(locked: Served) -> None:
     """Without TLS, anybody at a sibling's name can add theirs."""
     with httpx.Client(base_url=locked.url, trust_env=False, timeout=60) as client:
-        mine, theirs = (set_by(enter(client), "magistral-ui-login").partition(";")[0] for _ in range(2))
+        mine, theirs = login_of(client), login_of(client)
         client.cookies.clear()
         for cookie, status in (
             (mine, 200),

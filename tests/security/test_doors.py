@@ -53,7 +53,7 @@ CLOSED = [
 
 @pytest.mark.parametrize(("method", "path"), CLOSED, ids=[f"{method} {path}" for method, path in CLOSED])
 def test_there_is_nothing_but_what_the_page_needs(page: Served, method: str, path: str) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         request = client.build_request(method, page.url + "/", json={"data": []} if method == "POST" else None)
         request.url = request.url.copy_with(raw_path=path.encode())  # as it is, not tidied up
         answer = client.send(request)
@@ -66,7 +66,7 @@ def test_there_is_nothing_but_what_the_page_needs(page: Served, method: str, pat
 )
 def test_a_rebound_name_gets_nothing(page: Served, host: str) -> None:
     for path in ("/", "/config", "/gradio_api/info"):
-        answer = httpx.get(page.url + path, headers={"Host": host}, trust_env=False)
+        answer = httpx.get(page.url + path, headers={"Host": host}, trust_env=False, timeout=60)
         assert answer.status_code in (400, 421)
         assert "gradio_config" not in answer.text
 
@@ -87,7 +87,7 @@ def test_another_website_can_drive_nothing(page: Served, origin: str) -> None:
 
 def test_a_browser_that_says_it_asks_for_another_website_is_refused_and_a_link_is_not(page: Served) -> None:
     foreign = {"Sec-Fetch-Site": "cross-site"}
-    with httpx.Client(base_url=page.url, trust_env=False) as client:
+    with httpx.Client(base_url=page.url, trust_env=False, timeout=60) as client:
         assert client.get("/config", headers={**foreign, "Sec-Fetch-Mode": "cors"}).status_code == 403
         assert client.get("/gradio_api/app_id", headers={**foreign, "Sec-Fetch-Mode": "no-cors"}).status_code == 403
         assert client.post("/login", headers={**foreign, "Sec-Fetch-Mode": "navigate"}).status_code == 403
@@ -95,14 +95,14 @@ def test_a_browser_that_says_it_asks_for_another_website_is_refused_and_a_link_i
 
 
 def test_our_own_origin_is_let_in_and_no_answer_names_an_origin(page: Served) -> None:
-    answer = httpx.get(page.url + "/config", headers={"Origin": page.url}, trust_env=False)
+    answer = httpx.get(page.url + "/config", headers={"Origin": page.url}, trust_env=False, timeout=60)
     assert answer.status_code == 200
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/magistral/main.js", "/nothing", "/gradio_api/run/predict"])
 def test_every_answer_has_the_headers(page: Served, path: str) -> None:
-    headers = httpx.get(page.url + path, trust_env=False).headers
+    headers = httpx.get(page.url + path, trust_env=False, timeout=60).headers
     policy = headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "same-origin"
@@ -117,7 +117,7 @@ def test_every_answer_has_the_headers(page: Served, path: str) -> None:
 
 
 def test_the_page_s_scripts_have_a_nonce_that_is_new_each_time(page: Served) -> None:
-    first, second = (httpx.get(page.url, trust_env=False) for _ in range(2))
+    first, second = (httpx.get(page.url, trust_env=False, timeout=60) for _ in range(2))
     nonces = [re.findall(r"'nonce-([\w-]+)'", each.headers["content-security-policy"])[0] for each in (first, second)]
     assert nonces[0] != nonces[1]
     assert re.findall(r"<script(?! nonce=)", first.text) == []
@@ -125,14 +125,14 @@ def test_the_page_s_scripts_have_a_nonce_that_is_new_each_time(page: Served) -> 
 
 
 def test_nothing_in_the_page_comes_from_elsewhere(page: Served) -> None:
-    text = httpx.get(page.url, trust_env=False).text
+    text = httpx.get(page.url, trust_env=False, timeout=60).text
     loaded: list[Any] = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"(https?:)?//[^\"]*", text)
     assert loaded == []
 
 
 def test_a_query_chooses_no_state_of_another_session(page: Served) -> None:
-    plain = httpx.get(page.url, trust_env=False).text
-    linked = httpx.get(page.url + "/?deep_link=../../x&page=y", trust_env=False).text
+    plain = httpx.get(page.url, trust_env=False, timeout=60).text
+    linked = httpx.get(page.url + "/?deep_link=../../x&page=y", trust_env=False, timeout=60).text
     assert re.findall(r'"deep_link_state":"(\w+)"', plain) == re.findall(r'"deep_link_state":"(\w+)"', linked)
 
 

@@ -90,7 +90,7 @@ PLAIN = {
 
 def answered(port: int, *sent: bytes) -> bytes:
     """All that a server says until it ends the connection, or has answered as many requests as were sent."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         for piece in sent:
             connection.sendall(piece)
         connection.shutdown(socket.SHUT_WR)
@@ -185,9 +185,9 @@ def through_nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[in
         yield port, served
 
 
-def first_answer(port: int, sent: bytes) -> bytes:
+def first_answer(port: int, sent: bytes, patience: float) -> bytes:
     """What is said first, on a connection that stays open as a browser's does; nothing where more is waited for."""
-    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=patience) as connection:
         connection.sendall(sent)
         try:
             return connection.recv(65_536)
@@ -200,7 +200,8 @@ def test_a_real_proxy_and_the_page_agree_where_a_request_ends(through_nginx: tup
     port, _ = through_nginx
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as next_visitor:
         for name, request_ in (*DOUBTFUL.items(), *PLAIN.items()):
-            said = statuses(first_answer(port, request_ + SMUGGLED))
+            # nginx waits for more after some of the doubtful ones, and answers every plain one, on a busy machine late.
+            said = statuses(first_answer(port, request_ + SMUGGLED, patience=60 if name in PLAIN else 2))
             assert name not in PLAIN or said[0] in (200, 404), name
             for _ in range(2):
                 assert next_visitor.get("/healthz").json() == {"status": "ready"}, name

@@ -79,7 +79,7 @@ def url(tmp_path: Path, space: None) -> Iterator[str]:  # it is there
 
 
 def test_a_stranger_finds_the_way_to_the_hub(url: str, provider: str) -> None:
-    with httpx.Client(base_url=url, trust_env=False) as visitor:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as visitor:
         page = visitor.get("/", headers={"Accept": "text/html"})
         assert "Sign in with Hugging Face" in page.text
         assert re.search(r"<form[^>]* hidden", page.text), "there is no password to type"
@@ -97,7 +97,7 @@ def test_a_stranger_finds_the_way_to_the_hub(url: str, provider: str) -> None:
 
 
 def test_who_has_signed_in_comes_in_and_can_leave(url: str) -> None:
-    with httpx.Client(base_url=url, trust_env=False, headers={"Cookie": f"session={cookie()}"}) as visitor:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60, headers={"Cookie": f"session={cookie()}"}) as visitor:
         assert visitor.get("/config").status_code == 200
         left = visitor.post("/logout")
         assert any(line.startswith('session=""') for line in left.headers.get_list("set-cookie"))

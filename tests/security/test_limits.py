@@ -48,7 +48,7 @@ def told(value: Any) -> str:
 
 
 def test_the_page_tells_the_limits_beforehand(narrow: Served) -> None:
-    config = httpx.get(narrow.url + "/config", trust_env=False).text
+    config = httpx.get(narrow.url + "/config", trust_env=False, timeout=60).text
     for key in ("limits_message", "limits_reply", "limits_pace", "limits_unattended"):
         assert key in config
     assert "text_length" in config
@@ -116,7 +116,10 @@ def test_uploads_are_counted_by_the_hour_however_they_come(narrow: Served, alice
 def test_a_flood_is_refused_politely_and_ends_by_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
     # So few a minute that the bucket fills slower than even a busy machine asks.
     limits = replace(NARROW, requests_per_minute_per_address=240)
-    with serving(tmp_path_factory.mktemp("flood"), limits=limits) as served, httpx.Client(trust_env=False) as client:
+    with (
+        serving(tmp_path_factory.mktemp("flood"), limits=limits) as served,
+        httpx.Client(trust_env=False, timeout=60) as client,
+    ):
         codes: list[int] = []
         while 429 not in codes and len(codes) < 2_000:
             answer = client.get(served.url + "/gradio_api/app_id")

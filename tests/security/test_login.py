@@ -20,7 +20,7 @@ addresses = iter(f"93.184.{block}.{last}" for block in range(200) for last in ra
 def stranger(locked: Served) -> Iterator[httpx.Client]:
     """Somebody at an address of their own."""
     headers = {**PUBLIC, "X-Forwarded-For": next(addresses)}
-    with httpx.Client(base_url=locked.url, headers=headers, trust_env=False) as client:
+    with httpx.Client(base_url=locked.url, headers=headers, trust_env=False, timeout=60) as client:
         yield client
 
 

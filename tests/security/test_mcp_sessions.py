@@ -81,7 +81,8 @@ def test_what_is_begun_leaves_nothing(page: Served) -> None:
 
     def tasks() -> int:
         gc.collect()
-        return sum(isinstance(each, asyncio.Task) and not each.done() for each in gc.get_objects())
+        # By their true type: what merely stands for something else, as parts of torch do, is asked nothing.
+        return sum(issubclass(type(each), asyncio.Task) and not each.done() for each in gc.get_objects())
 
     with client(page) as http:
         begin(http)

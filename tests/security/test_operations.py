@@ -16,7 +16,7 @@ from tests.security.conftest import Served
 
 def get(page: Served, path: str, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.get(page.url + path, headers=named, trust_env=False)
+    return httpx.get(page.url + path, headers=named, trust_env=False, timeout=60)
 
 
 def numbers(page: Served) -> dict[str, float]:
@@ -32,7 +32,7 @@ def test_health_is_one_word(page: Served) -> None:
         assert (answer.status_code, answer.json()) == (code, {"status": word})
     page.engine.set_status(Ready(INFO))
     assert get(page, "/healthz", Host="evil.example").status_code == 421
-    with httpx.Client(base_url=page.url, trust_env=False) as prober:
+    with httpx.Client(base_url=page.url, trust_env=False, timeout=60) as prober:
         found = prober.head("/healthz")
     assert (found.status_code, found.content) == (200, b"")
 
@@ -96,7 +96,7 @@ def test_the_journal_has_numbers_and_no_content(page: Served) -> None:
         alice.say("a-secret-word")
         page.visitors.admission.finish(5)
         page.visitors.admission.closing = False
-        assert httpx.get(page.url, headers={"Host": "evil.example"}, trust_env=False).status_code == 421
+        assert httpx.get(page.url, headers={"Host": "evil.example"}, trust_env=False, timeout=60).status_code == 421
         note("something", count=3)
         try:
             raise ValueError("a-secret-word")
@@ -138,7 +138,7 @@ def test_who_is_written_when_the_app_ends_is_finished_and_nobody_begins(page: Se
     alice, late = page.browser().open(), page.browser().open()
     live = alice.say("wait")["live"]
     ended: list[bool] = []
-    closer = threading.Thread(target=lambda: ended.append(page.visitors.admission.finish(20) is None))
+    closer = threading.Thread(target=lambda: ended.append(page.visitors.admission.finish(60) is None))
     closer.start()
     try:
         while not page.visitors.admission.closing:
@@ -149,7 +149,7 @@ def test_who_is_written_when_the_app_ends_is_finished_and_nobody_begins(page: Se
             assert stream.status_code == 200
         assert not ended
         alice.event("stop", [alice.place])
-        closer.join(15)
+        closer.join(60)
         assert ended == [True]
     finally:
         page.visitors.admission.closing = False

@@ -18,7 +18,7 @@ from magistral_ui.ui.doors.exposure import Exposure
 from tests.security.conftest import ROOMY, Browser, Served, serving
 
 PEOPLE = {"Alice": "right horse", "Bob": "left zebra", "José": "third camel"}
-WAIT = 10.0
+WAIT = 60.0
 """Seconds for what takes none but on a busy machine."""
 
 
@@ -319,7 +319,7 @@ def test_a_file_on_its_way_ends_with_the_login(named: Served) -> None:
 
     def send() -> None:
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
-        with httpx.Client(base_url=named.url, cookies=browser.http.cookies, trust_env=False, timeout=20) as http:
+        with httpx.Client(base_url=named.url, cookies=browser.http.cookies, trust_env=False, timeout=60) as http:
             answers.append(http.post("/gradio_api/upload", content=body(), headers=headers))
 
     thread = threading.Thread(target=send, daemon=True)

@@ -195,7 +195,7 @@ def test_who_leaves_gives_the_turn_back(page: Served, monkeypatch: pytest.Monkey
         sent = json.dumps({**body, "event_data": {"number": 1}}).encode()
         cookies = "; ".join(f"{name}={kept}" for name, kept in mallory.http.cookies.items())
         head = f"POST /gradio_api/run/predict HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nCookie: {cookies}\r\n"
-        with socket.create_connection(("127.0.0.1", page.port), timeout=20) as line:
+        with socket.create_connection(("127.0.0.1", page.port), timeout=60) as line:
             line.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent)
             until(lambda: bool(queue._waiting))
             (waiting,) = (future for those in queue._waiting.values() for future, _ in those)

@@ -34,7 +34,7 @@ def below(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_programs_work_below_a_path(below: tuple[str, Served]) -> None:
     url, _ = below
-    client = Client(url, auth=("me", PASSWORD), verbose=False)
+    client = Client(url, auth=("me", PASSWORD), verbose=False, httpx_kwargs={"timeout": 60})
     assert client.predict("hello", api_name="/chat")["answer"] == "you said hello"
     client.close()
 

@@ -44,25 +44,25 @@ def test_a_requirement_stands_once_and_says_whether_it_is_met() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_every_answer_says_what_it_is(page: Served, path: str) -> None:
-    kind = httpx.get(page.url + path, trust_env=False).headers["content-type"]
+    kind = httpx.get(page.url + path, trust_env=False, timeout=60).headers["content-type"]
     assert not kind.startswith("text/") or "charset=utf-8" in kind
     assert kind.partition(";")[0] in ("text/html", "text/plain", "text/css", *SCRIPTS, "application/json")
 
 
 @pytest.mark.parametrize("path", [*OWN, "/magistral/model", "/magistral/live", "/magistral/export"])
 def test_what_is_somebody_s_is_kept_by_no_cache(page: Served, path: str) -> None:
-    assert httpx.get(page.url + path, trust_env=False).headers["cache-control"] == "no-store"
+    assert httpx.get(page.url + path, trust_env=False, timeout=60).headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_no_header_names_a_version(page: Served, path: str) -> None:
-    headers = httpx.get(page.url + path, trust_env=False).headers
+    headers = httpx.get(page.url + path, trust_env=False, timeout=60).headers
     assert headers["server"] == "magistral-ui"
     assert "x-powered-by" not in headers
 
 
 def test_the_page_asks_for_no_camera_microphone_or_place(page: Served) -> None:
-    allowed = httpx.get(page.url, trust_env=False).headers["permissions-policy"]
+    allowed = httpx.get(page.url, trust_env=False, timeout=60).headers["permissions-policy"]
     for sensor in ("camera", "microphone", "geolocation", "display-capture"):
         assert f"{sensor}=()" in allowed
 

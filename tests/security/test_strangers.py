@@ -1,7 +1,7 @@
 """What one visitor can reach of another: nothing, whatever ids they have got hold of."""
 
 import io
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -49,7 +49,7 @@ def test_a_running_answer_is_read_by_its_own_browser_only(page: Served, alice: B
     assert live
     headers = {"X-Generation": live}
     assert mallory.http.get("/magistral/live", headers=headers).status_code == 404
-    assert httpx.get(page.url + "/magistral/live", headers=headers, trust_env=False).status_code == 404
+    assert httpx.get(page.url + "/magistral/live", headers=headers, trust_env=False, timeout=60).status_code == 404
     with alice.http.stream("GET", "/magistral/live", headers=headers) as stream:
         assert stream.status_code == 200
         assert "hm" in next(stream.iter_lines())
@@ -74,7 +74,7 @@ def test_an_upload_is_seen_and_sent_by_its_own_browser_only(page: Served, alice:
     (path,) = alice.upload(png()).json()
     assert alice.http.get(f"/gradio_api/file={path}").content == png()
     assert mallory.http.get(f"/gradio_api/file={path}").status_code == 404
-    assert httpx.get(f"{page.url}/gradio_api/file={path}", trust_env=False).status_code == 404
+    assert httpx.get(f"{page.url}/gradio_api/file={path}", trust_env=False, timeout=60).status_code == 404
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     before = len(page.engine.requests)
     mallory.event("say", [{"text": "", "files": [file]}, mallory.place, *page.panel])
@@ -123,22 +123,16 @@ def test_a_call_s_answer_is_for_whoever_made_it(page: Served, alice: Browser, ma
 
 
 def test_many_visitors_at_once_get_their_own_answers_only(page: Served) -> None:
-    wrong: list[str] = []
-
     def visit(number: int) -> None:
-        client = Client(page.url, verbose=False)
+        client = Client(page.url, verbose=False, httpx_kwargs={"timeout": 60})
         for turn in range(3):
             answer = client.predict(message={"text": f"<{number}-{turn}>"}, parameters=None, api_name="/chat")["answer"]
-            if answer != f"you said <{number}-{turn}>":
-                wrong.append(answer)
+            assert answer == f"you said <{number}-{turn}>"
         client.close()
 
-    threads = [threading.Thread(target=visit, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    with ThreadPoolExecutor(8) as threads:
+        for visited in [threads.submit(visit, number) for number in range(8)]:
+            visited.result()
 
 
 def test_settings_and_the_model_are_the_operator_s(page: Served, alice: Browser, tmp_path: Path) -> None:

@@ -241,7 +241,10 @@ def test_streams_have_no_head(hasty: Served) -> None:
 def test_nobody_fills_the_queue_for_others(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Alice's call is under way while Mallory posts all that is taken, with ever new cookies."""
     limits = replace(QUICK, replies_per_address=4, replies_in_all=8)
-    with serving(tmp_path_factory.mktemp("filled"), limits=limits) as served, httpx.Client(trust_env=False) as mallory:
+    with (
+        serving(tmp_path_factory.mktemp("filled"), limits=limits) as served,
+        httpx.Client(trust_env=False, timeout=60) as mallory,
+    ):
         alice = served.browser().open()
         join(alice, "wait")
         with alice.http.stream("GET", f"/gradio_api/queue/data?session_hash={alice.session}") as stream:

@@ -20,7 +20,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder_alone_serves_strangers(space: Path, tmp_path: Path) -> None:
     with started(space, tmp_path / "home") as (url, process):
-        with httpx.Client(base_url=url, trust_env=False) as visitor:
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as visitor:
             page = visitor.get("/", headers={"Accept": "text/html"})
             assert "Magistral UI" in page.text, "no password stands before it"
             assert "https://*.hf.space" in page.headers["Content-Security-Policy"], "the Hub shows it in a frame"
@@ -29,7 +29,7 @@ def test_the_folder_alone_serves_strangers(space: Path, tmp_path: Path) -> None:
             foreign = visitor.get("/", headers={"Host": "elsewhere.example"})
             assert foreign.status_code == 421
         until_ready(url)
-        client = Client(url, verbose=False)
+        client = Client(url, verbose=False, httpx_kwargs={"timeout": 60})
         message = {"text": "What is 487 + 265?", "files": []}
         reply = client.predict(message, {"temperature": 0.0, "seed": 1}, api_name="/chat")
         client.close()

@@ -74,7 +74,7 @@ def served() -> Iterator[tuple[str, ScriptedEngine]]:
 
 @pytest.fixture(scope="module")
 def client(served: tuple[str, ScriptedEngine]) -> Iterator[Client]:
-    client = Client(served[0], verbose=False)
+    client = Client(served[0], verbose=False, httpx_kwargs={"timeout": 60})
     yield client
     client.close()
 
@@ -301,7 +301,7 @@ def test_too_many_pictures_get_a_sentence(client: Client, tmp_path: Path) -> Non
 
 
 def test_nothing_but_chat_is_described(served: tuple[str, ScriptedEngine], client: Client) -> None:
-    told = httpx.get(served[0] + "gradio_api/info?all_endpoints=true", trust_env=False).json()
+    told = httpx.get(served[0] + "gradio_api/info?all_endpoints=true", trust_env=False, timeout=60).json()
     assert (list(told["named_endpoints"]), told["unnamed_endpoints"]) == (["/chat"], {})
     endpoint = told["named_endpoints"]["/chat"]
     assert "Ask the model" in endpoint["description"]
@@ -389,11 +389,11 @@ def test_the_page_and_its_assets_are_served_with_safe_headers(served: tuple[str,
         "magistral/vendor/renderers.js",
         "magistral/vendor/fonts/KaTeX_Main-Regular.woff2",
     ):
-        answer = httpx.get(served[0] + path, trust_env=False)
+        answer = httpx.get(served[0] + path, trust_env=False, timeout=60)
         assert answer.status_code == 200
         assert "img-src 'self'" in answer.headers["content-security-policy"]
     for path in ("magistral/../i18n.py", "magistral/%2e%2e/i18n.py", "docs", "openapi.json", "monitoring"):
-        assert httpx.get(served[0] + path, trust_env=False).status_code in (403, 404)
+        assert httpx.get(served[0] + path, trust_env=False, timeout=60).status_code in (403, 404)
 
 
 def test_a_port_that_is_taken_is_said(served: tuple[str, ScriptedEngine]) -> None:

@@ -218,7 +218,7 @@ def test_who_leaves_without_a_word_stops_the_reply(served: tuple[str, ScriptedEn
 
 def test_web_pages_stay_outside(served: tuple[str, ScriptedEngine]) -> None:
     for origin in ("http://evil.example", "null", served[0].removesuffix("/mcp")):
-        refused = httpx.post(served[0], json={}, headers={**HEADERS, "Origin": origin}, trust_env=False)
+        refused = httpx.post(served[0], json={}, headers={**HEADERS, "Origin": origin}, trust_env=False, timeout=60)
         assert refused.status_code == 403
         assert ("web pages are not" in refused.text) == (origin in served[0])
 
@@ -239,6 +239,6 @@ def test_without_the_package_it_says_how_to_get_it(
         return installed
 
     monkeypatch.setattr(mcp_door, "version", version)
-    refused = httpx.post(served[0], json={}, headers=HEADERS, trust_env=False)
+    refused = httpx.post(served[0], json={}, headers=HEADERS, trust_env=False, timeout=60)
     assert refused.status_code == 501
     assert "requirements-mcp.txt" in refused.text

@@ -33,7 +33,7 @@ def client(there: dict[str, Language]) -> Iterator[httpx.Client]:
         visitors = Visitors(engine)
         demo = build_page(engine, visitors)
         url = launch(demo, visitors, port=free_port())
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
             yield client
         close(demo)
         visitors.close()

@@ -56,7 +56,7 @@ def test_a_space_is_lent_its_gpu(tmp_path: Path) -> None:
         with started(ROOT, tmp_path / "home", command=command, **variables) as (url, process):
             assert service.asked[0][0] == "/startup-report", "weights were placed before the page was served"
             until_ready(url)
-            client = Client(url, verbose=False)
+            client = Client(url, verbose=False, httpx_kwargs={"timeout": 60})
             message, parameters = {"text": "What is 487 + 265?", "files": []}, {"temperature": 0.0, "seed": 1}
             reply = client.predict(message, parameters, api_name="/chat")
             assert "752" in reply["answer"]

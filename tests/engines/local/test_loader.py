@@ -91,59 +91,68 @@ def test_a_copy_that_cannot_be_written_leaves_nothing(
     assert not copy.is_there
 
 
-PEAK = """
-import sys, threading
+PEAKS = """
+import gc, sys, threading
 from pathlib import Path
 import torch
 from magistral_ui.engines.local.devices import Device
 from magistral_ui.engines.local.loader import load
 from magistral_ui.models.folder import inspect_folder
-folder, precision = Path(sys.argv[1]), sys.argv[2]
-card = inspect_folder(folder).card
+folder, small = Path(sys.argv[1]), Path(sys.argv[2])
+card, small_card = inspect_folder(folder).card, inspect_folder(small).card
 import transformers.models.mistral3.modeling_mistral3, transformers.models.pixtral.modeling_pixtral, bitsandbytes
 device = Device("cpu", "CPU", 2**36, 2**36)
-if len(sys.argv) > 3:  # once before, so that what imports and threads take is not counted
-    load(inspect_folder(Path(sys.argv[3])).card, Path(sys.argv[3]), device, precision, "", lambda _: None)
 def private():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon"))
-before, peak, done = private(), 0, threading.Event()
-def watch():
-    global peak
+def watch(done, seen):
     while not done.wait(0.002):
-        peak = max(peak, private())
-thread = threading.Thread(target=watch)
-thread.start()
-loaded = load(card, folder, device, precision, "", lambda _: None)
-done.set()
-thread.join()
-print(peak - before, loaded.weights)
+        seen.append(private())
+for precision in sys.argv[3:]:
+    # Once before, so that what imports and threads take is not counted.
+    load(small_card, small, device, precision, "", lambda _: None)
+    gc.collect()
+    before, seen, done = private(), [], threading.Event()
+    thread = threading.Thread(target=watch, args=(done, seen))
+    thread.start()
+    loaded = load(card, folder, device, precision, "", lambda _: None)
+    done.set()
+    thread.join()
+    print(precision, max(seen) - before, loaded.weights)
+    del loaded
 """
+PRECISIONS = ("nf4", "int8", "bfloat16", "float32")
 
 
 @pytest.fixture(scope="module")
 def large_folder(tmp_path_factory: pytest.TempPathFactory, vision_folder: Path) -> Path:
-    """A checkpoint of some hundred megabytes in shards of 48."""
+    """A checkpoint of a hundred megabytes in shards of 24."""
     from tests.engines.local.test_quantization import make, wide_config
 
-    config = wide_config(vision=False) | {"num_hidden_layers": 40}
-    return make(tmp_path_factory.mktemp("large") / "model", config, vision_folder / "tekken.json", shard="48MB")
+    config = wide_config(vision=False) | {"num_hidden_layers": 16}
+    return make(tmp_path_factory.mktemp("large") / "model", config, vision_folder / "tekken.json", shard="24MB")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("precision", ["nf4", "int8", "bfloat16", "float32"])
-def test_loading_holds_the_weights_and_one_shard_at_most(
-    large_folder: Path, vision_folder: Path, precision: str
-) -> None:
-    """Of memory that is the process's own: pages of the mapped files can go at any time, and are not counted."""
-    folder = large_folder
-    shard = max(file.stat().st_size for file in folder.glob("*.safetensors"))
+@pytest.fixture(scope="module")
+def peaks(large_folder: Path, vision_folder: Path) -> dict[str, tuple[int, int]]:
+    """Bytes that loading took at its peak, and of the weights, by precision. One process loads all: importing takes longest."""
     ended = subprocess.run(
-        [sys.executable, "-c", PEAK, str(folder), precision, str(vision_folder)],
+        [sys.executable, "-c", PEAKS, str(large_folder), str(vision_folder), *PRECISIONS],
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},  # so that what is freed is gone, and not kept for later
         capture_output=True,
         text=True,
         timeout=500,
     )
     assert ended.returncode == 0, ended.stderr
-    peak, weights = map(int, ended.stdout.split())
+    found = [line.split() for line in ended.stdout.splitlines()]
+    return {precision: (int(peak), int(weights)) for precision, peak, weights in found}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_loading_holds_the_weights_and_one_shard_at_most(
+    large_folder: Path, peaks: dict[str, tuple[int, int]], precision: str
+) -> None:
+    """Of memory that is the process's own: pages of the mapped files can go at any time, and are not counted."""
+    shard = max(file.stat().st_size for file in large_folder.glob("*.safetensors"))
+    peak, weights = peaks[precision]
     assert peak <= weights + shard, f"{peak / 2**20:.0f} MiB for {weights / 2**20:.0f} MiB of weights"

@@ -36,7 +36,7 @@ def as_somebody(name: str, browser: str = "one") -> Iterator[None]:
 
 def say(visitors: Visitors, text: str, place: Place | None = None, **options: Any) -> Place:
     there, session = visitors.begin(place or {})
-    assert session.say(text, options.get("pictures", ()), SamplingParams()).generation.wait(5)
+    assert session.say(text, options.get("pictures", ()), SamplingParams()).generation.wait(60)
     session.keep()
     visitors.listing(there)
     return there
