@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import TypeVar
+
+Key = TypeVar("Key")
 
 
-def oldest_of_the_most(owners: Mapping[str, str]) -> str:
+def oldest_of_the_most(owners: Mapping[Key, str]) -> Key:
     """Of `owners` by key, the oldest first: the first key of the owner who has most of them."""
     (most, _), *_ = Counter(owners.values()).most_common(1)
     return next(key for key, owner in owners.items() if owner == most)
