@@ -5,10 +5,10 @@ import hmac
 import secrets
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from magistral_ui.sessions.fairness import oldest_of_the_most
 from magistral_ui.sessions.login_names import canonical
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -16,7 +16,7 @@ ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 GROUPS, LETTERS = 4, 4
 """16 signs of 31: 79 bits."""
 LOGINS = 10_000
-"""Logins that are remembered; the one that was used least recently ends first."""
+"""Logins that are remembered; more make room: of whoever has most of them, the one that was used least recently ends."""
 LONGEST = 1_024
 """Characters of a password. A longer one is nobody's: it is not cut."""
 HOUR = 3_600.0
@@ -55,6 +55,8 @@ class Login:
     name: str
     since: float
     seen: float
+    party: str
+    """Whose it is among those that make room for others: where one password is everybody's, an address'."""
 
 
 class Logins:
@@ -63,15 +65,16 @@ class Logins:
     def __init__(self, idle_hours: float, hours: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._idle, self._longest, self._clock = idle_hours * HOUR, hours * HOUR, clock
         self._lock = threading.Lock()
-        self._held: OrderedDict[bytes, Login] = OrderedDict()
+        self._held: dict[str, Login] = {}
+        """The least recently used first."""
 
-    def begin(self, name: str) -> str:
+    def begin(self, name: str, address: str = "") -> str:
         """A new secret for somebody whose password was right."""
         secret, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:
-            self._held[_hash(secret)] = Login(name, now, now)
+            self._held[_hash(secret)] = Login(name, now, now, canonical(name) or address)
             if len(self._held) > LOGINS:
-                self._held.popitem(last=False)
+                del self._held[oldest_of_the_most({key: each.party for key, each in self._held.items()})]
         return secret
 
     def find(self, secret: str) -> Login | None:
@@ -87,7 +90,7 @@ class Logins:
                 del self._held[key]
                 return None
             login.seen = now
-            self._held.move_to_end(key)
+            self._held[key] = self._held.pop(key)
             return login
 
     def remaining(self, secret: str) -> float:
@@ -103,5 +106,5 @@ class Logins:
             self._held.pop(_hash(secret), None)
 
 
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -66,6 +66,13 @@ def test_of_two_that_could_be_ours_none_is(line: str, found: list[str]) -> None:
     assert read_cookie(headers, "a") == (found[0] if len(found) == 1 else "")
 
 
+@pytest.mark.parametrize("blank", ["\xa0", "\x85", "\x1f", "\x0b"])
+def test_no_other_blank_makes_a_neighbours_cookie_ours(blank: str) -> None:
+    """A browser guards a name that begins with `__Host-`, and not one before which such a blank stands."""
+    line = f"{blank}__Host-x={'a' * 43}; __Host-x{blank}={'b' * 43}".encode("latin-1")
+    assert read_cookies(Headers(raw=[(b"cookie", line)]), "__Host-x") == []
+
+
 def test_a_cookie_of_the_old_name_is_taken_away() -> None:
     headers = Headers({"cookie": f"a={MINE}"})
     assert outdated("a", SECURE, headers) == ["a=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0"]

@@ -1,7 +1,10 @@
 """A page with a password, behind a proxy: nobody else gets anything, guessing is slow, and a login ends."""
 
 import base64
+import io
 import itertools
+import json
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from magistral_ui.journal import keep_journal
 from magistral_ui.ui.doors.exposure import Exposure
 from tests.security.conftest import Served, serving
 
@@ -248,6 +252,7 @@ def test_the_page_leads_nowhere_else(stranger: httpx.Client) -> None:
     assert answer.headers["strict-transport-security"].startswith("max-age=")
 
 
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MULTIPART = "multipart/form-data; boundary=----formdata-undici-0{digits}"
 
 
@@ -286,12 +291,31 @@ def test_a_program_in_javascript_comes_in(stranger: httpx.Client) -> None:
             {"Content-Type": MULTIPART.format(digits="1")},
         ),
         parts("1", ("username", "a" * 9_000), ("password", "right horse")),
+        parts("1", ("password", "wrong"), ("password", "right horse")),
+        parts("1", ("password", "right horse"), ("password", "")),
+        (b"username=&password=right+horse&password=right+horse", FORM),
+        (b"username=ann&password=right+horse&username=", FORM),
     ],
 )
 def test_what_is_no_form_lets_nobody_in(stranger: httpx.Client, sent: tuple[bytes, dict[str, str]]) -> None:
     answer = stranger.post("/login", content=sent[0], headers=sent[1])
     assert answer.status_code in (400, 401)
     assert "set-cookie" not in answer.headers or "magistral-ui-login" not in answer.headers["set-cookie"]
+
+
+def test_a_flood_of_tries_does_not_fill_the_log(anybody: httpx.Client) -> None:
+    lines = io.StringIO()
+    end = keep_journal(lines)
+    try:
+        flood(anybody, "nobody", 200)
+        for _ in range(100):
+            assert try_as(anybody, "bob", "right horse of bob", "192.0.2.77") == 200
+    finally:
+        end()
+    told = Counter(json.loads(line)["event"] for line in lines.getvalue().splitlines())
+    # Half a minute's at once, and one more each second: more would take as long as they are let.
+    assert 0 < told["login_failed"] < 200
+    assert 0 < told["login"] < 100
 
 
 def test_a_program_is_told_how_to_come_in(stranger: httpx.Client) -> None:

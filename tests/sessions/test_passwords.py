@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from magistral_ui.sessions import passwords
 from magistral_ui.sessions.passwords import LONGEST, Logins, Passwords, make_password
 
 
@@ -64,3 +65,17 @@ def test_a_login_ends_by_rest_by_age_and_by_its_owner() -> None:
     assert logins.find(old) is None
     assert logins.find("") is None
     assert logins.find("guessed" * 6) is None
+
+
+@pytest.mark.parametrize(("name", "other"), [("ann", "bob"), ("", "")])
+def test_nobody_ends_the_logins_of_others_by_coming_in_again_and_again(
+    name: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all have one password: then an address is what counts."""
+    monkeypatch.setattr(passwords, "LOGINS", 20)
+    logins = Logins(idle_hours=1, hours=3)
+    mine = logins.begin(name, "192.0.2.1")
+    theirs = [logins.begin(other, "192.0.2.2") for _ in range(100)]
+    assert logins.find(mine)
+    assert sum(bool(logins.find(secret)) for secret in theirs) == 19
+    assert logins.find(theirs[-1]), "the latest stays"

@@ -37,3 +37,15 @@ def test_only_so_many_wait() -> None:
     for number in range(MOST):
         tickets.issue(number)
     assert tickets.redeem(first) is None
+
+
+def test_nobody_can_flush_the_tickets_of_others() -> None:
+    tickets = Tickets()
+    before = CALLER.set(Caller("192.0.2.1", browser="mine"))
+    mine = tickets.issue("mine")
+    for number in range(3 * MOST):
+        CALLER.set(Caller("192.0.2.2", browser=f"one of many {number}"))
+        tickets.issue(number)
+    CALLER.set(Caller("192.0.2.1", browser="mine"))
+    assert tickets.redeem(mine) == "mine"
+    CALLER.reset(before)

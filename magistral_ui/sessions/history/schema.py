@@ -111,9 +111,8 @@ def migrate(db: sqlite3.Connection, file: Path | None = None) -> None:
         back_up(db, file, version)
     db.create_function("folded_message", 2, folded_message, deterministic=True)
     for number in range(version, VERSION):
-        if number < 2:
-            _drop_words(db)
-        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+        words = _without_words(db) if number < 2 else ""
+        db.executescript(f"BEGIN IMMEDIATE; {words} {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
 
 
 def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
@@ -121,9 +120,13 @@ def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
     copy = file.with_name(BACKUP.format(name=file.name, version=version))
     unfinished = copy.with_name(copy.name + ".part")
     unfinished.unlink(missing_ok=True)
-    with closing(sqlite3.connect(unfinished)) as target:
-        db.backup(target)
-    unfinished.replace(copy)
+    try:
+        with closing(sqlite3.connect(unfinished)) as target:
+            db.backup(target)
+        unfinished.replace(copy)
+    except (sqlite3.Error, OSError):
+        unfinished.unlink(missing_ok=True)  # on a full disk, a part of a copy would take the last room
+        raise
 
 
 def forget_backups(file: Path, before: float) -> bool:
@@ -140,15 +143,14 @@ def forget_backups(file: Path, before: float) -> bool:
     return gone
 
 
-def _drop_words(db: sqlite3.Connection) -> None:
-    """Take the index of words out, which holds what was said; a SQLite without FTS5 can drop its parts only."""
-    for trigger in TRIGGERS:
-        db.execute(f"DROP TRIGGER IF EXISTS {trigger}")
-    if has_fts5(db):
-        db.execute(f"DROP TABLE IF EXISTS {WORDS}")
-    else:
-        for table in SHADOWS:
-            db.execute(f"DROP TABLE IF EXISTS {table}")
+def _without_words(db: sqlite3.Connection) -> str:
+    """What takes the index of words out, which holds what was said; a SQLite without FTS5 can drop its parts only.
+
+    It belongs to the migration's own transaction: after a failure the file is as whole as before, and so is the next copy.
+    """
+    tables = (WORDS,) if has_fts5(db) else SHADOWS
+    triggers = (f"DROP TRIGGER IF EXISTS {trigger};" for trigger in TRIGGERS)
+    return " ".join([*triggers, *(f"DROP TABLE IF EXISTS {table};" for table in tables)])
 
 
 def has_fts5(db: sqlite3.Connection) -> bool:

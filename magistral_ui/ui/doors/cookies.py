@@ -49,12 +49,15 @@ def read_cookies(headers: Headers, name: str) -> list[str]:
 
 
 def cookies(headers: Headers, name: str) -> Iterator[str]:
-    """All values of the cookies of that name, however odd the others beside them are."""
+    """All values of the cookies of that name, however odd the others beside them are.
+
+    Only blanks and tabs are taken off (RFC 6265): with a no-break space before it, `__Host-` is nothing that a browser guards.
+    """
     for line in headers.getlist("cookie"):
         for pair in line.split(";"):
             key, _, value = pair.partition("=")
-            if key.strip() == name:
-                yield value.strip()
+            if key.strip(" \t") == name:
+                yield value.strip(" \t")
 
 
 def _attributes(scope: Scope, framed: bool, age: int | None) -> str:

@@ -238,6 +238,8 @@ class Events:
             if message["type"] == "http.response.body" and message.get("body", b"").startswith(b'{"event_id"'):
                 id = str(json.loads(message["body"])["event_id"])
                 self._claims.share("call", id)
+                if not session:
+                    self._claims.share("session", id)
                 begun(session or id)
             await send(message)
 

@@ -64,9 +64,14 @@ def served_on(sockets: list[socket.socket]) -> Iterator[None]:
 
 
 def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
-    """Always on h11, which framing.py makes strict. Who asks through a proxy is found out by forwarding.py, not here."""
+    """Always on h11, which framing.py makes strict and connections.py watches: a WebSocket would leave both.
+
+    Who asks through a proxy is found out by forwarding.py, not here.
+    """
     server = http_server.Server(
-        uvicorn.Config(app, log_level="warning", workers=1, http="h11", proxy_headers=False, server_header=False)
+        uvicorn.Config(
+            app, log_level="warning", workers=1, http="h11", ws="none", proxy_headers=False, server_header=False
+        )
     )
     server.thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
     server.thread.start()

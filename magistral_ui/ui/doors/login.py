@@ -8,7 +8,7 @@ from functools import cache, partial
 from html import escape
 from importlib import resources
 from typing import Protocol
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -21,6 +21,7 @@ from magistral_ui.sessions.attempts import Attempts
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.sessions.passwords import Logins, Passwords
+from magistral_ui.sessions.rates import Rate
 from magistral_ui.sessions.visitors import hashed
 from magistral_ui.ui.doors.addresses import caller_of
 from magistral_ui.ui.doors.bodies import Slow, TooLarge, read_body
@@ -41,6 +42,8 @@ FOR_PROGRAMS = (PROGRAMS, "/gradio_api/call/", "/gradio_api/info", "/config")
 """Addresses that only programs ask; the page has what they tell already."""
 OPEN = ("/gradio_api/startup-events", "/favicon.ico", "/robots.txt")
 """What needs no login, and tells nothing."""
+TOLD_PER_MINUTE = 60
+"""Lines in the log about logins, and as many about wrong passwords: a flood must not fill the disk."""
 STEP = 0.2
 """Seconds that a wrong password waits for its answer."""
 
@@ -76,6 +79,7 @@ class Login:
         self._logins = Logins(limits.login_idle_hours, limits.login_hours)
         self._entrances = Entrances(app)
         self._attempts, self._longest = attempts or Attempts(), int(limits.login_hours * 3600)
+        self._lines = Rate(TOLD_PER_MINUTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request of somebody who is in on; show everybody else the page, or refuse."""
@@ -156,7 +160,7 @@ class Login:
             self._attempts.succeeded(*tried)
             return None
         self._attempts.failed(*tried)
-        note("login_failed", address=caller.address)
+        self._note("login_failed", caller.address)
         await asyncio.sleep(STEP)
         return self._answer(scope, 401, "login_wrong")
 
@@ -170,12 +174,18 @@ class Login:
         if refused := await self._refused(scope, name, password):
             return refused
         self._end(scope, before)
-        note("login", address=caller_of(scope).address)
+        address = caller_of(scope).address
+        self._note("login", address)
         headers = {"Cache-Control": "no-store"}
         page = _is_page(scope)
         entered = RedirectResponse("./", 303, headers) if page else JSONResponse({"success": True}, headers=headers)
-        self._set_cookie(entered, scope, self._logins.begin(name), self._longest)
+        secret = self._logins.begin(name if self._passwords.named else "", address)
+        self._set_cookie(entered, scope, secret, self._longest)
         return entered
+
+    def _note(self, event: str, address: str) -> None:
+        if not self._lines.take(event):
+            note(event, address=address)
 
     def _leave(self, scope: Scope) -> Response:
         # Without names, what was said stays its browser's; and at an address with a path, the rest is somebody else's.
@@ -234,13 +244,16 @@ def _link(label: str) -> str:
 async def fields(headers: Headers, body: bytes) -> dict[str, str]:
     """The fields of a form, in either way in which forms are sent: browsers and gradio_client use one, @gradio/client the other.
 
-    Raises ValueError or MultiPartException.
+    Raises ValueError or MultiPartException, also where a field stands twice: another reader would take the other one.
     """
     if headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
         parser = MultiPartParser(headers, _at_once(body), max_files=0, max_fields=FIELDS, max_part_size=FORM_BYTES)
-        return {name: value for name, value in (await parser.parse()).items() if isinstance(value, str)}
-    read = parse_qs(body.decode("utf-8", "replace"), max_num_fields=FIELDS)
-    return {name: values[0] for name, values in read.items()}
+        read = [(name, value) for name, value in (await parser.parse()).multi_items() if isinstance(value, str)]
+    else:
+        read = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FIELDS)
+    if len(dict(read)) < len(read):
+        raise ValueError("a field stands twice")
+    return dict(read)
 
 
 async def _at_once(body: bytes) -> AsyncGenerator[bytes, None]:

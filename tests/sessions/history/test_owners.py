@@ -109,6 +109,29 @@ def test_an_older_file_is_copied_and_goes_to_whom_its_browser_proves_it(
     assert VERSION == 3
 
 
+def test_two_who_claim_at_once_are_one_owner(visiting: Any, opened: Any) -> None:
+    """Whoever comes first has all of it, and the other one nothing, whatever is replayed later."""
+    visitors: Visitors = visiting(SHORT, opened())
+    place = say(visitors, "one")
+    say(visitors, "two", place)
+    names = [f"person {number}" for number in range(8)]
+
+    def claim(name: str) -> None:
+        with as_somebody(name):
+            visitors.open(place)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(claim, names))
+        list(pool.map(claim, reversed(names)))
+    had: list[list[str]] = []
+    for name in names:
+        with as_somebody(name):
+            had.append(titles(visitors))
+    assert sorted(had, key=len)[-1] == ["one", "two"]
+    assert sum(map(len, had)) == 2
+    assert visitors.find(place) is None
+
+
 def test_what_cannot_be_claimed_now_is_claimed_the_next_time(
     visiting: Any, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -200,6 +201,47 @@ def test_a_copy_that_cannot_be_made_leaves_the_old_file_as_it_was(old_file: Path
         with pytest.raises(OSError):
             migrate(db, old_file)
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("number", range(1, VERSION))
+def test_a_migration_that_fails_leaves_a_whole_file_and_a_whole_copy(
+    old_file: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that is full in the middle, or with a process that is killed there; then it is tried again."""
+    broken = [*schema.MIGRATIONS]
+    broken[number] += "INSERT INTO nowhere VALUES (1);"
+    monkeypatch.setattr(schema, "MIGRATIONS", broken)
+    for _ in range(2):
+        with closing(connect(old_file, writing=True)) as db, pytest.raises(sqlite3.Error):
+            migrate(db, old_file)
+    monkeypatch.undo()
+    kept = old_file.with_name("history.sqlite3.version-1")
+    with closing(sqlite3.connect(kept)) as db:
+        assert db.execute("SELECT count(*) FROM words WHERE words MATCH 'hauschen'").fetchone() == (1,)
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with closing(connect(kept, writing=True)) as db:
+        migrate(db, kept)
+        assert db.execute("SELECT count(*) FROM messages WHERE folded LIKE '%hauschen%'").fetchone() == (1,)
+    with closing(connect(old_file, writing=True)) as db:
+        migrate(db, old_file)
+        assert db.execute("SELECT count(*) FROM messages WHERE folded LIKE '%hauschen%'").fetchone() == (1,)
+
+
+def test_a_copy_that_found_no_room_leaves_nothing(old_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = sqlite3.connect
+
+    def small(name: Any, **options: Any) -> sqlite3.Connection:
+        db = real(name, **options)
+        if str(name).endswith(".part"):
+            db.execute("PRAGMA max_page_count = 2")
+        return db
+
+    with closing(connect(old_file, writing=True)) as db:
+        monkeypatch.setattr(sqlite3, "connect", small)
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            migrate(db, old_file)
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    assert not list(old_file.parent.glob("*.part*"))
 
 
 def test_a_file_of_version_1_migrates_where_sqlite_has_no_fts5(old_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
