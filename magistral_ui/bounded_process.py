@@ -26,6 +26,8 @@ MEMORY_BYTES = 512 * 2**20
 """Address space of the child, where the system can bound it (Linux)."""
 STARTS = 3
 """How often a child is started: who ends that many is not served any more."""
+NICE = 5
+"""By how much the child gives way, so that a busy machine answers others first: about a third of a share of the processor."""
 LENGTH = Struct("<Q")
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {here} import serve; serve(sys.argv[2])"
 
@@ -125,6 +127,8 @@ class BoundedProcess:
 
 def serve(function: str) -> None:
     """In the child: answer calls until there are no more."""
+    if hasattr(os, "nice"):
+        os.nice(NICE)
     module, _, name = function.partition(":")
     calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer

@@ -16,6 +16,8 @@ def act(what: str, number: int = 0) -> object:
     """What the child does."""
     if what == "pid":
         return os.getpid()
+    if what == "nice":
+        return os.nice(0)
     if what == "spin":
         while True:
             number += 1
@@ -41,6 +43,12 @@ def test_calls_are_answered_by_one_child_that_ends_with_its_owner() -> None:
         assert process.call("print") == "printed", "what a library prints is no answer"
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such number")
+def test_the_child_gives_way_to_what_answers_visitors() -> None:
+    with BoundedProcess(f"{HERE}:act") as process:
+        assert process.call("nice") == min(19, os.nice(0) + bounded_process.NICE) >= os.nice(0)
 
 
 @pytest.mark.parametrize("what", ["spin", "fill", "exit", "fail"])

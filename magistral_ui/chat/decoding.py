@@ -30,7 +30,7 @@ RETRY_SECONDS = 10
 HEADER_BYTES = 96 * 2**20
 """Memory for a header: PIL unpacks at most 64 MB of a PNG's texts."""
 HEADER_SECONDS, PIXELS_A_SECOND = 3, 4_000_000
-"""Time of the processor, a tenth of which pictures take usually; a JPEG may have a thousand passes."""
+"""Time of the processor, a tenth of which pictures take usually."""
 LIBRARIES = 256 * 2**20
 """Address space, hardly any of it used, that OpenCV takes when a picture is scaled for the first time."""
 IDLE_SECONDS = 10.0

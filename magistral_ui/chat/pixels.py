@@ -4,6 +4,7 @@ It runs where the system ends it once it takes too much (bounded_process.py), si
 """
 
 import io
+import re
 import struct
 import time
 import warnings
@@ -53,6 +54,11 @@ WIDTH_OF_MODES = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 
 DECODERS = {"PNG": 0, "GIF": 2, "BMP": 2, "WEBP": 15, "AVIF": 18, "HEIF": 16}
 """Bytes a pixel that a format's decoder takes besides PIL's own: measured 0, 1, 1, 14, 10 and 7, the last two with 8 bits a
 channel, so doubled nearly for 10 and 12 bits."""
+USUAL_SCANS, SCANNED_PIXELS = 20, 1_000_000_000
+"""Passes of a JPEG, of which cameras and programs write a dozen at most, and the pixels of more than these together: each may
+be a few bytes long, and goes over the whole picture, which takes a second for so many pixels."""
+NEXT_MARK = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+"""A JPEG's next part, past what is coded."""
 AROUND = 32 * 2**20
 """Bytes beside the pixels: tables, strips, and what is written."""
 
@@ -87,6 +93,8 @@ class Pixels:
         match arguments:
             case (bytes() as data, "open"):
                 self._image = Image.open(io.BytesIO(data), formats=FORMATS)
+                if self._image.format in ("JPEG", "MPO"):
+                    check_scans(data, self._image.width * self._image.height)
                 return facts(self._image, data), b""
             case ("check",) if image is not None:
                 return check(image), b""
@@ -110,6 +118,19 @@ def facts(image: Image.Image, data: bytes) -> dict[str, Any]:
     upright = None if image.format == "PNG" and _has_late_chunks(data) else _upright_size(image)
     check, whole = needed(image, len(data))
     return {"size": image.size, "upright": upright, "check": check, "whole": whole}
+
+
+def check_scans(data: bytes, pixels: int) -> None:
+    """Raises ValueError for a JPEG with more passes over its `pixels` than anybody needs, before any is decoded."""
+    most = max(USUAL_SCANS, SCANNED_PIXELS // max(1, pixels))
+    at = scans = 0
+    while (mark := NEXT_MARK.search(data, at)) and mark[1] != b"\xd9":
+        at = mark.end()
+        if mark[1] not in (b"\xd8", b"\x01"):  # the others tell their length
+            at += int.from_bytes(data[at : at + 2], "big")
+        scans += mark[1] == b"\xda"
+        if scans > most:
+            raise ValueError("too many scans")
 
 
 def needed(image: Image.Image, length: int) -> tuple[int, int]:

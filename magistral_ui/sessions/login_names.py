@@ -3,9 +3,17 @@
 import hashlib
 import unicodedata
 
+LONGEST = 256
+"""Characters of a name that has other forms: to find the one of many marks behind each other takes the square of their number."""
+
 
 def canonical(name: str) -> str:
-    """The one form of a name: without case, and of letters that can be written in several ways (NFC, NFD, full width) one."""
+    """The one form of a name: without case, and of letters that can be written in several ways (NFC, NFD, full width) one.
+
+    One that is too long for a name stands as it is.
+    """
+    if len(name) > LONGEST:
+        return name
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return " ".join(folded.split())
 

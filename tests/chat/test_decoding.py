@@ -309,3 +309,20 @@ def test_each_kind_of_file_is_told_by_its_first_bytes() -> None:
             Picture(data, 6, 4, "").media_type == f"image/{kind}" == Image.open(io.BytesIO(data)).get_format_mimetype()
         )
     assert Picture(heic.PHOTO, 1, 1, "").media_type == "image/heif"
+
+
+def scanned(side: int, times: int, between: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan, which is a few bytes, comes so many more times, each behind `between`."""
+    data = encoded(Image.new("L", (side, side), 100), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + (between + data[last:-2]) * times + data[-2:]
+
+
+@pytest.mark.parametrize("between", [b"", b"\xff\xfe\x00\x06\xff\xd9\xff\xd9", b"\xff\xff"])
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(between: bytes) -> None:
+    """A comment may hold the mark of an end, and marks may be filled up."""
+    pixels = Pixels()
+    assert "refused" not in pixels(scanned(2000, 5, between), "open")[0]
+    assert "refused" not in pixels("check")[0]
+    assert "refused" not in pixels(scanned(64, 1000, between), "open")[0], "which costs nothing"
+    assert pixels(scanned(2000, 400, between), "open")[0]["refused"] == "picture_broken"

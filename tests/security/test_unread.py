@@ -227,6 +227,15 @@ def test_reading_a_byte_now_and_then_is_not_reading(quick: Served) -> None:
         assert not is_held(quick, stream)
 
 
+def test_where_nothing_is_to_be_read_there_is_no_stream(hasty: Served) -> None:
+    """Gradio would find that out once its answer has begun, and write a trace into the log each time."""
+    browser = hasty.browser().open()
+    assert browser.http.get("/gradio_api/queue/data", params={"session_hash": browser.session}).status_code == 404
+    id = call(browser.http, "hello").json()["event_id"]
+    assert "you said hello" in browser.http.get(f"/gradio_api/call/chat/{id}").text
+    assert browser.http.get(f"/gradio_api/call/chat/{id}").status_code == 404, "it was read already"
+
+
 def test_streams_have_no_head(hasty: Served) -> None:
     alice = hasty.browser().open()
     live = alice.say("wait")["live"]

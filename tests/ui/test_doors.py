@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from starlette.datastructures import Headers
+from starlette.types import Message
 
 from magistral_ui.sessions.attempts import FREE_TRIES as TRIES
 from magistral_ui.sessions.caller import CALLER, Caller
 from magistral_ui.sessions.limits import SHARED
 from magistral_ui.sessions.passwords import Passwords
 from magistral_ui.ui.doors import claims
-from magistral_ui.ui.doors.bodies import read_json
+from magistral_ui.ui.doors.bodies import bounded, read_json
 from magistral_ui.ui.doors.claims import Claims
 from magistral_ui.ui.doors.cookies import read_cookie
 from magistral_ui.ui.doors.login import Login
@@ -98,3 +99,32 @@ def test_only_so_many_browsers_own_one_file(monkeypatch: pytest.MonkeyPatch) -> 
         assert as_browser(name, share=True)
     assert as_browser("d", share=True)
     assert [name for name in "abcd" if as_browser(name, share=False)] == ["a", "b", "d"]
+
+
+@pytest.mark.parametrize("ticks", range(6))
+def test_who_is_cancelled_while_a_piece_comes_is_cancelled(ticks: int) -> None:
+    """Whenever that is: up to Python 3.11, asyncio.wait_for forgets it where the piece has just come."""
+
+    async def cancelled() -> bool:
+        come = asyncio.get_running_loop().create_future()
+
+        async def receive() -> Message:
+            await come
+            return {"type": "http.request", "body": b"a", "more_body": True}
+
+        async def read() -> None:
+            pieces = bounded(receive, 10)
+            await pieces()
+            await asyncio.Event().wait()
+
+        reading = asyncio.create_task(read())
+        for _ in range(4):
+            await asyncio.sleep(0)
+        come.set_result(None)
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait({reading}, timeout=10)
+        return reading.cancelled()
+
+    assert asyncio.run(cancelled())

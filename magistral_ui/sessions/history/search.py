@@ -21,8 +21,9 @@ AROUND = 40
 """Characters before what was found, and half of those behind it."""
 DRIFT = 1_000
 """Characters around the reckoned place in which what was found is looked for, where folding has changed lengths."""
-PIECE = 32_768
-"""Characters that are folded at once: other threads wait for so long."""
+PIECE = 256
+"""Characters that are folded at once. Python sorts marks that stand behind each other, in a time that grows with the square of
+their number, and other threads wait for so long; as all of them are dropped, it makes no difference where a piece ends."""
 LAST_OF_BMP = "\uffff"
 Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
@@ -47,8 +48,8 @@ class Found:
 
 
 def words_of(query: str) -> list[str]:
-    """The words of a search, folded."""
-    return [folded(word) for word in query.split()][:WORDS]
+    """The words of a search, folded; of one that is marks alone, nothing is left to look for."""
+    return [word for word in map(folded, query.split()) if word][:WORDS]
 
 
 def search(reading: Reading, entries: Iterable[Entry], words: list[str], goes_on: Callable[[], bool]) -> Found:

@@ -4,12 +4,14 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
+T = TypeVar("T")
 PATIENCE = 20.0
 """Seconds for which the next piece of a body is waited for."""
 WHOLE = 300.0
@@ -108,7 +110,7 @@ def bounded(receive: Receive, most: int) -> Receive:
         if whole:
             return await receive()  # what comes now is only that the other side has left
         try:
-            message = await asyncio.wait_for(receive(), min(PATIENCE, max(0.0, until - loop.time())))
+            message = await within(min(PATIENCE, max(0.0, until - loop.time())), receive())
         except asyncio.TimeoutError as error:
             raise Slow from error
         taken += len(message.get("body", b""))
@@ -118,6 +120,20 @@ def bounded(receive: Receive, most: int) -> Receive:
         return message
 
     return limited
+
+
+async def within(seconds: float, waited: Awaitable[T]) -> T:
+    """What `waited` gives; asyncio.TimeoutError after so long.
+
+    Not asyncio.wait_for, which up to Python 3.11 can swallow a cancellation: a request would go on whose login has ended.
+    """
+    task = asyncio.ensure_future(waited)
+    try:
+        if not (await asyncio.wait({task}, timeout=seconds))[0]:
+            raise asyncio.TimeoutError
+        return task.result()
+    finally:
+        task.cancel()  # one that is done stays done
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:

@@ -14,6 +14,7 @@ from gradio.queueing import Queue
 from magistral_ui.sessions.caller import CALLER, Caller
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.ui.doors.addresses import caller_of
+from magistral_ui.ui.doors.bodies import within
 
 SPARE_PER_VISITOR, SPARE_PER_ADDRESS, SPARE = 8, 32, 200
 """Calls beyond the replies that one may have at once: they wait for their reader, or have been refused and tell why."""
@@ -82,6 +83,10 @@ class Calls:
                 del self._readers[session]
                 self._forget(session)
 
+    def is_known(self, session: str) -> bool:
+        """Whether there is anything to be read: of another session, Gradio would find that out in the middle of its answer."""
+        return session in self._queue().pending_messages_per_session
+
     def is_read(self, session: str) -> bool:
         """Whether somebody reads along."""
         return session in self._readers
@@ -91,7 +96,7 @@ class Calls:
         if not self.is_read(session):
             come = self._awaited.setdefault(session, asyncio.Event())
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(come.wait(), self.patience)
+                await within(self.patience, come.wait())
         return self.is_read(session)
 
     def __len__(self) -> int:

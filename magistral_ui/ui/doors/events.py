@@ -130,7 +130,11 @@ class Events:
                 status, key = (503, "overloaded") if error.full else (429, "too_many_requests")
                 await refusal(status, key, wait=RETRY_SECONDS, seconds=RETRY_SECONDS)(scope, receive, send)
         elif method == "GET" and (path == MESSAGES or path.startswith(CALL)):
-            with self._calls.reading(_session_read(path, scope)):
+            session = _session_read(path, scope)
+            if not self._calls.is_known(session):
+                await closed()(scope, receive, send)
+                return
+            with self._calls.reading(session):
                 await self.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)
