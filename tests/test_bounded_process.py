@@ -16,6 +16,8 @@ def act(what: str, number: int = 0) -> object:
     """What the child does."""
     if what == "pid":
         return os.getpid()
+    if what == "priority":
+        return os.nice(0)
     if what == "spin":
         while True:
             number += 1
@@ -55,6 +57,12 @@ def test_a_call_that_takes_too_much_is_ended_and_the_next_one_answered(what: str
 def test_the_clock_ends_what_does_nothing() -> None:
     with BoundedProcess(f"{HERE}:act", wall_seconds=0.2, starts=1) as process, pytest.raises(Ended):
         process.call("sleep")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there its class of priority is lower")
+def test_it_leaves_the_processor_to_whoever_serves_the_page() -> None:
+    with BoundedProcess(f"{HERE}:act") as process:
+        assert process.call("priority") == min(19, os.nice(0) + bounded_process.NICE)
 
 
 def test_who_ends_too_many_children_is_not_served_any_more() -> None:
