@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ from magistral_ui.ui.i18n import sentence, sentence_of, text
 if TYPE_CHECKING:
     from gradio import Blocks
 
+    from magistral_ui.engines.base import EngineStatus
     from magistral_ui.engines.local.engine import LocalEngine
     from magistral_ui.engines.remote.engine import RemoteEngine
     from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
@@ -198,8 +200,7 @@ def serve(settings: Settings) -> None:
             keep_journal()
         tell("\n".join(announcement(url, exposure, limits, passwords, made)))
         engine.start()
-        while not over.wait(PATIENCE):  # on Windows, nothing else lets a signal in
-            pass
+        wait(over, engine.status)
     finally:
         try:
             if limits.closing_seconds and (count := len(visitors.admission.running())):
@@ -207,6 +208,22 @@ def serve(settings: Settings) -> None:
             visitors.admission.finish(limits.closing_seconds)
         finally:  # also when the signal comes a second time
             end(page, visitors, engine)
+
+
+def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
+    """Until it is `over`. Once the model is there, what is in memory then stays, and is not searched for garbage any more.
+
+    Searching all that the libraries have made holds up everything else for a third of a second, again and again.
+    """
+    from magistral_ui.engines.base import Ready
+
+    while not (over.wait(PATIENCE) or isinstance(status(), Ready)):  # on Windows, nothing else lets a signal in
+        pass
+    if not over.is_set():
+        gc.collect()
+        gc.freeze()
+    while not over.wait(PATIENCE):
+        pass
 
 
 def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngine | ZeroGPUEngine") -> None:

@@ -20,15 +20,17 @@ from typing import IO, Any
 CPU_SECONDS = 1
 """Processor time of one call, up to twice as much, where the system can bound it (Linux, macOS); on a busy machine it lasts
 longer, and is no less."""
-WALL_SECONDS = 30.0
-"""Time on the clock of one call."""
+WALL_SECONDS = 60.0
+"""Time on the clock of one call, which waits for whatever is more urgent."""
 MEMORY_BYTES = 512 * 2**20
 """Address space of the child, where the system can bound it (Linux)."""
 STARTS = 3
 """How often a child is started: who ends that many is not served any more."""
-NICE = 5
-"""By how much the child gives way, so that a busy machine answers others first: about a third of a share of the processor."""
 LENGTH = Struct("<Q")
+NICE = 10
+"""By how much a child's priority is lower than ours: the page, and whoever uses this machine, come first."""
+LOWER_PRIORITY = getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)
+"""The same on Windows."""
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {here} import serve; serve(sys.argv[2])"
 
 
@@ -104,6 +106,7 @@ class BoundedProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, **self._variables},
+                creationflags=LOWER_PRIORITY,
             )
         return self._child
 
@@ -127,7 +130,7 @@ class BoundedProcess:
 
 def serve(function: str) -> None:
     """In the child: answer calls until there are no more."""
-    if hasattr(os, "nice"):
+    if sys.platform != "win32":
         os.nice(NICE)
     module, _, name = function.partition(":")
     calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")

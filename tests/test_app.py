@@ -1,11 +1,13 @@
 """The command line from outside: wrong input is answered at once, and a signal ends everything that was begun."""
 
+import gc
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+import app
+from magistral_ui.engines.base import Loading, Ready
+from magistral_ui.engines.scripted import ScriptedEngine
 from tests.loopback import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -137,3 +142,29 @@ def test_a_signal_right_after_the_start_is_quiet_too() -> None:
             break
     assert process.returncode == 0
     assert "Traceback" not in stderr
+
+
+def test_what_stays_is_not_searched_for_garbage_once_the_model_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "PATIENCE", 0.01)
+    over, seen = threading.Event(), list[int]()
+    ready = ScriptedEngine(lambda _: ()).status()
+    assert isinstance(ready, Ready)
+    statuses = iter(list[Loading | Ready]([Loading(), Loading(), ready]))
+
+    def status() -> Loading | Ready:
+        seen.append(gc.get_freeze_count())
+        return next(statuses)
+
+    waiting = threading.Thread(target=app.wait, args=(over, status))
+    before = gc.get_freeze_count()
+    try:
+        waiting.start()
+        until = time.monotonic() + 60
+        while gc.get_freeze_count() == before and time.monotonic() < until:
+            time.sleep(0.01)
+        assert gc.get_freeze_count() > 1_000
+        assert seen == [before] * 3, "not while the model is being loaded"
+    finally:
+        over.set()
+        waiting.join()
+        gc.unfreeze()

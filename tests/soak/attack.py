@@ -4,8 +4,8 @@
 
 The real app runs with logins behind a proxy, whose part is played here: so everybody has an address, and the limits of an
 address hold. Attackers are processes of the lowest priority with a rate for each attack (attacks). Before they attack, they
-spend as much processor time on nothing: that is what the visitors are compared with. A rehearsal finds out how much, and
-loads what is only loaded when it is needed.
+spend as much processor time on nothing: that is what the visitors are compared with. A rehearsal finds out how much, behind a
+first one that makes what the tries need, and loads what is only loaded when it is needed.
 """
 
 import argparse
@@ -40,8 +40,8 @@ LONG = 10.0
 """Minutes from which on a run is written into the documentation."""
 QUOTA_MB = 200
 """What an address may send in an hour here: a fifth of what it may elsewhere, so that ten minutes are enough to come to it."""
-REST = (4.0, 16.0)
-"""Seconds in which a visitor reads an answer, and writes the next question."""
+REST = (8.0, 24.0)
+"""Seconds in which a visitor reads an answer, and writes the next question: so they alone leave the model time."""
 DISK_MB, DISK_FILES = 3 * QUOTA_MB, 10_000
 """Room for what the attackers who send files may send, in three forms: as uploads, as conversations, and in their index."""
 BACK = 1.15
@@ -188,7 +188,15 @@ def run(served: App, visitors: int, minutes: float) -> tuple[Trial, dict[str, Co
     """All phases, one after the other; what was seen, what became of each attack, and the attackers' processor time by phase."""
     trial = Trial()
     seconds = 60 * minutes
-    plan = {"rehearse": 0.05 * seconds, "rest": 20.0, "calm": 0.35 * seconds, "attack": seconds, "after": 60.0}
+    rehearsal = max(10.0, 0.05 * seconds)
+    plan = {
+        "prepare": rehearsal,
+        "rehearse": rehearsal,
+        "rest": 20.0,
+        "calm": 0.35 * seconds,
+        "attack": seconds,
+        "after": 60.0,
+    }
     visits = [Visit(served.url, number, trial) for number in range(visitors)]
     threads = [*looking(served, trial), *(threading.Thread(target=each.go) for each in visits)]
     with attackers(served.url) as groups:

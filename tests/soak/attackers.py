@@ -1,7 +1,8 @@
 """The attackers of one group, in a process of the lowest priority that is told when to attack; it judges nothing.
 
-`python -m tests.soak.attackers URL GROUP` reads a word a line: `attack`, `rehearse` (the same, uncounted), `calm` (as much
-processor time as the attacks took, spent on nothing), `rest`; at the end of its input it prints what became of its attacks.
+`python -m tests.soak.attackers URL GROUP` reads a word a line: `attack`, `prepare` and `rehearse` (the same, uncounted), `calm`
+(as much processor time a second as the rehearsal took, spent on nothing), `rest`; at the end of its input it prints what became
+of its attacks.
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -18,6 +20,9 @@ from tests.soak.attacks.attack import Attack, Stranger
 
 LEAVING = 60.0
 """Seconds in which the last tries have to end."""
+TRYING = ("attack", "prepare", "rehearse")
+SLICE = 0.05
+"""Seconds that a stand-in rests at a time."""
 
 
 @dataclass
@@ -28,10 +33,6 @@ class Attacker:
     stranger: Stranger
     phase: str = "rest"
     outcomes: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    tries: int = 0
-    """Processor time that so many tries took, those of a rehearsal too."""
-    begun: bool = False
     over: threading.Event = field(default_factory=threading.Event)
 
     def work(self, first: float) -> None:
@@ -40,26 +41,21 @@ class Attacker:
         due = time.monotonic() + first * interval
         while not self.over.wait(max(0.0, due - time.monotonic())):
             due = max(due + interval, time.monotonic() - interval)  # what was missed is not made up for
-            if self.phase in ("attack", "rehearse"):
-                self._try(counted=self.phase == "attack")
-            elif self.phase == "calm" and self.tries:
-                spend(self.seconds / self.tries)
-
-    def _try(self, counted: bool) -> None:
-        before = time.thread_time()
-        outcome = self.attack.attempt(self.stranger)
-        if self.begun:  # the first one prepares what the others need
-            self.seconds, self.tries = self.seconds + time.thread_time() - before, self.tries + 1
-        self.begun = True
-        if counted:
-            self.outcomes[outcome] += 1
+            if (phase := self.phase) in TRYING:
+                outcome = self.attack.attempt(self.stranger)
+                if phase == "attack":
+                    self.outcomes[outcome] += 1
 
 
-def spend(seconds: float) -> None:
-    """Keep the processor busy for so long."""
-    until = time.thread_time() + seconds
-    while time.thread_time() < until:
-        pass
+def stand_in(share: Callable[[], float]) -> None:
+    """Keep this share of a core busy, as it is told from moment to moment; what could not be had is made up for."""
+    seen = time.monotonic()
+    while True:
+        time.sleep(SLICE)
+        now = time.monotonic()
+        until, seen = time.thread_time() + share() * (now - seen), now
+        while time.thread_time() < until:
+            pass
 
 
 def main() -> None:
@@ -74,10 +70,17 @@ def main() -> None:
     ]
     for thread in threads:
         thread.start()
-    spent, before, phase = Counter[str](), time.process_time(), "rest"
+    spent, lasted = Counter[str](), Counter[str]()
+    busy, now, phase = time.process_time(), time.monotonic(), "rest"
+
+    def share() -> float:
+        return spent["rehearse"] / lasted["rehearse"] if phase == "calm" and lasted["rehearse"] else 0.0
+
+    threading.Thread(target=stand_in, args=(share,), daemon=True).start()
     for line in chain(sys.stdin, ["over"]):
-        spent[phase] += time.process_time() - before
-        before, phase = time.process_time(), line.strip()
+        spent[phase] += time.process_time() - busy
+        lasted[phase] += time.monotonic() - now
+        busy, now, phase = time.process_time(), time.monotonic(), line.strip()
         for each in attackers:
             each.phase = phase
     for each in attackers:

@@ -136,3 +136,10 @@ def test_a_name_for_two_addresses_listens_at_those_that_there_are(monkeypatch: p
     (found,) = take("two", NEW)
     assert found.getsockname()[0] == "127.0.0.1"
     found.close()
+
+
+def test_what_is_written_is_sent_at_once() -> None:
+    """Else an answer whose head and body are written one after the other waits until the head was acknowledged, 40 ms."""
+    for listener in take("localhost", NEW):
+        with listener:
+            assert listener.proto == socket.IPPROTO_TCP, "asyncio takes no other for TCP"

@@ -114,7 +114,8 @@ def _bound(addresses: list[tuple[socket.AddressFamily, Any]], host: str) -> list
 
 
 def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Its kind by name: asyncio sends at once (TCP_NODELAY) on connections only that say that they are TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if (
             os.name == "posix" and sys.platform != "cygwin"

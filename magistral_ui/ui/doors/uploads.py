@@ -58,20 +58,21 @@ class Uploads:
 
     async def _take(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         most, address = self._most[path], CALLER.get().address
-        started, broken = False, False
+        started = False
+        broken: Exception | None = None
         pieces = self._bounded(scope, receive, path, address)
 
         async def watched_receive() -> Message:
             nonlocal broken
             try:
                 return await pieces()
-            except REFUSED:
-                broken = True
+            except REFUSED as error:
+                broken = error
                 raise
 
         async def watched_send(message: Message) -> None:
             nonlocal started
-            if broken and not started:
+            if broken is not None and not started:
                 return  # what is behind this would say that it failed; below, it is told why
             started = True
             if path == UPLOAD:
@@ -91,6 +92,8 @@ class Uploads:
                 await refuse(refusal(507, "uploads_full"))
             else:
                 await self.app(scope, watched_receive, watched_send)
+                if broken is not None and not started:  # what is behind this took it for its own
+                    raise broken
         except Spent as error:
             minutes = int(error.seconds // 60) + 1
             await refuse(refusal(429, "too_many_uploads", wait=int(error.seconds) + 1, minutes=minutes))

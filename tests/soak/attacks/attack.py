@@ -110,10 +110,14 @@ class Stranger:
         """What an event of the page gives, read as the page reads it; the first of its values."""
         return self.door.act(element, event, data, **values)[0]
 
-    def line(self) -> socket.socket:
-        """A connection to write anything into."""
-        target = httpx.URL(self.url)
-        return socket.create_connection((target.host, target.port or 80), timeout=SILENCE)
+    def line(self, received_bytes: int = 0) -> socket.socket:
+        """A connection to write anything into; the system takes in about so many bytes of what nobody reads, or what it likes."""
+        target, line = httpx.URL(self.url), socket.socket()
+        if received_bytes:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, received_bytes)
+        line.settimeout(SILENCE)
+        line.connect((target.host, target.port or 80))
+        return line
 
     def head(self, request: str, **headers: str) -> bytes:
         """The beginning of a request as it goes over a line, with who asks and, where they are in, their cookies."""

@@ -53,6 +53,52 @@ def formula(stranger: Stranger) -> str:
     return fetch(stranger, "html", talk)
 
 
+MARKS = [
+    "`",
+    "$",
+    "$$",
+    "\\[",
+    "\\(",
+    "*",
+    "_",
+    "**",
+    "~~",
+    "[",
+    "![",
+    "<",
+    "<!--",
+    "<b>",
+    "|",
+    "> ",
+    "- ",
+    "1. ",
+    "#",
+    "\n",
+    "&",
+    "\\left(",
+    "{",
+    "^",
+]
+
+
+@attack(
+    "answers of marks only, in an export",
+    per_minute=12,
+    reaches=["200"],
+    may=["429", "import_no_room", "too_many_requests"],
+)
+def marks(stranger: Stranger) -> str:
+    """What is read in time with the square of its length, or worse, is seldom one of the marks alone."""
+    pairs = (secrets.choice(MARKS) + secrets.choice(MARKS) for _ in range(3))
+    told = bring(stranger, file_with("\n\n".join(pair * 20_000 for pair in pairs)))
+    if told != "imported":
+        return told
+    entries = stranger.event("history-list", "refresh", {"query": ""})["entries"]
+    fetched = fetch(stranger, secrets.choice(["html", "markdown"]), entries[0]["id"])
+    stranger.door.act("history-list", "forget", {})
+    return fetched
+
+
 @attack("searches over two large files", per_minute=120, at_once=8, reaches=["found"], may=["too_many_requests"])
 def search(stranger: Stranger) -> str:
     def fill() -> list[str]:

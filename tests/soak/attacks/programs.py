@@ -10,6 +10,7 @@ from tests.soak.attacks.attack import PASSWORD, Stranger, attack
 from tests.soak.attacks.files import attached, picture
 
 LIMITS = ["429", "503"]
+JSON = {"Content-Type": "application/json"}
 HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}}
 
 
@@ -26,6 +27,16 @@ def mcp(stranger: Stranger, method: str, params: Any, session: str = "", name: s
 @attack("sessions of MCP, by the hundred", per_minute=120, reaches=["200"], may=LIMITS)
 def many_sessions(stranger: Stranger) -> str:
     return str(mcp(stranger, "initialize", HELLO).status_code)
+
+
+@attack("requests of programs that are too large", per_minute=6, reaches=["413"], may=[*LIMITS, "cut"])
+def too_large(stranger: Stranger) -> str:
+    """They do not say how large they are, so they are cut where too much of them has come."""
+    pair = base64.b64encode(f"{stranger.name}:{PASSWORD}".encode()).decode()
+    headers = {"Authorization": f"Basic {pair}", "Accept": "application/json, text/event-stream"}
+    piece = b'{"a": "' + b"x" * 1_100_000
+    pieces = (piece for _ in range(31))
+    return str(stranger.outside.post("/mcp", content=pieces, headers=headers | JSON).status_code)
 
 
 @attack("another program's session of MCP, used and ended", per_minute=30, reaches=["400", "403", "404"], may=LIMITS)

@@ -68,6 +68,8 @@ def foreign_origin(stranger: Stranger) -> str:
     return str(stranger.post(EVENT, json={"data": []}, headers=said).status_code)
 
 
+WHOLE = 1_000_000
+"""Bytes of one such file and a bit; who reads them gets four."""
 NOWHERE = [
     "/openapi.json",
     "/monitoring",
@@ -86,6 +88,24 @@ def nowhere(stranger: Stranger) -> str:
 @attack("a flood from one address", per_minute=3_000, at_once=4, reaches=["200"], may=["429", "503"])
 def flood(stranger: Stranger) -> str:
     return str(stranger.outside.get("/gradio_api/startup-events").status_code)
+
+
+@attack("answers that nobody reads", per_minute=60, reaches=["dropped", "waits"], may=["429"])
+def unread(stranger: Stranger) -> str:
+    """Keeps 40 connections on which a large file was asked for, again and again; the oldest has to be given up by then."""
+    line = stranger.line(received_bytes=4_096)
+    line.sendall(stranger.head("GET /magistral/vendor/renderers.js") * 4)
+    stranger.lines.append(line)
+    if len(stranger.lines) <= 40:
+        return "waits"
+    got = 0
+    with stranger.lines.pop(0) as oldest:
+        try:
+            while piece := oldest.recv(65_536):
+                got += len(piece)
+        except ConnectionResetError:
+            return "dropped"
+    return "dropped" if got < WHOLE else "taken"
 
 
 @attack("ever new visitors", per_minute=240, reaches=["new"], may=["429", "500"])
