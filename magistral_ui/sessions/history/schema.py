@@ -111,9 +111,9 @@ def migrate(db: sqlite3.Connection, file: Path | None = None) -> None:
         back_up(db, file, version)
     db.create_function("folded_message", 2, folded_message, deterministic=True)
     for number in range(version, VERSION):
-        if number < 2:
-            _drop_words(db)
-        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+        # In one transaction: cut short, the file is still a whole one of the older version, and so is a copy of it.
+        before = _without_words(db) if number == 1 else ""
+        db.executescript(f"BEGIN IMMEDIATE; {before} {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
 
 
 def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
@@ -140,15 +140,11 @@ def forget_backups(file: Path, before: float) -> bool:
     return gone
 
 
-def _drop_words(db: sqlite3.Connection) -> None:
-    """Take the index of words out, which holds what was said; a SQLite without FTS5 can drop its parts only."""
-    for trigger in TRIGGERS:
-        db.execute(f"DROP TRIGGER IF EXISTS {trigger}")
-    if has_fts5(db):
-        db.execute(f"DROP TABLE IF EXISTS {WORDS}")
-    else:
-        for table in SHADOWS:
-            db.execute(f"DROP TABLE IF EXISTS {table}")
+def _without_words(db: sqlite3.Connection) -> str:
+    """SQL that takes the index of words out, which holds what was said; a SQLite without FTS5 can drop its parts only."""
+    tables = (WORDS,) if has_fts5(db) else SHADOWS
+    triggers = [f"DROP TRIGGER IF EXISTS {trigger};" for trigger in TRIGGERS]
+    return " ".join(triggers + [f"DROP TABLE IF EXISTS {table};" for table in tables])
 
 
 def has_fts5(db: sqlite3.Connection) -> bool:

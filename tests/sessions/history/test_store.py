@@ -202,6 +202,21 @@ def test_a_copy_that_cannot_be_made_leaves_the_old_file_as_it_was(old_file: Path
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
 
 
+def test_a_migration_that_is_cut_short_leaves_a_whole_old_file_and_copy(
+    old_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, closing(connect(old_file, writing=True)) as db:
+        patched.setattr(schema, "MIGRATIONS", (V1, "SELECT no_such_function();"))
+        with pytest.raises(sqlite3.OperationalError):
+            migrate(db, old_file)
+    with closing(connect(old_file, writing=True)) as db:
+        assert db.execute("SELECT count(*) FROM words WHERE words MATCH 'hauschen'").fetchone() == (1,)
+        migrate(db, old_file)
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    with closing(sqlite3.connect(old_file.with_name("history.sqlite3.version-1"))) as db:
+        assert db.execute("SELECT count(*) FROM words WHERE words MATCH 'hauschen'").fetchone() == (1,)
+
+
 def test_a_file_of_version_1_migrates_where_sqlite_has_no_fts5(old_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "has_fts5", lambda db: False)
     with closing(connect(old_file, writing=True)) as db:
