@@ -1,9 +1,11 @@
 """Reads flags and MAGISTRAL_UI_* variables into one frozen Settings; only app.py reads it, and it opens nothing."""
 
 import argparse
+import contextlib
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -14,12 +16,17 @@ from magistral_ui.engines.remote.address import read_base_url
 from magistral_ui.engines.remote.dialects import DIALECTS
 from magistral_ui.errors import BadSetting
 from magistral_ui.ui.doors.exposure import is_prefix
-from magistral_ui.ui.doors.trusted_proxies import read_trusted
+from magistral_ui.ui.doors.trusted_proxies import MOST_PROXIES, read_trusted
 from magistral_ui.ui.i18n import text
 
 PREFIX = "MAGISTRAL_UI_"
 SPACE = {"host": ("GRADIO_SERVER_NAME", "0.0.0.0"), "port": ("GRADIO_SERVER_PORT", "7860")}
 """On a Hugging Face Space, which sets SPACE_ID: the variables that stand for a flag, and what holds without them."""
+
+OLD_IPV4 = re.compile(r"(?:0x[\da-f]+|\d+)(?:\.(?:0x[\da-f]+|\d+)){0,3}", re.ASCII | re.IGNORECASE)
+"""How systems let an address be written, too: `0` is 0.0.0.0, `127.1` is 127.0.0.1 (inet_aton)."""
+HOST_NAME = re.compile(r"[\w.:%-]+")
+"""A name or an address in a URL; whatever else stands there is a mistake in typing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,8 @@ class Flag:
     """The value in its own type; ValueError for an impossible one."""
     switch: bool = False
     """Whether the flag alone means yes."""
+    refusal: str = "bad_setting"
+    """The sentence about an impossible value."""
 
     @property
     def option(self) -> str:
@@ -84,6 +93,11 @@ class Flag:
     def variable(self) -> str:
         """The environment variable that stands for the flag."""
         return PREFIX + self.name.upper()
+
+    @property
+    def expected(self) -> str:
+        """What is possible, for who wrote something else."""
+        return f"{self.read.low}..{self.read.high}" if isinstance(self.read, _Whole) else self.metavar
 
 
 def _words(value: str) -> str:
@@ -109,6 +123,9 @@ def _host(value: str) -> str:
     """An address or a name; an IPv6 address may have the brackets that it has in a URL."""
     host = _words(value)
     host = host[1:-1] if host.startswith("[") and host.endswith("]") and ":" in host else host
+    if OLD_IPV4.fullmatch(host):
+        with contextlib.suppress(OSError):  # what is too large may still be a name
+            host = socket.inet_ntoa(socket.inet_aton(host))
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -117,14 +134,18 @@ def _host(value: str) -> str:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(value: str) -> int:
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """Reads a whole number between two others, both included."""
+
+    low: int
+    high: int
+
+    def __call__(self, value: str) -> int:
         number = int(value)
-        if not low <= number <= high:
+        if not self.low <= number <= self.high:
             raise ValueError
         return number
-
-    return read
 
 
 def _yes_or_no(value: str) -> bool:
@@ -147,7 +168,7 @@ def _share(value: str) -> str:
     parts = urlsplit(url)
     if (
         parts.scheme not in ("http", "https")
-        or not parts.hostname
+        or not HOST_NAME.fullmatch(parts.hostname or "")
         or parts.query
         or parts.fragment
         or "@" in parts.netloc
@@ -170,21 +191,21 @@ PRECISIONS = ("auto", "float32", "bfloat16", "nf4", "int8")
 FLAGS = (
     Flag("model", "NAME|PATH", _path),
     Flag("host", "ADDRESS", _host),
-    Flag("port", "1..65535", _whole(1, 65_535)),
+    Flag("port", "1..65535", _Whole(1, 65_535)),
     Flag("device", "|".join(DEVICES), _one_of(*DEVICES)),
     Flag("precision", "|".join(PRECISIONS), _one_of(*PRECISIONS)),
-    Flag("context", "TOKENS", _whole(256, 1_048_576)),
-    Flag("threads", "N", _whole(1, 1_024)),
+    Flag("context", "TOKENS", _Whole(256, 1_048_576)),
+    Flag("threads", "N", _Whole(1, 1_024)),
     Flag("revision", "NAME", _words),
     Flag("save_quantized", "auto|no|FOLDER", _path),
     Flag("data_dir", "FOLDER", _path),
-    Flag("keep_days", "DAYS", _whole(0, 36_500)),
+    Flag("keep_days", "DAYS", _Whole(0, 36_500)),
     Flag("plan", "yes|no", _yes_or_no, switch=True),
     Flag("engine", "|".join(ENGINES), _one_of(*ENGINES)),
     Flag("base_url", "URL", read_base_url),
     Flag("dialect", "|".join(DIALECTS), _one_of(*DIALECTS)),
     Flag("share", "yes|no|URL", _share, switch=True),
-    Flag("trusted_proxies", "N|CIDR,CIDR", _proxies),
+    Flag("trusted_proxies", "N|CIDR,CIDR", _proxies, refusal="bad_proxies"),
     Flag("auth", "NAME:PASSWORD|FILE", _home),
     Flag("no_password", "yes|no", _yes_or_no, switch=True),
     Flag("limits", "local|shared|FILE", _path),
@@ -207,7 +228,8 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         try:
             chosen[flag.name] = flag.read(given.strip() or given)
         except ValueError as error:
-            raise BadSetting(name=name, value=given, expected=flag.metavar) from error
+            values = {"name": name, "value": given, "expected": flag.expected, "limit": MOST_PROXIES}
+            raise BadSetting(flag.refusal, **values) from error
     if "base_url" in chosen and "engine" not in chosen:
         chosen["engine"] = "openai"  # nothing else could be meant
     if chosen.get("engine") == "openai" and "base_url" not in chosen:

@@ -3,9 +3,10 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from magistral_ui.errors import BadSetting
-from magistral_ui.sessions.limits import SHARED, Limits
+from magistral_ui.sessions.limits import MOST, SHARED, Limits
 from magistral_ui.sessions.login_names import canonical
 from magistral_ui.sessions.passwords import LONGEST, Passwords, make_password
 from magistral_ui.text_files import read_text
@@ -16,6 +17,10 @@ from magistral_ui.ui.i18n import text
 SHORTEST, SHORTEST_SHARED = 8, 12
 """Characters of a password, of a page that only this machine reaches and of a shared one (OWASP ASVS 4.0.3, 2.1.1)."""
 
+EXAMPLE = json.dumps({"max_tokens": 32768, "replies": 4})
+DIGITS = 20
+"""More than any limit has."""
+
 
 def limits_of(choice: str | None, exposure: Exposure) -> Limits:
     """The limits that were chosen: by name, or those that suit the exposure with a JSON file's laid over them."""
@@ -24,13 +29,36 @@ def limits_of(choice: str | None, exposure: Exposure) -> Limits:
         return suiting
     if choice in ("local", "shared"):
         return {"local": Limits(), "shared": SHARED}[choice]
+    changes = _limits_in(Path(choice))
     try:
-        changes = json.loads(_read_limits(Path(choice)))
-        if not isinstance(changes, dict):
-            raise ValueError(json.dumps(changes))
         return suiting.changed(changes)
-    except (ValueError, RecursionError) as error:
-        raise BadSetting("limits_not_sound", value=choice, detail=str(error)) from error
+    except LookupError as error:
+        raise BadSetting("limits_unknown", value=choice, detail=str(error.args[0])) from error
+    except ValueError as error:
+        raise BadSetting("limits_not_sound", value=choice, detail=str(error), limit=MOST) from error
+
+
+def _limits_in(file: Path) -> dict[str, Any]:
+    """What the JSON object in the file says."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if twice := [name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])]:
+            raise BadSetting("limits_twice", value=str(file), detail=twice[0])
+        return dict(pairs)
+
+    def number(digits: str) -> int:
+        return int(digits[:DIGITS])  # Python refuses to read thousands of them
+
+    text, line, column = _read_limits(file), 1, 1
+    try:
+        changes = json.loads(text, object_pairs_hook=once, parse_int=number)
+        if isinstance(changes, dict):
+            return changes
+    except json.JSONDecodeError as error:
+        line, column = error.lineno, error.colno
+    except RecursionError:
+        pass
+    raise BadSetting("limits_no_object", value=str(file), line=line, column=column, example=EXAMPLE)
 
 
 def _read_limits(file: Path) -> str:
@@ -68,7 +96,7 @@ def read_people(choice: str, shortest: int = SHORTEST) -> dict[str, str]:
     for pair in pairs:
         name, colon, password = pair.partition(":")
         if not colon or not canonical(name):
-            raise BadSetting("auth_not_sound", file=file.name if named else "")
+            raise BadSetting("auth_file_not_sound" if named else "auth_not_sound", file=str(file) if named else "")
         if (alike := known.get(canonical(name))) is not None:
             raise BadSetting("auth_names_alike", name=name.strip(), other=alike)
         known[canonical(name)] = name.strip()
@@ -78,7 +106,7 @@ def read_people(choice: str, shortest: int = SHORTEST) -> dict[str, str]:
             raise BadSetting("password_too_long", name=name.strip(), limit=LONGEST)
         people[name.strip()] = password.strip()
     if not people:
-        raise BadSetting("auth_not_sound", file=file.name)
+        raise BadSetting("auth_file_not_sound", file=str(file))
     return people
 
 

@@ -9,7 +9,7 @@ import pytest
 from magistral_ui import __version__
 from magistral_ui.errors import BadSetting
 from magistral_ui.settings import FLAGS, Settings, read_settings
-from magistral_ui.ui.i18n import strings
+from magistral_ui.ui.i18n import sentence_of, strings
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -59,6 +59,36 @@ def test_an_impossible_value_is_refused_with_its_name(name: str, value: str) -> 
         with pytest.raises(BadSetting) as refused:
             read_settings([], {f"MAGISTRAL_UI_{name.upper()}": value})
         assert refused.value.values["name"] == f"MAGISTRAL_UI_{name.upper()}"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--threads", "0", "1..1024"),
+        ("--keep-days", "-1", "0..36500"),
+        ("--context", "many", "256..1048576"),
+        ("--share", "https://chat example.org", "URL"),
+        ("--trusted-proxies", "17", "0 to 16"),
+        ("--trusted-proxies", "10.0.0.1/8", "10.0.0.0/8"),
+    ],
+)
+def test_the_refusal_says_what_is_possible(flag: str, value: str, told: str) -> None:
+    with pytest.raises(BadSetting) as refused:
+        read_settings([f"{flag}={value}"], {})
+    assert told in sentence_of(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "host"),
+    [("0", "0.0.0.0"), ("0.0", "0.0.0.0"), ("0x0", "0.0.0.0"), ("127.1", "127.0.0.1"), ("2130706433", "127.0.0.1")],
+)
+def test_an_old_spelling_of_an_address_is_that_address(typed: str, host: str) -> None:
+    assert read_settings(["--host", typed], {}).host == host
+
+
+@pytest.mark.parametrize("name", ["0xhost", "99999999999999", "1.2.3.4.5", "bad"])
+def test_a_name_of_digits_stays_a_name(name: str) -> None:
+    assert read_settings(["--host", name], {}).host == name
 
 
 @pytest.mark.parametrize("arguments", [["--nope"], ["--port"], ["extra"], ["--mod", "demo"]])

@@ -67,6 +67,42 @@ def test_limits_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
         limits_of(str(tmp_path / "none.json"), Exposure("network"))
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "line 1, column 1"),
+        ("3", "not a JSON object"),
+        ("[" * 100_000, "not a JSON object"),
+        ('{"replies": 4,\n "pictures": 2,\n}', "line "),
+        ('{"replies": "4"}', "“replies” takes a whole number from 0 to 1000000000"),
+        ('{"replies": ' + "9" * 5_000 + "}", "“replies” takes a whole number"),
+        ('{"unattended_seconds": 1000000001}', "“unattended_seconds” takes a whole number"),
+        ('{"nope": 1}', "no limit “nope”"),
+        ('{"replies": 1, "replies": 2}', "“replies” twice"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_limits_is_said_in_words(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "limits.json"
+    file.write_text(text)
+    with pytest.raises(BadSetting) as refused:
+        limits_of(str(file), Exposure("network"))
+    assert str(file) in (sentence := sentence_of(refused.value))
+    assert told in sentence
+    assert not any(words in sentence for words in ("Expecting", "recursion", "digits"))
+
+
+def test_who_may_come_in_is_asked_for_in_words_and_never_repeated(tmp_path: Path) -> None:
+    file = tmp_path / "people"
+    file.write_text("# nobody yet\n")
+    with pytest.raises(BadSetting) as refused:
+        people_of(str(file), Exposure(), no_password=False)
+    assert str(file) in sentence_of(refused.value)
+    with pytest.raises(BadSetting) as refused:
+        people_of("my-secret-alone", Exposure(), no_password=False)
+    assert "no such file" in sentence_of(refused.value)
+    assert "my-secret-alone" not in sentence_of(refused.value)
+
+
 def test_people_come_from_the_flag_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "people"
     file.write_text("# ours\nann: a long password\n\nbob:with:colons in it\n")

@@ -8,6 +8,9 @@ from magistral_ui.chat.pictures import MAX_BYTES, MAX_PIXELS, Picture
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.errors import ConversationFull, ParameterRefused, TextTooLong, TooManyPictures
 
+MOST = 1_000_000_000
+"""No limit may be more: clocks and timers take no number of seconds that is much larger."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -97,10 +100,12 @@ class Limits:
         return replace(params, max_tokens=min(params.max_tokens, self.max_tokens), reasoning_budget=reasoning)
 
     def changed(self, changes: Mapping[str, object]) -> "Limits":
-        """These limits with others laid over them; ValueError, with the name, for what is no limit or no whole number."""
+        """These limits with others laid over them. LookupError, with the name, for what is no limit; ValueError for a value."""
         known = {each.name for each in fields(self)} - {"shared"}
         for name, value in changes.items():
-            if name not in known or isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if name not in known:
+                raise LookupError(name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
                 raise ValueError(name)
         return replace(self, **changes)  # type: ignore[arg-type]  # names and types are checked above
 

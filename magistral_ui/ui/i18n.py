@@ -31,7 +31,8 @@ AT_START = frozenset(
             "share_failed",
         ),
         *("address_not_here", "address_not_spoken", "host_unknown", "not_listening", "port_forbidden"),
-        *("auth_names_alike", "auth_not_sound", "limits_not_read", "limits_not_sound"),
+        *("auth_file_not_sound", "auth_names_alike", "auth_not_sound", "bad_proxies"),
+        *("limits_no_object", "limits_not_read", "limits_not_sound", "limits_twice", "limits_unknown"),
         *("password_too_short", "password_too_long"),
         *("file_not_read", "file_not_text", "folder_unusable", "libraries_failed"),
     )
