@@ -72,7 +72,8 @@ WHOLE = """async ([text, pieces]) => {
       await new Promise((resolve) => setTimeout(resolve));
     }
     const html = view.element.innerHTML.replaceAll(view.name, "");
-    drawn.push({ html, text: view.element.textContent, plain: view.element.querySelectorAll(".plain").length, read: read / text.length });
+    const plain = view.element.querySelectorAll(".plain").length;
+    drawn.push({ html, text: view.element.textContent, plain, read: read / text.length });
   }
   const [{ html, ...once }, { html: grown, ...often }] = drawn;
   return [once, often, html === grown];

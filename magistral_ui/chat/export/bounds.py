@@ -22,7 +22,7 @@ CHARACTERS_PER_TOKEN = 40
 """One more for so many characters of the text's beginning, whatever they are."""
 BEGINNING = 200_000
 STEPS = 60_000
-"""Besides half the length of the text's beginning: a mark that is looked at takes some, one that is looked at again a single one."""
+"""Besides half the length of the text's beginning: a mark that is looked at takes some, again a single one."""
 STEPS_PER_NEW = 10
 """For each character that is no repetition, which also earns a token."""
 MARK = 10
