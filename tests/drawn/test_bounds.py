@@ -8,11 +8,15 @@ import sys
 import pytest
 
 from magistral_ui.chat.export.answers import AnswerRenderer
+from magistral_ui.chat.export.bounds import BEGINNING, is_readable
+from magistral_ui.chat.export.containing import contained
 from magistral_ui.ui.i18n import text
 from tests.drawn.cases import MARKS
+from tests.drawn.ordinary import ordinary
+from tests.fuzz.__main__ import NoFormulas
 from tests.fuzz.marks import MARKS as MARKS_TO_FUZZ
 
-MANY = 3_000
+MANY = 2_000
 MINUTES = 5
 """What looks anew from each mark to the end would take longer by far, also on an idle machine; now it is seconds."""
 READ = f"""
@@ -64,6 +68,19 @@ def test_what_is_too_much_is_shown_as_it_was_written_and_no_word_is_lost(unit: s
     drawn = AnswerRenderer(text).html(head + unit * 8_000)
     assert '<div class="plain">' in drawn
     assert WORDS.sub("", drawn).count("word") == 8_000
+
+
+@pytest.mark.parametrize("name", ordinary())
+def test_an_ordinary_text_is_drawn_to_its_end_however_long_it_is(name: str) -> None:
+    written = ordinary()[name]
+    assert '<div class="plain">' not in AnswerRenderer(text, None, NoFormulas()).html(written)
+    assert not contained(written).startswith("```text\n")
+
+
+@pytest.mark.parametrize("unit", ["*a* ", "- a\n", "a\n\n", "[a](b) <b>\n", "word " * 5 + "\n"])
+def test_a_very_long_text_that_says_nothing_new_is_not_even_read(unit: str) -> None:
+    assert not is_readable(unit * BEGINNING)
+    assert is_readable((unit * BEGINNING)[:BEGINNING])
 
 
 @pytest.mark.parametrize("mark", ["> ", "- ", "> - "])

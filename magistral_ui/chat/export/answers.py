@@ -11,7 +11,7 @@ from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
 from magistral_ui.chat.export.addresses import addresses
-from magistral_ui.chat.export.bounds import bounds, plain
+from magistral_ui.chat.export.bounds import bounds, is_readable, plain
 from magistral_ui.chat.export.document import Words
 from magistral_ui.chat.export.emphasis import emphasis
 from magistral_ui.chat.export.formulas import Formulas, FormulasHere
@@ -20,8 +20,6 @@ from magistral_ui.chat.export.html_tags import html_tags
 from magistral_ui.chat.export.latex_marks import latex_marks
 from magistral_ui.chat.export.patience import Patience
 
-LONGEST = 200_000
-"""Characters; longer answers are shown as text: Markdown can be written so that reading it takes very long."""
 SCHEMES = {"http", "https", "mailto"}
 # What the renderer makes; nh3, the second wall, lets nothing else through.
 TEXT_TAGS = "p br wbr hr h3 ul ol li blockquote pre code em strong s a table thead tbody tr th td div section span"
@@ -112,7 +110,7 @@ class AnswerRenderer:
     def html(self, text: str) -> str:
         """The HTML of one answer."""
         late = self._patience is not None and self._patience.is_over
-        if late or len(text) > LONGEST:
+        if late or not is_readable(text):
             return plain(text)
         self._formulas.begin_answer()
         self._count += 1  # so that each answer's footnotes have names of their own

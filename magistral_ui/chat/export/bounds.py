@@ -16,14 +16,29 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-TOKENS = 2_500
+TOKENS = 2_000
 """Of one text, of blocks and again within lines: each becomes an element or a piece of text."""
-CHARACTERS_PER_TOKEN = 25
-"""Long texts may have more, because ordinary ones have one in 10 to 30 characters."""
-STEPS = 80_000
-"""Besides the length of the text: a mark that is looked at takes some, one that is looked at again a single one."""
+CHARACTERS_PER_TOKEN = 40
+"""One more for so many characters of the text's beginning, whatever they are."""
+BEGINNING = 200_000
+STEPS = 60_000
+"""Besides half the length of the text's beginning: a mark that is looked at takes some, again a single one."""
+STEPS_PER_NEW = 10
+"""For each character that is no repetition, which also earns a token."""
 MARK = 10
-LINE = 25
+MARK_OF_LINE = 25
+LONG_LINE = 4_000
+"""Characters; such a line counts by its pieces."""
+PIECE = 16
+LINE = 8
+"""What a line earns besides, because short ones become as many elements as long ones."""
+SENTENCE = 60
+"""Characters of a line that may come again, and then earns a part of what it did at first."""
+AGAIN = 1 / 3
+LONGEST = 2_000_000
+"""Characters of a text that is read at all."""
+NEW = 1 / 25
+"""What part of a long text has to be no repetition."""
 
 
 class Exhausted(Exception):
@@ -69,10 +84,36 @@ def plain(text: str) -> str:
     return f'<div class="plain">{escape(text)}</div>'
 
 
+def news(text: str) -> float:
+    """What `text` earns by what is no repetition: a token for each such character.
+
+    Ordinary texts say something new in each line, and so earn more than they need; marks that are repeated earn next to nothing,
+    however many they are.
+    """
+    lines = text.split("\n")
+    seen = set(lines)
+    first = sum(LINE + len(line) for line in seen if len(line) <= LONG_LINE)
+    sentences = sum(len(line) for line in lines if SENTENCE <= len(line) <= LONG_LINE)
+    again = sentences - sum(len(line) for line in seen if SENTENCE <= len(line) <= LONG_LINE)
+    long = (line for line in seen if len(line) > LONG_LINE)
+    pieces = {line[at : at + PIECE] for line in long for at in range(0, len(line), PIECE)}
+    return first + AGAIN * again + PIECE * len(pieces)
+
+
+def is_readable(text: str) -> bool:
+    """Whether `text` is short, or long and no repetition."""
+    return len(text) <= BEGINNING or (len(text) <= LONGEST and news(text) >= NEW * len(text))
+
+
 def bounded(state: StateCore, work: Callable[[], None], place: Callable[[], int] | None = None) -> None:
     """What `work` makes of the tokens of `state`; where it is too much, they are cut at the token that `place` gives."""
-    length = len(state.src)
-    state.env["left"] = _Left(TOKENS + length / CHARACTERS_PER_TOKEN, STEPS + length)
+    beginning = min(len(state.src), BEGINNING)
+    if "news" not in state.env:
+        state.env["news"] = news(state.src)
+    new = state.env["news"]
+    state.env["left"] = _Left(
+        TOKENS + beginning / CHARACTERS_PER_TOKEN + new, STEPS + beginning / 2 + STEPS_PER_NEW * new
+    )
     try:
         work()
     except Exhausted:
@@ -141,7 +182,7 @@ def _count_mark(state: StateInline, _silent: bool) -> bool:
 
 
 def _count_line(state: StateBlock, _first: int, _last: int, silent: bool) -> bool:
-    spend_steps(state.env, LINE)
+    spend_steps(state.env, MARK_OF_LINE)
     if not silent:
         spend_token(state.env)  # a definition makes none
     return False

@@ -4,7 +4,7 @@ import re
 
 from markdown_it import MarkdownIt
 
-from magistral_ui.chat.export.bounds import bounds
+from magistral_ui.chat.export.bounds import bounds, is_readable
 from magistral_ui.chat.export.emphasis import emphasis
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -18,8 +18,6 @@ PROSE = re.compile(
 )
 SPECIAL = re.compile(r"([\\`*_\[\]<>&#|~$!])")
 BEHIND = "behind"
-LONGEST = 200_000
-"""Characters; longer texts stand in a fence: Markdown can be written so that reading it takes very long."""
 
 
 def contained(text: str, keep_lines: bool = False, plain: bool = False) -> str:
@@ -29,7 +27,7 @@ def contained(text: str, keep_lines: bool = False, plain: bool = False) -> str:
     that does not help, or it has to be `plain`, all of it is shown as it is, in a fence.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "\ufffd").strip("\n")
-    if plain or len(text) > LONGEST:
+    if plain or not is_readable(text):
         return fenced(text)
     found = "\n".join(_pieces(text, keep_lines))
     return found if _is_closed(found) else fenced(text)

@@ -11,7 +11,10 @@ let views = 0; // how many there have been: each has a name, for its footnotes
 // What is open is drawn again when it has grown by a part of itself, or many times as long has passed as that takes; what comes
 // meanwhile is shown as it was written. So a growing answer costs a multiple of one that is drawn once, whatever is in it.
 const GROWTH = 1 / 8;
+const LARGE = 8_000; // characters of an open block, from which on it is drawn more rarely
+const LARGE_GROWTH = 1 / 2;
 const REST = 40;
+const READ_AT_ONCE = 8_000; // characters; more where a block is longer
 /** A line that may end a block of code. */
 const FENCE_LINE = /^ {0,3}(?:`{3,}|~{3,})[ \t]*$/m;
 const LONGEST_FENCE = 100; // characters of such a line
@@ -71,6 +74,8 @@ export class AnswerView {
     this.element = make("div", { class: "answer", dir: "ltr", hidden: true }, this.open);
     this.received = 0; // characters taken in
     this.tail = ""; // text behind the last finished block
+    this.reach = READ_AT_ONCE; // how much of it is read at once
+    this.left = []; // the tokens of what is drawn again
     this.carriage = ""; // a carriage return at the end, whose line feed may follow
     this.final = false;
     this.waiting = false;
@@ -146,21 +151,47 @@ export class AnswerView {
     const began = performance.now();
     this.behind = !this.final && this.tail.length < this.next && began < this.due && this.drawRest();
     if (this.behind) return false;
-    const tokens = parse(this.tail, !this.final);
+    const text = this.ahead();
+    const isAll = text.length === this.tail.length;
+    const tokens = parse(text, !(this.final && isAll));
     this.turn(directionSeen(tokens));
-    const first = starts(tokens);
-    const last = first[first.length - 1];
-    const isCut = tokens.at(-1)?.type === "plain" && tokens[last].map[0] > 0;
-    if (this.final && !isCut) this.finish(tokens, parse, render);
-    else if (last !== undefined) {
-      if (first.length > 1) this.settle(tokens, last, render);
-      if (!isCut) this.drawOpen(tokens.slice(last), (open) => render(open, this.name), first.length > 1 ? tokens[last].map[0] : 0);
-    }
+    const goesOn = this.settlePart(tokens, text, isAll, parse, render);
+    if (!goesOn && this.final) this.finish(this.left, parse, render);
+    else if (!goesOn) this.drawOpen(this.left.slice(starts(this.left)[0] ?? this.left.length), (open) => render(open, this.name));
     this.rest = null;
-    this.shown = this.tail.length;
-    this.next = isCut ? 0 : this.shown * (1 + GROWTH);
+    this.shown = goesOn ? 0 : this.tail.length;
+    this.next = this.shown * (1 + (this.shown < LARGE ? GROWTH : LARGE_GROWTH));
     this.due = performance.now() + REST * (performance.now() - began);
-    return isCut;
+    return goesOn;
+  }
+
+  /** What is read now: as many lines as are enough to hold a whole block. */
+  ahead() {
+    if (this.tail.length <= this.reach) return this.tail;
+    return this.tail.slice(0, this.tail.lastIndexOf("\n", this.reach) + 1 || this.reach);
+  }
+
+  /** Draw the finished blocks of `text`; what comes next is `left`. Whether more has to be read for that. */
+  settlePart(tokens, text, isAll, parse, render) {
+    const first = starts(tokens);
+    const [from, end] = tokens.find(({ type }) => type === "plain")?.meta.block ?? [0, 0];
+    this.left = tokens;
+    if (end && !from && tokens.at(-1).map[0] === end) {
+      // The first block took too much. What it is does not depend on what comes behind it, nor on how that came.
+      this.settle(parse(text.slice(0, offsetOf(text, end)), false), end, render);
+      return true;
+    }
+    // The block that took too much is tried again by itself.
+    const last = end ? first.find((index) => tokens[index].map[0] >= from) : first.at(-1);
+    if (last > 0 && tokens[last].map[0] > 0 && (end ? from > 0 : first.length > 1)) {
+      this.settle(tokens.slice(0, last), tokens[last].map[0], render);
+      this.left = tokens.slice(last);
+      if (end || !isAll) return true;
+    } else if (!isAll) {
+      this.reach *= 2;
+      return true;
+    }
+    return false;
   }
 
   /** Be written in `direction`, that of the first letter. */
@@ -170,12 +201,14 @@ export class AnswerView {
     this.element.dir = direction || "ltr";
   }
 
-  /** Draw the blocks before token number `last`, which are finished. */
-  settle(tokens, last, render) {
-    const finished = render(tokens.slice(0, last), this.name);
+  /** Draw `tokens`, which are finished, and forget the text before line number `line`. */
+  settle(tokens, line, render) {
+    const finished = render(tokens, this.name);
     keepUnfolded(this.open, finished);
     this.open.before(finished);
-    this.tail = this.tail.slice(offsetOf(this.tail, tokens[last].map[0]));
+    this.open.replaceChildren();
+    this.tail = this.tail.slice(offsetOf(this.tail, line));
+    this.reach = READ_AT_ONCE;
     this.fence = null;
   }
 
@@ -183,7 +216,7 @@ export class AnswerView {
     let drawn = null;
     if (DEFINITION.test(this.whole)) {
       const all = parse(this.whole, false);
-      if (all.at(-1)?.type !== "plain" || all.length === 1) drawn = render(all, this.name);
+      if (all.at(-1)?.type !== "plain") drawn = render(all, this.name);
     }
     const again = drawn !== null;
     drawn ??= render(tokens, this.name);
@@ -209,8 +242,10 @@ export class AnswerView {
   }
 
   /** The last block; a fence that is still open only gets its new characters. */
-  drawOpen(tokens, render, cut) {
+  drawOpen(tokens, render) {
     const [token] = tokens;
+    if (!token) return;
+    const cut = token.map[0]; // what was before it is forgotten
     const isOpenFence = token.type === "fence" && !fenceClosed({ ...token, map: [token.map[0] - cut] }, this.tail);
     if (isOpenFence && this.fence) {
       const { data } = this.fence;

@@ -2,8 +2,15 @@
 // The count is of steps, not of time, so that a text looks the same on every machine. chat/export/bounds.py has the same rule.
 
 const TOKENS = 5_000; // of one text, of blocks and again within lines; each becomes an element or a piece of text
-const CHARACTERS_PER_TOKEN = 25; // long texts may have more, because ordinary ones have one in 10 to 30 characters
+const CHARACTERS_PER_TOKEN = 40; // one more for so many characters of the text's beginning, whatever they are
+const BEGINNING = 200_000;
 const STEPS = 300_000; // marks that are looked at, and looked at again; twice the length of the text besides
+const STEPS_PER_NEW = 10; // for each character that is no repetition, which also earns a token
+const LONG_LINE = 4_000; // characters; such a line counts by its pieces
+const PIECE = 16;
+const LINE = 8; // what a line earns besides, because short ones become as many elements as long ones
+const SENTENCE = 60; // characters of a line that may come again, and then earns a part of what it did at first
+const AGAIN = 1 / 3;
 const LABEL = 16; // characters of a link's label that take as long as one step
 
 const COSTS = { fence: 40, code_block: 40, table_open: 10 }; // what is drawn as many elements
@@ -58,16 +65,41 @@ function cut(state, at) {
   tokens.push(...ends(state, tokens));
   const lines = src.split("\n");
   const end = outermost?.map[1] > from ? outermost.map[1] : lines.length;
+  const meta = { block: [outermost?.map[0] ?? from, end] };
   for (const map of [[from, end], [end, lines.length]]) {
     const content = lines.slice(...map).join("\n");
-    if (content.trim()) tokens.push(Object.assign(new state.Token("plain", "", 0), { block: true, map, content }));
+    if (content.trim()) tokens.push(Object.assign(new state.Token("plain", "", 0), { block: true, map, content, meta }));
   }
+}
+
+/**
+ * What `text` earns by what is no repetition: a token for each such character. Ordinary texts say something new in each line, and
+ * so earn more than they need; marks that are repeated earn next to nothing, however many they are.
+ */
+function news(text) {
+  const seen = new Set();
+  let count = 0;
+  for (const line of text.split("\n")) {
+    const isNew = !seen.has(line);
+    seen.add(line);
+    if (line.length <= LONG_LINE) {
+      if (isNew) count += LINE + line.length;
+      else if (line.length >= SENTENCE) count += line.length * AGAIN;
+    } else if (isNew) {
+      const before = seen.size;
+      for (let at = 0; at < line.length; at += PIECE) seen.add(line.slice(at, at + PIECE));
+      count += (seen.size - before) * PIECE;
+    }
+  }
+  return count;
 }
 
 /** What `work` makes of the tokens of `state`; where it is too much, they are cut at the token that `place` gives. */
 export function bounded(state, work, place = () => state.tokens.length - 1) {
-  left.tokens = TOKENS + state.src.length / CHARACTERS_PER_TOKEN;
-  left.steps = STEPS + 2 * state.src.length;
+  const { length } = state.src;
+  state.env.news ??= news(state.src);
+  left.tokens = TOKENS + Math.min(length, BEGINNING) / CHARACTERS_PER_TOKEN + state.env.news;
+  left.steps = STEPS + 2 * length + STEPS_PER_NEW * state.env.news;
   try {
     work();
   } catch (error) {

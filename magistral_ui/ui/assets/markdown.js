@@ -11,7 +11,7 @@ import { math } from "./math.js";
 import { t } from "./strings.js";
 
 const LONGEST_FORMULA = 5_000; // characters; longer ones are shown as text
-const MOST_FORMULAS = 300;
+const MOST_FORMULAS = 1_500; // as many as one block of an ordinary answer may hold
 /** Nodes of formulas that were drawn, because the same come again, and the open block is rendered again and again while it grows. */
 const formulas = new Map();
 let drawing = []; // the formulas of what is rendered now, in their order

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.chat.export import facts
-from magistral_ui.chat.export.answers import LONGEST, AnswerRenderer
+from magistral_ui.chat.export.answers import AnswerRenderer
+from magistral_ui.chat.export.bounds import BEGINNING
 from magistral_ui.chat.export.document import Document
 from magistral_ui.chat.export.formulas import DEEPEST, depth, formula_html
 from magistral_ui.chat.export.html import export_html
@@ -149,7 +150,7 @@ def test_an_answer_makes_only_harmless_elements(answer: str) -> None:
 
 
 def test_a_very_long_answer_is_shown_as_text() -> None:
-    assert ANSWERS.html("<b>*" + "x" * LONGEST) == f'<div class="plain">&lt;b&gt;*{"x" * LONGEST}</div>'
+    assert ANSWERS.html("<b>*" + "x" * BEGINNING) == f'<div class="plain">&lt;b&gt;*{"x" * BEGINNING}</div>'
 
 
 def test_what_takes_too_long_is_shown_as_text_and_by_name() -> None:

@@ -10,7 +10,8 @@ from markdown_it.token import Token
 
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.chat.events import Usage
-from magistral_ui.chat.export.containing import LONGEST, contained, fenced, inline
+from magistral_ui.chat.export.bounds import BEGINNING
+from magistral_ui.chat.export.containing import contained, fenced, inline
 from magistral_ui.chat.export.document import Document
 from magistral_ui.chat.export.markdown import export_markdown
 from magistral_ui.chat.export.patience import PATIENCE
@@ -154,7 +155,7 @@ def test_a_formula_that_is_left_open_does_not_look_beyond_the_next() -> None:
 
 
 def test_what_is_too_long_or_comes_too_late_stands_in_a_fence() -> None:
-    assert contained("*a* " * LONGEST) == fenced("*a* " * LONGEST)
+    assert contained("*a* " * BEGINNING) == fenced("*a* " * BEGINNING)
     talk = Conversation().say("*a*").with_reply(Reply("*b*", "*c*"))
     times = iter([0.0, 1.0, PATIENCE, PATIENCE])
     markdown = export_markdown([Document(talk, "t")], text, clock=lambda: next(times))
