@@ -19,10 +19,6 @@ LOOK_SECONDS = 1.0
 """How often it is looked whether somebody who waits has left."""
 
 
-class Left(TooManyRequests):
-    """Whoever asked has gone before it was their turn."""
-
-
 class PictureWork:
     """So many requests with pictures at once, by address, and so many pictures a minute, by visitor and by address.
 
@@ -39,8 +35,8 @@ class PictureWork:
     ) -> T:
         """What `work` gives, which looks at so many new `pictures`, once it is the caller's turn. Any event loop may ask.
 
-        Raises TooManyRequests where they have asked too often or too much of theirs waits; Left, with the place free for
-        others, where they have `gone`.
+        Raises TooManyRequests where they have asked too often, too much of theirs waits, or they have `gone`; then the place is
+        free for others.
         """
         self._count(caller, pictures)
         with calling(caller):
@@ -48,7 +44,7 @@ class PictureWork:
         try:
             while not (await asyncio.wait({waiting}, timeout=LOOK_SECONDS))[0]:
                 if gone is not None and await gone():
-                    raise Left(seconds=RETRY_SECONDS)
+                    raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)  # nobody reads it
             return waiting.result()
         finally:
             waiting.cancel()  # one that is done stays done
