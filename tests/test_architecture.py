@@ -20,6 +20,7 @@ GROUND = {
     "magistral_ui",
     "magistral_ui.bounded_process",
     "magistral_ui.errors",
+    "magistral_ui.fair_shares",
     "magistral_ui.journal",
     "magistral_ui.proxies",
 }  # may be imported from everywhere

@@ -1,12 +1,12 @@
 """Has pictures decoded in child processes, so much memory at once for the whole process; it does not know whose they are.
 
-What is counted is reckoned from the header, before anything is decoded; a child that takes more than that is ended by the system.
+The memory is estimated from the header, before anything is decoded; the system ends a child that takes more than that.
 """
 
 import atexit
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,16 +17,17 @@ import psutil
 
 from magistral_ui.bounded_process import BoundedProcess, Bounds, Ended
 from magistral_ui.errors import TooManyRequests
+from magistral_ui.fair_shares import FairShares
 
 CHILDREN = 2
 """Pictures that are decoded at the same time."""
 MOST_BYTES = 512 * 2**20
-"""Memory for all that is decoded at once, or a quarter of what is free, where that is less; a picture that takes more alone is
-decoded while nothing else is. Two photographs of 25 megapixels take 0.45 GB."""
+"""Memory for all that is decoded at once, or a quarter of what is free where that is less; a picture that needs more by itself is
+decoded alone. Two photographs of 25 megapixels take 0.45 GB."""
 WAITING, WAITING_OF_ONE = 24, 8
 """Threads that wait for their turn, of everybody and of one party; the page has 40 that answer events."""
-RETRY_SECONDS = 10
-"""What is told to whoever comes when as many wait."""
+REFUSAL, RETRY_SECONDS = "too_many_new_pictures", 10
+"""The refusal when as many wait already, and its seconds to wait."""
 HEADER_BYTES = 96 * 2**20
 """Memory for a header: PIL unpacks at most 64 MB of a PNG's texts."""
 HEADER_SECONDS, PIXELS_A_SECOND = 3, 4_000_000
@@ -194,9 +195,7 @@ class Turns:
         self._free, self._changed = places, threading.Condition()
         self._waiting: list[str] = []
         """The parties in the order in which they came."""
-        self._working: Counter[str] = Counter()
-        self._served: dict[str, int] = {}
-        self._turn = 0
+        self._shares = FairShares()
 
     @contextmanager
     def turn(self, party: str) -> Iterator[None]:
@@ -212,28 +211,22 @@ class Turns:
         with self._changed:
             theirs = sum(each == party for each in self._waiting)
             if party and (len(self._waiting) >= WAITING or theirs >= WAITING_OF_ONE):
-                raise TooManyRequests(seconds=RETRY_SECONDS)
+                raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)
             self._waiting.append(ticket)
             self._changed.wait_for(lambda: self._free and self._next() is ticket)
             self._waiting = [each for each in self._waiting if each is not ticket]
             self._free -= 1
-            self._turn += 1
-            self._served[party] = self._turn
-            self._working[party] += 1
+            self._shares.begin(party)
             self._changed.notify_all()
 
     def _give_back(self, party: str) -> None:
         with self._changed:
             self._free += 1
-            self._working[party] -= 1
-            if not self._working[party]:
-                del self._working[party]
-                if party not in self._waiting:
-                    self._served.pop(party, None)
+            self._shares.end(party, self._waiting)
             self._changed.notify_all()
 
     def _next(self) -> str:
-        return min(self._waiting, key=lambda each: (each != "", self._working[each], self._served.get(each, 0)))
+        return min(self._waiting, key=lambda each: (each != "", *self._shares.rank(each)))
 
 
 class _Ticket(str):

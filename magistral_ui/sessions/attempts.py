@@ -59,7 +59,7 @@ class Attempts:
         self._many: OrderedDict[str, Failures] = OrderedDict()
         self._key = secrets.token_bytes(16)
         self._heat = [(0.0, 0.0)] * NAMES
-        """How many wrong tries a name has, and when that was reckoned."""
+        """How many wrong tries a name has, and when they were counted."""
         self._friends: dict[str, OrderedDict[str, None]] = {}
 
     def check(self, address: str, name: str = "", browser: str = "") -> None:

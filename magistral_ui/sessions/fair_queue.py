@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from magistral_ui.errors import TooManyRequests
+from magistral_ui.fair_shares import FairShares
 
 T = TypeVar("T")
 Job = tuple["Future[Any]", Callable[[], Any]]
@@ -23,18 +24,17 @@ class FairQueue:
     A party is whoever shares are counted by: an address, or a visitor.
     """
 
-    def __init__(self, name: str, threads: int = 2, waiting: int = 4) -> None:
-        """`name` is the threads'; at most `waiting` pieces of one party are here, those in work too."""
-        self._threads, self._most = threads, waiting
+    def __init__(self, name: str, threads: int = 2, waiting: int = 4, *, refusal: str = TooManyRequests.key) -> None:
+        """`name` is the threads'; at most `waiting` pieces of one party are here, those in work too; `refusal`
+        is the key of the sentence for more.
+        """
+        self._threads, self._most, self._refusal = threads, waiting, refusal
         self._executor = ThreadPoolExecutor(threads, name)
         self._lock = threading.Lock()
         self._waiting: dict[str, deque[Job]] = {}
         self._held: Counter[str] = Counter()
         """Pieces that are here, or have a place here, by party."""
-        self._working: Counter[str] = Counter()
-        self._served: dict[str, int] = {}
-        """At which turn a party was served last; forgotten once it has nothing here."""
-        self._turn = 0
+        self._shares = FairShares()
 
     def submit(self, party: str, work: Callable[[], T]) -> "Future[T]":
         """Have `work` done in the context of the caller. Raises TooManyRequests where too much of the party's is here already."""
@@ -63,7 +63,7 @@ class FairQueue:
     def _hold(self, party: str) -> None:
         with self._lock:
             if self._held[party] >= self._most:
-                raise TooManyRequests(seconds=RETRY_SECONDS)
+                raise TooManyRequests(self._refusal, seconds=RETRY_SECONDS)
             self._held[party] += 1
 
     def _release(self, party: str) -> None:
@@ -83,15 +83,13 @@ class FairQueue:
     def _begin(self) -> None:
         """Give the next piece to a thread, if one is free."""
         with self._lock:
-            if not self._waiting or self._working.total() >= self._threads:
+            if not self._waiting or self._shares.working >= self._threads:
                 return
-            party = min(self._waiting, key=lambda each: (self._working[each], self._served.get(each, 0)))
+            party = min(self._waiting, key=self._shares.rank)
             done, work = self._waiting[party].popleft()
             if not self._waiting[party]:
                 del self._waiting[party]
-            self._turn += 1
-            self._served[party] = self._turn
-            self._working[party] += 1
+            self._shares.begin(party)
         # Who has gone meanwhile needs nothing done, but their turn ends like any other.
         wanted = done.set_running_or_notify_cancel()
         self._executor.submit(work if wanted else lambda: None).add_done_callback(
@@ -101,11 +99,7 @@ class FairQueue:
     def _end(self, party: str, ended: "Future[Any]", done: "Future[Any] | None") -> None:
         self._release(party)  # not before its turn, even if nobody waits for it any more: what it holds is in memory
         with self._lock:
-            self._working[party] -= 1
-            if not self._working[party]:
-                del self._working[party]
-                if party not in self._waiting:
-                    self._served.pop(party, None)
+            self._shares.end(party, self._waiting)
         self._begin()
         if done is None:
             return

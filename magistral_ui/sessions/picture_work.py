@@ -1,11 +1,11 @@
-"""Has what decodes pictures done in threads of its own, turn by turn for the addresses that ask; it does not know what it is."""
+"""Runs work that decodes pictures in threads of its own, in fair turns between addresses; it does not know what the work is."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from math import ceil
 from typing import TypeVar
 
-from magistral_ui.chat.decoding import CHILDREN
+from magistral_ui.chat.decoding import CHILDREN, REFUSAL
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.sessions.caller import Caller, calling
 from magistral_ui.sessions.fair_queue import RETRY_SECONDS, FairQueue
@@ -26,7 +26,7 @@ class PictureWork:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._queue = FairQueue("pictures", CHILDREN, WAITING)
+        self._queue = FairQueue("pictures", CHILDREN, WAITING, refusal=REFUSAL)
         self._by_visitor = Rate(limits.pictures_per_minute)
         self._by_address = Rate(limits.pictures_per_minute_per_address)
 
@@ -44,7 +44,7 @@ class PictureWork:
         try:
             while not (await asyncio.wait({waiting}, timeout=LOOK_SECONDS))[0]:
                 if gone is not None and await gone():
-                    raise TooManyRequests(seconds=RETRY_SECONDS)
+                    raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)  # nobody reads it
             return waiting.result()
         finally:
             waiting.cancel()  # one that is done stays done
@@ -55,6 +55,6 @@ class PictureWork:
         visitor = caller.browser or caller.address
         wait = self._by_visitor.wait(visitor, pictures) or self._by_address.wait(caller.address, pictures)
         if wait:
-            raise TooManyRequests(seconds=ceil(wait))
+            raise TooManyRequests(REFUSAL, seconds=ceil(wait))
         self._by_visitor.take(visitor, pictures)
         self._by_address.take(caller.address, pictures)

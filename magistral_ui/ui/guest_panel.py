@@ -19,7 +19,14 @@ def build_guest_panel(limits: Limits, login: bool) -> None:
 
 def guest_value(limits: Limits, login: bool) -> Json:
     """The sentences by key, and what fills them all."""
-    keys = ("limits_message", "limits_reply", "limits_conversation", "limits_pace", "limits_unattended")
+    keys = (
+        "limits_message",
+        "limits_reply",
+        "limits_conversation",
+        "limits_pace",
+        "limits_pictures",
+        "limits_unattended",
+    )
     values = {each.name: getattr(limits, each.name) for each in fields(limits)}
     more = {
         "picture_mb": limits.picture_bytes // 2**20,

@@ -24,6 +24,10 @@ def add(a, b):  # a comment
     return a + b + 1
 ```
 
+```python
+add(1, 2)
+```
+
 $$\\int_0^1 x\\,dx$$
 
 > A quotation
@@ -139,6 +143,9 @@ def test_no_violations_from_right_to_left(page: Any, serve: Any) -> None:
     visit(page, serve(script))
     assert page.evaluate("document.documentElement.dir") == "rtl"
     ask(page, "answer")
+    expect(page.locator(".open-conversation .title").first).to_have_css(
+        "direction", "ltr"
+    )  # its end is cut, not its start
     expect(done(page).locator(".katex").first).to_be_visible()
     reply(page).locator(".reasoning summary").click()
     assert violations(page) == []

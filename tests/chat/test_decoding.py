@@ -282,7 +282,7 @@ def test_turns_are_fair_and_a_reply_goes_first() -> None:
     for thread in threads:
         thread.join(20)
     assert order == ["", "few", "many", "many", "many"]
-    assert not turns._working
+    assert not turns._shares.working
 
 
 def test_only_so_many_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,8 +157,8 @@ def test_who_asks_too_much_at_once_is_told_when_to_come_again(page: Served) -> N
             waiting = [threads.submit(look, mallory, file) for file in files[:2]]
             until(lambda: queue._held.total() == 2)
             refused = weigh(mallory, files[2])["failure"]
-            assert (refused["key"], refused["values"]["seconds"] > 0) == ("too_many_requests", True)
-            assert mallory.say("look", [files[3]])["alert"]["key"] == "too_many_requests"
+            assert (refused["key"], refused["values"]["seconds"] > 0) == ("too_many_new_pictures", True)
+            assert mallory.say("look", [files[3]])["alert"]["key"] == "too_many_new_pictures"
             assert look(mallory, files[4])["attached"] == [{"failure": None, "thumbnail": None}], "it stays attached"
         assert all(each.result(60)["attached"] for each in waiting)
         assert weigh(mallory, files[2])["failure"] is None, "nothing of this is remembered"
@@ -172,8 +172,8 @@ def test_new_pictures_are_counted_by_visitor(tmp_path: Path) -> None:
         files = [attached(mallory, large(each, side=70)) for each in range(9, 12)]
         assert all(weigh(mallory, each)["failure"] is None for each in files[:2] * 3)
         refused = weigh(mallory, files[2])["failure"]
-        assert (refused["key"], refused["values"]["seconds"] > 0) == ("too_many_requests", True)
-        assert mallory.say("look", [files[2]])["alert"]["key"] == "too_many_requests"
+        assert (refused["key"], refused["values"]["seconds"] > 0) == ("too_many_new_pictures", True)
+        assert mallory.say("look", [files[2]])["alert"]["key"] == "too_many_new_pictures"
         assert weigh(alice, attached(alice, large(12, side=70)))["failure"] is None
         called = alice.http.post(
             "/gradio_api/call/chat", json={"data": [{"text": "hi", "files": [attached(alice, large(13, side=70))] * 4}]}

@@ -18,7 +18,7 @@ import httpx
 from tests.soak.door import Door
 
 ROOT = Path(__file__).parents[2]
-REFUSED = {"overloaded", "too_many_replies", "too_many_requests", "queue_full"}
+REFUSED = {"overloaded", "too_many_replies", "too_many_requests", "too_many_new_pictures", "queue_full"}
 GROWTH = 1.25
 """By how much the process may grow from the first third of a run to its end; a short run only prints it."""
 LONG = 600.0

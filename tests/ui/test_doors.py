@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message
 
 from magistral_ui.sessions.attempts import FREE_TRIES as TRIES
+from magistral_ui.sessions.attempts import Attempts
 from magistral_ui.sessions.caller import CALLER, Caller
 from magistral_ui.sessions.limits import SHARED
 from magistral_ui.sessions.passwords import Passwords
@@ -66,6 +67,30 @@ def test_guesses_that_come_all_at_once_are_counted_one_by_one() -> None:
     found = asyncio.run(statuses())
     assert found.count(401) == TRIES
     assert found.count(429) == attack - TRIES
+
+
+def test_the_form_keeps_the_name_as_text_and_tells_a_long_wait_in_minutes() -> None:
+    now, typed = 0.0, 'Zoë "><b>{{button}}'
+
+    async def answers() -> list[tuple[int, str]]:
+        nonlocal now
+        people = Passwords({"Zoë": "right horse"})
+        door = Login(closed(), passwords=people, limits=SHARED, attempts=Attempts(lambda: now))
+        found = []
+        transport, headers = httpx.ASGITransport(door), {"Accept": "text/html"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://page", headers=headers) as client:
+            for wait in (*[0] * TRIES, 30, 60, 0):
+                now += wait
+                answer = await client.post("/login", data={"username": typed, "password": "wrong"})
+                found.append((answer.status_code, answer.text))
+        return found
+
+    *wrong, (refused, told) = asyncio.run(answers())
+    assert [status for status, _ in wrong] == [401] * len(wrong)
+    assert refused == 429
+    assert "Wait 2 min" in told
+    assert 'value="Zoë &quot;&gt;&lt;b&gt;&#123;&#123;button}}"' in told
+    assert told.index("autofocus") > told.index('name="password"'), "one writes where something is missing"
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ export class EntryView {
   /** `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw`, once no name is being written any more. */
   constructor(entry, list) {
     this.list = list;
-    this.name = make("bdi");
+    this.name = make("span", { class: "title", dir: "auto" });
     this.excerpt = make("span", { class: "excerpt", dir: "auto" });
     this.writing = make("span", { class: "writing", hidden: true, role: "img", "aria-label": t("history_writing") });
-    this.open = make("button", { type: "button", class: "open-conversation" }, this.writing, make("span", { class: "title" }, this.name));
+    this.open = make("button", { type: "button", class: "open-conversation" }, this.writing, this.name);
     this.open.addEventListener("click", () => list.open(entry.id));
     this.unfold = make("button", { type: "button", class: "unfold", "aria-expanded": "false" }, "⋯");
     this.unfold.addEventListener("click", () => this.fold(!this.actions.hidden));

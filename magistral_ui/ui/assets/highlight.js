@@ -4,7 +4,7 @@ import { hljs } from "./vendor/renderers.js";
 
 const LONGEST = 60_000; // characters
 const AT_ONCE = 1_000_000; // squares of characters, which may be coloured without the worker each time that something is drawn
-const MOST_PARTS = 8_000; // coloured words and signs of one block
+const MOST_PARTS = 8_000; // coloured words and marks of one block
 const DEADLINE = 3_000; // ms for one block, which usually takes some
 const MOST_ENDED = 3; // workers that were ended; then code stays as it is
 const MOST_KEPT = 100; // blocks whose colours are kept, because the same is drawn again

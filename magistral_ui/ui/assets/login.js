@@ -1,4 +1,4 @@
-// Keeps what lies in this browser with the login that it came by: whoever signs in next does not find it. Imported before all else.
+// Ties what the page stores in this browser to the login: whoever signs in next does not find it. Imported before all else.
 
 const OURS = "magistral-ui-";
 const TAG = "magistral-ui-login"; // in both storages: by which login what lies there came
@@ -34,7 +34,7 @@ function clearAll() {
   for (const storage of storages()) clear(storage, named ? null : PLACE);
 }
 
-/** What came by another login goes; what came before there were names is whose who comes first. */
+/** Clears what another login has left here; what is older than names belongs to the first one who signs in. */
 function settleIn() {
   for (const storage of storages()) {
     const before = storage.getItem(TAG);
@@ -59,7 +59,7 @@ function leave(keeping) {
   location.replace(new URL(".", document.baseURI));
 }
 
-/** The server knows this login no more. Unsent words are there again once the same person is in. */
+/** The server no longer accepts this login. Unsent words come back once the same person has signed in again. */
 export function over() {
   if (leaving) return;
   dispatchEvent(new Event("login-over"));
@@ -86,7 +86,7 @@ line.addEventListener("message", ({ data }) => data !== (login ?? "") && leave(f
 settleIn();
 if (login !== undefined) {
   line.postMessage(login);
-  for (const sign of ["visibilitychange", "focus", "pointerdown", "keydown"]) addEventListener(sign, look, { passive: true });
+  for (const kind of ["visibilitychange", "focus", "pointerdown", "keydown"]) addEventListener(kind, look, { passive: true });
   addEventListener("pagehide", () => (document.documentElement.style.visibility = "hidden"));
   // A page that the browser has kept would show what was said to whoever goes back.
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload());

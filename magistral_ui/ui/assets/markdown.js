@@ -102,7 +102,7 @@ md.renderer.rules.image = (tokens, index) => {
 };
 
 md.renderer.rules.table_open = (tokens, index) =>
-  `<div class="table"${tokens[index].meta?.direction ? ` dir="${tokens[index].meta.direction}"` : ""} tabindex="0" role="region" aria-label="${escapeHtml(t("turn_table"))}"><table>`;
+  `<div class="table"${tokens[index].meta?.direction ? ` dir="${tokens[index].meta.direction}"` : ""} tabindex="0" role="group" aria-label="${escapeHtml(t("turn_table"))}"><table>`;
 md.renderer.rules.table_close = () => "</table></div>";
 
 md.renderer.rules.fence = md.renderer.rules.code_block = (tokens, index) => {
@@ -115,7 +115,7 @@ md.renderer.rules.fence = md.renderer.rules.code_block = (tokens, index) => {
     `<div class="code"><div class="code-head"><span>${escapeHtml(language || t("turn_code"))}</span>` +
     `<button type="button" class="quiet confirming" data-act="copy-code"><span>${escapeHtml(t("turn_copy"))}</span>` +
     `<span>${escapeHtml(t("turn_copied"))}</span></button></div>` +
-    `<pre tabindex="0" role="region" aria-label="${name}"><code dir="ltr"${isColoured ? ' class="coloured"' : ""}>${escapeHtml(content)}</code></pre></div>`
+    `<pre tabindex="0" role="group" aria-label="${name}"><code dir="ltr"${isColoured ? ' class="coloured"' : ""}>${escapeHtml(content)}</code></pre></div>`
   );
 };
 

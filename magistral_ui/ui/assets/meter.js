@@ -117,7 +117,7 @@ export class MeterView {
     if (value.limit) this.showUse(value);
     this.details.hidden = !value.limit && !value.failure;
     this.showFit(value);
-    if (value.failure?.key === "too_many_requests") this.ask(1000 * value.failure.values.seconds);
+    if (value.failure?.key === "too_many_new_pictures") this.ask(1000 * value.failure.values.seconds);
     look();
   }
 

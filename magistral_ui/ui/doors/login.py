@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache, partial
 from html import escape
 from importlib import resources
+from math import ceil
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -44,6 +45,8 @@ OPEN = ("/gradio_api/startup-events", "/favicon.ico", "/robots.txt")
 """What needs no login, and tells nothing."""
 TOLD_PER_MINUTE = 60
 """Lines in the log about logins, and as many about wrong passwords: a flood must not fill the disk."""
+MOST_SECONDS = 90
+"""A longer wait is told in minutes."""
 STEP = 0.2
 """Seconds that a wrong password waits for its answer."""
 
@@ -78,7 +81,8 @@ class Login:
         self.app, self._passwords, self._framed, self._identity = app, passwords, framed, identity
         self._logins = Logins(limits.login_idle_hours, limits.login_hours)
         self._entrances = Entrances(app)
-        self._attempts, self._longest = attempts or Attempts(), int(limits.login_hours * 3600)
+        self._attempts = Attempts() if attempts is None else attempts  # one without failures is empty
+        self._longest = int(limits.login_hours * 3600)
         self._lines = Rate(TOLD_PER_MINUTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,14 +159,14 @@ class Login:
         try:
             self._attempts.check(*tried)
         except TooManyRequests as error:
-            return self._answer(scope, 429, "too_many_logins", int(error.values["seconds"]))
+            return self._answer(scope, 429, "too_many_logins", int(error.values["seconds"]), name=name)
         if self._passwords.match(name, password):
             self._attempts.succeeded(*tried)
             return None
         self._attempts.failed(*tried)
         self._note("login_failed", caller.address)
         await asyncio.sleep(STEP)
-        return self._answer(scope, 401, "login_wrong")
+        return self._answer(scope, 401, "login_wrong", name=name)
 
     async def _enter(self, scope: Scope, receive: Receive, before: list[str]) -> Response:
         """Answer a password; whoever was in by the same browser, with the secrets `before`, is so no more."""
@@ -201,19 +205,22 @@ class Login:
         for each in (cookie, *outdated(COOKIE, scope, Headers(scope=scope))):
             response.headers.append("Set-Cookie", each)
 
-    def _answer(self, scope: Scope, status: int, key: str, wait: int = 0) -> Response:
-        told = text_in(visitors_language(scope).code, f"error_{key}", seconds=wait)
+    def _answer(self, scope: Scope, status: int, key: str, wait: int = 0, name: str = "") -> Response:
+        key += "_minutes" if wait > MOST_SECONDS else ""
+        told = text_in(visitors_language(scope).code, f"error_{key}", seconds=wait, minutes=ceil(wait / 60))
         if _is_page(scope):
-            return self._page(scope, status, told, wait)
+            return self._page(scope, status, told, wait, name)
         return worded(status, told, wait, self._challenge(scope) if status == 401 else {})
 
-    def _page(self, scope: Scope, status: int = 200, told: str = "", wait: int = 0) -> Response:
+    def _page(self, scope: Scope, status: int = 200, told: str = "", wait: int = 0, name: str = "") -> Response:
+        """The form, with the `name` that was typed before; one writes where something is still missing."""
         language = visitors_language(scope)
 
         def shown(key: str) -> str:
             return escape(text_in(language.code, key))
 
-        name_field = f'<label>{shown("login_name")}<input name="username" autocomplete="username" required></label>'
+        named = self._passwords.named
+        focus = "" if named and not name else "autofocus"
         page = _template()
         for gap, value in {
             "language": language.tag,
@@ -222,10 +229,12 @@ class Login:
             "heading": shown("login_heading" if self._identity is None else "login_heading_hugging_face"),
             "shown": "" if self._identity is None else "hidden",
             "other": "" if self._identity is None else _link(shown("login_hugging_face")),
-            "name_field": name_field if self._passwords.named else "",
+            "name_field": _name_field(shown("login_name"), name) if named else "",
             "password": shown("login_password"),
+            "focus": focus,
+            "described": ' aria-describedby="told"' if told else "",
             "button": shown("login_button"),
-            "told": f'<p role="alert">{escape(told)}</p>' if told else "",
+            "told": f'<p id="told" role="alert">{escape(told)}</p>' if told else "",
         }.items():
             page = page.replace("{{" + gap + "}}", value)
         return HTMLResponse(page, status, waiting(wait))
@@ -234,6 +243,13 @@ class Login:
 @cache
 def _template() -> str:
     return (resources.files("magistral_ui.ui") / "assets" / "login.html").read_text(encoding="utf-8")
+
+
+def _name_field(label: str, name: str) -> str:
+    """It keeps what was typed; a brace there is no gap of the page."""
+    typed = escape(name).replace("{", "&#123;")
+    focus = "" if name else " autofocus"
+    return f'<label>{label}<input name="username" value="{typed}" autocomplete="username" required{focus}></label>'
 
 
 def _link(label: str) -> str:
