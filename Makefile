@@ -10,8 +10,9 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --quiet
 # The browser that the tests drive: named by hand, found, or installed.
 CHROMIUM_FOR_TESTS = $$($(PY) tests/browser/install_chromium.py)
-# Files of tests side by side, in their order: the browser's come last.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Files of tests side by side, in their order: the browser's come last. Most wait now and then, so there is one more than processors.
+WORKERS = $$($(PY) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 OFFLINE := HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help

@@ -3,8 +3,9 @@
 import hashlib
 import unicodedata
 
-LONGEST = 256
-"""Characters of a name that has other forms: to find the one of many marks behind each other takes the square of their number."""
+LONGEST = 2_000
+"""Characters of a name that has other forms: to find the one of many marks behind each other takes the square of their number,
+and of these some milliseconds."""
 
 
 def canonical(name: str) -> str:
