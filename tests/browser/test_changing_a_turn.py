@@ -63,6 +63,16 @@ def test_the_menu_opens_walks_and_closes_by_keyboard_and_gives_the_focus_back(pa
     button.click()
     page.mouse.click(5, 400)
     expect(menu).to_be_hidden()
+    button.click()
+    expect(menu).to_be_visible()
+    button.hover()
+    page.mouse.down()
+    page.mouse.move(5, 400)  # a press that ends elsewhere clicks nothing
+    page.mouse.up()
+    page.keyboard.press("Escape")
+    expect(menu).to_be_hidden()
+    button.press("Enter")
+    expect(menu).to_be_visible()
 
 
 def test_answer_reasoning_and_both_are_copied_as_they_were_written(page: Any, context: Any, serve: Any) -> None:

@@ -34,8 +34,8 @@ export class Popup {
   opens(button, fill) {
     // A press outside closes a popover before the click arrives, which would then open it again.
     button.addEventListener("pointerdown", () => (this.pressed = this.isOpen && this.button === button));
-    button.addEventListener("click", () => {
-      const close = this.pressed;
+    button.addEventListener("click", ({ detail: presses }) => {
+      const close = this.pressed && presses > 0; // a key presses nothing, and a press may have ended elsewhere
       this.pressed = false;
       if (!close) this.open(button, fill());
     });
