@@ -1,5 +1,6 @@
 """Replies and files that nobody reads: they do not begin, or end, and leave nothing; tried over raw sockets."""
 
+import asyncio
 import json
 import select
 import socket
@@ -233,7 +234,14 @@ def test_where_nothing_is_to_be_read_there_is_no_stream(hasty: Served) -> None:
     assert browser.http.get("/gradio_api/queue/data", params={"session_hash": browser.session}).status_code == 404
     id = call(browser.http, "hello").json()["event_id"]
     assert "you said hello" in browser.http.get(f"/gradio_api/call/chat/{id}").text
-    assert browser.http.get(f"/gradio_api/call/chat/{id}").status_code == 404, "it was read already"
+    with browser.http.stream("GET", f"/gradio_api/call/chat/{id}") as again:
+        assert again.status_code == 404, "it was read already"
+    # As in the moment after the last message, while Gradio still has the session.
+    queue = hasty.page._queue
+    queue.pending_messages_per_session[id] = asyncio.Queue()
+    with browser.http.stream("GET", f"/gradio_api/call/chat/{id}") as again:
+        assert again.status_code == 404
+    del queue.pending_messages_per_session[id]
 
 
 def test_streams_have_no_head(hasty: Served) -> None:

@@ -84,8 +84,12 @@ class Calls:
                 self._forget(session)
 
     def is_known(self, session: str) -> bool:
-        """Whether there is anything to be read: of another session, Gradio would find that out in the middle of its answer."""
-        return session in self._queue().pending_messages_per_session
+        """Whether there is anything to be read: of another session, Gradio would find that out in the middle of its answer.
+
+        Of one that was read to its end, the messages may still be there for a moment; whoever read them then would wait for ever.
+        """
+        queue = self._queue()
+        return session in queue.pending_messages_per_session and bool(queue.pending_event_ids_session.get(session))
 
     def is_read(self, session: str) -> bool:
         """Whether somebody reads along."""
