@@ -10,7 +10,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Overloaded, TooManyReplies, TooManyRequests
 from magistral_ui.sessions.caller import CALLER
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.rates import Rate
+from magistral_ui.sessions.rates import Pace, Rate
 
 Begun = Callable[[Generation], None]
 Ended = Callable[[Generation], None]
@@ -21,8 +21,7 @@ class Admission:
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
-        self._by_visitor = Rate(limits.messages_per_minute, clock=clock)
-        self._by_address = Rate(limits.messages_per_minute_per_address, clock=clock)
+        self._pace = Pace(limits.messages_per_minute, limits.messages_per_minute_per_address, clock)
         self._newcomers = Rate(limits.visitors_per_minute_per_address, clock=clock)
         self._lock = threading.Lock()
         self._beginning: list[tuple[str, str]] = []
@@ -65,11 +64,8 @@ class Admission:
                 raise TooManyReplies(limit=limits.replies)
             if sum(a == address for _, a in there) >= limits.replies_per_address:
                 raise TooManyReplies("too_many_replies_from_address", limit=limits.replies_per_address)
-            wait = self._by_visitor.wait(visitor) or self._by_address.wait(address)
-            if wait:
+            if wait := self._pace.take(visitor, address):
                 raise TooManyRequests(seconds=ceil(wait))
-            self._by_visitor.take(visitor)
-            self._by_address.take(address)
             self._beginning.append((visitor, address))
 
     def leave(self, visitor: str, address: str, generation: Generation | None) -> None:

@@ -10,7 +10,7 @@ from magistral_ui.errors import TooManyRequests
 from magistral_ui.sessions.caller import Caller, calling
 from magistral_ui.sessions.fair_queue import RETRY_SECONDS, FairQueue
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.rates import Rate
+from magistral_ui.sessions.rates import Pace
 
 T = TypeVar("T")
 WAITING = 64
@@ -27,8 +27,7 @@ class PictureWork:
 
     def __init__(self, limits: Limits) -> None:
         self._queue = FairQueue("pictures", CHILDREN, WAITING, refusal=REFUSAL)
-        self._by_visitor = Rate(limits.pictures_per_minute)
-        self._by_address = Rate(limits.pictures_per_minute_per_address)
+        self._pace = Pace(limits.pictures_per_minute, limits.pictures_per_minute_per_address)
 
     async def run(
         self, caller: Caller, pictures: int, work: Callable[[], T], gone: Callable[[], Awaitable[bool]] | None = None
@@ -52,9 +51,5 @@ class PictureWork:
     def _count(self, caller: Caller, pictures: int) -> None:
         if not pictures:
             return
-        visitor = caller.browser or caller.address
-        wait = self._by_visitor.wait(visitor, pictures) or self._by_address.wait(caller.address, pictures)
-        if wait:
+        if wait := self._pace.take(caller.browser or caller.address, caller.address, pictures):
             raise TooManyRequests(REFUSAL, seconds=ceil(wait))
-        self._by_visitor.take(visitor, pictures)
-        self._by_address.take(caller.address, pictures)

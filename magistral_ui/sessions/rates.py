@@ -67,3 +67,18 @@ class Rate:
         self._buckets.move_to_end(name)
         if len(self._buckets) > self._kept:
             self._buckets.popitem(last=False)
+
+
+class Pace:
+    """So many a minute of one visitor, and of one address: both have to allow it."""
+
+    def __init__(self, of_visitor: float, of_address: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._of_visitor, self._of_address = Rate(of_visitor, clock=clock), Rate(of_address, clock=clock)
+
+    def take(self, visitor: str, address: str, cost: float = 1.0) -> float:
+        """Take `cost` of both and return 0.0; or, where either has not enough, of neither, and the seconds until it has."""
+        if wait := self._of_visitor.wait(visitor, cost) or self._of_address.wait(address, cost):
+            return wait
+        self._of_visitor.take(visitor, cost)
+        self._of_address.take(address, cost)
+        return 0.0
