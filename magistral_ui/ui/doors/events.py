@@ -104,8 +104,7 @@ class Events:
         except TooLarge:
             await refusal(413, "request_too_large", limit=self._most // 1000)(scope, receive, send)
         except Spent as error:
-            minutes = int(error.seconds // 60) + 1
-            await refusal(429, "too_many_uploads", wait=int(error.seconds) + 1, minutes=minutes)(scope, receive, send)
+            await error.refusal(scope, receive, send)
         except Held:
             await refusal(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
         except Slow:

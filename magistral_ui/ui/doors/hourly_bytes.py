@@ -1,9 +1,10 @@
 """Counts the bytes of an address by the hour, as they come, whatever a request announces; it does not know what they mean."""
 
-from starlette.types import Message, Receive
+from starlette.types import ASGIApp, Message, Receive
 
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.rates import Rate
+from magistral_ui.ui.doors.refusals import refusal
 
 
 class Spent(Exception):
@@ -12,6 +13,11 @@ class Spent(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
         self.seconds = seconds
+
+    @property
+    def refusal(self) -> ASGIApp:
+        """The answer to the request, with the time to wait."""
+        return refusal(429, "too_many_uploads", wait=int(self.seconds) + 1, minutes=int(self.seconds // 60) + 1)
 
 
 class HourlyBytes:

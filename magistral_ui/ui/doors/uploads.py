@@ -95,8 +95,7 @@ class Uploads:
                 if broken is not None and not started:  # what is behind this took it for its own
                     raise broken
         except Spent as error:
-            minutes = int(error.seconds // 60) + 1
-            await refuse(refusal(429, "too_many_uploads", wait=int(error.seconds) + 1, minutes=minutes))
+            await refuse(error.refusal)
         except TooManyParts:
             count, limit = self._limits.pictures + 1, self._limits.pictures
             await refuse(refusal(413, "too_many_pictures", count=count, limit=limit))
