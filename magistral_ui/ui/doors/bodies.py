@@ -136,6 +136,12 @@ async def within(seconds: float, waited: Awaitable[T]) -> T:
         task.cancel()  # one that is done stays done
 
 
+def take_back_cancel(task: "asyncio.Task[object]") -> None:
+    """Let a task go on that we cancelled ourselves to end what it waited for; from Python 3.11 on they are counted."""
+    if hasattr(task, "uncancel"):
+        task.uncancel()
+
+
 def replayed(body: bytes, receive: Receive) -> Receive:
     """`receive` for a body that was read already."""
     given = False

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.sessions.caller import CALLER
 from magistral_ui.ui.doors.addresses import SEEN
+from magistral_ui.ui.doors.bodies import take_back_cancel
 from magistral_ui.ui.doors.refusals import refusal
 from magistral_ui.ui.translated_page import TAB
 
@@ -98,8 +99,7 @@ class Entrances:
         except asyncio.CancelledError:
             if not request.over:
                 raise
-            if hasattr(request.task, "uncancel"):  # Python 3.11 counts them
-                request.task.uncancel()
+            take_back_cancel(request.task)
         finally:
             watch.stop()
             self._open[entered.key].discard(request)

@@ -11,6 +11,7 @@ from magistral_ui.sessions.caller import CALLER
 from magistral_ui.sessions.fairness import oldest_of_the_most
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.rates import Rate
+from magistral_ui.ui.doors.bodies import take_back_cancel
 from magistral_ui.ui.doors.refusals import refusal
 
 OPEN_PER_BROWSER = 48
@@ -74,8 +75,7 @@ class Bodies:
         except asyncio.CancelledError:
             if not sending.over:
                 raise
-            if hasattr(task, "uncancel"):  # Python 3.11 counts them
-                task.uncancel()
+            take_back_cancel(task)
             if not sending.started:
                 await refusal(408, "request_slow")(scope, receive, send)
         finally:

@@ -21,6 +21,7 @@ from magistral_ui.journal import note
 from magistral_ui.sessions.attempts import Attempts
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.login_names import canonical, login_of
+from magistral_ui.sessions.passwords import Login as KeptLogin
 from magistral_ui.sessions.passwords import Logins, Passwords
 from magistral_ui.sessions.rates import Rate
 from magistral_ui.sessions.visitors import hashed
@@ -91,14 +92,15 @@ class Login:
         if scope["type"] != "http" or scope["path"] in opened:
             await self.app(scope, receive, send)
             return
-        secrets = self._secrets(scope)
+        found = self._found(scope)
+        secrets = [secret for secret, _ in found]
         path, method = scope["path"].rstrip("/"), scope["method"]
         if (path, method) == ("/login", "POST"):
             await (await self._enter(scope, receive, secrets))(scope, receive, send)
         elif (path, method) == ("/logout", "POST"):
             self._end(scope, secrets)
             await self._leave(scope)(scope, receive, send)
-        elif entered := self._entered(scope, secrets):
+        elif entered := self._entered(scope, found):
             await self._entrances.serve(entered, scope, receive, send)
         elif path == PROGRAMS and (sent := sent_along(Headers(scope=scope))):
             if refused := await self._refused(scope, *sent):
@@ -110,20 +112,19 @@ class Login:
         else:
             await self._stranger(scope)(scope, receive, send)
 
-    def _secrets(self, scope: Scope) -> list[str]:
-        """The logins that a request brings. Others at the domain can add cookies, but no login other than their own."""
-        found = read_cookies(Headers(scope=scope), cookie_name(COOKIE, scope))
-        return [secret for secret in found if self._logins.find(secret)]
+    def _found(self, scope: Scope) -> list[tuple[str, KeptLogin]]:
+        """The logins that a request brings, with their secrets. Others at the domain can add cookies, but no login save their own."""
+        secrets = read_cookies(Headers(scope=scope), cookie_name(COOKIE, scope))
+        return [(secret, login) for secret in secrets if (login := self._logins.find(secret))]
 
-    def _entered(self, scope: Scope, secrets: list[str]) -> Entered | None:
+    def _entered(self, scope: Scope, found: list[tuple[str, KeptLogin]]) -> Entered | None:
         if self._identity is not None and (entered := self._identity.entered(scope)):
             return entered
-        if len(secrets) != 1:  # of two, one is somebody else's
+        if len(found) != 1:  # of two, one is somebody else's
             return None
-        (secret,) = secrets
-        login = self._logins.find(secret)
+        ((secret, login),) = found
         held = partial(self._logins.remaining, secret)
-        return replace(self._by_name(login.name), key=hashed(secret), remaining=held) if login else None
+        return replace(self._by_name(login.name), key=hashed(secret), remaining=held)
 
     def _by_name(self, name: str) -> Entered:
         """Somebody whose password was right. Without names, what is theirs is their browser's."""
