@@ -12,6 +12,7 @@ from magistral_ui.engines.remote import engine as engine_module
 from magistral_ui.engines.remote.address import Address
 from magistral_ui.engines.remote.engine import RemoteEngine
 from tests.loopback import free_port
+from tests.servers.fake_gateway import FakeGateway
 from tests.servers.gguf_files import write_gguf
 from tests.servers.processes import ServerProcess
 
@@ -49,6 +50,13 @@ def llama_cpp(gguf_folder: Path) -> Iterator[ServerProcess]:
     server = start_llama_cpp(gguf_folder)
     yield server
     server.close()
+
+
+@pytest.fixture
+def gateway() -> Iterator[FakeGateway]:
+    fake = FakeGateway()
+    yield fake
+    fake.close()
 
 
 @pytest.fixture

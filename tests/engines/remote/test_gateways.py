@@ -1,6 +1,6 @@
 """Servers behind a gateway: what they tell of themselves, and what is learned from a request that they refuse."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,13 +18,6 @@ from tests.servers.fake_gateway import FakeGateway, knows_only, strict
 from tests.servers.fakes import Json
 
 Connect = Callable[..., RemoteEngine]
-
-
-@pytest.fixture
-def gateway() -> Iterator[FakeGateway]:
-    fake = FakeGateway()
-    yield fake
-    fake.close()
 
 
 @pytest.fixture(autouse=True)

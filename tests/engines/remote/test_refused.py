@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from aiohttp import web
@@ -19,13 +19,6 @@ from tests.engines.contract import all_events, words
 from tests.servers.fake_gateway import FakeGateway
 
 Connect = Callable[..., RemoteEngine]
-
-
-@pytest.fixture
-def gateway() -> Iterator[FakeGateway]:
-    fake = FakeGateway()
-    yield fake
-    fake.close()
 
 
 @pytest.fixture(autouse=True)
