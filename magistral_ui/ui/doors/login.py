@@ -113,7 +113,7 @@ class Login:
             await self._stranger(scope)(scope, receive, send)
 
     def _found(self, scope: Scope) -> list[tuple[str, KeptLogin]]:
-        """The logins that a request brings, with their secrets. Others at the domain can add cookies, but no login save their own."""
+        """The logins that a request brings, with their secrets. Others at the domain can add cookies, but not others' logins."""
         secrets = read_cookies(Headers(scope=scope), cookie_name(COOKIE, scope))
         return [(secret, login) for secret in secrets if (login := self._logins.find(secret))]
 
