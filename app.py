@@ -38,6 +38,10 @@ CLOSING = 1.0
 """Seconds that the engine gets to end its generations."""
 PATIENCE = 1.0
 """Seconds in which a signal is looked for."""
+SWITCH_INTERVAL = 1e-3 if sys.platform == "win32" else 20e-6  # Windows waits for whole milliseconds
+"""Seconds after which a thread gives Python's lock (the GIL) to another that wants it. The engine takes that lock anew for
+each of the hundreds of operations of a step: with Python's 5 ms, whoever keeps the page busy delays everybody's replies by
+seconds."""
 
 
 def main() -> int:
@@ -156,6 +160,7 @@ def import_gradio() -> None:
 
 def serve(settings: Settings) -> None:
     """Open the page first, then load the model behind it; returns when it was asked to end, raises at the second time."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
     import_gradio()
     # Imported late, so that --help and wrong flags are answered at once.
     from platformdirs import user_data_path

@@ -29,9 +29,9 @@ def many_sessions(stranger: Stranger) -> str:
     return str(mcp(stranger, "initialize", HELLO).status_code)
 
 
-@attack("requests of programs that are too large", per_minute=6, reaches=["413"], may=[*LIMITS, "cut"])
+@attack("requests of programs that are too large", per_minute=6, reaches=["413", "429"], may=["cut", "408", "503"])
 def too_large(stranger: Stranger) -> str:
-    """They do not say how large they are, so they are cut where too much of them has come."""
+    """They do not say how large they are, so they are cut where too much of them has come; six take the hour's bytes."""
     pair = base64.b64encode(f"{stranger.name}:{PASSWORD}".encode()).decode()
     headers = {"Authorization": f"Basic {pair}", "Accept": "application/json, text/event-stream"}
     piece = b'{"a": "' + b"x" * 1_100_000
