@@ -23,6 +23,21 @@ class Entry:
     busy: bool = True
     used: int = 0
     spilled: bool = False
+    _resting: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its buffers; counted once while no sequence works on them, since each step asks all entries."""
+        if self.busy:
+            self._resting = None
+            return self.cache.nbytes
+        if self._resting is None:
+            self._resting = self.cache.nbytes
+        return self._resting
+
+    def moved(self, spilled: bool) -> None:
+        """Its buffers are somewhere else now, and of another size."""
+        self.spilled, self._resting = spilled, None
 
     def rollback(self) -> None:
         """Undo a forward that broke half-way."""
@@ -109,17 +124,20 @@ class PrefixCache:
         """Bring the device's bytes down to `budget` (default: the cache's own) by spilling or dropping idle entries."""
         budget = self.budget if budget is None else budget
         with self._lock:
-            idle = sorted((e for e in self._entries if not e.busy and not e.spilled), key=lambda e: e.used)
-            for entry in idle:
-                if self._bytes(spilled=False) <= budget:
-                    break
+            excess = self._bytes(spilled=False) - budget
+            if excess <= 0:
+                return
+            for entry in sorted((e for e in self._entries if not e.busy and not e.spilled), key=lambda e: e.used):
+                excess -= entry.nbytes
                 self._spill(entry)
+                if excess <= 0:
+                    break
 
     @property
     def busy_bytes(self) -> int:
         """Bytes of the entries that sequences are working on."""
         with self._lock:
-            return sum(entry.cache.nbytes for entry in self._entries if entry.busy)
+            return sum(entry.nbytes for entry in self._entries if entry.busy)
 
     @property
     def nbytes(self) -> int:
@@ -137,7 +155,7 @@ class PrefixCache:
         return len(self._entries)
 
     def _bytes(self, spilled: bool) -> int:
-        return sum(entry.cache.nbytes for entry in self._entries if entry.spilled == spilled)
+        return sum(entry.nbytes for entry in self._entries if entry.spilled == spilled)
 
     def _best(self, visitor: str, keys: list[int]) -> tuple[Entry | None, int]:
         best, length = None, 0
@@ -154,20 +172,25 @@ class PrefixCache:
     def _restore(self, entry: Entry) -> None:
         if entry.spilled:
             entry.cache.restore()
-            entry.spilled = False
+            entry.moved(spilled=False)
 
     def _spill(self, entry: Entry) -> None:
         try:
-            if entry.cache.nbytes > self._spill_budget:
+            if entry.nbytes > self._spill_budget:
                 raise MemoryError
             entry.cache.spill()
         except (MemoryError, RuntimeError):  # no room in the host's memory either: it is read again when it is wanted
             self._entries.remove(entry)
             return
-        entry.spilled = True
-        spilled = sorted((e for e in self._entries if e.spilled and e is not entry), key=lambda e: e.used)
-        while spilled and self._bytes(spilled=True) > self._spill_budget:
-            self._entries.remove(spilled.pop(0))
+        entry.moved(spilled=True)
+        excess = self._bytes(spilled=True) - self._spill_budget
+        if excess <= 0:
+            return
+        for oldest in sorted((e for e in self._entries if e.spilled and e is not entry), key=lambda e: e.used):
+            self._entries.remove(oldest)
+            excess -= oldest.nbytes
+            if excess <= 0:
+                break
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:
