@@ -59,7 +59,9 @@ class Exposure:
         """Whose word is taken for where a request comes from."""
         if self.named_proxies is not None:
             return self.named_proxies
-        return {"tunnel": self._tunnel(), "proxy": ONE, "space": ONE}.get(self.reach, NONE)
+        if self.reach == "tunnel":
+            return self._tunnel()
+        return {"proxy": ONE, "space": ONE}.get(self.reach, NONE)
 
     def _tunnel(self) -> TrustedProxies:
         """Gradio's client stands on this machine, so it has the address that is listened on, where that is one."""

@@ -1,5 +1,6 @@
 """Knows which proxies stand before the page, and whom they saw; what a visitor wrote to the left of their words is never read."""
 
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST_PROXIES = 16
 """In a row."""
+LONGEST = 64
+"""Characters of what is remembered: each request has an address, and most come from where the last one came from."""
 BRACKETED = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?", re.ASCII)
 WITH_PORT = re.compile(r"([\d.]+):\d{1,5}", re.ASCII)
 
@@ -99,6 +102,11 @@ def read_trusted(value: str) -> TrustedProxies:
 
 def address_in(hop: str) -> IPAddress | None:
     """The address that a proxy wrote: plain, in brackets, with a port or a zone; None where it is none."""
+    return _address_in(hop) if len(hop) <= LONGEST else _address_in.__wrapped__(hop)
+
+
+@functools.lru_cache(1024)
+def _address_in(hop: str) -> IPAddress | None:
     text = hop.strip(" \t")
     if (bracketed := BRACKETED.fullmatch(text)) and ":" in bracketed[1]:
         text = bracketed[1]
