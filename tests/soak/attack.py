@@ -40,8 +40,9 @@ LONG = 10.0
 """Minutes from which on a run is written into the documentation."""
 QUOTA_MB = 200
 """What an address may send in an hour here: a fifth of what it may elsewhere, so that ten minutes are enough to come to it."""
-REST = (8.0, 24.0)
-"""Seconds in which a visitor reads an answer, and writes the next question: so they alone leave the model time."""
+REST = (15.0, 45.0)
+"""Seconds in which a visitor reads an answer, and writes the next question: they alone take less than half of the model's time.
+Nearer to all of it, the time to the first token would grow many times with whatever else takes a tenth of a core."""
 DISK_MB, DISK_FILES = 3 * QUOTA_MB, 10_000
 """Room for what the attackers who send files may send, in three forms: as uploads, as conversations, and in their index."""
 BACK = 1.15
