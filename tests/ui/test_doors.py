@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from starlette.datastructures import Headers
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 from magistral_ui.sessions.attempts import FREE_TRIES as TRIES
 from magistral_ui.sessions.attempts import Attempts
@@ -91,6 +91,33 @@ def test_the_form_keeps_the_name_as_text_and_tells_a_long_wait_in_minutes() -> N
     assert "Wait 2 min" in told
     assert 'value="Zoë &quot;&gt;&lt;b&gt;&#123;&#123;button}}"' in told
     assert told.index("autofocus") > told.index('name="password"'), "one writes where something is missing"
+
+
+def test_signing_out_cuts_what_is_somebody_s_but_none_of_the_page_s_own_files() -> None:
+    """In pieces, of which nobody knows how many there are: the browser would take a part of a script for all of it."""
+
+    async def found() -> list[bytes]:
+        began, going_on = asyncio.Semaphore(0), asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"first", "more_body": True})
+            began.release()
+            await going_on.wait()
+            await send({"type": "http.response.body", "body": b", last"})
+
+        door = Login(app, passwords=Passwords({"": "right horse"}), limits=SHARED)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://page") as client:
+            await client.post("/login", data={"password": "right horse"})
+            paths = ("/magistral/live", "/gradio_api/file=picture.png", "/assets/index.js", "/magistral/page.js")
+            asked = [asyncio.create_task(client.get(path)) for path in paths]
+            for _ in paths:
+                await began.acquire()
+            await client.post("/logout")
+            going_on.set()
+            return [answer.content for answer in await asyncio.gather(*asked)]
+
+    assert asyncio.run(found()) == [b"first", b"first", b"first, last", b"first, last"]
 
 
 @pytest.mark.parametrize(

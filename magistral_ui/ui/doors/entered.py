@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from magistral_ui.sessions.caller import CALLER
 from magistral_ui.ui.doors.addresses import SEEN
 from magistral_ui.ui.doors.bodies import take_back_cancel
+from magistral_ui.ui.doors.headers import is_asset
 from magistral_ui.ui.doors.refusals import refusal
 from magistral_ui.ui.translated_page import TAB
 
@@ -73,11 +74,14 @@ class Entrances:
     _open: dict[str, set[Request]] = field(default_factory=dict)
 
     async def serve(self, entered: Entered, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request. When its login ends first, it ends too: a stream here, a file on its way with an error."""
+        """Answer a request. When its login ends first, it ends too: a stream here, a file on its way with an error.
+
+        Not the page's own files, which are the same for everybody: half a script would break the page, and stay in the cache.
+        """
         scope = _named(scope, entered)
         known = CALLER.set(scope[SEEN]) if entered.login else None
         try:
-            if entered.key and (task := asyncio.current_task()):
+            if entered.key and not is_asset(scope["path"]) and (task := asyncio.current_task()):
                 request = Request(task, send, brief=scope["path"].rstrip("/") == PAGE)
                 await self._serve_while_in(entered, request, scope, receive)
             else:

@@ -84,11 +84,11 @@ class SafeHeaders:
             headers["X-Frame-Options"] = "SAMEORIGIN"
         if scope["scheme"] == "https":
             headers["Strict-Transport-Security"] = "max-age=31536000"
-        if not _is_asset(scope["path"]):
+        if not is_asset(scope["path"]):
             headers["Cache-Control"] = "no-store"
 
 
-def _is_asset(path: str) -> bool:
+def is_asset(path: str) -> bool:
     """Whether a path is that of a file of the page's own, which is the same for everybody."""
     return path.startswith(ASSETS) or (path.startswith("/magistral/") and "." in path)
 
