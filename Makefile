@@ -107,7 +107,7 @@ soak-crowd: install-dev ## 20 visitors at once for ten minutes, each looking for
 soak-load: install-dev ## 50 visitors for 30 minutes, with failures, slow clients, cut lines and a full disk (ARGS="--minutes N")
 	@$(OFFLINE) $(PY) -W ignore -m tests.soak.load $(ARGS)
 
-soak-attack: install-dev ## 50 visitors beside every attack; writes docs/security.md (16 minutes, ARGS="--minutes N" for less)
+soak-attack: install-dev ## 50 visitors beside every attack; writes docs/security.md (20 minutes, ARGS="--minutes N" for less)
 	@$(OFFLINE) $(PY) -W ignore -m tests.soak.attack $(ARGS)
 
 fuzz: install-dev ## all pairs of marks, 20,000 times each, through what draws answers (ARGS="--every N --minutes N")

@@ -40,13 +40,15 @@ LONG = 10.0
 """Minutes from which on a run is written into the documentation."""
 QUOTA_MB = 200
 """What an address may send in an hour here: a fifth of what it may elsewhere, so that ten minutes are enough to come to it."""
-REST = (15.0, 45.0)
+REST = (20.0, 60.0)
 """Seconds in which a visitor reads an answer, and writes the next question: they alone take less than half of the model's time.
 Nearer to all of it, the time to the first token would grow many times with whatever else takes a tenth of a core."""
+HASTE = 0.4
+"""Of that rest, while the caches of conversations and of the model fill: what they take is compared once they are full."""
 DISK_MB, DISK_FILES = 3 * QUOTA_MB, 10_000
 """Room for what the attackers who send files may send, in three forms: as uploads, as conversations, and in their index."""
 BACK = 1.15
-"""Memory a minute later; the model's caches go on filling meanwhile, as they do without attacks."""
+"""Memory a minute later."""
 RIGHT = 0.98
 """Of the demo model's answers; it has 99 % of held-out sums right by itself, and the rest is chance."""
 
@@ -88,9 +90,9 @@ class Visit:
 
     def go(self) -> None:
         """Until all is over."""
-        rest = self._chance.random() * REST[1]
+        rest = HASTE * self._chance.random() * REST[1]
         while not self._trial.over.wait(rest):
-            rest = self._chance.uniform(*REST)
+            rest = self._chance.uniform(*REST) * (HASTE if self._trial.phase == "fill" else 1)
             try:
                 self._turn()
             except (httpx.HTTPError, LookupError, ValueError, AssertionError) as error:
@@ -193,7 +195,7 @@ def run(served: App, visitors: int, minutes: float) -> tuple[Trial, dict[str, Co
     plan = {
         "prepare": rehearsal,
         "rehearse": rehearsal,
-        "rest": 20.0,
+        "fill": max(20.0, 0.4 * seconds),
         "calm": 0.35 * seconds,
         "attack": seconds,
         "after": 60.0,
@@ -205,8 +207,8 @@ def run(served: App, visitors: int, minutes: float) -> tuple[Trial, dict[str, Co
             trial.phase = phase
             print(f"{phase}: {length:.0f} s", flush=True)
             for each in groups.values():
-                print(phase if phase != "after" else "rest", file=each.stdin, flush=True)
-            if phase == "rest":
+                print("rest" if phase in ("fill", "after") else phase, file=each.stdin, flush=True)
+            if phase == "fill":
                 for thread in threads:
                     thread.start()
             time.sleep(length)
