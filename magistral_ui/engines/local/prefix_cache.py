@@ -124,14 +124,8 @@ class PrefixCache:
         """Bring the device's bytes down to `budget` (default: the cache's own) by spilling or dropping idle entries."""
         budget = self.budget if budget is None else budget
         with self._lock:
-            excess = self._bytes(spilled=False) - budget
-            if excess <= 0:
-                return
-            for entry in sorted((e for e in self._entries if not e.busy and not e.spilled), key=lambda e: e.used):
-                excess -= entry.nbytes
+            for entry in self._surplus(spilled=False, budget=budget):
                 self._spill(entry)
-                if excess <= 0:
-                    break
 
     @property
     def busy_bytes(self) -> int:
@@ -156,6 +150,20 @@ class PrefixCache:
 
     def _bytes(self, spilled: bool) -> int:
         return sum(entry.nbytes for entry in self._entries if entry.spilled == spilled)
+
+    def _surplus(self, spilled: bool, budget: int) -> list[Entry]:
+        """The idle entries, the least recently used first, without which those in that memory take no more than `budget`."""
+        surplus: list[Entry] = []
+        excess = self._bytes(spilled) - budget
+        if excess > 0:
+            for entry in sorted(
+                (e for e in self._entries if not e.busy and e.spilled == spilled), key=lambda e: e.used
+            ):
+                surplus.append(entry)
+                excess -= entry.nbytes
+                if excess <= 0:
+                    break
+        return surplus
 
     def _best(self, visitor: str, keys: list[int]) -> tuple[Entry | None, int]:
         best, length = None, 0
@@ -182,15 +190,9 @@ class PrefixCache:
         except (MemoryError, RuntimeError):  # no room in the host's memory either: it is read again when it is wanted
             self._entries.remove(entry)
             return
-        entry.moved(spilled=True)
-        excess = self._bytes(spilled=True) - self._spill_budget
-        if excess <= 0:
-            return
-        for oldest in sorted((e for e in self._entries if e.spilled and e is not entry), key=lambda e: e.used):
+        for oldest in self._surplus(spilled=True, budget=self._spill_budget - entry.cache.nbytes):
             self._entries.remove(oldest)
-            excess -= oldest.nbytes
-            if excess <= 0:
-                break
+        entry.moved(spilled=True)
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:
