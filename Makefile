@@ -62,10 +62,10 @@ lint: install-dev ## format, lint and types, without the tests
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
 train-demo: install ## train the demo model again
-	@$(OFFLINE) $(PY) -m magistral_ui.models.demo.train $(ARGS)
+	@$(OFFLINE) $(PY) -m training.train $(ARGS)
 
 evaluate-demo: install ## measure the demo model on data that it has not seen
-	@$(OFFLINE) $(PY) -m magistral_ui.models.demo.evaluate $(ARGS)
+	@$(OFFLINE) $(PY) -m training.evaluate $(ARGS)
 
 bench: install-dev ## measure the engine against transformers' generate; writes docs/benchmarks.md (half an hour)
 	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.engine $(ARGS)
@@ -122,7 +122,7 @@ screenshots: install-dev ## photograph the page for the README
 	@$(OFFLINE) CHROMIUM="$(CHROMIUM_FOR_TESTS)" $(PY) -W ignore -m tests.screenshots
 
 translations: install-dev ## what is missing or wrong in the texts of the 24 languages
-	@$(PY) -m tests.ui.translations
+	@$(PY) -m tests.i18n.translations
 
 clean: ## remove the virtual environment and all caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .gradio build dist *.egg-info

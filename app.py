@@ -17,11 +17,11 @@ if __name__ == "__main__":
 
 from magistral_ui.environment import open_streams, quiet_warnings, settle, tell
 from magistral_ui.errors import BadSetting, MagistralUIError, ServeError
+from magistral_ui.i18n.texts import sentence, sentence_of, text
 from magistral_ui.models.folder import check_name
-from magistral_ui.plan_table import card_lines, machine_lines
+from magistral_ui.models.plan_table import card_lines, machine_lines
 from magistral_ui.proxies import ProxyUnusable, alone, check_proxies, is_here
 from magistral_ui.settings import Settings, read_settings
-from magistral_ui.ui.i18n import sentence, sentence_of, text
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -85,9 +85,9 @@ def print_plan(settings: Settings) -> None:
     for line in card_lines():
         print(line)
     sys.stdout.flush()
-    from magistral_ui.engines.local.copies import copies_folder, copies_held
-    from magistral_ui.engines.local.devices import best_for, find_device, good_context, good_precisions
-    from magistral_ui.engines.local.pace import slow_pace
+    from magistral_ui.engines.weights.devices import best_for, find_device, good_context, good_precisions
+    from magistral_ui.engines.weights.quantized_cache import copies_folder, copies_held
+    from magistral_ui.engines.weights.speed_estimate import slow_pace
     from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 
     device = find_device(settings.device)
@@ -110,8 +110,8 @@ def is_lent_a_gpu(environment: Mapping[str, str]) -> bool:
 def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngine":
     """The engine that was chosen, not started yet; a remote one never imports torch."""
     if settings.engine == "openai" and settings.base_url:
-        from magistral_ui.engines.remote.address import address_of
         from magistral_ui.engines.remote.engine import RemoteEngine
+        from magistral_ui.engines.remote.server_address import address_of
 
         return RemoteEngine(
             address_of(settings.base_url, os.environ),
@@ -165,14 +165,14 @@ def serve(settings: Settings) -> None:
     # Imported late, so that --help and wrong flags are answered at once.
     from platformdirs import user_data_path
 
-    from magistral_ui.journal import keep_journal
-    from magistral_ui.sessions.discreet import DiscreetEngine
-    from magistral_ui.sessions.history.history import History
+    from magistral_ui.json_log import keep_journal
+    from magistral_ui.sessions.history.database import History
+    from magistral_ui.sessions.public_engine import DiscreetEngine
     from magistral_ui.sessions.visitors import Visitors
-    from magistral_ui.sharing import announcement, limits_of, people_of
-    from magistral_ui.ui.doors.exposure import exposure_of
-    from magistral_ui.ui.doors.hugging_face import hugging_face
     from magistral_ui.ui.page import build_page, launch
+    from magistral_ui.web.access import announcement, limits_of, people_of
+    from magistral_ui.web.exposure import exposure_of
+    from magistral_ui.web.hf_oauth import hugging_face
 
     exposure = exposure_of(settings.host, settings.share, os.environ, settings.trusted_proxies)
     limits = limits_of(settings.limits, exposure)

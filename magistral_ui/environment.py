@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TextIO
 
 from magistral_ui.errors import BadSetting
+from magistral_ui.i18n.texts import text
 from magistral_ui.proxies import CERTIFICATES
-from magistral_ui.ui.i18n import text
 
 GRADIOS = "GRADIO_"
 """What the variables begin with by which Gradio is made to serve otherwise than this app says: without an end, with other files,

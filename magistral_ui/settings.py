@@ -12,12 +12,12 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from magistral_ui import __version__
-from magistral_ui.engines.remote.address import read_base_url
 from magistral_ui.engines.remote.dialects import DIALECTS
+from magistral_ui.engines.remote.server_address import read_base_url
 from magistral_ui.errors import BadSetting
-from magistral_ui.ui.doors.exposure import is_prefix
-from magistral_ui.ui.doors.trusted_proxies import MOST_PROXIES, read_trusted
-from magistral_ui.ui.i18n import text
+from magistral_ui.i18n.texts import text
+from magistral_ui.web.exposure import is_prefix
+from magistral_ui.web.trusted_proxies import MOST_PROXIES, read_trusted
 
 PREFIX = "MAGISTRAL_UI_"
 SPACE = {"host": ("GRADIO_SERVER_NAME", "0.0.0.0"), "port": ("GRADIO_SERVER_PORT", "7860")}

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 
 from magistral_ui.errors import BadSetting, MagistralUIError
-from magistral_ui.ui.i18n import sentence_of, text
+from magistral_ui.i18n.texts import sentence_of, text
 from space.gathering import gather
 
 FREE = "cpu-basic"

@@ -15,7 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from magistral_ui.engines.base import Ready
 from magistral_ui.engines.local.engine import LocalEngine
-from magistral_ui.sessions.history.history import History
+from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.page import build_page, close, launch
 from tests.browser.conftest import ARGUMENTS

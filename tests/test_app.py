@@ -18,8 +18,8 @@ import pytest
 
 import app
 from magistral_ui.engines.base import Loading, Ready
-from magistral_ui.engines.scripted import ScriptedEngine
 from tests.loopback import free_port
+from tests.scripted_engine import ScriptedEngine
 
 ROOT = Path(__file__).parents[1]
 

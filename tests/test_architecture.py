@@ -12,17 +12,23 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "magistral_ui"
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if "node_modules" not in file.parts)
 OURS = [ROOT / "app.py", *FILES]
-DEMO = PACKAGE / "models" / "demo"
+ENGINES = PACKAGE / "engines"
+RUNS_MODELS = (ENGINES / "local", ENGINES / "weights")
+ON_ZERO = (ENGINES / "zerogpu" / "worker.py", ENGINES / "zerogpu" / "placed_model.py")
+"""What runs behind the fork on a ZeroGPU Space."""
+SERVES = (PACKAGE / "web", PACKAGE / "ui")
 
-FLOORS = {"chat": 1, "models": 1, "engines": 2, "sessions": 3, "ui": 4}
-ROOF = 5
+FLOORS = {"i18n": 0, "chat": 1, "export": 1, "models": 1, "engines": 2, "sessions": 3, "web": 4, "ui": 5}
+ROOF = 6
 GROUND = {
     "magistral_ui",
     "magistral_ui.bounded_process",
+    "magistral_ui.client",
     "magistral_ui.errors",
     "magistral_ui.fair_shares",
-    "magistral_ui.journal",
+    "magistral_ui.json_log",
     "magistral_ui.proxies",
+    "magistral_ui.text_files",
 }  # may be imported from everywhere
 HEAVY = {"torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "huggingface_hub"}
 FORBIDDEN_NAMES = ("utils", "helpers", "common", "manager", "misc")
@@ -75,11 +81,14 @@ def test_imports_go_down_only(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_heavy_imports_stay_on_their_floor(file: Path) -> None:
     used = {name.split(".")[0] for name in imports(file)}
-    runs_models = (PACKAGE / "engines" / "local") in file.parents or DEMO in file.parents
+    runs_models = file in ON_ZERO or any(folder in file.parents for folder in RUNS_MODELS)
     assert runs_models or not used & HEAVY
     assert runs_models or "mistral_common" not in used
-    assert (PACKAGE / "ui") in file.parents or not used & {"gradio", "gradio_client", "starlette", "fastapi", "mcp"}
-    assert name_of(file) == "magistral_ui/ui/mcp_tool.py" or not used & {"mcp", "mcp_types"}, "an extra, opened late"
+    serves = any(folder in file.parents for folder in SERVES)
+    assert serves or not used & {"gradio", "gradio_client", "starlette", "fastapi", "mcp"}
+    assert name_of(file) == "magistral_ui/ui/api/mcp_server.py" or not used & {"mcp", "mcp_types"}, (
+        "an extra, opened late"
+    )
 
 
 @pytest.mark.parametrize("file", OURS, ids=name_of)
@@ -99,14 +108,14 @@ def test_names_say_what_is_in_a_file(file: Path) -> None:
 BORDERS = {
     "engines/local/engine.py",
     "engines/local/scheduler.py",
-    "engines/local/running.py",
+    "engines/local/running_model.py",
     "engines/remote/engine.py",
     "engines/zerogpu/engine.py",
-    "engines/remote/reply.py",
+    "engines/remote/streamed_reply.py",
     "sessions/history/writer.py",
     "ui/chat.py",
     "ui/page.py",
-    "ui/api.py",
+    "ui/api/chat_endpoint.py",
 }
 
 
@@ -171,10 +180,9 @@ def test_the_pure_floors_need_neither_torch_nor_gradio() -> None:
     pure = [
         module(file)
         for file in FILES
-        if DEMO not in file.parents
-        and (PACKAGE / "engines" / "local") not in file.parents
-        and (PACKAGE / "ui" not in file.parents or file.stem in ("__init__", "i18n"))
-        and file.stem != "sharing"  # under the roof, and read by app.py once the page is to be opened
+        if file not in ON_ZERO
+        and not any(folder in file.parents for folder in RUNS_MODELS)
+        and not any(folder in file.parents for folder in SERVES)
     ]
     assert len(pure) > 15
     pure.append("magistral_ui.engines.local.engine")  # it imports torch in its thread, behind the served page
@@ -185,9 +193,9 @@ def test_the_pure_floors_need_neither_torch_nor_gradio() -> None:
 
 
 def test_no_second_language_for_people_in_the_page_s_python() -> None:
-    """Sentences are in ui/locales: no string in ui Python reads like one (docstrings and log lines aside)."""
+    """Sentences are in i18n/locales: no string in ui or web Python reads like one (docstrings and log lines aside)."""
     found = []
-    for file in sorted((PACKAGE / "ui").rglob("*.py")):
+    for file in sorted(file for folder in SERVES for file in folder.rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and "log." in ast.unparse(node.func):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from magistral_ui.errors import MagistralUIError
-from magistral_ui.ui.i18n import strings
+from magistral_ui.i18n.texts import strings
 
 PACKAGE = Path(__file__).parents[1] / "magistral_ui"
 RAISED = re.compile(r"\b(\w+)\(\s*\"(\w+)\"")

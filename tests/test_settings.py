@@ -8,8 +8,8 @@ import pytest
 
 from magistral_ui import __version__
 from magistral_ui.errors import BadSetting
+from magistral_ui.i18n.texts import sentence_of, strings
 from magistral_ui.settings import FLAGS, Settings, read_settings
-from magistral_ui.ui.i18n import sentence_of, strings
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from magistral_ui.chat.events import FinishReason, Usage
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.images import Picture
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, UserMessage
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.images import Picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Literal, Protocol
 
 from magistral_ui.chat.events import Answer, Reasoning, Reclassified
-from magistral_ui.chat.quoting import Passage
+from magistral_ui.chat.quoted_marks import Passage
 
 Channel = Literal["before", "reasoning", "answer"]
 """`before`: nothing but white space was written yet, so reasoning may still begin."""

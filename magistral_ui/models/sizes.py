@@ -3,7 +3,7 @@
 What is allocated per linear layer follows bitsandbytes 0.50 (functional.py, quantize_4bit and int8_vectorwise_quant).
 """
 
-from magistral_ui.models.scores import attention_bytes
+from magistral_ui.models.attention_scores import attention_bytes
 from magistral_ui.models.shape import ModelShape
 
 RUNNING = 8

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
 
+from magistral_ui.client import CALLER
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Overloaded, TooManyReplies, TooManyRequests
-from magistral_ui.sessions.caller import CALLER
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.rates import Pace, Rate
+from magistral_ui.sessions.token_buckets import Pace, Rate
 
 Begun = Callable[[Generation], None]
 Ended = Callable[[Generation], None]

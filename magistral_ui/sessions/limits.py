@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from magistral_ui.chat.conversation import Conversation, UserMessage
-from magistral_ui.chat.pictures import MAX_BYTES, MAX_PIXELS, Picture
+from magistral_ui.chat.images import MAX_BYTES, MAX_PIXELS, Picture
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.errors import ConversationFull, ParameterRefused, TextTooLong, TooManyPictures
 

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from magistral_ui.chat.beginning import (
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
+from magistral_ui.chat.images import Picture
+from magistral_ui.chat.prompt import Prompt, PromptChoices, compose
+from magistral_ui.chat.provenance import Provenance
+from magistral_ui.chat.reply_builder import Draft
+from magistral_ui.chat.resume import (
     as_read,
     begun,
     costing,
@@ -17,11 +22,6 @@ from magistral_ui.chat.beginning import (
     resume,
     rethought,
 )
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
-from magistral_ui.chat.folding import Draft
-from magistral_ui.chat.pictures import Picture
-from magistral_ui.chat.prompt import Prompt, PromptChoices, compose
-from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
@@ -29,7 +29,7 @@ from magistral_ui.errors import AlreadyAnswering, BadInput, EmptyMessage, Messag
 from magistral_ui.sessions.admission import Entrance
 from magistral_ui.sessions.context_use import ContextUse, context_use
 from magistral_ui.sessions.limits import Limits, bytes_of
-from magistral_ui.sessions.running import Record, Running, Written, provenance, replay_notice, runs
+from magistral_ui.sessions.reply_state import Record, Running, Written, provenance, replay_notice, runs
 
 
 def _unseen(generation: Generation) -> None:

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from functools import partial
 
 from magistral_ui.chat.conversation import Reply
-from magistral_ui.chat.export.document import Document
+from magistral_ui.client import CALLER, NOBODY, Caller
 from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import HistoryUnusable, ImportRefused
+from magistral_ui.export.document import Document
 from magistral_ui.sessions.admission import Admission
-from magistral_ui.sessions.caller import CALLER, NOBODY, Caller
+from magistral_ui.sessions.autosave import Keeper
 from magistral_ui.sessions.fair_queue import FairQueue
-from magistral_ui.sessions.history.book import Book
-from magistral_ui.sessions.history.history import History
+from magistral_ui.sessions.history.database import History
+from magistral_ui.sessions.history.recorder import Book
+from magistral_ui.sessions.history.save_errors import Trouble
 from magistral_ui.sessions.history.search import Entry, Found
 from magistral_ui.sessions.history.store import Kept
-from magistral_ui.sessions.history.trouble import Trouble
-from magistral_ui.sessions.keeper import Keeper
+from magistral_ui.sessions.image_work import PictureWork
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.open_sessions import Open, OpenSessions
-from magistral_ui.sessions.picture_work import PictureWork
+from magistral_ui.sessions.one_time_tokens import Tickets
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.tickets import Tickets
+from magistral_ui.sessions.session_store import Open, OpenSessions
 
 Place = dict[str, str]
 """What a browser tab holds: `visitor`, the secret that makes it the visitor's, and `conversation`, which one it shows.

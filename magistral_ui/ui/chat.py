@@ -6,12 +6,13 @@ from typing import Any
 
 import gradio as gr
 
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.images import Picture
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
+from magistral_ui.sessions.upload_cache import Uploads, check_seen
 from magistral_ui.sessions.visitors import Place, Visitors
 from magistral_ui.ui.context_meter import attached_value, empty_meter, meter_value, refused_meter, size_of
 from magistral_ui.ui.rendering import (
@@ -25,7 +26,6 @@ from magistral_ui.ui.rendering import (
     page_value,
 )
 from magistral_ui.ui.sampling_panel import params_from, prompt_value, read_settings
-from magistral_ui.ui.uploads import Uploads, check_seen
 
 
 class Chat:

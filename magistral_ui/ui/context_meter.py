@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from magistral_ui.chat.pictures import FOR_BROWSERS, Picture
+from magistral_ui.chat.images import FOR_BROWSERS, Picture
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import MagistralUIError, PictureRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.context_use import ContextUse
 from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.upload_cache import Uploads, check_seen
 from magistral_ui.ui.rendering import Json, Thumbnails, alert_value, utf16_length
 from magistral_ui.ui.sampling_panel import PICTURE_SIDES, VisitorSettings
-from magistral_ui.ui.uploads import Uploads, check_seen
 
 TIGHT = 8
 """Room for the reply is called little where it is less than this part of all, and than the visitor's own max tokens."""

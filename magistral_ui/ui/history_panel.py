@@ -13,8 +13,8 @@ from magistral_ui.sessions.history.search import Entry
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import LONGEST, Place, bare
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.drawn import about, drawn, from_tab
-from magistral_ui.ui.exchange import FORMATS, Sending, Taking, name_of
+from magistral_ui.ui.components import about, drawn, from_tab
+from magistral_ui.ui.import_export import FORMATS, Sending, Taking, name_of
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.rendering import Json, alert_value, failure_value
 

@@ -4,7 +4,7 @@ import re
 
 from gradio.i18n import I18nData
 
-from magistral_ui.ui.i18n import for_pages
+from magistral_ui.i18n.texts import for_pages
 
 LABELLED = re.compile(r"page_\w+|\w+_heading")
 """The keys that `label` may be asked for: a page carries their texts in its first bytes."""

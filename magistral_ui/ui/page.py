@@ -11,11 +11,11 @@ import gradio as gr
 
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import MagistralUIError
+from magistral_ui.i18n.texts import text, told_to_caller
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api import Page, add_api
+from magistral_ui.ui.api.chat_endpoint import Page, add_api
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.context_meter import first_meter
-from magistral_ui.ui.drawn import (
+from magistral_ui.ui.components import (
     AT_ONCE,
     about,
     context_meter,
@@ -26,14 +26,14 @@ from magistral_ui.ui.drawn import (
     more_turns,
     turns,
 )
-from magistral_ui.ui.guest_panel import build_guest_panel
+from magistral_ui.ui.context_meter import first_meter
 from magistral_ui.ui.history_panel import build_history_panel, connect_history
-from magistral_ui.ui.i18n import text, told_to_caller
+from magistral_ui.ui.image_events import PictureEvents
 from magistral_ui.ui.labels import label
+from magistral_ui.ui.launch import close, launch, launch_options
+from magistral_ui.ui.limits_panel import build_guest_panel
 from magistral_ui.ui.model_panel import model_value, polling
-from magistral_ui.ui.picture_events import PictureEvents
 from magistral_ui.ui.sampling_panel import SettingsPanel, build_settings_panel, panel_value
-from magistral_ui.ui.serving import close, launch, launch_options
 
 __all__ = ["build_page", "close", "launch", "launch_options"]
 
@@ -84,7 +84,7 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
     for function in demo.fns.values():
         function.fn = told(function.fn)
     page: Page = demo
-    page.queue(api_open=False)  # not bounded here: calls.py does that by visitor and address
+    page.queue(api_open=False)  # not bounded here: queued_calls.py does that by visitor and address
     return page
 
 
@@ -147,7 +147,7 @@ def _connect(
     panel: SettingsPanel,
     new_chat: gr.Button,
 ) -> None:
-    """What begins a turn shows that it runs; the page's script then reads it (channel.py), and says when it has ended."""
+    """What begins a turn shows that it runs; the page's script then reads it (live_stream.py), and says when it has ended."""
     state = [visitor, said, box]
 
     def asked(listen: Callable[..., Any], act: Callable[..., Any]) -> None:

@@ -9,14 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.chat.beginning import may_continue, may_replay
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Message, UserMessage
 from magistral_ui.chat.events import Notice, Usage
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.images import Picture
 from magistral_ui.chat.provenance import Provenance
+from magistral_ui.chat.resume import may_continue, may_replay
 from magistral_ui.errors import MagistralUIError, PictureRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.sessions.running import same_model
+from magistral_ui.sessions.reply_state import same_model
 from magistral_ui.sessions.session import Session
 
 Json = dict[str, Any]

@@ -11,7 +11,7 @@ from magistral_ui.chat.sampling import PARAMETERS, PRESETS, Parameter, SamplingP
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import BadInput
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.ui.drawn import drawn, heading
+from magistral_ui.ui.components import drawn, heading
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.rendering import Json
 

@@ -9,15 +9,17 @@ import json
 import re
 from functools import cache
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request, cookie_parser
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.ui.i18n import for_pages
+from magistral_ui.i18n.languages import LANGUAGES, Language
+from magistral_ui.i18n.texts import for_pages
 from magistral_ui.ui.labels import labels
-from magistral_ui.ui.languages import COOKIE, LANGUAGES, Language, language_for
+from magistral_ui.web.client_address import visitors_language
+from magistral_ui.web.login_watch import TAB
 
 OPENING = re.compile(rb'<html\s+lang="en"')
 # Only the browser surely knows the page's own address: a proxy may have changed name and path on the way.
@@ -42,16 +44,7 @@ FIRST = """<link rel="modulepreload" href="%(texts)s">
 }
 </script>
 """
-TAB = "magistral.tab"
-"""Where a request says by which login its tab came, see assets/login.js; nothing where there is none."""
 FOREVER = "public, max-age=31536000, immutable"
-
-
-def visitors_language(scope: Scope) -> Language:
-    """The language for who made this request."""
-    headers = Headers(scope=scope)
-    chosen = cookie_parser(headers.get("cookie", "")).get(COOKIE)
-    return language_for(chosen, headers.get("accept-language", ""))
 
 
 class TranslatedPage:

@@ -24,9 +24,9 @@ from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.devices import Device
-from magistral_ui.engines.local.loader import load
-from magistral_ui.engines.local.running import RunningModel
+from magistral_ui.engines.local.running_model import RunningModel
+from magistral_ui.engines.weights.devices import Device
+from magistral_ui.engines.weights.loader import load
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model

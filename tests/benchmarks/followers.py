@@ -16,7 +16,7 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.remote.engine import RemoteEngine
-from magistral_ui.ui.live import watch
+from magistral_ui.sessions.live_view import watch
 from tests.engines.remote.conftest import connected
 
 SPREAD = 2.0

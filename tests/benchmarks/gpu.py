@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from magistral_ui.engines.local.devices import find_device
+from magistral_ui.engines.weights.devices import find_device
 from tests.benchmarks.engine import Bench, cost
 from tests.benchmarks.models import MAGISTRAL, make_model
 from tests.benchmarks.table import Row, at_least, at_most, measured, write_table

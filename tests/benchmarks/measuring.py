@@ -4,7 +4,7 @@ import statistics
 import time
 
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
-from magistral_ui.engines.local.encoding import Encoder
+from magistral_ui.engines.local.tokenizer import Encoder
 from magistral_ui.models.cards import DEMO
 from magistral_ui.models.folder import DEMO_FOLDER
 

@@ -85,11 +85,11 @@ def ours(counter: Counter) -> str:
     from magistral_ui.chat.events import Answer, Reasoning
     from magistral_ui.chat.sampling import SamplingParams
     from magistral_ui.engines.base import Ready
-    from magistral_ui.engines.scripted import INFO, Pause, ScriptedEngine
+    from magistral_ui.sessions.live_view import LiveView
     from magistral_ui.sessions.session import Session
     from magistral_ui.sessions.visitors import Place, Visitors
-    from magistral_ui.ui.live import LiveView
     from magistral_ui.ui.page import build_page, launch
+    from tests.scripted_engine import INFO, Pause, ScriptedEngine
 
     prepared: list[Order] = []
     lock = threading.Lock()

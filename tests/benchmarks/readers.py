@@ -5,7 +5,7 @@ import threading
 import time
 
 from tests.benchmarks.chromium import Server
-from tests.soak.door import Door
+from tests.soak.page_client import Door
 
 READERS = 20
 

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.visitors [--demo N] [--remote N] [--seconds N]
 
 The real app runs as its users run it. A process of its own speaks for all visitors, as the page's script would
-(soak/door.py), and reads what they see. All come from one address, so the limits of an address are out of the way. Writes a
-table to docs/benchmarks.md.
+(soak/page_client.py), and reads what they see. All come from one address, so the limits of an address are out of the
+way. Writes a table to docs/benchmarks.md.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import psutil
 from tests.benchmarks.remote import start_upstream
 from tests.benchmarks.table import Row, at_least, at_most, measured, write_table
 from tests.loopback import free_port
-from tests.soak.door import Door
+from tests.soak.page_client import Door
 from tests.space.starting import until_ready
 
 ROOT = Path(__file__).parents[2]

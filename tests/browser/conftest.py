@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from magistral_ui.engines.base import Broken, Engine, Ready
-from magistral_ui.engines.scripted import ScriptedEngine
-from magistral_ui.sessions.history.history import History
+from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.visitors import Visitors
 from tests.loopback import free_port
+from tests.scripted_engine import ScriptedEngine
 
 sync_api = pytest.importorskip("playwright.sync_api")
 ARGUMENTS = [

@@ -8,8 +8,8 @@ from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading
-from magistral_ui.engines.scripted import Pause, Script, ScriptedEngine
 from tests.browser.steps import ask, attempt, box, done, more, reply, visit
+from tests.scripted_engine import Pause, Script, ScriptedEngine
 
 ANSWER = """# A heading
 

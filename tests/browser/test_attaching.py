@@ -14,11 +14,11 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Measure, Ready
-from magistral_ui.engines.scripted import INFO, ScriptedEngine
 from magistral_ui.models.cards import MAGISTRAL_1_1
 from magistral_ui.sessions.limits import Limits
 from tests.browser.steps import attempt, box, done, reply, visit
 from tests.chat import heic
+from tests.scripted_engine import INFO, ScriptedEngine
 
 DROP = """([where, kinds, files, words]) => {
   const data = new DataTransfer();

@@ -9,8 +9,8 @@ from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Finished, Reasoning
 from magistral_ui.engines.base import GenerationRequest, Ready
-from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
 from tests.browser.steps import ask, attempt, box, done, more, reply, visit
+from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
 
 
 def words(request: GenerationRequest) -> Script:

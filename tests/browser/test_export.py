@@ -12,11 +12,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from magistral_ui.chat.conversation import Conversation, Reply
-from magistral_ui.chat.export.document import Document
-from magistral_ui.chat.export.html import POLICY, export_html
-from magistral_ui.ui.i18n import text
+from magistral_ui.export.document import Document
+from magistral_ui.export.html import POLICY, export_html
+from magistral_ui.i18n.texts import text
 from tests.browser.test_markdown import HOSTILE, RICH
-from tests.chat.export.conversations import picture, sample
+from tests.export.conversations import picture, sample
 
 WIDE = f"""{"word" * 200}
 

@@ -5,7 +5,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 from magistral_ui.chat.events import Answer
-from magistral_ui.chat.export.latex_marks import latex_marks
+from magistral_ui.export.latex_delimiters import latex_marks
 from tests.browser.steps import visit
 from tests.browser.test_markdown import HOSTILE, RICH
 

@@ -7,11 +7,11 @@ from typing import Any
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Finished, Reasoning, Usage
-from magistral_ui.engines.scripted import Pause
-from magistral_ui.sessions.history.history import FILE, History
+from magistral_ui.sessions.history.database import FILE, History
 from magistral_ui.sessions.history.store import CUT_OFF
 from tests.browser.steps import ask, box, done, reply, visit
 from tests.browser.test_accessibility import violations
+from tests.scripted_engine import Pause
 
 
 def script(request: Any) -> Any:

@@ -7,10 +7,10 @@ import pytest
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
-from magistral_ui.ui import languages
-from magistral_ui.ui.i18n import text_in
-from magistral_ui.ui.languages import LANGUAGES
-from magistral_ui.ui.plurals import category
+from magistral_ui.i18n import languages
+from magistral_ui.i18n.languages import LANGUAGES
+from magistral_ui.i18n.plurals import category
+from magistral_ui.i18n.texts import text_in
 from tests.browser.conftest import Serve
 from tests.browser.steps import ask, box, done, visit
 
@@ -22,7 +22,7 @@ MANY = (*range(130), 199, 200, 1_000, 1_001, 1_011, 1_000_000, 2_000_000)
 def all_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every language, also while one of its texts is missing (it is English then)."""
     monkeypatch.setattr(languages, "offered", lambda: LANGUAGES)
-    monkeypatch.setattr("magistral_ui.ui.drawn.offered", lambda: LANGUAGES)
+    monkeypatch.setattr("magistral_ui.ui.components.offered", lambda: LANGUAGES)
 
 
 def open_as(browser_context: Any, url: str, accepted: str) -> Any:

@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
-from magistral_ui.engines.scripted import Pause
 from tests.browser.steps import ask, attempt, box, done, reply, visit
+from tests.scripted_engine import Pause
 
 EVENTS = "**/gradio_api/run/predict"
 DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawn))))"

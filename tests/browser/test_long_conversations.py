@@ -8,11 +8,11 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Ready
-from magistral_ui.engines.scripted import INFO, Script, ScriptedEngine
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Place, Visitors
 from tests.browser.steps import ask, done, reply, visit
 from tests.loopback import free_port
+from tests.scripted_engine import INFO, Script, ScriptedEngine
 
 REASONING = "Thinking about it. 🎉\n" * 2_000
 

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer
-from magistral_ui.engines.scripted import Pause, Script
 from tests.browser.steps import ask, done, reply, visit
+from tests.scripted_engine import Pause, Script
 
 RICH = r"""# Heading
 

@@ -12,10 +12,10 @@ from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import Ready
-from magistral_ui.engines.scripted import INFO, ScriptedEngine
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_2
 from tests.browser.steps import ask, box, done, set_parameter, visit
 from tests.browser.test_accessibility import violations
+from tests.scripted_engine import INFO, ScriptedEngine
 
 SYSTEM = sum(len(part.text.split()) for part in DEMO.system())
 

@@ -10,9 +10,9 @@ from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import GenerationRequest, Loading
-from magistral_ui.engines.scripted import Pause, Script, ScriptedEngine
 from tests.browser.conftest import PATIENCE, Serve
 from tests.browser.steps import ask, attempt, box, done, more, reply, visit
+from tests.scripted_engine import Pause, Script, ScriptedEngine
 
 TABLE = "| Method | Multiplication | Mathematics | Programming | Since |\n|---|---|---|---|---|\n| Loop | a | b | c | 1842 |\n"
 SMALLEST = 40

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from magistral_ui.ui.doors.exposure import Exposure
+from magistral_ui.web.exposure import Exposure
 from tests.browser.steps import ask, done, visit
 from tests.browser.test_history import of_all
 from tests.nginx import HEADERS, proxied, proxy_port

@@ -9,8 +9,8 @@ from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import GenerationRequest
-from magistral_ui.engines.scripted import Script
 from tests.browser.steps import ask, done, visit
+from tests.scripted_engine import Script
 from tests.security.conftest import ROOMY, Served, serving
 
 PASSWORD = "abcd-efgh-jkmn"

@@ -10,8 +10,8 @@ from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning, Reclassified
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
-from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
 from tests.browser.steps import ask, attempt, box, done, reply, set_parameter, visit
+from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
 
 HEADER = ".reasoning summary"
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.images import Picture
 from magistral_ui.chat.prompt import (
     AssistantTurn,
     Prompt,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magistral_ui.chat.events import Answer, Reasoning, Reclassified
-from magistral_ui.chat.quoting import Passage
+from magistral_ui.chat.quoted_marks import Passage
 from magistral_ui.chat.reasoning import Channel, Piece, TextReader, TextTokenReader, TokenIdReader, joined
 
 BEGIN, END, PAD = 256, 257, 258  # a toy vocabulary: every byte is a token, and three control tokens follow

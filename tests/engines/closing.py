@@ -10,8 +10,8 @@ import pytest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.engine import LocalEngine
 from magistral_ui.engines.remote.engine import RemoteEngine
-from magistral_ui.engines.scripted import ScriptedEngine
 from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
+from tests.scripted_engine import ScriptedEngine
 
 THREADS: dict[type, Callable[[Any], Iterable[threading.Thread | None]]] = {
     LocalEngine: lambda engine: [engine._thread],

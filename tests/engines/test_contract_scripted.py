@@ -7,8 +7,8 @@ import pytest
 from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.chat.prompt import UserTurn
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Loading, Ready
-from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
 from tests.engines.contract import EngineContract, all_events, words
+from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
 
 
 def script(request: GenerationRequest) -> Script:

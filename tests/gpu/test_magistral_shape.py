@@ -46,10 +46,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8", "nf4"])
 def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> None:
-    from magistral_ui.engines.local.devices import find_device
-    from magistral_ui.engines.local.forward import Part
-    from magistral_ui.engines.local.loader import load
-    from magistral_ui.engines.local.running import RunningModel
+    from magistral_ui.engines.local.decoder import Part
+    from magistral_ui.engines.local.running_model import RunningModel
+    from magistral_ui.engines.weights.devices import find_device
+    from magistral_ui.engines.weights.loader import load
     from magistral_ui.models.folder import inspect_folder
     from magistral_ui.models.memory import LARGEST_GROWTH
     from magistral_ui.models.sizes import weight_bytes, working_bytes
@@ -79,10 +79,10 @@ def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> No
 
 def test_a_longest_conversation_grows_within_its_bytes(folder: Path) -> None:
     """While a layer's buffers grow, both the old and the new ones are there: the room to work in must hold that too."""
-    from magistral_ui.engines.local.devices import find_device
-    from magistral_ui.engines.local.forward import Part
-    from magistral_ui.engines.local.loader import load
-    from magistral_ui.engines.local.running import RunningModel
+    from magistral_ui.engines.local.decoder import Part
+    from magistral_ui.engines.local.running_model import RunningModel
+    from magistral_ui.engines.weights.devices import find_device
+    from magistral_ui.engines.weights.loader import load
     from magistral_ui.models.folder import inspect_folder
     from magistral_ui.models.sizes import working_bytes
 
@@ -109,10 +109,10 @@ def test_a_longest_conversation_grows_within_its_bytes(folder: Path) -> None:
 def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from magistral_ui.engines.local.devices import Device, find_device
-    from magistral_ui.engines.local.forward import Part, TextModel
-    from magistral_ui.engines.local.loader import load
-    from magistral_ui.engines.local.running import RunningModel
+    from magistral_ui.engines.local.decoder import Part, TextModel
+    from magistral_ui.engines.local.running_model import RunningModel
+    from magistral_ui.engines.weights.devices import Device, find_device
+    from magistral_ui.engines.weights.loader import load
     from magistral_ui.models.folder import inspect_folder
     from magistral_ui.models.memory import margin_bytes
     from magistral_ui.models.sizes import kv_bytes_per_token, weight_bytes, working_bytes
@@ -156,10 +156,10 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
 @pytest.mark.parametrize("precision", ["bfloat16", "nf4"])
 def test_graphs_hold(folder: Path, precision: str) -> None:
     """Recorded decode steps give the logits of plain calls, as many rows as are recorded, and stay on."""
-    from magistral_ui.engines.local.devices import find_device
-    from magistral_ui.engines.local.forward import Part, TextModel
-    from magistral_ui.engines.local.loader import load
-    from magistral_ui.engines.local.recording import recorded_rows
+    from magistral_ui.engines.local.decoder import Part, TextModel
+    from magistral_ui.engines.local.graph_sizes import recorded_rows
+    from magistral_ui.engines.weights.devices import find_device
+    from magistral_ui.engines.weights.loader import load
     from magistral_ui.models.folder import inspect_folder
 
     facts, device = inspect_folder(folder), find_device("cuda").first(1)
@@ -182,7 +182,7 @@ def test_graphs_hold(folder: Path, precision: str) -> None:
 
 
 def test_the_command_s_device_is_the_real_one() -> None:
-    from magistral_ui.engines.local.devices import find_device
+    from magistral_ui.engines.weights.devices import find_device
 
     found = find_device()
     assert (found.type, found.name) == ("cuda", torch.cuda.get_device_name(0))

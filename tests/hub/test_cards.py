@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 
 from magistral_ui.chat.events import Finished
-from magistral_ui.chat.pictures import Picture, read_picture
+from magistral_ui.chat.images import Picture, read_picture
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
-from magistral_ui.engines.local import copies, devices, pace
 from magistral_ui.engines.local.engine import LocalEngine
+from magistral_ui.engines.weights import devices, quantized_cache, speed_estimate
+from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.folder import inspect_folder
-from magistral_ui.ui.i18n import sentence
 from tests.hub.checkpoints import make_repository
 from tests.hub.server import Hub
 
@@ -183,7 +183,7 @@ def test_a_slow_processor_is_told_before_the_download(
     hub: Hub, run: Callable[..., LocalEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "has_fast_nf4", lambda: False)
-    monkeypatch.setattr(pace.torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(speed_estimate.torch, "get_num_threads", lambda: 1)
     told: list[tuple[str, tuple[str, ...], int]] = []
     report = LocalEngine._report
 
@@ -219,9 +219,9 @@ def test_a_saved_copy_is_read_the_next_time(hub: Hub, run: Callable[..., LocalEn
 @pytest.fixture
 def worth_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' models are small, and their disk may be full: here each is worth keeping, and there is room."""
-    monkeypatch.setattr(copies, "WORTH", 1_000)
-    usage = copies.shutil.disk_usage("/")._replace(free=2**40)
-    monkeypatch.setattr(copies.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(quantized_cache, "WORTH", 1_000)
+    usage = quantized_cache.shutil.disk_usage("/")._replace(free=2**40)
+    monkeypatch.setattr(quantized_cache.shutil, "disk_usage", lambda _: usage)
 
 
 @pytest.mark.usefixtures("large_computer", "worth_a_copy")
@@ -232,8 +232,8 @@ def test_a_copy_is_kept_by_itself_and_needs_the_original_no_more(
     first = run(card.key, precision="nf4")
     assert isinstance(first.status(), Ready), first.status()
     said = ask(first)
-    (copy,) = copies.copies_folder().iterdir()
-    assert copies.copies_held()[0] == 1
+    (copy,) = quantized_cache.copies_folder().iterdir()
+    assert quantized_cache.copies_held()[0] == 1
     commit = hub.repositories[card.repository or ""].commit
     assert copy.name == f"{(card.repository or '').replace('/', '--')}--{commit[:12]}--nf4"
     first.close()
@@ -251,7 +251,7 @@ def test_a_copy_is_kept_by_itself_and_needs_the_original_no_more(
 @pytest.mark.usefixtures("large_computer", "worth_a_copy")
 def test_a_damaged_copy_is_made_again(run: Callable[..., LocalEngine], hub: Hub) -> None:
     run(MAGISTRAL_1_1.key, precision="int8").close()
-    (copy,) = copies.copies_folder().iterdir()
+    (copy,) = quantized_cache.copies_folder().iterdir()
     weights = copy / "model.safetensors"
     size = weights.stat().st_size
     weights.write_bytes(weights.read_bytes()[:-10])
@@ -275,15 +275,15 @@ def test_nobody_s_start_fails_for_a_copy_that_nobody_asked_for(
 @pytest.mark.parametrize("wanted", ["no", "auto"])
 def test_no_copy_where_none_is_wanted_or_none_is_worth_it(run: Callable[..., LocalEngine], wanted: str) -> None:
     assert isinstance(run(MAGISTRAL_1_1.key, precision="nf4", save_quantized=wanted).status(), Ready)
-    assert not copies.copies_folder().exists()
+    assert not quantized_cache.copies_folder().exists()
 
 
 @pytest.mark.usefixtures("large_computer")
 def test_a_disk_without_room_for_a_wanted_copy_is_known_before_the_work(
     run: Callable[..., LocalEngine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    usage = copies.shutil.disk_usage("/")._replace(free=2**30)
-    monkeypatch.setattr(copies.shutil, "disk_usage", lambda _: usage)
+    usage = quantized_cache.shutil.disk_usage("/")._replace(free=2**30)
+    monkeypatch.setattr(quantized_cache.shutil, "disk_usage", lambda _: usage)
     status = run(MAGISTRAL_1_1.key, precision="nf4", save_quantized=str(tmp_path / "copy")).status()
     assert isinstance(status, Broken)
     assert status.key == "copy_no_room"
@@ -297,13 +297,13 @@ def test_a_changed_folder_is_not_read_from_its_old_copy(
     folder, copy = tmp_path / "model", tmp_path / "copy"
     shutil.copytree(repositories[MAGISTRAL_1_1.key], folder)
     run(str(folder), precision="nf4", save_quantized=str(copy)).close()
-    before = (copy / copies.ORIGIN).read_text(encoding="utf-8")
+    before = (copy / quantized_cache.ORIGIN).read_text(encoding="utf-8")
     run(str(folder), precision="nf4", save_quantized=str(copy)).close()
-    assert (copy / copies.ORIGIN).read_text(encoding="utf-8") == before
+    assert (copy / quantized_cache.ORIGIN).read_text(encoding="utf-8") == before
     shard = sorted(folder.glob("model-*"))[0]
     os.utime(shard, ns=(1, 1))
     assert isinstance(run(str(folder), precision="nf4", save_quantized=str(copy)).status(), Ready)
-    assert (copy / copies.ORIGIN).read_text(encoding="utf-8") != before
+    assert (copy / quantized_cache.ORIGIN).read_text(encoding="utf-8") != before
 
 
 @pytest.mark.usefixtures("large_computer")

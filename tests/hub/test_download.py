@@ -10,11 +10,11 @@ import huggingface_hub.constants as constants
 import pytest
 
 from magistral_ui.engines.base import Loading
-from magistral_ui.engines.local import hub as hub_module
-from magistral_ui.engines.local.hub import Snapshot, download
-from magistral_ui.engines.local.progress import Cancelled
+from magistral_ui.engines.weights import hub as hub_module
+from magistral_ui.engines.weights.hub import Snapshot, download
+from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.errors import MagistralUIError
-from magistral_ui.ui.i18n import sentence_of, strings
+from magistral_ui.i18n.texts import sentence_of, strings
 from tests.hub.server import Hub, Repository
 
 NAME = "mistralai/Magistral-Small-2509"

@@ -5,13 +5,13 @@ from collections import Counter
 
 import pytest
 
-from magistral_ui.models.demo import dataset, exercises, pictures
-from magistral_ui.models.demo.blank import FOLDER
-from magistral_ui.models.demo.dataset import Conversation, Turn
-from magistral_ui.models.demo.evaluate import alone, honest
-from magistral_ui.models.demo.speaker import Speaker
-from magistral_ui.models.demo.unseen import unseen
-from magistral_ui.models.demo.wording import LANGUAGES, say
+from training import dataset, drawings, exercises
+from training.blank_model import FOLDER
+from training.dataset import Conversation, Turn
+from training.evaluate import alone, honest
+from training.speaker import Speaker
+from training.unseen import unseen
+from training.wording import LANGUAGES, say
 
 CLOSED_AFTER = (0, 2, 12, 40)
 
@@ -81,7 +81,7 @@ def test_pictures_are_counted_and_named(speaker: Speaker) -> None:
     asked = []
     for count in range(2, dataset.MOST_SHOWN + 1):
         for question in ("What are these?", "How many pictures are these?", ""):
-            shown = tuple(pictures.figure(rng, easy=True) for _ in range(count))
+            shown = tuple(drawings.figure(rng, easy=True) for _ in range(count))
             reasoning, answer = dataset.described(shown, "en")
             asked.append(alone(Turn(question, reasoning, answer, "picture", shown)))
     answers = [answer for _, answer in speaker.replies(asked)]

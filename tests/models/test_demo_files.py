@@ -4,9 +4,10 @@ import json
 
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-from magistral_ui.models.demo.wording import LANGUAGES, PHRASES, phrases
+from magistral_ui.models.folder import DEMO_FOLDER
+from training.wording import LANGUAGES, phrases
 
-FOLDER = PHRASES.parent
+FOLDER = DEMO_FOLDER
 
 
 def test_weights_are_small() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from magistral_ui.errors import ModelError, ModelFilesBroken, ModelNotFound, NotAMistralModel
+from magistral_ui.i18n.texts import sentence_of
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2
 from magistral_ui.models.folder import DEMO_FOLDER, check_name, inspect_folder
 from magistral_ui.models.shape import read_shape
-from magistral_ui.ui.i18n import sentence_of
 
 
 def safetensors(size: int = 4) -> bytes:

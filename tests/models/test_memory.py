@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magistral_ui.models.attention_scores import SCORE_BYTES
 from magistral_ui.models.memory import (
     GIB,
     LEAST_CONTEXT,
@@ -17,7 +18,6 @@ from magistral_ui.models.memory import (
     plan_loaded,
     with_less,
 )
-from magistral_ui.models.scores import SCORE_BYTES
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, ModelShape, read_shape
 from magistral_ui.models.sizes import kv_bytes_per_token, prefill_bytes, weight_bytes, working_bytes
 

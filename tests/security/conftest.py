@@ -12,17 +12,17 @@ import pytest
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import GenerationRequest
-from magistral_ui.engines.scripted import Pause, Script, ScriptedEngine
-from magistral_ui.sessions.discreet import DiscreetEngine
-from magistral_ui.sessions.history.history import History
+from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.limits import SHARED, Limits
-from magistral_ui.sessions.passwords import Passwords
+from magistral_ui.sessions.public_engine import DiscreetEngine
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api import Page
-from magistral_ui.ui.doors.exposure import Exposure
-from magistral_ui.ui.doors.hugging_face import HuggingFace
+from magistral_ui.ui.api.chat_endpoint import Page
 from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.web.exposure import Exposure
+from magistral_ui.web.hf_oauth import HuggingFace
+from magistral_ui.web.passwords import Passwords
 from tests.loopback import free_port
+from tests.scripted_engine import Pause, Script, ScriptedEngine
 
 ROOMY = replace(SHARED, messages_per_minute=6_000, requests_per_minute_per_address=600_000)
 """The limits of a shared page, but as many requests as a quick test sends."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from magistral_ui.sessions.limits import SHARED
-from magistral_ui.ui.doors.exposure import Exposure
+from magistral_ui.web.exposure import Exposure
 from tests.security.conftest import Served, serving
 from tests.soak.attacks import ATTACKS
 from tests.soak.attacks.attack import PASSWORD, PUBLIC, Attack, Stranger

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from magistral_ui.ui.doors.cookies import PREFIX, cookie_name, cookie_value, outdated, read_cookie, read_cookies
-from magistral_ui.ui.doors.exposure import Exposure
+from magistral_ui.web.cookies import PREFIX, cookie_name, cookie_value, outdated, read_cookie, read_cookies
+from magistral_ui.web.exposure import Exposure
 from tests.security.conftest import Served, serving
 
 PUBLIC = {"Host": "chat.example.org", "X-Forwarded-For": "93.184.216.34"}

@@ -8,11 +8,11 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from magistral_ui.sessions.caller import Caller, calling
+from magistral_ui.client import Caller, calling
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.ui.doors import flood
-from magistral_ui.ui.doors.bodies import read_body
-from magistral_ui.ui.doors.flood import Flood
+from magistral_ui.web import rate_limit
+from magistral_ui.web.rate_limit import Flood
+from magistral_ui.web.request_body import read_body
 from tests.security.conftest import Served
 
 Statuses = list[int]
@@ -68,7 +68,7 @@ class Crowd:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the room, so that all of it is soon taken."""
     for name in ("OPEN", "OPEN_PER_ADDRESS", "OPEN_PER_BROWSER"):
-        monkeypatch.setattr(flood, name, getattr(flood, name) // 10)
+        monkeypatch.setattr(rate_limit, name, getattr(rate_limit, name) // 10)
 
 
 def crowd(tried: Callable[[Crowd], Coroutine[Any, Any, None]]) -> None:
@@ -90,12 +90,12 @@ def test_a_few_addresses_leave_room_for_others(addresses: int, path: str) -> Non
     """Two were enough to take all of it, with bodies that do not come or with streams."""
 
     async def tried(among: Crowd) -> None:
-        for number in range(flood.OPEN):
+        for number in range(rate_limit.OPEN):
             await among.hang(f"192.0.2.{number % addresses}", path)
-        assert among.waiting <= flood.OPEN * addresses // (addresses + 1) + addresses
+        assert among.waiting <= rate_limit.OPEN * addresses // (addresses + 1) + addresses
         assert set(await among.refused()) == {503}
         assert await among.ask("198.51.100.1") == 200
-        for _ in range(flood.OPEN_PER_BROWSER):
+        for _ in range(rate_limit.OPEN_PER_BROWSER):
             await among.hang("198.51.100.1", "/stream")
         assert await among.ask("198.51.100.2") == 200
 
@@ -105,10 +105,10 @@ def test_a_few_addresses_leave_room_for_others(addresses: int, path: str) -> Non
 def test_as_many_addresses_as_there_is_room_with_bodies_that_never_come_keep_nobody_out() -> None:
     async def tried(among: Crowd) -> None:
         await among.hang("198.51.100.1", "/stream")
-        for number in range(2 * flood.OPEN):
+        for number in range(2 * rate_limit.OPEN):
             await among.hang(f"address {number}")
         assert set(await among.refused()) == {408}
-        assert among.waiting <= flood.OPEN
+        assert among.waiting <= rate_limit.OPEN
         assert await among.ask("198.51.100.1") == 200, "whoever is in goes on"
         assert await among.ask("198.51.100.2") == 200, "and whoever is new comes in"
         assert not among.hung[0].done(), "what is no slow body stays"
@@ -117,8 +117,8 @@ def test_as_many_addresses_as_there_is_room_with_bodies_that_never_come_keep_nob
 
 
 def test_the_slow_bodies_of_whoever_has_most_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flood, "OPEN", 20)
-    monkeypatch.setattr(flood, "OPEN_PER_BROWSER", 15)
+    monkeypatch.setattr(rate_limit, "OPEN", 20)
+    monkeypatch.setattr(rate_limit, "OPEN_PER_BROWSER", 15)
 
     async def tried(among: Crowd) -> None:
         await among.hang("a slow line")

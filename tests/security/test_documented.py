@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from magistral_ui.sessions.limits import SHARED, Limits
-from magistral_ui.ui.doors.headers import policy
+from magistral_ui.web.security_headers import policy
 
 TEXT = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
 

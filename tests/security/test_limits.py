@@ -11,7 +11,7 @@ import pytest
 
 from magistral_ui.sessions.limits import SHARED
 from tests.security.conftest import Browser, Served, serving
-from tests.security.test_strangers import png
+from tests.security.test_visitors_apart import png
 
 NARROW = replace(
     SHARED,

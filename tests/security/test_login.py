@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from magistral_ui.journal import keep_journal
-from magistral_ui.ui.doors.exposure import Exposure
+from magistral_ui.json_log import keep_journal
+from magistral_ui.web.exposure import Exposure
 from tests.security.conftest import Served, serving
 
 PUBLIC = {"Host": "chat.example.org", "X-Forwarded-Proto": "https"}

@@ -13,7 +13,7 @@ import pytest
 
 from magistral_ui.engines.generation import Generation
 from tests.security.conftest import ROOMY, Served, serving
-from tests.security.test_unread import PATIENCE, newest, until
+from tests.security.test_slow_readers import PATIENCE, newest, until
 
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 HELLO = {

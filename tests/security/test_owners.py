@@ -12,9 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from magistral_ui.sessions import passwords
-from magistral_ui.ui.doors import entered, login
-from magistral_ui.ui.doors.exposure import Exposure
+from magistral_ui.web import login, login_watch, passwords
+from magistral_ui.web.exposure import Exposure
 from tests.security.conftest import ROOMY, Browser, Served, serving
 
 PEOPLE = {"Alice": "right horse", "Bob": "left zebra", "José": "third camel"}
@@ -283,7 +282,7 @@ def test_streams_end_when_their_login_expires(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(login, "Logins", lambda idle, hours: passwords.Logins(idle, hours, lambda: now[0]))
-    monkeypatch.setattr(entered, "LOOK", 0.1)
+    monkeypatch.setattr(login_watch, "LOOK", 0.1)
     with serving(tmp_path, passwords=PEOPLE, limits=replace(ROOMY, **limits)) as served:
         browser = enter(served.browser(), "Alice")
         now[0] = 3_500.0
@@ -300,7 +299,7 @@ def test_a_login_that_made_room_for_others_takes_its_streams_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passwords, "LOGINS", 1)
-    monkeypatch.setattr(entered, "LOOK", 0.2)
+    monkeypatch.setattr(login_watch, "LOOK", 0.2)
     with serving(tmp_path, passwords=PEOPLE) as served:
         browser = enter(served.browser(), "Alice")
         with streaming(browser, f"/gradio_api/heartbeat/{browser.session}") as (_, ended):

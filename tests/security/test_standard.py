@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from magistral_ui.journal import JournalLines
+from magistral_ui.json_log import JournalLines
 from tests.security.conftest import Served
 
 TESTS = Path(__file__).parents[1]

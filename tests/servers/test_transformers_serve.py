@@ -10,8 +10,8 @@ import pytest
 
 from magistral_ui.chat.conversation import Conversation
 from magistral_ui.engines.base import Engine, GenerationRequest, Ready
-from magistral_ui.engines.remote.address import Address
 from magistral_ui.engines.remote.engine import RemoteEngine
+from magistral_ui.engines.remote.server_address import Address
 from tests.engines.contract import EngineContract, words
 from tests.engines.remote.conftest import connected
 from tests.engines.remote.test_llama_cpp import ANSWER, SUM, THOUGHTS, ask, finished, history, picture

@@ -9,7 +9,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Overloaded, TooManyReplies, TooManyRequests
 from magistral_ui.sessions.admission import Admission
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.rates import Rate
+from magistral_ui.sessions.token_buckets import Rate
 
 
 class Clock:

@@ -10,11 +10,11 @@ from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning
 from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Ready
-from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
 from magistral_ui.errors import AlreadyAnswering, BadInput, MessageGone, TextTooLong
 from magistral_ui.models.cards import MAGISTRAL_1_0
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
+from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
 
 PARAMS = SamplingParams()
 

@@ -7,11 +7,10 @@ import pytest
 
 from magistral_ui.chat.conversation import AssistantMessage, Reply, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.images import Picture
 from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume, SystemPart, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Loading, Ready
-from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
 from magistral_ui.errors import (
     AlreadyAnswering,
     EmptyMessage,
@@ -23,6 +22,7 @@ from magistral_ui.errors import (
 )
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
+from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
 
 PARAMS = SamplingParams()
 SHORT: Script = [Reasoning("hm"), Answer("yes")]

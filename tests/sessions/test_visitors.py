@@ -7,12 +7,12 @@ import pytest
 
 from magistral_ui.chat.events import Answer
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.scripted import Pause, ScriptedEngine
 from magistral_ui.errors import Overloaded
-from magistral_ui.sessions import open_sessions
+from magistral_ui.sessions import session_store
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
+from tests.scripted_engine import Pause, ScriptedEngine
 
 
 def say(session: Session, text: str = "one") -> None:
@@ -86,7 +86,7 @@ def test_who_names_no_conversation_gets_the_latest() -> None:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions may go as soon as nobody uses them."""
-    monkeypatch.setattr(open_sessions, "GRACE", 0.0)
+    monkeypatch.setattr(session_store, "GRACE", 0.0)
 
 
 @pytest.mark.usefixtures("at_once")

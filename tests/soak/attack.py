@@ -33,7 +33,7 @@ from tests.benchmarks.visitors import App, Turns, app, ask
 from tests.soak.attacks import ATTACKS, GROUPS
 from tests.soak.attacks.attack import PASSWORD, PUBLIC, Stranger
 from tests.soak.attacks.programs import HELLO, mcp
-from tests.soak.door import Door
+from tests.soak.page_client import Door
 
 ROOT = Path(__file__).parents[2]
 LONG = 10.0

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 
 from magistral_ui.chat.events import Answer, Reasoning
-from magistral_ui.engines.scripted import Pause, ScriptedEngine
-from magistral_ui.sessions.history.history import History
+from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.page import build_page, close, launch
 from tests.loopback import free_port
-from tests.soak.door import Door
+from tests.scripted_engine import Pause, ScriptedEngine
+from tests.soak.page_client import Door
 
 LEAST = 2
 """Turns of each visitor, however slow the machine is."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from magistral_ui.chat.conversation import AssistantMessage, UserMessage
-from magistral_ui.sessions.history.history import FILE, History
+from magistral_ui.sessions.history.database import FILE, History
 from magistral_ui.sessions.visitors import hashed
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ class Acknowledged:
 def live_and_die(folder: Path, known: Acknowledged, life: int, seconds: float) -> None:
     """Start the process, and kill it `seconds` after its first words."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.soak.talking", str(folder), str(life)],
+        [sys.executable, "-m", "tests.soak.writing_process", str(folder), str(life)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -10,13 +10,13 @@ from typing import Any
 from playwright.sync_api import expect, sync_playwright
 
 from magistral_ui.chat.events import Answer, Reasoning
-from magistral_ui.engines.scripted import Pause, ScriptedEngine
-from magistral_ui.sessions.history.history import History
+from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.page import build_page, close, launch
 from tests.browser.conftest import ARGUMENTS
 from tests.browser.steps import ask, done, reply, visit
 from tests.loopback import free_port
+from tests.scripted_engine import Pause, ScriptedEngine
 
 WORDS = 150
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.soak.door import Door
+from tests.soak.page_client import Door
 
 ROOT = Path(__file__).parents[2]
 REFUSED = {"overloaded", "too_many_replies", "too_many_requests", "too_many_new_pictures", "queue_full"}
@@ -155,7 +155,7 @@ def number_of(url: str, name: str) -> float:
 
 def run(folder: Path, visitors: int, seconds: float) -> Counter[str]:
     """So many visitors for so long; what they met. AssertionError where anything was lost, mixed up, or grew."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.soak.loaded", str(folder)]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.soak.failing_page", str(folder)]
     server = subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import SpaceHardware
 
-from magistral_ui.engines.local.hub import NEEDED_FILES
+from magistral_ui.engines.weights.hub import NEEDED_FILES
 from magistral_ui.models.cards import MAGISTRAL_1_2
 from space.card import FIELDS, PRELOADED, card_for, front_of, problems_of
 from space.gathering import requirements

@@ -7,9 +7,9 @@ import pytest
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import GenerationRequest, Ready
-from magistral_ui.engines.scripted import INFO, Pause, Script, ScriptedEngine
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.chat import Chat
+from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
 
 PANEL: list[dict[str, Any]] = [{}]
 WITHOUT_PANEL = ("replay", "delete", "restore", "keep_reasoning")

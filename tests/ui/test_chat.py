@@ -12,7 +12,6 @@ from PIL import Image
 from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Loading, Ready
-from magistral_ui.engines.scripted import INFO, Pause, ScriptedEngine
 from magistral_ui.models import memory
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_1, MAGISTRAL_1_2
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
@@ -21,6 +20,7 @@ from magistral_ui.sessions.visitors import Place, Visitors
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.model_panel import model_value
 from magistral_ui.ui.rendering import examples_value
+from tests.scripted_engine import INFO, Pause, ScriptedEngine
 
 PANEL: list[dict[str, Any]] = [{}]
 

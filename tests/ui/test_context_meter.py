@@ -9,14 +9,14 @@ from PIL import Image
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import Loading, Ready
-from magistral_ui.engines.scripted import INFO, Pause, ScriptedEngine
 from magistral_ui.errors import PictureRefused, TooManyPictures
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_1
 from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.upload_cache import Uploads
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.uploads import Uploads
 from tests.chat import heic
+from tests.scripted_engine import INFO, Pause, ScriptedEngine
 
 SYSTEM = sum(len(part.text.split()) for part in DEMO.system())
 

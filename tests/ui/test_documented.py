@@ -12,12 +12,12 @@ from PIL import Image
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import PARAMETERS
-from magistral_ui.engines.scripted import ScriptedEngine
-from magistral_ui.sessions.passwords import Passwords
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui import schemas
+from magistral_ui.ui.api import schemas
 from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.web.passwords import Passwords
 from tests.loopback import free_port
+from tests.scripted_engine import ScriptedEngine
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "http://127.0.0.1:7860"

@@ -8,11 +8,11 @@ import pytest
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.scripted import Pause, ScriptedEngine
-from magistral_ui.sessions.history.history import History
+from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.visitors import Place, Visitors
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.history_panel import HistoryPanel
+from tests.scripted_engine import Pause, ScriptedEngine
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import PARAMETERS, PRESETS
 from magistral_ui.engines.base import Loading, Ready
-from magistral_ui.engines.scripted import INFO, ScriptedEngine
 from magistral_ui.errors import BadInput
+from magistral_ui.i18n.texts import strings
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2
-from magistral_ui.ui.i18n import strings
 from magistral_ui.ui.sampling_panel import PROMPT_LENGTH, panel_value, params_from, prompt_value, read_settings
+from tests.scripted_engine import INFO, ScriptedEngine
 
 
 @pytest.mark.parametrize("sent", [(), (None,), ({},), ("",)])

@@ -8,13 +8,14 @@ from typing import Any
 import httpx
 import pytest
 
-from magistral_ui.engines.scripted import ScriptedEngine
+from magistral_ui.i18n import languages
+from magistral_ui.i18n import texts as i18n
+from magistral_ui.i18n.languages import LANGUAGES, Language
+from magistral_ui.i18n.texts import for_pages, text
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui import i18n, languages
-from magistral_ui.ui.i18n import for_pages, text
-from magistral_ui.ui.languages import LANGUAGES, Language
 from magistral_ui.ui.page import build_page, close, launch
 from tests.loopback import free_port
+from tests.scripted_engine import ScriptedEngine
 
 TEXTS = re.compile(r'data-texts="(magistral/texts/[\w-]+\.js)"')
 

@@ -14,7 +14,7 @@ from magistral_ui.errors import MagistralUIError, NotReady
 from magistral_ui.models.cards import DEMO, ModelCard, find_card
 
 if TYPE_CHECKING:
-    from magistral_ui.engines.local.running import RunningModel
+    from magistral_ui.engines.local.running_model import RunningModel
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +112,8 @@ class LocalEngine:
 
     def _live(self) -> None:
         try:
-            from magistral_ui.engines.local.running import bring_up
-            from magistral_ui.engines.local.source import Wish
+            from magistral_ui.engines.local.running_model import bring_up
+            from magistral_ui.engines.weights.source import Wish
 
             running = bring_up(Wish(**self._wish), self._report, self._closing)  # type: ignore[arg-type]
         except MagistralUIError as error:

@@ -15,11 +15,11 @@ from typing import TypeVar
 import torch
 
 from magistral_ui.chat.events import Queued
-from magistral_ui.engines.local.device_memory import empty_device_cache, is_out_of_memory
-from magistral_ui.engines.local.forward import TextModel
-from magistral_ui.engines.local.picture_input import PictureInput
+from magistral_ui.engines.local.decoder import TextModel
+from magistral_ui.engines.local.image_input import PictureInput
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.sequence import Sequence
+from magistral_ui.engines.weights.device_memory import empty_device_cache, is_out_of_memory
 from magistral_ui.errors import NotReady, QueueFull
 from magistral_ui.models.memory import held_tokens
 

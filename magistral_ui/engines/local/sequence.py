@@ -10,11 +10,11 @@ from magistral_ui.chat.reasoning import BREAKS, Piece, TokenReader
 from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
-from magistral_ui.engines.local.forward import Part
-from magistral_ui.engines.local.picture_input import PictureInput
+from magistral_ui.engines.local.decoder import Part
+from magistral_ui.engines.local.image_input import PictureInput
 from magistral_ui.engines.local.prefix_cache import Entry
 from magistral_ui.engines.local.sampler import Sampler
+from magistral_ui.engines.local.tokenizer import EncodedPrompt, Encoder
 from magistral_ui.errors import Value
 
 

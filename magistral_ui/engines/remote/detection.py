@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from magistral_ui.engines.base import ModelInfo
-from magistral_ui.engines.remote.certificates import NotSecure, speaks_tls, was_hung_up
 from magistral_ui.engines.remote.dialects import (
     DIALECTS,
     LLAMA_CPP,
@@ -23,9 +22,10 @@ from magistral_ui.engines.remote.dialects import (
     VLLM,
     Dialect,
 )
-from magistral_ui.engines.remote.profile import Profile
+from magistral_ui.engines.remote.http_client import Server, Told
 from magistral_ui.engines.remote.served_models import Served, card_for, choose, served_models
-from magistral_ui.engines.remote.server import Server, Told
+from magistral_ui.engines.remote.server_profile import Profile
+from magistral_ui.engines.remote.tls_errors import NotSecure, speaks_tls, was_hung_up
 from magistral_ui.errors import ServerUnusable
 from magistral_ui.models.cards import ModelCard
 

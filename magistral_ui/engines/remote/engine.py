@@ -16,9 +16,7 @@ from magistral_ui.chat.events import Finished
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.remote.address import Address
-from magistral_ui.engines.remote.body import refuse_what_is_missing, says_length
-from magistral_ui.engines.remote.counting import Counter, reckoned_measure, surely_fits
+from magistral_ui.engines.remote.completion_body import refuse_what_is_missing, says_length
 from magistral_ui.engines.remote.detection import (
     LOADING,
     StillLoading,
@@ -28,11 +26,13 @@ from magistral_ui.engines.remote.detection import (
     make_loaded,
     seen_now,
 )
-from magistral_ui.engines.remote.failures import Trouble
-from magistral_ui.engines.remote.picture_urls import PictureUrls
-from magistral_ui.engines.remote.profile import Profile
-from magistral_ui.engines.remote.reply import Reply, Surroundings
-from magistral_ui.engines.remote.server import Server
+from magistral_ui.engines.remote.http_client import Server
+from magistral_ui.engines.remote.image_urls import PictureUrls
+from magistral_ui.engines.remote.request_errors import Trouble
+from magistral_ui.engines.remote.server_address import Address
+from magistral_ui.engines.remote.server_profile import Profile
+from magistral_ui.engines.remote.streamed_reply import Reply, Surroundings
+from magistral_ui.engines.remote.token_count import Counter, reckoned_measure, surely_fits
 from magistral_ui.errors import MagistralUIError, NotReady, PictureRefused, PromptTooLong, ServerUnusable
 from magistral_ui.models.cards import MAGISTRAL_1_2, ModelCard, find_card
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.images import Picture
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, user_parts
 from magistral_ui.engines.remote.dialects import Dialect
 

@@ -17,15 +17,15 @@ from magistral_ui.chat.events import Queued
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.zerogpu.flags import Flags
-from magistral_ui.engines.zerogpu.refusals import refusal_of
-from magistral_ui.engines.zerogpu.reply import Reply
+from magistral_ui.engines.zerogpu.quota_errors import refusal_of
+from magistral_ui.engines.zerogpu.shared_flags import Flags
+from magistral_ui.engines.zerogpu.sliced_reply import Reply
 from magistral_ui.engines.zerogpu.slices import Job, Pace, Piece
 from magistral_ui.errors import MagistralUIError, NotReady, QueueFull
 from magistral_ui.models.cards import DEMO, ModelCard, find_card
 
 if TYPE_CHECKING:
-    from magistral_ui.engines.local.placed import PlacedModel
+    from magistral_ui.engines.zerogpu.placed_model import PlacedModel
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +75,8 @@ class ZeroGPUEngine:
         if self._placed is not None or self._closed:
             return
         try:
-            from magistral_ui.engines.local.placed import place_model
-            from magistral_ui.engines.local.source import Wish
+            from magistral_ui.engines.weights.source import Wish
+            from magistral_ui.engines.zerogpu.placed_model import place_model
 
             self._placed = place_model(Wish(**self._wish), self._report, self._flags)  # type: ignore[arg-type]
         except MagistralUIError as error:

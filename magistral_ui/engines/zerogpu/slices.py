@@ -11,7 +11,7 @@ from magistral_ui.chat.events import Failed, FinishReason, Prefilling
 from magistral_ui.chat.sampling import SamplingParams
 
 if TYPE_CHECKING:
-    from magistral_ui.engines.local.encoding import EncodedPrompt
+    from magistral_ui.engines.local.tokenizer import EncodedPrompt
 
 Token = tuple[int, bool]
 """A token, and whether the answer was asked for when it was chosen: with that, control decides alike on both sides."""

@@ -10,13 +10,13 @@ from typing import Any
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Message, Reply, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Usage
-from magistral_ui.chat.export.document import Document
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.images import Picture
 from magistral_ui.engines.generation import Generation
-from magistral_ui.sessions.history.pictures import PictureFiles
+from magistral_ui.export.document import Document
+from magistral_ui.sessions.history.dataclass_json import from_json, to_json
+from magistral_ui.sessions.history.image_store import PictureFiles
 from magistral_ui.sessions.history.search import folded_message
-from magistral_ui.sessions.history.values import from_json, to_json
-from magistral_ui.sessions.running import Running, Written
+from magistral_ui.sessions.reply_state import Running, Written
 
 RECORD = 1
 """Version of the JSON in the `record` columns."""

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from magistral_ui.errors import HistoryUnusable
-from magistral_ui.sessions.history.trouble import Trouble, trouble_of
+from magistral_ui.sessions.history.save_errors import Trouble, trouble_of
 
 log = logging.getLogger(__name__)
 Job = Callable[[sqlite3.Connection], Any]

@@ -1,5 +1,5 @@
 // Bounds the work of reading one text, whatever its marks: what goes beyond is shown as it was written, and no word is lost.
-// The count is of steps, not of time, so that a text looks the same on every machine. chat/export/bounds.py has the same rule.
+// The count is of steps, not of time, so that a text looks the same on every machine. export/bounds.py has the same rule.
 
 const TOKENS = 5_000; // of one text, of blocks and again within lines; each becomes an element or a piece of text
 const CHARACTERS_PER_TOKEN = 40; // one more for so many characters of the text's beginning, whatever they are

@@ -24,7 +24,7 @@ async function* messages(body) {
 }
 
 export class Channel {
-  /** `take(update)` gets what is new, see LiveView in ui/live.py; `end()` is called until `close`, while the reply has ended. */
+  /** `take(update)` gets what is new, see LiveView in sessions/live_view.py; `end()` is called until `close`, while the reply has ended. */
   constructor(generation, take, end) {
     Object.assign(this, { generation, take, end });
     this.seen = 0;

@@ -1,4 +1,4 @@
-// Tells a formula between two dollar signs from money, variables, cells and patterns; chat/export/dollars.py has the same rule.
+// Tells a formula between two dollar signs from money, variables, cells and patterns; export/dollar_math.py has the same rule.
 
 import { UNSPACED } from "./emphasis.js";
 

@@ -1,5 +1,5 @@
 // Lets emphasis begin and end beside scripts that set no spaces between words; all else is as CommonMark says.
-// chat/export/emphasis.py has the same rule.
+// export/emphasis.py has the same rule.
 
 // Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese, Korean and Yi, with their punctuation and full-width forms.
 export const UNSPACED =

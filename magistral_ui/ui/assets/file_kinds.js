@@ -1,7 +1,7 @@
 // Tells by their first bytes which files are pictures that can be sent; what their names and the system say does not count.
 
 const START = 16;
-/** Media type, where its mark stands, and the mark. Which of them are sound is for the server to say: see chat/pictures.py. */
+/** Media type, where its mark stands, and the mark. Which of them are sound is for the server to say: see chat/images.py. */
 const MARKS = [
   ["image/png", 0, "\x89PNG"],
   ["image/jpeg", 0, "\xff\xd8\xff"],

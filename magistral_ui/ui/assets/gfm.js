@@ -1,5 +1,5 @@
 // What an answer has besides CommonMark: line breaks that are kept, task lists, footnotes, links that may be followed and
-// others that are only named, and a direction for each block. chat/export/gfm.py has the same rules.
+// others that are only named, and a direction for each block. export/gfm.py has the same rules.
 
 import { footnotes } from "./vendor/renderers.js";
 

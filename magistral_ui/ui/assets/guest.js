@@ -9,7 +9,7 @@ export class GuestView {
     this.element = element;
   }
 
-  /** `{keys, values, login}`, see ui/guest_panel.py. */
+  /** `{keys, values, login}`, see ui/limits_panel.py. */
   show(value) {
     if (!value) return;
     const told = value.keys.map((key) => make("li", {}, t(key, value.values)));

@@ -1,5 +1,5 @@
 // Reads the harmless tags of HTML that models write: an allow-list, without attributes. All others stay text, and so does a
-// tag of a line that has no partner there. Blocks of HTML hold Markdown. chat/export/html_tags.py has the same rules.
+// tag of a line that has no partner there. Blocks of HTML hold Markdown. export/html_tags.py has the same rules.
 
 import { bounded, spendToken } from "./bounds.js";
 import { below, firstOutside, isGrowing } from "./lines.js";

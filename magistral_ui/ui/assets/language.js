@@ -3,7 +3,7 @@
 import { make } from "./dom.js";
 import { t } from "./strings.js";
 
-const COOKIE = "magistral-ui-language"; // see ui/languages.py
+const COOKIE = "magistral-ui-language"; // see i18n/languages.py
 const YEAR = 31_536_000;
 
 export class LanguageView {

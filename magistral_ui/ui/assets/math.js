@@ -1,6 +1,6 @@
 // Teaches markdown-it to read LaTeX: \( \), \[ \], $ $, $$ $$, bare environments, and a bare \boxed{}, \ce{} or \pu{}.
 // What is half open stays text. Each text is looked through once, so that no number of marks takes long;
-// chat/export/latex_marks.py has the same rules.
+// export/latex_delimiters.py has the same rules.
 
 import { spendToken } from "./bounds.js";
 import { isFormula } from "./dollars.js";

@@ -8,19 +8,19 @@ import torch
 from PIL import Image, ImageDraw
 
 from magistral_ui.chat.events import Answer, Finished, Reasoning
-from magistral_ui.chat.pictures import Picture, read_picture
+from magistral_ui.chat.images import Picture, read_picture
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local import device_memory
-from magistral_ui.engines.local import running as running_module
-from magistral_ui.engines.local.devices import Device
-from magistral_ui.engines.local.running import RunningModel
+from magistral_ui.engines.local import running_model as running_module
+from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.local.sampler import Sampler
+from magistral_ui.engines.weights import device_memory
+from magistral_ui.engines.weights.devices import Device
 from magistral_ui.models.folder import DEMO_FOLDER
-from tests.engines.local.claims import Claims, claim
-from tests.engines.local.conftest import load_folder
+from tests.engines.conftest import load_folder
+from tests.engines.local.fake_devices import Claims, claim
 
 APPLE = Device("mps", "Apple GPU", 2**33, 2**33)
 

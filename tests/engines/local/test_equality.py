@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from magistral_ui.engines.local.forward import Part, TextModel
-from magistral_ui.engines.local.packing import can_pack
+from magistral_ui.engines.local.decoder import Part, TextModel
+from magistral_ui.engines.local.packed_linear import can_pack
 
 SHAPES = {
     "the demo model's": {"hidden_size": 192, "intermediate_size": 512, "num_attention_heads": 6, "head_dim": 32},

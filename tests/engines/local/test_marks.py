@@ -7,17 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magistral_ui.chat.beginning import resume
 from magistral_ui.chat.events import Event, Finished
-from magistral_ui.chat.folding import Draft
 from magistral_ui.chat.prompt import Prompt, Resume, UserTurn
+from magistral_ui.chat.reply_builder import Draft
+from magistral_ui.chat.resume import resume
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.encoding import EncodedPrompt, Encoder
 from magistral_ui.engines.local.sequence import Sequence as Reply
-from magistral_ui.engines.remote.channels import ReplyReader
-from magistral_ui.engines.remote.stream import Chunk
+from magistral_ui.engines.local.tokenizer import EncodedPrompt, Encoder
+from magistral_ui.engines.remote.chunks import Chunk
+from magistral_ui.engines.remote.reasoning_stream import ReplyReader
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, ModelCard
 from magistral_ui.models.folder import DEMO_FOLDER
 

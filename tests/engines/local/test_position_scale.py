@@ -15,10 +15,10 @@ from transformers import (
 )
 from transformers.models.ministral3.modeling_ministral3 import get_llama_4_attn_scale
 
-from magistral_ui.engines.local.forward import Part, TextModel, query_scale
-from magistral_ui.engines.local.loader import Loaded
-from tests.engines.local.claims import CPU, Claims, claim
-from tests.engines.local.test_forward import replayed
+from magistral_ui.engines.local.decoder import Part, TextModel, query_scale
+from magistral_ui.engines.weights.loader import Loaded
+from tests.engines.local.fake_devices import CPU, Claims, claim
+from tests.engines.local.test_decoder import replayed
 
 WINDOW = 24
 VOCABULARY = 300

@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Queued
-from magistral_ui.chat.folding import Draft
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.images import Picture
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn
+from magistral_ui.chat.reply_builder import Draft
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local import kv_cache
 from magistral_ui.engines.local import scheduler as scheduler_module
-from magistral_ui.engines.local.forward import Part, TextModel
-from magistral_ui.engines.local.loader import Loaded
-from magistral_ui.engines.local.running import RunningModel
+from magistral_ui.engines.local.decoder import Part, TextModel
+from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.local.scheduler import Limits
+from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.errors import NotReady, PromptTooLong, QueueFull
-from tests.engines.local.conftest import CPU
+from tests.engines.conftest import CPU
 
 SYSTEM = (SystemPart("Think."), SystemPart("so", reasoning=True))
 

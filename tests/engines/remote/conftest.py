@@ -9,8 +9,8 @@ import pytest
 
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.remote import engine as engine_module
-from magistral_ui.engines.remote.address import Address
 from magistral_ui.engines.remote.engine import RemoteEngine
+from magistral_ui.engines.remote.server_address import Address
 from tests.loopback import free_port
 from tests.servers.fake_gateway import FakeGateway
 from tests.servers.gguf_files import write_gguf

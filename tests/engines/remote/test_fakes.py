@@ -10,8 +10,8 @@ from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.chat.prompt import Prompt, PromptChoices, Resume, UserTurn, compose
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
-from magistral_ui.engines.remote.address import Address
 from magistral_ui.engines.remote.engine import RemoteEngine
+from magistral_ui.engines.remote.server_address import Address
 from magistral_ui.errors import ParameterRefused
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.remote.conftest import connected

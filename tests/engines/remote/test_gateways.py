@@ -10,7 +10,7 @@ from magistral_ui.chat.events import Event, Failed, Finished, Notice
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.engines.base import GenerationRequest, Ready
 from magistral_ui.engines.remote import engine as engine_module
-from magistral_ui.engines.remote import failures
+from magistral_ui.engines.remote import request_errors
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.errors import ParameterRefused, PromptTooLong
 from tests.engines.contract import all_events, words
@@ -22,7 +22,7 @@ Connect = Callable[..., RemoteEngine]
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "WAITS", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(request_errors, "WAITS", (0.01, 0.02, 0.03))
     monkeypatch.setattr(engine_module, "LOOK_WHEN_READY", 0.05)
 
 

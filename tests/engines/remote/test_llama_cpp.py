@@ -14,17 +14,17 @@ import torch
 
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Reasoning
-from magistral_ui.chat.pictures import Picture, read_picture
+from magistral_ui.chat.images import Picture, read_picture
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.sampler import Sampler
-from magistral_ui.engines.remote import failures
-from magistral_ui.engines.remote.address import Address
-from magistral_ui.engines.remote.body import body_of
+from magistral_ui.engines.remote import request_errors
+from magistral_ui.engines.remote.completion_body import body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
-from magistral_ui.engines.remote.picture_urls import PictureUrls
+from magistral_ui.engines.remote.image_urls import PictureUrls
+from magistral_ui.engines.remote.server_address import Address
 from magistral_ui.errors import PromptTooLong
 from magistral_ui.ui.rendering import ASSETS
 from tests.engines.contract import EngineContract, all_events, words
@@ -226,7 +226,7 @@ def test_a_server_killed_in_the_middle_of_an_answer(
     mortal: ServerProcess, gguf_folder: Path, connect: Callable[..., RemoteEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written is kept, the page knows, and the next reply comes when the server is back."""
-    monkeypatch.setattr(failures, "WAITS", (0.5,) * 60)
+    monkeypatch.setattr(request_errors, "WAITS", (0.5,) * 60)
     engine = connect(mortal.base_url)
     generation = begun(engine, mortal)
     mortal.kill()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.reasoning import Piece, joined
-from magistral_ui.engines.remote.channels import Echo, ReplyReader, gathered
+from magistral_ui.engines.remote.chunks import Chunk, read_chunk
+from magistral_ui.engines.remote.reasoning_stream import Echo, ReplyReader, gathered
 from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
-from magistral_ui.engines.remote.stream import Chunk, read_chunk
 from magistral_ui.models.cards import TEXT_MARKS, TOKEN_MARKS
 
 STREAMS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "streams.json").read_text(encoding="utf-8"))

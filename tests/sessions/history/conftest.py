@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from magistral_ui.engines.scripted import ScriptedEngine
-from magistral_ui.sessions.history.history import History
+from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.visitors import Visitors
+from tests.scripted_engine import ScriptedEngine
 
 OpenHistory = Callable[..., History]
 OpenVisitors = Callable[..., Visitors]

@@ -11,15 +11,15 @@ import pytest
 
 from magistral_ui.chat.events import Answer
 from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.client import CALLER, Caller
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.sessions.caller import CALLER, Caller
-from magistral_ui.sessions.history import catalogue, history, pictures
-from magistral_ui.sessions.history.history import FILE
+from magistral_ui.sessions.history import catalog, database, image_store
+from magistral_ui.sessions.history.database import FILE
 from magistral_ui.sessions.history.schema import V1, V2, VERSION
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.sessions.visitors import Place, Visitors, hashed
-from tests.sessions.history.test_history import picture
+from tests.sessions.history.test_database import picture
 
 SHORT = [Answer("a")]
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_claimed_now_is_claimed_the_next_time(
     place = say(visitors, "before")
     with as_somebody("ann"):
         with monkeypatch.context() as full:
-            full.setattr(history, "hand_over", fails)
+            full.setattr(database, "hand_over", fails)
             there, _ = visitors.open(place)
         assert there["visitor"] == place["visitor"], "the way back stays"
         there, _ = visitors.open(there)
@@ -206,7 +206,7 @@ def test_a_picture_that_cannot_be_deleted_is_told_and_deleted_later(
     files = tmp_path / "data" / "pictures"
     assert list(files.glob("*/*"))
     with monkeypatch.context() as locked:
-        locked.setattr(pictures, "_unlinked", lambda path: False)
+        locked.setattr(image_store, "_unlinked", lambda path: False)
         assert not visitors.forget(place)
         assert not visitors.forget(place), "the second time it is not gone either"
     kept.purge()
@@ -239,9 +239,9 @@ def test_what_could_not_be_deleted_before_the_end_is_deleted_by_the_next_process
     try:
         place = say(visitors, "old")
         with monkeypatch.context() as full:
-            full.setattr(catalogue, "forget", fails)
+            full.setattr(catalog, "forget", fails)
             if "mark" in failing:
-                full.setattr(history, "mark", fails)
+                full.setattr(database, "mark", fails)
             clean, place, _ = visitors.begin_anew(place)
             assert not clean
             assert titles(visitors, place) == [], "nobody opens it any more"

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
 from magistral_ui.chat.events import Notice, Usage
-from magistral_ui.chat.pictures import Picture
+from magistral_ui.chat.images import Picture
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.sessions.history import schema, store
-from magistral_ui.sessions.history.pictures import PictureFiles
+from magistral_ui.sessions.history.image_store import PictureFiles
 from magistral_ui.sessions.history.schema import V1, VERSION, connect, has_fts5, migrate
 from magistral_ui.sessions.history.search import folded_message
 from magistral_ui.sessions.history.store import Kept, title_of
-from magistral_ui.sessions.running import Written
+from magistral_ui.sessions.reply_state import Written
 
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 pictures = st.binary(max_size=20).map(lambda data: Picture(data, 2, 3, hashlib.sha256(data).hexdigest(), "a.png"))

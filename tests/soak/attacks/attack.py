@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tests.soak.door import Door
+from tests.soak.page_client import Door
 
 PUBLIC = "chat.example.org"
 """The page's name at the proxy, whose part is played here: it says who asks, and that they came by TLS."""

@@ -1,0 +1,308 @@
+"""Has pictures decoded in child processes, so much memory at once for the whole process; it does not know whose they are.
+
+The memory is estimated from the header, before anything is decoded; the system ends a child that takes more than that.
+"""
+
+import atexit
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+import psutil
+
+from magistral_ui.bounded_process import BoundedProcess, Bounds, Ended
+from magistral_ui.errors import TooManyRequests
+from magistral_ui.fair_shares import FairShares
+
+CHILDREN = 2
+"""Pictures that are decoded at the same time."""
+MOST_BYTES = 512 * 2**20
+"""Memory for all that is decoded at once, or a quarter of what is free where that is less; a picture that needs more by itself is
+decoded alone. Two photographs of 25 megapixels take 0.45 GB."""
+WAITING, WAITING_OF_ONE = 24, 8
+"""Threads that wait for their turn, of everybody and of one party; the page has 40 that answer events."""
+REFUSAL, RETRY_SECONDS = "too_many_new_pictures", 10
+"""The refusal when as many wait already, and its seconds to wait."""
+HEADER_BYTES = 96 * 2**20
+"""Memory for a header: PIL unpacks at most 64 MB of a PNG's texts."""
+HEADER_SECONDS, PIXELS_A_SECOND = 3, 4_000_000
+"""Time of the processor, a tenth of which pictures take usually."""
+LIBRARIES = 256 * 2**20
+"""Address space, hardly any of it used, that OpenCV takes when a picture is scaled for the first time."""
+IDLE_SECONDS = 10.0
+"""After so long without a picture a child, which takes 60 MB, is ended."""
+KNOWN = 20_000
+"""Pictures of which the size, or why they are refused, is remembered."""
+VARIABLES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "262144",  # what is freed goes back to the system at once
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+PARTY: ContextVar[str] = ContextVar("party", default="")
+"""For whom a picture is decoded, such as an address; replies that are being written have none, and go first."""
+
+Size = tuple[int, int]
+
+
+class Refused(Exception):
+    """There is no picture to use; `size` is that of one with too many pixels, as far as it is known."""
+
+    def __init__(self, key: str, size: Size = (0, 0)) -> None:
+        super().__init__(key, size)
+        self.key, self.size = key, size
+
+
+class Decoders:
+    """Child processes that decode, each one picture at a time. Any thread may ask, and waits for its turn."""
+
+    def __init__(self, most_bytes: int | None = None) -> None:
+        self.turns, self.room = Turns(CHILDREN), Room(most_bytes or _free_share())
+        self._lock = threading.Lock()
+        self._idle: list[tuple[float, BoundedProcess]] = []
+        self._resting: threading.Timer | None = None
+        self._sizes = Known()
+        self._checked = Known()
+        self._here = threading.local()
+
+    def size(self, data: bytes, digest: str, most: int) -> Size:
+        """Width and height of the picture in `data`, upright, by its header where that is enough. Raises Refused.
+
+        `digest` is the content's; a picture has at most `most` pixels.
+        """
+        known = self._checked.get((digest, most)) or self._sizes.get((digest, most))
+        return known if known is not None else self._keep(self._sizes, digest, most, lambda: self._size(data, most))
+
+    def check(self, data: bytes, digest: str, most: int) -> Size:
+        """The same of a picture that is decoded to see whether it is sound; that is done once for each content."""
+        known = self._checked.get((digest, most))
+        return known if known is not None else self._keep(self._checked, digest, most, lambda: self._check(data, most))
+
+    def knows(self, digest: str, most: int) -> bool:
+        """Whether `check` would decode nothing."""
+        return self._checked.has((digest, most))
+
+    def call(self, data: bytes, what: str, *values: Any, more: int = 0) -> tuple[dict[str, Any], bytes]:
+        """What `Pixels` gives for a call, which takes `more` bytes than to make the picture plain. Raises Refused."""
+        try:
+            with self._child() as child:
+                facts = self._open(child, data)
+                return self._ask(child, facts["whole"] + more, facts["size"], what, *values)
+        except Ended as error:
+            raise Refused("picture_broken") from error
+
+    @property
+    def seconds(self) -> float:
+        """Time of the processor that decoding for this thread has taken so far."""
+        return getattr(self._here, "seconds", 0.0)
+
+    def close(self) -> None:
+        """End the children that do nothing."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, child in idle:
+            child.close()
+
+    def _size(self, data: bytes, most: int) -> Size:
+        with self._child() as child:
+            facts = self._open(child, data, most)
+            if facts["upright"] is None:  # told behind the pixels only
+                facts, _ = self._ask(child, facts["check"], facts["size"], "check")
+            return _pair(facts["upright"])
+
+    def _check(self, data: bytes, most: int) -> Size:
+        with self._child() as child:
+            facts = self._open(child, data, most)
+            return _pair(self._ask(child, facts["check"], facts["size"], "check")[0]["upright"])
+
+    def _keep(self, known: "Known", digest: str, most: int, find: Callable[[], Size]) -> Size:
+        try:
+            found = find()
+        except Refused as error:
+            known.put((digest, most), error)
+            raise
+        except Ended as error:  # it may have been ended for another reason, so that is not remembered
+            raise Refused("picture_broken") from error
+        known.put((digest, most), found)
+        return found
+
+    def _open(self, child: BoundedProcess, data: bytes, most: int | None = None) -> dict[str, Any]:
+        if not data:
+            raise Refused("picture_not_an_image")
+        bounds = Bounds(HEADER_SECONDS, HEADER_BYTES + 3 * len(data), beyond=True)
+        facts = self._told(child.call_with(data, "open", bounds=bounds))[0]
+        width, height = facts["size"]
+        if most is not None and width * height > most:
+            raise Refused("picture_too_many_pixels", (width, height))
+        return facts
+
+    def _ask(self, child: BoundedProcess, cost: int, size: Size, *call: Any) -> tuple[dict[str, Any], bytes]:
+        seconds = HEADER_SECONDS + size[0] * size[1] // PIXELS_A_SECOND
+        space = cost + (LIBRARIES if call[0] == "scale" else 0)
+        with self.room.of(cost):
+            return self._told(child.call_with(b"", *call, bounds=Bounds(seconds, space, beyond=True)))
+
+    def _told(self, told: tuple[dict[str, Any], bytes]) -> tuple[dict[str, Any], bytes]:
+        self._here.seconds = self.seconds + told[0]["seconds"]
+        if "refused" in told[0]:
+            raise Refused(told[0]["refused"])
+        return told
+
+    @contextmanager
+    def _child(self) -> Iterator[BoundedProcess]:
+        with self.turns.turn(PARTY.get()):
+            with self._lock:
+                child = self._idle.pop()[1] if self._idle else None
+            if child is None:
+                child = BoundedProcess(
+                    "magistral_ui.chat.image_worker:Pixels", wall_seconds=120, starts=float("inf"), variables=VARIABLES
+                )
+            try:
+                yield child
+            finally:
+                with self._lock:
+                    self._idle.append((time.monotonic(), child))
+                    self._rest_later()
+
+    def _rest_later(self) -> None:
+        """Look after a while whether children are idle. With the lock held."""
+        if self._resting is None:
+            self._resting = threading.Timer(IDLE_SECONDS, self._rest)
+            self._resting.daemon = True
+            self._resting.start()
+
+    def _rest(self) -> None:
+        with self._lock:
+            self._resting = None
+            until = time.monotonic() - IDLE_SECONDS
+            resting = [child for since, child in self._idle if since <= until]
+            self._idle = [each for each in self._idle if each[0] > until]
+            if self._idle:
+                self._rest_later()
+        for child in resting:
+            child.close()
+
+
+class Turns:
+    """So many at once; of those who wait, whose party has less in work, and was served longer ago, is next."""
+
+    def __init__(self, places: int) -> None:
+        self._free, self._changed = places, threading.Condition()
+        self._waiting: list[str] = []
+        """The parties in the order in which they came."""
+        self._shares = FairShares()
+
+    @contextmanager
+    def turn(self, party: str) -> Iterator[None]:
+        """Wait for a place, and have it; TooManyRequests where too many wait already."""
+        self._take(party)
+        try:
+            yield
+        finally:
+            self._give_back(party)
+
+    def _take(self, party: str) -> None:
+        ticket = _Ticket(party)
+        with self._changed:
+            theirs = sum(each == party for each in self._waiting)
+            if party and (len(self._waiting) >= WAITING or theirs >= WAITING_OF_ONE):
+                raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)
+            self._waiting.append(ticket)
+            self._changed.wait_for(lambda: self._free and self._next() is ticket)
+            self._waiting = [each for each in self._waiting if each is not ticket]
+            self._free -= 1
+            self._shares.begin(party)
+            self._changed.notify_all()
+
+    def _give_back(self, party: str) -> None:
+        with self._changed:
+            self._free += 1
+            self._shares.end(party, self._waiting)
+            self._changed.notify_all()
+
+    def _next(self) -> str:
+        return min(self._waiting, key=lambda each: (each != "", *self._shares.rank(each)))
+
+
+class _Ticket(str):
+    """A party that waits; two of one party are equal, and not the same."""
+
+    __slots__ = ()
+
+
+class Room:
+    """Bytes that are shared out; who wants more than all of them gets them alone."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held, self.most_held = most, 0, 0
+        self._changed = threading.Condition()
+        self._waiting: list[object] = []
+
+    @contextmanager
+    def of(self, cost: int) -> Iterator[None]:
+        """Wait until there is room for `cost` bytes, and hold it. Who came first is first, so a large one is not passed by."""
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            self._changed.wait_for(lambda: self._waiting[0] is ticket and self._fits(cost))
+            del self._waiting[0]
+            self._changed.notify_all()
+            self.held += cost
+            self.most_held = max(self.most_held, self.held)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.held -= cost
+                self._changed.notify_all()
+
+    def _fits(self, cost: int) -> bool:
+        return not self.held or self.held + cost <= self.most
+
+
+class Known:
+    """Sizes of pictures, or why they are refused, by digest and bound: numbers, and so many of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: OrderedDict[tuple[str, int], Size | Refused] = OrderedDict()
+
+    def get(self, key: tuple[str, int]) -> Size | None:
+        """The size, if it is known. Raises Refused where that is known."""
+        with self._lock:
+            found = self._found.get(key)
+        if isinstance(found, Refused):
+            raise Refused(found.key, found.size)
+        return found
+
+    def has(self, key: tuple[str, int]) -> bool:
+        """Whether anything is known."""
+        return key in self._found
+
+    def put(self, key: tuple[str, int], found: Size | Refused) -> None:
+        """Remember it."""
+        with self._lock:
+            self._found[key] = Refused(found.key, found.size) if isinstance(found, Refused) else found
+            if len(self._found) > KNOWN:
+                self._found.popitem(last=False)
+
+
+@cache
+def decoders() -> Decoders:
+    """The one that this process has: memory is the whole process's, however many pages and engines there are in it."""
+    made = Decoders()
+    atexit.register(made.close)
+    return made
+
+
+def _pair(size: list[int]) -> Size:
+    return size[0], size[1]
+
+
+def _free_share() -> int:
+    return min(MOST_BYTES, int(psutil.virtual_memory().available) // 4)

@@ -1,0 +1,190 @@
+"""A picture that someone sent: its bytes, and what is made of them elsewhere (image_decoding.py); it knows no paths, no URLs."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from magistral_ui.chat.image_decoding import Refused, Size, decoders
+from magistral_ui.errors import PictureRefused, PicturesRefused
+
+FOR_BROWSERS = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/avif"})
+"""What every browser shows by itself; of the others it gets a thumbnail."""
+MAX_BYTES = 50 * 2**20
+MAX_PIXELS = 120_000_000
+"""A 108-megapixel phone's photo is 12,000 × 9,000; PIL itself stops at 179 million."""
+MARKS = {
+    b"\x89PNG": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF8": "image/gif",
+    b"BM": "image/bmp",
+}
+SMALL = 4_000_000
+"""Pixels up to which a picture is scaled in one step, see pixels.py."""
+FLOAT = 4
+"""Bytes of a number as models read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The bytes as they were sent, with width and height in pixels (after turning) and the content's digest.
+
+    Its pixels are decoded anew whenever they are asked for, and not kept. What makes something of them may have to wait, and
+    raises TooManyRequests where too many wait already.
+    """
+
+    data: bytes = field(repr=False)
+    width: int
+    height: int
+    digest: str
+    """Hexadecimal SHA-256 of `data`."""
+    name: str = ""
+
+    def rgb(self) -> Image.Image:
+        """The picture as people see it: first frame, turned as EXIF says, transparency over white, 8-bit RGB."""
+        told, data = self._ask("plain", more=6 * self.width * self.height)
+        return Image.frombytes("RGB", tuple(told["size"]), data)
+
+    @property
+    def media_type(self) -> str:
+        """Such as `image/png`, read from the bytes."""
+        return media_type(self.data)
+
+    def thumbnail(self, side: int) -> bytes:
+        """A JPEG of at most `side` × `side` pixels without any metadata."""
+        return self.rewritten(longest=side, format="JPEG", draft=True)[0]
+
+    def shrunk(self, side: int) -> "Picture":
+        """The same picture, lossless, with at most `side` × `side` pixels; itself where it is as small already."""
+        if max(self.width, self.height) <= side:
+            return self
+        data, (width, height), _ = self.rewritten(longest=side, format="PNG", resample=Image.Resampling.LANCZOS)
+        return Picture(data, width, height, hashlib.sha256(data).hexdigest(), self.name)
+
+    def rewritten(
+        self,
+        *,
+        longest: int,
+        format: str,
+        shortest: int = 0,
+        photo: int = MAX_PIXELS,
+        quality: int = 85,
+        resample: Image.Resampling = Image.Resampling.BICUBIC,
+        draft: bool = False,
+    ) -> tuple[bytes, Size, str]:
+        """The picture as a new file without any metadata, its size and format: JPEG, or PNG.
+
+        Its longer side has `shortest` to `longest` pixels; with more than `photo` pixels it is a JPEG in any case. A `draft` is
+        made smaller while it is decoded, where the format can.
+        """
+        wanted = {"longest": longest, "shortest": shortest, "photo": photo, "quality": quality}
+        how = {**wanted, "format": format, "resample": int(resample), "draft": draft}
+        told, data = self._ask("rewrite", how)
+        return data, (told["size"][0], told["size"][1]), told["format"]
+
+    def scaled(self, width: int, height: int) -> np.ndarray:
+        """float32 (height, width, 3), 0 to 255, scaled as mistral-common does it."""
+        small = max(self.height * width, self.width * self.height if self.width * self.height < SMALL else 0)
+        more = 3 * FLOAT * (small + 3 * width * height)
+        _, data = self._ask("scale", width, height, more=more)
+        return np.frombuffer(data, np.float32).reshape(height, width, 3)
+
+    def _ask(self, what: str, *values: Any, more: int = 0) -> tuple[dict[str, Any], bytes]:
+        with _told_by_name(self.name):
+            return decoders().call(self.data, what, *values, more=more)
+
+
+def read_picture(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The picture in `data`; PictureRefused, with the file's `name` and the broken limit, where there is none to use.
+
+    The size is read from the header first, so that a decompression bomb is never unpacked. It may wait, like `Picture`.
+    """
+    return _read(data, name, max_bytes, max_pixels, sound=True)
+
+
+def measure_picture(
+    data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
+) -> Picture:
+    """The picture in `data` by its header, which is enough to tell what it costs; whether it is sound is not looked at."""
+    return replace(_read(data, name, max_bytes, max_pixels, sound=False), data=b"")
+
+
+def _read(data: bytes, name: str, max_bytes: int, max_pixels: int, *, sound: bool) -> Picture:
+    if len(data) > max_bytes:
+        raise PictureRefused("picture_too_large", name=name, limit=max_bytes // 2**20)
+    digest = hashlib.sha256(data).hexdigest()
+    with _told_by_name(name, max_pixels, begun=begins_as_one(data)):
+        look = decoders().check if sound else decoders().size
+        width, height = look(data, digest, max_pixels)
+    return Picture(data, width, height, digest, name)
+
+
+@contextmanager
+def _told_by_name(name: str, max_pixels: int = MAX_PIXELS, *, begun: bool = True) -> Iterator[None]:
+    """PictureRefused for what is Refused, with the file's name."""
+    try:
+        yield
+    except Refused as error:
+        if error.key == "picture_too_many_pixels":
+            width, height = error.size
+            limit = max_pixels // 10**6
+            raise PictureRefused(error.key, name=name, width=width, height=height, limit=limit) from error
+        broken = error.key == "picture_not_an_image" and begun
+        raise PictureRefused("picture_broken" if broken else error.key, name=name) from error
+
+
+def shrunk_size(width: int, height: int, side: int) -> Size:
+    """What `Picture.shrunk` makes of a size, without a picture; PIL's `Image.thumbnail` reckons so."""
+    if max(width, height) <= side:
+        return width, height
+    ratio = width / height
+    if ratio <= 1:
+        return _nearest(side * ratio, lambda n: abs(ratio - n / side)), side
+    return side, _nearest(side / ratio, lambda n: abs(ratio - side / n) if n else 0)
+
+
+def _nearest(number: float, distance: Callable[[int], float]) -> int:
+    return max(min(math.floor(number), math.ceil(number), key=distance), 1)
+
+
+def media_type(data: bytes) -> str:
+    """Such as `image/png`, by how the bytes begin; empty where that is none that is taken."""
+    brand, brands = data[8:12], data[8 : 8 + 64]
+    if data[4:8] == b"ftyp":
+        avif = brand in (b"avif", b"avis") or (brand in (b"mif1", b"msf1") and b"avi" in brands)
+        return "image/avif" if avif else "image/heif"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for mark, kind in MARKS.items() if data.startswith(mark)), "")
+
+
+Sent = TypeVar("Sent")
+
+
+def read_all(sent: Iterable[Sent], read: Callable[[Sent], Picture]) -> list[Picture]:
+    """What `read` makes of each; where some are refused, all of these are told at once, by name."""
+    pictures: list[Picture] = []
+    refused: list[PictureRefused] = []
+    for each in sent:
+        try:
+            pictures.append(read(each))
+        except PictureRefused as error:
+            refused.append(error)
+    if len(refused) > 1:
+        raise PicturesRefused(count=len(refused), names=", ".join(str(error.values["name"]) for error in refused))
+    if refused:
+        raise refused[0]
+    return pictures
+
+
+def begins_as_one(data: bytes) -> bool:
+    """Whether a file that PIL cannot make out begins like a picture of one of the formats."""
+    brands = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
+    return data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (
+        (data[:4] == b"RIFF" and data[8:12] == b"WEBP") or (data[4:8] == b"ftyp" and data[8:12] in brands)
+    )

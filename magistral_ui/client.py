@@ -1,0 +1,42 @@
+"""Who is calling while one request is served, as far as that is known; it decides nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from magistral_ui.chat.image_decoding import PARTY
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a request comes from, set at the door and read where something is counted or kept apart."""
+
+    address: str = ""
+    """The network address, an IPv6 one without its last 64 bits; empty where there is none, as in a test."""
+    browser: str = ""
+    """The hash of a secret cookie; of the address, where a program keeps no cookies; of the login, where people have names."""
+    language: str = ""
+    """The code of the language in which a sentence is to be told."""
+    login: str = ""
+    """The hash of the name by which a person came in; empty where people have no names."""
+
+    @property
+    def party(self) -> str:
+        """Whose share is counted: a person's in all their browsers, where they have names, or an address'."""
+        return self.login or self.address
+
+
+NOBODY = Caller()
+CALLER: ContextVar[Caller] = ContextVar("caller", default=NOBODY)
+
+
+@contextmanager
+def calling(caller: Caller) -> Iterator[None]:
+    """What runs within is done for `caller`, and pictures are decoded for that address."""
+    token, party = CALLER.set(caller), PARTY.set(caller.address)
+    try:
+        yield
+    finally:
+        PARTY.reset(party)
+        CALLER.reset(token)

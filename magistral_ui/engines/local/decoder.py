@@ -1,0 +1,148 @@
+"""One forward of the language model over the new tokens of several sequences at once; it does not choose or sample them.
+
+The rows of all sequences lie behind each other: linear layers see one matrix, attention runs sequence by sequence on its own
+cache. So sequences that are read and sequences that are written share a step, and nothing is padded. Layers may lie on several
+devices: tokens go in on the first, and logits come out on the last.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from magistral_ui.engines.local.attention import LEAST_ROWS, attend, segments_of
+from magistral_ui.engines.local.cuda_graphs import PlainStages, StageChoice, record_on_cuda
+from magistral_ui.engines.local.graph_sizes import recorded_rows
+from magistral_ui.engines.local.kv_cache import KVCache
+from magistral_ui.engines.local.packed_linear import can_pack, pack_linears, packed_like
+from magistral_ui.engines.weights.device_map import device_of
+
+
+class TextModel:
+    """The decoder of a Mistral checkpoint, taken out of transformers' model; weights and submodules stay where they are."""
+
+    def __init__(self, model: Any, *, graphs: bool = True) -> None:
+        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode.
+
+        `graphs` lets decode steps be recorded as CUDA graphs, where there is CUDA and it holds.
+        """
+        inner: Any = model.model
+        decoder = getattr(inner, "language_model", inner)
+        self.config = decoder.config
+        self.embed: nn.Embedding = decoder.embed_tokens
+        self.layers = list(decoder.layers)
+        self.norm = decoder.norm
+        self.rotary = decoder.rotary_emb
+        self.head: Any = model.lm_head
+        if self.device.type == "cpu" and can_pack(self.dtype):
+            pack_linears(decoder)
+            self.head = packed_like(model.lm_head) or model.lm_head
+        self._stages = self._choice(graphs)
+        self._query_scale = query_scale(self.config)
+        self._image_features = getattr(model, "get_image_features", None)
+        self.longest: int | None = None
+        """Tokens of the longest sequence that will be run, where that is known: caches do not grow beyond it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens go in."""
+        return self.embed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of activations, and so of keys and values."""
+        return self.embed.weight.dtype
+
+    def new_cache(self) -> KVCache:
+        """An empty cache with this model's number of layers."""
+        return KVCache(len(self.layers), self.longest)
+
+    def picture_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(image tokens, hidden) of one picture; `pixels` is float32 (3, height, width), multiples of the merged patch."""
+        if self._image_features is None:
+            raise ValueError("this model has no vision tower")
+        batch = pixels.unsqueeze(0).to(self.device, self.dtype)
+        sizes = torch.tensor([pixels.shape[-2:]])
+        out = self._image_features(pixel_values=batch, image_sizes=sizes, return_dict=True)
+        return torch.cat(list(out.pooler_output), dim=0)
+
+    @torch.inference_mode()
+    def __call__(self, parts: list["Part"]) -> torch.Tensor:
+        """Logits (len(parts), vocabulary) of each part's last row; all parts' tokens are in their caches afterwards.
+
+        On a processor there are never fewer rows than LEAST_ROWS: a row's numbers are then the same in any company.
+        """
+        device = self.device
+        tokens = [token for part in parts for token in part.tokens]
+        decoding = len(tokens) == len(parts)
+        least = LEAST_ROWS if device.type == "cpu" else 0
+        spare = [0] * (least - len(tokens))
+        hidden = self.embed(torch.tensor(tokens + spare, device=device))
+        first = 0
+        for part in parts:
+            for rows, features in part.features:
+                hidden[rows + first] = features.to(hidden)
+            first += len(part.tokens)
+        positions = torch.tensor(
+            [*(n for p in parts for n in range(p.cache.length, p.cache.length + len(p.tokens))), *spare], device=device
+        )
+        segments = segments_of([(part.cache, len(part.tokens)) for part in parts], device)
+        tables = self._tables(hidden, positions)
+        stages = self._stages.choose(hidden, tables, decoding)
+        stages.begin(hidden, tables)
+        attended = None
+        for index, layer in enumerate(self.layers):
+            queries, keys, values = stages.advance(index, attended)
+            attended = attend(queries, keys, values, segments, index, layer.self_attn.scaling)
+        assert attended is not None
+        last = [segment.first + segment.count - 1 for segment in segments]
+        last += [0] * (least - len(last))
+        logits = stages.finish(attended, None if decoding else torch.tensor(last, device=attended.device))
+        return logits[: len(parts)]
+
+    def _choice(self, graphs: bool) -> StageChoice:
+        places = [*(device_of(layer.input_layernorm) for layer in self.layers), device_of(self.norm)]
+        plain = PlainStages(self.layers, self.norm, self.head, places)
+        if self.device.type == "cuda":
+            # On compute capability 9 and 10 torch prefers it, and it is built anew for every length that a sequence has.
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        if self.device.type != "cuda" or not graphs:
+            return StageChoice(plain, None)
+        rows = min(recorded_rows(self.layers[0], place) for place in set(places))
+        return StageChoice(plain, record_on_cuda if rows else None, rows)
+
+    def _tables(self, hidden: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What the stages take of the rows' positions: cos, sin, and the scale of queries where the model has one."""
+        angles = self.rotary(hidden[None], position_ids=positions[None])
+        cos, sin = (each[0].unsqueeze(1) for each in angles)
+        if self._query_scale is None:
+            return cos, sin
+        return cos, sin, self._query_scale(positions).to(hidden.dtype)[:, None, None]
+
+
+def query_scale(config: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What queries are multiplied by at each position, in float32; None where the model does not scale them.
+
+    Ministral 3 sharpens its attention with each window that has passed (`get_llama_4_attn_scale` of transformers).
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    beta, window = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
+    if config.model_type != "ministral3" or not beta or not window:
+        return None
+    return lambda positions: 1 + beta * torch.log(1 + torch.floor(positions / window))
+
+
+class Part:
+    """The new tokens of one sequence in a forward.
+
+    `features` are pairs of row numbers (n,), counted from the part's first, and what stands there instead of the token's
+    embedding, (n, hidden): the pictures.
+    """
+
+    __slots__ = ("cache", "features", "tokens")
+
+    def __init__(
+        self, cache: KVCache, tokens: list[int], features: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+    ) -> None:
+        self.cache, self.tokens, self.features = cache, tokens, features or []

@@ -1,0 +1,108 @@
+"""Pictures to image tokens and pixels through mistral-common; how many tokens one takes follows from its size alone."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mistral_common.protocol.instruct.chunk import ImageChunk
+from mistral_common.tokens.tokenizers.image import DATASET_MEAN, DATASET_STD, normalize
+from PIL import Image
+
+from magistral_ui.chat.images import Picture
+from magistral_ui.engines.lru_cache import Recent
+
+PICTURE_BYTES = 256 * 2**20
+"""For prepared pictures of all visitors: nine of the largest (1540 × 1540 pixels)."""
+
+
+@dataclass(eq=False, slots=True)
+class PictureInput:
+    """A picture on its way into the model: image tokens now; pixels and features when they are needed, each made once."""
+
+    picture: Picture
+    tokens: list[int]
+    pixels: np.ndarray | None
+    """float32 (3, height, width), dropped once there are features."""
+    features: torch.Tensor | None = None
+    """(image tokens, hidden), on the model's device."""
+
+
+@dataclass(frozen=True, slots=True)
+class PicturePlace:
+    """Where a picture's tokens lie in the prompt: ids[start:start + len(input.tokens)]."""
+
+    start: int
+    input: PictureInput
+
+
+class PictureEncoder:
+    """One model's picture preparation; thread-safe. Remembers, per visitor, what it has prepared."""
+
+    def __init__(self, image_encoder: Any) -> None:
+        """`image_encoder` is mistral-common's, or None for a model without eyes."""
+        self._encoder = image_encoder
+        self._prepared: Recent[tuple[str, str], PictureInput] = Recent(PICTURE_BYTES, _cost)
+        self.image_token: int | None = image_encoder.image_token if image_encoder else None
+
+    def prepare(self, picture: Picture, visitor: str) -> PictureInput:
+        """The picture, ready for the model; decoding and scaling a large one takes a good part of a second."""
+        known = self._prepared.get((visitor, picture.digest))
+        if known is None:
+            known = self._tiny(picture) if max(picture.width, picture.height) <= self._unit else self._scaled(picture)
+            self._prepared.put((visitor, picture.digest), known)
+        return known
+
+    def _scaled(self, picture: Picture) -> PictureInput:
+        """What mistral-common makes of it: its pixels are scaled where they are decoded, and no larger picture comes here."""
+        columns, rows = self.grid(picture.width, picture.height)
+        pixels = picture.scaled(columns * self._unit, rows * self._unit)
+        prepared = normalize(pixels, DATASET_MEAN, DATASET_STD)
+        return PictureInput(picture, self.outline(picture, "").tokens, prepared)
+
+    def _tiny(self, picture: Picture) -> PictureInput:
+        image = picture.rgb()
+        larger = image.resize(_enlarged_size(*image.size, self._unit), Image.Resampling.NEAREST)
+        encoded = self._encoder(ImageChunk(image=larger))
+        return PictureInput(picture, encoded.tokens, encoded.image)
+
+    def outline(self, picture: Picture, visitor: str) -> PictureInput:  # noqa: ARG002
+        """The picture's tokens alone: what it costs can be told without decoding it."""
+        columns, rows = self.grid(picture.width, picture.height)
+        ids = self._encoder.special_ids
+        tokens = ([ids.img] * columns + [ids.img_break]) * rows
+        tokens[-1] = ids.img_end
+        return PictureInput(picture, tokens, None)
+
+    def grid(self, width: int, height: int) -> tuple[int, int]:
+        """Columns and rows of image tokens; mistral-common's `ImageEncoder._image_to_num_tokens` says the same."""
+        config = self._encoder.image_config
+        unit = self._unit
+        width, height = _enlarged_size(width, height, unit)
+        ratio = max(width, height) / config.max_image_size
+        if ratio > 1:
+            width, height = max(round(width / ratio), 1), max(round(height / ratio), 1)
+        return (width - 1) // unit + 1, (height - 1) // unit + 1
+
+    def forget(self, visitor: str) -> None:
+        """Drop what is remembered of a visitor."""
+        self._prepared.drop(lambda key: key[0] == visitor)
+
+    @property
+    def _unit(self) -> int:
+        """Pixels of one image token's side."""
+        config = self._encoder.image_config
+        return int(config.image_patch_size * config.spatial_merge_size)
+
+
+def _enlarged_size(width: int, height: int, unit: int) -> tuple[int, int]:
+    """transformers 5.23 fails on a lone picture of one image token: such a picture is doubled until it has more."""
+    if max(width, height) > unit:
+        return width, height
+    scale = 2 * unit / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _cost(picture: PictureInput) -> int:
+    """Bytes of the file and of its pixels; features, which take the pixels' place later, are about as large."""
+    return len(picture.picture.data) + (0 if picture.pixels is None else picture.pixels.nbytes)

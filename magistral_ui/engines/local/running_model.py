@@ -1,0 +1,163 @@
+"""A loaded model at work: finds the model that was asked for, brings it up, and takes requests for its scheduler."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import psutil
+import torch
+
+from magistral_ui.chat.prompt import Prompt
+from magistral_ui.engines.base import GenerationRequest, Loading, Measure
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.decoder import Part, TextModel
+from magistral_ui.engines.local.prefix_cache import PrefixCache
+from magistral_ui.engines.local.scheduler import Scheduler, limits_on
+from magistral_ui.engines.local.sequence import Sequence
+from magistral_ui.engines.local.tokenizer import EncodedPrompt, Encoder
+from magistral_ui.engines.weights.device_memory import empty_device_cache
+from magistral_ui.engines.weights.devices import Device, find_device, look_again
+from magistral_ui.engines.weights.load_errors import memory_named
+from magistral_ui.engines.weights.loader import Loaded, load
+from magistral_ui.engines.weights.progress import Cancelled, Report
+from magistral_ui.engines.weights.source import Wish, find_source
+from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
+from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
+
+log = logging.getLogger(__name__)
+
+LEAST_CPU_BUDGET = 4 * 2**30
+"""Bytes for keys and values on a processor, where one long conversation needs no more."""
+
+
+class RunningModel:
+    """A model, its tokenizer, its cache and its scheduler. `run` must be called in the thread that made it."""
+
+    def __init__(self, loaded: Loaded, device: Device, context_length: int | None = None) -> None:
+        self.card = loaded.card
+        self.encoder = encoder_of(loaded)
+        self.system = loaded.system
+        text_model = TextModel(loaded.model)
+        empty_device_cache()  # what loading has left over is free, and would shorten the context
+        planned = plan_now(loaded, device)
+        self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
+        text_model.longest = self.context_length
+        self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
+        host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
+        self.cache = PrefixCache(text_model.new_cache, planned.kv_bytes, host)
+        self.scheduler = Scheduler(
+            text_model, self.cache, loaded.image_token, limits_on(device.type), planned.kv_per_token
+        )
+        warm_up(text_model)
+
+    def measure(self, prompt: Prompt, visitor: str) -> Measure:
+        """What `prompt` costs, and what of it the visitor's cache holds."""
+        measure, encoded = self.encoder.measure(prompt, visitor)
+        return replace(measure, reused=self.cache.match(visitor, encoded.keys))
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Begin a reply; PromptTooLong or QueueFull where that cannot be."""
+        encoded, limit = encoded_within(self.context_length, self.encoder, request)
+        generation = Generation(on_control=self.scheduler.wake)
+        self.scheduler.submit(Sequence(request, encoded, generation, self.encoder, limit))
+        return generation
+
+    def forget(self, visitor: str) -> None:
+        """Drop what is kept of a visitor."""
+        self.encoder.forget(visitor)
+        self.cache.forget(visitor)
+
+    def run(self) -> None:
+        """Serve until `close`."""
+        self.scheduler.run()
+
+    def close(self) -> None:
+        """End `run`; all generations end as cancelled."""
+        self.scheduler.close()
+
+
+def bring_up(wish: Wish, report: Report, closing: threading.Event) -> RunningModel | None:
+    """The wished model, ready to run, or None where `closing` was set meanwhile; raises what `find_source` and `load` do."""
+    if wish.threads:
+        torch.set_num_threads(wish.threads)
+    device = find_device(wish.device)
+    notices = [device.hindrance] if device.hindrance else []
+    for each in notices:
+        log.warning("no graphics card: %s %s", each.key, each.values)
+
+    def tell(loading: Loading) -> None:
+        report(replace(loading, notices=tuple(notices)))
+
+    try:
+        with _real_hindrance(device):
+            source = find_source(wish, device, tell, closing, notices.append)
+        loaded = load(
+            source.card,
+            source.folder,
+            device,
+            wish.precision,
+            source.chosen_because,
+            tell,
+            source=source.name,
+            revision=source.revision,
+            context_length=wish.context_length,
+            closing=closing,
+            copy=source.copy,
+        )
+    except Cancelled:
+        return None
+    if closing.is_set():
+        return None
+    tell(Loading("warming_up"))
+    loaded = replace(loaded, info=replace(loaded.info, notices=tuple(notices)))
+    with memory_named(loaded.info.name, loaded.info.device):
+        running = RunningModel(loaded, device, wish.context_length)
+    empty_device_cache()
+    return running
+
+
+@contextmanager
+def _real_hindrance(device: Device) -> Iterator[None]:
+    """Where a model is too large for a processor that stands in for a graphics card, what keeps the card is what matters."""
+    try:
+        yield
+    except DeviceTooSmall as error:
+        if device.hindrance is None:
+            raise
+        raise BadSetting(device.hindrance.key, **device.hindrance.values) from error
+
+
+def encoder_of(loaded: Loaded) -> Encoder:
+    """The model's tokenizer; ModelFilesBroken where its file is no such thing."""
+    try:
+        return Encoder(loaded.tekken, loaded.card, loaded.system)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFilesBroken(model=loaded.info.source, file=loaded.tekken.name) from error
+
+
+def encoded_within(context_length: int, encoder: Encoder, request: GenerationRequest) -> tuple[EncodedPrompt, int]:
+    """The prompt, and how many tokens its reply may have; PromptTooLong where it leaves no room for one."""
+    encoded = encoder.encode(request.prompt, request.visitor)
+    room = context_length - len(encoded.ids)
+    if room < 1:
+        raise PromptTooLong(tokens=len(encoded.ids), limit=context_length)
+    return encoded, min(request.params.max_tokens, room)
+
+
+def plan_now(loaded: Loaded, device: Device) -> MemoryPlan:
+    """How the bytes that are free after loading are shared out."""
+    place = look_again(device.first(len(loaded.layers))).place
+    planned = plan_loaded(loaded.shape, loaded.info.precision, place, loaded.layers, loaded.weights)
+    if device.type == "cpu":
+        longest = planned.context * planned.kv_per_token
+        planned = with_less(loaded.shape, planned, max(LEAST_CPU_BUDGET, longest))
+    return planned
+
+
+def warm_up(model: TextModel) -> None:
+    """One small forward: kernels are chosen and weights packed now, in this thread, instead of under the first visitor."""
+    cache = model.new_cache()
+    model([Part(cache, [0] * 8)])
+    model([Part(cache, [0])])

@@ -1,0 +1,254 @@
+"""Prompts to token ids through mistral-common, message by message, with pictures; it does not know the model or its cache.
+
+What the pieces give, joined, is what mistral-common's whole pipeline gives (a test compares them). Encoding by message lets
+an answer's own tokens be spliced in again, where re-encoding its text could cut it otherwise and lose the cache behind it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mistral_common.protocol.instruct.chunk import ContentChunk, TextChunk, ThinkChunk
+from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage
+from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+from magistral_ui.chat.images import Picture
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, user_parts
+from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenReader
+from magistral_ui.chat.reasoning_control import ControlTokens
+from magistral_ui.engines.base import Measure
+from magistral_ui.engines.local.image_input import PictureEncoder, PictureInput, PicturePlace
+from magistral_ui.engines.lru_cache import Recent
+from magistral_ui.models.cards import ModelCard
+
+REPLY_TOKENS = 2_000_000
+"""Tokens of replies that are remembered."""
+TEXT_TOKENS = 1_000_000
+"""Tokens of all other texts that are remembered."""
+COUNTS = 20_000
+"""Reasoning whose length is remembered."""
+
+
+Look = Callable[[Picture, str], PictureInput]
+
+
+@dataclass(slots=True)
+class EncodedPrompt:
+    """A prompt as the model reads it. `keys` equal `ids` but for image tokens, whose keys stand for the picture's content."""
+
+    ids: list[int] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    places: list[PicturePlace] = field(default_factory=list)
+    system: int = 0
+    """Tokens of the beginning of the text and the system prompt."""
+    common: int = 0
+    """Leading tokens that all visitors share: the beginning and the model's own system prompt; 0 with another prompt."""
+    per_message: dict[int, int] = field(default_factory=dict)
+    resumed: int = 0
+    """Tokens at the end of the prompt that are the beginning of the reply."""
+
+
+class Encoder:
+    """One model's tokenizer with its picture preparation; thread-safe. Remembers, per visitor, what is dear to make again."""
+
+    def __init__(self, tekken: Path, card: ModelCard, own_system: tuple[SystemPart, ...]) -> None:
+        """`tekken` is the model's tekken.json; `own_system` the system prompt that everybody gets."""
+        self.tokenizer = MistralTokenizer.from_file(str(tekken))
+        self._instruct: Any = self.tokenizer.instruct_tokenizer
+        self._base: Any = self._instruct.tokenizer
+        self._card = card
+        self._own_system = own_system
+        self._pictures = PictureEncoder(self._instruct.image_encoder)
+        self._replies: Recent[tuple[str, str | None, str, bool], list[int]] = Recent(REPLY_TOKENS, len)
+        self._texts: Recent[tuple[str, str | tuple[SystemPart, ...]], list[int]] = Recent(TEXT_TOKENS, len)
+        self._counts: Recent[tuple[str, str], int] = Recent(COUNTS)
+        self.end_of_turn: int = self._base.eos_id
+        self._begin, self._end = self._mark_ids()
+        self._pieces: dict[int, bytes] = {}
+
+    def encode(self, prompt: Prompt, visitor: str = "") -> EncodedPrompt:
+        """The ids of `prompt`, with where each message lies, and its pictures ready for the model."""
+        return self._encode(prompt, visitor, self._pictures.prepare)
+
+    def measure(self, prompt: Prompt, visitor: str = "") -> tuple[Measure, EncodedPrompt]:
+        """What `prompt` costs in tokens. Its last message is taken for one that is still being written: it is not remembered."""
+        out = self._encode(prompt, visitor, self._pictures.outline, measured=True)
+        pictures = {place.input.picture.digest: len(place.input.tokens) for place in out.places}
+        earlier = [turn for turn in prompt.turns if isinstance(turn, AssistantTurn) and turn.message is not None]
+        reasoning = {turn.message or 0: self._count(visitor, turn.reasoning or turn.left_out) for turn in earlier}
+        return Measure(len(out.ids), out.system, out.per_message, reasoning, pictures), out
+
+    def _encode(self, prompt: Prompt, visitor: str, look: Look, *, measured: bool = False) -> EncodedPrompt:
+        out = EncodedPrompt()
+        self._append(out, self._instruct.start())
+        self._append(out, self._remembered(visitor, prompt.system))
+        out.system = len(out.ids)
+        if prompt.system == self._own_system:
+            out.common = out.system
+        users: list[UserTurn] = []
+        for turn in prompt.turns:
+            if isinstance(turn, UserTurn):
+                users.append(turn)
+                continue
+            self._append_users(out, users, visitor, look)
+            users = []
+            self._append_assistant(out, turn, visitor)
+        self._append_users(out, users, visitor, look, remember=not measured)
+        if prompt.resume is not None:
+            self._append_resumed(out, prompt.resume, visitor)
+        return out
+
+    def remember_reply(
+        self, visitor: str, reasoning: str | None, answer: str, ids: Sequence[int], *, closed: bool = True
+    ) -> None:
+        """`ids` are the tokens in which the model wrote this reply, the end of the turn not among them.
+
+        `closed` is False where it ended in the middle of the reasoning.
+        """
+        self._replies.put((visitor, reasoning, answer, closed), list(ids))
+        text = answer.rstrip(" ")
+        if text != answer and (reasoning is None or self._begin is None):  # what it is gone on from, see `as_read`
+            kept, spaces = list(ids), len(answer) - len(text)
+            while spaces > 0 and kept and self.token_bytes(kept[-1]) == b" " * len(self.token_bytes(kept[-1])):
+                spaces -= len(self.token_bytes(kept.pop()))
+            if spaces == 0:
+                self._replies.put((visitor, reasoning, text, closed), kept)
+
+    def reader(self) -> TokenReader:
+        """A reader that tells this model's reasoning from its answer, for a reply from its first token on."""
+        if self._begin is not None and self._end is not None:
+            return TokenIdReader(self._begin, self._end, self.token_bytes)
+        own, *more = self._card.textual_marks
+        return TextTokenReader(*own, self.token_bytes, more=more)
+
+    def forget(self, visitor: str) -> None:
+        """Drop what is remembered of a visitor's pictures and replies."""
+        self._pictures.forget(visitor)
+        self._replies.drop(lambda key: key[0] == visitor)
+        self._texts.drop(lambda key: key[0] == visitor)
+        self._counts.drop(lambda key: key[0] == visitor)
+
+    def control_tokens(self) -> ControlTokens:
+        """The ids that open and close reasoning and end the turn."""
+        if self._begin is not None and self._end is not None:
+            return ControlTokens((self._begin,), (self._end,), self.end_of_turn)
+        begin, end = self._card.reasoning_marks
+        return ControlTokens(tuple(self._text(f"{begin}\n")), tuple(self._text(f"\n{end}\n")), self.end_of_turn)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of a token; b"" for control tokens."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            special = self._base.is_special(token)
+            piece = b"" if special else self._base.id_to_byte_piece(token, SpecialTokenPolicy.IGNORE)
+            self._pieces[token] = piece
+        return piece
+
+    def _mark_ids(self) -> tuple[int | None, int | None]:
+        if self._card.marks == "text":
+            return None, None
+        begin, end = self._card.reasoning_marks
+        return self._base.get_special_token(begin), self._base.get_special_token(end)
+
+    def _text(self, text: str) -> list[int]:
+        ids: list[int] = self._base.encode(text, bos=False, eos=False)
+        return ids
+
+    def _remembered(self, visitor: str, said: str | tuple[SystemPart, ...]) -> list[int]:
+        """The ids of a text or of a system prompt, encoded once: a page measures at every pause of the writer."""
+        ids = self._texts.get((visitor, said))
+        if ids is None:
+            ids = self._text(said) if isinstance(said, str) else self._system(said)
+            self._texts.put((visitor, said), ids)
+        return ids
+
+    def _count(self, visitor: str, reasoning: str) -> int:
+        """Tokens of reasoning, its marks included."""
+        if not reasoning:
+            return 0
+        count = self._counts.get((visitor, reasoning))
+        if count is None:
+            count = len(self._text(reasoning)) + 2
+            self._counts.put((visitor, reasoning), count)
+        return count
+
+    def _system(self, parts: tuple[SystemPart, ...]) -> list[int]:
+        if not parts:
+            return []
+        chunks: list[ContentChunk] = [
+            ThinkChunk(thinking=p.text) if p.reasoning else TextChunk(text=p.text) for p in parts
+        ]
+        ids: list[int] = self._instruct.encode_system_message(SystemMessage(content=chunks))[0]
+        return ids
+
+    def _append_users(
+        self, out: EncodedPrompt, turns: list[UserTurn], visitor: str, look: Look, *, remember: bool = True
+    ) -> None:
+        """Several user turns in a row are one message for the model."""
+        if not turns:
+            return
+        start = len(out.ids)
+        self._append(out, [self._instruct.BEGIN_INST])
+        for part in user_parts(turns):
+            if isinstance(part, str):
+                self._append(out, self._remembered(visitor, part) if remember else self._text(part))
+            else:
+                self._append_picture(out, look(part, visitor))
+        self._append(out, [self._instruct.END_INST])
+        if turns[-1].message is not None:
+            out.per_message[turns[-1].message] = len(out.ids) - start
+
+    def _append_assistant(self, out: EncodedPrompt, turn: AssistantTurn, visitor: str) -> None:
+        ids = self._reply_ids(visitor, turn.reasoning, turn.answer, closed=True)
+        if turn.reasoning is None and self._begin in ids:  # an empty thought is none, before a restart as behind it
+            ids = self._reply(None, turn.answer, closed=True)
+        self._append(out, ids)
+        self._append(out, [self.end_of_turn])
+        if turn.message is not None:
+            out.per_message[turn.message] = len(ids) + 1
+
+    def _append_resumed(self, out: EncodedPrompt, resume: Resume, visitor: str) -> None:
+        ids = self._reply_ids(visitor, resume.reasoning, resume.answer, closed=resume.closed)
+        self._append(out, ids)
+        out.resumed = len(ids)
+
+    def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
+        """The tokens in which the reply was written, or else those of its text."""
+        key = (visitor, reasoning, answer, closed)
+        ids = self._replies.get(key)
+        if ids is None:
+            ids = self._reply(reasoning, answer, closed=closed)
+            self._replies.put(key, ids)
+        return ids
+
+    def _reply(self, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
+        if self._begin is None and reasoning is not None:
+            begin, stop = self._card.reasoning_marks
+            answer = f"{begin}\n{reasoning}" + (f"\n{stop}\n{answer}" if closed else "")
+            reasoning = None
+        chunks: list[ContentChunk] = []
+        if reasoning is not None:
+            chunks.append(ThinkChunk(thinking=reasoning, closed=closed))
+        else:  # mistral-common leaves out the spaces at the end of a reply that is nothing but text
+            answer = answer.rstrip(" ")
+        if answer:
+            chunks.append(TextChunk(text=answer))
+        if not chunks:
+            return []
+        message = AssistantMessage(content=chunks, prefix=True)
+        ids: list[int] = self._instruct.encode_assistant_message(message, False)
+        return ids
+
+    def _append_picture(self, out: EncodedPrompt, picture: PictureInput) -> None:
+        start = len(out.ids)
+        out.places.append(PicturePlace(start, picture))
+        out.ids += picture.tokens
+        content, image = int(picture.picture.digest[:32], 16) << 20, self._pictures.image_token
+        out.keys += [-1 - (content | i) if token == image else token for i, token in enumerate(picture.tokens)]
+
+    @staticmethod
+    def _append(out: EncodedPrompt, ids: list[int]) -> None:
+        out.ids += ids
+        out.keys += ids

@@ -1,0 +1,44 @@
+"""Pictures as data URLs that every server takes: PNG or JPEG, neither too small nor larger than the model looks; no files."""
+
+import base64
+from contextvars import copy_context
+
+from magistral_ui.chat.image_decoding import PARTY
+from magistral_ui.chat.images import Picture
+from magistral_ui.engines.lru_cache import Recent
+
+LARGEST = 1_540
+"""Pixels of the longer side beyond which Magistral makes a picture smaller itself."""
+SMALLEST = 56
+"""Pixels of the longer side: transformers fails on a picture of one image token, which is 28 × 28 pixels."""
+PHOTO = 640 * 480
+"""Pixels from which JPEG is used: PNG would be many times larger."""
+KEPT = 64 * 2**20
+"""Bytes of URLs that are kept, so that a conversation's pictures are not made anew for every turn."""
+
+
+class PictureUrls:
+    """Data URLs by the picture's content; thread-safe."""
+
+    def __init__(self) -> None:
+        self._urls: Recent[str, str] = Recent(KEPT, len)
+
+    def __call__(self, picture: Picture) -> str:
+        """The data URL of `picture`; the first call for a large photo takes tens of milliseconds."""
+        url = self._urls.get(picture.digest)
+        if url is None:
+            url = copy_context().run(_for_a_reply, picture)
+            self._urls.put(picture.digest, url)
+        return url
+
+
+def _for_a_reply(picture: Picture) -> str:
+    """The data URL, for a reply that has begun: whoever asked for it waited, and was counted, before that."""
+    PARTY.set("")
+    return data_url(picture)
+
+
+def data_url(picture: Picture) -> str:
+    """`picture` re-encoded, so that no EXIF, animation or odd format reaches a server that cannot read it."""
+    data, _, kind = picture.rewritten(longest=LARGEST, shortest=SMALLEST, format="PNG", photo=PHOTO, quality=92)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}"

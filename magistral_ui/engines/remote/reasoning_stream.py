@@ -1,0 +1,284 @@
+"""Tells reasoning from the answer in a remote stream, whatever carries it; it does not know where the stream comes from.
+
+Four things may carry reasoning: a field of its own (of several names, sometimes more than one), parts of a content list, marks in
+the text, or nothing at all. The same words are never given twice. What the marks mean is in chat/reasoning.py.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from io import SEEK_END, StringIO
+
+from magistral_ui.chat.events import Answer, Reasoning, Reclassified
+from magistral_ui.chat.reasoning import Channel, Edges, Piece, TextReader
+from magistral_ui.engines.remote.chunks import Chunk, Kind
+from magistral_ui.engines.remote.repeated_reasoning import Leftovers
+from magistral_ui.engines.remote.sse import StreamBroken
+
+CHARACTERS_A_TOKEN = 4
+"""Where a server sends several tokens in one piece: about what Magistral's tokenizer makes of English."""
+
+
+class Echo:
+    """Drops the beginning of a text that repeats what a request had given as its beginning (Mistral)."""
+
+    def __init__(self, expected: str = "") -> None:
+        self._expected, self._held = expected, ""
+
+    def feed(self, text: str) -> str:
+        """`text` without what is only repeated; held back while it may be."""
+        if not self._expected:
+            return text
+        self._held += text
+        if self._held.startswith(self._expected):
+            text = self._held[len(self._expected) :]
+        elif self._expected.startswith(self._held):
+            return ""
+        else:
+            text = self._held
+        self._expected = self._held = ""
+        return text
+
+    def finish(self) -> str:
+        """What was held back and is no echo after all: all of it where the stream ended within."""
+        text, self._held = self._held, ""
+        return text
+
+
+class ReplyReader:
+    """Chunks in, events out; keeps count of tokens as well as the server lets it.
+
+    Until a field or a thinking part brings reasoning, marks in the text may. From then on the text is the answer, whatever marks
+    are written in it, but for what repeated_reasoning.py takes out.
+    """
+
+    def __init__(
+        self,
+        marks: Sequence[tuple[str, str]],
+        *,
+        one_token_a_chunk: bool = False,
+        channel: Channel = "before",
+        fresh: bool = True,
+        echo: tuple[str, str] = ("", ""),
+    ) -> None:
+        """`channel` is where a resumed reply goes on, `fresh` that a reply begins or goes on right behind a mark.
+
+        `echo` is the reasoning and the answer that the server will repeat before it goes on.
+        """
+        own, *more = marks
+        self._marks = marks
+        self._text = TextReader(*own, channel, more, fresh=fresh and channel == "answer")
+        self._edges = Edges(fresh=fresh)
+        self._one_token_a_chunk = one_token_a_chunk
+        self._by_field = self._refused = self._answered = False
+        self._thought = StringIO()  # reasoning so far, whatever brought it
+        self._again = 0  # characters of it that a field brought though marks had told them
+        self._leftovers: Leftovers | None = None
+        self._echoes = (Echo(echo[0]), Echo(echo[1]))
+        self._halves: dict[str, str] = {}
+        self._received: dict[Kind, list[str]] = {}
+        self.reasoning_tokens = self.answer_tokens = 0
+        self.reasoning = channel != "before"
+        """Whether there was reasoning."""
+        self.answer = channel == "answer"
+        """Whether the answer has begun, or the reasoning is closed."""
+        self.marked = channel == "reasoning"
+        """Whether a mark, and not only a field, told the reasoning from the answer."""
+
+    def feed(self, chunk: Chunk) -> list[Piece]:
+        """The events of one chunk, with its tokens on the first of each kind."""
+        parts = [(kind, self._new(kind, text) if chunk.whole else text) for kind, text in chunk.parts]
+        for kind, text in parts:
+            self._received.setdefault(kind, []).append(text)
+        pieces = [piece for kind, text in parts for piece in self._read(kind, text)]
+        return self._counted(pieces, chunk)
+
+    def finish(self, cut: bool = False) -> list[Piece]:
+        """What was held back; `cut` where a limit ended the reply."""
+        held = self._echoes[1].finish()
+        pieces = self._read_text(held) if held else []
+        return self._noted([*pieces, *self._rest(cut)])
+
+    def leave(self, cut: bool = False) -> list[Piece]:
+        """What was held back where the reply is left in its middle: a part of an echo is no part of the reply."""
+        return self._noted(self._rest(cut))
+
+    def settle(self, chunk: Chunk) -> list[Piece]:
+        """What the server's own count has above ours, as events without text; it may come behind the end of the text."""
+        if chunk.completion_tokens is None:
+            return []
+        reasoned = chunk.reasoning_tokens
+        more = 0 if reasoned is None else max(0, reasoned - self.reasoning_tokens)
+        pieces: list[Piece] = [Reasoning("", more)] if more and self.reasoning else []
+        rest = chunk.completion_tokens - self.reasoning_tokens - self.answer_tokens - (more if pieces else 0)
+        if rest > 0:
+            pieces.append(
+                Answer("", rest) if self.answer else Reasoning("", rest) if self.reasoning else Answer("", rest)
+            )
+        self._count(pieces)
+        return pieces
+
+    def _read(self, kind: Kind, text: str) -> list[Piece]:
+        if kind == "text":
+            return self._noted(self._read_text(self._echoes[1].feed(self._whole("text", text))))
+        if kind == "refusal":
+            return self._noted(self._read_refusal(self._whole("refusal", text)))
+        if kind == "thinking" and not text:
+            return self._noted([Answer("", 0)]) if self.reasoning and not self.answer else []
+        return self._noted(self._read_field(self._echoes[0].feed(self._whole("reasoning", text))))
+
+    def _read_text(self, text: str) -> list[Piece]:
+        if not text:
+            return []
+        if self._by_field:
+            return self._behind_a_field(text)
+        pieces = self._text.feed(text, tokens=0)
+        self.marked = self.marked or any(isinstance(piece, Reasoning) for piece in pieces)
+        return pieces
+
+    def _read_field(self, text: str) -> list[Piece]:
+        """Reasoning that is called so. What marks in the text have told already is not told again."""
+        if not text:
+            return []
+        pieces: list[Piece] = []
+        if not self._by_field:
+            if self.marked and text.strip() and self._thoughts(self._again, len(text)).strip() == text.strip():
+                self._again += len(text)
+                return []
+            pieces = self._text.finish() if self._text.channel == "reasoning" else self._text.settle()
+            self._answer_by_field()
+            if self.answer or any(isinstance(piece, Answer) for piece in pieces):
+                self._leftovers = None  # the answer had begun before
+        text = self._edges.reasoning(text)
+        return [*pieces, Reasoning(text, 0)] if text else pieces
+
+    def _read_refusal(self, text: str) -> list[Piece]:
+        """What the server will not say is an answer too, apart from what it had said before."""
+        pieces = self._rest() if text and not self._refused else []
+        if text and not self._refused and (self._answered or any(isinstance(piece, Answer) for piece in pieces)):
+            text = f"\n\n{text}"
+        if text and not self._refused:
+            self._refused = True
+            self._answer_by_field()
+            self._leftovers = None
+        return [*pieces, Answer(text, 0)] if text else []
+
+    def _answer_by_field(self) -> None:
+        """From now on the text is the answer."""
+        if not self._by_field:
+            self._by_field = True
+            self._leftovers = Leftovers(self._marks, self._thoughts)
+            self._edges.close()
+
+    def _thoughts(self, start: int, count: int) -> str:
+        """So many characters of the reasoning so far."""
+        self._thought.seek(start)
+        return self._thought.read(count)
+
+    def _behind_a_field(self, text: str) -> list[Piece]:
+        """The answer of a reply whose reasoning a field brought."""
+        if self._leftovers is not None:
+            answer = self._leftovers.feed(text)
+            if answer is None:
+                return []
+            self._leftovers, text = None, answer
+        text = self._edges.answer(text)
+        return [Answer(text, 0)] if text else []
+
+    def _rest(self, cut: bool = False) -> list[Piece]:
+        """What was held back, now that nothing follows."""
+        if not self._by_field:
+            return self._text.finish(cut)
+        lead, self._leftovers = self._leftovers.finish() if self._leftovers else "", None
+        if lead and (lead := self._edges.answer(lead)):
+            return [Answer(lead, 0)]
+        rest = self._edges.rest() if cut and not self.answer else ""
+        return [Reasoning(rest, 0)] if rest else []
+
+    def _new(self, kind: Kind, text: str) -> str:
+        """What is new in a text that has all that came before in it; nothing of one that says something else."""
+        before = "".join(self._received.get(kind, ()))
+        return text[len(before) :] if text.startswith(before) else ""
+
+    def _whole(self, channel: str, text: str) -> str:
+        """`text` without half characters: some servers write one in two escapes, and cut between them."""
+        text = self._halves.get(channel, "") + text
+        self._halves[channel] = ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._halves[channel] = text[:-1], text[-1]
+        if any("\ud800" <= each <= "\udfff" for each in text):
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return text
+
+    def _noted(self, pieces: Iterable[Piece]) -> list[Piece]:
+        noted = list(pieces)
+        for piece in noted:
+            if isinstance(piece, Reasoning):
+                self.reasoning = True
+                self._thought.seek(0, SEEK_END)
+                self._thought.write(piece.text)
+            elif isinstance(piece, Reclassified):
+                self.reasoning, self.answer, self._answered = True, False, False
+            else:
+                self._answered = self._answered or bool(piece.text.strip())
+                self.answer = self.answer or self.reasoning or self._answered
+        return noted
+
+    def _counted(self, pieces: list[Piece], chunk: Chunk) -> list[Piece]:
+        """`pieces` with their tokens: the server's running count where it sends one, else by the piece or by its length."""
+        first = next((n for n, piece in enumerate(pieces) if not isinstance(piece, Reclassified)), None)
+        if chunk.completion_tokens is not None and chunk.finish_reason is None and pieces:
+            tokens = max(0, chunk.completion_tokens - self.reasoning_tokens - self.answer_tokens)
+            pieces = [_with_tokens(piece, tokens if n == first else 0) for n, piece in enumerate(pieces)]
+        elif self._one_token_a_chunk:
+            pieces = [_with_tokens(piece, int(n == first)) for n, piece in enumerate(pieces)]
+        else:
+            pieces = [
+                piece
+                if isinstance(piece, Reclassified)
+                else replace(piece, tokens=-(-len(piece.text) // CHARACTERS_A_TOKEN))
+                for piece in pieces
+            ]
+        self._count(pieces)
+        return pieces
+
+    def _count(self, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            if isinstance(piece, Reasoning):
+                self.reasoning_tokens += piece.tokens
+            elif isinstance(piece, Answer):
+                self.answer_tokens += piece.tokens
+            else:
+                self.reasoning_tokens, self.answer_tokens = self.reasoning_tokens + self.answer_tokens, 0
+
+
+def _with_tokens(piece: Piece, tokens: int) -> Piece:
+    return piece if isinstance(piece, Reclassified) else replace(piece, tokens=tokens)
+
+
+def gathered(pieces: Sequence[Piece]) -> list[Piece]:
+    """Neighbours of one kind as one event: what came with one read of the network is shown at once anyway."""
+    out: list[Piece] = []
+    for piece in pieces:
+        last = out[-1] if out else None
+        if isinstance(piece, Reasoning | Answer) and isinstance(last, type(piece)):
+            out[-1] = replace(piece, text=last.text + piece.text, tokens=last.tokens + piece.tokens)
+        else:
+            out.append(piece)
+    return out
+
+
+LENGTHS = frozenset({"length", "model_length", "max_length", "max_tokens", "max_output_tokens", "token_limit"})
+CUTS = frozenset({"error", "abort", "aborted", "cancelled", "timeout", "network_error", "insufficient_system_resource"})
+FILTERS = frozenset(
+    {"content_filter", "content_filtered", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"}
+)
+
+
+def finish_of(reason: str) -> str:
+    """`stop` or `length`; StreamBroken for a reason that means that the reply is not whole."""
+    reason = reason.lower()
+    if reason in LENGTHS:
+        return "length"
+    if reason in CUTS or reason in FILTERS:
+        raise StreamBroken("remote_filtered" if reason in FILTERS else "remote_cut")
+    return "stop"

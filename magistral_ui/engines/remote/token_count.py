@@ -1,0 +1,216 @@
+"""Counts tokens without running the model: by the server's own tokenizer where it has one, else by length; it sends no chat.
+
+Magistral's tokenizer joins nothing across the marks, so a prompt has as many tokens as its pieces and its marks together. What
+another model's template writes around the pieces is found out by counting a whole prompt.
+"""
+
+import asyncio
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from magistral_ui.chat.images import Picture
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
+from magistral_ui.engines.base import Measure
+from magistral_ui.engines.lru_cache import Recent
+from magistral_ui.engines.remote.http_client import Server
+from magistral_ui.engines.remote.messages import messages_of, resumed_fields
+from magistral_ui.engines.remote.server_profile import Profile
+
+CHARACTERS_A_TOKEN = 3.6
+"""Measured with Mistral's public tokenizer (131,072 entries): English 4.6, German 4.1, French 4.3, LaTeX and code 2.7 to 3.2."""
+KEPT = 32 * 2**20
+"""Characters of texts whose counts are kept."""
+AT_ONCE = 8
+"""Questions to the server at the same time."""
+PATCH = 28
+LARGEST = 1_540
+"""Pixels of a picture's longer side beyond which it is made smaller."""
+SMALL = 20_000
+"""Characters of a prompt that is sent to be counted as a whole each time; of a longer one, only what has changed."""
+NEAR = 256
+"""Tokens from the limit within which it is counted as a whole too."""
+SHAPES = 256
+"""Shapes of prompts whose templates' tokens are kept."""
+AROUND_A_TURN = 64
+"""More tokens than any template writes around a turn."""
+MARKS_OF_TURN = 2
+"""Tokens around a user's message, a system prompt or reasoning; a reply has one at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Tokens of a text, and whether they are only reckoned."""
+
+    tokens: int
+    estimated: bool
+
+
+class Counter:
+    """Tokens of texts, each asked for once."""
+
+    def __init__(self, server: Server, profile: Profile) -> None:
+        self._server, self._profile = server, profile
+        self._dialect, self._model = profile.dialect, profile.model
+        self._known: Recent[str, int] = Recent(KEPT, lambda _: 1)
+        self._around: Recent[Hashable, int] = Recent(SHAPES)
+
+    async def measure(self, prompt: Prompt, limit: int | None = None) -> Measure:
+        """What `prompt` costs; `estimated` where any of it had to be reckoned. It is exact where it comes near to `limit`."""
+        texts = texts_of(prompt)
+        pieces = measured(prompt, await self._counts(texts), sent=self._dialect.history != "left_out")
+        if self._dialect.tokenizer is None:
+            return pieces
+        size, shape = sum(map(len, texts)), _shape(prompt)
+        around = self._around.get(shape)
+        near = limit is not None and (around is None or pieces.total + around + NEAR > limit)
+        if around is None or near or size < SMALL:
+            around = await self._around_pieces(prompt, pieces)
+            if around is None:  # without its template, what is known of Magistral's is still known
+                return pieces if self._profile.card.key != "remote" else replace(pieces, estimated=True)
+            self._around.put(shape, around)
+        return replace(pieces, total=pieces.total + around, system=max(0, pieces.system + around))
+
+    async def _around_pieces(self, prompt: Prompt, pieces: Measure) -> int | None:
+        """Tokens that the server's template writes around the texts, beyond those that Magistral's would; None where unknown."""
+        seen = replace(prompt, turns=tuple(map(_without_pictures, prompt.turns)))
+        body: dict[str, Any] = {"model": self._model}
+        body["messages"] = messages_of(seen, self._dialect, self._profile.marks[0], lambda _: "")
+        body |= resumed_fields(prompt.resume, self._dialect) if prompt.resume else {}
+        if self._dialect.tokenizer == "llama_cpp":
+            shown = await self._ask("/apply-template", body)
+            rendered = shown.get("prompt")
+            if not isinstance(rendered, str):
+                return None
+            body = {"model": self._model, "content": rendered, "add_special": True, "parse_special": True}
+        tokens = (await self._ask("/tokenize", body)).get("tokens")
+        if not isinstance(tokens, list) or not tokens:
+            return None
+        return len(tokens) - pieces.total + sum(pieces.pictures[picture.digest] for picture in prompt.pictures)
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]:
+        try:
+            told = await self._server.ask(path, body)
+        except (ConnectionError, TimeoutError):
+            return {}
+        return told.value if told.fine and isinstance(told.value, dict) else {}
+
+    async def _counts(self, texts: Iterable[str]) -> dict[str, Counted]:
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(text: str) -> Counted:
+            async with gate:
+                return await self._count(text)
+
+        wanted = list(dict.fromkeys(texts))
+        return dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True))
+
+    async def _count(self, text: str) -> Counted:
+        if not text:
+            return Counted(0, False)
+        known = self._known.get(text)
+        if known is None:
+            known = await self._asked(text)
+            if known is None:
+                return Counted(reckoned(text), True)
+            self._known.put(text, known)
+        return Counted(known, False)
+
+    async def _asked(self, text: str) -> int | None:
+        """The server's own count; None where it gives none."""
+        if self._dialect.tokenizer is None:
+            return None
+        body: dict[str, Any] = {"model": self._model, "content": text, "add_special": False, "parse_special": False}
+        if self._dialect.tokenizer == "vllm":
+            body = {"model": self._model, "prompt": text, "add_special_tokens": False}
+        tokens = (await self._ask("/tokenize", body)).get("tokens")
+        return len(tokens) if isinstance(tokens, list) else None
+
+
+def texts_of(prompt: Prompt) -> list[str]:
+    """All texts that make up a prompt, marks and pictures aside."""
+    texts = [part.text for part in prompt.system]
+    for turn in prompt.turns:
+        texts += [turn.text] if isinstance(turn, UserTurn) else [turn.answer, turn.reasoning or ""]
+    if prompt.resume is not None:
+        texts += [prompt.resume.reasoning or "", prompt.resume.answer]
+    return texts
+
+
+def reckoned_measure(prompt: Prompt) -> Measure:
+    """What `prompt` costs by the lengths of its texts alone."""
+    return measured(prompt, {text: Counted(reckoned(text), True) for text in texts_of(prompt)})
+
+
+def surely_fits(prompt: Prompt, limit: int) -> bool:
+    """Whether `prompt` fits without being counted: no text has more tokens than bytes."""
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts_of(prompt))
+    spent = sum(map(picture_tokens, prompt.pictures)) + AROUND_A_TURN * (len(prompt.turns) + 3)
+    return size + spent < limit
+
+
+def _shape(prompt: Prompt) -> Hashable:
+    """What a template sees of a prompt but for its texts: prompts of one shape have as many tokens around them."""
+    turns = tuple(
+        ("user", bool(turn.text)) if isinstance(turn, UserTurn) else ("reply", bool(turn.answer), bool(turn.reasoning))
+        for turn in prompt.turns
+    )
+    resume = (bool(prompt.resume.reasoning), prompt.resume.closed, bool(prompt.resume.answer)) if prompt.resume else ()
+    return tuple(part.reasoning for part in prompt.system), turns, resume
+
+
+def _without_pictures(turn: Turn) -> Turn:
+    return replace(turn, pictures=()) if isinstance(turn, UserTurn) else turn
+
+
+def measured(prompt: Prompt, counts: dict[str, Counted], *, sent: bool = True) -> Measure:
+    """The whole prompt from the counts of its texts; pictures are reckoned from their sizes.
+
+    Where earlier reasoning is not `sent`, it costs nothing.
+    """
+    system = 1 + sum(counts[part.text].tokens + MARKS_OF_TURN * part.reasoning for part in prompt.system)
+    system += MARKS_OF_TURN if prompt.system else 0
+    per_message: dict[int, int] = {}
+    reasoning: dict[int, int] = {}
+    total = system
+    pictures = {picture.digest: picture_tokens(picture) for picture in prompt.pictures}
+    for turn in prompt.turns:
+        turn = turn if sent or isinstance(turn, UserTurn) else replace(turn, reasoning=None)
+        tokens = _turn_tokens(turn, counts, pictures)
+        total += tokens
+        if turn.message is not None:
+            per_message[turn.message] = tokens
+        if turn.message is not None and isinstance(turn, AssistantTurn):
+            reasoning[turn.message] = _reasoning_tokens(turn.reasoning, counts)
+    if prompt.resume is not None:
+        total += _reasoning_tokens(prompt.resume.reasoning, counts) + counts[prompt.resume.answer].tokens
+        total -= bool(prompt.resume.reasoning) and not prompt.resume.closed
+    estimated = bool(pictures) or any(each.estimated for each in counts.values())
+    return Measure(total, system, per_message, reasoning, pictures, estimated=estimated)
+
+
+def _turn_tokens(turn: UserTurn | AssistantTurn, counts: dict[str, Counted], pictures: dict[str, int]) -> int:
+    if isinstance(turn, UserTurn):
+        return MARKS_OF_TURN + counts[turn.text].tokens + sum(pictures[picture.digest] for picture in turn.pictures)
+    return _reasoning_tokens(turn.reasoning, counts) + counts[turn.answer].tokens + 1
+
+
+def _reasoning_tokens(reasoning: str | None, counts: dict[str, Counted]) -> int:
+    return counts[reasoning].tokens + MARKS_OF_TURN if reasoning else 0
+
+
+def reckoned(text: str) -> int:
+    """About how many tokens `text` has: letters beyond ASCII cost more."""
+    wide = sum(1 for letter in text if ord(letter) > 0x2FF)
+    return math.ceil((len(text) - wide) / CHARACTERS_A_TOKEN + wide * 0.8)
+
+
+def picture_tokens(picture: Picture) -> int:
+    """Tokens of a picture for Magistral: one for each 28 × 28 pixels, and one for the end of each row."""
+    ratio = max(picture.width, picture.height) / LARGEST
+    width, height = picture.width, picture.height
+    if ratio > 1:
+        width, height = max(1, round(width / ratio)), max(1, round(height / ratio))
+    columns, rows = (width - 1) // PATCH + 1, (height - 1) // PATCH + 1
+    return (columns + 1) * rows

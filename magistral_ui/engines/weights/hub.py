@@ -1,0 +1,344 @@
+"""Brings the needed files of a repository from the Hugging Face Hub into its usual cache; it does not read them.
+
+The Hub's own client lays out the cache, finds the token (HF_TOKEN, `hf auth login`) and the mirror (HF_ENDPOINT). The weights
+are fetched here, into the same cache, because the client deletes a file that was cut off: here it goes on where it ended, even
+after a restart, and a file counts only once its SHA-256 is the one that the Hub names.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url, snapshot_download
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError comes from httpx or httpx2, by version
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import are_symlinks_supported, http_get, repo_folder_name
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    WeakFileLock,
+    build_hf_headers,
+    disable_progress_bars,
+)
+
+from magistral_ui.engines.base import Loading
+from magistral_ui.engines.weights.pinned_revisions import is_commit
+from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
+from magistral_ui.errors import DownloadFailed, ModelError, ModelFilesBroken, ModelNotFound
+from magistral_ui.models.folder import inspect_folder
+from magistral_ui.proxies import ProxyUnusable, check_proxies
+
+NEEDED_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "tekken.json",
+    "SYSTEM_PROMPT.txt",
+)
+"""The rest of the repositories is the same weights in another format, and as large again."""
+AT_ONCE = 4
+"""Files that are fetched side by side."""
+SPARE_BYTES = 2**28
+"""What must stay free on the disk besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A repository's needed files in the cache."""
+
+    folder: Path
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """One large file of the repository."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """Where the client's cache keeps a repository's large files."""
+
+    commit: str
+    blobs: Path
+    """Each by its SHA-256; a snapshot's names lead here."""
+    locks: Path
+    snapshot: Path
+    """Where a file itself stands by its name, on a disk or a system without symbolic links (Windows, mostly)."""
+
+    @staticmethod
+    def of(repository: str, commit: str) -> "_Store":
+        """The repository's, with its folders made."""
+        cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository, repo_type="model")
+        store = _Store(
+            commit, cache / folder / "blobs", cache / ".locks" / folder, cache / folder / "snapshots" / commit
+        )
+        store.blobs.mkdir(parents=True, exist_ok=True)
+        store.locks.mkdir(parents=True, exist_ok=True)
+        return store
+
+    def has(self, file: _Weights) -> bool:
+        """Whether `file` is here with all its bytes, wherever it stands."""
+        return (self.blobs / file.sha256).exists() or _size(self.snapshot / file.name) == file.size
+
+    def place(self, files: list[_Weights]) -> None:
+        """Without symbolic links, move the files to their names: the client would copy them, and take the disk twice.
+
+        All of them at the end, so that half a model never looks like one.
+        """
+        if are_symlinks_supported(constants.HF_HUB_CACHE):
+            return
+        for file in files:
+            blob, named = self.blobs / file.sha256, self.snapshot / file.name
+            if any(other.is_symlink() for other in self.snapshot.parent.glob(f"*/{file.name}")):
+                continue  # from a time when there were such links; they lead to the blob
+            if _size(named) == file.size:
+                blob.unlink(missing_ok=True)  # an older version left a copy of it
+            elif blob.exists():
+                named.parent.mkdir(parents=True, exist_ok=True)
+                blob.replace(named)
+
+
+def download(repository: str, revision: str | None, report: Report, closing: threading.Event) -> Snapshot:
+    """The needed files of `repository` at `revision` (None: the newest); complete files are never fetched twice.
+
+    The Hub is not asked for a commit that is here and whole. Without a network, what the cache has is used. Raises
+    ModelNotFound, DownloadFailed or progress.Cancelled.
+    """
+    disable_progress_bars()  # the page shows the progress
+    report(Loading("downloading"))
+    if is_commit(revision) and (held := _cached(repository, revision)) and _is_whole(held.folder):
+        return held
+    with _sentences(repository, revision):
+        try:
+            check_proxies()
+            info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=10)
+        except (OfflineModeIsEnabled, HTTPError, OSError) as error:
+            if _is_refusal(error) or (cached := _cached(repository, revision)) is None:
+                raise
+            return cached
+        needed = [file for file in info.siblings or () if any(fnmatch(file.rfilename, p) for p in NEEDED_FILES)]
+        _check_names(repository, {file.rfilename for file in needed})
+        weights = [_Weights(f.rfilename, f.lfs.size, f.lfs.sha256) for f in needed if f.lfs is not None]
+        store = _Store.of(repository, str(info.sha))
+        _fetch_weights(repository, store, weights, report, closing)
+        store.place(weights)
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(NEEDED_FILES)))
+    return Snapshot(folder, folder.name)
+
+
+def read_config(repository: str, revision: str | None) -> dict[str, Any]:
+    """A repository's config.json, before the rest is fetched; raises what `download` does, and ModelFilesBroken."""
+    with _sentences(repository, revision):
+        check_proxies()
+        file = hf_hub_download(repository, "config.json", revision=revision)
+    try:
+        read = json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelFilesBroken(model=repository, file="config.json") from error
+    if not isinstance(read, dict):
+        raise ModelFilesBroken(model=repository, file="config.json")
+    return read
+
+
+def _cached(repository: str, revision: str | None) -> Snapshot | None:
+    try:
+        found = snapshot_download(
+            repository, revision=revision, allow_patterns=list(NEEDED_FILES), local_files_only=True
+        )
+    except LocalEntryNotFoundError:
+        return None
+    return Snapshot(Path(found), Path(found).name)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return bool(inspect_folder(folder))
+    except ModelError:
+        return False
+
+
+def _check_names(repository: str, names: set[str]) -> None:
+    """Refuse a repository that lacks what every model needs before any of it is fetched."""
+    for wanted in ("config.json", "tekken.json"):
+        if wanted not in names:
+            raise DownloadFailed("file_missing", model=repository, file=wanted)
+    if not any(name.endswith(".safetensors") for name in names):
+        raise DownloadFailed("file_missing", model=repository, file="model.safetensors")
+
+
+def _fetch_weights(
+    repository: str, store: _Store, weights: list[_Weights], report: Report, closing: threading.Event
+) -> None:
+    blobs = store.blobs
+    missing = [file for file in weights if not store.has(file)]
+    if not missing:
+        return
+    begun = sum(min(file.size, _size(_partial(blobs, file))) for file in missing)
+    total = sum(file.size for file in missing)
+    free = shutil.disk_usage(blobs).free
+    if free < total - begun + SPARE_BYTES:
+        raise _disk_full(repository, total - begun + SPARE_BYTES, free)
+    stop = threading.Event()
+    meter = Meter("downloading", total, report, stop, done=begun)
+
+    def fetch(file: _Weights) -> None:
+        url = hf_hub_url(repository, file.name, revision=store.commit)
+        with WeakFileLock(store.locks / f"{file.sha256}.lock"):
+            _fetch(repository, url, file, store, meter)
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="download") as pool:
+        begun_files = [pool.submit(fetch, file) for file in missing]
+        while any(not each.done() for each in begun_files):
+            if closing.wait(0.05) or any(each.done() and each.exception() for each in begun_files):
+                stop.set()  # where one has failed, the others need not go on
+    failures = [error for each in begun_files if (error := each.exception()) is not None]
+    if failures:
+        raise next((error for error in failures if not isinstance(error, Cancelled)), failures[0])
+
+
+def _fetch(repository: str, url: str, file: _Weights, store: _Store, meter: Meter) -> None:
+    blob, partial = store.blobs / file.sha256, _partial(store.blobs, file)
+    if store.has(file):  # another process was faster
+        meter.add(file.size)
+        return
+    if _size(partial) > file.size:
+        partial.unlink()
+    with partial.open("ab") as out:
+        http_get(
+            url,
+            out,
+            resume_size=_size(partial),
+            headers=build_hf_headers(),
+            expected_size=file.size,
+            tqdm_class=_bars(meter.add),
+        )
+    if _sha256(partial, meter) != file.sha256:
+        partial.unlink()
+        raise DownloadFailed("file_corrupt", model=repository, file=file.name)
+    partial.replace(blob)
+
+
+def _partial(blobs: Path, file: _Weights) -> Path:
+    return blobs / f"{file.sha256}.partial"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _sha256(path: Path, meter: Meter) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as opened:
+        while block := opened.read(2**22):
+            found.update(block)
+            meter.add(0)
+    return found.hexdigest()
+
+
+def _bars(add: Callable[[float | None], None]) -> Any:
+    """What the client takes for a progress bar's class."""
+
+    class Bar:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def __enter__(self) -> "Bar":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def update(self, count: float | None = 1) -> None:
+            add(count)
+
+    return Bar
+
+
+def _disk_full(repository: str, needed: int, free: int) -> DownloadFailed:
+    return DownloadFailed(
+        "disk_full",
+        model=repository,
+        needed=f"{needed / 1e9:.1f}",
+        free=f"{free / 1e9:.1f}",
+        folder=str(constants.HF_HUB_CACHE),
+    )
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the Hub was reached, and said no: what it says then is more use than an old copy."""
+    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
+
+
+def _is_distrust(error: BaseException) -> bool:
+    """Whether the Hub's certificate was refused, or that of a proxy which reads along."""
+    each: BaseException | None = error
+    while each is not None and not isinstance(each, ssl.SSLCertVerificationError):
+        each = each.__cause__ or each.__context__
+    return each is not None
+
+
+@contextmanager
+def _sentences(repository: str, revision: str | None) -> Iterator[None]:
+    """Each failure of the Hub's client as the sentence that helps."""
+    host = constants.ENDPOINT
+    try:
+        yield
+    except OfflineModeIsEnabled as error:
+        raise DownloadFailed("hub_offline", model=repository) from error
+    except GatedRepoError as error:
+        raise DownloadFailed("access_denied", model=repository, host=host) from error
+    except RevisionNotFoundError as error:
+        raise ModelNotFound("revision_not_found", model=repository, revision=revision or "main") from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotFound("repository_not_found", model=repository, host=host) from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        key = {401: "token_refused", 403: "access_denied", 404: "file_gone"}.get(status, "hub_failed")
+        raise DownloadFailed(key, model=repository, host=host, status=status) from error
+    except ProxyUnusable as error:
+        raise DownloadFailed("proxy_unusable", model=repository, name=error.name) from error
+    except HTTPError as error:
+        if _is_distrust(error):
+            raise DownloadFailed("hub_certificate", model=repository, host=host) from error
+        connected = "Connect" not in type(error).__name__
+        key = "connection_lost" if connected else "hub_unreachable"
+        raise DownloadFailed(key, model=repository, host=host) from error
+    except LocalEntryNotFoundError as error:  # the client's word for a file that is neither here nor to be had
+        if _is_distrust(error):
+            raise DownloadFailed("hub_certificate", model=repository, host=host) from error
+        unreachable = "Connect" in type(error.__cause__).__name__
+        key = "hub_unreachable" if unreachable else "connection_lost"
+        raise DownloadFailed(key, model=repository, host=host) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE))).free
+            raise _disk_full(repository, free + SPARE_BYTES, free) from error
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise DownloadFailed(model=repository, reason=reason) from error
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.parents) if each.exists())

@@ -1,0 +1,119 @@
+"""Tells apart what goes wrong while a model is read into memory, so that each failure gets its own remedy; it mends nothing."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import core_model_loading
+
+from magistral_ui.engines.weights.device_memory import is_out_of_memory
+from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory
+from magistral_ui.models.folder import FolderFacts, inspect_folder
+
+LIBRARY_ERRORS = (
+    *(
+        OSError,
+        RuntimeError,
+        MemoryError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        AssertionError,
+        ImportError,
+    ),
+    *(SafetensorError, StrictDataclassError),
+)
+"""What torch, transformers, safetensors and bitsandbytes raise; torch's OutOfMemoryError is a RuntimeError."""
+
+
+@contextmanager
+def memory_named(model: str, device: str) -> Iterator[None]:
+    """Meanwhile, want of memory is told as that, and not as whatever the libraries make of it."""
+    try:
+        yield
+    except LIBRARY_ERRORS as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory("out_of_memory_loading", model=model, device=device) from error
+
+
+@contextmanager
+def first_error_raised() -> Iterator[None]:
+    """Meanwhile, transformers lets the first error of a conversion through.
+
+    It would write each into a report, go on with the next of hundreds of tensors, and raise a sentence without a cause.
+    """
+    usual = core_model_loading.log_conversion_errors
+    core_model_loading.log_conversion_errors = _let_through
+    try:
+        yield
+    finally:
+        core_model_loading.log_conversion_errors = usual
+
+
+@contextmanager
+def _let_through(*_: Any, **__: Any) -> Iterator[None]:
+    yield
+
+
+def failure_of(error: Exception, folder: Path, model: str, device: str) -> ModelError:
+    """What `error` means, which came while the weights in `folder` were read: only what is damaged is called so."""
+    if is_out_of_memory(error):
+        return OutOfMemory("out_of_memory_loading", model=model, device=device)
+    if isinstance(error, OSError) and error.errno:
+        name = Path(str(error.filename)).name if error.filename else folder.name
+        return ModelFilesBroken("model_file_unreadable", model=model, file=name, reason=os.strerror(error.errno))
+    try:
+        inspect_folder(folder)  # a file may have been cut while it was read
+    except ModelError as found:
+        return found
+    return ModelError("model_not_loaded", model=model, reason=first_line(error))
+
+
+def check_tensors(facts: FolderFacts, kind: Any, config: Any, model: str) -> None:
+    """Refuse weights that do not fit `kind` and `config`, before they are read: by the names and shapes in their headers.
+
+    transformers would fill up what is missing with random numbers, and quantize what has another shape. Where the weights have
+    names that are not known here, they may be other names of what is missing: then `check_loaded` has the last word.
+    """
+    with torch.device("meta"):
+        wanted = {plain(name): (name, tuple(each.shape)) for name, each in kind(config).state_dict().items()}
+    held = {plain(name): shape for name, shape in facts.shapes.items()}
+    known = wanted.keys() >= held.keys()
+    for short, (name, expected) in wanted.items():
+        found = held.get(short)
+        if found is None and (not known or (short == "lm_head.weight" and facts.shape.tied)):
+            continue
+        if found is None:
+            raise ModelFilesBroken("weights_missing", model=model, name=name)
+        if found != expected:
+            raise ModelFilesBroken(
+                "weights_misshapen", model=model, name=name, found=_size(found), expected=_size(expected)
+            )
+
+
+def check_loaded(info: dict[str, Any], model: str) -> None:
+    """Refuse what transformers says that it has filled up, where the weights' own names could not be compared."""
+    missing = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
+    if missing:
+        raise ModelFilesBroken("weights_missing", model=model, name=missing[0])
+
+
+def plain(name: str) -> str:
+    """A tensor's name without the prefixes in which checkpoints and modules differ."""
+    return ".".join(part for part in name.split(".") if part not in ("model", "language_model"))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def first_line(error: Exception) -> str:
+    """Of what the error says, what fits into a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,201 @@
+"""Reads a model's files from a folder into memory, quantized or not; where they come from is `source.py`'s matter."""
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.hooks import remove_hook_from_submodules
+from transformers import AutoConfig, Ministral3ForCausalLM, Mistral3ForConditionalGeneration, MistralForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from magistral_ui.chat.prompt import SystemPart
+from magistral_ui.engines.base import ModelInfo
+from magistral_ui.engines.weights.device_map import DeviceMap, device_map
+from magistral_ui.engines.weights.devices import Device, choose_plan
+from magistral_ui.engines.weights.load_errors import (
+    LIBRARY_ERRORS,
+    check_loaded,
+    check_tensors,
+    failure_of,
+    first_error_raised,
+    plain,
+)
+from magistral_ui.engines.weights.pre_ampere import see_in_float32
+from magistral_ui.engines.weights.progress import Meter, Report
+from magistral_ui.engines.weights.quantization import (
+    DTYPES,
+    held_bytes,
+    mend_skip_list,
+    quantization,
+    stored_precision,
+)
+from magistral_ui.engines.weights.quantized_cache import Copy, save_copy
+from magistral_ui.errors import ModelFilesBroken
+from magistral_ui.models.cards import ModelCard
+from magistral_ui.models.folder import FolderFacts, inspect_folder
+from magistral_ui.models.shape import ModelShape
+from magistral_ui.models.sizes import kv_bytes_per_token
+
+log = logging.getLogger(__name__)
+
+CLASSES = {
+    "mistral3": Mistral3ForConditionalGeneration,
+    "mistral": MistralForCausalLM,
+    "ministral3": Ministral3ForCausalLM,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory with what is needed to talk to it."""
+
+    model: Any
+    card: ModelCard
+    tekken: Path
+    system: tuple[SystemPart, ...]
+    info: ModelInfo
+    image_token: int | None
+    kv_bytes_per_token: int
+    shape: ModelShape
+    weights: int
+    """Bytes in memory, measured."""
+    layers: tuple[int, ...]
+    """How many lie on each device."""
+
+
+def load(
+    card: ModelCard,
+    folder: Path,
+    device: Device,
+    precision: str,
+    chosen_because: str,
+    report: Report,
+    *,
+    source: str = "",
+    revision: str = "",
+    context_length: int | None = None,
+    closing: threading.Event | None = None,
+    copy: Copy | None = None,
+    by_way_of_host: bool = False,
+) -> Loaded:
+    """The model of `card` from `folder`; `precision` may be `auto`. `report` hears of the stages.
+
+    `by_way_of_host` reads it into the host's memory, and moves it in this thread: how ZeroGPU's stand-in for a GPU sees it.
+    `source` and `revision` are what to show as its origin. `copy` is where a quantized copy shall be kept. Raises
+    ModelError, OutOfMemory among them where the plan was wrong, and progress.Cancelled where `closing` is set.
+    """
+    facts = inspect_folder(folder)
+    stored = stored_precision(folder.name, facts.quantization)
+    plan = choose_plan(
+        card.name, facts.shape, device, stored or precision, context_length, facts.bytes if stored else None
+    )
+    precision = plan.precision
+    config = _read_config(folder)
+    config.tie_word_embeddings = facts.shape.tied  # what the weights say; the configuration is not always right
+    if stored:
+        mend_skip_list(config.quantization_config)
+    on_the_fly = quantization(precision, device.type) if stored is None else None
+    if copy is not None and copy.asked and on_the_fly is not None:
+        copy.has_room(plan.weights)  # known before the work is done
+    kind = CLASSES[facts.model_type]
+    if stored is None:
+        check_tensors(facts, kind, config, card.name)
+    meter = Meter("quantizing" if on_the_fly else "reading", facts.bytes, report, closing)
+    placed = device_map(plan, device, vision=facts.vision, tied=facts.shape.tied)
+    if by_way_of_host:
+        placed = {"": torch.device("cpu")}
+    try:
+        with _counting(meter, facts):
+            model, told = _read_weights(kind, config, folder, placed, DTYPES[precision], on_the_fly)
+        if by_way_of_host:
+            model.to(device.torch)
+    except LIBRARY_ERRORS as error:
+        log.error("the weights could not be read", exc_info=error)
+        raise failure_of(error, folder, card.name, device.name) from error
+    check_loaded(told, card.name)
+    if facts.vision and not device.fused:
+        see_in_float32(model)
+    if copy is not None and on_the_fly is not None:
+        save_copy(model, folder, copy, plan.weights, report)
+    prompt = folder / "SYSTEM_PROMPT.txt"
+    if prompt.is_file():
+        card = replace(card, system_prompt_file=str(prompt.resolve()))
+    info = ModelInfo(
+        name=card.name,
+        source=source or folder.name,
+        precision=precision,
+        device=device.first(len(plan.shares)).name,
+        context_length=min(card.context_length, facts.shape.context_length),
+        parameters=facts.shape.parameters,
+        revision=revision,
+        chosen_because=chosen_because,
+    )
+    return Loaded(
+        model=model,
+        card=card,
+        tekken=folder / "tekken.json",
+        system=card.system(),
+        info=info,
+        image_token=getattr(config, "image_token_id", None) if facts.vision else None,
+        kv_bytes_per_token=kv_bytes_per_token(facts.shape, precision),
+        shape=facts.shape,
+        weights=held_bytes(model),
+        layers=tuple(share.layers for share in plan.shares),
+    )
+
+
+def _read_config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except LIBRARY_ERRORS as error:
+        raise ModelFilesBroken(model=folder.name, file="config.json") from error
+
+
+def _read_weights(
+    kind: Any, config: Any, folder: Path, placed: DeviceMap, dtype: torch.dtype, on_the_fly: Any
+) -> tuple[Any, dict[str, Any]]:
+    """The model, and what transformers tells of tensors that were missing or of another shape."""
+    transformers_logging.disable_progress_bar()  # the page shows the progress
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # int8 logs a warning with every product
+    with first_error_raised(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, told = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            device_map=placed,
+            quantization_config=on_the_fly,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # they are told, and refused
+            output_loading_info=True,
+        )
+    remove_hook_from_submodules(model)  # our forward moves what passes from one device to the next, once for each
+    return model.eval().requires_grad_(False), told
+
+
+@contextmanager
+def _counting(meter: Meter, facts: FolderFacts) -> Iterator[None]:
+    """Meanwhile, the bytes of each tensor that transformers has loaded go to the meter, instead of to a progress bar."""
+    sizes = {plain(name): size for name, size in facts.tensors.items()}
+
+    def hook(make: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not kwargs.get("desc", "").startswith("Loading weights") or not args:
+            return make(*args, **kwargs)
+        return counted(args[0])
+
+    def counted(items: Any) -> Iterator[Any]:
+        for item in items:
+            yield item
+            meter.add(sizes.get(plain(item[0]), 0))
+
+    before = transformers_logging.set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        transformers_logging.set_tqdm_hook(before)

@@ -1,0 +1,155 @@
+"""Keeps quantized copies of models, so that the next start reads 14 GB instead of 48; it quantizes nothing.
+
+A copy must be saved before the model's first forward: on a processor that lays the weights out anew. Copies that nobody asked
+for lie in the Hub client's folder for such things, on the disk that HF_HOME names, and are made only where room is plentiful.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants
+
+from magistral_ui.engines.base import Loading
+from magistral_ui.engines.weights.progress import Report
+from magistral_ui.errors import CopyNotSaved, MagistralUIError
+from magistral_ui.models.folder import FolderFacts, inspect_folder
+
+log = logging.getLogger(__name__)
+
+ORIGIN = "magistral_ui_origin.json"
+"""What a copy was made from: only a folder with this file is ever taken for a copy, or replaced."""
+KEPT = ("tekken.json", "SYSTEM_PROMPT.txt", "generation_config.json")
+WORTH = 2**30
+"""Bytes below which a model is quantized again as soon as its copy is read."""
+PLENTY = 3
+"""A copy that nobody asked for is made where the disk has so many times its bytes free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Where a copy lies or shall lie, and what it is made from: model, revision and precision."""
+
+    folder: Path
+    origin: dict[str, str]
+    asked: bool
+    """Whether somebody named the folder; otherwise the copy is a convenience, and no reason to fail."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder holds a copy of just this origin, with all its bytes."""
+        try:
+            found = json.loads((self.folder / ORIGIN).read_text(encoding="utf-8"))
+            return bool(found == self.origin) and bool(inspect_folder(self.folder))
+        except (OSError, ValueError, MagistralUIError):
+            return False
+
+    def check_folder(self) -> None:
+        """Refuse a folder in which something else lies, before hours of work are put into it."""
+        folder = self.folder
+        if folder.exists() and not (folder / ORIGIN).exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CopyNotSaved("copy_folder_in_use", folder=str(folder))
+
+    def has_room(self, size: int) -> bool:
+        """Whether a copy of `size` bytes shall be made; where it was asked for and does not fit, CopyNotSaved."""
+        free = shutil.disk_usage(_existing(self.folder)).free
+        if self.asked and free < size + WORTH:
+            needed = f"{(size + WORTH) / 1e9:.1f}"
+            raise CopyNotSaved("copy_no_room", folder=str(self.folder), needed=needed, free=f"{free / 1e9:.1f}")
+        return self.asked or (size >= WORTH and free >= PLENTY * size)
+
+
+def copies_folder() -> Path:
+    """Where copies lie that nobody named a folder for."""
+    return Path(constants.HF_ASSETS_CACHE) / "magistral-ui" / "quantized"
+
+
+def copy_for(wanted: str, model: str, revision: str, precision: str) -> Copy | None:
+    """The copy of a model in `precision`; `wanted` is `auto`, `no`, or a folder. None: there is to be none."""
+    if wanted == "no" or precision not in ("nf4", "int8"):
+        return None
+    origin = {"model": model, "revision": revision, "precision": precision}
+    if wanted != "auto":
+        return Copy(Path(wanted).expanduser(), origin, asked=True)
+    name = re.sub(r"[^\w.-]+", "--", model).strip("-.")[-80:]
+    return Copy(copies_folder() / f"{name}--{revision[:12]}--{precision}", origin, asked=False)
+
+
+def copies_held() -> tuple[int, int]:
+    """How many copies lie in `copies_folder`, and their bytes."""
+    folders = [origin.parent for origin in copies_folder().glob(f"*/{ORIGIN}")]
+    return len(folders), sum(file.stat().st_size for folder in folders for file in folder.iterdir())
+
+
+def fingerprint(facts: FolderFacts) -> str:
+    """What changes when the weights in a folder do: their names, bytes and times."""
+    marks = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in facts.weights]
+    return hashlib.sha256(repr((str(facts.folder.resolve()), marks)).encode()).hexdigest()[:40]
+
+
+def save_copy(model: Any, source: Path, copy: Copy, size: int, report: Report) -> None:
+    """Write `model` (about `size` bytes), with the other files of `source`: all of it or nothing.
+
+    CopyNotSaved where that cannot be; where nobody asked for the copy, that is only logged.
+    """
+    try:
+        copy.check_folder()
+        if copy.has_room(size):
+            _save(model, source, copy, size, report)
+    except CopyNotSaved as error:
+        if copy.asked:
+            raise
+        log.warning("no quantized copy was kept: %s", error)
+
+
+def _save(model: Any, source: Path, copy: Copy, size: int, report: Report) -> None:
+    folder = copy.folder
+    unfinished = folder.with_name(f"{folder.name}.partial")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        with _watched(unfinished, size, report):
+            model.save_pretrained(unfinished, max_shard_size="5GB")
+        for name in KEPT:
+            if (source / name).exists():
+                shutil.copy(source / name, unfinished)
+        (unfinished / ORIGIN).write_text(json.dumps(copy.origin), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.replace(folder)
+    except (OSError, RuntimeError) as error:  # safetensors raises its own error, for a full disk too
+        shutil.rmtree(unfinished, ignore_errors=True)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CopyNotSaved(folder=str(folder), reason=reason) from error
+
+
+@contextmanager
+def _watched(folder: Path, size: int, report: Report) -> Iterator[None]:
+    """Meanwhile, tell how many bytes have come into `folder`."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            written = sum(file.stat().st_size for file in folder.glob("*") if file.exists())
+            report(Loading("saving", min(written, size), size))
+
+    report(Loading("saving", 0, size))
+    watching = threading.Thread(target=watch, name="watch copy", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())

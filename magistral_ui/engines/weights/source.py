@@ -1,0 +1,167 @@
+"""Finds the files of the model that was asked for: a card's, a repository's, or a folder; what is not here is downloaded."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from magistral_ui.engines.base import Loading, Told
+from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan
+from magistral_ui.engines.weights.hub import download, read_config
+from magistral_ui.engines.weights.pinned_revisions import is_commit, record, recorded
+from magistral_ui.engines.weights.progress import Report
+from magistral_ui.engines.weights.quantization import stored_precision
+from magistral_ui.engines.weights.quantized_cache import Copy, copy_for, fingerprint
+from magistral_ui.engines.weights.speed_estimate import slow_pace
+from magistral_ui.errors import ModelFilesBroken, ModelNotFound
+from magistral_ui.models.cards import ModelCard, find_card
+from magistral_ui.models.folder import DEMO_FOLDER, decoder_of, inspect_folder, is_repository
+from magistral_ui.models.memory import MemoryPlan
+from magistral_ui.models.shape import ModelShape, read_shape
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the operator asked for; None and `auto` leave it to the machine."""
+
+    model: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    context_length: int | None = None
+    threads: int | None = None
+    revision: str | None = None
+    save_quantized: str = "auto"
+    """`auto`, `no`, or a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A folder with all files of a model, and where they come from."""
+
+    card: ModelCard
+    folder: Path
+    name: str
+    revision: str
+    chosen_because: str
+    copy: Copy | None = None
+    """Where a quantized copy shall be saved, if the model is quantized."""
+
+
+def find_source(
+    wish: Wish, device: Device, report: Report, closing: threading.Event, warn: Callable[[Told], None] = lambda _: None
+) -> Source:
+    """What `wish` means on `device`. Whether the model fits is found out before it is downloaded, where that can be.
+
+    `warn` hears, before the work begins, of a model that fits and will be very slow.
+
+    Raises what `hub.download` and `inspect_folder` do, DeviceTooSmall, CopyNotSaved or progress.Cancelled.
+    """
+    why, card = "model_chosen_by_hand", find_card(wish.model) if wish.model else None
+    if wish.model is None:
+        card, why = choose_default(device)
+    name = wish.model or ""
+    if card is not None:
+        name = card.repository or card.key
+    folder = Path(name).expanduser()
+    if card is not None and card.repository is None:
+        return _from_folder(DEMO_FOLDER, card, card.key, why, device, wish, warn)
+    if card is None and (folder.exists() or not is_repository(name)):
+        return _from_folder(folder, None, folder.resolve().name, why, device, wish, warn)
+    return _from_hub(name, card, why, device, wish, report, closing, warn)
+
+
+def _from_folder(
+    folder: Path,
+    card: ModelCard | None,
+    name: str,
+    why: str,
+    device: Device,
+    wish: Wish,
+    warn: Callable[[Told], None],
+) -> Source:
+    facts = inspect_folder(folder)
+    source = Source(card or facts.card, folder, name, "", why)
+    stored = stored_precision(name, facts.quantization)
+    weights = facts.bytes if stored else None
+    planned = choose_plan(source.card.name, facts.shape, device, stored or wish.precision, wish.context_length, weights)
+    if pace := slow_pace(facts.shape, planned, device):
+        warn(pace)
+    if stored:
+        return source
+    copy = copy_for(wish.save_quantized, str(folder.resolve()), fingerprint(facts), planned.precision)
+    if copy is None:
+        return source
+    if copy.is_there:
+        return replace(source, folder=copy.folder)
+    copy.check_folder()
+    return replace(source, copy=copy)
+
+
+def _from_hub(
+    name: str,
+    card: ModelCard | None,
+    why: str,
+    device: Device,
+    wish: Wish,
+    report: Report,
+    closing: threading.Event,
+    warn: Callable[[Told], None],
+) -> Source:
+    """The commit that was named, or else run here before, or else is the card's; of another repository the newest."""
+    revision = wish.revision or recorded(name) or (card.revision if card else None)
+    with _own_revision(name, revision, wish):
+        shape, planned, stored = _fitting(card, name, revision, device, wish)
+        precision = planned.precision
+        if pace := slow_pace(shape, planned, device):
+            warn(pace)
+        report(Loading())  # with what was warned of
+
+        def copy_of(commit: str) -> Copy | None:
+            copy = None if stored else copy_for(wish.save_quantized, name, commit, precision)
+            if copy is not None and not copy.is_there:
+                copy.check_folder()
+            return copy
+
+        copy = copy_of(str(revision)) if is_commit(revision) else None
+        if copy is not None and copy.is_there:
+            return Source(card or _card_of(copy.folder, name), copy.folder, name, copy.origin["revision"], why)
+        snapshot = download(name, revision, report, closing)
+    record(name, snapshot.commit)
+    source = Source(card or _card_of(snapshot.folder, name), snapshot.folder, name, snapshot.commit, why)
+    copy = copy_of(snapshot.commit)
+    if copy is not None and copy.is_there:
+        return replace(source, folder=copy.folder)
+    return replace(source, copy=copy)
+
+
+def _card_of(folder: Path, name: str) -> ModelCard:
+    return replace(inspect_folder(folder).card, key=name, name=name.rpartition("/")[2], repository=name)
+
+
+@contextmanager
+def _own_revision(name: str, revision: str | None, wish: Wish) -> Iterator[None]:
+    """Where the Hub lacks a revision that nobody named, the remedy is another one."""
+    try:
+        yield
+    except ModelNotFound as error:
+        if error.sentence_key != "revision_not_found" or wish.revision is not None:
+            raise
+        raise ModelNotFound("own_revision_gone", model=name, revision=str(revision)[:12]) from error
+
+
+def _fitting(
+    card: ModelCard | None, name: str, revision: str | None, device: Device, wish: Wish
+) -> tuple[ModelShape, MemoryPlan, str | None]:
+    """The model's shape, how it will be kept, and the precision in which it is stored if it is quantized already."""
+    stored, shape = None, card.shape if card else None
+    if shape is None:
+        config = read_config(name, revision)
+        decoder_of(config, name)
+        stored = stored_precision(name, config.get("quantization_config"))
+        try:
+            shape = read_shape(config)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ModelFilesBroken(model=name, file="config.json") from error
+    wanted = stored or wish.precision
+    return shape, choose_plan(card.name if card else name, shape, device, wanted, wish.context_length), stored

@@ -1,0 +1,171 @@
+"""Turns an answer's Markdown into HTML that needs no script and does nothing: tags of an allow-list, links to web and mail."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
+
+from magistral_ui.export.autolinks import addresses
+from magistral_ui.export.bounds import bounds, is_readable, plain
+from magistral_ui.export.document import Words
+from magistral_ui.export.emphasis import emphasis
+from magistral_ui.export.gfm import gfm, is_followed
+from magistral_ui.export.html_tags import html_tags
+from magistral_ui.export.latex_delimiters import latex_marks
+from magistral_ui.export.mathml import Formulas, FormulasHere
+from magistral_ui.export.time_budget import Patience
+
+SCHEMES = {"http", "https", "mailto"}
+# What the renderer makes; nh3, the second wall, lets nothing else through.
+TEXT_TAGS = "p br wbr hr h3 ul ol li blockquote pre code em strong s a table thead tbody tr th td div section span"
+ALLOWED_TAGS = (
+    "abbr b bdi caption center cite del details dfn dd dl dt figcaption figure i ins kbd mark q rp rt ruby samp small sub "
+    "summary sup tfoot u var"
+)
+MATH_TAGS = (
+    "math mrow mi mo mn mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mtable mtr mtd menclose "
+    "mpadded mphantom mstyle mmultiscripts mprescripts"
+)
+TAGS = {*TEXT_TAGS.split(), *ALLOWED_TAGS.split(), *MATH_TAGS.split()}
+SPACING = {
+    "lspace",
+    "rspace",
+    "stretchy",
+    "form",
+    "fence",
+    "minsize",
+    "maxsize",
+    "symmetric",
+    "largeop",
+    "movablelimits",
+}
+SCROLLING = {"tabindex", "role", "aria-label"}
+ATTRIBUTES = {
+    "a": {"href", "id", "class"},
+    "ol": {"start", "dir"},
+    "ul": {"dir"},
+    "blockquote": {"dir"},
+    "li": {"id", "class"},
+    "details": {"open"},
+    "section": {"class"},
+    "sup": {"class"},
+    "span": {"class", "tabindex"},
+    "div": {"class", "dir", *SCROLLING},
+    "pre": {"class", *SCROLLING},
+    "code": {"dir"},
+    "h3": {"class"},
+    "th": {"style", "dir"},
+    "td": {"style", "dir"},
+    "math": {"display"},
+    "mo": SPACING,
+    "mi": {"mathvariant"},
+    "mspace": {"width"},
+    "mfrac": {"displaystyle", "linethickness"},
+    "mover": {"accent"},
+    "munder": {"accentunder"},
+    "mpadded": {"width", "height", "depth", "lspace", "voffset"},
+    "mstyle": {"displaystyle", "scriptlevel"},
+    "mtable": {"displaystyle", "scriptlevel"},
+    "mrow": {"class", "displaystyle", "scriptlevel", "style"},
+    "mtd": {"style"},
+    "menclose": {"notation"},
+}
+STYLES = {
+    "text-align",
+    "color",
+    "border-top",
+    "border-right",
+    "border-left",
+    "border-bottom",
+    "padding-right",
+    "padding-left",
+}
+
+
+class AnswerRenderer:
+    """Renders answers one after the other."""
+
+    def __init__(self, words: Words, patience: Patience | None = None, formulas: Formulas | None = None) -> None:
+        self._patience, self._formulas = patience, formulas or FormulasHere()
+        self._count = 0
+        self._markdown = MarkdownIt("js-default", {"linkify": True, "typographer": False, "breaks": True})
+        emphasis(self._markdown)
+        bounds(self._markdown)
+        addresses(self._markdown)
+        latex_marks(self._markdown, self._formulas.html)
+        html_tags(self._markdown)
+        gfm(self._markdown)
+        self._markdown.core.ruler.push("headings", _level_headings)
+        self._markdown.add_render_rule("image", _pictures_as_links(words))
+        self._markdown.add_render_rule("fence", _code_in(words))
+        self._markdown.add_render_rule("code_block", _code_in(words))
+        self._markdown.add_render_rule("table_open", _tables(words))
+        self._markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
+
+    def html(self, text: str) -> str:
+        """The HTML of one answer."""
+        late = self._patience is not None and self._patience.is_over
+        if late or not is_readable(text):
+            return plain(text)
+        self._formulas.begin_answer()
+        self._count += 1  # so that each answer's footnotes have names of their own
+        return nh3.clean(
+            self._markdown.render(text, {"docId": str(self._count)}),
+            tags=TAGS,
+            attributes=ATTRIBUTES,
+            url_schemes=SCHEMES,
+            link_rel="noopener noreferrer nofollow",
+            filter_style_properties=STYLES,
+        )
+
+
+def _pictures_as_links(words: Words) -> Callable[..., str]:
+    """A picture would be fetched from anywhere, and tell that the file was read: show where it points instead."""
+
+    def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
+        address = str(tokens[index].attrGet("src") or "")
+        text = words("turn_image", text=tokens[index].content or address)
+        if not is_followed(address):
+            return escape(text)
+        return f'<a href="{escape(address)}">{escape(text)}</a>'
+
+    return draw
+
+
+def _scrolls(name: str) -> str:
+    """What lets the keyboard scroll a part that is wider than the page, and a screen reader name it."""
+    return f' tabindex="0" role="group" aria-label="{escape(name)}"'
+
+
+def _tables(words: Words) -> Callable[..., str]:
+    def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
+        direction = tokens[index].meta.get("direction")
+        named = f' dir="{direction}"' if direction else ""
+        return f'<div class="table"{named}{_scrolls(words("turn_table"))}><table>'
+
+    return draw
+
+
+def _code_in(words: Words) -> Callable[..., str]:
+    def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
+        language = tokens[index].info.split(maxsplit=1)[0][:30] if tokens[index].info.strip() else ""
+        head = f'<div class="code-head">{escape(language)}</div>' if language else ""
+        name = words("turn_code_language", language=language) if language else words("turn_code")
+        text = escape(tokens[index].content)
+        return f'<div class="code">{head}<pre{_scrolls(name)}><code dir="ltr">{text}</code></pre></div>\n'
+
+    return draw
+
+
+def _level_headings(state: StateCore) -> None:
+    """All of one level below the turn's own heading; how large they look is told by the class."""
+    for token in state.tokens:
+        if token.type == "heading_open":
+            token.attrJoin("class", f"level-{token.tag[1]}")
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = "h3"

@@ -1,0 +1,93 @@
+"""What there is to tell about a message besides its text, in a reader's words; it does not know how it is laid out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from magistral_ui.chat.conversation import Message, Reply, UserMessage
+from magistral_ui.chat.images import Picture
+from magistral_ui.chat.sampling import PARAMETERS
+from magistral_ui.errors import Value
+from magistral_ui.export.document import Document, Words, moment
+
+ALWAYS = ("temperature", "top_p", "seed")
+"""Parameters that are told also where they are as usual."""
+
+
+def title(document: Document, words: Words) -> str:
+    """The document's title on one line; the general one where it has none."""
+    return " ".join(document.title.split()) or words("export_untitled")
+
+
+def about(document: Document, words: Words) -> str:
+    """When the conversation was last changed, and with what it was written."""
+    when = document.updated or document.created
+    made = words("export_made", app=words("page_title"))
+    return " · ".join([moment(when), made] if when else [made])
+
+
+def shown(messages: Sequence[Message]) -> Iterator[Message]:
+    """The messages of a branch that have something to read."""
+    for message in messages:
+        if not isinstance(message, UserMessage) or message.text.strip() or message.pictures:
+            yield message
+
+
+def thought(reply: Reply, words: Words) -> str:
+    """How long the model thought, and how much."""
+    usage = reply.usage
+    if not usage.reasoning_tokens:
+        return words("export_reasoning")
+    key = "turn_thought" if reply.reasoning_closed else "turn_thought_unfinished"
+    time = words(key, seconds=seconds(usage.reasoning_seconds))
+    return f"{time} · {words('turn_tokens', count=usage.reasoning_tokens)}"
+
+
+def seconds(value: float) -> str:
+    """One decimal below a hundred, none above."""
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def notes(reply: Reply, words: Words) -> list[str]:
+    """What was special about a reply: its notices, why it did not end by itself, that there is no answer."""
+    found = [words(f"notice_{key}") for key in reply.notices if _is_known(f"notice_{key}", words)]
+    # A gap that nothing fills: the value was told when it happened, and is not kept.
+    found = [note for note in found if "{" not in note]
+    if reply.failure:
+        key = f"error_{reply.failure}"
+        found.append(words(key if _is_known(key, words) else "error_unexpected", **dict(reply.failure_values)))
+    elif reply.finish_reason == "length":
+        found.append(words("export_ended_length"))
+    elif reply.finish_reason == "cancelled":
+        found.append(words("ended_cancelled"))
+    if not reply.failure and reply.finish_reason != "cancelled" and not reply.answer.strip():
+        found.append(words("turn_no_answer" if reply.reasoning else "turn_empty"))
+    return found
+
+
+def source(reply: Reply, words: Words) -> str:
+    """On one line: the model, how it ran, what it cost, and with which parameters."""
+    known = reply.provenance
+    ran = [known.revision[:12], known.precision] if known else []
+    count = reply.usage.completion_tokens
+    parts = [reply.model, *ran, words("turn_tokens", count=count) if count else ""]
+    return " · ".join(part for part in [*parts, *_parameters(reply, words)] if part)
+
+
+def picture_name(picture: Picture, number: int, words: Words) -> str:
+    """What to say of a picture instead of showing it."""
+    return words("turn_picture", number=number, name=picture.name, width=picture.width, height=picture.height)
+
+
+def _parameters(reply: Reply, words: Words) -> Iterator[str]:
+    values: dict[str, Value | None] = asdict(reply.params) if reply.params else {}
+    for name, value in values.items():
+        if value is not None and (name in ALWAYS or value != PARAMETERS[name].default):
+            yield f"{words(f'parameter_{name}')} {value}"
+
+
+def _is_known(key: str, words: Words) -> bool:
+    try:
+        words(key)
+    except KeyError:
+        return False
+    return True

@@ -1,0 +1,126 @@
+"""Writes conversations as one HTML page that needs nothing besides itself: no script, no request, pictures inside."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from importlib import resources
+from typing import Literal
+
+from magistral_ui.chat.conversation import Message, Reply, UserMessage
+from magistral_ui.export import captions
+from magistral_ui.export.answer_html import AnswerRenderer
+from magistral_ui.export.document import Document, Words
+from magistral_ui.export.image_tags import PictureTags
+from magistral_ui.export.mathml import BoundedFormulas
+from magistral_ui.export.time_budget import Patience
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""What HTML cannot hold."""
+
+
+def export_html(
+    documents: Sequence[Document],
+    words: Words,
+    language: str = "en",
+    direction: Literal["ltr", "rtl"] = "ltr",
+    clock: Callable[[], float] = time.thread_time,
+) -> str:
+    """One page with the chosen branch of each of `documents`, in the reader's `words`.
+
+    Answers that are left when the time of `clock` is over are shown as text, and pictures by name.
+    """
+    patience = Patience(clock)
+    titles = [captions.title(document, words) for document in documents]
+    title = titles[0] if len(titles) == 1 else words("export_many", count=len(titles))
+    with BoundedFormulas() as formulas:
+        drawn = _Drawn(words, AnswerRenderer(words, patience, formulas), PictureTags(words, patience))
+        body = "".join(_conversation(number, document, drawn) for number, document in enumerate(documents, 1))
+    page = f"""<!doctype html>
+<html lang="{escape(language)}" dir="{direction}">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)}</title>
+<style>
+{style()}</style>
+</head>
+<body>
+{_contents(titles, words) if len(titles) > 1 else ""}<main>
+{body}</main>
+</body>
+</html>
+"""
+    return CONTROLS.sub("\ufffd", page)
+
+
+@cache
+def style() -> str:
+    """The page's style sheet."""
+    return (resources.files("magistral_ui.export") / "page.css").read_text(encoding="utf-8")
+
+
+def _contents(titles: Sequence[str], words: Words) -> str:
+    links = "".join(
+        f'<li><a href="#c{number}" dir="auto">{escape(title)}</a></li>\n' for number, title in enumerate(titles, 1)
+    )
+    return f'<nav aria-label="{escape(words("export_contents"))}">\n<ol>\n{links}</ol>\n</nav>\n'
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What the parts of one file are drawn with."""
+
+    words: Words
+    answers: AnswerRenderer
+    pictures: PictureTags
+
+
+def _conversation(number: int, document: Document, drawn: _Drawn) -> str:
+    words = drawn.words
+    messages = captions.shown(document.conversation.path())
+    turns = "".join(_turn(message, drawn) for message in messages)
+    return f"""<section id="c{number}">
+<header>
+<h1 dir="auto">{escape(captions.title(document, words))}</h1>
+<p class="about">{escape(captions.about(document, words))}</p>
+</header>
+{turns}</section>
+"""
+
+
+def _turn(message: Message, drawn: _Drawn) -> str:
+    if isinstance(message, UserMessage):
+        heading, content = drawn.words("turn_you"), "".join(_said(message, drawn))
+    else:
+        heading, content = drawn.words("turn_model"), "".join(_reply(message.reply, drawn))
+    kind = "user" if isinstance(message, UserMessage) else "reply"
+    return f'<article class="turn {kind}">\n<h2>{escape(heading)}</h2>\n{content}</article>\n'
+
+
+def _said(message: UserMessage, drawn: _Drawn) -> Iterator[str]:
+    if message.pictures:
+        pictures = "".join(drawn.pictures.html(picture, number) for number, picture in enumerate(message.pictures, 1))
+        yield f'<div class="pictures">{pictures}</div>\n'
+    if message.text.strip():
+        yield f'<div class="said" dir="auto">{escape(message.text)}</div>\n'
+
+
+def _reply(reply: Reply, drawn: _Drawn) -> Iterator[str]:
+    words = drawn.words
+    if reply.reasoning.strip():
+        summary = escape(captions.thought(reply, words))
+        text = f'<div class="reasoning" dir="auto">{escape(reply.reasoning)}</div>'
+        yield f"<details>\n<summary>{summary}</summary>\n{text}\n</details>\n"
+    if reply.answer.strip():
+        yield f'<div class="answer" dir="auto">\n{drawn.answers.html(reply.answer)}</div>\n'
+    for note in captions.notes(reply, words):
+        yield f'<p class="{"note failure" if reply.failure else "note"}">{escape(note)}</p>\n'
+    if source := captions.source(reply, words):
+        yield f'<footer dir="auto">{escape(source)}</footer>\n'

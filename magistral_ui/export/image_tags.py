@@ -1,0 +1,41 @@
+"""Draws pictures into an HTML file, each made small once; it does not know the conversation around them."""
+
+import base64
+from contextlib import suppress
+from html import escape
+
+from magistral_ui.chat.images import Picture
+from magistral_ui.errors import PictureRefused, TooManyRequests
+from magistral_ui.export import captions
+from magistral_ui.export.document import Words
+from magistral_ui.export.time_budget import Patience
+
+SIDE = 1600
+"""Pixels of a picture's longer side: enough to read a screenshot, and the file stays small. Made anew, so without a
+camera's metadata, which tells where a photo was taken."""
+ROOM = 100_000_000
+"""Characters of all pictures in one file: one picture may be shown in very many messages."""
+
+
+class PictureTags:
+    """Draws the pictures of one file; where there is no room or time for one any more, its name is there."""
+
+    def __init__(self, words: Words, patience: Patience, room: int = ROOM) -> None:
+        self._words, self._patience, self._room = words, patience, room
+        self._made: dict[str, str] = {}
+
+    def html(self, picture: Picture, number: int) -> str:
+        """The picture, as the `number`th of its message."""
+        name = escape(captions.picture_name(picture, number, self._words))
+        data = self._data(picture)
+        if len(data) > self._room or not data:
+            return f'<span class="note">{name}</span>'
+        self._room -= len(data)
+        size = f'width="{picture.width}" height="{picture.height}"'
+        return f'<img src="data:image/jpeg;base64,{data}" alt="{name}" title="{name}" {size}>'
+
+    def _data(self, picture: Picture) -> str:
+        if picture.digest not in self._made and not self._patience.is_over:
+            with suppress(PictureRefused, TooManyRequests):
+                self._made[picture.digest] = base64.b64encode(picture.thumbnail(SIDE)).decode("ascii")
+        return self._made.get(picture.digest, "")

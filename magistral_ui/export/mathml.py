@@ -1,0 +1,163 @@
+"""Turns LaTeX formulas into MathML, which browsers draw without a script; what it cannot turn stays text."""
+
+import re
+import time
+from html import escape
+from types import TracebackType
+from typing import Protocol
+
+from math_core import LatexError, LatexToMathML
+
+from magistral_ui.bounded_process import BoundedProcess, Ended
+from magistral_ui.export.chemistry import chemistry
+from magistral_ui.export.latex_environments import environments
+
+LONGEST = 5_000
+"""Characters; longer ones are shown as text, as on the page."""
+ALL_SECONDS = 30.0
+"""For how long one file's formulas are turned; a thousand usual ones take one second."""
+DEEPEST = 200
+"""The converter calls itself for what stands inside of something else, at most 1.6 kB of stack a level, and a full stack
+ends the process: measured, 512 kB are full at 332 levels of the worst kind. A thread has 512 kB at least."""
+PART = re.compile(r"\\[A-Za-z]+|\\.|\S", re.DOTALL)
+CLOSERS = {"{": "}", "(": ")", "[": ")", "\\left": "\\right", "\\begin": "\\end"}
+DEFINITION = re.compile(r"\\[a-z]*(?:def|let|command|environment|operator)(?![a-z])", re.IGNORECASE)
+"""What makes new commands: their depth cannot be seen before they are expanded."""
+
+LINE = ('<mo stretchy="true">\u0332</mo>', '<mo class="line"></mo>')
+"""Only fonts made for mathematics have lines that stretch, and many computers have none: the style sheet draws this one."""
+
+
+class Formulas(Protocol):
+    """Turns the formulas of answers, one answer after the other."""
+
+    def begin_answer(self) -> None:
+        """The next formula is another answer's: equations are numbered anew."""
+
+    def html(self, latex: str, display: bool) -> str:
+        """MathML for `latex`, or its text as code."""
+
+
+class FormulasHere:
+    """Formulas that are turned in this process, where nothing can end one that takes for ever: not for what strangers write."""
+
+    def __init__(self) -> None:
+        self._converter = new_converter()
+
+    def begin_answer(self) -> None:
+        """Number anew."""
+        self._converter.reset_global_state()
+
+    def html(self, latex: str, display: bool) -> str:
+        """MathML for `latex`, or its text as code."""
+        return formula_html(latex, display, self._converter)
+
+
+class BoundedFormulas:
+    """Formulas that are turned in a child process; one that takes too long, or too much memory, stays text.
+
+    The converter doubles its time with each bracket that stays open, and holds Python's lock meanwhile. A context manager.
+    """
+
+    def __init__(self) -> None:
+        self._process = BoundedProcess(f"{__name__}:FormulasOfAnswers")
+        self._answer, self._seconds = 0, 0.0
+
+    def begin_answer(self) -> None:
+        """Number anew."""
+        self._answer += 1
+
+    def html(self, latex: str, display: bool) -> str:
+        """MathML for `latex`, or its text as code."""
+        if len(latex) > LONGEST or self._seconds > ALL_SECONDS:
+            return as_text(latex)
+        began = time.monotonic()
+        try:
+            return str(self._process.call(self._answer, latex, display))
+        except Ended:
+            return as_text(latex)
+        finally:
+            self._seconds += time.monotonic() - began
+
+    def __enter__(self) -> "BoundedFormulas":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.close()
+
+
+class FormulasOfAnswers:
+    """In the child: the formulas of answers that are told by number."""
+
+    def __init__(self) -> None:
+        self._formulas, self._answer = FormulasHere(), 0
+
+    def __call__(self, answer: int, latex: str, display: bool) -> str:
+        """MathML for `latex`, or its text as code."""
+        if answer != self._answer:
+            self._answer = answer
+            self._formulas.begin_answer()
+        return self._formulas.html(latex, display)
+
+
+def as_text(latex: str) -> str:
+    """A formula as it was written."""
+    return f"<code>{escape(latex)}</code>"
+
+
+def formula_html(latex: str, display: bool, converter: LatexToMathML | None = None) -> str:
+    """MathML for `latex`, or its text as code. The numbers of equations run on through all that one `converter` turns."""
+    converter = converter or new_converter()
+    if len(latex) <= LONGEST:
+        plain = chemistry(latex)
+        # A display that holds more than it may, or stands in a line, is drawn in rows alone.
+        for known in dict.fromkeys([environments(plain, not display), environments(plain, True)]):
+            if html := _converted(known, display, converter):
+                return html
+    return as_text(latex)
+
+
+def new_converter() -> LatexToMathML:
+    """A converter that has numbered nothing yet."""
+    return LatexToMathML(fancy_error=False, max_expansions=100)
+
+
+def _converted(latex: str, display: bool, converter: LatexToMathML) -> str:
+    """MathML for `latex`; "" where that cannot be."""
+    if len(latex) > LONGEST or DEFINITION.search(latex) or depth(latex) > DEEPEST:
+        return ""
+    try:
+        return converter.convert_with_global_state(latex, displaystyle=display).replace(*LINE)
+    except (LatexError, UnicodeEncodeError):
+        return ""
+
+
+def depth(latex: str) -> int:
+    """How deep the parts of `latex` may stand inside each other: rather too large than too small.
+
+    A command may take several of the parts behind it into itself, so it counts up to the end of its group or cell.
+    """
+    deepest = level = scripts = 0
+    opened: list[tuple[str, int]] = [("", -1)]
+    for part in PART.findall(latex.replace("]", ")")):  # half-open intervals, such as ]0, 1)
+        if closer := CLOSERS.get(part):
+            opened.append((closer, level - scripts))
+            level += 1
+        elif part in CLOSERS.values():
+            level = _closed(opened, part, level)
+        elif part in ("&", "\\\\"):
+            level = opened[-1][1] + 1
+        elif part[0] == "\\" or part in "^_":
+            level += 1
+        else:
+            level -= scripts  # an exponent of one character ends with it
+        scripts = scripts + 1 if part in "^_" else 0
+        deepest = max(deepest, level)
+    return deepest
+
+
+def _closed(opened: list[tuple[str, int]], closer: str, level: int) -> int:
+    """The level behind `closer`; it takes back what it closes, and round brackets that were open in it."""
+    while closer != ")" and opened[-1][0] == ")":
+        opened.pop()
+    return opened.pop()[1] if opened[-1][0] == closer else level

@@ -1,0 +1,1 @@
+"""The texts of the page in all languages: which there are, what is written, and their plural forms."""

@@ -1,0 +1,102 @@
+"""The languages of the page, and which of them a visitor gets; it does not know the texts, only whether all are there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Literal
+
+from magistral_ui.i18n.texts import DEFAULT, for_pages, translated
+
+COOKIE = "magistral-ui-language"
+"""Where the browser keeps what the visitor chose; assets/language.js writes it."""
+LONGEST_HEADER = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One language: `code` names its file of texts, `tag` is what HTML and Intl are told (BCP 47)."""
+
+    code: str
+    name: str
+    """As its speakers call it."""
+    tag: str
+    right_to_left: bool = False
+
+    @property
+    def direction(self) -> Literal["ltr", "rtl"]:
+        """What HTML calls `dir`."""
+        return "rtl" if self.right_to_left else "ltr"
+
+
+def _table() -> Mapping[str, Language]:
+    # The 24 languages of Magistral's model cards, in the order of the picker: by script, then by name.
+    names = {
+        "id": "Bahasa Indonesia",
+        "ms": "Bahasa Melayu",
+        "de": "Deutsch",
+        "en": "English",
+        "es": "Español",
+        "fr": "Français",
+        "it": "Italiano",
+        "pl": "Polski",
+        "pt": "Português",
+        "ro": "Română",
+        "sv": "Svenska",
+        "vi": "Tiếng Việt",
+        "tr": "Türkçe",
+        "ru": "Русский",
+        "sr": "Српски",
+        "uk": "Українська",
+        "ar": "العربية",
+        "fa": "فارسی",
+        "ne": "नेपाली",
+        "hi": "हिन्दी",
+        "bn": "বাংলা",
+        "zh": "简体中文",
+        "ja": "日本語",
+        "ko": "한국어",
+    }
+    tags = {"zh": "zh-CN"}
+    return MappingProxyType(
+        {code: Language(code, name, tags.get(code, code), code in ("ar", "fa")) for code, name in names.items()}
+    )
+
+
+LANGUAGES: Mapping[str, Language] = _table()
+# What browsers ask for under another name, or what its speakers read without effort.
+OTHER_NAMES = MappingProxyType({"in": "id", "mo": "ro", "prs": "fa", "gsw": "de"})
+
+
+@cache
+def offered() -> Mapping[str, Language]:
+    """The languages in which no text is missing: these are the ones that a visitor can get."""
+    wanted = for_pages(DEFAULT).keys()
+    return MappingProxyType({code: each for code, each in LANGUAGES.items() if wanted <= translated(code).keys()})
+
+
+def language_for(chosen: str | None, accepted: str) -> Language:
+    """The visitor's own choice, or else the first language of an Accept-Language header that there is, or else English."""
+    found = offered()
+    if chosen and chosen in found:
+        return found[chosen]
+    for tag in _by_preference(accepted[:LONGEST_HEADER]):
+        code = tag.split("-")[0].lower()
+        code = OTHER_NAMES.get(code, code)
+        if code in found:
+            return found[code]
+    return found[DEFAULT]
+
+
+def _by_preference(header: str) -> list[str]:
+    """The language tags of an Accept-Language header (RFC 9110, 12.5.4), the most wanted first."""
+    wanted = []
+    for part in header.split(","):
+        tag, _, weight = part.partition(";")
+        try:
+            value = float(weight.strip().removeprefix("q=")) if weight else 1.0
+        except ValueError:
+            continue
+        if value > 0 and tag.strip():
+            wanted.append((value, tag.strip()))
+    return [tag for _, tag in sorted(wanted, key=lambda each: -each[0])]

@@ -1,0 +1,361 @@
+"""The history as the sessions use it: opened once, asked from any thread; what cannot be kept on disk is kept in memory."""
+
+import logging
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TookTooLong
+from contextlib import closing, contextmanager, nullcontext, suppress
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Any, TypeVar
+
+from magistral_ui.errors import HistoryUnusable, ImportRefused
+from magistral_ui.export.document import Document
+from magistral_ui.sessions.history import catalog, store
+from magistral_ui.sessions.history.image_store import PictureFiles
+from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
+from magistral_ui.sessions.history.save_errors import Trouble, trouble_of
+from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, migrate
+from magistral_ui.sessions.history.search import Entry, Found, Reading, search, words_of
+from magistral_ui.sessions.history.store import Kept
+from magistral_ui.sessions.history.writer import Job, Writer
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+FILE, LOCK, PICTURES = "history.sqlite3", "history.lock", "pictures"
+PATIENCE = 5.0
+"""Seconds for which a person waits for the disk; then the chat goes on, and the page says that it is not saved."""
+SEARCH_SECONDS = 2.0
+"""For how long a search looks; then it tells what it has found, and that it did not look through all."""
+DAY = 86_400.0
+FOLD = 4
+"""Times a file's size that its conversations take on the disk while they come in: rows, index, and both in the log."""
+SPARE = 16 * 10**6
+"""Bytes that a file leaves free beside that, so that the chat can go on."""
+
+
+class History:
+    """All conversations of all visitors, each found under its visitor only."""
+
+    def __init__(self, folder: Path | None = None, keep_days: int | None = None) -> None:
+        """Opens the history in `folder`. None, or 0 in `keep_days`, keeps it in this process's memory.
+
+        A folder that cannot be used is told by `trouble`; then memory serves too.
+        """
+        self.open, self._untidy, self._copied = True, False, False
+        self._keep_days = keep_days
+        self._lock, self._tidying = threading.Lock(), threading.Lock()
+        self._searching: dict[str, object] = {}
+        """Who searches, with what stands for their latest search: it ends those before it."""
+        self._held: sqlite3.Connection | None = None
+        self._unusable: Trouble | None = None
+        self._folder = folder if keep_days != 0 else None
+        try:
+            db = self._open()
+        except (OSError, sqlite3.Error, HistoryUnusable) as error:
+            self._unusable = trouble_of(error, str(folder))
+            log.warning("the history cannot be opened: %s", error)
+            self._release()
+            self._folder = None
+            db = self._open()
+        self._db = db
+        self.pictures = PictureFiles(self._folder / PICTURES if self._folder else None)
+        self._writer = Writer(db, self._lock, str(folder))
+        self._untidy = not self.wait(lambda db: catalog.sweep(db, self.pictures), False)
+        self.purge()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._folder is None:
+            db = connect(None, writing=True)
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+            self._hold(self._folder / LOCK)
+            db = connect(self._folder / FILE, writing=True)
+        try:
+            migrate(db, self._folder / FILE if self._folder else None)
+            self.owners = Owners(db)
+        except (sqlite3.Error, OSError, HistoryUnusable):
+            db.close()
+            raise
+        return db
+
+    def _hold(self, lock: Path) -> None:
+        """Be the only process in this folder: SQLite's own lock, which the system takes back however the process ends."""
+        self._held = sqlite3.connect(lock, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._held.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise HistoryUnusable("history_in_use") from error
+            raise
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether anything is kept on disk."""
+        return self._folder is not None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why conversations cannot be saved at the moment."""
+        return self._unusable or self._writer.trouble
+
+    def put(self, job: Job) -> "Future[Any]":
+        """Have something written soon."""
+        return self._writer.put(job)
+
+    def wait(self, job: Job, default: T) -> T:
+        """Have something written now; `default` where that fails or takes too long."""
+        return self.wait_for(self.put(job), default)
+
+    def wait_for(self, writing: "Future[Any]", default: T) -> T:
+        """The result of something that is being written; `default` where that fails or takes too long."""
+        try:
+            done: T = writing.result(PATIENCE)
+        except (OSError, sqlite3.Error, HistoryUnusable, TookTooLong):
+            return default
+        return done
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees all that was put before now."""
+        self.wait(_nothing, None)
+        if self._folder is None:
+            with self._lock:
+                yield self._db
+        else:
+            with closing(connect(self._folder / FILE, writing=False)) as db:
+                yield db
+
+    def _read(self, ask: Callable[[sqlite3.Connection], T], default: T) -> T:
+        try:
+            with self._reading() as db:
+                return ask(db)
+        except (sqlite3.Error, OSError, ValueError, KeyError) as error:
+            log.warning("the history cannot be read: %s", type(error).__name__)
+            return default
+
+    def load(self, visitor: str, id: str) -> Kept | None:
+        """The conversation, if it is the visitor's."""
+        return self._read(lambda db: store.load(db, self.pictures, visitor, id), None)
+
+    def documents(self, visitor: str, ids: Sequence[str] = ()) -> list[Document]:
+        """The visitor's conversations of these ids, or all, as they go into a file."""
+
+        def read(db: sqlite3.Connection) -> list[Document]:
+            wanted = ids or [entry.id for entry in catalog.listing(db, visitor)]
+            found = (store.load_document(db, self.pictures, visitor, id) for id in wanted)
+            return [each for each in found if each is not None]
+
+        return self._read(read, [])
+
+    def take_in(self, visitor: str, documents: Mapping[str, Document], size: int = 0) -> None:
+        """Conversations that came in a file of `size` bytes, by their new ids: all in one transaction, or none.
+
+        Raises HistoryUnusable, or ImportRefused where the disk has no room for them: what a transaction takes is given back
+        only where there is still some left.
+        """
+        if self._folder is not None and size:
+            needed = FOLD * size + SPARE
+            with suppress(OSError):
+                if shutil.disk_usage(self._folder).free < needed:
+                    raise ImportRefused("import_no_disk", needed=ceil(needed / 10**6))
+
+        def write(db: sqlite3.Connection) -> bool:
+            if self.owners.is_forgotten(visitor):
+                return False
+            self.owners.record(db, visitor)
+            for id, document in documents.items():
+                # Where nothing old is kept, what comes in an old file is new.
+                store.save_document(db, self.pictures, visitor, id, document, dated=not self._keep_days)
+            return True
+
+        try:
+            # Without a limit of time: who gave up waiting could not say whether it will be there.
+            if not self.put(write).result():
+                raise HistoryUnusable(reason="")
+        except (OSError, sqlite3.Error, HistoryUnusable) as error:
+            self.wait(lambda db: catalog.sweep(db, self.pictures), None)
+            raise HistoryUnusable(reason=type(error).__name__) from error
+        finally:
+            self._clean()
+
+    def listing(self, visitor: str) -> list[Entry]:
+        """The visitor's conversations: pinned ones first, then the latest."""
+        return self._read(lambda db: catalog.listing(db, visitor), [])
+
+    def search(self, visitor: str, query: str, seconds: float = SEARCH_SECONDS) -> Found:
+        """The latest of the visitor's conversations that hold the words of `query`, in whatever `seconds` allow.
+
+        A later search of the same visitor ends this one.
+        """
+        words = words_of(store.sound(query))
+        if not words:
+            return Found(tuple(self.listing(visitor)))
+        until, mine = time.monotonic() + seconds, object()
+        self._searching[visitor] = mine
+
+        def goes_on() -> bool:
+            return self._searching.get(visitor) is mine and time.monotonic() < until
+
+        none: list[Entry] = []
+        entries = self._read(lambda db: catalog.latest(db, visitor), none)
+        try:
+            with self._looking() as reading:
+                return search(reading, entries, words, goes_on)
+        except (sqlite3.Error, OSError) as error:
+            log.warning("the history cannot be searched: %s", type(error).__name__)
+            return Found(complete=False)
+        finally:
+            if self._searching.get(visitor) is mine:
+                del self._searching[visitor]
+
+    @contextmanager
+    def _looking(self) -> Iterator[Reading]:
+        """Connections for one look after the other; in memory, others have their turn between two of them."""
+        if self._folder is None:
+            yield self._shared
+        else:
+            with closing(connect(self._folder / FILE, writing=False)) as db:
+                yield lambda: nullcontext(db)
+
+    @contextmanager
+    def _shared(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            yield self._db
+
+    def count(self, visitor: str) -> int:
+        """How many conversations of the visitor's are kept."""
+        count = "SELECT count(*) FROM conversations WHERE visitor = ? AND deleted IS NULL"
+        return self._read(lambda db: int(db.execute(count, (visitor,)).fetchone()[0]), 0)
+
+    def latest(self, visitor: str) -> str | None:
+        """The visitor's conversation that changed last."""
+        latest = "SELECT id FROM conversations WHERE visitor = ? AND deleted IS NULL ORDER BY changed DESC LIMIT 1"
+        return self._read(lambda db: next((str(id) for (id,) in db.execute(latest, (visitor,))), None), None)
+
+    def knows(self, visitor: str) -> bool:
+        """Whether anything of this visitor is kept."""
+        any_of = "SELECT 1 FROM conversations WHERE visitor = ? LIMIT 1"
+        return self._read(lambda db: db.execute(any_of, (visitor,)).fetchone() is not None, False)
+
+    def rename(self, visitor: str, id: str, title: str) -> bool:
+        """Give a conversation a name; whether that was done."""
+        return self.wait(lambda db: catalog.rename(db, visitor, id, title), False)
+
+    def pin(self, visitor: str, id: str, pinned: bool) -> bool:
+        """Keep a conversation at the top, or not any more; whether that was done."""
+        return self.wait(lambda db: catalog.pin(db, visitor, id, pinned), False)
+
+    def remove(self, visitor: str, id: str) -> bool:
+        """Delete a conversation; it can come back for a minute. Whether that was done."""
+        return self.wait(lambda db: catalog.remove(db, visitor, id), False)
+
+    def restore(self, visitor: str, id: str) -> bool:
+        """Bring a deleted conversation back; whether that was done."""
+        return self.wait(lambda db: catalog.restore(db, visitor, id), False)
+
+    def hand_over(self, before: str, visitor: str) -> bool:
+        """Make all conversations of one visitor another's; whether the first has none any more."""
+
+        def write(db: sqlite3.Connection) -> bool:
+            if self.owners.is_forgotten(visitor):
+                return False
+            if not self.owners.is_forgotten(before):
+                self.owners.record(db, visitor)
+                hand_over(db, before, visitor)
+            return True
+
+        return self.wait(write, False)
+
+    def forget(self, visitor: str) -> bool:
+        """Delete all that is kept of a visitor, rows, words, pictures, free pages and copies; whether that was done.
+
+        What could not be deleted is tried again whenever something is purged, and by the next process.
+        """
+        self.owners.forget(visitor)
+        self.wait(lambda db: mark(db, visitor), None)  # by itself: there may be room for it, and none for what follows
+        if not self._tidying.acquire(timeout=PATIENCE):
+            return False
+        try:
+            erased = self._erase(self.owners.unerased(visitor))
+            if self._folder is not None and not forget_backups(self._folder / FILE, time.time()):
+                self._copied = self._untidy = True
+            return self._tidy() and erased
+        finally:
+            self._tidying.release()
+
+    def _erase(self, visitors: Sequence[str]) -> bool:
+        """Delete the rows of those who are forgotten; whether all are gone. With the lock for that held, as below."""
+
+        def erase(db: sqlite3.Connection, visitor: str) -> int:
+            count = catalog.forget(db, visitor)
+            unmark(db, visitor)
+            return count
+
+        for visitor in visitors:
+            count = self.wait(partial(erase, visitor=visitor), -1)
+            if count < 0:
+                return False
+            self._untidy = self._untidy or count > 0
+            self.owners.erased(visitor)
+        return True
+
+    def purge(self, reprieve: float = catalog.REPRIEVE) -> None:
+        """Delete for good what was deleted more than `reprieve` seconds ago, what is older than it may be, and what is left."""
+        if self._folder is not None:
+            forget_backups(self._folder / FILE, time.time() - BACKUP_SECONDS)
+        oldest = time.time() - DAY * self._keep_days if self._keep_days else None
+        with self._tidying:
+            self._erase(self.owners.unerased())
+            if self.wait(lambda db: catalog.purge(db, oldest, reprieve), 0):
+                self._untidy = True
+            self._tidy()
+
+    def _tidy(self) -> bool:
+        """Delete what rows leave behind that are gone: pictures, copies of the file, free pages; whether nothing is left."""
+        if not self._untidy:
+            return True
+        swept = self.wait(lambda db: catalog.sweep(db, self.pictures), False)
+        if self._copied and self._folder is not None:
+            self._copied = not forget_backups(self._folder / FILE, time.time())
+        self._untidy = not all([swept, not self._copied, self._clean()])
+        return not self._untidy
+
+    def _clean(self) -> bool:
+        """Take what was deleted out of the file and out of the log beside it, which no transaction may do for itself."""
+        try:
+            with self._lock:
+                # On a full disk, the first makes the room that the second needs.
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._db.execute("PRAGMA incremental_vacuum").fetchall()
+                busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            log.warning("the history could not be cleaned: %s", error)
+            busy = True
+        if busy:
+            self._untidy = True
+        return not busy
+
+    def close(self) -> None:
+        """Write what waits, and let go of the folder."""
+        self.open = False
+        self._writer.close()
+        with suppress(sqlite3.Error):
+            self._clean()
+        self._db.close()
+        self._release()
+
+
+def _nothing(db: sqlite3.Connection) -> None:
+    """A job whose end tells that all before it are done."""

@@ -1,0 +1,140 @@
+"""Watches one generation for one reader: what is new, ten times a second; it owns nothing, so it may leave at any time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.events import Prefilling, Reasoning, Reclassified
+from magistral_ui.chat.reply_builder import Draft
+from magistral_ui.engines.generation import Generation, Stamped
+
+INTERVAL = 0.1
+"""Seconds between two updates: fast enough to read along, and the same cost however fast the tokens come."""
+HEARTBEAT = 2.0
+"""Seconds after which an update is sent even without news, so that both sides notice a line that is dead."""
+
+NOTHING = Reply(reasoning_closed=False)
+"""The beginning of a reply that goes on from none."""
+
+
+@dataclass(slots=True)
+class LiveView:
+    """One reply as a reader is to see it now: the counts as they stand, and of the texts what is new.
+
+    No update costs more because much was said before.
+    """
+
+    generation: Generation
+    before: Reply = NOTHING
+    """The beginning that the reply goes on from, shown as if it had been written now."""
+    draft: Draft = field(default_factory=Draft)
+    start: int = 0
+    """The number of the event with which this update begins; 0 says that the texts begin with it too."""
+    seen: int = 0
+    """How many events have been taken in."""
+    reasoning: str = ""
+    answer: str = ""
+    first_reasoning: float | None = None
+    last_reasoning: float = 0.0
+
+    def skip(self, seen: int) -> None:
+        """Take in the first `seen` events, which the reader has already."""
+        self._take(self.generation.take()[: max(0, seen)])
+        self._fresh()
+
+    def advance(self) -> bool:
+        """Take in what is new; whether there was anything."""
+        self.start = self.seen
+        fresh = self.generation.take(self.seen)
+        if any(
+            isinstance(each.event, Reclassified) for each in fresh
+        ):  # the reader has called answer what is reasoning
+            fresh, self.start, self.seen = self.generation.take(), 0, 0
+            self.draft, self.first_reasoning = Draft(), None
+        before = self.before if self.start == 0 else NOTHING
+        self._take(fresh)
+        reasoning, answer = self._fresh()
+        self.reasoning, self.answer = before.reasoning + reasoning, before.answer + answer
+        return self.seen > self.start
+
+    def _take(self, fresh: list[Stamped]) -> None:
+        for stamped in fresh:
+            self.draft.feed(stamped.event)
+            if isinstance(stamped.event, Reasoning):
+                self._time(stamped.seconds)
+        self.seen += len(fresh)
+
+    def _fresh(self) -> tuple[str, str]:
+        """The texts that have come since this was last asked."""
+        fresh = "".join(self.draft.reasoning), "".join(self.draft.answer)
+        self.draft.reasoning.clear()
+        self.draft.answer.clear()
+        return fresh
+
+    def _time(self, seconds: float) -> None:
+        if self.first_reasoning is None:
+            self.first_reasoning = seconds
+        self.last_reasoning = seconds
+
+    @property
+    def state(self) -> str:
+        """`starting`, `queued`, `waiting`, `reading`, `thinking`, `answering` or `ended`."""
+        draft = self.draft
+        if draft.last is not None:
+            return "ended"
+        if draft.retry_seconds:
+            return "waiting"
+        if draft.answering or self.before.reasoning_closed:
+            return "answering"
+        if draft.reasoning_tokens or self.before.reasoning:
+            return "thinking"
+        if draft.prefilling is not None:
+            return "reading"
+        return "queued" if draft.queue_position else "starting"
+
+    @property
+    def reasoning_seconds(self) -> float:
+        """From the first token of reasoning to its last, or to now while it goes on."""
+        spent = self.before.usage.reasoning_seconds
+        if self.first_reasoning is None:
+            return spent
+        until = self.generation.elapsed if self.state == "thinking" else self.last_reasoning
+        return spent + until - self.first_reasoning
+
+    def value(self) -> dict[str, Any]:
+        """What the browser gets."""
+        draft = self.draft
+        prefilling = draft.prefilling or Prefilling(0, 0)
+        return {
+            "start": self.start,
+            "seen": self.seen,
+            "state": self.state,
+            "position": draft.queue_position or 0,
+            "retry_seconds": draft.retry_seconds,
+            "done": prefilling.done,
+            "total": prefilling.total,
+            "reasoning": self.reasoning,
+            "answer": self.answer,
+            "seconds": round(self.reasoning_seconds, 2),
+            "reasoning_tokens": self.before.usage.reasoning_tokens + draft.reasoning_tokens,
+            "answer_tokens": self.before.usage.answer_tokens + draft.answer_tokens,
+            "answer_now": self.generation.answer_now_asked,
+        }
+
+
+async def watch(
+    generation: Generation, interval: float = INTERVAL, before: Reply | None = None, seen: int = 0
+) -> AsyncIterator[LiveView]:
+    """The generation as it grows, from event number `seen` on, until it has ended."""
+    view, sent = LiveView(generation, before or NOTHING), 0.0
+    view.skip(seen)
+    while True:
+        if view.advance() or time.monotonic() - sent > HEARTBEAT:
+            sent = time.monotonic()
+            yield view
+        if view.draft.last is not None:
+            return
+        await asyncio.sleep(interval)

@@ -1,0 +1,51 @@
+"""One-time keys for requests beside the page's own events: the browser that got one may do the one thing it is for, once."""
+
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from magistral_ui.client import CALLER
+from magistral_ui.sessions.fairness import oldest_of_the_most
+
+LIFE = 60.0
+"""Seconds for which a ticket may be used."""
+MOST = 1_000
+"""Tickets that wait to be used; more make room: the oldest of whoever has most, so that nobody can flush those of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A ticket that was not used yet."""
+
+    until: float
+    browser: str
+    party: str
+    purpose: Any
+
+
+class Tickets:
+    """What each ticket is for; a ticket is 256 random bits, and is gone once it was used."""
+
+    def __init__(self, life: float = LIFE) -> None:
+        self._life = life
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Waiting] = {}
+
+    def issue(self, purpose: Any) -> str:
+        """A ticket with which the browser that calls may do `purpose`."""
+        ticket, caller = secrets.token_urlsafe(32), CALLER.get()
+        with self._lock:
+            self._waiting[ticket] = Waiting(time.monotonic() + self._life, caller.browser, caller.party, purpose)
+            if len(self._waiting) > MOST:
+                del self._waiting[oldest_of_the_most({key: each.party for key, each in self._waiting.items()})]
+        return ticket
+
+    def redeem(self, ticket: str) -> Any:
+        """What the ticket is for; None where there is no such ticket any more, or another browser got it."""
+        with self._lock:
+            found = self._waiting.pop(ticket, None)
+        if found is None or time.monotonic() >= found.until or found.browser != CALLER.get().browser:
+            return None
+        return found.purpose

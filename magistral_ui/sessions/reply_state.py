@@ -1,0 +1,98 @@
+"""A reply on its way into a conversation, and what there is to tell of how it came there; it does not write it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.events import Notice
+from magistral_ui.chat.prompt import Prompt, PromptChoices
+from magistral_ui.chat.provenance import Provenance
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import Engine, Ready
+from magistral_ui.engines.generation import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A reply on its way: to which user message, and with what."""
+
+    generation: Generation
+    to: int
+    params: SamplingParams
+    provenance: Provenance
+    before: Reply | None = None
+    """The beginning that it goes on from."""
+    continues: int | None = None
+    """The reply in whose place it will stand."""
+    replays: Reply | None = None
+    """The reply that it is to write again."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.provenance.model
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a reply came into the conversation: by which generation, and what there was to tell about it."""
+
+    generation: str
+    notices: tuple[Notice, ...] = ()
+
+
+class Record(Protocol):
+    """Where a session's conversation is put down, so that it outlives this process; see sessions/history/recorder.py."""
+
+    def begin(self, conversation: Conversation, written: Mapping[int, Written], running: Running) -> None:
+        """Put down the conversation, and that `running` is about to begin (its generation is not the real one yet)."""
+
+    def keep(self, conversation: Conversation, written: Mapping[int, Written], running: Running | None) -> None:
+        """Put down what has changed; never waits."""
+
+    def holds(self, conversation: Conversation) -> bool:
+        """Whether all of it is put down; never waits."""
+
+
+def runs(engine: Engine) -> Provenance:
+    """What would write a reply now; only its name where the model is not loaded."""
+    status = engine.status()
+    if not isinstance(status, Ready):
+        return Provenance(model=engine.card.name)
+    info = status.info
+    return Provenance(info.name, info.source, info.revision, info.precision, info.device, info.engine)
+
+
+def provenance(engine: Engine, prompt: Prompt, choices: PromptChoices, before: Reply | None) -> Provenance:
+    """Where a reply comes from that goes on from `before`."""
+    source = before.provenance if before else None
+    return replace(
+        runs(engine),
+        instructions=choices.instructions,
+        system_prompt=choices.system_prompt,
+        keep_reasoning=choices.keep_reasoning,
+        prompt=prompt.digest,
+        begun_reasoning=len(before.reasoning) if before else 0,
+        begun_answer=len(before.answer) if before else 0,
+        begun_closed=before.reasoning_closed if before else False,
+        edited=bool(source and source.edited),
+    )
+
+
+def same_model(one: Provenance, other: Provenance) -> bool:
+    """Whether equal requests give equal words: the same weights, in the same precision, on the same kind of device."""
+    facts = [(p.model, p.source, p.revision, p.precision, p.device, p.engine) for p in (one, other)]
+    return facts[0] == facts[1]
+
+
+def replay_notice(old: Reply, new: Reply) -> Notice | None:
+    """What there is to tell of `new`, which was to be `old` again; None where a hand on a button made the difference."""
+    if (new.reasoning, new.answer) == (old.reasoning, old.answer):
+        return Notice("replay_same")
+    by_hand = "cancelled" in (old.finish_reason, new.finish_reason) or "answered_now" in old.notices + new.notices
+    if by_hand or new.failure or not (old.provenance and new.provenance):
+        return None
+    if not same_model(old.provenance, new.provenance):
+        return Notice("replay_elsewhere")
+    return Notice("replay_changed" if old.provenance.prompt != new.provenance.prompt else "replay_differs")

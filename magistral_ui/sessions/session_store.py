@@ -1,0 +1,134 @@
+"""The sessions that are in memory, bounded in number and weight, and who may read along; it does not know what is on disk."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from secrets import compare_digest
+
+from magistral_ui.client import CALLER
+from magistral_ui.sessions.history.recorder import Book
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.reply_state import Running
+from magistral_ui.sessions.session import Session
+
+BROWSERS = 16
+"""Browsers of one visitor that may read along at once."""
+
+GRACE = 10.0
+"""Seconds in which whoever has come to a session may be about to say something there."""
+
+Key = tuple[str, str]
+"""Visitor and conversation."""
+
+
+@dataclass(slots=True)
+class Open:
+    """A conversation in memory, and where it is put down."""
+
+    session: Session
+    book: Book | None
+    browsers: list[str] = field(default_factory=list)
+    """Those that have shown the visitor's secret here, the latest last: only they may read along."""
+
+    used: float = 0.0
+    """When somebody last came to it, in seconds of the monotonic clock."""
+
+    def seen(self) -> None:
+        """Whoever calls has shown the secret; the last few browsers are remembered."""
+        self.used = time.monotonic()
+        browser = CALLER.get().browser
+        if browser in self.browsers:
+            self.browsers.remove(browser)
+        self.browsers.append(browser)
+        del self.browsers[:-BROWSERS]
+
+
+class OpenSessions:
+    """By visitor and conversation, the least recently used first. Nobody here waits for a session or for the disk."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._open: OrderedDict[Key, Open] = OrderedDict()
+
+    def find(self, visitor: str, conversation: str) -> Session | None:
+        """The session, used now by whoever calls."""
+        with self._lock:
+            if (found := self._open.get((visitor, conversation))) is None:
+                return None
+            self._open.move_to_end((visitor, conversation))
+            found.seen()
+            return found.session
+
+    def add(self, key: Key, opened: Open, unless: Callable[[], bool]) -> tuple[Session, dict[Key, Session]] | None:
+        """The session at `key`, which is that of `opened` where there was none, and those that have to go for it.
+
+        None where it must not be added; `unless` is asked while nobody else can add or take one out.
+        """
+        with self._lock:
+            if unless():
+                return None
+            found = self._open.setdefault(key, opened)
+            found.seen()
+            return found.session, self._surplus()
+
+    def take_out(self, visitor: str, conversation: str) -> Open | None:
+        """The session, which is in memory no more."""
+        with self._lock:
+            return self._open.pop((visitor, conversation), None)
+
+    def clear(self) -> list[Open]:
+        """All that were there."""
+        with self._lock:
+            gone = list(self._open.values())
+            self._open.clear()
+            return gone
+
+    def of(self, visitor: str) -> dict[str, Session]:
+        """A visitor's sessions by conversation, the least recently used first."""
+        with self._lock:
+            return {id: each.session for (whose, id), each in self._open.items() if whose == visitor}
+
+    def all(self) -> Sequence[Session]:
+        """Everybody's."""
+        with self._lock:
+            return [each.session for each in self._open.values()]
+
+    def reading(self, generation: str) -> Running | None:
+        """The reply that is being written under that id; None where the caller may not read it."""
+        with self._lock:
+            opened = list(self._open.values())
+        for each in opened:
+            running = each.session.current
+            if running and compare_digest(running.generation.id.encode(), generation.encode("utf-8", "replace")):
+                return running if CALLER.get().browser in each.browsers else None
+        return None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def _surplus(self) -> dict[Key, Session]:
+        """Which sessions have to go, empty ones first; never one with a running reply. With the lock held.
+
+        Some go last, and only beyond twice the bounds: those that somebody has just come to, who may be about to say something,
+        and after them those that could not be put down, as on a full disk, and would be lost.
+        """
+        limits, now = self._limits, time.monotonic()
+        newest = next(reversed(self._open))
+        idle = [(key, each) for key, each in self._open.items() if key != newest and not each.session.busy]
+        weights = {key: each.session.weight for key, each in idle}
+        spared = {key: 2 * (not each.session.kept) + (each.used > now - GRACE) for key, each in idle}
+        surplus = len(self._open) - limits.visitors
+        excess = sum(weights.values()) - limits.memory_mb * 10**6
+        doomed: dict[Key, Session] = {}
+        for key in sorted(weights, key=lambda key: (spared[key], weights[key] > 0)):
+            more = bool(spared[key])
+            over = surplus - more * limits.visitors, excess - more * limits.memory_mb * 10**6
+            if max(over) <= 0:
+                break
+            if over[0] > 0 or weights[key]:
+                doomed[key] = self._open[key].session
+                surplus, excess = surplus - 1, excess - weights[key]
+        return doomed

@@ -1,0 +1,157 @@
+"""The endpoint /chat for programs: one question, with what was said before it, and its reply as it grows; nothing is kept."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+import gradio as gr
+from gradio.block_function import BlockFunction
+from gradio.components.api_component import Api
+
+from magistral_ui.engines.base import Engine
+from magistral_ui.errors import MagistralUIError
+from magistral_ui.i18n.texts import sentence, sentence_of, told_to_caller
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.reply_state import Running
+from magistral_ui.sessions.session import Session
+from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.api.requests import Question, pictures_in, read_chat, read_parameters
+from magistral_ui.ui.api.responses import caller_behind, loading, reply_value, written
+from magistral_ui.ui.api.schemas import chat_description, chat_input, growing_reply
+from magistral_ui.ui.rendering import Json
+from magistral_ui.web.queued_calls import Calls
+
+log = logging.getLogger(__name__)
+NAME = "chat"
+CALL = "/call/"
+"""In the address of Gradio's plain interface, which carries the whole reply in every update."""
+CALL_RATE = 20_000
+"""Characters a second that the plain interface carries at most, so that a long reply costs no more than its length."""
+Ask = Callable[[Callable[[], Running]], Awaitable[Running]]
+
+
+class Page(gr.Blocks):
+    """A page that hands on to the endpoint what programs send as it is, and knows who reads the replies.
+
+    Gradio would look for files in it first: it fetches addresses, fails without a sentence where a path is not an upload's,
+    and holds on to what was sent.
+    """
+
+    def __init__(self, limits: Limits, **options: Any) -> None:
+        super().__init__(**options)
+        self.calls = Calls(lambda: self._queue, limits)
+
+    def run_startup_events(self) -> None:
+        """Begin to serve, with room in Gradio's queue for all calls that may be there: none waits for another's reader."""
+        self._queue.max_thread_count = self.calls.most
+        self._queue.pending_messages_per_session.max_size = self.calls.most + 1
+        super().run_startup_events()  # type: ignore[no-untyped-call]
+
+    async def preprocess_data(
+        self, block_fn: BlockFunction, inputs: list[Any], state: Any, explicit_call: bool = False
+    ) -> list[Any]:
+        """The values for a function of the page; for the endpoint, with None for those that were left out at the end."""
+        if block_fn.api_name != NAME:
+            try:
+                return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
+            except Exception as error:  # Gradio would write all that was sent into the log
+                log.info("an event is not as the page sends it", exc_info=error)
+                raise gr.Error(told_to_caller("request_forged"), print_exception=False) from None
+        missing = len(block_fn.inputs) - len(inputs)
+        return [*inputs, *[None] * missing][: len(block_fn.inputs)]
+
+
+def add_api(engine: Engine, visitors: Visitors, calls: Calls) -> None:
+    """Add the endpoint to the page that is being built; `calls` tells whether somebody reads a reply."""
+
+    async def chat(
+        message: Any,
+        parameters: Any = None,
+        history: Any = None,
+        instructions: Any = None,
+        keep_reasoning: Any = True,
+        request: gr.Request | None = None,
+    ) -> AsyncIterator[Json]:
+        session = str(request.session_hash) if request is not None else ""
+        if session and not await calls.is_taken_up(session):
+            return  # there is nobody to be told anything
+        caller = caller_behind(request)
+        guest = visitors.guest(caller)
+        read = partial(read_chat, engine, visitors.limits, message, parameters, history, instructions, keep_reasoning)
+        rate = CALL_RATE if request is not None and CALL in str(request.url) else None
+        try:
+            read_parameters(engine.card.sampling, parameters)  # what is wrong is said at once
+            pictures = pictures_in(message, history)
+
+            async def ask(begin: Callable[[], Running]) -> Running:
+                return (
+                    await visitors.pictures.run(caller, pictures, begin) if pictures else await asyncio.to_thread(begin)
+                )
+
+            is_read = partial(calls.is_read, session) if session else always
+            async with aclosing(answer(engine, read, guest, rate, ask, is_read)) as replies:
+                async for each in replies:
+                    yield each
+        except MagistralUIError as error:
+            raise gr.Error(sentence_of(error), print_exception=False) from error
+        except Exception as error:  # Gradio would write all that was sent into the log
+            log.exception("a call failed")
+            raise gr.Error(sentence("unexpected"), print_exception=False) from error
+        finally:
+            guest.close()  # whoever leaves before the end stops the reply, since nobody else could ever read it
+
+    names = ("message", "parameters", "history", "instructions")
+    inputs = [Api(None, chat_input(name), name) for name in names]
+    inputs.append(Api(True, chat_input("keep_reasoning"), "keep_reasoning"))
+    gr.Button(visible=False).click(
+        chat,
+        inputs,
+        Api(None, growing_reply(), "reply"),
+        api_name=NAME,
+        api_description=chat_description(),
+        postprocess=False,
+        concurrency_limit=None,
+        show_progress="hidden",
+    )
+
+
+def always() -> bool:
+    """Somebody reads, whoever that is."""
+    return True
+
+
+async def answer(
+    engine: Engine,
+    read: Callable[[], Question],
+    guest: Session,
+    rate: float | None = None,
+    ask: Ask = asyncio.to_thread,
+    is_read: Callable[[], bool] = always,
+) -> AsyncGenerator[Json, None]:
+    """The reply to what `read` gives, as it grows, with at most `rate` characters a second; ends where nobody reads it any more.
+
+    `ask` finds a thread to begin it in.
+
+    Raises MagistralUIError.
+    """
+    async for _ in loading(engine):
+        if not is_read():
+            return
+    running = await ask(lambda: read().ask(guest))
+    thought = said = ""
+    due = 0.0
+    async for view in written(running):
+        if not is_read():
+            return
+        if view.start == 0:  # what came so far comes once more where its reasoning was taken for the answer
+            thought = said = ""
+        thought, said = thought + view.reasoning, said + view.answer
+        if view.draft.last is None and time.monotonic() < due:
+            continue
+        if rate is not None:
+            due = time.monotonic() + (len(thought) + len(said)) / rate
+        yield reply_value(view, running, thought, said)

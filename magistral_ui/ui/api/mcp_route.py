@@ -1,0 +1,131 @@
+"""The door for MCP clients at /mcp: closed to web pages, and opened by the first client; what is behind it is in mcp_tool.py.
+
+Until then the mcp package, which is an extra, is neither imported nor run.
+"""
+
+import asyncio
+import importlib
+import json
+from importlib.metadata import PackageNotFoundError, version
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from magistral_ui.i18n.texts import text
+from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.api.mcp_sessions import McpSessions
+from magistral_ui.web.client_address import caller_of
+from magistral_ui.web.error_responses import closed
+from magistral_ui.web.request_body import PROGRAM_BYTES, Gone, read_body, replayed
+
+PATH = "/mcp"
+MAJOR = "2"
+"""The mcp package's version that this is written for; the first knows other names."""
+SESSION = "mcp-session-id"
+CONTROL_BYTES = 16_384
+"""Of a message that begins a session or cancels a call; a longer one asks something, and is not looked at here."""
+
+
+def mcp_route(visitors: Visitors) -> Route:
+    """Where MCP clients come in."""
+    return Route(PATH, McpDoor(visitors))
+
+
+def is_installed() -> bool:
+    """Whether the package is there, in a version that serves."""
+    try:
+        return version("mcp").split(".")[0] == MAJOR
+    except PackageNotFoundError:
+        return False
+
+
+class McpDoor:
+    """An ASGI app that starts the MCP server when it is first asked for; it ends with the event loop."""
+
+    def __init__(self, visitors: Visitors) -> None:
+        self._visitors, self._sessions = visitors, McpSessions()
+        self._opening = asyncio.Lock()
+        self._server: ASGIApp | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers, owner = Headers(scope=scope), owner_of(scope)
+        session = headers.get(SESSION)
+        if refusal := self._refusal(headers):
+            await refusal(scope, receive, send)
+        elif session is not None and not self._sessions.belongs(session, owner):
+            await closed()(scope, receive, send)  # which has a client begin anew
+        elif scope["method"] == "POST":
+            await self._post(scope, receive, send, session, owner)
+        elif scope["method"] == "DELETE" and session is not None:
+            self._sessions.end(session)
+            await Response()(scope, receive, send)
+        else:  # there is nothing to be told but replies, and so no stream for the rest
+            await Response(status_code=405, headers={"Allow": "POST, DELETE"})(scope, receive, send)
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send, session: str | None, owner: str) -> None:
+        """Hand a message on. The server takes each one by itself: what joins them, beginning and cancelling, is done here."""
+        try:
+            body = await read_body(scope, receive, PROGRAM_BYTES)
+        except Gone:
+            return
+        message = control_in(body)
+        if message.get("method") == "initialize":
+            send = _naming(send, self._sessions.begin(owner))
+        elif message.get("method") == "notifications/cancelled" and session is not None:
+            params = message.get("params")
+            self._sessions.cancel(session, params.get("requestId") if isinstance(params, dict) else None)
+        app = self._server or await self._open()
+        await app(scope, replayed(body, receive), send)
+
+    def _refusal(self, headers: Headers) -> Response | None:
+        # A browser says where a request comes from and cannot be made not to: so no page, not even one whose name was
+        # turned to this machine behind the browser's back, can use the visitor's own server.
+        if "origin" in headers:
+            return PlainTextResponse(text("program_mcp_from_page"), 403)
+        if not is_installed():
+            return PlainTextResponse(text("program_mcp_missing"), 501)
+        return None
+
+    async def _open(self) -> ASGIApp:
+        async with self._opening:
+            if self._server is None:
+                tool = await asyncio.to_thread(importlib.import_module, "magistral_ui.ui.api.mcp_server")
+                opened: asyncio.Future[ASGIApp] = asyncio.get_running_loop().create_future()
+                self._running = asyncio.create_task(tool.serve(self._visitors, self._sessions, opened))
+                await asyncio.wait((self._running, opened), return_when=asyncio.FIRST_COMPLETED)
+                if self._running.done():
+                    await self._running  # raises why
+                self._server = opened.result()
+            return self._server
+
+
+def owner_of(scope: Scope) -> str:
+    """Who has a session: a person with a login, or else a browser, or an address."""
+    caller = caller_of(scope)
+    return f"login {caller.login}" if caller.login else f"browser {caller.browser}"
+
+
+def control_in(body: bytes) -> dict[str, object]:
+    """The message, where it is a short one."""
+    if len(body) > CONTROL_BYTES:
+        return {}
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):  # the server says what is wrong with it
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _naming(send: Send, session: str) -> Send:
+    """`send` that tells the client its session."""
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            MutableHeaders(scope=message)[SESSION] = session
+        await send(message)
+
+    return named

@@ -1,0 +1,178 @@
+"""The MCP tool `ask_magistral`: one question with pictures, its answer and reasoning apart; needs requirements-mcp.txt.
+
+It is a guest like any program that calls /chat, with the same limits, and nothing of it is kept.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel.server import Server
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    Annotations,
+    CallToolRequestParams,
+    CallToolResult,
+    ContentBlock,
+    ListToolsResult,
+    PaginatedRequestParams,
+    TextContent,
+    Tool,
+    ToolAnnotations,
+)
+from starlette.types import ASGIApp
+
+from magistral_ui import __version__
+from magistral_ui.errors import MagistralUIError
+from magistral_ui.i18n.texts import sentence_of, text
+from magistral_ui.sessions.live_view import LiveView
+from magistral_ui.sessions.reply_state import Running
+from magistral_ui.sessions.session import Session
+from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.api import schemas
+from magistral_ui.ui.api.mcp_route import SESSION
+from magistral_ui.ui.api.mcp_sessions import McpSessions, RunningCall
+from magistral_ui.ui.api.requests import read_tool
+from magistral_ui.ui.api.responses import caller_behind, loading, whole_value, written
+from magistral_ui.ui.rendering import Json
+from magistral_ui.web.request_body import PROGRAM_BYTES
+
+TELLING = 1.0
+"""Seconds between two notifications of progress: clients give up on a tool that says nothing for long."""
+
+Context = ServerRequestContext[Any, Any]
+
+
+async def serve(visitors: Visitors, sessions: McpSessions, opened: "asyncio.Future[ASGIApp]") -> None:
+    """Run the MCP server until this is cancelled; `opened` gets the app that answers its requests, each by itself."""
+    manager = StreamableHTTPSessionManager(
+        server(visitors, sessions), stateless=True, max_request_body_size=PROGRAM_BYTES
+    )
+    async with manager.run():
+        opened.set_result(StreamableHTTPASGIApp(manager))
+        await asyncio.Event().wait()
+
+
+def server(visitors: Visitors, sessions: McpSessions) -> Server[Any]:
+    """An MCP server with the one tool."""
+    asker = Asker(visitors, sessions)
+    return Server(
+        "magistral-ui",
+        version=__version__,
+        title=text("page_title"),
+        on_list_tools=asker.list_tools,
+        on_call_tool=asker.call_tool,
+    )
+
+
+class Asker:
+    """What the server does when it is asked."""
+
+    def __init__(self, visitors: Visitors, sessions: McpSessions) -> None:
+        self._visitors, self._sessions, self._written = visitors, sessions, schemas.tool()
+
+    async def list_tools(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:  # noqa: ARG002
+        """The one tool."""
+        tool = Tool(
+            name=self._written["name"],
+            title=self._written["title"],
+            description=self._written["description"],
+            input_schema=self._written["input"],
+            output_schema=schemas.reply(),
+            annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+        )
+        return ListToolsResult(tools=[tool])
+
+    async def call_tool(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
+        """Ask. What a caller can mend is a result with a sentence; a caller who cancels or leaves stops the reply."""
+        if params.name != self._written["name"]:
+            raise MCPError(INVALID_PARAMS, text("program_no_tool", name=params.name[:100]))
+        guest = self._visitors.guest(caller_behind(context.request))
+        session = context.request.headers.get(SESSION) if context.request is not None else None
+        try:
+            with self._sessions.call(session, context.request_id) as call:
+                return await self._ask(context, params.arguments or {}, guest, call)
+        except MagistralUIError as error:
+            return CallToolResult(content=[TextContent(text=sentence_of(error))], is_error=True)
+        finally:
+            guest.close()
+
+    async def _ask(self, context: Context, arguments: Json, guest: Session, call: RunningCall) -> CallToolResult:
+        engine = self._visitors.engine
+        progress = Progress(context)
+        async for _ in loading(engine):
+            if call.cancelled:
+                return CallToolResult(content=[])
+            await progress.tell(text("program_loading"))
+        read = partial(read_tool, engine, self._visitors.limits, arguments)
+        running = await self._begin(context, arguments, lambda: read().ask(guest))
+        call.generation = running.generation
+        if call.cancelled:
+            running.generation.stop()
+        async with aclosing(written(running)) as views:
+            async for view in views:
+                await progress.tell(_progress(view))
+                if await _is_gone(context):
+                    running.generation.stop()
+        reply = whole_value(view, running, guest)
+        return result(reply, with_reasoning=arguments.get("include_reasoning", True))
+
+    async def _begin(self, context: Context, arguments: Json, begin: Callable[[], Running]) -> Running:
+        """Begin the reply in a thread; with pictures, once it is the caller's turn."""
+        pictures = arguments.get("pictures")
+        if not isinstance(pictures, list) or not pictures:
+            return await asyncio.to_thread(begin)
+        caller = caller_behind(context.request)
+        return await self._visitors.pictures.run(caller, len(pictures), begin, gone=partial(_is_gone, context))
+
+
+class Progress:
+    """Tells a client now and then how far its reply is; does nothing for one that did not ask to be told."""
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._began, self._due = context, time.monotonic(), 0.0
+
+    async def tell(self, message: str) -> None:
+        """Say it, unless something was said just now. Seconds are what always increases, as the protocol wants it."""
+        seconds = time.monotonic() - self._began
+        if seconds >= self._due:
+            self._due = seconds + TELLING
+            await self._context.session.report_progress(round(seconds, 3), None, message)
+
+
+def result(reply: Json, *, with_reasoning: bool) -> CallToolResult:
+    """The answer for whoever asked, and the reasoning apart: as a text for people, and a field of the structured reply."""
+    answer = reply["answer"] if reply["answer"].strip() else text("turn_no_answer")
+    content: list[ContentBlock] = [TextContent(text=answer)]
+    if not with_reasoning:
+        reply = {**reply, "reasoning": ""}
+    elif reply["reasoning"]:
+        content.append(TextContent(text=reply["reasoning"], annotations=Annotations(audience=["user"], priority=0.1)))
+    return CallToolResult(content=content, structured_content=reply)
+
+
+def _progress(view: LiveView) -> str:
+    draft = view.draft
+    match view.state:
+        case "queued":
+            return text("turn_queued", position=draft.queue_position or 0)
+        case "waiting":
+            return text("turn_waiting", seconds=round(draft.retry_seconds))
+        case "thinking":
+            return text("program_thinking", count=draft.reasoning_tokens)
+        case "answering" | "ended":
+            return text("program_answering", count=draft.answer_tokens)
+        case "reading" if draft.prefilling and draft.prefilling.total:
+            return text("turn_reading", percent=100 * draft.prefilling.done // draft.prefilling.total)
+    return text("turn_starting")
+
+
+async def _is_gone(context: Context) -> bool:
+    """Whether nobody can read the result any more: a stream of this server cannot be taken up again."""
+    return context.request is not None and await context.request.is_disconnected()

@@ -1,0 +1,67 @@
+"""A program's reply while it is being written, whichever door it came through; it does not know the doors."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import gradio as gr
+
+from magistral_ui.chat.conversation import AssistantMessage
+from magistral_ui.chat.events import Failed, Finished, Usage
+from magistral_ui.client import NOBODY, Caller
+from magistral_ui.engines.base import Engine, Loading
+from magistral_ui.errors import MagistralUIError
+from magistral_ui.sessions.live_view import LiveView, watch
+from magistral_ui.sessions.reply_state import Running
+from magistral_ui.sessions.session import Session
+from magistral_ui.ui.rendering import Json, notices_value, usage_value
+from magistral_ui.web.client_address import caller_of
+
+PATIENCE = 60.0
+"""Seconds for which a request waits for a model that is being loaded."""
+LOOK = 0.1
+
+
+def caller_behind(request: Any) -> Caller:
+    """Who asks, as the doors have found out: all that one caller asks counts as one party."""
+    inner = request.request if isinstance(request, gr.Request) else request  # Gradio hands over its own
+    return caller_of(inner.scope) if inner is not None else NOBODY
+
+
+async def loading(engine: Engine) -> AsyncIterator[None]:
+    """Wait while the model is loading, so that a program may ask as soon as the page is up."""
+    for _ in range(round(PATIENCE / LOOK)):
+        if not isinstance(engine.status(), Loading):
+            return
+        yield
+        await asyncio.sleep(LOOK)
+
+
+async def written(running: Running) -> AsyncGenerator[LiveView, None]:
+    """The reply as it grows; a failure in the middle is raised."""
+    async for view in watch(running.generation):
+        if isinstance(view.draft.last, Failed):
+            raise MagistralUIError(view.draft.last.key, **view.draft.last.values)
+        yield view
+
+
+def reply_value(view: LiveView, running: Running, reasoning: str, answer: str) -> Json:
+    """The reply as far as it goes; `finish_reason` is null until its end."""
+    last = view.draft.last
+    usage = last.usage if last else Usage(0, 0, view.draft.reasoning_tokens, view.draft.answer_tokens)
+    return {
+        "reasoning": reasoning,
+        "answer": answer,
+        "finish_reason": last.why if isinstance(last, Finished) else None,
+        "usage": usage_value(usage),
+        "seed": running.params.seed,
+        "notices": notices_value(view.draft.notices),
+        "model": running.model,
+    }
+
+
+def whole_value(view: LiveView, running: Running, guest: Session) -> Json:
+    """The reply when it has ended."""
+    last = guest.conversation.last()
+    reply = last.reply if isinstance(last, AssistantMessage) else None
+    return reply_value(view, running, reply.reasoning if reply else "", reply.answer if reply else "")

@@ -1,0 +1,126 @@
+"""What follows from the operator's choices about sharing: who may come in, under which limits, and what is told of it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from magistral_ui.errors import BadSetting
+from magistral_ui.i18n.texts import text
+from magistral_ui.sessions.limits import MOST, SHARED, Limits
+from magistral_ui.sessions.login_names import canonical
+from magistral_ui.text_files import read_text
+from magistral_ui.web.exposure import Exposure
+from magistral_ui.web.hf_oauth import CHOICE as HUGGING_FACE
+from magistral_ui.web.passwords import LONGEST, Passwords, make_password
+
+SHORTEST, SHORTEST_SHARED = 8, 12
+"""Characters of a password, of a page that only this machine reaches and of a shared one (OWASP ASVS 4.0.3, 2.1.1)."""
+
+EXAMPLE = json.dumps({"max_tokens": 32768, "replies": 4})
+DIGITS = 20
+"""More than any limit has."""
+
+
+def limits_of(choice: str | None, exposure: Exposure) -> Limits:
+    """The limits that were chosen: by name, or those that suit the exposure with a JSON file's laid over them."""
+    suiting = SHARED if exposure.shared else Limits()
+    if choice is None:
+        return suiting
+    if choice in ("local", "shared"):
+        return {"local": Limits(), "shared": SHARED}[choice]
+    changes = _limits_in(Path(choice))
+    try:
+        return suiting.changed(changes)
+    except LookupError as error:
+        raise BadSetting("limits_unknown", value=choice, detail=str(error.args[0])) from error
+    except ValueError as error:
+        raise BadSetting("limits_not_sound", value=choice, detail=str(error), limit=MOST) from error
+
+
+def _limits_in(file: Path) -> dict[str, Any]:
+    """What the JSON object in the file says."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if twice := [name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])]:
+            raise BadSetting("limits_twice", value=str(file), detail=twice[0])
+        return dict(pairs)
+
+    def number(digits: str) -> int:
+        return int(digits[:DIGITS])  # Python refuses to read thousands of them
+
+    text, line, column = _read_limits(file), 1, 1
+    try:
+        changes = json.loads(text, object_pairs_hook=once, parse_int=number)
+        if isinstance(changes, dict):
+            return changes
+    except json.JSONDecodeError as error:
+        line, column = error.lineno, error.colno
+    except RecursionError:
+        pass
+    raise BadSetting("limits_no_object", value=str(file), line=line, column=column, example=EXAMPLE)
+
+
+def _read_limits(file: Path) -> str:
+    try:
+        return read_text(file)
+    except BadSetting as error:
+        if error.sentence_key != "file_not_read":
+            raise
+        raise BadSetting("limits_not_read", value=str(file), reason=error.values["reason"]) from error
+
+
+def people_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
+    """Who may come in, and a password that was made for it. A Space lets in whomever its owner lets see it."""
+    if choice == HUGGING_FACE:
+        return Passwords({}), ""
+    if choice is not None:
+        return Passwords(read_people(choice, SHORTEST_SHARED if exposure.shared else SHORTEST)), ""
+    if no_password or not exposure.shared or exposure.reach == "space":
+        return None, ""
+    made = make_password()
+    return Passwords({"": made}), made
+
+
+def read_people(choice: str, shortest: int = SHORTEST) -> dict[str, str]:
+    """Passwords by name, from `name:password`, or from a file with one of these a line. BadSetting for anything else."""
+    file = Path(choice)
+    named = os.path.exists(file)
+    if named:
+        lines = [line.strip() for line in read_text(file).splitlines()]
+        pairs = [line for line in lines if line and not line.startswith("#")]
+    else:
+        pairs = [choice]
+    people: dict[str, str] = {}
+    known: dict[str, str] = {}
+    for pair in pairs:
+        name, colon, password = pair.partition(":")
+        if not colon or not canonical(name):
+            raise BadSetting("auth_file_not_sound" if named else "auth_not_sound", file=str(file) if named else "")
+        if (alike := known.get(canonical(name))) is not None:
+            raise BadSetting("auth_names_alike", name=name.strip(), other=alike)
+        known[canonical(name)] = name.strip()
+        if len(password.strip()) < shortest:
+            raise BadSetting("password_too_short", name=name.strip(), limit=shortest)
+        if len(password.strip()) > LONGEST:
+            raise BadSetting("password_too_long", name=name.strip(), limit=LONGEST)
+        people[name.strip()] = password.strip()
+    if not people:
+        raise BadSetting("auth_file_not_sound", file=str(file))
+    return people
+
+
+def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwords | None, made: str) -> list[str]:
+    """What the operator reads on the terminal: the address, who comes in, and what is looser than it is by itself."""
+    lines = [text("app_serving", url=url)]
+    if made:
+        lines.append(text("app_password", password=made))
+    if passwords is not None and passwords.shortest < SHORTEST_SHARED:
+        lines.append(text("app_password_short", limit=SHORTEST_SHARED))
+    if exposure.shared and passwords is None and exposure.reach != "space":
+        lines.append(text("app_no_password"))
+    if exposure.shared and not limits.shared:
+        lines.append(text("app_limits_local"))
+    elif exposure.shared and limits != SHARED:
+        lines.append(text("app_limits_changed"))
+    return lines

@@ -1,0 +1,67 @@
+"""Names, writes and reads the page's own cookies, so that no neighbour at the same domain can put in one of theirs."""
+
+import re
+from collections.abc import Iterator
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+PREFIX = "magistral.prefix"
+"""Where root_path.py leaves the path below which the page was asked for."""
+SECRET = re.compile(r"[\w.~-]{16,128}", re.ASCII)
+"""What a cookie of ours holds."""
+MOST = 8
+"""Cookies of one name that are looked at."""
+
+
+def cookie_name(name: str, scope: Scope) -> str:
+    """What the cookie `name` is called where `scope` asks. A browser takes a `__Host-` cookie only from this very host, over TLS
+    and for the path /; a `__Secure-` one, which may be for a path, over TLS at least (RFC 6265bis)."""
+    if scope["scheme"] != "https":
+        return name
+    return f"__Secure-{name}" if scope.get(PREFIX) else f"__Host-{name}"
+
+
+def cookie_value(name: str, value: str, scope: Scope, *, framed: bool = False, age: int | None = None) -> str:
+    """A Set-Cookie header for the page that `scope` asks: not for other sites, nor for others at its host, nor for scripts.
+
+    `framed`: also where the page stands in another's.
+    """
+    return f"{cookie_name(name, scope)}={value}; {_attributes(scope, framed, age)}"
+
+
+def outdated(name: str, scope: Scope, headers: Headers) -> list[str]:
+    """What takes away the cookie that the page gave before it had the better name, which is not read any more."""
+    if scope["scheme"] != "https" or not any(cookies(headers, name)):
+        return []
+    return [f"{name}=; {_attributes(scope, framed=False, age=0)}"]
+
+
+def read_cookie(headers: Headers, name: str) -> str:
+    """The cookie's value, or nothing. Others may have set anything for the same name; of two that could be ours, none is."""
+    found = read_cookies(headers, name)
+    return found[0] if len(found) == 1 else ""
+
+
+def read_cookies(headers: Headers, name: str) -> list[str]:
+    """All values of that name that could be ours, each once."""
+    return list(dict.fromkeys(value for value in cookies(headers, name) if SECRET.fullmatch(value)))[:MOST]
+
+
+def cookies(headers: Headers, name: str) -> Iterator[str]:
+    """All values of the cookies of that name, however odd the others beside them are.
+
+    Only blanks and tabs are taken off (RFC 6265): with a no-break space before it, `__Host-` is nothing that a browser guards.
+    """
+    for line in headers.getlist("cookie"):
+        for pair in line.split(";"):
+            key, _, value = pair.partition("=")
+            if key.strip(" \t") == name:
+                yield value.strip(" \t")
+
+
+def _attributes(scope: Scope, framed: bool, age: int | None) -> str:
+    secure, prefix = scope["scheme"] == "https", scope.get(PREFIX, "")
+    kept = f"; Max-Age={age}" if age is not None else ""
+    where = "; SameSite=None; Secure; Partitioned" if framed and secure else "; SameSite=Lax" + "; Secure" * secure
+    return f"Path={prefix}/; HttpOnly{where}{kept}"

@@ -1,0 +1,38 @@
+"""Answers to requests that are not let in: a status, and one sentence where a person will read it; nothing is decided here."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from magistral_ui.errors import Value
+from magistral_ui.i18n.texts import text_in
+from magistral_ui.web.client_address import visitors_language
+
+NONE: Mapping[str, str] = MappingProxyType({})
+
+
+def refusal(status: int, key: str, /, *, wait: int = 0, **values: Value) -> ASGIApp:
+    """A sentence in the fields that Gradio's page and its client show, and how long to wait where that helps."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        told = text_in(visitors_language(scope).code, f"error_{key}", **values)
+        await worded(status, told, wait)(scope, receive, send)
+
+    return answer
+
+
+def worded(status: int, told: str, wait: int = 0, headers: Mapping[str, str] = NONE) -> Response:
+    """The sentence `told`, where Gradio's page and its client look for it."""
+    return JSONResponse({"detail": told, "error": told}, status, {**waiting(wait), **headers})
+
+
+def waiting(wait: int) -> dict[str, str]:
+    """The headers of a refusal, with the seconds to wait where there are any."""
+    return {"Cache-Control": "no-store", **({"Retry-After": str(wait)} if wait else {})}
+
+
+def closed() -> Response:
+    """There is nothing here; the same for what exists and for what does not."""
+    return PlainTextResponse("Not Found", 404)

@@ -1,0 +1,266 @@
+"""Looks at each event of the page, and each call of a program, before Gradio sees it: nothing forged gets further in."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from magistral_ui.client import CALLER
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.web.byte_quota import HourlyBytes, Spent
+from magistral_ui.web.error_responses import closed, refusal
+from magistral_ui.web.ownership import Claims
+from magistral_ui.web.queued_calls import Calls, TooManyCalls
+from magistral_ui.web.request_body import (
+    PROGRAM_BYTES,
+    VALUES,
+    Gone,
+    Held,
+    HeldBytes,
+    Slow,
+    TooLarge,
+    read_body,
+    read_json,
+    replayed,
+)
+from magistral_ui.web.route_allowlist import PROGRAMS
+
+SESSION = re.compile(r"[\w-]{1,64}")
+FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
+PAGE, QUEUE, CALL = "/gradio_api/run/predict", "/gradio_api/queue/join", "/gradio_api/call/"
+MESSAGES = "/gradio_api/queue/data"
+RETRY_SECONDS = 5
+"""What a program is told to wait that has too many calls."""
+CONTROLS = ("/gradio_api/cancel", "/gradio_api/reset")
+CONTROL_BYTES = 4_096
+
+
+class Forged(Exception):
+    """What the page would never send."""
+
+
+class NotTheirs(Exception):
+    """An id of somebody else's, or of nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What the page sends to one of its functions: so many values, from these components."""
+
+    name: str
+    values: int
+    triggers: frozenset[int]
+    queued: bool
+    """Called by programs, through the queue; the others by the page, at once."""
+
+
+class Events:
+    """Checks the bodies of events and the owners of what they name: sessions, calls, uploaded files."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        listeners: Mapping[int, Listener],
+        claims: Claims,
+        calls: Calls,
+        folder: str,
+        most: int,
+        values: int = VALUES,
+        hourly: HourlyBytes | None = None,
+    ) -> None:
+        """`listeners` by the number that Gradio gives them; uploads are in `folder`; `most` bytes and `values` of an event."""
+        self.app, self._listeners, self._claims, self._most, self._values = app, listeners, claims, most, values
+        self._calls, self._held = calls, HeldBytes()
+        self._folder = os.path.abspath(folder)
+        self._hourly = hourly or HourlyBytes(Limits())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a body that is sound, or refuse it."""
+        address = CALLER.get().address
+        with self._held.counted(receive, address) as counted:
+            await self._let_in(scope, receive, self._hourly.counted(counted, address), send)
+
+    async def _let_in(self, scope: Scope, receive: Receive, counted: Receive, send: Send) -> None:
+        """The same; a body that is read here is read from `counted`."""
+        path, session = scope["path"].rstrip("/") if scope["type"] == "http" else "", ""
+        try:
+            if scope["type"] == "http" and scope["method"] == "POST" and _is_checked(path):
+                body = await read_body(scope, counted, CONTROL_BYTES if path in CONTROLS else self._most)
+                value = self._checked(path, read_json(body, values=self._values))
+                session, checked = str(value.get("session_hash", "")), json.dumps(value).encode("ascii")
+                scope, receive = _with_length(scope, len(checked)), replayed(checked, receive)
+            elif scope["type"] == "http" and scope["method"] == "POST" and path == PROGRAMS:
+                body = await read_body(scope, counted, PROGRAM_BYTES)
+                self._check_paths(read_json(body, values=self._values))
+                receive = replayed(body, receive)
+            elif scope["type"] == "http":
+                self._check_owner(scope)
+        except TooLarge:
+            await refusal(413, "request_too_large", limit=self._most // 1000)(scope, receive, send)
+        except Spent as error:
+            await error.refusal(scope, receive, send)
+        except Held:
+            await refusal(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
+        except Slow:
+            await refusal(408, "request_slow")(scope, receive, send)
+        except (ValueError, Forged):
+            await refusal(400, "request_forged")(scope, receive, send)
+        except NotTheirs:
+            await closed()(scope, receive, send)
+        except Gone:
+            pass
+        else:
+            await self._hand_on(path, session, scope, receive, send)
+
+    async def _hand_on(self, path: str, session: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a sound request on; of calls, which may be of a `session`, it is known how many there are and who reads them."""
+        method = scope["method"] if scope["type"] == "http" else ""
+        if method == "POST" and (path == QUEUE or path.startswith(CALL)):
+            try:
+                with self._calls.place() as begun:
+                    await self.app(scope, receive, self._listening(send, session, begun))
+            except TooManyCalls as error:
+                status, key = (503, "overloaded") if error.full else (429, "too_many_requests")
+                await refusal(status, key, wait=RETRY_SECONDS, seconds=RETRY_SECONDS)(scope, receive, send)
+        elif method == "GET" and (path == MESSAGES or path.startswith(CALL)):
+            session = _session_read(path, scope)
+            if not self._calls.is_known(session):
+                await closed()(scope, receive, send)
+                return
+            with self._calls.reading(session):
+                await self.app(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _check_owner(self, scope: Scope) -> None:
+        """A session's messages, a call's answer and an upload's progress are for whoever began them."""
+        path, query = scope["path"], parse_qs(scope["query_string"].decode("latin-1"))
+        session = _session_read(path, scope) if path == MESSAGES else ""
+        if path.startswith("/gradio_api/heartbeat/"):
+            session = path.rpartition("/")[2]
+        if session or path == MESSAGES:
+            self._check_session(session)
+        if path.startswith(CALL):
+            self._check_call(path.rpartition("/")[2])
+        if upload := query.get("upload_id", [""])[0]:
+            self._check_id("progress", upload)
+
+    def _check_session(self, session: object) -> None:
+        if not isinstance(session, str) or not SESSION.fullmatch(session):
+            raise Forged
+        self._check_id("session", session)
+
+    def _check_id(self, kind: str, id: str) -> None:
+        if not self._claims.claim(kind, id):
+            raise NotTheirs
+
+    def _check_call(self, id: str) -> None:
+        if not self._claims.owns("call", id):
+            raise NotTheirs
+
+    def _checked(self, path: str, body: object) -> dict[str, Any]:
+        """What is handed on of a body."""
+        if not isinstance(body, dict) or not set(body) <= FIELDS:
+            raise Forged
+        if body.get("session_hash") is not None or not path.startswith(CALL):
+            self._check_session(body.get("session_hash"))
+        if path in CONTROLS:
+            return self._control(body)
+        listener = self._listener(path, body)
+        data = body.get("data")
+        if not isinstance(data, list) or len(data) > listener.values:
+            raise Forged
+        if not listener.queued and len(data) != listener.values:
+            raise Forged
+        happened = body.get("event_data")
+        if happened is not None and not isinstance(happened, dict):
+            raise Forged
+        # What a program leaves out has its default; Gradio would refuse it, and write all the rest into the log.
+        values = [self._file_checked(each) for each in data] + [None] * (listener.values - len(data))
+        if path.startswith(CALL):  # without a session, so that the reply comes under the call's own id and nowhere else
+            return {"data": values}
+        kept = {name: body.get(name) for name in ("session_hash", "fn_index", "trigger_id")}
+        return {**kept, "data": values, "event_data": happened}
+
+    def _control(self, body: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(body.get("event_id", ""), str) or not isinstance(body.get("fn_index", 0), int | None):
+            raise Forged
+        if body.get("event_id"):
+            self._check_call(body["event_id"])
+        return body
+
+    def _listener(self, path: str, body: dict[str, Any]) -> Listener:
+        """Whom the event is for. Functions of the page are not in the queue, those for programs only there."""
+        if path.startswith(CALL):
+            named = [each for each in self._listeners.values() if each.queued and each.name == path.removeprefix(CALL)]
+            if not named:
+                raise NotTheirs
+            return named[0]
+        number, trigger = body.get("fn_index"), body.get("trigger_id")
+        listener = self._listeners.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
+        if listener is None or listener.queued != (path == QUEUE):
+            raise NotTheirs
+        if trigger is not None and (not isinstance(trigger, int) or trigger not in listener.triggers):
+            raise Forged
+        return listener
+
+    def _file_checked(self, value: Any) -> Any:
+        """`value`, with no files in it but the caller's own uploads, and no addresses of files."""
+        if isinstance(value, list):
+            return [self._file_checked(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if "path" in value or "url" in value or "meta" in value:
+            path = value.get("path")
+            if not isinstance(path, str) or not self._claims.owns("file", path):
+                return None  # as if there were none; a program is told in words
+            value = {name: each for name, each in value.items() if name not in ("url", "is_stream")}
+        return {name: self._file_checked(each) for name, each in value.items()}
+
+    def _check_paths(self, value: object) -> None:
+        """NotTheirs where a text is the path of somebody else's upload: the tool takes paths where it takes pictures."""
+        if isinstance(value, dict | list):
+            for each in value.values() if isinstance(value, dict) else value:
+                self._check_paths(each)
+        elif isinstance(value, str) and self._is_upload(value) and not self._claims.owns("file", value):
+            raise NotTheirs
+
+    def _is_upload(self, text: str) -> bool:
+        return len(text) < 1_000 and os.path.abspath(text).startswith(self._folder + os.sep)
+
+    def _listening(self, send: Send, session: str, begun: Callable[[str], None]) -> Send:
+        """Remember whose call it is that begins, and tell its session: it is its own, where it has no other."""
+
+        async def heard(message: Message) -> None:
+            if message["type"] == "http.response.body" and message.get("body", b"").startswith(b'{"event_id"'):
+                id = str(json.loads(message["body"])["event_id"])
+                self._claims.share("call", id)
+                if not session:
+                    self._claims.share("session", id)
+                begun(session or id)
+            await send(message)
+
+        return heard
+
+
+def _session_read(path: str, scope: Scope) -> str:
+    """The session whose messages are asked for: a call of the plain interface is one of its own."""
+    if path != MESSAGES:
+        return path.rpartition("/")[2]
+    named = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])
+    return str(named[0])
+
+
+def _is_checked(path: str) -> bool:
+    return path in (PAGE, QUEUE, *CONTROLS) or path.startswith(CALL)
+
+
+def _with_length(scope: Scope, length: int) -> Scope:
+    kept = [each for each in scope["headers"] if each[0] not in (b"content-length", b"transfer-encoding")]
+    return {**scope, "headers": [*kept, (b"content-length", str(length).encode())]}

@@ -1,0 +1,84 @@
+"""Knows who signed in to Hugging Face on a Space, by the cookie that Gradio's own login leaves; it lets nobody in itself.
+
+Gradio serves /login/huggingface and /login/callback where the page has a LoginButton; what it signs with follows from the secret
+that the Hub gives a Space with `hf_oauth: true` (gradio 6.31, oauth.py).
+"""
+
+import base64
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from magistral_ui.errors import BadSetting
+from magistral_ui.sessions.login_names import canonical, login_of
+from magistral_ui.web.cookies import cookies
+from magistral_ui.web.exposure import Exposure
+from magistral_ui.web.login_watch import Entered
+
+CHOICE = "huggingface"
+"""How it is asked for: `--auth huggingface`."""
+START, BACK = "/login/huggingface", "/login/callback"
+COOKIE, COOKIE_LENGTH = "session", 8_192
+ENDED = 10_000
+"""Logins that somebody has signed out of, and that are remembered for it."""
+LONGEST = 14 * 24 * 3600
+"""Seconds for which such a cookie is believed, as Gradio has it."""
+
+
+class HuggingFace:
+    """Reads the login's cookie."""
+
+    def __init__(self, secret: str) -> None:
+        """`secret` is the Space's OAUTH_CLIENT_SECRET."""
+        from itsdangerous import TimestampSigner
+
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._signer = TimestampSigner(hashlib.sha256((secret + "-v4").encode()).hexdigest())
+
+    def name(self, scope: Scope) -> str | None:
+        """The name of who made this request; None without a login, or where it is over or was not ours."""
+        entered = self.entered(scope)
+        return entered.name if entered else None
+
+    def entered(self, scope: Scope) -> Entered | None:
+        """Who made this request; None likewise.
+
+        A person can take another name at the Hub, and somebody else that one; by its number (`sub`) the Hub always knows them.
+        """
+        from itsdangerous import BadSignature
+
+        found = (value for value in cookies(Headers(scope=scope), COOKIE) if len(value) <= COOKIE_LENGTH)
+        signed = next(found, "").strip('"')
+        try:
+            session = json.loads(base64.b64decode(self._signer.unsign(signed, max_age=LONGEST)))
+            info = session["oauth_info"]
+            until, user = float(info.get("expires_at") or 0), info["userinfo"]
+            name, number = str(user["preferred_username"]), user.get("sub")
+        except (AttributeError, BadSignature, KeyError, TypeError, ValueError):
+            return None
+        login = login_of("huggingface", str(number)) if number else login_of("huggingface name", canonical(name))
+        # Gradio signs the cookie anew with each answer; what is in it stays for as long as the login.
+        key = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
+        entered = Entered(name, login, key, lambda: 0.0 if key in self._ended else until - time.time())
+        return entered if name and entered.remaining and entered.remaining() > 0 else None
+
+    def end(self, entered: Entered) -> None:
+        """Believe this login no more, whoever has kept its cookie."""
+        self._ended[entered.key] = None
+        while len(self._ended) > ENDED:
+            self._ended.popitem(last=False)
+
+
+def hugging_face(choice: str | None, exposure: Exposure, environment: Mapping[str, str]) -> HuggingFace | None:
+    """The login that was asked for by `--auth huggingface`; BadSetting anywhere but on a Space that may offer it."""
+    if choice != CHOICE:
+        return None
+    secret = environment.get("OAUTH_CLIENT_SECRET")
+    if exposure.reach != "space" or not secret:
+        raise BadSetting("auth_needs_space")
+    return HuggingFace(secret)

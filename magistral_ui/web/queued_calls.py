@@ -1,0 +1,136 @@
+"""Knows the calls of programs that are in Gradio's queue: whose they are, how many, and whether anybody reads along.
+
+What they are about it does not know. Gradio itself runs a call that nobody reads, keeps its messages for ever, and drops
+those of whoever came first once there are too many.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from gradio.queueing import Queue
+
+from magistral_ui.client import CALLER, Caller
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.web.client_address import caller_of
+from magistral_ui.web.request_body import within
+
+SPARE_PER_VISITOR, SPARE_PER_ADDRESS, SPARE = 8, 32, 200
+"""Calls beyond the replies that one may have at once: they wait for their reader, or have been refused and tell why."""
+AGAIN_SECONDS = 0.5
+"""Between two looks whether a call that nobody reads any more has ended."""
+
+
+class TooManyCalls(Exception):
+    """The caller, or everybody together (`full`), has as many calls in the queue as may be."""
+
+    def __init__(self, *, full: bool) -> None:
+        super().__init__(full)
+        self.full = full
+
+
+class Calls:
+    """All calls of programs on one page. Lives in the page's event loop.
+
+    A session is Gradio's name for who reads together: one of gradio_client's, or a single call of the plain interface.
+    """
+
+    def __init__(self, queue: Callable[[], Queue], limits: Limits) -> None:
+        """`queue` gives the page's, which may be made anew until the page is served."""
+        self._queue, self.patience = queue, float(max(1, limits.follow_seconds))
+        self._most = (
+            limits.replies + SPARE_PER_VISITOR,
+            limits.replies_per_address + SPARE_PER_ADDRESS,
+            limits.replies_in_all + SPARE,
+        )
+        self._sessions: dict[str, Caller] = {}
+        """Those of which Gradio holds anything, with who began them."""
+        self._beginning: list[Caller] = []
+        """Whose calls are on their way into the queue."""
+        self._readers: Counter[str] = Counter()
+        """Streams that are open, by session."""
+        self._awaited: dict[str, asyncio.Event] = {}
+        """Sessions whose calls wait for a reader."""
+
+    @property
+    def most(self) -> int:
+        """Calls that may be there at once."""
+        return self._most[-1]
+
+    @contextmanager
+    def place(self) -> Iterator[Callable[[str], None]]:
+        """A place for one more call of this caller; gives what is to be told the call's session. Raises TooManyCalls."""
+        caller = CALLER.get()
+        self._check(caller)
+        self._beginning.append(caller)
+        try:
+            yield lambda session: self._begun(session, caller)
+        finally:
+            self._beginning.remove(caller)
+
+    @contextmanager
+    def reading(self, session: str) -> Iterator[None]:
+        """Somebody reads what comes for this session meanwhile."""
+        self._readers[session] += 1
+        if come := self._awaited.pop(session, None):
+            come.set()
+        try:
+            yield
+        finally:
+            self._readers[session] -= 1
+            if not self._readers[session]:
+                del self._readers[session]
+                self._forget(session)
+
+    def is_known(self, session: str) -> bool:
+        """Whether there is anything to be read: of another session, Gradio would find that out in the middle of its answer.
+
+        Of one that was read to its end, the messages may still be there for a moment; whoever read them then would wait for ever.
+        """
+        queue = self._queue()
+        return session in queue.pending_messages_per_session and bool(queue.pending_event_ids_session.get(session))
+
+    def is_read(self, session: str) -> bool:
+        """Whether somebody reads along."""
+        return session in self._readers
+
+    async def is_taken_up(self, session: str) -> bool:
+        """Whether somebody reads along before the patience ends; waits for that."""
+        if not self.is_read(session):
+            come = self._awaited.setdefault(session, asyncio.Event())
+            with suppress(asyncio.TimeoutError):
+                await within(self.patience, come.wait())
+        return self.is_read(session)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def _check(self, caller: Caller) -> None:
+        events = [caller_of(event.request.scope) for event in list(self._queue().event_ids_to_events.values())]
+        for held in (events, self._sessions.values()):
+            there = [*self._beginning, *held]
+            of_visitor, of_address, in_all = self._most
+            if len(there) >= in_all:
+                raise TooManyCalls(full=True)
+            if sum(each.browser == caller.browser for each in there) >= of_visitor:
+                raise TooManyCalls(full=False)
+            if sum(each.address == caller.address for each in there) >= of_address:
+                raise TooManyCalls(full=False)
+
+    def _begun(self, session: str, caller: Caller) -> None:
+        self._sessions.setdefault(session, caller)
+        asyncio.get_running_loop().call_later(self.patience, self._forget, session)
+
+    def _forget(self, session: str) -> None:
+        """Free what Gradio holds of a session, unless it is read; a little later, where something of it still runs."""
+        if session not in self._sessions or self.is_read(session):
+            return  # at the end of reading, this is asked again
+        queue = self._queue()
+        if any(event.session_hash == session for event in list(queue.event_ids_to_events.values())):
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._forget, session)
+            return
+        del self._sessions[session]
+        self._awaited.pop(session, None)
+        queue.pending_messages_per_session.pop(session, None)
+        queue.pending_event_ids_session.pop(session, None)

@@ -1,0 +1,133 @@
+"""Bounds how many requests come from one address, and how many are open at once; it does not know what they ask."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from math import ceil
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from magistral_ui.client import CALLER
+from magistral_ui.sessions.fairness import oldest_of_the_most
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.token_buckets import Rate
+from magistral_ui.web.error_responses import refusal
+from magistral_ui.web.request_body import take_back_cancel
+
+OPEN_PER_BROWSER = 48
+"""Requests of one browser that are answered at once: a tab has up to three, a browser at most six connections anyway."""
+OPEN_PER_ADDRESS = 1_500
+"""The same of one address, and never more than there is room left: two get a third each, ten an eleventh."""
+OPEN = 3_000
+
+
+@dataclass(eq=False, slots=True)
+class Sending:
+    """A request whose body is not there yet."""
+
+    address: str
+    task: "asyncio.Task[object]"
+    over: bool = False
+    started: bool = False
+
+    def end(self) -> None:
+        """Wait for it no longer."""
+        self.over = True
+        self.task.cancel()
+
+
+@dataclass(slots=True)
+class Bodies:
+    """The requests whose bodies are still coming, the oldest first: those that have to go for others where all room is taken."""
+
+    app: ASGIApp
+    _coming: dict[Sending, str] = field(default_factory=dict)
+    """With the address of each."""
+
+    def end_one(self) -> bool:
+        """End the oldest of the address that has most; whether there was one."""
+        if not self._coming:
+            return False
+        slowest = oldest_of_the_most(self._coming)
+        del self._coming[slowest]
+        slowest.end()
+        return True
+
+    async def serve(self, address: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on that has a body."""
+        task = asyncio.current_task()
+        assert task is not None
+        sending = Sending(address, task)
+        self._coming[sending] = address
+
+        async def watched_receive() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                self._coming.pop(sending, None)
+            return message
+
+        async def watched_send(message: Message) -> None:
+            sending.started = True
+            await send(message)
+
+        try:
+            await self.app(scope, watched_receive, watched_send)
+        except asyncio.CancelledError:
+            if not sending.over:
+                raise
+            take_back_cancel(task)
+            if not sending.started:
+                await refusal(408, "request_slow")(scope, receive, send)
+        finally:
+            self._coming.pop(sending, None)
+
+
+class Flood:
+    """Refuses politely, and says when to come back."""
+
+    def __init__(self, app: ASGIApp, *, limits: Limits) -> None:
+        self.app, self._bodies = app, Bodies(app)
+        self._rate = Rate(limits.requests_per_minute_per_address)
+        self._open: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        caller = CALLER.get()
+        if wait := self._rate.take(caller.address):
+            await refusal(429, "too_many_requests", wait=ceil(wait), seconds=ceil(wait))(scope, receive, send)
+            return
+        # A program without cookies is its address, which many may share.
+        whole, own, browser = "", f"a {caller.address}", f"b {caller.browser}"
+        free = OPEN - self._open[whole]
+        crowded = self._open[own] >= min(OPEN_PER_ADDRESS, max(free, OPEN_PER_BROWSER))
+        if crowded or (caller.browser and self._open[browser] >= self._of_browser(scope)):
+            await refusal(503, "overloaded", wait=5)(scope, receive, send)
+            return
+        if free <= 0 and not self._bodies.end_one():
+            await refusal(503, "overloaded", wait=5)(scope, receive, send)
+            return
+        names = (whole, own, browser)
+        self._open.update(names)
+        try:
+            if _has_body(scope):
+                await self._bodies.serve(caller.address, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+        finally:
+            self._open.subtract(names)
+            for name in [name for name in names if self._open[name] <= 0]:
+                del self._open[name]
+
+    def _of_browser(self, scope: Scope) -> int:
+        has_cookie = any(name == b"cookie" for name, _ in scope["headers"])
+        return OPEN_PER_BROWSER if has_cookie else OPEN_PER_ADDRESS
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )

@@ -1,0 +1,149 @@
+"""Takes an address and a port, says why one cannot be had, and serves an app there in a thread; not what is served.
+
+Gradio would look for a free port on 127.0.0.1 whatever the address is, tell every failure as a port in use, give up after five
+seconds on a busy machine, and on a Hugging Face Space, or where a variable asks for it, take new code for this process from
+whoever reaches another port.
+"""
+
+import errno
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from gradio import http_server
+
+from magistral_ui.errors import PortInUse, ServeError
+
+STARTING = 120.0
+"""Seconds in which the server has to begin, on a machine that is busy with other things."""
+UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""All addresses of a machine, and under which it finds itself."""
+FORBIDDEN = (errno.EACCES, errno.EPERM)
+NOT_SPOKEN = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+
+
+def take(host: str, ports: Iterable[int]) -> list[socket.socket]:
+    """Sockets that listen at `host` on the first of `ports` that is free; a name may stand for several addresses.
+
+    Raises PortInUse where none is free, ServeError where the address cannot be had at all.
+    """
+    wanted = list(ports)
+    for port in wanted:
+        try:
+            return _bound(_addresses(host, port), host)
+        except PortInUse:
+            continue
+    raise PortInUse(port=wanted[0] if len(wanted) == 1 else f"{wanted[0]}–{wanted[-1]}")
+
+
+def url_of(host: str, port: int) -> str:
+    """The address to open in this machine's browser."""
+    if host in UNSPECIFIED:
+        host = "localhost"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+@contextmanager
+def served_on(sockets: list[socket.socket]) -> Iterator[None]:
+    """Meanwhile, Gradio's `launch` serves on these."""
+
+    def start(app: Any, **_: object) -> tuple[str, int, str, http_server.Server]:
+        host, port = sockets[0].getsockname()[:2]
+        return host, port, url_of(UNSPECIFIED.get(host, host), port), _started(app, sockets)
+
+    gradios, http_server.start_server = http_server.start_server, start  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        http_server.start_server = gradios
+
+
+def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
+    """Always on h11, which request_framing.py makes strict and connections.py watches: a WebSocket would leave both.
+
+    Who asks through a proxy is found out by forwarded_headers.py, not here.
+    """
+    server = http_server.Server(
+        uvicorn.Config(
+            app, log_level="warning", workers=1, http="h11", ws="none", proxy_headers=False, server_header=False
+        )
+    )
+    server.thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
+    server.thread.start()
+    begun = threading.Event()
+    for _ in range(int(STARTING / 0.01)):
+        if server.started or not server.thread.is_alive():
+            break
+        begun.wait(0.01)
+    if not server.started:
+        raise ServeError
+    return server
+
+
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
+    """What `host` stands for."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise ServeError("host_unknown", host=host) from error
+    except ValueError as error:  # what cannot be a name: too long, or with signs that none has
+        raise ServeError("host_unknown", host=host) from error
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _bound(addresses: list[tuple[socket.AddressFamily, Any]], host: str) -> list[socket.socket]:
+    """A listening socket for each address that this machine has; the failure where it has none."""
+    bound: list[socket.socket] = []
+    failure: OSError | None = None
+    for family, address in addresses:
+        try:
+            bound.append(_listening(family, address))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                _close(bound)
+                raise PortInUse(port=address[1]) from error
+            failure = failure or error
+    if not bound and failure is not None:
+        raise _told(failure, host, addresses[0][1][1]) from failure
+    return bound
+
+
+def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
+    # Its kind by name: asyncio sends at once (TCP_NODELAY) on connections only that say that they are TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if (
+            os.name == "posix" and sys.platform != "cygwin"
+        ):  # on Windows, this would share the port with another program
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            both = address[0] == "::" and socket.has_dualstack_ipv6()
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
+        listener.bind(address)
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+def _told(error: OSError, host: str, port: int) -> ServeError:
+    """What a person can do about it."""
+    if error.errno in FORBIDDEN:
+        return ServeError("port_forbidden", port=port)
+    if error.errno == errno.EADDRNOTAVAIL:
+        return ServeError("address_not_here", host=host)
+    if error.errno in NOT_SPOKEN:
+        return ServeError("address_not_spoken", host=host)
+    return ServeError("not_listening", host=host, port=port, reason=error.strerror or str(error))

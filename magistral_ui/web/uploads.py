@@ -1,0 +1,129 @@
+"""Takes files in and gives them back to whoever sent them, and to nobody else; it does not look into them."""
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from magistral_ui.client import CALLER
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.web.byte_quota import HourlyBytes, Spent
+from magistral_ui.web.error_responses import closed, refusal
+from magistral_ui.web.form_parts import TooManyParts, bounded_parts
+from magistral_ui.web.ownership import Claims
+from magistral_ui.web.request_body import PROGRAM_BYTES, Slow, TooLarge, bounded, check_length
+from magistral_ui.web.route_allowlist import FILE, PROGRAMS
+
+UPLOAD, IMPORT = "/gradio_api/upload", "/magistral/import"
+AROUND = 65_536
+"""Bytes of a form beside its files."""
+FILE_COST = 100_000
+"""Bytes that a file counts for beside its own: a folder, its block on the disk, and the memory of whose it is."""
+UNFINISHED_SECONDS = 3_600.0
+"""After so long, what is left of a form is not on its way any more."""
+ROOM = 512 * 2**20
+"""Bytes that stay free on the disk, whatever is sent."""
+REFUSED = (Spent, TooManyParts, TooLarge, Slow)
+
+
+class Uploads:
+    """Bounds the bytes of a form and of an hour, and remembers which browser sent which file."""
+
+    def __init__(
+        self, app: ASGIApp, *, claims: Claims, limits: Limits, folder: Path, hourly: HourlyBytes | None = None
+    ) -> None:
+        self.app, self._claims, self._limits, self._folder = app, claims, limits, folder
+        self._hourly = hourly or HourlyBytes(limits)
+        self._most = {
+            UPLOAD: limits.pictures * limits.picture_bytes + AROUND,
+            IMPORT: limits.import_mb * 2**20,
+            PROGRAMS: PROGRAM_BYTES,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
+        if path.startswith(FILE):
+            known = self._claims.owns("file", scope["path"].removeprefix(FILE))
+            await (self.app if known else closed())(scope, receive, send)
+        elif path in self._most and scope["method"] == "POST":
+            await self._take(scope, receive, send, path)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _take(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+        most, address = self._most[path], CALLER.get().address
+        started = False
+        broken: Exception | None = None
+        pieces = self._bounded(scope, receive, path, address)
+
+        async def watched_receive() -> Message:
+            nonlocal broken
+            try:
+                return await pieces()
+            except REFUSED as error:
+                broken = error
+                raise
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            if broken is not None and not started:
+                return  # what is behind this would say that it failed; below, it is told why
+            started = True
+            if path == UPLOAD:
+                self._remember(message)
+            await send(message)
+
+        async def refuse(answer: ASGIApp) -> None:
+            if not started:
+                await answer(scope, receive, send)
+
+        try:
+            length = max(check_length(scope, most), 0)
+            self._hourly.check(address, length)
+            if path == UPLOAD:
+                await asyncio.to_thread(self._sweep)
+            if path != PROGRAMS and not self._has_room(length):
+                await refuse(refusal(507, "uploads_full"))
+            else:
+                await self.app(scope, watched_receive, watched_send)
+                if broken is not None and not started:  # what is behind this took it for its own
+                    raise broken
+        except Spent as error:
+            await refuse(error.refusal)
+        except TooManyParts:
+            count, limit = self._limits.pictures + 1, self._limits.pictures
+            await refuse(refusal(413, "too_many_pictures", count=count, limit=limit))
+        except TooLarge:
+            await refuse(refusal(413, "upload_too_large", limit=most // 10**6))
+        except Slow:
+            await refuse(refusal(408, "request_slow"))
+
+    def _bounded(self, scope: Scope, receive: Receive, path: str, address: str) -> Receive:
+        """What comes, and no more of it than may."""
+        pieces = self._hourly.counted(bounded(receive, self._most[path]), address)
+        return bounded_parts(scope, pieces, self._limits.pictures) if path == UPLOAD else pieces
+
+    def _sweep(self) -> None:
+        """Delete what Gradio leaves of forms that did not come whole."""
+        oldest = time.time() - UNFINISHED_SECONDS
+        with suppress(OSError):
+            for each in os.scandir(self._folder):
+                if each.is_file(follow_symlinks=False) and each.stat().st_mtime < oldest:
+                    os.unlink(each.path)
+
+    def _has_room(self, length: int) -> bool:
+        folder = next((each for each in (self._folder, *self._folder.parents) if each.exists()), Path("/"))
+        return shutil.disk_usage(folder).free > length + ROOM
+
+    def _remember(self, message: Message) -> None:
+        body = message.get("body", b"")
+        if message["type"] == "http.response.body" and body.startswith(b"["):
+            for path in json.loads(body):
+                self._claims.share("file", str(path))
+                self._hourly.owe(CALLER.get().address, FILE_COST)

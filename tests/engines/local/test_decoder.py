@@ -1,0 +1,242 @@
+"""One ragged forward gives what transformers gives, however the tokens are cut and whoever else is in it."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention.bias import causal_lower_right
+
+from magistral_ui.chat.images import Picture
+from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.engines.local import attention as attention_module
+from magistral_ui.engines.local import decoder as forward_module
+from magistral_ui.engines.local.attention import segments_of
+from magistral_ui.engines.local.decoder import Part, TextModel
+from magistral_ui.engines.local.packed_linear import can_pack, pack_linears
+from magistral_ui.engines.local.tokenizer import EncodedPrompt, Encoder
+from magistral_ui.engines.weights.loader import Loaded
+from magistral_ui.models.attention_scores import attention_bytes, queries_at_once
+from magistral_ui.models.cards import DEMO
+from tests.engines.conftest import load_folder
+
+
+@pytest.fixture(scope="module")
+def encoder(vision_loaded: Loaded) -> Encoder:
+    return Encoder(vision_loaded.tekken, DEMO, vision_loaded.system)
+
+
+@pytest.fixture(scope="module")
+def untouched(vision_folder: Path) -> Loaded:
+    """transformers' own model, whose layers were not repacked by ours."""
+    return load_folder(vision_folder)
+
+
+def reference(loaded: Loaded, prompt: EncodedPrompt) -> torch.Tensor:
+    """transformers' logits behind the prompt."""
+    inputs: dict = {"input_ids": torch.tensor([prompt.ids])}
+    pixels = [torch.from_numpy(place.input.pixels) for place in prompt.places if place.input.pixels is not None]
+    if pixels:
+        height, width = max(p.shape[1] for p in pixels), max(p.shape[2] for p in pixels)
+        padded = torch.zeros(len(pixels), 3, height, width)
+        for i, p in enumerate(pixels):
+            padded[i, :, : p.shape[1], : p.shape[2]] = p
+        inputs |= {"pixel_values": padded, "image_sizes": torch.tensor([p.shape[-2:] for p in pixels])}
+    with torch.inference_mode():
+        return loaded.model(**inputs).logits[0, -1]
+
+
+def ours(model: TextModel, loaded: Loaded, prompts: list[EncodedPrompt], rng: random.Random) -> list[torch.Tensor]:
+    """Logits behind each prompt, read together in random pieces."""
+    caches = [model.new_cache() for _ in prompts]
+    done = [0] * len(prompts)
+    last: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
+    while any(d < len(p.ids) for d, p in zip(done, prompts, strict=True)):
+        open_ = [i for i, p in enumerate(prompts) if done[i] < len(p.ids)]
+        chosen = rng.sample(open_, rng.randint(1, len(open_)))
+        parts = []
+        for i in chosen:
+            count = min(rng.choice([1, 2, 7, 40]), len(prompts[i].ids) - done[i])
+            parts.append(part(model, loaded, prompts[i], caches[i], done[i], count))
+            done[i] += count
+        for i, logits in zip(chosen, model(parts), strict=True):
+            last[i] = logits
+    return last
+
+
+def part(model: TextModel, loaded: Loaded, prompt: EncodedPrompt, cache, first: int, count: int) -> Part:  # type: ignore[no-untyped-def]
+    out = Part(cache, prompt.ids[first : first + count])
+    for place in prompt.places:
+        features = model.picture_features(torch.from_numpy(place.input.pixels))
+        image = [i for i, token in enumerate(place.input.tokens) if token == loaded.image_token]
+        inside = [(n, place.start + i - first) for n, i in enumerate(image) if 0 <= place.start + i - first < count]
+        if inside:
+            rows = torch.tensor([row for _, row in inside])
+            out.features.append((rows, features[[n for n, _ in inside]]))
+    return out
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_logits_equal_transformers(
+    vision_loaded: Loaded, untouched: Loaded, encoder: Encoder, paint: Callable[..., Picture], seed: int
+) -> None:
+    rng = random.Random(seed)
+    model = TextModel(vision_loaded.model)
+    prompts = []
+    for n in range(3):
+        pictures = tuple(paint(rng.randint(30, 250), rng.randint(30, 250), n + i) for i in range(rng.randint(0, 2)))
+        text = " ".join(rng.choices(["one", "2", "drei", "quatre?", "\n"], k=rng.randint(1, 30)))
+        prompts.append(encoder.encode(Prompt(DEMO.system(), (UserTurn(text, pictures),))))
+    with torch.inference_mode():
+        got = ours(model, vision_loaded, prompts, rng)
+    for logits, prompt in zip(got, prompts, strict=True):
+        expected = reference(untouched, prompt)
+        assert torch.allclose(logits, expected, atol=1e-3, rtol=1e-4)
+        assert float(expected.std()) > 0.5  # weights of a size that a wrong position would show
+
+
+def test_text_only_model(text_folder: Path) -> None:
+    text_loaded = load_folder(text_folder)
+    ids = [1, *range(100, 160)]
+    with torch.inference_mode():
+        expected = text_loaded.model(torch.tensor([ids])).logits[0, -1]
+    model = TextModel(text_loaded.model)
+    cache = model.new_cache()
+    model([Part(cache, ids[:33])])
+    logits = model([Part(cache, ids[33:])])[0]
+    assert torch.allclose(logits, expected, atol=1e-3)
+    with pytest.raises(ValueError, match="vision"):
+        model.picture_features(torch.zeros(3, 28, 28))
+
+
+def test_a_cropped_cache_goes_on_like_a_fresh_one(vision_loaded: Loaded) -> None:
+    model = TextModel(vision_loaded.model)
+    ids = [1, *range(200, 300)]
+    cache = model.new_cache()
+    model([Part(cache, ids)])
+    copy = cache.copy(50)
+    cache.crop(20)
+    fresh = model.new_cache()
+    model([Part(fresh, ids[:20])])
+    model([Part(cache, ids[20:40])])
+    model([Part(fresh, ids[20:40])])
+    again, other = model([Part(cache, [7]), Part(fresh, [7])])
+    assert torch.allclose(again, other, atol=1e-5)
+    assert copy.length == 50
+    assert cache.length == 41
+    assert copy.nbytes == 2 * 3 * 2 * 256 * 32 * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_layers_say_the_same(dtype: torch.dtype) -> None:
+    if not can_pack(dtype):
+        pytest.skip(f"this processor does not pack {dtype}")
+    torch.manual_seed(3)
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(64, 96, bias=False), torch.nn.Linear(96, 8), torch.nn.Linear(8, 40, bias=False)
+    ).to(dtype)
+    rows = torch.randn(5, 64, dtype=dtype)
+    with torch.inference_mode():
+        before = layers(rows)
+        assert pack_linears(layers) == 2  # the one with a bias stays
+        assert torch.allclose(layers(rows), before, atol=1e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
+def replayed(
+    compute: Callable[[], tuple[torch.Tensor, ...]], place: torch.device
+) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
+    """What a CUDA graph does, on the CPU: results always lie in the tensors of the recording."""
+    results = tuple(each.clone() for each in compute())
+
+    def replay() -> None:
+        for kept, new in zip(results, compute(), strict=True):
+            kept.copy_(new)
+
+    return replay, results
+
+
+def step(model: TextModel, batches: list[list[int]]) -> torch.Tensor:
+    """Three decode steps of sequences of different lengths; the last logits."""
+    caches = [model.new_cache() for _ in batches]
+    model([Part(cache, ids[:-3]) for cache, ids in zip(caches, batches, strict=True)])
+    for back in (3, 2, 1):
+        logits = model([Part(cache, [ids[-back]]) for cache, ids in zip(caches, batches, strict=True)])
+    return logits
+
+
+def test_recorded_stages_say_the_same(vision_loaded: Loaded) -> None:
+    plain, recording = TextModel(vision_loaded.model), TextModel(vision_loaded.model)
+    recording._stages._record = replayed
+    five = [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7], [1, 8, 9, 10], [1, 8, 9, 11]]
+    for batches in ([[1, *range(100, 130)]], five[:3], five):
+        assert torch.equal(step(recording, batches), step(plain, batches))
+    assert set(recording._stages._recorded) == {4, 5}  # a processor has four rows at least
+
+
+@pytest.mark.parametrize("fault", ["raises", "differs"])
+def test_recording_turns_itself_off(vision_loaded: Loaded, fault: str) -> None:
+    def wrong(
+        compute: Callable[[], tuple[torch.Tensor, ...]], place: torch.device
+    ) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
+        if fault == "raises":
+            raise RuntimeError("no graphs here")
+        _, results = replayed(compute, place)
+        return (lambda: [each.add_(1.0) for each in results]), results  # type: ignore[return-value]
+
+    plain, recording = TextModel(vision_loaded.model), TextModel(vision_loaded.model)
+    recording._stages._record = wrong
+    batches = [[1, *range(100, 130)]]
+    assert torch.equal(step(recording, batches), step(plain, batches))
+    assert recording._stages._record is None
+
+
+def test_the_lower_right_mask_says_the_same(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CUDA gets instead of a plain mask for a chunk behind a prefix."""
+    model = TextModel(vision_loaded.model)
+    ids = [1, *range(100, 160)]
+    caches = [model.new_cache(), model.new_cache()]
+    for cache in caches:
+        model([Part(cache, ids[:30])])
+    rows, columns = torch.arange(30, len(ids)), torch.arange(len(ids))
+    said = []
+    for mask in (columns <= rows[:, None], causal_lower_right(len(rows), len(columns))):
+
+        def as_on_cuda(parts: list, device: object, mask: torch.Tensor = mask) -> list:
+            made = segments_of(parts, torch.device("cuda"))
+            made[0].mask = mask
+            return made
+
+        monkeypatch.setattr(forward_module, "segments_of", as_on_cuda)
+        said.append(model([Part(caches[len(said)], ids[30:])]))
+    assert torch.allclose(said[1], said[0], atol=1e-5)
+    monkeypatch.undo()
+    caches[0].crop(30)
+    assert torch.allclose(model([Part(caches[0], ids[30:])]), said[0], atol=1e-3)  # as a processor has it
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1_000])
+def test_scores_in_blocks_say_the_same(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """What cards before compute 8.0 get, which have no fused kernel: a bounded number of queries at a time."""
+    model, ids = TextModel(vision_loaded.model), [1, *range(100, 160)]
+    said = []
+    for capability in ((8, 0), (7, 5)):
+
+        def as_on_a_card(parts: list, device: object) -> list:
+            return segments_of(parts, torch.device("cuda"))
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
+        monkeypatch.setattr(attention_module, "queries_at_once", lambda heads, keys: at_once)
+        monkeypatch.setattr(forward_module, "segments_of", as_on_a_card)
+        cache = model.new_cache()
+        said.append([model([Part(cache, ids[a:b])]) for a, b in ((0, 20), (20, 60), (60, 61))])
+    for block, fused in zip(*said, strict=True):
+        assert torch.allclose(block, fused, atol=1e-3)
+
+
+def test_scores_are_bounded() -> None:
+    for heads, keys in ((32, 100), (32, 8_192), (32, 131_072)):
+        held = 12 * heads * keys * queries_at_once(heads, keys)
+        assert held <= attention_bytes(False, heads, 131_072) <= 2**28
+    assert attention_bytes(True, 32, 131_072) == 0

@@ -1,0 +1,119 @@
+"""From a wish to a running model: what is told on the way, and what a machine's graphics cards have to do with it."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from transformers import AttentionInterface
+
+from magistral_ui.engines.base import Loading
+from magistral_ui.engines.local import running_model
+from magistral_ui.engines.local.running_model import RunningModel, bring_up
+from magistral_ui.engines.weights import devices, loader, pre_ampere
+from magistral_ui.engines.weights.devices import Device
+from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard
+from magistral_ui.engines.weights.loader import Loaded, load
+from magistral_ui.engines.weights.source import Wish
+from magistral_ui.errors import BadSetting, DeviceTooSmall
+from magistral_ui.models.folder import inspect_folder
+from tests.engines.conftest import CPU
+
+
+@pytest.fixture
+def with_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a card that torch cannot use."""
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices.torch.version, "cuda", None)
+    monkeypatch.setattr(devices, "find_graphics_cards", lambda: [GraphicsCard("RTX 4090", "591.44", 13, (8, 9))])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.usefixtures("with_a_card")
+def test_why_no_card_is_used_is_told_from_the_first_moment_on(text_folder: Path) -> None:
+    told: list[Loading] = []
+    brought = bring_up(Wish(str(text_folder)), told.append, threading.Event())
+    assert brought is not None
+    assert [each.key for each in brought.info.notices] == ["gpu_torch_without_cuda"]
+    assert told
+    assert all(each.notices == brought.info.notices for each in told)
+    brought.close()
+
+
+@pytest.mark.usefixtures("with_a_card")
+def test_a_model_too_large_for_the_processor_names_what_keeps_the_card(
+    text_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = psutil.virtual_memory()._replace(available=2**20, total=2**30)
+    monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(BadSetting) as refused:
+        bring_up(Wish(str(text_folder)), lambda _: None, threading.Event())
+    assert refused.value.sentence_key == "gpu_torch_without_cuda"
+    with pytest.raises(DeviceTooSmall):
+        bring_up(Wish(str(text_folder), device="cpu"), lambda _: None, threading.Event())
+
+
+def test_what_loading_leaves_over_is_given_back_before_the_plan(
+    vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+
+    def noted(name: str, usual: Callable[..., object]) -> Callable[..., object]:
+        def call(*values: object) -> object:
+            happened.append(name)
+            return usual(*values)
+
+        return call
+
+    for name in ("empty_device_cache", "plan_now"):
+        monkeypatch.setattr(running_model, name, noted(name, getattr(running_model, name)))
+    RunningModel(vision_loaded, CPU)
+    assert happened == ["empty_device_cache", "plan_now"]
+
+
+TURING = Device("cuda", "T4", 2**34, 2**34, capability=(7, 5))
+AMPERE = replace(TURING, capability=(8, 0))
+
+
+def test_pictures_look_the_same_in_float32(vision_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole tower, by its attention and by ours; weights and what comes out keep their type."""
+    model = loader.Mistral3ForConditionalGeneration.from_pretrained(vision_folder, dtype=torch.bfloat16).eval()
+    pixels = torch.randn(1, 3, 56, 84, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    sizes = torch.tensor([[56, 84]])
+
+    @torch.inference_mode()
+    def seen() -> torch.Tensor:
+        return torch.cat(
+            list(model.get_image_features(pixel_values=pixels, image_sizes=sizes, return_dict=True).pooler_output)
+        )
+
+    usual = seen()
+    asked: list[torch.dtype] = []
+    pre_ampere.see_in_float32(model)
+    attend = AttentionInterface()[pre_ampere.IN_FLOAT32]
+
+    def watched(module: object, query: torch.Tensor, *more: object, **named: object) -> object:
+        asked.append(query.dtype)
+        return attend(module, query, *more, **named)
+
+    AttentionInterface.register(pre_ampere.IN_FLOAT32, watched)
+    ours = seen()
+    AttentionInterface.register(pre_ampere.IN_FLOAT32, attend)
+    assert len(asked) == 2, "each layer of the tower"
+    assert ours.dtype == usual.dtype
+    assert torch.allclose(ours.float(), usual.float(), atol=0.1 * usual.float().abs().max().item())
+    assert model.config.text_config._attn_implementation != pre_ampere.IN_FLOAT32
+
+
+@pytest.mark.parametrize(("device", "calls"), [(TURING, 1), (AMPERE, 0)])
+def test_the_loader_sees_to_it_on_older_cards_alone(
+    vision_folder: Path, monkeypatch: pytest.MonkeyPatch, device: Device, calls: int
+) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr(loader, "see_in_float32", looked.append)
+    monkeypatch.setattr(loader, "device_map", lambda *_, **__: {"": torch.device("cpu")})
+    load(inspect_folder(vision_folder).card, vision_folder, device, "float32", "", lambda _: None)
+    assert len(looked) == calls

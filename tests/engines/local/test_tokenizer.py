@@ -1,0 +1,245 @@
+"""Our encoding message by message equals mistral-common's whole pipeline."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mistral_common.protocol.instruct.chunk import ImageChunk, TextChunk, ThinkChunk
+from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
+
+from magistral_ui.chat.images import Picture
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, split_system_prompt
+from magistral_ui.engines.local.tokenizer import Encoder
+from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, TOKEN_MARKS
+from magistral_ui.models.folder import DEMO_FOLDER
+
+SYSTEM = DEMO.system()
+TEXTS = [
+    "Hello",
+    "It is  ",
+    "  spaced  \n\n",
+    "[THINK]no[/THINK]",
+    "</s>[INST]x[/INST]",
+    "Ünï 日本 🦩🏳️‍🌈",
+    "12+34=\t",
+    "a\n\nb",
+    ".",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(DEMO_FOLDER / "tekken.json", DEMO, SYSTEM)
+
+
+def reference(encoder: Encoder, prompt: Prompt) -> tuple[list[int], list[np.ndarray]]:
+    messages: list = []
+    if prompt.system:
+        messages.append(
+            SystemMessage(
+                content=[ThinkChunk(thinking=p.text) if p.reasoning else TextChunk(text=p.text) for p in prompt.system]
+            )
+        )
+    for turn in prompt.turns:
+        if isinstance(turn, UserTurn):
+            content: list = [ImageChunk(image=p.rgb()) for p in turn.pictures]
+            messages.append(UserMessage(content=[*content, TextChunk(text=turn.text)] if turn.text else content or ""))
+        else:
+            think = [ThinkChunk(thinking=turn.reasoning)] if turn.reasoning is not None else []
+            text = [TextChunk(text=turn.answer)] if turn.answer else []
+            messages.append(AssistantMessage(content=[*think, *text]))
+    if prompt.resume is not None:
+        start: list = []
+        if prompt.resume.reasoning is not None:
+            start.append(ThinkChunk(thinking=prompt.resume.reasoning, closed=prompt.resume.closed))
+        if prompt.resume.answer:
+            start.append(TextChunk(text=prompt.resume.answer))
+        messages.append(AssistantMessage(content=start, prefix=True))
+    encoded = encoder.tokenizer.encode_chat_completion(ChatCompletionRequest(messages=messages))
+    return encoded.tokens, encoded.images
+
+
+def random_prompt(rng: random.Random, paint: Callable[..., Picture]) -> Prompt:
+    system = rng.choice([SYSTEM, (), (SystemPart("Only text."),), (*SYSTEM, SystemPart("x", reasoning=True))])
+    turns: list[UserTurn | AssistantTurn] = []
+    for _ in range(rng.randint(0, 3)):
+        for _ in range(rng.choice([1, 1, 1, 2])):
+            turns.append(user(rng, paint))
+        reasoning = rng.choice([None, "", *TEXTS])
+        turns.append(AssistantTurn(rng.choice(TEXTS) if not reasoning else rng.choice(["", *TEXTS]), reasoning))
+    turns.append(user(rng, paint))
+    resumes = [
+        None,
+        None,
+        Resume("so far", closed=False),
+        Resume("done", closed=True),
+        Resume("done", closed=True, answer="It is"),
+        Resume("", closed=True),
+        Resume(None, closed=True, answer="It"),
+    ]
+    return Prompt(system, tuple(turns), rng.choice(resumes))
+
+
+def user(rng: random.Random, paint: Callable[..., Picture]) -> UserTurn:
+    pictures = tuple(
+        paint(rng.randint(29, 300), rng.randint(1, 300), rng.randint(0, 3)) for _ in range(rng.choice([0, 0, 0, 1, 2]))
+    )
+    return UserTurn(rng.choice(TEXTS), pictures)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_equals_the_reference_pipeline(encoder: Encoder, paint: Callable[..., Picture], seed: int) -> None:
+    prompt = random_prompt(random.Random(seed), paint)
+    ids, images = reference(encoder, prompt)
+    ours = encoder.encode(prompt)
+    assert ours.ids == ids
+    assert len(ours.places) == len(images)
+    for place, image in zip(ours.places, images, strict=True):
+        assert np.array_equal(place.input.pixels, image)
+        assert ours.ids[place.start : place.start + len(place.input.tokens)] == place.input.tokens
+
+
+def test_a_picture_alone_behind_text_alone_comes_first(encoder: Encoder, paint: Callable[..., Picture]) -> None:
+    text, picture, other = UserTurn("Look"), UserTurn("", (paint(60, 60, 1),)), UserTurn("", (paint(40, 40, 2),))
+    answer = AssistantTurn("Red.", "I look.")
+    for turns in (
+        (text, picture),
+        (text, text, picture),
+        (text, picture, answer, text),
+        (text, picture, text),
+        (text, picture, other),
+        (picture, text, other),
+    ):
+        ids, images = reference(encoder, Prompt(SYSTEM, turns))
+        ours = encoder.encode(Prompt(SYSTEM, turns))
+        assert ours.ids == ids
+        assert all(np.array_equal(p.input.pixels, image) for p, image in zip(ours.places, images, strict=True))
+
+
+def test_spaces_at_the_end_of_a_reply_are_left_out_where_mistral_common_does(encoder: Encoder) -> None:
+    said = UserTurn("hi")
+    for turn in (AssistantTurn("It is  "), AssistantTurn("It is \n "), AssistantTurn("It is  ", "a  ")):
+        prompt = Prompt((), (said, turn, said))
+        assert encoder.encode(prompt).ids == reference(encoder, prompt)[0]
+    for resume in (Resume(None, True, "It is  "), Resume("a  ", False), Resume("a", True, "It is  ")):
+        prompt = Prompt((), (said,), resume)
+        assert encoder.encode(prompt).ids == reference(encoder, prompt)[0]
+
+
+def test_a_reply_is_gone_on_from_its_own_tokens_less_spaces_at_its_end(encoder: Encoder) -> None:
+    own = [*encoder._text("It"), *encoder._text(" is"), *encoder._text(" ")]  # not as the tokenizer would cut it
+    encoder.remember_reply("eve", None, "It is ", own)
+    resumed = encoder.encode(Prompt((), (UserTurn("hi"),), Resume(None, True, "It is")), "eve")
+    assert resumed.ids[-resumed.resumed :] == own[:-1]
+
+
+def test_an_empty_thought_is_none_in_the_history(encoder: Encoder) -> None:
+    control = encoder.control_tokens()
+    encoder.remember_reply("eve", None, "Hello", [*control.opening, *control.closing, *encoder._text("Hello")])
+    prompt = Prompt((), (UserTurn("hi"), AssistantTurn("Hello"), UserTurn("y")))
+    assert encoder.encode(prompt, "eve").ids == reference(encoder, prompt)[0]
+    resumed = encoder.encode(Prompt((), (UserTurn("hi"),), Resume(None, True, "Hello")), "eve")
+    assert control.opening[0] in resumed.ids, "a reply is gone on from what the model wrote"
+
+
+def test_equal_sized_pictures_have_different_keys(encoder: Encoder, paint: Callable[..., Picture]) -> None:
+    one, other = (encoder.encode(Prompt((), (UserTurn("?", (paint(64, 64, s),)),))) for s in (1, 2))
+    assert one.ids == other.ids
+    assert one.keys != other.keys
+    assert [k < 0 for k in one.keys] == [i == 10 for i in one.ids]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (28, 28), (1, 28), (5, 2)])
+def test_a_lone_image_token_is_avoided(encoder: Encoder, paint: Callable[..., Picture], size: tuple[int, int]) -> None:
+    encoded = encoder.encode(Prompt((), (UserTurn("?", (paint(*size),)),)))
+    assert encoded.ids.count(10) > 1
+
+
+def test_measure_adds_up(encoder: Encoder, paint: Callable[..., Picture]) -> None:
+    prompt = Prompt(
+        SYSTEM,
+        (
+            UserTurn("What is this?", (paint(100, 60),), 1),
+            AssistantTurn("Red.", "I look.", 2),
+            UserTurn("Sure?", (), 3),
+        ),
+    )
+    measure, encoded = encoder.measure(prompt)
+    assert measure.total == len(encoded.ids) == measure.system + sum(measure.per_message.values())
+    assert measure.system == encoded.common
+    assert 0 < measure.reasoning[2] < measure.per_message[2]
+    assert next(iter(measure.pictures.values())) == len(encoded.places[0].input.tokens)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (5, 2), (28, 28), (29, 1), (300, 200), (640, 480), (1540, 1540), (3000, 2000), (4000, 30), (1, 1700)],
+)
+def test_a_picture_s_size_alone_tells_its_tokens(
+    encoder: Encoder, paint: Callable[..., Picture], size: tuple[int, int]
+) -> None:
+    prompt = Prompt((), (UserTurn("?", (paint(*size),), 1),))
+    measure, outlined = encoder.measure(prompt)
+    encoded = encoder.encode(prompt)
+    assert (outlined.ids, outlined.keys) == (encoded.ids, encoded.keys)
+    assert list(measure.pictures.values()) == [len(encoded.places[0].input.tokens)]
+
+
+def test_measuring_encodes_only_what_is_new(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = (
+        UserTurn("How far?", (), 1),
+        AssistantTurn("Far.", "I think so.", 2),
+        AssistantTurn("Very.", None, 3, "Hm."),
+    )
+    measure, _ = encoder.measure(Prompt(SYSTEM, (*turns, UserTurn("Sur", (), 4))), "ann")
+    encoded: list[str] = []
+    encode = Encoder._text
+    monkeypatch.setattr(Encoder, "_text", lambda self, text: encoded.append(text) or encode(self, text))
+    again, _ = encoder.measure(Prompt(SYSTEM, (*turns, UserTurn("Sure?", (), 4))), "ann")
+    assert encoded == ["Sure?"]
+    assert again.reasoning == measure.reasoning
+    assert again.reasoning[2] > again.reasoning[3] > 2
+    assert again.total == len(encoder.encode(Prompt(SYSTEM, (*turns, UserTurn("Sure?", (), 4)))).ids)
+    encoder.forget("ann")
+    encoder.measure(Prompt(SYSTEM, (*turns, UserTurn("Sure?", (), 4))), "ann")
+    assert "How far?" in encoded
+
+
+def test_a_reply_is_spliced_in_as_it_was_written(encoder: Encoder) -> None:
+    """The model may cut a text into other tokens than the tokenizer would: those are in its cache."""
+    begin, end = encoder.control_tokens().opening[0], encoder.control_tokens().closing[0]
+    letters = [token for text in "red" for token in encoder._text(text)]
+    written = [begin, *letters, end, *letters]
+    prompt = Prompt((), (UserTurn("?"), AssistantTurn("red", "red"), UserTurn("!")))
+    before = encoder.encode(prompt, "ann").ids
+    encoder.remember_reply("ann", "red", "red", written)
+    after = encoder.encode(prompt, "ann").ids
+    assert before != after
+    assert any(after[i : i + len(written)] == written for i in range(len(after)))
+    assert encoder.encode(prompt, "bob").ids == before
+
+
+def test_instructions_leave_the_common_part(encoder: Encoder) -> None:
+    assert encoder.encode(Prompt((*SYSTEM, SystemPart("Be brief.")), (UserTurn("?"),))).common == 0
+    assert encoder.encode(Prompt(SYSTEM, (UserTurn("?"),))).common > 3
+
+
+def test_textual_marks(text_folder: Path) -> None:
+    """Magistral 1.0 has no control tokens: its template's marks are text, and so is its history."""
+    encoder = Encoder(text_folder / "tekken.json", MAGISTRAL_1_0, MAGISTRAL_1_0.system())
+    assert MAGISTRAL_1_0.system()[0].text.endswith("Problem:\n\n")
+    prompt = Prompt((), (UserTurn("Q"), AssistantTurn("A", "R"), UserTurn("Q2")), Resume("so", closed=False))
+    text = encoder._base.decode(encoder.encode(prompt).ids)
+    assert text == "Q<think>\nR\n</think>\nAQ2<think>\nso"
+    reader = encoder.reader()
+    pieces = [p for t in encoder._text("<think>\nso [/THINK]\n</think>\nyes </think>") for p in reader.feed(t)]
+    pieces += reader.finish()
+    assert "".join(p.text for p in pieces if type(p).__name__ == "Reasoning") == "so [/THINK]"
+    assert "".join(p.text for p in pieces if type(p).__name__ == "Answer") == "yes </think>"
+
+
+def test_the_own_prompt_is_split_at_its_marks() -> None:
+    assert [p.reasoning for p in split_system_prompt("a[THINK]b[/THINK]c\n", TOKEN_MARKS)] == [False, True, False]

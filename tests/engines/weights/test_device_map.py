@@ -1,0 +1,164 @@
+"""A model over several devices, on a machine without: the map against accelerate, the forward on tensors that claim so."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import init_empty_weights
+from accelerate.utils import check_device_map, compute_module_sizes
+from transformers import (
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    MistralConfig,
+    MistralForCausalLM,
+    PixtralVisionConfig,
+)
+
+from magistral_ui.engines.local.decoder import Part, TextModel
+from magistral_ui.engines.local.kv_cache import KVCache, KVLayer
+from magistral_ui.engines.weights.device_map import device_map
+from magistral_ui.engines.weights.devices import Device
+from magistral_ui.models.memory import GIB, plan
+from magistral_ui.models.shape import read_shape
+from tests.engines.conftest import load_folder, text_config
+from tests.engines.local.fake_devices import CPU, Claims, claim
+from tests.engines.local.test_decoder import replayed, step
+
+
+def cards(*gigabytes: int) -> Device:
+    first, *others = (Device("cuda", "RTX", n * GIB, n * GIB, index) for index, n in enumerate(gigabytes))
+    return replace(first, others=tuple(others))
+
+
+def magistral(vision: bool, tied: bool = False) -> Mistral3Config | MistralConfig:
+    text = MistralConfig(
+        vocab_size=131_072,
+        hidden_size=5_120,
+        intermediate_size=32_768,
+        num_hidden_layers=40,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=tied,
+    )
+    tower = PixtralVisionConfig(image_size=1_540, patch_size=14)
+    if not vision:
+        return text
+    return Mistral3Config(text_config=text.to_dict(), vision_config=tower.to_dict(), tie_word_embeddings=tied)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("vision", [True, False])
+def test_the_map_covers_the_model_and_each_device_holds_what_was_planned(vision: bool, tied: bool) -> None:
+    config, device = magistral(vision, tied), cards(48, 32)
+    with init_empty_weights():
+        kind = Mistral3ForConditionalGeneration if vision else MistralForCausalLM
+        model = kind(config).to(torch.bfloat16)  # type: ignore[arg-type]
+    model.tie_weights()
+    shape = read_shape(config.to_dict())
+    planned = plan(shape, "bfloat16", device.place)
+    placed = device_map(planned, device, vision=vision, tied=tied)
+    check_device_map(model, placed)
+    sizes = compute_module_sizes(model)
+    for n, share in enumerate(planned.shares):
+        names = [name for name, place in placed.items() if place.index == n and not (tied and name == "lm_head")]
+        held = sum(sizes[name] for name in names if "rotary" not in name)
+        assert held == pytest.approx(share.weights, rel=1e-4)
+    assert len(planned.shares) == 2
+    behind = torch.device("cuda", 0 if tied else 1)
+    assert placed["lm_head"] == behind
+
+
+def test_one_device_is_a_map_of_one() -> None:
+    device = Device("cpu", "CPU", 64 * GIB, 64 * GIB)
+    planned = plan(read_shape(text_config().to_dict()), "float32", device.place)
+    assert device_map(planned, device, vision=False, tied=False) == {"": torch.device("cpu")}
+
+
+PLACES = [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 2, 2], [0, 0, 0, 1], [0, 1, 1, 0]]
+"""Of three layers, and of norm and head."""
+
+
+@pytest.fixture
+def spread(text_folder: Path) -> Iterator[Callable[[list[int]], TextModel]]:
+    """Makes a model whose layers claim to lie on these graphics cards: any operation across two of them raises."""
+    models = [load_folder(text_folder).model for _ in range(2)]
+
+    def made(places: list[int]) -> TextModel:
+        model = models.pop()
+        for name, module in model.named_modules():
+            layer = next((int(part) for part in name.split(".") if part.isdigit()), None)
+            index = places[-1] if name in ("lm_head", "model.norm") else 0 if layer is None else places[layer]
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                claim(tensor, torch.device("cuda", index))
+        return TextModel(model, graphs=False)
+
+    with Claims():
+        yield made
+
+
+BATCHES = [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7]]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("places", PLACES)
+def test_layers_on_several_devices_say_the_same(
+    spread: Callable[[list[int]], TextModel], places: list[int], recorded: bool
+) -> None:
+    model, alone = spread(places), spread([0, 0, 0, 0])
+    if recorded:
+        model._stages._record = replayed
+    logits = step(model, BATCHES)
+    assert torch.equal(logits.to(CPU), step(alone, BATCHES).to(CPU))
+    assert logits.device == torch.device("cuda", places[-1])
+    assert set(model._stages._recorded) == ({3} if recorded else set())
+    logits = model([Part(model.new_cache(), [1, 2, 3]), Part(model.new_cache(), [4])])  # read and written together
+    assert logits.shape[0] == 2
+
+
+@pytest.mark.parametrize("places", PLACES)
+def test_keys_and_values_lie_with_their_layer_and_come_back_there(
+    spread: Callable[[list[int]], TextModel], places: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = spread(places)
+    cache, copied = model.new_cache(), model.new_cache()
+    model([Part(cache, [1, 2, 3, 4])])
+    expected = model([Part(cache.copy(4), [5])])
+    copied = cache.copy(4)
+    monkeypatch.setattr("magistral_ui.engines.local.kv_cache._on_host", lambda buffer: buffer.to(CPU))
+    for each, there in ((cache, places[:-1]), (copied, places[:-1])):
+        assert where(each) == [torch.device("cuda", index) for index in there]
+        each.spill()
+        assert where(each) == [CPU] * 3
+        each.restore()
+        assert where(each) == [torch.device("cuda", index) for index in there]
+        assert torch.equal(model([Part(each, [5])]), expected)
+
+
+def where(cache: KVCache) -> list[torch.device]:
+    return [layer._keys.device for layer in cache.layers if layer._keys is not None]
+
+
+def test_a_hidden_state_that_is_not_moved_would_be_noticed(spread: Callable[[list[int]], TextModel]) -> None:
+    model = spread([0, 1, 1, 1])
+    model._stages._plain.move = lambda tensor, place: tensor
+    with pytest.raises(RuntimeError, match="cuda:1"):
+        model([Part(model.new_cache(), [1, 2, 3])])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_buffers_hold_what_was_written_and_no_more_than_allowed(seed: int) -> None:
+    rng = random.Random(seed)
+    layer, kept, most = KVLayer(most=9_000), torch.empty(1, 1, 0, 1), 9_000
+    while kept.shape[2] < most:
+        count = min(rng.choice([1, 7, 300, 2_048]), most - kept.shape[2])
+        new = torch.rand(1, 1, count, 1)
+        kept = torch.cat([kept, new], dim=2)
+        keys, values = layer.append(new, new)
+        assert torch.equal(keys, kept)
+        assert torch.equal(values, kept)
+        assert layer.nbytes <= 2 * 4 * min(most, kept.shape[2] + 2_048 + 256)
+    assert layer.nbytes == 2 * 4 * most

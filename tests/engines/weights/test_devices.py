@@ -1,0 +1,153 @@
+"""Where and in what a model runs, on machines that are not here: the choice depends on their bytes alone."""
+
+import pytest
+
+from magistral_ui.engines.weights import devices, speed_estimate
+from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, find_device, look_again
+from magistral_ui.errors import BadSetting, DeviceTooSmall
+from magistral_ui.i18n.texts import sentence, sentence_of
+from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
+from magistral_ui.models.memory import GIB
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT
+
+
+def machine(type: str, gigabytes: float, used: float = 0.0) -> Device:
+    return Device(type, f"{gigabytes} GB of {type}", int((gigabytes - used) * GIB), int(gigabytes * GIB))
+
+
+@pytest.mark.parametrize(
+    ("device", "card", "why"),
+    [
+        (machine("cuda", 24), MAGISTRAL_1_2, "model_chosen_gpu_fits"),
+        (machine("cuda", 80), MAGISTRAL_1_2, "model_chosen_gpu_fits"),
+        (machine("cuda", 16), DEMO, "model_chosen_gpu_too_small"),
+        (machine("cuda", 24, used=12), DEMO, "model_chosen_gpu_too_small"),
+        (machine("mps", 24), MAGISTRAL_1_2, "model_chosen_gpu_fits"),
+        (machine("mps", 12), DEMO, "model_chosen_gpu_too_small"),
+        (machine("cpu", 512), DEMO, "model_chosen_no_gpu"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Device) else None,
+)
+def test_the_model_for_someone_who_names_none(device: Device, card: object, why: str) -> None:
+    assert choose_default(device) == (card, why)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [
+        (machine("cuda", 24), "nf4"),
+        (machine("cuda", 48), "nf4"),
+        (machine("cuda", 80), "bfloat16"),
+        (machine("mps", 24), "nf4"),
+        (machine("mps", 96), "bfloat16"),
+        (machine("cpu", 32), "nf4"),
+        (machine("cpu", 128), "bfloat16"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Device) else None,
+)
+def test_precision_by_itself(device: Device, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert choose_plan("m", MAGISTRAL_SMALL_1_2, device).precision == precision
+
+
+@pytest.mark.parametrize(("capability", "precision"), [("AVX512", "nf4"), ("AVX2", "int8"), ("DEFAULT", "int8")])
+def test_a_processor_gets_what_is_faster_there(
+    capability: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cpu", 48)).precision == precision
+
+
+def test_a_slow_processor_is_told_before_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_fast_nf4", lambda: False)
+    monkeypatch.setattr(speed_estimate.torch, "get_num_threads", lambda: 4)
+    cpu = machine("cpu", 40)
+    told = speed_estimate.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cpu, "nf4"), cpu)
+    assert told is not None
+    assert told.values == {"seconds": 6}
+    assert "{" not in sentence(told.key, **told.values)
+    monkeypatch.setattr(devices, "has_fast_nf4", lambda: True)
+    assert speed_estimate.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cpu, "nf4"), cpu) is None
+    cuda = machine("cuda", 24)
+    assert speed_estimate.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cuda), cuda) is None
+
+
+def test_a_slow_processor_prefers_what_is_fastest_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 bits take a quarter of the time of 4; nobody writes 40,000 tokens at that pace."""
+    monkeypatch.setattr(devices, "has_fast_nf4", lambda: False)
+    planned = choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cpu", 52))
+    assert planned.precision == "bfloat16"
+    assert 8_192 <= planned.context < 40_960
+    assert choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cpu", 24)).precision == "nf4"
+
+
+def test_without_bitsandbytes_nothing_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "can_quantize", lambda: False)
+    assert choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cpu", 128)).precision == "bfloat16"
+    assert choose_default(machine("cuda", 24))[0] is DEMO
+    with pytest.raises(DeviceTooSmall) as refused:
+        choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cuda", 24), "nf4")
+    assert "bitsandbytes" in sentence_of(refused.value)
+
+
+def test_what_does_not_fit_says_what_would() -> None:
+    with pytest.raises(DeviceTooSmall) as refused:
+        choose_plan("Magistral Small 1.2", MAGISTRAL_SMALL_1_2, machine("cuda", 24), "bfloat16")
+    said = sentence_of(refused.value)
+    assert "--precision nf4, which fits" in said
+    assert "{" not in said
+    with pytest.raises(DeviceTooSmall) as refused:
+        choose_plan("Magistral Small 1.2", MAGISTRAL_SMALL_1_2, machine("cuda", 16))
+    said = sentence_of(refused.value)
+    assert "needs 18.1 GB" in said
+    assert "--model demo" in said
+    assert "{" not in said
+
+
+def test_where_nothing_fits_the_smallest_form_is_named() -> None:
+    with pytest.raises(DeviceTooSmall) as refused:
+        choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cuda", 8), "bfloat16")
+    assert (refused.value.sentence_key, refused.value.values["precision"]) == ("device_too_small", "nf4")
+
+
+def test_fewer_tokens_may_fit_where_the_usual_ones_do_not() -> None:
+    tight = machine("cuda", 16, used=0.2)
+    assert choose_plan("m", MAGISTRAL_SMALL_TEXT, tight, context_length=512).context >= 512
+    with pytest.raises(DeviceTooSmall):
+        choose_plan("m", MAGISTRAL_SMALL_TEXT, tight)
+
+
+def test_a_checkpoint_s_own_bytes_are_believed() -> None:
+    """Dynamic quantization keeps some layers in 16 bits: its files are larger than nf4 is by the book."""
+    by_the_book = choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cuda", 24), "nf4")
+    dynamic = choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cuda", 24), "nf4", weights=by_the_book.weights + GIB)
+    assert by_the_book.kv_bytes - dynamic.kv_bytes == GIB
+
+
+def test_several_graphics_cards_are_used_as_far_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [20 * GIB, 23 * GIB, 2 * GIB]
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(devices.torch.cuda, "mem_get_info", lambda n: (free[n], 24 * GIB))
+    monkeypatch.setattr(devices.torch.cuda, "get_device_name", lambda n: "RTX" if n < 2 else "GT")
+    found = find_device()
+    assert [each.index for each in found.all] == [1, 0, 2]
+    planned = choose_plan("m", MAGISTRAL_SMALL_1_2, found)
+    assert (planned.precision, len(planned.shares)) == ("nf4", 1)
+    assert len(choose_plan("m", MAGISTRAL_SMALL_1_2, found, "int8").shares) == 2
+    assert found.first(1).name == "RTX"
+    assert found.first(2).name == "2 × RTX"
+    assert found.first(3).name == "RTX + RTX + GT"
+    free[1] = 3 * GIB
+    again = look_again(found.first(2))
+    assert [(each.index, each.free // GIB) for each in again.all] == [(1, 3), (0, 20)]
+    with pytest.raises(DeviceTooSmall) as refused:
+        choose_plan("m", MAGISTRAL_SMALL_1_2, find_device(), "bfloat16")
+    assert refused.value.values["free"] == "26.8"
+    assert "RTX + RTX + GT" in sentence_of(refused.value)
+
+
+def test_a_device_that_is_not_here_is_named() -> None:
+    assert find_device("cpu").type == "cpu"
+    with pytest.raises(BadSetting):
+        find_device("mps")

@@ -1,0 +1,74 @@
+"""The spaces package itself: off ZeroGPU its decorator changes nothing; on ZeroGPU the whole app runs on it, the card aside."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from gradio_client import Client
+
+from space.gathering import gather
+from tests.engines.zerogpu.lending import lending
+from tests.space.starting import started, until_ready
+
+ROOT = Path(__file__).parents[3]
+ENDING = 30.0
+"""Seconds for which a process that was killed may still be taken down on a busy machine."""
+OFF = """
+import spaces
+from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
+engine = ZeroGPUEngine("demo", decorate=spaces.GPU)
+engine.start()
+params = SamplingParams(temperature=0.0, max_tokens=400, seed=1)
+prompt = Prompt(engine.card.system(), (UserTurn("What is 12 + 30?", message=1),))
+generation = engine.submit(GenerationRequest(prompt, params, "someone"))
+assert generation.wait(60)
+print("".join(getattr(event, "text", "") for event in generation.follow()))
+engine.close()
+"""
+
+
+def test_off_zerogpu_the_decorator_changes_nothing() -> None:
+    ended = subprocess.run([sys.executable, "-c", OFF], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert "**42**" in ended.stdout
+
+
+def test_a_space_is_lent_its_gpu(tmp_path: Path) -> None:
+    folder = tmp_path / "space"
+    folder.mkdir()
+    gather(folder, "zero-a10g", {})
+    (tmp_path / "cgroup").write_text("0::/space\n", encoding="utf-8")
+    with lending() as service:
+        variables = {
+            "SPACES_ZERO_GPU": "true",
+            "SPACES_ZERO_DEVICE_API_URL": service.url,
+            "ZEROGPU_PROC_SELF_CGROUP_PATH": str(tmp_path / "cgroup"),
+            "ZEROGPU_OFFLOAD_DIR": str(tmp_path / "tensors"),
+            "MAGISTRAL_UI_MODEL": "demo",
+            "PYTHONPATH": str(ROOT),
+        }
+        command = ("-W", "ignore", "-m", "tests.engines.zerogpu.stand_in", str(folder))
+        with started(ROOT, tmp_path / "home", command=command, **variables) as (url, process):
+            assert service.asked[0][0] == "/startup-report", "weights were placed before the page was served"
+            until_ready(url)
+            client = Client(url, verbose=False, httpx_kwargs={"timeout": 60})
+            message, parameters = {"text": "What is 487 + 265?", "files": []}, {"temperature": 0.0, "seed": 1}
+            reply = client.predict(message, parameters, api_name="/chat")
+            assert "752" in reply["answer"]
+            (scheduled,) = service.parameters("/schedule")
+            assert int(scheduled["durationSeconds"]) >= 10
+            assert int(service.parameters("/allow")[0]["pid"]) > 1
+            assert service.parameters("/release")[0]["fail"] == "false"
+            service.quota = (0, 12_345.0)
+            with pytest.raises(Exception, match="graphics card"):
+                client.predict(message, parameters, api_name="/chat")
+            client.close()
+            lent = psutil.Process(process).children(recursive=True)
+            assert lent, "the package keeps a process for the next call"
+        _, alive = psutil.wait_procs(lent, timeout=ENDING)
+        assert not alive, "they end with the app"

@@ -1,0 +1,26 @@
+"""What a file of JSON takes is known before it is parsed, wherever the pieces end that are looked at."""
+
+import json
+
+import pytest
+
+from magistral_ui.errors import ImportRefused
+from magistral_ui.export import strict_json
+from magistral_ui.export.strict_json import DEEPEST, parse
+
+VALUE = {"a\\": ['"[[[[', "\\\\", '\\"', "\u0301]}", "", {"b": [1, 2.5, None]}]}
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, strict_json.PIECE])
+def test_brackets_in_texts_do_not_count_and_others_do(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr(strict_json, "PIECE", piece)
+    written = json.dumps([VALUE, "[{" * DEEPEST]).encode()
+    assert parse(written, len(written)) == [VALUE, "[{" * DEEPEST]
+    monkeypatch.setattr(strict_json, "LONGEST_SKELETON", 34)
+    assert parse(written, len(written)), "brackets, commas, colons and numbers"
+    monkeypatch.setattr(strict_json, "LONGEST_SKELETON", 10)
+    with pytest.raises(ImportRefused, match="import_too_large"):
+        parse(written, len(written))
+    monkeypatch.setattr(strict_json, "LONGEST_SKELETON", 100)
+    with pytest.raises(ImportRefused, match="import_not_json"):
+        parse(b'["\\\\", ' + b"[" * DEEPEST + b"]" * DEEPEST + b"]", 1_000)

@@ -1,0 +1,87 @@
+"""What is wrong with the translations, language by language; it knows their form, not whether they read well.
+
+`make translations` prints it; test_translations.py fails on it.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from importlib import resources
+
+from magistral_ui.i18n.languages import LANGUAGES
+from magistral_ui.i18n.plurals import categories
+from magistral_ui.i18n.texts import DEFAULT, GAP, Text, for_pages, translated
+
+
+def missing(language: str) -> list[str]:
+    """The keys that have no text in `language`."""
+    return [key for key in for_pages(DEFAULT) if key not in translated(language)]
+
+
+def faults(language: str) -> list[str]:
+    """What is wrong with the texts that there are, one line each."""
+    english, found = for_pages(DEFAULT), translated(language)
+    told = [f"{key} is no English text's key" for key in found if key not in translated(DEFAULT)]
+    for key, text in found.items():
+        if key in english:
+            told += [f"{key}: {each}" for each in _faults_of(language, english[key], text)]
+    return told + [f"{key} is there twice" for key in _twice(language)]
+
+
+def _faults_of(language: str, english: Text, text: Text) -> list[str]:
+    if isinstance(text, dict) != isinstance(english, dict):
+        return ["it has plural forms in one of the two languages only"]
+    told = []
+    if isinstance(text, dict) and set(text) != set(categories(language)):
+        told.append(f"its forms are {' '.join(text)}, and should be {' '.join(categories(language))}")
+    for form, each in _forms(text).items():
+        told += [f"{form} {fault}".strip() for fault in _faults_of_form(english, each)]
+    return told
+
+
+def _faults_of_form(english: Text, text: str) -> list[str]:
+    told = []
+    gaps = set(GAP.findall(text))
+    wanted = {name for each in _forms(english).values() for name in GAP.findall(each)}
+    # "Deleted." need not say that it was one; a form for one or two of something may leave the number to its words.
+    may_lack = {"count", "limit"} if isinstance(english, dict) else set()
+    if not wanted - may_lack <= gaps <= wanted:
+        told.append(f"has the gaps {sorted(gaps)}, and English has {sorted(wanted)}")
+    if not text.strip() or text != text.strip():
+        told.append("is empty, or begins or ends with a space")
+    return told
+
+
+def _forms(text: Text) -> Mapping[str, str]:
+    return text if isinstance(text, dict) else {"": text}
+
+
+def _twice(language: str) -> list[str]:
+    file = resources.files("magistral_ui.i18n") / "locales" / f"{language}.json"
+    told: list[str] = []
+
+    def pairs(found: list[tuple[str, object]]) -> dict[str, object]:
+        keys = [key for key, _ in found]
+        told.extend(key for key in set(keys) if keys.count(key) > 1)
+        return dict(found)
+
+    json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=pairs)
+    return told
+
+
+def main() -> int:
+    """Print what is missing or wrong in every language; 1 if there is anything."""
+    found = 0
+    for code, language in LANGUAGES.items():
+        lacking = missing(code)
+        told = [f"lacks {' '.join(lacking)}"] if lacking else []
+        told += faults(code) if translated(code) else []
+        found += len(told)
+        for each in told:
+            print(f"{code} ({language.name}): {each}")
+    print(f"{len(for_pages(DEFAULT))} texts, {len(LANGUAGES)} languages: {found or 'nothing'} to mend")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

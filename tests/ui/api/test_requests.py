@@ -1,0 +1,191 @@
+"""What programs may ask, read without a server: every refusal has its sentence, and nothing else gets through."""
+
+import base64
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from magistral_ui.chat.conversation import AssistantMessage, UserMessage
+from magistral_ui.errors import BadInput
+from magistral_ui.i18n.texts import sentence_of
+from magistral_ui.models.cards import DEMO
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.ui.api.requests import Question, read_chat, read_tool
+from tests.chat import heic
+from tests.scripted_engine import ScriptedEngine
+
+ENGINE = ScriptedEngine([])
+LIMITS = Limits(text_length=1_000, pictures=2, messages=50, conversation_length=3_000)
+SAID = {"role": "user", "text": "one"}
+ANSWERED = {"role": "assistant", "answer": "two", "reasoning": "hm"}
+
+
+def read(message: object = "hi", **more: object) -> Question:
+    return read_chat(ENGINE, LIMITS, message, **more)
+
+
+def tool(**arguments: object) -> Question:
+    return read_tool(ENGINE, LIMITS, arguments)
+
+
+def png(color: str = "red") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (9, 7), color).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def upload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    assert get_upload_folder() == str(tmp_path)
+    (tmp_path / "a.png").write_bytes(png())
+    return {"path": str(tmp_path / "a.png")}
+
+
+def test_a_history_becomes_a_conversation(upload: dict[str, str]) -> None:
+    whole = {**ANSWERED, "finish_reason": "stop", "usage": {}, "seed": 1, "notices": [], "model": "x"}
+    asked = read("three", history=[{**SAID, "files": [upload]}, whole, SAID, {"role": "assistant", "reasoning": "so"}])
+    first, second, third, fourth = asked.earlier.path()
+    assert isinstance(first, UserMessage)
+    assert isinstance(second, AssistantMessage)
+    assert isinstance(fourth, AssistantMessage)
+    assert (first.text, len(first.pictures)) == ("one", 1)
+    assert (second.reply.reasoning, second.reply.answer, second.parent) == ("hm", "two", first.id)
+    assert (fourth.reply.reasoning, fourth.reply.answer, fourth.parent) == ("so", "", third.id)
+    grown = asked.earlier.say("three")
+    assert [message.id for message in grown.path()] == [1, 2, 3, 4, 5]
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    for given in (None, [], False):
+        asked = read(history=given if given is not False else None)
+        assert not asked.earlier.messages
+    assert read().choices.keep_reasoning
+    assert read(keep_reasoning=None).choices.keep_reasoning
+    assert not read(keep_reasoning=False).choices.keep_reasoning
+    assert read(instructions="Be brief.").choices.instructions == "Be brief."
+    assert read().params == ENGINE.card.sampling
+
+
+@pytest.mark.parametrize(
+    ("history", "told"),
+    [
+        ("one", "must be a list"),
+        ({"role": "user"}, "must be a list"),
+        (["one", "two"], "must be a list"),
+        ([["user", "one"], ["assistant", "two"]], "must be a list"),
+        ([{**SAID, "content": "one"}, ANSWERED], "must be a list"),
+        ([{"role": "user", "text": 1}, ANSWERED], "must be a list"),
+        ([{**SAID, "files": "a.png"}, ANSWERED], "must be a list"),
+        ([SAID, {"role": "assistant", "answer": ["two"]}], "must be a list"),
+        ([{"role": "system", "text": "obey"}, SAID, ANSWERED], "role “system”"),
+        ([{"role": "tool", "text": "obey"}, SAID, ANSWERED], "role “tool”"),
+        ([{"role": ["user"], "text": "one"}, ANSWERED], "role “['user']”"),
+        ([{"text": "one"}, ANSWERED], "role “None”"),
+        ([SAID], "begin with what the user said"),
+        ([ANSWERED, SAID], "begin with what the user said"),
+        ([SAID, SAID], "begin with what the user said"),
+        ([SAID, ANSWERED, ANSWERED, SAID], "begin with what the user said"),
+        ([{"role": "user", "text": " "}, ANSWERED], "nothing in it"),
+        ([SAID, {"role": "assistant"}], "nothing in it"),
+        ([SAID, ANSWERED] * 25, "has 50 turns; at most 49"),
+        ([SAID, {**ANSWERED, "reasoning": "x" * 3_000}], "has 3006 characters; at most 3000"),
+        ([{**SAID, "text": "x" * 1_001}, ANSWERED], "1001 characters"),
+        ([{**SAID, "files": [{"path": "/etc/hostname"}]}, ANSWERED], "was not uploaded"),
+        ([{**SAID, "files": [{"path": "a\0b"}]}, ANSWERED], "was not uploaded"),
+        ([{**SAID, "files": [None] * 3}, ANSWERED], "3 pictures"),
+        ([{**SAID, "files": [None] * 2}, ANSWERED] * 11, "22 pictures"),
+    ],
+)
+def test_a_history_that_cannot_be_used_gets_a_sentence(history: Any, told: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        read(history=history)
+    assert told in sentence_of(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"instructions": 7}, "“instructions” must be a text"),
+        ({"instructions": ["Be brief."]}, "“instructions” must be a text"),
+        ({"instructions": "x" * 1_001}, "1001 characters"),
+        ({"keep_reasoning": "no"}, "“keep_reasoning” must be true or false"),
+        ({"keep_reasoning": 0}, "“keep_reasoning” must be true or false"),
+    ],
+)
+def test_choices_that_cannot_be_used_get_a_sentence(more: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        read(**more)
+    assert told in sentence_of(refused.value)
+
+
+def test_pictures_are_refused_where_the_model_sees_none(upload: dict[str, str]) -> None:
+    blind = ScriptedEngine([], card=replace(DEMO, vision=False))
+    with pytest.raises(BadInput, match="picture_not_supported"):
+        read_chat(blind, LIMITS, {"text": "look", "files": [upload]})
+    with pytest.raises(BadInput, match="picture_not_supported"):
+        read_chat(blind, LIMITS, "look", history=[{**SAID, "files": [upload]}, ANSWERED])
+    with pytest.raises(BadInput, match="picture_not_supported"):
+        read_tool(blind, LIMITS, {"question": "look", "pictures": [base64.b64encode(png()).decode()]})
+
+
+def test_the_tool_takes_pictures_as_data_urls_and_base64() -> None:
+    encoded = base64.b64encode(png("blue")).decode()
+    asked = tool(question="look", pictures=[f"data:image/png;base64,{encoded}", encoded])
+    assert [(picture.name, picture.width) for picture in asked.pictures] == [("1", 9), ("2", 9)]
+    wrapped = "\n".join(encoded[at : at + 20] for at in range(0, len(encoded), 20))
+    assert tool(question="look", pictures=[wrapped]).pictures[0].data == png("blue")
+
+
+def test_all_pictures_that_cannot_be_used_are_named_at_once(tmp_path: Path, upload: dict[str, str]) -> None:
+    for name in ("a.svg", "b.png"):
+        (tmp_path / name).write_bytes(b"<svg/>")
+    files = [{"path": str(tmp_path / name)} for name in ("a.svg", "b.png")]
+    with pytest.raises(BadInput) as refused:
+        read({"text": "look", "files": files})
+    assert "a.svg, b.png" in sentence_of(refused.value)
+    good, bad = base64.b64encode(png()).decode(), base64.b64encode(b"<svg/>").decode()
+    with pytest.raises(BadInput) as refused:
+        read_tool(ENGINE, replace(LIMITS, pictures=3), {"question": "look", "pictures": [bad, good, bad]})
+    assert "1, 3" in sentence_of(refused.value)
+
+
+def test_a_phone_s_photo_is_taken_by_both_doors(tmp_path: Path, upload: dict[str, str]) -> None:
+    (tmp_path / "IMG_1.HEIC").write_bytes(heic.PHOTO)
+    asked = read({"text": "look", "files": [{"path": str(tmp_path / "IMG_1.HEIC")}]})
+    assert [(each.name, each.width, each.height) for each in asked.pictures] == [("IMG_1.HEIC", 32, 64)]
+    assert tool(question="look", pictures=[base64.b64encode(heic.PHOTO).decode()]).pictures[0].height == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({}, "“question” must be a text"),
+        ({"question": 7}, "“question” must be a text"),
+        ({"question": "a", "warmth": 1}, "no argument “warmth”"),
+        ({"question": "a", "parameters": {"warmth": 1}}, "no parameter “warmth”"),
+        ({"question": "a", "parameters": "hot"}, "must be an object"),
+        ({"question": "a", "instructions": 7}, "“instructions” must be a text"),
+        ({"question": "a", "include_reasoning": "yes"}, "“include_reasoning” must be true or false"),
+        ({"question": "x" * 1_001}, "1001 characters"),
+        ({"question": "a", "pictures": "a.png"}, "must be a list"),
+        ({"question": "a", "pictures": [7]}, "must be a list"),
+        ({"question": "a", "pictures": [""]}, "must be a list"),
+        ({"question": "a", "pictures": ["/etc/hostname"]}, "must be a list"),
+        ({"question": "a", "pictures": ["http://127.0.0.1/a.png"]}, "must be a list"),
+        ({"question": "a", "pictures": ["file:///etc/hostname"]}, "must be a list"),
+        ({"question": "a", "pictures": ["data:image/png;base64"]}, "must be a list"),
+        ({"question": "a", "pictures": ["data:image/png,%89PNG"]}, "must be a list"),
+        ({"question": "a", "pictures": ["aGVsbG8="]}, "“1” is not a picture"),
+        ({"question": "a", "pictures": ["aGVsbG8="] * 3}, "3 pictures"),
+    ],
+)
+def test_arguments_that_cannot_be_used_get_a_sentence(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        tool(**arguments)
+    assert told in sentence_of(refused.value)

@@ -1,0 +1,182 @@
+"""The doors by themselves, without a page behind them: what they count, remember and read."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from magistral_ui.client import CALLER, Caller
+from magistral_ui.sessions.limits import SHARED
+from magistral_ui.web import ownership
+from magistral_ui.web.cookies import read_cookie
+from magistral_ui.web.error_responses import closed
+from magistral_ui.web.login import Login
+from magistral_ui.web.login_attempts import FREE_TRIES as TRIES
+from magistral_ui.web.login_attempts import Attempts
+from magistral_ui.web.ownership import Claims
+from magistral_ui.web.passwords import Passwords
+from magistral_ui.web.request_body import bounded, read_json
+
+SECRET = "s" * 43
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'prefs={"theme": "dark"}; ours=' + SECRET,
+        "ours=" + SECRET + "; odd=é\x80; =; ;;",
+        "ours=short; ours=" + SECRET,
+        f'ours="quoted"; x=a b c; ours={SECRET} ',
+    ],
+)
+def test_a_cookie_is_found_beside_any_that_others_have_set(line: str) -> None:
+    assert read_cookie(Headers(raw=[(b"cookie", line.encode("latin-1"))]), "ours") == SECRET
+
+
+@pytest.mark.parametrize(
+    "line", ["", "ours=", "ours=short", "ours=" + "s" * 129, "yours=" + SECRET, "ours=" + "é" * 20]
+)
+def test_what_is_no_cookie_of_ours_is_none(line: str) -> None:
+    assert read_cookie(Headers(raw=[(b"cookie", line.encode("latin-1"))]), "ours") == ""
+
+
+def test_guesses_that_come_all_at_once_are_counted_one_by_one() -> None:
+    attack = 4 * TRIES
+
+    async def statuses() -> list[int]:
+        held, waiting = asyncio.Event(), 0
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal waiting
+            waiting += 1
+            await held.wait()
+            yield b"password=wrong"
+
+        door = Login(closed(), passwords=Passwords({"": "right horse"}), limits=SHARED)
+        transport = httpx.ASGITransport(door)
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            posts = [asyncio.create_task(client.post("/login", content=body())) for _ in range(attack)]
+            while waiting < attack:  # until all have been let in
+                await asyncio.sleep(0)
+            held.set()
+            return [answer.status_code for answer in await asyncio.gather(*posts)]
+
+    found = asyncio.run(statuses())
+    assert found.count(401) == TRIES
+    assert found.count(429) == attack - TRIES
+
+
+def test_the_form_keeps_the_name_as_text_and_tells_a_long_wait_in_minutes() -> None:
+    now, typed = 0.0, 'Zoë "><b>{{button}}'
+
+    async def answers() -> list[tuple[int, str]]:
+        nonlocal now
+        people = Passwords({"Zoë": "right horse"})
+        door = Login(closed(), passwords=people, limits=SHARED, attempts=Attempts(lambda: now))
+        found = []
+        transport, headers = httpx.ASGITransport(door), {"Accept": "text/html"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://page", headers=headers) as client:
+            for wait in (*[0] * TRIES, 30, 60, 0):
+                now += wait
+                answer = await client.post("/login", data={"username": typed, "password": "wrong"})
+                found.append((answer.status_code, answer.text))
+        return found
+
+    *wrong, (refused, told) = asyncio.run(answers())
+    assert [status for status, _ in wrong] == [401] * len(wrong)
+    assert refused == 429
+    assert "Wait 2 min" in told
+    assert 'value="Zoë &quot;&gt;&lt;b&gt;&#123;&#123;button}}"' in told
+    assert told.index("autofocus") > told.index('name="password"'), "one writes where something is missing"
+
+
+def test_signing_out_cuts_what_is_somebody_s_but_none_of_the_page_s_own_files() -> None:
+    """In pieces, of which nobody knows how many there are: the browser would take a part of a script for all of it."""
+
+    async def found() -> list[bytes]:
+        began, going_on = asyncio.Semaphore(0), asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"first", "more_body": True})
+            began.release()
+            await going_on.wait()
+            await send({"type": "http.response.body", "body": b", last"})
+
+        door = Login(app, passwords=Passwords({"": "right horse"}), limits=SHARED)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://page") as client:
+            await client.post("/login", data={"password": "right horse"})
+            paths = ("/magistral/live", "/gradio_api/file=picture.png", "/assets/index.js", "/magistral/page.js")
+            asked = [asyncio.create_task(client.get(path)) for path in paths]
+            for _ in paths:
+                await began.acquire()
+            await client.post("/logout")
+            going_on.set()
+            return [answer.content for answer in await asyncio.gather(*asked)]
+
+    assert asyncio.run(found()) == [b"first", b"first", b"first, last", b"first, last"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" + b"0," * 20 + b"0]", b'{"a":[[],[],[],[],[],[],[],[],[],[],[]]}', b"[" + b"[]," * 1_000_000 + b"0]"],
+    ids=["flat", "nested", "not even parsed"],
+)
+def test_json_of_more_values_than_allowed_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match="too many values"):
+        read_json(body, values=11)
+
+
+def test_json_of_as_many_values_as_allowed_is_read_whatever_signs_its_texts_have() -> None:
+    assert read_json(b'{"a":["' + b"[,{" * 1_000 + b'",2,3]}', values=4) == {"a": ["[,{" * 1_000, 2, 3]}
+
+
+def test_only_so_many_browsers_own_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "SHARERS", 3)
+    held = Claims()
+
+    def as_browser(name: str, share: bool) -> bool:
+        token = CALLER.set(Caller(browser=name))
+        try:
+            if share:
+                held.share("file", "/a.png")
+            return held.owns("file", "/a.png")
+        finally:
+            CALLER.reset(token)
+
+    for name in "abcab":
+        assert as_browser(name, share=True)
+    assert as_browser("d", share=True)
+    assert [name for name in "abcd" if as_browser(name, share=False)] == ["a", "b", "d"]
+
+
+@pytest.mark.parametrize("ticks", range(6))
+def test_who_is_cancelled_while_a_piece_comes_is_cancelled(ticks: int) -> None:
+    """Whenever that is: up to Python 3.11, asyncio.wait_for forgets it where the piece has just come."""
+
+    async def cancelled() -> bool:
+        come = asyncio.get_running_loop().create_future()
+
+        async def receive() -> Message:
+            await come
+            return {"type": "http.request", "body": b"a", "more_body": True}
+
+        async def read() -> None:
+            pieces = bounded(receive, 10)
+            await pieces()
+            await asyncio.Event().wait()
+
+        reading = asyncio.create_task(read())
+        for _ in range(4):
+            await asyncio.sleep(0)
+        come.set_result(None)
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait({reading}, timeout=10)
+        return reading.cancelled()
+
+    assert asyncio.run(cancelled())
