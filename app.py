@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 METRICS_TOKEN = "MAGISTRAL_UI_METRICS_TOKEN"
 """The variable that holds what /metrics is read with from elsewhere; no flag, since others could read it."""
-CLOSING = 1.0
+ENGINE_CLOSE_TIMEOUT = 1.0
 """Seconds that the engine gets to end its generations."""
-PATIENCE = 1.0
+SIGNAL_POLL_SECONDS = 1.0
 """Seconds in which a signal is looked for."""
 SWITCH_INTERVAL = 1e-3 if sys.platform == "win32" else 20e-6  # Windows waits for whole milliseconds
 """Seconds after which a thread gives Python's lock (the GIL) to another that wants it. The engine takes that lock anew for
@@ -222,12 +222,14 @@ def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
     """
     from magistral_ui.engines.base import Ready
 
-    while not (over.wait(PATIENCE) or isinstance(status(), Ready)):  # on Windows, nothing else lets a signal in
+    while not (
+        over.wait(SIGNAL_POLL_SECONDS) or isinstance(status(), Ready)
+    ):  # on Windows, nothing else lets a signal in
         pass
     if not over.is_set():
         gc.collect()
         gc.freeze()
-    while not over.wait(PATIENCE):
+    while not over.wait(SIGNAL_POLL_SECONDS):
         pass
 
 
@@ -240,7 +242,7 @@ def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngin
     # A model that is still being loaded cannot be interrupted, so it is not waited for.
     closing = threading.Thread(target=engine.close, daemon=True)
     closing.start()
-    closing.join(timeout=CLOSING)
+    closing.join(timeout=ENGINE_CLOSE_TIMEOUT)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ WALL_SECONDS = 60.0
 """Time on the clock of one call, which waits for whatever is more urgent."""
 MEMORY_BYTES = 512 * 2**20
 """Address space of the child, where the system can bound it (Linux)."""
-STARTS = 3
+MAX_STARTS = 3
 """How often a child is started: who ends that many is not served any more."""
-LENGTH = Struct("<Q")
+LENGTH_PREFIX = Struct("<Q")
 NICE = 10
 """By how much a child's priority is lower than ours: the page, and whoever uses this machine, come first."""
 LOWER_PRIORITY = getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)
 """The same on Windows."""
-START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {here} import serve; serve(sys.argv[2])"
+CHILD_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {here} import serve; serve(sys.argv[2])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class BoundedProcess:
         function: str,
         *,
         wall_seconds: float = WALL_SECONDS,
-        starts: float = STARTS,
+        starts: float = MAX_STARTS,
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """`function` is `package.module:name`, or a class whose one object is called; it takes and gives what JSON can hold.
@@ -98,7 +98,7 @@ class BoundedProcess:
             if not self._starts:
                 raise Ended
             self._starts -= 1
-            start = START.format(here=__name__)
+            start = CHILD_CODE.format(here=__name__)
             command = [sys.executable, "-c", start, json.dumps(sys.path), self._function]
             self._child = subprocess.Popen(
                 command,
@@ -171,16 +171,16 @@ def _address_space() -> int:
 
 def _write(pipe: IO[bytes], *parts: bytes) -> None:
     for part in parts:
-        pipe.write(LENGTH.pack(len(part)))
+        pipe.write(LENGTH_PREFIX.pack(len(part)))
         pipe.write(part)
     pipe.flush()
 
 
 def _read(pipe: IO[bytes]) -> bytes:
-    head = pipe.read(LENGTH.size)
-    if len(head) < LENGTH.size:
+    head = pipe.read(LENGTH_PREFIX.size)
+    if len(head) < LENGTH_PREFIX.size:
         raise EOFError
-    (length,) = LENGTH.unpack(head)
+    (length,) = LENGTH_PREFIX.unpack(head)
     data = pipe.read(length)
     if len(data) < length:
         raise EOFError

@@ -14,13 +14,13 @@ from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import text
 from magistral_ui.proxies import CERTIFICATES
 
-GRADIOS = "GRADIO_"
+GRADIO_PREFIX = "GRADIO_"
 """What the variables begin with by which Gradio is made to serve otherwise than this app says: without an end, with other files,
 another path, other code."""
-KEPT = ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_TEMP_DIR")
+KEPT_VARIABLES = ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_TEMP_DIR")
 """Those that hold here, too: where to listen on a Hugging Face Space, and a folder for uploads."""
-UPLOADS = "GRADIO_TEMP_DIR"
-NUMBERS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+UPLOAD_VARIABLE = "GRADIO_TEMP_DIR"
+NUMERIC_VARIABLES = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that libraries read as whole numbers at their import."""
 
 
@@ -37,10 +37,10 @@ def settle(environment: MutableMapping[str, str]) -> list[str]:
         scheme, separator, rest = environment.get(name, "").partition("://")
         if separator and scheme.lower() == "socks":  # so GNOME writes what its settings mean as SOCKS 5
             environment[name] = f"socks5://{rest}"
-    for name in NUMBERS:
+    for name in NUMERIC_VARIABLES:
         if name in environment and not environment[name].strip().isdecimal():
             del environment[name]
-    for name in [name for name in environment if name.startswith(GRADIOS) and name not in KEPT]:
+    for name in [name for name in environment if name.startswith(GRADIO_PREFIX) and name not in KEPT_VARIABLES]:
         del environment[name]
     environment.setdefault(
         "PATH", os.defpath
@@ -50,7 +50,7 @@ def settle(environment: MutableMapping[str, str]) -> list[str]:
     if "SPACE_ID" not in environment:
         for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"):
             environment.pop(name, None)
-    environment[UPLOADS] = upload_folder(environment.get(UPLOADS))
+    environment[UPLOAD_VARIABLE] = upload_folder(environment.get(UPLOAD_VARIABLE))
     return told
 
 
@@ -64,7 +64,9 @@ def upload_folder(named: str | None) -> str:
         try:
             _try(folder)
         except (OSError, ValueError) as error:
-            raise BadSetting("folder_unusable", name=UPLOADS, folder=str(folder), reason=_reason(error)) from error
+            raise BadSetting(
+                "folder_unusable", name=UPLOAD_VARIABLE, folder=str(folder), reason=_reason(error)
+            ) from error
         return str(folder.absolute())
     try:
         usual = Path(tempfile.gettempdir()) / "gradio"

@@ -9,13 +9,13 @@ from datetime import datetime, timezone
 from typing import TextIO
 
 log = logging.getLogger(__name__)
-FACTS = "facts"
+FACTS_ATTRIBUTE = "facts"
 OUR_NAME = __name__.partition(".")[0]
 
 
 def note(event: str, /, **facts: str | int | float | None) -> None:
     """Write down that `event` happened; nobody may put into `facts` what people write."""
-    log.info(event, extra={FACTS: facts})
+    log.info(event, extra={FACTS_ATTRIBUTE: facts})
 
 
 class JournalLines(logging.Formatter):
@@ -23,7 +23,7 @@ class JournalLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
-        facts = getattr(record, FACTS, None)
+        facts = getattr(record, FACTS_ATTRIBUTE, None)
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -17,10 +17,10 @@ from magistral_ui.engines.remote.server_address import read_base_url
 from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import text
 from magistral_ui.web.exposure import is_prefix
-from magistral_ui.web.trusted_proxies import MOST_PROXIES, read_trusted
+from magistral_ui.web.trusted_proxies import MAX_PROXIES, read_trusted
 
-PREFIX = "MAGISTRAL_UI_"
-SPACE = {"host": ("GRADIO_SERVER_NAME", "0.0.0.0"), "port": ("GRADIO_SERVER_PORT", "7860")}
+VARIABLE_PREFIX = "MAGISTRAL_UI_"
+SPACE_DEFAULTS = {"host": ("GRADIO_SERVER_NAME", "0.0.0.0"), "port": ("GRADIO_SERVER_PORT", "7860")}
 """On a Hugging Face Space, which sets SPACE_ID: the variables that stand for a flag, and what holds without them."""
 
 OLD_IPV4 = re.compile(r"(?:0x[\da-f]+|\d+)(?:\.(?:0x[\da-f]+|\d+)){0,3}", re.ASCII | re.IGNORECASE)
@@ -92,7 +92,7 @@ class Flag:
     @property
     def variable(self) -> str:
         """The environment variable that stands for the flag."""
-        return PREFIX + self.name.upper()
+        return VARIABLE_PREFIX + self.name.upper()
 
     @property
     def expected(self) -> str:
@@ -220,15 +220,15 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         given, name = flags[flag.name], flag.option
         if given is None:
             given, name = environment.get(flag.variable) or None, flag.variable
-        if given is None and flag.name in SPACE and environment.get("SPACE_ID"):
-            name, default = SPACE[flag.name]
+        if given is None and flag.name in SPACE_DEFAULTS and environment.get("SPACE_ID"):
+            name, default = SPACE_DEFAULTS[flag.name]
             given = environment.get(name) or default
         if given is None:
             continue
         try:
             chosen[flag.name] = flag.read(given.strip() or given)
         except ValueError as error:
-            values = {"name": name, "value": given, "expected": flag.expected, "limit": MOST_PROXIES}
+            values = {"name": name, "value": given, "expected": flag.expected, "limit": MAX_PROXIES}
             raise BadSetting(flag.refusal, **values) from error
     if "base_url" in chosen and "engine" not in chosen:
         chosen["engine"] = "openai"  # nothing else could be meant
@@ -246,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="app.py",
         description=text("app_description"),
-        epilog=text("app_variables", prefix=PREFIX),
+        epilog=text("app_variables", prefix=VARIABLE_PREFIX),
         allow_abbrev=False,
         argument_default=None,
     )

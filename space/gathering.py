@@ -16,7 +16,7 @@ SUFFIXES = (".py", ".json", ".txt", ".safetensors", ".js", ".css", ".html", ".wo
 SKIPPED = ("__pycache__", "node_modules")
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 """Where torch is without CUDA: a tenth of the size."""
-LARGEST = 50_000_000
+MAX_FILE_BYTES = 50_000_000
 """Bytes of a file: whatever is larger got in by mistake."""
 SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bsk-[A-Za-z0-9]{32,}")
 
@@ -58,8 +58,8 @@ def check(folder: Path, files: list[Path]) -> None:
         raise BadSetting("space_card_wrong", detail=f"sdk_version: {front['sdk_version']}")
     for file in files:
         content = (folder / file).read_bytes()
-        if len(content) > LARGEST:
-            raise BadSetting("space_file_too_large", name=str(file), limit=LARGEST // 10**6)
+        if len(content) > MAX_FILE_BYTES:
+            raise BadSetting("space_file_too_large", name=str(file), limit=MAX_FILE_BYTES // 10**6)
         if SECRET.search(content):
             raise BadSetting("space_file_secret", name=str(file))
 

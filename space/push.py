@@ -28,12 +28,12 @@ from magistral_ui.errors import BadSetting, MagistralUIError
 from magistral_ui.i18n.texts import sentence_of, text
 from space.gathering import gather
 
-FREE = "cpu-basic"
+FREE_HARDWARE = "cpu-basic"
 """What a new Space runs on."""
-PREFIX = "MAGISTRAL_UI_"
+VARIABLE_PREFIX = "MAGISTRAL_UI_"
 SECRETS = ("MAGISTRAL_UI_API_KEY", "MAGISTRAL_UI_AUTH")
 """Variables that a Space keeps as secrets."""
-OWN = ("MAGISTRAL_UI_HOST", "MAGISTRAL_UI_PORT", "MAGISTRAL_UI_PLAN", "MAGISTRAL_UI_SHARE")
+LOCAL_VARIABLES = ("MAGISTRAL_UI_HOST", "MAGISTRAL_UI_PORT", "MAGISTRAL_UI_PLAN", "MAGISTRAL_UI_SHARE")
 """Variables that mean this machine."""
 
 
@@ -45,11 +45,11 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         variables = {
             name: value
             for name, value in sorted(environment.items())
-            if name.startswith(PREFIX) and value and name not in (*SECRETS, *OWN, *secrets)
+            if name.startswith(VARIABLE_PREFIX) and value and name not in (*SECRETS, *LOCAL_VARIABLES, *secrets)
         }
         with tempfile.TemporaryDirectory() as made:
             if wish.dry_run:
-                files = gather(Path(made), wish.hardware or FREE, variables)
+                files = gather(Path(made), wish.hardware or FREE_HARDWARE, variables)
                 print("\n".join(listing(Path(made), files, secrets, variables)))
             else:
                 print(text("space_pushed", url=push(wish, Path(made), secrets, variables)))
@@ -65,7 +65,7 @@ def push(wish: argparse.Namespace, folder: Path, secrets: Mapping[str, str], var
     try:
         made = api.create_repo(wish.name, repo_type="space", space_sdk="gradio", private=wish.private, exist_ok=True)
         name = made.repo_id
-        gather(folder, wish.hardware or api.get_space_runtime(name).requested_hardware or FREE, variables)
+        gather(folder, wish.hardware or api.get_space_runtime(name).requested_hardware or FREE_HARDWARE, variables)
         for key, value in secrets.items():
             api.add_space_secret(name, key, value)
         for key, value in variables.items():

@@ -23,7 +23,7 @@ class Pause:
 
 Script = Sequence[Event | Pause]
 
-KEPT = 1_000
+MAX_REQUESTS_KEPT = 1_000
 """Requests and generations that are remembered."""
 
 
@@ -88,7 +88,7 @@ class ScriptedEngine:
         with self._lock:
             self.requests.append(request)
             self.generations.append(generation)
-            del self.requests[:-KEPT], self.generations[:-KEPT]
+            del self.requests[:-MAX_REQUESTS_KEPT], self.generations[:-MAX_REQUESTS_KEPT]
             self._playing[generation] = thread
             thread.start()
         return generation

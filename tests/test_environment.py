@@ -7,7 +7,7 @@ import certifi
 import pytest
 
 from magistral_ui import proxies
-from magistral_ui.environment import KEPT, settle, tell, upload_folder, without_brackets
+from magistral_ui.environment import KEPT_VARIABLES, settle, tell, upload_folder, without_brackets
 from magistral_ui.errors import BadSetting
 from magistral_ui.proxies import ProxyUnusable, alone, check_proxies, is_here, named_proxies, through_socks
 
@@ -42,8 +42,8 @@ def test_no_variable_of_gradio_s_is_left_but_those_that_are_meant(tmp_path: Path
     found, told = settled(tmp_path, **{f"GRADIO_{name}": "1" for name in names})
     assert found == {"GRADIO_TEMP_DIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "False", "PATH": "/bin"}
     assert told == ""
-    space, _ = settled(tmp_path, **dict.fromkeys(KEPT[:2], "1"), SPACE_ID="me/it")
-    assert set(KEPT) <= set(space), "a Space says there where to listen"
+    space, _ = settled(tmp_path, **dict.fromkeys(KEPT_VARIABLES[:2], "1"), SPACE_ID="me/it")
+    assert set(KEPT_VARIABLES) <= set(space), "a Space says there where to listen"
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])

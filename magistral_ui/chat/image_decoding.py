@@ -19,24 +19,24 @@ from magistral_ui.bounded_process import BoundedProcess, Bounds, Ended
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.fair_shares import FairShares
 
-CHILDREN = 2
+MAX_CHILDREN = 2
 """Pictures that are decoded at the same time."""
-MOST_BYTES = 512 * 2**20
+MAX_DECODING_BYTES = 512 * 2**20
 """Memory for all that is decoded at once, or a quarter of what is free where that is less; a picture that needs more by itself is
 decoded alone. Two photographs of 25 megapixels take 0.45 GB."""
-WAITING, WAITING_OF_ONE = 24, 8
+MAX_WAITING, MAX_WAITING_PER_CLIENT = 24, 8
 """Threads that wait for their turn, of everybody and of one party; the page has 40 that answer events."""
 REFUSAL, RETRY_SECONDS = "too_many_new_pictures", 10
 """The refusal when as many wait already, and its seconds to wait."""
 HEADER_BYTES = 96 * 2**20
 """Memory for a header: PIL unpacks at most 64 MB of a PNG's texts."""
-HEADER_SECONDS, PIXELS_A_SECOND = 3, 4_000_000
+HEADER_SECONDS, PIXELS_PER_SECOND = 3, 4_000_000
 """Time of the processor, a tenth of which pictures take usually."""
-LIBRARIES = 256 * 2**20
+LIBRARY_BYTES = 256 * 2**20
 """Address space, hardly any of it used, that OpenCV takes when a picture is scaled for the first time."""
 IDLE_SECONDS = 10.0
 """After so long without a picture a child, which takes 60 MB, is ended."""
-KNOWN = 20_000
+CACHED_SIZES = 20_000
 """Pictures of which the size, or why they are refused, is remembered."""
 VARIABLES = {
     "MALLOC_ARENA_MAX": "1",
@@ -62,7 +62,7 @@ class Decoders:
     """Child processes that decode, each one picture at a time. Any thread may ask, and waits for its turn."""
 
     def __init__(self, most_bytes: int | None = None) -> None:
-        self.turns, self.room = Turns(CHILDREN), Room(most_bytes or _free_share())
+        self.turns, self.room = Turns(MAX_CHILDREN), Room(most_bytes or _free_share())
         self._lock = threading.Lock()
         self._idle: list[tuple[float, BoundedProcess]] = []
         self._resting: threading.Timer | None = None
@@ -142,8 +142,8 @@ class Decoders:
         return facts
 
     def _ask(self, child: BoundedProcess, cost: int, size: Size, *call: Any) -> tuple[dict[str, Any], bytes]:
-        seconds = HEADER_SECONDS + size[0] * size[1] // PIXELS_A_SECOND
-        space = cost + (LIBRARIES if call[0] == "scale" else 0)
+        seconds = HEADER_SECONDS + size[0] * size[1] // PIXELS_PER_SECOND
+        space = cost + (LIBRARY_BYTES if call[0] == "scale" else 0)
         with self.room.of(cost):
             return self._told(child.call_with(b"", *call, bounds=Bounds(seconds, space, beyond=True)))
 
@@ -210,7 +210,7 @@ class Turns:
         ticket = _Ticket(party)
         with self._changed:
             theirs = sum(each == party for each in self._waiting)
-            if party and (len(self._waiting) >= WAITING or theirs >= WAITING_OF_ONE):
+            if party and (len(self._waiting) >= MAX_WAITING or theirs >= MAX_WAITING_PER_CLIENT):
                 raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)
             self._waiting.append(ticket)
             self._changed.wait_for(lambda: self._free and self._next() is ticket)
@@ -288,7 +288,7 @@ class Known:
         """Remember it."""
         with self._lock:
             self._found[key] = Refused(found.key, found.size) if isinstance(found, Refused) else found
-            if len(self._found) > KNOWN:
+            if len(self._found) > CACHED_SIZES:
                 self._found.popitem(last=False)
 
 
@@ -305,4 +305,4 @@ def _pair(size: list[int]) -> Size:
 
 
 def _free_share() -> int:
-    return min(MOST_BYTES, int(psutil.virtual_memory().available) // 4)
+    return min(MAX_DECODING_BYTES, int(psutil.virtual_memory().available) // 4)

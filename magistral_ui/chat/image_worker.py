@@ -21,7 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
 """PIL opens MPO, the double pictures of some cameras, as JPEG. TIFF is left out: a container for dozens of codecs, with the
 longest list of holes of all that PIL opens, and no browser but Safari shows it."""
 # What PIL's decoders raise for truncated and damaged files.
-DAMAGE = (
+DECODE_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
@@ -32,8 +32,8 @@ DAMAGE = (
     RuntimeError,
     struct.error,
 )
-ORIENTATION = 0x0112
-TURNS = {
+EXIF_ORIENTATION = 0x0112
+EXIF_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -43,8 +43,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """How to turn a picture upright, by its EXIF orientation."""
-ON_THEIR_SIDE = frozenset({TURNS[5], TURNS[6], TURNS[7], TURNS[8]})
-STRIP = 256
+ON_THEIR_SIDE = frozenset({EXIF_TRANSPOSES[5], EXIF_TRANSPOSES[6], EXIF_TRANSPOSES[7], EXIF_TRANSPOSES[8]})
+STRIP_ROWS = 256
 """Rows of a picture that are worked on together, so that nothing but its pixels is there twice."""
 AT_ONCE = 4_000_000
 """Pixels up to which a picture is scaled for the model in one step, as mistral-common does it. A larger one is scaled first
@@ -59,7 +59,7 @@ USUAL_SCANS, SCANNED_PIXELS = 20, 1_000_000_000
 be a few bytes long, and goes over the whole picture, which takes a second for so many pixels."""
 NEXT_MARK = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 """A JPEG's next part, past what is coded."""
-AROUND = 32 * 2**20
+OVERHEAD_BYTES = 32 * 2**20
 """Bytes beside the pixels: tables, strips, and what is written."""
 
 
@@ -84,7 +84,7 @@ class Pixels:
             value, data = {"refused": "picture_too_many_pixels"}, b""
         except UnidentifiedImageError:
             value, data = {"refused": "picture_not_an_image"}, b""
-        except DAMAGE:
+        except DECODE_ERRORS:
             value, data = {"refused": "picture_broken"}, b""
         return {**value, "seconds": time.process_time() - began}, data
 
@@ -137,7 +137,7 @@ def needed(image: Image.Image, length: int) -> tuple[int, int]:
     """Bytes of memory to look whether a picture of `length` bytes is sound, and to have it as plain RGB."""
     pixels = image.width * image.height
     own = WIDTH_OF_MODES.get(image.mode, 4)
-    around = AROUND + 3 * length
+    around = OVERHEAD_BYTES + 3 * length
     if image.format in ("JPEG", "MPO"):
         # A progressive one is kept whole as coefficients of two bytes until the last scan has come.
         waiting = 2 * len(image.getbands()) if image.info.get("progressive") or image.info.get("progression") else 0
@@ -147,7 +147,7 @@ def needed(image: Image.Image, length: int) -> tuple[int, int]:
 
 
 def check(image: Image.Image) -> dict[str, Any]:
-    """Decode all of it; DAMAGE where that cannot be. The size of the upright picture."""
+    """Decode all of it; DECODE_ERRORS where that cannot be. The size of the upright picture."""
     upright = _upright_size(image) if image.format != "PNG" else None
     if image.format in ("JPEG", "MPO"):
         image.draft(image.mode, (1, 1))  # what is coded is read whole all the same
@@ -232,15 +232,15 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """How to turn `image` upright, without decoding it. Not ImageOps.exif_transpose: damaged EXIF is beside sound pixels."""
     try:
-        orientation = Image.Image.getexif(image).get(ORIENTATION)  # a PNG's own would decode the picture
-    except DAMAGE:
+        orientation = Image.Image.getexif(image).get(EXIF_ORIENTATION)  # a PNG's own would decode the picture
+    except DECODE_ERRORS:
         return None
-    return TURNS.get(orientation) if isinstance(orientation, int) else None
+    return EXIF_TRANSPOSES.get(orientation) if isinstance(orientation, int) else None
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    for top in range(0, image.height, STRIP):
-        yield top, image.crop((0, top, image.width, min(top + STRIP, image.height)))
+    for top in range(0, image.height, STRIP_ROWS):
+        yield top, image.crop((0, top, image.width, min(top + STRIP_ROWS, image.height)))
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -13,18 +13,18 @@ from PIL import Image
 from magistral_ui.chat.image_decoding import Refused, Size, decoders
 from magistral_ui.errors import PictureRefused, PicturesRefused
 
-FOR_BROWSERS = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/avif"})
+BROWSER_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/avif"})
 """What every browser shows by itself; of the others it gets a thumbnail."""
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 120_000_000
 """A 108-megapixel phone's photo is 12,000 × 9,000; PIL itself stops at 179 million."""
-MARKS = {
+MAGIC_BYTES = {
     b"\x89PNG": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
     b"GIF8": "image/gif",
     b"BM": "image/bmp",
 }
-SMALL = 4_000_000
+SMALL_PIXELS = 4_000_000
 """Pixels up to which a picture is scaled in one step, see pixels.py."""
 FLOAT = 4
 """Bytes of a number as models read them."""
@@ -89,7 +89,7 @@ class Picture:
 
     def scaled(self, width: int, height: int) -> np.ndarray:
         """float32 (height, width, 3), 0 to 255, scaled as mistral-common does it."""
-        small = max(self.height * width, self.width * self.height if self.width * self.height < SMALL else 0)
+        small = max(self.height * width, self.width * self.height if self.width * self.height < SMALL_PIXELS else 0)
         more = 3 * FLOAT * (small + 3 * width * height)
         _, data = self._ask("scale", width, height, more=more)
         return np.frombuffer(data, np.float32).reshape(height, width, 3)
@@ -160,7 +160,7 @@ def media_type(data: bytes) -> str:
         return "image/avif" if avif else "image/heif"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
-    return next((kind for mark, kind in MARKS.items() if data.startswith(mark)), "")
+    return next((kind for mark, kind in MAGIC_BYTES.items() if data.startswith(mark)), "")
 
 
 Sent = TypeVar("Sent")

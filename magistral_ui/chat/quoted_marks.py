@@ -7,7 +7,7 @@ The first stands at the end of a line or behind a whole sentence, the second in 
 import re
 import unicodedata
 
-TAIL = 64
+TAIL_CHARACTERS = 64
 """Characters of a line that are kept: all that is asked about is right before the mark."""
 FENCE = re.compile(r"\s*(?:(?:[-*+>]|\d{1,9}[.)])\s+)*(`{3,}|~{3,})")
 """What opens or closes a block of code, also within lists and quotations."""
@@ -112,9 +112,9 @@ class Passage:
         self._ticks += len(re.findall("`+", piece)) - joined
         self._quotes += piece.count('"')
         self._blank = self._blank and not piece.strip()
-        self._line = (self._line + piece)[-TAIL:]
-        if len(self._start) < TAIL:
-            self._start = (self._start + piece)[:TAIL]
+        self._line = (self._line + piece)[-TAIL_CHARACTERS:]
+        if len(self._start) < TAIL_CHARACTERS:
+            self._start = (self._start + piece)[:TAIL_CHARACTERS]
 
     def _end_line(self) -> None:
         found = FENCE.match(self._start)

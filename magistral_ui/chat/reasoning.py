@@ -19,8 +19,8 @@ from magistral_ui.chat.quoted_marks import Passage
 Channel = Literal["before", "reasoning", "answer"]
 """`before`: nothing but white space was written yet, so reasoning may still begin."""
 Piece = Reasoning | Answer | Reclassified
-BREAKS = "\r\n"
-PART_OF_A_MARK = 2
+LINE_BREAKS = "\r\n"
+MIN_PARTIAL_MARK = 2
 """Characters of a mark's beginning at which a reply that was cut is taken to be cut within the mark; one may be anything."""
 
 
@@ -64,9 +64,9 @@ class Edges:
             return ""
         text = self._held + text
         if self._opened:
-            text = text.lstrip(BREAKS)
+            text = text.lstrip(LINE_BREAKS)
             self._opened = not text
-        kept = text.rstrip(BREAKS)
+        kept = text.rstrip(LINE_BREAKS)
         self._held = text[len(kept) :]
         said, self._told = kept[self._told :], max(0, self._told - len(kept))
         return said
@@ -74,7 +74,7 @@ class Edges:
     def answer(self, text: str) -> str:
         """What of more of the answer can be told."""
         if self._closed:
-            text = text.lstrip(BREAKS)
+            text = text.lstrip(LINE_BREAKS)
             self._closed = not text
         return text
 
@@ -164,7 +164,7 @@ class TokenIdReader:
     def _unsure(self, text: str) -> str:
         """What can be told of an answer that a closing mark may still make reasoning of: no line break at its end."""
         text = self._tail + text
-        kept = text.rstrip(BREAKS)
+        kept = text.rstrip(LINE_BREAKS)
         self._tail = text[len(kept) :]
         return kept
 
@@ -257,8 +257,8 @@ class TextReader:
         """Whether a reply that ended here would end within a mark."""
         start = self._held.lstrip()
         if self._channel == "before":
-            return len(start) >= PART_OF_A_MARK and any(begin.startswith(start) for begin, _ in self._marks)
-        return len(self._held) >= PART_OF_A_MARK
+            return len(start) >= MIN_PARTIAL_MARK and any(begin.startswith(start) for begin, _ in self._marks)
+        return len(self._held) >= MIN_PARTIAL_MARK
 
     def _counted(self, pieces: list[Piece], channel: Channel) -> list[Piece]:
         """`pieces` with the count of all tokens so far on the first; an empty one of `channel` where there are none."""
@@ -310,7 +310,7 @@ class TextReader:
         pieces: list[Piece] = []
         while (found := self._first_mark()) is not None:
             at, mark = found
-            text = self._held[:at].rstrip(BREAKS)
+            text = self._held[:at].rstrip(LINE_BREAKS)
             if not self._said and not text.strip():
                 text = ""
             pieces += self._answered(text)
@@ -326,7 +326,7 @@ class TextReader:
             pieces += self._answered(around + mark)
         held = 0 if final else part_of(self._held, [mark for pair in self._marks for mark in pair])
         text = self._held[: len(self._held) - held]
-        text = text if final else text.rstrip(BREAKS)
+        text = text if final else text.rstrip(LINE_BREAKS)
         if not (self._said or final or text.strip()):
             text = ""  # white space that a mark may follow is told with what it leads to
         self._held = self._held[len(text) :]
@@ -413,7 +413,7 @@ def joined(pieces: Iterable[Piece]) -> tuple[str, str]:
     for piece in pieces:
         if isinstance(piece, Reclassified):
             said = "".join(answer)
-            reasoning.append(said if any(reasoning) else said.lstrip(BREAKS))
+            reasoning.append(said if any(reasoning) else said.lstrip(LINE_BREAKS))
             answer.clear()
         else:
             (reasoning if isinstance(piece, Reasoning) else answer).append(piece.text)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from magistral_ui.chat.reasoning import Channel
 
-ANSWER_ROOM = 1_024
+MIN_ANSWER_TOKENS = 1_024
 """Tokens kept for the answer where a reasoning budget is set, but never more than half of `max_tokens`."""
 
 
@@ -23,7 +23,7 @@ def reasoning_limit(max_tokens: int, budget: int | None) -> int | None:
     """How many tokens of reasoning are allowed, so that an answer always has room; None: no bound but `max_tokens`."""
     if budget is None:
         return None
-    return max(1, min(budget, max_tokens - min(ANSWER_ROOM, max_tokens // 2)))
+    return max(1, min(budget, max_tokens - min(MIN_ANSWER_TOKENS, max_tokens // 2)))
 
 
 class ReasoningControl:

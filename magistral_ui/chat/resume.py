@@ -10,13 +10,13 @@ from magistral_ui.chat.events import Usage
 from magistral_ui.chat.prompt import Resume
 from magistral_ui.chat.provenance import Provenance
 
-FINAL = frozenset({"remote_filtered", "remote_called_tool"})
+FINAL_FAILURES = frozenset({"remote_filtered", "remote_called_tool"})
 """Failures that would come again: the server does not let the reply go on, or the model waits for a tool."""
 
 
 def may_continue(reply: Reply) -> bool:
     """Whether `reply` was cut or failed on its way, and has a beginning to go on from."""
-    if reply.failure in FINAL:
+    if reply.failure in FINAL_FAILURES:
         return False
     unfinished = reply.failure is not None or reply.finish_reason in ("length", "cancelled")
     return unfinished and bool(reply.reasoning or reply.answer.strip(" "))

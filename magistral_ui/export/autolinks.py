@@ -5,7 +5,7 @@ import re
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 
-LONGEST = 2_000
+MAX_URL_LENGTH = 2_000
 """Characters of an address."""
 SCHEME = re.compile(r"(?:^|[^a-z0-9.+-])(https?)$", re.IGNORECASE)
 
@@ -26,7 +26,7 @@ def _inline(state: StateInline, silent: bool) -> bool:
     if scheme is None or linkify is None or not state.pending.endswith(scheme[1]):
         return False
     start = state.pos - len(scheme[1])
-    link = linkify.match_at_start(state.src[start : start + LONGEST])
+    link = linkify.match_at_start(state.src[start : start + MAX_URL_LENGTH])
     if not link:
         return False
     address = str(link.url).rstrip("*")  # a mark of emphasis

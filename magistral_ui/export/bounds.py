@@ -16,12 +16,12 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-TOKENS = 2_000
+MAX_TOKENS = 2_000
 """Of one text, of blocks and again within lines: each becomes an element or a piece of text."""
 CHARACTERS_PER_TOKEN = 40
 """One more for so many characters of the text's beginning, whatever they are."""
 BEGINNING = 200_000
-STEPS = 60_000
+MAX_STEPS = 60_000
 """Besides half the length of the text's beginning: a mark that is looked at takes some, again a single one."""
 STEPS_PER_NEW = 10
 """For each character that is no repetition, which also earns a token."""
@@ -112,7 +112,7 @@ def bounded(state: StateCore, work: Callable[[], None], place: Callable[[], int]
         state.env["news"] = news(state.src)
     new = state.env["news"]
     state.env["left"] = _Left(
-        TOKENS + beginning / CHARACTERS_PER_TOKEN + new, STEPS + beginning / 2 + STEPS_PER_NEW * new
+        MAX_TOKENS + beginning / CHARACTERS_PER_TOKEN + new, MAX_STEPS + beginning / 2 + STEPS_PER_NEW * new
     )
     try:
         work()

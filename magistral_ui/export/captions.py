@@ -9,7 +9,7 @@ from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.errors import Value
 from magistral_ui.export.document import Document, Words, moment
 
-ALWAYS = ("temperature", "top_p", "seed")
+ALWAYS_SHOWN = ("temperature", "top_p", "seed")
 """Parameters that are told also where they are as usual."""
 
 
@@ -81,7 +81,7 @@ def picture_name(picture: Picture, number: int, words: Words) -> str:
 def _parameters(reply: Reply, words: Words) -> Iterator[str]:
     values: dict[str, Value | None] = asdict(reply.params) if reply.params else {}
     for name, value in values.items():
-        if value is not None and (name in ALWAYS or value != PARAMETERS[name].default):
+        if value is not None and (name in ALWAYS_SHOWN or value != PARAMETERS[name].default):
             yield f"{words(f'parameter_{name}')} {value}"
 
 

@@ -10,7 +10,7 @@ from magistral_ui.errors import BadInput, ImportRefused
 from magistral_ui.export.strict_json import is_text
 
 Plain = TypeVar("Plain")
-LARGEST = 2**53 - 1
+MAX_JSON_INTEGER = 2**53 - 1
 """The largest whole number that JSON and a browser keep exactly."""
 
 
@@ -58,7 +58,7 @@ class Found:
             raise self.too_much(len(self.value), limit)
         return self.value
 
-    def whole(self, low: int = 0, high: int = LARGEST) -> int:
+    def whole(self, low: int = 0, high: int = MAX_JSON_INTEGER) -> int:
         """A whole number between `low` and `high`."""
         if not isinstance(self.value, int) or isinstance(self.value, bool) or not low <= self.value <= high:
             raise self.refused()
@@ -66,7 +66,11 @@ class Found:
 
     def number(self) -> float:
         """A number that is not negative, whole or not."""
-        if not isinstance(self.value, int | float) or isinstance(self.value, bool) or not 0 <= self.value <= LARGEST:
+        if (
+            not isinstance(self.value, int | float)
+            or isinstance(self.value, bool)
+            or not 0 <= self.value <= MAX_JSON_INTEGER
+        ):
             raise self.refused()
         return self.value
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 BEGIN = re.compile(r"\\(ce|pu)\s*\{")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-LONGEST_LABEL = 300
+MAX_LABEL_LENGTH = 300
 """Characters above or below an arrow."""
-DEEPEST = 8
+MAX_DEPTH = 8
 """Chemistry within chemistry, as above an arrow."""
 ARROW = re.compile(r"<=>>|<<=>|<-->|<=>|<->|->|<-|[⇌→←↔]")
 FORTH, BACK = ("xrightarrow", "longrightarrow"), ("xleftarrow", "longleftarrow")
@@ -75,7 +75,7 @@ def _replaced(latex: str, depth: int) -> str:
     ends = _braces(latex)
     while match := BEGIN.search(latex, at):
         end = ends.get(match.end() - 1)
-        if end is None or depth > DEEPEST:
+        if end is None or depth > MAX_DEPTH:
             break
         content = latex[match.end() : end]
         parts += [
@@ -194,15 +194,15 @@ def _words(text: str, depth: int) -> str:
     """What stands in braces: words, or something that has parts of its own."""
     if re.fullmatch(r"[^\\{}$^_~#%&]*", text) and (" " in text or not text.isalnum()):
         return rf"\text{{{text}}}"
-    return f"{{{_reaction(text, depth + 1) if depth < DEEPEST else text}}}"
+    return f"{{{_reaction(text, depth + 1) if depth < MAX_DEPTH else text}}}"
 
 
 def _labels(text: str, at: int, ends: dict[int, int], depth: int) -> tuple[str, str, int]:
     """What stands above and below an arrow."""
     labels: list[str] = []
-    while len(labels) < 2 and text[at : at + 1] == "[" and depth < DEEPEST:
+    while len(labels) < 2 and text[at : at + 1] == "[" and depth < MAX_DEPTH:
         end, inner = at + 1, 0
-        limit = min(len(text), at + LONGEST_LABEL)
+        limit = min(len(text), at + MAX_LABEL_LENGTH)
         while end < limit and (text[end] != "]" or inner):
             if end in ends:
                 end = ends[end]

@@ -25,7 +25,7 @@ COMMAND = re.compile(r"\\[A-Za-z]{2,}")
 POINT = re.compile("[，。；：！？、،؛]")
 """What ends a part of a sentence where no space does."""
 FOREIGN_WORD = re.compile(r"[^\W\d_A-Za-z]{2}")
-LONGEST_UNIT = 3
+MAX_UNIT_LENGTH = 3
 """Letters: 5元."""
 SIGN = re.compile(r"[\\^_=<>{}]")
 WORDS = re.compile(r"(?:^|[\s,;:.!?(])([^\W\d_]{2,}|[^\W\d_]\.[^\W\d_])(?=$|[\s,;:.!?)])")
@@ -82,7 +82,7 @@ def _is_prose(content: str) -> bool:
     """Whether words stand between two sums of money."""
     if SIGN.search(content):
         return False
-    if DIGIT.match(content[0]) and len(UNSPACED.findall(content)) > LONGEST_UNIT:
+    if DIGIT.match(content[0]) and len(UNSPACED.findall(content)) > MAX_UNIT_LENGTH:
         return True
     words = [word for word in WORDS.findall(content) if word not in MATHEMATICAL]
     first, last = bool(DIGIT.match(content[0])), bool(DIGIT.match(content[-1]))

@@ -3,9 +3,9 @@
 import re
 import unicodedata
 
-LONGEST = 80
+MAX_NAME_LENGTH = 80
 """Characters of a name without its ending."""
-MOST_BYTES = 200
+MAX_NAME_BYTES = 200
 """Of the name in UTF-8; file systems end at 255, and browsers add numbers."""
 SEPARATING = re.compile(r"[/\\:|]+")
 FORBIDDEN = re.compile(r'[<>"?*]')
@@ -24,8 +24,8 @@ def file_name(title: str, ending: str, fallback: str) -> str:
 def _plain(title: str) -> str:
     text = FORBIDDEN.sub("", SEPARATING.sub("-", unicodedata.normalize("NFC", title)))
     text = "".join(each for each in text if _is_written(each))
-    text = " ".join(text.split())[:LONGEST]
-    text = text.encode("utf-8")[:MOST_BYTES].decode("utf-8", "ignore")
+    text = " ".join(text.split())[:MAX_NAME_LENGTH]
+    text = text.encode("utf-8")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     # A leading dot hides a file, a leading hyphen is read as a flag, and Windows drops dots and spaces at the end.
     return text.lstrip(".- " + JOINERS).rstrip(". " + JOINERS)
 

@@ -14,7 +14,7 @@ from mdit_py_plugins.footnote import footnote_plugin
 FOLLOWED = re.compile(r"\s*(?:https?:|mailto:)", re.IGNORECASE)
 TASK = re.compile("\\[([ xX])\\](?=[ \u00a0])")
 REFERENCE = re.compile(r"\[\^([^\s[\]]{1,100})\]")
-MOST_WAYS_BACK = 20
+MAX_BACKREFERENCES = 20
 """Links from a footnote to where it is referred to."""
 RIGHT_TO_LEFT = ("R", "AL")
 DIRECTED = ("blockquote", "bullet_list", "ordered_list")
@@ -167,7 +167,7 @@ def _tail(state: StateCore) -> None:
         last = [tokens.pop()] if tokens and tokens[-1].type == "paragraph_close" else []
         ways = (
             Token("footnote_anchor", "", 0, block=True, meta={"id": number, "subId": each, "label": label})
-            for each in range(min(count, MOST_WAYS_BACK))
+            for each in range(min(count, MAX_BACKREFERENCES))
         )
         rest += [*tokens, *ways, *last, Token("footnote_close", "", -1, block=True)]
     rest.append(Token("footnote_block_close", "", -1, block=True))

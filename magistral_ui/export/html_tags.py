@@ -70,7 +70,7 @@ NOTE, NOTE_END = "<!--", "-->"
 PRE = re.compile(r"<pre(?:\s[^<>]*)?>\n?", re.IGNORECASE)
 PRE_END = re.compile("</pre>", re.IGNORECASE)
 WITHIN_CODE = re.compile(r"</?(?:b|code|em|i|kbd|mark|s|samp|span|strong|u|var)(?:\s[^<>]*)?>", re.IGNORECASE)
-DEEPEST = 50
+MAX_DEPTH = 50
 """Tags within each other."""
 LINE_BEGINS = re.compile(r"\n[ \t]*\Z")
 
@@ -343,7 +343,7 @@ class _Blocks:
                 self.close(tag.name)
             elif tag.name == "hr":
                 self.put("hr", "hr", 0)
-            elif self.depth < DEEPEST:
+            elif self.depth < MAX_DEPTH:
                 line = text[at : following.start if following else len(text)].split("\n", 1)[0]
                 self.open(tag, bool(line.strip()))
         self.words(text[at:], is_cell)
@@ -398,7 +398,7 @@ def _pairs(children: list[Token]) -> None:
     frames = [_Frame()]
     for token in children:
         frame, turn = frames[-1], token.meta.get("turn", 0)
-        if turn > 0 and len(frame.open) < DEEPEST:
+        if turn > 0 and len(frame.open) < MAX_DEPTH:
             frame.open.append(token)
             frame.count[token.tag] += 1
         elif turn > 0 or (turn < 0 and not frame.count[token.tag]):

@@ -10,17 +10,17 @@ from magistral_ui.export import captions
 from magistral_ui.export.document import Words
 from magistral_ui.export.time_budget import Patience
 
-SIDE = 1600
+MAX_SIDE = 1600
 """Pixels of a picture's longer side: enough to read a screenshot, and the file stays small. Made anew, so without a
 camera's metadata, which tells where a photo was taken."""
-ROOM = 100_000_000
+MAX_IMAGE_CHARACTERS = 100_000_000
 """Characters of all pictures in one file: one picture may be shown in very many messages."""
 
 
 class PictureTags:
     """Draws the pictures of one file; where there is no room or time for one any more, its name is there."""
 
-    def __init__(self, words: Words, patience: Patience, room: int = ROOM) -> None:
+    def __init__(self, words: Words, patience: Patience, room: int = MAX_IMAGE_CHARACTERS) -> None:
         self._words, self._patience, self._room = words, patience, room
         self._made: dict[str, str] = {}
 
@@ -37,5 +37,5 @@ class PictureTags:
     def _data(self, picture: Picture) -> str:
         if picture.digest not in self._made and not self._patience.is_over:
             with suppress(PictureRefused, TooManyRequests):
-                self._made[picture.digest] = base64.b64encode(picture.thumbnail(SIDE)).decode("ascii")
+                self._made[picture.digest] = base64.b64encode(picture.thumbnail(MAX_SIDE)).decode("ascii")
         return self._made.get(picture.digest, "")

@@ -11,7 +11,7 @@ from magistral_ui.chat.images import Picture
 from magistral_ui.export.document import Document
 
 FORMAT = "magistral-ui/conversation"
-VERSION = 1
+FORMAT_VERSION = 1
 """Raised when a reader of the version before would misunderstand a file; a new field that can be ignored raises nothing."""
 Json = dict[str, Any]
 
@@ -27,7 +27,7 @@ def export_json(documents: Sequence[Document]) -> bytes:
     }
     whole = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": FORMAT_VERSION,
         "conversations": [_conversation(document) for document in documents],
         "pictures": _pictures(pictures),
     }

@@ -13,14 +13,14 @@ from magistral_ui.chat.images import MAX_BYTES, MAX_PIXELS, Picture, read_pictur
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.errors import ImportRefused, PictureRefused, Value
-from magistral_ui.export.checked_json import LARGEST, Found
+from magistral_ui.export.checked_json import MAX_JSON_INTEGER, Found
 from magistral_ui.export.document import Document
-from magistral_ui.export.json_export import FORMAT, VERSION
+from magistral_ui.export.json_export import FORMAT, FORMAT_VERSION
 from magistral_ui.export.strict_json import is_text, parse
 
 KEY = re.compile(r"[a-z][a-z0-9_]{0,59}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-LAST_ID = 10**9
+MAX_ID = 10**9
 """Ids go on from the file's last one; there must be room behind it."""
 
 
@@ -56,8 +56,8 @@ def import_json(data: bytes, limits: ImportLimits | None = None) -> list[Documen
     if not isinstance(whole.value, dict) or whole.value.get("format") != FORMAT:
         raise ImportRefused("import_not_ours")
     version = whole.field("version").whole(1)
-    if version > VERSION:
-        raise ImportRefused("import_version", version=version, known=VERSION)
+    if version > FORMAT_VERSION:
+        raise ImportRefused("import_version", version=version, known=FORMAT_VERSION)
     reader = _Reader(limits, Found(whole.value.get("pictures", {}), "pictures"))
     return [reader.document(each) for each in whole.field("conversations").items(limits.conversations)]
 
@@ -82,7 +82,7 @@ class _Reader:
 
     def conversation(self, found: Found) -> Conversation:
         messages: dict[int, Message] = {}
-        last_id = found.field("last_id").whole(0, LAST_ID)
+        last_id = found.field("last_id").whole(0, MAX_ID)
         for each in found.field("messages").items(self.limits.messages - self.messages):
             message = self.message(each, messages)
             # Ids only grow: so none occurs twice, a parent comes before its children, and nothing goes round in a circle.
@@ -93,8 +93,8 @@ class _Reader:
         return Conversation(messages, _chosen(found.field("chosen"), messages), last_id)
 
     def message(self, found: Found, before: dict[int, Message]) -> Message:
-        id, parent = found.field("id").whole(1, LAST_ID), found.field("parent")
-        above = None if parent.value is None else before.get(parent.whole(1, LAST_ID))
+        id, parent = found.field("id").whole(1, MAX_ID), found.field("parent")
+        above = None if parent.value is None else before.get(parent.whole(1, MAX_ID))
         if above is None and parent.value is not None:
             raise parent.refused()
         match found.field("role").value:
@@ -137,7 +137,7 @@ class _Reader:
         for name, each in found.field("failure_values").entries():
             if isinstance(each.value, bool) or not isinstance(each.value, str | int | float) or not is_text(name):
                 raise each.refused()
-            if isinstance(each.value, int) and abs(each.value) > LARGEST:
+            if isinstance(each.value, int) and abs(each.value) > MAX_JSON_INTEGER:
                 raise each.refused()
             yield name, each.text(self.limits.text_length) if isinstance(each.value, str) else each.value
 
@@ -176,7 +176,7 @@ def _chosen(found: Found, messages: dict[int, Message]) -> dict[int | None, int]
     """Which child of a message is shown, from the list of those children."""
     chosen: dict[int | None, int] = {}
     for each in found.items(len(messages)):
-        message = messages.get(each.whole(1, LAST_ID))
+        message = messages.get(each.whole(1, MAX_ID))
         if message is None or message.parent in chosen:
             raise each.refused()
         chosen[message.parent] = message.id

@@ -24,9 +24,9 @@ from magistral_ui.export.lines import first_outside
 MARK = re.compile(r"\\(?:(begin|end)\{([A-Za-z]{1,20}\*?)\}|.)|[${}_^=\n]", re.DOTALL)
 BARE = re.compile(r"\\(?:boxed|ce|pu)\{")
 BEGIN = re.compile(r"\\begin\{([A-Za-z]{1,20}\*?)\}")
-LONGEST_DISPLAY = 200
+MAX_DISPLAY_LINES = 200
 """Lines; a display that has not closed by then was none."""
-FIRST_LINES = 3
+MAX_LINES_TO_FIRST_SIGN = 3
 """Where a sign of LaTeX must be, so that two dollars or a bracket are taken for an open display."""
 CITED = re.compile(r"\s*(?:[0-9]+[a-z]?(?:\s*[,;\u2013-]\s*[0-9]+[a-z]?)*|x|\u2026|\.\.\.)\s*\Z")
 """Brackets that were escaped to be read as brackets: a number, or words."""
@@ -65,7 +65,7 @@ class _Formula:
 
 COST = 4
 """Tokens that a formula counts, and the half of its characters."""
-MOST_COST = 2_500
+MAX_COST = 2_500
 """That of the longest formula that is drawn; longer ones are text."""
 KINDS = (("$$", True, "dollars"), ("$", False, "dollar"), ("\\[", True, "square"), ("\\(", False, "round"))
 
@@ -216,7 +216,7 @@ def _block(state: StateBlock, first: int, last: int, silent: bool) -> bool:
     if found.to < 0:
         return _open_block(state, first, last, found, silent)
     stop = bisect_left(state.eMarks, found.after)
-    if stop >= min(first_outside(state, first, last), first + LONGEST_DISPLAY):
+    if stop >= min(first_outside(state, first, last), first + MAX_DISPLAY_LINES):
         return _open_block(state, first, last, found, silent)
     # Text behind the closing mark: an ordinary paragraph, in which the inline rule finds the display.
     if state.src[found.after : state.eMarks[stop]].strip():
@@ -241,7 +241,7 @@ def _lines(state: StateBlock, first: int, start: int, last: int, to: int) -> str
 def _open_block(state: StateBlock, first: int, last: int, found: _Formula, silent: bool) -> bool:
     """Not closed: it is shown as it was written, up to the next empty line."""
     outside = first_outside(state, first, last)
-    end = state.eMarks[min(first + FIRST_LINES, outside) - 1]
+    end = state.eMarks[min(first + MAX_LINES_TO_FIRST_SIGN, outside) - 1]
     if _next(_marks_of(state.src, state.env).signs, found.start, end) >= end:
         return False
     if silent:
@@ -256,7 +256,7 @@ def _open_block(state: StateBlock, first: int, last: int, found: _Formula, silen
 
 def _push(state: StateBlock, content: str, lines: list[int], is_open: bool = False) -> None:
     if not is_open:
-        spend_token(state.env, min(COST + len(content) / 2, MOST_COST))
+        spend_token(state.env, min(COST + len(content) / 2, MAX_COST))
     token = state.push("math", "", 0)
     token.block, token.map = True, lines
     token.content, token.meta = content.strip(), {"display": True, "open": is_open}

@@ -12,11 +12,11 @@ from magistral_ui.bounded_process import BoundedProcess, Ended
 from magistral_ui.export.chemistry import chemistry
 from magistral_ui.export.latex_environments import environments
 
-LONGEST = 5_000
+MAX_FORMULA_LENGTH = 5_000
 """Characters; longer ones are shown as text, as on the page."""
-ALL_SECONDS = 30.0
+FILE_TIMEOUT = 30.0
 """For how long one file's formulas are turned; a thousand usual ones take one second."""
-DEEPEST = 200
+MAX_DEPTH = 200
 """The converter calls itself for what stands inside of something else, at most 1.6 kB of stack a level, and a full stack
 ends the process: measured, 512 kB are full at 332 levels of the worst kind. A thread has 512 kB at least."""
 PART = re.compile(r"\\[A-Za-z]+|\\.|\S", re.DOTALL)
@@ -69,7 +69,7 @@ class BoundedFormulas:
 
     def html(self, latex: str, display: bool) -> str:
         """MathML for `latex`, or its text as code."""
-        if len(latex) > LONGEST or self._seconds > ALL_SECONDS:
+        if len(latex) > MAX_FORMULA_LENGTH or self._seconds > FILE_TIMEOUT:
             return as_text(latex)
         began = time.monotonic()
         try:
@@ -108,7 +108,7 @@ def as_text(latex: str) -> str:
 def formula_html(latex: str, display: bool, converter: LatexToMathML | None = None) -> str:
     """MathML for `latex`, or its text as code. The numbers of equations run on through all that one `converter` turns."""
     converter = converter or new_converter()
-    if len(latex) <= LONGEST:
+    if len(latex) <= MAX_FORMULA_LENGTH:
         plain = chemistry(latex)
         # A display that holds more than it may, or stands in a line, is drawn in rows alone.
         for known in dict.fromkeys([environments(plain, not display), environments(plain, True)]):
@@ -124,7 +124,7 @@ def new_converter() -> LatexToMathML:
 
 def _converted(latex: str, display: bool, converter: LatexToMathML) -> str:
     """MathML for `latex`; "" where that cannot be."""
-    if len(latex) > LONGEST or DEFINITION.search(latex) or depth(latex) > DEEPEST:
+    if len(latex) > MAX_FORMULA_LENGTH or DEFINITION.search(latex) or depth(latex) > MAX_DEPTH:
         return ""
     try:
         return converter.convert_with_global_state(latex, displaystyle=display).replace(*LINE)

@@ -6,11 +6,11 @@ from typing import Any
 
 from magistral_ui.errors import ImportRefused
 
-DEEPEST = 12
+MAX_DEPTH = 12
 """Objects and lists inside each other; the format has 7."""
-LONGEST_SKELETON = 16 * 2**20
+MAX_STRUCTURE_BYTES = 16 * 2**20
 """Bytes outside of strings and spaces: each may become a Python object of a hundred bytes."""
-LONGEST_NUMBER = 25
+MAX_NUMBER_LENGTH = 25
 """Characters: enough for every float and every whole number that JSON keeps exactly."""
 PIECE = 2**18
 """Bytes that are looked at together: other threads wait for so long."""
@@ -56,11 +56,11 @@ def _measure(data: bytes) -> None:
         skeleton = b"".join(parts[int(inside) :: 2]).translate(None, SPACES)
         inside ^= len(parts) % 2 == 0
         length += len(skeleton)
-        if length > LONGEST_SKELETON:
-            raise ImportRefused("import_too_large", limit=LONGEST_SKELETON // 2**20)
+        if length > MAX_STRUCTURE_BYTES:
+            raise ImportRefused("import_too_large", limit=MAX_STRUCTURE_BYTES // 2**20)
         for bracket in re.findall(rb"[][{}]", skeleton):
             depth += 1 if bracket in b"[{" else -1
-            if depth > DEEPEST:
+            if depth > MAX_DEPTH:
                 raise ImportRefused("import_not_json")
 
 
@@ -72,14 +72,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > LONGEST_NUMBER:
+    if len(digits) > MAX_NUMBER_LENGTH:
         raise ValueError("a number without measure")
     return int(digits)
 
 
 def _fraction(digits: str) -> float:
     value = float(digits)
-    if len(digits) > 2 * LONGEST_NUMBER or value in (float("inf"), float("-inf")):
+    if len(digits) > 2 * MAX_NUMBER_LENGTH or value in (float("inf"), float("-inf")):
         raise ValueError("a number without measure")
     return value
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from magistral_ui.chat.image_decoding import decoders
 
-PATIENCE = 30.0
+EXPORT_CPU_SECONDS = 30.0
 """Seconds of the processor: about 75 photographs of 12 megapixels, or 7 million characters of answers."""
 
 
@@ -19,7 +19,7 @@ class Patience:
 
     def __init__(self, clock: Callable[[], float] = spent) -> None:
         self._clock = clock
-        self._until = clock() + PATIENCE
+        self._until = clock() + EXPORT_CPU_SECONDS
 
     @property
     def is_over(self) -> bool:

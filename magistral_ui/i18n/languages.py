@@ -6,11 +6,11 @@ from functools import cache
 from types import MappingProxyType
 from typing import Literal
 
-from magistral_ui.i18n.texts import DEFAULT, for_pages, translated
+from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, for_pages, translated
 
-COOKIE = "magistral-ui-language"
+LANGUAGE_COOKIE = "magistral-ui-language"
 """Where the browser keeps what the visitor chose; assets/language.js writes it."""
-LONGEST_HEADER = 1_000
+MAX_ACCEPT_LANGUAGE_LENGTH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ OTHER_NAMES = MappingProxyType({"in": "id", "mo": "ro", "prs": "fa", "gsw": "de"
 @cache
 def offered() -> Mapping[str, Language]:
     """The languages in which no text is missing: these are the ones that a visitor can get."""
-    wanted = for_pages(DEFAULT).keys()
+    wanted = for_pages(DEFAULT_LANGUAGE).keys()
     return MappingProxyType({code: each for code, each in LANGUAGES.items() if wanted <= translated(code).keys()})
 
 
@@ -80,12 +80,12 @@ def language_for(chosen: str | None, accepted: str) -> Language:
     found = offered()
     if chosen and chosen in found:
         return found[chosen]
-    for tag in _by_preference(accepted[:LONGEST_HEADER]):
+    for tag in _by_preference(accepted[:MAX_ACCEPT_LANGUAGE_LENGTH]):
         code = tag.split("-")[0].lower()
         code = OTHER_NAMES.get(code, code)
         if code in found:
             return found[code]
-    return found[DEFAULT]
+    return found[DEFAULT_LANGUAGE]
 
 
 def _by_preference(header: str) -> list[str]:

@@ -10,15 +10,15 @@ from magistral_ui.client import CALLER
 from magistral_ui.errors import MagistralUIError, Value
 from magistral_ui.i18n.plurals import category
 
-DEFAULT = "en"
+DEFAULT_LANGUAGE = "en"
 GAP = re.compile(r"\{(\w+)\}")
 Text = str | dict[str, str]
 """A text, or its plural forms by CLDR category (`one`, `other`, …), chosen by the value `count` or else `limit`."""
-COMMAND_LINE = ("app_", "flag_", "plan_", "space_", "error_space_")
+COMMAND_LINE_PREFIXES = ("app_", "flag_", "plan_", "space_", "error_space_")
 """What the keys begin with that only the command line shows; it speaks English."""
-PROGRAMS = ("program_", "error_program_")
+PROGRAM_PREFIXES = ("program_", "error_program_")
 """What the keys begin with that only programs get; they read English, like the documentation."""
-AT_START = frozenset(
+START_ERROR_KEYS = frozenset(
     f"error_{key}"
     for key in (
         *(
@@ -49,20 +49,24 @@ def translated(language: str) -> Mapping[str, Text]:
 
 
 @cache
-def strings(language: str = DEFAULT) -> Mapping[str, Text]:
+def strings(language: str = DEFAULT_LANGUAGE) -> Mapping[str, Text]:
     """All texts of `language` by key; what it lacks is English, so that no key is ever shown."""
-    return {**translated(DEFAULT), **translated(language)}
+    return {**translated(DEFAULT_LANGUAGE), **translated(language)}
 
 
 def for_pages(language: str) -> Mapping[str, Text]:
     """The texts that a page may need, which are those to translate."""
     found = strings(language).items()
-    return {key: text for key, text in found if not key.startswith(COMMAND_LINE + PROGRAMS) and key not in AT_START}
+    return {
+        key: text
+        for key, text in found
+        if not key.startswith(COMMAND_LINE_PREFIXES + PROGRAM_PREFIXES) and key not in START_ERROR_KEYS
+    }
 
 
 def text(key: str, /, **values: Value) -> str:
     """The text `key` in the default language with its gaps filled; KeyError where there is none."""
-    return text_in(DEFAULT, key, **values)
+    return text_in(DEFAULT_LANGUAGE, key, **values)
 
 
 def text_in(language: str, key: str, /, **values: Value) -> str:
@@ -77,7 +81,7 @@ def text_in(language: str, key: str, /, **values: Value) -> str:
 
 def sentence(key: str, /, **values: Value) -> str:
     """What to tell about the error `key`, remedy included; the general sentence where the key is not known."""
-    return _sentence_in(DEFAULT, key, **values)
+    return _sentence_in(DEFAULT_LANGUAGE, key, **values)
 
 
 def sentence_of(error: MagistralUIError) -> str:
@@ -87,7 +91,7 @@ def sentence_of(error: MagistralUIError) -> str:
 
 def told_to_caller(key: str, /, **values: Value) -> str:
     """The sentence about the error `key` in the language of whoever makes the request that is being served."""
-    return _sentence_in(CALLER.get().language or DEFAULT, key, **values)
+    return _sentence_in(CALLER.get().language or DEFAULT_LANGUAGE, key, **values)
 
 
 def _sentence_in(language: str, key: str, /, **values: Value) -> str:

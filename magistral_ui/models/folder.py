@@ -18,9 +18,9 @@ WITH_VISION = "mistral3"
 DECODERS = ("mistral", "ministral3")
 """Decoders that run here, alone or inside of that one; others of Mistral's (mistral4, mistral_large4) are built otherwise."""
 VISION = "pixtral"
-WARM = 5_120
+WARM_MINISTRAL_WIDTH = 5_120
 """Width of the Ministral whose makers recommend a temperature of 1.0: 14B. Of the others it is Magistral's 0.7."""
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
@@ -136,12 +136,12 @@ def _special_tokens(folder: Path) -> set[str]:
 
 def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, tuple[int, ...]]]:
     """All weight files, each seen to be there with all its bytes, and their tensors' sizes and shapes."""
-    names = {SINGLE}
-    if not (folder / SINGLE).exists() and (folder / INDEX).exists():
-        weight_map = _read_json(folder, INDEX).get("weight_map")
+    names = {SINGLE_FILE}
+    if not (folder / SINGLE_FILE).exists() and (folder / INDEX_FILE).exists():
+        weight_map = _read_json(folder, INDEX_FILE).get("weight_map")
         names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
     if not names:
-        raise ModelFilesBroken(model=str(folder), file=INDEX)
+        raise ModelFilesBroken(model=str(folder), file=INDEX_FILE)
     files = tuple(folder / name for name in sorted(names))
     tensors: dict[str, int] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -191,7 +191,7 @@ def _card(folder: Path, config: dict[str, Any], shape: ModelShape, decoder: str,
         return DEMO
     vision, ministral = shape.vision is not None, decoder == "ministral3"
     nearest = MAGISTRAL_1_2 if vision or ministral else MAGISTRAL_1_1
-    if ministral and shape.hidden == WARM:
+    if ministral and shape.hidden == WARM_MINISTRAL_WIDTH:
         nearest = replace(nearest, sampling=replace(nearest.sampling, temperature=1.0))
     if "[THINK]" not in special:
         nearest = MAGISTRAL_1_0

@@ -16,15 +16,15 @@ from magistral_ui.models.sizes import (
 GIB = 2**30
 PRECISIONS = ("bfloat16", "int8", "nf4")
 """All but float32, the most exact first. `auto` takes int8 only on processors on which nf4 is slower still."""
-SMALL = 100_000_000
+MAX_FLOAT32_PARAMETERS = 100_000_000
 """Parameters below which float32 costs nothing worth saving."""
 GOOD_CONTEXT = 40_960
 """Tokens for which a more exact precision is given up: as long as Magistral's makers recommend its first versions to think."""
-LEAST_CONTEXT = 4_096
+MIN_CONTEXT = 4_096
 """Tokens below which a reasoning model is no use: it would run out of room in the middle of its thoughts."""
 TYPICAL_CONTEXT = 8_192
 """Tokens of a usual conversation: what the number of visitors is counted in."""
-LARGEST_GROWTH = 2_048
+MAX_GROWTH_TOKENS = 2_048
 """Tokens by which a conversation's buffers grow ahead at most, otherwise by a quarter; never beyond the longest context."""
 
 
@@ -217,7 +217,7 @@ def _visitors(shape: ModelShape, tokens: int) -> int:
 
 def held_tokens(tokens: int) -> int:
     """Tokens for which a conversation of so many has room at worst, since its buffers grow ahead."""
-    return tokens + min(tokens // 4, LARGEST_GROWTH)
+    return tokens + min(tokens // 4, MAX_GROWTH_TOKENS)
 
 
 def best_plan(
@@ -229,7 +229,7 @@ def best_plan(
     is not known, bfloat16 and nf4. Not int8: on a processor it is no faster than bfloat16, and on a graphics card each of its
     products waits for the host, so that a token takes 3 to 7 times as long as in nf4.
     """
-    if shape.parameters < SMALL:
+    if shape.parameters < MAX_FLOAT32_PARAMETERS:
         return plan(shape, "float32", place)
     choices = precisions or [p for p in PRECISIONS if p != "int8"]
     plans = [plan(shape, precision, place) for precision in choices]
@@ -239,14 +239,14 @@ def best_plan(
 
 def fits(shape: ModelShape, planned: MemoryPlan, wanted: int | None = None) -> bool:
     """Whether there is room for a conversation worth having, or for as many tokens as are `wanted`."""
-    return planned.context >= min(wanted or LEAST_CONTEXT, LEAST_CONTEXT, shape.context_length)
+    return planned.context >= min(wanted or MIN_CONTEXT, MIN_CONTEXT, shape.context_length)
 
 
 def needed_bytes(
     shape: ModelShape,
     precision: str,
     type: str = "cuda",
-    context: int = LEAST_CONTEXT,
+    context: int = MIN_CONTEXT,
     count: int = 1,
     fused: bool = True,
 ) -> int:

@@ -15,7 +15,7 @@ from magistral_ui.models.memory import (
 )
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 
-CARDS = (16, 24, 32, 48, 80)
+CARD_GIGABYTES = (16, 24, 32, 48, 80)
 COLUMNS = ("device", "precision", "weights", "working", "kv", "context", "visitors")
 WIDTHS = (9, 20, 9, 9, 14, 17, 10)
 
@@ -23,7 +23,7 @@ WIDTHS = (9, 20, 9, 9, 14, 17, 10)
 def card_lines() -> list[str]:
     """The table of usual graphics cards, each with nothing else on it."""
     lines = [text("plan_heading"), "", _heading()]
-    for size in CARDS:
+    for size in CARD_GIGABYTES:
         lines += _rows(text("plan_card", size=size), Place("cuda", size * GIB, size * GIB))
     return [*lines, "", text("plan_legend", tokens=f"{TYPICAL_CONTEXT:,}"), ""]
 

@@ -6,9 +6,9 @@ What is allocated per linear layer follows bitsandbytes 0.50 (functional.py, qua
 from magistral_ui.models.attention_scores import attention_bytes
 from magistral_ui.models.shape import ModelShape
 
-RUNNING = 8
+MAX_SEQUENCES = 8
 """Sequences in one forward, as the scheduler has it."""
-CHUNKS = {"cuda": 2_048, "mps": 2_048, "cpu": 512}
+PREFILL_CHUNK = {"cuda": 2_048, "mps": 2_048, "cpu": 512}
 """Prompt tokens in one forward at most, as the scheduler has it."""
 BLOCK, NESTED_BLOCK = 64, 256
 """Weights that share a scale in nf4, and scales that share one in double quantization."""
@@ -50,7 +50,7 @@ def prefill_bytes(shape: ModelShape, precision: str, chunk: int) -> int:
     The factors are rounded up from measurements on one layer of Magistral's width: 253 to 295 kB a token in bfloat16.
     """
     activations = chunk * value_bytes(precision) * (8 * shape.hidden + 3 * shape.intermediate)
-    logits = RUNNING * shape.vocabulary * 4 * 6
+    logits = MAX_SEQUENCES * shape.vocabulary * 4 * 6
     unpacked = 2 * shape.hidden * shape.intermediate if precision in ("nf4", "int8") else 0
     return activations + logits + unpacked
 
@@ -75,7 +75,7 @@ def working_bytes(shape: ModelShape, precision: str, type: str, fused: bool = Tr
     `fused` tells whether a CUDA card has fused attention; Apple's GPU never has.
     """
     scores = attention_bytes(fused and type != "mps", shape.heads, shape.context_length)
-    return max(prefill_bytes(shape, precision, CHUNKS[type]) + scores, picture_bytes(shape, precision, fused))
+    return max(prefill_bytes(shape, precision, PREFILL_CHUNK[type]) + scores, picture_bytes(shape, precision, fused))
 
 
 def value_bytes(precision: str) -> int:

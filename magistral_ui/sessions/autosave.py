@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.session import Session
 
-TICK = 0.5
+SAVE_INTERVAL = 0.5
 """Seconds between two looks: with the writing itself, an answer is on disk within a second."""
-PURGE = 60.0
+PURGE_INTERVAL = 60.0
 """Seconds between two looks for what was deleted, or is too old."""
 
 
@@ -31,11 +31,11 @@ class Keeper:
 
     def _run(self) -> None:
         looks = 0
-        while not self._ending.wait(TICK):
+        while not self._ending.wait(SAVE_INTERVAL):
             self._look()
             looks += 1
             self._tick()
-            if self._history is not None and looks % round(PURGE / TICK) == 0:
+            if self._history is not None and looks % round(PURGE_INTERVAL / SAVE_INTERVAL) == 0:
                 self._history.purge()
         self._look()
 

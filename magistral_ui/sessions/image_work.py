@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from math import ceil
 from typing import TypeVar
 
-from magistral_ui.chat.image_decoding import CHILDREN, REFUSAL
+from magistral_ui.chat.image_decoding import MAX_CHILDREN, REFUSAL
 from magistral_ui.client import Caller, calling
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.sessions.fair_queue import RETRY_SECONDS, FairQueue
@@ -13,9 +13,9 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import Pace
 
 T = TypeVar("T")
-WAITING = 64
+MAX_WAITING = 64
 """Requests with pictures from one address that are in work or wait: a school has one address."""
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """How often it is looked whether somebody who waits has left."""
 
 
@@ -26,7 +26,7 @@ class PictureWork:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._queue = FairQueue("pictures", CHILDREN, WAITING, refusal=REFUSAL)
+        self._queue = FairQueue("pictures", MAX_CHILDREN, MAX_WAITING, refusal=REFUSAL)
         self._pace = Pace(limits.pictures_per_minute, limits.pictures_per_minute_per_address)
 
     async def run(
@@ -41,7 +41,7 @@ class PictureWork:
         with calling(caller):
             waiting = asyncio.wrap_future(self._queue.submit(caller.address, work))
         try:
-            while not (await asyncio.wait({waiting}, timeout=LOOK_SECONDS))[0]:
+            while not (await asyncio.wait({waiting}, timeout=POLL_SECONDS))[0]:
                 if gone is not None and await gone():
                     raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)  # nobody reads it
             return waiting.result()

@@ -11,12 +11,12 @@ from magistral_ui.chat.events import Prefilling, Reasoning, Reclassified
 from magistral_ui.chat.reply_builder import Draft
 from magistral_ui.engines.generation import Generation, Stamped
 
-INTERVAL = 0.1
+UPDATE_INTERVAL = 0.1
 """Seconds between two updates: fast enough to read along, and the same cost however fast the tokens come."""
-HEARTBEAT = 2.0
+HEARTBEAT_INTERVAL = 2.0
 """Seconds after which an update is sent even without news, so that both sides notice a line that is dead."""
 
-NOTHING = Reply(reasoning_closed=False)
+NO_REPLY = Reply(reasoning_closed=False)
 """The beginning of a reply that goes on from none."""
 
 
@@ -28,7 +28,7 @@ class LiveView:
     """
 
     generation: Generation
-    before: Reply = NOTHING
+    before: Reply = NO_REPLY
     """The beginning that the reply goes on from, shown as if it had been written now."""
     draft: Draft = field(default_factory=Draft)
     start: int = 0
@@ -54,7 +54,7 @@ class LiveView:
         ):  # the reader has called answer what is reasoning
             fresh, self.start, self.seen = self.generation.take(), 0, 0
             self.draft, self.first_reasoning = Draft(), None
-        before = self.before if self.start == 0 else NOTHING
+        before = self.before if self.start == 0 else NO_REPLY
         self._take(fresh)
         reasoning, answer = self._fresh()
         self.reasoning, self.answer = before.reasoning + reasoning, before.answer + answer
@@ -126,13 +126,13 @@ class LiveView:
 
 
 async def watch(
-    generation: Generation, interval: float = INTERVAL, before: Reply | None = None, seen: int = 0
+    generation: Generation, interval: float = UPDATE_INTERVAL, before: Reply | None = None, seen: int = 0
 ) -> AsyncIterator[LiveView]:
     """The generation as it grows, from event number `seen` on, until it has ended."""
-    view, sent = LiveView(generation, before or NOTHING), 0.0
+    view, sent = LiveView(generation, before or NO_REPLY), 0.0
     view.skip(seen)
     while True:
-        if view.advance() or time.monotonic() - sent > HEARTBEAT:
+        if view.advance() or time.monotonic() - sent > HEARTBEAT_INTERVAL:
             sent = time.monotonic()
             yield view
         if view.draft.last is not None:

@@ -9,9 +9,9 @@ from typing import Any
 from magistral_ui.client import CALLER
 from magistral_ui.sessions.fairness import oldest_of_the_most
 
-LIFE = 60.0
+TOKEN_LIFETIME = 60.0
 """Seconds for which a ticket may be used."""
-MOST = 1_000
+MAX_PENDING = 1_000
 """Tickets that wait to be used; more make room: the oldest of whoever has most, so that nobody can flush those of others."""
 
 
@@ -28,7 +28,7 @@ class Waiting:
 class Tickets:
     """What each ticket is for; a ticket is 256 random bits, and is gone once it was used."""
 
-    def __init__(self, life: float = LIFE) -> None:
+    def __init__(self, life: float = TOKEN_LIFETIME) -> None:
         self._life = life
         self._lock = threading.Lock()
         self._waiting: dict[str, Waiting] = {}
@@ -38,7 +38,7 @@ class Tickets:
         ticket, caller = secrets.token_urlsafe(32), CALLER.get()
         with self._lock:
             self._waiting[ticket] = Waiting(time.monotonic() + self._life, caller.browser, caller.party, purpose)
-            if len(self._waiting) > MOST:
+            if len(self._waiting) > MAX_PENDING:
                 del self._waiting[oldest_of_the_most({key: each.party for key, each in self._waiting.items()})]
         return ticket
 

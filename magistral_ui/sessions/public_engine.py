@@ -9,7 +9,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
 
-FOR_EVERYBODY = frozenset({"remote_busy", "remote_cut", "remote_filtered", "remote_prompt_too_long", "remote_silent"})
+PUBLIC_FAILURES = frozenset({"remote_busy", "remote_cut", "remote_filtered", "remote_prompt_too_long", "remote_silent"})
 """What may happen on a model server that strangers can do something about; they read the model's name for the server's."""
 
 
@@ -60,7 +60,7 @@ class DiscreetEngine:
 
     def _told(self, failed: Failed) -> Failed:
         """`failed` as strangers may read it: with numbers and the model's name, and no other words."""
-        if failed.key.startswith("remote_") and failed.key not in FOR_EVERYBODY:
+        if failed.key.startswith("remote_") and failed.key not in PUBLIC_FAILURES:
             return replace(failed, key="unavailable", values={})
         values: dict[str, str | int | float] = {
             name: self._engine.card.name if isinstance(value, str) else value for name, value in failed.values.items()

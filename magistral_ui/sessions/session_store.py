@@ -13,10 +13,10 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.reply_state import Running
 from magistral_ui.sessions.session import Session
 
-BROWSERS = 16
+MAX_BROWSERS_PER_VISITOR = 16
 """Browsers of one visitor that may read along at once."""
 
-GRACE = 10.0
+GRACE_SECONDS = 10.0
 """Seconds in which whoever has come to a session may be about to say something there."""
 
 Key = tuple[str, str]
@@ -42,7 +42,7 @@ class Open:
         if browser in self.browsers:
             self.browsers.remove(browser)
         self.browsers.append(browser)
-        del self.browsers[:-BROWSERS]
+        del self.browsers[:-MAX_BROWSERS_PER_VISITOR]
 
 
 class OpenSessions:
@@ -119,7 +119,7 @@ class OpenSessions:
         newest = next(reversed(self._open))
         idle = [(key, each) for key, each in self._open.items() if key != newest and not each.session.busy]
         weights = {key: each.session.weight for key, each in idle}
-        spared = {key: 2 * (not each.session.kept) + (each.used > now - GRACE) for key, each in idle}
+        spared = {key: 2 * (not each.session.kept) + (each.used > now - GRACE_SECONDS) for key, each in idle}
         surplus = len(self._open) - limits.visitors
         excess = sum(weights.values()) - limits.memory_mb * 10**6
         doomed: dict[Key, Session] = {}

@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-KEPT = 20_000
+MAX_BUCKETS = 20_000
 """Names that are remembered: about 5 MB. The one that was used least recently is forgotten first."""
 
 
@@ -17,7 +17,7 @@ class Rate:
         per_minute: float,
         burst: float | None = None,
         clock: Callable[[], float] = time.monotonic,
-        kept: int = KEPT,
+        kept: int = MAX_BUCKETS,
     ) -> None:
         """`burst` is what a full bucket holds: half a minute's, unless it is given."""
         self._per_second, self._clock, self._kept = per_minute / 60, clock, kept

@@ -14,10 +14,10 @@ from magistral_ui.errors import PictureRefused, TooManyPictures
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
 
-KEPT_BYTES = 128 * 2**20
+CACHE_BYTES = 128 * 2**20
 """Bytes of files that are kept between attaching and sending."""
 
-KEPT_SIZES = 5_000
+CACHED_SIZES = 5_000
 """Files of which the size in pixels is kept, for weighing."""
 
 Key = tuple[str, int | None]
@@ -83,7 +83,7 @@ class Uploads:
             known = read_file(path, self._limits, measure_picture)
             with self._lock:
                 self._sizes[path] = known
-                if len(self._sizes) > KEPT_SIZES:
+                if len(self._sizes) > CACHED_SIZES:
                     self._sizes.popitem(last=False)
         return known
 
@@ -99,7 +99,7 @@ class Uploads:
         with self._lock:
             self._known[key] = picture
             self._known.move_to_end(key)
-            while len(self._known) > 1 and sum(len(each.data) for each in self._known.values()) > KEPT_BYTES:
+            while len(self._known) > 1 and sum(len(each.data) for each in self._known.values()) > CACHE_BYTES:
                 self._known.popitem(last=False)
 
 

@@ -34,9 +34,9 @@ Where people come in by names, the name makes it theirs, and there is no secret.
 """
 
 
-SEARCHES_WAITING = 100
+MAX_QUEUED_SEARCHES = 100
 """Searches from one address; all but a visitor's latest end as soon as they are looked at."""
-LONGEST = 128
+MAX_ID_LENGTH = 128
 """Characters of a secret or an id that are looked at."""
 
 
@@ -62,7 +62,7 @@ class Visitors:
         self.tickets = Tickets()
         self.admission = Admission(self.limits)
         self.pictures = PictureWork(self.limits)
-        self._searches = FairQueue("search", waiting=SEARCHES_WAITING)
+        self._searches = FairQueue("search", waiting=MAX_QUEUED_SEARCHES)
         self._open = OpenSessions(self.limits)
         self._keeper = Keeper(self.sessions, history, self.admission.stop_unattended)
 
@@ -306,7 +306,7 @@ def hashed(secret: str) -> str:
 def bare(place: object) -> Place:
     """What a place says and no more, to be kept for later: what else a browser sends may be large."""
     said = {name: place.get(name) for name in ("visitor", "conversation")} if isinstance(place, dict) else {}
-    return {name: value for name, value in said.items() if isinstance(value, str) and len(value) <= LONGEST}
+    return {name: value for name, value in said.items() if isinstance(value, str) and len(value) <= MAX_ID_LENGTH}
 
 
 def _secret(place: object) -> str:

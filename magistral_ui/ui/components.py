@@ -12,13 +12,13 @@ import gradio as gr
 
 from magistral_ui.i18n.languages import offered
 
-MOUNT = """
+MOUNT_JS = """
 import(new URL("magistral/main.js", document.baseURI)).then((page) =>
   page.mount("%s", element, { props, watch, trigger: (name, data) => trigger(name, data) }));
 """
 
 
-AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+PAGE_EVENT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How the page's own events are listened to."""
 
 # A tab stays with the conversation that it shows, whatever place an answer that came late has left in the browser, which is
@@ -33,7 +33,7 @@ FROM_TAB = """(...values) => {
 
 def from_tab(place: int = 0) -> dict[str, Any]:
     """How events are listened to that carry the visitor's place, as value number `place`."""
-    return {"js": FROM_TAB % (place, place), **AT_ONCE}
+    return {"js": FROM_TAB % (place, place), **PAGE_EVENT}
 
 
 def about(act: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,7 +52,7 @@ def drawn(part: str, value: dict[str, Any] | None = None, *, triggers: tuple[str
     html: gr.HTML = gr.HTML(
         as_text(value),
         html_template="<div></div>",
-        js_on_load=names + MOUNT % part,
+        js_on_load=names + MOUNT_JS % part,
         apply_default_css=False,
         elem_id=part,
     )

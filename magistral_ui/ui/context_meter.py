@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from magistral_ui.chat.images import FOR_BROWSERS, Picture
+from magistral_ui.chat.images import BROWSER_TYPES, Picture
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import MagistralUIError, PictureRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
@@ -11,9 +11,9 @@ from magistral_ui.sessions.context_use import ContextUse
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.upload_cache import Uploads, check_seen
 from magistral_ui.ui.rendering import Json, Thumbnails, alert_value, utf16_length
-from magistral_ui.ui.sampling_panel import PICTURE_SIDES, VisitorSettings
+from magistral_ui.ui.sampling_panel import IMAGE_SIDES, VisitorSettings
 
-TIGHT = 8
+LOW_ROOM_FRACTION = 8
 """Room for the reply is called little where it is less than this part of all, and than the visitor's own max tokens."""
 
 
@@ -50,7 +50,7 @@ def meter_value(engine: Engine, use: ContextUse, pictures: Sequence[Picture], se
     fit = "fits"
     if room < 1:
         fit = "too_long" if use.message else "full"
-    elif room < min(settings.params.max_tokens, limit // TIGHT):
+    elif room < min(settings.params.max_tokens, limit // LOW_ROOM_FRACTION):
         fit = "tight"
     return {
         "limit": limit,
@@ -79,7 +79,7 @@ def remedies(use: ContextUse, pictures: Sequence[Picture], settings: VisitorSett
 def next_side(pictures: Sequence[Picture], chosen: int | None) -> int | None:
     """The next smaller size that would change one of these pictures, as they are sent now."""
     longest = max((max(each.width, each.height) for each in pictures), default=0)
-    return next((side for side in PICTURE_SIDES if side < longest and (chosen is None or side < chosen)), None)
+    return next((side for side in IMAGE_SIDES if side < longest and (chosen is None or side < chosen)), None)
 
 
 def refused_meter(error: MagistralUIError) -> Json:
@@ -94,7 +94,7 @@ def attached_value(paths: Sequence[str], uploads: Uploads, card: ModelCard, thum
         try:
             picture = uploads.read([path])[0]
             check_seen(card, [picture])
-            shown = None if picture.media_type in FOR_BROWSERS else thumbnails.value(picture)["src"]
+            shown = None if picture.media_type in BROWSER_TYPES else thumbnails.value(picture)["src"]
             found.append({"failure": None, "thumbnail": shown})
         except PictureRefused as error:
             found.append({"failure": alert_value(error), "thumbnail": None})

@@ -11,14 +11,14 @@ import gradio as gr
 from magistral_ui.errors import ImportRefused, MessageGone, TooManyRequests
 from magistral_ui.sessions.history.search import Entry
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.visitors import LONGEST, Place, bare
+from magistral_ui.sessions.visitors import MAX_ID_LENGTH, Place, bare
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.components import about, drawn, from_tab
 from magistral_ui.ui.import_export import FORMATS, Sending, Taking, name_of
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.rendering import Json, alert_value, failure_value
 
-QUERY = 200
+MAX_QUERY_LENGTH = 200
 """Characters of a search that are read."""
 Turned = tuple[Place, Json, Any, Json]
 """Where the tab is now, what is said there, the composer, and the list."""
@@ -122,11 +122,11 @@ class HistoryPanel:
 
 
 def _query(data: Json) -> str:
-    return str(data.get("query") or "")[:QUERY].strip()
+    return str(data.get("query") or "")[:MAX_QUERY_LENGTH].strip()
 
 
 def _id(data: Json) -> str:
-    return str(data.get("id") or "")[:LONGEST]
+    return str(data.get("id") or "")[:MAX_ID_LENGTH]
 
 
 def build_history_panel() -> gr.HTML:

@@ -20,7 +20,7 @@ from magistral_ui.export.json_export import export_json
 from magistral_ui.export.json_import import ImportLimits, import_json
 from magistral_ui.export.markdown import export_markdown
 from magistral_ui.i18n.languages import LANGUAGES, Language
-from magistral_ui.i18n.texts import DEFAULT, text, text_in
+from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, text, text_in
 from magistral_ui.sessions.fair_queue import FairQueue
 from magistral_ui.sessions.limits import Limits, length_of
 from magistral_ui.sessions.visitors import Visitors
@@ -29,11 +29,11 @@ from magistral_ui.web.client_address import visitors_language
 
 FORMATS = {"json": "application/json", "markdown": "text/markdown", "html": "text/html"}
 ENDINGS = {"json": "json", "markdown": "md", "html": "html"}
-FILES_AT_ONCE = 2
+PARALLEL_FILES = 2
 """Files that are read and written at the same time."""
-FILES_PER_ADDRESS = 4
+MAX_FILES_PER_ADDRESS = 4
 """Files of one address that are on their way, wait, or are read and written."""
-HEADERS = {"Cache-Control": "no-store", "Content-Disposition": "attachment"}
+DOWNLOAD_HEADERS = {"Cache-Control": "no-store", "Content-Disposition": "attachment"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def name_of(title: str, format: str) -> str:
     return file_name(title, ENDINGS[format], text("page_title"))
 
 
-def written(documents: Sequence[Document], format: str, language: Language = LANGUAGES[DEFAULT]) -> bytes:
+def written(documents: Sequence[Document], format: str, language: Language = LANGUAGES[DEFAULT_LANGUAGE]) -> bytes:
     """The file's content, in the reader's language."""
     if format == "json":
         return export_json(documents)
@@ -90,7 +90,7 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
     What a ticket opens is looked up among its visitor's conversations only. A few files are read and written at once, in
     threads of their own; the others wait, and addresses take turns.
     """
-    bounds, queue = import_limits(visitors.limits), FairQueue("files", FILES_AT_ONCE, FILES_PER_ADDRESS)
+    bounds, queue = import_limits(visitors.limits), FairQueue("files", PARALLEL_FILES, MAX_FILES_PER_ADDRESS)
 
     async def send(request: Request) -> Response:
         purpose = visitors.tickets.redeem(request.headers.get("x-ticket", ""))
@@ -102,7 +102,7 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
             content = await asyncio.wrap_future(writing)
         except TooManyRequests as error:
             return JSONResponse({"failure": alert_value(error)}, 429, {"Retry-After": str(error.values["seconds"])})
-        return Response(content, media_type=FORMATS[purpose.format], headers=HEADERS)
+        return Response(content, media_type=FORMATS[purpose.format], headers=DOWNLOAD_HEADERS)
 
     async def take(request: Request) -> Response:
         purpose = visitors.tickets.redeem(request.headers.get("x-ticket", ""))

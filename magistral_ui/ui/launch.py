@@ -38,22 +38,22 @@ from magistral_ui.web.rate_limit import Flood
 from magistral_ui.web.root_path import WithoutPrefix, WithPrefix
 from magistral_ui.web.route_allowlist import Routes
 from magistral_ui.web.security_headers import SafeHeaders
-from magistral_ui.web.server_socket import UNSPECIFIED, served_on, take, url_of
+from magistral_ui.web.server_socket import WILDCARD_HOSTS, served_on, take, url_of
 from magistral_ui.web.share_tunnel import learn_hops, open_tunnel
 from magistral_ui.web.startup_gate import Shutter
 from magistral_ui.web.uploads import Uploads
 
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
-FREE_CHOICE = range(7860, 7960)
-QUEUE_POLL = 0.1
+DEFAULT_PORTS = range(7860, 7960)
+QUEUE_POLL_SECONDS = 0.1
 """Seconds between two looks of Gradio's queue, which only programs use: looking a thousand times each takes 4 % of a core."""
-NO_PROGRESS = 5.0
+PROGRESS_POLL_SECONDS = 5.0
 """The same for Gradio's messages of progress, of which this page has none."""
 KEPT_ANALYTICS = 1
 """Calls of which Gradio keeps how long they took: it reckons that anew after each, of all, and nothing here asks for it."""
-EVENT_BYTES = 2_000_000
+MAX_EVENT_BYTES = 2_000_000
 """Bytes of an event beside the text of a message, which may take six for a character."""
-EVENT_VALUES, TURN_VALUES = 10_000, 40
+MAX_EVENT_VALUES, MAX_TURN_VALUES = 10_000, 40
 """Values in an event, and in each turn of a history that it brings."""
 
 
@@ -105,8 +105,8 @@ def doors(
             claims=claims,
             calls=demo.calls,
             folder=get_upload_folder(),
-            most=EVENT_BYTES + 6 * limits.text_length,
-            values=EVENT_VALUES + TURN_VALUES * limits.messages,
+            most=MAX_EVENT_BYTES + 6 * limits.text_length,
+            values=MAX_EVENT_VALUES + MAX_TURN_VALUES * limits.messages,
             hourly=hourly,
         ),
         Middleware(WithPrefix),
@@ -181,12 +181,12 @@ def launch(
     lets reach the page. Without a port, the first free one from 7860 on is used. Raises PortInUse where `port` is taken,
     ServeError where `host` cannot be listened on or there is no share link.
     """
-    sockets = take(host, (port,) if port is not None else FREE_CHOICE)
+    sockets = take(host, (port,) if port is not None else DEFAULT_PORTS)
     port = sockets[0].getsockname()[1]
     exposure = exposure or Exposure(host=host)
     allow_many_files()
-    demo._queue.sleep_when_free = QUEUE_POLL
-    demo._queue.progress_update_sleep_when_free = NO_PROGRESS
+    demo._queue.sleep_when_free = QUEUE_POLL_SECONDS
+    demo._queue.progress_update_sleep_when_free = PROGRESS_POLL_SECONDS
     demo._queue.ANALYTICS_MAX_EVENTS = KEPT_ANALYTICS
     shutter = Shutter()
     with served_on(sockets), alone():  # Gradio asks the page that it serves to begin
@@ -200,7 +200,7 @@ def launch(
     unread = visitors.limits.unread_seconds
     watch_connections(demo.server, is_proxy=exposure.proxies.trusts, unread_seconds=unread)
     if exposure.reach == "tunnel":
-        exposure.url = open_tunnel(UNSPECIFIED.get(host, host), port, demo.share_token)
+        exposure.url = open_tunnel(WILDCARD_HOSTS.get(host, host), port, demo.share_token)
         exposure.names.add(urlsplit(exposure.url).hostname or "")
         if exposure.named_proxies is None:
             learn_hops(exposure)

@@ -17,8 +17,8 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.live_view import watch
 from magistral_ui.sessions.visitors import Visitors
 
-PATH = "/magistral/live"
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+LIVE_PATH = "/magistral/live"
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 def live_route(visitors: Visitors) -> Route:
@@ -37,9 +37,9 @@ def live_route(visitors: Visitors) -> Route:
         if found is None:
             return Response(status_code=404)
         messages = _messages(*found, int(seen))
-        return StreamingResponse(messages, media_type="text/event-stream", headers=HEADERS)
+        return StreamingResponse(messages, media_type="text/event-stream", headers=STREAM_HEADERS)
 
-    return Route(PATH, live)
+    return Route(LIVE_PATH, live)
 
 
 async def _messages(generation: Generation, before: Reply | None, seen: int) -> AsyncIterator[str]:

@@ -12,8 +12,8 @@ from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, Mod
 from magistral_ui.models.memory import TYPICAL_CONTEXT
 from magistral_ui.ui.rendering import Json
 
-COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
-PATH = "/magistral/model"
+LOAD_COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
+MODEL_PATH = "/magistral/model"
 ON_A_SERVER = "model_on_a_server"
 """Why a model runs that may be gone at any time: the page goes on looking after it was ready."""
 
@@ -26,7 +26,7 @@ def model_value(engine: Engine) -> Json:
         "demo": card.demo,
         "vision": card.vision,
         "description": card.description_key,
-        "command": COMMAND,
+        "command": LOAD_COMMAND,
     }
     match status:
         case Loading():
@@ -49,7 +49,7 @@ def model_route(engine: Engine) -> Route:
     async def look(request: Request) -> Response:  # noqa: ARG001  # nothing about it matters
         return PlainTextResponse(mark(engine.status()), headers={"Cache-Control": "no-store"})
 
-    return Route(PATH, look)
+    return Route(MODEL_PATH, look)
 
 
 def _plan(info: ModelInfo) -> Json | None:

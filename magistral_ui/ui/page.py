@@ -16,7 +16,7 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import Page, add_api
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.components import (
-    AT_ONCE,
+    PAGE_EVENT,
     about,
     context_meter,
     from_tab,
@@ -39,7 +39,7 @@ __all__ = ["build_page", "close", "launch", "launch_options"]
 
 log = logging.getLogger(__name__)
 
-POLL = 0.5
+MODEL_POLL_SECONDS = 0.5
 """Seconds between two looks at a model that is loading."""
 UNOPENED = '() => { window.magistralUnopened = true; dispatchEvent(new Event("unopened")); }'
 """Tells the page's script that no conversation came; nothing can be sent before."""
@@ -154,7 +154,7 @@ def _connect(
         listen(about(act), [visitor, *panel.inputs], state, **from_tab())
 
     for opens in (demo.load, said.attach):
-        opens(chat.attach, visitor, state, **from_tab()).failure(None, js=UNOPENED, **AT_ONCE)
+        opens(chat.attach, visitor, state, **from_tab()).failure(None, js=UNOPENED, **PAGE_EVENT)
     box.submit(PictureEvents(chat).say, [box, visitor, *panel.inputs], state, **from_tab(1))
     # An answer that is on its way may be older than what has ended.
     said.ended(chat.commit, visitor, [said, box], trigger_mode="always_last", **from_tab())
@@ -195,7 +195,7 @@ def _follow_model(
     for a moment only. It opens with the conversation, never before: what is sent must have somewhere to go.
     """
     engine = chat.engine
-    timer = gr.Timer(POLL)
+    timer = gr.Timer(MODEL_POLL_SECONDS)
 
     def poll() -> tuple[Any, ...]:
         shut = gr.skip() if isinstance(engine.status(), Ready) else gr.update(interactive=False)
@@ -213,11 +213,11 @@ def _follow_model(
         return *chat.commit(visitor), panel_value(engine), chat.prompt(*values)
 
     state = [model, timer, box]
-    demo.load(poll, None, state, **AT_ONCE)
-    said.change(follow, None, state, **AT_ONCE)  # a server may have gone since, or come back
-    timer.tick(poll, None, state, **AT_ONCE)
-    model.look(poll, None, state, **AT_ONCE)
-    model.retry(retry, None, state, **AT_ONCE)
+    demo.load(poll, None, state, **PAGE_EVENT)
+    said.change(follow, None, state, **PAGE_EVENT)  # a server may have gone since, or come back
+    timer.tick(poll, None, state, **PAGE_EVENT)
+    model.look(poll, None, state, **PAGE_EVENT)
+    model.retry(retry, None, state, **PAGE_EVENT)
     model.ready(ready, [visitor, *panel.inputs], [said, box, panel.parameters, panel.prompt], **from_tab())
 
 
@@ -228,6 +228,6 @@ def _weigh(
     latest = {"trigger_mode": "always_last"}
     events = PictureEvents(chat)
     # Of several looks a later one would lose its number.
-    meter.look(events.look, box, meter, **{**AT_ONCE, "trigger_mode": "multiple"})
+    meter.look(events.look, box, meter, **{**PAGE_EVENT, "trigger_mode": "multiple"})
     meter.weigh(events.weigh, [box, visitor, *panel.inputs], meter, **latest, **from_tab(1))
-    panel.prompt.compose(chat.prompt, panel.inputs, panel.prompt, **latest, **AT_ONCE)
+    panel.prompt.compose(chat.prompt, panel.inputs, panel.prompt, **latest, **PAGE_EVENT)

@@ -20,11 +20,11 @@ from magistral_ui.sessions.reply_state import same_model
 from magistral_ui.sessions.session import Session
 
 Json = dict[str, Any]
-THUMBNAIL = 480
+THUMBNAIL_SIDE = 480
 """Pixels of a thumbnail's longer side: twice what is shown, for screens of high density."""
-RECENT = 20
+RECENT_MESSAGES = 20
 """Messages at the end of a conversation that the page gets at once; it asks for those before them, and for reasoning."""
-AT_A_TIME = 40
+MAX_MESSAGES_PER_REQUEST = 40
 """Messages that it may ask for at once."""
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 
@@ -37,7 +37,7 @@ def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails
         return {**nothing, "unanswered": None, "sources": [], "welcome": welcome}
     conversation, running, seen = session.view()
     path, sources = conversation.path(), Sources(session.runs)
-    far, near = path[:-RECENT], path[-RECENT:]
+    far, near = path[:-RECENT_MESSAGES], path[-RECENT_MESSAGES:]
     values = [
         *(outline_value(message) for message in far),
         *(turn_value(message, session, thumbnails, sources) for message in near),
@@ -63,7 +63,9 @@ def more_value(session: Session, thumbnails: "Thumbnails", messages: Sequence[in
     """What the page has asked for: turns that it has in outline, and the reasoning of one reply."""
     known = session.look()[0].messages
     sources = Sources(session.runs)
-    turns = [turn_value(known[id], session, thumbnails, sources) for id in messages[:AT_A_TIME] if id in known]
+    turns = [
+        turn_value(known[id], session, thumbnails, sources) for id in messages[:MAX_MESSAGES_PER_REQUEST] if id in known
+    ]
     reply = known.get(reasoning) if reasoning is not None else None
     text = reply.reply.reasoning if isinstance(reply, AssistantMessage) else ""
     wanted = {"message": reasoning, "text": text}
@@ -185,7 +187,7 @@ class Thumbnails:
         return {"src": url, "name": picture.name, "width": picture.width, "height": picture.height}
 
     def _made(self, picture: Picture) -> str:
-        data = base64.b64encode(picture.thumbnail(THUMBNAIL)).decode("ascii")
+        data = base64.b64encode(picture.thumbnail(THUMBNAIL_SIDE)).decode("ascii")
         if len(self._urls) >= self._kept:
             self._urls.pop(next(iter(self._urls)), None)
         url = self._urls[picture.digest] = f"data:image/jpeg;base64,{data}"

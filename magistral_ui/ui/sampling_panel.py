@@ -15,11 +15,11 @@ from magistral_ui.ui.components import drawn, heading
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.rendering import Json
 
-PICTURE_SIDES = (1024, 512)
+IMAGE_SIDES = (1024, 512)
 """Pixels of a picture's longer side that can be chosen instead of its own."""
-PROMPT_LENGTH = 50_000
+MAX_PROMPT_LENGTH = 50_000
 """Characters of custom instructions, and of a system prompt."""
-BOUND_BY_ROOM = ("max_tokens", "reasoning_budget")
+TOKEN_PARAMETERS = ("max_tokens", "reasoning_budget")
 """Parameters that cannot be more than the tokens that fit."""
 
 
@@ -75,7 +75,7 @@ def panel_value(engine: Engine) -> Json:
         "presets": [{"key": key, "values": asdict(of)} for key, of in presets if key == "own" or of != own],
         # Of a server's model without a card nobody here knows what its makers recommend.
         "recommended": card.key != "remote",
-        "picture_sides": list(PICTURE_SIDES) if card.vision else [],
+        "picture_sides": list(IMAGE_SIDES) if card.vision else [],
         "missing": dict(info.missing) if info else {},
     }
 
@@ -91,7 +91,7 @@ def prompt_value(card: ModelCard, panel: Sequence[Any]) -> Json:
         "marks": card.reasoning_marks,
         # A model whose own prompt shows it no reasoning lacks nothing where there is none.
         "thinks": has_marks(text, card.reasoning_marks) or not has_marks(card.system_prompt(), card.reasoning_marks),
-        "limit": PROMPT_LENGTH,
+        "limit": MAX_PROMPT_LENGTH,
     }
 
 
@@ -110,7 +110,7 @@ def read_settings(card: ModelCard, panel: Sequence[Any]) -> VisitorSettings:
     if not isinstance(sent, Mapping) or not set(sent) <= known:
         raise BadInput("bad_parameters")
     params, side = sent.get("params") or {}, sent.get("picture_side")
-    if not isinstance(params, Mapping) or side not in (None, *PICTURE_SIDES):
+    if not isinstance(params, Mapping) or side not in (None, *IMAGE_SIDES):
         raise BadInput("bad_parameters")
     choices = PromptChoices(
         instructions=_text(sent.get("instructions") or ""),
@@ -121,17 +121,17 @@ def read_settings(card: ModelCard, panel: Sequence[Any]) -> VisitorSettings:
 
 
 def _high(parameter: Parameter, room: int) -> float | int:
-    return min(parameter.high, room) if parameter.name in BOUND_BY_ROOM else parameter.high
+    return min(parameter.high, room) if parameter.name in TOKEN_PARAMETERS else parameter.high
 
 
 def _bounded(params: SamplingParams, room: int) -> SamplingParams:
-    values = {name: getattr(params, name) for name in BOUND_BY_ROOM}
+    values = {name: getattr(params, name) for name in TOKEN_PARAMETERS}
     return params.changed({name: min(value, room) for name, value in values.items() if value is not None})
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise BadInput("bad_parameters")
-    if len(value) > PROMPT_LENGTH:
-        raise BadInput("prompt_text_too_long", count=len(value), limit=PROMPT_LENGTH)
+    if len(value) > MAX_PROMPT_LENGTH:
+        raise BadInput("prompt_text_too_long", count=len(value), limit=MAX_PROMPT_LENGTH)
     return value

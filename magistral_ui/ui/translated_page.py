@@ -29,7 +29,7 @@ WRITTEN_ADDRESS, MANIFEST = re.compile(rb'const root = "[^"]*";'), b'<link rel="
 # English where Gradio's own words for a language do not have them, and some languages Gradio does not know at all.
 # And Gradio 6.31's first loader counts its seconds in every frame for as long as the page is open, though nobody sees them: no
 # event of this page shows progress of Gradio's.
-FIRST = """<link rel="modulepreload" href="%(texts)s">
+HEAD_TEMPLATE = """<link rel="modulepreload" href="%(texts)s">
 <script>
 {
   const page = document.documentElement;
@@ -44,7 +44,7 @@ FIRST = """<link rel="modulepreload" href="%(texts)s">
 }
 </script>
 """
-FOREVER = "public, max-age=31536000, immutable"
+CACHE_FOREVER = "public, max-age=31536000, immutable"
 
 
 class TranslatedPage:
@@ -111,7 +111,7 @@ async def _texts(request: Request) -> Response:
     if code not in LANGUAGES:
         return Response(status_code=404)
     # An older page may still ask by the name of older texts; it gets these, but they are not kept under that name.
-    kept = FOREVER if name == _name(code) else "no-store"
+    kept = CACHE_FOREVER if name == _name(code) else "no-store"
     return Response(_module(code), media_type="text/javascript", headers={"Cache-Control": kept})
 
 
@@ -134,4 +134,4 @@ def _address(code: str) -> str:
 def _first(code: str) -> str:
     # "<" must not end the script element from inside a text.
     data = json.dumps(labels(code), ensure_ascii=False).replace("<", "\\u003c")
-    return FIRST % {"texts": _address(code), "tag": LANGUAGES[code].tag, "labels": data, "address": OWN_ADDRESS}
+    return HEAD_TEMPLATE % {"texts": _address(code), "tag": LANGUAGES[code].tag, "labels": data, "address": OWN_ADDRESS}

@@ -11,10 +11,10 @@ from magistral_ui.sessions.limits import MOST, SHARED, Limits
 from magistral_ui.sessions.login_names import canonical
 from magistral_ui.text_files import read_text
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.hf_oauth import CHOICE as HUGGING_FACE
-from magistral_ui.web.passwords import LONGEST, Passwords, make_password
+from magistral_ui.web.hf_oauth import AUTH_CHOICE as HUGGING_FACE
+from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Passwords, make_password
 
-SHORTEST, SHORTEST_SHARED = 8, 12
+MIN_PASSWORD_LENGTH, MIN_SHARED_PASSWORD_LENGTH = 8, 12
 """Characters of a password, of a page that only this machine reaches and of a shared one (OWASP ASVS 4.0.3, 2.1.1)."""
 
 EXAMPLE = json.dumps({"max_tokens": 32768, "replies": 4})
@@ -75,14 +75,16 @@ def people_of(choice: str | None, exposure: Exposure, no_password: bool) -> tupl
     if choice == HUGGING_FACE:
         return Passwords({}), ""
     if choice is not None:
-        return Passwords(read_people(choice, SHORTEST_SHARED if exposure.shared else SHORTEST)), ""
+        return Passwords(
+            read_people(choice, MIN_SHARED_PASSWORD_LENGTH if exposure.shared else MIN_PASSWORD_LENGTH)
+        ), ""
     if no_password or not exposure.shared or exposure.reach == "space":
         return None, ""
     made = make_password()
     return Passwords({"": made}), made
 
 
-def read_people(choice: str, shortest: int = SHORTEST) -> dict[str, str]:
+def read_people(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str, str]:
     """Passwords by name, from `name:password`, or from a file with one of these a line. BadSetting for anything else."""
     file = Path(choice)
     named = os.path.exists(file)
@@ -102,8 +104,8 @@ def read_people(choice: str, shortest: int = SHORTEST) -> dict[str, str]:
         known[canonical(name)] = name.strip()
         if len(password.strip()) < shortest:
             raise BadSetting("password_too_short", name=name.strip(), limit=shortest)
-        if len(password.strip()) > LONGEST:
-            raise BadSetting("password_too_long", name=name.strip(), limit=LONGEST)
+        if len(password.strip()) > MAX_PASSWORD_LENGTH:
+            raise BadSetting("password_too_long", name=name.strip(), limit=MAX_PASSWORD_LENGTH)
         people[name.strip()] = password.strip()
     if not people:
         raise BadSetting("auth_file_not_sound", file=str(file))
@@ -115,8 +117,8 @@ def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwo
     lines = [text("app_serving", url=url)]
     if made:
         lines.append(text("app_password", password=made))
-    if passwords is not None and passwords.shortest < SHORTEST_SHARED:
-        lines.append(text("app_password_short", limit=SHORTEST_SHARED))
+    if passwords is not None and passwords.shortest < MIN_SHARED_PASSWORD_LENGTH:
+        lines.append(text("app_password_short", limit=MIN_SHARED_PASSWORD_LENGTH))
     if exposure.shared and passwords is None and exposure.reach != "space":
         lines.append(text("app_no_password"))
     if exposure.shared and not limits.shared:

@@ -9,17 +9,17 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import NOBODY, Caller, calling
-from magistral_ui.i18n.languages import COOKIE as LANGUAGE_COOKIE
+from magistral_ui.i18n.languages import LANGUAGE_COOKIE as LANGUAGE_COOKIE
 from magistral_ui.i18n.languages import Language, language_for
 from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.cookies import cookie_name, cookie_value, outdated, read_cookie
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.forwarded_headers import HEADERS as FORWARDING_HEADERS
+from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS as FORWARDING_HEADERS
 from magistral_ui.web.forwarded_headers import is_forwarded
 from magistral_ui.web.trusted_proxies import address_in
 
-COOKIE = "magistral-ui-visit"
-SEEN = "magistral.caller"
+VISITOR_COOKIE = "magistral-ui-visit"
+CLIENT_KEY = "magistral.caller"
 
 
 class Addresses:
@@ -35,15 +35,15 @@ class Addresses:
             await self.app(scope, receive, send)
             return
         headers, address = Headers(scope=scope), network_of(scope["client"][0])
-        cookie = read_cookie(headers, cookie_name(COOKIE, scope))
+        cookie = read_cookie(headers, cookie_name(VISITOR_COOKIE, scope))
         fresh = None if cookie else secrets.token_urlsafe(32)
         caller = Caller(address, hashed(cookie or address), visitors_language(scope).code)
-        known = {**scope, "headers": self._headers(scope), SEEN: caller}
+        known = {**scope, "headers": self._headers(scope), CLIENT_KEY: caller}
 
         async def with_cookie(message: Message) -> None:
             if fresh and message["type"] == "http.response.start" and scope["path"] in ("/", "/config"):
-                value = cookie_value(COOKIE, fresh, known, framed=self._exposure.reach == "space")
-                for each in (value, *outdated(COOKIE, known, headers)):
+                value = cookie_value(VISITOR_COOKIE, fresh, known, framed=self._exposure.reach == "space")
+                for each in (value, *outdated(VISITOR_COOKIE, known, headers)):
                     MutableHeaders(scope=message).append("Set-Cookie", each)
             await send(message)
 
@@ -61,7 +61,7 @@ class Addresses:
 
 def caller_of(scope: Scope) -> Caller:
     """Who made a request, also later, when it is served outside of its own task."""
-    found = scope.get(SEEN)
+    found = scope.get(CLIENT_KEY)
     return found if isinstance(found, Caller) else NOBODY
 
 

@@ -15,15 +15,15 @@ from uvicorn import Server
 
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.token_buckets import Rate
-from magistral_ui.web.forwarded_headers import PEER
+from magistral_ui.web.forwarded_headers import PEER_KEY
 from magistral_ui.web.request_framing import read_strictly
 from magistral_ui.web.slow_readers import UnreadAnswers
 
-PATIENCE = 15.0
+HEAD_TIMEOUT = 15.0
 """Seconds from a connection's beginning, or from its last answer, to the whole head of a request."""
-PER_ADDRESS = 1_500
+MAX_CONNECTIONS_PER_ADDRESS = 1_500
 """Connections of one address that is no proxy's."""
-FILES = 65_536
+MAX_OPEN_FILES = 65_536
 REFUSAL_HEADERS = [
     ("Content-Type", "text/plain; charset=utf-8"),
     ("X-Content-Type-Options", "nosniff"),
@@ -57,7 +57,7 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool], unread
             self._reader = unread.reader(transport, self._peer, self.loop)
             self.app: Any = _named(self.app, self.client)
             self._asked: asyncio.TimerHandle | None = None
-            if held[self._peer] > PER_ADDRESS and not is_proxy(self._peer):
+            if held[self._peer] > MAX_CONNECTIONS_PER_ADDRESS and not is_proxy(self._peer):
                 transport.abort()
                 return
             self._wait()
@@ -96,7 +96,7 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool], unread
 
         def _wait(self) -> None:
             self._rest()
-            self._asked = self.loop.call_later(PATIENCE, self._look)
+            self._asked = self.loop.call_later(HEAD_TIMEOUT, self._look)
 
         def _rest(self) -> None:
             if self._asked is not None:
@@ -131,7 +131,7 @@ def _named(app: Any, client: Any) -> Any:
     """`app`, which is told the connection's own peer before anything else may rename it."""
 
     async def called(scope: Any, receive: Any, send: Any) -> None:
-        scope[PEER] = client and (plain(str(client[0])), client[1])
+        scope[PEER_KEY] = client and (plain(str(client[0])), client[1])
         await app(scope, receive, send)
 
     return called
@@ -149,7 +149,7 @@ def allow_many_files() -> None:
     except ImportError:  # Windows counts otherwise
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
     if soft < wanted:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-PREFIX = "magistral.prefix"
+PREFIX_KEY = "magistral.prefix"
 """Where root_path.py leaves the path below which the page was asked for."""
-SECRET = re.compile(r"[\w.~-]{16,128}", re.ASCII)
+COOKIE_VALUE = re.compile(r"[\w.~-]{16,128}", re.ASCII)
 """What a cookie of ours holds."""
-MOST = 8
+MAX_COOKIES = 8
 """Cookies of one name that are looked at."""
 
 
@@ -19,7 +19,7 @@ def cookie_name(name: str, scope: Scope) -> str:
     and for the path /; a `__Secure-` one, which may be for a path, over TLS at least (RFC 6265bis)."""
     if scope["scheme"] != "https":
         return name
-    return f"__Secure-{name}" if scope.get(PREFIX) else f"__Host-{name}"
+    return f"__Secure-{name}" if scope.get(PREFIX_KEY) else f"__Host-{name}"
 
 
 def cookie_value(name: str, value: str, scope: Scope, *, framed: bool = False, age: int | None = None) -> str:
@@ -45,7 +45,7 @@ def read_cookie(headers: Headers, name: str) -> str:
 
 def read_cookies(headers: Headers, name: str) -> list[str]:
     """All values of that name that could be ours, each once."""
-    return list(dict.fromkeys(value for value in cookies(headers, name) if SECRET.fullmatch(value)))[:MOST]
+    return list(dict.fromkeys(value for value in cookies(headers, name) if COOKIE_VALUE.fullmatch(value)))[:MAX_COOKIES]
 
 
 def cookies(headers: Headers, name: str) -> Iterator[str]:
@@ -61,7 +61,7 @@ def cookies(headers: Headers, name: str) -> Iterator[str]:
 
 
 def _attributes(scope: Scope, framed: bool, age: int | None) -> str:
-    secure, prefix = scope["scheme"] == "https", scope.get(PREFIX, "")
+    secure, prefix = scope["scheme"] == "https", scope.get(PREFIX_KEY, "")
     kept = f"; Max-Age={age}" if age is not None else ""
     where = "; SameSite=None; Secure; Partitioned" if framed and secure else "; SameSite=Lax" + "; Secure" * secure
     return f"Path={prefix}/; HttpOnly{where}{kept}"

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.web.error_responses import refusal
 
-SINGLE = frozenset(
+SINGLE_HEADERS = frozenset(
     {
         b"authorization",
         b"content-length",
@@ -24,7 +24,7 @@ SINGLE = frozenset(
     }
 )
 """Headers that somebody here decides by."""
-QUERY_FIELDS = 20
+MAX_QUERY_FIELDS = 20
 """Names in a query: the page sends at most three."""
 
 
@@ -43,9 +43,11 @@ class Doubles:
 
 
 def _has_double(scope: Scope) -> bool:
-    headers = Counter(name for name, _ in scope["headers"] if name in SINGLE)
+    headers = Counter(name for name, _ in scope["headers"] if name in SINGLE_HEADERS)
     try:
-        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=QUERY_FIELDS)
+        query = parse_qsl(
+            scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS
+        )
     except ValueError:  # too many of them
         return True
     names = Counter(name for name, _ in query)

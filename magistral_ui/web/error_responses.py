@@ -10,7 +10,7 @@ from magistral_ui.errors import Value
 from magistral_ui.i18n.texts import text_in
 from magistral_ui.web.client_address import visitors_language
 
-NONE: Mapping[str, str] = MappingProxyType({})
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def refusal(status: int, key: str, /, *, wait: int = 0, **values: Value) -> ASGIApp:
@@ -23,7 +23,7 @@ def refusal(status: int, key: str, /, *, wait: int = 0, **values: Value) -> ASGI
     return answer
 
 
-def worded(status: int, told: str, wait: int = 0, headers: Mapping[str, str] = NONE) -> Response:
+def worded(status: int, told: str, wait: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """The sentence `told`, where Gradio's page and its client look for it."""
     return JSONResponse({"detail": told, "error": told}, status, {**waiting(wait), **headers})
 

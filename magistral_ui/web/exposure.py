@@ -21,7 +21,7 @@ Reach = Literal["local", "network", "tunnel", "proxy", "space"]
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 TUNNEL_SUFFIX = ".gradio.live"
 PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~-]+){0,8}", re.ASCII)
-LONGEST_PREFIX = 256
+MAX_PREFIX_LENGTH = 256
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ def own_names() -> set[str]:
 
 def is_prefix(path: str) -> bool:
     """Whether `path` may stand before the page's own: nothing in it leads to another server, up, or into a header."""
-    return len(path) <= LONGEST_PREFIX and PREFIX.fullmatch(path) is not None
+    return len(path) <= MAX_PREFIX_LENGTH and PREFIX.fullmatch(path) is not None
 
 
 def is_loopback(host: str) -> bool:

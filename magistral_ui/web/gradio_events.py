@@ -17,8 +17,8 @@ from magistral_ui.web.error_responses import closed, refusal
 from magistral_ui.web.ownership import Claims
 from magistral_ui.web.queued_calls import Calls, TooManyCalls
 from magistral_ui.web.request_body import (
-    PROGRAM_BYTES,
-    VALUES,
+    MAX_JSON_VALUES,
+    MAX_MCP_BYTES,
     Gone,
     Held,
     HeldBytes,
@@ -28,16 +28,16 @@ from magistral_ui.web.request_body import (
     read_json,
     replayed,
 )
-from magistral_ui.web.route_allowlist import PROGRAMS
+from magistral_ui.web.route_allowlist import MCP_PATH
 
-SESSION = re.compile(r"[\w-]{1,64}")
-FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
-PAGE, QUEUE, CALL = "/gradio_api/run/predict", "/gradio_api/queue/join", "/gradio_api/call/"
-MESSAGES = "/gradio_api/queue/data"
+SESSION_HASH = re.compile(r"[\w-]{1,64}")
+EVENT_FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
+PAGE_PATH, QUEUE_PATH, CALL_PATH = "/gradio_api/run/predict", "/gradio_api/queue/join", "/gradio_api/call/"
+MESSAGES_PATH = "/gradio_api/queue/data"
 RETRY_SECONDS = 5
 """What a program is told to wait that has too many calls."""
-CONTROLS = ("/gradio_api/cancel", "/gradio_api/reset")
-CONTROL_BYTES = 4_096
+CONTROL_PATHS = ("/gradio_api/cancel", "/gradio_api/reset")
+MAX_CONTROL_BYTES = 4_096
 
 
 class Forged(Exception):
@@ -71,7 +71,7 @@ class Events:
         calls: Calls,
         folder: str,
         most: int,
-        values: int = VALUES,
+        values: int = MAX_JSON_VALUES,
         hourly: HourlyBytes | None = None,
     ) -> None:
         """`listeners` by the number that Gradio gives them; uploads are in `folder`; `most` bytes and `values` of an event."""
@@ -91,12 +91,12 @@ class Events:
         path, session = scope["path"].rstrip("/") if scope["type"] == "http" else "", ""
         try:
             if scope["type"] == "http" and scope["method"] == "POST" and _is_checked(path):
-                body = await read_body(scope, counted, CONTROL_BYTES if path in CONTROLS else self._most)
+                body = await read_body(scope, counted, MAX_CONTROL_BYTES if path in CONTROL_PATHS else self._most)
                 value = self._checked(path, read_json(body, values=self._values))
                 session, checked = str(value.get("session_hash", "")), json.dumps(value).encode("ascii")
                 scope, receive = _with_length(scope, len(checked)), replayed(checked, receive)
-            elif scope["type"] == "http" and scope["method"] == "POST" and path == PROGRAMS:
-                body = await read_body(scope, counted, PROGRAM_BYTES)
+            elif scope["type"] == "http" and scope["method"] == "POST" and path == MCP_PATH:
+                body = await read_body(scope, counted, MAX_MCP_BYTES)
                 self._check_paths(read_json(body, values=self._values))
                 receive = replayed(body, receive)
             elif scope["type"] == "http":
@@ -121,14 +121,14 @@ class Events:
     async def _hand_on(self, path: str, session: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a sound request on; of calls, which may be of a `session`, it is known how many there are and who reads them."""
         method = scope["method"] if scope["type"] == "http" else ""
-        if method == "POST" and (path == QUEUE or path.startswith(CALL)):
+        if method == "POST" and (path == QUEUE_PATH or path.startswith(CALL_PATH)):
             try:
                 with self._calls.place() as begun:
                     await self.app(scope, receive, self._listening(send, session, begun))
             except TooManyCalls as error:
                 status, key = (503, "overloaded") if error.full else (429, "too_many_requests")
                 await refusal(status, key, wait=RETRY_SECONDS, seconds=RETRY_SECONDS)(scope, receive, send)
-        elif method == "GET" and (path == MESSAGES or path.startswith(CALL)):
+        elif method == "GET" and (path == MESSAGES_PATH or path.startswith(CALL_PATH)):
             session = _session_read(path, scope)
             if not self._calls.is_known(session):
                 await closed()(scope, receive, send)
@@ -141,18 +141,18 @@ class Events:
     def _check_owner(self, scope: Scope) -> None:
         """A session's messages, a call's answer and an upload's progress are for whoever began them."""
         path, query = scope["path"], parse_qs(scope["query_string"].decode("latin-1"))
-        session = _session_read(path, scope) if path == MESSAGES else ""
+        session = _session_read(path, scope) if path == MESSAGES_PATH else ""
         if path.startswith("/gradio_api/heartbeat/"):
             session = path.rpartition("/")[2]
-        if session or path == MESSAGES:
+        if session or path == MESSAGES_PATH:
             self._check_session(session)
-        if path.startswith(CALL):
+        if path.startswith(CALL_PATH):
             self._check_call(path.rpartition("/")[2])
         if upload := query.get("upload_id", [""])[0]:
             self._check_id("progress", upload)
 
     def _check_session(self, session: object) -> None:
-        if not isinstance(session, str) or not SESSION.fullmatch(session):
+        if not isinstance(session, str) or not SESSION_HASH.fullmatch(session):
             raise Forged
         self._check_id("session", session)
 
@@ -166,11 +166,11 @@ class Events:
 
     def _checked(self, path: str, body: object) -> dict[str, Any]:
         """What is handed on of a body."""
-        if not isinstance(body, dict) or not set(body) <= FIELDS:
+        if not isinstance(body, dict) or not set(body) <= EVENT_FIELDS:
             raise Forged
-        if body.get("session_hash") is not None or not path.startswith(CALL):
+        if body.get("session_hash") is not None or not path.startswith(CALL_PATH):
             self._check_session(body.get("session_hash"))
-        if path in CONTROLS:
+        if path in CONTROL_PATHS:
             return self._control(body)
         listener = self._listener(path, body)
         data = body.get("data")
@@ -183,7 +183,9 @@ class Events:
             raise Forged
         # What a program leaves out has its default; Gradio would refuse it, and write all the rest into the log.
         values = [self._file_checked(each) for each in data] + [None] * (listener.values - len(data))
-        if path.startswith(CALL):  # without a session, so that the reply comes under the call's own id and nowhere else
+        if path.startswith(
+            CALL_PATH
+        ):  # without a session, so that the reply comes under the call's own id and nowhere else
             return {"data": values}
         kept = {name: body.get(name) for name in ("session_hash", "fn_index", "trigger_id")}
         return {**kept, "data": values, "event_data": happened}
@@ -197,14 +199,16 @@ class Events:
 
     def _listener(self, path: str, body: dict[str, Any]) -> Listener:
         """Whom the event is for. Functions of the page are not in the queue, those for programs only there."""
-        if path.startswith(CALL):
-            named = [each for each in self._listeners.values() if each.queued and each.name == path.removeprefix(CALL)]
+        if path.startswith(CALL_PATH):
+            named = [
+                each for each in self._listeners.values() if each.queued and each.name == path.removeprefix(CALL_PATH)
+            ]
             if not named:
                 raise NotTheirs
             return named[0]
         number, trigger = body.get("fn_index"), body.get("trigger_id")
         listener = self._listeners.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
-        if listener is None or listener.queued != (path == QUEUE):
+        if listener is None or listener.queued != (path == QUEUE_PATH):
             raise NotTheirs
         if trigger is not None and (not isinstance(trigger, int) or trigger not in listener.triggers):
             raise Forged
@@ -251,14 +255,14 @@ class Events:
 
 def _session_read(path: str, scope: Scope) -> str:
     """The session whose messages are asked for: a call of the plain interface is one of its own."""
-    if path != MESSAGES:
+    if path != MESSAGES_PATH:
         return path.rpartition("/")[2]
     named = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])
     return str(named[0])
 
 
 def _is_checked(path: str) -> bool:
-    return path in (PAGE, QUEUE, *CONTROLS) or path.startswith(CALL)
+    return path in (PAGE_PATH, QUEUE_PATH, *CONTROL_PATHS) or path.startswith(CALL_PATH)
 
 
 def _with_length(scope: Scope, length: int) -> Scope:

@@ -13,18 +13,18 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import network_of
 from magistral_ui.web.error_responses import closed
 from magistral_ui.web.exposure import Exposure, is_loopback
-from magistral_ui.web.forwarded_headers import HEADERS as FORWARDING_HEADERS
+from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS as FORWARDING_HEADERS
 from magistral_ui.web.forwarded_headers import peer_of
 from magistral_ui.web.host_check import Hosts
 from magistral_ui.web.login_attempts import Attempts
 from magistral_ui.web.metrics import Metrics, health
 
-HEALTH, METRICS = "/healthz", "/metrics"
+HEALTH_PATH, METRICS_PATH = "/healthz", "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4"
-TOLD = (401, 403, 408, 413, 421, 429, 503, 507)
+LOGGED_STATUSES = (401, 403, 408, 413, 421, 429, 503, 507)
 """Statuses of refusals that are written down, at most so many a minute: a flood must not fill the disk."""
-TOLD_PER_MINUTE = 60
-KINDS = (
+MAX_LOGGED_PER_MINUTE = 60
+PATH_KINDS = (
     ("/gradio_api/run/", "event"),
     ("/gradio_api/queue/", "program"),
     ("/gradio_api/call/", "program"),
@@ -50,14 +50,14 @@ class Operations:
         self.app, self._visitors, self._metrics, self._exposure = app, visitors, metrics, exposure
         self._token = token
         self._own = Hosts(self._answer, exposure=exposure)
-        self._lines, self._attempts = Rate(TOLD_PER_MINUTE), Attempts()
+        self._lines, self._attempts = Rate(MAX_LOGGED_PER_MINUTE), Attempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass the request on and count what became of it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["path"] in (HEALTH, METRICS) and scope["method"] in ("GET", "HEAD"):
+        if scope["path"] in (HEALTH_PATH, METRICS_PATH) and scope["method"] in ("GET", "HEAD"):
             await self._own(scope, receive, send)
             return
 
@@ -69,7 +69,7 @@ class Operations:
         await self.app(scope, receive, counted)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == HEALTH:
+        if scope["path"] == HEALTH_PATH:
             status, word = health(self._visitors)
             await JSONResponse({"status": word}, status)(scope, receive, send)
         elif self._may_read(scope):
@@ -80,7 +80,7 @@ class Operations:
     def _count(self, scope: Scope, status: int) -> None:
         kind = kind_of(scope["path"], status)
         self._metrics.request_ended(kind, status)
-        if status in TOLD and not self._lines.take("refused"):
+        if status in LOGGED_STATUSES and not self._lines.take("refused"):
             note("refused", kind=kind, status=status, address=network_of(scope["client"][0]))
 
     def _may_read(self, scope: Scope) -> bool:
@@ -107,4 +107,4 @@ def kind_of(path: str, status: int) -> str:
     """What a request was for, in a few words that a stranger cannot make more of."""
     if status == 404:
         return "nothing"
-    return next((kind for start, kind in KINDS if path.startswith(start)), "page")
+    return next((kind for start, kind in PATH_KINDS if path.startswith(start)), "page")

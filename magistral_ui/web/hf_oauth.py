@@ -20,13 +20,13 @@ from magistral_ui.web.cookies import cookies
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.login_watch import Entered
 
-CHOICE = "huggingface"
+AUTH_CHOICE = "huggingface"
 """How it is asked for: `--auth huggingface`."""
-START, BACK = "/login/huggingface", "/login/callback"
-COOKIE, COOKIE_LENGTH = "session", 8_192
-ENDED = 10_000
+OAUTH_LOGIN_PATH, OAUTH_CALLBACK_PATH = "/login/huggingface", "/login/callback"
+OAUTH_COOKIE, MAX_COOKIE_LENGTH = "session", 8_192
+MAX_ENDED = 10_000
 """Logins that somebody has signed out of, and that are remembered for it."""
-LONGEST = 14 * 24 * 3600
+MAX_LOGIN_SECONDS = 14 * 24 * 3600
 """Seconds for which such a cookie is believed, as Gradio has it."""
 
 
@@ -52,10 +52,10 @@ class HuggingFace:
         """
         from itsdangerous import BadSignature
 
-        found = (value for value in cookies(Headers(scope=scope), COOKIE) if len(value) <= COOKIE_LENGTH)
+        found = (value for value in cookies(Headers(scope=scope), OAUTH_COOKIE) if len(value) <= MAX_COOKIE_LENGTH)
         signed = next(found, "").strip('"')
         try:
-            session = json.loads(base64.b64decode(self._signer.unsign(signed, max_age=LONGEST)))
+            session = json.loads(base64.b64decode(self._signer.unsign(signed, max_age=MAX_LOGIN_SECONDS)))
             info = session["oauth_info"]
             until, user = float(info.get("expires_at") or 0), info["userinfo"]
             name, number = str(user["preferred_username"]), user.get("sub")
@@ -70,13 +70,13 @@ class HuggingFace:
     def end(self, entered: Entered) -> None:
         """Believe this login no more, whoever has kept its cookie."""
         self._ended[entered.key] = None
-        while len(self._ended) > ENDED:
+        while len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
 
 
 def hugging_face(choice: str | None, exposure: Exposure, environment: Mapping[str, str]) -> HuggingFace | None:
     """The login that was asked for by `--auth huggingface`; BadSetting anywhere but on a Space that may offer it."""
-    if choice != CHOICE:
+    if choice != AUTH_CHOICE:
         return None
     secret = environment.get("OAUTH_CLIENT_SECRET")
     if exposure.reach != "space" or not secret:

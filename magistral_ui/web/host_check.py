@@ -7,9 +7,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.web.error_responses import refusal
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.hf_oauth import BACK
+from magistral_ui.web.hf_oauth import OAUTH_CALLBACK_PATH
 
-FOREIGN = ("cross-site", "same-site")
+FOREIGN_SITES = ("cross-site", "same-site")
 NAVIGATIONS = ("navigate", "")
 
 
@@ -42,10 +42,12 @@ class Hosts:
         if origins:
             return len(origins) == 1 and self._exposure.has_origin(origins[0].lower(), scope["scheme"], host.lower())
         site, mode = headers.get("sec-fetch-site", ""), headers.get("sec-fetch-mode", "")
-        if site not in FOREIGN:
+        if site not in FOREIGN_SITES:
             return True
         # A link from elsewhere may lead to the page, and a login back to it, but to nothing behind it.
-        return scope["method"] in ("GET", "HEAD") and mode in NAVIGATIONS and scope["path"] in ("/", BACK)
+        return (
+            scope["method"] in ("GET", "HEAD") and mode in NAVIGATIONS and scope["path"] in ("/", OAUTH_CALLBACK_PATH)
+        )
 
 
 def _name(host: str) -> str:

@@ -24,30 +24,30 @@ from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.sessions.token_buckets import Rate
 from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.client_address import caller_of, visitors_language
-from magistral_ui.web.cookies import PREFIX, cookie_name, cookie_value, outdated, read_cookies
+from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookies
 from magistral_ui.web.error_responses import refusal, waiting, worded
-from magistral_ui.web.hf_oauth import BACK, START
-from magistral_ui.web.hf_oauth import COOKIE as SESSION
+from magistral_ui.web.hf_oauth import OAUTH_CALLBACK_PATH, OAUTH_LOGIN_PATH
+from magistral_ui.web.hf_oauth import OAUTH_COOKIE as SESSION
 from magistral_ui.web.login_attempts import Attempts
 from magistral_ui.web.login_watch import Entered, Entrances
 from magistral_ui.web.passwords import Login as KeptLogin
 from magistral_ui.web.passwords import Logins, Passwords
 from magistral_ui.web.request_body import Slow, TooLarge, read_body
-from magistral_ui.web.route_allowlist import PROGRAMS
+from magistral_ui.web.route_allowlist import MCP_PATH
 
-COOKIE = "magistral-ui-login"
+LOGIN_COOKIE = "magistral-ui-login"
 ANYBODY = "anybody"
 """Who is in where people have no names."""
-FORM_BYTES, FIELDS = 8_192, 8
-FOR_PROGRAMS = (PROGRAMS, "/gradio_api/call/", "/gradio_api/info", "/config")
+MAX_FORM_BYTES, MAX_FORM_FIELDS = 8_192, 8
+PROGRAM_PATHS = (MCP_PATH, "/gradio_api/call/", "/gradio_api/info", "/config")
 """Addresses that only programs ask; the page has what they tell already."""
-OPEN = ("/gradio_api/startup-events", "/favicon.ico", "/robots.txt")
+PUBLIC_PATHS = ("/gradio_api/startup-events", "/favicon.ico", "/robots.txt")
 """What needs no login, and tells nothing."""
 TOLD_PER_MINUTE = 60
 """Lines in the log about logins, and as many about wrong passwords: a flood must not fill the disk."""
 MOST_SECONDS = 90
 """A longer wait is told in minutes."""
-STEP = 0.2
+WRONG_PASSWORD_DELAY = 0.2
 """Seconds that a wrong password waits for its answer."""
 
 
@@ -87,7 +87,7 @@ class Login:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request of somebody who is in on; show everybody else the page, or refuse."""
-        opened = OPEN if self._identity is None else (*OPEN, START, BACK)
+        opened = PUBLIC_PATHS if self._identity is None else (*PUBLIC_PATHS, OAUTH_LOGIN_PATH, OAUTH_CALLBACK_PATH)
         if scope["type"] != "http" or scope["path"] in opened:
             await self.app(scope, receive, send)
             return
@@ -101,7 +101,7 @@ class Login:
             await self._leave(scope)(scope, receive, send)
         elif entered := self._entered(scope, found):
             await self._entrances.serve(entered, scope, receive, send)
-        elif path == PROGRAMS and (sent := sent_along(Headers(scope=scope))):
+        elif path == MCP_PATH and (sent := sent_along(Headers(scope=scope))):
             if refused := await self._refused(scope, *sent):
                 await refused(scope, receive, send)
             else:
@@ -113,7 +113,7 @@ class Login:
 
     def _found(self, scope: Scope) -> list[tuple[str, KeptLogin]]:
         """The logins that a request brings, with their secrets. Others at the domain can add cookies, but not others' logins."""
-        secrets = read_cookies(Headers(scope=scope), cookie_name(COOKIE, scope))
+        secrets = read_cookies(Headers(scope=scope), cookie_name(LOGIN_COOKIE, scope))
         return [(secret, login) for secret in secrets if (login := self._logins.find(secret))]
 
     def _entered(self, scope: Scope, found: list[tuple[str, KeptLogin]]) -> Entered | None:
@@ -140,14 +140,14 @@ class Login:
 
     def _stranger(self, scope: Scope) -> ASGIApp:
         """What somebody gets who is not in: a person reloads the page, a program has to be told how to come in."""
-        if not scope["path"].startswith(FOR_PROGRAMS):
+        if not scope["path"].startswith(PROGRAM_PATHS):
             return refusal(401, "login_needed")
-        told = text("error_program_login_needed" if scope["path"] != PROGRAMS else "error_program_mcp_login")
+        told = text("error_program_login_needed" if scope["path"] != MCP_PATH else "error_program_mcp_login")
         return worded(401, told, headers=self._challenge(scope))
 
     def _challenge(self, scope: Scope) -> dict[str, str]:
         """What MCP clients are to send, which is how they find out; a browser that was asked so would ask its user."""
-        if scope["path"] != PROGRAMS or _is_page(scope):
+        if scope["path"] != MCP_PATH or _is_page(scope):
             return {}
         scheme = "Basic" if self._passwords.named else "Bearer"
         return {"WWW-Authenticate": f'{scheme} realm="Magistral UI"' + ', charset="UTF-8"' * self._passwords.named}
@@ -165,13 +165,13 @@ class Login:
             return None
         self._attempts.failed(*tried)
         self._note("login_failed", caller.address)
-        await asyncio.sleep(STEP)
+        await asyncio.sleep(WRONG_PASSWORD_DELAY)
         return self._answer(scope, 401, "login_wrong", name=name)
 
     async def _enter(self, scope: Scope, receive: Receive, before: list[str]) -> Response:
         """Answer a password; whoever was in by the same browser, with the secrets `before`, is so no more."""
         try:
-            form = await fields(Headers(scope=scope), await read_body(scope, receive, FORM_BYTES))
+            form = await fields(Headers(scope=scope), await read_body(scope, receive, MAX_FORM_BYTES))
         except (TooLarge, Slow, ValueError, MultiPartException):
             return self._answer(scope, 400, "login_wrong")
         name, password = form.get("username", "").strip(), form.get("password", "").strip()
@@ -193,7 +193,7 @@ class Login:
 
     def _leave(self, scope: Scope) -> Response:
         # Without names, what was said stays its browser's; and at an address with a path, the rest is somebody else's.
-        cleared = '"cache", "storage"' if self._passwords.named and not scope.get(PREFIX) else '"cache"'
+        cleared = '"cache", "storage"' if self._passwords.named and not scope.get(PREFIX_KEY) else '"cache"'
         left = RedirectResponse("./", 303, {"Clear-Site-Data": cleared})
         self._set_cookie(left, scope, "", 0)
         if self._identity is not None:
@@ -201,8 +201,8 @@ class Login:
         return left
 
     def _set_cookie(self, response: Response, scope: Scope, secret: str, age: int) -> None:
-        cookie = cookie_value(COOKIE, secret, scope, framed=self._framed, age=age)
-        for each in (cookie, *outdated(COOKIE, scope, Headers(scope=scope))):
+        cookie = cookie_value(LOGIN_COOKIE, secret, scope, framed=self._framed, age=age)
+        for each in (cookie, *outdated(LOGIN_COOKIE, scope, Headers(scope=scope))):
             response.headers.append("Set-Cookie", each)
 
     def _answer(self, scope: Scope, status: int, key: str, wait: int = 0, name: str = "") -> Response:
@@ -263,10 +263,12 @@ async def fields(headers: Headers, body: bytes) -> dict[str, str]:
     Raises ValueError or MultiPartException, also where a field stands twice: another reader would take the other one.
     """
     if headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
-        parser = MultiPartParser(headers, _at_once(body), max_files=0, max_fields=FIELDS, max_part_size=FORM_BYTES)
+        parser = MultiPartParser(
+            headers, _at_once(body), max_files=0, max_fields=MAX_FORM_FIELDS, max_part_size=MAX_FORM_BYTES
+        )
         read = [(name, value) for name, value in (await parser.parse()).multi_items() if isinstance(value, str)]
     else:
-        read = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FIELDS)
+        read = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     if len(dict(read)) < len(read):
         raise ValueError("a field stands twice")
     return dict(read)
@@ -278,7 +280,7 @@ async def _at_once(body: bytes) -> AsyncGenerator[bytes, None]:
 
 def sent_along(headers: Headers) -> tuple[str, str] | None:
     """Name and password that came with a request; a password without a name may also come as a bearer's token."""
-    scheme, _, sent = headers.get("authorization", "")[:FORM_BYTES].partition(" ")
+    scheme, _, sent = headers.get("authorization", "")[:MAX_FORM_BYTES].partition(" ")
     if scheme.lower() == "bearer":
         return "", sent.strip()
     try:

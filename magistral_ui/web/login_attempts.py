@@ -13,21 +13,21 @@ from magistral_ui.errors import TooManyRequests
 
 FREE_TRIES = 5
 """Wrong ones at once, from one address."""
-FIRST_WAIT, LONGEST_WAIT = 30.0, 900.0
+FIRST_WAIT, MAX_WAIT = 30.0, 900.0
 """Seconds after the last free one, which double with each more."""
 NAME_TRIES = 20
 """Wrong ones for one name, from wherever, before each that has failed for any name waits after every try."""
-NAME_STEP, LONGEST_NAME_WAIT = 10, 300.0
+NAME_STEP, MAX_NAME_WAIT = 10, 300.0
 """Each so many more double that."""
 NAME_HEAT, NAME_COOLING = 100.0, 2 / 60
 """The most wrong ones of a name that are remembered, and how many of them are forgotten in a second."""
-FORGOTTEN = 3_600.0
+FORGET_SECONDS = 3_600.0
 """Seconds after its last wrong try when an address is like new."""
-KEPT = 10_000
+MAX_ADDRESSES = 10_000
 """Addresses that have failed a few times, and as many that wait: neither can push the others out. About 10 MB together."""
-NAMES, NAMES_OF_ADDRESS = 4_096, 8
+MAX_NAMES, MAX_NAMES_PER_ADDRESS = 4_096, 8
 """Names are counted in so many places, each name always in the same, so that names that nobody has cost nothing."""
-FRIENDS = 1_000
+MAX_KNOWN_BROWSERS = 1_000
 """Browsers and addresses that are known to be of one name."""
 
 
@@ -52,13 +52,13 @@ class Attempts:
     nobody else at their address can spend.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, kept: int = KEPT) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, kept: int = MAX_ADDRESSES) -> None:
         self._clock, self._kept = clock, kept
         self._lock = threading.Lock()
         self._few: OrderedDict[str, Failures] = OrderedDict()
         self._many: OrderedDict[str, Failures] = OrderedDict()
         self._key = secrets.token_bytes(16)
-        self._heat = [(0.0, 0.0)] * NAMES
+        self._heat = [(0.0, 0.0)] * MAX_NAMES
         """How many wrong tries a name has, and when they were counted."""
         self._friends: dict[str, OrderedDict[str, None]] = {}
 
@@ -69,10 +69,10 @@ class Attempts:
             failures = self._failures(known or address)
             if failures is None:
                 return
-            wait = _wait(failures.count - FREE_TRIES + 1, FIRST_WAIT, LONGEST_WAIT)
+            wait = _wait(failures.count - FREE_TRIES + 1, FIRST_WAIT, MAX_WAIT)
             if name and not known:
                 hot = int(self._heat_of(_place(self._key, name)) - NAME_TRIES) // NAME_STEP + 1
-                wait = max(wait, _wait(hot, FIRST_WAIT, LONGEST_NAME_WAIT))
+                wait = max(wait, _wait(hot, FIRST_WAIT, MAX_NAME_WAIT))
             if (left := failures.last + wait - self._clock()) > 0:
                 raise TooManyRequests("too_many_logins", seconds=ceil(left))
 
@@ -83,7 +83,7 @@ class Attempts:
             who = self._known(address, name, browser) or address
             failures = self._failures(who) or Failures(now)
             failures.last = now
-            crowded = place not in failures.by_name and len(failures.by_name) >= NAMES_OF_ADDRESS
+            crowded = place not in failures.by_name and len(failures.by_name) >= MAX_NAMES_PER_ADDRESS
             failures.by_name[-1 if crowded else place] += 1
             self._put(who, failures)
             self._heat[place] = min(NAME_HEAT, self._heat_of(place) + 1), now
@@ -100,7 +100,7 @@ class Attempts:
                 if friend:
                     friends[friend] = None
                     friends.move_to_end(friend)
-            while len(friends) > FRIENDS:
+            while len(friends) > MAX_KNOWN_BROWSERS:
                 friends.popitem(last=False)
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class Attempts:
 
     def _failures(self, who: str) -> Failures | None:
         failures = self._few.get(who) or self._many.get(who)
-        return failures if failures and self._clock() - failures.last < FORGOTTEN else None
+        return failures if failures and self._clock() - failures.last < FORGET_SECONDS else None
 
     def _put(self, who: str, failures: Failures) -> None:
         """Remember it, the latest last. The oldest has to go of those that failed as often."""
@@ -139,4 +139,4 @@ def _wait(doublings: int, first: float, longest: float) -> float:
 def _place(key: bytes, name: str) -> int:
     """Where a name is counted. Nobody outside can find two that are counted together."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=key, digest_size=4).digest()
-    return int.from_bytes(digest, "big") % NAMES
+    return int.from_bytes(digest, "big") % MAX_NAMES

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CALLER
-from magistral_ui.web.client_address import SEEN
+from magistral_ui.web.client_address import CLIENT_KEY
 from magistral_ui.web.error_responses import refusal
 from magistral_ui.web.request_body import take_back_cancel
 from magistral_ui.web.security_headers import is_asset
@@ -17,9 +17,9 @@ from magistral_ui.web.security_headers import is_asset
 TAB = "magistral.tab"
 """Where a request says by which login its tab came, see assets/login.js; nothing where there is none."""
 
-USER = "magistral.user"
-PAGE = "/gradio_api/run/predict"
-LOOK = 10.0
+USER_KEY = "magistral.user"
+PAGE_PATH = "/gradio_api/run/predict"
+CHECK_INTERVAL = 10.0
 """Seconds between two looks whether the login still holds: of those that end by a click, the click tells."""
 
 
@@ -81,10 +81,10 @@ class Entrances:
         Not the page's own files, which are the same for everybody: half a script would break the page, and stay in the cache.
         """
         scope = _named(scope, entered)
-        known = CALLER.set(scope[SEEN]) if entered.login else None
+        known = CALLER.set(scope[CLIENT_KEY]) if entered.login else None
         try:
             if entered.key and not is_asset(scope["path"]) and (task := asyncio.current_task()):
-                request = Request(task, send, brief=scope["path"].rstrip("/") == PAGE)
+                request = Request(task, send, brief=scope["path"].rstrip("/") == PAGE_PATH)
                 await self._serve_while_in(entered, request, scope, receive)
             else:
                 await self.app(scope, receive, send)
@@ -126,7 +126,7 @@ class Watch:
     def __init__(self, entered: Entered, request: Request) -> None:
         self._entered, self._request = entered, request
         self._timer: asyncio.TimerHandle | None = None
-        self._wait(LOOK if entered.remaining is None else entered.remaining())
+        self._wait(CHECK_INTERVAL if entered.remaining is None else entered.remaining())
 
     def stop(self) -> None:
         """It is answered."""
@@ -134,10 +134,10 @@ class Watch:
             self._timer.cancel()
 
     def _wait(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(min(seconds, LOOK), self._look)
+        self._timer = asyncio.get_running_loop().call_later(min(seconds, CHECK_INTERVAL), self._look)
 
     def _look(self) -> None:
-        left = LOOK if self._entered.remaining is None else self._entered.remaining()
+        left = CHECK_INTERVAL if self._entered.remaining is None else self._entered.remaining()
         if left > 0:
             self._wait(left)
         else:
@@ -146,9 +146,9 @@ class Watch:
 
 def _named(scope: Scope, entered: Entered) -> Scope:
     """The request as those further in see it: what is a browser's without names is its person's with them."""
-    scope = {**scope, USER: entered.name, TAB: ""}
+    scope = {**scope, USER_KEY: entered.name, TAB: ""}
     if entered.login:
         scope[TAB] = hashlib.sha256(f"tab {entered.login}".encode()).hexdigest()[:16]
         browser = hashlib.sha256(entered.login.encode()).hexdigest()
-        scope[SEEN] = replace(CALLER.get(), login=entered.login, browser=browser)
+        scope[CLIENT_KEY] = replace(CALLER.get(), login=entered.login, browser=browser)
     return scope

@@ -21,9 +21,9 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.json_log import note
 from magistral_ui.sessions.visitors import Visitors
 
-PREFIX = "magistral_ui_"
-SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
-RATES = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 400, 1000)
+METRIC_PREFIX = "magistral_ui_"
+SECONDS_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+RATE_BUCKETS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 400, 1000)
 
 
 class Adds(Protocol):
@@ -42,9 +42,11 @@ class Metrics:
         self._replies = self._counter("replies", "Replies that ended, by reason", "reason")
         self._failures = self._counter("failures", "Replies that failed, by kind of error", "error")
         self._tokens = self._counter("tokens", "Tokens of replies that ended, by kind", "kind")
-        self._first = self._histogram("first_token_seconds", "Seconds from asking to the first token", SECONDS)
-        self._seconds = self._histogram("reply_seconds", "Seconds of a whole reply, waiting included", SECONDS)
-        self._rate = self._histogram("reply_tokens_per_second", "Tokens a second of one reply after its first", RATES)
+        self._first = self._histogram("first_token_seconds", "Seconds from asking to the first token", SECONDS_BUCKETS)
+        self._seconds = self._histogram("reply_seconds", "Seconds of a whole reply, waiting included", SECONDS_BUCKETS)
+        self._rate = self._histogram(
+            "reply_tokens_per_second", "Tokens a second of one reply after its first", RATE_BUCKETS
+        )
         self.registry.register(_State(visitors))
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
             standard(registry=self.registry)
@@ -81,10 +83,10 @@ class Metrics:
         return generate_latest(self.registry)
 
     def _counter(self, name: str, told: str, *labels: str) -> Callable[..., Adds]:
-        return Counter(PREFIX + name, told, labels, registry=self.registry).labels
+        return Counter(METRIC_PREFIX + name, told, labels, registry=self.registry).labels
 
     def _histogram(self, name: str, told: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(PREFIX + name, told, buckets=buckets, registry=self.registry)
+        return Histogram(METRIC_PREFIX + name, told, buckets=buckets, registry=self.registry)
 
 
 class _State(Collector):
@@ -106,7 +108,7 @@ class _State(Collector):
             ("history_troubled", "Whether conversations cannot be saved", visitors.trouble is not None),
             ("closing", "Whether the app is about to end", visitors.admission.closing),
         ):
-            yield GaugeMetricFamily(PREFIX + name, told, float(value))
+            yield GaugeMetricFamily(METRIC_PREFIX + name, told, float(value))
 
 
 def _has_begun(generation: Generation) -> bool:

@@ -5,11 +5,11 @@ from collections import OrderedDict
 
 from magistral_ui.client import CALLER
 
-KEPT = 50_000
+MAX_OWNED_IDS = 50_000
 """Claims that are remembered, of everybody."""
-SHARERS = 1_000
+MAX_OWNERS = 1_000
 """Browsers that may own one id; the one that came first goes first."""
-FORGOTTEN_AT_ONCE = 500
+EVICTION_BATCH = 500
 """Claims that make room for others: of the address that has the most, so that nobody can flush those of others."""
 Id = tuple[str, str]
 
@@ -17,7 +17,7 @@ Id = tuple[str, str]
 class Claims:
     """Ids by kind with the browsers that own them; too many make room, those first of the address that has the most."""
 
-    def __init__(self, kept: int = KEPT) -> None:
+    def __init__(self, kept: int = MAX_OWNED_IDS) -> None:
         self._kept, self._lock = kept, threading.Lock()
         self._owners: dict[Id, dict[str, str]] = {}
         """The browsers in the order in which they came, with the address from which each came last."""
@@ -40,7 +40,7 @@ class Claims:
         with self._lock:
             self._use((kind, id), CALLER.get().browser)
             owners = self._owners[(kind, id)]
-            if len(owners) > SHARERS:
+            if len(owners) > MAX_OWNERS:
                 self._forget((kind, id), next(iter(owners)))
 
     def owns(self, kind: str, id: str) -> bool:
@@ -58,7 +58,7 @@ class Claims:
         self._count += 1
         if self._count > self._kept:
             most = max(self._of_address.values(), key=len)
-            for claim in list(most)[: min(FORGOTTEN_AT_ONCE, len(most) - 1)]:
+            for claim in list(most)[: min(EVICTION_BATCH, len(most) - 1)]:
                 self._forget(*claim)
 
     def _forget(self, id: Id, browser: str) -> None:

@@ -13,18 +13,18 @@ from magistral_ui.sessions.login_names import canonical
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that are not taken for one another."""
-GROUPS, LETTERS = 4, 4
+PASSWORD_GROUPS, GROUP_LENGTH = 4, 4
 """16 signs of 31: 79 bits."""
-LOGINS = 10_000
+MAX_LOGINS = 10_000
 """Logins that are remembered; more make room: of whoever has most of them, the one that was used least recently ends."""
-LONGEST = 1_024
+MAX_PASSWORD_LENGTH = 1_024
 """Characters of a password. A longer one is nobody's: it is not cut."""
 HOUR = 3_600.0
 
 
 def make_password() -> str:
     """A password that is made for one run of the app: easy to read out, and far beyond guessing."""
-    return "-".join("".join(secrets.choice(ALPHABET) for _ in range(LETTERS)) for _ in range(GROUPS))
+    return "-".join("".join(secrets.choice(ALPHABET) for _ in range(GROUP_LENGTH)) for _ in range(PASSWORD_GROUPS))
 
 
 class Passwords:
@@ -35,14 +35,14 @@ class Passwords:
         self._salt = secrets.token_bytes(16)
         self._people = {canonical(name): self._digest(password) for name, password in people.items()}
         self.named = "" not in people
-        self.shortest = min(map(len, people.values()), default=LONGEST)
+        self.shortest = min(map(len, people.values()), default=MAX_PASSWORD_LENGTH)
 
     def match(self, name: str, password: str) -> bool:
         """Whether they belong together. Takes as long for a wrong name as for a wrong password."""
-        given = self._digest(password[:LONGEST])
+        given = self._digest(password[:MAX_PASSWORD_LENGTH])
         kept = self._people.get(canonical(name) if self.named else "")
         alike = hmac.compare_digest(given, kept or secrets.token_bytes(32))
-        return alike and kept is not None and len(password) <= LONGEST
+        return alike and kept is not None and len(password) <= MAX_PASSWORD_LENGTH
 
     def _digest(self, password: str) -> bytes:
         return hmac.new(self._salt, password.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
@@ -73,7 +73,7 @@ class Logins:
         secret, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:
             self._held[_hash(secret)] = Login(name, now, now, canonical(name) or address)
-            if len(self._held) > LOGINS:
+            if len(self._held) > MAX_LOGINS:
                 del self._held[oldest_of_the_most({key: each.party for key, each in self._held.items()})]
         return secret
 

@@ -16,9 +16,9 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.client_address import caller_of
 from magistral_ui.web.request_body import within
 
-SPARE_PER_VISITOR, SPARE_PER_ADDRESS, SPARE = 8, 32, 200
+MAX_CALLS_PER_VISITOR, MAX_CALLS_PER_ADDRESS, MAX_CALLS = 8, 32, 200
 """Calls beyond the replies that one may have at once: they wait for their reader, or have been refused and tell why."""
-AGAIN_SECONDS = 0.5
+RETRY_SECONDS = 0.5
 """Between two looks whether a call that nobody reads any more has ended."""
 
 
@@ -40,9 +40,9 @@ class Calls:
         """`queue` gives the page's, which may be made anew until the page is served."""
         self._queue, self.patience = queue, float(max(1, limits.follow_seconds))
         self._most = (
-            limits.replies + SPARE_PER_VISITOR,
-            limits.replies_per_address + SPARE_PER_ADDRESS,
-            limits.replies_in_all + SPARE,
+            limits.replies + MAX_CALLS_PER_VISITOR,
+            limits.replies_per_address + MAX_CALLS_PER_ADDRESS,
+            limits.replies_in_all + MAX_CALLS,
         )
         self._sessions: dict[str, Caller] = {}
         """Those of which Gradio holds anything, with who began them."""
@@ -128,7 +128,7 @@ class Calls:
             return  # at the end of reading, this is asked again
         queue = self._queue()
         if any(event.session_hash == session for event in list(queue.event_ids_to_events.values())):
-            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._forget, session)
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._forget, session)
             return
         del self._sessions[session]
         self._awaited.pop(session, None)

@@ -14,11 +14,11 @@ from magistral_ui.sessions.token_buckets import Rate
 from magistral_ui.web.error_responses import refusal
 from magistral_ui.web.request_body import take_back_cancel
 
-OPEN_PER_BROWSER = 48
+MAX_OPEN_PER_BROWSER = 48
 """Requests of one browser that are answered at once: a tab has up to three, a browser at most six connections anyway."""
-OPEN_PER_ADDRESS = 1_500
+MAX_OPEN_PER_ADDRESS = 1_500
 """The same of one address, and never more than there is room left: two get a third each, ten an eleventh."""
-OPEN = 3_000
+MAX_OPEN = 3_000
 
 
 @dataclass(eq=False, slots=True)
@@ -101,8 +101,8 @@ class Flood:
             return
         # A program without cookies is its address, which many may share.
         whole, own, browser = "", f"a {caller.address}", f"b {caller.browser}"
-        free = OPEN - self._open[whole]
-        crowded = self._open[own] >= min(OPEN_PER_ADDRESS, max(free, OPEN_PER_BROWSER))
+        free = MAX_OPEN - self._open[whole]
+        crowded = self._open[own] >= min(MAX_OPEN_PER_ADDRESS, max(free, MAX_OPEN_PER_BROWSER))
         if crowded or (caller.browser and self._open[browser] >= self._of_browser(scope)):
             await refusal(503, "overloaded", wait=5)(scope, receive, send)
             return
@@ -123,7 +123,7 @@ class Flood:
 
     def _of_browser(self, scope: Scope) -> int:
         has_cookie = any(name == b"cookie" for name, _ in scope["headers"])
-        return OPEN_PER_BROWSER if has_cookie else OPEN_PER_ADDRESS
+        return MAX_OPEN_PER_BROWSER if has_cookie else MAX_OPEN_PER_ADDRESS
 
 
 def _has_body(scope: Scope) -> bool:

@@ -12,21 +12,21 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
 T = TypeVar("T")
-PATIENCE = 20.0
+CHUNK_TIMEOUT = 20.0
 """Seconds for which the next piece of a body is waited for."""
-WHOLE = 300.0
+BODY_TIMEOUT = 300.0
 """Seconds in which a whole body has to be there."""
-DEPTH = 24
+MAX_JSON_DEPTH = 24
 """Levels of JSON that anything here can need."""
-PROGRAM_BYTES = 32 * 2**20
+MAX_MCP_BYTES = 32 * 2**20
 """Of a program's request to the MCP server; pictures travel in it as base64."""
-VALUES = 400_000
+MAX_JSON_VALUES = 400_000
 """Values in it: a thousand turns of a program have about 20 each."""
-TEXTS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+JSON_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 """The texts in JSON, one that does not end too: so each byte is looked at once."""
 
 
-HELD_BYTES, HELD_BYTES_PER_ADDRESS = 256 * 2**20, 3 * PROGRAM_BYTES
+MAX_HELD_BYTES, MAX_HELD_BYTES_PER_ADDRESS = 256 * 2**20, 3 * MAX_MCP_BYTES
 """Of all bodies that are in memory while they come and are served: a few of the largest, or many of the usual ones."""
 
 
@@ -49,7 +49,7 @@ class Held(Exception):
 class HeldBytes:
     """The bodies that are in memory now, by address."""
 
-    def __init__(self, most: int = HELD_BYTES, per_address: int = HELD_BYTES_PER_ADDRESS) -> None:
+    def __init__(self, most: int = MAX_HELD_BYTES, per_address: int = MAX_HELD_BYTES_PER_ADDRESS) -> None:
         self._most, self._per_address = most, per_address
         self._by_address: Counter[str] = Counter()
 
@@ -103,14 +103,14 @@ def check_length(scope: Scope, most: int) -> int:
 def bounded(receive: Receive, most: int) -> Receive:
     """`receive` that raises TooLarge after `most` bytes, and Slow where the body stops coming."""
     loop = asyncio.get_running_loop()
-    until, taken, whole = loop.time() + WHOLE, 0, False
+    until, taken, whole = loop.time() + BODY_TIMEOUT, 0, False
 
     async def limited() -> Message:
         nonlocal taken, whole
         if whole:
             return await receive()  # what comes now is only that the other side has left
         try:
-            message = await within(min(PATIENCE, max(0.0, until - loop.time())), receive())
+            message = await within(min(CHUNK_TIMEOUT, max(0.0, until - loop.time())), receive())
         except asyncio.TimeoutError as error:
             raise Slow from error
         taken += len(message.get("body", b""))
@@ -156,11 +156,11 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def read_json(body: bytes, depth: int = DEPTH, values: int = VALUES) -> object:
+def read_json(body: bytes, depth: int = MAX_JSON_DEPTH, values: int = MAX_JSON_VALUES) -> object:
     """The JSON in `body`; ValueError for anything else: too deep, too many values, no Unicode, NaN, half of a surrogate pair, a
     name twice in one object. What has too many values is not even parsed, which would hold everybody up."""
     most = 2 * values  # before a list in a list stand two of the signs
-    if signs_in(body) > most and (texts_in(body) > most or signs_in(TEXTS.sub(b"", body)) > most):
+    if signs_in(body) > most and (texts_in(body) > most or signs_in(JSON_STRINGS.sub(b"", body)) > most):
         raise ValueError("too many values")
     try:
         value: object = json.loads(body.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_named_once)
@@ -180,7 +180,7 @@ def texts_in(body: bytes) -> int:
     return body.replace(rb"\\", b"").replace(rb"\"", b"").count(b'"') // 2
 
 
-def check_value(value: object, depth: int, values: int = VALUES) -> int:
+def check_value(value: object, depth: int, values: int = MAX_JSON_VALUES) -> int:
     """How many more values than these there may be; ValueError for too many, too deep ones, or a text that is no Unicode."""
     if isinstance(value, str):
         value.encode("utf-8")  # UnicodeEncodeError is a ValueError

@@ -7,11 +7,11 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from magistral_ui.web.cookies import PREFIX
+from magistral_ui.web.cookies import PREFIX_KEY
 from magistral_ui.web.exposure import Exposure, is_prefix, origin_of
-from magistral_ui.web.forwarded_headers import HEADERS, peer_of
+from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS, peer_of
 
-HEADER = "x-forwarded-prefix"
+PREFIX_HEADER = "x-forwarded-prefix"
 
 
 class WithoutPrefix:
@@ -29,7 +29,7 @@ class WithoutPrefix:
             await RedirectResponse(f"{prefix}/", 308)(scope, receive, send)  # the page's own addresses are relative
         else:
             path = scope["path"].removeprefix(prefix) if _is_below(scope["path"], prefix) else scope["path"]
-            await self.app({**scope, **_path(path), PREFIX: prefix}, receive, send)
+            await self.app({**scope, **_path(path), PREFIX_KEY: prefix}, receive, send)
 
     def _prefix(self, scope: Scope) -> str:
         """The one that was set with `--share`; a header's only from a proxy that was set up there without one."""
@@ -38,14 +38,14 @@ class WithoutPrefix:
             return known if _is_below(scope["path"], known) or (trusted and self._is_proxied(headers)) else ""
         if self._exposure.reach != "proxy" or not trusted:
             return ""
-        told = headers.getlist(HEADER)
+        told = headers.getlist(PREFIX_HEADER)
         prefix = told[0].strip().rstrip("/") if len(told) == 1 else ""
         return prefix if is_prefix(prefix) else ""
 
     def _is_proxied(self, headers: Headers) -> bool:
         """Whether the request was made to the proxy; from this machine, the page is found at its root, too."""
         named = origin_of(self._exposure.url).partition("://")[2]
-        return headers.get("host", "").lower() == named or any(name in headers for name in HEADERS)
+        return headers.get("host", "").lower() == named or any(name in headers for name in FORWARDED_HEADERS)
 
 
 class WithPrefix:
@@ -63,7 +63,7 @@ class WithPrefix:
 
 def prefix_of(scope: Scope) -> str:
     """The path below which this request found the page; empty: at the root."""
-    return str(scope.get(PREFIX, ""))
+    return str(scope.get(PREFIX_KEY, ""))
 
 
 def _is_below(path: str, prefix: str) -> bool:

@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.web.error_responses import closed
 
-READ = re.compile(
+GET_ROUTES = re.compile(
     r"/(?:config/?|theme\.css|favicon\.ico|robots\.txt|manifest\.json)?"
     r"|/assets/[\w./@-]+|/static/[\w./@-]+"
     r"|/magistral/(?:live|model|export)|/magistral/[\w./-]+\.(?:js|css|woff2|png|svg)"
@@ -16,13 +16,13 @@ READ = re.compile(
     r"|/gradio_api/file=.+"
     r"|/login/huggingface|/login/callback"
 )
-WRITE = re.compile(r"/gradio_api/(?:run/predict|queue/join|call/[\w-]+|upload|cancel|reset)/?|/magistral/import")
+POST_ROUTES = re.compile(r"/gradio_api/(?:run/predict|queue/join|call/[\w-]+|upload|cancel|reset)/?|/magistral/import")
 STREAMS = ("/magistral/live", "/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/call/")
 """What goes on for long: there is nothing to be told of it without reading it, and so no HEAD."""
 # What looks like a way up, or like another server, leads nowhere; Gradio checks the same again.
-SIDEWAYS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)|//|\\|[\x00-\x1f]")
-FILE = "/gradio_api/file="
-PROGRAMS = "/mcp"
+PATH_TRAVERSAL = re.compile(r"(?:^|/)\.{1,2}(?:/|$)|//|\\|[\x00-\x1f]")
+FILE_PATH = "/gradio_api/file="
+MCP_PATH = "/mcp"
 
 
 class Routes:
@@ -44,12 +44,12 @@ class Routes:
 
 def is_open(method: str, path: str) -> bool:
     """Whether there is something for visitors."""
-    if SIDEWAYS.search(path.removeprefix(FILE + "/") if path.startswith(FILE) else path):
+    if PATH_TRAVERSAL.search(path.removeprefix(FILE_PATH + "/") if path.startswith(FILE_PATH) else path):
         return False
-    if path == PROGRAMS:
+    if path == MCP_PATH:
         return method in ("GET", "POST", "DELETE")
     if method == "HEAD" and path.startswith(STREAMS):
         return False
     if method in ("GET", "HEAD"):
-        return READ.fullmatch(path) is not None
-    return method == "POST" and WRITE.fullmatch(path) is not None
+        return GET_ROUTES.fullmatch(path) is not None
+    return method == "POST" and POST_ROUTES.fullmatch(path) is not None

@@ -5,16 +5,16 @@ import secrets
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HUGGING_FACE = "https://huggingface.co https://*.huggingface.co https://*.hf.space"
-PERMISSIONS = (
+HUGGING_FACE_SOURCES = "https://huggingface.co https://*.huggingface.co https://*.hf.space"
+PERMISSIONS_POLICY = (
     "accelerometer=(), autoplay=(), browsing-topics=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), hid=(), "
     "magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=(), xr-spatial-tracking=()"
 )
-FILES = "/gradio_api/file="
+FILE_PATH = "/gradio_api/file="
 ASSETS = ("/assets/", "/static/", "/theme.css", "/favicon.ico")
-SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+FILE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 """For a file that a visitor sent: opened by itself, it is only looked at."""
-CORS = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers")
+CORS_HEADERS = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers")
 
 
 def policy(nonce: str, *, framed: bool = False) -> str:
@@ -39,7 +39,7 @@ def policy(nonce: str, *, framed: bool = False) -> str:
             "object-src 'none'",
             "base-uri 'self'",
             "form-action 'self'",
-            f"frame-ancestors 'self' {HUGGING_FACE}" if framed else "frame-ancestors 'self'",
+            f"frame-ancestors 'self' {HUGGING_FACE_SOURCES}" if framed else "frame-ancestors 'self'",
         )
     )
 
@@ -68,14 +68,14 @@ class SafeHeaders:
         await self.app(_unpacked(scope), receive, with_headers)
 
     def _secure(self, headers: MutableHeaders, scope: Scope, nonce: str) -> None:
-        for name in CORS:
+        for name in CORS_HEADERS:
             del headers[name]
-        alone = scope["path"].startswith(FILES)
-        headers["Content-Security-Policy"] = SANDBOX if alone else policy(nonce, framed=self._framed)
+        alone = scope["path"].startswith(FILE_PATH)
+        headers["Content-Security-Policy"] = FILE_POLICY if alone else policy(nonce, framed=self._framed)
         headers["X-Content-Type-Options"] = "nosniff"
         # Not `no-referrer`: with it a browser sends our own forms as if from nowhere (Origin: null).
         headers["Referrer-Policy"] = "same-origin"
-        headers["Permissions-Policy"] = PERMISSIONS
+        headers["Permissions-Policy"] = PERMISSIONS_POLICY
         headers["Cross-Origin-Opener-Policy"] = "same-origin"
         headers["Cross-Origin-Resource-Policy"] = "same-origin"
         headers["X-Permitted-Cross-Domain-Policies"] = "none"

@@ -19,12 +19,12 @@ from gradio import http_server
 
 from magistral_ui.errors import PortInUse, ServeError
 
-STARTING = 120.0
+START_TIMEOUT = 120.0
 """Seconds in which the server has to begin, on a machine that is busy with other things."""
-UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """All addresses of a machine, and under which it finds itself."""
-FORBIDDEN = (errno.EACCES, errno.EPERM)
-NOT_SPOKEN = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM)
+UNSUPPORTED_ERRNOS = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
 def take(host: str, ports: Iterable[int]) -> list[socket.socket]:
@@ -43,7 +43,7 @@ def take(host: str, ports: Iterable[int]) -> list[socket.socket]:
 
 def url_of(host: str, port: int) -> str:
     """The address to open in this machine's browser."""
-    if host in UNSPECIFIED:
+    if host in WILDCARD_HOSTS:
         host = "localhost"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
@@ -54,7 +54,7 @@ def served_on(sockets: list[socket.socket]) -> Iterator[None]:
 
     def start(app: Any, **_: object) -> tuple[str, int, str, http_server.Server]:
         host, port = sockets[0].getsockname()[:2]
-        return host, port, url_of(UNSPECIFIED.get(host, host), port), _started(app, sockets)
+        return host, port, url_of(WILDCARD_HOSTS.get(host, host), port), _started(app, sockets)
 
     gradios, http_server.start_server = http_server.start_server, start  # type: ignore[assignment]
     try:
@@ -76,7 +76,7 @@ def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
     server.thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
     server.thread.start()
     begun = threading.Event()
-    for _ in range(int(STARTING / 0.01)):
+    for _ in range(int(START_TIMEOUT / 0.01)):
         if server.started or not server.thread.is_alive():
             break
         begun.wait(0.01)
@@ -140,10 +140,10 @@ def _close(sockets: list[socket.socket]) -> None:
 
 def _told(error: OSError, host: str, port: int) -> ServeError:
     """What a person can do about it."""
-    if error.errno in FORBIDDEN:
+    if error.errno in PERMISSION_ERRNOS:
         return ServeError("port_forbidden", port=port)
     if error.errno == errno.EADDRNOTAVAIL:
         return ServeError("address_not_here", host=host)
-    if error.errno in NOT_SPOKEN:
+    if error.errno in UNSUPPORTED_ERRNOS:
         return ServeError("address_not_spoken", host=host)
     return ServeError("not_listening", host=host, port=port, reason=error.strerror or str(error))

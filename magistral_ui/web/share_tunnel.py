@@ -10,7 +10,7 @@ from gradio.exceptions import ChecksumMismatchError, ShareCertificateWriteError
 from magistral_ui.errors import ServeError
 from magistral_ui.proxies import ProxyUnusable, check_proxies
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.forwarded_headers import PROBE
+from magistral_ui.web.forwarded_headers import PROBE_HEADER
 from magistral_ui.web.trusted_proxies import seen_by
 
 FORGED = "192.0.2.1"
@@ -44,7 +44,7 @@ def learn_hops(exposure: Exposure) -> None:
     """Ask the page through its own link, with a forged address: what stands behind that when it comes back is what proxies write
     there. Where nothing comes back, the one that is known for sure stays the only one."""
     exposure.probe, exposure.probed = secrets.token_urlsafe(32), ""
-    headers = {PROBE: exposure.probe, "X-Forwarded-For": FORGED}
+    headers = {PROBE_HEADER: exposure.probe, "X-Forwarded-For": FORGED}
     with contextlib.suppress(httpx.HTTPError, OSError, ValueError):
         httpx.get(f"{exposure.url}/healthz", headers=headers, timeout=PROBE_TIMEOUT)
     exposure.probe = ""

@@ -11,18 +11,18 @@ import struct
 from collections import Counter
 from typing import Any
 
-LOOKS = 10
+CHECKS = 10
 """Looks at an answer that waits, in the time after which its connection is dropped."""
-UNSENT_BYTES = 256 * 2**20
+MAX_UNSENT_BYTES = 256 * 2**20
 """Bytes of answers that wait in this process to be read; past them, whoever has the most waiting loses the largest."""
-NOT_SENT_BYTES = 128 * 1024
+MAX_KERNEL_BUFFER = 128 * 1024
 """Of one connection, those that the system takes before it can send them: with few, it is seen soon whether any are read."""
 
 
 class UnreadAnswers:
     """The connections of one server whose answers wait for their readers."""
 
-    def __init__(self, seconds: float, most: int = UNSENT_BYTES) -> None:
+    def __init__(self, seconds: float, most: int = MAX_UNSENT_BYTES) -> None:
         """`seconds` for which nothing of an answer leaves before its connection is dropped."""
         self.seconds, self._most = seconds, most
         self._waiting: dict[Reader, int] = {}
@@ -78,7 +78,7 @@ class Reader:
         self._transport.abort()
 
     def _again(self) -> None:
-        self._next = self._loop.call_later(self._answers.seconds / LOOKS, self._look)
+        self._next = self._loop.call_later(self._answers.seconds / CHECKS, self._look)
         self._answers.waits(self, self._left)
 
     def _look(self) -> None:
@@ -94,7 +94,7 @@ class Reader:
 
 def limit_system_buffers(connection: Any, seconds: float) -> None:
     """Have the system hold little that cannot be sent, and give up a peer that takes in nothing, where it knows how."""
-    options = {"TCP_USER_TIMEOUT": int(seconds * 1000), "TCP_NOTSENT_LOWAT": NOT_SENT_BYTES}
+    options = {"TCP_USER_TIMEOUT": int(seconds * 1000), "TCP_NOTSENT_LOWAT": MAX_KERNEL_BUFFER}
     for name, value in options.items():
         if hasattr(socket, name):
             with contextlib.suppress(OSError):  # a socket of another kind, such as a Unix one

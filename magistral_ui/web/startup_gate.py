@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.web.error_responses import closed
 
-STARTING = ("GET", "/gradio_api/startup-events")
+STARTUP_REQUEST = ("GET", "/gradio_api/startup-events")
 """What Gradio asks of itself before `launch` returns."""
 
 
@@ -39,7 +39,7 @@ class _Shut:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on once the doors are there."""
         asked = (scope.get("method"), scope.get("path"))
-        if self._shutter.is_open or scope["type"] != "http" or asked == STARTING:
+        if self._shutter.is_open or scope["type"] != "http" or asked == STARTUP_REQUEST:
             await self.app(scope, receive, send)
         else:
             await closed()(scope, receive, send)

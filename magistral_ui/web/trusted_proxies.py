@@ -9,7 +9,7 @@ from dataclasses import dataclass
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MOST_PROXIES = 16
+MAX_PROXIES = 16
 """In a row."""
 LONGEST = 64
 """Characters of what is remembered: each request has an address, and most come from where the last one came from."""
@@ -80,7 +80,7 @@ def seen_by(peers: tuple[Network, ...], hops: Sequence[str]) -> TrustedProxies |
     Where those between are inside of a provider, only such addresses are read over: somebody may reach the inner one alone.
     """
     addresses = [address_in(hop) for hop in hops]
-    if not 0 < len(addresses) <= MOST_PROXIES or None in addresses:
+    if not 0 < len(addresses) <= MAX_PROXIES or None in addresses:
         return None
     inside = all(_is_in(each, INSIDE) for each in addresses[1:])
     return TrustedProxies(peers, len(addresses), INSIDE if inside else ())
@@ -91,13 +91,13 @@ def read_trusted(value: str) -> TrustedProxies:
     value = value.strip()
     if value.isascii() and value.isdecimal():
         count = int(value[:4])
-        if count > MOST_PROXIES:
+        if count > MAX_PROXIES:
             raise ValueError(value)
         return TrustedProxies(ONE.peers, count) if count else NONE
     networks = tuple(ipaddress.ip_network(_plain(each.strip())) for each in value.split(","))
     if any(network.prefixlen == 0 for network in networks):
         raise ValueError("everybody would be a proxy")
-    return TrustedProxies(LOOPBACK + networks, MOST_PROXIES, LOOPBACK + networks)
+    return TrustedProxies(LOOPBACK + networks, MAX_PROXIES, LOOPBACK + networks)
 
 
 def address_in(hop: str) -> IPAddress | None:

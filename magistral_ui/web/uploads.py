@@ -16,19 +16,19 @@ from magistral_ui.web.byte_quota import HourlyBytes, Spent
 from magistral_ui.web.error_responses import closed, refusal
 from magistral_ui.web.form_parts import TooManyParts, bounded_parts
 from magistral_ui.web.ownership import Claims
-from magistral_ui.web.request_body import PROGRAM_BYTES, Slow, TooLarge, bounded, check_length
-from magistral_ui.web.route_allowlist import FILE, PROGRAMS
+from magistral_ui.web.request_body import MAX_MCP_BYTES, Slow, TooLarge, bounded, check_length
+from magistral_ui.web.route_allowlist import FILE_PATH, MCP_PATH
 
-UPLOAD, IMPORT = "/gradio_api/upload", "/magistral/import"
-AROUND = 65_536
+UPLOAD_PATH, IMPORT_PATH = "/gradio_api/upload", "/magistral/import"
+FORM_OVERHEAD_BYTES = 65_536
 """Bytes of a form beside its files."""
-FILE_COST = 100_000
+EXTRA_BYTES_PER_FILE = 100_000
 """Bytes that a file counts for beside its own: a folder, its block on the disk, and the memory of whose it is."""
 UNFINISHED_SECONDS = 3_600.0
 """After so long, what is left of a form is not on its way any more."""
-ROOM = 512 * 2**20
+MIN_FREE_BYTES = 512 * 2**20
 """Bytes that stay free on the disk, whatever is sent."""
-REFUSED = (Spent, TooManyParts, TooLarge, Slow)
+BODY_ERRORS = (Spent, TooManyParts, TooLarge, Slow)
 
 
 class Uploads:
@@ -40,16 +40,16 @@ class Uploads:
         self.app, self._claims, self._limits, self._folder = app, claims, limits, folder
         self._hourly = hourly or HourlyBytes(limits)
         self._most = {
-            UPLOAD: limits.pictures * limits.picture_bytes + AROUND,
-            IMPORT: limits.import_mb * 2**20,
-            PROGRAMS: PROGRAM_BYTES,
+            UPLOAD_PATH: limits.pictures * limits.picture_bytes + FORM_OVERHEAD_BYTES,
+            IMPORT_PATH: limits.import_mb * 2**20,
+            MCP_PATH: MAX_MCP_BYTES,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
-        if path.startswith(FILE):
-            known = self._claims.owns("file", scope["path"].removeprefix(FILE))
+        if path.startswith(FILE_PATH):
+            known = self._claims.owns("file", scope["path"].removeprefix(FILE_PATH))
             await (self.app if known else closed())(scope, receive, send)
         elif path in self._most and scope["method"] == "POST":
             await self._take(scope, receive, send, path)
@@ -66,7 +66,7 @@ class Uploads:
             nonlocal broken
             try:
                 return await pieces()
-            except REFUSED as error:
+            except BODY_ERRORS as error:
                 broken = error
                 raise
 
@@ -75,7 +75,7 @@ class Uploads:
             if broken is not None and not started:
                 return  # what is behind this would say that it failed; below, it is told why
             started = True
-            if path == UPLOAD:
+            if path == UPLOAD_PATH:
                 self._remember(message)
             await send(message)
 
@@ -86,9 +86,9 @@ class Uploads:
         try:
             length = max(check_length(scope, most), 0)
             self._hourly.check(address, length)
-            if path == UPLOAD:
+            if path == UPLOAD_PATH:
                 await asyncio.to_thread(self._sweep)
-            if path != PROGRAMS and not self._has_room(length):
+            if path != MCP_PATH and not self._has_room(length):
                 await refuse(refusal(507, "uploads_full"))
             else:
                 await self.app(scope, watched_receive, watched_send)
@@ -107,7 +107,7 @@ class Uploads:
     def _bounded(self, scope: Scope, receive: Receive, path: str, address: str) -> Receive:
         """What comes, and no more of it than may."""
         pieces = self._hourly.counted(bounded(receive, self._most[path]), address)
-        return bounded_parts(scope, pieces, self._limits.pictures) if path == UPLOAD else pieces
+        return bounded_parts(scope, pieces, self._limits.pictures) if path == UPLOAD_PATH else pieces
 
     def _sweep(self) -> None:
         """Delete what Gradio leaves of forms that did not come whole."""
@@ -119,11 +119,11 @@ class Uploads:
 
     def _has_room(self, length: int) -> bool:
         folder = next((each for each in (self._folder, *self._folder.parents) if each.exists()), Path("/"))
-        return shutil.disk_usage(folder).free > length + ROOM
+        return shutil.disk_usage(folder).free > length + MIN_FREE_BYTES
 
     def _remember(self, message: Message) -> None:
         body = message.get("body", b"")
         if message["type"] == "http.response.body" and body.startswith(b"["):
             for path in json.loads(body):
                 self._claims.share("file", str(path))
-                self._hourly.owe(CALLER.get().address, FILE_COST)
+                self._hourly.owe(CALLER.get().address, EXTRA_BYTES_PER_FILE)

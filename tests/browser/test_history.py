@@ -7,7 +7,7 @@ from typing import Any
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Finished, Reasoning, Usage
-from magistral_ui.sessions.history.database import FILE, History
+from magistral_ui.sessions.history.database import DATABASE_FILE, History
 from magistral_ui.sessions.history.store import CUT_OFF
 from tests.browser.steps import ask, box, done, reply, visit
 from tests.browser.test_accessibility import violations
@@ -87,7 +87,7 @@ def test_deleting_can_be_undone_and_forgetting_cannot(page: Any, serve: Any, tmp
     expect(page.locator("#history-list .told")).to_have_text("Everything of yours was deleted.")
     expect(titles(page)).to_have_count(0)
     expect(page.locator(".welcome")).to_be_visible()
-    with sqlite3.connect(tmp_path / "data" / FILE) as db:
+    with sqlite3.connect(tmp_path / "data" / DATABASE_FILE) as db:
         assert db.execute("SELECT count(*) FROM conversations").fetchone() == (0,)
     db.close()
     page.reload()
@@ -120,7 +120,7 @@ def test_a_thousand_conversations_are_drawn_as_one_scrolls(page: Any, serve: Any
     visit(page, url)
     ask(page, "first")
     done(page)
-    with sqlite3.connect(tmp_path / "data" / FILE) as db:
+    with sqlite3.connect(tmp_path / "data" / DATABASE_FILE) as db:
         (visitor,) = db.execute("SELECT visitor FROM conversations").fetchone()
         rows = [(f"c{n}", visitor, f"title {n}", n, n, "{}") for n in range(1_000)]
         db.executemany(

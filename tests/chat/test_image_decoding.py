@@ -19,7 +19,7 @@ from PIL import Image
 from magistral_ui.bounded_process import BoundedProcess, Bounds
 from magistral_ui.chat import image_decoding
 from magistral_ui.chat.image_decoding import Decoders, Refused, Room, Turns
-from magistral_ui.chat.image_worker import AROUND, AT_ONCE, Pixels, scaled
+from magistral_ui.chat.image_worker import AT_ONCE, OVERHEAD_BYTES, Pixels, scaled
 from magistral_ui.chat.images import Picture, measure_picture, read_picture, shrunk_size
 from magistral_ui.errors import PictureRefused, TooManyRequests
 from tests.chat import heic
@@ -100,7 +100,7 @@ def test_no_format_takes_more_than_is_reckoned_from_its_header(measured: Bounded
         told, _ = measured.call_with(data, *call, bounds=Bounds(120, 2**31, beyond=True))
         assert told["refused"] is None
         # What is beside the pixels must not hide what they take.
-        assert told["taken"] <= told[purpose] - AROUND // 2, (purpose, told)
+        assert told["taken"] <= told[purpose] - OVERHEAD_BYTES // 2, (purpose, told)
 
 
 def lying_avif() -> bytes:
@@ -286,7 +286,7 @@ def test_turns_are_fair_and_a_reply_goes_first() -> None:
 
 
 def test_only_so_many_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_decoding, "WAITING_OF_ONE", 0)
+    monkeypatch.setattr(image_decoding, "MAX_WAITING_PER_CLIENT", 0)
     turns = Turns(1)
     with pytest.raises(TooManyRequests) as refused, turns.turn("mine"):
         pass

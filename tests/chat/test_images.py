@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magistral_ui.chat.image_worker import TURNS
+from magistral_ui.chat.image_worker import EXIF_TRANSPOSES
 from magistral_ui.chat.images import Picture, read_all, read_picture
 from magistral_ui.errors import PictureRefused, PicturesRefused
 from tests.chat import heic
@@ -114,8 +114,11 @@ def test_16_bit_grey_keeps_its_brightness() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_is_turned_upright(orientation: int) -> None:
     upright = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6) * 10)  # all pixels differ
-    undo = {turn: turn for turn in TURNS.values()} | {TURNS[6]: TURNS[8], TURNS[8]: TURNS[6]}
-    taken = upright if orientation == 1 else upright.transpose(undo[TURNS[orientation]])
+    undo = {turn: turn for turn in EXIF_TRANSPOSES.values()} | {
+        EXIF_TRANSPOSES[6]: EXIF_TRANSPOSES[8],
+        EXIF_TRANSPOSES[8]: EXIF_TRANSPOSES[6],
+    }
+    taken = upright if orientation == 1 else upright.transpose(undo[EXIF_TRANSPOSES[orientation]])
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture = read_picture(encoded(taken, "PNG", exif=exif))

@@ -53,7 +53,7 @@ def test_what_goes_to_the_process_is_json() -> None:
 
 
 def test_the_formulas_of_one_file_get_so_much_time_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mathml, "ALL_SECONDS", -1.0)
+    monkeypatch.setattr(mathml, "FILE_TIMEOUT", -1.0)
     with BoundedFormulas() as bounded:
         called: list[Any] = []
         monkeypatch.setattr(bounded._process, "call", lambda *arguments: called.append(arguments))

@@ -17,8 +17,8 @@ from magistral_ui.export.bounds import BEGINNING
 from magistral_ui.export.document import Document
 from magistral_ui.export.html import export_html
 from magistral_ui.export.image_tags import PictureTags
-from magistral_ui.export.mathml import DEEPEST, depth, formula_html
-from magistral_ui.export.time_budget import PATIENCE, Patience
+from magistral_ui.export.mathml import MAX_DEPTH, depth, formula_html
+from magistral_ui.export.time_budget import EXPORT_CPU_SECONDS, Patience
 from magistral_ui.i18n.texts import text
 from tests.export.conversations import DOCUMENTS, picture, sample
 
@@ -136,7 +136,7 @@ def test_no_formula_ends_the_process_even_on_a_small_stack() -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout.split()[1]) > DEEPEST
+    assert int(ended.stdout.split()[1]) > MAX_DEPTH
 
 
 @given(st.text(alphabet="ab1 \n`~*_[]()<>!$\\{}|#-&;:/\"'", max_size=60))
@@ -157,7 +157,9 @@ def test_what_takes_too_long_is_shown_as_text_and_by_name() -> None:
     seen = picture("red", name="red.png")
     talk = Conversation().say("a", [seen]).with_reply(Reply("", "**one**")).say("b", [picture("blue", name="blue.png")])
     document = Document(talk.with_reply(Reply("", "**two**")), "t")
-    times = iter([0.0, 1.0, 2.0, PATIENCE, PATIENCE])  # the beginning, then before each picture and each answer
+    times = iter(
+        [0.0, 1.0, 2.0, EXPORT_CPU_SECONDS, EXPORT_CPU_SECONDS]
+    )  # the beginning, then before each picture and each answer
     html = export_html([document], text, clock=lambda: next(times))
     assert "<strong>one</strong>" in html
     assert '<div class="plain">**two**</div>' in html

@@ -14,7 +14,7 @@ from magistral_ui.export.bounds import BEGINNING
 from magistral_ui.export.document import Document
 from magistral_ui.export.markdown import export_markdown
 from magistral_ui.export.markdown_escape import contained, fenced, inline
-from magistral_ui.export.time_budget import PATIENCE
+from magistral_ui.export.time_budget import EXPORT_CPU_SECONDS
 from magistral_ui.i18n.texts import text
 from tests.export.conversations import DOCUMENTS, sample
 
@@ -157,7 +157,7 @@ def test_a_formula_that_is_left_open_does_not_look_beyond_the_next() -> None:
 def test_what_is_too_long_or_comes_too_late_stands_in_a_fence() -> None:
     assert contained("*a* " * BEGINNING) == fenced("*a* " * BEGINNING)
     talk = Conversation().say("*a*").with_reply(Reply("*b*", "*c*"))
-    times = iter([0.0, 1.0, PATIENCE, PATIENCE])
+    times = iter([0.0, 1.0, EXPORT_CPU_SECONDS, EXPORT_CPU_SECONDS])
     markdown = export_markdown([Document(talk, "t")], text, clock=lambda: next(times))
     assert fenced("*c*") in markdown
     assert "> ```text\n> *b*\n> ```" in markdown

@@ -6,7 +6,7 @@ import pytest
 
 from magistral_ui.errors import ImportRefused
 from magistral_ui.export import strict_json
-from magistral_ui.export.strict_json import DEEPEST, parse
+from magistral_ui.export.strict_json import MAX_DEPTH, parse
 
 VALUE = {"a\\": ['"[[[[', "\\\\", '\\"', "\u0301]}", "", {"b": [1, 2.5, None]}]}
 
@@ -14,13 +14,13 @@ VALUE = {"a\\": ['"[[[[', "\\\\", '\\"', "\u0301]}", "", {"b": [1, 2.5, None]}]}
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, strict_json.PIECE])
 def test_brackets_in_texts_do_not_count_and_others_do(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     monkeypatch.setattr(strict_json, "PIECE", piece)
-    written = json.dumps([VALUE, "[{" * DEEPEST]).encode()
-    assert parse(written, len(written)) == [VALUE, "[{" * DEEPEST]
-    monkeypatch.setattr(strict_json, "LONGEST_SKELETON", 34)
+    written = json.dumps([VALUE, "[{" * MAX_DEPTH]).encode()
+    assert parse(written, len(written)) == [VALUE, "[{" * MAX_DEPTH]
+    monkeypatch.setattr(strict_json, "MAX_STRUCTURE_BYTES", 34)
     assert parse(written, len(written)), "brackets, commas, colons and numbers"
-    monkeypatch.setattr(strict_json, "LONGEST_SKELETON", 10)
+    monkeypatch.setattr(strict_json, "MAX_STRUCTURE_BYTES", 10)
     with pytest.raises(ImportRefused, match="import_too_large"):
         parse(written, len(written))
-    monkeypatch.setattr(strict_json, "LONGEST_SKELETON", 100)
+    monkeypatch.setattr(strict_json, "MAX_STRUCTURE_BYTES", 100)
     with pytest.raises(ImportRefused, match="import_not_json"):
-        parse(b'["\\\\", ' + b"[" * DEEPEST + b"]" * DEEPEST + b"]", 1_000)
+        parse(b'["\\\\", ' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"]", 1_000)

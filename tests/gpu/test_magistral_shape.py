@@ -51,7 +51,7 @@ def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> No
     from magistral_ui.engines.weights.devices import find_device
     from magistral_ui.engines.weights.loader import load
     from magistral_ui.models.folder import inspect_folder
-    from magistral_ui.models.memory import LARGEST_GROWTH
+    from magistral_ui.models.memory import MAX_GROWTH_TOKENS
     from magistral_ui.models.sizes import weight_bytes, working_bytes
 
     torch.cuda.empty_cache()
@@ -72,7 +72,7 @@ def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> No
         model([Part(cache, [(start + i) % 2_000 for i in range(2_048)])])
     logits = model([Part(cache, [5])])
     assert torch.isfinite(logits).all()
-    kv = (tokens + LARGEST_GROWTH) * running.info.plan.kv_per_token
+    kv = (tokens + MAX_GROWTH_TOKENS) * running.info.plan.kv_per_token
     assert torch.cuda.max_memory_allocated() - before <= held + kv + working_bytes(facts.shape, precision, "cuda")
     running.close()
 

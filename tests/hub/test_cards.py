@@ -219,7 +219,7 @@ def test_a_saved_copy_is_read_the_next_time(hub: Hub, run: Callable[..., LocalEn
 @pytest.fixture
 def worth_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' models are small, and their disk may be full: here each is worth keeping, and there is room."""
-    monkeypatch.setattr(quantized_cache, "WORTH", 1_000)
+    monkeypatch.setattr(quantized_cache, "MIN_CACHED_BYTES", 1_000)
     usage = quantized_cache.shutil.disk_usage("/")._replace(free=2**40)
     monkeypatch.setattr(quantized_cache.shutil, "disk_usage", lambda _: usage)
 
@@ -297,13 +297,13 @@ def test_a_changed_folder_is_not_read_from_its_old_copy(
     folder, copy = tmp_path / "model", tmp_path / "copy"
     shutil.copytree(repositories[MAGISTRAL_1_1.key], folder)
     run(str(folder), precision="nf4", save_quantized=str(copy)).close()
-    before = (copy / quantized_cache.ORIGIN).read_text(encoding="utf-8")
+    before = (copy / quantized_cache.ORIGIN_FILE).read_text(encoding="utf-8")
     run(str(folder), precision="nf4", save_quantized=str(copy)).close()
-    assert (copy / quantized_cache.ORIGIN).read_text(encoding="utf-8") == before
+    assert (copy / quantized_cache.ORIGIN_FILE).read_text(encoding="utf-8") == before
     shard = sorted(folder.glob("model-*"))[0]
     os.utime(shard, ns=(1, 1))
     assert isinstance(run(str(folder), precision="nf4", save_quantized=str(copy)).status(), Ready)
-    assert (copy / quantized_cache.ORIGIN).read_text(encoding="utf-8") != before
+    assert (copy / quantized_cache.ORIGIN_FILE).read_text(encoding="utf-8") != before
 
 
 @pytest.mark.usefixtures("large_computer")

@@ -278,7 +278,7 @@ def test_without_symbolic_links_the_disk_needs_room_for_one(
 ) -> None:
     needed = sum((folder / name).stat().st_size for name in WANTED if name.startswith(("model-", "tekken")))
     usage = hub_module.shutil.disk_usage(".")
-    free = needed + hub_module.SPARE_BYTES
+    free = needed + hub_module.MIN_FREE_BYTES
     monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: usage._replace(free=free - 1))
     assert refusal() == "disk_full"
     monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: usage._replace(free=free))

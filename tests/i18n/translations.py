@@ -10,18 +10,18 @@ from importlib import resources
 
 from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.i18n.plurals import categories
-from magistral_ui.i18n.texts import DEFAULT, GAP, Text, for_pages, translated
+from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, GAP, Text, for_pages, translated
 
 
 def missing(language: str) -> list[str]:
     """The keys that have no text in `language`."""
-    return [key for key in for_pages(DEFAULT) if key not in translated(language)]
+    return [key for key in for_pages(DEFAULT_LANGUAGE) if key not in translated(language)]
 
 
 def faults(language: str) -> list[str]:
     """What is wrong with the texts that there are, one line each."""
-    english, found = for_pages(DEFAULT), translated(language)
-    told = [f"{key} is no English text's key" for key in found if key not in translated(DEFAULT)]
+    english, found = for_pages(DEFAULT_LANGUAGE), translated(language)
+    told = [f"{key} is no English text's key" for key in found if key not in translated(DEFAULT_LANGUAGE)]
     for key, text in found.items():
         if key in english:
             told += [f"{key}: {each}" for each in _faults_of(language, english[key], text)]
@@ -79,7 +79,7 @@ def main() -> int:
         found += len(told)
         for each in told:
             print(f"{code} ({language.name}): {each}")
-    print(f"{len(for_pages(DEFAULT))} texts, {len(LANGUAGES)} languages: {found or 'nothing'} to mend")
+    print(f"{len(for_pages(DEFAULT_LANGUAGE))} texts, {len(LANGUAGES)} languages: {found or 'nothing'} to mend")
     return bool(found)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from magistral_ui.models.attention_scores import SCORE_BYTES
 from magistral_ui.models.memory import (
     GIB,
-    LEAST_CONTEXT,
+    MIN_CONTEXT,
     Place,
     best_plan,
     fits,
@@ -134,9 +134,9 @@ def test_more_memory_never_means_less_context() -> None:
 def test_what_is_needed_is_just_what_fits(precision: str, type: str) -> None:
     needed = needed_bytes(MAGISTRAL_SMALL_1_2, precision, type)
     enough = plan(MAGISTRAL_SMALL_1_2, precision, Place(type, needed, needed))
-    assert LEAST_CONTEXT <= enough.context < LEAST_CONTEXT + 500
+    assert MIN_CONTEXT <= enough.context < MIN_CONTEXT + 500
     less = needed - GIB // 4
-    assert plan(MAGISTRAL_SMALL_1_2, precision, Place(type, less, less)).context < LEAST_CONTEXT
+    assert plan(MAGISTRAL_SMALL_1_2, precision, Place(type, less, less)).context < MIN_CONTEXT
 
 
 def test_a_processor_may_give_less_to_keys_and_values() -> None:
@@ -189,7 +189,7 @@ def test_a_card_without_fused_attention_keeps_room_for_its_scores(gigabytes: tup
 def test_what_a_card_without_fused_attention_needs_is_just_what_fits() -> None:
     needed = needed_bytes(MAGISTRAL_SMALL_1_2, "nf4", fused=False)
     enough = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", needed, needed, fused=False))
-    assert LEAST_CONTEXT <= enough.context < LEAST_CONTEXT + 500
+    assert MIN_CONTEXT <= enough.context < MIN_CONTEXT + 500
     assert needed > needed_bytes(MAGISTRAL_SMALL_1_2, "nf4")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from magistral_ui.models.memory import GIB, Place, best_plan
-from magistral_ui.models.plan_table import CARDS, card_lines, machine_lines
+from magistral_ui.models.plan_table import CARD_GIGABYTES, card_lines, machine_lines
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 
 ROOT = Path(__file__).parents[2]
@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 def test_each_card_has_its_chosen_precision() -> None:
     lines = card_lines()
     chosen = [line for line in lines if "(by itself)" in line]
-    assert len(chosen) == len(CARDS) - 1, "16 GB is too little for Magistral, vision and all"
-    for size, line in zip(CARDS[1:], chosen, strict=True):
+    assert len(chosen) == len(CARD_GIGABYTES) - 1, "16 GB is too little for Magistral, vision and all"
+    for size, line in zip(CARD_GIGABYTES[1:], chosen, strict=True):
         best = best_plan(MAGISTRAL_SMALL_1_2, Place("cuda", size * GIB, size * GIB))
         assert best.precision in line
         assert f"{best.context:,}" in line

@@ -185,7 +185,7 @@ def test_more_bytes_than_an_event_can_have_are_not_read(page: Served, alice: Bro
 def test_a_length_that_is_none_and_a_body_that_never_comes_hold_nothing_up(
     page: Served, alice: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_body, "PATIENCE", 600.0)  # no longer than the reply may take here
+    monkeypatch.setattr(request_body, "CHUNK_TIMEOUT", 600.0)  # no longer than the reply may take here
     for length in ("-1", "1e9", "99999999999999999999999", "x"):
         with socket.create_connection(("127.0.0.1", page.port), timeout=60) as line:
             line.sendall(

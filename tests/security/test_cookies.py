@@ -7,13 +7,13 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from magistral_ui.web.cookies import PREFIX, cookie_name, cookie_value, outdated, read_cookie, read_cookies
+from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookie, read_cookies
 from magistral_ui.web.exposure import Exposure
 from tests.security.conftest import Served, serving
 
 PUBLIC = {"Host": "chat.example.org", "X-Forwarded-For": "93.184.216.34"}
 MINE, THEIRS = "m" * 43, "t" * 43
-SECURE, BELOW, PLAIN = {"scheme": "https"}, {"scheme": "https", PREFIX: "/ai"}, {"scheme": "http"}
+SECURE, BELOW, PLAIN = {"scheme": "https"}, {"scheme": "https", PREFIX_KEY: "/ai"}, {"scheme": "http"}
 
 
 @pytest.fixture

@@ -90,12 +90,12 @@ def test_a_few_addresses_leave_room_for_others(addresses: int, path: str) -> Non
     """Two were enough to take all of it, with bodies that do not come or with streams."""
 
     async def tried(among: Crowd) -> None:
-        for number in range(rate_limit.OPEN):
+        for number in range(rate_limit.MAX_OPEN):
             await among.hang(f"192.0.2.{number % addresses}", path)
-        assert among.waiting <= rate_limit.OPEN * addresses // (addresses + 1) + addresses
+        assert among.waiting <= rate_limit.MAX_OPEN * addresses // (addresses + 1) + addresses
         assert set(await among.refused()) == {503}
         assert await among.ask("198.51.100.1") == 200
-        for _ in range(rate_limit.OPEN_PER_BROWSER):
+        for _ in range(rate_limit.MAX_OPEN_PER_BROWSER):
             await among.hang("198.51.100.1", "/stream")
         assert await among.ask("198.51.100.2") == 200
 
@@ -105,10 +105,10 @@ def test_a_few_addresses_leave_room_for_others(addresses: int, path: str) -> Non
 def test_as_many_addresses_as_there_is_room_with_bodies_that_never_come_keep_nobody_out() -> None:
     async def tried(among: Crowd) -> None:
         await among.hang("198.51.100.1", "/stream")
-        for number in range(2 * rate_limit.OPEN):
+        for number in range(2 * rate_limit.MAX_OPEN):
             await among.hang(f"address {number}")
         assert set(await among.refused()) == {408}
-        assert among.waiting <= rate_limit.OPEN
+        assert among.waiting <= rate_limit.MAX_OPEN
         assert await among.ask("198.51.100.1") == 200, "whoever is in goes on"
         assert await among.ask("198.51.100.2") == 200, "and whoever is new comes in"
         assert not among.hung[0].done(), "what is no slow body stays"
@@ -117,8 +117,8 @@ def test_as_many_addresses_as_there_is_room_with_bodies_that_never_come_keep_nob
 
 
 def test_the_slow_bodies_of_whoever_has_most_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "OPEN", 20)
-    monkeypatch.setattr(rate_limit, "OPEN_PER_BROWSER", 15)
+    monkeypatch.setattr(rate_limit, "MAX_OPEN", 20)
+    monkeypatch.setattr(rate_limit, "MAX_OPEN_PER_BROWSER", 15)
 
     async def tried(among: Crowd) -> None:
         await among.hang("a slow line")

@@ -11,7 +11,7 @@ from magistral_ui.client import CALLER
 from magistral_ui.ui import launch as serving_
 from magistral_ui.web.client_address import Addresses
 from magistral_ui.web.exposure import Exposure, exposure_of
-from magistral_ui.web.forwarded_headers import HEADERS, Forwarding
+from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS, Forwarding
 from magistral_ui.web.share_tunnel import learn_hops
 from magistral_ui.web.trusted_proxies import NONE, ONE, TUNNEL, address_in, read_trusted, seen_by
 from tests.nginx import APPENDING, proxied, proxy_port
@@ -166,7 +166,7 @@ def test_without_a_proxy_nothing_is_believed(exposure: Exposure) -> None:
 
 def test_nobody_further_in_sees_what_proxies_write() -> None:
     for exposure in (OWN, Exposure("network")):
-        found = asked(exposure, "127.0.0.1", ("Host", "x"), *((name, FORGED) for name in HEADERS))
+        found = asked(exposure, "127.0.0.1", ("Host", "x"), *((name, FORGED) for name in FORWARDED_HEADERS))
         assert [name for name, _ in found["headers"]] == [b"host"]
 
 

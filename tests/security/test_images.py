@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from magistral_ui.chat.image_decoding import CHILDREN, decoders
+from magistral_ui.chat.image_decoding import MAX_CHILDREN, decoders
 from magistral_ui.client import CALLER
 from magistral_ui.ui.chat import Chat
 from tests.security.conftest import ROOMY, Browser, Served, serving
@@ -69,7 +69,7 @@ def weigh(browser: Browser, *files: Any, **settings: Any) -> Any:
 def nobody_decodes() -> Iterator[None]:
     """All children have something to do for somebody else, until this ends."""
     with ExitStack() as held:
-        for _ in range(CHILDREN):
+        for _ in range(MAX_CHILDREN):
             held.enter_context(decoders().turns.turn("test"))
         yield
 
@@ -188,7 +188,7 @@ def test_who_leaves_gives_the_turn_back(page: Served, monkeypatch: pytest.Monkey
     queue, done = page.visitors.pictures._queue, threading.Event()
     monkeypatch.setattr(Chat, "look", lambda *_: done.set())
     may_end = threading.Event()
-    for _ in range(CHILDREN):
+    for _ in range(MAX_CHILDREN):
         queue.submit("others", lambda: may_end.wait(60))
     try:
         body = {"data": [message(file)], "fn_index": page.numbers["look"], "session_hash": mallory.session}

@@ -59,6 +59,6 @@ def test_text_is_folded_alike_however_it_is_cut(monkeypatch: pytest.MonkeyPatch)
     alphabet = "aÅßΐﬃé漢が한각\u0344\u0f73\u0301\u0316\uff9e\U0001d15e\ufdfa"
     texts = ["".join(pick.choices(alphabet, k=700)) for _ in range(20)]
     whole = [search._fold(text) for text in texts]
-    for piece in (1, 7, search.PIECE):
-        monkeypatch.setattr(search, "PIECE", piece)
+    for piece in (1, 7, search.FOLD_CHUNK):
+        monkeypatch.setattr(search, "FOLD_CHUNK", piece)
         assert [search.folded(text) for text in texts] == whole

@@ -282,7 +282,7 @@ def test_streams_end_when_their_login_expires(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(login, "Logins", lambda idle, hours: passwords.Logins(idle, hours, lambda: now[0]))
-    monkeypatch.setattr(login_watch, "LOOK", 0.1)
+    monkeypatch.setattr(login_watch, "CHECK_INTERVAL", 0.1)
     with serving(tmp_path, passwords=PEOPLE, limits=replace(ROOMY, **limits)) as served:
         browser = enter(served.browser(), "Alice")
         now[0] = 3_500.0
@@ -298,8 +298,8 @@ def test_streams_end_when_their_login_expires(
 def test_a_login_that_made_room_for_others_takes_its_streams_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passwords, "LOGINS", 1)
-    monkeypatch.setattr(login_watch, "LOOK", 0.2)
+    monkeypatch.setattr(passwords, "MAX_LOGINS", 1)
+    monkeypatch.setattr(login_watch, "CHECK_INTERVAL", 0.2)
     with serving(tmp_path, passwords=PEOPLE) as served:
         browser = enter(served.browser(), "Alice")
         with streaming(browser, f"/gradio_api/heartbeat/{browser.session}") as (_, ended):

@@ -17,7 +17,7 @@ from magistral_ui.web import request_body
 from magistral_ui.web.form_parts import TooManyParts, bounded_parts
 from magistral_ui.web.ownership import Claims
 from magistral_ui.web.request_body import read_json, signs_in
-from magistral_ui.web.uploads import FILE_COST
+from magistral_ui.web.uploads import EXTRA_BYTES_PER_FILE
 from tests.security.conftest import ROOMY, Browser, Served, serving
 from tests.security.test_visitors_apart import png
 
@@ -58,7 +58,7 @@ def test_a_body_of_too_many_values_is_not_even_parsed(body: str, monkeypatch: py
 
 @pytest.mark.parametrize("text", ['""', '"\\""', '"a,b"', '"\\\\"'])
 def test_too_many_texts_are_counted_and_not_even_taken_out(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_body, "TEXTS", None)
+    monkeypatch.setattr(request_body, "JSON_STRINGS", None)
     with pytest.raises(ValueError, match="too many values"):
         read_json(f'{{"data": [{",".join([text] * 37_000)}]}}'.encode(), values=18_000)
 
@@ -73,7 +73,7 @@ def test_a_text_may_hold_whatever_parts_values(text: str) -> None:
 
 @pytest.mark.parametrize("cut", ['["' + '\\"' * 400_000, '["a' + "," * 900_000, '{"a": "\\' + "x," * 400_000])
 def test_a_text_that_does_not_end_is_looked_at_once(cut: str) -> None:
-    assert signs_in(request_body.TEXTS.sub(b"", cut.encode())) == 1
+    assert signs_in(request_body.JSON_STRINGS.sub(b"", cut.encode())) == 1
     with pytest.raises(ValueError):
         read_json(cut.encode(), values=20)
 
@@ -166,7 +166,7 @@ def test_the_hours_bytes_hold_however_they_are_announced(metered: Served) -> Non
         answer = browser.http.post("/gradio_api/upload", content=iter([body]), headers=headers)  # without a length
         taken += 500_000 if answer.status_code == 200 else 0
     assert answer.status_code == 429
-    assert taken + FILE_COST <= QUOTA
+    assert taken + EXTRA_BYTES_PER_FILE <= QUOTA
     assert (
         browser.event("weigh", [{"text": "x" * 20_000, "files": []}, browser.place, *metered.panel]).status_code == 429
     )

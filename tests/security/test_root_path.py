@@ -11,7 +11,7 @@ from mcp.client.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
 from magistral_ui.web.exposure import Exposure, is_prefix
-from magistral_ui.web.root_path import PREFIX, WithoutPrefix, WithPrefix
+from magistral_ui.web.root_path import PREFIX_KEY, WithoutPrefix, WithPrefix
 from tests.nginx import HEADERS, proxied, proxy_port
 from tests.security.conftest import Served, serving
 
@@ -114,7 +114,7 @@ def told_by(peer: str, exposure: Exposure, path: str = "/", *prefixes: bytes) ->
 
 def test_only_a_proxy_that_was_set_up_is_believed() -> None:
     proxy = Exposure("proxy", url="https://chat.example.org")
-    assert told_by("127.0.0.1", proxy, "/", b"/ai/")[PREFIX] == "/ai"
+    assert told_by("127.0.0.1", proxy, "/", b"/ai/")[PREFIX_KEY] == "/ai"
     assert told_by("192.168.1.9", proxy, "/ai/config", b"/ai")["path"] == "/config"
     for peer, exposure, prefixes in (
         ("93.184.216.34", proxy, [b"/ai"]),
@@ -123,9 +123,9 @@ def test_only_a_proxy_that_was_set_up_is_believed() -> None:
         ("127.0.0.1", Exposure("tunnel", url="https://x.gradio.live"), [b"/ai"]),
         ("127.0.0.1", proxy, [b"/ai", b"/other"]),
     ):
-        assert PREFIX not in told_by(peer, exposure, "/", *prefixes)
+        assert PREFIX_KEY not in told_by(peer, exposure, "/", *prefixes)
     named = Exposure("proxy", url="https://chat.example.org/ai")
-    assert told_by("127.0.0.1", named, "/", b"/other")[PREFIX] == "/ai", "what was set holds"
+    assert told_by("127.0.0.1", named, "/", b"/other")[PREFIX_KEY] == "/ai", "what was set holds"
     assert told_by("127.0.0.1", named, "/aix/config")["path"] == "/aix/config"
 
 
@@ -135,7 +135,7 @@ def test_what_gradio_gets_is_whole_again() -> None:
     async def inside(scope: Any, receive: Any, send: Any) -> None:
         seen.update(scope)
 
-    asyncio.run(WithPrefix(inside)({"type": "http", "path": "/config", PREFIX: "/ai"}, None, None))  # type: ignore[arg-type]
+    asyncio.run(WithPrefix(inside)({"type": "http", "path": "/config", PREFIX_KEY: "/ai"}, None, None))  # type: ignore[arg-type]
     assert (seen["path"], seen["raw_path"], seen["root_path"]) == ("/ai/config", b"/ai/config", "/ai")
 
 

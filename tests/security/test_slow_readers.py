@@ -19,7 +19,7 @@ from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.visitors import bare, hashed
 from magistral_ui.ui.import_export import Sending
-from magistral_ui.web.client_address import COOKIE
+from magistral_ui.web.client_address import VISITOR_COOKIE
 from magistral_ui.web.queued_calls import Calls
 from tests.scripted_engine import Pause, Script
 from tests.security.conftest import ROOMY, Browser, Served, script, serving
@@ -183,7 +183,7 @@ def test_an_export_may_not_be_asked_for_and_not_read(quick: Served) -> None:
     alice.say("much")
     assert newest(quick, before).wait(PATIENCE)
     alice.event("commit", [alice.place])
-    token = CALLER.set(Caller(browser=hashed(alice.http.cookies[COOKIE])))
+    token = CALLER.set(Caller(browser=hashed(alice.http.cookies[VISITOR_COOKIE])))
     ticket = quick.visitors.tickets.issue(Sending(bare(alice.place), (), "json"))
     CALLER.reset(token)
     with deaf(quick, "/magistral/export", {**cookies(alice), "X-Ticket": ticket}) as stream:

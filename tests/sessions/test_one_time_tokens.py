@@ -1,7 +1,7 @@
 """Tickets: for one thing, once, and not for ever."""
 
 from magistral_ui.client import CALLER, Caller
-from magistral_ui.sessions.one_time_tokens import MOST, Tickets
+from magistral_ui.sessions.one_time_tokens import MAX_PENDING, Tickets
 
 
 def test_a_ticket_is_for_one_thing_once() -> None:
@@ -34,7 +34,7 @@ def test_a_ticket_ends() -> None:
 def test_only_so_many_wait() -> None:
     tickets = Tickets()
     first = tickets.issue("first")
-    for number in range(MOST):
+    for number in range(MAX_PENDING):
         tickets.issue(number)
     assert tickets.redeem(first) is None
 
@@ -43,7 +43,7 @@ def test_nobody_can_flush_the_tickets_of_others() -> None:
     tickets = Tickets()
     before = CALLER.set(Caller("192.0.2.1", browser="mine"))
     mine = tickets.issue("mine")
-    for number in range(3 * MOST):
+    for number in range(3 * MAX_PENDING):
         CALLER.set(Caller("192.0.2.2", browser=f"one of many {number}"))
         tickets.issue(number)
     CALLER.set(Caller("192.0.2.1", browser="mine"))

@@ -86,7 +86,7 @@ def test_who_names_no_conversation_gets_the_latest() -> None:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions may go as soon as nobody uses them."""
-    monkeypatch.setattr(session_store, "GRACE", 0.0)
+    monkeypatch.setattr(session_store, "GRACE_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("at_once")

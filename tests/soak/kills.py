@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from magistral_ui.chat.conversation import AssistantMessage, UserMessage
-from magistral_ui.sessions.history.database import FILE, History
+from magistral_ui.sessions.history.database import DATABASE_FILE, History
 from magistral_ui.sessions.visitors import hashed
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def live_and_die(folder: Path, known: Acknowledged, life: int, seconds: float) -
 
 def check(folder: Path, known: Acknowledged) -> dict[str, int]:
     """Everything that must hold after a kill; how much there was."""
-    db = sqlite3.connect(folder / FILE)
+    db = sqlite3.connect(folder / DATABASE_FILE)
     assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert db.execute("PRAGMA foreign_key_check").fetchall() == []
     db.close()

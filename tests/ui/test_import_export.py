@@ -25,13 +25,13 @@ from magistral_ui.export.json_export import export_json
 from magistral_ui.export.json_import import ImportLimits, import_json
 from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.sessions.history import store
-from magistral_ui.sessions.history.database import FOLD, PICTURES, SPARE, History
+from magistral_ui.sessions.history.database import IMAGES_FOLDER, IMPORT_DISK_FACTOR, MIN_FREE_BYTES, History
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.visitors import Place, Visitors, hashed
 from magistral_ui.ui import import_export
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.history_panel import HistoryPanel
-from magistral_ui.ui.import_export import FILES_PER_ADDRESS, exchange_routes, import_limits
+from magistral_ui.ui.import_export import MAX_FILES_PER_ADDRESS, exchange_routes, import_limits
 from tests.export.conversations import picture
 from tests.scripted_engine import ScriptedEngine
 
@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_saved_to_its_end_leaves_nothing(
     assert desk.bring(place, content) == {"failure": {"key": "import_not_saved", "values": {}}}
     told = desk.panel.listing({}, place)
     assert [entry["title"] for entry in told["entries"]] == ["one"]
-    assert not [path for path in (tmp_path / "data" / PICTURES).rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "data" / IMAGES_FOLDER).rglob("*") if path.is_file()]
     monkeypatch.undo()
     assert desk.bring(place, content) == {"imported": 2}
 
@@ -182,9 +182,15 @@ def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None
 def test_a_disk_that_is_too_small_for_a_file_is_not_filled(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     place = desk.said("one")
     content = desk.save(place, format="json")[1]
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=FOLD * len(content) + SPARE - 1))
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda folder: SimpleNamespace(free=IMPORT_DISK_FACTOR * len(content) + MIN_FREE_BYTES - 1),
+    )
     assert desk.bring(place, content)["failure"] == {"key": "import_no_disk", "values": {"needed": 17}}
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=FOLD * len(content) + SPARE))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=IMPORT_DISK_FACTOR * len(content) + MIN_FREE_BYTES)
+    )
     assert desk.bring(place, content) == {"imported": 1}
 
 
@@ -260,7 +266,7 @@ def test_one_address_with_many_files_is_refused_and_others_have_their_turn(
         return await send.endpoint(Request({"type": "http", "headers": [(b"x-ticket", token.encode())]}))
 
     async def attack() -> tuple[list[int], list[int]]:
-        mallory = [asyncio.create_task(fetch("198.51.100.1")) for _ in range(FILES_PER_ADDRESS + 3)]
+        mallory = [asyncio.create_task(fetch("198.51.100.1")) for _ in range(MAX_FILES_PER_ADDRESS + 3)]
         assert await asyncio.to_thread(began.acquire, timeout=30)
         await asyncio.wait(mallory, return_when=asyncio.FIRST_COMPLETED)  # those who are refused need not wait
         alice = asyncio.create_task(fetch("198.51.100.2"))
@@ -269,5 +275,5 @@ def test_one_address_with_many_files_is_refused_and_others_have_their_turn(
         return [(await each).status_code for each in mallory], [(await alice).status_code]
 
     theirs, mine = asyncio.run(attack())
-    assert theirs == [200] * FILES_PER_ADDRESS + [429] * 3
+    assert theirs == [200] * MAX_FILES_PER_ADDRESS + [429] * 3
     assert mine == [200]

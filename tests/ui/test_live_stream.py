@@ -12,7 +12,7 @@ from magistral_ui.chat.events import Answer, Finished, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.live_stream import PATH, live_route
+from magistral_ui.ui.live_stream import LIVE_PATH, live_route
 from tests.scripted_engine import Pause, Script, ScriptedEngine
 
 PARAMS = SamplingParams(seed=0)
@@ -32,7 +32,7 @@ class Reader:
         async def ask() -> httpx.Response:
             headers = {b"X-Generation": generation.encode(), b"Last-Event-ID": seen.encode()}
             async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://page") as client:
-                return await client.get(PATH, headers=headers)
+                return await client.get(LIVE_PATH, headers=headers)
 
         return asyncio.run(ask())
 

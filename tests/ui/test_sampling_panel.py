@@ -11,7 +11,7 @@ from magistral_ui.engines.base import Loading, Ready
 from magistral_ui.errors import BadInput
 from magistral_ui.i18n.texts import strings
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2
-from magistral_ui.ui.sampling_panel import PROMPT_LENGTH, panel_value, params_from, prompt_value, read_settings
+from magistral_ui.ui.sampling_panel import MAX_PROMPT_LENGTH, panel_value, params_from, prompt_value, read_settings
 from tests.scripted_engine import INFO, ScriptedEngine
 
 
@@ -47,9 +47,9 @@ def test_what_is_sent_is_laid_over_the_card_s_own() -> None:
         {"params": {"seed": -1}},
         {"params": {"nothing": 1}},
         {"instructions": 5},
-        {"instructions": "x" * (PROMPT_LENGTH + 1)},
+        {"instructions": "x" * (MAX_PROMPT_LENGTH + 1)},
         {"system_prompt": ["x"]},
-        {"system_prompt": "x" * (PROMPT_LENGTH + 1)},
+        {"system_prompt": "x" * (MAX_PROMPT_LENGTH + 1)},
         {"picture_side": 513},
         {"picture_side": [512]},
     ],

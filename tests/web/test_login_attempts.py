@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.web.login_attempts import FREE_TRIES, LONGEST_NAME_WAIT, LONGEST_WAIT, NAME_TRIES, Attempts
+from magistral_ui.web.login_attempts import FREE_TRIES, MAX_NAME_WAIT, MAX_WAIT, NAME_TRIES, Attempts
 
 
 class Clock:
@@ -42,7 +42,7 @@ def test_an_address_waits_longer_with_each_wrong_one_and_not_for_ever() -> None:
         clock.now += waits[-1]
         assert wait(attempts, "a") == 0
     assert waits[:4] == [30, 60, 120, 240]
-    assert waits[-1] == LONGEST_WAIT
+    assert waits[-1] == MAX_WAIT
     clock.now += 3_600
     fail(attempts, FREE_TRIES - 1, "a")
     assert wait(attempts, "a") == 0, "an hour later it is like new"
@@ -65,7 +65,7 @@ def test_a_name_that_is_tried_from_everywhere_is_tried_once_from_each() -> None:
     assert wait(attempts, "b", "bob") == 0, "another name"
     for number in range(500):
         attempts.failed(f"c{number}", "ann")
-    assert wait(attempts, "c1", "ann") == LONGEST_NAME_WAIT
+    assert wait(attempts, "c1", "ann") == MAX_NAME_WAIT
 
 
 def test_a_name_cools_down() -> None:
@@ -88,7 +88,7 @@ def test_whoever_was_in_before_is_not_slowed_by_others() -> None:
     attempts.failed("train", "ann", "her browser")
     assert wait(attempts, "train", "ann", "her browser") == 0
     fail(attempts, 50, "home", "ann", "a guest")
-    assert wait(attempts, "home", "ann", "a guest") == LONGEST_WAIT
+    assert wait(attempts, "home", "ann", "a guest") == MAX_WAIT
     assert wait(attempts, "home", "ann", "her browser") == 0, "her browser has a count of its own"
     fail(attempts, FREE_TRIES, "home", "ann", "her browser")
     assert wait(attempts, "home", "ann", "her browser") > 0, "and one that ends"

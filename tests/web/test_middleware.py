@@ -135,7 +135,7 @@ def test_json_of_as_many_values_as_allowed_is_read_whatever_signs_its_texts_have
 
 
 def test_only_so_many_browsers_own_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ownership, "SHARERS", 3)
+    monkeypatch.setattr(ownership, "MAX_OWNERS", 3)
     held = Claims()
 
     def as_browser(name: str, share: bool) -> bool:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from magistral_ui.web import passwords
-from magistral_ui.web.passwords import LONGEST, Logins, Passwords, make_password
+from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Logins, Passwords, make_password
 
 
 class Clock:
@@ -34,7 +34,7 @@ def test_name_and_password_belong_together() -> None:
 
 
 def test_a_password_is_compared_whole() -> None:
-    longest = "x" * LONGEST
+    longest = "x" * MAX_PASSWORD_LENGTH
     assert Passwords({"": longest}).match("", longest)
     assert not Passwords({"": longest}).match("", longest + "x")
 
@@ -72,7 +72,7 @@ def test_nobody_ends_the_logins_of_others_by_coming_in_again_and_again(
     name: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where all have one password: then an address is what counts."""
-    monkeypatch.setattr(passwords, "LOGINS", 20)
+    monkeypatch.setattr(passwords, "MAX_LOGINS", 20)
     logins = Logins(idle_hours=1, hours=3)
     mine = logins.begin(name, "192.0.2.1")
     theirs = [logins.begin(other, "192.0.2.2") for _ in range(100)]

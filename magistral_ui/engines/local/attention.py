@@ -16,9 +16,9 @@ from magistral_ui.models.attention_scores import queries_at_once
 
 TILE = 64
 """Keys that are looked at together on a processor. Half as many give other numbers for a row that is read with more of them."""
-LEAST_ROWS = 4
+MIN_ROWS = 4
 """Rows of the smallest product on a processor: below, kernels round otherwise, and in float32 oneDNN is no faster."""
-OLDEST_FUSED = (8, 0)
+MIN_FUSED_CAPABILITY = (8, 0)
 """Compute capability from which a chunk behind a prefix, with heads that share keys, has a fused kernel."""
 
 
@@ -72,7 +72,7 @@ def segments_of(parts: list[tuple[KVCache, int]], device: torch.device) -> list[
 def has_fused_attention(device: torch.device) -> bool:
     """Whether attention never holds all its scores there; where it does, plans count `scores.attention_bytes`."""
     if device.type == "cuda" and torch.cuda.is_available():
-        return torch.cuda.get_device_capability(device) >= OLDEST_FUSED
+        return torch.cuda.get_device_capability(device) >= MIN_FUSED_CAPABILITY
     return device.type != "mps"
 
 
@@ -125,7 +125,7 @@ def _in_tile(queries: torch.Tensor, held: KVLayer, tile: Tile, scale: float) -> 
     mask, count = tile.mask, tile.count
     if count == 1:  # the heads that share keys are as good as rows: each key is read once for all of them
         q, count = q.reshape(1, shared, heads // shared, -1), heads // shared
-    spare = -count % LEAST_ROWS
+    spare = -count % MIN_ROWS
     if spare:
         q = pad(q, (0, 0, 0, spare))
     if len(mask) == 1:

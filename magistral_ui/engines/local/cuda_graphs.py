@@ -21,7 +21,7 @@ Record = Callable[[Callable[[], Tensors], torch.device], tuple[Callable[[], None
 """Takes a computation and its device; gives what replays it, and the tensors in which its results lie each time."""
 Move = Callable[[torch.Tensor, torch.device], torch.Tensor]
 
-MOST_ROWS = 16
+MAX_RECORDED_ROWS = 16
 """Rows of the largest step that is recorded."""
 TOLERANCE = 0.02
 """Largest difference between replayed and plain numbers, as a share of their spread, for graphs to be used."""
@@ -185,7 +185,7 @@ class StageChoice:
     there was no memory is not tried again; the others are.
     """
 
-    def __init__(self, plain: PlainStages, record: Record | None, most_rows: int = MOST_ROWS) -> None:
+    def __init__(self, plain: PlainStages, record: Record | None, most_rows: int = MAX_RECORDED_ROWS) -> None:
         """`record` None: never record (this is the switch)."""
         self._plain, self._record, self._most_rows = plain, record, most_rows
         self._recorded: dict[int, RecordedStages] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from magistral_ui.engines.local.attention import LEAST_ROWS, attend, segments_of
+from magistral_ui.engines.local.attention import MIN_ROWS, attend, segments_of
 from magistral_ui.engines.local.cuda_graphs import PlainStages, StageChoice, record_on_cuda
 from magistral_ui.engines.local.graph_sizes import recorded_rows
 from magistral_ui.engines.local.kv_cache import KVCache
@@ -71,12 +71,12 @@ class TextModel:
     def __call__(self, parts: list["Part"]) -> torch.Tensor:
         """Logits (len(parts), vocabulary) of each part's last row; all parts' tokens are in their caches afterwards.
 
-        On a processor there are never fewer rows than LEAST_ROWS: a row's numbers are then the same in any company.
+        On a processor there are never fewer rows than MIN_ROWS: a row's numbers are then the same in any company.
         """
         device = self.device
         tokens = [token for part in parts for token in part.tokens]
         decoding = len(tokens) == len(parts)
-        least = LEAST_ROWS if device.type == "cpu" else 0
+        least = MIN_ROWS if device.type == "cpu" else 0
         spare = [0] * (least - len(tokens))
         hidden = self.embed(torch.tensor(tokens + spare, device=device))
         first = 0

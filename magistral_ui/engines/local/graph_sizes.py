@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from magistral_ui.engines.local.cuda_graphs import MOST_ROWS
+from magistral_ui.engines.local.cuda_graphs import MAX_RECORDED_ROWS
 
 FUSED_ROWS = {(8, 0): 5, (8, 6): 8, (8, 9): 8, (9, 0): 5, (12, 0): 8, (12, 1): 8}
 """Compute capability → rows up to which nf4 products of the sizes of Magistral's are fused there, by bitsandbytes 0.50's own
@@ -17,7 +17,7 @@ ALWAYS_FUSED = 4
 """Rows that are fused on every card and for every size."""
 SMALL_WEIGHT = 4 * 2**20
 """Numbers in a weight below which bitsandbytes unpacks sooner, depending on the card."""
-OLDEST = (8, 0)
+MIN_CAPABILITY = (8, 0)
 """Cards before it have no bfloat16 arithmetic: there is nothing to be gained by recording."""
 
 
@@ -29,9 +29,9 @@ def recorded_rows(layer: Any, place: torch.device) -> int:
         return 0  # each of these products waits for the host, which no recording can
     states = [state for weight in weights if (state := getattr(weight, "quant_state", None)) is not None]
     if not states:
-        return MOST_ROWS
+        return MAX_RECORDED_ROWS
     capability = torch.cuda.get_device_capability(place)
-    if capability < OLDEST:
+    if capability < MIN_CAPABILITY:
         return 0
     small = any(state.shape[0] * state.shape[1] < SMALL_WEIGHT for state in states)
     return ALWAYS_FUSED if small else FUSED_ROWS.get(capability, ALWAYS_FUSED)

@@ -7,10 +7,10 @@ It does not know which tokens it holds; `prefix_cache.py` does.
 import torch
 from torch.nn.functional import pad
 
-from magistral_ui.models.memory import LARGEST_GROWTH
+from magistral_ui.models.memory import MAX_GROWTH_TOKENS
 
-GROWTH = 256
-"""Tokens by which a buffer grows at least, and then by a quarter, up to LARGEST_GROWTH. What is copied grows with the square
+MIN_GROWTH_TOKENS = 256
+"""Tokens by which a buffer grows at least, and then by a quarter, up to MAX_GROWTH_TOKENS. What is copied grows with the square
 of the length, but slowly: Magistral at 131,072 tokens has copied 5 MB for each of them, where one step reads 30 GB."""
 
 
@@ -79,8 +79,8 @@ class KVLayer:
 
     def _grow(self, tokens: int, like: torch.Tensor) -> None:
         capacity = 0 if self._keys is None else self._keys.shape[2]
-        wanted = max(tokens, capacity + min(capacity // 4, LARGEST_GROWTH))
-        wanted += -wanted % GROWTH
+        wanted = max(tokens, capacity + min(capacity // 4, MAX_GROWTH_TOKENS))
+        wanted += -wanted % MIN_GROWTH_TOKENS
         if self._most is not None:
             wanted = max(tokens, min(wanted, self._most))
         keys = like.new_zeros((1, like.shape[1], wanted, like.shape[3]))

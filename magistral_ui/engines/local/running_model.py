@@ -28,7 +28,7 @@ from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
 
 log = logging.getLogger(__name__)
 
-LEAST_CPU_BUDGET = 4 * 2**30
+MIN_CPU_KV_BYTES = 4 * 2**30
 """Bytes for keys and values on a processor, where one long conversation needs no more."""
 
 
@@ -152,7 +152,7 @@ def plan_now(loaded: Loaded, device: Device) -> MemoryPlan:
     planned = plan_loaded(loaded.shape, loaded.info.precision, place, loaded.layers, loaded.weights)
     if device.type == "cpu":
         longest = planned.context * planned.kv_per_token
-        planned = with_less(loaded.shape, planned, max(LEAST_CPU_BUDGET, longest))
+        planned = with_less(loaded.shape, planned, max(MIN_CPU_KV_BYTES, longest))
     return planned
 
 

@@ -13,13 +13,13 @@ import torch
 
 from magistral_ui.chat.sampling import SamplingParams
 
-HEAD = 1_024
+FIRST_CANDIDATES = 1_024
 """Candidates looked at first: a partial top-k of the vocabulary is many times cheaper than sorting it."""
-ON_HOST = ("mps",)
+SAMPLED_ON_HOST = ("mps",)
 """Devices whose logits are drawn from on the processor: Apple's GPU lacks a good part of what that takes, and its memory is
 the processor's own."""
 
-COLDEST = 1e-4
+MIN_TEMPERATURE = 1e-4
 """Below this temperature the likeliest token is all but certain, and dividing by it would only overflow."""
 
 
@@ -35,7 +35,7 @@ class Sampler:
     def __call__(self, logits: torch.Tensor, banned: Sequence[int] = ()) -> int:
         """The next token id, from `logits` of shape (vocabulary,) in any float type; `banned` ids are never drawn."""
         p = self._params
-        scores = (logits.cpu() if logits.device.type in ON_HOST else logits).float()
+        scores = (logits.cpu() if logits.device.type in SAMPLED_ON_HOST else logits).float()
         if p.repetition_penalty != 1.0 and self._seen:
             ids = torch.tensor(sorted(self._seen), device=scores.device)
             picked = scores[ids]
@@ -43,7 +43,7 @@ class Sampler:
             scores = scores.index_copy(0, ids, penalised)
         if banned:
             scores = scores.index_fill(0, torch.tensor(banned, device=scores.device), -torch.inf)
-        if p.temperature < COLDEST:
+        if p.temperature < MIN_TEMPERATURE:
             return int(scores.argmax())
         ids, weights = self.candidates(scores)
         cumulative = weights.cpu().double().cumsum(0)  # the CPU's: Apple's GPU has no float64
@@ -68,7 +68,7 @@ class Sampler:
             weights = torch.softmax(scores / p.temperature, 0)
             floor = p.min_p * float(weights.max())
             return torch.arange(scores.numel(), device=scores.device), torch.where(weights >= floor, weights, 0.0)
-        head = min(scores.numel(), p.top_k or HEAD)
+        head = min(scores.numel(), p.top_k or FIRST_CANDIDATES)
         top, ids = torch.topk(scores, head)
         total = torch.logsumexp((top if p.top_k else scores) / p.temperature, 0, keepdim=True)
         probabilities = torch.exp(top / p.temperature - total)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Reasoning, Reclassified, Usage
-from magistral_ui.chat.reasoning import BREAKS, Piece, TokenReader
+from magistral_ui.chat.reasoning import LINE_BREAKS, Piece, TokenReader
 from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
@@ -197,7 +197,7 @@ class Sequence:
                     reasoning_seconds=now - self._reasoning_began,
                 )
             elif isinstance(piece, Reclassified):
-                self._said[0].append("".join(self._said[1]).lstrip(BREAKS))
+                self._said[0].append("".join(self._said[1]).lstrip(LINE_BREAKS))
                 self._said[1].clear()
                 self._reasoning_began = self._usage.first_token_seconds
                 seconds = now - self._reasoning_began

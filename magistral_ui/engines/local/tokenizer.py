@@ -23,11 +23,11 @@ from magistral_ui.engines.local.image_input import PictureEncoder, PictureInput,
 from magistral_ui.engines.lru_cache import Recent
 from magistral_ui.models.cards import ModelCard
 
-REPLY_TOKENS = 2_000_000
+CACHED_REPLY_TOKENS = 2_000_000
 """Tokens of replies that are remembered."""
-TEXT_TOKENS = 1_000_000
+CACHED_TEXT_TOKENS = 1_000_000
 """Tokens of all other texts that are remembered."""
-COUNTS = 20_000
+CACHED_COUNTS = 20_000
 """Reasoning whose length is remembered."""
 
 
@@ -61,9 +61,9 @@ class Encoder:
         self._card = card
         self._own_system = own_system
         self._pictures = PictureEncoder(self._instruct.image_encoder)
-        self._replies: Recent[tuple[str, str | None, str, bool], list[int]] = Recent(REPLY_TOKENS, len)
-        self._texts: Recent[tuple[str, str | tuple[SystemPart, ...]], list[int]] = Recent(TEXT_TOKENS, len)
-        self._counts: Recent[tuple[str, str], int] = Recent(COUNTS)
+        self._replies: Recent[tuple[str, str | None, str, bool], list[int]] = Recent(CACHED_REPLY_TOKENS, len)
+        self._texts: Recent[tuple[str, str | tuple[SystemPart, ...]], list[int]] = Recent(CACHED_TEXT_TOKENS, len)
+        self._counts: Recent[tuple[str, str], int] = Recent(CACHED_COUNTS)
         self.end_of_turn: int = self._base.eos_id
         self._begin, self._end = self._mark_ids()
         self._pieces: dict[int, bytes] = {}

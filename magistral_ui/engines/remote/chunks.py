@@ -11,13 +11,13 @@ from magistral_ui.engines.remote.sse import StreamBroken, parsed
 
 Kind = Literal["reasoning", "thinking", "text", "refusal"]
 """`reasoning` and `refusal`: of a field of their own; `thinking`: of a list's thinking part; `text`: of the content."""
-FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """Where servers put reasoning. Several of them in one delta are equal, so only the first is taken."""
-THINKING = frozenset({"thinking", "reasoning", "think", "reasoning_text", "summary_text"})
+THINKING_TYPES = frozenset({"thinking", "reasoning", "think", "reasoning_text", "summary_text"})
 """Types of a content part that is reasoning."""
-ERRORS = ("error_msg", "error_code", "error_message", "errmsg", "err", "fault", "exception", "__type")
+ERROR_FIELDS = ("error_msg", "error_code", "error_message", "errmsg", "err", "fault", "exception", "__type")
 """Names that only an error has, besides `error` itself."""
-WORDS = (
+ERROR_TEXT_FIELDS = (
     "message",
     "msg",
     "faultstring",
@@ -36,9 +36,9 @@ WORDS = (
     "code",
 )
 """Where an error has its words, the most telling first."""
-REASONS = ("message", "Message", "msg", "description")
+REASON_FIELDS = ("message", "Message", "msg", "description")
 """Names under which an object without any sign of an error may still say why nothing else comes."""
-SILENT = frozenset({"status", "ping", "info", "progress", "event", "log", "notice"})
+SILENT_TYPES = frozenset({"status", "ping", "info", "progress", "event", "log", "notice"})
 """Types of objects that tell of something else, whatever words they use for it."""
 
 
@@ -98,8 +98,8 @@ def read_chunk(payload: bytes) -> Chunk:
         whole=whole,
         calls_tool=bool(message.get("tool_calls") or message.get("function_call")),
         silent=silent,
-        foreign=silent and bool(value) and str(value.get("type")).lower() not in SILENT,
-        words=next((text for key in REASONS if isinstance(text := value.get(key), str)), "") if silent else "",
+        foreign=silent and bool(value) and str(value.get("type")).lower() not in SILENT_TYPES,
+        words=next((text for key in REASON_FIELDS if isinstance(text := value.get(key), str)), "") if silent else "",
         identity=str(value.get("id") or ""),
     )
 
@@ -135,9 +135,9 @@ def _error_of(value: Mapping[str, Any]) -> Any:
         return value
     if value.get("errors") and (value.get("success") is False or "choices" not in value):
         return value["errors"]
-    if "choices" in value or kind in SILENT:
+    if "choices" in value or kind in SILENT_TYPES:
         return None
-    if any(value.get(key) for key in ERRORS) or value.get("success") is False or value.get("ok") is False:
+    if any(value.get(key) for key in ERROR_FIELDS) or value.get("success") is False or value.get("ok") is False:
         return value
     if value.get("detail"):
         return value["detail"]
@@ -155,7 +155,7 @@ def _told(error: Any) -> str:
     if isinstance(error, list):
         return "; ".join(filter(None, map(_told, error)))
     if isinstance(error, dict):
-        said = next((told for key in WORDS if (told := _told(error.get(key)))), "")
+        said = next((told for key in ERROR_TEXT_FIELDS if (told := _told(error.get(key)))), "")
         if not said:  # by the names of fields
             said = "; ".join(f"{key}: {told}" for key, each in error.items() if (told := _told(each)))
         place = error.get("loc")
@@ -196,7 +196,7 @@ def _said(choice: Mapping[str, Any]) -> tuple[tuple[tuple[Kind, str], ...], bool
 def _parts(delta: Mapping[str, Any]) -> tuple[tuple[Kind, str], ...]:
     """Reasoning first; the same reasoning once more among the parts of the content is left out."""
     parts: list[tuple[Kind, str]] = []
-    reasoning = next((text for key in FIELDS if (text := _joined(delta.get(key)))), "")
+    reasoning = next((text for key in REASONING_FIELDS if (text := _joined(delta.get(key)))), "")
     if reasoning or (reasoning := _details(delta.get("reasoning_details"))):
         parts.append(("reasoning", reasoning))
     content = _content_parts(delta.get("content"))
@@ -224,7 +224,7 @@ def _content_part(part: Any) -> list[tuple[Kind, str]]:
     if not isinstance(part, dict):
         return []
     kind = part.get("type")
-    if kind in THINKING or (kind is None and "thinking" in part):
+    if kind in THINKING_TYPES or (kind is None and "thinking" in part):
         inner = next(
             (part[key] for key in ("thinking", "reasoning", "text", "content", "summary") if part.get(key)), ""
         )

@@ -12,7 +12,7 @@ from magistral_ui.engines.remote.profile_updates import chose_length
 from magistral_ui.engines.remote.server_profile import Profile
 from magistral_ui.errors import ParameterRefused
 
-SEEDS = 2**32 - 1
+MAX_SERVER_SEED = 2**32 - 1
 """Seeds of the servers: below 32 bits, of which llama.cpp takes the last one as none."""
 
 
@@ -37,7 +37,7 @@ def body_of(
         if says_length(request.params, profile):
             body[dialect.fields["max_tokens"]] = max(1, min(max_tokens, profile.most_tokens or max_tokens))
     if (seed := request.params.seed) is not None and "seed" in dialect.fields:
-        body[dialect.fields["seed"]] = seed % SEEDS
+        body[dialect.fields["seed"]] = seed % MAX_SERVER_SEED
     return body
 
 

@@ -30,10 +30,19 @@ from magistral_ui.errors import ServerUnusable
 from magistral_ui.models.cards import ModelCard
 
 PROBE_SYSTEM = ("system", "thought", "prompt")
-MARK = "[THINK]"
-LOADING = 900.0
+THINK_MARK = "[THINK]"
+MODEL_LOAD_TIMEOUT = 900.0
 """Seconds that a router may take to load a model."""
-FACTS = ("modalities", "chat_template", "model_path", "model_alias", "model_ftype", "build_info", "version", "model_id")
+IDENTITY_FIELDS = (
+    "modalities",
+    "chat_template",
+    "model_path",
+    "model_alias",
+    "model_ftype",
+    "build_info",
+    "version",
+    "model_id",
+)
 """What a server's own pages say about a model that another one would say differently."""
 
 
@@ -125,7 +134,7 @@ def seen_of(models: Mapping[str, Any], facts: Mapping[str, Any], name: str) -> s
     """
     served = served_models(models, facts)
     own = next((each for each in served if each.name == name), served[0] if len(served) == 1 else None)
-    told = {key: facts.get(key) for key in FACTS}
+    told = {key: facts.get(key) for key in IDENTITY_FIELDS}
     generation = facts.get("default_generation_settings")
     told["n_ctx"] = generation.get("n_ctx") if isinstance(generation, dict) else None
     said = repr((sorted(each.name for each in served), own, sorted(told.items())))
@@ -225,13 +234,13 @@ async def properties(server: Server, model: str) -> Mapping[str, Any]:
 async def make_loaded(server: Server, model: str) -> None:
     """Let a router load a model, and wait until it has; whatever goes wrong is said again where the model is used."""
     with suppress(ConnectionError, TimeoutError):
-        await server.ask(f"/props?{urlencode({'model': model}, quote_via=quote)}", timeout=LOADING)
+        await server.ask(f"/props?{urlencode({'model': model}, quote_via=quote)}", timeout=MODEL_LOAD_TIMEOUT)
 
 
 async def shaped(server: Server, dialect: Dialect, model: str, facts: Mapping[str, Any]) -> tuple[Dialect, bool]:
     """The dialect with the shapes that this server's template really renders, and whether the model has thinking marks."""
     if dialect.key == "llama.cpp":
-        return await _shaped_by_template(server, dialect, model, MARK in str(facts.get("chat_template")))
+        return await _shaped_by_template(server, dialect, model, THINK_MARK in str(facts.get("chat_template")))
     if dialect.key == "vllm":
         return await _shaped_by_tokens(server, dialect, model)
     return dialect, False
@@ -290,7 +299,7 @@ async def _has_mark(server: Server, model: str, messages: Sequence[Mapping[str, 
     body = {"model": model, "messages": list(messages), "return_token_strs": True}
     told = await _asked(server, "/tokenize", body)
     strings = told.value.get("token_strs") if told.fine and isinstance(told.value, dict) else None
-    return isinstance(strings, list) and MARK in strings
+    return isinstance(strings, list) and THINK_MARK in strings
 
 
 async def _asked(server: Server, path: str, body: dict[str, Any] | None = None) -> Told:

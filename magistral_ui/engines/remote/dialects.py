@@ -68,13 +68,13 @@ class Dialect:
         if self.closes_reasoning:
             lacking.pop("reasoning_budget", None)
         else:
-            lacking |= dict.fromkeys(NEED_REASONING, "missing_resume")
+            lacking |= dict.fromkeys(NEEDS_RESUMED_REASONING, "missing_resume")
         if self.history == "left_out":
             lacking["keep_reasoning"] = "missing_history"
         return lacking
 
 
-NEED_REASONING = ("continue_reasoning", "answer_again", "answer_now", "reasoning_budget")
+NEEDS_RESUMED_REASONING = ("continue_reasoning", "answer_again", "answer_now", "reasoning_budget")
 """What needs a reply with reasoning to be gone on with."""
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
 """The order of our own engine, which is that of transformers; llama.cpp's has the temperature last.

@@ -18,7 +18,7 @@ from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, L
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.remote.completion_body import refuse_what_is_missing, says_length
 from magistral_ui.engines.remote.detection import (
-    LOADING,
+    MODEL_LOAD_TIMEOUT,
     StillLoading,
     Wish,
     as_known_before,
@@ -38,26 +38,26 @@ from magistral_ui.models.cards import MAGISTRAL_1_2, ModelCard, find_card
 
 log = logging.getLogger(__name__)
 
-LOOK_WHEN_READY = 5.0
+CHECK_INTERVAL_READY = 5.0
 """Seconds between two looks at a server that serves."""
-LOOK_WHEN_NOT = 1.0
+CHECK_INTERVAL_WAITING = 1.0
 """The same while it loads or is away, so that the page recovers at once."""
-GIVEN_UP = 3
+MAX_FAILED_CHECKS = 3
 """Looks in a row without an answer after which streams that are silent too are given up."""
-SILENT = 15.0
+SILENT_STREAM_SECONDS = 15.0
 """Seconds without a byte that make a stream silent."""
-PAUSE = 0.0002
+READ_INTERVAL_PER_STREAM = 0.0002
 """Seconds between two reads of a stream, for each stream that runs: 500 are read ten times a second each."""
-LONGEST_PAUSE = 0.1
+MAX_READ_INTERVAL = 0.1
 CLOSE_TIMEOUT = 10.0
 """Seconds that `close` waits for the thread, which has nothing to wait for itself."""
-CANCEL_AGAIN = 0.5
+CANCEL_RETRY_SECONDS = 0.5
 """Seconds after which a reply that is still being written though it was cancelled is cancelled once more."""
-PATIENCE = 5.0
+QUESTION_TIMEOUT = 5.0
 """Seconds that `measure` waits for a server's tokenizer before it reckons."""
-BRIEF = 2.0
+QUESTION_TIMEOUT_BEFORE_SEND = 2.0
 """The same before a reply: whoever sends waits for it."""
-FRESH = 1.0
+CHECK_VALID_SECONDS = 1.0
 """Seconds for which a look holds: a server may have been swapped before the next one, and a message would go to another model."""
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class RemoteEngine:
         """What `prompt` costs, by the server's tokenizer where it has one."""
         if self._counter is None:
             raise NotReady
-        return self._measured(self._counter, prompt, PATIENCE)
+        return self._measured(self._counter, prompt, QUESTION_TIMEOUT)
 
     def _measured(self, counter: Counter, prompt: Prompt, patience: float, limit: int | None = None) -> Measure:
         counting = self._in_loop(counter.measure(prompt, limit))
@@ -169,7 +169,7 @@ class RemoteEngine:
         limit = profile.info.context_length
         if self._counter is None or not profile.loaded or surely_fits(prompt, limit):
             return
-        measure = self._measured(self._counter, prompt, BRIEF, limit)
+        measure = self._measured(self._counter, prompt, QUESTION_TIMEOUT_BEFORE_SEND, limit)
         # What was only reckoned may be wrong, but not by half.
         if measure.total >= limit and (not measure.estimated or (profile.context_known and measure.total >= 2 * limit)):
             raise PromptTooLong(tokens=measure.total, limit=limit)
@@ -224,7 +224,7 @@ class RemoteEngine:
         while left:
             for task in left:
                 task.cancel()
-            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN)
+            _, left = await asyncio.wait(left, timeout=CANCEL_RETRY_SECONDS)
         for reply in running:
             if not reply.generation.ended:  # it was cancelled before its first step
                 reply.generation.put(Finished("cancelled"))
@@ -270,12 +270,14 @@ class RemoteEngine:
         before, server = self._profile, self._server
         assert before is not None
         assert server is not None
-        stale = asyncio.get_running_loop().time() - self._looked > FRESH and isinstance(self._status, Ready)
+        stale = asyncio.get_running_loop().time() - self._looked > CHECK_VALID_SECONDS and isinstance(
+            self._status, Ready
+        )
         if not before.loaded and not before.shaped:
-            await self._until_stopped(reply, make_loaded(server, before.model), LOADING)
+            await self._until_stopped(reply, make_loaded(server, before.model), MODEL_LOAD_TIMEOUT)
             stale = True
         if stale:
-            await self._until_stopped(reply, self._look_at(server, 0), PATIENCE)
+            await self._until_stopped(reply, self._look_at(server, 0), QUESTION_TIMEOUT)
         after = self._profile
         assert after is not None
         if (after.model, after.card.key, after.card.name) != (before.model, before.card.key, before.card.name):
@@ -315,7 +317,7 @@ class RemoteEngine:
 
     def _pause(self) -> float:
         running = len(self._running)
-        return min(LONGEST_PAUSE, PAUSE * running) if running > 8 else 0.0
+        return min(MAX_READ_INTERVAL, READ_INTERVAL_PER_STREAM * running) if running > 8 else 0.0
 
     async def _keep_watch(self, server: Server) -> None:
         """Look at the server again and again, for as long as the engine lives."""
@@ -323,7 +325,9 @@ class RemoteEngine:
         silence = 0
         while not self._closed:
             silence = await self._look_at(server, silence)
-            await self._wait(LOOK_WHEN_READY if isinstance(self._status, Ready) and not silence else LOOK_WHEN_NOT)
+            await self._wait(
+                CHECK_INTERVAL_READY if isinstance(self._status, Ready) and not silence else CHECK_INTERVAL_WAITING
+            )
             self._look.clear()
 
     async def _wait(self, seconds: float) -> None:
@@ -357,7 +361,7 @@ class RemoteEngine:
             silence = silence + 1 if error.sentence_key == "remote_unreachable" else 0
             if self._profile is None or silence == 0 or silence >= 2:
                 self._status = Broken(error.sentence_key, error.values)
-            if silence >= GIVEN_UP:
+            if silence >= MAX_FAILED_CHECKS:
                 self._give_up_the_silent()
             return silence
         except Exception as error:
@@ -372,5 +376,5 @@ class RemoteEngine:
     def _give_up_the_silent(self) -> None:
         now = asyncio.get_running_loop().time()
         for reply in list(self._running):
-            if now - reply.heard > SILENT:
+            if now - reply.heard > SILENT_STREAM_SECONDS:
                 reply.lose()

@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx2
 
-DETAIL = 300
+MAX_DETAIL_LENGTH = 300
 """Characters of a server's own words that are shown."""
-READ = 20_000
+MAX_BODY_CHARACTERS = 20_000
 """Characters of a body that are looked at: some servers send the whole request back."""
-SAID = (
+MESSAGE_FIELDS = (
     "message",
     "error",
     "detail",
@@ -35,11 +35,11 @@ SAID = (
     "code",
 )
 """Names under which an error has its words; what is most of its own comes first."""
-DEEPEST, MOST = 6, 20
+MAX_ERROR_DEPTH, MAX_ERRORS = 6, 20
 """Levels of an error that are looked at, and errors of one list."""
-SMALLEST_CONTEXT = 256
+MIN_CONTEXT = 256
 """Tokens below which a number in a sentence is no length of a context."""
-OF_THE_REQUEST = frozenset({"model", "messages", "prompt", "stream"})
+REQUIRED_FIELDS = frozenset({"model", "messages", "prompt", "stream"})
 """Fields without which there is no request, so that none of them is ever left out."""
 
 TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<h1[^>]*>(.*?)</h1>", re.I | re.S)
@@ -119,7 +119,7 @@ def read_refusal(status: int, value: Any, text: str, sent: Mapping[str, Any]) ->
     """The refusal in a body, `value` where it was JSON; `sent` is the request."""
     words = words_of(value, text)
     body = _body(value)
-    told = f"{words} {_codes(body)}"[:READ]
+    told = f"{words} {_codes(body)}"[:MAX_BODY_CHARACTERS]
     if not 400 <= status < 600 or status in (401, 403, 404, 408, 429):
         return Refusal(words)
     known = body.get("n_prompt_tokens"), body.get("n_ctx")
@@ -157,25 +157,25 @@ def words_of(value: Any, text: str) -> str:
     if value is not None:
         words = _said(value)
     elif text.lstrip()[:1] == "<":
-        found = TITLE.search(text[:READ])
+        found = TITLE.search(text[:MAX_BODY_CHARACTERS])
         words = unescape(next(filter(None, found.groups()), "")) if found else ""
     else:
         words = "" if text.strip() == "null" else text
-    words = " ".join(words[:READ].split())
-    return words if len(words) <= DETAIL else _inner(words)
+    words = " ".join(words[:MAX_BODY_CHARACTERS].split())
+    return words if len(words) <= MAX_DETAIL_LENGTH else _inner(words)
 
 
 def _said(value: Any, depth: int = 0) -> str:
     """The words in an error of any shape: a text, an object that holds them under one of many names, or a list of such."""
     if isinstance(value, str):
         return value
-    if depth > DEEPEST:
+    if depth > MAX_ERROR_DEPTH:
         return ""
     if isinstance(value, list):
-        return "; ".join(filter(None, (_said(each, depth + 1) for each in value[:MOST])))
+        return "; ".join(filter(None, (_said(each, depth + 1) for each in value[:MAX_ERRORS])))
     if not isinstance(value, Mapping):
         return ""
-    said = next((words for key in SAID if (words := _said(value.get(key), depth + 1))), "")
+    said = next((words for key in MESSAGE_FIELDS if (words := _said(value.get(key), depth + 1))), "")
     if not said and depth:  # by the names of fields
         said = "; ".join(f"{key}: {words}" for key, each in value.items() if (words := _said(each, depth + 1)))
     place = value.get("loc")
@@ -184,7 +184,7 @@ def _said(value: Any, depth: int = 0) -> str:
 
 
 def _inner(words: str) -> str:
-    return f"{words[: DETAIL - 1].rstrip()}…"
+    return f"{words[: MAX_DETAIL_LENGTH - 1].rstrip()}…"
 
 
 def _body(value: Any) -> Mapping[str, Any]:
@@ -238,8 +238,8 @@ def _about_the_prompt(words: str, told: str) -> Refusal | None:
     if not TOO_LONG.search(told) or OTHER_LIMIT.search(told):
         return None
     numbers = [number for number in _numbers(told) if number > 1]
-    limits = [each for each in _limit(told) if each >= SMALLEST_CONTEXT]
-    large = sorted(number for number in numbers if number >= SMALLEST_CONTEXT)
+    limits = [each for each in _limit(told) if each >= MIN_CONTEXT]
+    large = sorted(number for number in numbers if number >= MIN_CONTEXT)
     # The limit is the number that is called so, and smaller than another one; or the smaller one of two.
     limit = next((each for each in limits if not large or each < large[-1]), 0)
     if not limit and len(large) > 1 and large[0] < large[-1]:
@@ -260,10 +260,12 @@ def _named_by_structure(value: Any, sent: Mapping[str, Any]) -> Iterable[str]:
             for each in inner if isinstance(inner, list) else ():
                 place = each.get("loc") if isinstance(each, Mapping) else None
                 places.append(next((p for p in place if p in sent), None) if isinstance(place, list) else None)
-    return dict.fromkeys(p for p in places if isinstance(p, str) and p in sent and p not in OF_THE_REQUEST)
+    return dict.fromkeys(p for p in places if isinstance(p, str) and p in sent and p not in REQUIRED_FIELDS)
 
 
 def _named_by_text(told: str, sent: Mapping[str, Any]) -> Iterable[str]:
     """Fields that the error names in its words, but for those that it lists as the ones it would take."""
     told = EXPECTED.split(told, maxsplit=1)[0]
-    return [name for name in sent if name not in OF_THE_REQUEST and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", told)]
+    return [
+        name for name in sent if name not in REQUIRED_FIELDS and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", told)
+    ]

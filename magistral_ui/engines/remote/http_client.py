@@ -17,17 +17,17 @@ from magistral_ui.engines.remote.server_address import Address
 from magistral_ui.engines.remote.tls_errors import not_secure
 from magistral_ui.proxies import check_proxies, is_here, through_socks
 
-AT_ONCE = 10_000
+MAX_CONNECTIONS = 10_000
 """Connections to the server; without a number, the client would have at most 100, and other replies would wait for one."""
-CONNECT = 10.0
+CONNECT_TIMEOUT = 10.0
 """Seconds to reach a server."""
-ASK = 15.0
+REQUEST_TIMEOUT = 15.0
 """Seconds that a question about a server may take; a busy one is slow."""
-SILENCE = 3_600.0
+READ_TIMEOUT = 3_600.0
 """Seconds without a byte: llama.cpp sends not even headers while a request is queued, so others look whether it lives."""
-LONGEST_LOCATION = 300
+MAX_LOCATION_LENGTH = 300
 """Characters of an address that is shown."""
-NOBODY = "none"
+NO_KEY = "none"
 """In the place of a key where there is none; then nothing is sent."""
 
 
@@ -59,20 +59,23 @@ class Server:
         # Where there is no key, no header bears one; each request has to say so.
         self._headers: dict[str, str] = {} if address.key else {"Authorization": openai.Omit()}  # type: ignore[dict-item]
         self._client = AsyncOpenAI(
-            api_key=address.key or NOBODY,
+            api_key=address.key or NO_KEY,
             base_url=address.base_url,
             max_retries=0,  # the reply itself says how long it waits
-            timeout=httpx2.Timeout(SILENCE, connect=CONNECT),
+            timeout=httpx2.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
             http_client=_client(address),
         )
         # The client reads these from OpenAI's variables; they are none of this server's business.
         self._client.organization = self._client.project = self._client.admin_api_key = None
         self._client._custom_headers = {}
 
-    async def ask(self, path: str, body: dict[str, Any] | None = None, timeout: float = ASK) -> Told:
+    async def ask(self, path: str, body: dict[str, Any] | None = None, timeout: float = REQUEST_TIMEOUT) -> Told:
         """GET `path`, or POST `body` to it; a path that begins with a slash is beside the version. Raises ConnectionError."""
         url = self.address.url(path) if path.startswith("/") else f"{self.address.base_url}/{path}"
-        options: Any = {"headers": self._headers, "timeout": httpx2.Timeout(timeout, connect=min(timeout, CONNECT))}
+        options: Any = {
+            "headers": self._headers,
+            "timeout": httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+        }
         try:
             with _translated():
                 if body is None:
@@ -112,7 +115,7 @@ def _client(address: Address) -> httpx2.AsyncClient:
     kind = DefaultAsyncHttpxClient if not here and through_socks() else DefaultAioHttpClient
     # Without the environment's proxies, its certificates hold all the same.
     options: dict[str, Any] = {"trust_env": False, "verify": httpx2.create_ssl_context()} if here else {}
-    return kind(limits=httpx2.Limits(max_connections=AT_ONCE), follow_redirects=False, **options)
+    return kind(limits=httpx2.Limits(max_connections=MAX_CONNECTIONS), follow_redirects=False, **options)
 
 
 @contextlib.contextmanager
@@ -137,5 +140,5 @@ def _unreached(error: openai.APIConnectionError | httpx2.TransportError) -> OSEr
 def _told(response: httpx2.Response) -> Told:
     (value, text), headers = value_and_text(response), response.headers
     words = words_of(value, text) if response.status_code >= 400 else ""
-    location = headers.get("location", "")[:LONGEST_LOCATION]
+    location = headers.get("location", "")[:MAX_LOCATION_LENGTH]
     return Told(response.status_code, value, headers.get("server", ""), location, words)

@@ -7,13 +7,13 @@ from magistral_ui.chat.image_decoding import PARTY
 from magistral_ui.chat.images import Picture
 from magistral_ui.engines.lru_cache import Recent
 
-LARGEST = 1_540
+MAX_SIDE = 1_540
 """Pixels of the longer side beyond which Magistral makes a picture smaller itself."""
-SMALLEST = 56
+MIN_SIDE = 56
 """Pixels of the longer side: transformers fails on a picture of one image token, which is 28 × 28 pixels."""
-PHOTO = 640 * 480
+MIN_JPEG_PIXELS = 640 * 480
 """Pixels from which JPEG is used: PNG would be many times larger."""
-KEPT = 64 * 2**20
+CACHE_BYTES = 64 * 2**20
 """Bytes of URLs that are kept, so that a conversation's pictures are not made anew for every turn."""
 
 
@@ -21,7 +21,7 @@ class PictureUrls:
     """Data URLs by the picture's content; thread-safe."""
 
     def __init__(self) -> None:
-        self._urls: Recent[str, str] = Recent(KEPT, len)
+        self._urls: Recent[str, str] = Recent(CACHE_BYTES, len)
 
     def __call__(self, picture: Picture) -> str:
         """The data URL of `picture`; the first call for a large photo takes tens of milliseconds."""
@@ -40,5 +40,7 @@ def _for_a_reply(picture: Picture) -> str:
 
 def data_url(picture: Picture) -> str:
     """`picture` re-encoded, so that no EXIF, animation or odd format reaches a server that cannot read it."""
-    data, _, kind = picture.rewritten(longest=LARGEST, shortest=SMALLEST, format="PNG", photo=PHOTO, quality=92)
+    data, _, kind = picture.rewritten(
+        longest=MAX_SIDE, shortest=MIN_SIDE, format="PNG", photo=MIN_JPEG_PIXELS, quality=92
+    )
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}"

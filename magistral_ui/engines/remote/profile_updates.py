@@ -10,7 +10,7 @@ from magistral_ui.engines.remote.dialects import Dialect
 from magistral_ui.engines.remote.error_body import REPLY_FIELDS, Refusal
 from magistral_ui.engines.remote.server_profile import Profile
 
-FULL = 64
+FULL_CONTEXT_MARGIN = 64
 """Tokens by which a context is called full: usages are estimates in part."""
 
 
@@ -88,7 +88,10 @@ def why_lowered(known: Profile, sent: Mapping[str, Any], usage: Usage) -> str:
 
 
 def _is_full(known: Profile, usage: Usage) -> bool:
-    return known.context_known and usage.prompt_tokens + usage.completion_tokens + FULL >= known.info.context_length
+    return (
+        known.context_known
+        and usage.prompt_tokens + usage.completion_tokens + FULL_CONTEXT_MARGIN >= known.info.context_length
+    )
 
 
 def with_context(profile: Profile, limit: int) -> Profile:

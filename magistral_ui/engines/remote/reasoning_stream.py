@@ -14,7 +14,7 @@ from magistral_ui.engines.remote.chunks import Chunk, Kind
 from magistral_ui.engines.remote.repeated_reasoning import Leftovers
 from magistral_ui.engines.remote.sse import StreamBroken
 
-CHARACTERS_A_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 """Where a server sends several tokens in one piece: about what Magistral's tokenizer makes of English."""
 
 
@@ -235,7 +235,7 @@ class ReplyReader:
             pieces = [
                 piece
                 if isinstance(piece, Reclassified)
-                else replace(piece, tokens=-(-len(piece.text) // CHARACTERS_A_TOKEN))
+                else replace(piece, tokens=-(-len(piece.text) // CHARACTERS_PER_TOKEN))
                 for piece in pieces
             ]
         self._count(pieces)
@@ -267,9 +267,11 @@ def gathered(pieces: Sequence[Piece]) -> list[Piece]:
     return out
 
 
-LENGTHS = frozenset({"length", "model_length", "max_length", "max_tokens", "max_output_tokens", "token_limit"})
-CUTS = frozenset({"error", "abort", "aborted", "cancelled", "timeout", "network_error", "insufficient_system_resource"})
-FILTERS = frozenset(
+LENGTH_REASONS = frozenset({"length", "model_length", "max_length", "max_tokens", "max_output_tokens", "token_limit"})
+CUT_REASONS = frozenset(
+    {"error", "abort", "aborted", "cancelled", "timeout", "network_error", "insufficient_system_resource"}
+)
+FILTER_REASONS = frozenset(
     {"content_filter", "content_filtered", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"}
 )
 
@@ -277,8 +279,8 @@ FILTERS = frozenset(
 def finish_of(reason: str) -> str:
     """`stop` or `length`; StreamBroken for a reason that means that the reply is not whole."""
     reason = reason.lower()
-    if reason in LENGTHS:
+    if reason in LENGTH_REASONS:
         return "length"
-    if reason in CUTS or reason in FILTERS:
-        raise StreamBroken("remote_filtered" if reason in FILTERS else "remote_cut")
+    if reason in CUT_REASONS or reason in FILTER_REASONS:
+        raise StreamBroken("remote_filtered" if reason in FILTER_REASONS else "remote_cut")
     return "stop"

@@ -6,7 +6,7 @@ There are two such things: one closing mark that stands first, and the whole rea
 
 from collections.abc import Callable, Sequence
 
-from magistral_ui.chat.reasoning import BREAKS, part_of
+from magistral_ui.chat.reasoning import LINE_BREAKS, part_of
 
 
 class Leftovers:
@@ -46,11 +46,11 @@ class Leftovers:
     def _compared(self, text: str) -> str | None:
         rest = self._rest + text
         if not self._same:
-            rest = rest.lstrip(BREAKS)
+            rest = rest.lstrip(LINE_BREAKS)
         again, mark, after = rest.partition(self._end)
         if not mark:
             again = again[: len(again) - part_of(again, [self._end])]
-        again = again.rstrip(BREAKS)
+        again = again.rstrip(LINE_BREAKS)
         if self._thought(self._same, len(again)) != again:
             return "".join(self._lead)
         self._same += len(again)
@@ -60,4 +60,4 @@ class Leftovers:
         if not self._same or self._thought(self._same, 1):
             return "".join(self._lead)
         self._lead, self._end = [], ""
-        return after.lstrip(BREAKS) or None
+        return after.lstrip(LINE_BREAKS) or None

@@ -12,20 +12,26 @@ from typing import Any
 import httpx2
 import openai
 
-from magistral_ui.engines.remote.error_body import DETAIL, READ, Refusal, read_refusal, value_and_text
+from magistral_ui.engines.remote.error_body import (
+    MAX_BODY_CHARACTERS,
+    MAX_DETAIL_LENGTH,
+    Refusal,
+    read_refusal,
+    value_and_text,
+)
 from magistral_ui.engines.remote.sse import StreamBroken
 from magistral_ui.engines.remote.tls_errors import NotSecure
 from magistral_ui.errors import Value
 
-WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each new try, 31.5 in all: a server that is started again is back by then, or needs a person."""
-LONGEST_WAIT = 60.0
+MAX_RETRY_AFTER = 60.0
 """Seconds beyond which a server's own wish to be asked later is not waited for."""
-PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request may succeed."""
-SAME_AGAIN = 2
+MAX_SERVER_ERRORS = 2
 """Tries after which an error of the server's own is taken to be a lasting one."""
-NO_MORE = re.compile(r"insufficient_quota|billing|exceeded your (?:current|monthly) quota|out of credits", re.I)
+QUOTA_SPENT = re.compile(r"insufficient_quota|billing|exceeded your (?:current|monthly) quota|out of credits", re.I)
 """Words of a 429 that no waiting mends."""
 ABOUT_THE_KEY = re.compile(r"\bkey|token\b|auth|credential|permission|forbidden|access|denied|login|sign in", re.I)
 ABOUT_THE_MODEL = re.compile(r"model|deployment|engine", re.I)
@@ -71,7 +77,7 @@ def _broken(error: StreamBroken, host: str, wait: float | None) -> Trouble:
     detail = str(error.values.get("detail", ""))
     if error.key == "remote_error" and (refusal := read_refusal(400, error.body or detail, detail, {})).too_long:
         return _too_long(refusal, host)
-    values = {**error.values, "detail": detail[:DETAIL]} if detail else error.values
+    values = {**error.values, "detail": detail[:MAX_DETAIL_LENGTH]} if detail else error.values
     return Trouble(error.key, {"server": host, **values}, wait if error.key == "remote_cut" else None)
 
 
@@ -83,7 +89,9 @@ def _refused(
     detail = refusal.words
     values: dict[str, Value] = {"server": host, "status": status, "detail": detail or f"HTTP {status}"}
     if 300 <= status < 400:
-        return Trouble("remote_redirects", {"server": host, "detail": response.headers.get("location", "")[:DETAIL]})
+        return Trouble(
+            "remote_redirects", {"server": host, "detail": response.headers.get("location", "")[:MAX_DETAIL_LENGTH]}
+        )
     if status == 401 or (status == 403 and (not detail or ABOUT_THE_KEY.search(detail))):
         return Trouble("remote_key_refused", {"server": host})
     if refusal.too_long:
@@ -96,7 +104,12 @@ def _refused(
         return Trouble("remote_other_model", {"server": host, "model": pinned[1]}, refusal=refusal)
     # A chat template that refuses is an error of the server to llama.cpp, but asking again does not mend it.
     of_template = "jinja" in detail.lower() or "template" in detail.lower()
-    if status in PASSING and not of_template and not refusal.fields and not NO_MORE.search(text[:READ]):
+    if (
+        status in RETRYABLE_STATUSES
+        and not of_template
+        and not refusal.fields
+        and not QUOTA_SPENT.search(text[:MAX_BODY_CHARACTERS])
+    ):
         return _passing(response, values, tries, jitter)
     return Trouble("remote_refused", values, refusal=refusal)
 
@@ -112,12 +125,12 @@ def _passing(response: httpx2.Response, values: dict[str, Value], tries: int, ji
     """What may be over soon: busy servers and gateways are asked six times more, one that fails by itself only twice."""
     status = response.status_code
     asked = retry_after(response.headers)
-    wait = _wait(tries, jitter) if asked is None else asked if tries < len(WAITS) else None
-    if status == 500 and tries >= SAME_AGAIN:
+    wait = _wait(tries, jitter) if asked is None else asked if tries < len(RETRY_DELAYS) else None
+    if status == 500 and tries >= MAX_SERVER_ERRORS:
         wait = None
     busy = status in (429, 503, 529)
     key = "remote_busy" if busy else "remote_gateway" if status in (502, 504) else "remote_failing"
-    return Trouble(key, values, wait if wait is None or wait <= LONGEST_WAIT else None, busy)
+    return Trouble(key, values, wait if wait is None or wait <= MAX_RETRY_AFTER else None, busy)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -139,4 +152,4 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _wait(tries: int, jitter: random.Random) -> float | None:
-    return WAITS[tries] * jitter.uniform(0.8, 1.2) if tries < len(WAITS) else None
+    return RETRY_DELAYS[tries] * jitter.uniform(0.8, 1.2) if tries < len(RETRY_DELAYS) else None

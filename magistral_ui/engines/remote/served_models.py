@@ -12,11 +12,11 @@ from magistral_ui.engines.remote.dialects import Dialect
 from magistral_ui.errors import ServerUnusable
 from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard, find_card
 
-SHOWN = 12
+MAX_NAMES_SHOWN = 12
 """Names of models in a sentence."""
 
 
-CONTEXT = (
+CONTEXT_FIELDS = (
     *("loaded_context_length", "n_ctx", "max_model_len", "context_length", "max_context_length", "context_window"),
     *(
         "context_size",
@@ -36,13 +36,23 @@ CONTEXT = (
     ),
 )
 """Names under which servers and gateways tell how much a model can read and write; what is loaded comes first."""
-OUTPUT = ("max_completion_tokens", "max_output_tokens", "output_token_limit", "outputTokenLimit")
+OUTPUT_FIELDS = ("max_completion_tokens", "max_output_tokens", "output_token_limit", "outputTokenLimit")
 """The same for how much it writes at most."""
-WITHIN = ("meta", "metadata", "limits", "top_provider", "model_info", "capabilities", "details", "config", "parameters")
+NESTED_OBJECTS = (
+    "meta",
+    "metadata",
+    "limits",
+    "top_provider",
+    "model_info",
+    "capabilities",
+    "details",
+    "config",
+    "parameters",
+)
 """Objects within a model's entry that may hold them."""
-SMALLEST_CONTEXT = 16
+MIN_CONTEXT = 16
 CTX_SIZE = re.compile(r"^(?:-c|-ctx|--ctx-size)$")
-SIGHT = frozenset({"image", "images", "vision", "multimodal"})
+IMAGE_MODALITIES = frozenset({"image", "images", "vision", "multimodal"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +93,15 @@ def _served(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> Served:
     sized = meta if isinstance(meta, dict) else {}
     return Served(
         name=str(listed["id"]),
-        context_length=_tokens(loaded) or _first(listed, CONTEXT) or _of_providers(listed) or _of_arguments(listed),
+        context_length=_tokens(loaded)
+        or _first(listed, CONTEXT_FIELDS)
+        or _of_providers(listed)
+        or _of_arguments(listed),
         vision=_sees(listed, facts),
         precision=str(listed.get("quantization") or facts.get("model_ftype") or ""),
         chats=listed.get("type") not in ("embeddings", "embedding", "rerank", "image", "audio", "moderation")
         and not (isinstance(can, dict) and can.get("completion_chat") is False),
-        most_tokens=_first(listed, OUTPUT),
+        most_tokens=_first(listed, OUTPUT_FIELDS),
         aliases=tuple(each for each in aliases if isinstance(each, str)) if isinstance(aliases, list) else (),
         state=_state(listed),
         identity=" ".join(str(sized[key]) for key in ("n_params", "size", "ftype") if key in sized),
@@ -97,7 +110,7 @@ def _served(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> Served:
 
 def _first(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:
     """The first number of tokens by these names, in the entry itself or an object within it."""
-    holders = [entry, *(inner for key in WITHIN if isinstance(inner := entry.get(key), dict))]
+    holders = [entry, *(inner for key in NESTED_OBJECTS if isinstance(inner := entry.get(key), dict))]
     return next((n for name in names for holder in holders if (n := _tokens(holder.get(name)))), None)
 
 
@@ -106,14 +119,16 @@ def _tokens(value: object) -> int | None:
         value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= SMALLEST_CONTEXT else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= MIN_CONTEXT else None
 
 
 def _of_providers(listed: Mapping[str, Any]) -> int | None:
     """Hugging Face's router: any of several providers may answer, so the shortest context holds."""
     providers = listed.get("providers")
     known = (
-        [_first(each, CONTEXT) for each in providers if isinstance(each, dict)] if isinstance(providers, list) else []
+        [_first(each, CONTEXT_FIELDS) for each in providers if isinstance(each, dict)]
+        if isinstance(providers, list)
+        else []
     )
     return min((each for each in known if each), default=None)
 
@@ -149,7 +164,7 @@ def _sees(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
     architecture, info = listed.get("architecture"), listed.get("model_info")
     taken = architecture.get("input_modalities") if isinstance(architecture, dict) else listed.get("input_modalities")
     if isinstance(taken, list):
-        return bool(SIGHT & {str(each) for each in taken})
+        return bool(IMAGE_MODALITIES & {str(each) for each in taken})
     if isinstance(info, dict) and isinstance(info.get("supports_vision"), bool):
         return bool(info["supports_vision"])
     for name in ("supports_image_input", "supports_vision"):
@@ -163,7 +178,9 @@ def _sees(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
 def choose(served: Sequence[Served], wish: str | None, dialect: Dialect, host: str) -> Served:
     """The model that was wished for, or the one that there is; ServerUnusable where that is not clear."""
     talking = [each for each in served if each.chats]
-    names = ", ".join(each.name for each in talking[:SHOWN]) + (", …" if len(talking) > SHOWN else "")
+    names = ", ".join(each.name for each in talking[:MAX_NAMES_SHOWN]) + (
+        ", …" if len(talking) > MAX_NAMES_SHOWN else ""
+    )
     if wish:
         wanted = wish.casefold()
         known = next((each for each in served if each.name.casefold() == wanted), None)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-OWN_KEY = "MAGISTRAL_UI_API_KEY"
+API_KEY_VARIABLE = "MAGISTRAL_UI_API_KEY"
 """Sent to whatever server was named: whoever sets it means that server."""
-KEYS_OF = {"mistral.ai": "MISTRAL_API_KEY", "openai.com": "OPENAI_API_KEY"}
+VENDOR_KEY_VARIABLES = {"mistral.ai": "MISTRAL_API_KEY", "openai.com": "OPENAI_API_KEY"}
 """Keys that people have lying about: each is sent to its own makers only, never to another server."""
 
 
@@ -58,5 +58,8 @@ def read_base_url(text: str) -> str:
 def address_of(base_url: str, environment: Mapping[str, str]) -> Address:
     """The server at `base_url` with the key that is meant for it, or none."""
     host = urlsplit(base_url).hostname or ""
-    names = [OWN_KEY, *(name for owner, name in KEYS_OF.items() if host == owner or host.endswith(f".{owner}"))]
+    names = [
+        API_KEY_VARIABLE,
+        *(name for owner, name in VENDOR_KEY_VARIABLES.items() if host == owner or host.endswith(f".{owner}")),
+    ]
     return Address(base_url, next((key for name in names if (key := environment.get(name, "").strip())), ""))

@@ -10,13 +10,13 @@ from typing import Any
 from magistral_ui.errors import Value
 
 DONE = b"[DONE]"
-LONGEST_PAYLOAD = 4_000_000
+MAX_PAYLOAD_BYTES = 4_000_000
 """Bytes of one line or one payload: a whole answer in one payload fits; what is longer is no chat."""
-MOST_STRANGE = 100_000
+MAX_FOREIGN_BYTES = 100_000
 """Bytes that are no part of an event, as in a page of HTML, after which the rest is not waited for."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-FIELDS = (b"data", b"event", b"error", b"id", b"retry")
-ENDS = (b"done", b"end")
+SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry")
+END_EVENTS = (b"done", b"end")
 """Names of events that say that nothing follows."""
 
 
@@ -91,7 +91,7 @@ class PayloadReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads that are complete now; StreamBroken where there is too much that is none."""
-        if len(self._lines) + self._size > LONGEST_PAYLOAD or self.strange > MOST_STRANGE:
+        if len(self._lines) + self._size > MAX_PAYLOAD_BYTES or self.strange > MAX_FOREIGN_BYTES:
             raise StreamBroken("remote_malformed")
         return [payload for line in self._lines.feed(data) for payload in self._read(line)]
 
@@ -117,7 +117,7 @@ class PayloadReader:
             self._name = value.strip().lower()
         elif name == b"error" and colon:
             return [_as_error(value.strip())]
-        elif line[:1] != b":" and name not in FIELDS:
+        elif line[:1] != b":" and name not in SSE_FIELDS:
             self.strange += len(line)
         return []
 
@@ -137,7 +137,7 @@ class PayloadReader:
         payloads = self._given(whole) if _is_whole(whole) or len(lines) < 2 else []
         if whole and not payloads and len(lines) > 1:
             payloads = [payload for line in lines for payload in self._given(line)]
-        if not whole and self._name in ENDS:
+        if not whole and self._name in END_EVENTS:
             payloads = [DONE]
         self._name = b""
         return payloads
@@ -150,7 +150,7 @@ class PayloadReader:
             return [DONE]
         if self._name.endswith(b"error"):
             return [_as_error(value)]
-        if self._name in ENDS and not value.startswith(b"{"):
+        if self._name in END_EVENTS and not value.startswith(b"{"):
             return [DONE]
         if value.startswith(b"{") or (value.startswith(b"[") and not self._name):
             return [value]

@@ -24,7 +24,7 @@ from magistral_ui.chat.events import (
     Usage,
 )
 from magistral_ui.chat.prompt import Resume
-from magistral_ui.chat.reasoning import BREAKS, Piece
+from magistral_ui.chat.reasoning import LINE_BREAKS, Piece
 from magistral_ui.chat.reasoning_control import LoopGuard, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
@@ -50,12 +50,12 @@ from magistral_ui.errors import MagistralUIError
 
 log = logging.getLogger(__name__)
 
-LOOPS = ((2_048, 4), (6_144, 3))
+CHARACTER_LOOPS = ((2_048, 4), (6_144, 3))
 """The loop guard's windows and rounds, in characters: four times those in tokens."""
-LOOK_FOR_LOOPS = 1_024
+LOOP_CHECK_CHARACTERS = 1_024
 TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "tool_use"})
 """Reasons to stop that mean that the model waits for a tool."""
-MENDED = 4
+MAX_REPAIRS = 4
 """Times that one request goes out again without something that the server refused: it may name one field after the other."""
 
 
@@ -90,7 +90,7 @@ class Reply:
         self._said: tuple[list[str], list[str]] = ([], [])
         self._usage = Usage()
         self._reasoning_began: float | None = None
-        self._guard = LoopGuard(LOOPS, every=LOOK_FOR_LOOPS)
+        self._guard = LoopGuard(CHARACTER_LOOPS, every=LOOP_CHECK_CHARACTERS)
         self._closed_by: str | None = None
         self._finish: str | None = None
         self._asked: dict[str, Any] = {}
@@ -159,7 +159,7 @@ class Reply:
 
     def _mends(self, trouble: Trouble) -> bool:
         """Whether the request may go out again without what the server refused, which nobody had asked for."""
-        if trouble.refusal is None or self._written_in_stream or self._mended >= MENDED:
+        if trouble.refusal is None or self._written_in_stream or self._mended >= MAX_REPAIRS:
             return False
         refusal, sent = trouble.refusal, self._asked
         chosen = chosen_fields(self._request.params, self._profile)
@@ -346,7 +346,7 @@ class Reply:
                     usage, reasoning_tokens=usage.reasoning_tokens + piece.tokens, reasoning_seconds=seconds
                 )
             elif isinstance(piece, Reclassified):
-                self._said[0].append("".join(self._said[1]).lstrip(BREAKS))
+                self._said[0].append("".join(self._said[1]).lstrip(LINE_BREAKS))
                 self._said[1].clear()
                 began = self._reasoning_began = usage.first_token_seconds
                 usage = replace(usage.reclassified(), reasoning_seconds=now - began)

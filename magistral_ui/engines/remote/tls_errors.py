@@ -9,15 +9,21 @@ from magistral_ui.engines.remote.server_address import Address
 
 NOT_YET, EXPIRED, OTHER_NAME, OTHER_ADDRESS = 9, 10, 62, 64
 """OpenSSL's reasons to refuse a certificate (x509_vfy.h); all others mean that nobody who is trusted signed it."""
-KEYS = {
+CERTIFICATE_ERROR_KEYS = {
     NOT_YET: "remote_certificate_expired",
     EXPIRED: "remote_certificate_expired",
     OTHER_NAME: "remote_certificate_name",
     OTHER_ADDRESS: "remote_certificate_name",
 }
-PLAIN = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+PLAIN_TEXT_REASONS = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "UNKNOWN_PROTOCOL",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+)
 """What TLS makes of an answer in plain text."""
-PROBE = 3.0
+TLS_PROBE_TIMEOUT = 3.0
 """Seconds to find out whether a port speaks TLS."""
 
 
@@ -35,8 +41,8 @@ def not_secure(error: BaseException) -> NotSecure | None:
         # aiohttp's errors are of these kinds, too, but only what they come from tells why.
         code, reason = getattr(each, "verify_code", None), getattr(each, "reason", None)
         if isinstance(each, ssl.SSLCertVerificationError) and code is not None:
-            return NotSecure(KEYS.get(code, "remote_certificate_untrusted"))
-        if isinstance(each, ssl.SSLError) and reason in PLAIN:
+            return NotSecure(CERTIFICATE_ERROR_KEYS.get(code, "remote_certificate_untrusted"))
+        if isinstance(each, ssl.SSLError) and reason in PLAIN_TEXT_REASONS:
             return NotSecure("remote_not_tls")
     return None
 
@@ -52,12 +58,12 @@ async def speaks_tls(address: Address) -> bool:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         opening = asyncio.open_connection(address.name, address.port, ssl=context)
-        _, line = await asyncio.wait_for(opening, PROBE)
+        _, line = await asyncio.wait_for(opening, TLS_PROBE_TIMEOUT)
     except (OSError, asyncio.TimeoutError):
         return False
     line.close()
     with contextlib.suppress(OSError, asyncio.TimeoutError):
-        await asyncio.wait_for(line.wait_closed(), PROBE)
+        await asyncio.wait_for(line.wait_closed(), TLS_PROBE_TIMEOUT)
     return True
 
 

@@ -18,24 +18,24 @@ from magistral_ui.engines.remote.http_client import Server
 from magistral_ui.engines.remote.messages import messages_of, resumed_fields
 from magistral_ui.engines.remote.server_profile import Profile
 
-CHARACTERS_A_TOKEN = 3.6
+CHARACTERS_PER_TOKEN = 3.6
 """Measured with Mistral's public tokenizer (131,072 entries): English 4.6, German 4.1, French 4.3, LaTeX and code 2.7 to 3.2."""
-KEPT = 32 * 2**20
+CACHED_CHARACTERS = 32 * 2**20
 """Characters of texts whose counts are kept."""
-AT_ONCE = 8
+PARALLEL_REQUESTS = 8
 """Questions to the server at the same time."""
-PATCH = 28
-LARGEST = 1_540
+PATCH_PIXELS = 28
+MAX_IMAGE_SIDE = 1_540
 """Pixels of a picture's longer side beyond which it is made smaller."""
-SMALL = 20_000
+MAX_WHOLE_PROMPT_CHARACTERS = 20_000
 """Characters of a prompt that is sent to be counted as a whole each time; of a longer one, only what has changed."""
-NEAR = 256
+LIMIT_MARGIN_TOKENS = 256
 """Tokens from the limit within which it is counted as a whole too."""
-SHAPES = 256
+CACHED_SHAPES = 256
 """Shapes of prompts whose templates' tokens are kept."""
-AROUND_A_TURN = 64
+MAX_TEMPLATE_TOKENS_PER_TURN = 64
 """More tokens than any template writes around a turn."""
-MARKS_OF_TURN = 2
+MARKS_PER_TURN = 2
 """Tokens around a user's message, a system prompt or reasoning; a reply has one at its end."""
 
 
@@ -53,8 +53,8 @@ class Counter:
     def __init__(self, server: Server, profile: Profile) -> None:
         self._server, self._profile = server, profile
         self._dialect, self._model = profile.dialect, profile.model
-        self._known: Recent[str, int] = Recent(KEPT, lambda _: 1)
-        self._around: Recent[Hashable, int] = Recent(SHAPES)
+        self._known: Recent[str, int] = Recent(CACHED_CHARACTERS, lambda _: 1)
+        self._around: Recent[Hashable, int] = Recent(CACHED_SHAPES)
 
     async def measure(self, prompt: Prompt, limit: int | None = None) -> Measure:
         """What `prompt` costs; `estimated` where any of it had to be reckoned. It is exact where it comes near to `limit`."""
@@ -64,8 +64,8 @@ class Counter:
             return pieces
         size, shape = sum(map(len, texts)), _shape(prompt)
         around = self._around.get(shape)
-        near = limit is not None and (around is None or pieces.total + around + NEAR > limit)
-        if around is None or near or size < SMALL:
+        near = limit is not None and (around is None or pieces.total + around + LIMIT_MARGIN_TOKENS > limit)
+        if around is None or near or size < MAX_WHOLE_PROMPT_CHARACTERS:
             around = await self._around_pieces(prompt, pieces)
             if around is None:  # without its template, what is known of Magistral's is still known
                 return pieces if self._profile.card.key != "remote" else replace(pieces, estimated=True)
@@ -97,7 +97,7 @@ class Counter:
         return told.value if told.fine and isinstance(told.value, dict) else {}
 
     async def _counts(self, texts: Iterable[str]) -> dict[str, Counted]:
-        gate = asyncio.Semaphore(AT_ONCE)
+        gate = asyncio.Semaphore(PARALLEL_REQUESTS)
 
         async def one(text: str) -> Counted:
             async with gate:
@@ -146,7 +146,7 @@ def reckoned_measure(prompt: Prompt) -> Measure:
 def surely_fits(prompt: Prompt, limit: int) -> bool:
     """Whether `prompt` fits without being counted: no text has more tokens than bytes."""
     size = sum(len(text.encode("utf-8", "replace")) for text in texts_of(prompt))
-    spent = sum(map(picture_tokens, prompt.pictures)) + AROUND_A_TURN * (len(prompt.turns) + 3)
+    spent = sum(map(picture_tokens, prompt.pictures)) + MAX_TEMPLATE_TOKENS_PER_TURN * (len(prompt.turns) + 3)
     return size + spent < limit
 
 
@@ -169,8 +169,8 @@ def measured(prompt: Prompt, counts: dict[str, Counted], *, sent: bool = True) -
 
     Where earlier reasoning is not `sent`, it costs nothing.
     """
-    system = 1 + sum(counts[part.text].tokens + MARKS_OF_TURN * part.reasoning for part in prompt.system)
-    system += MARKS_OF_TURN if prompt.system else 0
+    system = 1 + sum(counts[part.text].tokens + MARKS_PER_TURN * part.reasoning for part in prompt.system)
+    system += MARKS_PER_TURN if prompt.system else 0
     per_message: dict[int, int] = {}
     reasoning: dict[int, int] = {}
     total = system
@@ -192,25 +192,25 @@ def measured(prompt: Prompt, counts: dict[str, Counted], *, sent: bool = True) -
 
 def _turn_tokens(turn: UserTurn | AssistantTurn, counts: dict[str, Counted], pictures: dict[str, int]) -> int:
     if isinstance(turn, UserTurn):
-        return MARKS_OF_TURN + counts[turn.text].tokens + sum(pictures[picture.digest] for picture in turn.pictures)
+        return MARKS_PER_TURN + counts[turn.text].tokens + sum(pictures[picture.digest] for picture in turn.pictures)
     return _reasoning_tokens(turn.reasoning, counts) + counts[turn.answer].tokens + 1
 
 
 def _reasoning_tokens(reasoning: str | None, counts: dict[str, Counted]) -> int:
-    return counts[reasoning].tokens + MARKS_OF_TURN if reasoning else 0
+    return counts[reasoning].tokens + MARKS_PER_TURN if reasoning else 0
 
 
 def reckoned(text: str) -> int:
     """About how many tokens `text` has: letters beyond ASCII cost more."""
     wide = sum(1 for letter in text if ord(letter) > 0x2FF)
-    return math.ceil((len(text) - wide) / CHARACTERS_A_TOKEN + wide * 0.8)
+    return math.ceil((len(text) - wide) / CHARACTERS_PER_TOKEN + wide * 0.8)
 
 
 def picture_tokens(picture: Picture) -> int:
     """Tokens of a picture for Magistral: one for each 28 × 28 pixels, and one for the end of each row."""
-    ratio = max(picture.width, picture.height) / LARGEST
+    ratio = max(picture.width, picture.height) / MAX_IMAGE_SIDE
     width, height = picture.width, picture.height
     if ratio > 1:
         width, height = max(1, round(width / ratio)), max(1, round(height / ratio))
-    columns, rows = (width - 1) // PATCH + 1, (height - 1) // PATCH + 1
+    columns, rows = (width - 1) // PATCH_PIXELS + 1, (height - 1) // PATCH_PIXELS + 1
     return (columns + 1) * rows

@@ -9,15 +9,15 @@ import torch
 
 from magistral_ui.engines.base import Told
 from magistral_ui.engines.weights import gpu_diagnosis
-from magistral_ui.engines.weights.gpu_diagnosis import LEAST_CAPABILITY, Torch, find_graphics_cards, runs_kernels_for
+from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, Torch, find_graphics_cards, runs_kernels_for
 from magistral_ui.engines.weights.quantization import can_quantize, has_fast_nf4
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.memory import (
     GOOD_CONTEXT,
-    LEAST_CONTEXT,
+    MAX_FLOAT32_PARAMETERS,
+    MIN_CONTEXT,
     PRECISIONS,
-    SMALL,
     TYPICAL_CONTEXT,
     MemoryPlan,
     Place,
@@ -28,7 +28,7 @@ from magistral_ui.models.memory import (
 )
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
 
-FUSED = (8, 0)
+MIN_FUSED_CAPABILITY = (8, 0)
 """The oldest cards (Ampere) with fused attention for bfloat16."""
 
 
@@ -68,7 +68,7 @@ class Device:
     @property
     def fused(self) -> bool:
         """Whether attention is computed without its scores being written down."""
-        return self.type != "cuda" or self.capability is None or self.capability >= FUSED
+        return self.type != "cuda" or self.capability is None or self.capability >= MIN_FUSED_CAPABILITY
 
     def first(self, count: int) -> "Device":
         """The same with no more than `count` devices, named after all of them."""
@@ -122,7 +122,7 @@ def _cards() -> tuple[list[Device], Told | None]:
     usable, hindrance = [], None
     for index in range(torch.cuda.device_count()):
         name, capability = torch.cuda.get_device_name(index), _capability(index)
-        if capability is not None and capability < LEAST_CAPABILITY:
+        if capability is not None and capability < MIN_CAPABILITY:
             hindrance = gpu_diagnosis.too_old(name, capability)
         elif capability is not None and not runs_kernels_for(capability, torch.cuda.get_arch_list()):
             hindrance = gpu_diagnosis.too_new(name, version)
@@ -176,7 +176,7 @@ def choose_plan(
     chosen = best if wanted == "auto" else plan(shape, wanted, device.place, weights=weights)
     if fits(shape, chosen, context_length):
         return chosen
-    least = min(context_length or LEAST_CONTEXT, LEAST_CONTEXT)
+    least = min(context_length or MIN_CONTEXT, MIN_CONTEXT)
     other_fits = weights is None and best.precision != chosen.precision and fits(shape, best, context_length)
     if weights is None and not other_fits:
         chosen = best  # the smallest form is what there would have to be room for
@@ -194,7 +194,7 @@ def choose_plan(
 
 def best_for(shape: ModelShape, device: Device) -> MemoryPlan:
     """The best plan on `device`, of the precisions that it is good at."""
-    if shape.parameters < SMALL:
+    if shape.parameters < MAX_FLOAT32_PARAMETERS:
         return best_plan(shape, device.place)
     return best_plan(shape, device.place, good_precisions(device), good_context(device))
 

@@ -17,17 +17,17 @@ from typing import Any
 from magistral_ui.engines.base import Told
 from magistral_ui.errors import Value
 
-LEAST_CAPABILITY = (7, 5)
+MIN_CAPABILITY = (7, 5)
 """The oldest cards (Turing) for which bitsandbytes has kernels and CUDA 13 still compiles."""
-LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
+MIN_DRIVER = {11: 450, 12: 525, 13: 580}
 """The driver's first number by CUDA's: any CUDA 12 runs with any driver for CUDA 12."""
 OLD_CUDA, NEW_CUDA = "cu126", "cu130"
 """Builds of PyTorch for CUDA 12, whose youngest cards are of capability 9.0, and for CUDA 13."""
-YOUNGEST_OF_OLD = (9, 0)
-INDEX = "https://download.pytorch.org/whl"
+MAX_OLD_CUDA_CAPABILITY = (9, 0)
+PYTORCH_INDEX_URL = "https://download.pytorch.org/whl"
 NVIDIA, AMD = "0x10de", "0x1002"
 """Makers, as a PCI device names them."""
-DISPLAY = ("0x03", "0x12")
+PCI_GPU_CLASSES = ("0x03", "0x12")
 """What the class of a PCI device begins with if it draws or computes."""
 PROC = Path("/proc/driver/nvidia")
 PCI = Path("/sys/bus/pci/devices")
@@ -39,9 +39,9 @@ SMI = (
     Path(os.environ.get("PROGRAMFILES", r"C:\Program Files")) / "NVIDIA Corporation" / "NVSMI" / "nvidia-smi.exe",
 )
 """Where it is, besides on PATH."""
-PATIENCE = 15
+NVIDIA_SMI_TIMEOUT = 15
 """Seconds for nvidia-smi: it wakes cards that sleep."""
-HIDING = ("", "-1", "none", "void", "nodevfiles")
+HIDDEN_DEVICES = ("", "-1", "none", "void", "nodevfiles")
 """Values of CUDA_VISIBLE_DEVICES that hide all cards."""
 _DRIVER = re.compile(r"\b(\d{3}\.\d+(?:\.\d+)?)\b")
 _TOO_OLD = re.compile(r"too old \(found version (\d+)\)")
@@ -92,19 +92,19 @@ def why_unusable(cards: Iterable[GraphicsCard], torch: Torch, visible: str | Non
         return Told("gpu_not_nvidia", {"card": found[0].name}) if found else None
     if old is not None and not card.driver:
         card = GraphicsCard(card.name, f"CUDA {int(old[1]) // 1000}.{int(old[1]) % 1000 // 10}", int(old[1]) // 1000)
-    if visible is not None and visible.strip().lower() in HIDING:
+    if visible is not None and visible.strip().lower() in HIDDEN_DEVICES:
         return Told("gpu_hidden", {"card": card.name, "value": visible.strip()})
     capabilities = [each.capability for each in found if each.nvidia and each.capability]
-    if capabilities and max(capabilities) < LEAST_CAPABILITY:
+    if capabilities and max(capabilities) < MIN_CAPABILITY:
         return too_old(card.name, max(capabilities))
     if not card.driver:
         return Told("gpu_driver_missing", {"card": card.name})
     command = install_command(card, torch.version)
-    needed = int(torch.cuda.partition(".")[0]) if torch.cuda else max(LEAST_DRIVER)
+    needed = int(torch.cuda.partition(".")[0]) if torch.cuda else max(MIN_DRIVER)
     if torch.cuda is None and command is not None:
         return Told("gpu_torch_without_cuda", {"card": card.name, "command": command})
     if card.cuda is not None and card.cuda < needed:
-        least = LEAST_DRIVER.get(needed, max(LEAST_DRIVER.values()))
+        least = MIN_DRIVER.get(needed, max(MIN_DRIVER.values()))
         values: dict[str, Value] = {"card": card.name, "driver": card.driver, "needed": least}
         if command is None:
             return Told("gpu_driver_old", values)
@@ -121,7 +121,7 @@ def not_started(name: str, said: str) -> Told:
 
 def too_old(name: str, capability: tuple[int, int]) -> Told:
     """A card for which there are no kernels any more."""
-    values = {"found": f"{capability[0]}.{capability[1]}", "needed": f"{LEAST_CAPABILITY[0]}.{LEAST_CAPABILITY[1]}"}
+    values = {"found": f"{capability[0]}.{capability[1]}", "needed": f"{MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]}"}
     return Told("gpu_too_old", {"card": name, **values})
 
 
@@ -148,13 +148,13 @@ def install_command(card: GraphicsCard, version: str) -> str | None:
     """What installs a torch that runs on `card` with the driver that is there; None where only a newer driver helps."""
     if card.cuda is None or card.cuda >= 13:
         return _command(version, NEW_CUDA)
-    young = card.capability is not None and card.capability > YOUNGEST_OF_OLD
+    young = card.capability is not None and card.capability > MAX_OLD_CUDA_CAPABILITY
     return _command(version, OLD_CUDA) if card.cuda == 12 and not young else None
 
 
 def _command(version: str, build: str) -> str:
     """With the build in the version: pip would take another build of the same version for the one that is asked for."""
-    return f"pip install torch=={version}+{build} --index-url {INDEX}/{build}"
+    return f"pip install torch=={version}+{build} --index-url {PYTORCH_INDEX_URL}/{build}"
 
 
 def cuda_of_driver(driver: str) -> int | None:
@@ -162,7 +162,7 @@ def cuda_of_driver(driver: str) -> int | None:
     first = driver.partition(".")[0]
     if not first.isdigit():
         return None
-    return max((cuda for cuda, least in LEAST_DRIVER.items() if int(first) >= least), default=min(LEAST_DRIVER) - 1)
+    return max((cuda for cuda, least in MIN_DRIVER.items() if int(first) >= least), default=min(MIN_DRIVER) - 1)
 
 
 def _from_smi() -> list[GraphicsCard]:
@@ -180,7 +180,9 @@ def _from_smi() -> list[GraphicsCard]:
 
 def _run(*command: str) -> str:
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE, check=False)
+        ended = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=NVIDIA_SMI_TIMEOUT, check=False
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return ended.stdout if ended.returncode == 0 else ""
@@ -242,7 +244,7 @@ def _from_pci(maker: str, name: str) -> list[GraphicsCard]:
     return [
         GraphicsCard(name, nvidia=maker == NVIDIA)
         for device in sorted(there)
-        if _read(device / "vendor").strip() == maker and _read(device / "class").startswith(DISPLAY)
+        if _read(device / "vendor").strip() == maker and _read(device / "class").startswith(PCI_GPU_CLASSES)
     ]
 
 

@@ -54,9 +54,9 @@ NEEDED_FILES = (
     "SYSTEM_PROMPT.txt",
 )
 """The rest of the repositories is the same weights in another format, and as large again."""
-AT_ONCE = 4
+PARALLEL_DOWNLOADS = 4
 """Files that are fetched side by side."""
-SPARE_BYTES = 2**28
+MIN_FREE_BYTES = 2**28
 """What must stay free on the disk besides."""
 
 
@@ -199,8 +199,8 @@ def _fetch_weights(
     begun = sum(min(file.size, _size(_partial(blobs, file))) for file in missing)
     total = sum(file.size for file in missing)
     free = shutil.disk_usage(blobs).free
-    if free < total - begun + SPARE_BYTES:
-        raise _disk_full(repository, total - begun + SPARE_BYTES, free)
+    if free < total - begun + MIN_FREE_BYTES:
+        raise _disk_full(repository, total - begun + MIN_FREE_BYTES, free)
     stop = threading.Event()
     meter = Meter("downloading", total, report, stop, done=begun)
 
@@ -209,7 +209,7 @@ def _fetch_weights(
         with WeakFileLock(store.locks / f"{file.sha256}.lock"):
             _fetch(repository, url, file, store, meter)
 
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="download") as pool:
+    with ThreadPoolExecutor(PARALLEL_DOWNLOADS, thread_name_prefix="download") as pool:
         begun_files = [pool.submit(fetch, file) for file in missing]
         while any(not each.done() for each in begun_files):
             if closing.wait(0.05) or any(each.done() and each.exception() for each in begun_files):
@@ -335,7 +335,7 @@ def _sentences(repository: str, revision: str | None) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE))).free
-            raise _disk_full(repository, free + SPARE_BYTES, free) from error
+            raise _disk_full(repository, free + MIN_FREE_BYTES, free) from error
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise DownloadFailed(model=repository, reason=reason) from error
 

@@ -9,9 +9,9 @@ from magistral_ui.engines.base import Loading, Stage
 
 Report = Callable[[Loading], None]
 
-EVERY = 0.2
+REPORT_INTERVAL = 0.2
 """Seconds between two reports."""
-WINDOW = 15.0
+RATE_WINDOW_SECONDS = 15.0
 """Seconds over which the rate is taken: long enough to be steady, short enough to follow a line that becomes slow."""
 
 
@@ -48,11 +48,11 @@ class Meter:
         with self._lock:
             self._done += int(count or 0)
             now = self._clock()
-            if now - self._told < EVERY and self._done < self._total:
+            if now - self._told < REPORT_INTERVAL and self._done < self._total:
                 return
             self._told = now
             self._past.append((now, self._done))
-            while now - self._past[0][0] > WINDOW and len(self._past) > 2:
+            while now - self._past[0][0] > RATE_WINDOW_SECONDS and len(self._past) > 2:
                 self._past.popleft()
             self._report(Loading(self._stage, min(self._done, self._total), self._total, self._seconds_left()))
 

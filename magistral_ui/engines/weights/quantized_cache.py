@@ -25,12 +25,12 @@ from magistral_ui.models.folder import FolderFacts, inspect_folder
 
 log = logging.getLogger(__name__)
 
-ORIGIN = "magistral_ui_origin.json"
+ORIGIN_FILE = "magistral_ui_origin.json"
 """What a copy was made from: only a folder with this file is ever taken for a copy, or replaced."""
-KEPT = ("tekken.json", "SYSTEM_PROMPT.txt", "generation_config.json")
-WORTH = 2**30
+COPIED_FILES = ("tekken.json", "SYSTEM_PROMPT.txt", "generation_config.json")
+MIN_CACHED_BYTES = 2**30
 """Bytes below which a model is quantized again as soon as its copy is read."""
-PLENTY = 3
+FREE_SPACE_FACTOR = 3
 """A copy that nobody asked for is made where the disk has so many times its bytes free."""
 
 
@@ -47,7 +47,7 @@ class Copy:
     def is_there(self) -> bool:
         """Whether the folder holds a copy of just this origin, with all its bytes."""
         try:
-            found = json.loads((self.folder / ORIGIN).read_text(encoding="utf-8"))
+            found = json.loads((self.folder / ORIGIN_FILE).read_text(encoding="utf-8"))
             return bool(found == self.origin) and bool(inspect_folder(self.folder))
         except (OSError, ValueError, MagistralUIError):
             return False
@@ -55,16 +55,16 @@ class Copy:
     def check_folder(self) -> None:
         """Refuse a folder in which something else lies, before hours of work are put into it."""
         folder = self.folder
-        if folder.exists() and not (folder / ORIGIN).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not (folder / ORIGIN_FILE).exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise CopyNotSaved("copy_folder_in_use", folder=str(folder))
 
     def has_room(self, size: int) -> bool:
         """Whether a copy of `size` bytes shall be made; where it was asked for and does not fit, CopyNotSaved."""
         free = shutil.disk_usage(_existing(self.folder)).free
-        if self.asked and free < size + WORTH:
-            needed = f"{(size + WORTH) / 1e9:.1f}"
+        if self.asked and free < size + MIN_CACHED_BYTES:
+            needed = f"{(size + MIN_CACHED_BYTES) / 1e9:.1f}"
             raise CopyNotSaved("copy_no_room", folder=str(self.folder), needed=needed, free=f"{free / 1e9:.1f}")
-        return self.asked or (size >= WORTH and free >= PLENTY * size)
+        return self.asked or (size >= MIN_CACHED_BYTES and free >= FREE_SPACE_FACTOR * size)
 
 
 def copies_folder() -> Path:
@@ -85,7 +85,7 @@ def copy_for(wanted: str, model: str, revision: str, precision: str) -> Copy | N
 
 def copies_held() -> tuple[int, int]:
     """How many copies lie in `copies_folder`, and their bytes."""
-    folders = [origin.parent for origin in copies_folder().glob(f"*/{ORIGIN}")]
+    folders = [origin.parent for origin in copies_folder().glob(f"*/{ORIGIN_FILE}")]
     return len(folders), sum(file.stat().st_size for folder in folders for file in folder.iterdir())
 
 
@@ -118,10 +118,10 @@ def _save(model: Any, source: Path, copy: Copy, size: int, report: Report) -> No
         unfinished.mkdir(parents=True)
         with _watched(unfinished, size, report):
             model.save_pretrained(unfinished, max_shard_size="5GB")
-        for name in KEPT:
+        for name in COPIED_FILES:
             if (source / name).exists():
                 shutil.copy(source / name, unfinished)
-        (unfinished / ORIGIN).write_text(json.dumps(copy.origin), encoding="utf-8")
+        (unfinished / ORIGIN_FILE).write_text(json.dumps(copy.origin), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         unfinished.replace(folder)

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 64
+MAX_REPLIES = 64
 """Replies that wait or are written; ZeroGPU has a queue of its own."""
-TRIES = 3
+MAX_EMPTY_SLICES = 3
 """Slices in a row that may bring nothing."""
-ENDING = 1.0
+KILL_TIMEOUT = 1.0
 """Seconds that a process which was killed may take to give back what it held, and a thread to notice."""
 
 Decorate = Callable[..., Any]
@@ -58,7 +58,7 @@ class ZeroGPUEngine:
         self._guess = (find_card(model) if model else None) or DEMO
         self._status: EngineStatus = Loading()
         self._placed: PlacedModel | None = None
-        self._flags = Flags(AT_ONCE)
+        self._flags = Flags(MAX_REPLIES)
         self._pace = Pace(tokens=tokens_a_slice)
         self._ask: Callable[[Job], Iterator[Piece]] | None = None
         self._replies: dict[Reply, threading.Thread] = {}
@@ -108,8 +108,8 @@ class ZeroGPUEngine:
         with self._lock:
             if self._closed:
                 raise NotReady
-            if len(self._replies) >= AT_ONCE:
-                raise QueueFull(limit=AT_ONCE)
+            if len(self._replies) >= MAX_REPLIES:
+                raise QueueFull(limit=MAX_REPLIES)
             reply = Reply(placed, request, self._flags)
             reply.generation.put(Queued(0))
             run = contextvars.copy_context().run
@@ -130,12 +130,12 @@ class ZeroGPUEngine:
         for reply in left:
             reply.cancel()
         forked = multiprocessing.active_children()
-        for end in (BaseProcess.kill, partial(BaseProcess.join, timeout=ENDING)):
+        for end in (BaseProcess.kill, partial(BaseProcess.join, timeout=KILL_TIMEOUT)):
             for process in forked:
                 with suppress(ValueError):  # whoever began it has seen its end
                     end(process)
         for writer in left.values():  # off ZeroGPU, they compute here
-            writer.join(ENDING)
+            writer.join(KILL_TIMEOUT)
         self._status = Broken("engine_closed")
 
     def _ready(self) -> "PlacedModel":
@@ -171,14 +171,14 @@ class ZeroGPUEngine:
             if refusal is None or (refusal.aborted and not empty):
                 if empty:
                     self._pace.missed(seconds)
-                if empty >= TRIES:
+                if empty >= MAX_EMPTY_SLICES:
                     reply.fail("gpu_taken_away")
                 continue
             log.warning("no GPU: %s", refusal.key, exc_info=failure if refusal.unknown else None)
             most = refusal.granted(seconds)
             if empty > 1:  # refused twice in a row: what a second costs was not understood
                 most = min(most, seconds // 2)
-            if not self._pace.is_of_use(most) or empty >= TRIES:
+            if not self._pace.is_of_use(most) or empty >= MAX_EMPTY_SLICES:
                 reply.fail(refusal.key, refusal.values)
 
     def _slice(self, reply: Reply, seconds: int) -> BaseException | None:

@@ -23,7 +23,7 @@ from magistral_ui.engines.zerogpu.slices import Job, Piece
 from magistral_ui.engines.zerogpu.worker import SliceWriter
 from magistral_ui.models.memory import plan_loaded
 
-CONTEXT_BYTES = 309_002_240
+CUDA_CONTEXT_BYTES = 309_002_240
 """What a CUDA context takes of the device, as the spaces package has it (zero/torch/static.py)."""
 
 
@@ -107,4 +107,4 @@ def _lent_device() -> Device:
 
         return find_device("cpu")
     facts = torch.cuda.get_device_properties(0)
-    return Device("cuda", facts.name, facts.total_memory - CONTEXT_BYTES, facts.total_memory)
+    return Device("cuda", facts.name, facts.total_memory - CUDA_CONTEXT_BYTES, facts.total_memory)

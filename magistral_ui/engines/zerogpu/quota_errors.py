@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from magistral_ui.errors import Value
 
 LEFT = re.compile(r"\((\d+)s requested vs\. (-?\d+)s left\)")
-COSTLIEST = 4.0
+MAX_QUOTA_RATE = 4.0
 """Seconds of a quota that a second on a card costs at most: 2 on a whole card, 1.5 on some others, with room for more."""
 WAIT = re.compile(r"Try again in ([^.]+)\.")
 
@@ -38,7 +38,7 @@ class Refusal:
         if self.left is None or not self.requested:
             return 0
         costs = self.requested / asked
-        return int((self.left - 1) / (costs if 1.0 <= costs <= COSTLIEST else 1.0))
+        return int((self.left - 1) / (costs if 1.0 <= costs <= MAX_QUOTA_RATE else 1.0))
 
 
 def refusal_of(error: BaseException) -> Refusal:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 Token = tuple[int, bool]
 """A token, and whether the answer was asked for when it was chosen: with that, control decides alike on both sides."""
 
-MARGIN = 2.0
+SLICE_MARGIN_SECONDS = 2.0
 """Seconds of a slice that are left over, so that it ends in order and is not aborted."""
-LEAST, MOST = 10, 120
+MIN_SLICE_SECONDS, MAX_SLICE_SECONDS = 10, 120
 """Seconds of a slice. Longer ones wait longer, and a visitor without an account has two minutes a day."""
-READING = 2_000
+PREFILL_TOKENS_PER_SECOND = 2_000
 """Prompt tokens that are read in a second, at least."""
 
 
@@ -70,12 +70,12 @@ class Pace:
 
     def seconds(self, prompt: int, left: int) -> int:
         """For reading `prompt` tokens and writing up to `left`."""
-        wanted = MARGIN + self.opening + prompt / READING + left * self.token
-        return min(MOST, max(LEAST, math.ceil(wanted)))
+        wanted = SLICE_MARGIN_SECONDS + self.opening + prompt / PREFILL_TOKENS_PER_SECOND + left * self.token
+        return min(MAX_SLICE_SECONDS, max(MIN_SLICE_SECONDS, math.ceil(wanted)))
 
     def is_of_use(self, seconds: int) -> bool:
         """Whether so short a slice would write anything."""
-        return seconds > MARGIN + self.opening + 2
+        return seconds > SLICE_MARGIN_SECONDS + self.opening + 2
 
     def missed(self, seconds: int) -> None:
         """A slice of so many seconds wrote nothing."""

@@ -21,9 +21,9 @@ from magistral_ui.engines.local.scheduler import Limits, Scheduler
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Encoder
 from magistral_ui.engines.zerogpu.shared_flags import Flags
-from magistral_ui.engines.zerogpu.slices import MARGIN, Job, Piece, Token
+from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, Job, Piece, Token
 
-TELL_EVERY = 0.05
+REPORT_INTERVAL = 0.05
 """Seconds between two pieces."""
 
 
@@ -54,7 +54,7 @@ class SliceWriter:
         cache = PrefixCache(self._model.new_cache, self._budget)
         scheduler = Scheduler(self._model, cache, self._image_token, self._limits, self._kv_per_token)
         scheduler.submit(sequence)
-        last, until, told = None if job.tokens is None else job.tokens, began + job.seconds - MARGIN, 0.0
+        last, until, told = None if job.tokens is None else job.tokens, began + job.seconds - SLICE_MARGIN_SECONDS, 0.0
         fresh: list[Token] = []
         while generation.end is None and time.time() < until and last != 0:
             before = sequence.written
@@ -63,7 +63,7 @@ class SliceWriter:
                 fresh.append((sequence.tokens[-1], generation.answered))
                 last = None if last is None else last - 1
             now = time.time()
-            if now - told >= TELL_EVERY:
+            if now - told >= REPORT_INTERVAL:
                 yield Piece(tuple(fresh), now - began, generation.prefilling)
                 fresh, generation.prefilling, told = [], None, now
         yield Piece(tuple(fresh), time.time() - began, generation.prefilling, generation.end)

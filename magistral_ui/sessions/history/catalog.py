@@ -5,17 +5,17 @@ import time
 
 from magistral_ui.sessions.history.image_store import PictureFiles
 from magistral_ui.sessions.history.search import Entry
-from magistral_ui.sessions.history.store import TITLE, sound
+from magistral_ui.sessions.history.store import MAX_TITLE_LENGTH, sound
 
-LISTED = 2_000
+MAX_LISTED = 2_000
 """Conversations in a list; older ones are found by searching."""
-REPRIEVE = 60.0
+UNDO_SECONDS = 60.0
 """Seconds for which a deleted conversation can come back."""
 
 
 def listing(db: sqlite3.Connection, visitor: str) -> list[Entry]:
     """The visitor's: pinned ones first, then the latest."""
-    return _entries(db, visitor, "pinned DESC, changed DESC", LISTED)
+    return _entries(db, visitor, "pinned DESC, changed DESC", MAX_LISTED)
 
 
 def latest(db: sqlite3.Connection, visitor: str) -> list[Entry]:
@@ -34,7 +34,7 @@ def _entries(db: sqlite3.Connection, visitor: str, order: str, most: int) -> lis
 
 def rename(db: sqlite3.Connection, visitor: str, id: str, title: str) -> bool:
     """Give it a name; whether it is there."""
-    title = sound(" ".join(title.split())[:TITLE])
+    title = sound(" ".join(title.split())[:MAX_TITLE_LENGTH])
     if not title:
         return False
     mine = (title, id, visitor)
@@ -72,7 +72,7 @@ def forget(db: sqlite3.Connection, visitor: str) -> int:
     return _erase(db, "visitor = ?", (visitor,))
 
 
-def purge(db: sqlite3.Connection, oldest: float | None, reprieve: float = REPRIEVE) -> int:
+def purge(db: sqlite3.Connection, oldest: float | None, reprieve: float = UNDO_SECONDS) -> int:
     """Delete for good what was deleted before, and what has not changed since `oldest`; how many conversations that were."""
     where, values = "deleted < ?", [time.time() - reprieve]
     if oldest is not None:

@@ -27,15 +27,15 @@ from magistral_ui.sessions.history.writer import Job, Writer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-FILE, LOCK, PICTURES = "history.sqlite3", "history.lock", "pictures"
-PATIENCE = 5.0
+DATABASE_FILE, LOCK_FILE, IMAGES_FOLDER = "history.sqlite3", "history.lock", "pictures"
+WRITE_TIMEOUT = 5.0
 """Seconds for which a person waits for the disk; then the chat goes on, and the page says that it is not saved."""
-SEARCH_SECONDS = 2.0
+SEARCH_TIMEOUT = 2.0
 """For how long a search looks; then it tells what it has found, and that it did not look through all."""
 DAY = 86_400.0
-FOLD = 4
+IMPORT_DISK_FACTOR = 4
 """Times a file's size that its conversations take on the disk while they come in: rows, index, and both in the log."""
-SPARE = 16 * 10**6
+MIN_FREE_BYTES = 16 * 10**6
 """Bytes that a file leaves free beside that, so that the chat can go on."""
 
 
@@ -64,7 +64,7 @@ class History:
             self._folder = None
             db = self._open()
         self._db = db
-        self.pictures = PictureFiles(self._folder / PICTURES if self._folder else None)
+        self.pictures = PictureFiles(self._folder / IMAGES_FOLDER if self._folder else None)
         self._writer = Writer(db, self._lock, str(folder))
         self._untidy = not self.wait(lambda db: catalog.sweep(db, self.pictures), False)
         self.purge()
@@ -75,10 +75,10 @@ class History:
         else:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._folder.chmod(0o700)
-            self._hold(self._folder / LOCK)
-            db = connect(self._folder / FILE, writing=True)
+            self._hold(self._folder / LOCK_FILE)
+            db = connect(self._folder / DATABASE_FILE, writing=True)
         try:
-            migrate(db, self._folder / FILE if self._folder else None)
+            migrate(db, self._folder / DATABASE_FILE if self._folder else None)
             self.owners = Owners(db)
         except (sqlite3.Error, OSError, HistoryUnusable):
             db.close()
@@ -121,7 +121,7 @@ class History:
     def wait_for(self, writing: "Future[Any]", default: T) -> T:
         """The result of something that is being written; `default` where that fails or takes too long."""
         try:
-            done: T = writing.result(PATIENCE)
+            done: T = writing.result(WRITE_TIMEOUT)
         except (OSError, sqlite3.Error, HistoryUnusable, TookTooLong):
             return default
         return done
@@ -134,7 +134,7 @@ class History:
             with self._lock:
                 yield self._db
         else:
-            with closing(connect(self._folder / FILE, writing=False)) as db:
+            with closing(connect(self._folder / DATABASE_FILE, writing=False)) as db:
                 yield db
 
     def _read(self, ask: Callable[[sqlite3.Connection], T], default: T) -> T:
@@ -166,7 +166,7 @@ class History:
         only where there is still some left.
         """
         if self._folder is not None and size:
-            needed = FOLD * size + SPARE
+            needed = IMPORT_DISK_FACTOR * size + MIN_FREE_BYTES
             with suppress(OSError):
                 if shutil.disk_usage(self._folder).free < needed:
                     raise ImportRefused("import_no_disk", needed=ceil(needed / 10**6))
@@ -194,7 +194,7 @@ class History:
         """The visitor's conversations: pinned ones first, then the latest."""
         return self._read(lambda db: catalog.listing(db, visitor), [])
 
-    def search(self, visitor: str, query: str, seconds: float = SEARCH_SECONDS) -> Found:
+    def search(self, visitor: str, query: str, seconds: float = SEARCH_TIMEOUT) -> Found:
         """The latest of the visitor's conversations that hold the words of `query`, in whatever `seconds` allow.
 
         A later search of the same visitor ends this one.
@@ -226,7 +226,7 @@ class History:
         if self._folder is None:
             yield self._shared
         else:
-            with closing(connect(self._folder / FILE, writing=False)) as db:
+            with closing(connect(self._folder / DATABASE_FILE, writing=False)) as db:
                 yield lambda: nullcontext(db)
 
     @contextmanager
@@ -285,11 +285,11 @@ class History:
         """
         self.owners.forget(visitor)
         self.wait(lambda db: mark(db, visitor), None)  # by itself: there may be room for it, and none for what follows
-        if not self._tidying.acquire(timeout=PATIENCE):
+        if not self._tidying.acquire(timeout=WRITE_TIMEOUT):
             return False
         try:
             erased = self._erase(self.owners.unerased(visitor))
-            if self._folder is not None and not forget_backups(self._folder / FILE, time.time()):
+            if self._folder is not None and not forget_backups(self._folder / DATABASE_FILE, time.time()):
                 self._copied = self._untidy = True
             return self._tidy() and erased
         finally:
@@ -311,10 +311,10 @@ class History:
             self.owners.erased(visitor)
         return True
 
-    def purge(self, reprieve: float = catalog.REPRIEVE) -> None:
+    def purge(self, reprieve: float = catalog.UNDO_SECONDS) -> None:
         """Delete for good what was deleted more than `reprieve` seconds ago, what is older than it may be, and what is left."""
         if self._folder is not None:
-            forget_backups(self._folder / FILE, time.time() - BACKUP_SECONDS)
+            forget_backups(self._folder / DATABASE_FILE, time.time() - BACKUP_SECONDS)
         oldest = time.time() - DAY * self._keep_days if self._keep_days else None
         with self._tidying:
             self._erase(self.owners.unerased())
@@ -328,7 +328,7 @@ class History:
             return True
         swept = self.wait(lambda db: catalog.sweep(db, self.pictures), False)
         if self._copied and self._folder is not None:
-            self._copied = not forget_backups(self._folder / FILE, time.time())
+            self._copied = not forget_backups(self._folder / DATABASE_FILE, time.time())
         self._untidy = not all([swept, not self._copied, self._clean()])
         return not self._untidy
 

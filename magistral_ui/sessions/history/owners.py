@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 
-ERASED = 10_000
+MAX_ERASED = 10_000
 """Visitors that are remembered after all of theirs was deleted, for what may still be on its way."""
 PREFIX = "login-"
 """What no hash of a browser's secret begins with: who is found by a login is found by no browser's place."""
@@ -50,7 +50,7 @@ class Owners:
             if login is not None and self._visitors.get(login) == visitor:
                 self._renew(login)
             erased = [each for each, done in self._forgotten.items() if done]
-            for each in erased[: max(0, len(erased) - ERASED)]:
+            for each in erased[: max(0, len(erased) - MAX_ERASED)]:
                 del self._forgotten[each]
 
     def is_forgotten(self, visitor: str) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from magistral_ui.errors import HistoryUnusable, Value
 
-FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
-LOCKED_AWAY = (errno.EROFS, errno.EACCES, errno.EPERM)
+DISK_FULL_ERRNOS = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+NOT_WRITABLE_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ def trouble_of(error: Exception, folder: str) -> Trouble:
     if isinstance(error, HistoryUnusable):
         return Trouble(error.sentence_key, {"folder": folder, **error.values})
     told = str(error).lower()
-    if "full" in told or getattr(error, "errno", None) in FULL:
+    if "full" in told or getattr(error, "errno", None) in DISK_FULL_ERRNOS:
         return Trouble("history_disk_full", {"folder": folder})
-    if "readonly" in told or "unable to open" in told or getattr(error, "errno", None) in LOCKED_AWAY:
+    if "readonly" in told or "unable to open" in told or getattr(error, "errno", None) in NOT_WRITABLE_ERRNOS:
         return Trouble("history_read_only", {"folder": folder})
     if isinstance(error, sqlite3.DatabaseError) and ("malformed" in told or "not a database" in told):
         return Trouble("history_broken", {"folder": folder})

@@ -65,17 +65,17 @@ CREATE TABLE forgotten(              -- visitors of whom everything is to be del
 """
 MIGRATIONS = (V1, V2, V3)
 """Number n makes version n + 1 of version n; a file's own version is its `user_version`."""
-VERSION = len(MIGRATIONS)
+SCHEMA_VERSION = len(MIGRATIONS)
 
-WORDS = "words"
+FTS_TABLE = "words"
 """The index of words that version 1 had."""
 TRIGGERS = ("words_added", "words_removed", "words_changed")
-SHADOWS = ("words_data", "words_idx", "words_docsize", "words_config")
-BACKUP = "{name}.version-{version}"
+FTS_SHADOW_TABLES = ("words_data", "words_idx", "words_docsize", "words_config")
+BACKUP_NAME = "{name}.version-{version}"
 """What a file is copied to before it becomes a newer one."""
 BACKUP_SECONDS = 7 * 86_400.0
 """For how long the copy is kept."""
-CHECKPOINT = 4 * 2**20
+MAX_WAL_BYTES = 4 * 2**20
 """Bytes that the write-ahead log keeps after a checkpoint."""
 
 
@@ -99,25 +99,25 @@ def _prepare(db: sqlite3.Connection) -> None:
     # FULL: what is acknowledged survives a power cut too, at one fsync for each commit, and commits are shared.
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = ON")
-    db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT}")
+    db.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}")
 
 
 def migrate(db: sqlite3.Connection, file: Path | None = None) -> None:
     """Bring the tables to this version, with a copy of the `file` before; HistoryUnusable where a newer one wrote them."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
+    if version > SCHEMA_VERSION:
         raise HistoryUnusable("history_newer")
-    if file is not None and 0 < version < VERSION:
+    if file is not None and 0 < version < SCHEMA_VERSION:
         back_up(db, file, version)
     db.create_function("folded_message", 2, folded_message, deterministic=True)
-    for number in range(version, VERSION):
+    for number in range(version, SCHEMA_VERSION):
         words = _without_words(db) if number < 2 else ""
         db.executescript(f"BEGIN IMMEDIATE; {words} {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
 
 
 def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
     """Copy the whole database beside its `file`; an older copy is replaced only by a whole one."""
-    copy = file.with_name(BACKUP.format(name=file.name, version=version))
+    copy = file.with_name(BACKUP_NAME.format(name=file.name, version=version))
     unfinished = copy.with_name(copy.name + ".part")
     unfinished.unlink(missing_ok=True)
     try:
@@ -132,7 +132,7 @@ def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
 def forget_backups(file: Path, before: float) -> bool:
     """Delete the copies that were made before that time, in seconds since 1970; whether none of them is left."""
     gone = True
-    for copy in file.parent.glob(BACKUP.format(name=file.name, version="*")):
+    for copy in file.parent.glob(BACKUP_NAME.format(name=file.name, version="*")):
         try:
             if copy.stat().st_mtime < before:
                 copy.unlink()
@@ -148,7 +148,7 @@ def _without_words(db: sqlite3.Connection) -> str:
 
     It belongs to the migration's own transaction: after a failure the file is as whole as before, and so is the next copy.
     """
-    tables = (WORDS,) if has_fts5(db) else SHADOWS
+    tables = (FTS_TABLE,) if has_fts5(db) else FTS_SHADOW_TABLES
     triggers = (f"DROP TRIGGER IF EXISTS {trigger};" for trigger in TRIGGERS)
     return " ".join([*triggers, *(f"DROP TABLE IF EXISTS {table};" for table in tables)])
 

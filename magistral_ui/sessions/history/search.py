@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-FOUND = 100
+MAX_RESULTS = 100
 """Conversations that a search shows."""
-WORDS = 20
+MAX_QUERY_WORDS = 20
 """Words of a query that are looked for."""
-AROUND = 40
+EXCERPT_CHARACTERS = 40
 """Characters before what was found, and half of those behind it."""
-DRIFT = 1_000
+MAX_FOLD_SHIFT = 1_000
 """Characters around the reckoned place in which what was found is looked for, where folding has changed lengths."""
-PIECE = 256
+FOLD_CHUNK = 256
 """Characters that are folded at once. Python sorts marks that stand behind each other, in a time that grows with the square of
 their number, and other threads wait for so long; as all of them are dropped, it makes no difference where a piece ends."""
 LAST_OF_BMP = "\uffff"
@@ -49,14 +49,14 @@ class Found:
 
 def words_of(query: str) -> list[str]:
     """The words of a search, folded; of one that is marks alone, nothing is left to look for."""
-    return [word for word in map(folded, query.split()) if word][:WORDS]
+    return [word for word in map(folded, query.split()) if word][:MAX_QUERY_WORDS]
 
 
 def search(reading: Reading, entries: Iterable[Entry], words: list[str], goes_on: Callable[[], bool]) -> Found:
     """Those of `entries` whose title, or one message, holds all `words`; asked before each whether it `goes_on`."""
     found: list[Entry] = []
     for entry in entries:
-        if len(found) == FOUND:
+        if len(found) == MAX_RESULTS:
             break
         if not goes_on():
             return Found(tuple(found), complete=False)
@@ -95,14 +95,14 @@ def _excerpt(db: sqlite3.Connection, place: _Place, word: str) -> str:
     at = place.at
     if place.folded_length != place.length:
         reckoned = at * place.length // max(1, place.folded_length)
-        start = max(0, reckoned - DRIFT)
-        near = _part(db, place.row, start, 2 * DRIFT)
+        start = max(0, reckoned - MAX_FOLD_SHIFT)
+        near = _part(db, place.row, start, 2 * MAX_FOLD_SHIFT)
         seen = folded(near)
         offset = seen.find(word)
         at = start + offset * len(near) // len(seen) if offset >= 0 else reckoned
     in_text = at < place.text_length
     first, end = (0, place.text_length) if in_text else (place.text_length + 1, place.length)
-    start, stop = max(first, at - AROUND), min(end, at + 2 * AROUND)
+    start, stop = max(first, at - EXCERPT_CHARACTERS), min(end, at + 2 * EXCERPT_CHARACTERS)
     told = " ".join(_part(db, place.row, start, stop - start).split())
     return f"{'…' if start > first else ''}{told}{'…' if stop < end else ''}"
 
@@ -122,7 +122,7 @@ def folded(text: str) -> str:
     """`text` without case and accents, as it is compared."""
     if text.isascii():  # the same, a hundred times faster
         return text.lower()
-    return "".join(_fold(text[start : start + PIECE]) for start in range(0, len(text), PIECE))
+    return "".join(_fold(text[start : start + FOLD_CHUNK]) for start in range(0, len(text), FOLD_CHUNK))
 
 
 def _fold(piece: str) -> str:

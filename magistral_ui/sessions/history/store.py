@@ -18,13 +18,13 @@ from magistral_ui.sessions.history.image_store import PictureFiles
 from magistral_ui.sessions.history.search import folded_message
 from magistral_ui.sessions.reply_state import Running, Written
 
-RECORD = 1
+RECORD_VERSION = 1
 """Version of the JSON in the `record` columns."""
-TITLE = 80
+MAX_TITLE_LENGTH = 80
 CUT_OFF = Notice("cut_off")
 """What is told about a reply whose writing process has ended before it did."""
-NOT_KEPT = frozenset({"generation"})
-APART = frozenset({"reasoning", "answer"})
+NOT_STORED = frozenset({"generation"})
+OWN_COLUMNS = frozenset({"reasoning", "answer"})
 """Texts that have columns of their own, to be searched."""
 
 
@@ -64,7 +64,7 @@ def save(
     if not conversation.messages:
         db.execute("DELETE FROM conversations WHERE id = ? AND visitor = ?", (id, visitor))
         return
-    state = json.dumps({"v": RECORD, "last_id": conversation.last_id, "chosen": to_json(conversation.chosen)})
+    state = json.dumps({"v": RECORD_VERSION, "last_id": conversation.last_id, "chosen": to_json(conversation.chosen)})
     changed = any(old.get(each) is not message for each, message in conversation.messages.items())
     _save_head(db, visitor, id, title_of(conversation), state, changed or len(old) != len(conversation.messages))
     if before is None:
@@ -76,14 +76,14 @@ def save(
             _save_message(db, files, id, message, now.written.get(each))
     db.execute("DELETE FROM drafts WHERE conversation = ?", (id,))
     if now.running is not None:
-        record = {"v": RECORD, **to_json(now.running, NOT_KEPT)}
+        record = {"v": RECORD_VERSION, **to_json(now.running, NOT_STORED)}
         db.execute("INSERT INTO drafts(conversation, record) VALUES (?, ?)", (id, _dump(record)))
 
 
 def add_piece(db: sqlite3.Connection, id: str, piece: Piece) -> None:
     """Put down what was added to the draft."""
-    record = to_json(piece, frozenset({"number", *APART}))
-    values = (id, piece.number, sound(piece.reasoning), sound(piece.answer), _dump({"v": RECORD, **record}))
+    record = to_json(piece, frozenset({"number", *OWN_COLUMNS}))
+    values = (id, piece.number, sound(piece.reasoning), sound(piece.answer), _dump({"v": RECORD_VERSION, **record}))
     db.execute(
         "INSERT OR REPLACE INTO pieces(conversation, number, reasoning, answer, record) VALUES (?,?,?,?,?)", values
     )
@@ -131,7 +131,7 @@ def save_document(
 ) -> None:
     """A conversation that came in a file, as a new one of the visitor's; `dated` as the file says, or now."""
     save(db, files, visitor, id, None, Kept(document.conversation))
-    title = sound(" ".join(document.title.split())[:TITLE])
+    title = sound(" ".join(document.title.split())[:MAX_TITLE_LENGTH])
     if title and title != title_of(document.conversation):
         db.execute("UPDATE conversations SET title = ?, named = 1 WHERE id = ?", (title, id))
     for column, moment in (("created", document.created), ("changed", document.updated)):
@@ -143,8 +143,8 @@ def save_document(
 def title_of(conversation: Conversation) -> str:
     """The beginning of what was said first; empty where that was pictures alone."""
     first = next((m for m in conversation.messages.values() if isinstance(m, UserMessage)), None)
-    line = " ".join((first.text if first else "")[: 4 * TITLE].split())
-    return sound(line if len(line) <= TITLE else line[: TITLE - 1].rstrip() + "…")
+    line = " ".join((first.text if first else "")[: 4 * MAX_TITLE_LENGTH].split())
+    return sound(line if len(line) <= MAX_TITLE_LENGTH else line[: MAX_TITLE_LENGTH - 1].rstrip() + "…")
 
 
 def _save_head(db: sqlite3.Connection, visitor: str, id: str, title: str, state: str, changed: bool) -> None:
@@ -172,14 +172,14 @@ def _save_message(
         record: dict[str, Any] = {"role": "user", "message": to_json(message, frozenset({"id", "text", "pictures"}))}
     else:
         text, reasoning = message.reply.answer, message.reply.reasoning
-        said = to_json(message, frozenset({"id", "reply"})) | {"reply": to_json(message.reply, APART)}
+        said = to_json(message, frozenset({"id", "reply"})) | {"reply": to_json(message.reply, OWN_COLUMNS)}
         record = {"role": "assistant", "message": said, "written": to_json(written or Written(""))}
     text, reasoning = sound(text), sound(reasoning)
     (row,) = db.execute(
         "INSERT INTO messages(conversation, id, text, reasoning, folded, record) VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE"
         " SET text = excluded.text, reasoning = excluded.reasoning, folded = excluded.folded, record = excluded.record"
         " RETURNING row",
-        (id, message.id, text, reasoning, folded_message(text, reasoning), _dump({"v": RECORD, **record})),
+        (id, message.id, text, reasoning, folded_message(text, reasoning), _dump({"v": RECORD_VERSION, **record})),
     ).fetchone()
     db.execute("DELETE FROM pictures WHERE message = ?", (row,))
     for place, picture in enumerate(message.pictures if isinstance(message, UserMessage) else ()):

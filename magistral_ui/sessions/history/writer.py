@@ -13,11 +13,11 @@ from magistral_ui.sessions.history.save_errors import Trouble, trouble_of
 
 log = logging.getLogger(__name__)
 Job = Callable[[sqlite3.Connection], Any]
-WAITING = 1_000
+MAX_QUEUED_JOBS = 1_000
 """Jobs that may wait: more than all visitors' together, so only a disk that stands still fills it."""
-PATIENCE = 5.0
+CLOSE_TIMEOUT = 5.0
 """Seconds that closing may take."""
-TOGETHER = 200
+MAX_BATCH = 200
 """Jobs that share a transaction, and so one fsync."""
 
 
@@ -28,7 +28,7 @@ class Writer:
         self.trouble: Trouble | None = None
         """Why the last transaction could not be kept; None after one that was."""
         self._db, self._lock, self._folder = db, lock, folder
-        self._queue: queue.Queue[tuple[Job, Future[Any]] | None] = queue.Queue(WAITING)
+        self._queue: queue.Queue[tuple[Job, Future[Any]] | None] = queue.Queue(MAX_QUEUED_JOBS)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
@@ -49,13 +49,13 @@ class Writer:
         """Do what waits, then end; a disk that stands still is not waited for."""
         self._closed = True
         self._queue.put(None)
-        self._thread.join(PATIENCE)
+        self._thread.join(CLOSE_TIMEOUT)
 
     def _run(self) -> None:
         open_ended = True
         while open_ended:
             batch = [self._queue.get()]
-            while len(batch) < TOGETHER and not self._queue.empty():
+            while len(batch) < MAX_BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             open_ended = None not in batch
             self._do([each for each in batch if each is not None])

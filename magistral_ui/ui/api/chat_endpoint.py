@@ -26,10 +26,10 @@ from magistral_ui.ui.rendering import Json
 from magistral_ui.web.queued_calls import Calls
 
 log = logging.getLogger(__name__)
-NAME = "chat"
-CALL = "/call/"
+ENDPOINT = "chat"
+CALL_PATH = "/call/"
 """In the address of Gradio's plain interface, which carries the whole reply in every update."""
-CALL_RATE = 20_000
+MAX_CALL_CHARACTERS_PER_SECOND = 20_000
 """Characters a second that the plain interface carries at most, so that a long reply costs no more than its length."""
 Ask = Callable[[Callable[[], Running]], Awaitable[Running]]
 
@@ -55,7 +55,7 @@ class Page(gr.Blocks):
         self, block_fn: BlockFunction, inputs: list[Any], state: Any, explicit_call: bool = False
     ) -> list[Any]:
         """The values for a function of the page; for the endpoint, with None for those that were left out at the end."""
-        if block_fn.api_name != NAME:
+        if block_fn.api_name != ENDPOINT:
             try:
                 return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
             except Exception as error:  # Gradio would write all that was sent into the log
@@ -82,7 +82,7 @@ def add_api(engine: Engine, visitors: Visitors, calls: Calls) -> None:
         caller = caller_behind(request)
         guest = visitors.guest(caller)
         read = partial(read_chat, engine, visitors.limits, message, parameters, history, instructions, keep_reasoning)
-        rate = CALL_RATE if request is not None and CALL in str(request.url) else None
+        rate = MAX_CALL_CHARACTERS_PER_SECOND if request is not None and CALL_PATH in str(request.url) else None
         try:
             read_parameters(engine.card.sampling, parameters)  # what is wrong is said at once
             pictures = pictures_in(message, history)
@@ -111,7 +111,7 @@ def add_api(engine: Engine, visitors: Visitors, calls: Calls) -> None:
         chat,
         inputs,
         Api(None, growing_reply(), "reply"),
-        api_name=NAME,
+        api_name=ENDPOINT,
         api_description=chat_description(),
         postprocess=False,
         concurrency_limit=None,

@@ -18,10 +18,10 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.mcp_sessions import McpSessions
 from magistral_ui.web.client_address import caller_of
 from magistral_ui.web.error_responses import closed
-from magistral_ui.web.request_body import PROGRAM_BYTES, Gone, read_body, replayed
+from magistral_ui.web.request_body import MAX_MCP_BYTES, Gone, read_body, replayed
 
-PATH = "/mcp"
-MAJOR = "2"
+MCP_PATH = "/mcp"
+MCP_MAJOR_VERSION = "2"
 """The mcp package's version that this is written for; the first knows other names."""
 SESSION = "mcp-session-id"
 CONTROL_BYTES = 16_384
@@ -30,13 +30,13 @@ CONTROL_BYTES = 16_384
 
 def mcp_route(visitors: Visitors) -> Route:
     """Where MCP clients come in."""
-    return Route(PATH, McpDoor(visitors))
+    return Route(MCP_PATH, McpDoor(visitors))
 
 
 def is_installed() -> bool:
     """Whether the package is there, in a version that serves."""
     try:
-        return version("mcp").split(".")[0] == MAJOR
+        return version("mcp").split(".")[0] == MCP_MAJOR_VERSION
     except PackageNotFoundError:
         return False
 
@@ -69,7 +69,7 @@ class McpDoor:
     async def _post(self, scope: Scope, receive: Receive, send: Send, session: str | None, owner: str) -> None:
         """Hand a message on. The server takes each one by itself: what joins them, beginning and cancelling, is done here."""
         try:
-            body = await read_body(scope, receive, PROGRAM_BYTES)
+            body = await read_body(scope, receive, MAX_MCP_BYTES)
         except Gone:
             return
         message = control_in(body)

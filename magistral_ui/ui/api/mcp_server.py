@@ -41,9 +41,9 @@ from magistral_ui.ui.api.mcp_sessions import McpSessions, RunningCall
 from magistral_ui.ui.api.requests import read_tool
 from magistral_ui.ui.api.responses import caller_behind, loading, whole_value, written
 from magistral_ui.ui.rendering import Json
-from magistral_ui.web.request_body import PROGRAM_BYTES
+from magistral_ui.web.request_body import MAX_MCP_BYTES
 
-TELLING = 1.0
+PROGRESS_INTERVAL = 1.0
 """Seconds between two notifications of progress: clients give up on a tool that says nothing for long."""
 
 Context = ServerRequestContext[Any, Any]
@@ -52,7 +52,7 @@ Context = ServerRequestContext[Any, Any]
 async def serve(visitors: Visitors, sessions: McpSessions, opened: "asyncio.Future[ASGIApp]") -> None:
     """Run the MCP server until this is cancelled; `opened` gets the app that answers its requests, each by itself."""
     manager = StreamableHTTPSessionManager(
-        server(visitors, sessions), stateless=True, max_request_body_size=PROGRAM_BYTES
+        server(visitors, sessions), stateless=True, max_request_body_size=MAX_MCP_BYTES
     )
     async with manager.run():
         opened.set_result(StreamableHTTPASGIApp(manager))
@@ -142,7 +142,7 @@ class Progress:
         """Say it, unless something was said just now. Seconds are what always increases, as the protocol wants it."""
         seconds = time.monotonic() - self._began
         if seconds >= self._due:
-            self._due = seconds + TELLING
+            self._due = seconds + PROGRESS_INTERVAL
             await self._context.session.report_progress(round(seconds, 3), None, message)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from magistral_ui.engines.generation import Generation
 
-ENDED = 10_000
+MAX_ENDED = 10_000
 """Ids that are remembered as ended; without that, they would only be of use to their own client again."""
 RequestId = str | int
 
@@ -56,7 +56,7 @@ class McpSessions:
             if of == session:
                 call.cancel()
         self._ended[session] = None
-        while len(self._ended) > ENDED:
+        while len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
 
     @contextmanager

@@ -20,12 +20,12 @@ from magistral_ui.sessions.reply_state import Running
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import check_seen, read_files
 
-PICTURES = 10
+MESSAGES_WORTH_OF_IMAGES = 10
 """Times the pictures of one message: how many a request may bring with all its turns."""
-USER = {"role", "text", "files"}
-ASSISTANT = {"role", "reasoning", "answer", "finish_reason", "usage", "seed", "notices", "model"}
+USER_FIELDS = {"role", "text", "files"}
+ASSISTANT_FIELDS = {"role", "reasoning", "answer", "finish_reason", "usage", "seed", "notices", "model"}
 """All of a reply as it was returned may come back in a history; only reasoning and answer are read."""
-TOOL = ("question", "pictures", "instructions", "parameters", "include_reasoning")
+TOOL_FIELDS = ("question", "pictures", "instructions", "parameters", "include_reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ def read_chat(
 def read_tool(engine: Engine, limits: Limits, arguments: Mapping[str, object]) -> Question:
     """What was sent to the MCP tool; like `read_chat`."""
     for name in arguments:
-        if name not in TOOL:
-            raise BadInput("program_argument", name=name[:100], known=", ".join(TOOL))
+        if name not in TOOL_FIELDS:
+            raise BadInput("program_argument", name=name[:100], known=", ".join(TOOL_FIELDS))
     question, pictures = arguments.get("question"), arguments.get("pictures") or []
     if not isinstance(question, str):
         raise BadInput("program_text", name="question")
@@ -132,7 +132,7 @@ def _history(history: object) -> list[dict[str, Any]]:
         role = turn.get("role")
         if role not in ("user", "assistant"):
             raise BadInput("program_history_role", role=str(role)[:40])
-        if not set(turn) <= (USER if role == "user" else ASSISTANT):
+        if not set(turn) <= (USER_FIELDS if role == "user" else ASSISTANT_FIELDS):
             raise BadInput("program_history")
         if not all(isinstance(each, str) for each in _texts(turn)) or not isinstance(_files(turn), list):
             raise BadInput("program_history")
@@ -175,7 +175,7 @@ def _refuse_more(turns: list[dict[str, Any]], files: list[Any], limits: Limits) 
     length = sum(len(each) for turn in turns for each in _texts(turn))
     if length > limits.conversation_length:
         raise BadInput("program_history_text", count=length, limit=limits.conversation_length)
-    count, most = len(files) + sum(len(_files(turn)) for turn in turns), PICTURES * limits.pictures
+    count, most = len(files) + sum(len(_files(turn)) for turn in turns), MESSAGES_WORTH_OF_IMAGES * limits.pictures
     if count > most:
         raise TooManyPictures(count=count, limit=most)
 

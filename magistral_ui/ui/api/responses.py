@@ -17,9 +17,9 @@ from magistral_ui.sessions.session import Session
 from magistral_ui.ui.rendering import Json, notices_value, usage_value
 from magistral_ui.web.client_address import caller_of
 
-PATIENCE = 60.0
+LOAD_TIMEOUT = 60.0
 """Seconds for which a request waits for a model that is being loaded."""
-LOOK = 0.1
+LOAD_POLL_SECONDS = 0.1
 
 
 def caller_behind(request: Any) -> Caller:
@@ -30,11 +30,11 @@ def caller_behind(request: Any) -> Caller:
 
 async def loading(engine: Engine) -> AsyncIterator[None]:
     """Wait while the model is loading, so that a program may ask as soon as the page is up."""
-    for _ in range(round(PATIENCE / LOOK)):
+    for _ in range(round(LOAD_TIMEOUT / LOAD_POLL_SECONDS)):
         if not isinstance(engine.status(), Loading):
             return
         yield
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(LOAD_POLL_SECONDS)
 
 
 async def written(running: Running) -> AsyncGenerator[LiveView, None]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from magistral_ui.engines.local import cuda_graphs as stages_module
-from magistral_ui.engines.local.cuda_graphs import MOST_ROWS, record_on_cuda
+from magistral_ui.engines.local.cuda_graphs import MAX_RECORDED_ROWS, record_on_cuda
 from magistral_ui.engines.local.decoder import TextModel
 from magistral_ui.engines.local.graph_sizes import ALWAYS_FUSED, FUSED_ROWS, recorded_rows
 from magistral_ui.engines.weights.device_memory import is_out_of_memory
@@ -162,7 +162,7 @@ def test_quantized_steps_are_recorded_as_far_as_they_are_fused(
     assert recorded_rows(layer("nf4", *MODELS["24B"]), PLACE) == rows
     assert recorded_rows(layer("nf4", *MODELS["3B"]), PLACE) == min(rows, ALWAYS_FUSED)
     assert recorded_rows(layer("int8", *MODELS["24B"]), PLACE) == 0
-    assert recorded_rows(layer("bfloat16", *MODELS["24B"]), PLACE) == MOST_ROWS
+    assert recorded_rows(layer("bfloat16", *MODELS["24B"]), PLACE) == MAX_RECORDED_ROWS
 
 
 @pytest.fixture(scope="module")

@@ -435,7 +435,7 @@ def test_making_room_costs_no_reply(running: RunningModel, monkeypatch: pytest.M
 
 def test_running_sequences_stay_within_the_budget(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who came last is set aside and read again; everybody says what they would have said alone."""
-    monkeypatch.setattr(kv_cache, "GROWTH", 16)
+    monkeypatch.setattr(kv_cache, "MIN_GROWTH_TOKENS", 16)
     running = RunningModel(vision_loaded, CPU)
     running.cache.budget = 4 * 32 * running.scheduler._kv_per_token
     asked = [request(f"say {n}", f"v{n}", max_tokens=40, seed=n) for n in range(5)]

@@ -62,8 +62,8 @@ def gateway() -> Iterator[FakeGateway]:
 @pytest.fixture
 def mortal(gguf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerProcess]:
     """A server to be killed."""
-    monkeypatch.setattr(engine_module, "LOOK_WHEN_READY", 0.05)
-    monkeypatch.setattr(engine_module, "LOOK_WHEN_NOT", 0.05)
+    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_WAITING", 0.05)
     server = start_llama_cpp(gguf_folder)
     yield server
     server.close()

@@ -226,7 +226,7 @@ def test_a_server_killed_in_the_middle_of_an_answer(
     mortal: ServerProcess, gguf_folder: Path, connect: Callable[..., RemoteEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written is kept, the page knows, and the next reply comes when the server is back."""
-    monkeypatch.setattr(request_errors, "WAITS", (0.5,) * 60)
+    monkeypatch.setattr(request_errors, "RETRY_DELAYS", (0.5,) * 60)
     engine = connect(mortal.base_url)
     generation = begun(engine, mortal)
     mortal.kill()

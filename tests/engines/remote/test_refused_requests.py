@@ -23,8 +23,8 @@ Connect = Callable[..., RemoteEngine]
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_errors, "WAITS", (0.01,) * 6)
-    monkeypatch.setattr(engine_module, "LOOK_WHEN_READY", 0.05)
+    monkeypatch.setattr(request_errors, "RETRY_DELAYS", (0.01,) * 6)
+    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
 
 
 def ask(engine: RemoteEngine) -> list[Event]:

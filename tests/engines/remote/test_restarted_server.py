@@ -78,8 +78,8 @@ class Swapped(FakeServer):
 
 @pytest.fixture
 def swapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Swapped]]:
-    monkeypatch.setattr(engine_module, "LOOK_WHEN_READY", 0.05)
-    monkeypatch.setattr(engine_module, "LOOK_WHEN_NOT", 0.05)
+    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_WAITING", 0.05)
     made: list[Swapped] = []
 
     def make(kind: str) -> Swapped:
@@ -150,8 +150,8 @@ def test_a_message_goes_to_no_other_model_than_it_was_written_for(
     swapped: Callable[[str], Swapped], connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server was swapped between two looks."""
-    monkeypatch.setattr(engine_module, "LOOK_WHEN_READY", 3600.0)
-    monkeypatch.setattr(engine_module, "FRESH", 0.0)
+    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 3600.0)
+    monkeypatch.setattr(engine_module, "CHECK_VALID_SECONDS", 0.0)
     server = swapped("gateway")
     engine = connect(server.base_url)
     time.sleep(0.1)

@@ -21,8 +21,8 @@ NAME = "Magistral-Small-2509-GGUF:Q4_K_M"
 
 @pytest.fixture
 def routers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeLlamaRouter]]:
-    monkeypatch.setattr(engine_module, "LOOK_WHEN_READY", 0.05)
-    monkeypatch.setattr(engine_module, "LOOK_WHEN_NOT", 0.05)
+    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_WAITING", 0.05)
     made: list[FakeLlamaRouter] = []
 
     def make(*models: Model, autoload: bool = True) -> FakeLlamaRouter:

@@ -60,7 +60,7 @@ def engine(server: Wired) -> Iterator[RemoteEngine]:
 
 @pytest.fixture(autouse=True)
 def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_errors, "WAITS", ())
+    monkeypatch.setattr(request_errors, "RETRY_DELAYS", ())
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)

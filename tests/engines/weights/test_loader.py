@@ -39,7 +39,7 @@ def test_reading_is_told_in_bytes(kind: str, precision: str, stage: str, request
 
 
 def test_every_tensor_is_counted(vision_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("magistral_ui.engines.weights.progress.EVERY", 0.0)
+    monkeypatch.setattr("magistral_ui.engines.weights.progress.REPORT_INTERVAL", 0.0)
     reports = reports_of(vision_folder, "float32")
     assert len(reports) > 20
     facts = inspect_folder(vision_folder)

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from magistral_ui.engines.base import Loading
-from magistral_ui.engines.weights.progress import WINDOW, Cancelled, Meter
+from magistral_ui.engines.weights.progress import RATE_WINDOW_SECONDS, Cancelled, Meter
 
 
 class Clock:
@@ -24,7 +24,7 @@ def test_time_left_follows_the_rate() -> None:
         meter.add(10)
     assert reports[0] == Loading("downloading", 0, 1_000)
     assert reports[-1] == Loading("downloading", 100, 1_000, 90.0)
-    for _ in range(int(WINDOW) + 2):  # the line becomes five times as fast: soon only that counts
+    for _ in range(int(RATE_WINDOW_SECONDS) + 2):  # the line becomes five times as fast: soon only that counts
         clock.now += 1
         meter.add(50)
     assert reports[-1].seconds_left == pytest.approx((1_000 - 950) / 50)

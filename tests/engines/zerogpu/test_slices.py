@@ -10,7 +10,7 @@ from magistral_ui.chat.events import Answer, Event, Failed, Finished, Notice, Pr
 from magistral_ui.engines.base import Engine, GenerationRequest
 from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
 from magistral_ui.engines.zerogpu.quota_errors import refusal_of
-from magistral_ui.engines.zerogpu.slices import LEAST, MOST, Pace
+from magistral_ui.engines.zerogpu.slices import MAX_SLICE_SECONDS, MIN_SLICE_SECONDS, Pace
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.test_contract_local import loaded
 from tests.engines.zerogpu.forking import Lender, Refused
@@ -127,9 +127,9 @@ def test_the_next_turn_begins_with_the_reply_s_own_tokens(engine: ZeroGPUEngine)
 
 def test_a_slice_is_asked_for_from_the_budgets(lender: Lender, engine: ZeroGPUEngine) -> None:
     all_events(engine.submit(ask(engine, max_tokens=5)))
-    assert lender.durations == [LEAST]
+    assert lender.durations == [MIN_SLICE_SECONDS]
     pace = Pace(weights=48_000_000_000)
-    assert pace.seconds(100, 10) < pace.seconds(100, 500) <= pace.seconds(100, 100_000) == MOST
+    assert pace.seconds(100, 10) < pace.seconds(100, 500) <= pace.seconds(100, 100_000) == MAX_SLICE_SECONDS
     assert pace.seconds(100_000, 10) > pace.seconds(100, 10)
     opening, token = pace.opening, pace.token
     pace.learn(first=opening + 10, last=opening + 10 + 999 * 0.01, tokens=1_000)

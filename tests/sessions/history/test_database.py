@@ -20,7 +20,7 @@ from magistral_ui.errors import HistoryUnusable, NotReady
 from magistral_ui.sessions import session_store
 from magistral_ui.sessions.history import catalog
 from magistral_ui.sessions.history import search as history_search
-from magistral_ui.sessions.history.database import FILE, History
+from magistral_ui.sessions.history.database import DATABASE_FILE, History
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Place, Visitors, hashed
@@ -74,7 +74,7 @@ def test_a_turn_is_on_disk_before_its_reply_begins(visiting: Any, tmp_path: Path
     seen: list[Any] = []
 
     def script(request: Any) -> Any:
-        with sqlite3.connect(tmp_path / "data" / FILE) as db:
+        with sqlite3.connect(tmp_path / "data" / DATABASE_FILE) as db:
             seen.append(db.execute("SELECT text FROM messages").fetchall())
             seen.append(db.execute("SELECT count(*) FROM drafts").fetchone())
         db.close()
@@ -181,7 +181,7 @@ def test_a_request_that_the_engine_refuses_leaves_no_trace(visiting: Any) -> Non
 
 def test_a_session_that_was_dropped_from_memory_comes_back(visiting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     visitors: Visitors = visiting(SHORT, limits=Limits(visitors=1))
-    monkeypatch.setattr(session_store, "GRACE", 0.0)
+    monkeypatch.setattr(session_store, "GRACE_SECONDS", 0.0)
     first, session = visitors.open()
     say(session, "one")
     written(visitors, first, session)
@@ -375,7 +375,7 @@ def test_the_copy_of_an_older_file_goes_with_what_is_forgotten_and_after_a_week(
 ) -> None:
     visitors: Visitors = visiting(SHORT)
     place = place_with(visitors, "one")
-    copies = [tmp_path / "data" / f"{FILE}.version-{number}" for number in (1, 2)]
+    copies = [tmp_path / "data" / f"{DATABASE_FILE}.version-{number}" for number in (1, 2)]
     for copy in copies:
         copy.write_bytes(b"x")
     os.utime(copies[0], (time.time() - 8 * 86_400,) * 2)
@@ -502,7 +502,7 @@ def test_zero_days_keep_nothing_on_disk(visiting: Any, opened: Any, tmp_path: Pa
 def test_in_memory_the_list_holds_what_the_sessions_hold(
     visiting: Any, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_store, "GRACE", 0.0)
+    monkeypatch.setattr(session_store, "GRACE_SECONDS", 0.0)
     visitors: Visitors = visiting(SHORT, opened(None), limits=Limits(visitors=2))
     place: Any = None
     for text in ("one", "two", "three"):
@@ -534,12 +534,12 @@ def test_a_folder_that_cannot_be_written_is_told(opened: Any, visiting: Any, tmp
 def test_a_damaged_file_is_told_and_left_as_it_is(opened: Any, visiting: Any, tmp_path: Path, content: bytes) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    (folder / FILE).write_bytes(content)
+    (folder / DATABASE_FILE).write_bytes(content)
     visitors: Visitors = visiting(SHORT, opened())
     assert visitors.trouble is not None
     assert visitors.trouble.key == "history_broken"
     place_with(visitors, "one")
-    assert (folder / FILE).read_bytes() == content
+    assert (folder / DATABASE_FILE).read_bytes() == content
 
 
 def test_on_a_full_disk_the_chat_goes_on_unsaved_and_is_saved_when_there_is_room(visiting: Any, opened: Any) -> None:
@@ -567,7 +567,7 @@ def test_on_a_full_disk_the_chat_goes_on_unsaved_and_is_saved_when_there_is_room
 def test_on_a_full_disk_no_conversation_is_dropped_from_memory(
     visiting: Any, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_store, "GRACE", 0.0)
+    monkeypatch.setattr(session_store, "GRACE_SECONDS", 0.0)
     history: History = opened()
     visitors: Visitors = visiting(SHORT, history, limits=Limits(visitors=3))
     history.wait(lambda db: db.execute("PRAGMA max_page_count = 1").fetchone(), None)

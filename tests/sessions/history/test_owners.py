@@ -14,8 +14,8 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import CALLER, Caller
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.sessions.history import catalog, database, image_store
-from magistral_ui.sessions.history.database import FILE
-from magistral_ui.sessions.history.schema import V1, V2, VERSION
+from magistral_ui.sessions.history.database import DATABASE_FILE
+from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, V2
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.sessions.visitors import Place, Visitors, hashed
@@ -73,7 +73,7 @@ def test_after_a_restart_a_login_has_what_was_its_own(visiting: Any, opened: Any
 def old_file(folder: Path, version: int, visitor: str) -> None:
     """As version 1 (7211bf0) and version 2 have left it."""
     folder.mkdir()
-    with closing(sqlite3.connect(folder / FILE)) as db:
+    with closing(sqlite3.connect(folder / DATABASE_FILE)) as db:
         db.create_function("folded_message", 2, lambda text, _: text)
         db.executescript(V1 + (V2 if version > 1 else ""))
         state = '{"v": 1, "last_id": 1, "chosen": {}}'
@@ -92,7 +92,7 @@ def test_an_older_file_is_copied_and_goes_to_whom_its_browser_proves_it(
     old_file(tmp_path / "data", version, hashed(secret))
     visitors: Visitors = visiting(SHORT, opened())
     assert titles(visitors, {"visitor": secret}) == ["of old"], "without names it is the browser's, as ever"
-    with closing(sqlite3.connect(tmp_path / "data" / f"{FILE}.version-{version}")) as db:
+    with closing(sqlite3.connect(tmp_path / "data" / f"{DATABASE_FILE}.version-{version}")) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (version,)
         assert db.execute("SELECT text FROM messages").fetchone() == ("of old",)
     with as_somebody("bob"):
@@ -106,7 +106,7 @@ def test_an_older_file_is_copied_and_goes_to_whom_its_browser_proves_it(
         visitors.open({"visitor": secret, "conversation": "c"})
         assert titles(visitors) == []
     assert visitors.find({"visitor": secret, "conversation": "c"}) is None, "the browser alone opens nothing any more"
-    assert VERSION == 3
+    assert SCHEMA_VERSION == 3
 
 
 def test_two_who_claim_at_once_are_one_owner(visiting: Any, opened: Any) -> None:
@@ -218,7 +218,7 @@ def test_a_copy_that_cannot_be_deleted_is_told_and_deleted_later(visiting: Any, 
     kept = opened()
     visitors: Visitors = visiting(SHORT, kept)
     place = say(visitors, "one")
-    copy = tmp_path / "data" / f"{FILE}.version-2"
+    copy = tmp_path / "data" / f"{DATABASE_FILE}.version-2"
     copy.mkdir()  # a file that the system does not let go of
     assert not visitors.forget(place)
     copy.rmdir()

@@ -16,7 +16,7 @@ from magistral_ui.chat.images import Picture
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.sessions.history import schema, store
 from magistral_ui.sessions.history.image_store import PictureFiles
-from magistral_ui.sessions.history.schema import V1, VERSION, connect, has_fts5, migrate
+from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, connect, has_fts5, migrate
 from magistral_ui.sessions.history.search import folded_message
 from magistral_ui.sessions.history.store import Kept, title_of
 from magistral_ui.sessions.reply_state import Written
@@ -137,8 +137,8 @@ def test_a_file_that_a_newer_version_has_written_is_left_alone(tmp_path: Path) -
     file = tmp_path / "history.sqlite3"
     db = connect(file, writing=True)
     migrate(db)
-    assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
-    db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(Exception, match="history_newer"):
         migrate(db)
     db.close()
@@ -180,7 +180,7 @@ def old_file(tmp_path: Path) -> Path:
 def test_a_file_of_version_1_is_copied_and_becomes_one_of_today(old_file: Path) -> None:
     with closing(connect(old_file, writing=True)) as db:
         migrate(db, old_file)
-        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         said = db.execute("SELECT id, text, reasoning, folded FROM messages ORDER BY id").fetchall()
         names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
     assert said == [
@@ -203,7 +203,7 @@ def test_a_copy_that_cannot_be_made_leaves_the_old_file_as_it_was(old_file: Path
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("number", range(1, VERSION))
+@pytest.mark.parametrize("number", range(1, SCHEMA_VERSION))
 def test_a_migration_that_fails_leaves_a_whole_file_and_a_whole_copy(
     old_file: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
