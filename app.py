@@ -165,9 +165,9 @@ def serve(settings: Settings) -> None:
     # Imported late, so that --help and wrong flags are answered at once.
     from platformdirs import user_data_path
 
-    from magistral_ui.json_log import keep_journal
+    from magistral_ui.json_log import start_json_log
     from magistral_ui.sessions.history.database import History
-    from magistral_ui.sessions.public_engine import DiscreetEngine
+    from magistral_ui.sessions.public_engine import PublicEngine
     from magistral_ui.sessions.visitors import Visitors
     from magistral_ui.ui.page import build_page, launch
     from magistral_ui.web.access import announcement, limits_of, people_of
@@ -194,7 +194,7 @@ def serve(settings: Settings) -> None:
         raise BadSetting(
             "folder_unusable", name="MAGISTRAL_UI_DATA_DIR", folder=str(folder), reason=os.strerror(errno.ENOENT)
         )
-    known = DiscreetEngine(engine, limits) if exposure.shared else engine
+    known = PublicEngine(engine, limits) if exposure.shared else engine
     visitors = Visitors(known, limits, History(folder, settings.keep_days))
     page = build_page(known, visitors, login=passwords is not None, hugging_face=identity is not None)
     try:
@@ -202,7 +202,7 @@ def serve(settings: Settings) -> None:
         where: dict[str, Any] = {"host": settings.host, "port": settings.port, "exposure": exposure}
         url = launch(page, visitors, passwords=passwords, token=token, identity=identity, **where)
         if exposure.shared:
-            keep_journal()
+            start_json_log()
         tell("\n".join(announcement(url, exposure, limits, passwords, made)))
         engine.start()
         wait(over, engine.status)

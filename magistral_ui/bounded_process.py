@@ -35,7 +35,7 @@ CHILD_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {her
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ProcessLimits:
     """What one call may take."""
 
     cpu_seconds: int = CPU_SECONDS
@@ -44,10 +44,10 @@ class Bounds:
     """Whether that is memory beyond what the child has before the call, its libraries, or all of it."""
 
 
-USUAL = Bounds()
+USUAL = ProcessLimits()
 
 
-class Ended(Exception):
+class ChildEnded(Exception):
     """The child was ended, or has ended, before it answered: it took too long, or too much memory."""
 
 
@@ -74,7 +74,7 @@ class BoundedProcess:
         """What the function gives for `arguments`. Raises Ended; the next call starts another child, a few times."""
         return self.call_with(b"", *arguments)[0]
 
-    def call_with(self, data: bytes, *arguments: Any, bounds: Bounds = USUAL) -> tuple[Any, bytes]:
+    def call_with(self, data: bytes, *arguments: Any, bounds: ProcessLimits = USUAL) -> tuple[Any, bytes]:
         """The same with bytes beside the arguments: the function gets `data` first where there is any.
 
         It may give bytes, too, as a pair with what JSON can hold.
@@ -89,14 +89,14 @@ class BoundedProcess:
             return json.loads(_read(child.stdout)), _read(child.stdout)
         except (OSError, EOFError) as error:
             self.close()
-            raise Ended from error
+            raise ChildEnded from error
         finally:
             watchdog.cancel()
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._child is None:
             if not self._starts:
-                raise Ended
+                raise ChildEnded
             self._starts -= 1
             start = CHILD_CODE.format(here=__name__)
             command = [sys.executable, "-c", start, json.dumps(sys.path), self._function]
@@ -140,7 +140,7 @@ def serve(function: str) -> None:
     with suppress(EOFError):
         while True:
             (bounds, arguments), data = json.loads(_read(calls)), _read(calls)
-            _bound(Bounds(*bounds))
+            _bound(ProcessLimits(*bounds))
             given = act(data, *arguments) if data else act(*arguments)
             del data
             value, beside = given if isinstance(given, tuple) else (given, b"")
@@ -148,7 +148,7 @@ def serve(function: str) -> None:
             del given, beside  # not kept while nobody calls
 
 
-def _bound(bounds: Bounds) -> None:
+def _bound(bounds: ProcessLimits) -> None:
     """Have the system end this process once it has taken too much; Windows cannot, there only the clock counts."""
     if sys.platform == "win32":
         return

@@ -13,12 +13,12 @@ FACTS_ATTRIBUTE = "facts"
 OUR_NAME = __name__.partition(".")[0]
 
 
-def note(event: str, /, **facts: str | int | float | None) -> None:
+def log_event(event: str, /, **facts: str | int | float | None) -> None:
     """Write down that `event` happened; nobody may put into `facts` what people write."""
     log.info(event, extra={FACTS_ATTRIBUTE: facts})
 
 
-class JournalLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A record as one line of JSON. Of an exception only the kind and the places in the code: its words may quote people."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -37,13 +37,13 @@ class JournalLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=True, default=str)
 
 
-def keep_journal(stream: TextIO | None = None) -> Callable[[], None]:
-    """From now on all log records go to `stream` (else stderr) as JournalLines; returns what ends that.
+def start_json_log(stream: TextIO | None = None) -> Callable[[], None]:
+    """From now on all log records go to `stream` (else stderr) as JsonFormatter; returns what ends that.
 
     To be called once the page is served: only then has uvicorn set up its own log, which quotes what was sent.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JournalLines())
+    handler.setFormatter(JsonFormatter())
     root, ours, theirs = logging.getLogger(), logging.getLogger(OUR_NAME), logging.getLogger("uvicorn")
     before = ours.level, theirs.handlers, theirs.propagate
     ours.setLevel(logging.INFO)

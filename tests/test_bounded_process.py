@@ -7,7 +7,7 @@ import time
 import pytest
 
 from magistral_ui import bounded_process
-from magistral_ui.bounded_process import BoundedProcess, Ended
+from magistral_ui.bounded_process import BoundedProcess, ChildEnded
 
 HERE = "tests.test_bounded_process"
 
@@ -49,13 +49,13 @@ def test_calls_are_answered_by_one_child_that_ends_with_its_owner() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there only the clock bounds a process")
 def test_a_call_that_takes_too_much_is_ended_and_the_next_one_answered(what: str) -> None:
     with BoundedProcess(f"{HERE}:act") as process:
-        with pytest.raises(Ended):
+        with pytest.raises(ChildEnded):
             process.call(what)
         assert process.call("again", 1) == ["again", 1]
 
 
 def test_the_clock_ends_what_does_nothing() -> None:
-    with BoundedProcess(f"{HERE}:act", wall_seconds=0.2, starts=1) as process, pytest.raises(Ended):
+    with BoundedProcess(f"{HERE}:act", wall_seconds=0.2, starts=1) as process, pytest.raises(ChildEnded):
         process.call("sleep")
 
 
@@ -68,9 +68,9 @@ def test_it_leaves_the_processor_to_whoever_serves_the_page() -> None:
 def test_who_ends_too_many_children_is_not_served_any_more() -> None:
     with BoundedProcess(f"{HERE}:act", starts=2) as process:
         for _ in range(2):
-            with pytest.raises(Ended):
+            with pytest.raises(ChildEnded):
                 process.call("exit")
-        with pytest.raises(Ended):
+        with pytest.raises(ChildEnded):
             process.call("fine")
 
 

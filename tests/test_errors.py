@@ -24,7 +24,7 @@ MADE = [
     if "node_modules" not in file.parts
     for made in RAISED.findall(file.read_text(encoding="utf-8"))
 ]
-KEYS_IN_CODE = sorted({key for name, key in MADE if name in ERRORS or name in ("Failed", "Broken", "Refused")})
+KEYS_IN_CODE = sorted({key for name, key in MADE if name in ERRORS or name in ("Failed", "Broken", "DecodingRefused")})
 NOTICES = ("answered_now", "budget_spent", "loop_broken", "max_tokens_lowered")
 
 

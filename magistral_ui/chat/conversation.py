@@ -49,28 +49,28 @@ class AssistantMessage:
     keep_reasoning: bool | None = None
 
 
-Message = UserMessage | AssistantMessage
+ChatMessage = UserMessage | AssistantMessage
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """Messages by id, oldest first; `chosen` says which child of a message is shown (None stands for the root)."""
 
-    messages: Mapping[int, Message] = field(default_factory=dict)
+    messages: Mapping[int, ChatMessage] = field(default_factory=dict)
     chosen: Mapping[int | None, int] = field(default_factory=dict)
     last_id: int = 0
     """The largest id ever given: a deleted message's id is never given to another."""
 
-    def path(self) -> tuple[Message, ...]:
+    def path(self) -> tuple[ChatMessage, ...]:
         """The chosen branch, from the first message to the last."""
         return tuple(self._walk())
 
-    def _walk(self) -> Iterator[Message]:
+    def _walk(self) -> Iterator[ChatMessage]:
         at: int | None = None
         while (at := self.chosen.get(at)) is not None:
             yield self.messages[at]
 
-    def last(self) -> Message | None:
+    def last(self) -> ChatMessage | None:
         """The last message of the chosen branch, or None in an empty conversation."""
         path = self.path()
         return path[-1] if path else None
@@ -166,6 +166,6 @@ class Conversation:
     def _next_id(self) -> int:
         return self.last_id + 1
 
-    def _grown(self, message: Message) -> "Conversation":
+    def _grown(self, message: ChatMessage) -> "Conversation":
         messages = {**self.messages, message.id: message}
         return Conversation(messages, {**self.chosen, message.parent: message.id}, message.id)

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from magistral_ui.bounded_process import BoundedProcess, Bounds, Ended
+from magistral_ui.bounded_process import BoundedProcess, ChildEnded, ProcessLimits
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.fair_shares import FairShares
 
@@ -50,7 +50,7 @@ PARTY: ContextVar[str] = ContextVar("party", default="")
 Size = tuple[int, int]
 
 
-class Refused(Exception):
+class DecodingRefused(Exception):
     """There is no picture to use; `size` is that of one with too many pixels, as far as it is known."""
 
     def __init__(self, key: str, size: Size = (0, 0)) -> None:
@@ -62,12 +62,12 @@ class Decoders:
     """Child processes that decode, each one picture at a time. Any thread may ask, and waits for its turn."""
 
     def __init__(self, most_bytes: int | None = None) -> None:
-        self.turns, self.room = Turns(MAX_CHILDREN), Room(most_bytes or _free_share())
+        self.turns, self.room = DecodingQueue(MAX_CHILDREN), DecodingMemory(most_bytes or _free_share())
         self._lock = threading.Lock()
         self._idle: list[tuple[float, BoundedProcess]] = []
         self._resting: threading.Timer | None = None
-        self._sizes = Known()
-        self._checked = Known()
+        self._sizes = SizeCache()
+        self._checked = SizeCache()
         self._here = threading.local()
 
     def size(self, data: bytes, digest: str, most: int) -> Size:
@@ -93,8 +93,8 @@ class Decoders:
             with self._child() as child:
                 facts = self._open(child, data)
                 return self._ask(child, facts["whole"] + more, facts["size"], what, *values)
-        except Ended as error:
-            raise Refused("picture_broken") from error
+        except ChildEnded as error:
+            raise DecodingRefused("picture_broken") from error
 
     @property
     def seconds(self) -> float:
@@ -120,37 +120,37 @@ class Decoders:
             facts = self._open(child, data, most)
             return _pair(self._ask(child, facts["check"], facts["size"], "check")[0]["upright"])
 
-    def _keep(self, known: "Known", digest: str, most: int, find: Callable[[], Size]) -> Size:
+    def _keep(self, known: "SizeCache", digest: str, most: int, find: Callable[[], Size]) -> Size:
         try:
             found = find()
-        except Refused as error:
+        except DecodingRefused as error:
             known.put((digest, most), error)
             raise
-        except Ended as error:  # it may have been ended for another reason, so that is not remembered
-            raise Refused("picture_broken") from error
+        except ChildEnded as error:  # it may have been ended for another reason, so that is not remembered
+            raise DecodingRefused("picture_broken") from error
         known.put((digest, most), found)
         return found
 
     def _open(self, child: BoundedProcess, data: bytes, most: int | None = None) -> dict[str, Any]:
         if not data:
-            raise Refused("picture_not_an_image")
-        bounds = Bounds(HEADER_SECONDS, HEADER_BYTES + 3 * len(data), beyond=True)
+            raise DecodingRefused("picture_not_an_image")
+        bounds = ProcessLimits(HEADER_SECONDS, HEADER_BYTES + 3 * len(data), beyond=True)
         facts = self._told(child.call_with(data, "open", bounds=bounds))[0]
         width, height = facts["size"]
         if most is not None and width * height > most:
-            raise Refused("picture_too_many_pixels", (width, height))
+            raise DecodingRefused("picture_too_many_pixels", (width, height))
         return facts
 
     def _ask(self, child: BoundedProcess, cost: int, size: Size, *call: Any) -> tuple[dict[str, Any], bytes]:
         seconds = HEADER_SECONDS + size[0] * size[1] // PIXELS_PER_SECOND
         space = cost + (LIBRARY_BYTES if call[0] == "scale" else 0)
         with self.room.of(cost):
-            return self._told(child.call_with(b"", *call, bounds=Bounds(seconds, space, beyond=True)))
+            return self._told(child.call_with(b"", *call, bounds=ProcessLimits(seconds, space, beyond=True)))
 
     def _told(self, told: tuple[dict[str, Any], bytes]) -> tuple[dict[str, Any], bytes]:
         self._here.seconds = self.seconds + told[0]["seconds"]
         if "refused" in told[0]:
-            raise Refused(told[0]["refused"])
+            raise DecodingRefused(told[0]["refused"])
         return told
 
     @contextmanager
@@ -160,7 +160,10 @@ class Decoders:
                 child = self._idle.pop()[1] if self._idle else None
             if child is None:
                 child = BoundedProcess(
-                    "magistral_ui.chat.image_worker:Pixels", wall_seconds=120, starts=float("inf"), variables=VARIABLES
+                    "magistral_ui.chat.image_worker:ImageDecoder",
+                    wall_seconds=120,
+                    starts=float("inf"),
+                    variables=VARIABLES,
                 )
             try:
                 yield child
@@ -188,7 +191,7 @@ class Decoders:
             child.close()
 
 
-class Turns:
+class DecodingQueue:
     """So many at once; of those who wait, whose party has less in work, and was served longer ago, is next."""
 
     def __init__(self, places: int) -> None:
@@ -235,7 +238,7 @@ class _Ticket(str):
     __slots__ = ()
 
 
-class Room:
+class DecodingMemory:
     """Bytes that are shared out; who wants more than all of them gets them alone."""
 
     def __init__(self, most: int) -> None:
@@ -265,29 +268,29 @@ class Room:
         return not self.held or self.held + cost <= self.most
 
 
-class Known:
+class SizeCache:
     """Sizes of pictures, or why they are refused, by digest and bound: numbers, and so many of them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[str, int], Size | Refused] = OrderedDict()
+        self._found: OrderedDict[tuple[str, int], Size | DecodingRefused] = OrderedDict()
 
     def get(self, key: tuple[str, int]) -> Size | None:
         """The size, if it is known. Raises Refused where that is known."""
         with self._lock:
             found = self._found.get(key)
-        if isinstance(found, Refused):
-            raise Refused(found.key, found.size)
+        if isinstance(found, DecodingRefused):
+            raise DecodingRefused(found.key, found.size)
         return found
 
     def has(self, key: tuple[str, int]) -> bool:
         """Whether anything is known."""
         return key in self._found
 
-    def put(self, key: tuple[str, int], found: Size | Refused) -> None:
+    def put(self, key: tuple[str, int], found: Size | DecodingRefused) -> None:
         """Remember it."""
         with self._lock:
-            self._found[key] = Refused(found.key, found.size) if isinstance(found, Refused) else found
+            self._found[key] = DecodingRefused(found.key, found.size) if isinstance(found, DecodingRefused) else found
             if len(self._found) > CACHED_SIZES:
                 self._found.popitem(last=False)
 

@@ -63,7 +63,7 @@ OVERHEAD_BYTES = 32 * 2**20
 """Bytes beside the pixels: tables, strips, and what is written."""
 
 
-class Pixels:
+class ImageDecoder:
     """Answers calls about one picture: `open` with its bytes, then at most one of the others, which lets it go."""
 
     def __init__(self) -> None:

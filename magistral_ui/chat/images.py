@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from magistral_ui.chat.image_decoding import Refused, Size, decoders
+from magistral_ui.chat.image_decoding import DecodingRefused, Size, decoders
 from magistral_ui.errors import PictureRefused, PicturesRefused
 
 BROWSER_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/avif"})
@@ -129,7 +129,7 @@ def _told_by_name(name: str, max_pixels: int = MAX_PIXELS, *, begun: bool = True
     """PictureRefused for what is Refused, with the file's name."""
     try:
         yield
-    except Refused as error:
+    except DecodingRefused as error:
         if error.key == "picture_too_many_pixels":
             width, height = error.size
             limit = max_pixels // 10**6

@@ -23,7 +23,7 @@ UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Thai, Lao, Burmese and Khmer, whose words have no spaces between them either."""
 
 
-class Passage:
+class MarkContext:
     """What was written so far, as far as it says whether a mark behind it is meant; `feed` costs the text's length."""
 
     def __init__(self) -> None:

@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Literal, Protocol
 
 from magistral_ui.chat.events import Answer, Reasoning, Reclassified
-from magistral_ui.chat.quoted_marks import Passage
+from magistral_ui.chat.quoted_marks import MarkContext
 
 Channel = Literal["before", "reasoning", "answer"]
 """`before`: nothing but white space was written yet, so reasoning may still begin."""
-Piece = Reasoning | Answer | Reclassified
+ReasoningPiece = Reasoning | Answer | Reclassified
 LINE_BREAKS = "\r\n"
 MIN_PARTIAL_MARK = 2
 """Characters of a mark's beginning at which a reply that was cut is taken to be cut within the mark; one may be anything."""
@@ -31,17 +31,17 @@ class TokenReader(Protocol):
     def channel(self) -> Channel:
         """Where the next token would go."""
 
-    def feed(self, token: int) -> list[Piece]:
+    def feed(self, token: int) -> list[ReasoningPiece]:
         """The events of one more token."""
 
     def take_up(self) -> None:
         """What was fed so far is the beginning of a reply that goes on: what is held back of it was told before."""
 
-    def finish(self, cut: bool = False) -> list[Piece]:
+    def finish(self, cut: bool = False) -> list[ReasoningPiece]:
         """What was held back; call once, at the end. Half a character is left out where the reply was `cut` there."""
 
 
-class Edges:
+class MarkEdges:
     """Leaves out line breaks next to marks: behind one, and before one that closes reasoning."""
 
     def __init__(self, *, fresh: bool = False) -> None:
@@ -103,7 +103,7 @@ class TokenIdReader:
         self._reasoned = channel != "before"
         """Whether there was reasoning, so that the answer is known for one."""
         self._decoder = _utf8()
-        self._edges = Edges()
+        self._edges = MarkEdges()
         self._tail = ""  # line breaks of what may not be an answer
 
     @property
@@ -111,7 +111,7 @@ class TokenIdReader:
         """Where the next token would go."""
         return self._channel
 
-    def feed(self, token: int) -> list[Piece]:
+    def feed(self, token: int) -> list[ReasoningPiece]:
         """The events of one more token; an empty Answer says that the reasoning is closed."""
         if token == self._begin and self._channel != "reasoning":
             turned = self._turn("reasoning")
@@ -133,7 +133,7 @@ class TokenIdReader:
         self._tail = ""
         self._edges.take_up()
 
-    def finish(self, cut: bool = False) -> list[Piece]:
+    def finish(self, cut: bool = False) -> list[ReasoningPiece]:
         """The replacement character where the stream ended, but was not `cut`, inside a character."""
         if not cut:
             return self._turn(self._channel)
@@ -142,7 +142,7 @@ class TokenIdReader:
             return [Reasoning(rest, 0)] if rest else []
         return [Answer(self._tail, 0)] if self._tail else []
 
-    def _close(self) -> list[Piece]:
+    def _close(self) -> list[ReasoningPiece]:
         """The closing mark: what came before it is reasoning, opened or not."""
         was, self._tail = self._channel, ""
         pieces = self._turn("answer")
@@ -152,7 +152,7 @@ class TokenIdReader:
         self._edges.close()
         return [*pieces, Reasoning(""), Answer("", 0)]
 
-    def _turn(self, channel: Channel) -> list[Piece]:
+    def _turn(self, channel: Channel) -> list[ReasoningPiece]:
         rest, was = self._cut(), self._channel
         self._channel = channel
         self._reasoned = self._reasoned or channel == "reasoning"
@@ -199,10 +199,10 @@ class TextReader:
         self._channel: Channel = channel
         self._held = ""
         self._uncounted = 0  # tokens of what is held back while it is open where they belong
-        self._edges = Edges(fresh=fresh)
+        self._edges = MarkEdges(fresh=fresh)
         self._known = channel != "before"  # an answer is known for one, and no mark changes that any more
         self._said = False  # whether there is anything of an answer that may turn out to be reasoning
-        self._passage = Passage()  # what that is
+        self._passage = MarkContext()  # what that is
         self._opened = [0] * len(self._marks)  # marks of each pair that opened within it
         self._named = [0] * len(self._marks)  # those that were only spoken of
 
@@ -211,7 +211,7 @@ class TextReader:
         """Where the next text would go."""
         return self._channel
 
-    def feed(self, text: str, tokens: int = 1) -> list[Piece]:
+    def feed(self, text: str, tokens: int = 1) -> list[ReasoningPiece]:
         """The events of more text; the first of them carries the count of `tokens`, the marks' among the reasoning's."""
         self._held += text
         self._uncounted += tokens
@@ -235,7 +235,7 @@ class TextReader:
         self._known = self._channel == "answer"
         self._held = ""
 
-    def settle(self) -> list[Piece]:
+    def settle(self) -> list[ReasoningPiece]:
         """What is held back, now that reasoning comes by another way: an answer that has begun is one, white space is dropped."""
         if self._channel == "before" and not self._held.strip():
             self._held = ""
@@ -243,7 +243,7 @@ class TextReader:
         self._known = True
         return self.finish()
 
-    def finish(self, cut: bool = False) -> list[Piece]:
+    def finish(self, cut: bool = False) -> list[ReasoningPiece]:
         """What was held back, now that no mark can follow; where the reply was `cut`, not the beginning of a mark."""
         if cut and self._channel != "answer" and self._is_cut_in_a_mark():
             self._held = ""
@@ -260,7 +260,7 @@ class TextReader:
             return len(start) >= MIN_PARTIAL_MARK and any(begin.startswith(start) for begin, _ in self._marks)
         return len(self._held) >= MIN_PARTIAL_MARK
 
-    def _counted(self, pieces: list[Piece], channel: Channel) -> list[Piece]:
+    def _counted(self, pieces: list[ReasoningPiece], channel: Channel) -> list[ReasoningPiece]:
         """`pieces` with the count of all tokens so far on the first; an empty one of `channel` where there are none."""
         tokens, self._uncounted = self._uncounted, 0
         if not tokens:
@@ -270,8 +270,8 @@ class TextReader:
                 return [*pieces[:number], replace(piece, tokens=tokens), *pieces[number + 1 :]]
         return [*pieces, Reasoning("", tokens) if channel == "reasoning" else Answer("", tokens)]
 
-    def _read(self, final: bool) -> list[Piece]:
-        pieces: list[Piece] = []
+    def _read(self, final: bool) -> list[ReasoningPiece]:
+        pieces: list[ReasoningPiece] = []
         if self._channel == "before":
             start = self._held.lstrip()
             pair = next((pair for pair in self._marks if start.startswith(pair[0])), None)
@@ -289,7 +289,7 @@ class TextReader:
             pieces += self._read_answer() if self._known else self._look_for_a_mark(final)
         return pieces
 
-    def _read_reasoning(self, final: bool) -> list[Piece]:
+    def _read_reasoning(self, final: bool) -> list[ReasoningPiece]:
         said, mark, rest = self._held.partition(self._end)
         if mark:
             said = self._edges.reasoning(said)
@@ -301,13 +301,13 @@ class TextReader:
         said = self._edges.reasoning(said[: len(said) - part])
         return [Reasoning(said, 0)] if said else []
 
-    def _read_answer(self) -> list[Piece]:
+    def _read_answer(self) -> list[ReasoningPiece]:
         text, self._held = self._edges.answer(self._held), ""
         return [Answer(text, 0)] if text else []
 
-    def _look_for_a_mark(self, final: bool) -> list[Piece]:
+    def _look_for_a_mark(self, final: bool) -> list[ReasoningPiece]:
         """The same while a closing mark may still come that makes reasoning of it; such a mark and what is next to it wait."""
-        pieces: list[Piece] = []
+        pieces: list[ReasoningPiece] = []
         while (found := self._first_mark()) is not None:
             at, mark = found
             text = self._held[:at].rstrip(LINE_BREAKS)
@@ -359,18 +359,18 @@ class TextReader:
             return True
         return spoken_of
 
-    def _answered(self, text: str) -> list[Piece]:
+    def _answered(self, text: str) -> list[ReasoningPiece]:
         if not text:
             return []
         self._passage.feed(text)
         self._said = True
         return [Answer(text, 0)]
 
-    def _reclassified(self) -> list[Piece]:
+    def _reclassified(self) -> list[ReasoningPiece]:
         """What came so far was reasoning, and is closed; then the answer, as far as it has come."""
         self._known = True
         self._edges.close()
-        pieces: list[Piece] = [Reclassified()] if self._said else []
+        pieces: list[ReasoningPiece] = [Reclassified()] if self._said else []
         return [*pieces, Reasoning("", 0), Answer("", 0), *self._read_answer()]
 
 
@@ -392,7 +392,7 @@ class TextTokenReader:
         """Where the next token would go."""
         return self._text.channel
 
-    def feed(self, token: int) -> list[Piece]:
+    def feed(self, token: int) -> list[ReasoningPiece]:
         """The events of one more token."""
         return self._text.feed(self._decoder.decode(self._bytes_of(token)))
 
@@ -400,13 +400,13 @@ class TextTokenReader:
         """What is held back was told before."""
         self._text.take_up()
 
-    def finish(self, cut: bool = False) -> list[Piece]:
+    def finish(self, cut: bool = False) -> list[ReasoningPiece]:
         """What was held back, but where the reply was `cut`, the part of a character or of a mark at which it was."""
         rest = "" if cut else self._decoder.decode(b"", True)
         return [*self._text.feed(rest, tokens=0), *self._text.finish(cut)]
 
 
-def joined(pieces: Iterable[Piece]) -> tuple[str, str]:
+def joined(pieces: Iterable[ReasoningPiece]) -> tuple[str, str]:
     """Reasoning and answer, each as one text."""
     reasoning: list[str] = []
     answer: list[str] = []

@@ -19,7 +19,7 @@ from magistral_ui.chat.sampling import SamplingParams
 
 
 @dataclass(slots=True)
-class Draft:
+class ReplyBuilder:
     """One reply while it grows; `feed` costs the same for the first and the last event."""
 
     reasoning: list[str] = field(default_factory=list)

@@ -25,7 +25,7 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Message:
     """Something to tell whoever runs the app: the key of a sentence, and what fills it."""
 
     key: str
@@ -52,7 +52,7 @@ class ModelInfo:
     """What runs it, by the name that people know: a library or a server."""
     plan: MemoryPlan | None = None
     """How the device's bytes are shared out; `weights` is measured."""
-    notices: tuple[Told, ...] = ()
+    notices: tuple[Message, ...] = ()
     """What is not as it could be on this machine, each with its remedy: a card that cannot be used, a slow processor."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """What the page offers and this engine cannot do → key of the sentence that says why.
@@ -72,7 +72,7 @@ class Loading:
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
-    notices: tuple[Told, ...] = ()
+    notices: tuple[Message, ...] = ()
     """As in ModelInfo, as soon as they are known."""
 
 

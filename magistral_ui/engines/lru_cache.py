@@ -9,7 +9,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
+class LRUCache(Generic[K, V]):
     """The most recently used values by key, as many as their costs together allow; thread-safe."""
 
     def __init__(self, capacity: int, cost: Callable[[V], int] = lambda _: 1) -> None:

@@ -12,13 +12,13 @@ from markdown_it.token import Token
 
 from magistral_ui.export.autolinks import addresses
 from magistral_ui.export.bounds import bounds, is_readable, plain
-from magistral_ui.export.document import Words
+from magistral_ui.export.document import Texts
 from magistral_ui.export.emphasis import emphasis
 from magistral_ui.export.gfm import gfm, is_followed
 from magistral_ui.export.html_tags import html_tags
 from magistral_ui.export.latex_delimiters import latex_marks
 from magistral_ui.export.mathml import Formulas, FormulasHere
-from magistral_ui.export.time_budget import Patience
+from magistral_ui.export.time_budget import TimeBudget
 
 SCHEMES = {"http", "https", "mailto"}
 # What the renderer makes; nh3, the second wall, lets nothing else through.
@@ -90,7 +90,7 @@ STYLES = {
 class AnswerRenderer:
     """Renders answers one after the other."""
 
-    def __init__(self, words: Words, patience: Patience | None = None, formulas: Formulas | None = None) -> None:
+    def __init__(self, words: Texts, patience: TimeBudget | None = None, formulas: Formulas | None = None) -> None:
         self._patience, self._formulas = patience, formulas or FormulasHere()
         self._count = 0
         self._markdown = MarkdownIt("js-default", {"linkify": True, "typographer": False, "breaks": True})
@@ -124,7 +124,7 @@ class AnswerRenderer:
         )
 
 
-def _pictures_as_links(words: Words) -> Callable[..., str]:
+def _pictures_as_links(words: Texts) -> Callable[..., str]:
     """A picture would be fetched from anywhere, and tell that the file was read: show where it points instead."""
 
     def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
@@ -142,7 +142,7 @@ def _scrolls(name: str) -> str:
     return f' tabindex="0" role="group" aria-label="{escape(name)}"'
 
 
-def _tables(words: Words) -> Callable[..., str]:
+def _tables(words: Texts) -> Callable[..., str]:
     def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
         direction = tokens[index].meta.get("direction")
         named = f' dir="{direction}"' if direction else ""
@@ -151,7 +151,7 @@ def _tables(words: Words) -> Callable[..., str]:
     return draw
 
 
-def _code_in(words: Words) -> Callable[..., str]:
+def _code_in(words: Texts) -> Callable[..., str]:
     def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
         language = tokens[index].info.split(maxsplit=1)[0][:30] if tokens[index].info.strip() else ""
         head = f'<div class="code-head">{escape(language)}</div>' if language else ""

@@ -3,36 +3,36 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from magistral_ui.chat.conversation import Message, Reply, UserMessage
+from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.chat.images import Picture
 from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.errors import Value
-from magistral_ui.export.document import Document, Words, moment
+from magistral_ui.export.document import Document, Texts, moment
 
 ALWAYS_SHOWN = ("temperature", "top_p", "seed")
 """Parameters that are told also where they are as usual."""
 
 
-def title(document: Document, words: Words) -> str:
+def title(document: Document, words: Texts) -> str:
     """The document's title on one line; the general one where it has none."""
     return " ".join(document.title.split()) or words("export_untitled")
 
 
-def about(document: Document, words: Words) -> str:
+def about(document: Document, words: Texts) -> str:
     """When the conversation was last changed, and with what it was written."""
     when = document.updated or document.created
     made = words("export_made", app=words("page_title"))
     return " · ".join([moment(when), made] if when else [made])
 
 
-def shown(messages: Sequence[Message]) -> Iterator[Message]:
+def shown(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
     """The messages of a branch that have something to read."""
     for message in messages:
         if not isinstance(message, UserMessage) or message.text.strip() or message.pictures:
             yield message
 
 
-def thought(reply: Reply, words: Words) -> str:
+def thought(reply: Reply, words: Texts) -> str:
     """How long the model thought, and how much."""
     usage = reply.usage
     if not usage.reasoning_tokens:
@@ -47,7 +47,7 @@ def seconds(value: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def notes(reply: Reply, words: Words) -> list[str]:
+def notes(reply: Reply, words: Texts) -> list[str]:
     """What was special about a reply: its notices, why it did not end by itself, that there is no answer."""
     found = [words(f"notice_{key}") for key in reply.notices if _is_known(f"notice_{key}", words)]
     # A gap that nothing fills: the value was told when it happened, and is not kept.
@@ -64,7 +64,7 @@ def notes(reply: Reply, words: Words) -> list[str]:
     return found
 
 
-def source(reply: Reply, words: Words) -> str:
+def source(reply: Reply, words: Texts) -> str:
     """On one line: the model, how it ran, what it cost, and with which parameters."""
     known = reply.provenance
     ran = [known.revision[:12], known.precision] if known else []
@@ -73,19 +73,19 @@ def source(reply: Reply, words: Words) -> str:
     return " · ".join(part for part in [*parts, *_parameters(reply, words)] if part)
 
 
-def picture_name(picture: Picture, number: int, words: Words) -> str:
+def picture_name(picture: Picture, number: int, words: Texts) -> str:
     """What to say of a picture instead of showing it."""
     return words("turn_picture", number=number, name=picture.name, width=picture.width, height=picture.height)
 
 
-def _parameters(reply: Reply, words: Words) -> Iterator[str]:
+def _parameters(reply: Reply, words: Texts) -> Iterator[str]:
     values: dict[str, Value | None] = asdict(reply.params) if reply.params else {}
     for name, value in values.items():
         if value is not None and (name in ALWAYS_SHOWN or value != PARAMETERS[name].default):
             yield f"{words(f'parameter_{name}')} {value}"
 
 
-def _is_known(key: str, words: Words) -> bool:
+def _is_known(key: str, words: Texts) -> bool:
     try:
         words(key)
     except KeyError:

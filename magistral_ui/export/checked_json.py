@@ -15,7 +15,7 @@ MAX_JSON_INTEGER = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CheckedJson:
     """A value and where it stands, such as `conversations[0].title`. What is not as expected raises ImportRefused."""
 
     value: object
@@ -33,22 +33,22 @@ class Found:
         """Whether this object has a field `name` that is not null."""
         return self._object().get(name) is not None
 
-    def field(self, name: str) -> "Found":
+    def field(self, name: str) -> "CheckedJson":
         """The field `name` of this object; one that is missing is null, which only few can be."""
-        return Found(self._object().get(name), f"{self.where}.{name}" if self.where else name)
+        return CheckedJson(self._object().get(name), f"{self.where}.{name}" if self.where else name)
 
-    def entries(self) -> Iterator[tuple[str, "Found"]]:
+    def entries(self) -> Iterator[tuple[str, "CheckedJson"]]:
         """Names and values of this object, whose names are not the format's; so they are no part of the place."""
         for name, value in self._object().items():
-            yield name, Found(value, self.where)
+            yield name, CheckedJson(value, self.where)
 
-    def items(self, limit: int) -> "list[Found]":
+    def items(self, limit: int) -> "list[CheckedJson]":
         """The items of this list, at most `limit`."""
         if not isinstance(self.value, list):
             raise self.refused()
         if len(self.value) > limit:
             raise self.too_much(len(self.value), limit)
-        return [Found(item, f"{self.where}[{index}]") for index, item in enumerate(self.value)]
+        return [CheckedJson(item, f"{self.where}[{index}]") for index, item in enumerate(self.value)]
 
     def text(self, limit: int) -> str:
         """A string of at most `limit` characters."""

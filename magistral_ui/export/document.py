@@ -18,7 +18,7 @@ class Document:
     updated: datetime | None = None
 
 
-class Words(Protocol):
+class Texts(Protocol):
     """The texts for people by key, gaps filled; KeyError where there is none."""
 
     def __call__(self, key: str, /, **values: Value) -> str:

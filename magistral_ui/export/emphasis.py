@@ -25,7 +25,7 @@ JOINER = re.compile("[\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 """What changes how the letter before it looks, and is none itself."""
 
 
-class _State(StateInline):
+class _EmphasisState(StateInline):
     def pushPending(self) -> Token:
         """As markdown-it does, and counted."""
         spend_token(self.env)
@@ -66,7 +66,7 @@ class _Inline(ParserInline):
 
     def parse(self, src: str, md: MarkdownIt, env: EnvType, tokens: list[Token]) -> list[Token]:
         """As markdown-it does, with our state."""
-        state = _State(src, md, env, tokens)
+        state = _EmphasisState(src, md, env, tokens)
         self.tokenize(state)
         for rule in self.ruler2.getRules(""):
             rule(state)

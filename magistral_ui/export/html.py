@@ -9,13 +9,13 @@ from html import escape
 from importlib import resources
 from typing import Literal
 
-from magistral_ui.chat.conversation import Message, Reply, UserMessage
+from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.export import captions
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.document import Document, Words
+from magistral_ui.export.document import Document, Texts
 from magistral_ui.export.image_tags import PictureTags
 from magistral_ui.export.mathml import BoundedFormulas
-from magistral_ui.export.time_budget import Patience
+from magistral_ui.export.time_budget import TimeBudget
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -24,7 +24,7 @@ CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\u
 
 def export_html(
     documents: Sequence[Document],
-    words: Words,
+    words: Texts,
     language: str = "en",
     direction: Literal["ltr", "rtl"] = "ltr",
     clock: Callable[[], float] = time.thread_time,
@@ -33,11 +33,11 @@ def export_html(
 
     Answers that are left when the time of `clock` is over are shown as text, and pictures by name.
     """
-    patience = Patience(clock)
+    patience = TimeBudget(clock)
     titles = [captions.title(document, words) for document in documents]
     title = titles[0] if len(titles) == 1 else words("export_many", count=len(titles))
     with BoundedFormulas() as formulas:
-        drawn = _Drawn(words, AnswerRenderer(words, patience, formulas), PictureTags(words, patience))
+        drawn = _Rendering(words, AnswerRenderer(words, patience, formulas), PictureTags(words, patience))
         body = "".join(_conversation(number, document, drawn) for number, document in enumerate(documents, 1))
     page = f"""<!doctype html>
 <html lang="{escape(language)}" dir="{direction}">
@@ -66,7 +66,7 @@ def style() -> str:
     return (resources.files("magistral_ui.export") / "page.css").read_text(encoding="utf-8")
 
 
-def _contents(titles: Sequence[str], words: Words) -> str:
+def _contents(titles: Sequence[str], words: Texts) -> str:
     links = "".join(
         f'<li><a href="#c{number}" dir="auto">{escape(title)}</a></li>\n' for number, title in enumerate(titles, 1)
     )
@@ -74,15 +74,15 @@ def _contents(titles: Sequence[str], words: Words) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
+class _Rendering:
     """What the parts of one file are drawn with."""
 
-    words: Words
+    words: Texts
     answers: AnswerRenderer
     pictures: PictureTags
 
 
-def _conversation(number: int, document: Document, drawn: _Drawn) -> str:
+def _conversation(number: int, document: Document, drawn: _Rendering) -> str:
     words = drawn.words
     messages = captions.shown(document.conversation.path())
     turns = "".join(_turn(message, drawn) for message in messages)
@@ -95,7 +95,7 @@ def _conversation(number: int, document: Document, drawn: _Drawn) -> str:
 """
 
 
-def _turn(message: Message, drawn: _Drawn) -> str:
+def _turn(message: ChatMessage, drawn: _Rendering) -> str:
     if isinstance(message, UserMessage):
         heading, content = drawn.words("turn_you"), "".join(_said(message, drawn))
     else:
@@ -104,7 +104,7 @@ def _turn(message: Message, drawn: _Drawn) -> str:
     return f'<article class="turn {kind}">\n<h2>{escape(heading)}</h2>\n{content}</article>\n'
 
 
-def _said(message: UserMessage, drawn: _Drawn) -> Iterator[str]:
+def _said(message: UserMessage, drawn: _Rendering) -> Iterator[str]:
     if message.pictures:
         pictures = "".join(drawn.pictures.html(picture, number) for number, picture in enumerate(message.pictures, 1))
         yield f'<div class="pictures">{pictures}</div>\n'
@@ -112,7 +112,7 @@ def _said(message: UserMessage, drawn: _Drawn) -> Iterator[str]:
         yield f'<div class="said" dir="auto">{escape(message.text)}</div>\n'
 
 
-def _reply(reply: Reply, drawn: _Drawn) -> Iterator[str]:
+def _reply(reply: Reply, drawn: _Rendering) -> Iterator[str]:
     words = drawn.words
     if reply.reasoning.strip():
         summary = escape(captions.thought(reply, words))

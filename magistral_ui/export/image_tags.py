@@ -7,8 +7,8 @@ from html import escape
 from magistral_ui.chat.images import Picture
 from magistral_ui.errors import PictureRefused, TooManyRequests
 from magistral_ui.export import captions
-from magistral_ui.export.document import Words
-from magistral_ui.export.time_budget import Patience
+from magistral_ui.export.document import Texts
+from magistral_ui.export.time_budget import TimeBudget
 
 MAX_SIDE = 1600
 """Pixels of a picture's longer side: enough to read a screenshot, and the file stays small. Made anew, so without a
@@ -20,7 +20,7 @@ MAX_IMAGE_CHARACTERS = 100_000_000
 class PictureTags:
     """Draws the pictures of one file; where there is no room or time for one any more, its name is there."""
 
-    def __init__(self, words: Words, patience: Patience, room: int = MAX_IMAGE_CHARACTERS) -> None:
+    def __init__(self, words: Texts, patience: TimeBudget, room: int = MAX_IMAGE_CHARACTERS) -> None:
         self._words, self._patience, self._room = words, patience, room
         self._made: dict[str, str] = {}
 

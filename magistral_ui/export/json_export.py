@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from magistral_ui.chat.conversation import AssistantMessage, Message, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Reply, UserMessage
 from magistral_ui.chat.images import Picture
 from magistral_ui.export.document import Document
 
@@ -46,11 +46,11 @@ def _conversation(document: Document) -> Json:
     }
 
 
-def _in_order(messages: Iterable[Message]) -> list[Message]:
+def _in_order(messages: Iterable[ChatMessage]) -> list[ChatMessage]:
     return sorted(messages, key=lambda message: message.id)
 
 
-def _message(message: Message) -> Json:
+def _message(message: ChatMessage) -> Json:
     place: Json = {"id": message.id, "parent": message.parent}
     if isinstance(message, AssistantMessage):
         return {

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Message, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.events import FinishReason, Usage
 from magistral_ui.chat.images import MAX_BYTES, MAX_PIXELS, Picture, read_picture
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.errors import ImportRefused, PictureRefused, Value
-from magistral_ui.export.checked_json import MAX_JSON_INTEGER, Found
+from magistral_ui.export.checked_json import MAX_JSON_INTEGER, CheckedJson
 from magistral_ui.export.document import Document
 from magistral_ui.export.json_export import FORMAT, FORMAT_VERSION
 from magistral_ui.export.strict_json import is_text, parse
@@ -52,13 +52,13 @@ def import_json(data: bytes, limits: ImportLimits | None = None) -> list[Documen
     Message ids keep their meaning inside their own conversation only.
     """
     limits = limits or ImportLimits()
-    whole = Found(parse(data, limits.bytes), "")
+    whole = CheckedJson(parse(data, limits.bytes), "")
     if not isinstance(whole.value, dict) or whole.value.get("format") != FORMAT:
         raise ImportRefused("import_not_ours")
     version = whole.field("version").whole(1)
     if version > FORMAT_VERSION:
         raise ImportRefused("import_version", version=version, known=FORMAT_VERSION)
-    reader = _Reader(limits, Found(whole.value.get("pictures", {}), "pictures"))
+    reader = _Reader(limits, CheckedJson(whole.value.get("pictures", {}), "pictures"))
     return [reader.document(each) for each in whole.field("conversations").items(limits.conversations)]
 
 
@@ -67,12 +67,12 @@ class _Reader:
     """Reads one file; counts what all its conversations have together."""
 
     limits: ImportLimits
-    pictures: Found
+    pictures: CheckedJson
     read: dict[str, Picture] = field(default_factory=dict)
     messages: int = 0
     pixels: int = 0
 
-    def document(self, found: Found) -> Document:
+    def document(self, found: CheckedJson) -> Document:
         return Document(
             conversation=self.conversation(found),
             title=found.field("title").text(self.limits.name_length) if found.has("title") else "",
@@ -80,8 +80,8 @@ class _Reader:
             updated=found.field("updated").time() if found.has("updated") else None,
         )
 
-    def conversation(self, found: Found) -> Conversation:
-        messages: dict[int, Message] = {}
+    def conversation(self, found: CheckedJson) -> Conversation:
+        messages: dict[int, ChatMessage] = {}
         last_id = found.field("last_id").whole(0, MAX_ID)
         for each in found.field("messages").items(self.limits.messages - self.messages):
             message = self.message(each, messages)
@@ -92,7 +92,7 @@ class _Reader:
         self.messages += len(messages)
         return Conversation(messages, _chosen(found.field("chosen"), messages), last_id)
 
-    def message(self, found: Found, before: dict[int, Message]) -> Message:
+    def message(self, found: CheckedJson, before: dict[int, ChatMessage]) -> ChatMessage:
         id, parent = found.field("id").whole(1, MAX_ID), found.field("parent")
         above = None if parent.value is None else before.get(parent.whole(1, MAX_ID))
         if above is None and parent.value is not None:
@@ -108,7 +108,7 @@ class _Reader:
                 raise parent.refused()
         raise found.field("role").refused()
 
-    def reply(self, found: Found) -> Reply:
+    def reply(self, found: CheckedJson) -> Reply:
         names = self.limits.name_length
         finish_reason = found.field("finish_reason")
         if finish_reason.value is not None and finish_reason.value not in get_args(FinishReason):
@@ -128,10 +128,10 @@ class _Reader:
             provenance=provenance.plain(Provenance, self.limits.text_length) if provenance.value is not None else None,
         )
 
-    def reply_text(self, found: Found, name: str) -> str:
+    def reply_text(self, found: CheckedJson, name: str) -> str:
         return found.field(name).text(self.limits.reply_length) if found.has(name) else ""
 
-    def failure_values(self, found: Found) -> Iterable[tuple[str, Value]]:
+    def failure_values(self, found: CheckedJson) -> Iterable[tuple[str, Value]]:
         if not found.has("failure_values"):
             return
         for name, each in found.field("failure_values").entries():
@@ -141,12 +141,12 @@ class _Reader:
                 raise each.refused()
             yield name, each.text(self.limits.text_length) if isinstance(each.value, str) else each.value
 
-    def message_pictures(self, found: Found) -> tuple[Picture, ...]:
+    def message_pictures(self, found: CheckedJson) -> tuple[Picture, ...]:
         if not found.has("pictures"):
             return ()
         return tuple(self.picture(each) for each in found.field("pictures").items(self.limits.pictures))
 
-    def picture(self, found: Found) -> Picture:
+    def picture(self, found: CheckedJson) -> Picture:
         """The picture that a message names by its digest; its bytes are decoded and checked once."""
         name = found.field("name").text(self.limits.name_length) if found.has("name") else ""
         digest = found.field("digest").text(64)
@@ -157,7 +157,7 @@ class _Reader:
             picture = self.read[digest] = self.decoded(self.pictures.field(digest), digest, name)
         return replace(picture, name=name)
 
-    def decoded(self, found: Found, digest: str, name: str) -> Picture:
+    def decoded(self, found: CheckedJson, digest: str, name: str) -> Picture:
         try:
             data = base64.b64decode(found.field("data").text(self.limits.bytes), validate=True)
             limits = self.limits
@@ -172,7 +172,7 @@ class _Reader:
         return picture
 
 
-def _chosen(found: Found, messages: dict[int, Message]) -> dict[int | None, int]:
+def _chosen(found: CheckedJson, messages: dict[int, ChatMessage]) -> dict[int | None, int]:
     """Which child of a message is shown, from the list of those children."""
     chosen: dict[int | None, int] = {}
     for each in found.items(len(messages)):
@@ -183,7 +183,7 @@ def _chosen(found: Found, messages: dict[int, Message]) -> dict[int | None, int]
     return chosen
 
 
-def _key(found: Found) -> str:
+def _key(found: CheckedJson) -> str:
     key = found.text(60)
     if not KEY.fullmatch(key):
         raise found.refused()

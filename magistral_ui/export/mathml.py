@@ -8,7 +8,7 @@ from typing import Protocol
 
 from math_core import LatexError, LatexToMathML
 
-from magistral_ui.bounded_process import BoundedProcess, Ended
+from magistral_ui.bounded_process import BoundedProcess, ChildEnded
 from magistral_ui.export.chemistry import chemistry
 from magistral_ui.export.latex_environments import environments
 
@@ -74,7 +74,7 @@ class BoundedFormulas:
         began = time.monotonic()
         try:
             return str(self._process.call(self._answer, latex, display))
-        except Ended:
+        except ChildEnded:
             return as_text(latex)
         finally:
             self._seconds += time.monotonic() - began

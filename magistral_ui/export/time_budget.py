@@ -14,7 +14,7 @@ def spent() -> float:
     return time.thread_time() + decoders().seconds
 
 
-class Patience:
+class TimeBudget:
     """One file's time. A piece that was begun is finished, so the whole takes at most one piece longer."""
 
     def __init__(self, clock: Callable[[], float] = spent) -> None:

@@ -10,7 +10,7 @@ from magistral_ui.client import CALLER
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Overloaded, TooManyReplies, TooManyRequests
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import Pace, Rate
+from magistral_ui.sessions.token_buckets import Pace, TokenBuckets
 
 Begun = Callable[[Generation], None]
 Ended = Callable[[Generation], None]
@@ -22,7 +22,7 @@ class Admission:
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._pace = Pace(limits.messages_per_minute, limits.messages_per_minute_per_address, clock)
-        self._newcomers = Rate(limits.visitors_per_minute_per_address, clock=clock)
+        self._newcomers = TokenBuckets(limits.visitors_per_minute_per_address, clock=clock)
         self._lock = threading.Lock()
         self._beginning: list[tuple[str, str]] = []
         """Whose replies are on their way to the engine."""
@@ -31,9 +31,9 @@ class Admission:
         self.closing = False
         """Whether the app is about to end: then nobody begins one more."""
 
-    def entrance(self, visitor: str, address: str | None = None) -> "Entrance":
+    def for_visitor(self, visitor: str, address: str | None = None) -> "VisitorAdmission":
         """Where the replies of one visitor come in; without an `address`, it is that of whoever calls."""
-        return Entrance(self, visitor, address)
+        return VisitorAdmission(self, visitor, address)
 
     def welcome(self) -> None:
         """A new visitor comes; TooManyRequests where too many did from that address."""
@@ -100,7 +100,7 @@ class Admission:
         self._replies = [each for each in self._replies if not each[2].ended]
 
 
-class Entrance:
+class VisitorAdmission:
     """One visitor's way in."""
 
     def __init__(self, admission: Admission, visitor: str, address: str | None) -> None:

@@ -12,7 +12,7 @@ PURGE_INTERVAL = 60.0
 """Seconds between two looks for what was deleted, or is too old."""
 
 
-class Keeper:
+class Autosave:
     """A thread that ends with `close`."""
 
     def __init__(

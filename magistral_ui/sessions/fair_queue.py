@@ -12,7 +12,7 @@ from magistral_ui.errors import TooManyRequests
 from magistral_ui.fair_shares import FairShares
 
 T = TypeVar("T")
-Job = tuple["Future[Any]", Callable[[], Any]]
+QueuedCall = tuple["Future[Any]", Callable[[], Any]]
 Submit = Callable[[Callable[[], Any]], "Future[Any]"]
 RETRY_SECONDS = 10
 """What a visitor is told to wait whose earlier work is still to be done."""
@@ -31,7 +31,7 @@ class FairQueue:
         self._threads, self._most, self._refusal = threads, waiting, refusal
         self._executor = ThreadPoolExecutor(threads, name)
         self._lock = threading.Lock()
-        self._waiting: dict[str, deque[Job]] = {}
+        self._waiting: dict[str, deque[QueuedCall]] = {}
         self._held: Counter[str] = Counter()
         """Pieces that are here, or have a place here, by party."""
         self._shares = FairShares()

@@ -19,7 +19,7 @@ POLL_SECONDS = 1.0
 """How often it is looked whether somebody who waits has left."""
 
 
-class PictureWork:
+class ImageWork:
     """So many requests with pictures at once, by address, and so many pictures a minute, by visitor and by address.
 
     Who waits holds no thread, so that no number of pictures keeps the page from answering others.

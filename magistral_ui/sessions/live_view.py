@@ -8,7 +8,7 @@ from typing import Any
 
 from magistral_ui.chat.conversation import Reply
 from magistral_ui.chat.events import Prefilling, Reasoning, Reclassified
-from magistral_ui.chat.reply_builder import Draft
+from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.engines.generation import Generation, Stamped
 
 UPDATE_INTERVAL = 0.1
@@ -30,7 +30,7 @@ class LiveView:
     generation: Generation
     before: Reply = NO_REPLY
     """The beginning that the reply goes on from, shown as if it had been written now."""
-    draft: Draft = field(default_factory=Draft)
+    draft: ReplyBuilder = field(default_factory=ReplyBuilder)
     start: int = 0
     """The number of the event with which this update begins; 0 says that the texts begin with it too."""
     seen: int = 0
@@ -53,7 +53,7 @@ class LiveView:
             isinstance(each.event, Reclassified) for each in fresh
         ):  # the reader has called answer what is reasoning
             fresh, self.start, self.seen = self.generation.take(), 0, 0
-            self.draft, self.first_reasoning = Draft(), None
+            self.draft, self.first_reasoning = ReplyBuilder(), None
         before = self.before if self.start == 0 else NO_REPLY
         self._take(fresh)
         reasoning, answer = self._fresh()

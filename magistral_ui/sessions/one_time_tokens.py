@@ -25,7 +25,7 @@ class Waiting:
     purpose: Any
 
 
-class Tickets:
+class OneTimeTokens:
     """What each ticket is for; a ticket is 256 random bits, and is gone once it was used."""
 
     def __init__(self, life: float = TOKEN_LIFETIME) -> None:

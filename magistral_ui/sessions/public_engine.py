@@ -13,7 +13,7 @@ PUBLIC_FAILURES = frozenset({"remote_busy", "remote_cut", "remote_filtered", "re
 """What may happen on a model server that strangers can do something about; they read the model's name for the server's."""
 
 
-class DiscreetEngine:
+class PublicEngine:
     """Hands everything on to another engine, except that nobody outside may load a model or read of folders and servers."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:

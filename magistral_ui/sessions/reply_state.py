@@ -14,7 +14,7 @@ from magistral_ui.engines.generation import Generation
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningReply:
     """A reply on its way: to which user message, and with what."""
 
     generation: Generation
@@ -35,20 +35,22 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class ReplyOrigin:
     """How a reply came into the conversation: by which generation, and what there was to tell about it."""
 
     generation: str
     notices: tuple[Notice, ...] = ()
 
 
-class Record(Protocol):
+class Recorder(Protocol):
     """Where a session's conversation is put down, so that it outlives this process; see sessions/history/recorder.py."""
 
-    def begin(self, conversation: Conversation, written: Mapping[int, Written], running: Running) -> None:
+    def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
         """Put down the conversation, and that `running` is about to begin (its generation is not the real one yet)."""
 
-    def keep(self, conversation: Conversation, written: Mapping[int, Written], running: Running | None) -> None:
+    def keep(
+        self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
+    ) -> None:
         """Put down what has changed; never waits."""
 
     def holds(self, conversation: Conversation) -> bool:

@@ -11,7 +11,7 @@ from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
 from magistral_ui.chat.images import Picture
 from magistral_ui.chat.prompt import Prompt, PromptChoices, compose
 from magistral_ui.chat.provenance import Provenance
-from magistral_ui.chat.reply_builder import Draft
+from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.resume import (
     as_read,
     begun,
@@ -26,10 +26,10 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import AlreadyAnswering, BadInput, EmptyMessage, MessageGone, Overloaded, TextTooLong
-from magistral_ui.sessions.admission import Entrance
+from magistral_ui.sessions.admission import VisitorAdmission
 from magistral_ui.sessions.context_use import ContextUse, context_use
 from magistral_ui.sessions.limits import Limits, bytes_of
-from magistral_ui.sessions.reply_state import Record, Running, Written, provenance, replay_notice, runs
+from magistral_ui.sessions.reply_state import Recorder, ReplyOrigin, RunningReply, provenance, replay_notice, runs
 
 
 def _unseen(generation: Generation) -> None:
@@ -49,8 +49,8 @@ class Session:
         key: str = "",
         seeds: random.Random | None = None,
         id: str = "",
-        record: Record | None = None,
-        entrance: Entrance | None = None,
+        record: Recorder | None = None,
+        entrance: VisitorAdmission | None = None,
     ) -> None:
         """`key` is the opaque visitor key that the engine gets; `seeds` draws the seed where a request has none.
 
@@ -61,12 +61,14 @@ class Session:
         self._lock = threading.RLock()
         self._conversation = Conversation()
         self._weighed = self._conversation, 0
-        self._running: Running | None = None
-        self._written: dict[int, Written] = {}
+        self._running: RunningReply | None = None
+        self._written: dict[int, ReplyOrigin] = {}
         self._deleted: tuple[int, Conversation] | None = None
         self._retired = False
 
-    def take_up(self, conversation: Conversation, written: Mapping[int, Written], running: Running | None) -> None:
+    def take_up(
+        self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
+    ) -> None:
         """Go on from what an earlier process has kept."""
         with self._lock:
             self._conversation, self._written, self._running = conversation, dict(written), running
@@ -89,14 +91,14 @@ class Session:
             return self._conversation
 
     @property
-    def running(self) -> Running | None:
+    def running(self) -> RunningReply | None:
         """The reply that is being written, or None."""
         with self._lock:
             self._settle()
             return self._running
 
     @property
-    def current(self) -> Running | None:
+    def current(self) -> RunningReply | None:
         """The reply that is being written, or None; never waits for whoever works with the session."""
         running = self._running
         return running if running is not None and not running.generation.ended else None
@@ -119,37 +121,37 @@ class Session:
             self._weighed = conversation, bytes_of(conversation)
         return self._weighed[1]
 
-    def look(self) -> tuple[Conversation, Running | None]:
+    def look(self) -> tuple[Conversation, RunningReply | None]:
         """The conversation and the running reply as they are at one moment."""
         with self._lock:
             self._settle()
             return self._conversation, self._running
 
-    def view(self) -> tuple[Conversation, Running | None, int]:
+    def view(self) -> tuple[Conversation, RunningReply | None, int]:
         """What `look` sees, and when: whoever got a higher number in this process saw a later state, or the same."""
         with self._lock:
             return *self.look(), time.perf_counter_ns()
 
-    def written(self, message: int) -> Written:
+    def written(self, message: int) -> ReplyOrigin:
         """How the reply `message` came to be; an empty generation where that is not known."""
-        return self._written.get(message, Written(""))
+        return self._written.get(message, ReplyOrigin(""))
 
     def say(
         self, text: str, pictures: Sequence[Picture], params: SamplingParams, choices: PromptChoices | None = None
-    ) -> Running:
+    ) -> RunningReply:
         """Add a message and begin its reply. Raises BadInput or Unavailable; then nothing has changed."""
         self._check(text, pictures)
         with self._lock:
             self._refuse_while_running()
             return self._begin(self._conversation.say(text, tuple(pictures)), params, choices)
 
-    def regenerate(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
+    def regenerate(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
         """Begin another reply to the message that `reply` answered; the old one stays as its sibling."""
         with self._lock:
             old = self._reply(reply)
             return self._begin(self._conversation.at(old.parent), params, choices)
 
-    def continue_reply(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
+    def continue_reply(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
         """Go on with a reply that was cut; it stays the same message, with more in it."""
         with self._lock:
             old = self._reply(reply)
@@ -159,7 +161,7 @@ class Session:
             before = as_read(old.reply, textual_marks=self._engine.card.marks == "text")
             return self._begin(conversation, params, choices, before=before, continues=reply)
 
-    def answer_again(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
+    def answer_again(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
         """Begin another reply with the same reasoning; the old one stays as its sibling."""
         with self._lock:
             old = self._reply(reply)
@@ -170,7 +172,7 @@ class Session:
 
     def rethink(
         self, reply: int, reasoning: str, closed: bool, params: SamplingParams, choices: PromptChoices | None = None
-    ) -> Running:
+    ) -> RunningReply:
         """Begin another reply from other reasoning: think on from its end, or (`closed`) answer from it."""
         with self._lock:
             old = self._reply(reply)
@@ -180,7 +182,7 @@ class Session:
             before = costing(before, old.reply, self._tokens(conversation, before, choices))
             return self._begin(conversation, params, choices, before)
 
-    def replay(self, reply: int) -> Running:
+    def replay(self, reply: int) -> RunningReply:
         """Write a reply again with exactly what it was written with; the old one stays as its sibling."""
         with self._lock:
             old = self._reply(reply)
@@ -194,7 +196,7 @@ class Session:
                 before = costing(before, old.reply, self._tokens(conversation, before, choices))
             return self._begin(conversation, params, choices, before, replays=old.reply)
 
-    def answer(self, message: int, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
+    def answer(self, message: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
         """Begin a reply to a message that has none, such as one whose reply was deleted."""
         with self._lock:
             self._refuse_while_running()
@@ -228,7 +230,9 @@ class Session:
         with self._lock:
             self._conversation = self._conversation.keep_reasoning(self._reply(reply).id, keep)
 
-    def edit(self, message: int, text: str, params: SamplingParams, choices: PromptChoices | None = None) -> Running:
+    def edit(
+        self, message: int, text: str, params: SamplingParams, choices: PromptChoices | None = None
+    ) -> RunningReply:
         """Say something else in the place of a message, with the same pictures; the old one stays as its sibling."""
         with self._lock:
             self._refuse_while_running()
@@ -356,7 +360,7 @@ class Session:
         before: Reply | None = None,
         continues: int | None = None,
         replays: Reply | None = None,
-    ) -> Running:
+    ) -> RunningReply:
         asked = conversation.last_user()
         if asked is None:
             raise MessageGone
@@ -366,7 +370,7 @@ class Session:
         params = self._limits.bounded(params, self._budgets).with_seed(self._seeds)
         prompt = self._prompt(conversation, choices, before)
         source = provenance(self._engine, prompt, choices, before)
-        running = Running(Generation(), asked.id, params, source, before, continues, replays)
+        running = RunningReply(Generation(), asked.id, params, source, before, continues, replays)
         with self._entrance.reply() if self._entrance else nullcontext(_unseen) as begun_with:
             if self._record is not None and isinstance(self._engine.status(), Ready):
                 self._record.begin(conversation, dict(self._written), running)
@@ -388,7 +392,7 @@ class Session:
         if running is None or not running.generation.ended:
             return
         self._running = None
-        draft = Draft()
+        draft = ReplyBuilder()
         for stamped in running.generation.take():
             draft.feed(stamped.event)
         reply = draft.reply(running.params, running.model, running.before)
@@ -397,7 +401,7 @@ class Session:
         if notice is not None:
             draft.notices.append(notice)
             reply = replace(reply, notices=(*reply.notices, notice.key))
-        written = Written(running.generation.id, tuple(draft.notices))
+        written = ReplyOrigin(running.generation.id, tuple(draft.notices))
         if running.continues is not None:
             self._conversation = self._conversation.rewritten(running.continues, reply)
             self._written[running.continues] = written

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from secrets import compare_digest
 
 from magistral_ui.client import CALLER
-from magistral_ui.sessions.history.recorder import Book
+from magistral_ui.sessions.history.recorder import HistoryRecorder
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.reply_state import Running
+from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 
 MAX_BROWSERS_PER_VISITOR = 16
@@ -24,11 +24,11 @@ Key = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Open:
+class OpenSession:
     """A conversation in memory, and where it is put down."""
 
     session: Session
-    book: Book | None
+    book: HistoryRecorder | None
     browsers: list[str] = field(default_factory=list)
     """Those that have shown the visitor's secret here, the latest last: only they may read along."""
 
@@ -45,13 +45,13 @@ class Open:
         del self.browsers[:-MAX_BROWSERS_PER_VISITOR]
 
 
-class OpenSessions:
+class SessionStore:
     """By visitor and conversation, the least recently used first. Nobody here waits for a session or for the disk."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
-        self._open: OrderedDict[Key, Open] = OrderedDict()
+        self._open: OrderedDict[Key, OpenSession] = OrderedDict()
 
     def find(self, visitor: str, conversation: str) -> Session | None:
         """The session, used now by whoever calls."""
@@ -62,7 +62,9 @@ class OpenSessions:
             found.seen()
             return found.session
 
-    def add(self, key: Key, opened: Open, unless: Callable[[], bool]) -> tuple[Session, dict[Key, Session]] | None:
+    def add(
+        self, key: Key, opened: OpenSession, unless: Callable[[], bool]
+    ) -> tuple[Session, dict[Key, Session]] | None:
         """The session at `key`, which is that of `opened` where there was none, and those that have to go for it.
 
         None where it must not be added; `unless` is asked while nobody else can add or take one out.
@@ -74,12 +76,12 @@ class OpenSessions:
             found.seen()
             return found.session, self._surplus()
 
-    def take_out(self, visitor: str, conversation: str) -> Open | None:
+    def take_out(self, visitor: str, conversation: str) -> OpenSession | None:
         """The session, which is in memory no more."""
         with self._lock:
             return self._open.pop((visitor, conversation), None)
 
-    def clear(self) -> list[Open]:
+    def clear(self) -> list[OpenSession]:
         """All that were there."""
         with self._lock:
             gone = list(self._open.values())
@@ -96,7 +98,7 @@ class OpenSessions:
         with self._lock:
             return [each.session for each in self._open.values()]
 
-    def reading(self, generation: str) -> Running | None:
+    def reading(self, generation: str) -> RunningReply | None:
         """The reply that is being written under that id; None where the caller may not read it."""
         with self._lock:
             opened = list(self._open.values())

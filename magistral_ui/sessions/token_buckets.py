@@ -9,7 +9,7 @@ MAX_BUCKETS = 20_000
 """Names that are remembered: about 5 MB. The one that was used least recently is forgotten first."""
 
 
-class Rate:
+class TokenBuckets:
     """So many a minute for each name, with a burst: each name has a bucket that fills by itself. Any thread may ask."""
 
     def __init__(
@@ -73,7 +73,10 @@ class Pace:
     """So many a minute of one visitor, and of one address: both have to allow it."""
 
     def __init__(self, of_visitor: float, of_address: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._of_visitor, self._of_address = Rate(of_visitor, clock=clock), Rate(of_address, clock=clock)
+        self._of_visitor, self._of_address = (
+            TokenBuckets(of_visitor, clock=clock),
+            TokenBuckets(of_address, clock=clock),
+        )
 
     def take(self, visitor: str, address: str, cost: float = 1.0) -> float:
         """Take `cost` of both and return 0.0; or, where either has not enough, of neither, and the seconds until it has."""

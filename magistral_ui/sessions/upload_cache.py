@@ -47,7 +47,7 @@ def check_seen(card: ModelCard, pictures: Sequence[Picture]) -> None:
         raise PictureRefused("picture_not_supported", name=pictures[0].name)
 
 
-class Uploads:
+class UploadCache:
     """Pictures by the path of their file, which Gradio names after its content, and by the size that was asked for."""
 
     def __init__(self, limits: Limits) -> None:

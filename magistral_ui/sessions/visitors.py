@@ -14,18 +14,18 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import HistoryUnusable, ImportRefused
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.admission import Admission
-from magistral_ui.sessions.autosave import Keeper
+from magistral_ui.sessions.autosave import Autosave
 from magistral_ui.sessions.fair_queue import FairQueue
 from magistral_ui.sessions.history.database import History
-from magistral_ui.sessions.history.recorder import Book
-from magistral_ui.sessions.history.save_errors import Trouble
-from magistral_ui.sessions.history.search import Entry, Found
-from magistral_ui.sessions.history.store import Kept
-from magistral_ui.sessions.image_work import PictureWork
+from magistral_ui.sessions.history.recorder import HistoryRecorder
+from magistral_ui.sessions.history.save_errors import SaveError
+from magistral_ui.sessions.history.search import ConversationSummary, SearchResult
+from magistral_ui.sessions.history.store import StoredConversation
+from magistral_ui.sessions.image_work import ImageWork
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.one_time_tokens import Tickets
+from magistral_ui.sessions.one_time_tokens import OneTimeTokens
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.session_store import Open, OpenSessions
+from magistral_ui.sessions.session_store import OpenSession, SessionStore
 
 Place = dict[str, str]
 """What a browser tab holds: `visitor`, the secret that makes it the visitor's, and `conversation`, which one it shows.
@@ -41,7 +41,7 @@ MAX_ID_LENGTH = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ClaimedPlace:
     """What a place says, before any of it is believed."""
 
     visitor: str
@@ -59,12 +59,12 @@ class Visitors:
     def __init__(self, engine: Engine, limits: Limits | None = None, history: History | None = None) -> None:
         """Without a `history`, a conversation lives as long as its session."""
         self._engine, self.limits, self._history = engine, limits or Limits(), history
-        self.tickets = Tickets()
+        self.tickets = OneTimeTokens()
         self.admission = Admission(self.limits)
-        self.pictures = PictureWork(self.limits)
+        self.pictures = ImageWork(self.limits)
         self._searches = FairQueue("search", waiting=MAX_QUEUED_SEARCHES)
-        self._open = OpenSessions(self.limits)
-        self._keeper = Keeper(self.sessions, history, self.admission.stop_unattended)
+        self._open = SessionStore(self.limits)
+        self._keeper = Autosave(self.sessions, history, self.admission.stop_unattended)
 
     def find(self, place: object) -> Session | None:
         """The session at `place`; None where the visitor is not known, or has no such conversation."""
@@ -95,7 +95,7 @@ class Visitors:
     def guest(self, caller: Caller = NOBODY) -> Session:
         """A session that is not kept: for one call of the programmatic door. All of a caller's are counted together."""
         party, key = (caller.login or caller.browser)[:32], secrets.token_urlsafe(16)
-        entrance = self.admission.entrance(caller.login or party, caller.address)
+        entrance = self.admission.for_visitor(caller.login or party, caller.address)
         return Session(self._engine, self.limits, key=f"{party}/{key}" if party else key, entrance=entrance)
 
     def reading(self, generation: str) -> tuple[Generation, Reply | None] | None:
@@ -113,27 +113,27 @@ class Visitors:
         return self._engine
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> SaveError | None:
         """Why conversations cannot be saved at the moment; strangers need not know where."""
         trouble = self._history.trouble if self._history else None
-        return Trouble("history_unsaved") if trouble and self.limits.shared else trouble
+        return SaveError("history_unsaved") if trouble and self.limits.shared else trouble
 
     @property
     def durable(self) -> bool:
         """Whether conversations are kept on disk."""
         return self._history is not None and self._history.durable
 
-    def listing(self, place: object) -> list[Entry]:
+    def listing(self, place: object) -> list[ConversationSummary]:
         """The conversations of the visitor at `place`."""
         claim = self._read(place)
         return self._history.listing(claim.visitor) if claim and self._history else []
 
-    def search(self, place: object, query: str) -> "Future[Found]":
+    def search(self, place: object, query: str) -> "Future[SearchResult]":
         """Those that hold the words of `query`, once it is this caller's turn. Raises TooManyRequests."""
         claim, history = self._read(place), self._history
 
-        def look() -> Found:
-            return history.search(claim.visitor, query) if claim and history else Found()
+        def look() -> SearchResult:
+            return history.search(claim.visitor, query) if claim and history else SearchResult()
 
         return self._searches.submit(CALLER.get().party, look)
 
@@ -216,14 +216,14 @@ class Visitors:
     def __len__(self) -> int:
         return len(self._open)
 
-    def _read(self, place: object) -> Claim | None:
+    def _read(self, place: object) -> ClaimedPlace | None:
         """What a place says. Where people come in by names, it only says which of a person's conversations is meant."""
         conversation = place.get("conversation") if isinstance(place, dict) else None
         conversation = conversation if isinstance(conversation, str) and conversation else None
         if login := CALLER.get().login:
-            return Claim(self._comes_in_by(login), conversation)
+            return ClaimedPlace(self._comes_in_by(login), conversation)
         secret = _secret(place)
-        return Claim(hashed(secret), conversation) if secret else None
+        return ClaimedPlace(hashed(secret), conversation) if secret else None
 
     def _comes_in_by(self, login: str) -> str:
         return self._history.owners.visitor_of(login) if self._history else login
@@ -264,17 +264,17 @@ class Visitors:
             return self._begin(secret if login else secrets.token_urlsafe(32))
         return _place(secret, conversation), session
 
-    def _add(self, visitor: str, conversation: str, kept: Kept | None) -> Session | None:
+    def _add(self, visitor: str, conversation: str, kept: StoredConversation | None) -> Session | None:
         """The conversation in memory; None where its visitor has had everything forgotten."""
-        book = Book(self._history, visitor, conversation, kept) if self._history else None
+        book = HistoryRecorder(self._history, visitor, conversation, kept) if self._history else None
         # Cache reuse stays within the conversation, fairness counts all of a visitor's together.
         party = CALLER.get().login or visitor
         key = f"{party[:32]}/{conversation}"
-        entrance = self.admission.entrance(party)
+        entrance = self.admission.for_visitor(party)
         session = Session(self._engine, self.limits, key=key, id=conversation, record=book, entrance=entrance)
         if kept is not None:
             session.take_up(kept.conversation, kept.written, kept.running)
-        opened, gone = Open(session, book), partial(self._is_forgotten, visitor)
+        opened, gone = OpenSession(session, book), partial(self._is_forgotten, visitor)
         if (added := self._open.add((visitor, conversation), opened, unless=gone)) is None:
             return None
         for doomed, unused in added[1].items():

@@ -12,7 +12,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.upload_cache import Uploads, check_seen
+from magistral_ui.sessions.upload_cache import UploadCache, check_seen
 from magistral_ui.sessions.visitors import Place, Visitors
 from magistral_ui.ui.context_meter import attached_value, empty_meter, meter_value, refused_meter, size_of
 from magistral_ui.ui.rendering import (
@@ -33,7 +33,7 @@ class Chat:
 
     def __init__(self, engine: Engine, visitors: Visitors) -> None:
         self.engine, self.visitors = engine, visitors
-        self.thumbnails, self.uploads = Thumbnails(), Uploads(visitors.limits)
+        self.thumbnails, self.uploads = Thumbnails(), UploadCache(visitors.limits)
         self.server = secrets.token_hex(4)
         """Which run of the app answers: the moments that its answers tell can be compared among themselves only."""
 

@@ -9,7 +9,7 @@ from magistral_ui.errors import MagistralUIError, PictureRefused, TooManyRequest
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.context_use import ContextUse
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.upload_cache import Uploads, check_seen
+from magistral_ui.sessions.upload_cache import UploadCache, check_seen
 from magistral_ui.ui.rendering import Json, Thumbnails, alert_value, utf16_length
 from magistral_ui.ui.sampling_panel import IMAGE_SIDES, VisitorSettings
 
@@ -87,7 +87,7 @@ def refused_meter(error: MagistralUIError) -> Json:
     return {"limit": None, "failure": alert_value(error)}
 
 
-def attached_value(paths: Sequence[str], uploads: Uploads, card: ModelCard, thumbnails: Thumbnails) -> list[Json]:
+def attached_value(paths: Sequence[str], uploads: UploadCache, card: ModelCard, thumbnails: Thumbnails) -> list[Json]:
     """For each attached file, why it cannot be sent, or what to show of it where a browser cannot show the file itself."""
     found: list[Json] = []
     for path in paths:

@@ -9,12 +9,12 @@ from typing import Any
 import gradio as gr
 
 from magistral_ui.errors import ImportRefused, MessageGone, TooManyRequests
-from magistral_ui.sessions.history.search import Entry
+from magistral_ui.sessions.history.search import ConversationSummary
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import MAX_ID_LENGTH, Place, bare
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.components import about, drawn, from_tab
-from magistral_ui.ui.import_export import FORMATS, Sending, Taking, name_of
+from magistral_ui.ui.import_export import FORMATS, ExportPurpose, ImportPurpose, name_of
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.rendering import Json, alert_value, failure_value
 
@@ -47,7 +47,9 @@ class HistoryPanel:
             return self._value(data, visitor, begun, (), complete=False, refused=alert_value(error))
         return self._value(data, visitor, begun, found.entries, complete=found.complete)
 
-    def _value(self, data: Json, visitor: object, begun: int, entries: Sequence[Entry] | None, **more: Any) -> Json:
+    def _value(
+        self, data: Json, visitor: object, begun: int, entries: Sequence[ConversationSummary] | None, **more: Any
+    ) -> Json:
         trouble = self.visitors.trouble
         return {
             "server": self.chat.server,
@@ -86,7 +88,7 @@ class HistoryPanel:
         if not isinstance(format, str) or format not in FORMATS or not (wanted or format == "json"):
             return self.listing(data, visitor)
         title = next((e.title for e in self.visitors.listing(visitor) if e.id in wanted), "")
-        token = self.visitors.tickets.issue(Sending(bare(visitor), wanted, format))
+        token = self.visitors.tickets.issue(ExportPurpose(bare(visitor), wanted, format))
         return self.listing(data, visitor, ticket={"does": "save", "token": token, "name": name_of(title, format)})
 
     def bring(self, data: Json, visitor: object) -> Json:
@@ -94,7 +96,7 @@ class HistoryPanel:
         size, most = data.get("size"), self.visitors.limits.import_mb
         if not isinstance(size, int) or size > most * 2**20:
             return self.listing(data, visitor, refused=alert_value(ImportRefused("import_too_large", limit=most)))
-        token = self.visitors.tickets.issue(Taking(bare(visitor)))
+        token = self.visitors.tickets.issue(ImportPurpose(bare(visitor)))
         return self.listing(data, visitor, ticket={"does": "bring", "token": token})
 
     def remove(self, data: Json, visitor: object) -> Turned:

@@ -16,7 +16,7 @@ from magistral_ui.ui.rendering import Json
 T = TypeVar("T")
 
 
-class PictureEvents:
+class ImageEvents:
     """`say`, `weigh` and `look` as Gradio calls them; without new pictures they are done like any other event."""
 
     def __init__(self, chat: Chat) -> None:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from magistral_ui.chat.conversation import Conversation
 from magistral_ui.client import CALLER
 from magistral_ui.errors import HistoryUnusable, ImportRefused, TooManyRequests
-from magistral_ui.export.document import Document, Words
+from magistral_ui.export.document import Document, Texts
 from magistral_ui.export.file_names import file_name
 from magistral_ui.export.html import export_html
 from magistral_ui.export.json_export import export_json
@@ -37,7 +37,7 @@ DOWNLOAD_HEADERS = {"Cache-Control": "no-store", "Content-Disposition": "attachm
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class ExportPurpose:
     """A ticket's purpose: these conversations of the visitor at `place`, as a file."""
 
     place: Any
@@ -47,7 +47,7 @@ class Sending:
 
 
 @dataclass(frozen=True, slots=True)
-class Taking:
+class ImportPurpose:
     """A ticket's purpose: conversations in a file become those of the visitor at `place`."""
 
     place: Any
@@ -62,7 +62,7 @@ def written(documents: Sequence[Document], format: str, language: Language = LAN
     """The file's content, in the reader's language."""
     if format == "json":
         return export_json(documents)
-    words: Words = partial(text_in, language.code)
+    words: Texts = partial(text_in, language.code)
     if format == "markdown":
         return export_markdown(documents, words).encode("utf-8", "replace")
     return export_html(documents, words, language.tag, language.direction).encode("utf-8", "replace")
@@ -94,7 +94,7 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
 
     async def send(request: Request) -> Response:
         purpose = visitors.tickets.redeem(request.headers.get("x-ticket", ""))
-        if not isinstance(purpose, Sending):
+        if not isinstance(purpose, ExportPurpose):
             return Response(status_code=404)
         language = visitors_language(request.scope)
         try:
@@ -106,7 +106,7 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
 
     async def take(request: Request) -> Response:
         purpose = visitors.tickets.redeem(request.headers.get("x-ticket", ""))
-        if not isinstance(purpose, Taking):
+        if not isinstance(purpose, ImportPurpose):
             return Response(status_code=404)
         try:
             with queue.place(CALLER.get().party) as submit:
@@ -122,7 +122,7 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
     return [Route("/magistral/export", send), Route("/magistral/import", take, methods=["POST"])]
 
 
-def _content(visitors: Visitors, purpose: Sending, language: Language) -> bytes:
+def _content(visitors: Visitors, purpose: ExportPurpose, language: Language) -> bytes:
     return written(visitors.documents(purpose.place, purpose.conversations), purpose.format, language)
 
 

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from magistral_ui.proxies import alone
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api.chat_endpoint import Page
+from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.api.mcp_route import mcp_route
 from magistral_ui.ui.import_export import exchange_routes
 from magistral_ui.ui.live_stream import live_route
@@ -26,7 +26,7 @@ from magistral_ui.web.client_address import Addresses
 from magistral_ui.web.connections import allow_many_files, watch_connections
 from magistral_ui.web.duplicate_headers import Doubles
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.forwarded_headers import Forwarding
+from magistral_ui.web.forwarded_headers import ForwardedHeadersMiddleware
 from magistral_ui.web.gradio_events import Events, Listener
 from magistral_ui.web.health import Operations
 from magistral_ui.web.host_check import Hosts
@@ -73,7 +73,7 @@ def head() -> str:
 
 
 def doors(
-    demo: Page,
+    demo: ChatBlocks,
     visitors: Visitors,
     exposure: Exposure,
     passwords: Passwords | None,
@@ -84,7 +84,7 @@ def doors(
     limits, claims, framed = visitors.limits, Claims(), exposure.reach == "space"
     hourly = HourlyBytes(limits)
     passed = [
-        Middleware(Forwarding, exposure=exposure),
+        Middleware(ForwardedHeadersMiddleware, exposure=exposure),
         Middleware(WithoutPrefix, exposure=exposure),
         Middleware(SafeHeaders, framed=framed),
         Middleware(Operations, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=token),
@@ -165,7 +165,7 @@ def launch_options(
 
 
 def launch(
-    demo: Page,
+    demo: ChatBlocks,
     visitors: Visitors,
     *,
     host: str = "127.0.0.1",

@@ -13,7 +13,7 @@ from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.i18n.texts import text, told_to_caller
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api.chat_endpoint import Page, add_api
+from magistral_ui.ui.api.chat_endpoint import ChatBlocks, add_api
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.components import (
     PAGE_EVENT,
@@ -28,7 +28,7 @@ from magistral_ui.ui.components import (
 )
 from magistral_ui.ui.context_meter import first_meter
 from magistral_ui.ui.history_panel import build_history_panel, connect_history
-from magistral_ui.ui.image_events import PictureEvents
+from magistral_ui.ui.image_events import ImageEvents
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.launch import close, launch, launch_options
 from magistral_ui.ui.limits_panel import build_guest_panel
@@ -45,13 +45,15 @@ UNOPENED = '() => { window.magistralUnopened = true; dispatchEvent(new Event("un
 """Tells the page's script that no conversation came; nothing can be sent before."""
 
 
-def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> Page:
+def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> ChatBlocks:
     """The page over `engine`, ready for `launch`; `login` tells whether visitors came in by one.
 
     With `hugging_face`, Gradio serves the addresses of its login by Hugging Face.
     """
     chat = Chat(engine, visitors)
-    with Page(visitors.limits, title=text("page_title"), delete_cache=(3600, 3600), analytics_enabled=False) as demo:
+    with ChatBlocks(
+        visitors.limits, title=text("page_title"), delete_cache=(3600, 3600), analytics_enabled=False
+    ) as demo:
         # The key and the secret are fixed, so that a restart of the server does not lose whose conversation it is.
         visitor = gr.BrowserState({}, storage_key="magistral-ui-place", secret="magistral-ui")
         with gr.Row(elem_id="topbar"):
@@ -83,7 +85,7 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
         add_api(engine, visitors, demo.calls)
     for function in demo.fns.values():
         function.fn = told(function.fn)
-    page: Page = demo
+    page: ChatBlocks = demo
     page.queue(api_open=False)  # not bounded here: queued_calls.py does that by visitor and address
     return page
 
@@ -155,7 +157,7 @@ def _connect(
 
     for opens in (demo.load, said.attach):
         opens(chat.attach, visitor, state, **from_tab()).failure(None, js=UNOPENED, **PAGE_EVENT)
-    box.submit(PictureEvents(chat).say, [box, visitor, *panel.inputs], state, **from_tab(1))
+    box.submit(ImageEvents(chat).say, [box, visitor, *panel.inputs], state, **from_tab(1))
     # An answer that is on its way may be older than what has ended.
     said.ended(chat.commit, visitor, [said, box], trigger_mode="always_last", **from_tab())
     asked(said.example, chat.example)
@@ -226,7 +228,7 @@ def _weigh(
 ) -> None:
     """What the page asks while someone writes: only the last question counts."""
     latest = {"trigger_mode": "always_last"}
-    events = PictureEvents(chat)
+    events = ImageEvents(chat)
     # Of several looks a later one would lose its number.
     meter.look(events.look, box, meter, **{**PAGE_EVENT, "trigger_mode": "multiple"})
     meter.weigh(events.weigh, [box, visitor, *panel.inputs], meter, **latest, **from_tab(1))

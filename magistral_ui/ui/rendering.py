@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Message, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, UserMessage
 from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.images import Picture
 from magistral_ui.chat.provenance import Provenance
@@ -36,7 +36,7 @@ def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails
         nothing: Json = {"conversation": None, "seen": 0, "turns": [], "live": None, "continues": None}
         return {**nothing, "unanswered": None, "sources": [], "welcome": welcome}
     conversation, running, seen = session.view()
-    path, sources = conversation.path(), Sources(session.runs)
+    path, sources = conversation.path(), ReplySources(session.runs)
     far, near = path[:-RECENT_MESSAGES], path[-RECENT_MESSAGES:]
     values = [
         *(outline_value(message) for message in far),
@@ -62,7 +62,7 @@ def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails
 def more_value(session: Session, thumbnails: "Thumbnails", messages: Sequence[int], reasoning: int | None) -> Json:
     """What the page has asked for: turns that it has in outline, and the reasoning of one reply."""
     known = session.look()[0].messages
-    sources = Sources(session.runs)
+    sources = ReplySources(session.runs)
     turns = [
         turn_value(known[id], session, thumbnails, sources) for id in messages[:MAX_MESSAGES_PER_REQUEST] if id in known
     ]
@@ -72,7 +72,7 @@ def more_value(session: Session, thumbnails: "Thumbnails", messages: Sequence[in
     return {"conversation": session.id, "turns": turns, "sources": sources.values, "reasoning": wanted}
 
 
-def outline_value(message: Message) -> Json:
+def outline_value(message: ChatMessage) -> Json:
     """A turn far above: enough to keep its place, and what may have changed of it."""
     if isinstance(message, UserMessage):
         return {"id": message.id, "role": "user", "outline": len(message.text)}
@@ -80,7 +80,7 @@ def outline_value(message: Message) -> Json:
     return {"id": message.id, "role": "assistant", "outline": len(message.reply.answer), "keep_reasoning": kept}
 
 
-def branch_value(conversation: Conversation, message: Message) -> Json | None:
+def branch_value(conversation: Conversation, message: ChatMessage) -> Json | None:
     """Which of its siblings a message is, and who is beside it; None for one that has none."""
     siblings = conversation.siblings(message.id)
     if len(siblings) == 1:
@@ -94,7 +94,7 @@ def branch_value(conversation: Conversation, message: Message) -> Json | None:
     }
 
 
-class Sources:
+class ReplySources:
     """Where replies come from, each source once: a long system prompt is not sent with every reply."""
 
     def __init__(self, here: Provenance) -> None:
@@ -114,7 +114,7 @@ class Sources:
         return [{**asdict(each), "here": same_model(each, self._here)} for each in self._numbers]
 
 
-def turn_value(message: Message, session: Session, thumbnails: "Thumbnails", sources: Sources) -> Json:
+def turn_value(message: ChatMessage, session: Session, thumbnails: "Thumbnails", sources: ReplySources) -> Json:
     """One finished turn; of the reasoning only its length, because most of it is never opened."""
     if isinstance(message, UserMessage):
         pictures = [thumbnails.value(picture) for picture in message.pictures]
@@ -122,7 +122,7 @@ def turn_value(message: Message, session: Session, thumbnails: "Thumbnails", sou
     return _reply_value(message, session, sources)
 
 
-def _reply_value(message: AssistantMessage, session: Session, sources: Sources) -> Json:
+def _reply_value(message: AssistantMessage, session: Session, sources: ReplySources) -> Json:
     reply, written = message.reply, session.written(message.id)
     return {
         "id": message.id,

@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Message, Receive
 
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import Rate
+from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.error_responses import refusal
 
 
@@ -25,7 +25,7 @@ class HourlyBytes:
 
     def __init__(self, limits: Limits) -> None:
         hourly = limits.upload_mb_per_hour_per_address * 10**6
-        self._rate = Rate(hourly / 60, burst=hourly)
+        self._rate = TokenBuckets(hourly / 60, burst=hourly)
 
     def check(self, address: str, count: int) -> None:
         """Raises Spent where so many more bytes are too many; nothing is taken."""

@@ -14,10 +14,10 @@ import h11
 from uvicorn import Server
 
 from magistral_ui.i18n.texts import text
-from magistral_ui.sessions.token_buckets import Rate
+from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.forwarded_headers import PEER_KEY
 from magistral_ui.web.request_framing import read_strictly
-from magistral_ui.web.slow_readers import UnreadAnswers
+from magistral_ui.web.slow_readers import SlowReaders
 
 HEAD_TIMEOUT = 15.0
 """Seconds from a connection's beginning, or from its last answer, to the whole head of a request."""
@@ -43,7 +43,7 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool], unread
     """
     base: Any = server.config.http_protocol_class
     held: Counter[str] = Counter()
-    unread = UnreadAnswers(max(1.0, unread_seconds))
+    unread = SlowReaders(max(1.0, unread_seconds))
 
     class Watched(base):  # type: ignore[misc]  # uvicorn chooses its base when it starts
         def __init__(self, *given: Any, **named: Any) -> None:
@@ -120,7 +120,7 @@ class Seldom(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines = Rate(REFUSALS_PER_MINUTE)
+        self._lines = TokenBuckets(REFUSALS_PER_MINUTE)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether `record` is written."""

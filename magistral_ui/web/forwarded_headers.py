@@ -23,7 +23,7 @@ PROBE_HEADER = "x-magistral-ui-probe"
 FORWARDED_KEY = "magistral.forwarded"
 
 
-class Forwarding:
+class ForwardedHeadersMiddleware:
     """The outermost door: sets a request's true address and scheme, for all that are further in."""
 
     def __init__(self, app: ASGIApp, *, exposure: Exposure) -> None:

@@ -15,7 +15,7 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.byte_quota import HourlyBytes, Spent
 from magistral_ui.web.error_responses import closed, refusal
 from magistral_ui.web.ownership import Claims
-from magistral_ui.web.queued_calls import Calls, TooManyCalls
+from magistral_ui.web.queued_calls import QueuedCalls, TooManyCalls
 from magistral_ui.web.request_body import (
     MAX_JSON_VALUES,
     MAX_MCP_BYTES,
@@ -68,7 +68,7 @@ class Events:
         *,
         listeners: Mapping[int, Listener],
         claims: Claims,
-        calls: Calls,
+        calls: QueuedCalls,
         folder: str,
         most: int,
         values: int = MAX_JSON_VALUES,

@@ -7,8 +7,8 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.json_log import note
-from magistral_ui.sessions.token_buckets import Rate
+from magistral_ui.json_log import log_event
+from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import network_of
 from magistral_ui.web.error_responses import closed
@@ -16,7 +16,7 @@ from magistral_ui.web.exposure import Exposure, is_loopback
 from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS as FORWARDING_HEADERS
 from magistral_ui.web.forwarded_headers import peer_of
 from magistral_ui.web.host_check import Hosts
-from magistral_ui.web.login_attempts import Attempts
+from magistral_ui.web.login_attempts import LoginAttempts
 from magistral_ui.web.metrics import Metrics, health
 
 HEALTH_PATH, METRICS_PATH = "/healthz", "/metrics"
@@ -50,7 +50,7 @@ class Operations:
         self.app, self._visitors, self._metrics, self._exposure = app, visitors, metrics, exposure
         self._token = token
         self._own = Hosts(self._answer, exposure=exposure)
-        self._lines, self._attempts = Rate(MAX_LOGGED_PER_MINUTE), Attempts()
+        self._lines, self._attempts = TokenBuckets(MAX_LOGGED_PER_MINUTE), LoginAttempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass the request on and count what became of it."""
@@ -81,7 +81,7 @@ class Operations:
         kind = kind_of(scope["path"], status)
         self._metrics.request_ended(kind, status)
         if status in LOGGED_STATUSES and not self._lines.take("refused"):
-            note("refused", kind=kind, status=status, address=network_of(scope["client"][0]))
+            log_event("refused", kind=kind, status=status, address=network_of(scope["client"][0]))
 
     def _may_read(self, scope: Scope) -> bool:
         headers = Headers(scope=scope)

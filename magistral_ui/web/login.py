@@ -18,20 +18,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.i18n.texts import text, text_in
-from magistral_ui.json_log import note
+from magistral_ui.json_log import log_event
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.login_names import canonical, login_of
-from magistral_ui.sessions.token_buckets import Rate
+from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.client_address import caller_of, visitors_language
 from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookies
 from magistral_ui.web.error_responses import refusal, waiting, worded
 from magistral_ui.web.hf_oauth import OAUTH_CALLBACK_PATH, OAUTH_LOGIN_PATH
 from magistral_ui.web.hf_oauth import OAUTH_COOKIE as SESSION
-from magistral_ui.web.login_attempts import Attempts
-from magistral_ui.web.login_watch import Entered, Entrances
-from magistral_ui.web.passwords import Login as KeptLogin
-from magistral_ui.web.passwords import Logins, Passwords
+from magistral_ui.web.login_attempts import LoginAttempts
+from magistral_ui.web.login_watch import ActiveLogins, LoginWatchMiddleware
+from magistral_ui.web.passwords import LoginSession as KeptLogin
+from magistral_ui.web.passwords import LoginSessions, Passwords
 from magistral_ui.web.request_body import Slow, TooLarge, read_body
 from magistral_ui.web.route_allowlist import MCP_PATH
 
@@ -54,10 +54,10 @@ WRONG_PASSWORD_DELAY = 0.2
 class Identity(Protocol):
     """Another way to be known than a password, such as a platform's own login."""
 
-    def entered(self, scope: Scope) -> Entered | None:
+    def entered(self, scope: Scope) -> LoginWatchMiddleware | None:
         """Who made this request; None where that is not known."""
 
-    def end(self, entered: Entered) -> None:
+    def end(self, entered: LoginWatchMiddleware) -> None:
         """Believe this login no more."""
 
 
@@ -74,16 +74,16 @@ class Login:
         *,
         passwords: Passwords,
         limits: Limits,
-        attempts: Attempts | None = None,
+        attempts: LoginAttempts | None = None,
         framed: bool = False,
         identity: Identity | None = None,
     ) -> None:
         self.app, self._passwords, self._framed, self._identity = app, passwords, framed, identity
-        self._logins = Logins(limits.login_idle_hours, limits.login_hours)
-        self._entrances = Entrances(app)
-        self._attempts = Attempts() if attempts is None else attempts  # one without failures is empty
+        self._logins = LoginSessions(limits.login_idle_hours, limits.login_hours)
+        self._entrances = ActiveLogins(app)
+        self._attempts = LoginAttempts() if attempts is None else attempts  # one without failures is empty
         self._longest = int(limits.login_hours * 3600)
-        self._lines = Rate(TOLD_PER_MINUTE)
+        self._lines = TokenBuckets(TOLD_PER_MINUTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request of somebody who is in on; show everybody else the page, or refuse."""
@@ -116,7 +116,7 @@ class Login:
         secrets = read_cookies(Headers(scope=scope), cookie_name(LOGIN_COOKIE, scope))
         return [(secret, login) for secret in secrets if (login := self._logins.find(secret))]
 
-    def _entered(self, scope: Scope, found: list[tuple[str, KeptLogin]]) -> Entered | None:
+    def _entered(self, scope: Scope, found: list[tuple[str, KeptLogin]]) -> LoginWatchMiddleware | None:
         if self._identity is not None and (entered := self._identity.entered(scope)):
             return entered
         if len(found) != 1:  # of two, one is somebody else's
@@ -125,9 +125,13 @@ class Login:
         held = partial(self._logins.remaining, secret)
         return replace(self._by_name(login.name), key=hashed(secret), remaining=held)
 
-    def _by_name(self, name: str) -> Entered:
+    def _by_name(self, name: str) -> LoginWatchMiddleware:
         """Somebody whose password was right. Without names, what is theirs is their browser's."""
-        return Entered(name, login_of("name", canonical(name))) if self._passwords.named else Entered(ANYBODY)
+        return (
+            LoginWatchMiddleware(name, login_of("name", canonical(name)))
+            if self._passwords.named
+            else LoginWatchMiddleware(ANYBODY)
+        )
 
     def _end(self, scope: Scope, secrets: list[str]) -> None:
         """Sign the browser out, and end what it still gets."""
@@ -189,7 +193,7 @@ class Login:
 
     def _note(self, event: str, address: str) -> None:
         if not self._lines.take(event):
-            note(event, address=address)
+            log_event(event, address=address)
 
     def _leave(self, scope: Scope) -> Response:
         # Without names, what was said stays its browser's; and at an address with a path, the rest is somebody else's.

@@ -44,7 +44,7 @@ class Failures:
         return self.by_name.total()
 
 
-class Attempts:
+class LoginAttempts:
     """Counts wrong passwords by address and by name. Any thread may ask.
 
     No wrong try of others keeps anybody out who has not failed: what slows a guesser with many addresses is that, once a name has

@@ -24,7 +24,7 @@ CHECK_INTERVAL = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Entered:
+class LoginWatchMiddleware:
     """Somebody who is in."""
 
     name: str
@@ -69,13 +69,13 @@ class Request:
 
 
 @dataclass(slots=True)
-class Entrances:
+class ActiveLogins:
     """All requests of those who are in, by their logins."""
 
     app: ASGIApp
     _open: dict[str, set[Request]] = field(default_factory=dict)
 
-    async def serve(self, entered: Entered, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, entered: LoginWatchMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request. When its login ends first, it ends too: a stream here, a file on its way with an error.
 
         Not the page's own files, which are the same for everybody: half a script would break the page, and stay in the cache.
@@ -97,7 +97,9 @@ class Entrances:
         for request in tuple(self._open.get(key, ())):
             request.end()
 
-    async def _serve_while_in(self, entered: Entered, request: Request, scope: Scope, receive: Receive) -> None:
+    async def _serve_while_in(
+        self, entered: LoginWatchMiddleware, request: Request, scope: Scope, receive: Receive
+    ) -> None:
         self._open.setdefault(entered.key, set()).add(request)
         watch = Watch(entered, request)
         try:
@@ -123,7 +125,7 @@ class Entrances:
 class Watch:
     """Ends a request with its login, where that ends by itself."""
 
-    def __init__(self, entered: Entered, request: Request) -> None:
+    def __init__(self, entered: LoginWatchMiddleware, request: Request) -> None:
         self._entered, self._request = entered, request
         self._timer: asyncio.TimerHandle | None = None
         self._wait(CHECK_INTERVAL if entered.remaining is None else entered.remaining())
@@ -144,7 +146,7 @@ class Watch:
             self._request.end()
 
 
-def _named(scope: Scope, entered: Entered) -> Scope:
+def _named(scope: Scope, entered: LoginWatchMiddleware) -> Scope:
     """The request as those further in see it: what is a browser's without names is its person's with them."""
     scope = {**scope, USER_KEY: entered.name, TAB: ""}
     if entered.login:

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.engines.base import Loading, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.json_log import note
+from magistral_ui.json_log import log_event
 from magistral_ui.sessions.visitors import Visitors
 
 METRIC_PREFIX = "magistral_ui_"
@@ -26,7 +26,7 @@ SECONDS_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 RATE_BUCKETS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 400, 1000)
 
 
-class Adds(Protocol):
+class CounterLine(Protocol):
     """One line of a counter."""
 
     def inc(self, amount: float = 1) -> None:
@@ -47,7 +47,7 @@ class Metrics:
         self._rate = self._histogram(
             "reply_tokens_per_second", "Tokens a second of one reply after its first", RATE_BUCKETS
         )
-        self.registry.register(_State(visitors))
+        self.registry.register(_StateCollector(visitors))
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
             standard(registry=self.registry)
         visitors.admission.when_ended(self.reply_ended)
@@ -76,20 +76,20 @@ class Metrics:
             self._first.observe(usage.first_token_seconds)
         if usage.completion_tokens > 1 and writing > 0:
             self._rate.observe((usage.completion_tokens - 1) / writing)
-        note("reply_ended", reason=reason, error=error, **counts, seconds=round(usage.total_seconds, 3))
+        log_event("reply_ended", reason=reason, error=error, **counts, seconds=round(usage.total_seconds, 3))
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _counter(self, name: str, told: str, *labels: str) -> Callable[..., Adds]:
+    def _counter(self, name: str, told: str, *labels: str) -> Callable[..., CounterLine]:
         return Counter(METRIC_PREFIX + name, told, labels, registry=self.registry).labels
 
     def _histogram(self, name: str, told: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(METRIC_PREFIX + name, told, buckets=buckets, registry=self.registry)
 
 
-class _State(Collector):
+class _StateCollector(Collector):
     """What is so at the moment when it is asked for."""
 
     def __init__(self, visitors: Visitors) -> None:

@@ -49,7 +49,7 @@ class Passwords:
 
 
 @dataclass(slots=True)
-class Login:
+class LoginSession:
     """Since when somebody is in, and when they were last here, in seconds of the clock."""
 
     name: str
@@ -59,25 +59,25 @@ class Login:
     """Whose it is among those that make room for others: where one password is everybody's, an address'."""
 
 
-class Logins:
+class LoginSessions:
     """Who is in, by the hash of the secret that their browser keeps. A login ends by itself, by its owner, or with the app."""
 
     def __init__(self, idle_hours: float, hours: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._idle, self._longest, self._clock = idle_hours * HOUR, hours * HOUR, clock
         self._lock = threading.Lock()
-        self._held: dict[str, Login] = {}
+        self._held: dict[str, LoginSession] = {}
         """The least recently used first."""
 
     def begin(self, name: str, address: str = "") -> str:
         """A new secret for somebody whose password was right."""
         secret, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:
-            self._held[_hash(secret)] = Login(name, now, now, canonical(name) or address)
+            self._held[_hash(secret)] = LoginSession(name, now, now, canonical(name) or address)
             if len(self._held) > MAX_LOGINS:
                 del self._held[oldest_of_the_most({key: each.party for key, each in self._held.items()})]
         return secret
 
-    def find(self, secret: str) -> Login | None:
+    def find(self, secret: str) -> LoginSession | None:
         """The login of `secret`, if it still holds."""
         if not secret:
             return None

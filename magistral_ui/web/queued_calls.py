@@ -30,7 +30,7 @@ class TooManyCalls(Exception):
         self.full = full
 
 
-class Calls:
+class QueuedCalls:
     """All calls of programs on one page. Lives in the page's event loop.
 
     A session is Gradio's name for who reads together: one of gradio_client's, or a single call of the plain interface.

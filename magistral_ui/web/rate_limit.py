@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from magistral_ui.client import CALLER
 from magistral_ui.sessions.fairness import oldest_of_the_most
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import Rate
+from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.error_responses import refusal
 from magistral_ui.web.request_body import take_back_cancel
 
@@ -87,7 +87,7 @@ class Flood:
 
     def __init__(self, app: ASGIApp, *, limits: Limits) -> None:
         self.app, self._bodies = app, Bodies(app)
-        self._rate = Rate(limits.requests_per_minute_per_address)
+        self._rate = TokenBuckets(limits.requests_per_minute_per_address)
         self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,22 +19,22 @@ MAX_KERNEL_BUFFER = 128 * 1024
 """Of one connection, those that the system takes before it can send them: with few, it is seen soon whether any are read."""
 
 
-class UnreadAnswers:
+class SlowReaders:
     """The connections of one server whose answers wait for their readers."""
 
     def __init__(self, seconds: float, most: int = MAX_UNSENT_BYTES) -> None:
         """`seconds` for which nothing of an answer leaves before its connection is dropped."""
         self.seconds, self._most = seconds, most
-        self._waiting: dict[Reader, int] = {}
+        self._waiting: dict[ReaderState, int] = {}
         self._total = 0
 
-    def reader(self, transport: Any, peer: str, loop: asyncio.AbstractEventLoop) -> "Reader":
+    def reader(self, transport: Any, peer: str, loop: asyncio.AbstractEventLoop) -> "ReaderState":
         """What is to be told of the flow of one new connection from `peer`."""
         limit_system_buffers(transport.get_extra_info("socket"), self.seconds)
         transport.set_write_buffer_limits(high=0)  # to be told of every byte that waits
-        return Reader(self, transport, peer, loop)
+        return ReaderState(self, transport, peer, loop)
 
-    def waits(self, reader: "Reader", count: int) -> None:
+    def waits(self, reader: "ReaderState", count: int) -> None:
         """So many bytes wait for `reader` now."""
         self._total += count - self._waiting.pop(reader, 0)
         if count:
@@ -42,7 +42,7 @@ class UnreadAnswers:
         while self._total > self._most:
             self._largest().drop()
 
-    def _largest(self) -> "Reader":
+    def _largest(self) -> "ReaderState":
         by_peer: Counter[str] = Counter()
         for reader, count in self._waiting.items():
             by_peer[reader.peer] += count
@@ -50,10 +50,10 @@ class UnreadAnswers:
         return max((each for each in self._waiting if each.peer == peer), key=self._waiting.__getitem__)
 
 
-class Reader:
+class ReaderState:
     """One connection's other end, as far as it takes in what is sent."""
 
-    def __init__(self, answers: UnreadAnswers, transport: Any, peer: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, answers: SlowReaders, transport: Any, peer: str, loop: asyncio.AbstractEventLoop) -> None:
         self.peer = peer
         self._answers, self._transport, self._loop = answers, transport, loop
         self._next: asyncio.TimerHandle | None = None

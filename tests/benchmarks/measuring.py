@@ -4,7 +4,7 @@ import statistics
 import time
 
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
-from magistral_ui.engines.local.tokenizer import Encoder
+from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.models.cards import DEMO
 from magistral_ui.models.folder import DEMO_FOLDER
 
@@ -20,7 +20,7 @@ def measuring(tokens: int = 100_000, times: int = 5) -> tuple[float, float]:
             UserTurn(f"{number} {TEXT * 5}", (), 2 * number + 1),
             AssistantTurn(TEXT * 20, f"{number} {TEXT * 100}", 2 * number + 2),
         ]
-    encoder = Encoder(DEMO_FOLDER / "tekken.json", DEMO, DEMO.system())
+    encoder = Tokenizer(DEMO_FOLDER / "tekken.json", DEMO, DEMO.system())
 
     def seconds(word: int, visitor: str) -> float:
         prompt = Prompt(DEMO.system(), (*turns, UserTurn(f"Message {word}", (), 2 * len(turns))))

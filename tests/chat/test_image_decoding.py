@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magistral_ui.bounded_process import BoundedProcess, Bounds
+from magistral_ui.bounded_process import BoundedProcess, ProcessLimits
 from magistral_ui.chat import image_decoding
-from magistral_ui.chat.image_decoding import Decoders, Refused, Room, Turns
-from magistral_ui.chat.image_worker import AT_ONCE, OVERHEAD_BYTES, Pixels, scaled
+from magistral_ui.chat.image_decoding import Decoders, DecodingMemory, DecodingQueue, DecodingRefused
+from magistral_ui.chat.image_worker import AT_ONCE, OVERHEAD_BYTES, ImageDecoder, scaled
 from magistral_ui.chat.images import Picture, measure_picture, read_picture, shrunk_size
 from magistral_ui.errors import PictureRefused, TooManyRequests
 from tests.chat import heic
@@ -73,7 +73,7 @@ REWRITE = {"longest": 1540, "shortest": 56, "resample": 3, "format": "PNG", "pho
 
 def peak(data: bytes, *call: Any) -> dict[str, Any]:
     """In a child: the memory that a call really takes, and what was reckoned."""
-    pixels = Pixels()
+    pixels = ImageDecoder()
     facts, _ = pixels(data, "open")
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
@@ -97,7 +97,7 @@ def measured() -> Iterator[BoundedProcess]:
 def test_no_format_takes_more_than_is_reckoned_from_its_header(measured: BoundedProcess, kind: str) -> None:
     data = FILES[kind]()
     for purpose, call in (("check", ("check",)), ("whole", ("rewrite", {**REWRITE, "draft": False}))):
-        told, _ = measured.call_with(data, *call, bounds=Bounds(120, 2**31, beyond=True))
+        told, _ = measured.call_with(data, *call, bounds=ProcessLimits(120, 2**31, beyond=True))
         assert told["refused"] is None
         # What is beside the pixels must not hide what they take.
         assert told["taken"] <= told[purpose] - OVERHEAD_BYTES // 2, (purpose, told)
@@ -113,7 +113,7 @@ def lying_avif() -> bytes:
 @linux
 def test_a_header_that_lies_gets_no_more_memory_than_it_asks_for(measured: BoundedProcess) -> None:
     data = lying_avif()
-    told, _ = measured.call_with(data, "check", bounds=Bounds(120, 2**31, beyond=True))
+    told, _ = measured.call_with(data, "check", bounds=ProcessLimits(120, 2**31, beyond=True))
     assert told["size"] == [32, 32]
     assert told["taken"] > 1.5 * told["check"], "unbounded, it takes what it likes"
     with pytest.raises(PictureRefused) as refused:
@@ -195,7 +195,7 @@ def test_what_was_looked_at_once_is_known(fresh: Decoders, monkeypatch: pytest.M
     assert calls == ["open"], "a size is in the header"
     for _ in range(3):
         assert fresh.check(sound, digests[sound], MOST) == (6, 4)
-        with pytest.raises(Refused):
+        with pytest.raises(DecodingRefused):
             fresh.check(junk, digests[junk], MOST)
     assert calls == ["open", "open", "check", "open"]
 
@@ -207,7 +207,7 @@ def test_a_child_that_has_ended_is_followed_by_another(fresh: Decoders) -> None:
     assert child is not None
     child.kill()
     child.wait()
-    with pytest.raises(Refused):
+    with pytest.raises(DecodingRefused):
         fresh.call(data, "check")
     assert fresh.call(data, "plain")[0]["size"] == [6, 4]
 
@@ -235,7 +235,7 @@ def test_many_at_once_stay_within_the_room() -> None:
 
 
 def test_a_large_one_is_not_passed_by_for_ever() -> None:
-    room, order = Room(10), list[str]()
+    room, order = DecodingMemory(10), list[str]()
     held = room.of(6)
     held.__enter__()
 
@@ -265,7 +265,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def test_turns_are_fair_and_a_reply_goes_first() -> None:
-    turns, order, lock = Turns(1), list[str](), threading.Lock()
+    turns, order, lock = DecodingQueue(1), list[str](), threading.Lock()
     held = turns.turn("many")
     held.__enter__()
     came = ["many", "many", "many", "few", ""]
@@ -287,7 +287,7 @@ def test_turns_are_fair_and_a_reply_goes_first() -> None:
 
 def test_only_so_many_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_decoding, "MAX_WAITING_PER_CLIENT", 0)
-    turns = Turns(1)
+    turns = DecodingQueue(1)
     with pytest.raises(TooManyRequests) as refused, turns.turn("mine"):
         pass
     assert refused.value.values == {"seconds": image_decoding.RETRY_SECONDS}
@@ -321,7 +321,7 @@ def scanned(side: int, times: int, between: bytes = b"") -> bytes:
 @pytest.mark.parametrize("between", [b"", b"\xff\xfe\x00\x06\xff\xd9\xff\xd9", b"\xff\xff"])
 def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(between: bytes) -> None:
     """A comment may hold the mark of an end, and marks may be filled up."""
-    pixels = Pixels()
+    pixels = ImageDecoder()
     assert "refused" not in pixels(scanned(2000, 5, between), "open")[0]
     assert "refused" not in pixels("check")[0]
     assert "refused" not in pixels(scanned(64, 1000, between), "open")[0], "which costs nothing"

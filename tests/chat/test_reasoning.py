@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magistral_ui.chat.events import Answer, Reasoning, Reclassified
-from magistral_ui.chat.quoted_marks import Passage
-from magistral_ui.chat.reasoning import Channel, Piece, TextReader, TextTokenReader, TokenIdReader, joined
+from magistral_ui.chat.quoted_marks import MarkContext
+from magistral_ui.chat.reasoning import Channel, ReasoningPiece, TextReader, TextTokenReader, TokenIdReader, joined
 
 BEGIN, END, PAD = 256, 257, 258  # a toy vocabulary: every byte is a token, and three control tokens follow
 
@@ -26,7 +26,7 @@ def spelled(text: str) -> list[int]:
     return list(text.encode())
 
 
-def read(reader: TokenIdReader | TextTokenReader, tokens: list[int]) -> list[Piece]:
+def read(reader: TokenIdReader | TextTokenReader, tokens: list[int]) -> list[ReasoningPiece]:
     return [*(piece for token in tokens for piece in reader.feed(token)), *reader.finish()]
 
 
@@ -133,7 +133,7 @@ def unopened(text: str) -> tuple[str, str]:
     opened = named = 0
     for mark in re.finditer("</?think>", text):
         before, after = text[: mark.start()], text[mark.end() :]
-        passage = Passage()
+        passage = MarkContext()
         passage.feed(before)
         spoken_of = passage.quotes(after, True)
         if passage.in_code:
@@ -189,7 +189,7 @@ def cut(text: str, draw: Callable[[int], int]) -> list[str]:
 @given(TEXT, CHANNELS, st.data())
 def test_text_reads_the_same_under_any_split(text: str, channel: Channel, data: st.DataObject) -> None:
     reader = TextReader("<think>", "</think>", channel)
-    pieces: list[Piece] = []
+    pieces: list[ReasoningPiece] = []
     given_so_far = ("", "")
     wanted = reference(text, channel)
     parts = cut(text, lambda size: data.draw(st.integers(1, size)))

@@ -16,12 +16,12 @@ from magistral_ui.chat.events import (
     Usage,
     as_reasoning,
 )
-from magistral_ui.chat.reply_builder import Draft
+from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 
 
-def draft(*events: Event) -> Draft:
-    folded = Draft()
+def draft(*events: Event) -> ReplyBuilder:
+    folded = ReplyBuilder()
     for event in events:
         folded.feed(event)
     return folded

@@ -18,7 +18,7 @@ from magistral_ui.export.document import Document
 from magistral_ui.export.html import export_html
 from magistral_ui.export.image_tags import PictureTags
 from magistral_ui.export.mathml import MAX_DEPTH, depth, formula_html
-from magistral_ui.export.time_budget import EXPORT_CPU_SECONDS, Patience
+from magistral_ui.export.time_budget import EXPORT_CPU_SECONDS, TimeBudget
 from magistral_ui.i18n.texts import text
 from tests.export.conversations import DOCUMENTS, picture, sample
 
@@ -169,10 +169,10 @@ def test_what_takes_too_long_is_shown_as_text_and_by_name() -> None:
 
 def test_pictures_have_only_so_much_room_and_one_is_made_once() -> None:
     seen = picture("red", name="red.png")
-    one = len(PictureTags(text, Patience()).html(seen, 1))
-    tags = PictureTags(text, Patience(), room=2 * one)
+    one = len(PictureTags(text, TimeBudget()).html(seen, 1))
+    tags = PictureTags(text, TimeBudget(), room=2 * one)
     drawn = [tags.html(seen, 1) for _ in range(4)]
-    assert drawn[0] == drawn[1] == PictureTags(text, Patience()).html(seen, 1)
+    assert drawn[0] == drawn[1] == PictureTags(text, TimeBudget()).html(seen, 1)
     assert drawn[-1] == f'<span class="note">{captions.picture_name(seen, 1, text)}</span>'
 
 

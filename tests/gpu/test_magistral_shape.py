@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8", "nf4"])
 def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> None:
-    from magistral_ui.engines.local.decoder import Part
+    from magistral_ui.engines.local.decoder import DecoderInput
     from magistral_ui.engines.local.running_model import RunningModel
     from magistral_ui.engines.weights.devices import find_device
     from magistral_ui.engines.weights.loader import load
@@ -69,8 +69,8 @@ def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> No
     torch.cuda.reset_peak_memory_stats()
     model, cache, tokens = running.scheduler._model, running.scheduler._model.new_cache(), 16_384
     for start in range(0, tokens, 2_048):
-        model([Part(cache, [(start + i) % 2_000 for i in range(2_048)])])
-    logits = model([Part(cache, [5])])
+        model([DecoderInput(cache, [(start + i) % 2_000 for i in range(2_048)])])
+    logits = model([DecoderInput(cache, [5])])
     assert torch.isfinite(logits).all()
     kv = (tokens + MAX_GROWTH_TOKENS) * running.info.plan.kv_per_token
     assert torch.cuda.max_memory_allocated() - before <= held + kv + working_bytes(facts.shape, precision, "cuda")
@@ -79,7 +79,7 @@ def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> No
 
 def test_a_longest_conversation_grows_within_its_bytes(folder: Path) -> None:
     """While a layer's buffers grow, both the old and the new ones are there: the room to work in must hold that too."""
-    from magistral_ui.engines.local.decoder import Part
+    from magistral_ui.engines.local.decoder import DecoderInput
     from magistral_ui.engines.local.running_model import RunningModel
     from magistral_ui.engines.weights.devices import find_device
     from magistral_ui.engines.weights.loader import load
@@ -95,7 +95,7 @@ def test_a_longest_conversation_grows_within_its_bytes(folder: Path) -> None:
     model = running.scheduler._model
     cache = model.new_cache()
     for _ in range(0, running.context_length, 2_048):
-        model([Part(cache, list(range(2_048)))])
+        model([DecoderInput(cache, list(range(2_048)))])
     kv = running.context_length * running.info.plan.kv_per_token
     assert cache.nbytes == kv
     peak = torch.cuda.max_memory_allocated(device.torch) - held
@@ -109,7 +109,7 @@ def test_a_longest_conversation_grows_within_its_bytes(folder: Path) -> None:
 def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from magistral_ui.engines.local.decoder import Part, TextModel
+    from magistral_ui.engines.local.decoder import Decoder, DecoderInput
     from magistral_ui.engines.local.running_model import RunningModel
     from magistral_ui.engines.weights.devices import Device, find_device
     from magistral_ui.engines.weights.loader import load
@@ -133,14 +133,14 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
     assert all(on_two.layers)
     assert {p.device.index for p in on_two.model.parameters()} == {first.index, second.index}
 
-    def logits(model: TextModel) -> torch.Tensor:
+    def logits(model: Decoder) -> torch.Tensor:
         cache = model.new_cache()
-        model([Part(cache, list(range(1_000, 1_700)))])
-        model([Part(cache, list(range(1_700, 1_800)))])
-        return torch.cat([model([Part(cache, [n])]).float().cpu() for n in range(5, 13)])
+        model([DecoderInput(cache, list(range(1_000, 1_700)))])
+        model([DecoderInput(cache, list(range(1_700, 1_800)))])
+        return torch.cat([model([DecoderInput(cache, [n])]).float().cpu() for n in range(5, 13)])
 
-    spread_model = TextModel(on_two.model)
-    alone, together = logits(TextModel(on_one.model)), logits(spread_model)
+    spread_model = Decoder(on_two.model)
+    alone, together = logits(Decoder(on_one.model)), logits(spread_model)
     recorded = precision != "int8" and torch.cuda.get_device_capability(0) >= (8, 0)
     assert set(spread_model._stages._recorded) == ({1} if recorded else set())  # on the second card too
     assert torch.allclose(together, alone, atol=0.02 * float(alone.std()))
@@ -148,7 +148,7 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
     assert running.info.plan is not None
     assert len(running.info.plan.shares) == 2
     cache = running.scheduler._model.new_cache()
-    running.scheduler._model([Part(cache, [1, 2, 3])])
+    running.scheduler._model([DecoderInput(cache, [1, 2, 3])])
     assert len({layer._keys.device for layer in cache.layers if layer._keys is not None}) == 2
     running.close()
 
@@ -156,7 +156,7 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
 @pytest.mark.parametrize("precision", ["bfloat16", "nf4"])
 def test_graphs_hold(folder: Path, precision: str) -> None:
     """Recorded decode steps give the logits of plain calls, as many rows as are recorded, and stay on."""
-    from magistral_ui.engines.local.decoder import Part, TextModel
+    from magistral_ui.engines.local.decoder import Decoder, DecoderInput
     from magistral_ui.engines.local.graph_sizes import recorded_rows
     from magistral_ui.engines.weights.devices import find_device
     from magistral_ui.engines.weights.loader import load
@@ -170,10 +170,12 @@ def test_graphs_hold(folder: Path, precision: str) -> None:
     for count in (1, most):
         said = []
         for graphs in (False, True):
-            model = TextModel(loaded.model, graphs=graphs)
+            model = Decoder(loaded.model, graphs=graphs)
             caches = [model.new_cache() for _ in range(count)]
-            model([Part(cache, list(range(2 + n, 400))) for n, cache in enumerate(caches)])
-            steps = [model([Part(cache, [token + n]) for n, cache in enumerate(caches)]) for token in range(5, 21)]
+            model([DecoderInput(cache, list(range(2 + n, 400))) for n, cache in enumerate(caches)])
+            steps = [
+                model([DecoderInput(cache, [token + n]) for n, cache in enumerate(caches)]) for token in range(5, 21)
+            ]
             said.append(torch.cat(steps).float())
             assert (model._stages._record is not None) == graphs
             assert set(model._stages._recorded) == ({count} if graphs else set())

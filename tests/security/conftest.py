@@ -14,9 +14,9 @@ from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.limits import SHARED, Limits
-from magistral_ui.sessions.public_engine import DiscreetEngine
+from magistral_ui.sessions.public_engine import PublicEngine
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api.chat_endpoint import Page
+from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.page import build_page, close, launch
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.hf_oauth import HuggingFace
@@ -41,7 +41,7 @@ class Served:
     url: str
     engine: ScriptedEngine
     visitors: Visitors
-    page: Page
+    page: ChatBlocks
     numbers: dict[str, int] = field(default_factory=dict)
     """Gradio's numbers of the page's functions, by name, and by the part of the page and its event."""
     panel: list[Any] = field(default_factory=list)
@@ -96,7 +96,7 @@ def serving(
     identity: HuggingFace | None = None,
 ) -> Iterator[Served]:
     engine = ScriptedEngine(play)
-    known = DiscreetEngine(engine, limits)
+    known = PublicEngine(engine, limits)
     visitors = Visitors(known, limits, History(folder / "data"))
     demo = build_page(known, visitors, login=passwords is not None, hugging_face=identity is not None)
     gate = Passwords(passwords) if passwords is not None else None

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from magistral_ui.engines.base import Broken, Loading, Ready
-from magistral_ui.json_log import keep_journal, note
+from magistral_ui.json_log import log_event, start_json_log
 from tests.scripted_engine import INFO
 from tests.security.conftest import Served
 
@@ -90,14 +90,14 @@ def test_the_token_is_guessed_as_slowly_as_a_password(locked: Served) -> None:
 
 def test_the_journal_has_numbers_and_no_content(page: Served) -> None:
     lines = io.StringIO()
-    end = keep_journal(lines)
+    end = start_json_log(lines)
     try:
         alice = page.browser().open()
         alice.say("a-secret-word")
         page.visitors.admission.finish(5)
         page.visitors.admission.closing = False
         assert httpx.get(page.url, headers={"Host": "evil.example"}, trust_env=False, timeout=60).status_code == 421
-        note("something", count=3)
+        log_event("something", count=3)
         try:
             raise ValueError("a-secret-word")
         except ValueError:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from magistral_ui.json_log import keep_journal
+from magistral_ui.json_log import start_json_log
 from magistral_ui.web.exposure import Exposure
 from tests.security.conftest import Served, serving
 
@@ -305,7 +305,7 @@ def test_what_is_no_form_lets_nobody_in(stranger: httpx.Client, sent: tuple[byte
 
 def test_a_flood_of_tries_does_not_fill_the_log(anybody: httpx.Client) -> None:
     lines = io.StringIO()
-    end = keep_journal(lines)
+    end = start_json_log(lines)
     try:
         flood(anybody, "nobody", 200)
         for _ in range(100):

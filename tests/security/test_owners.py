@@ -281,7 +281,9 @@ def test_streams_end_when_their_login_expires(
     limits: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(login, "Logins", lambda idle, hours: passwords.Logins(idle, hours, lambda: now[0]))
+    monkeypatch.setattr(
+        login, "LoginSessions", lambda idle, hours: passwords.LoginSessions(idle, hours, lambda: now[0])
+    )
     monkeypatch.setattr(login_watch, "CHECK_INTERVAL", 0.1)
     with serving(tmp_path, passwords=PEOPLE, limits=replace(ROOMY, **limits)) as served:
         browser = enter(served.browser(), "Alice")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from magistral_ui.sessions.history.search import Found
+from magistral_ui.sessions.history.search import SearchResult
 from magistral_ui.sessions.visitors import hashed
 from tests.security.conftest import Browser, Served
 
@@ -27,7 +27,7 @@ def test_searches_that_take_for_ever_hold_up_nobody(page: Served, monkeypatch: p
     assert history is not None
     real, theirs = history.search, hashed(mallory.place["visitor"])
 
-    def slow(visitor: str, query: str) -> Found:
+    def slow(visitor: str, query: str) -> SearchResult:
         if visitor == theirs:
             began.release()
             assert may_end.wait(60)

@@ -18,9 +18,9 @@ from magistral_ui.client import CALLER, Caller
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.visitors import bare, hashed
-from magistral_ui.ui.import_export import Sending
+from magistral_ui.ui.import_export import ExportPurpose
 from magistral_ui.web.client_address import VISITOR_COOKIE
-from magistral_ui.web.queued_calls import Calls
+from magistral_ui.web.queued_calls import QueuedCalls
 from tests.scripted_engine import Pause, Script
 from tests.security.conftest import ROOMY, Browser, Served, script, serving
 
@@ -184,7 +184,7 @@ def test_an_export_may_not_be_asked_for_and_not_read(quick: Served) -> None:
     assert newest(quick, before).wait(PATIENCE)
     alice.event("commit", [alice.place])
     token = CALLER.set(Caller(browser=hashed(alice.http.cookies[VISITOR_COOKIE])))
-    ticket = quick.visitors.tickets.issue(Sending(bare(alice.place), (), "json"))
+    ticket = quick.visitors.tickets.issue(ExportPurpose(bare(alice.place), (), "json"))
     CALLER.reset(token)
     with deaf(quick, "/magistral/export", {**cookies(alice), "X-Ticket": ticket}) as stream:
         assert stream.recv(12) == b"HTTP/1.1 200"
@@ -295,7 +295,7 @@ def test_only_one_s_own_call_can_be_cancelled(quick: Served) -> None:
 
 
 def test_the_calls_of_one_visitor_are_counted(hasty: Served) -> None:
-    calls: Calls = hasty.page.calls
+    calls: QueuedCalls = hasty.page.calls
     visitor = hasty.browser().open()
     codes = [call(visitor.http, "wait").status_code for _ in range(QUICK.replies + 9)]
     assert (codes[0], codes[-1]) == (200, 429)

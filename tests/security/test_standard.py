@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from magistral_ui.json_log import JournalLines
+from magistral_ui.json_log import JsonFormatter
 from tests.security.conftest import Served
 
 TESTS = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def test_the_page_asks_for_no_camera_microphone_or_place(page: Served) -> None:
 def test_a_line_of_the_journal_says_when_in_utc_and_what_came_stays_inside_of_it() -> None:
     out = io.StringIO()
     handler = logging.StreamHandler(out)
-    handler.setFormatter(JournalLines())
+    handler.setFormatter(JsonFormatter())
     record = logging.LogRecord("magistral_ui.x", logging.INFO, "x.py", 1, "refused", None, None)
     record.facts = {"address": 'a\r\n{"event": "login"}\x1b[2J\u2028', "status": 403}
     handler.handle(record)

@@ -11,7 +11,7 @@ import pytest
 from magistral_ui.chat.conversation import Conversation
 from magistral_ui.engines.base import Engine, GenerationRequest, Ready
 from magistral_ui.engines.remote.engine import RemoteEngine
-from magistral_ui.engines.remote.server_address import Address
+from magistral_ui.engines.remote.server_address import ServerAddress
 from tests.engines.contract import EngineContract, words
 from tests.engines.remote.conftest import connected
 from tests.engines.remote.test_llama_cpp import ANSWER, SUM, THOUGHTS, ask, finished, history, picture
@@ -77,7 +77,7 @@ class TestTransformersServe(EngineContract):
 
     @pytest.fixture
     def unready_engine(self) -> Engine:
-        return RemoteEngine(Address("http://127.0.0.1:9/v1"))
+        return RemoteEngine(ServerAddress("http://127.0.0.1:9/v1"))
 
 
 def test_what_the_server_is_was_found_out(shared: RemoteEngine) -> None:

@@ -9,7 +9,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Overloaded, TooManyReplies, TooManyRequests
 from magistral_ui.sessions.admission import Admission
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import Rate
+from magistral_ui.sessions.token_buckets import TokenBuckets
 
 
 class Clock:
@@ -22,7 +22,7 @@ class Clock:
 
 def begin(admission: Admission, visitor: str, address: str = "a") -> Generation:
     generation = Generation()
-    with admission.entrance(visitor, address).reply() as begun:
+    with admission.for_visitor(visitor, address).reply() as begun:
         begun(generation)
     return generation
 
@@ -51,7 +51,7 @@ def test_an_address_and_everybody_have_their_own_counts() -> None:
 
 def test_a_reply_that_never_began_gives_its_place_back() -> None:
     admission = Admission(Limits(replies=1))
-    with pytest.raises(RuntimeError), admission.entrance("v", "a").reply():
+    with pytest.raises(RuntimeError), admission.for_visitor("v", "a").reply():
         raise RuntimeError
     begin(admission, "v")
 
@@ -93,7 +93,7 @@ def test_nobody_begins_while_it_closes() -> None:
 
 
 def test_a_rate_remembers_only_so_many_names() -> None:
-    rate = Rate(60, kept=10)
+    rate = TokenBuckets(60, kept=10)
     for name in range(1_000):
         rate.take(str(name))
     assert len(rate) == 10
@@ -101,7 +101,7 @@ def test_a_rate_remembers_only_so_many_names() -> None:
 
 def test_what_is_owed_has_to_be_earned_first() -> None:
     clock = Clock()
-    rate = Rate(60, burst=10, clock=clock)
+    rate = TokenBuckets(60, burst=10, clock=clock)
     rate.owe("a", 15)
     assert rate.wait("a", 1) == pytest.approx(6)
     clock.now += 6

@@ -11,7 +11,7 @@ from magistral_ui.chat.events import Notice
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Loading, Ready
 from magistral_ui.engines.local.engine import LocalEngine
-from magistral_ui.sessions.reply_state import Running
+from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 
 COLD = SamplingParams(temperature=0.0, max_tokens=200)
@@ -37,7 +37,7 @@ def last(session: Session) -> tuple[int, Reply]:
     return found.id, found.reply
 
 
-def ended(running: Running) -> None:
+def ended(running: RunningReply) -> None:
     assert running.generation.wait(60)
 
 

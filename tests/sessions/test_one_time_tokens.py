@@ -1,11 +1,11 @@
 """Tickets: for one thing, once, and not for ever."""
 
 from magistral_ui.client import CALLER, Caller
-from magistral_ui.sessions.one_time_tokens import MAX_PENDING, Tickets
+from magistral_ui.sessions.one_time_tokens import MAX_PENDING, OneTimeTokens
 
 
 def test_a_ticket_is_for_one_thing_once() -> None:
-    tickets = Tickets()
+    tickets = OneTimeTokens()
     one, two = tickets.issue("one"), tickets.issue("two")
     assert len(one) >= 40
     assert tickets.redeem(two) == "two"
@@ -15,7 +15,7 @@ def test_a_ticket_is_for_one_thing_once() -> None:
 
 
 def test_a_ticket_is_worth_nothing_in_another_browser() -> None:
-    tickets = Tickets()
+    tickets = OneTimeTokens()
     before = CALLER.set(Caller(browser="mine"))
     stolen, mine = tickets.issue("stolen"), tickets.issue("mine")
     CALLER.set(Caller(browser="theirs"))
@@ -27,12 +27,12 @@ def test_a_ticket_is_worth_nothing_in_another_browser() -> None:
 
 
 def test_a_ticket_ends() -> None:
-    tickets = Tickets(life=-1.0)
+    tickets = OneTimeTokens(life=-1.0)
     assert tickets.redeem(tickets.issue("late")) is None
 
 
 def test_only_so_many_wait() -> None:
-    tickets = Tickets()
+    tickets = OneTimeTokens()
     first = tickets.issue("first")
     for number in range(MAX_PENDING):
         tickets.issue(number)
@@ -40,7 +40,7 @@ def test_only_so_many_wait() -> None:
 
 
 def test_nobody_can_flush_the_tickets_of_others() -> None:
-    tickets = Tickets()
+    tickets = OneTimeTokens()
     before = CALLER.set(Caller("192.0.2.1", browser="mine"))
     mine = tickets.issue("mine")
     for number in range(3 * MAX_PENDING):

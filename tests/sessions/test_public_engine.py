@@ -8,7 +8,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.limits import SHARED
-from magistral_ui.sessions.public_engine import DiscreetEngine
+from magistral_ui.sessions.public_engine import PublicEngine
 from tests.scripted_engine import ScriptedEngine
 
 PRIVATE = {"server": "10.0.0.7:8000", "status": 400, "detail": "no such file /srv/models/secret"}
@@ -18,7 +18,7 @@ def last(*script: Event) -> tuple[Event, Generation]:
     engine = ScriptedEngine(list(script))
     try:
         request = GenerationRequest(Prompt((), (UserTurn("hi"),)), SamplingParams(seed=1))
-        generation = DiscreetEngine(engine, SHARED).submit(request)
+        generation = PublicEngine(engine, SHARED).submit(request)
         assert generation.wait(60)
         return generation.take()[-1].event, generation
     finally:

@@ -12,7 +12,7 @@ from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.limits import SHARED
-from magistral_ui.sessions.public_engine import DiscreetEngine
+from magistral_ui.sessions.public_engine import PublicEngine
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.page import build_page, launch
 from magistral_ui.web.exposure import Exposure
@@ -70,7 +70,7 @@ def main() -> None:
     """`python -m tests.soak.failing_page FOLDER`: prints the address; ends when stdin does."""
     over = threading.Event()
     history = History(Path(sys.argv[1]))
-    visitors = Visitors(DiscreetEngine(Failing(script), LIMITS), LIMITS, history)
+    visitors = Visitors(PublicEngine(Failing(script), LIMITS), LIMITS, history)
     print(
         launch(build_page(visitors.engine, visitors), visitors, port=free_port(), exposure=Exposure("network")),
         flush=True,

@@ -12,7 +12,7 @@ from magistral_ui.engines.base import Loading, Ready
 from magistral_ui.errors import PictureRefused, TooManyPictures
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_1
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.upload_cache import Uploads
+from magistral_ui.sessions.upload_cache import UploadCache
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.chat import Chat
 from tests.chat import heic
@@ -179,7 +179,7 @@ def test_pictures_are_sent_as_small_as_was_asked_for(tmp_path: Path) -> None:
 def test_an_upload_is_read_once_and_a_refusal_stays_one(tmp_path: Path) -> None:
     path = picture(tmp_path, size=(900, 600))
     (tmp_path / "junk.png").write_bytes(b"no picture")
-    uploads = Uploads(Limits(pictures=2))
+    uploads = UploadCache(Limits(pictures=2))
     first, shrunk = uploads.read([path]), uploads.read([path], 512)
     Path(path).unlink()
     assert uploads.read([path]) == first

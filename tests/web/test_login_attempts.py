@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.web.login_attempts import FREE_TRIES, MAX_NAME_WAIT, MAX_WAIT, NAME_TRIES, Attempts
+from magistral_ui.web.login_attempts import FREE_TRIES, MAX_NAME_WAIT, MAX_WAIT, NAME_TRIES, LoginAttempts
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Clock:
         return self.now
 
 
-def wait(attempts: Attempts, *who: str) -> int:
+def wait(attempts: LoginAttempts, *who: str) -> int:
     """How long they have to wait; 0 where they may try."""
     try:
         attempts.check(*who)
@@ -25,14 +25,14 @@ def wait(attempts: Attempts, *who: str) -> int:
     return 0
 
 
-def fail(attempts: Attempts, times: int, *who: str) -> None:
+def fail(attempts: LoginAttempts, times: int, *who: str) -> None:
     for _ in range(times):
         attempts.failed(*who)
 
 
 def test_an_address_waits_longer_with_each_wrong_one_and_not_for_ever() -> None:
     clock = Clock()
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     fail(attempts, FREE_TRIES - 1, "a")
     assert wait(attempts, "a") == 0
     waits = []
@@ -49,7 +49,7 @@ def test_an_address_waits_longer_with_each_wrong_one_and_not_for_ever() -> None:
 
 
 def test_nobody_else_waits_however_many_are_wrong() -> None:
-    attempts = Attempts(Clock())
+    attempts = LoginAttempts(Clock())
     for number in range(5_000):
         fail(attempts, 1 + number % 7, f"a{number}", "ann")
     assert wait(attempts, "clean") == 0
@@ -57,7 +57,7 @@ def test_nobody_else_waits_however_many_are_wrong() -> None:
 
 
 def test_a_name_that_is_tried_from_everywhere_is_tried_once_from_each() -> None:
-    attempts = Attempts(Clock())
+    attempts = LoginAttempts(Clock())
     for number in range(NAME_TRIES):
         attempts.failed(f"a{number}", "ann")
     attempts.failed("b", "ann")
@@ -70,7 +70,7 @@ def test_a_name_that_is_tried_from_everywhere_is_tried_once_from_each() -> None:
 
 def test_a_name_cools_down() -> None:
     clock = Clock()
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     for number in range(10_000):
         attempts.failed(f"a{number % 999}", "ann")
     clock.now += 3_600
@@ -79,7 +79,7 @@ def test_a_name_cools_down() -> None:
 
 
 def test_whoever_was_in_before_is_not_slowed_by_others() -> None:
-    attempts = Attempts(Clock())
+    attempts = LoginAttempts(Clock())
     attempts.succeeded("home", "ann", "her browser")
     for number in range(500):
         attempts.failed(f"a{number}", "ann")
@@ -95,7 +95,7 @@ def test_whoever_was_in_before_is_not_slowed_by_others() -> None:
 
 
 def test_a_right_password_of_one_s_own_does_not_buy_tries_for_another_s() -> None:
-    attempts = Attempts(Clock())
+    attempts = LoginAttempts(Clock())
     for _ in range(FREE_TRIES):
         attempts.failed("a", "ann", "b")
         attempts.succeeded("a", "bob", "b")
@@ -103,7 +103,7 @@ def test_a_right_password_of_one_s_own_does_not_buy_tries_for_another_s() -> Non
 
 
 def test_many_names_from_one_address_are_one_address() -> None:
-    attempts = Attempts(Clock())
+    attempts = LoginAttempts(Clock())
     for number in range(FREE_TRIES):
         attempts.failed("a", f"name {number}")
     assert wait(attempts, "a", "another name") == 30
@@ -114,7 +114,7 @@ def test_many_names_from_one_address_are_one_address() -> None:
 
 
 def test_mistyping_is_forgiven_by_the_right_one() -> None:
-    attempts = Attempts(Clock())
+    attempts = LoginAttempts(Clock())
     fail(attempts, FREE_TRIES - 1, "a", "ann")
     attempts.succeeded("a", "ann")
     assert len(attempts) == 0
@@ -125,7 +125,7 @@ def test_mistyping_is_forgiven_by_the_right_one() -> None:
 @pytest.mark.parametrize("mine", [FREE_TRIES - 1, FREE_TRIES])
 def test_failures_are_not_forgotten_because_others_fail(mine: int) -> None:
     """What is kept is bounded. Addresses that failed once do not push out one that waits, nor the other way round."""
-    attempts = Attempts(Clock(), kept=100)
+    attempts = LoginAttempts(Clock(), kept=100)
     fail(attempts, mine, "mine")
     others = 1 if mine >= FREE_TRIES else FREE_TRIES
     for number in range(10_000):
@@ -137,7 +137,7 @@ def test_failures_are_not_forgotten_because_others_fail(mine: int) -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    attempts = Attempts(Clock(), kept=50)
+    attempts = LoginAttempts(Clock(), kept=50)
     for number, times in itertools.product(range(500), range(1, 8)):
         fail(attempts, times, f"a{number}-{times}", f"name {number}")
         attempts.succeeded(f"b{number}", "ann", f"browser {number}")

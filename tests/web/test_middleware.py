@@ -15,7 +15,7 @@ from magistral_ui.web.cookies import read_cookie
 from magistral_ui.web.error_responses import closed
 from magistral_ui.web.login import Login
 from magistral_ui.web.login_attempts import FREE_TRIES as TRIES
-from magistral_ui.web.login_attempts import Attempts
+from magistral_ui.web.login_attempts import LoginAttempts
 from magistral_ui.web.ownership import Claims
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.request_body import bounded, read_json
@@ -75,7 +75,7 @@ def test_the_form_keeps_the_name_as_text_and_tells_a_long_wait_in_minutes() -> N
     async def answers() -> list[tuple[int, str]]:
         nonlocal now
         people = Passwords({"Zoë": "right horse"})
-        door = Login(closed(), passwords=people, limits=SHARED, attempts=Attempts(lambda: now))
+        door = Login(closed(), passwords=people, limits=SHARED, attempts=LoginAttempts(lambda: now))
         found = []
         transport, headers = httpx.ASGITransport(door), {"Accept": "text/html"}
         async with httpx.AsyncClient(transport=transport, base_url="http://page", headers=headers) as client:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from magistral_ui.web import passwords
-from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Logins, Passwords, make_password
+from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, LoginSessions, Passwords, make_password
 
 
 class Clock:
@@ -51,7 +51,7 @@ def test_a_wrong_name_is_compared_like_a_wrong_password(monkeypatch: pytest.Monk
 
 def test_a_login_ends_by_rest_by_age_and_by_its_owner() -> None:
     clock = Clock()
-    logins = Logins(idle_hours=1, hours=3, clock=clock)
+    logins = LoginSessions(idle_hours=1, hours=3, clock=clock)
     left, idle, old = (logins.begin(name) for name in ("left", "idle", "old"))
     logins.end(left)
     assert logins.find(left) is None
@@ -73,7 +73,7 @@ def test_nobody_ends_the_logins_of_others_by_coming_in_again_and_again(
 ) -> None:
     """Also where all have one password: then an address is what counts."""
     monkeypatch.setattr(passwords, "MAX_LOGINS", 20)
-    logins = Logins(idle_hours=1, hours=3)
+    logins = LoginSessions(idle_hours=1, hours=3)
     mine = logins.begin(name, "192.0.2.1")
     theirs = [logins.begin(other, "192.0.2.2") for _ in range(100)]
     assert logins.find(mine)

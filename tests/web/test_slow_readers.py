@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from magistral_ui.web.slow_readers import Reader, UnreadAnswers
+from magistral_ui.web.slow_readers import ReaderState, SlowReaders
 
 
 class Clock:
@@ -59,14 +59,14 @@ class Connection:
         self.aborted, self.left = True, 0
 
 
-def connected(answers: UnreadAnswers, clock: Any, left: int, peer: str = "a") -> tuple[Connection, Reader]:
+def connected(answers: SlowReaders, clock: Any, left: int, peer: str = "a") -> tuple[Connection, ReaderState]:
     connection = Connection(left)
     return connection, answers.reader(connection, peer, clock)
 
 
 def test_who_takes_nothing_in_is_dropped() -> None:
     clock = Clock()
-    connection, reader = connected(UnreadAnswers(25), clock, 100_000)
+    connection, reader = connected(SlowReaders(25), clock, 100_000)
     assert connection.high == 0
     reader.paused()
     clock.pass_by(24)
@@ -77,7 +77,7 @@ def test_who_takes_nothing_in_is_dropped() -> None:
 
 def test_who_reads_slowly_is_not() -> None:
     clock = Clock()
-    connection, reader = connected(UnreadAnswers(25), clock, 10_000_000)
+    connection, reader = connected(SlowReaders(25), clock, 10_000_000)
     reader.paused()
     while connection.left:
         connection.left -= 100_000
@@ -90,7 +90,7 @@ def test_who_reads_slowly_is_not() -> None:
 
 def test_the_time_begins_anew_with_each_answer_that_waits() -> None:
     clock = Clock()
-    connection, reader = connected(UnreadAnswers(25), clock, 1_000)
+    connection, reader = connected(SlowReaders(25), clock, 1_000)
     for _ in range(5):
         reader.paused()
         clock.pass_by(20)
@@ -105,7 +105,7 @@ def test_the_time_begins_anew_with_each_answer_that_waits() -> None:
 
 def test_what_waits_is_bounded_and_the_peer_with_the_most_loses() -> None:
     clock = Clock()
-    answers = UnreadAnswers(25, most=1_000)
+    answers = SlowReaders(25, most=1_000)
     single, reader = connected(answers, clock, 500, "a")
     reader.paused()
     greedy = [connected(answers, clock, size, "b") for size in (200, 250, 100)]

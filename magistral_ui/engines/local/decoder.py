@@ -19,7 +19,7 @@ from magistral_ui.engines.local.packed_linear import can_pack, pack_linears, pac
 from magistral_ui.engines.weights.device_map import device_of
 
 
-class TextModel:
+class Decoder:
     """The decoder of a Mistral checkpoint, taken out of transformers' model; weights and submodules stay where they are."""
 
     def __init__(self, model: Any, *, graphs: bool = True) -> None:
@@ -68,7 +68,7 @@ class TextModel:
         return torch.cat(list(out.pooler_output), dim=0)
 
     @torch.inference_mode()
-    def __call__(self, parts: list["Part"]) -> torch.Tensor:
+    def __call__(self, parts: list["DecoderInput"]) -> torch.Tensor:
         """Logits (len(parts), vocabulary) of each part's last row; all parts' tokens are in their caches afterwards.
 
         On a processor there are never fewer rows than MIN_ROWS: a row's numbers are then the same in any company.
@@ -133,7 +133,7 @@ def query_scale(config: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     return lambda positions: 1 + beta * torch.log(1 + torch.floor(positions / window))
 
 
-class Part:
+class DecoderInput:
     """The new tokens of one sequence in a forward.
 
     `features` are pairs of row numbers (n,), counted from the part's first, and what stands there instead of the token's

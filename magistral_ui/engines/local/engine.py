@@ -113,9 +113,9 @@ class LocalEngine:
     def _live(self) -> None:
         try:
             from magistral_ui.engines.local.running_model import bring_up
-            from magistral_ui.engines.weights.source import Wish
+            from magistral_ui.engines.weights.source import ModelRequest
 
-            running = bring_up(Wish(**self._wish), self._report, self._closing)  # type: ignore[arg-type]
+            running = bring_up(ModelRequest(**self._wish), self._report, self._closing)  # type: ignore[arg-type]
         except MagistralUIError as error:
             self._status = Broken(error.sentence_key, error.values)
             return

@@ -10,7 +10,7 @@ from mistral_common.tokens.tokenizers.image import DATASET_MEAN, DATASET_STD, no
 from PIL import Image
 
 from magistral_ui.chat.images import Picture
-from magistral_ui.engines.lru_cache import Recent
+from magistral_ui.engines.lru_cache import LRUCache
 
 IMAGE_CACHE_BYTES = 256 * 2**20
 """For prepared pictures of all visitors: nine of the largest (1540 × 1540 pixels)."""
@@ -42,7 +42,7 @@ class PictureEncoder:
     def __init__(self, image_encoder: Any) -> None:
         """`image_encoder` is mistral-common's, or None for a model without eyes."""
         self._encoder = image_encoder
-        self._prepared: Recent[tuple[str, str], PictureInput] = Recent(IMAGE_CACHE_BYTES, _cost)
+        self._prepared: LRUCache[tuple[str, str], PictureInput] = LRUCache(IMAGE_CACHE_BYTES, _cost)
         self.image_token: int | None = image_encoder.image_token if image_encoder else None
 
     def prepare(self, picture: Picture, visitor: str) -> PictureInput:

@@ -13,7 +13,7 @@ from magistral_ui.engines.local.kv_cache import KVCache
 
 
 @dataclass(eq=False, slots=True)
-class Entry:
+class CacheEntry:
     """What one sequence has read: `keys[i]` is what stands at position i of `cache` (the committed length is len(keys))."""
 
     cache: KVCache
@@ -54,12 +54,12 @@ class PrefixCache:
         """`budget` bytes of devices for all entries; `spill_budget` bytes of host memory (0: idle entries are dropped)."""
         self._new_cache = new_cache
         self.budget, self._spill_budget = budget, spill_budget
-        self._entries: list[Entry] = []
+        self._entries: list[CacheEntry] = []
         self._lock = threading.Lock()
         self._clock = itertools.count(1)
         self._forgotten: set[str] = set()
 
-    def take(self, visitor: str, keys: Sequence[int]) -> Entry:
+    def take(self, visitor: str, keys: Sequence[int]) -> CacheEntry:
         """An entry for a sequence with these `keys`: as much of their beginning as is there already, at most all but one.
 
         It is the caller's until `give_back`. Where another branch would lose more than copying costs, it is left as it was.
@@ -72,11 +72,11 @@ class PrefixCache:
             if best is not None:
                 best.used = next(self._clock)
             if best is None or length == 0:
-                entry = Entry(self._new_cache(), visitor)
+                entry = CacheEntry(self._new_cache(), visitor)
                 self._entries.append(entry)
             elif best.busy or best.visitor is None or len(best.keys) - length > length:
                 self._restore(best)
-                entry = Entry(best.cache.copy(length), visitor, best.keys[:length])
+                entry = CacheEntry(best.cache.copy(length), visitor, best.keys[:length])
                 self._entries.append(entry)
             else:
                 entry = best
@@ -87,7 +87,7 @@ class PrefixCache:
         self.shrink()
         return entry
 
-    def give_back(self, entry: Entry) -> None:
+    def give_back(self, entry: CacheEntry) -> None:
         """The sequence has ended; its entry stays for the next turn as long as there is room."""
         with self._lock:
             entry.busy, entry.used = False, next(self._clock)
@@ -95,7 +95,7 @@ class PrefixCache:
                 self._entries.remove(entry)
         self.shrink()
 
-    def drop(self, entry: Entry) -> None:
+    def drop(self, entry: CacheEntry) -> None:
         """Forget an entry, busy or not."""
         with self._lock:
             self._entries.remove(entry)
@@ -107,12 +107,12 @@ class PrefixCache:
                 self._forgotten.add(visitor)
             self._entries = [e for e in self._entries if e.busy or e.visitor != visitor]
 
-    def share(self, entry: Entry, length: int) -> None:
+    def share(self, entry: CacheEntry, length: int) -> None:
         """Keep a copy of the first `length` tokens of `entry` for all visitors, unless it is there already."""
         keys = entry.keys[:length]
         with self._lock:
             if length and not any(e.visitor is None and e.keys == keys for e in self._entries):
-                shared = Entry(entry.cache.copy(length), None, keys, busy=False, used=next(self._clock))
+                shared = CacheEntry(entry.cache.copy(length), None, keys, busy=False, used=next(self._clock))
                 self._entries.append(shared)
 
     def match(self, visitor: str, keys: Sequence[int]) -> int:
@@ -151,9 +151,9 @@ class PrefixCache:
     def _bytes(self, spilled: bool) -> int:
         return sum(entry.nbytes for entry in self._entries if entry.spilled == spilled)
 
-    def _surplus(self, spilled: bool, budget: int) -> list[Entry]:
+    def _surplus(self, spilled: bool, budget: int) -> list[CacheEntry]:
         """The idle entries, the least recently used first, without which those in that memory take no more than `budget`."""
-        surplus: list[Entry] = []
+        surplus: list[CacheEntry] = []
         excess = self._bytes(spilled) - budget
         if excess > 0:
             for entry in sorted(
@@ -165,7 +165,7 @@ class PrefixCache:
                     break
         return surplus
 
-    def _best(self, visitor: str, keys: list[int]) -> tuple[Entry | None, int]:
+    def _best(self, visitor: str, keys: list[int]) -> tuple[CacheEntry | None, int]:
         best, length = None, 0
         for entry in self._entries:
             if entry.visitor in (visitor, None):
@@ -177,12 +177,12 @@ class PrefixCache:
                     best, length = entry, found
         return best, length
 
-    def _restore(self, entry: Entry) -> None:
+    def _restore(self, entry: CacheEntry) -> None:
         if entry.spilled:
             entry.cache.restore()
             entry.moved(spilled=False)
 
-    def _spill(self, entry: Entry) -> None:
+    def _spill(self, entry: CacheEntry) -> None:
         try:
             if entry.nbytes > self._spill_budget:
                 raise MemoryError

@@ -12,17 +12,17 @@ import torch
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Loading, Measure
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.decoder import Part, TextModel
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.scheduler import Scheduler, limits_on
+from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.engines.local.tokenizer import EncodedPrompt, Encoder
+from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.weights.device_memory import empty_device_cache
 from magistral_ui.engines.weights.devices import Device, find_device, look_again
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Cancelled, Report
-from magistral_ui.engines.weights.source import Wish, find_source
+from magistral_ui.engines.weights.source import ModelRequest, find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
 from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
 
@@ -39,7 +39,7 @@ class RunningModel:
         self.card = loaded.card
         self.encoder = encoder_of(loaded)
         self.system = loaded.system
-        text_model = TextModel(loaded.model)
+        text_model = Decoder(loaded.model)
         empty_device_cache()  # what loading has left over is free, and would shorten the context
         planned = plan_now(loaded, device)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
@@ -48,7 +48,7 @@ class RunningModel:
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(text_model.new_cache, planned.kv_bytes, host)
         self.scheduler = Scheduler(
-            text_model, self.cache, loaded.image_token, limits_on(device.type), planned.kv_per_token
+            text_model, self.cache, loaded.image_token, scheduler_limits(device.type), planned.kv_per_token
         )
         warm_up(text_model)
 
@@ -78,7 +78,7 @@ class RunningModel:
         self.scheduler.close()
 
 
-def bring_up(wish: Wish, report: Report, closing: threading.Event) -> RunningModel | None:
+def bring_up(wish: ModelRequest, report: Report, closing: threading.Event) -> RunningModel | None:
     """The wished model, ready to run, or None where `closing` was set meanwhile; raises what `find_source` and `load` do."""
     if wish.threads:
         torch.set_num_threads(wish.threads)
@@ -129,15 +129,15 @@ def _real_hindrance(device: Device) -> Iterator[None]:
         raise BadSetting(device.hindrance.key, **device.hindrance.values) from error
 
 
-def encoder_of(loaded: Loaded) -> Encoder:
+def encoder_of(loaded: Loaded) -> Tokenizer:
     """The model's tokenizer; ModelFilesBroken where its file is no such thing."""
     try:
-        return Encoder(loaded.tekken, loaded.card, loaded.system)
+        return Tokenizer(loaded.tekken, loaded.card, loaded.system)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelFilesBroken(model=loaded.info.source, file=loaded.tekken.name) from error
 
 
-def encoded_within(context_length: int, encoder: Encoder, request: GenerationRequest) -> tuple[EncodedPrompt, int]:
+def encoded_within(context_length: int, encoder: Tokenizer, request: GenerationRequest) -> tuple[EncodedPrompt, int]:
     """The prompt, and how many tokens its reply may have; PromptTooLong where it leaves no room for one."""
     encoded = encoder.encode(request.prompt, request.visitor)
     room = context_length - len(encoded.ids)
@@ -156,8 +156,8 @@ def plan_now(loaded: Loaded, device: Device) -> MemoryPlan:
     return planned
 
 
-def warm_up(model: TextModel) -> None:
+def warm_up(model: Decoder) -> None:
     """One small forward: kernels are chosen and weights packed now, in this thread, instead of under the first visitor."""
     cache = model.new_cache()
-    model([Part(cache, [0] * 8)])
-    model([Part(cache, [0])])
+    model([DecoderInput(cache, [0] * 8)])
+    model([DecoderInput(cache, [0])])

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from magistral_ui.chat.events import Queued
-from magistral_ui.engines.local.decoder import TextModel
+from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.image_input import PictureInput
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.sequence import Sequence
@@ -31,7 +31,7 @@ SHRINK_EVERY = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class SchedulerLimits:
     """How much runs at once: sequences in a step, requests that wait, prompt tokens read in a step."""
 
     running: int = 8
@@ -44,16 +44,16 @@ class Limits:
     """While nobody waits for a next token."""
 
 
-def limits_on(device_type: str) -> Limits:
+def scheduler_limits(device_type: str) -> SchedulerLimits:
     """What suits a device: all but a processor read longer pieces and write for more at once."""
-    return Limits() if device_type == "cpu" else Limits(running=16, chunk=512, chunk_alone=2048)
+    return SchedulerLimits() if device_type == "cpu" else SchedulerLimits(running=16, chunk=512, chunk_alone=2048)
 
 
 class Scheduler:
     """Feed it with `submit` from any thread; `run` is the engine thread's loop."""
 
     def __init__(
-        self, model: TextModel, cache: PrefixCache, image_token: int | None, limits: Limits, kv_per_token: int
+        self, model: Decoder, cache: PrefixCache, image_token: int | None, limits: SchedulerLimits, kv_per_token: int
     ) -> None:
         """`kv_per_token` is what a token takes in the cache, in bytes: who comes in is chosen by it."""
         self._model, self._cache, self._image_token, self._limits = model, cache, image_token, limits
@@ -69,7 +69,7 @@ class Scheduler:
         with self._news:
             if self._closing:
                 raise NotReady
-            ours = sum(party(each.visitor) == party(sequence.visitor) for each in self._waiting)
+            ours = sum(visitor_of(each.visitor) == visitor_of(sequence.visitor) for each in self._waiting)
             if len(self._waiting) >= self._limits.waiting or ours >= self._limits.waiting_each:
                 raise QueueFull(limit=self._limits.waiting)
             self._waiting.append(sequence)
@@ -145,11 +145,11 @@ class Scheduler:
         """The party with the fewest running sequences comes first; among equals, whoever came first."""
         admitted = False
         while len(self._running) < self._limits.running:
-            running = [party(s.visitor) for s in self._running]
+            running = [visitor_of(s.visitor) for s in self._running]
             with self._news:
                 if not self._waiting:
                     break
-                sequence = min(self._waiting, key=lambda s: running.count(party(s.visitor)))
+                sequence = min(self._waiting, key=lambda s: running.count(visitor_of(s.visitor)))
                 if not self._has_room(sequence):
                     break
                 self._waiting.remove(sequence)
@@ -286,6 +286,6 @@ class Scheduler:
         sequence.fail("out_of_memory" if is_out_of_memory(error) else "generation_failed")
 
 
-def party(visitor: str) -> str:
+def visitor_of(visitor: str) -> str:
     """Whom fairness counts: what stands before a visitor key's first slash."""
     return visitor.partition("/")[0]

@@ -6,15 +6,15 @@ from dataclasses import replace
 import torch
 
 from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Reasoning, Reclassified, Usage
-from magistral_ui.chat.reasoning import LINE_BREAKS, Piece, TokenReader
+from magistral_ui.chat.reasoning import LINE_BREAKS, ReasoningPiece, TokenReader
 from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.decoder import Part
+from magistral_ui.engines.local.decoder import DecoderInput
 from magistral_ui.engines.local.image_input import PictureInput
-from magistral_ui.engines.local.prefix_cache import Entry
+from magistral_ui.engines.local.prefix_cache import CacheEntry
 from magistral_ui.engines.local.sampler import Sampler
-from magistral_ui.engines.local.tokenizer import EncodedPrompt, Encoder
+from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.errors import Value
 
 
@@ -25,7 +25,7 @@ class Sequence:
     """
 
     def __init__(
-        self, request: GenerationRequest, prompt: EncodedPrompt, generation: Generation, encoder: Encoder, limit: int
+        self, request: GenerationRequest, prompt: EncodedPrompt, generation: Generation, encoder: Tokenizer, limit: int
     ) -> None:
         """`limit` is the number of tokens that the reply may have, never more than what fits behind the prompt."""
         params = request.params
@@ -34,7 +34,7 @@ class Sequence:
         self.prompt = prompt
         self.tokens = list(prompt.ids)
         self.keys = list(prompt.keys)
-        self.entry: Entry | None = None
+        self.entry: CacheEntry | None = None
         self.reused = 0
         self.admitted = 0
         """Which admission it was: the scheduler's number, larger for who came later."""
@@ -71,7 +71,7 @@ class Sequence:
         """Whether the prompt (or, after being set aside, the whole sequence) is still being read."""
         return self.unread > 1
 
-    def start(self, entry: Entry) -> None:
+    def start(self, entry: CacheEntry) -> None:
         """Go on with `entry`, which holds the beginning of this sequence's tokens."""
         self.entry = entry
         self.reused = len(entry.keys)
@@ -88,11 +88,11 @@ class Sequence:
                 return place.input
         return None
 
-    def part(self, count: int, image_token: int | None) -> Part:
+    def part(self, count: int, image_token: int | None) -> DecoderInput:
         """The next `count` unread tokens, with the features of the pictures among them."""
         first = self._committed
         assert self.entry is not None
-        part = Part(self.entry.cache, self.tokens[first : first + count])
+        part = DecoderInput(self.entry.cache, self.tokens[first : first + count])
         for place in self.prompt.places:
             ids = place.input.tokens
             begin, end = max(first, place.start), min(first + count, place.start + len(ids))
@@ -135,7 +135,7 @@ class Sequence:
             self._control.notice = None
             self._took(token)
 
-    def _took(self, token: int) -> list[Piece]:
+    def _took(self, token: int) -> list[ReasoningPiece]:
         """One more token of the reply, and what can be told of it."""
         self._sampler.took(token)
         self.tokens.append(token)
@@ -185,7 +185,7 @@ class Sequence:
         """The last event of a reply that broke."""
         self.generation.put(Failed(key, values or {}, self._final_usage()))
 
-    def _tell(self, pieces: list[Piece]) -> None:
+    def _tell(self, pieces: list[ReasoningPiece]) -> None:
         for piece in pieces:
             now = self.generation.elapsed
             if isinstance(piece, Reasoning):

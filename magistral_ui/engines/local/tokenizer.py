@@ -20,7 +20,7 @@ from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenRea
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import Measure
 from magistral_ui.engines.local.image_input import PictureEncoder, PictureInput, PicturePlace
-from magistral_ui.engines.lru_cache import Recent
+from magistral_ui.engines.lru_cache import LRUCache
 from magistral_ui.models.cards import ModelCard
 
 CACHED_REPLY_TOKENS = 2_000_000
@@ -50,7 +50,7 @@ class EncodedPrompt:
     """Tokens at the end of the prompt that are the beginning of the reply."""
 
 
-class Encoder:
+class Tokenizer:
     """One model's tokenizer with its picture preparation; thread-safe. Remembers, per visitor, what is dear to make again."""
 
     def __init__(self, tekken: Path, card: ModelCard, own_system: tuple[SystemPart, ...]) -> None:
@@ -61,9 +61,9 @@ class Encoder:
         self._card = card
         self._own_system = own_system
         self._pictures = PictureEncoder(self._instruct.image_encoder)
-        self._replies: Recent[tuple[str, str | None, str, bool], list[int]] = Recent(CACHED_REPLY_TOKENS, len)
-        self._texts: Recent[tuple[str, str | tuple[SystemPart, ...]], list[int]] = Recent(CACHED_TEXT_TOKENS, len)
-        self._counts: Recent[tuple[str, str], int] = Recent(CACHED_COUNTS)
+        self._replies: LRUCache[tuple[str, str | None, str, bool], list[int]] = LRUCache(CACHED_REPLY_TOKENS, len)
+        self._texts: LRUCache[tuple[str, str | tuple[SystemPart, ...]], list[int]] = LRUCache(CACHED_TEXT_TOKENS, len)
+        self._counts: LRUCache[tuple[str, str], int] = LRUCache(CACHED_COUNTS)
         self.end_of_turn: int = self._base.eos_id
         self._begin, self._end = self._mark_ids()
         self._pieces: dict[int, bytes] = {}

@@ -9,7 +9,7 @@ from magistral_ui.engines.remote.dialects import Dialect
 from magistral_ui.engines.remote.image_urls import PictureUrls
 from magistral_ui.engines.remote.messages import messages_of, resumed_fields
 from magistral_ui.engines.remote.profile_updates import chose_length
-from magistral_ui.engines.remote.server_profile import Profile
+from magistral_ui.engines.remote.server_profile import ServerProfile
 from magistral_ui.errors import ParameterRefused
 
 MAX_SERVER_SEED = 2**32 - 1
@@ -17,7 +17,7 @@ MAX_SERVER_SEED = 2**32 - 1
 
 
 def body_of(
-    request: GenerationRequest, profile: Profile, urls: PictureUrls, resume: Resume | None, max_tokens: int
+    request: GenerationRequest, profile: ServerProfile, urls: PictureUrls, resume: Resume | None, max_tokens: int
 ) -> dict[str, Any]:
     """The request as it is sent; only fields that the server knows, since some refuse any other."""
     dialect, prompt = profile.dialect, request.prompt
@@ -41,7 +41,7 @@ def body_of(
     return body
 
 
-def says_length(params: SamplingParams, profile: Profile) -> bool:
+def says_length(params: SamplingParams, profile: ServerProfile) -> bool:
     """Whether the server is told how long the reply may be."""
     chose = chose_length(params, profile.card.sampling, profile.info.context_length)
     return profile.dialect.bounds_replies or profile.cuts_short or chose

@@ -22,10 +22,10 @@ from magistral_ui.engines.remote.dialects import (
     VLLM,
     Dialect,
 )
-from magistral_ui.engines.remote.http_client import Server, Told
-from magistral_ui.engines.remote.served_models import Served, card_for, choose, served_models
-from magistral_ui.engines.remote.server_profile import Profile
-from magistral_ui.engines.remote.tls_errors import NotSecure, speaks_tls, was_hung_up
+from magistral_ui.engines.remote.http_client import ServerClient, ServerResponse
+from magistral_ui.engines.remote.served_models import ServedModel, card_for, choose, served_models
+from magistral_ui.engines.remote.server_profile import ServerProfile
+from magistral_ui.engines.remote.tls_errors import InsecureConnection, speaks_tls, was_hung_up
 from magistral_ui.errors import ServerUnusable
 from magistral_ui.models.cards import ModelCard
 
@@ -51,7 +51,7 @@ class StillLoading(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ServerOptions:
     """What the operator said about the server; None leaves it to the server."""
 
     model: str | None = None
@@ -59,7 +59,7 @@ class Wish:
     context_length: int | None = None
 
 
-async def detect(server: Server, wish: Wish) -> Profile:
+async def detect(server: ServerClient, wish: ServerOptions) -> ServerProfile:
     """The server's profile. Raises StillLoading, or ServerUnusable with a sentence that says what to do."""
     models = await list_models(server)
     dialect = DIALECTS[wish.dialect] if wish.dialect else await which_dialect(server, models)
@@ -98,7 +98,7 @@ async def detect(server: Server, wish: Wish) -> Profile:
         engine=dialect.key,
         missing=dialect.missing(),
     )
-    return Profile(
+    return ServerProfile(
         dialect,
         card,
         served.name,
@@ -112,14 +112,14 @@ async def detect(server: Server, wish: Wish) -> Profile:
     )
 
 
-def as_known_before(profile: Profile, before: Profile | None) -> Profile:
+def as_known_before(profile: ServerProfile, before: ServerProfile | None) -> ServerProfile:
     """`profile`, or what was known before, where a router has only put the same model out of its memory."""
     if profile.loaded or before is None or not before.shaped or before.model != profile.model:
         return profile
     return replace(before, loaded=False, seen=profile.seen)
 
 
-async def seen_now(server: Server, profile: Profile) -> str:
+async def seen_now(server: ServerClient, profile: ServerProfile) -> str:
     """What `profile.seen` would be if the server were asked now: another value means that it is not what it was."""
     models = await list_models(server)
     if profile.dialect.key == "llama.cpp":
@@ -141,26 +141,26 @@ def seen_of(models: Mapping[str, Any], facts: Mapping[str, Any], name: str) -> s
     return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
 
 
-def _with_facts(served: Served, models: Mapping[str, Any], facts: Mapping[str, Any]) -> Served:
+def _with_facts(served: ServedModel, models: Mapping[str, Any], facts: Mapping[str, Any]) -> ServedModel:
     """`served` with what the model's own page tells; its name stays the one that was wished for."""
     every = served_models(models, facts)
     found = next((each for each in every if each.name == served.name), every[0] if len(every) == 1 else None)
     return replace(found, name=served.name, listed=served.listed) if found else served
 
 
-def _context(served: Served, card: ModelCard, wish: Wish) -> int:
+def _context(served: ServedModel, card: ModelCard, wish: ServerOptions) -> int:
     """Tokens that fit: what the server says, no more than was wished for or than a model that is known can read."""
     most = wish.context_length or (card.context_length if card.key != "remote" or not served.context_length else None)
     said = served.context_length or card.context_length
     return min(said, most or said)
 
 
-async def list_models(server: Server) -> Mapping[str, Any]:
+async def list_models(server: ServerClient) -> Mapping[str, Any]:
     """What `/v1/models` says."""
     host = server.address.host
     try:
         told = await server.ask("models")
-    except NotSecure as error:
+    except InsecureConnection as error:
         raise ServerUnusable(error.key, server=host) from error
     except (ConnectionError, TimeoutError) as error:
         hidden = server.address.base_url.startswith("http:") and was_hung_up(error) and await speaks_tls(server.address)
@@ -182,7 +182,7 @@ async def list_models(server: Server) -> Mapping[str, Any]:
     return value
 
 
-async def which_dialect(server: Server, models: Mapping[str, Any]) -> Dialect:
+async def which_dialect(server: ServerClient, models: Mapping[str, Any]) -> Dialect:
     """The kind of server, by what only that kind says."""
     listed = [each for each in models.get("data") or () if isinstance(each, dict)]
     owners = {str(each.get("owned_by", "")).lower() for each in listed}
@@ -205,7 +205,7 @@ async def which_dialect(server: Server, models: Mapping[str, Any]) -> Dialect:
     return UNKNOWN
 
 
-async def common_facts(server: Server, dialect: Dialect) -> tuple[str, Mapping[str, Any]]:
+async def common_facts(server: ServerClient, dialect: Dialect) -> tuple[str, Mapping[str, Any]]:
     """What the server tells of all its models beside their list, and where; nothing where it has no such page."""
     paths: tuple[str, ...] = {"lm-studio": ("/api/v0/models",), "vllm": ("/version",)}.get(dialect.key, ())
     if dialect.key == "unknown":
@@ -216,8 +216,8 @@ async def common_facts(server: Server, dialect: Dialect) -> tuple[str, Mapping[s
     return "", {}
 
 
-async def _facts(server: Server, path: str) -> Mapping[str, Any]:
-    told = await _asked(server, path) if path else Told(404)
+async def _facts(server: ServerClient, path: str) -> Mapping[str, Any]:
+    told = await _asked(server, path) if path else ServerResponse(404)
     if not told.fine or not isinstance(told.value, dict):
         return {}
     if path == "/info" and "max_total_tokens" in told.value:
@@ -225,19 +225,19 @@ async def _facts(server: Server, path: str) -> Mapping[str, Any]:
     return told.value
 
 
-async def properties(server: Server, model: str) -> Mapping[str, Any]:
+async def properties(server: ServerClient, model: str) -> Mapping[str, Any]:
     """llama.cpp's page about one model; a router is not made to load it by being asked."""
     told = await _asked(server, f"/props?{urlencode({'model': model, 'autoload': 'false'}, quote_via=quote)}")
     return told.value if told.fine and isinstance(told.value, dict) else {}
 
 
-async def make_loaded(server: Server, model: str) -> None:
+async def make_loaded(server: ServerClient, model: str) -> None:
     """Let a router load a model, and wait until it has; whatever goes wrong is said again where the model is used."""
     with suppress(ConnectionError, TimeoutError):
         await server.ask(f"/props?{urlencode({'model': model}, quote_via=quote)}", timeout=MODEL_LOAD_TIMEOUT)
 
 
-async def shaped(server: Server, dialect: Dialect, model: str, facts: Mapping[str, Any]) -> tuple[Dialect, bool]:
+async def shaped(server: ServerClient, dialect: Dialect, model: str, facts: Mapping[str, Any]) -> tuple[Dialect, bool]:
     """The dialect with the shapes that this server's template really renders, and whether the model has thinking marks."""
     if dialect.key == "llama.cpp":
         return await _shaped_by_template(server, dialect, model, THINK_MARK in str(facts.get("chat_template")))
@@ -246,7 +246,7 @@ async def shaped(server: Server, dialect: Dialect, model: str, facts: Mapping[st
     return dialect, False
 
 
-async def _shaped_by_template(server: Server, dialect: Dialect, model: str, thinks: bool) -> tuple[Dialect, bool]:
+async def _shaped_by_template(server: ServerClient, dialect: Dialect, model: str, thinks: bool) -> tuple[Dialect, bool]:
     """llama.cpp shows a prompt without running it: templates differ in what they do to earlier reasoning."""
     user = {"role": "user", "content": "question"}
     fields = {"role": "assistant", "content": "answer", "reasoning_content": "thought"}
@@ -274,7 +274,7 @@ async def _shaped_by_template(server: Server, dialect: Dialect, model: str, thin
 
 
 async def _rendered(
-    server: Server, model: str, messages: Sequence[Mapping[str, Any]], resume: str | None = None
+    server: ServerClient, model: str, messages: Sequence[Mapping[str, Any]], resume: str | None = None
 ) -> str:
     body: dict[str, Any] = {"model": model, "messages": list(messages)}
     if resume:
@@ -283,7 +283,7 @@ async def _rendered(
     return str(told.value["prompt"]) if _is(told, "prompt") else ""
 
 
-async def _shaped_by_tokens(server: Server, dialect: Dialect, model: str) -> tuple[Dialect, bool]:
+async def _shaped_by_tokens(server: ServerClient, dialect: Dialect, model: str) -> tuple[Dialect, bool]:
     """vLLM shows a prompt's tokens: with Mistral's tokenizer only chunks become marks, with another one only text does."""
     begin, thought, end = PROBE_SYSTEM
     user = {"role": "user", "content": "question"}
@@ -295,22 +295,22 @@ async def _shaped_by_tokens(server: Server, dialect: Dialect, model: str) -> tup
     return replace(dialect, system="text"), marked
 
 
-async def _has_mark(server: Server, model: str, messages: Sequence[Mapping[str, Any]]) -> bool:
+async def _has_mark(server: ServerClient, model: str, messages: Sequence[Mapping[str, Any]]) -> bool:
     body = {"model": model, "messages": list(messages), "return_token_strs": True}
     told = await _asked(server, "/tokenize", body)
     strings = told.value.get("token_strs") if told.fine and isinstance(told.value, dict) else None
     return isinstance(strings, list) and THINK_MARK in strings
 
 
-async def _asked(server: Server, path: str, body: dict[str, Any] | None = None) -> Told:
+async def _asked(server: ServerClient, path: str, body: dict[str, Any] | None = None) -> ServerResponse:
     """The answer to one of many questions: a server that does not understand it has answered it."""
     try:
         return await server.ask(path, body)
     except (ConnectionError, TimeoutError):
-        return Told(0)
+        return ServerResponse(0)
 
 
-def _is(told: Told, key: str) -> bool:
+def _is(told: ServerResponse, key: str) -> bool:
     return told.fine and isinstance(told.value, dict) and key in told.value
 
 

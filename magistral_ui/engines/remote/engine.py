@@ -19,20 +19,20 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.remote.completion_body import refuse_what_is_missing, says_length
 from magistral_ui.engines.remote.detection import (
     MODEL_LOAD_TIMEOUT,
+    ServerOptions,
     StillLoading,
-    Wish,
     as_known_before,
     detect,
     make_loaded,
     seen_now,
 )
-from magistral_ui.engines.remote.http_client import Server
+from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.image_urls import PictureUrls
-from magistral_ui.engines.remote.request_errors import Trouble
-from magistral_ui.engines.remote.server_address import Address
-from magistral_ui.engines.remote.server_profile import Profile
-from magistral_ui.engines.remote.streamed_reply import Reply, Surroundings
-from magistral_ui.engines.remote.token_count import Counter, reckoned_measure, surely_fits
+from magistral_ui.engines.remote.request_errors import FailedRequest
+from magistral_ui.engines.remote.server_address import ServerAddress
+from magistral_ui.engines.remote.server_profile import ServerProfile
+from magistral_ui.engines.remote.streamed_reply import ReplyContext, StreamedReply
+from magistral_ui.engines.remote.token_count import TokenCounter, reckoned_measure, surely_fits
 from magistral_ui.errors import MagistralUIError, NotReady, PictureRefused, PromptTooLong, ServerUnusable
 from magistral_ui.models.cards import MAGISTRAL_1_2, ModelCard, find_card
 
@@ -67,27 +67,27 @@ class RemoteEngine:
 
     def __init__(
         self,
-        address: Address,
+        address: ServerAddress,
         *,
         model: str | None = None,
         dialect: str | None = None,
         context_length: int | None = None,
     ) -> None:
         """Nothing is sent before `start`. `dialect` is a key of DIALECTS; None: found out."""
-        self._address, self._wish = address, Wish(model, dialect, context_length)
+        self._address, self._wish = address, ServerOptions(model, dialect, context_length)
         guess = (find_card(model) if model else None) or replace(MAGISTRAL_1_2, name=model or MAGISTRAL_1_2.name)
         self._guess: ModelCard = guess
         self._status: EngineStatus = Loading()
-        self._profile: Profile | None = None
-        self._counter: Counter | None = None
-        self._server: Server | None = None
+        self._profile: ServerProfile | None = None
+        self._counter: TokenCounter | None = None
+        self._server: ServerClient | None = None
         self._urls = PictureUrls()
-        self._unbegun: set[Reply] = set()
+        self._unbegun: set[StreamedReply] = set()
         """Replies that the loop has not heard of yet."""
         self._told_model = ""
         self._looked = 0.0
-        self._around = Surroundings(self._pause, self._noticed, self._learned)
-        self._running: dict[Reply, asyncio.Task[None]] = {}
+        self._around = ReplyContext(self._pause, self._noticed, self._learned)
+        self._running: dict[StreamedReply, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -100,7 +100,7 @@ class RemoteEngine:
         return self._profile.card if self._profile else self._guess
 
     @property
-    def profile(self) -> Profile | None:
+    def profile(self) -> ServerProfile | None:
         """What was found out about the server, or None."""
         return self._profile
 
@@ -129,7 +129,7 @@ class RemoteEngine:
             raise NotReady
         return self._measured(self._counter, prompt, QUESTION_TIMEOUT)
 
-    def _measured(self, counter: Counter, prompt: Prompt, patience: float, limit: int | None = None) -> Measure:
+    def _measured(self, counter: TokenCounter, prompt: Prompt, patience: float, limit: int | None = None) -> Measure:
         counting = self._in_loop(counter.measure(prompt, limit))
         try:
             return counting.result(patience)
@@ -148,7 +148,7 @@ class RemoteEngine:
         if request.prompt.pictures and not profile.card.vision:
             raise PictureRefused("picture_not_supported", name=request.prompt.pictures[0].name)
         self._refuse_what_does_not_fit(request.prompt, profile)
-        reply: Reply | None = None
+        reply: StreamedReply | None = None
 
         def wake() -> None:
             if reply is not None:
@@ -156,7 +156,7 @@ class RemoteEngine:
                     loop.call_soon_threadsafe(reply.wake)
 
         generation = Generation(on_control=wake)
-        reply = Reply(request, generation, server, profile, self._urls, self._around)
+        reply = StreamedReply(request, generation, server, profile, self._urls, self._around)
         with self._lock:
             if self._closed:
                 raise NotReady
@@ -164,7 +164,7 @@ class RemoteEngine:
         loop.call_soon_threadsafe(self._begin, reply, request)
         return generation
 
-    def _refuse_what_does_not_fit(self, prompt: Prompt, profile: Profile) -> None:
+    def _refuse_what_does_not_fit(self, prompt: Prompt, profile: ServerProfile) -> None:
         """PromptTooLong before anything is sent: the server would only refuse it, and a turn that failed would stand there."""
         limit = profile.info.context_length
         if self._counter is None or not profile.loaded or surely_fits(prompt, limit):
@@ -197,7 +197,7 @@ class RemoteEngine:
     def _live(self, begun: threading.Event) -> None:
         async def main() -> None:
             self._loop, self._look = asyncio.get_running_loop(), asyncio.Event()
-            self._server = Server(self._address)
+            self._server = ServerClient(self._address)
             self._watch = asyncio.ensure_future(self._keep_watch(self._server))
             begun.set()
             with suppress(asyncio.CancelledError):
@@ -236,7 +236,7 @@ class RemoteEngine:
         for reply in left:
             reply.generation.put(Finished("cancelled"))
 
-    def _begin(self, reply: Reply, request: GenerationRequest) -> None:
+    def _begin(self, reply: StreamedReply, request: GenerationRequest) -> None:
         if self._closed:
             return  # it is ended when the loop is
         self._unbegun.discard(reply)
@@ -244,7 +244,7 @@ class RemoteEngine:
         self._running[reply] = task
         task.add_done_callback(lambda _: self._running.pop(reply, None))
 
-    async def _room(self, reply: Reply, request: GenerationRequest) -> int | None:
+    async def _room(self, reply: StreamedReply, request: GenerationRequest) -> int | None:
         """How many tokens a reply may have, where the server refuses to be asked for more; PromptTooLong for none.
 
         The server is looked at before, so that a message does not go to another model than the one it was written for.
@@ -265,7 +265,7 @@ class RemoteEngine:
             raise PromptTooLong(tokens=measure.total, limit=limit)
         return limit - tokens
 
-    async def _look_before(self, reply: Reply) -> None:
+    async def _look_before(self, reply: StreamedReply) -> None:
         """Look where the last look is a while ago; a router's model is loaded first, since only then much is known of it."""
         before, server = self._profile, self._server
         assert before is not None
@@ -283,7 +283,7 @@ class RemoteEngine:
         if (after.model, after.card.key, after.card.name) != (before.model, before.card.key, before.card.name):
             raise ServerUnusable("remote_other_model", server=server.address.host, model=after.info.name)
 
-    async def _until_stopped(self, reply: Reply, work: Coroutine[Any, Any, object], patience: float) -> None:
+    async def _until_stopped(self, reply: StreamedReply, work: Coroutine[Any, Any, object], patience: float) -> None:
         """Wait for `work`, but no longer than somebody wants the reply."""
         task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
         end = loop.time() + patience
@@ -293,19 +293,19 @@ class RemoteEngine:
         finally:
             task.cancel()
 
-    def _learned(self, learn: Callable[[Profile], Profile]) -> None:
+    def _learned(self, learn: Callable[[ServerProfile], ServerProfile]) -> None:
         """A reply was taught something about the server: it holds for all that follow, and the page shows it."""
         if self._profile is not None and self._server is not None:
             self._know(learn(self._profile), self._server)
             if isinstance(self._status, Ready):
                 self._status = Ready(self._profile.info)
 
-    def _know(self, profile: Profile, server: Server) -> None:
+    def _know(self, profile: ServerProfile, server: ServerClient) -> None:
         before, self._profile = self._profile, profile
         if before is None or (before.dialect, before.model) != (profile.dialect, profile.model):
-            self._counter = Counter(server, profile)
+            self._counter = TokenCounter(server, profile)
 
-    def _noticed(self, trouble: Trouble) -> None:
+    def _noticed(self, trouble: FailedRequest) -> None:
         """A reply found out that the server is away: the page is to know at once, and to look for it."""
         if trouble.key in ("remote_unreachable", "remote_key_refused"):
             self._status = Broken(trouble.key, trouble.values)
@@ -319,7 +319,7 @@ class RemoteEngine:
         running = len(self._running)
         return min(MAX_READ_INTERVAL, READ_INTERVAL_PER_STREAM * running) if running > 8 else 0.0
 
-    async def _keep_watch(self, server: Server) -> None:
+    async def _keep_watch(self, server: ServerClient) -> None:
         """Look at the server again and again, for as long as the engine lives."""
         assert self._look is not None
         silence = 0
@@ -343,7 +343,7 @@ class RemoteEngine:
         finally:
             looking.cancel()
 
-    async def _look_at(self, server: Server, silence: int) -> int:
+    async def _look_at(self, server: ServerClient, silence: int) -> int:
         """One look; how many in a row the server has not answered."""
         try:
             before = self._profile

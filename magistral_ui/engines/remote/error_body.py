@@ -90,7 +90,7 @@ EITHER = re.compile(r"\bboth\b|\btogether\b|mutually exclusive|only one of", re.
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ServerRefusal:
     """What a server said when it refused a request; 0 and empty where it did not say."""
 
     words: str = ""
@@ -115,23 +115,23 @@ class Refusal:
     """Whether it would take one of the fields, and not all of them."""
 
 
-def read_refusal(status: int, value: Any, text: str, sent: Mapping[str, Any]) -> Refusal:
+def read_refusal(status: int, value: Any, text: str, sent: Mapping[str, Any]) -> ServerRefusal:
     """The refusal in a body, `value` where it was JSON; `sent` is the request."""
     words = words_of(value, text)
     body = _body(value)
     told = f"{words} {_codes(body)}"[:MAX_BODY_CHARACTERS]
     if not 400 <= status < 600 or status in (401, 403, 404, 408, 429):
-        return Refusal(words)
+        return ServerRefusal(words)
     known = body.get("n_prompt_tokens"), body.get("n_ctx")
     if isinstance(known[0], int) and isinstance(known[1], int):
-        return Refusal(words, known[0], known[1], too_long=True)
+        return ServerRefusal(words, known[0], known[1], too_long=True)
     fields = tuple(_named_by_structure(value, sent)) or tuple(_named_by_text(told, sent))
     if (told_of := _about_the_reply(words, told, sent) or _about_the_prompt(words, told)) is not None:
         return told_of
     unknown = bool(UNKNOWN.search(told))
     if not unknown and any(name in REPLY_FIELDS for name in fields):
-        return Refusal(words, reply_bounded=True)
-    return Refusal(
+        return ServerRefusal(words, reply_bounded=True)
+    return ServerRefusal(
         words,
         fields=fields if status in (400, 422, 500, 501) else (),
         unknown=unknown,
@@ -207,7 +207,7 @@ def _limit(text: str) -> list[int]:
     return [int(re.sub(r"\D", "", each)) for each in LIMIT.findall(CODES.sub(" ", text))]
 
 
-def _about_the_reply(words: str, told: str, sent: Mapping[str, Any]) -> Refusal | None:
+def _about_the_reply(words: str, told: str, sent: Mapping[str, Any]) -> ServerRefusal | None:
     """Where only the reply was to be too long: the numbers tell the prompt, the limit and their sum apart."""
     asked = next((n for name in REPLY_FIELDS if isinstance(n := sent.get(name), int)), None)
     if asked is None or not OF_THE_REPLY.search(told) or NO_ROOM_AT_ALL.search(told) or OTHER_LIMIT.search(told):
@@ -218,23 +218,23 @@ def _about_the_reply(words: str, told: str, sent: Mapping[str, Any]) -> Refusal 
     limits = [each for each in _limit(told) if each in rest] or [each for each in rest if each < asked]
     limit = max(limits, default=0)
     if not limit:
-        return Refusal(words, reply_bounded=True) if asked in _numbers(told) else None
+        return ServerRefusal(words, reply_bounded=True) if asked in _numbers(told) else None
     prompt = prompt or next((each for each in sorted(rest) if 1 < each != limit), 0)
     if prompt >= limit:
-        return Refusal(words, prompt, limit, too_long=True)
+        return ServerRefusal(words, prompt, limit, too_long=True)
     # "lower than 4096" is not 4096; where the prompt was counted, what is left behind it.
     most = limit - prompt - (1 if BELOW.search(told) else 0)
     if most >= asked:
         return None
-    return Refusal(words, prompt, limit if prompt else 0, reply_bounded=True, most=most)
+    return ServerRefusal(words, prompt, limit if prompt else 0, reply_bounded=True, most=most)
 
 
 REPLY_FIELDS = ("max_tokens", "max_completion_tokens", "n_predict")
 
 
-def _about_the_prompt(words: str, told: str) -> Refusal | None:
+def _about_the_prompt(words: str, told: str) -> ServerRefusal | None:
     if NO_ROOM_AT_ALL.search(told):
-        return Refusal(words, too_long=True)
+        return ServerRefusal(words, too_long=True)
     if not TOO_LONG.search(told) or OTHER_LIMIT.search(told):
         return None
     numbers = [number for number in _numbers(told) if number > 1]
@@ -245,8 +245,8 @@ def _about_the_prompt(words: str, told: str) -> Refusal | None:
     if not limit and len(large) > 1 and large[0] < large[-1]:
         limit = large[0]
     if limit:
-        return Refusal(words, next((each for each in large if each > limit), 0), limit, too_long=True)
-    return Refusal(words, 0, large[0] if len(set(large)) == 1 and limits else 0, too_long=True)
+        return ServerRefusal(words, next((each for each in large if each > limit), 0), limit, too_long=True)
+    return ServerRefusal(words, 0, large[0] if len(set(large)) == 1 and limits else 0, too_long=True)
 
 
 def _named_by_structure(value: Any, sent: Mapping[str, Any]) -> Iterable[str]:

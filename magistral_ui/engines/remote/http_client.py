@@ -13,7 +13,7 @@ import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient, DefaultAsyncHttpxClient
 
 from magistral_ui.engines.remote.error_body import value_and_text, words_of
-from magistral_ui.engines.remote.server_address import Address
+from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.engines.remote.tls_errors import not_secure
 from magistral_ui.proxies import check_proxies, is_here, through_socks
 
@@ -32,7 +32,7 @@ NO_KEY = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ServerResponse:
     """What a server answered to a question: a status, and JSON where it was any."""
 
     status: int
@@ -50,10 +50,10 @@ class Told:
         return 200 <= self.status < 300
 
 
-class Server:
+class ServerClient:
     """A connection pool to one server. Use it in one event loop only."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: ServerAddress) -> None:
         """Raises proxies.ProxyUnusable where the environment sends requests to elsewhere through one that cannot be used."""
         self.address = address
         # Where there is no key, no header bears one; each request has to say so.
@@ -69,7 +69,9 @@ class Server:
         self._client.organization = self._client.project = self._client.admin_api_key = None
         self._client._custom_headers = {}
 
-    async def ask(self, path: str, body: dict[str, Any] | None = None, timeout: float = REQUEST_TIMEOUT) -> Told:
+    async def ask(
+        self, path: str, body: dict[str, Any] | None = None, timeout: float = REQUEST_TIMEOUT
+    ) -> ServerResponse:
         """GET `path`, or POST `body` to it; a path that begins with a slash is beside the version. Raises ConnectionError."""
         url = self.address.url(path) if path.startswith("/") else f"{self.address.base_url}/{path}"
         options: Any = {
@@ -107,7 +109,7 @@ class Server:
         await self._client.close()
 
 
-def _client(address: Address) -> httpx2.AsyncClient:
+def _client(address: ServerAddress) -> httpx2.AsyncClient:
     """The official client's own over aiohttp, which goes to this machine itself without a proxy. aiohttp speaks no SOCKS."""
     here = is_here(address.name)
     if not here:
@@ -137,8 +139,8 @@ def _unreached(error: openai.APIConnectionError | httpx2.TransportError) -> OSEr
     return ConnectionError(str(cause or error))
 
 
-def _told(response: httpx2.Response) -> Told:
+def _told(response: httpx2.Response) -> ServerResponse:
     (value, text), headers = value_and_text(response), response.headers
     words = words_of(value, text) if response.status_code >= 400 else ""
     location = headers.get("location", "")[:MAX_LOCATION_LENGTH]
-    return Told(response.status_code, value, headers.get("server", ""), location, words)
+    return ServerResponse(response.status_code, value, headers.get("server", ""), location, words)

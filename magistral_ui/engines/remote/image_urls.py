@@ -5,7 +5,7 @@ from contextvars import copy_context
 
 from magistral_ui.chat.image_decoding import PARTY
 from magistral_ui.chat.images import Picture
-from magistral_ui.engines.lru_cache import Recent
+from magistral_ui.engines.lru_cache import LRUCache
 
 MAX_SIDE = 1_540
 """Pixels of the longer side beyond which Magistral makes a picture smaller itself."""
@@ -21,7 +21,7 @@ class PictureUrls:
     """Data URLs by the picture's content; thread-safe."""
 
     def __init__(self) -> None:
-        self._urls: Recent[str, str] = Recent(CACHE_BYTES, len)
+        self._urls: LRUCache[str, str] = LRUCache(CACHE_BYTES, len)
 
     def __call__(self, picture: Picture) -> str:
         """The data URL of `picture`; the first call for a large photo takes tens of milliseconds."""

@@ -7,11 +7,11 @@ from magistral_ui.chat.images import Picture
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, user_parts
 from magistral_ui.engines.remote.dialects import Dialect
 
-Message = dict[str, Any]
+MessageJson = dict[str, Any]
 Marks = tuple[str, str]
 
 
-def messages_of(prompt: Prompt, dialect: Dialect, marks: Marks, url_of: Callable[[Picture], str]) -> list[Message]:
+def messages_of(prompt: Prompt, dialect: Dialect, marks: Marks, url_of: Callable[[Picture], str]) -> list[MessageJson]:
     """All messages, system prompt first; user turns in a row become one, since templates may refuse several."""
     messages = system_messages(prompt.system, dialect, marks)
     users: list[UserTurn] = []
@@ -28,7 +28,7 @@ def messages_of(prompt: Prompt, dialect: Dialect, marks: Marks, url_of: Callable
     return messages
 
 
-def system_messages(parts: tuple[SystemPart, ...], dialect: Dialect, marks: Marks) -> list[Message]:
+def system_messages(parts: tuple[SystemPart, ...], dialect: Dialect, marks: Marks) -> list[MessageJson]:
     """The system prompt in the dialect's shape; no message where it is empty."""
     if not parts:
         return []
@@ -41,9 +41,9 @@ def system_messages(parts: tuple[SystemPart, ...], dialect: Dialect, marks: Mark
     return [{"role": "system", "content": content}]
 
 
-def user_message(turns: list[UserTurn], url_of: Callable[[Picture], str]) -> Message:
+def user_message(turns: list[UserTurn], url_of: Callable[[Picture], str]) -> MessageJson:
     """One message of one or several turns, in the order in which every engine has it."""
-    parts: list[Message] = [
+    parts: list[MessageJson] = [
         _text(part) if isinstance(part, str) else {"type": "image_url", "image_url": {"url": url_of(part)}}
         for part in user_parts(turns)
     ]
@@ -52,9 +52,9 @@ def user_message(turns: list[UserTurn], url_of: Callable[[Picture], str]) -> Mes
     return {"role": "user", "content": parts or ""}
 
 
-def assistant_message(turn: AssistantTurn, dialect: Dialect, marks: Marks) -> Message | None:
+def assistant_message(turn: AssistantTurn, dialect: Dialect, marks: Marks) -> MessageJson | None:
     """An earlier reply; None where nothing of it is left to send, since servers refuse an empty one."""
-    message: Message = {"role": "assistant", "content": turn.answer}
+    message: MessageJson = {"role": "assistant", "content": turn.answer}
     if turn.reasoning and dialect.history == "reasoning_content":
         message["reasoning_content"] = turn.reasoning
     elif turn.reasoning and dialect.history == "nested":
@@ -66,9 +66,9 @@ def assistant_message(turn: AssistantTurn, dialect: Dialect, marks: Marks) -> Me
     return message
 
 
-def resumed_message(resume: Resume, dialect: Dialect, marks: Marks) -> Message:
+def resumed_message(resume: Resume, dialect: Dialect, marks: Marks) -> MessageJson:
     """The beginning of the reply, to go on from; which fields go with it is in `resumed_fields`."""
-    message: Message = {"role": "assistant", "content": resume.answer}
+    message: MessageJson = {"role": "assistant", "content": resume.answer}
     if dialect.resume == "prefix":
         reasoned = resume.reasoning is not None
         content = _nested(resume.reasoning or "", resume.answer, closed=resume.closed) if reasoned else resume.answer
@@ -96,15 +96,15 @@ def resumed_fields(resume: Resume, dialect: Dialect) -> dict[str, object]:
     return {"continue_final_message": named if in_field else True, "add_generation_prompt": False}
 
 
-def _text(text: str) -> Message:
+def _text(text: str) -> MessageJson:
     return {"type": "text", "text": text}
 
 
-def _thinking(text: str, *, closed: bool = True) -> Message:
+def _thinking(text: str, *, closed: bool = True) -> MessageJson:
     return {"type": "thinking", "thinking": text, "closed": closed}
 
 
-def _nested(reasoning: str, answer: str, *, closed: bool) -> list[Message]:
+def _nested(reasoning: str, answer: str, *, closed: bool) -> list[MessageJson]:
     """Mistral's own shape, in which the thinking is a list of texts."""
     thinking = {"type": "thinking", "thinking": [_text(reasoning)], "closed": closed}
     return [thinking, _text(answer)] if answer else [thinking]

@@ -7,25 +7,25 @@ from typing import Any
 from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.remote.dialects import Dialect
-from magistral_ui.engines.remote.error_body import REPLY_FIELDS, Refusal
-from magistral_ui.engines.remote.server_profile import Profile
+from magistral_ui.engines.remote.error_body import REPLY_FIELDS, ServerRefusal
+from magistral_ui.engines.remote.server_profile import ServerProfile
 
 FULL_CONTEXT_MARGIN = 64
 """Tokens by which a context is called full: usages are estimates in part."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class ProfileUpdate:
     """What one refusal taught: `profile` is the server as it is known now."""
 
-    profile: Profile
+    profile: ServerProfile
     notices: tuple[Notice, ...] = ()
     """What there is to tell of a request that goes out again otherwise than it was asked for."""
     most: int | None = None
     """Tokens that this one reply may have; None where the server has named no number."""
 
 
-def chosen_fields(params: SamplingParams, profile: Profile) -> frozenset[str]:
+def chosen_fields(params: SamplingParams, profile: ServerProfile) -> frozenset[str]:
     """The fields of a request whose values a person chose: all others are only this program's own, and may be left out.
 
     A seed is drawn for every reply, so it counts as nobody's.
@@ -46,7 +46,9 @@ def chose_length(params: SamplingParams, own: SamplingParams, room: int) -> bool
     return params.max_tokens not in (own.max_tokens, min(own.max_tokens, room))
 
 
-def taught(profile: Profile, refusal: Refusal, sent: Mapping[str, Any], chosen: frozenset[str]) -> Lesson | None:
+def updated_profile(
+    profile: ServerProfile, refusal: ServerRefusal, sent: Mapping[str, Any], chosen: frozenset[str]
+) -> ProfileUpdate | None:
     """The profile after a refusal, where the request can go out again without what was refused; None where it cannot."""
     if refusal.too_long:
         return None
@@ -65,36 +67,38 @@ def taught(profile: Profile, refusal: Refusal, sent: Mapping[str, Any], chosen: 
     if dialect == profile.dialect:
         return None
     names = ", ".join(doomed)
-    return Lesson(_with_dialect(profile, dialect), (Notice("remote_left_out", {"names": names}),))
+    return ProfileUpdate(_with_dialect(profile, dialect), (Notice("remote_left_out", {"names": names}),))
 
 
-def relearned(known: Profile, refusal: Refusal, sent: Mapping[str, Any], chosen: frozenset[str]) -> Profile:
+def relearned(
+    known: ServerProfile, refusal: ServerRefusal, sent: Mapping[str, Any], chosen: frozenset[str]
+) -> ServerProfile:
     """What one reply was taught, for the engine's own profile, which another reply may have changed meanwhile."""
-    lesson = taught(known, refusal, sent, chosen)
+    lesson = updated_profile(known, refusal, sent, chosen)
     return lesson.profile if lesson else known
 
 
-def lengthened(known: Profile, sent: Mapping[str, Any], usage: Usage) -> Profile:
+def lengthened(known: ServerProfile, sent: Mapping[str, Any], usage: Usage) -> ServerProfile:
     """`known`, but that the server is told how long a reply may be: without, it has just ended one early."""
     told = any(name in sent for name in REPLY_FIELDS)
     return known if told or _is_full(known, usage) else replace(known, cuts_short=True)
 
 
-def why_lowered(known: Profile, sent: Mapping[str, Any], usage: Usage) -> str:
+def why_lowered(known: ServerProfile, sent: Mapping[str, Any], usage: Usage) -> str:
     """The notice for a reply that ended before its own limit: for want of room, or by a limit of the server's own."""
     told = next((n for name in REPLY_FIELDS if isinstance(n := sent.get(name), int)), None)
     by_server = told == known.most_tokens if told is not None else not _is_full(known, usage)
     return "remote_max_tokens_lowered" if by_server else "max_tokens_lowered"
 
 
-def _is_full(known: Profile, usage: Usage) -> bool:
+def _is_full(known: ServerProfile, usage: Usage) -> bool:
     return (
         known.context_known
         and usage.prompt_tokens + usage.completion_tokens + FULL_CONTEXT_MARGIN >= known.info.context_length
     )
 
 
-def with_context(profile: Profile, limit: int) -> Profile:
+def with_context(profile: ServerProfile, limit: int) -> ServerProfile:
     """`profile` with the context that a refusal named, where that is less than was known."""
     if not 0 < limit < profile.info.context_length:
         return profile
@@ -112,7 +116,7 @@ def without(dialect: Dialect, doomed: list[str]) -> Dialect:
     )
 
 
-def refused_choice(profile: Profile, refusal: Refusal, chosen: frozenset[str]) -> str:
+def refused_choice(profile: ServerProfile, refusal: ServerRefusal, chosen: frozenset[str]) -> str:
     """Our name of the parameter that a person chose and that the server does not know; empty where it is not that."""
     if not refusal.unknown:
         return ""
@@ -121,7 +125,9 @@ def refused_choice(profile: Profile, refusal: Refusal, chosen: frozenset[str]) -
     )
 
 
-def _bounded(profile: Profile, refusal: Refusal, sent: Mapping[str, Any], chosen: frozenset[str]) -> Lesson | None:
+def _bounded(
+    profile: ServerProfile, refusal: ServerRefusal, sent: Mapping[str, Any], chosen: frozenset[str]
+) -> ProfileUpdate | None:
     """With fewer tokens, as many as the server has said; or else with no number at all, where nobody chose one."""
     field = next((name for name in REPLY_FIELDS if name in sent), "")
     if not field:
@@ -131,21 +137,21 @@ def _bounded(profile: Profile, refusal: Refusal, sent: Mapping[str, Any], chosen
         lowered = (Notice("remote_max_tokens_lowered", {"limit": refusal.most}),) if field in chosen else ()
         # Behind another prompt there is other room, but never more than a server writes at all.
         known = known if refusal.tokens else replace(known, most_tokens=refusal.most)
-        return Lesson(known, lowered, refusal.most)
+        return ProfileUpdate(known, lowered, refusal.most)
     if field in chosen:
         return None
     dialect = replace(known.dialect, bounds_replies=False, must_fit=False)
-    return Lesson(replace(known, dialect=dialect, cuts_short=False))
+    return ProfileUpdate(replace(known, dialect=dialect, cuts_short=False))
 
 
-def _renamed(profile: Profile, field: str, instead: str) -> Lesson | None:
+def _renamed(profile: ServerProfile, field: str, instead: str) -> ProfileUpdate | None:
     """The field under the name that the server wants."""
     dialect = profile.dialect
     names = [name for name, known in dialect.fields.items() if known == field]
     if not names or instead == field:
         return None
-    return Lesson(replace(profile, dialect=replace(dialect, fields={**dialect.fields, names[0]: instead})))
+    return ProfileUpdate(replace(profile, dialect=replace(dialect, fields={**dialect.fields, names[0]: instead})))
 
 
-def _with_dialect(profile: Profile, dialect: Dialect) -> Profile:
+def _with_dialect(profile: ServerProfile, dialect: Dialect) -> ServerProfile:
     return replace(profile, dialect=dialect, info=replace(profile.info, missing=dialect.missing()))

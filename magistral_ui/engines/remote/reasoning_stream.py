@@ -9,16 +9,16 @@ from dataclasses import replace
 from io import SEEK_END, StringIO
 
 from magistral_ui.chat.events import Answer, Reasoning, Reclassified
-from magistral_ui.chat.reasoning import Channel, Edges, Piece, TextReader
+from magistral_ui.chat.reasoning import Channel, MarkEdges, ReasoningPiece, TextReader
 from magistral_ui.engines.remote.chunks import Chunk, Kind
-from magistral_ui.engines.remote.repeated_reasoning import Leftovers
+from magistral_ui.engines.remote.repeated_reasoning import RepeatedReasoning
 from magistral_ui.engines.remote.sse import StreamBroken
 
 CHARACTERS_PER_TOKEN = 4
 """Where a server sends several tokens in one piece: about what Magistral's tokenizer makes of English."""
 
 
-class Echo:
+class EchoFilter:
     """Drops the beginning of a text that repeats what a request had given as its beginning (Mistral)."""
 
     def __init__(self, expected: str = "") -> None:
@@ -67,13 +67,13 @@ class ReplyReader:
         own, *more = marks
         self._marks = marks
         self._text = TextReader(*own, channel, more, fresh=fresh and channel == "answer")
-        self._edges = Edges(fresh=fresh)
+        self._edges = MarkEdges(fresh=fresh)
         self._one_token_a_chunk = one_token_a_chunk
         self._by_field = self._refused = self._answered = False
         self._thought = StringIO()  # reasoning so far, whatever brought it
         self._again = 0  # characters of it that a field brought though marks had told them
-        self._leftovers: Leftovers | None = None
-        self._echoes = (Echo(echo[0]), Echo(echo[1]))
+        self._leftovers: RepeatedReasoning | None = None
+        self._echoes = (EchoFilter(echo[0]), EchoFilter(echo[1]))
         self._halves: dict[str, str] = {}
         self._received: dict[Kind, list[str]] = {}
         self.reasoning_tokens = self.answer_tokens = 0
@@ -84,7 +84,7 @@ class ReplyReader:
         self.marked = channel == "reasoning"
         """Whether a mark, and not only a field, told the reasoning from the answer."""
 
-    def feed(self, chunk: Chunk) -> list[Piece]:
+    def feed(self, chunk: Chunk) -> list[ReasoningPiece]:
         """The events of one chunk, with its tokens on the first of each kind."""
         parts = [(kind, self._new(kind, text) if chunk.whole else text) for kind, text in chunk.parts]
         for kind, text in parts:
@@ -92,23 +92,23 @@ class ReplyReader:
         pieces = [piece for kind, text in parts for piece in self._read(kind, text)]
         return self._counted(pieces, chunk)
 
-    def finish(self, cut: bool = False) -> list[Piece]:
+    def finish(self, cut: bool = False) -> list[ReasoningPiece]:
         """What was held back; `cut` where a limit ended the reply."""
         held = self._echoes[1].finish()
         pieces = self._read_text(held) if held else []
         return self._noted([*pieces, *self._rest(cut)])
 
-    def leave(self, cut: bool = False) -> list[Piece]:
+    def leave(self, cut: bool = False) -> list[ReasoningPiece]:
         """What was held back where the reply is left in its middle: a part of an echo is no part of the reply."""
         return self._noted(self._rest(cut))
 
-    def settle(self, chunk: Chunk) -> list[Piece]:
+    def settle(self, chunk: Chunk) -> list[ReasoningPiece]:
         """What the server's own count has above ours, as events without text; it may come behind the end of the text."""
         if chunk.completion_tokens is None:
             return []
         reasoned = chunk.reasoning_tokens
         more = 0 if reasoned is None else max(0, reasoned - self.reasoning_tokens)
-        pieces: list[Piece] = [Reasoning("", more)] if more and self.reasoning else []
+        pieces: list[ReasoningPiece] = [Reasoning("", more)] if more and self.reasoning else []
         rest = chunk.completion_tokens - self.reasoning_tokens - self.answer_tokens - (more if pieces else 0)
         if rest > 0:
             pieces.append(
@@ -117,7 +117,7 @@ class ReplyReader:
         self._count(pieces)
         return pieces
 
-    def _read(self, kind: Kind, text: str) -> list[Piece]:
+    def _read(self, kind: Kind, text: str) -> list[ReasoningPiece]:
         if kind == "text":
             return self._noted(self._read_text(self._echoes[1].feed(self._whole("text", text))))
         if kind == "refusal":
@@ -126,7 +126,7 @@ class ReplyReader:
             return self._noted([Answer("", 0)]) if self.reasoning and not self.answer else []
         return self._noted(self._read_field(self._echoes[0].feed(self._whole("reasoning", text))))
 
-    def _read_text(self, text: str) -> list[Piece]:
+    def _read_text(self, text: str) -> list[ReasoningPiece]:
         if not text:
             return []
         if self._by_field:
@@ -135,11 +135,11 @@ class ReplyReader:
         self.marked = self.marked or any(isinstance(piece, Reasoning) for piece in pieces)
         return pieces
 
-    def _read_field(self, text: str) -> list[Piece]:
+    def _read_field(self, text: str) -> list[ReasoningPiece]:
         """Reasoning that is called so. What marks in the text have told already is not told again."""
         if not text:
             return []
-        pieces: list[Piece] = []
+        pieces: list[ReasoningPiece] = []
         if not self._by_field:
             if self.marked and text.strip() and self._thoughts(self._again, len(text)).strip() == text.strip():
                 self._again += len(text)
@@ -151,7 +151,7 @@ class ReplyReader:
         text = self._edges.reasoning(text)
         return [*pieces, Reasoning(text, 0)] if text else pieces
 
-    def _read_refusal(self, text: str) -> list[Piece]:
+    def _read_refusal(self, text: str) -> list[ReasoningPiece]:
         """What the server will not say is an answer too, apart from what it had said before."""
         pieces = self._rest() if text and not self._refused else []
         if text and not self._refused and (self._answered or any(isinstance(piece, Answer) for piece in pieces)):
@@ -166,7 +166,7 @@ class ReplyReader:
         """From now on the text is the answer."""
         if not self._by_field:
             self._by_field = True
-            self._leftovers = Leftovers(self._marks, self._thoughts)
+            self._leftovers = RepeatedReasoning(self._marks, self._thoughts)
             self._edges.close()
 
     def _thoughts(self, start: int, count: int) -> str:
@@ -174,7 +174,7 @@ class ReplyReader:
         self._thought.seek(start)
         return self._thought.read(count)
 
-    def _behind_a_field(self, text: str) -> list[Piece]:
+    def _behind_a_field(self, text: str) -> list[ReasoningPiece]:
         """The answer of a reply whose reasoning a field brought."""
         if self._leftovers is not None:
             answer = self._leftovers.feed(text)
@@ -184,7 +184,7 @@ class ReplyReader:
         text = self._edges.answer(text)
         return [Answer(text, 0)] if text else []
 
-    def _rest(self, cut: bool = False) -> list[Piece]:
+    def _rest(self, cut: bool = False) -> list[ReasoningPiece]:
         """What was held back, now that nothing follows."""
         if not self._by_field:
             return self._text.finish(cut)
@@ -209,7 +209,7 @@ class ReplyReader:
             text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return text
 
-    def _noted(self, pieces: Iterable[Piece]) -> list[Piece]:
+    def _noted(self, pieces: Iterable[ReasoningPiece]) -> list[ReasoningPiece]:
         noted = list(pieces)
         for piece in noted:
             if isinstance(piece, Reasoning):
@@ -223,7 +223,7 @@ class ReplyReader:
                 self.answer = self.answer or self.reasoning or self._answered
         return noted
 
-    def _counted(self, pieces: list[Piece], chunk: Chunk) -> list[Piece]:
+    def _counted(self, pieces: list[ReasoningPiece], chunk: Chunk) -> list[ReasoningPiece]:
         """`pieces` with their tokens: the server's running count where it sends one, else by the piece or by its length."""
         first = next((n for n, piece in enumerate(pieces) if not isinstance(piece, Reclassified)), None)
         if chunk.completion_tokens is not None and chunk.finish_reason is None and pieces:
@@ -241,7 +241,7 @@ class ReplyReader:
         self._count(pieces)
         return pieces
 
-    def _count(self, pieces: Iterable[Piece]) -> None:
+    def _count(self, pieces: Iterable[ReasoningPiece]) -> None:
         for piece in pieces:
             if isinstance(piece, Reasoning):
                 self.reasoning_tokens += piece.tokens
@@ -251,13 +251,13 @@ class ReplyReader:
                 self.reasoning_tokens, self.answer_tokens = self.reasoning_tokens + self.answer_tokens, 0
 
 
-def _with_tokens(piece: Piece, tokens: int) -> Piece:
+def _with_tokens(piece: ReasoningPiece, tokens: int) -> ReasoningPiece:
     return piece if isinstance(piece, Reclassified) else replace(piece, tokens=tokens)
 
 
-def gathered(pieces: Sequence[Piece]) -> list[Piece]:
+def gathered(pieces: Sequence[ReasoningPiece]) -> list[ReasoningPiece]:
     """Neighbours of one kind as one event: what came with one read of the network is shown at once anyway."""
-    out: list[Piece] = []
+    out: list[ReasoningPiece] = []
     for piece in pieces:
         last = out[-1] if out else None
         if isinstance(piece, Reasoning | Answer) and isinstance(last, type(piece)):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from magistral_ui.chat.reasoning import LINE_BREAKS, part_of
 
 
-class Leftovers:
+class RepeatedReasoning:
     """Holds the beginning of an answer back until it is known what of it is one; `feed` costs the length of what is new."""
 
     def __init__(self, marks: Sequence[tuple[str, str]], thought: Callable[[int, int], str]) -> None:

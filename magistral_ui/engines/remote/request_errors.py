@@ -15,12 +15,12 @@ import openai
 from magistral_ui.engines.remote.error_body import (
     MAX_BODY_CHARACTERS,
     MAX_DETAIL_LENGTH,
-    Refusal,
+    ServerRefusal,
     read_refusal,
     value_and_text,
 )
 from magistral_ui.engines.remote.sse import StreamBroken
-from magistral_ui.engines.remote.tls_errors import NotSecure
+from magistral_ui.engines.remote.tls_errors import InsecureConnection
 from magistral_ui.errors import Value
 
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -41,7 +41,7 @@ PINNED = re.compile(r"pinned to ['\"]?(.+?)['\"]?\s*[;,]")
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class FailedRequest:
     """One failed try. `wait` is None where trying again is of no use."""
 
     key: str
@@ -49,59 +49,59 @@ class Trouble:
     wait: float | None = None
     busy: bool = False
     """Whether the server is there and only cannot serve now."""
-    refusal: Refusal | None = None
+    refusal: ServerRefusal | None = None
     """What the server said, where it refused the request itself."""
 
 
-TROUBLES = (StreamBroken, openai.APIStatusError, OSError)
+REQUEST_ERRORS = (StreamBroken, openai.APIStatusError, OSError)
 """What may go wrong with a request; ConnectionError and TimeoutError are OSErrors. Anything else is a defect of this program."""
 
 
-def trouble_of(
+def failed_request(
     error: BaseException, host: str, tries: int, jitter: random.Random, sent: Mapping[str, Any] | None = None
-) -> Trouble:
-    """What one of the TROUBLES means after so many `tries`; `sent` is the request."""
+) -> FailedRequest:
+    """What one of the REQUEST_ERRORS means after so many `tries`; `sent` is the request."""
     if isinstance(error, StreamBroken):
         return _broken(error, host, _wait(tries, jitter))
     if isinstance(error, openai.APIStatusError):
         return _refused(error.response, host, tries, jitter, sent or {})
-    if isinstance(error, NotSecure):
-        return Trouble(error.key, {"server": host})
+    if isinstance(error, InsecureConnection):
+        return FailedRequest(error.key, {"server": host})
     if isinstance(error, TimeoutError):
-        return Trouble("remote_silent", {"server": host}, None)
-    return Trouble("remote_unreachable", {"server": host}, _wait(tries, jitter))
+        return FailedRequest("remote_silent", {"server": host}, None)
+    return FailedRequest("remote_unreachable", {"server": host}, _wait(tries, jitter))
 
 
-def _broken(error: StreamBroken, host: str, wait: float | None) -> Trouble:
+def _broken(error: StreamBroken, host: str, wait: float | None) -> FailedRequest:
     """A stream that was only cut may be begun again; one in which the server reports an error would bring it again."""
     detail = str(error.values.get("detail", ""))
     if error.key == "remote_error" and (refusal := read_refusal(400, error.body or detail, detail, {})).too_long:
         return _too_long(refusal, host)
     values = {**error.values, "detail": detail[:MAX_DETAIL_LENGTH]} if detail else error.values
-    return Trouble(error.key, {"server": host, **values}, wait if error.key == "remote_cut" else None)
+    return FailedRequest(error.key, {"server": host, **values}, wait if error.key == "remote_cut" else None)
 
 
 def _refused(
     response: httpx2.Response, host: str, tries: int, jitter: random.Random, sent: Mapping[str, Any]
-) -> Trouble:
+) -> FailedRequest:
     status, (value, text) = response.status_code, value_and_text(response)
     refusal = read_refusal(status, value, text, sent)
     detail = refusal.words
     values: dict[str, Value] = {"server": host, "status": status, "detail": detail or f"HTTP {status}"}
     if 300 <= status < 400:
-        return Trouble(
+        return FailedRequest(
             "remote_redirects", {"server": host, "detail": response.headers.get("location", "")[:MAX_DETAIL_LENGTH]}
         )
     if status == 401 or (status == 403 and (not detail or ABOUT_THE_KEY.search(detail))):
-        return Trouble("remote_key_refused", {"server": host})
+        return FailedRequest("remote_key_refused", {"server": host})
     if refusal.too_long:
         return _too_long(refusal, host)
     if status == 413 and not (isinstance(value, dict) and ABOUT_TOKENS.search(detail)):
-        return Trouble("remote_body_too_large", {"server": host})
+        return FailedRequest("remote_body_too_large", {"server": host})
     if status in (404, 405, 410) and not ABOUT_THE_MODEL.search(detail):
-        return Trouble("remote_not_compatible", values)
+        return FailedRequest("remote_not_compatible", values)
     if (pinned := PINNED.search(detail)) is not None:
-        return Trouble("remote_other_model", {"server": host, "model": pinned[1]}, refusal=refusal)
+        return FailedRequest("remote_other_model", {"server": host, "model": pinned[1]}, refusal=refusal)
     # A chat template that refuses is an error of the server to llama.cpp, but asking again does not mend it.
     of_template = "jinja" in detail.lower() or "template" in detail.lower()
     if (
@@ -111,17 +111,17 @@ def _refused(
         and not QUOTA_SPENT.search(text[:MAX_BODY_CHARACTERS])
     ):
         return _passing(response, values, tries, jitter)
-    return Trouble("remote_refused", values, refusal=refusal)
+    return FailedRequest("remote_refused", values, refusal=refusal)
 
 
-def _too_long(refusal: Refusal, host: str) -> Trouble:
+def _too_long(refusal: ServerRefusal, host: str) -> FailedRequest:
     known: dict[str, Value] = {"tokens": refusal.tokens, "limit": refusal.limit}
     if all(known.values()):
-        return Trouble("prompt_too_long", known, refusal=refusal)
-    return Trouble("remote_prompt_too_long", {"server": host}, refusal=refusal)
+        return FailedRequest("prompt_too_long", known, refusal=refusal)
+    return FailedRequest("remote_prompt_too_long", {"server": host}, refusal=refusal)
 
 
-def _passing(response: httpx2.Response, values: dict[str, Value], tries: int, jitter: random.Random) -> Trouble:
+def _passing(response: httpx2.Response, values: dict[str, Value], tries: int, jitter: random.Random) -> FailedRequest:
     """What may be over soon: busy servers and gateways are asked six times more, one that fails by itself only twice."""
     status = response.status_code
     asked = retry_after(response.headers)
@@ -130,7 +130,7 @@ def _passing(response: httpx2.Response, values: dict[str, Value], tries: int, ji
         wait = None
     busy = status in (429, 503, 529)
     key = "remote_busy" if busy else "remote_gateway" if status in (502, 504) else "remote_failing"
-    return Trouble(key, values, wait if wait is None or wait <= MAX_RETRY_AFTER else None, busy)
+    return FailedRequest(key, values, wait if wait is None or wait <= MAX_RETRY_AFTER else None, busy)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -56,7 +56,7 @@ IMAGE_MODALITIES = frozenset({"image", "images", "vision", "multimodal"})
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """One model of a server; None and empty where the server does not say."""
 
     name: str
@@ -75,7 +75,7 @@ class Served:
     """What tells one file from another under the same name."""
 
 
-def served_models(models: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Served]:
+def served_models(models: Mapping[str, Any], facts: Mapping[str, Any]) -> list[ServedModel]:
     """All models of `/v1/models`, with what the server's own pages tell beside it."""
     listed = [each for each in models.get("data") or () if isinstance(each, dict) and each.get("id")]
     beside: dict[Any, Mapping[str, Any]] = {}
@@ -86,12 +86,12 @@ def served_models(models: Mapping[str, Any], facts: Mapping[str, Any]) -> list[S
     return [_served({**each, **beside.get(each["id"], {}), "id": each["id"]}, facts) for each in listed]
 
 
-def _served(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> Served:
+def _served(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> ServedModel:
     generation = facts.get("default_generation_settings")
     loaded = generation.get("n_ctx") if isinstance(generation, dict) else None
     can, aliases, meta = listed.get("capabilities"), listed.get("aliases"), listed.get("meta")
     sized = meta if isinstance(meta, dict) else {}
-    return Served(
+    return ServedModel(
         name=str(listed["id"]),
         context_length=_tokens(loaded)
         or _first(listed, CONTEXT_FIELDS)
@@ -175,7 +175,7 @@ def _sees(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
     return None
 
 
-def choose(served: Sequence[Served], wish: str | None, dialect: Dialect, host: str) -> Served:
+def choose(served: Sequence[ServedModel], wish: str | None, dialect: Dialect, host: str) -> ServedModel:
     """The model that was wished for, or the one that there is; ServerUnusable where that is not clear."""
     talking = [each for each in served if each.chats]
     names = ", ".join(each.name for each in talking[:MAX_NAMES_SHOWN]) + (
@@ -189,7 +189,7 @@ def choose(served: Sequence[Served], wish: str | None, dialect: Dialect, host: s
             raise ServerUnusable("remote_model_unknown", server=host, detail=wish, models=names)
         only = served[0] if len(served) == 1 and not dialect.lists_all_models else None
         listed = only.name if only and dialect.key == "llama.cpp" else ""  # which takes any name for its one model
-        return known or (replace(only, name=wish, listed=listed) if only else Served(wish))
+        return known or (replace(only, name=wish, listed=listed) if only else ServedModel(wish))
     magistral = [each for each in talking if "magistral" in each.name.casefold()]
     found = talking if len(talking) == 1 else magistral
     if len(found) > 1:  # of several Magistrals, the one that is in memory
@@ -211,7 +211,7 @@ GENERAL = replace(
 RELEASES = ((re.compile(r"2506|1\.0"), MAGISTRAL_1_0), (re.compile(r"2507|1\.1"), MAGISTRAL_1_1))
 
 
-def card_for(served: Served, thinks: bool) -> ModelCard:
+def card_for(served: ServedModel, thinks: bool) -> ModelCard:
     """The card of the model by its name, or by whether its template has thinking marks."""
     plain = PurePosixPath(served.name.replace("\\", "/")).name
     name = plain.casefold()

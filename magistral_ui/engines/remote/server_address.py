@@ -11,7 +11,7 @@ VENDOR_KEY_VARIABLES = {"mistral.ai": "MISTRAL_API_KEY", "openai.com": "OPENAI_A
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ServerAddress:
     """Where a server is, and the key for it; neither a log line nor the page ever shows the key."""
 
     base_url: str
@@ -55,11 +55,11 @@ def read_base_url(text: str) -> str:
     return url if parts.path else f"{url}/v1"
 
 
-def address_of(base_url: str, environment: Mapping[str, str]) -> Address:
+def address_of(base_url: str, environment: Mapping[str, str]) -> ServerAddress:
     """The server at `base_url` with the key that is meant for it, or none."""
     host = urlsplit(base_url).hostname or ""
     names = [
         API_KEY_VARIABLE,
         *(name for owner, name in VENDOR_KEY_VARIABLES.items() if host == owner or host.endswith(f".{owner}")),
     ]
-    return Address(base_url, next((key for name in names if (key := environment.get(name, "").strip())), ""))
+    return ServerAddress(base_url, next((key for name in names if (key := environment.get(name, "").strip())), ""))

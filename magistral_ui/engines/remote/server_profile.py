@@ -10,7 +10,7 @@ from magistral_ui.models.cards import ModelCard
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class ServerProfile:
     """One server with the one model that is asked for."""
 
     dialect: Dialect
@@ -39,7 +39,7 @@ class Profile:
         return self.card.textual_marks
 
 
-def reader_for(profile: Profile, resume: Resume | None, *, by_tokens: bool = False) -> ReplyReader:
+def reader_for(profile: ServerProfile, resume: Resume | None, *, by_tokens: bool = False) -> ReplyReader:
     """A reader that goes on where `resume` ends; from tokens, open reasoning goes on as text."""
     echo = (resume.reasoning or "", resume.answer) if resume and profile.dialect.resume == "prefix" else ("", "")
     closed = (

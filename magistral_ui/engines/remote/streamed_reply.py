@@ -24,26 +24,26 @@ from magistral_ui.chat.events import (
     Usage,
 )
 from magistral_ui.chat.prompt import Resume
-from magistral_ui.chat.reasoning import LINE_BREAKS, Piece
+from magistral_ui.chat.reasoning import LINE_BREAKS, ReasoningPiece
 from magistral_ui.chat.reasoning_control import LoopGuard, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.remote.chunks import Chunk, read_chunk, read_last_chunk
 from magistral_ui.engines.remote.completion_body import body_of, from_tokens
-from magistral_ui.engines.remote.http_client import Server
+from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.image_urls import PictureUrls
 from magistral_ui.engines.remote.profile_updates import (
     chosen_fields,
     lengthened,
     refused_choice,
     relearned,
-    taught,
+    updated_profile,
     why_lowered,
     with_context,
 )
 from magistral_ui.engines.remote.reasoning_stream import ReplyReader, finish_of, gathered
-from magistral_ui.engines.remote.request_errors import TROUBLES, Trouble, trouble_of
-from magistral_ui.engines.remote.server_profile import Profile, reader_for
+from magistral_ui.engines.remote.request_errors import REQUEST_ERRORS, FailedRequest, failed_request
+from magistral_ui.engines.remote.server_profile import ServerProfile, reader_for
 from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
 from magistral_ui.engines.remote.token_count import reckoned_measure
 from magistral_ui.errors import MagistralUIError
@@ -60,28 +60,28 @@ MAX_REPAIRS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ReplyContext:
     """What a reply needs of the engine that it is written for."""
 
     pause: Callable[[], float]
     """Gives the seconds between two reads: with many streams, fewer and larger reads carry more."""
-    noticed: Callable[[Trouble], None]
+    noticed: Callable[[FailedRequest], None]
     """Is told of what a reply failed with."""
-    learned: Callable[[Callable[[Profile], Profile]], None] = lambda _: None
+    learned: Callable[[Callable[[ServerProfile], ServerProfile]], None] = lambda _: None
     """Takes what a reply has learned of the server, for all that follow."""
 
 
-class Reply:
+class StreamedReply:
     """Writes one generation. `write` runs in the engine's loop, and so must all its other methods."""
 
     def __init__(
         self,
         request: GenerationRequest,
         generation: Generation,
-        server: Server,
-        profile: Profile,
+        server: ServerClient,
+        profile: ServerProfile,
         urls: PictureUrls,
-        around: "Surroundings",
+        around: "ReplyContext",
     ) -> None:
         self.generation = generation
         self.heard = 0.0
@@ -111,14 +111,14 @@ class Reply:
             self._limit = min(self._limit, await room() or self._limit)
             await self._write()
         except MagistralUIError as error:
-            self._fail(Trouble(error.sentence_key, error.values))
+            self._fail(FailedRequest(error.sentence_key, error.values))
         except asyncio.CancelledError:
             self._end("cancelled")
         except Exception as error:
             log.error("a reply from a server failed", exc_info=error)
-            self._fail(Trouble("remote_failed", {"server": self._server.address.host}))
+            self._fail(FailedRequest("remote_failed", {"server": self._server.address.host}))
 
-    def know(self, profile: Profile) -> None:
+    def know(self, profile: ServerProfile) -> None:
         """The server has been looked at since this reply was asked for."""
         self._profile = profile
 
@@ -157,13 +157,13 @@ class Reply:
                 return self._end("length" if self._finish == "length" else "stop")
         return self._end("cancelled")
 
-    def _mends(self, trouble: Trouble) -> bool:
+    def _mends(self, trouble: FailedRequest) -> bool:
         """Whether the request may go out again without what the server refused, which nobody had asked for."""
         if trouble.refusal is None or self._written_in_stream or self._mended >= MAX_REPAIRS:
             return False
         refusal, sent = trouble.refusal, self._asked
         chosen = chosen_fields(self._request.params, self._profile)
-        lesson = taught(self._profile, refusal, sent, chosen)
+        lesson = updated_profile(self._profile, refusal, sent, chosen)
         if lesson is None:
             return False
         self._mended += 1
@@ -175,7 +175,7 @@ class Reply:
             self.generation.put(notice)
         return True
 
-    async def _stream(self, resume: Resume | None, tries: int) -> Trouble | None:
+    async def _stream(self, resume: Resume | None, tries: int) -> FailedRequest | None:
         """One request to its end, or until a control closes it; what went wrong, or None."""
         self._written_in_stream, self._finish = False, None
         self._reading = asyncio.ensure_future(self._read(resume))
@@ -186,13 +186,13 @@ class Reply:
                 raise
             if self._lost:
                 self._lost = False
-                return trouble_of(ConnectionError(), self._server.address.host, tries, self._jitter)
+                return failed_request(ConnectionError(), self._server.address.host, tries, self._jitter)
             if not (self.generation.stop_asked or self._wants_answer()):
                 raise  # the engine is closing
             if not self.generation.stop_asked:
                 self._close("answered_now")
-        except TROUBLES as error:
-            return trouble_of(error, self._server.address.host, tries, self._jitter, self._asked)
+        except REQUEST_ERRORS as error:
+            return failed_request(error, self._server.address.host, tries, self._jitter, self._asked)
         finally:
             self._reading = None
         return None
@@ -214,7 +214,7 @@ class Reply:
             self._sent = True
             async for received in data:
                 self.heard = asyncio.get_running_loop().time()
-                pieces: list[Piece] = []
+                pieces: list[ReasoningPiece] = []
                 try:
                     for payload in payloads.feed(received):
                         done = done or payload == DONE
@@ -256,7 +256,7 @@ class Reply:
             raise StreamBroken("remote_refused", status=told.status, detail="/tokenize")
         return [int(token) for token in tokens]
 
-    def _took(self, chunk: Chunk, reader: ReplyReader, pieces: list[Piece], last: Chunk) -> Chunk:
+    def _took(self, chunk: Chunk, reader: ReplyReader, pieces: list[ReasoningPiece], last: Chunk) -> Chunk:
         """One more chunk; gives the last one that had a usage."""
         self._heard_chunk = self._heard_chunk or not chunk.silent
         self._heard_foreign = self._heard_foreign or chunk.foreign
@@ -305,7 +305,7 @@ class Reply:
         self._closed_by = why
         self.generation.put(Notice(why))
 
-    async def _wait(self, trouble: Trouble) -> None:
+    async def _wait(self, trouble: FailedRequest) -> None:
         """Show how long it is until the next try, and wait; a stop ends it."""
         assert trouble.wait is not None
         self.generation.put(Queued(0, trouble.wait))
@@ -330,7 +330,7 @@ class Reply:
             self.generation.put(Notice("remote_only_reasoning"))
             self._tell([Answer(self._reasoning(), 0)])
 
-    def _tell(self, pieces: list[Piece]) -> None:
+    def _tell(self, pieces: list[ReasoningPiece]) -> None:
         usage = self._usage
         for piece in gathered(pieces):
             now = self.generation.elapsed
@@ -368,12 +368,12 @@ class Reply:
                 self.generation.put(lowered)
         self.generation.put(Finished(why, self._final_usage()))
 
-    def _fail(self, trouble: Trouble) -> None:
+    def _fail(self, trouble: FailedRequest) -> None:
         if refusal := trouble.refusal:
             self._around.learned(lambda known: with_context(known, refusal.limit))
             chosen = chosen_fields(self._request.params, self._profile)
             if name := refused_choice(self._profile, refusal, chosen):
-                trouble = Trouble("parameter_not_supported", {"name": name, "server": self._server.address.host})
+                trouble = FailedRequest("parameter_not_supported", {"name": name, "server": self._server.address.host})
         if self._reader is not None and self._written_in_stream:
             self._tell(self._reader.leave())
         self._around.noticed(trouble)

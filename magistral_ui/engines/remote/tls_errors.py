@@ -5,7 +5,7 @@ import contextlib
 import ssl
 from collections.abc import Iterator
 
-from magistral_ui.engines.remote.server_address import Address
+from magistral_ui.engines.remote.server_address import ServerAddress
 
 NOT_YET, EXPIRED, OTHER_NAME, OTHER_ADDRESS = 9, 10, 62, 64
 """OpenSSL's reasons to refuse a certificate (x509_vfy.h); all others mean that nobody who is trusted signed it."""
@@ -27,7 +27,7 @@ TLS_PROBE_TIMEOUT = 3.0
 """Seconds to find out whether a port speaks TLS."""
 
 
-class NotSecure(ConnectionError):
+class InsecureConnection(ConnectionError):
     """There is no secure line to the server; `key` names the sentence."""
 
     def __init__(self, key: str) -> None:
@@ -35,15 +35,15 @@ class NotSecure(ConnectionError):
         self.key = key
 
 
-def not_secure(error: BaseException) -> NotSecure | None:
+def not_secure(error: BaseException) -> InsecureConnection | None:
     """What `error`, or what it comes from, means where it is about TLS; None where it is not."""
     for each in _causes(error):
         # aiohttp's errors are of these kinds, too, but only what they come from tells why.
         code, reason = getattr(each, "verify_code", None), getattr(each, "reason", None)
         if isinstance(each, ssl.SSLCertVerificationError) and code is not None:
-            return NotSecure(CERTIFICATE_ERROR_KEYS.get(code, "remote_certificate_untrusted"))
+            return InsecureConnection(CERTIFICATE_ERROR_KEYS.get(code, "remote_certificate_untrusted"))
         if isinstance(each, ssl.SSLError) and reason in PLAIN_TEXT_REASONS:
-            return NotSecure("remote_not_tls")
+            return InsecureConnection("remote_not_tls")
     return None
 
 
@@ -52,7 +52,7 @@ def was_hung_up(error: BaseException) -> bool:
     return not any(isinstance(each, ConnectionRefusedError | TimeoutError) for each in _causes(error))
 
 
-async def speaks_tls(address: Address) -> bool:
+async def speaks_tls(address: ServerAddress) -> bool:
     """Whether the port of a plain address is one of TLS; nothing is sent, so no certificate is looked at."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

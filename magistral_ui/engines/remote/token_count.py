@@ -13,10 +13,10 @@ from typing import Any
 from magistral_ui.chat.images import Picture
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.engines.base import Measure
-from magistral_ui.engines.lru_cache import Recent
-from magistral_ui.engines.remote.http_client import Server
+from magistral_ui.engines.lru_cache import LRUCache
+from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.messages import messages_of, resumed_fields
-from magistral_ui.engines.remote.server_profile import Profile
+from magistral_ui.engines.remote.server_profile import ServerProfile
 
 CHARACTERS_PER_TOKEN = 3.6
 """Measured with Mistral's public tokenizer (131,072 entries): English 4.6, German 4.1, French 4.3, LaTeX and code 2.7 to 3.2."""
@@ -40,21 +40,21 @@ MARKS_PER_TURN = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class TokenCount:
     """Tokens of a text, and whether they are only reckoned."""
 
     tokens: int
     estimated: bool
 
 
-class Counter:
+class TokenCounter:
     """Tokens of texts, each asked for once."""
 
-    def __init__(self, server: Server, profile: Profile) -> None:
+    def __init__(self, server: ServerClient, profile: ServerProfile) -> None:
         self._server, self._profile = server, profile
         self._dialect, self._model = profile.dialect, profile.model
-        self._known: Recent[str, int] = Recent(CACHED_CHARACTERS, lambda _: 1)
-        self._around: Recent[Hashable, int] = Recent(CACHED_SHAPES)
+        self._known: LRUCache[str, int] = LRUCache(CACHED_CHARACTERS, lambda _: 1)
+        self._around: LRUCache[Hashable, int] = LRUCache(CACHED_SHAPES)
 
     async def measure(self, prompt: Prompt, limit: int | None = None) -> Measure:
         """What `prompt` costs; `estimated` where any of it had to be reckoned. It is exact where it comes near to `limit`."""
@@ -96,26 +96,26 @@ class Counter:
             return {}
         return told.value if told.fine and isinstance(told.value, dict) else {}
 
-    async def _counts(self, texts: Iterable[str]) -> dict[str, Counted]:
+    async def _counts(self, texts: Iterable[str]) -> dict[str, TokenCount]:
         gate = asyncio.Semaphore(PARALLEL_REQUESTS)
 
-        async def one(text: str) -> Counted:
+        async def one(text: str) -> TokenCount:
             async with gate:
                 return await self._count(text)
 
         wanted = list(dict.fromkeys(texts))
         return dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True))
 
-    async def _count(self, text: str) -> Counted:
+    async def _count(self, text: str) -> TokenCount:
         if not text:
-            return Counted(0, False)
+            return TokenCount(0, False)
         known = self._known.get(text)
         if known is None:
             known = await self._asked(text)
             if known is None:
-                return Counted(reckoned(text), True)
+                return TokenCount(reckoned(text), True)
             self._known.put(text, known)
-        return Counted(known, False)
+        return TokenCount(known, False)
 
     async def _asked(self, text: str) -> int | None:
         """The server's own count; None where it gives none."""
@@ -140,7 +140,7 @@ def texts_of(prompt: Prompt) -> list[str]:
 
 def reckoned_measure(prompt: Prompt) -> Measure:
     """What `prompt` costs by the lengths of its texts alone."""
-    return measured(prompt, {text: Counted(reckoned(text), True) for text in texts_of(prompt)})
+    return measured(prompt, {text: TokenCount(reckoned(text), True) for text in texts_of(prompt)})
 
 
 def surely_fits(prompt: Prompt, limit: int) -> bool:
@@ -164,7 +164,7 @@ def _without_pictures(turn: Turn) -> Turn:
     return replace(turn, pictures=()) if isinstance(turn, UserTurn) else turn
 
 
-def measured(prompt: Prompt, counts: dict[str, Counted], *, sent: bool = True) -> Measure:
+def measured(prompt: Prompt, counts: dict[str, TokenCount], *, sent: bool = True) -> Measure:
     """The whole prompt from the counts of its texts; pictures are reckoned from their sizes.
 
     Where earlier reasoning is not `sent`, it costs nothing.
@@ -190,13 +190,13 @@ def measured(prompt: Prompt, counts: dict[str, Counted], *, sent: bool = True) -
     return Measure(total, system, per_message, reasoning, pictures, estimated=estimated)
 
 
-def _turn_tokens(turn: UserTurn | AssistantTurn, counts: dict[str, Counted], pictures: dict[str, int]) -> int:
+def _turn_tokens(turn: UserTurn | AssistantTurn, counts: dict[str, TokenCount], pictures: dict[str, int]) -> int:
     if isinstance(turn, UserTurn):
         return MARKS_PER_TURN + counts[turn.text].tokens + sum(pictures[picture.digest] for picture in turn.pictures)
     return _reasoning_tokens(turn.reasoning, counts) + counts[turn.answer].tokens + 1
 
 
-def _reasoning_tokens(reasoning: str | None, counts: dict[str, Counted]) -> int:
+def _reasoning_tokens(reasoning: str | None, counts: dict[str, TokenCount]) -> int:
     return counts[reasoning].tokens + MARKS_PER_TURN if reasoning else 0
 
 

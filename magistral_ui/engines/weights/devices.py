@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 import psutil
 import torch
 
-from magistral_ui.engines.base import Told
+from magistral_ui.engines.base import Message
 from magistral_ui.engines.weights import gpu_diagnosis
-from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, Torch, find_graphics_cards, runs_kernels_for
+from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, TorchBuild, find_graphics_cards, runs_kernels_for
 from magistral_ui.engines.weights.quantization import can_quantize, has_fast_nf4
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2, ModelCard
@@ -47,7 +47,7 @@ class Device:
     """The machine's other graphics cards, the freest first: a model that is too large for one is spread over them."""
     capability: tuple[int, int] | None = None
     """Of an NVIDIA card, where it is known."""
-    hindrance: Told | None = field(default=None, compare=False)
+    hindrance: Message | None = field(default=None, compare=False)
     """Why it is this device and no graphics card, where there is one."""
 
     @property
@@ -109,7 +109,7 @@ def look_again(device: Device) -> Device:
     return replace(first, name=device.name, others=tuple(others))
 
 
-def _cards() -> tuple[list[Device], Told | None]:
+def _cards() -> tuple[list[Device], Message | None]:
     """The graphics cards that can be used, the freest first; where there is none, why."""
     version = torch.__version__.partition("+")[0]
     with warnings.catch_warnings(record=True) as said:
@@ -117,7 +117,7 @@ def _cards() -> tuple[list[Device], Told | None]:
         there = torch.cuda.is_available()
         words = [str(each.message) for each in said]
     if not there:
-        installed = Torch(version, torch.version.cuda, " ".join(words))
+        installed = TorchBuild(version, torch.version.cuda, " ".join(words))
         return [], gpu_diagnosis.why_unusable(find_graphics_cards(), installed, os.environ.get("CUDA_VISIBLE_DEVICES"))
     usable, hindrance = [], None
     for index in range(torch.cuda.device_count()):

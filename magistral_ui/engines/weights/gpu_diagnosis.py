@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.engines.base import Told
+from magistral_ui.engines.base import Message
 from magistral_ui.errors import Value
 
 MIN_CAPABILITY = (7, 5)
@@ -61,7 +61,7 @@ class GraphicsCard:
 
 
 @dataclass(frozen=True, slots=True)
-class Torch:
+class TorchBuild:
     """The installed torch, as far as it matters to why it sees no card."""
 
     version: str
@@ -78,7 +78,7 @@ def find_graphics_cards() -> list[GraphicsCard]:
     return [*nvidia, *_from_pci(AMD, "AMD"), *_amd_on_windows()]
 
 
-def why_unusable(cards: Iterable[GraphicsCard], torch: Torch, visible: str | None) -> Told | None:
+def why_unusable(cards: Iterable[GraphicsCard], torch: TorchBuild, visible: str | None) -> Message | None:
     """Why `torch` sees none of `cards`, with the remedy; None where there is none that it could use.
 
     `visible` is CUDA_VISIBLE_DEVICES.
@@ -89,45 +89,45 @@ def why_unusable(cards: Iterable[GraphicsCard], torch: Torch, visible: str | Non
     if card is None and old is not None:
         card = GraphicsCard("NVIDIA")
     if card is None:
-        return Told("gpu_not_nvidia", {"card": found[0].name}) if found else None
+        return Message("gpu_not_nvidia", {"card": found[0].name}) if found else None
     if old is not None and not card.driver:
         card = GraphicsCard(card.name, f"CUDA {int(old[1]) // 1000}.{int(old[1]) % 1000 // 10}", int(old[1]) // 1000)
     if visible is not None and visible.strip().lower() in HIDDEN_DEVICES:
-        return Told("gpu_hidden", {"card": card.name, "value": visible.strip()})
+        return Message("gpu_hidden", {"card": card.name, "value": visible.strip()})
     capabilities = [each.capability for each in found if each.nvidia and each.capability]
     if capabilities and max(capabilities) < MIN_CAPABILITY:
         return too_old(card.name, max(capabilities))
     if not card.driver:
-        return Told("gpu_driver_missing", {"card": card.name})
+        return Message("gpu_driver_missing", {"card": card.name})
     command = install_command(card, torch.version)
     needed = int(torch.cuda.partition(".")[0]) if torch.cuda else max(MIN_DRIVER)
     if torch.cuda is None and command is not None:
-        return Told("gpu_torch_without_cuda", {"card": card.name, "command": command})
+        return Message("gpu_torch_without_cuda", {"card": card.name, "command": command})
     if card.cuda is not None and card.cuda < needed:
         least = MIN_DRIVER.get(needed, max(MIN_DRIVER.values()))
         values: dict[str, Value] = {"card": card.name, "driver": card.driver, "needed": least}
         if command is None:
-            return Told("gpu_driver_old", values)
-        return Told("gpu_driver_old_or_torch", values | {"command": command})
+            return Message("gpu_driver_old", values)
+        return Message("gpu_driver_old_or_torch", values | {"command": command})
     if visible is not None:
-        return Told("gpu_hidden", {"card": card.name, "value": visible.strip()})
+        return Message("gpu_hidden", {"card": card.name, "value": visible.strip()})
     return not_started(card.name, torch.said)
 
 
-def not_started(name: str, said: str) -> Told:
+def not_started(name: str, said: str) -> Message:
     """A card that does not start, by torch's own words."""
-    return Told("gpu_not_started", {"card": name, "reason": _first_sentence(said)})
+    return Message("gpu_not_started", {"card": name, "reason": _first_sentence(said)})
 
 
-def too_old(name: str, capability: tuple[int, int]) -> Told:
+def too_old(name: str, capability: tuple[int, int]) -> Message:
     """A card for which there are no kernels any more."""
     values = {"found": f"{capability[0]}.{capability[1]}", "needed": f"{MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]}"}
-    return Told("gpu_too_old", {"card": name, **values})
+    return Message("gpu_too_old", {"card": name, **values})
 
 
-def too_new(name: str, version: str) -> Told:
+def too_new(name: str, version: str) -> Message:
     """A card that is younger than the installed torch's kernels."""
-    return Told("gpu_too_new", {"card": name, "command": _command(version, NEW_CUDA)})
+    return Message("gpu_too_new", {"card": name, "command": _command(version, NEW_CUDA)})
 
 
 def runs_kernels_for(capability: tuple[int, int], built_for: Iterable[str]) -> bool:

@@ -35,7 +35,7 @@ from magistral_ui.engines.weights.quantization import (
     quantization,
     stored_precision,
 )
-from magistral_ui.engines.weights.quantized_cache import Copy, save_copy
+from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, save_copy
 from magistral_ui.errors import ModelFilesBroken
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import FolderFacts, inspect_folder
@@ -81,7 +81,7 @@ def load(
     revision: str = "",
     context_length: int | None = None,
     closing: threading.Event | None = None,
-    copy: Copy | None = None,
+    copy: QuantizedCopy | None = None,
     by_way_of_host: bool = False,
 ) -> Loaded:
     """The model of `card` from `folder`; `precision` may be `auto`. `report` hears of the stages.

@@ -35,7 +35,7 @@ FREE_SPACE_FACTOR = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class QuantizedCopy:
     """Where a copy lies or shall lie, and what it is made from: model, revision and precision."""
 
     folder: Path
@@ -72,15 +72,15 @@ def copies_folder() -> Path:
     return Path(constants.HF_ASSETS_CACHE) / "magistral-ui" / "quantized"
 
 
-def copy_for(wanted: str, model: str, revision: str, precision: str) -> Copy | None:
+def copy_for(wanted: str, model: str, revision: str, precision: str) -> QuantizedCopy | None:
     """The copy of a model in `precision`; `wanted` is `auto`, `no`, or a folder. None: there is to be none."""
     if wanted == "no" or precision not in ("nf4", "int8"):
         return None
     origin = {"model": model, "revision": revision, "precision": precision}
     if wanted != "auto":
-        return Copy(Path(wanted).expanduser(), origin, asked=True)
+        return QuantizedCopy(Path(wanted).expanduser(), origin, asked=True)
     name = re.sub(r"[^\w.-]+", "--", model).strip("-.")[-80:]
-    return Copy(copies_folder() / f"{name}--{revision[:12]}--{precision}", origin, asked=False)
+    return QuantizedCopy(copies_folder() / f"{name}--{revision[:12]}--{precision}", origin, asked=False)
 
 
 def copies_held() -> tuple[int, int]:
@@ -95,7 +95,7 @@ def fingerprint(facts: FolderFacts) -> str:
     return hashlib.sha256(repr((str(facts.folder.resolve()), marks)).encode()).hexdigest()[:40]
 
 
-def save_copy(model: Any, source: Path, copy: Copy, size: int, report: Report) -> None:
+def save_copy(model: Any, source: Path, copy: QuantizedCopy, size: int, report: Report) -> None:
     """Write `model` (about `size` bytes), with the other files of `source`: all of it or nothing.
 
     CopyNotSaved where that cannot be; where nobody asked for the copy, that is only logged.
@@ -110,7 +110,7 @@ def save_copy(model: Any, source: Path, copy: Copy, size: int, report: Report) -
         log.warning("no quantized copy was kept: %s", error)
 
 
-def _save(model: Any, source: Path, copy: Copy, size: int, report: Report) -> None:
+def _save(model: Any, source: Path, copy: QuantizedCopy, size: int, report: Report) -> None:
     folder = copy.folder
     unfinished = folder.with_name(f"{folder.name}.partial")
     try:

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from magistral_ui.engines.base import Loading, Told
+from magistral_ui.engines.base import Loading, Message
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan
 from magistral_ui.engines.weights.hub import download, read_config
 from magistral_ui.engines.weights.pinned_revisions import is_commit, record, recorded
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.quantization import stored_precision
-from magistral_ui.engines.weights.quantized_cache import Copy, copy_for, fingerprint
+from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, copy_for, fingerprint
 from magistral_ui.engines.weights.speed_estimate import slow_pace
 from magistral_ui.errors import ModelFilesBroken, ModelNotFound
 from magistral_ui.models.cards import ModelCard, find_card
@@ -22,7 +22,7 @@ from magistral_ui.models.shape import ModelShape, read_shape
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ModelRequest:
     """What the operator asked for; None and `auto` leave it to the machine."""
 
     model: str | None = None
@@ -36,7 +36,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """A folder with all files of a model, and where they come from."""
 
     card: ModelCard
@@ -44,13 +44,17 @@ class Source:
     name: str
     revision: str
     chosen_because: str
-    copy: Copy | None = None
+    copy: QuantizedCopy | None = None
     """Where a quantized copy shall be saved, if the model is quantized."""
 
 
 def find_source(
-    wish: Wish, device: Device, report: Report, closing: threading.Event, warn: Callable[[Told], None] = lambda _: None
-) -> Source:
+    wish: ModelRequest,
+    device: Device,
+    report: Report,
+    closing: threading.Event,
+    warn: Callable[[Message], None] = lambda _: None,
+) -> ModelSource:
     """What `wish` means on `device`. Whether the model fits is found out before it is downloaded, where that can be.
 
     `warn` hears, before the work begins, of a model that fits and will be very slow.
@@ -77,11 +81,11 @@ def _from_folder(
     name: str,
     why: str,
     device: Device,
-    wish: Wish,
-    warn: Callable[[Told], None],
-) -> Source:
+    wish: ModelRequest,
+    warn: Callable[[Message], None],
+) -> ModelSource:
     facts = inspect_folder(folder)
-    source = Source(card or facts.card, folder, name, "", why)
+    source = ModelSource(card or facts.card, folder, name, "", why)
     stored = stored_precision(name, facts.quantization)
     weights = facts.bytes if stored else None
     planned = choose_plan(source.card.name, facts.shape, device, stored or wish.precision, wish.context_length, weights)
@@ -103,11 +107,11 @@ def _from_hub(
     card: ModelCard | None,
     why: str,
     device: Device,
-    wish: Wish,
+    wish: ModelRequest,
     report: Report,
     closing: threading.Event,
-    warn: Callable[[Told], None],
-) -> Source:
+    warn: Callable[[Message], None],
+) -> ModelSource:
     """The commit that was named, or else run here before, or else is the card's; of another repository the newest."""
     revision = wish.revision or recorded(name) or (card.revision if card else None)
     with _own_revision(name, revision, wish):
@@ -117,7 +121,7 @@ def _from_hub(
             warn(pace)
         report(Loading())  # with what was warned of
 
-        def copy_of(commit: str) -> Copy | None:
+        def copy_of(commit: str) -> QuantizedCopy | None:
             copy = None if stored else copy_for(wish.save_quantized, name, commit, precision)
             if copy is not None and not copy.is_there:
                 copy.check_folder()
@@ -125,10 +129,10 @@ def _from_hub(
 
         copy = copy_of(str(revision)) if is_commit(revision) else None
         if copy is not None and copy.is_there:
-            return Source(card or _card_of(copy.folder, name), copy.folder, name, copy.origin["revision"], why)
+            return ModelSource(card or _card_of(copy.folder, name), copy.folder, name, copy.origin["revision"], why)
         snapshot = download(name, revision, report, closing)
     record(name, snapshot.commit)
-    source = Source(card or _card_of(snapshot.folder, name), snapshot.folder, name, snapshot.commit, why)
+    source = ModelSource(card or _card_of(snapshot.folder, name), snapshot.folder, name, snapshot.commit, why)
     copy = copy_of(snapshot.commit)
     if copy is not None and copy.is_there:
         return replace(source, folder=copy.folder)
@@ -140,7 +144,7 @@ def _card_of(folder: Path, name: str) -> ModelCard:
 
 
 @contextmanager
-def _own_revision(name: str, revision: str | None, wish: Wish) -> Iterator[None]:
+def _own_revision(name: str, revision: str | None, wish: ModelRequest) -> Iterator[None]:
     """Where the Hub lacks a revision that nobody named, the remedy is another one."""
     try:
         yield
@@ -151,7 +155,7 @@ def _own_revision(name: str, revision: str | None, wish: Wish) -> Iterator[None]
 
 
 def _fitting(
-    card: ModelCard | None, name: str, revision: str | None, device: Device, wish: Wish
+    card: ModelCard | None, name: str, revision: str | None, device: Device, wish: ModelRequest
 ) -> tuple[ModelShape, MemoryPlan, str | None]:
     """The model's shape, how it will be kept, and the precision in which it is stored if it is quantized already."""
     stored, shape = None, card.shape if card else None

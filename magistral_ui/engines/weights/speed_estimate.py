@@ -2,7 +2,7 @@
 
 import torch
 
-from magistral_ui.engines.base import Told
+from magistral_ui.engines.base import Message
 from magistral_ui.engines.weights.devices import Device, is_slow
 from magistral_ui.models.memory import MemoryPlan
 from magistral_ui.models.shape import ModelShape
@@ -20,11 +20,11 @@ SLOW_TOKEN_SECONDS = 2.0
 """Seconds for a token from which it is worth a warning: an answer of 1,000 tokens then takes half an hour."""
 
 
-def slow_pace(shape: ModelShape, plan: MemoryPlan, device: Device) -> Told | None:
+def slow_pace(shape: ModelShape, plan: MemoryPlan, device: Device) -> Message | None:
     """The warning for a model that would write very slowly here."""
     if plan.precision not in CPU_SECONDS_PER_BILLION or not is_slow(device):
         return None
     weights = shape.linear_parameters
     computing = CPU_SECONDS_PER_BILLION[plan.precision] * weights / 1e9 / max(1, torch.get_num_threads())
     seconds = max(computing, BYTES_PER_WEIGHT[plan.precision] * weights / MEMORY_BANDWIDTH)
-    return Told("slow_processor", {"seconds": round(seconds)}) if seconds >= SLOW_TOKEN_SECONDS else None
+    return Message("slow_processor", {"seconds": round(seconds)}) if seconds >= SLOW_TOKEN_SECONDS else None

@@ -17,10 +17,10 @@ from magistral_ui.chat.events import Queued
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.zerogpu.quota_errors import refusal_of
-from magistral_ui.engines.zerogpu.shared_flags import Flags
-from magistral_ui.engines.zerogpu.sliced_reply import Reply
-from magistral_ui.engines.zerogpu.slices import Job, Pace, Piece
+from magistral_ui.engines.zerogpu.quota_errors import gpu_refusal
+from magistral_ui.engines.zerogpu.shared_flags import SharedFlags
+from magistral_ui.engines.zerogpu.sliced_reply import SlicedReply
+from magistral_ui.engines.zerogpu.slices import SliceEstimate, SliceJob, SlicePiece
 from magistral_ui.errors import MagistralUIError, NotReady, QueueFull
 from magistral_ui.models.cards import DEMO, ModelCard, find_card
 
@@ -58,10 +58,10 @@ class ZeroGPUEngine:
         self._guess = (find_card(model) if model else None) or DEMO
         self._status: EngineStatus = Loading()
         self._placed: PlacedModel | None = None
-        self._flags = Flags(MAX_REPLIES)
-        self._pace = Pace(tokens=tokens_a_slice)
-        self._ask: Callable[[Job], Iterator[Piece]] | None = None
-        self._replies: dict[Reply, threading.Thread] = {}
+        self._flags = SharedFlags(MAX_REPLIES)
+        self._pace = SliceEstimate(tokens=tokens_a_slice)
+        self._ask: Callable[[SliceJob], Iterator[SlicePiece]] | None = None
+        self._replies: dict[SlicedReply, threading.Thread] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -75,10 +75,10 @@ class ZeroGPUEngine:
         if self._placed is not None or self._closed:
             return
         try:
-            from magistral_ui.engines.weights.source import Wish
+            from magistral_ui.engines.weights.source import ModelRequest
             from magistral_ui.engines.zerogpu.placed_model import place_model
 
-            self._placed = place_model(Wish(**self._wish), self._report, self._flags)  # type: ignore[arg-type]
+            self._placed = place_model(ModelRequest(**self._wish), self._report, self._flags)  # type: ignore[arg-type]
         except MagistralUIError as error:
             self._status = Broken(error.sentence_key, error.values)
             log.error("the model could not be loaded", exc_info=error)
@@ -87,7 +87,7 @@ class ZeroGPUEngine:
             log.error("the model could not be loaded", exc_info=error)
             self._status = Broken("model_error", {"reason": type(error).__name__})
             return
-        self._pace = Pace(self._placed.weights, self._tokens)
+        self._pace = SliceEstimate(self._placed.weights, self._tokens)
         self._ask = self._decorate(self._placed.write, duration=_seconds)
         self._status = Ready(self._placed.info)
 
@@ -110,7 +110,7 @@ class ZeroGPUEngine:
                 raise NotReady
             if len(self._replies) >= MAX_REPLIES:
                 raise QueueFull(limit=MAX_REPLIES)
-            reply = Reply(placed, request, self._flags)
+            reply = SlicedReply(placed, request, self._flags)
             reply.generation.put(Queued(0))
             run = contextvars.copy_context().run
             self._replies[reply] = threading.Thread(target=run, args=(self._write, reply), name="reply", daemon=True)
@@ -146,7 +146,7 @@ class ZeroGPUEngine:
     def _report(self, status: Loading) -> None:
         self._status = status
 
-    def _write(self, reply: Reply) -> None:
+    def _write(self, reply: SlicedReply) -> None:
         """A reply from its first slice to its last, in a thread of its own."""
         try:
             self._slices(reply)
@@ -157,7 +157,7 @@ class ZeroGPUEngine:
             with self._lock:
                 del self._replies[reply]
 
-    def _slices(self, reply: Reply) -> None:
+    def _slices(self, reply: SlicedReply) -> None:
         most, empty = None, 0
         while not reply.generation.ended:
             seconds = self._pace.seconds(reply.tokens, reply.left)
@@ -166,7 +166,7 @@ class ZeroGPUEngine:
             failure = self._slice(reply, seconds)
             if reply.generation.ended:
                 return
-            refusal = refusal_of(failure) if failure is not None else None
+            refusal = gpu_refusal(failure) if failure is not None else None
             empty = 0 if reply.count > before else empty + 1
             if refusal is None or (refusal.aborted and not empty):
                 if empty:
@@ -181,7 +181,7 @@ class ZeroGPUEngine:
             if not self._pace.is_of_use(most) or empty >= MAX_EMPTY_SLICES:
                 reply.fail(refusal.key, refusal.values)
 
-    def _slice(self, reply: Reply, seconds: int) -> BaseException | None:
+    def _slice(self, reply: SlicedReply, seconds: int) -> BaseException | None:
         """One call on the GPU; what went wrong with it."""
         assert self._ask is not None
         first: float | None = None
@@ -200,6 +200,6 @@ class ZeroGPUEngine:
         return None
 
 
-def _seconds(job: Job) -> int:
+def _seconds(job: SliceJob) -> int:
     """What the decorator asks for the duration of a call."""
     return job.seconds

@@ -9,18 +9,18 @@ import torch
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Measure
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.decoder import TextModel
+from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.running_model import encoded_within, encoder_of
-from magistral_ui.engines.local.scheduler import limits_on
+from magistral_ui.engines.local.scheduler import scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Report
-from magistral_ui.engines.weights.source import Wish, find_source
-from magistral_ui.engines.zerogpu.shared_flags import Flags
-from magistral_ui.engines.zerogpu.slices import Job, Piece
-from magistral_ui.engines.zerogpu.worker import SliceWriter
+from magistral_ui.engines.weights.source import ModelRequest, find_source
+from magistral_ui.engines.zerogpu.shared_flags import SharedFlags
+from magistral_ui.engines.zerogpu.slices import SliceJob, SlicePiece
+from magistral_ui.engines.zerogpu.worker import Worker
 from magistral_ui.models.memory import plan_loaded
 
 CUDA_CONTEXT_BYTES = 309_002_240
@@ -30,17 +30,17 @@ CUDA_CONTEXT_BYTES = 309_002_240
 class PlacedModel:
     """A model and its tokenizer. Nothing here runs the model: that is `write`, behind a fork."""
 
-    def __init__(self, loaded: Loaded, device: Device, context_length: int | None, flags: Flags) -> None:
+    def __init__(self, loaded: Loaded, device: Device, context_length: int | None, flags: SharedFlags) -> None:
         self.card = loaded.card
         self.encoder = encoder_of(loaded)
-        text_model = TextModel(loaded.model)
+        text_model = Decoder(loaded.model)
         planned = plan_loaded(loaded.shape, loaded.info.precision, device.place, loaded.layers, loaded.weights)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
         text_model.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         self.weights = loaded.weights
-        limits = replace(limits_on(text_model.device.type), running=1, waiting=1, waiting_each=1)
-        self._writer = SliceWriter(
+        limits = replace(scheduler_limits(text_model.device.type), running=1, waiting=1, waiting_each=1)
+        self._writer = Worker(
             text_model,
             self.encoder,
             loaded.image_token,
@@ -51,7 +51,7 @@ class PlacedModel:
         )
 
     @property
-    def write(self) -> Callable[[Job], Iterator[Piece]]:
+    def write(self) -> Callable[[SliceJob], Iterator[SlicePiece]]:
         """Writes one slice, where the GPU is."""
         return self._writer.write
 
@@ -69,7 +69,7 @@ class PlacedModel:
         self.encoder.forget(visitor)
 
 
-def place_model(wish: Wish, report: Report, flags: Flags) -> PlacedModel:
+def place_model(wish: ModelRequest, report: Report, flags: SharedFlags) -> PlacedModel:
     """The wished model, in memory and marked for the GPU; raises what `find_source` and `load` do.
 
     Must be called in the thread that imported the spaces package, before Blocks.launch: ZeroGPU's stand-in for a GPU holds there,

@@ -15,7 +15,7 @@ WAIT = re.compile(r"Try again in ([^.]+)\.")
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class GpuRefusal:
     """Why there is no GPU, or no longer: the key of the sentence and what fills it."""
 
     key: str
@@ -41,30 +41,30 @@ class Refusal:
         return int((self.left - 1) / (costs if 1.0 <= costs <= MAX_QUOTA_RATE else 1.0))
 
 
-def refusal_of(error: BaseException) -> Refusal:
+def gpu_refusal(error: BaseException) -> GpuRefusal:
     """What `error` means for the visitor."""
     title, message = str(getattr(error, "title", "")), str(getattr(error, "message", error))
     if title == "ZeroGPU quota exceeded":
         return _over_quota(message)
     if title == "ZeroGPU pending credits exceeded":
-        return Refusal("gpu_quota_gone")
+        return GpuRefusal("gpu_quota_gone")
     if title == "ZeroGPU illegal duration":
-        return Refusal("gpu_busy", too_long=True)
+        return GpuRefusal("gpu_busy", too_long=True)
     if title in ("ZeroGPU queue timeout", "ZeroGPU client error"):  # no card in time, or a token that is over
-        return Refusal("gpu_busy")
+        return GpuRefusal("gpu_busy")
     if title == "ZeroGPU worker error":
         aborted = message == "GPU task aborted"
-        return Refusal("gpu_taken_away" if aborted else "generation_failed", aborted=aborted, unknown=not aborted)
-    return Refusal("gpu_busy", unknown=True)
+        return GpuRefusal("gpu_taken_away" if aborted else "generation_failed", aborted=aborted, unknown=not aborted)
+    return GpuRefusal("gpu_busy", unknown=True)
 
 
-def _over_quota(message: str) -> Refusal:
+def _over_quota(message: str) -> GpuRefusal:
     if "No GPU was available" in message:
-        return Refusal("gpu_busy")
+        return GpuRefusal("gpu_busy")
     if "GPU limit" in message:
-        return Refusal("gpu_quota_gone")
+        return GpuRefusal("gpu_quota_gone")
     left, wait = LEFT.search(message), WAIT.search(message)
     if wait is None:
-        return Refusal("gpu_quota_gone")
+        return GpuRefusal("gpu_quota_gone")
     requested, remaining = (int(left[1]), int(left[2])) if left else (None, None)
-    return Refusal("gpu_quota_spent", {"wait": wait[1]}, requested, remaining)
+    return GpuRefusal("gpu_quota_spent", {"wait": wait[1]}, requested, remaining)

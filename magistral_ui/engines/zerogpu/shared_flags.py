@@ -12,7 +12,7 @@ STOP, ANSWER = 4, 5
 SIZE = 8
 
 
-class Flags:
+class SharedFlags:
     """`places` of wishes; each belongs to one slice of one reply at a time."""
 
     def __init__(self, places: int) -> None:

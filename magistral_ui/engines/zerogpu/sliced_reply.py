@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from magistral_ui.chat.events import Failed
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.zerogpu.shared_flags import Flags
-from magistral_ui.engines.zerogpu.slices import Job, Piece, Token
+from magistral_ui.engines.zerogpu.shared_flags import SharedFlags
+from magistral_ui.engines.zerogpu.slices import SliceJob, SlicePiece, Token
 from magistral_ui.errors import Value
 
 if TYPE_CHECKING:
     from magistral_ui.engines.zerogpu.placed_model import PlacedModel
 
 
-class Reply:
+class SlicedReply:
     """The side of the page's process. `take` comes from the thread that reads slices, wishes from any."""
 
-    def __init__(self, placed: "PlacedModel", request: GenerationRequest, flags: Flags) -> None:
+    def __init__(self, placed: "PlacedModel", request: GenerationRequest, flags: SharedFlags) -> None:
         """Raises PromptTooLong."""
         self.generation = Generation(on_control=self._heed)
         self._request, self._flags = request, flags
@@ -58,13 +58,13 @@ class Reply:
                 self._place = None
             self._flags.give_back(place)
 
-    def job(self, place: int, ticket: int, seconds: int, now: float, tokens: int | None) -> Job:
+    def job(self, place: int, ticket: int, seconds: int, now: float, tokens: int | None) -> SliceJob:
         """What the next slice is to write."""
         sequence, params = self._sequence, self._request.params
         written = tuple(self._written)
-        return Job(sequence.prompt, params, sequence.limit, written, place, ticket, seconds, now, tokens)
+        return SliceJob(sequence.prompt, params, sequence.limit, written, place, ticket, seconds, now, tokens)
 
-    def take(self, piece: Piece) -> None:
+    def take(self, piece: SlicePiece) -> None:
         """Tell what a slice has written; nothing more once the reply has ended."""
         with self._lock:
             self._waiting = False

@@ -25,7 +25,7 @@ PREFILL_TOKENS_PER_SECOND = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SliceJob:
     """What one slice is to write."""
 
     prompt: "EncodedPrompt"
@@ -46,7 +46,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class SlicePiece:
     """What has been written since the last one."""
 
     tokens: tuple[Token, ...] = ()
@@ -56,7 +56,7 @@ class Piece:
     end: FinishReason | Failed | None = None
 
 
-class Pace:
+class SliceEstimate:
     """Learns how fast the GPU is, and says how many seconds the next slice needs."""
 
     def __init__(self, weights: int = 0, tokens: int | None = None) -> None:

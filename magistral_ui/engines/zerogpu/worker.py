@@ -15,36 +15,36 @@ from magistral_ui.chat.reasoning import TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.decoder import TextModel
+from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.scheduler import Limits, Scheduler
+from magistral_ui.engines.local.scheduler import Scheduler, SchedulerLimits
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.engines.local.tokenizer import Encoder
-from magistral_ui.engines.zerogpu.shared_flags import Flags
-from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, Job, Piece, Token
+from magistral_ui.engines.local.tokenizer import Tokenizer
+from magistral_ui.engines.zerogpu.shared_flags import SharedFlags
+from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SliceJob, SlicePiece, Token
 
 REPORT_INTERVAL = 0.05
 """Seconds between two pieces."""
 
 
-class SliceWriter:
+class Worker:
     """A placed model, and how a slice is written with it. Made before the first fork; `write` runs behind one."""
 
     def __init__(
         self,
-        model: TextModel,
-        encoder: Encoder,
+        model: Decoder,
+        encoder: Tokenizer,
         image_token: int | None,
-        limits: Limits,
+        limits: SchedulerLimits,
         budget: int,
         kv_per_token: int,
-        flags: Flags,
+        flags: SharedFlags,
     ) -> None:
         """`budget` bytes of the device for keys and values."""
         self._model, self._vocabulary, self._image_token = model, _Vocabulary(encoder), image_token
         self._limits, self._budget, self._kv_per_token, self._flags = limits, budget, kv_per_token, flags
 
-    def write(self, job: Job) -> Iterator[Piece]:
+    def write(self, job: SliceJob) -> Iterator[SlicePiece]:
         """What comes behind `job.written`, until the reply ends or the time is over."""
         began = max(job.asked_at, psutil.Process().create_time())  # a process that was forked for this slice is younger
         generation = _Watched(self._flags, job)
@@ -64,15 +64,15 @@ class SliceWriter:
                 last = None if last is None else last - 1
             now = time.time()
             if now - told >= REPORT_INTERVAL:
-                yield Piece(tuple(fresh), now - began, generation.prefilling)
+                yield SlicePiece(tuple(fresh), now - began, generation.prefilling)
                 fresh, generation.prefilling, told = [], None, now
-        yield Piece(tuple(fresh), time.time() - began, generation.prefilling, generation.end)
+        yield SlicePiece(tuple(fresh), time.time() - began, generation.prefilling, generation.end)
 
 
 class _Watched(Generation):
     """A reply of which the page's process is told elsewhere: keeps what that process has to know, and sees its wishes."""
 
-    def __init__(self, flags: Flags, job: Job) -> None:
+    def __init__(self, flags: SharedFlags, job: SliceJob) -> None:
         super().__init__()
         self._flags, self._place, self._ticket = flags, job.place, job.ticket
         self.answered = False
@@ -104,7 +104,7 @@ class _Watched(Generation):
 class _Vocabulary:
     """Of the encoder, what takes no lock; what a reply was written in is remembered on the other side."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Tokenizer) -> None:
         self.end_of_turn = encoder.end_of_turn
         self._control = encoder.control_tokens()
         self._encoder = encoder

@@ -4,7 +4,7 @@ import sqlite3
 import time
 
 from magistral_ui.sessions.history.image_store import PictureFiles
-from magistral_ui.sessions.history.search import Entry
+from magistral_ui.sessions.history.search import ConversationSummary
 from magistral_ui.sessions.history.store import MAX_TITLE_LENGTH, sound
 
 MAX_LISTED = 2_000
@@ -13,23 +13,23 @@ UNDO_SECONDS = 60.0
 """Seconds for which a deleted conversation can come back."""
 
 
-def listing(db: sqlite3.Connection, visitor: str) -> list[Entry]:
+def listing(db: sqlite3.Connection, visitor: str) -> list[ConversationSummary]:
     """The visitor's: pinned ones first, then the latest."""
     return _entries(db, visitor, "pinned DESC, changed DESC", MAX_LISTED)
 
 
-def latest(db: sqlite3.Connection, visitor: str) -> list[Entry]:
+def latest(db: sqlite3.Connection, visitor: str) -> list[ConversationSummary]:
     """All of the visitor's, the latest first."""
     return _entries(db, visitor, "changed DESC", -1)
 
 
-def _entries(db: sqlite3.Connection, visitor: str, order: str, most: int) -> list[Entry]:
+def _entries(db: sqlite3.Connection, visitor: str, order: str, most: int) -> list[ConversationSummary]:
     rows = db.execute(
         "SELECT id, title, pinned, changed FROM conversations WHERE visitor = ? AND deleted IS NULL"
         f" ORDER BY {order} LIMIT ?",
         (visitor, most),
     )
-    return [Entry(id, title, bool(pinned), changed) for id, title, pinned, changed in rows]
+    return [ConversationSummary(id, title, bool(pinned), changed) for id, title, pinned, changed in rows]
 
 
 def rename(db: sqlite3.Connection, visitor: str, id: str, title: str) -> bool:

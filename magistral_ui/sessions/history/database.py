@@ -19,11 +19,11 @@ from magistral_ui.export.document import Document
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.image_store import PictureFiles
 from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
-from magistral_ui.sessions.history.save_errors import Trouble, trouble_of
+from magistral_ui.sessions.history.save_errors import SaveError, save_error
 from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, migrate
-from magistral_ui.sessions.history.search import Entry, Found, Reading, search, words_of
-from magistral_ui.sessions.history.store import Kept
-from magistral_ui.sessions.history.writer import Job, Writer
+from magistral_ui.sessions.history.search import ConversationSummary, Reading, SearchResult, search, words_of
+from magistral_ui.sessions.history.store import StoredConversation
+from magistral_ui.sessions.history.writer import WriteJob, Writer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -53,12 +53,12 @@ class History:
         self._searching: dict[str, object] = {}
         """Who searches, with what stands for their latest search: it ends those before it."""
         self._held: sqlite3.Connection | None = None
-        self._unusable: Trouble | None = None
+        self._unusable: SaveError | None = None
         self._folder = folder if keep_days != 0 else None
         try:
             db = self._open()
         except (OSError, sqlite3.Error, HistoryUnusable) as error:
-            self._unusable = trouble_of(error, str(folder))
+            self._unusable = save_error(error, str(folder))
             log.warning("the history cannot be opened: %s", error)
             self._release()
             self._folder = None
@@ -106,15 +106,15 @@ class History:
         return self._folder is not None
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> SaveError | None:
         """Why conversations cannot be saved at the moment."""
         return self._unusable or self._writer.trouble
 
-    def put(self, job: Job) -> "Future[Any]":
+    def put(self, job: WriteJob) -> "Future[Any]":
         """Have something written soon."""
         return self._writer.put(job)
 
-    def wait(self, job: Job, default: T) -> T:
+    def wait(self, job: WriteJob, default: T) -> T:
         """Have something written now; `default` where that fails or takes too long."""
         return self.wait_for(self.put(job), default)
 
@@ -145,7 +145,7 @@ class History:
             log.warning("the history cannot be read: %s", type(error).__name__)
             return default
 
-    def load(self, visitor: str, id: str) -> Kept | None:
+    def load(self, visitor: str, id: str) -> StoredConversation | None:
         """The conversation, if it is the visitor's."""
         return self._read(lambda db: store.load(db, self.pictures, visitor, id), None)
 
@@ -190,32 +190,32 @@ class History:
         finally:
             self._clean()
 
-    def listing(self, visitor: str) -> list[Entry]:
+    def listing(self, visitor: str) -> list[ConversationSummary]:
         """The visitor's conversations: pinned ones first, then the latest."""
         return self._read(lambda db: catalog.listing(db, visitor), [])
 
-    def search(self, visitor: str, query: str, seconds: float = SEARCH_TIMEOUT) -> Found:
+    def search(self, visitor: str, query: str, seconds: float = SEARCH_TIMEOUT) -> SearchResult:
         """The latest of the visitor's conversations that hold the words of `query`, in whatever `seconds` allow.
 
         A later search of the same visitor ends this one.
         """
         words = words_of(store.sound(query))
         if not words:
-            return Found(tuple(self.listing(visitor)))
+            return SearchResult(tuple(self.listing(visitor)))
         until, mine = time.monotonic() + seconds, object()
         self._searching[visitor] = mine
 
         def goes_on() -> bool:
             return self._searching.get(visitor) is mine and time.monotonic() < until
 
-        none: list[Entry] = []
+        none: list[ConversationSummary] = []
         entries = self._read(lambda db: catalog.latest(db, visitor), none)
         try:
             with self._looking() as reading:
                 return search(reading, entries, words, goes_on)
         except (sqlite3.Error, OSError) as error:
             log.warning("the history cannot be searched: %s", type(error).__name__)
-            return Found(complete=False)
+            return SearchResult(complete=False)
         finally:
             if self._searching.get(visitor) is mine:
                 del self._searching[visitor]

@@ -12,12 +12,12 @@ from magistral_ui.chat.events import Answer, Event, Notice, Reasoning, Reclassif
 from magistral_ui.engines.generation import Generation, Stamped
 from magistral_ui.sessions.history import store
 from magistral_ui.sessions.history.database import History
-from magistral_ui.sessions.history.store import Kept, Piece
-from magistral_ui.sessions.reply_state import Running, Written
+from magistral_ui.sessions.history.store import DraftPiece, StoredConversation
+from magistral_ui.sessions.reply_state import ReplyOrigin, RunningReply
 
 
 @dataclass(slots=True)
-class Unwritten:
+class UnsavedEvents:
     """What a generation has added since the last piece that is on disk, and its counts and times so far."""
 
     seen: int = 0
@@ -65,12 +65,12 @@ class Unwritten:
                 return
         self.usage = replace(usage, first_token_seconds=usage.first_token_seconds or seconds, total_seconds=seconds)
 
-    def piece(self) -> Piece | None:
+    def piece(self) -> DraftPiece | None:
         """What there is to write, or None."""
         if not (self.reasoning or self.answer or self.notices or self.reclassified):
             return None
         texts = "".join(self.reasoning), "".join(self.answer)
-        return Piece(self.number, *texts, self.usage, self.closed, tuple(self.notices), self.reclassified)
+        return DraftPiece(self.number, *texts, self.usage, self.closed, tuple(self.notices), self.reclassified)
 
     def forget(self, parts: tuple[int, int, int]) -> None:
         """The first so many parts are on disk."""
@@ -85,18 +85,18 @@ class Unwritten:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingWrite:
     """A writing on its way; `parts` says how much of `unwritten` it takes with it."""
 
     done: "Future[Any]"
-    unwritten: Unwritten | None = None
+    unwritten: UnsavedEvents | None = None
     parts: tuple[int, int, int] = (0, 0, 0)
 
 
-class Book:
+class HistoryRecorder:
     """Where a session puts down its conversation. Its methods may be called from any thread."""
 
-    def __init__(self, history: History, visitor: str, id: str, kept: Kept | None = None) -> None:
+    def __init__(self, history: History, visitor: str, id: str, kept: StoredConversation | None = None) -> None:
         """`kept` is what the history holds of it already."""
         self._history, self._visitor, self._id = history, visitor, id
         self._lock = threading.Lock()
@@ -105,33 +105,35 @@ class Book:
         self._drafting = kept is not None and kept.running is not None
         """Whether there is a draft on disk, or on its way there."""
         self._generation: Generation | None = None
-        self._unwritten = Unwritten()
-        self._pending: list[Pending] = []
+        self._unwritten = UnsavedEvents()
+        self._pending: list[PendingWrite] = []
         self._closed = False
 
-    def begin(self, conversation: Conversation, written: Mapping[int, Written], running: Running) -> None:
+    def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
         """Put down the conversation and that a reply is begun; returns when that is on disk, or cannot be."""
         with self._lock:
             if self._closed:
                 return
             self._settle()
-            self._drafting, self._generation, self._unwritten = True, None, Unwritten()
-            done = self._save(Kept(conversation, written, running))
+            self._drafting, self._generation, self._unwritten = True, None, UnsavedEvents()
+            done = self._save(StoredConversation(conversation, written, running))
         self._history.wait_for(done, None)
 
-    def keep(self, conversation: Conversation, written: Mapping[int, Written], running: Running | None) -> None:
+    def keep(
+        self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
+    ) -> None:
         """Put down what has changed since the last time; called again and again, and returns at once."""
         with self._lock:
             self._settle()
             if self._closed or self._pending:
                 return
             if running is not None and running.generation is not self._generation:
-                self._generation, self._unwritten = running.generation, Unwritten()
+                self._generation, self._unwritten = running.generation, UnsavedEvents()
             if conversation is not self._saved or self._drafting != (running is not None):
                 if conversation.messages or self._saved is not None:
                     # A draft is begun again with it, so all of it is written again behind this.
-                    self._drafting, self._unwritten = running is not None, Unwritten()
-                    self._save(Kept(conversation, written, running))
+                    self._drafting, self._unwritten = running is not None, UnsavedEvents()
+                    self._save(StoredConversation(conversation, written, running))
             elif running is not None:
                 self._add_piece(running.generation)
 
@@ -165,7 +167,7 @@ class Book:
             elif each.unwritten is not None:
                 each.unwritten.forget(each.parts)
 
-    def _save(self, now: Kept) -> "Future[Any]":
+    def _save(self, now: StoredConversation) -> "Future[Any]":
         before = self._saved
 
         def job(db: sqlite3.Connection) -> None:
@@ -175,7 +177,7 @@ class Book:
             store.save(db, self._history.pictures, self._visitor, self._id, before, now)
 
         self._saved = now.conversation
-        self._pending.append(Pending(done := self._history.put(job)))
+        self._pending.append(PendingWrite(done := self._history.put(job)))
         return done
 
     def _add_piece(self, generation: Generation) -> None:
@@ -185,4 +187,4 @@ class Book:
         if piece is None:
             return
         done = self._history.put(lambda db: store.add_piece(db, self._id, piece))
-        self._pending.append(Pending(done, unwritten, unwritten.parts))
+        self._pending.append(PendingWrite(done, unwritten, unwritten.parts))

@@ -12,25 +12,25 @@ NOT_WRITABLE_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class SaveError:
     """The key of a sentence, and what fills it."""
 
     key: str
     values: Mapping[str, Value] = field(default_factory=dict)
 
 
-def trouble_of(error: Exception, folder: str) -> Trouble:
+def save_error(error: Exception, folder: str) -> SaveError:
     """What to tell about `error`."""
     if isinstance(error, HistoryUnusable):
-        return Trouble(error.sentence_key, {"folder": folder, **error.values})
+        return SaveError(error.sentence_key, {"folder": folder, **error.values})
     told = str(error).lower()
     if "full" in told or getattr(error, "errno", None) in DISK_FULL_ERRNOS:
-        return Trouble("history_disk_full", {"folder": folder})
+        return SaveError("history_disk_full", {"folder": folder})
     if "readonly" in told or "unable to open" in told or getattr(error, "errno", None) in NOT_WRITABLE_ERRNOS:
-        return Trouble("history_read_only", {"folder": folder})
+        return SaveError("history_read_only", {"folder": folder})
     if isinstance(error, sqlite3.DatabaseError) and ("malformed" in told or "not a database" in told):
-        return Trouble("history_broken", {"folder": folder})
+        return SaveError("history_broken", {"folder": folder})
     reason = getattr(error, "strerror", None) or (
         str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
     )
-    return Trouble("history_failed", {"folder": folder, "reason": reason})
+    return SaveError("history_failed", {"folder": folder, "reason": reason})

@@ -29,7 +29,7 @@ Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ConversationSummary:
     """One conversation in the list; `excerpt` is what a search found in it."""
 
     id: str
@@ -40,10 +40,10 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """What a search found; `complete` unless it ended before all was looked through."""
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[ConversationSummary, ...] = ()
     complete: bool = True
 
 
@@ -52,20 +52,22 @@ def words_of(query: str) -> list[str]:
     return [word for word in map(folded, query.split()) if word][:MAX_QUERY_WORDS]
 
 
-def search(reading: Reading, entries: Iterable[Entry], words: list[str], goes_on: Callable[[], bool]) -> Found:
+def search(
+    reading: Reading, entries: Iterable[ConversationSummary], words: list[str], goes_on: Callable[[], bool]
+) -> SearchResult:
     """Those of `entries` whose title, or one message, holds all `words`; asked before each whether it `goes_on`."""
-    found: list[Entry] = []
+    found: list[ConversationSummary] = []
     for entry in entries:
         if len(found) == MAX_RESULTS:
             break
         if not goes_on():
-            return Found(tuple(found), complete=False)
+            return SearchResult(tuple(found), complete=False)
         with reading() as db:
             place = _place(db, entry.id, words)
             told = _excerpt(db, place, words[0]) if place else ""
         if place or all(word in folded(entry.title) for word in words):
             found.append(replace(entry, excerpt=told))
-    return Found(tuple(found))
+    return SearchResult(tuple(found))
 
 
 @dataclass(frozen=True, slots=True)

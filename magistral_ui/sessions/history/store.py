@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Message, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Usage
 from magistral_ui.chat.images import Picture
 from magistral_ui.engines.generation import Generation
@@ -16,7 +16,7 @@ from magistral_ui.export.document import Document
 from magistral_ui.sessions.history.dataclass_json import from_json, to_json
 from magistral_ui.sessions.history.image_store import PictureFiles
 from magistral_ui.sessions.history.search import folded_message
-from magistral_ui.sessions.reply_state import Running, Written
+from magistral_ui.sessions.reply_state import ReplyOrigin, RunningReply
 
 RECORD_VERSION = 1
 """Version of the JSON in the `record` columns."""
@@ -29,16 +29,16 @@ OWN_COLUMNS = frozenset({"reasoning", "answer"})
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredConversation:
     """A conversation as it is kept, with the reply that is being written for it."""
 
     conversation: Conversation = field(default_factory=Conversation)
-    written: Mapping[int, Written] = field(default_factory=dict)
-    running: Running | None = None
+    written: Mapping[int, ReplyOrigin] = field(default_factory=dict)
+    running: RunningReply | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class DraftPiece:
     """What has been added to a draft, and the reply's counts and times so far."""
 
     number: int
@@ -57,7 +57,7 @@ def save(
     visitor: str,
     id: str,
     before: Conversation | None,
-    now: Kept,
+    now: StoredConversation,
 ) -> None:
     """Make the rows say `now` where they say `before`; a new draft is begun where something is running."""
     conversation, old = now.conversation, before.messages if before is not None else {}
@@ -80,7 +80,7 @@ def save(
         db.execute("INSERT INTO drafts(conversation, record) VALUES (?, ?)", (id, _dump(record)))
 
 
-def add_piece(db: sqlite3.Connection, id: str, piece: Piece) -> None:
+def add_piece(db: sqlite3.Connection, id: str, piece: DraftPiece) -> None:
     """Put down what was added to the draft."""
     record = to_json(piece, frozenset({"number", *OWN_COLUMNS}))
     values = (id, piece.number, sound(piece.reasoning), sound(piece.answer), _dump({"v": RECORD_VERSION, **record}))
@@ -89,15 +89,15 @@ def add_piece(db: sqlite3.Connection, id: str, piece: Piece) -> None:
     )
 
 
-def load(db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str) -> Kept | None:
+def load(db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str) -> StoredConversation | None:
     """The conversation, if it is the visitor's. A draft comes back as a reply that was cut just now."""
     head = db.execute(
         "SELECT state FROM conversations WHERE id = ? AND visitor = ? AND deleted IS NULL", (id, visitor)
     ).fetchone()
     if head is None:
         return None
-    messages: dict[int, Message] = {}
-    written: dict[int, Written] = {}
+    messages: dict[int, ChatMessage] = {}
+    written: dict[int, ReplyOrigin] = {}
     read: dict[str, bytes | None] = {}
     rows = db.execute(
         "SELECT row, id, text, reasoning, record FROM messages WHERE conversation = ? ORDER BY id", (id,)
@@ -110,10 +110,10 @@ def load(db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str) -> 
         else:
             reply = from_json(Reply, data["message"].pop("reply"), answer=text, reasoning=reasoning)
             messages[each] = from_json(AssistantMessage, data["message"], id=each, reply=reply)
-            written[each] = from_json(Written, data["written"])
+            written[each] = from_json(ReplyOrigin, data["written"])
     state = json.loads(head[0])
     chosen = {None if key == "None" else int(key): value for key, value in state["chosen"].items()}
-    return Kept(Conversation(messages, chosen, state["last_id"]), written, _load_draft(db, id))
+    return StoredConversation(Conversation(messages, chosen, state["last_id"]), written, _load_draft(db, id))
 
 
 def load_document(db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str) -> Document | None:
@@ -130,7 +130,7 @@ def save_document(
     db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str, document: Document, dated: bool = True
 ) -> None:
     """A conversation that came in a file, as a new one of the visitor's; `dated` as the file says, or now."""
-    save(db, files, visitor, id, None, Kept(document.conversation))
+    save(db, files, visitor, id, None, StoredConversation(document.conversation))
     title = sound(" ".join(document.title.split())[:MAX_TITLE_LENGTH])
     if title and title != title_of(document.conversation):
         db.execute("UPDATE conversations SET title = ?, named = 1 WHERE id = ?", (title, id))
@@ -165,7 +165,7 @@ def _save_head(db: sqlite3.Connection, visitor: str, id: str, title: str, state:
 
 
 def _save_message(
-    db: sqlite3.Connection, files: PictureFiles, id: str, message: Message, written: Written | None
+    db: sqlite3.Connection, files: PictureFiles, id: str, message: ChatMessage, written: ReplyOrigin | None
 ) -> None:
     if isinstance(message, UserMessage):
         text, reasoning = message.text, ""
@@ -173,7 +173,7 @@ def _save_message(
     else:
         text, reasoning = message.reply.answer, message.reply.reasoning
         said = to_json(message, frozenset({"id", "reply"})) | {"reply": to_json(message.reply, OWN_COLUMNS)}
-        record = {"role": "assistant", "message": said, "written": to_json(written or Written(""))}
+        record = {"role": "assistant", "message": said, "written": to_json(written or ReplyOrigin(""))}
     text, reasoning = sound(text), sound(reasoning)
     (row,) = db.execute(
         "INSERT INTO messages(conversation, id, text, reasoning, folded, record) VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE"
@@ -201,7 +201,7 @@ def _pictures(
     return tuple(from_json(Picture, json.loads(r), digest=d, data=data) for d, r, data in found if data is not None)
 
 
-def _load_draft(db: sqlite3.Connection, id: str) -> Running | None:
+def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:
     """The reply that was being written, as a generation that has ended with what there is of it."""
     draft = db.execute("SELECT record FROM drafts WHERE conversation = ?", (id,)).fetchone()
     if draft is None:
@@ -209,11 +209,11 @@ def _load_draft(db: sqlite3.Connection, id: str) -> Running | None:
     pieces = db.execute(
         "SELECT number, reasoning, answer, record FROM pieces WHERE conversation = ? ORDER BY number", (id,)
     ).fetchall()
-    read = [from_json(Piece, json.loads(r), number=n, reasoning=t, answer=a) for n, t, a, r in pieces]
-    return from_json(Running, json.loads(draft[0]), generation=cut_generation(read))
+    read = [from_json(DraftPiece, json.loads(r), number=n, reasoning=t, answer=a) for n, t, a, r in pieces]
+    return from_json(RunningReply, json.loads(draft[0]), generation=cut_generation(read))
 
 
-def cut_generation(pieces: Sequence[Piece]) -> Generation:
+def cut_generation(pieces: Sequence[DraftPiece]) -> Generation:
     """A generation that has written `pieces` and was cut then."""
     generation = Generation()
     usage = pieces[-1].usage if pieces else Usage()

@@ -9,10 +9,10 @@ from concurrent.futures import Future
 from typing import Any
 
 from magistral_ui.errors import HistoryUnusable
-from magistral_ui.sessions.history.save_errors import Trouble, trouble_of
+from magistral_ui.sessions.history.save_errors import SaveError, save_error
 
 log = logging.getLogger(__name__)
-Job = Callable[[sqlite3.Connection], Any]
+WriteJob = Callable[[sqlite3.Connection], Any]
 MAX_QUEUED_JOBS = 1_000
 """Jobs that may wait: more than all visitors' together, so only a disk that stands still fills it."""
 CLOSE_TIMEOUT = 5.0
@@ -25,15 +25,15 @@ class Writer:
     """Owns the writing connection. A job's future is done when its transaction is on disk, or has failed."""
 
     def __init__(self, db: sqlite3.Connection, lock: threading.Lock, folder: str) -> None:
-        self.trouble: Trouble | None = None
+        self.trouble: SaveError | None = None
         """Why the last transaction could not be kept; None after one that was."""
         self._db, self._lock, self._folder = db, lock, folder
-        self._queue: queue.Queue[tuple[Job, Future[Any]] | None] = queue.Queue(MAX_QUEUED_JOBS)
+        self._queue: queue.Queue[tuple[WriteJob, Future[Any]] | None] = queue.Queue(MAX_QUEUED_JOBS)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
 
-    def put(self, job: Job) -> "Future[Any]":
+    def put(self, job: WriteJob) -> "Future[Any]":
         """Have `job` done; the future fails at once where too much waits already."""
         done: Future[Any] = Future()
         try:
@@ -41,7 +41,7 @@ class Writer:
                 raise queue.Full
             self._queue.put_nowait((job, done))
         except queue.Full:
-            self.trouble = Trouble("history_slow", {"folder": self._folder})
+            self.trouble = SaveError("history_slow", {"folder": self._folder})
             done.set_exception(TimeoutError())
         return done
 
@@ -60,7 +60,7 @@ class Writer:
             open_ended = None not in batch
             self._do([each for each in batch if each is not None])
 
-    def _do(self, batch: list[tuple[Job, "Future[Any]"]]) -> None:
+    def _do(self, batch: list[tuple[WriteJob, "Future[Any]"]]) -> None:
         results: list[Any] = []
         try:
             with self._lock:
@@ -80,7 +80,7 @@ class Writer:
             else:
                 done.set_result(result)
 
-    def _one(self, job: Job) -> Any:
+    def _one(self, job: WriteJob) -> Any:
         """The job's result, or its error: one that fails takes nothing with it."""
         self._db.execute("SAVEPOINT one")
         try:
@@ -99,7 +99,7 @@ class Writer:
         return result
 
     def _note(self, failed: Exception | None) -> None:
-        trouble = trouble_of(failed, self._folder) if failed else None
+        trouble = save_error(failed, self._folder) if failed else None
         if trouble and trouble != self.trouble:
             log.warning("conversations cannot be saved: %s", failed)
         self.trouble = trouble

@@ -16,14 +16,14 @@ from magistral_ui.engines.base import Engine
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.i18n.texts import sentence, sentence_of, told_to_caller
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.reply_state import Running
+from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.requests import Question, pictures_in, read_chat, read_parameters
 from magistral_ui.ui.api.responses import caller_behind, loading, reply_value, written
 from magistral_ui.ui.api.schemas import chat_description, chat_input, growing_reply
 from magistral_ui.ui.rendering import Json
-from magistral_ui.web.queued_calls import Calls
+from magistral_ui.web.queued_calls import QueuedCalls
 
 log = logging.getLogger(__name__)
 ENDPOINT = "chat"
@@ -31,10 +31,10 @@ CALL_PATH = "/call/"
 """In the address of Gradio's plain interface, which carries the whole reply in every update."""
 MAX_CALL_CHARACTERS_PER_SECOND = 20_000
 """Characters a second that the plain interface carries at most, so that a long reply costs no more than its length."""
-Ask = Callable[[Callable[[], Running]], Awaitable[Running]]
+Ask = Callable[[Callable[[], RunningReply]], Awaitable[RunningReply]]
 
 
-class Page(gr.Blocks):
+class ChatBlocks(gr.Blocks):
     """A page that hands on to the endpoint what programs send as it is, and knows who reads the replies.
 
     Gradio would look for files in it first: it fetches addresses, fails without a sentence where a path is not an upload's,
@@ -43,7 +43,7 @@ class Page(gr.Blocks):
 
     def __init__(self, limits: Limits, **options: Any) -> None:
         super().__init__(**options)
-        self.calls = Calls(lambda: self._queue, limits)
+        self.calls = QueuedCalls(lambda: self._queue, limits)
 
     def run_startup_events(self) -> None:
         """Begin to serve, with room in Gradio's queue for all calls that may be there: none waits for another's reader."""
@@ -65,7 +65,7 @@ class Page(gr.Blocks):
         return [*inputs, *[None] * missing][: len(block_fn.inputs)]
 
 
-def add_api(engine: Engine, visitors: Visitors, calls: Calls) -> None:
+def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
     """Add the endpoint to the page that is being built; `calls` tells whether somebody reads a reply."""
 
     async def chat(
@@ -87,7 +87,7 @@ def add_api(engine: Engine, visitors: Visitors, calls: Calls) -> None:
             read_parameters(engine.card.sampling, parameters)  # what is wrong is said at once
             pictures = pictures_in(message, history)
 
-            async def ask(begin: Callable[[], Running]) -> Running:
+            async def ask(begin: Callable[[], RunningReply]) -> RunningReply:
                 return (
                     await visitors.pictures.run(caller, pictures, begin) if pictures else await asyncio.to_thread(begin)
                 )

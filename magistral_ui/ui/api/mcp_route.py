@@ -30,7 +30,7 @@ CONTROL_BYTES = 16_384
 
 def mcp_route(visitors: Visitors) -> Route:
     """Where MCP clients come in."""
-    return Route(MCP_PATH, McpDoor(visitors))
+    return Route(MCP_PATH, McpApp(visitors))
 
 
 def is_installed() -> bool:
@@ -41,7 +41,7 @@ def is_installed() -> bool:
         return False
 
 
-class McpDoor:
+class McpApp:
     """An ASGI app that starts the MCP server when it is first asked for; it ends with the event loop."""
 
     def __init__(self, visitors: Visitors) -> None:

@@ -32,7 +32,7 @@ from magistral_ui import __version__
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.i18n.texts import sentence_of, text
 from magistral_ui.sessions.live_view import LiveView
-from magistral_ui.sessions.reply_state import Running
+from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api import schemas
@@ -61,7 +61,7 @@ async def serve(visitors: Visitors, sessions: McpSessions, opened: "asyncio.Futu
 
 def server(visitors: Visitors, sessions: McpSessions) -> Server[Any]:
     """An MCP server with the one tool."""
-    asker = Asker(visitors, sessions)
+    asker = McpHandlers(visitors, sessions)
     return Server(
         "magistral-ui",
         version=__version__,
@@ -71,7 +71,7 @@ def server(visitors: Visitors, sessions: McpSessions) -> Server[Any]:
     )
 
 
-class Asker:
+class McpHandlers:
     """What the server does when it is asked."""
 
     def __init__(self, visitors: Visitors, sessions: McpSessions) -> None:
@@ -105,7 +105,7 @@ class Asker:
 
     async def _ask(self, context: Context, arguments: Json, guest: Session, call: RunningCall) -> CallToolResult:
         engine = self._visitors.engine
-        progress = Progress(context)
+        progress = ProgressNotifier(context)
         async for _ in loading(engine):
             if call.cancelled:
                 return CallToolResult(content=[])
@@ -123,7 +123,7 @@ class Asker:
         reply = whole_value(view, running, guest)
         return result(reply, with_reasoning=arguments.get("include_reasoning", True))
 
-    async def _begin(self, context: Context, arguments: Json, begin: Callable[[], Running]) -> Running:
+    async def _begin(self, context: Context, arguments: Json, begin: Callable[[], RunningReply]) -> RunningReply:
         """Begin the reply in a thread; with pictures, once it is the caller's turn."""
         pictures = arguments.get("pictures")
         if not isinstance(pictures, list) or not pictures:
@@ -132,7 +132,7 @@ class Asker:
         return await self._visitors.pictures.run(caller, len(pictures), begin, gone=partial(_is_gone, context))
 
 
-class Progress:
+class ProgressNotifier:
     """Tells a client now and then how far its reply is; does nothing for one that did not ask to be told."""
 
     def __init__(self, context: Context) -> None:

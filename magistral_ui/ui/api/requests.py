@@ -9,14 +9,14 @@ from typing import Any
 
 from gradio.utils import get_upload_folder, is_in_or_equal
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Message, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.images import Picture, read_all, read_picture
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine
 from magistral_ui.errors import BadInput, TooManyPictures
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.reply_state import Running
+from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import check_seen, read_files
 
@@ -38,7 +38,7 @@ class Question:
     choices: PromptChoices
     earlier: Conversation = field(default_factory=Conversation)
 
-    def ask(self, guest: Session) -> Running:
+    def ask(self, guest: Session) -> RunningReply:
         """Begin the reply, in a session that nothing was said in yet."""
         if self.earlier.messages:
             guest.take_up(self.earlier, {}, None)
@@ -155,7 +155,7 @@ def _files(turn: dict[str, Any]) -> Any:
 
 def _conversation(turns: list[dict[str, Any]], pictures: Callable[[list[Any]], Sequence[Picture]]) -> Conversation:
     """The conversation that a history tells, made in one go: growing it turn by turn copies it each time."""
-    messages: dict[int, Message] = {}
+    messages: dict[int, ChatMessage] = {}
     for id, turn in enumerate(turns, 1):
         texts = _texts(turn)
         if turn["role"] == "user":

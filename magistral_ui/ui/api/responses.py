@@ -12,7 +12,7 @@ from magistral_ui.client import NOBODY, Caller
 from magistral_ui.engines.base import Engine, Loading
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.sessions.live_view import LiveView, watch
-from magistral_ui.sessions.reply_state import Running
+from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.ui.rendering import Json, notices_value, usage_value
 from magistral_ui.web.client_address import caller_of
@@ -37,7 +37,7 @@ async def loading(engine: Engine) -> AsyncIterator[None]:
         await asyncio.sleep(LOAD_POLL_SECONDS)
 
 
-async def written(running: Running) -> AsyncGenerator[LiveView, None]:
+async def written(running: RunningReply) -> AsyncGenerator[LiveView, None]:
     """The reply as it grows; a failure in the middle is raised."""
     async for view in watch(running.generation):
         if isinstance(view.draft.last, Failed):
@@ -45,7 +45,7 @@ async def written(running: Running) -> AsyncGenerator[LiveView, None]:
         yield view
 
 
-def reply_value(view: LiveView, running: Running, reasoning: str, answer: str) -> Json:
+def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: str) -> Json:
     """The reply as far as it goes; `finish_reason` is null until its end."""
     last = view.draft.last
     usage = last.usage if last else Usage(0, 0, view.draft.reasoning_tokens, view.draft.answer_tokens)
@@ -60,7 +60,7 @@ def reply_value(view: LiveView, running: Running, reasoning: str, answer: str) -
     }
 
 
-def whole_value(view: LiveView, running: Running, guest: Session) -> Json:
+def whole_value(view: LiveView, running: RunningReply, guest: Session) -> Json:
     """The reply when it has ended."""
     last = guest.conversation.last()
     reply = last.reply if isinstance(last, AssistantMessage) else None

@@ -14,7 +14,7 @@ import torch
 
 from magistral_ui.engines.local import cuda_graphs as stages_module
 from magistral_ui.engines.local.cuda_graphs import MAX_RECORDED_ROWS, record_on_cuda
-from magistral_ui.engines.local.decoder import TextModel
+from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.graph_sizes import ALWAYS_FUSED, FUSED_ROWS, recorded_rows
 from magistral_ui.engines.weights.device_memory import is_out_of_memory
 from magistral_ui.engines.weights.loader import Loaded
@@ -55,7 +55,7 @@ FAULTS: dict[str, Callable[[Results], object]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("part", [0, 2])
 def test_a_recording_that_differs_is_caught(vision_loaded: Loaded, fault: str, part: int) -> None:
-    plain, recording = TextModel(vision_loaded.model), TextModel(vision_loaded.model)
+    plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
     recording._stages._record = recorder(FAULTS[fault], part)
     assert torch.equal(step(recording, BATCHES), step(plain, BATCHES))
     assert recording._stages._record is None
@@ -65,7 +65,7 @@ def test_a_recording_that_does_not_heed_its_input_is_caught(vision_loaded: Loade
     def deaf(compute: Compute, place: torch.device) -> Recorded:
         return (lambda: None), tuple(each.clone() for each in compute())
 
-    plain, recording = TextModel(vision_loaded.model), TextModel(vision_loaded.model)
+    plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
     recording._stages._record = deaf
     assert torch.equal(step(recording, BATCHES), step(plain, BATCHES))
     assert recording._stages._record is None
@@ -99,7 +99,7 @@ def test_no_memory_for_one_number_of_rows_leaves_the_others(
         return replay, results
 
     monkeypatch.setattr(stages_module, "empty_device_cache", lambda: emptied.append([ref() for ref in begun]))
-    plain, recording = TextModel(vision_loaded.model), TextModel(vision_loaded.model)
+    plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
     recording._stages._record = record
     five = [*BATCHES, *BATCHES[:2]]
     for batches in (five, BATCHES, five):
@@ -272,5 +272,5 @@ def test_cudnn_s_attention_is_off_before_the_first_forward(text_folder: Path, cu
     with Claims():
         for tensor in (*model.parameters(), *model.buffers()):
             claim(tensor, torch.device(device, 0))
-        TextModel(model, graphs=False)
+        Decoder(model, graphs=False)
     assert torch.backends.cuda.cudnn_sdp_enabled() == (device == "cpu")

@@ -13,9 +13,9 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.engines.local import attention as attention_module
 from magistral_ui.engines.local import decoder as forward_module
 from magistral_ui.engines.local.attention import segments_of
-from magistral_ui.engines.local.decoder import Part, TextModel
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.packed_linear import can_pack, pack_linears
-from magistral_ui.engines.local.tokenizer import EncodedPrompt, Encoder
+from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.models.attention_scores import attention_bytes, queries_at_once
 from magistral_ui.models.cards import DEMO
@@ -23,8 +23,8 @@ from tests.engines.conftest import load_folder
 
 
 @pytest.fixture(scope="module")
-def encoder(vision_loaded: Loaded) -> Encoder:
-    return Encoder(vision_loaded.tekken, DEMO, vision_loaded.system)
+def encoder(vision_loaded: Loaded) -> Tokenizer:
+    return Tokenizer(vision_loaded.tekken, DEMO, vision_loaded.system)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def reference(loaded: Loaded, prompt: EncodedPrompt) -> torch.Tensor:
         return loaded.model(**inputs).logits[0, -1]
 
 
-def ours(model: TextModel, loaded: Loaded, prompts: list[EncodedPrompt], rng: random.Random) -> list[torch.Tensor]:
+def ours(model: Decoder, loaded: Loaded, prompts: list[EncodedPrompt], rng: random.Random) -> list[torch.Tensor]:
     """Logits behind each prompt, read together in random pieces."""
     caches = [model.new_cache() for _ in prompts]
     done = [0] * len(prompts)
@@ -65,8 +65,8 @@ def ours(model: TextModel, loaded: Loaded, prompts: list[EncodedPrompt], rng: ra
     return last
 
 
-def part(model: TextModel, loaded: Loaded, prompt: EncodedPrompt, cache, first: int, count: int) -> Part:  # type: ignore[no-untyped-def]
-    out = Part(cache, prompt.ids[first : first + count])
+def part(model: Decoder, loaded: Loaded, prompt: EncodedPrompt, cache, first: int, count: int) -> DecoderInput:  # type: ignore[no-untyped-def]
+    out = DecoderInput(cache, prompt.ids[first : first + count])
     for place in prompt.places:
         features = model.picture_features(torch.from_numpy(place.input.pixels))
         image = [i for i, token in enumerate(place.input.tokens) if token == loaded.image_token]
@@ -79,10 +79,10 @@ def part(model: TextModel, loaded: Loaded, prompt: EncodedPrompt, cache, first: 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_logits_equal_transformers(
-    vision_loaded: Loaded, untouched: Loaded, encoder: Encoder, paint: Callable[..., Picture], seed: int
+    vision_loaded: Loaded, untouched: Loaded, encoder: Tokenizer, paint: Callable[..., Picture], seed: int
 ) -> None:
     rng = random.Random(seed)
-    model = TextModel(vision_loaded.model)
+    model = Decoder(vision_loaded.model)
     prompts = []
     for n in range(3):
         pictures = tuple(paint(rng.randint(30, 250), rng.randint(30, 250), n + i) for i in range(rng.randint(0, 2)))
@@ -101,27 +101,27 @@ def test_text_only_model(text_folder: Path) -> None:
     ids = [1, *range(100, 160)]
     with torch.inference_mode():
         expected = text_loaded.model(torch.tensor([ids])).logits[0, -1]
-    model = TextModel(text_loaded.model)
+    model = Decoder(text_loaded.model)
     cache = model.new_cache()
-    model([Part(cache, ids[:33])])
-    logits = model([Part(cache, ids[33:])])[0]
+    model([DecoderInput(cache, ids[:33])])
+    logits = model([DecoderInput(cache, ids[33:])])[0]
     assert torch.allclose(logits, expected, atol=1e-3)
     with pytest.raises(ValueError, match="vision"):
         model.picture_features(torch.zeros(3, 28, 28))
 
 
 def test_a_cropped_cache_goes_on_like_a_fresh_one(vision_loaded: Loaded) -> None:
-    model = TextModel(vision_loaded.model)
+    model = Decoder(vision_loaded.model)
     ids = [1, *range(200, 300)]
     cache = model.new_cache()
-    model([Part(cache, ids)])
+    model([DecoderInput(cache, ids)])
     copy = cache.copy(50)
     cache.crop(20)
     fresh = model.new_cache()
-    model([Part(fresh, ids[:20])])
-    model([Part(cache, ids[20:40])])
-    model([Part(fresh, ids[20:40])])
-    again, other = model([Part(cache, [7]), Part(fresh, [7])])
+    model([DecoderInput(fresh, ids[:20])])
+    model([DecoderInput(cache, ids[20:40])])
+    model([DecoderInput(fresh, ids[20:40])])
+    again, other = model([DecoderInput(cache, [7]), DecoderInput(fresh, [7])])
     assert torch.allclose(again, other, atol=1e-5)
     assert copy.length == 50
     assert cache.length == 41
@@ -156,17 +156,17 @@ def replayed(
     return replay, results
 
 
-def step(model: TextModel, batches: list[list[int]]) -> torch.Tensor:
+def step(model: Decoder, batches: list[list[int]]) -> torch.Tensor:
     """Three decode steps of sequences of different lengths; the last logits."""
     caches = [model.new_cache() for _ in batches]
-    model([Part(cache, ids[:-3]) for cache, ids in zip(caches, batches, strict=True)])
+    model([DecoderInput(cache, ids[:-3]) for cache, ids in zip(caches, batches, strict=True)])
     for back in (3, 2, 1):
-        logits = model([Part(cache, [ids[-back]]) for cache, ids in zip(caches, batches, strict=True)])
+        logits = model([DecoderInput(cache, [ids[-back]]) for cache, ids in zip(caches, batches, strict=True)])
     return logits
 
 
 def test_recorded_stages_say_the_same(vision_loaded: Loaded) -> None:
-    plain, recording = TextModel(vision_loaded.model), TextModel(vision_loaded.model)
+    plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
     recording._stages._record = replayed
     five = [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7], [1, 8, 9, 10], [1, 8, 9, 11]]
     for batches in ([[1, *range(100, 130)]], five[:3], five):
@@ -184,7 +184,7 @@ def test_recording_turns_itself_off(vision_loaded: Loaded, fault: str) -> None:
         _, results = replayed(compute, place)
         return (lambda: [each.add_(1.0) for each in results]), results  # type: ignore[return-value]
 
-    plain, recording = TextModel(vision_loaded.model), TextModel(vision_loaded.model)
+    plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
     recording._stages._record = wrong
     batches = [[1, *range(100, 130)]]
     assert torch.equal(step(recording, batches), step(plain, batches))
@@ -193,11 +193,11 @@ def test_recording_turns_itself_off(vision_loaded: Loaded, fault: str) -> None:
 
 def test_the_lower_right_mask_says_the_same(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """What CUDA gets instead of a plain mask for a chunk behind a prefix."""
-    model = TextModel(vision_loaded.model)
+    model = Decoder(vision_loaded.model)
     ids = [1, *range(100, 160)]
     caches = [model.new_cache(), model.new_cache()]
     for cache in caches:
-        model([Part(cache, ids[:30])])
+        model([DecoderInput(cache, ids[:30])])
     rows, columns = torch.arange(30, len(ids)), torch.arange(len(ids))
     said = []
     for mask in (columns <= rows[:, None], causal_lower_right(len(rows), len(columns))):
@@ -208,17 +208,17 @@ def test_the_lower_right_mask_says_the_same(vision_loaded: Loaded, monkeypatch: 
             return made
 
         monkeypatch.setattr(forward_module, "segments_of", as_on_cuda)
-        said.append(model([Part(caches[len(said)], ids[30:])]))
+        said.append(model([DecoderInput(caches[len(said)], ids[30:])]))
     assert torch.allclose(said[1], said[0], atol=1e-5)
     monkeypatch.undo()
     caches[0].crop(30)
-    assert torch.allclose(model([Part(caches[0], ids[30:])]), said[0], atol=1e-3)  # as a processor has it
+    assert torch.allclose(model([DecoderInput(caches[0], ids[30:])]), said[0], atol=1e-3)  # as a processor has it
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1_000])
 def test_scores_in_blocks_say_the_same(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     """What cards before compute 8.0 get, which have no fused kernel: a bounded number of queries at a time."""
-    model, ids = TextModel(vision_loaded.model), [1, *range(100, 160)]
+    model, ids = Decoder(vision_loaded.model), [1, *range(100, 160)]
     said = []
     for capability in ((8, 0), (7, 5)):
 
@@ -230,7 +230,7 @@ def test_scores_in_blocks_say_the_same(vision_loaded: Loaded, monkeypatch: pytes
         monkeypatch.setattr(attention_module, "queries_at_once", lambda heads, keys: at_once)
         monkeypatch.setattr(forward_module, "segments_of", as_on_a_card)
         cache = model.new_cache()
-        said.append([model([Part(cache, ids[a:b])]) for a, b in ((0, 20), (20, 60), (60, 61))])
+        said.append([model([DecoderInput(cache, ids[a:b])]) for a, b in ((0, 20), (20, 60), (60, 61))])
     for block, fused in zip(*said, strict=True):
         assert torch.allclose(block, fused, atol=1e-3)
 

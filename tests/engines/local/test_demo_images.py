@@ -11,7 +11,7 @@ from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Finished
 from magistral_ui.chat.images import Picture, read_picture
 from magistral_ui.chat.prompt import PromptChoices, compose
-from magistral_ui.chat.reply_builder import Draft
+from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.local.engine import LocalEngine
@@ -42,10 +42,10 @@ def demo() -> Iterator[LocalEngine]:
     engine.close()
 
 
-def look(engine: LocalEngine, *pictures: Picture, max_tokens: int) -> Draft:
+def look(engine: LocalEngine, *pictures: Picture, max_tokens: int) -> ReplyBuilder:
     prompt = compose(Conversation().say("What is this?", pictures), engine.card.system(), PromptChoices())
     chosen = SamplingParams(max_tokens=max_tokens, seed=1, temperature=0.0)
-    draft = Draft()
+    draft = ReplyBuilder()
     for event in engine.submit(GenerationRequest(prompt, chosen, "ann")).follow():
         draft.feed(event)
     return draft

@@ -13,7 +13,7 @@ import pytest
 from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Failed, Finished
 from magistral_ui.chat.prompt import PromptChoices, compose
-from magistral_ui.chat.reply_builder import Draft
+from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
 from magistral_ui.engines.local.engine import LocalEngine
@@ -38,10 +38,10 @@ def demo() -> Iterator[LocalEngine]:
     engine.close()
 
 
-def ask(engine: LocalEngine, text: str, **params: object) -> Draft:
+def ask(engine: LocalEngine, text: str, **params: object) -> ReplyBuilder:
     prompt = compose(Conversation().say(text), engine.card.system(), PromptChoices())
     chosen = SamplingParams(max_tokens=300, seed=1).changed(params)
-    draft = Draft()
+    draft = ReplyBuilder()
     for event in engine.submit(GenerationRequest(prompt, chosen, "ann")).follow():
         draft.feed(event)
     return draft

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from magistral_ui.engines.local.decoder import Part, TextModel
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.packed_linear import can_pack
 
 SHAPES = {
@@ -17,28 +17,28 @@ SHAPES = {
 WRITTEN = 12
 
 
-def made(shape: dict[str, int], dtype: torch.dtype) -> TextModel:
+def made(shape: dict[str, int], dtype: torch.dtype) -> Decoder:
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=512, num_hidden_layers=2, num_key_value_heads=2, sliding_window=None, initializer_range=0.1, **shape
     )
-    return TextModel(MistralForCausalLM(config).to(dtype).eval())
+    return Decoder(MistralForCausalLM(config).to(dtype).eval())
 
 
 def tokens(rng: random.Random, count: int) -> list[int]:
     return [rng.randrange(512) for _ in range(count)]
 
 
-def logits(model: TextModel, ids: list[int], piece: Callable[[], int], company: int, seed: int = 0) -> torch.Tensor:
+def logits(model: Decoder, ids: list[int], piece: Callable[[], int], company: int, seed: int = 0) -> torch.Tensor:
     """Behind each of the last tokens, which are written one by one; the others are read in pieces, in such company."""
     rng = random.Random(seed)
     cache, others = model.new_cache(), [model.new_cache() for _ in range(company)]
     said, read = [], len(ids) - WRITTEN
     while cache.length < len(ids):
         count = min(piece(), read - cache.length) if cache.length < read else 1
-        parts = [Part(each, tokens(rng, rng.choice([1, 1, 30]))) for each in others]
+        parts = [DecoderInput(each, tokens(rng, rng.choice([1, 1, 30]))) for each in others]
         place = rng.randint(0, company)
-        parts.insert(place, Part(cache, ids[cache.length : cache.length + count]))
+        parts.insert(place, DecoderInput(cache, ids[cache.length : cache.length + count]))
         said.append(model(parts)[place])
     return torch.stack(said[-WRITTEN:])
 
@@ -60,10 +60,10 @@ def test_what_was_written_is_as_good_as_read() -> None:
     model, rng = made(SHAPES["the demo model's"], torch.float32), random.Random(2)
     ids = tokens(rng, 200)
     written, read = model.new_cache(), model.new_cache()
-    model([Part(written, ids[:60])])
+    model([DecoderInput(written, ids[:60])])
     for token in ids[60:-1]:
-        model([Part(written, [token])])
-    model([Part(read, ids[:-1])])
+        model([DecoderInput(written, [token])])
+    model([DecoderInput(read, ids[:-1])])
     for one, other in zip(written.layers, read.layers, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.first(199), other.first(199), strict=True))
-    assert torch.equal(model([Part(written.copy(130), ids[130:])]), model([Part(read, ids[-1:])]))
+    assert torch.equal(model([DecoderInput(written.copy(130), ids[130:])]), model([DecoderInput(read, ids[-1:])]))

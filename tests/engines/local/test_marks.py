@@ -9,32 +9,32 @@ from hypothesis import strategies as st
 
 from magistral_ui.chat.events import Event, Finished
 from magistral_ui.chat.prompt import Prompt, Resume, UserTurn
-from magistral_ui.chat.reply_builder import Draft
+from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.resume import resume
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.sequence import Sequence as Reply
-from magistral_ui.engines.local.tokenizer import EncodedPrompt, Encoder
+from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.remote.chunks import Chunk
 from magistral_ui.engines.remote.reasoning_stream import ReplyReader
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, ModelCard
 from magistral_ui.models.folder import DEMO_FOLDER
 
 TEKKEN = DEMO_FOLDER / "tekken.json"
-TEXTUAL, SPECIAL = (Encoder(TEKKEN, card, card.system()) for card in (MAGISTRAL_1_0, DEMO))
+TEXTUAL, SPECIAL = (Tokenizer(TEKKEN, card, card.system()) for card in (MAGISTRAL_1_0, DEMO))
 PROMPT = Prompt((), (UserTurn("hi"),))
 
 
-def sequence(encoder: Encoder, prompt: Prompt = PROMPT, limit: int = 10_000, **params: object) -> Reply:
+def sequence(encoder: Tokenizer, prompt: Prompt = PROMPT, limit: int = 10_000, **params: object) -> Reply:
     request = GenerationRequest(
         prompt, SamplingParams(temperature=0.0, seed=1, max_tokens=limit).changed(params), "eve"
     )
     return Reply(request, encoder.encode(prompt, "eve"), Generation(), encoder, limit)
 
 
-def draft(events: Sequence[Event]) -> Draft:
-    folded = Draft()
+def draft(events: Sequence[Event]) -> ReplyBuilder:
+    folded = ReplyBuilder()
     for event in events:
         folded.feed(event)
     return folded
@@ -45,7 +45,7 @@ def spoken(reply: Reply) -> tuple[str, str]:
     return said.reasoning, said.answer
 
 
-def sampled(encoder: Encoder, tokens: Sequence[int]) -> tuple[str, str]:
+def sampled(encoder: Tokenizer, tokens: Sequence[int]) -> tuple[str, str]:
     """As the engine in this process writes it: each token is the likeliest."""
     reply = sequence(encoder)
     for token in (*tokens, encoder.end_of_turn):
@@ -55,7 +55,7 @@ def sampled(encoder: Encoder, tokens: Sequence[int]) -> tuple[str, str]:
     return spoken(reply)
 
 
-def accepted(encoder: Encoder, tokens: Sequence[int]) -> tuple[str, str]:
+def accepted(encoder: Tokenizer, tokens: Sequence[int]) -> tuple[str, str]:
     """As the engine on ZeroGPU tells what was chosen elsewhere."""
     reply = sequence(encoder)
     for token in (*tokens, encoder.end_of_turn):

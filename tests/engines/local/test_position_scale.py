@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.models.ministral3.modeling_ministral3 import get_llama_4_attn_scale
 
-from magistral_ui.engines.local.decoder import Part, TextModel, query_scale
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput, query_scale
 from magistral_ui.engines.weights.loader import Loaded
 from tests.engines.local.fake_devices import CPU, Claims, claim
 from tests.engines.local.test_decoder import replayed
@@ -69,8 +69,8 @@ def theirs(request: pytest.FixtureRequest) -> Mistral3ForConditionalGeneration |
 
 
 @pytest.fixture(scope="module")
-def ours(theirs: torch.nn.Module) -> TextModel:
-    return TextModel(deepcopy(theirs))  # our weights are laid out anew
+def ours(theirs: torch.nn.Module) -> Decoder:
+    return Decoder(deepcopy(theirs))  # our weights are laid out anew
 
 
 def tokens(count: int, seed: int = 0) -> list[int]:
@@ -89,16 +89,16 @@ def same(got: torch.Tensor, wanted: torch.Tensor) -> bool:
     return float((got - wanted).abs().max()) < 1e-4
 
 
-def read(model: TextModel, ids: list[int], chunk: int = 17) -> torch.Tensor:
+def read(model: Decoder, ids: list[int], chunk: int = 17) -> torch.Tensor:
     cache = model.new_cache()
     for start in range(0, len(ids), chunk):
-        logits = model([Part(cache, ids[start : start + chunk])])
+        logits = model([DecoderInput(cache, ids[start : start + chunk])])
     return logits[0]
 
 
 @pytest.mark.parametrize("windows", [0.9, 1, 2, 5, 20])
 def test_logits_equal_transformers(
-    theirs: torch.nn.Module, ours: TextModel, windows: float, monkeypatch: pytest.MonkeyPatch
+    theirs: torch.nn.Module, ours: Decoder, windows: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = tokens(int(windows * WINDOW) + 1)
     wanted = expected(theirs, ids)
@@ -107,23 +107,23 @@ def test_logits_equal_transformers(
     assert same(read(ours, ids), wanted) == (windows < 1)  # the test can tell
 
 
-def test_a_reused_prefix_and_a_copy_go_on(theirs: torch.nn.Module, ours: TextModel) -> None:
+def test_a_reused_prefix_and_a_copy_go_on(theirs: torch.nn.Module, ours: Decoder) -> None:
     ids, other = tokens(5 * WINDOW + 7), tokens(5 * WINDOW + 9, 1)
     cache = ours.new_cache()
-    ours([Part(cache, ids[: 3 * WINDOW])])
+    ours([DecoderInput(cache, ids[: 3 * WINDOW])])
     branch = cache.copy(2 * WINDOW + 5)
-    ours([Part(cache, ids[3 * WINDOW : -1])])
-    assert same(ours([Part(cache, ids[-1:])])[0], expected(theirs, ids))
+    ours([DecoderInput(cache, ids[3 * WINDOW : -1])])
+    assert same(ours([DecoderInput(cache, ids[-1:])])[0], expected(theirs, ids))
     branched = ids[: branch.length] + other[branch.length :]
-    ours([Part(branch, branched[branch.length : -1])])
-    assert same(ours([Part(branch, branched[-1:])])[0], expected(theirs, branched))
+    ours([DecoderInput(branch, branched[branch.length : -1])])
+    assert same(ours([DecoderInput(branch, branched[-1:])])[0], expected(theirs, branched))
     cache.crop(WINDOW - 1)
-    assert same(ours([Part(cache, branched[WINDOW - 1 :])])[0], expected(theirs, branched))
+    assert same(ours([DecoderInput(cache, branched[WINDOW - 1 :])])[0], expected(theirs, branched))
 
 
 @pytest.mark.parametrize("recorded", [False, True])
 def test_sequences_in_different_windows_share_a_step(
-    theirs: torch.nn.Module, ours: TextModel, recorded: bool, monkeypatch: pytest.MonkeyPatch
+    theirs: torch.nn.Module, ours: Decoder, recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if recorded:
         monkeypatch.setattr(ours._stages, "_record", replayed)
@@ -131,10 +131,10 @@ def test_sequences_in_different_windows_share_a_step(
     prompts = [tokens(count, count) for count in (3, WINDOW, 2 * WINDOW + 5, 11 * WINDOW)]
     caches = [ours.new_cache() for _ in prompts]
     for _ in range(3):  # what is recorded at first is replayed at other positions, in other windows
-        ours([Part(cache, ids[cache.length :]) for cache, ids in zip(caches, prompts, strict=True)])
+        ours([DecoderInput(cache, ids[cache.length :]) for cache, ids in zip(caches, prompts, strict=True)])
         for ids in prompts:
             ids.append(20 + len(ids) % 200)
-        logits = ours([Part(cache, ids[-1:]) for cache, ids in zip(caches, prompts, strict=True)])
+        logits = ours([DecoderInput(cache, ids[-1:]) for cache, ids in zip(caches, prompts, strict=True)])
         for row, ids in zip(logits, prompts, strict=True):
             assert same(row, expected(theirs, ids))
         for ids in prompts:
@@ -142,42 +142,48 @@ def test_sequences_in_different_windows_share_a_step(
     assert set(ours._stages._recorded) == ({4} if recorded else set())
 
 
-def test_read_and_written_together(theirs: torch.nn.Module, ours: TextModel) -> None:
+def test_read_and_written_together(theirs: torch.nn.Module, ours: Decoder) -> None:
     written, partly, fresh = tokens(7 * WINDOW, 1), tokens(4 * WINDOW, 2), tokens(WINDOW + 3, 3)
     caches = [ours.new_cache() for _ in range(3)]
-    ours([Part(caches[0], written[:-1]), Part(caches[1], partly[: 2 * WINDOW])])
-    logits = ours([Part(caches[0], written[-1:]), Part(caches[1], partly[2 * WINDOW :]), Part(caches[2], fresh)])
+    ours([DecoderInput(caches[0], written[:-1]), DecoderInput(caches[1], partly[: 2 * WINDOW])])
+    logits = ours(
+        [
+            DecoderInput(caches[0], written[-1:]),
+            DecoderInput(caches[1], partly[2 * WINDOW :]),
+            DecoderInput(caches[2], fresh),
+        ]
+    )
     for row, ids in zip(logits, (written, partly, fresh), strict=True):
         assert same(row, expected(theirs, ids))
 
 
 @pytest.fixture
-def spread() -> Iterator[Callable[[list[int]], TextModel]]:
+def spread() -> Iterator[Callable[[list[int]], Decoder]]:
     """Makes a model whose layers claim to lie on these graphics cards: an operation across two of them raises."""
 
-    def placed(places: list[int]) -> TextModel:
+    def placed(places: list[int]) -> Decoder:
         model = made(vision=False)
         for name, module in model.named_modules():
             layer = next((int(part) for part in name.split(".") if part.isdigit()), None)
             index = places[-1] if name == "model.norm" else 0 if layer is None else places[layer]
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 claim(tensor, torch.device("cuda", index))
-        return TextModel(model, graphs=False)
+        return Decoder(model, graphs=False)
 
     with Claims():
         yield placed
 
 
 @pytest.mark.parametrize("recorded", [False, True])
-def test_the_scale_goes_with_the_layers(spread: Callable[[list[int]], TextModel], recorded: bool) -> None:
+def test_the_scale_goes_with_the_layers(spread: Callable[[list[int]], Decoder], recorded: bool) -> None:
     model = spread([0, 1, 1, 0])
     if recorded:
         model._stages._record = replayed
     ids = tokens(6 * WINDOW)
     cache = model.new_cache()
-    model([Part(cache, ids[:-2])])
+    model([DecoderInput(cache, ids[:-2])])
     for token in ids[-2:]:
-        logits = model([Part(cache, [token])])
+        logits = model([DecoderInput(cache, [token])])
     assert set(model._stages._recorded) == ({1} if recorded else set())
     assert same(logits[0].to(CPU), expected(made(vision=False), ids))
 
@@ -187,7 +193,7 @@ def test_the_real_window() -> None:
     model = Ministral3ForCausalLM(text_config(16_384, layers=1, heads=2, head_dim=16)).eval()
     ids = tokens(16_384 + 9)
     wanted = expected(model, ids)
-    mine = TextModel(model)
+    mine = Decoder(model)
     assert same(read(mine, ids, chunk=2_048), wanted)
 
 
@@ -201,7 +207,7 @@ def test_the_scale_is_transformers_own() -> None:
 
 def test_magistral_has_none(vision_loaded: Loaded) -> None:
     """Not even a product with one: its numbers are what they were."""
-    model = TextModel(vision_loaded.model)
+    model = Decoder(vision_loaded.model)
     assert len(model._tables(model.embed(torch.tensor([1, 2])), torch.tensor([0, 1]))) == 2
     plain = text_config()
     plain.rope_parameters["llama_4_scaling_beta"] = 0.0

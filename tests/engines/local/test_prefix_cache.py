@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magistral_ui.engines.local.kv_cache import KVCache
-from magistral_ui.engines.local.prefix_cache import Entry, PrefixCache, common_prefix
+from magistral_ui.engines.local.prefix_cache import CacheEntry, PrefixCache, common_prefix
 
 SMALL = st.lists(st.integers(0, 2), max_size=30)
 
@@ -19,7 +19,7 @@ def test_common_prefix(a: list[int], b: list[int]) -> None:
     assert common_prefix(a, b) == expected
 
 
-def fill(cache: PrefixCache, visitor: str, keys: list[int]) -> Entry:
+def fill(cache: PrefixCache, visitor: str, keys: list[int]) -> CacheEntry:
     """Read `keys` as a sequence would: keys and values are the key itself, so that a wrong reuse shows."""
     entry = cache.take(visitor, keys)
     unread = keys[len(entry.keys) :]
@@ -29,7 +29,7 @@ def fill(cache: PrefixCache, visitor: str, keys: list[int]) -> Entry:
     return entry
 
 
-def held(entry: Entry) -> list[int]:
+def held(entry: CacheEntry) -> list[int]:
     """What the first layer holds, read back by appending one more value to a copy."""
     copy = entry.cache.copy(len(entry.keys))
     keys, _ = copy.layers[0].append(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
@@ -40,7 +40,7 @@ def held(entry: Entry) -> list[int]:
 def test_random_use_never_mixes(seed: int) -> None:
     rng = random.Random(seed)
     cache = PrefixCache(lambda: KVCache(2), budget=rng.choice([0, 20_000, 10**9]), spill_budget=rng.choice([0, 10**9]))
-    busy: list[tuple[Entry, list[int]]] = []
+    busy: list[tuple[CacheEntry, list[int]]] = []
     for _ in range(120):
         if busy and rng.random() < 0.5:
             entry, keys = busy.pop(rng.randrange(len(busy)))

@@ -17,7 +17,7 @@ from magistral_ui.engines.weights import devices, loader, pre_ampere
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard
 from magistral_ui.engines.weights.loader import Loaded, load
-from magistral_ui.engines.weights.source import Wish
+from magistral_ui.engines.weights.source import ModelRequest
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.models.folder import inspect_folder
 from tests.engines.conftest import CPU
@@ -35,7 +35,7 @@ def with_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("with_a_card")
 def test_why_no_card_is_used_is_told_from_the_first_moment_on(text_folder: Path) -> None:
     told: list[Loading] = []
-    brought = bring_up(Wish(str(text_folder)), told.append, threading.Event())
+    brought = bring_up(ModelRequest(str(text_folder)), told.append, threading.Event())
     assert brought is not None
     assert [each.key for each in brought.info.notices] == ["gpu_torch_without_cuda"]
     assert told
@@ -50,10 +50,10 @@ def test_a_model_too_large_for_the_processor_names_what_keeps_the_card(
     memory = psutil.virtual_memory()._replace(available=2**20, total=2**30)
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
     with pytest.raises(BadSetting) as refused:
-        bring_up(Wish(str(text_folder)), lambda _: None, threading.Event())
+        bring_up(ModelRequest(str(text_folder)), lambda _: None, threading.Event())
     assert refused.value.sentence_key == "gpu_torch_without_cuda"
     with pytest.raises(DeviceTooSmall):
-        bring_up(Wish(str(text_folder), device="cpu"), lambda _: None, threading.Event())
+        bring_up(ModelRequest(str(text_folder), device="cpu"), lambda _: None, threading.Event())
 
 
 def test_what_loading_leaves_over_is_given_back_before_the_plan(

@@ -12,15 +12,15 @@ import torch
 from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Queued
 from magistral_ui.chat.images import Picture
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn
-from magistral_ui.chat.reply_builder import Draft
+from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local import kv_cache
 from magistral_ui.engines.local import scheduler as scheduler_module
-from magistral_ui.engines.local.decoder import Part, TextModel
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.running_model import RunningModel
-from magistral_ui.engines.local.scheduler import Limits
+from magistral_ui.engines.local.scheduler import SchedulerLimits
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.errors import NotReady, PromptTooLong, QueueFull
 from tests.engines.conftest import CPU
@@ -46,7 +46,7 @@ def events(generation: Generation) -> list[Event]:
 
 
 def said(generation: Generation) -> tuple[str, str]:
-    draft = Draft()
+    draft = ReplyBuilder()
     for event in events(generation):
         draft.feed(event)
     return "".join(draft.reasoning), "".join(draft.answer)
@@ -184,7 +184,7 @@ def test_one_failure_is_one_persons(running: RunningModel, monkeypatch: pytest.M
         running.scheduler.step()
     model, real = type(running.scheduler._model), type(running.scheduler._model).__call__
 
-    def broken(self: TextModel, parts: list[Part]) -> torch.Tensor:
+    def broken(self: Decoder, parts: list[DecoderInput]) -> torch.Tensor:
         logits = real(self, parts)  # so that everybody's caches have grown when it breaks
         if victim.entry is not None and any(part.cache is victim.entry.cache for part in parts):
             raise RuntimeError("injected")
@@ -205,7 +205,7 @@ def test_out_of_memory_evicts_then_refuses(running: RunningModel, monkeypatch: p
     failures = [1]
     real = type(model).__call__
 
-    def tight(self: TextModel, parts: list[Part]) -> torch.Tensor:
+    def tight(self: Decoder, parts: list[DecoderInput]) -> torch.Tensor:
         if failures[0]:
             failures[0] -= 1
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -272,7 +272,7 @@ def usage_so_far(generation: Generation) -> int:
 
 def test_the_queue_tells_the_truth_and_is_bounded(vision_loaded: Loaded) -> None:
     running = RunningModel(vision_loaded, CPU)
-    running.scheduler._limits = Limits(running=2, waiting=3)
+    running.scheduler._limits = SchedulerLimits(running=2, waiting=3)
     first = [running.submit(request(f"a{n}", "ann", max_tokens=30)) for n in range(2)]
     running.scheduler.step()
     waiting = [running.submit(request(f"w{n}", v)) for n, v in enumerate(("ann", "ann", "bob"))]
@@ -343,7 +343,7 @@ def test_resumed_equals_uninterrupted(vision_loaded: Loaded, seed: int) -> None:
         ids = running.encoder._reply(reasoning, text, closed=bool(text))
         if len(ids) - 1 != cut or "\ufffd" in reasoning + text:
             return  # its text is cut into other tokens than it was written in
-    closed = Draft()
+    closed = ReplyBuilder()
     for event in events(begun):
         closed.feed(event)
     resume = Resume(reasoning or None, closed=closed.closed or not reasoning, answer=text)

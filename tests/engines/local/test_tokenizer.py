@@ -12,7 +12,7 @@ from mistral_common.protocol.instruct.request import ChatCompletionRequest
 
 from magistral_ui.chat.images import Picture
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, split_system_prompt
-from magistral_ui.engines.local.tokenizer import Encoder
+from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, TOKEN_MARKS
 from magistral_ui.models.folder import DEMO_FOLDER
 
@@ -31,11 +31,11 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(DEMO_FOLDER / "tekken.json", DEMO, SYSTEM)
+def encoder() -> Tokenizer:
+    return Tokenizer(DEMO_FOLDER / "tekken.json", DEMO, SYSTEM)
 
 
-def reference(encoder: Encoder, prompt: Prompt) -> tuple[list[int], list[np.ndarray]]:
+def reference(encoder: Tokenizer, prompt: Prompt) -> tuple[list[int], list[np.ndarray]]:
     messages: list = []
     if prompt.system:
         messages.append(
@@ -91,7 +91,7 @@ def user(rng: random.Random, paint: Callable[..., Picture]) -> UserTurn:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_equals_the_reference_pipeline(encoder: Encoder, paint: Callable[..., Picture], seed: int) -> None:
+def test_equals_the_reference_pipeline(encoder: Tokenizer, paint: Callable[..., Picture], seed: int) -> None:
     prompt = random_prompt(random.Random(seed), paint)
     ids, images = reference(encoder, prompt)
     ours = encoder.encode(prompt)
@@ -102,7 +102,7 @@ def test_equals_the_reference_pipeline(encoder: Encoder, paint: Callable[..., Pi
         assert ours.ids[place.start : place.start + len(place.input.tokens)] == place.input.tokens
 
 
-def test_a_picture_alone_behind_text_alone_comes_first(encoder: Encoder, paint: Callable[..., Picture]) -> None:
+def test_a_picture_alone_behind_text_alone_comes_first(encoder: Tokenizer, paint: Callable[..., Picture]) -> None:
     text, picture, other = UserTurn("Look"), UserTurn("", (paint(60, 60, 1),)), UserTurn("", (paint(40, 40, 2),))
     answer = AssistantTurn("Red.", "I look.")
     for turns in (
@@ -119,7 +119,7 @@ def test_a_picture_alone_behind_text_alone_comes_first(encoder: Encoder, paint: 
         assert all(np.array_equal(p.input.pixels, image) for p, image in zip(ours.places, images, strict=True))
 
 
-def test_spaces_at_the_end_of_a_reply_are_left_out_where_mistral_common_does(encoder: Encoder) -> None:
+def test_spaces_at_the_end_of_a_reply_are_left_out_where_mistral_common_does(encoder: Tokenizer) -> None:
     said = UserTurn("hi")
     for turn in (AssistantTurn("It is  "), AssistantTurn("It is \n "), AssistantTurn("It is  ", "a  ")):
         prompt = Prompt((), (said, turn, said))
@@ -129,14 +129,14 @@ def test_spaces_at_the_end_of_a_reply_are_left_out_where_mistral_common_does(enc
         assert encoder.encode(prompt).ids == reference(encoder, prompt)[0]
 
 
-def test_a_reply_is_gone_on_from_its_own_tokens_less_spaces_at_its_end(encoder: Encoder) -> None:
+def test_a_reply_is_gone_on_from_its_own_tokens_less_spaces_at_its_end(encoder: Tokenizer) -> None:
     own = [*encoder._text("It"), *encoder._text(" is"), *encoder._text(" ")]  # not as the tokenizer would cut it
     encoder.remember_reply("eve", None, "It is ", own)
     resumed = encoder.encode(Prompt((), (UserTurn("hi"),), Resume(None, True, "It is")), "eve")
     assert resumed.ids[-resumed.resumed :] == own[:-1]
 
 
-def test_an_empty_thought_is_none_in_the_history(encoder: Encoder) -> None:
+def test_an_empty_thought_is_none_in_the_history(encoder: Tokenizer) -> None:
     control = encoder.control_tokens()
     encoder.remember_reply("eve", None, "Hello", [*control.opening, *control.closing, *encoder._text("Hello")])
     prompt = Prompt((), (UserTurn("hi"), AssistantTurn("Hello"), UserTurn("y")))
@@ -145,7 +145,7 @@ def test_an_empty_thought_is_none_in_the_history(encoder: Encoder) -> None:
     assert control.opening[0] in resumed.ids, "a reply is gone on from what the model wrote"
 
 
-def test_equal_sized_pictures_have_different_keys(encoder: Encoder, paint: Callable[..., Picture]) -> None:
+def test_equal_sized_pictures_have_different_keys(encoder: Tokenizer, paint: Callable[..., Picture]) -> None:
     one, other = (encoder.encode(Prompt((), (UserTurn("?", (paint(64, 64, s),)),))) for s in (1, 2))
     assert one.ids == other.ids
     assert one.keys != other.keys
@@ -153,12 +153,14 @@ def test_equal_sized_pictures_have_different_keys(encoder: Encoder, paint: Calla
 
 
 @pytest.mark.parametrize("size", [(1, 1), (28, 28), (1, 28), (5, 2)])
-def test_a_lone_image_token_is_avoided(encoder: Encoder, paint: Callable[..., Picture], size: tuple[int, int]) -> None:
+def test_a_lone_image_token_is_avoided(
+    encoder: Tokenizer, paint: Callable[..., Picture], size: tuple[int, int]
+) -> None:
     encoded = encoder.encode(Prompt((), (UserTurn("?", (paint(*size),)),)))
     assert encoded.ids.count(10) > 1
 
 
-def test_measure_adds_up(encoder: Encoder, paint: Callable[..., Picture]) -> None:
+def test_measure_adds_up(encoder: Tokenizer, paint: Callable[..., Picture]) -> None:
     prompt = Prompt(
         SYSTEM,
         (
@@ -179,7 +181,7 @@ def test_measure_adds_up(encoder: Encoder, paint: Callable[..., Picture]) -> Non
     [(1, 1), (5, 2), (28, 28), (29, 1), (300, 200), (640, 480), (1540, 1540), (3000, 2000), (4000, 30), (1, 1700)],
 )
 def test_a_picture_s_size_alone_tells_its_tokens(
-    encoder: Encoder, paint: Callable[..., Picture], size: tuple[int, int]
+    encoder: Tokenizer, paint: Callable[..., Picture], size: tuple[int, int]
 ) -> None:
     prompt = Prompt((), (UserTurn("?", (paint(*size),), 1),))
     measure, outlined = encoder.measure(prompt)
@@ -188,7 +190,7 @@ def test_a_picture_s_size_alone_tells_its_tokens(
     assert list(measure.pictures.values()) == [len(encoded.places[0].input.tokens)]
 
 
-def test_measuring_encodes_only_what_is_new(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_encodes_only_what_is_new(encoder: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     turns = (
         UserTurn("How far?", (), 1),
         AssistantTurn("Far.", "I think so.", 2),
@@ -196,8 +198,8 @@ def test_measuring_encodes_only_what_is_new(encoder: Encoder, monkeypatch: pytes
     )
     measure, _ = encoder.measure(Prompt(SYSTEM, (*turns, UserTurn("Sur", (), 4))), "ann")
     encoded: list[str] = []
-    encode = Encoder._text
-    monkeypatch.setattr(Encoder, "_text", lambda self, text: encoded.append(text) or encode(self, text))
+    encode = Tokenizer._text
+    monkeypatch.setattr(Tokenizer, "_text", lambda self, text: encoded.append(text) or encode(self, text))
     again, _ = encoder.measure(Prompt(SYSTEM, (*turns, UserTurn("Sure?", (), 4))), "ann")
     assert encoded == ["Sure?"]
     assert again.reasoning == measure.reasoning
@@ -208,7 +210,7 @@ def test_measuring_encodes_only_what_is_new(encoder: Encoder, monkeypatch: pytes
     assert "How far?" in encoded
 
 
-def test_a_reply_is_spliced_in_as_it_was_written(encoder: Encoder) -> None:
+def test_a_reply_is_spliced_in_as_it_was_written(encoder: Tokenizer) -> None:
     """The model may cut a text into other tokens than the tokenizer would: those are in its cache."""
     begin, end = encoder.control_tokens().opening[0], encoder.control_tokens().closing[0]
     letters = [token for text in "red" for token in encoder._text(text)]
@@ -222,14 +224,14 @@ def test_a_reply_is_spliced_in_as_it_was_written(encoder: Encoder) -> None:
     assert encoder.encode(prompt, "bob").ids == before
 
 
-def test_instructions_leave_the_common_part(encoder: Encoder) -> None:
+def test_instructions_leave_the_common_part(encoder: Tokenizer) -> None:
     assert encoder.encode(Prompt((*SYSTEM, SystemPart("Be brief.")), (UserTurn("?"),))).common == 0
     assert encoder.encode(Prompt(SYSTEM, (UserTurn("?"),))).common > 3
 
 
 def test_textual_marks(text_folder: Path) -> None:
     """Magistral 1.0 has no control tokens: its template's marks are text, and so is its history."""
-    encoder = Encoder(text_folder / "tekken.json", MAGISTRAL_1_0, MAGISTRAL_1_0.system())
+    encoder = Tokenizer(text_folder / "tekken.json", MAGISTRAL_1_0, MAGISTRAL_1_0.system())
     assert MAGISTRAL_1_0.system()[0].text.endswith("Problem:\n\n")
     prompt = Prompt((), (UserTurn("Q"), AssistantTurn("A", "R"), UserTurn("Q2")), Resume("so", closed=False))
     text = encoder._base.decode(encoder.encode(prompt).ids)

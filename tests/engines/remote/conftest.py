@@ -10,7 +10,7 @@ import pytest
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.remote import engine as engine_module
 from magistral_ui.engines.remote.engine import RemoteEngine
-from magistral_ui.engines.remote.server_address import Address
+from magistral_ui.engines.remote.server_address import ServerAddress
 from tests.loopback import free_port
 from tests.servers.fake_gateway import FakeGateway
 from tests.servers.gguf_files import write_gguf
@@ -21,7 +21,7 @@ LLAMA_CPP = Path(__file__).parents[2] / "servers" / "llama_cpp.py"
 
 def connected(base_url: str, key: str = "", **wishes: str) -> RemoteEngine:
     """An engine on the server there, which has found out what it is."""
-    engine = RemoteEngine(Address(base_url, key), **wishes)  # type: ignore[arg-type]
+    engine = RemoteEngine(ServerAddress(base_url, key), **wishes)  # type: ignore[arg-type]
     engine.start()
     deadline = time.monotonic() + 30
     while isinstance(engine.status(), Loading) and time.monotonic() < deadline:

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from magistral_ui.engines.remote.http_client import Server
-from magistral_ui.engines.remote.server_address import Address
+from magistral_ui.engines.remote.http_client import ServerClient
+from magistral_ui.engines.remote.server_address import ServerAddress
 
 COUNT = 130
 ENDED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: [DONE]\n\n"
@@ -27,7 +27,7 @@ def test_no_reply_waits_for_the_end_of_another() -> None:
 
         listening = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=COUNT)
         port = listening.sockets[0].getsockname()[1]
-        server = Server(Address(f"http://127.0.0.1:{port}/v1"))
+        server = ServerClient(ServerAddress(f"http://127.0.0.1:{port}/v1"))
 
         async def read() -> bytes:
             async with server.stream({"model": "m", "messages": []}) as pieces:

@@ -11,7 +11,7 @@ from magistral_ui.chat.prompt import Prompt, PromptChoices, Resume, UserTurn, co
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
 from magistral_ui.engines.remote.engine import RemoteEngine
-from magistral_ui.engines.remote.server_address import Address
+from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import ParameterRefused
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.remote.conftest import connected
@@ -49,7 +49,7 @@ class OnAFake(EngineContract):
 
     @pytest.fixture
     def unready_engine(self) -> Engine:
-        return RemoteEngine(Address("http://127.0.0.1:9/v1"))
+        return RemoteEngine(ServerAddress("http://127.0.0.1:9/v1"))
 
 
 class TestMistral(OnAFake):

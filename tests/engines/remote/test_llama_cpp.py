@@ -24,7 +24,7 @@ from magistral_ui.engines.remote import request_errors
 from magistral_ui.engines.remote.completion_body import body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.image_urls import PictureUrls
-from magistral_ui.engines.remote.server_address import Address
+from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import PromptTooLong
 from magistral_ui.ui.rendering import ASSETS
 from tests.engines.contract import EngineContract, all_events, words
@@ -62,7 +62,7 @@ class TestLlamaCpp(EngineContract):
 
     @pytest.fixture
     def unready_engine(self) -> Engine:
-        return RemoteEngine(Address("http://127.0.0.1:9/v1"))
+        return RemoteEngine(ServerAddress("http://127.0.0.1:9/v1"))
 
 
 def request(

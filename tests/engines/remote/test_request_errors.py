@@ -18,7 +18,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.remote import engine as engine_module
 from magistral_ui.engines.remote import request_errors
 from magistral_ui.engines.remote.engine import RemoteEngine
-from magistral_ui.engines.remote.server_address import Address
+from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import NotReady
 from magistral_ui.i18n.texts import sentence
 from tests.engines.contract import all_events, words
@@ -280,7 +280,7 @@ def test_reasoning_and_no_answer_from_a_server_that_tells_them_apart_wrongly(
 
 def test_the_page_knows_when_a_server_loads_and_when_it_is_ready(server: Troubled) -> None:
     server.loading = True
-    engine = RemoteEngine(Address(server.base_url))
+    engine = RemoteEngine(ServerAddress(server.base_url))
     engine.start()
     try:
         until(lambda: engine.status() == Loading("server"))
@@ -301,7 +301,7 @@ class Holding(Troubled):
 @pytest.mark.parametrize("control", ["nothing", "stop", "answer_now", "lose", "look"])
 def test_closing_ends_a_running_reply_whatever_comes_with_it(control: str) -> None:
     fake = Holding()
-    engine = RemoteEngine(Address(fake.base_url))
+    engine = RemoteEngine(ServerAddress(fake.base_url))
     engine.start()
     try:
         until(lambda: isinstance(engine.status(), Ready))

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magistral_ui.chat.events import Answer, Reasoning
-from magistral_ui.chat.reasoning import Piece, joined
+from magistral_ui.chat.reasoning import ReasoningPiece, joined
 from magistral_ui.engines.remote.chunks import Chunk, read_chunk
-from magistral_ui.engines.remote.reasoning_stream import Echo, ReplyReader, gathered
+from magistral_ui.engines.remote.reasoning_stream import EchoFilter, ReplyReader, gathered
 from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
 from magistral_ui.models.cards import TEXT_MARKS, TOKEN_MARKS
 
@@ -27,7 +27,7 @@ def wire(stream: dict[str, Any], ending: bytes = b"\n\n") -> bytes:
     return b"".join(b"data: " + payload + ending for payload in payloads)
 
 
-def read(pieces_of_wire: Sequence[bytes], **options: Any) -> tuple[list[Piece], str | None, ReplyReader]:
+def read(pieces_of_wire: Sequence[bytes], **options: Any) -> tuple[list[ReasoningPiece], str | None, ReplyReader]:
     payloads, reader, said = PayloadReader(), ReplyReader(MARKS, **options), []
     finish, usage = None, Chunk()
     lines = [payload for data in pieces_of_wire for payload in payloads.feed(data)] + payloads.finish()
@@ -84,14 +84,14 @@ def test_marks_in_the_text_may_be_cut_anywhere(
 def test_an_echo_is_dropped_however_it_is_cut(prefix: str, rest: str, data: st.DataObject) -> None:
     whole = prefix + rest
     cuts = sorted(data.draw(st.sets(st.integers(0, len(whole)), max_size=6)))
-    echo = Echo(prefix)
+    echo = EchoFilter(prefix)
     got = [echo.feed(whole[a:b]) for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     assert "".join(got) + echo.finish() == rest
 
 
 def test_what_is_no_echo_is_kept() -> None:
     for said in ("other words", "pre", ""):
-        echo = Echo("prefix")
+        echo = EchoFilter("prefix")
         assert echo.feed(said) + echo.finish() == said
 
 

@@ -11,9 +11,9 @@ import pytest
 import trustme
 
 from magistral_ui.engines.remote.detection import list_models
-from magistral_ui.engines.remote.http_client import Server
-from magistral_ui.engines.remote.request_errors import trouble_of
-from magistral_ui.engines.remote.server_address import Address
+from magistral_ui.engines.remote.http_client import ServerClient
+from magistral_ui.engines.remote.request_errors import failed_request
+from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import ServerUnusable
 from tests.loopback import Answering
 
@@ -71,7 +71,7 @@ def told(url: str) -> str:
     """The key of what is told about a server; empty where its models are."""
 
     async def ask() -> str:
-        server = Server(Address(url))
+        server = ServerClient(ServerAddress(url))
         try:
             await list_models(server)
         except ServerUnusable as error:
@@ -119,12 +119,12 @@ def test_a_reply_fails_at_once_over_it(serve: ServeTls) -> None:
     import random
 
     async def ask() -> None:
-        server = Server(Address(f"https://127.0.0.1:{serve(trustme.CA().issue_cert('127.0.0.1'))}/v1"))
+        server = ServerClient(ServerAddress(f"https://127.0.0.1:{serve(trustme.CA().issue_cert('127.0.0.1'))}/v1"))
         try:
             async with server.stream({"model": "m", "messages": []}):
                 pass
         except ConnectionError as error:
-            trouble = trouble_of(error, "the server", 0, random.Random(1))
+            trouble = failed_request(error, "the server", 0, random.Random(1))
             assert (trouble.key, trouble.wait) == ("remote_certificate_untrusted", None)
         else:
             raise AssertionError("it was trusted")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from magistral_ui.chat.events import Failed, Finished
 from magistral_ui.chat.prompt import Prompt, UserTurn
-from magistral_ui.chat.reasoning import Piece, joined
+from magistral_ui.chat.reasoning import ReasoningPiece, joined
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.remote import request_errors
@@ -94,7 +94,12 @@ def test_a_compressed_stream_reads_the_same(server: Wired, engine: RemoteEngine,
 
 def read(parts: list[bytes]) -> tuple[str, str, str]:
     """Reasoning, answer, and why it could not be read on."""
-    payloads, reader, pieces, broken = PayloadReader(), ReplyReader(MAGISTRAL_1_2.textual_marks), list[Piece](), ""
+    payloads, reader, pieces, broken = (
+        PayloadReader(),
+        ReplyReader(MAGISTRAL_1_2.textual_marks),
+        list[ReasoningPiece](),
+        "",
+    )
     try:
         for part in parts:
             for payload in payloads.feed(part):

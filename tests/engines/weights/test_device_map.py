@@ -17,7 +17,7 @@ from transformers import (
     PixtralVisionConfig,
 )
 
-from magistral_ui.engines.local.decoder import Part, TextModel
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.kv_cache import KVCache, KVLayer
 from magistral_ui.engines.weights.device_map import device_map
 from magistral_ui.engines.weights.devices import Device
@@ -83,18 +83,18 @@ PLACES = [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 2, 2], [0, 0, 0, 1], [0, 1, 1, 0]]
 
 
 @pytest.fixture
-def spread(text_folder: Path) -> Iterator[Callable[[list[int]], TextModel]]:
+def spread(text_folder: Path) -> Iterator[Callable[[list[int]], Decoder]]:
     """Makes a model whose layers claim to lie on these graphics cards: any operation across two of them raises."""
     models = [load_folder(text_folder).model for _ in range(2)]
 
-    def made(places: list[int]) -> TextModel:
+    def made(places: list[int]) -> Decoder:
         model = models.pop()
         for name, module in model.named_modules():
             layer = next((int(part) for part in name.split(".") if part.isdigit()), None)
             index = places[-1] if name in ("lm_head", "model.norm") else 0 if layer is None else places[layer]
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 claim(tensor, torch.device("cuda", index))
-        return TextModel(model, graphs=False)
+        return Decoder(model, graphs=False)
 
     with Claims():
         yield made
@@ -106,7 +106,7 @@ BATCHES = [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7]]
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("places", PLACES)
 def test_layers_on_several_devices_say_the_same(
-    spread: Callable[[list[int]], TextModel], places: list[int], recorded: bool
+    spread: Callable[[list[int]], Decoder], places: list[int], recorded: bool
 ) -> None:
     model, alone = spread(places), spread([0, 0, 0, 0])
     if recorded:
@@ -115,18 +115,20 @@ def test_layers_on_several_devices_say_the_same(
     assert torch.equal(logits.to(CPU), step(alone, BATCHES).to(CPU))
     assert logits.device == torch.device("cuda", places[-1])
     assert set(model._stages._recorded) == ({3} if recorded else set())
-    logits = model([Part(model.new_cache(), [1, 2, 3]), Part(model.new_cache(), [4])])  # read and written together
+    logits = model(
+        [DecoderInput(model.new_cache(), [1, 2, 3]), DecoderInput(model.new_cache(), [4])]
+    )  # read and written together
     assert logits.shape[0] == 2
 
 
 @pytest.mark.parametrize("places", PLACES)
 def test_keys_and_values_lie_with_their_layer_and_come_back_there(
-    spread: Callable[[list[int]], TextModel], places: list[int], monkeypatch: pytest.MonkeyPatch
+    spread: Callable[[list[int]], Decoder], places: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = spread(places)
     cache, copied = model.new_cache(), model.new_cache()
-    model([Part(cache, [1, 2, 3, 4])])
-    expected = model([Part(cache.copy(4), [5])])
+    model([DecoderInput(cache, [1, 2, 3, 4])])
+    expected = model([DecoderInput(cache.copy(4), [5])])
     copied = cache.copy(4)
     monkeypatch.setattr("magistral_ui.engines.local.kv_cache._on_host", lambda buffer: buffer.to(CPU))
     for each, there in ((cache, places[:-1]), (copied, places[:-1])):
@@ -135,18 +137,18 @@ def test_keys_and_values_lie_with_their_layer_and_come_back_there(
         assert where(each) == [CPU] * 3
         each.restore()
         assert where(each) == [torch.device("cuda", index) for index in there]
-        assert torch.equal(model([Part(each, [5])]), expected)
+        assert torch.equal(model([DecoderInput(each, [5])]), expected)
 
 
 def where(cache: KVCache) -> list[torch.device]:
     return [layer._keys.device for layer in cache.layers if layer._keys is not None]
 
 
-def test_a_hidden_state_that_is_not_moved_would_be_noticed(spread: Callable[[list[int]], TextModel]) -> None:
+def test_a_hidden_state_that_is_not_moved_would_be_noticed(spread: Callable[[list[int]], Decoder]) -> None:
     model = spread([0, 1, 1, 1])
     model._stages._plain.move = lambda tensor, place: tensor
     with pytest.raises(RuntimeError, match="cuda:1"):
-        model([Part(model.new_cache(), [1, 2, 3])])
+        model([DecoderInput(model.new_cache(), [1, 2, 3])])
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -9,7 +9,7 @@ from magistral_ui.engines.weights import devices, gpu_diagnosis
 from magistral_ui.engines.weights.devices import choose_default, find_device
 from magistral_ui.engines.weights.gpu_diagnosis import (
     GraphicsCard,
-    Torch,
+    TorchBuild,
     cuda_of_driver,
     find_graphics_cards,
     install_command,
@@ -22,7 +22,7 @@ from magistral_ui.models.cards import DEMO
 from magistral_ui.models.memory import GIB
 
 INDEX = "--index-url https://download.pytorch.org/whl/"
-CUDA_13, WITHOUT = Torch("2.13.0", "13.0"), Torch("2.13.0", None)
+CUDA_13, WITHOUT = TorchBuild("2.13.0", "13.0"), TorchBuild("2.13.0", None)
 OLD_DRIVER = (
     "CUDA initialization: The NVIDIA driver on your system is too old (found version 12060). Please update your driver"
 )
@@ -41,8 +41,8 @@ CASES = [
     ([card("550.54.15")], CUDA_13, None, "gpu_driver_old_or_torch", f"torch==2.13.0+cu126 {INDEX}cu126", "without"),
     ([card("550.54.15")], CUDA_13, None, "gpu_driver_old_or_torch", "580", "{"),
     ([card("572.16", (12, 0))], CUDA_13, None, "gpu_driver_old", "580", "pip"),
-    ([card("470.82.01")], Torch("2.13.0", "12.6"), None, "gpu_driver_old", "525", "pip"),
-    ([], Torch("2.13.0", "13.0", OLD_DRIVER), None, "gpu_driver_old_or_torch", "CUDA 12.6", "{"),
+    ([card("470.82.01")], TorchBuild("2.13.0", "12.6"), None, "gpu_driver_old", "525", "pip"),
+    ([], TorchBuild("2.13.0", "13.0", OLD_DRIVER), None, "gpu_driver_old_or_torch", "CUDA 12.6", "{"),
     ([card("580.65.06")], CUDA_13, "", "gpu_hidden", "CUDA_VISIBLE_DEVICES", "driver"),
     ([card("580.65.06")], CUDA_13, "-1", "gpu_hidden", "“-1”", "driver"),
     ([card("580.65.06")], CUDA_13, "7", "gpu_hidden", "“7”", "driver"),
@@ -50,13 +50,20 @@ CASES = [
     ([card("535.10", (7, 0), "V100")], WITHOUT, None, "gpu_too_old", "--base-url", "pip"),
     ([GraphicsCard("NVIDIA")], CUDA_13, None, "gpu_driver_missing", "https://www.nvidia.com/drivers", "pip"),
     ([GraphicsCard("AMD", nvidia=False)], CUDA_13, None, "gpu_not_nvidia", "--base-url", "pip"),
-    ([card("580.65.06")], Torch("2.13.0", "13.0", "CUDA unknown error. More."), None, "gpu_not_started", "--gpus", "{"),
+    (
+        [card("580.65.06")],
+        TorchBuild("2.13.0", "13.0", "CUDA unknown error. More."),
+        None,
+        "gpu_not_started",
+        "--gpus",
+        "{",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("cards", "torch", "visible", "key", "named", "not_named"), CASES)
 def test_each_cause_has_its_remedy(
-    cards: list[GraphicsCard], torch: Torch, visible: str | None, key: str, named: str, not_named: str
+    cards: list[GraphicsCard], torch: TorchBuild, visible: str | None, key: str, named: str, not_named: str
 ) -> None:
     told = why_unusable(cards, torch, visible)
     assert told is not None

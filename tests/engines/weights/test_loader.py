@@ -13,7 +13,7 @@ from magistral_ui.engines.base import Loading
 from magistral_ui.engines.local.running_model import RunningModel, plan_now
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Cancelled
-from magistral_ui.engines.weights.quantized_cache import Copy, save_copy
+from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, save_copy
 from magistral_ui.errors import CopyNotSaved
 from magistral_ui.models.folder import inspect_folder
 from tests.engines.conftest import CPU
@@ -77,7 +77,7 @@ def test_a_plan_with_less_room_means_a_shorter_context(vision_loaded: Loaded, mo
 def test_a_copy_that_cannot_be_written_leaves_nothing(
     vision_loaded: Loaded, vision_folder: Path, tmp_path: Path
 ) -> None:
-    copy = Copy(tmp_path / "copy", {"model": "m", "revision": "", "precision": "nf4"}, asked=True)
+    copy = QuantizedCopy(tmp_path / "copy", {"model": "m", "revision": "", "precision": "nf4"}, asked=True)
 
     class Full:
         def save_pretrained(self, folder: Path, **_: object) -> None:

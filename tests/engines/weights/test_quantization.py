@@ -25,7 +25,7 @@ from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.quantization import held_bytes, mend_skip_list, stored_precision
-from magistral_ui.engines.weights.quantized_cache import Copy
+from magistral_ui.engines.weights.quantized_cache import QuantizedCopy
 from magistral_ui.errors import NotAMistralModel
 from magistral_ui.models.folder import inspect_folder
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, read_shape
@@ -174,7 +174,7 @@ def test_the_engine_writes_with_quantized_weights(lively: Path, paint: Callable[
 
 @pytest.mark.parametrize("precision", QUANTIZED)
 def test_a_copy_is_the_same_model_and_is_found_again(lively: Path, tmp_path: Path, precision: str) -> None:
-    first = loaded(lively, precision, copy=Copy(tmp_path / "copy", {"precision": precision}, asked=True))
+    first = loaded(lively, precision, copy=QuantizedCopy(tmp_path / "copy", {"precision": precision}, asked=True))
     again = loaded(tmp_path / "copy", "auto")
     assert again.info.precision == precision
     assert again.weights == pytest.approx(first.weights, abs=4096)

@@ -9,8 +9,8 @@ import pytest
 from magistral_ui.chat.events import Answer, Event, Failed, Finished, Notice, Prefilling, Queued, Reasoning
 from magistral_ui.engines.base import Engine, GenerationRequest
 from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
-from magistral_ui.engines.zerogpu.quota_errors import refusal_of
-from magistral_ui.engines.zerogpu.slices import MAX_SLICE_SECONDS, MIN_SLICE_SECONDS, Pace
+from magistral_ui.engines.zerogpu.quota_errors import gpu_refusal
+from magistral_ui.engines.zerogpu.slices import MAX_SLICE_SECONDS, MIN_SLICE_SECONDS, SliceEstimate
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.test_contract_local import loaded
 from tests.engines.zerogpu.forking import Lender, Refused
@@ -128,7 +128,7 @@ def test_the_next_turn_begins_with_the_reply_s_own_tokens(engine: ZeroGPUEngine)
 def test_a_slice_is_asked_for_from_the_budgets(lender: Lender, engine: ZeroGPUEngine) -> None:
     all_events(engine.submit(ask(engine, max_tokens=5)))
     assert lender.durations == [MIN_SLICE_SECONDS]
-    pace = Pace(weights=48_000_000_000)
+    pace = SliceEstimate(weights=48_000_000_000)
     assert pace.seconds(100, 10) < pace.seconds(100, 500) <= pace.seconds(100, 100_000) == MAX_SLICE_SECONDS
     assert pace.seconds(100_000, 10) > pace.seconds(100, 10)
     opening, token = pace.opening, pace.token
@@ -235,7 +235,7 @@ def test_a_second_may_cost_more_than_one_of_the_quota(costs: float, left: int, g
     message = (
         f"You have exceeded your free ZeroGPU quota ({requested}s requested vs. {left}s left). Try again in 1:00. "
     )
-    found = refusal_of(Refused("ZeroGPU quota exceeded", message)).granted(60)
+    found = gpu_refusal(Refused("ZeroGPU quota exceeded", message)).granted(60)
     assert found == granted
     assert found * costs <= left
 

@@ -18,8 +18,8 @@ from magistral_ui.sessions.history import schema, store
 from magistral_ui.sessions.history.image_store import PictureFiles
 from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, connect, has_fts5, migrate
 from magistral_ui.sessions.history.search import folded_message
-from magistral_ui.sessions.history.store import Kept, title_of
-from magistral_ui.sessions.reply_state import Written
+from magistral_ui.sessions.history.store import StoredConversation, title_of
+from magistral_ui.sessions.reply_state import ReplyOrigin
 
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 pictures = st.binary(max_size=20).map(lambda data: Picture(data, 2, 3, hashlib.sha256(data).hexdigest(), "a.png"))
@@ -74,15 +74,15 @@ def test_any_conversation_comes_back_the_same(changes: list[tuple], saves: list[
     db, files = connect(None, writing=True), PictureFiles(None)
     migrate(db)
     saved, conversation = None, Conversation()
-    written: dict[int, Written] = {}
+    written: dict[int, ReplyOrigin] = {}
     for change, now in zip(changes, saves, strict=False):
         conversation = changed(conversation, change)
         if isinstance(last := conversation.messages.get(conversation.last_id), AssistantMessage):
-            written[last.id] = Written(f"generation {last.id}", (Notice("loop_broken", {"count": last.id}),))
+            written[last.id] = ReplyOrigin(f"generation {last.id}", (Notice("loop_broken", {"count": last.id}),))
         if now:
-            store.save(db, files, "me", "c", saved, Kept(conversation, written))
+            store.save(db, files, "me", "c", saved, StoredConversation(conversation, written))
             saved = conversation
-    store.save(db, files, "me", "c", saved, Kept(conversation, written))
+    store.save(db, files, "me", "c", saved, StoredConversation(conversation, written))
     found = store.load(db, files, "me", "c")
     if not conversation.messages:
         assert found is None
@@ -101,11 +101,11 @@ def test_only_what_has_changed_is_written() -> None:
     db, files = connect(None, writing=True), PictureFiles(None)
     migrate(db)
     one = Conversation().say("one").with_reply(Reply(answer="1"))
-    store.save(db, files, "me", "c", None, Kept(one))
+    store.save(db, files, "me", "c", None, StoredConversation(one))
     two = one.say("two")
     statements: list[str] = []
     db.set_trace_callback(statements.append)
-    store.save(db, files, "me", "c", one, Kept(two))
+    store.save(db, files, "me", "c", one, StoredConversation(two))
     assert len({each for each in statements if each.startswith("INSERT INTO messages(")}) == 1
     db.close()
 
@@ -113,9 +113,9 @@ def test_only_what_has_changed_is_written() -> None:
 def test_another_visitors_conversation_is_never_written_to() -> None:
     db, files = connect(None, writing=True), PictureFiles(None)
     migrate(db)
-    store.save(db, files, "me", "c", None, Kept(Conversation().say("mine")))
+    store.save(db, files, "me", "c", None, StoredConversation(Conversation().say("mine")))
     with pytest.raises(ValueError):
-        store.save(db, files, "you", "c", None, Kept(Conversation().say("yours")))
+        store.save(db, files, "you", "c", None, StoredConversation(Conversation().say("yours")))
     db.close()
 
 
