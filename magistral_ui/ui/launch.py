@@ -20,28 +20,28 @@ from magistral_ui.ui.import_export import exchange_routes
 from magistral_ui.ui.live_stream import live_route
 from magistral_ui.ui.model_panel import model_route
 from magistral_ui.ui.theme import theme
-from magistral_ui.ui.translated_page import TranslatedPage, texts_route
-from magistral_ui.web.byte_quota import HourlyBytes
-from magistral_ui.web.client_address import Addresses
+from magistral_ui.ui.translated_page import TranslatedPageMiddleware, texts_route
+from magistral_ui.web.byte_quota import ByteQuota
+from magistral_ui.web.client_address import ClientAddressMiddleware
 from magistral_ui.web.connections import allow_many_files, watch_connections
-from magistral_ui.web.duplicate_headers import Doubles
+from magistral_ui.web.duplicate_headers import DuplicateHeadersMiddleware
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.forwarded_headers import ForwardedHeadersMiddleware
-from magistral_ui.web.gradio_events import Events, Listener
-from magistral_ui.web.health import Operations
-from magistral_ui.web.host_check import Hosts
-from magistral_ui.web.login import Identity, Login
+from magistral_ui.web.gradio_events import GradioEventsMiddleware, Listener
+from magistral_ui.web.health import HealthMiddleware
+from magistral_ui.web.host_check import HostCheckMiddleware
+from magistral_ui.web.login import Identity, LoginMiddleware
 from magistral_ui.web.metrics import Metrics
-from magistral_ui.web.ownership import Claims
+from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.passwords import Passwords
-from magistral_ui.web.rate_limit import Flood
-from magistral_ui.web.root_path import WithoutPrefix, WithPrefix
-from magistral_ui.web.route_allowlist import Routes
-from magistral_ui.web.security_headers import SafeHeaders
+from magistral_ui.web.rate_limit import RateLimitMiddleware
+from magistral_ui.web.root_path import RestorePrefixMiddleware, StripPrefixMiddleware
+from magistral_ui.web.route_allowlist import RouteAllowlistMiddleware
+from magistral_ui.web.security_headers import SecurityHeadersMiddleware
 from magistral_ui.web.server_socket import WILDCARD_HOSTS, served_on, take, url_of
 from magistral_ui.web.share_tunnel import learn_hops, open_tunnel
-from magistral_ui.web.startup_gate import Shutter
-from magistral_ui.web.uploads import Uploads
+from magistral_ui.web.startup_gate import StartupGate
+from magistral_ui.web.uploads import UploadsMiddleware
 
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 DEFAULT_PORTS = range(7860, 7960)
@@ -72,7 +72,7 @@ def head() -> str:
     )
 
 
-def doors(
+def middleware_stack(
     demo: ChatBlocks,
     visitors: Visitors,
     exposure: Exposure,
@@ -81,26 +81,26 @@ def doors(
     identity: Identity | None = None,
 ) -> list[Middleware]:
     """What a request passes, from the outside to Gradio; with the `token`, /metrics is read from elsewhere, too."""
-    limits, claims, framed = visitors.limits, Claims(), exposure.reach == "space"
-    hourly = HourlyBytes(limits)
+    limits, claims, framed = visitors.limits, Ownership(), exposure.reach == "space"
+    hourly = ByteQuota(limits)
     passed = [
         Middleware(ForwardedHeadersMiddleware, exposure=exposure),
-        Middleware(WithoutPrefix, exposure=exposure),
-        Middleware(SafeHeaders, framed=framed),
-        Middleware(Operations, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=token),
-        Middleware(Doubles),
-        Middleware(Hosts, exposure=exposure),
-        Middleware(Addresses, exposure=exposure),
-        Middleware(Flood, limits=limits),
+        Middleware(StripPrefixMiddleware, exposure=exposure),
+        Middleware(SecurityHeadersMiddleware, framed=framed),
+        Middleware(HealthMiddleware, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=token),
+        Middleware(DuplicateHeadersMiddleware),
+        Middleware(HostCheckMiddleware, exposure=exposure),
+        Middleware(ClientAddressMiddleware, exposure=exposure),
+        Middleware(RateLimitMiddleware, limits=limits),
     ]
     if passwords is not None:
-        passed.append(Middleware(Login, passwords=passwords, limits=limits, framed=framed, identity=identity))
+        passed.append(Middleware(LoginMiddleware, passwords=passwords, limits=limits, framed=framed, identity=identity))
     return [
         *passed,
-        Middleware(Routes),
-        Middleware(Uploads, claims=claims, limits=limits, folder=Path(get_upload_folder()), hourly=hourly),
+        Middleware(RouteAllowlistMiddleware),
+        Middleware(UploadsMiddleware, claims=claims, limits=limits, folder=Path(get_upload_folder()), hourly=hourly),
         Middleware(
-            Events,
+            GradioEventsMiddleware,
             listeners=listeners(demo),
             claims=claims,
             calls=demo.calls,
@@ -109,7 +109,7 @@ def doors(
             values=MAX_EVENT_VALUES + MAX_TURN_VALUES * limits.messages,
             hourly=hourly,
         ),
-        Middleware(WithPrefix),
+        Middleware(RestorePrefixMiddleware),
     ]
 
 
@@ -188,15 +188,15 @@ def launch(
     demo._queue.sleep_when_free = QUEUE_POLL_SECONDS
     demo._queue.progress_update_sleep_when_free = PROGRESS_POLL_SECONDS
     demo._queue.ANALYTICS_MAX_EVENTS = KEPT_ANALYTICS
-    shutter = Shutter()
+    shutter = StartupGate()
     with served_on(sockets), alone():  # Gradio asks the page that it serves to begin
         demo.launch(
-            **launch_options(visitors, [Middleware(TranslatedPage), shutter.middleware]),
+            **launch_options(visitors, [Middleware(TranslatedPageMiddleware), shutter.middleware]),
             server_name=host,
             server_port=port,
             prevent_thread_lock=True,
         )
-    shutter.open(demo.app, doors(demo, visitors, exposure, passwords, token, identity))
+    shutter.open(demo.app, middleware_stack(demo, visitors, exposure, passwords, token, identity))
     unread = visitors.limits.unread_seconds
     watch_connections(demo.server, is_proxy=exposure.proxies.trusts, unread_seconds=unread)
     if exposure.reach == "tunnel":

@@ -48,7 +48,7 @@ UNOPENED = '() => { window.magistralUnopened = true; dispatchEvent(new Event("un
 def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> ChatBlocks:
     """The page over `engine`, ready for `launch`; `login` tells whether visitors came in by one.
 
-    With `hugging_face`, Gradio serves the addresses of its login by Hugging Face.
+    With `hugging_face_login`, Gradio serves the addresses of its login by Hugging Face.
     """
     chat = Chat(engine, visitors)
     with ChatBlocks(

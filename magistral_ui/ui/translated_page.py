@@ -47,7 +47,7 @@ HEAD_TEMPLATE = """<link rel="modulepreload" href="%(texts)s">
 CACHE_FOREVER = "public, max-age=31536000, immutable"
 
 
-class TranslatedPage:
+class TranslatedPageMiddleware:
     """Completes the page with the visitor's language; hands everything else on."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -4,10 +4,10 @@ from starlette.types import ASGIApp, Message, Receive
 
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import TokenBuckets
-from magistral_ui.web.error_responses import refusal
+from magistral_ui.web.error_responses import error_response
 
 
-class Spent(Exception):
+class QuotaExceeded(Exception):
     """The hour's bytes of this address are used up; `seconds` until there are some again."""
 
     def __init__(self, seconds: float) -> None:
@@ -17,10 +17,10 @@ class Spent(Exception):
     @property
     def refusal(self) -> ASGIApp:
         """The answer to the request, with the time to wait."""
-        return refusal(429, "too_many_uploads", wait=int(self.seconds) + 1, minutes=int(self.seconds // 60) + 1)
+        return error_response(429, "too_many_uploads", wait=int(self.seconds) + 1, minutes=int(self.seconds // 60) + 1)
 
 
-class HourlyBytes:
+class ByteQuota:
     """What an address may still send. All bodies count: files, imports, events and what programs send."""
 
     def __init__(self, limits: Limits) -> None:
@@ -30,12 +30,12 @@ class HourlyBytes:
     def check(self, address: str, count: int) -> None:
         """Raises Spent where so many more bytes are too many; nothing is taken."""
         if wait := self._rate.wait(address, max(1, count)):
-            raise Spent(wait)
+            raise QuotaExceeded(wait)
 
     def take(self, address: str, count: int) -> None:
         """Count so many bytes; raises Spent where they are too many."""
         if count and (wait := self._rate.take(address, count)):
-            raise Spent(wait)
+            raise QuotaExceeded(wait)
 
     def owe(self, address: str, count: int) -> None:
         """Count what has happened already, even where it is too much."""

@@ -22,7 +22,7 @@ VISITOR_COOKIE = "magistral-ui-visit"
 CLIENT_KEY = "magistral.caller"
 
 
-class Addresses:
+class ClientAddressMiddleware:
     """Sets a request's caller, and takes out what only proxies may say; gives a browser that has none the cookie that tells it
     from others. That cookie is no login: it is worth what was begun with it."""
 

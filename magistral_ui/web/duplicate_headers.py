@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from magistral_ui.web.error_responses import refusal
+from magistral_ui.web.error_responses import error_response
 
 SINGLE_HEADERS = frozenset(
     {
@@ -28,7 +28,7 @@ MAX_QUERY_FIELDS = 20
 """Names in a query: the page sends at most three."""
 
 
-class Doubles:
+class DuplicateHeadersMiddleware:
     """Lets in requests in which each of these headers, and each name in the query, stands once."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -37,7 +37,7 @@ class Doubles:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         if scope["type"] == "http" and _has_double(scope):
-            await refusal(400, "request_forged")(scope, receive, send)
+            await error_response(400, "request_forged")(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

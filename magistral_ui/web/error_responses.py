@@ -13,26 +13,26 @@ from magistral_ui.web.client_address import visitors_language
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-def refusal(status: int, key: str, /, *, wait: int = 0, **values: Value) -> ASGIApp:
+def error_response(status: int, key: str, /, *, wait: int = 0, **values: Value) -> ASGIApp:
     """A sentence in the fields that Gradio's page and its client show, and how long to wait where that helps."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         told = text_in(visitors_language(scope).code, f"error_{key}", **values)
-        await worded(status, told, wait)(scope, receive, send)
+        await sentence_response(status, told, wait)(scope, receive, send)
 
     return answer
 
 
-def worded(status: int, told: str, wait: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
+def sentence_response(status: int, told: str, wait: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """The sentence `told`, where Gradio's page and its client look for it."""
-    return JSONResponse({"detail": told, "error": told}, status, {**waiting(wait), **headers})
+    return JSONResponse({"detail": told, "error": told}, status, {**retry_headers(wait), **headers})
 
 
-def waiting(wait: int) -> dict[str, str]:
+def retry_headers(wait: int) -> dict[str, str]:
     """The headers of a refusal, with the seconds to wait where there are any."""
     return {"Cache-Control": "no-store", **({"Retry-After": str(wait)} if wait else {})}
 
 
-def closed() -> Response:
+def not_found() -> Response:
     """There is nothing here; the same for what exists and for what does not."""
     return PlainTextResponse("Not Found", 404)

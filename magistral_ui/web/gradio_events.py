@@ -12,18 +12,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CALLER
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.web.byte_quota import HourlyBytes, Spent
-from magistral_ui.web.error_responses import closed, refusal
-from magistral_ui.web.ownership import Claims
+from magistral_ui.web.byte_quota import ByteQuota, QuotaExceeded
+from magistral_ui.web.error_responses import error_response, not_found
+from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.queued_calls import QueuedCalls, TooManyCalls
 from magistral_ui.web.request_body import (
     MAX_JSON_VALUES,
     MAX_MCP_BYTES,
-    Gone,
+    BodyTimeout,
+    BodyTooLarge,
+    ClientGone,
     Held,
     HeldBytes,
-    Slow,
-    TooLarge,
     read_body,
     read_json,
     replayed,
@@ -40,11 +40,11 @@ CONTROL_PATHS = ("/gradio_api/cancel", "/gradio_api/reset")
 MAX_CONTROL_BYTES = 4_096
 
 
-class Forged(Exception):
+class InvalidEvent(Exception):
     """What the page would never send."""
 
 
-class NotTheirs(Exception):
+class NotOwned(Exception):
     """An id of somebody else's, or of nobody."""
 
 
@@ -59,7 +59,7 @@ class Listener:
     """Called by programs, through the queue; the others by the page, at once."""
 
 
-class Events:
+class GradioEventsMiddleware:
     """Checks the bodies of events and the owners of what they name: sessions, calls, uploaded files."""
 
     def __init__(
@@ -67,18 +67,18 @@ class Events:
         app: ASGIApp,
         *,
         listeners: Mapping[int, Listener],
-        claims: Claims,
+        claims: Ownership,
         calls: QueuedCalls,
         folder: str,
         most: int,
         values: int = MAX_JSON_VALUES,
-        hourly: HourlyBytes | None = None,
+        hourly: ByteQuota | None = None,
     ) -> None:
         """`listeners` by the number that Gradio gives them; uploads are in `folder`; `most` bytes and `values` of an event."""
         self.app, self._listeners, self._claims, self._most, self._values = app, listeners, claims, most, values
         self._calls, self._held = calls, HeldBytes()
         self._folder = os.path.abspath(folder)
-        self._hourly = hourly or HourlyBytes(Limits())
+        self._hourly = hourly or ByteQuota(Limits())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a body that is sound, or refuse it."""
@@ -101,19 +101,19 @@ class Events:
                 receive = replayed(body, receive)
             elif scope["type"] == "http":
                 self._check_owner(scope)
-        except TooLarge:
-            await refusal(413, "request_too_large", limit=self._most // 1000)(scope, receive, send)
-        except Spent as error:
+        except BodyTooLarge:
+            await error_response(413, "request_too_large", limit=self._most // 1000)(scope, receive, send)
+        except QuotaExceeded as error:
             await error.refusal(scope, receive, send)
         except Held:
-            await refusal(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
-        except Slow:
-            await refusal(408, "request_slow")(scope, receive, send)
-        except (ValueError, Forged):
-            await refusal(400, "request_forged")(scope, receive, send)
-        except NotTheirs:
-            await closed()(scope, receive, send)
-        except Gone:
+            await error_response(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
+        except BodyTimeout:
+            await error_response(408, "request_slow")(scope, receive, send)
+        except (ValueError, InvalidEvent):
+            await error_response(400, "request_forged")(scope, receive, send)
+        except NotOwned:
+            await not_found()(scope, receive, send)
+        except ClientGone:
             pass
         else:
             await self._hand_on(path, session, scope, receive, send)
@@ -127,11 +127,11 @@ class Events:
                     await self.app(scope, receive, self._listening(send, session, begun))
             except TooManyCalls as error:
                 status, key = (503, "overloaded") if error.full else (429, "too_many_requests")
-                await refusal(status, key, wait=RETRY_SECONDS, seconds=RETRY_SECONDS)(scope, receive, send)
+                await error_response(status, key, wait=RETRY_SECONDS, seconds=RETRY_SECONDS)(scope, receive, send)
         elif method == "GET" and (path == MESSAGES_PATH or path.startswith(CALL_PATH)):
             session = _session_read(path, scope)
             if not self._calls.is_known(session):
-                await closed()(scope, receive, send)
+                await not_found()(scope, receive, send)
                 return
             with self._calls.reading(session):
                 await self.app(scope, receive, send)
@@ -153,21 +153,21 @@ class Events:
 
     def _check_session(self, session: object) -> None:
         if not isinstance(session, str) or not SESSION_HASH.fullmatch(session):
-            raise Forged
+            raise InvalidEvent
         self._check_id("session", session)
 
     def _check_id(self, kind: str, id: str) -> None:
         if not self._claims.claim(kind, id):
-            raise NotTheirs
+            raise NotOwned
 
     def _check_call(self, id: str) -> None:
         if not self._claims.owns("call", id):
-            raise NotTheirs
+            raise NotOwned
 
     def _checked(self, path: str, body: object) -> dict[str, Any]:
         """What is handed on of a body."""
         if not isinstance(body, dict) or not set(body) <= EVENT_FIELDS:
-            raise Forged
+            raise InvalidEvent
         if body.get("session_hash") is not None or not path.startswith(CALL_PATH):
             self._check_session(body.get("session_hash"))
         if path in CONTROL_PATHS:
@@ -175,12 +175,12 @@ class Events:
         listener = self._listener(path, body)
         data = body.get("data")
         if not isinstance(data, list) or len(data) > listener.values:
-            raise Forged
+            raise InvalidEvent
         if not listener.queued and len(data) != listener.values:
-            raise Forged
+            raise InvalidEvent
         happened = body.get("event_data")
         if happened is not None and not isinstance(happened, dict):
-            raise Forged
+            raise InvalidEvent
         # What a program leaves out has its default; Gradio would refuse it, and write all the rest into the log.
         values = [self._file_checked(each) for each in data] + [None] * (listener.values - len(data))
         if path.startswith(
@@ -192,7 +192,7 @@ class Events:
 
     def _control(self, body: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(body.get("event_id", ""), str) or not isinstance(body.get("fn_index", 0), int | None):
-            raise Forged
+            raise InvalidEvent
         if body.get("event_id"):
             self._check_call(body["event_id"])
         return body
@@ -204,14 +204,14 @@ class Events:
                 each for each in self._listeners.values() if each.queued and each.name == path.removeprefix(CALL_PATH)
             ]
             if not named:
-                raise NotTheirs
+                raise NotOwned
             return named[0]
         number, trigger = body.get("fn_index"), body.get("trigger_id")
         listener = self._listeners.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
         if listener is None or listener.queued != (path == QUEUE_PATH):
-            raise NotTheirs
+            raise NotOwned
         if trigger is not None and (not isinstance(trigger, int) or trigger not in listener.triggers):
-            raise Forged
+            raise InvalidEvent
         return listener
 
     def _file_checked(self, value: Any) -> Any:
@@ -228,12 +228,12 @@ class Events:
         return {name: self._file_checked(each) for name, each in value.items()}
 
     def _check_paths(self, value: object) -> None:
-        """NotTheirs where a text is the path of somebody else's upload: the tool takes paths where it takes pictures."""
+        """NotOwned where a text is the path of somebody else's upload: the tool takes paths where it takes pictures."""
         if isinstance(value, dict | list):
             for each in value.values() if isinstance(value, dict) else value:
                 self._check_paths(each)
         elif isinstance(value, str) and self._is_upload(value) and not self._claims.owns("file", value):
-            raise NotTheirs
+            raise NotOwned
 
     def _is_upload(self, text: str) -> bool:
         return len(text) < 1_000 and os.path.abspath(text).startswith(self._folder + os.sep)

@@ -11,11 +11,11 @@ from magistral_ui.json_log import log_event
 from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import network_of
-from magistral_ui.web.error_responses import closed
+from magistral_ui.web.error_responses import not_found
 from magistral_ui.web.exposure import Exposure, is_loopback
 from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS as FORWARDING_HEADERS
 from magistral_ui.web.forwarded_headers import peer_of
-from magistral_ui.web.host_check import Hosts
+from magistral_ui.web.host_check import HostCheckMiddleware
 from magistral_ui.web.login_attempts import LoginAttempts
 from magistral_ui.web.metrics import Metrics, health
 
@@ -40,7 +40,7 @@ PATH_KINDS = (
 )
 
 
-class Operations:
+class HealthMiddleware:
     """Stands outside of the limits: a probe must get its answer when the page is full."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Operations:
         """With a `token`, /metrics is also for whoever sends it as a bearer's."""
         self.app, self._visitors, self._metrics, self._exposure = app, visitors, metrics, exposure
         self._token = token
-        self._own = Hosts(self._answer, exposure=exposure)
+        self._own = HostCheckMiddleware(self._answer, exposure=exposure)
         self._lines, self._attempts = TokenBuckets(MAX_LOGGED_PER_MINUTE), LoginAttempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +75,7 @@ class Operations:
         elif self._may_read(scope):
             await PlainTextResponse(self._metrics.text(), media_type=CONTENT_TYPE)(scope, receive, send)
         else:
-            await closed()(scope, receive, send)
+            await not_found()(scope, receive, send)
 
     def _count(self, scope: Scope, status: int) -> None:
         kind = kind_of(scope["path"], status)

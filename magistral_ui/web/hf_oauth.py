@@ -30,7 +30,7 @@ MAX_LOGIN_SECONDS = 14 * 24 * 3600
 """Seconds for which such a cookie is believed, as Gradio has it."""
 
 
-class HuggingFace:
+class HuggingFaceLogin:
     """Reads the login's cookie."""
 
     def __init__(self, secret: str) -> None:
@@ -74,11 +74,13 @@ class HuggingFace:
             self._ended.popitem(last=False)
 
 
-def hugging_face(choice: str | None, exposure: Exposure, environment: Mapping[str, str]) -> HuggingFace | None:
+def hugging_face_login(
+    choice: str | None, exposure: Exposure, environment: Mapping[str, str]
+) -> HuggingFaceLogin | None:
     """The login that was asked for by `--auth huggingface`; BadSetting anywhere but on a Space that may offer it."""
     if choice != AUTH_CHOICE:
         return None
     secret = environment.get("OAUTH_CLIENT_SECRET")
     if exposure.reach != "space" or not secret:
         raise BadSetting("auth_needs_space")
-    return HuggingFace(secret)
+    return HuggingFaceLogin(secret)

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from magistral_ui.web.error_responses import refusal
+from magistral_ui.web.error_responses import error_response
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.hf_oauth import OAUTH_CALLBACK_PATH
 
@@ -13,7 +13,7 @@ FOREIGN_SITES = ("cross-site", "same-site")
 NAVIGATIONS = ("navigate", "")
 
 
-class Hosts:
+class HostCheckMiddleware:
     """Checks Host, Origin and what a browser says about who asks; programs send neither Origin nor Sec-Fetch."""
 
     def __init__(self, app: ASGIApp, *, exposure: Exposure) -> None:
@@ -31,9 +31,9 @@ class Hosts:
         hosts = headers.getlist("host")
         host = hosts[0] if len(hosts) == 1 else ""
         if not self._exposure.has_name(_name(host)):
-            await refusal(421, "foreign_host")(scope, receive, send)
+            await error_response(421, "foreign_host")(scope, receive, send)
         elif not self._is_ours(scope, headers, host):
-            await refusal(403, "foreign_origin")(scope, receive, send)
+            await error_response(403, "foreign_origin")(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 

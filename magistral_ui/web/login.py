@@ -25,14 +25,14 @@ from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.client_address import caller_of, visitors_language
 from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookies
-from magistral_ui.web.error_responses import refusal, waiting, worded
+from magistral_ui.web.error_responses import error_response, retry_headers, sentence_response
 from magistral_ui.web.hf_oauth import OAUTH_CALLBACK_PATH, OAUTH_LOGIN_PATH
 from magistral_ui.web.hf_oauth import OAUTH_COOKIE as SESSION
 from magistral_ui.web.login_attempts import LoginAttempts
 from magistral_ui.web.login_watch import ActiveLogins, LoginWatchMiddleware
 from magistral_ui.web.passwords import LoginSession as KeptLogin
 from magistral_ui.web.passwords import LoginSessions, Passwords
-from magistral_ui.web.request_body import Slow, TooLarge, read_body
+from magistral_ui.web.request_body import BodyTimeout, BodyTooLarge, read_body
 from magistral_ui.web.route_allowlist import MCP_PATH
 
 LOGIN_COOKIE = "magistral-ui-login"
@@ -61,7 +61,7 @@ class Identity(Protocol):
         """Believe this login no more."""
 
 
-class Login:
+class LoginMiddleware:
     """The door itself: GET /login, POST /login, POST /logout, and everything else for those who are in.
 
     POST /login takes the fields that gradio_client sends for its `auth`, so programs come in by the same door. MCP clients keep
@@ -109,7 +109,7 @@ class Login:
         elif path in ("", "/login") and method in ("GET", "HEAD"):
             await self._page(scope)(scope, receive, send)
         else:
-            await self._stranger(scope)(scope, receive, send)
+            await self._unauthenticated(scope)(scope, receive, send)
 
     def _found(self, scope: Scope) -> list[tuple[str, KeptLogin]]:
         """The logins that a request brings, with their secrets. Others at the domain can add cookies, but not others' logins."""
@@ -142,12 +142,12 @@ class Login:
             self._logins.end(secret)
             self._entrances.end(hashed(secret))
 
-    def _stranger(self, scope: Scope) -> ASGIApp:
+    def _unauthenticated(self, scope: Scope) -> ASGIApp:
         """What somebody gets who is not in: a person reloads the page, a program has to be told how to come in."""
         if not scope["path"].startswith(PROGRAM_PATHS):
-            return refusal(401, "login_needed")
+            return error_response(401, "login_needed")
         told = text("error_program_login_needed" if scope["path"] != MCP_PATH else "error_program_mcp_login")
-        return worded(401, told, headers=self._challenge(scope))
+        return sentence_response(401, told, headers=self._challenge(scope))
 
     def _challenge(self, scope: Scope) -> dict[str, str]:
         """What MCP clients are to send, which is how they find out; a browser that was asked so would ask its user."""
@@ -176,7 +176,7 @@ class Login:
         """Answer a password; whoever was in by the same browser, with the secrets `before`, is so no more."""
         try:
             form = await fields(Headers(scope=scope), await read_body(scope, receive, MAX_FORM_BYTES))
-        except (TooLarge, Slow, ValueError, MultiPartException):
+        except (BodyTooLarge, BodyTimeout, ValueError, MultiPartException):
             return self._answer(scope, 400, "login_wrong")
         name, password = form.get("username", "").strip(), form.get("password", "").strip()
         if refused := await self._refused(scope, name, password):
@@ -214,7 +214,7 @@ class Login:
         told = text_in(visitors_language(scope).code, f"error_{key}", seconds=wait, minutes=ceil(wait / 60))
         if _is_page(scope):
             return self._page(scope, status, told, wait, name)
-        return worded(status, told, wait, self._challenge(scope) if status == 401 else {})
+        return sentence_response(status, told, wait, self._challenge(scope) if status == 401 else {})
 
     def _page(self, scope: Scope, status: int = 200, told: str = "", wait: int = 0, name: str = "") -> Response:
         """The form, with the `name` that was typed before; one writes where something is still missing."""
@@ -241,7 +241,7 @@ class Login:
             "told": f'<p id="told" role="alert">{escape(told)}</p>' if told else "",
         }.items():
             page = page.replace("{{" + gap + "}}", value)
-        return HTMLResponse(page, status, waiting(wait))
+        return HTMLResponse(page, status, retry_headers(wait))
 
 
 @cache

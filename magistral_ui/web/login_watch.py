@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CALLER
 from magistral_ui.web.client_address import CLIENT_KEY
-from magistral_ui.web.error_responses import refusal
+from magistral_ui.web.error_responses import error_response
 from magistral_ui.web.request_body import take_back_cancel
 from magistral_ui.web.security_headers import is_asset
 
@@ -116,7 +116,7 @@ class ActiveLogins:
         if not request.over:
             return
         if not request.started:
-            await refusal(401, "login_needed")(scope, receive, request.send)
+            await error_response(401, "login_needed")(scope, receive, request.send)
         elif not request.sized and not request.complete:
             await request.send({"type": "http.response.body", "body": b"", "more_body": False})
         # Of an answer that has told its length, the connection is closed, so that nobody takes a part for the whole.

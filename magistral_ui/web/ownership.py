@@ -14,7 +14,7 @@ EVICTION_BATCH = 500
 Id = tuple[str, str]
 
 
-class Claims:
+class Ownership:
     """Ids by kind with the browsers that own them; too many make room, those first of the address that has the most."""
 
     def __init__(self, kept: int = MAX_OWNED_IDS) -> None:

@@ -11,7 +11,7 @@ from magistral_ui.client import CALLER
 from magistral_ui.sessions.fairness import oldest_of_the_most
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import TokenBuckets
-from magistral_ui.web.error_responses import refusal
+from magistral_ui.web.error_responses import error_response
 from magistral_ui.web.request_body import take_back_cancel
 
 MAX_OPEN_PER_BROWSER = 48
@@ -77,12 +77,12 @@ class Bodies:
                 raise
             take_back_cancel(task)
             if not sending.started:
-                await refusal(408, "request_slow")(scope, receive, send)
+                await error_response(408, "request_slow")(scope, receive, send)
         finally:
             self._coming.pop(sending, None)
 
 
-class Flood:
+class RateLimitMiddleware:
     """Refuses politely, and says when to come back."""
 
     def __init__(self, app: ASGIApp, *, limits: Limits) -> None:
@@ -97,17 +97,17 @@ class Flood:
             return
         caller = CALLER.get()
         if wait := self._rate.take(caller.address):
-            await refusal(429, "too_many_requests", wait=ceil(wait), seconds=ceil(wait))(scope, receive, send)
+            await error_response(429, "too_many_requests", wait=ceil(wait), seconds=ceil(wait))(scope, receive, send)
             return
         # A program without cookies is its address, which many may share.
         whole, own, browser = "", f"a {caller.address}", f"b {caller.browser}"
         free = MAX_OPEN - self._open[whole]
         crowded = self._open[own] >= min(MAX_OPEN_PER_ADDRESS, max(free, MAX_OPEN_PER_BROWSER))
         if crowded or (caller.browser and self._open[browser] >= self._of_browser(scope)):
-            await refusal(503, "overloaded", wait=5)(scope, receive, send)
+            await error_response(503, "overloaded", wait=5)(scope, receive, send)
             return
         if free <= 0 and not self._bodies.end_one():
-            await refusal(503, "overloaded", wait=5)(scope, receive, send)
+            await error_response(503, "overloaded", wait=5)(scope, receive, send)
             return
         names = (whole, own, browser)
         self._open.update(names)

@@ -30,15 +30,15 @@ MAX_HELD_BYTES, MAX_HELD_BYTES_PER_ADDRESS = 256 * 2**20, 3 * MAX_MCP_BYTES
 """Of all bodies that are in memory while they come and are served: a few of the largest, or many of the usual ones."""
 
 
-class TooLarge(Exception):
+class BodyTooLarge(Exception):
     """More bytes than allowed."""
 
 
-class Slow(Exception):
+class BodyTimeout(Exception):
     """It does not come, or not fast enough."""
 
 
-class Gone(Exception):
+class ClientGone(Exception):
     """Whoever sent it has left."""
 
 
@@ -78,30 +78,30 @@ class HeldBytes:
 
 
 async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """The whole body; TooLarge, Slow or Gone. What is announced as too large is not read at all."""
+    """The whole body; BodyTooLarge, Slow or Gone. What is announced as too large is not read at all."""
     check_length(scope, most)
     body, pieces = bytearray(), bounded(receive, most)
     while True:
         message = await pieces()
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientGone
         body += message.get("body", b"")
         if not message.get("more_body", False):
             return bytes(body)
 
 
 def check_length(scope: Scope, most: int) -> int:
-    """The announced length, -1 without one; TooLarge where that is more than `most`, or nonsense."""
+    """The announced length, -1 without one; BodyTooLarge where that is more than `most`, or nonsense."""
     length = Headers(scope=scope).get("content-length")
     if length is None:
         return -1
     if not length.isdecimal() or int(length[:20]) > most:
-        raise TooLarge
+        raise BodyTooLarge
     return int(length)
 
 
 def bounded(receive: Receive, most: int) -> Receive:
-    """`receive` that raises TooLarge after `most` bytes, and Slow where the body stops coming."""
+    """`receive` that raises BodyTooLarge after `most` bytes, and Slow where the body stops coming."""
     loop = asyncio.get_running_loop()
     until, taken, whole = loop.time() + BODY_TIMEOUT, 0, False
 
@@ -112,10 +112,10 @@ def bounded(receive: Receive, most: int) -> Receive:
         try:
             message = await within(min(CHUNK_TIMEOUT, max(0.0, until - loop.time())), receive())
         except asyncio.TimeoutError as error:
-            raise Slow from error
+            raise BodyTimeout from error
         taken += len(message.get("body", b""))
         if taken > most:
-            raise TooLarge
+            raise BodyTooLarge
         whole = message["type"] == "http.disconnect" or not message.get("more_body", False)
         return message
 

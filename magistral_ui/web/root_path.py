@@ -14,7 +14,7 @@ from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS, peer_of
 PREFIX_HEADER = "x-forwarded-prefix"
 
 
-class WithoutPrefix:
+class StripPrefixMiddleware:
     """A proxy may hand on `/ai/config`, or leave `/ai` out: both become `/config`."""
 
     def __init__(self, app: ASGIApp, *, exposure: Exposure) -> None:
@@ -48,7 +48,7 @@ class WithoutPrefix:
         return headers.get("host", "").lower() == named or any(name in headers for name in FORWARDED_HEADERS)
 
 
-class WithPrefix:
+class RestorePrefixMiddleware:
     """The innermost door: Starlette, and Gradio with it, expect the whole path, and beside it what belongs to the proxy."""
 
     def __init__(self, app: ASGIApp) -> None:

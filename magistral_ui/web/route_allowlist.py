@@ -4,7 +4,7 @@ import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from magistral_ui.web.error_responses import closed
+from magistral_ui.web.error_responses import not_found
 
 GET_ROUTES = re.compile(
     r"/(?:config/?|theme\.css|favicon\.ico|robots\.txt|manifest\.json)?"
@@ -25,7 +25,7 @@ FILE_PATH = "/gradio_api/file="
 MCP_PATH = "/mcp"
 
 
-class Routes:
+class RouteAllowlistMiddleware:
     """Answers 404 for all but the routes above, so that a new version of Gradio opens nothing new."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -35,7 +35,7 @@ class Routes:
         """Pass the request on, or say that there is nothing."""
         if scope["type"] == "http":
             if not is_open(scope["method"], scope["path"]):
-                await closed()(scope, receive, send)
+                await not_found()(scope, receive, send)
                 return
             if scope["path"] == "/":
                 scope = {**scope, "query_string": b""}  # no deep links, and nothing else that a query could choose

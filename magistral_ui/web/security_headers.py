@@ -44,7 +44,7 @@ def policy(nonce: str, *, framed: bool = False) -> str:
     )
 
 
-class SafeHeaders:
+class SecurityHeadersMiddleware:
     """Adds the headers to every response, takes out any that would open it to other origins, and marks the page's scripts."""
 
     def __init__(self, app: ASGIApp, *, framed: bool = False) -> None:
@@ -57,7 +57,7 @@ class SafeHeaders:
             await self.app(scope, receive, send)
             return
         nonce = secrets.token_urlsafe(16)
-        page = Marked(nonce, send)
+        page = NonceSender(nonce, send)
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -101,7 +101,7 @@ def _unpacked(scope: Scope) -> Scope:
     return {**scope, "headers": headers}
 
 
-class Marked:
+class NonceSender:
     """Hands a response on; of an HTML page, each script element gets the nonce."""
 
     def __init__(self, nonce: str, send: Send) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from magistral_ui.web.error_responses import closed
+from magistral_ui.web.error_responses import not_found
 
 STARTUP_REQUEST = ("GET", "/gradio_api/startup-events")
 """What Gradio asks of itself before `launch` returns."""
 
 
-class Shutter:
+class StartupGate:
     """Closed at first, inside; `open` puts the doors outside and lets requests through."""
 
     def __init__(self) -> None:
@@ -21,19 +21,19 @@ class Shutter:
     @property
     def middleware(self) -> Middleware:
         """For Gradio's app, before it serves."""
-        return Middleware(_Shut, shutter=self)
+        return Middleware(_GateMiddleware, shutter=self)
 
-    def open(self, app: Any, doors: list[Middleware]) -> None:
-        """Put `doors`, the first one outermost, around all that `app` (a Starlette app that is running) does."""
+    def open(self, app: Any, middleware: list[Middleware]) -> None:
+        """Put `middleware`, the first one outermost, around all that `app` (a Starlette app that is running) does."""
         stack: ASGIApp = app.middleware_stack
         app.middleware_stack = reduce(
-            lambda inner, door: door.cls(inner, *door.args, **door.kwargs), doors[::-1], stack
+            lambda inner, door: door.cls(inner, *door.args, **door.kwargs), middleware[::-1], stack
         )
         self.is_open = True
 
 
-class _Shut:
-    def __init__(self, app: ASGIApp, *, shutter: Shutter) -> None:
+class _GateMiddleware:
+    def __init__(self, app: ASGIApp, *, shutter: StartupGate) -> None:
         self.app, self._shutter = app, shutter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,4 +42,4 @@ class _Shut:
         if self._shutter.is_open or scope["type"] != "http" or asked == STARTUP_REQUEST:
             await self.app(scope, receive, send)
         else:
-            await closed()(scope, receive, send)
+            await not_found()(scope, receive, send)

@@ -12,11 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CALLER
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.web.byte_quota import HourlyBytes, Spent
-from magistral_ui.web.error_responses import closed, refusal
+from magistral_ui.web.byte_quota import ByteQuota, QuotaExceeded
+from magistral_ui.web.error_responses import error_response, not_found
 from magistral_ui.web.form_parts import TooManyParts, bounded_parts
-from magistral_ui.web.ownership import Claims
-from magistral_ui.web.request_body import MAX_MCP_BYTES, Slow, TooLarge, bounded, check_length
+from magistral_ui.web.ownership import Ownership
+from magistral_ui.web.request_body import MAX_MCP_BYTES, BodyTimeout, BodyTooLarge, bounded, check_length
 from magistral_ui.web.route_allowlist import FILE_PATH, MCP_PATH
 
 UPLOAD_PATH, IMPORT_PATH = "/gradio_api/upload", "/magistral/import"
@@ -28,17 +28,17 @@ UNFINISHED_SECONDS = 3_600.0
 """After so long, what is left of a form is not on its way any more."""
 MIN_FREE_BYTES = 512 * 2**20
 """Bytes that stay free on the disk, whatever is sent."""
-BODY_ERRORS = (Spent, TooManyParts, TooLarge, Slow)
+BODY_ERRORS = (QuotaExceeded, TooManyParts, BodyTooLarge, BodyTimeout)
 
 
-class Uploads:
+class UploadsMiddleware:
     """Bounds the bytes of a form and of an hour, and remembers which browser sent which file."""
 
     def __init__(
-        self, app: ASGIApp, *, claims: Claims, limits: Limits, folder: Path, hourly: HourlyBytes | None = None
+        self, app: ASGIApp, *, claims: Ownership, limits: Limits, folder: Path, hourly: ByteQuota | None = None
     ) -> None:
         self.app, self._claims, self._limits, self._folder = app, claims, limits, folder
-        self._hourly = hourly or HourlyBytes(limits)
+        self._hourly = hourly or ByteQuota(limits)
         self._most = {
             UPLOAD_PATH: limits.pictures * limits.picture_bytes + FORM_OVERHEAD_BYTES,
             IMPORT_PATH: limits.import_mb * 2**20,
@@ -50,7 +50,7 @@ class Uploads:
         path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
         if path.startswith(FILE_PATH):
             known = self._claims.owns("file", scope["path"].removeprefix(FILE_PATH))
-            await (self.app if known else closed())(scope, receive, send)
+            await (self.app if known else not_found())(scope, receive, send)
         elif path in self._most and scope["method"] == "POST":
             await self._take(scope, receive, send, path)
         else:
@@ -89,20 +89,20 @@ class Uploads:
             if path == UPLOAD_PATH:
                 await asyncio.to_thread(self._sweep)
             if path != MCP_PATH and not self._has_room(length):
-                await refuse(refusal(507, "uploads_full"))
+                await refuse(error_response(507, "uploads_full"))
             else:
                 await self.app(scope, watched_receive, watched_send)
                 if broken is not None and not started:  # what is behind this took it for its own
                     raise broken
-        except Spent as error:
+        except QuotaExceeded as error:
             await refuse(error.refusal)
         except TooManyParts:
             count, limit = self._limits.pictures + 1, self._limits.pictures
-            await refuse(refusal(413, "too_many_pictures", count=count, limit=limit))
-        except TooLarge:
-            await refuse(refusal(413, "upload_too_large", limit=most // 10**6))
-        except Slow:
-            await refuse(refusal(408, "request_slow"))
+            await refuse(error_response(413, "too_many_pictures", count=count, limit=limit))
+        except BodyTooLarge:
+            await refuse(error_response(413, "upload_too_large", limit=most // 10**6))
+        except BodyTimeout:
+            await refuse(error_response(408, "request_slow"))
 
     def _bounded(self, scope: Scope, receive: Receive, path: str, address: str) -> Receive:
         """What comes, and no more of it than may."""

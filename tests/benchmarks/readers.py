@@ -5,14 +5,14 @@ import threading
 import time
 
 from tests.benchmarks.chromium import Server
-from tests.soak.page_client import Door
+from tests.soak.page_client import PageClient
 
 READERS = 20
 
 
 def server_cost(server: Server, length: int, seconds: float) -> float:
     """Milliseconds of the server's CPU per update at `length` characters of reasoning, for each of `READERS`."""
-    door = Door(server.url)
+    door = PageClient(server.url)
     over = threading.Event()
     count = int(10 * (seconds + 20))
     door.say(json.dumps({"reasoning": length, "settle": 1, "count": count, "pace": 0.1, "group": 10}))

@@ -31,7 +31,7 @@ import psutil
 from tests.benchmarks.remote import start_upstream
 from tests.benchmarks.table import Row, at_least, at_most, measured, write_table
 from tests.loopback import free_port
-from tests.soak.page_client import Door
+from tests.soak.page_client import PageClient
 from tests.space.starting import until_ready
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +121,7 @@ class Turns:
     """How often a place in the queue was said to be further back than before."""
 
 
-def ask(door: Door, turns: Turns, chance: random.Random) -> None:
+def ask(door: PageClient, turns: Turns, chance: random.Random) -> None:
     """One sum, read to its end."""
     a, b = chance.randrange(100, 500), chance.randrange(100, 500)
     began = time.monotonic()
@@ -149,7 +149,7 @@ def ask(door: Door, turns: Turns, chance: random.Random) -> None:
 
 def crowd(url: str, count: int, seconds: float) -> list[Turns]:
     """So many visitors who ask one question after the other for so long."""
-    doors = [Door(url) for _ in range(count)]
+    doors = [PageClient(url) for _ in range(count)]
     found = [Turns() for _ in doors]
     until = time.monotonic() + seconds
 
@@ -229,7 +229,7 @@ class Heard:
         return numbers == list(range(RATE * SECONDS))
 
 
-async def listen(door: Door, port: int) -> Heard:
+async def listen(door: PageClient, port: int) -> Heard:
     """Read a running reply on a bare socket: so that the reading costs little of the machine that is measured."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
     head = "".join(f"{name}: {value}\r\n" for name, value in door.reading_headers().items())
@@ -258,15 +258,15 @@ def remote_rows(count: int) -> Iterator[Row]:
     try:
         with app("--base-url", f"http://127.0.0.1:{port}/v1", "--context", "131072") as served:
             with ThreadPoolExecutor(READERS) as speakers:
-                doors = list(speakers.map(lambda _: Door(served.url), range(count)))
+                doors = list(speakers.map(lambda _: PageClient(served.url), range(count)))
             page = int(served.url.rstrip("/").rpartition(":")[2])
             before, began = served.cpu(), time.monotonic()
 
             async def all_of_them() -> list[Heard]:
-                def say(door: Door) -> None:
+                def say(door: PageClient) -> None:
                     door.say("hi")
 
-                async def one(door: Door) -> Heard:
+                async def one(door: PageClient) -> Heard:
                     await asyncio.get_running_loop().run_in_executor(speakers, say, door)
                     return await listen(door, page)
 

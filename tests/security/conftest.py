@@ -19,7 +19,7 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.page import build_page, close, launch
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.hf_oauth import HuggingFace
+from magistral_ui.web.hf_oauth import HuggingFaceLogin
 from magistral_ui.web.passwords import Passwords
 from tests.loopback import free_port
 from tests.scripted_engine import Pause, Script, ScriptedEngine
@@ -93,7 +93,7 @@ def serving(
     exposure: Exposure | None = None,
     passwords: dict[str, str] | None = None,
     play: Callable[[GenerationRequest], Script] = script,
-    identity: HuggingFace | None = None,
+    identity: HuggingFaceLogin | None = None,
 ) -> Iterator[Served]:
     engine = ScriptedEngine(play)
     known = PublicEngine(engine, limits)

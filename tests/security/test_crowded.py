@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 from magistral_ui.client import Caller, calling
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.web import rate_limit
-from magistral_ui.web.rate_limit import Flood
+from magistral_ui.web.rate_limit import RateLimitMiddleware
 from magistral_ui.web.request_body import read_body
 from tests.security.conftest import Served
 
@@ -22,7 +22,7 @@ class Crowd:
     """Requests to the door: those with a body that never comes, those that are answered at once, and streams."""
 
     def __init__(self) -> None:
-        self.door = Flood(self._answer, limits=Limits())
+        self.door = RateLimitMiddleware(self._answer, limits=Limits())
         self.hung: list[asyncio.Task[int]] = []
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

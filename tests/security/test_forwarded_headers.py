@@ -9,7 +9,7 @@ import pytest
 
 from magistral_ui.client import CALLER
 from magistral_ui.ui import launch as serving_
-from magistral_ui.web.client_address import Addresses
+from magistral_ui.web.client_address import ClientAddressMiddleware
 from magistral_ui.web.exposure import Exposure, exposure_of
 from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS, ForwardedHeadersMiddleware
 from magistral_ui.web.share_tunnel import learn_hops
@@ -141,7 +141,11 @@ def asked(exposure: Exposure, peer: str, *headers: tuple[str, str]) -> dict[str,
 
     raw = [(name.lower().encode(), value.encode()) for name, value in headers]
     scope = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "headers": raw, "client": (peer, 1)}
-    asyncio.run(ForwardedHeadersMiddleware(Addresses(inside, exposure=exposure), exposure=exposure)(scope, None, None))  # type: ignore[arg-type]
+    asyncio.run(
+        ForwardedHeadersMiddleware(ClientAddressMiddleware(inside, exposure=exposure), exposure=exposure)(
+            scope, None, None
+        )
+    )  # type: ignore[arg-type]
     return seen
 
 

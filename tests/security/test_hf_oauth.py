@@ -18,7 +18,7 @@ from itsdangerous import TimestampSigner
 from magistral_ui.errors import BadSetting
 from magistral_ui.web.access import people_of
 from magistral_ui.web.exposure import Exposure, exposure_of
-from magistral_ui.web.hf_oauth import HuggingFace, hugging_face
+from magistral_ui.web.hf_oauth import HuggingFaceLogin, hugging_face_login
 from tests.security.conftest import Browser, Served, serving
 from tests.security.test_owners import WAIT, arrive, leave, streaming, titles
 
@@ -74,7 +74,7 @@ def space(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
 
 @pytest.fixture
 def url(tmp_path: Path, space: None) -> Iterator[str]:  # it is there
-    with serving(tmp_path, exposure=SPACE, passwords={}, identity=HuggingFace(SECRET)) as served:
+    with serving(tmp_path, exposure=SPACE, passwords={}, identity=HuggingFaceLogin(SECRET)) as served:
         yield served.url
 
 
@@ -116,24 +116,24 @@ def test_who_has_signed_in_comes_in_and_can_leave(url: str) -> None:
 )
 def test_no_other_cookie_lets_in(value: str) -> None:
     scope = {"type": "http", "headers": [(b"cookie", f"session={value}".encode())]}
-    assert HuggingFace(SECRET).name(scope) is None
+    assert HuggingFaceLogin(SECRET).name(scope) is None
 
 
 def test_a_good_one_among_others_does() -> None:
     scope = {"type": "http", "headers": [(b"cookie", f"a=b; session={cookie()}; c=d".encode())]}
-    assert HuggingFace(SECRET).name(scope) == "ann"
+    assert HuggingFaceLogin(SECRET).name(scope) == "ann"
 
 
 def test_it_is_offered_on_a_space_only() -> None:
     secret = {"OAUTH_CLIENT_SECRET": SECRET}
     space = exposure_of("0.0.0.0", "no", {"SPACE_HOST": "a.hf.space"})
-    assert hugging_face("huggingface", space, secret) is not None
-    assert hugging_face("ann:correct horse", space, secret) is None
-    assert hugging_face(None, space, secret) is None
+    assert hugging_face_login("huggingface", space, secret) is not None
+    assert hugging_face_login("ann:correct horse", space, secret) is None
+    assert hugging_face_login(None, space, secret) is None
     assert people_of("huggingface", space, False)[0] is not None
     for exposure, environment in ((space, {}), (Exposure(), secret)):
         with pytest.raises(BadSetting) as refused:
-            hugging_face("huggingface", exposure, environment)
+            hugging_face_login("huggingface", exposure, environment)
         assert refused.value.sentence_key == "auth_needs_space"
 
 
@@ -143,7 +143,7 @@ def test_a_hugging_face_login_is_the_persons_whatever_they_are_called(tmp_path: 
         kept = cookie(userinfo={"preferred_username": name, "sub": number})
         return arrive(served.browser(Cookie=f"session={kept}"))
 
-    with serving(tmp_path, exposure=SPACE, passwords={}, identity=HuggingFace(SECRET)) as served:
+    with serving(tmp_path, exposure=SPACE, passwords={}, identity=HuggingFaceLogin(SECRET)) as served:
         known_as(served, "ann", "1").say("of the first ann")
         assert titles(known_as(served, "anna", "1")) == ["of the first ann"], "she has taken another name"
         assert titles(known_as(served, "ann", "2")) == [], "and somebody else has taken hers"
@@ -152,7 +152,7 @@ def test_a_hugging_face_login_is_the_persons_whatever_they_are_called(tmp_path: 
 @pytest.mark.usefixtures("space")
 def test_a_hugging_face_login_is_over_once_somebody_has_signed_out(tmp_path: Path) -> None:
     kept = cookie(userinfo={"preferred_username": "ann", "sub": "1"})
-    with serving(tmp_path, exposure=SPACE, passwords={}, identity=HuggingFace(SECRET)) as served:
+    with serving(tmp_path, exposure=SPACE, passwords={}, identity=HuggingFaceLogin(SECRET)) as served:
         browser = arrive(served.browser(Cookie=f"session={kept}"))
         with streaming(browser, f"/gradio_api/heartbeat/{browser.session}") as (_, ended):
             assert not ended.is_set()

@@ -15,7 +15,7 @@ import pytest
 from magistral_ui.client import CALLER, Caller
 from magistral_ui.web import request_body
 from magistral_ui.web.form_parts import TooManyParts, bounded_parts
-from magistral_ui.web.ownership import Claims
+from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.request_body import read_json, signs_in
 from magistral_ui.web.uploads import EXTRA_BYTES_PER_FILE
 from tests.security.conftest import ROOMY, Browser, Served, serving
@@ -181,7 +181,7 @@ def caller() -> Iterator[Callable[[str, str], None]]:
 
 
 def test_claims_of_one_address_never_flush_those_of_another(caller: Callable[[str, str], None]) -> None:
-    claims = Claims(kept=2_000)
+    claims = Ownership(kept=2_000)
     caller("198.51.100.1", "alice")
     assert claims.claim("session", "a")
     claims.share("file", "picture")
@@ -197,7 +197,7 @@ def test_claims_of_one_address_never_flush_those_of_another(caller: Callable[[st
 
 
 def test_a_claim_goes_with_its_browser_to_another_address(caller: Callable[[str, str], None]) -> None:
-    claims = Claims(kept=10)
+    claims = Ownership(kept=10)
     caller("198.51.100.1", "alice")
     assert claims.claim("session", "a")
     caller("198.51.100.2", "alice")

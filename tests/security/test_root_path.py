@@ -11,7 +11,7 @@ from mcp.client.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
 from magistral_ui.web.exposure import Exposure, is_prefix
-from magistral_ui.web.root_path import PREFIX_KEY, WithoutPrefix, WithPrefix
+from magistral_ui.web.root_path import PREFIX_KEY, RestorePrefixMiddleware, StripPrefixMiddleware
 from tests.nginx import HEADERS, proxied, proxy_port
 from tests.security.conftest import Served, serving
 
@@ -108,7 +108,7 @@ def told_by(peer: str, exposure: Exposure, path: str = "/", *prefixes: bytes) ->
 
     headers = [(b"host", b"127.0.0.1"), *((b"x-forwarded-prefix", each) for each in prefixes)]
     scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "client": (peer, 1)}
-    asyncio.run(WithoutPrefix(inside, exposure=exposure)(scope, None, None))  # type: ignore[arg-type]
+    asyncio.run(StripPrefixMiddleware(inside, exposure=exposure)(scope, None, None))  # type: ignore[arg-type]
     return seen
 
 
@@ -135,7 +135,7 @@ def test_what_gradio_gets_is_whole_again() -> None:
     async def inside(scope: Any, receive: Any, send: Any) -> None:
         seen.update(scope)
 
-    asyncio.run(WithPrefix(inside)({"type": "http", "path": "/config", PREFIX_KEY: "/ai"}, None, None))  # type: ignore[arg-type]
+    asyncio.run(RestorePrefixMiddleware(inside)({"type": "http", "path": "/config", PREFIX_KEY: "/ai"}, None, None))  # type: ignore[arg-type]
     assert (seen["path"], seen["raw_path"], seen["root_path"]) == ("/ai/config", b"/ai/config", "/ai")
 
 

@@ -33,7 +33,7 @@ from tests.benchmarks.visitors import App, Turns, app, ask
 from tests.soak.attacks import ATTACKS, GROUPS
 from tests.soak.attacks.attack import PASSWORD, PUBLIC, Stranger
 from tests.soak.attacks.programs import HELLO, mcp
-from tests.soak.page_client import Door
+from tests.soak.page_client import PageClient
 
 ROOT = Path(__file__).parents[2]
 LONG = 10.0
@@ -86,7 +86,7 @@ class Visit:
         self._trial, self._chance = trial, random.Random(number)
         self._name, address = f"visitor {number}", f"93.184.{1 + number // 200}.{1 + number % 200}"
         headers = {"Host": PUBLIC, "X-Forwarded-Proto": "https", "X-Forwarded-For": address}
-        self._door = Door(url, headers=headers, login=(self._name, PASSWORD))
+        self._door = PageClient(url, headers=headers, login=(self._name, PASSWORD))
 
     def go(self) -> None:
         """Until all is over."""

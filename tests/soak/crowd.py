@@ -17,7 +17,7 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.page import build_page, close, launch
 from tests.loopback import free_port
 from tests.scripted_engine import Pause, ScriptedEngine
-from tests.soak.page_client import Door
+from tests.soak.page_client import PageClient
 
 LEAST = 2
 """Turns of each visitor, however slow the machine is."""
@@ -37,7 +37,7 @@ def look(seen: Any, number: int) -> None:
 
 def visit(url: str, number: int, until: float, counts: Counter[str], failures: list[str]) -> None:
     """One visitor: says, reads, begins again, goes back, searches, reloads."""
-    chance, door, turn = random.Random(number), Door(url), 0
+    chance, door, turn = random.Random(number), PageClient(url), 0
     try:
         while turn < LEAST or time.monotonic() < until:
             text = f"visitor {number} turn {turn} "
@@ -58,7 +58,7 @@ def visit(url: str, number: int, until: float, counts: Counter[str], failures: l
                     door.act("history-list", "open_conversation", {"id": chance.choice(shelf["entries"])["id"]})
                     look(door.shown, number)
                 case 2:
-                    place, (door_before, door) = door.place, (door, Door(url))
+                    place, (door_before, door) = door.place, (door, PageClient(url))
                     door_before.close()
                     door.place = place
                     door.act("history-list", "open_conversation", {"id": place["conversation"]})

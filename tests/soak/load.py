@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.soak.page_client import Door
+from tests.soak.page_client import PageClient
 
 ROOT = Path(__file__).parents[2]
 REFUSED = {"overloaded", "too_many_replies", "too_many_requests", "too_many_new_pictures", "queue_full"}
@@ -30,7 +30,7 @@ class Visit:
 
     def __init__(self, url: str, number: int, counts: Counter[str]) -> None:
         self.url, self.number, self.counts = url, number, counts
-        self.chance, self.door = random.Random(number), Door(url)
+        self.chance, self.door = random.Random(number), PageClient(url)
         self.whole: dict[str, list[str]] = {}
         """By conversation, the texts whose answers were there in full."""
         self._turn = 0
@@ -102,7 +102,7 @@ class Visit:
     def _come_back(self) -> None:
         """From another browser, which has only the place."""
         place, before = self.door.place, self.door
-        self.door = Door(self.url)
+        self.door = PageClient(self.url)
         before.close()
         self.door.place = place
         self.door.act("history-list", "open_conversation", {"id": place["conversation"]})

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 
-class Door:
+class PageClient:
     """A tab: the events that it can send, its place, and what a running reply says."""
 
     def __init__(

@@ -12,11 +12,11 @@ from magistral_ui.client import CALLER, Caller
 from magistral_ui.sessions.limits import SHARED
 from magistral_ui.web import ownership
 from magistral_ui.web.cookies import read_cookie
-from magistral_ui.web.error_responses import closed
-from magistral_ui.web.login import Login
+from magistral_ui.web.error_responses import not_found
+from magistral_ui.web.login import LoginMiddleware
 from magistral_ui.web.login_attempts import FREE_TRIES as TRIES
 from magistral_ui.web.login_attempts import LoginAttempts
-from magistral_ui.web.ownership import Claims
+from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.request_body import bounded, read_json
 
@@ -55,7 +55,7 @@ def test_guesses_that_come_all_at_once_are_counted_one_by_one() -> None:
             await held.wait()
             yield b"password=wrong"
 
-        door = Login(closed(), passwords=Passwords({"": "right horse"}), limits=SHARED)
+        door = LoginMiddleware(not_found(), passwords=Passwords({"": "right horse"}), limits=SHARED)
         transport = httpx.ASGITransport(door)
         async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
             posts = [asyncio.create_task(client.post("/login", content=body())) for _ in range(attack)]
@@ -75,7 +75,7 @@ def test_the_form_keeps_the_name_as_text_and_tells_a_long_wait_in_minutes() -> N
     async def answers() -> list[tuple[int, str]]:
         nonlocal now
         people = Passwords({"Zoë": "right horse"})
-        door = Login(closed(), passwords=people, limits=SHARED, attempts=LoginAttempts(lambda: now))
+        door = LoginMiddleware(not_found(), passwords=people, limits=SHARED, attempts=LoginAttempts(lambda: now))
         found = []
         transport, headers = httpx.ASGITransport(door), {"Accept": "text/html"}
         async with httpx.AsyncClient(transport=transport, base_url="http://page", headers=headers) as client:
@@ -106,7 +106,7 @@ def test_signing_out_cuts_what_is_somebody_s_but_none_of_the_page_s_own_files() 
             await going_on.wait()
             await send({"type": "http.response.body", "body": b", last"})
 
-        door = Login(app, passwords=Passwords({"": "right horse"}), limits=SHARED)
+        door = LoginMiddleware(app, passwords=Passwords({"": "right horse"}), limits=SHARED)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://page") as client:
             await client.post("/login", data={"password": "right horse"})
             paths = ("/magistral/live", "/gradio_api/file=picture.png", "/assets/index.js", "/magistral/page.js")
@@ -136,7 +136,7 @@ def test_json_of_as_many_values_as_allowed_is_read_whatever_signs_its_texts_have
 
 def test_only_so_many_browsers_own_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ownership, "MAX_OWNERS", 3)
-    held = Claims()
+    held = Ownership()
 
     def as_browser(name: str, share: bool) -> bool:
         token = CALLER.set(Caller(browser=name))

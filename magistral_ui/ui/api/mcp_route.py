@@ -17,8 +17,8 @@ from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.mcp_sessions import McpSessions
 from magistral_ui.web.client_address import caller_of
-from magistral_ui.web.error_responses import closed
-from magistral_ui.web.request_body import MAX_MCP_BYTES, Gone, read_body, replayed
+from magistral_ui.web.error_responses import not_found
+from magistral_ui.web.request_body import MAX_MCP_BYTES, ClientGone, read_body, replayed
 
 MCP_PATH = "/mcp"
 MCP_MAJOR_VERSION = "2"
@@ -57,7 +57,7 @@ class McpApp:
         if refusal := self._refusal(headers):
             await refusal(scope, receive, send)
         elif session is not None and not self._sessions.belongs(session, owner):
-            await closed()(scope, receive, send)  # which has a client begin anew
+            await not_found()(scope, receive, send)  # which has a client begin anew
         elif scope["method"] == "POST":
             await self._post(scope, receive, send, session, owner)
         elif scope["method"] == "DELETE" and session is not None:
@@ -70,7 +70,7 @@ class McpApp:
         """Hand a message on. The server takes each one by itself: what joins them, beginning and cancelling, is done here."""
         try:
             body = await read_body(scope, receive, MAX_MCP_BYTES)
-        except Gone:
+        except ClientGone:
             return
         message = control_in(body)
         if message.get("method") == "initialize":

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tests.soak.page_client import Door
+from tests.soak.page_client import PageClient
 
 PUBLIC = "chat.example.org"
 """The page's name at the proxy, whose part is played here: it says who asks, and that they came by TLS."""
@@ -69,7 +69,7 @@ class Stranger:
             f"93.184.{100 + number // 200}.{1 + number % 200}",
         )
         self._lock, self._kept = threading.RLock(), dict[str, Any]()
-        self._doors: list[Door] = []
+        self._doors: list[PageClient] = []
         self.lines: list[socket.socket] = []
         """Connections that are kept from one try to the next."""
 
@@ -82,15 +82,15 @@ class Stranger:
         """Who has not signed in, and keeps no cookies."""
         return httpx.Client(base_url=self.url, headers=self.headers(), timeout=SILENCE, trust_env=False)
 
-    def sign_in(self, name: str = "") -> Door:
+    def sign_in(self, name: str = "") -> PageClient:
         """One more browser of somebody who is in, with an empty conversation."""
-        door = Door(self.url, headers=self.headers(), login=(name or self.name, PASSWORD))
+        door = PageClient(self.url, headers=self.headers(), login=(name or self.name, PASSWORD))
         self._doors.append(door)
         door.act("new-chat", "click")
         return door
 
     @property
-    def door(self) -> Door:
+    def door(self) -> PageClient:
         """A browser of this stranger's."""
         return self.once("door", self.sign_in)
 
