@@ -170,14 +170,14 @@ def serve(settings: Settings) -> None:
     from magistral_ui.sessions.public_engine import PublicEngine
     from magistral_ui.sessions.visitors import Visitors
     from magistral_ui.ui.page import build_page, launch
-    from magistral_ui.web.access import announcement, limits_of, people_of
+    from magistral_ui.web.access import announcement, limits_of, passwords_of
     from magistral_ui.web.exposure import exposure_of
     from magistral_ui.web.hf_oauth import hugging_face_login
 
     exposure = exposure_of(settings.host, settings.share, os.environ, settings.trusted_proxies)
     limits = limits_of(settings.limits, exposure)
     identity = hugging_face_login(settings.auth, exposure, os.environ)
-    passwords, made = people_of(settings.auth, exposure, settings.no_password)
+    passwords, made = passwords_of(settings.auth, exposure, settings.no_password)
     engine = open_engine(settings)
     if settings.engine == "local" and is_lent_a_gpu(os.environ):
         engine.start()  # the weights are taken when the page is launched

@@ -9,7 +9,7 @@ from magistral_ui.chat.image_decoding import PARTY
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Client:
     """Where a request comes from, set at the door and read where something is counted or kept apart."""
 
     address: str = ""
@@ -27,16 +27,16 @@ class Caller:
         return self.login or self.address
 
 
-NOBODY = Caller()
-CALLER: ContextVar[Caller] = ContextVar("caller", default=NOBODY)
+NO_CLIENT = Client()
+CLIENT: ContextVar[Client] = ContextVar("caller", default=NO_CLIENT)
 
 
 @contextmanager
-def calling(caller: Caller) -> Iterator[None]:
+def calling(caller: Client) -> Iterator[None]:
     """What runs within is done for `caller`, and pictures are decoded for that address."""
-    token, party = CALLER.set(caller), PARTY.set(caller.address)
+    token, party = CLIENT.set(caller), PARTY.set(caller.address)
     try:
         yield
     finally:
         PARTY.reset(party)
-        CALLER.reset(token)
+        CLIENT.reset(token)

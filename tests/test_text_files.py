@@ -6,7 +6,7 @@ import pytest
 
 from magistral_ui.errors import BadSetting
 from magistral_ui.text_files import read_text
-from magistral_ui.web.access import limits_of, people_of
+from magistral_ui.web.access import limits_of, passwords_of
 from magistral_ui.web.exposure import Exposure
 
 WRITTEN = "# ours\r\nann:pässwörter\r\nbob:correct horse 馬\r\n"
@@ -17,7 +17,7 @@ WRITTEN = "# ours\r\nann:pässwörter\r\nbob:correct horse 馬\r\n"
 def test_unicode_is_read_in_each_of_its_encodings(tmp_path: Path, encoding: str, ending: str) -> None:
     file = tmp_path / "people"
     file.write_bytes(WRITTEN.replace("\r\n", ending).encode(encoding))
-    passwords, _ = people_of(str(file), Exposure(), no_password=False)
+    passwords, _ = passwords_of(str(file), Exposure(), no_password=False)
     assert passwords
     assert passwords.match("ann", "pässwörter")
     assert passwords.match("bob", "correct horse 馬")
@@ -37,7 +37,10 @@ def test_a_mark_says_which_end_is_first(tmp_path: Path, mark: bytes) -> None:
 def test_other_encodings_are_refused_by_name(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "people"
     file.write_bytes(data)
-    for read in (lambda: people_of(str(file), Exposure(), no_password=False), lambda: limits_of(str(file), Exposure())):
+    for read in (
+        lambda: passwords_of(str(file), Exposure(), no_password=False),
+        lambda: limits_of(str(file), Exposure()),
+    ):
         with pytest.raises(BadSetting) as refused:
             read()
         assert refused.value.sentence_key == "file_not_text"
@@ -51,5 +54,5 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         assert refused.value.sentence_key == "file_not_read"
         assert refused.value.values["reason"]
     with pytest.raises(BadSetting) as refused:
-        people_of("a" * 5_000, Exposure(), no_password=False)
+        passwords_of("a" * 5_000, Exposure(), no_password=False)
     assert refused.value.sentence_key == "auth_not_sound"

@@ -35,8 +35,8 @@ class LRUCache(Generic[K, V]):
             while self._spent > self._capacity:
                 self._spent -= self._values.popitem(last=False)[1][1]
 
-    def drop(self, doomed: Callable[[K], bool]) -> None:
-        """Drop all values whose keys are `doomed`."""
+    def drop(self, matches: Callable[[K], bool]) -> None:
+        """Drop all values whose keys are `matches`."""
         with self._lock:
-            for key in [key for key in self._values if doomed(key)]:
+            for key in [key for key in self._values if matches(key)]:
                 self._spent -= self._values.pop(key)[1]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.errors import MagistralUIError, Value
 from magistral_ui.i18n.plurals import category
 
@@ -89,9 +89,9 @@ def sentence_of(error: MagistralUIError) -> str:
     return sentence(error.sentence_key, **error.values)
 
 
-def told_to_caller(key: str, /, **values: Value) -> str:
+def sentence_for_client(key: str, /, **values: Value) -> str:
     """The sentence about the error `key` in the language of whoever makes the request that is being served."""
-    return _sentence_in(CALLER.get().language or DEFAULT_LANGUAGE, key, **values)
+    return _sentence_in(CLIENT.get().language or DEFAULT_LANGUAGE, key, **values)
 
 
 def _sentence_in(language: str, key: str, /, **values: Value) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
 
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Overloaded, TooManyReplies, TooManyRequests
 from magistral_ui.sessions.limits import Limits
@@ -37,7 +37,7 @@ class Admission:
 
     def welcome(self) -> None:
         """A new visitor comes; TooManyRequests where too many did from that address."""
-        if wait := self._newcomers.take(CALLER.get().address):
+        if wait := self._newcomers.take(CLIENT.get().address):
             raise TooManyRequests(seconds=ceil(wait))
 
     def when_ended(self, tell: Ended) -> None:
@@ -109,7 +109,7 @@ class VisitorAdmission:
     @contextmanager
     def reply(self) -> Iterator[Begun]:
         """A place for one more reply, which is handed to what this gives; raises Unavailable where there is none."""
-        address = CALLER.get().address if self._address is None else self._address
+        address = CLIENT.get().address if self._address is None else self._address
         self._admission.enter(self._visitor, address)
         begun: list[Generation] = []
         try:

@@ -36,47 +36,47 @@ class FairQueue:
         """Pieces that are here, or have a place here, by party."""
         self._shares = FairShares()
 
-    def submit(self, party: str, work: Callable[[], T]) -> "Future[T]":
+    def submit(self, key: str, work: Callable[[], T]) -> "Future[T]":
         """Have `work` done in the context of the caller. Raises TooManyRequests where too much of the party's is here already."""
-        self._hold(party)
-        return self._put(party, work)
+        self._hold(key)
+        return self._put(key, work)
 
     @contextmanager
-    def place(self, party: str) -> Iterator[Submit]:
+    def place(self, key: str) -> Iterator[Submit]:
         """A place for one piece that is still to come, such as a file on its way; gives what has it done, once.
 
         Raises TooManyRequests where too much of the party's is here already.
         """
-        self._hold(party)
+        self._hold(key)
         given: list[Future[Any]] = []
 
         def submit(work: Callable[[], Any]) -> "Future[Any]":
-            given.append(self._put(party, work))
+            given.append(self._put(key, work))
             return given[0]
 
         try:
             yield submit
         finally:
             if not given:
-                self._release(party)
+                self._release(key)
 
-    def _hold(self, party: str) -> None:
+    def _hold(self, key: str) -> None:
         with self._lock:
-            if self._held[party] >= self._most:
+            if self._held[key] >= self._most:
                 raise TooManyRequests(self._refusal, seconds=RETRY_SECONDS)
-            self._held[party] += 1
+            self._held[key] += 1
 
-    def _release(self, party: str) -> None:
+    def _release(self, key: str) -> None:
         with self._lock:
-            self._held[party] -= 1
-            if not self._held[party]:
-                del self._held[party]
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
 
-    def _put(self, party: str, work: Callable[[], Any]) -> "Future[Any]":
+    def _put(self, key: str, work: Callable[[], Any]) -> "Future[Any]":
         done: Future[Any] = Future()
         context = contextvars.copy_context()
         with self._lock:
-            self._waiting.setdefault(party, deque()).append((done, lambda: context.run(work)))
+            self._waiting.setdefault(key, deque()).append((done, lambda: context.run(work)))
         self._begin()
         return done
 
@@ -96,10 +96,10 @@ class FairQueue:
             lambda ended: self._end(party, ended, done if wanted else None)
         )
 
-    def _end(self, party: str, ended: "Future[Any]", done: "Future[Any] | None") -> None:
-        self._release(party)  # not before its turn, even if nobody waits for it any more: what it holds is in memory
+    def _end(self, key: str, ended: "Future[Any]", done: "Future[Any] | None") -> None:
+        self._release(key)  # not before its turn, even if nobody waits for it any more: what it holds is in memory
         with self._lock:
-            self._shares.end(party, self._waiting)
+            self._shares.end(key, self._waiting)
         self._begin()
         if done is None:
             return

@@ -6,7 +6,7 @@ from math import ceil
 from typing import TypeVar
 
 from magistral_ui.chat.image_decoding import MAX_CHILDREN, REFUSAL
-from magistral_ui.client import Caller, calling
+from magistral_ui.client import Client, calling
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.sessions.fair_queue import RETRY_SECONDS, FairQueue
 from magistral_ui.sessions.limits import Limits
@@ -30,7 +30,7 @@ class ImageWork:
         self._pace = Pace(limits.pictures_per_minute, limits.pictures_per_minute_per_address)
 
     async def run(
-        self, caller: Caller, pictures: int, work: Callable[[], T], gone: Callable[[], Awaitable[bool]] | None = None
+        self, caller: Client, pictures: int, work: Callable[[], T], gone: Callable[[], Awaitable[bool]] | None = None
     ) -> T:
         """What `work` gives, which looks at so many new `pictures`, once it is the caller's turn. Any event loop may ask.
 
@@ -48,7 +48,7 @@ class ImageWork:
         finally:
             waiting.cancel()  # one that is done stays done
 
-    def _count(self, caller: Caller, pictures: int) -> None:
+    def _count(self, caller: Client, pictures: int) -> None:
         if not pictures:
             return
         if wait := self._pace.take(caller.browser or caller.address, caller.address, pictures):

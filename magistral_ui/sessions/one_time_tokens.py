@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.sessions.fairness import oldest_of_the_most
 
 TOKEN_LIFETIME = 60.0
@@ -35,7 +35,7 @@ class OneTimeTokens:
 
     def issue(self, purpose: Any) -> str:
         """A ticket with which the browser that calls may do `purpose`."""
-        ticket, caller = secrets.token_urlsafe(32), CALLER.get()
+        ticket, caller = secrets.token_urlsafe(32), CLIENT.get()
         with self._lock:
             self._waiting[ticket] = Waiting(time.monotonic() + self._life, caller.browser, caller.party, purpose)
             if len(self._waiting) > MAX_PENDING:
@@ -46,6 +46,6 @@ class OneTimeTokens:
         """What the ticket is for; None where there is no such ticket any more, or another browser got it."""
         with self._lock:
             found = self._waiting.pop(ticket, None)
-        if found is None or time.monotonic() >= found.until or found.browser != CALLER.get().browser:
+        if found is None or time.monotonic() >= found.until or found.browser != CLIENT.get().browser:
             return None
         return found.purpose

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from secrets import compare_digest
 
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.sessions.history.recorder import HistoryRecorder
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.reply_state import RunningReply
@@ -38,7 +38,7 @@ class OpenSession:
     def seen(self) -> None:
         """Whoever calls has shown the secret; the last few browsers are remembered."""
         self.used = time.monotonic()
-        browser = CALLER.get().browser
+        browser = CLIENT.get().browser
         if browser in self.browsers:
             self.browsers.remove(browser)
         self.browsers.append(browser)
@@ -105,7 +105,7 @@ class SessionStore:
         for each in opened:
             running = each.session.current
             if running and compare_digest(running.generation.id.encode(), generation.encode("utf-8", "replace")):
-                return running if CALLER.get().browser in each.browsers else None
+                return running if CLIENT.get().browser in each.browsers else None
         return None
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from magistral_ui.chat.conversation import Reply
-from magistral_ui.client import CALLER, NOBODY, Caller
+from magistral_ui.client import CLIENT, NO_CLIENT, Client
 from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import HistoryUnusable, ImportRefused
@@ -77,7 +77,7 @@ class Visitors:
         A visitor who names no conversation gets the latest one; who names one that is gone, an empty one.
         """
         claim, secret = self._read(place), _secret(place)
-        if CALLER.get().login:
+        if CLIENT.get().login:
             secret = "" if self._claimed(secret) else secret  # what cannot be claimed now is claimed the next time
         elif claim is None or not self._knows(claim.visitor):
             self.admission.welcome()
@@ -92,7 +92,7 @@ class Visitors:
         there, session = self.open(place)
         return (there, session) if not session.look()[0].messages else self._begin(_secret(there))
 
-    def guest(self, caller: Caller = NOBODY) -> Session:
+    def temporary_session(self, caller: Client = NO_CLIENT) -> Session:
         """A session that is not kept: for one call of the programmatic door. All of a caller's are counted together."""
         party, key = (caller.login or caller.browser)[:32], secrets.token_urlsafe(16)
         entrance = self.admission.for_visitor(caller.login or party, caller.address)
@@ -135,7 +135,7 @@ class Visitors:
         def look() -> SearchResult:
             return history.search(claim.visitor, query) if claim and history else SearchResult()
 
-        return self._searches.submit(CALLER.get().party, look)
+        return self._searches.submit(CLIENT.get().party, look)
 
     def writing(self, place: object) -> set[str]:
         """Ids of this visitor's conversations in which a reply is being written."""
@@ -171,7 +171,7 @@ class Visitors:
         claim = self._read(place)
         if claim is None:
             return True
-        if CALLER.get().login:
+        if CLIENT.get().login:
             self._claimed(_secret(place))  # what nobody has claimed yet in this browser is theirs as well
         if self._history is not None:
             self._history.owners.forget(claim.visitor)  # first, so that another tab brings nothing back
@@ -181,7 +181,7 @@ class Visitors:
 
     def begin_anew(self, place: object) -> tuple[bool, Place, Session]:
         """Forget the visitor at `place`, and where the one is who comes after: always let in, since another one goes."""
-        claim, login = self._read(place), CALLER.get().login
+        claim, login = self._read(place), CLIENT.get().login
         if not login and not (claim and (self._knows(claim.visitor) or self._is_forgotten(claim.visitor))):
             self.admission.welcome()  # nobody goes
         return (self.forget(place), *self._begin("" if login else secrets.token_urlsafe(32)))
@@ -199,7 +199,7 @@ class Visitors:
     def take_in(self, place: object, documents: Sequence[Document], size: int = 0) -> None:
         """Make conversations from a file of `size` bytes the visitor's at `place`; HistoryUnusable or ImportRefused: none is."""
         claim = self._read(place)
-        if claim is None or self._history is None or not (CALLER.get().login or self._knows(claim.visitor)):
+        if claim is None or self._history is None or not (CLIENT.get().login or self._knows(claim.visitor)):
             raise HistoryUnusable(reason="")
         if self._history.count(claim.visitor) + len(documents) > self.limits.conversations:
             raise ImportRefused("import_no_room", limit=self.limits.conversations)
@@ -220,7 +220,7 @@ class Visitors:
         """What a place says. Where people come in by names, it only says which of a person's conversations is meant."""
         conversation = place.get("conversation") if isinstance(place, dict) else None
         conversation = conversation if isinstance(conversation, str) and conversation else None
-        if login := CALLER.get().login:
+        if login := CLIENT.get().login:
             return ClaimedPlace(self._comes_in_by(login), conversation)
         secret = _secret(place)
         return ClaimedPlace(hashed(secret), conversation) if secret else None
@@ -235,7 +235,7 @@ class Visitors:
         before = hashed(secret)
         for conversation in self._open.of(before):
             self._close(before, conversation)
-        return self._history.hand_over(before, self._comes_in_by(CALLER.get().login))
+        return self._history.hand_over(before, self._comes_in_by(CLIENT.get().login))
 
     def _knows(self, visitor: str) -> bool:
         if self._is_forgotten(visitor):
@@ -257,7 +257,7 @@ class Visitors:
 
     def _begin(self, secret: str) -> tuple[Place, Session]:
         """An empty conversation of whoever knows the secret, or of the caller's login."""
-        conversation, login = secrets.token_urlsafe(16), CALLER.get().login
+        conversation, login = secrets.token_urlsafe(16), CLIENT.get().login
         visitor = self._comes_in_by(login) if login else hashed(secret)
         if (session := self._add(visitor, conversation, None)) is None:
             # Forgotten meanwhile, and so a new visitor; to a login, the owners have given another one already.
@@ -268,7 +268,7 @@ class Visitors:
         """The conversation in memory; None where its visitor has had everything forgotten."""
         book = HistoryRecorder(self._history, visitor, conversation, kept) if self._history else None
         # Cache reuse stays within the conversation, fairness counts all of a visitor's together.
-        party = CALLER.get().login or visitor
+        party = CLIENT.get().login or visitor
         key = f"{party[:32]}/{conversation}"
         entrance = self.admission.for_visitor(party)
         session = Session(self._engine, self.limits, key=key, id=conversation, record=book, entrance=entrance)

@@ -8,7 +8,7 @@ import gradio as gr
 from anyio import to_thread
 
 from magistral_ui.errors import BadInput, TooManyRequests
-from magistral_ui.ui.api.responses import caller_behind
+from magistral_ui.ui.api.responses import client_of_request
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.context_meter import UNSEEN, refused_meter, size_of
 from magistral_ui.ui.rendering import Json
@@ -64,7 +64,7 @@ class ImageEvents:
         if not paths or not (count or sent):
             return await to_thread.run_sync(act)
         work = self._chat.visitors.pictures
-        return await work.run(caller_behind(request), count, act, gone=_gone(request))
+        return await work.run(client_of_request(request), count, act, gone=_gone(request))
 
 
 def _gone(request: gr.Request) -> Callable[[], Any] | None:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from magistral_ui.chat.conversation import Conversation
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.errors import HistoryUnusable, ImportRefused, TooManyRequests
 from magistral_ui.export.document import Document, Texts
 from magistral_ui.export.file_names import file_name
@@ -98,7 +98,7 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
             return Response(status_code=404)
         language = visitors_language(request.scope)
         try:
-            writing = queue.submit(CALLER.get().party, lambda: _content(visitors, purpose, language))
+            writing = queue.submit(CLIENT.get().party, lambda: _content(visitors, purpose, language))
             content = await asyncio.wrap_future(writing)
         except TooManyRequests as error:
             return JSONResponse({"failure": alert_value(error)}, 429, {"Retry-After": str(error.values["seconds"])})
@@ -109,7 +109,7 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
         if not isinstance(purpose, ImportPurpose):
             return Response(status_code=404)
         try:
-            with queue.place(CALLER.get().party) as submit:
+            with queue.place(CLIENT.get().party) as submit:
                 data = await _body(request, bounds.bytes)
                 reading = submit(lambda: _take(visitors, purpose.place, data, bounds))
             count = await asyncio.wrap_future(reading)

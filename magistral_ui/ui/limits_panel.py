@@ -8,16 +8,16 @@ from magistral_ui.ui.labels import label
 from magistral_ui.ui.rendering import Json
 
 
-def build_guest_panel(limits: Limits, login: bool) -> None:
+def build_limits_panel(limits: Limits, login: bool) -> None:
     """The panel's last part, inside whatever container is open; nothing where the page is its owner's."""
     if not (limits.shared or login):
         return
     if limits.shared:
         heading(label("limits_heading"))
-    drawn("guest", guest_value(limits, login))
+    drawn("guest", limits_value(limits, login))
 
 
-def guest_value(limits: Limits, login: bool) -> Json:
+def limits_value(limits: Limits, login: bool) -> Json:
     """The sentences by key, and what fills them all."""
     keys = (
         "limits_message",

@@ -11,7 +11,7 @@ import gradio as gr
 
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import MagistralUIError
-from magistral_ui.i18n.texts import text, told_to_caller
+from magistral_ui.i18n.texts import sentence_for_client, text
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks, add_api
 from magistral_ui.ui.chat import Chat
@@ -31,7 +31,7 @@ from magistral_ui.ui.history_panel import build_history_panel, connect_history
 from magistral_ui.ui.image_events import ImageEvents
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.launch import close, launch, launch_options
-from magistral_ui.ui.limits_panel import build_guest_panel
+from magistral_ui.ui.limits_panel import build_limits_panel
 from magistral_ui.ui.model_panel import model_value, polling
 from magistral_ui.ui.sampling_panel import SettingsPanel, build_settings_panel, panel_value
 
@@ -75,7 +75,7 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
             heading(label("model_heading"))
             model = model_state(model_value(engine))
             language_choice()
-            build_guest_panel(visitors.limits, login)
+            build_limits_panel(visitors.limits, login)
             if hugging_face:
                 gr.LoginButton(visible=False)  # Gradio looks for it; the door shows a link of its own
         _connect(chat, demo, visitor, said, more, box, panel, new_chat)
@@ -100,10 +100,10 @@ def told(act: Any) -> Any:
         try:
             yield
         except MagistralUIError as error:
-            raise gr.Error(told_to_caller(error.sentence_key, **error.values), print_exception=False) from error
+            raise gr.Error(sentence_for_client(error.sentence_key, **error.values), print_exception=False) from error
         except Exception as error:  # Gradio would write all that was sent into the log
             log.exception("an event of the page failed")
-            raise gr.Error(told_to_caller("unexpected"), print_exception=False) from error
+            raise gr.Error(sentence_for_client("unexpected"), print_exception=False) from error
 
     @functools.wraps(act)
     def called(*values: Any) -> Any:

@@ -70,13 +70,13 @@ def _read_limits(file: Path) -> str:
         raise BadSetting("limits_not_read", value=str(file), reason=error.values["reason"]) from error
 
 
-def people_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
+def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
     """Who may come in, and a password that was made for it. A Space lets in whomever its owner lets see it."""
     if choice == HUGGING_FACE:
         return Passwords({}), ""
     if choice is not None:
         return Passwords(
-            read_people(choice, MIN_SHARED_PASSWORD_LENGTH if exposure.shared else MIN_PASSWORD_LENGTH)
+            read_accounts(choice, MIN_SHARED_PASSWORD_LENGTH if exposure.shared else MIN_PASSWORD_LENGTH)
         ), ""
     if no_password or not exposure.shared or exposure.reach == "space":
         return None, ""
@@ -84,7 +84,7 @@ def people_of(choice: str | None, exposure: Exposure, no_password: bool) -> tupl
     return Passwords({"": made}), made
 
 
-def read_people(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str, str]:
+def read_accounts(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str, str]:
     """Passwords by name, from `name:password`, or from a file with one of these a line. BadSetting for anything else."""
     file = Path(choice)
     named = os.path.exists(file)

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import NOBODY, Caller, calling
+from magistral_ui.client import NO_CLIENT, Client, calling
 from magistral_ui.i18n.languages import LANGUAGE_COOKIE as LANGUAGE_COOKIE
 from magistral_ui.i18n.languages import Language, language_for
 from magistral_ui.sessions.visitors import hashed
@@ -37,7 +37,7 @@ class ClientAddressMiddleware:
         headers, address = Headers(scope=scope), network_of(scope["client"][0])
         cookie = read_cookie(headers, cookie_name(VISITOR_COOKIE, scope))
         fresh = None if cookie else secrets.token_urlsafe(32)
-        caller = Caller(address, hashed(cookie or address), visitors_language(scope).code)
+        caller = Client(address, hashed(cookie or address), visitors_language(scope).code)
         known = {**scope, "headers": self._headers(scope), CLIENT_KEY: caller}
 
         async def with_cookie(message: Message) -> None:
@@ -59,10 +59,10 @@ class ClientAddressMiddleware:
         return kept
 
 
-def caller_of(scope: Scope) -> Caller:
+def client_of(scope: Scope) -> Client:
     """Who made a request, also later, when it is served outside of its own task."""
     found = scope.get(CLIENT_KEY)
-    return found if isinstance(found, Caller) else NOBODY
+    return found if isinstance(found, Client) else NO_CLIENT
 
 
 def network_of(address: str) -> str:

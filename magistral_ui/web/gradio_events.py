@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.byte_quota import ByteQuota, QuotaExceeded
 from magistral_ui.web.error_responses import error_response, not_found
@@ -82,7 +82,7 @@ class GradioEventsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a body that is sound, or refuse it."""
-        address = CALLER.get().address
+        address = CLIENT.get().address
         with self._held.counted(receive, address) as counted:
             await self._let_in(scope, receive, self._hourly.counted(counted, address), send)
 

@@ -23,7 +23,7 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.sessions.visitors import hashed
-from magistral_ui.web.client_address import caller_of, visitors_language
+from magistral_ui.web.client_address import client_of, visitors_language
 from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookies
 from magistral_ui.web.error_responses import error_response, retry_headers, sentence_response
 from magistral_ui.web.hf_oauth import OAUTH_CALLBACK_PATH, OAUTH_LOGIN_PATH
@@ -158,7 +158,7 @@ class LoginMiddleware:
 
     async def _refused(self, scope: Scope, name: str, password: str) -> Response | None:
         """Why they do not let in; None where they do. Nothing is waited for before a try is counted: none slips in between."""
-        caller = caller_of(scope)
+        caller = client_of(scope)
         tried = caller.address, canonical(name) if self._passwords.named else "", caller.browser
         try:
             self._attempts.check(*tried)
@@ -182,7 +182,7 @@ class LoginMiddleware:
         if refused := await self._refused(scope, name, password):
             return refused
         self._end(scope, before)
-        address = caller_of(scope).address
+        address = client_of(scope).address
         self._note("login", address)
         headers = {"Cache-Control": "no-store"}
         page = _is_page(scope)

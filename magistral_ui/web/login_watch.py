@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.web.client_address import CLIENT_KEY
 from magistral_ui.web.error_responses import error_response
 from magistral_ui.web.request_body import take_back_cancel
@@ -81,7 +81,7 @@ class ActiveLogins:
         Not the page's own files, which are the same for everybody: half a script would break the page, and stay in the cache.
         """
         scope = _named(scope, entered)
-        known = CALLER.set(scope[CLIENT_KEY]) if entered.login else None
+        known = CLIENT.set(scope[CLIENT_KEY]) if entered.login else None
         try:
             if entered.key and not is_asset(scope["path"]) and (task := asyncio.current_task()):
                 request = Request(task, send, brief=scope["path"].rstrip("/") == PAGE_PATH)
@@ -90,7 +90,7 @@ class ActiveLogins:
                 await self.app(scope, receive, send)
         finally:
             if known is not None:
-                CALLER.reset(known)
+                CLIENT.reset(known)
 
     def end(self, key: str) -> None:
         """A login is over."""
@@ -152,5 +152,5 @@ def _named(scope: Scope, entered: LoginWatchMiddleware) -> Scope:
     if entered.login:
         scope[TAB] = hashlib.sha256(f"tab {entered.login}".encode()).hexdigest()[:16]
         browser = hashlib.sha256(entered.login.encode()).hexdigest()
-        scope[CLIENT_KEY] = replace(CALLER.get(), login=entered.login, browser=browser)
+        scope[CLIENT_KEY] = replace(CLIENT.get(), login=entered.login, browser=browser)
     return scope

@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 
 MAX_OWNED_IDS = 50_000
 """Claims that are remembered, of everybody."""
@@ -27,7 +27,7 @@ class Ownership:
 
     def claim(self, kind: str, id: str) -> bool:
         """Whether the id is the caller's, or nobody's so far: then it is the caller's from now on."""
-        browser = CALLER.get().browser
+        browser = CLIENT.get().browser
         with self._lock:
             owners = self._owners.get((kind, id))
             if owners and browser not in owners:
@@ -38,7 +38,7 @@ class Ownership:
     def share(self, kind: str, id: str) -> None:
         """The id is the caller's, too: two visitors may have sent the same file."""
         with self._lock:
-            self._use((kind, id), CALLER.get().browser)
+            self._use((kind, id), CLIENT.get().browser)
             owners = self._owners[(kind, id)]
             if len(owners) > MAX_OWNERS:
                 self._forget((kind, id), next(iter(owners)))
@@ -46,13 +46,13 @@ class Ownership:
     def owns(self, kind: str, id: str) -> bool:
         """Whether the id is the caller's already."""
         with self._lock:
-            return CALLER.get().browser in self._owners.get((kind, id), ())
+            return CLIENT.get().browser in self._owners.get((kind, id), ())
 
     def _use(self, id: Id, browser: str) -> None:
         """The id is the browser's, and was used just now. With the lock held."""
         if browser in self._owners.get(id, ()):
             self._forget(id, browser)
-        address = CALLER.get().address
+        address = CLIENT.get().address
         self._owners.setdefault(id, {})[browser] = address
         self._of_address.setdefault(address, OrderedDict())[(id, browser)] = None
         self._count += 1

@@ -30,12 +30,12 @@ def make_password() -> str:
 class Passwords:
     """Names with their passwords, kept as salted hashes; or one password without a name."""
 
-    def __init__(self, people: Mapping[str, str]) -> None:
-        """`people`: passwords by name; the name "" stands for anybody."""
+    def __init__(self, accounts: Mapping[str, str]) -> None:
+        """`accounts`: passwords by name; the name "" stands for anybody."""
         self._salt = secrets.token_bytes(16)
-        self._people = {canonical(name): self._digest(password) for name, password in people.items()}
-        self.named = "" not in people
-        self.shortest = min(map(len, people.values()), default=MAX_PASSWORD_LENGTH)
+        self._people = {canonical(name): self._digest(password) for name, password in accounts.items()}
+        self.named = "" not in accounts
+        self.shortest = min(map(len, accounts.values()), default=MAX_PASSWORD_LENGTH)
 
     def match(self, name: str, password: str) -> bool:
         """Whether they belong together. Takes as long for a wrong name as for a wrong password."""

@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 
 from gradio.queueing import Queue
 
-from magistral_ui.client import CALLER, Caller
+from magistral_ui.client import CLIENT, Client
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.web.client_address import caller_of
+from magistral_ui.web.client_address import client_of
 from magistral_ui.web.request_body import within
 
 MAX_CALLS_PER_VISITOR, MAX_CALLS_PER_ADDRESS, MAX_CALLS = 8, 32, 200
@@ -44,9 +44,9 @@ class QueuedCalls:
             limits.replies_per_address + MAX_CALLS_PER_ADDRESS,
             limits.replies_in_all + MAX_CALLS,
         )
-        self._sessions: dict[str, Caller] = {}
+        self._sessions: dict[str, Client] = {}
         """Those of which Gradio holds anything, with who began them."""
-        self._beginning: list[Caller] = []
+        self._beginning: list[Client] = []
         """Whose calls are on their way into the queue."""
         self._readers: Counter[str] = Counter()
         """Streams that are open, by session."""
@@ -61,7 +61,7 @@ class QueuedCalls:
     @contextmanager
     def place(self) -> Iterator[Callable[[str], None]]:
         """A place for one more call of this caller; gives what is to be told the call's session. Raises TooManyCalls."""
-        caller = CALLER.get()
+        caller = CLIENT.get()
         self._check(caller)
         self._beginning.append(caller)
         try:
@@ -106,8 +106,8 @@ class QueuedCalls:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def _check(self, caller: Caller) -> None:
-        events = [caller_of(event.request.scope) for event in list(self._queue().event_ids_to_events.values())]
+    def _check(self, caller: Client) -> None:
+        events = [client_of(event.request.scope) for event in list(self._queue().event_ids_to_events.values())]
         for held in (events, self._sessions.values()):
             there = [*self._beginning, *held]
             of_visitor, of_address, in_all = self._most
@@ -118,7 +118,7 @@ class QueuedCalls:
             if sum(each.address == caller.address for each in there) >= of_address:
                 raise TooManyCalls(full=False)
 
-    def _begun(self, session: str, caller: Caller) -> None:
+    def _begun(self, session: str, caller: Client) -> None:
         self._sessions.setdefault(session, caller)
         asyncio.get_running_loop().call_later(self.patience, self._forget, session)
 

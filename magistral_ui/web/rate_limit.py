@@ -7,7 +7,7 @@ from math import ceil
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.sessions.fairness import oldest_of_the_most
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import TokenBuckets
@@ -95,7 +95,7 @@ class RateLimitMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        caller = CALLER.get()
+        caller = CLIENT.get()
         if wait := self._rate.take(caller.address):
             await error_response(429, "too_many_requests", wait=ceil(wait), seconds=ceil(wait))(scope, receive, send)
             return

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.byte_quota import ByteQuota, QuotaExceeded
 from magistral_ui.web.error_responses import error_response, not_found
@@ -57,7 +57,7 @@ class UploadsMiddleware:
             await self.app(scope, receive, send)
 
     async def _take(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
-        most, address = self._most[path], CALLER.get().address
+        most, address = self._most[path], CLIENT.get().address
         started = False
         broken: Exception | None = None
         pieces = self._bounded(scope, receive, path, address)
@@ -126,4 +126,4 @@ class UploadsMiddleware:
         if message["type"] == "http.response.body" and body.startswith(b"["):
             for path in json.loads(body):
                 self._claims.share("file", str(path))
-                self._hourly.owe(CALLER.get().address, EXTRA_BYTES_PER_FILE)
+                self._hourly.owe(CLIENT.get().address, EXTRA_BYTES_PER_FILE)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.ui import launch as serving_
 from magistral_ui.web.client_address import ClientAddressMiddleware
 from magistral_ui.web.exposure import Exposure, exposure_of
@@ -137,7 +137,7 @@ def asked(exposure: Exposure, peer: str, *headers: tuple[str, str]) -> dict[str,
     seen: dict[str, Any] = {}
 
     async def inside(scope: Any, receive: Any, send: Any) -> None:
-        seen.update(scope, address=CALLER.get().address)
+        seen.update(scope, address=CLIENT.get().address)
 
     raw = [(name.lower().encode(), value.encode()) for name, value in headers]
     scope = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "headers": raw, "client": (peer, 1)}

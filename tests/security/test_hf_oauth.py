@@ -16,7 +16,7 @@ import pytest
 from itsdangerous import TimestampSigner
 
 from magistral_ui.errors import BadSetting
-from magistral_ui.web.access import people_of
+from magistral_ui.web.access import passwords_of
 from magistral_ui.web.exposure import Exposure, exposure_of
 from magistral_ui.web.hf_oauth import HuggingFaceLogin, hugging_face_login
 from tests.security.conftest import Browser, Served, serving
@@ -130,7 +130,7 @@ def test_it_is_offered_on_a_space_only() -> None:
     assert hugging_face_login("huggingface", space, secret) is not None
     assert hugging_face_login("ann:correct horse", space, secret) is None
     assert hugging_face_login(None, space, secret) is None
-    assert people_of("huggingface", space, False)[0] is not None
+    assert passwords_of("huggingface", space, False)[0] is not None
     for exposure, environment in ((space, {}), (Exposure(), secret)):
         with pytest.raises(BadSetting) as refused:
             hugging_face_login("huggingface", exposure, environment)

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from magistral_ui.chat.image_decoding import MAX_CHILDREN, decoders
-from magistral_ui.client import CALLER
+from magistral_ui.client import CLIENT
 from magistral_ui.ui.chat import Chat
 from tests.security.conftest import ROOMY, Browser, Served, serving
 from tests.security.test_content import chunk
@@ -131,7 +131,7 @@ def test_pictures_that_wait_hold_up_nobody(page: Served, monkeypatch: pytest.Mon
     real = Chat.look
 
     def noted(self: Chat, data: Any, sent: Any) -> Any:
-        order.append(CALLER.get().browser)
+        order.append(CLIENT.get().browser)
         return real(self, data, sent)
 
     monkeypatch.setattr(Chat, "look", noted)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from magistral_ui.client import CALLER, Caller
+from magistral_ui.client import CLIENT, Client
 from magistral_ui.web import request_body
 from magistral_ui.web.form_parts import TooManyParts, bounded_parts
 from magistral_ui.web.ownership import Ownership
@@ -175,9 +175,9 @@ def test_the_hours_bytes_hold_however_they_are_announced(metered: Served) -> Non
 @pytest.fixture
 def caller() -> Iterator[Callable[[str, str], None]]:
     """Sets who calls, until the test ends."""
-    token = CALLER.set(CALLER.get())
-    yield lambda address, browser: CALLER.set(Caller(address, browser)) and None
-    CALLER.reset(token)
+    token = CLIENT.set(CLIENT.get())
+    yield lambda address, browser: CLIENT.set(Client(address, browser)) and None
+    CLIENT.reset(token)
 
 
 def test_claims_of_one_address_never_flush_those_of_another(caller: Callable[[str, str], None]) -> None:

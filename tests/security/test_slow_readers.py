@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from magistral_ui.chat.events import Answer
-from magistral_ui.client import CALLER, Caller
+from magistral_ui.client import CLIENT, Client
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.visitors import bare, hashed
@@ -183,9 +183,9 @@ def test_an_export_may_not_be_asked_for_and_not_read(quick: Served) -> None:
     alice.say("much")
     assert newest(quick, before).wait(PATIENCE)
     alice.event("commit", [alice.place])
-    token = CALLER.set(Caller(browser=hashed(alice.http.cookies[VISITOR_COOKIE])))
+    token = CLIENT.set(Client(browser=hashed(alice.http.cookies[VISITOR_COOKIE])))
     ticket = quick.visitors.tickets.issue(ExportPurpose(bare(alice.place), (), "json"))
-    CALLER.reset(token)
+    CLIENT.reset(token)
     with deaf(quick, "/magistral/export", {**cookies(alice), "X-Ticket": ticket}) as stream:
         assert stream.recv(12) == b"HTTP/1.1 200"
         until(lambda: not is_held(quick, stream))

@@ -1,6 +1,6 @@
 """Tickets: for one thing, once, and not for ever."""
 
-from magistral_ui.client import CALLER, Caller
+from magistral_ui.client import CLIENT, Client
 from magistral_ui.sessions.one_time_tokens import MAX_PENDING, OneTimeTokens
 
 
@@ -16,14 +16,14 @@ def test_a_ticket_is_for_one_thing_once() -> None:
 
 def test_a_ticket_is_worth_nothing_in_another_browser() -> None:
     tickets = OneTimeTokens()
-    before = CALLER.set(Caller(browser="mine"))
+    before = CLIENT.set(Client(browser="mine"))
     stolen, mine = tickets.issue("stolen"), tickets.issue("mine")
-    CALLER.set(Caller(browser="theirs"))
+    CLIENT.set(Client(browser="theirs"))
     assert tickets.redeem(stolen) is None
-    CALLER.set(Caller(browser="mine"))
+    CLIENT.set(Client(browser="mine"))
     assert tickets.redeem(stolen) is None
     assert tickets.redeem(mine) == "mine"
-    CALLER.reset(before)
+    CLIENT.reset(before)
 
 
 def test_a_ticket_ends() -> None:
@@ -41,11 +41,11 @@ def test_only_so_many_wait() -> None:
 
 def test_nobody_can_flush_the_tickets_of_others() -> None:
     tickets = OneTimeTokens()
-    before = CALLER.set(Caller("192.0.2.1", browser="mine"))
+    before = CLIENT.set(Client("192.0.2.1", browser="mine"))
     mine = tickets.issue("mine")
     for number in range(3 * MAX_PENDING):
-        CALLER.set(Caller("192.0.2.2", browser=f"one of many {number}"))
+        CLIENT.set(Client("192.0.2.2", browser=f"one of many {number}"))
         tickets.issue(number)
-    CALLER.set(Caller("192.0.2.1", browser="mine"))
+    CLIENT.set(Client("192.0.2.1", browser="mine"))
     assert tickets.redeem(mine) == "mine"
-    CALLER.reset(before)
+    CLIENT.reset(before)

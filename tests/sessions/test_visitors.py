@@ -161,5 +161,5 @@ def test_the_engine_counts_a_visitors_conversations_as_one_party() -> None:
 
 def test_a_guest_is_not_kept() -> None:
     visitors = Visitors(ScriptedEngine([Answer("a")]))
-    visitors.guest().say("one", (), SamplingParams())
+    visitors.temporary_session().say("one", (), SamplingParams())
     assert len(visitors) == 0

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.client import CALLER, Caller
+from magistral_ui.client import CLIENT, Client
 from magistral_ui.export.document import Document
 from magistral_ui.export.json_export import export_json
 from magistral_ui.export.json_import import ImportLimits, import_json
@@ -262,7 +262,7 @@ def test_one_address_with_many_files_is_refused_and_others_have_their_turn(
 
     async def fetch(address: str) -> Response:
         token = desk.panel.save({"format": "json"}, place)["ticket"]["token"]
-        CALLER.set(Caller(address))
+        CLIENT.set(Client(address))
         return await send.endpoint(Request({"type": "http", "headers": [(b"x-ticket", token.encode())]}))
 
     async def attack() -> tuple[list[int], list[int]]:

@@ -8,7 +8,7 @@ import pytest
 from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import sentence_of
 from magistral_ui.sessions.limits import SHARED, Limits
-from magistral_ui.web.access import announcement, limits_of, people_of
+from magistral_ui.web.access import announcement, limits_of, passwords_of
 from magistral_ui.web.exposure import Exposure, exposure_of
 
 
@@ -32,12 +32,12 @@ def test_whoever_others_can_reach_is_shared(host: str, share: str, environment: 
     assert exposure.reach == reach
     assert exposure.shared == (reach != "local")
     assert limits_of(None, exposure) == (SHARED if exposure.shared else Limits())
-    passwords, made = people_of(None, exposure, no_password=False)
+    passwords, made = passwords_of(None, exposure, no_password=False)
     assert (passwords is not None) == bool(made) == (reach in ("network", "tunnel", "proxy"))
 
 
 def test_no_password_is_said_aloud() -> None:
-    passwords, made = people_of(None, Exposure("tunnel"), no_password=True)
+    passwords, made = passwords_of(None, Exposure("tunnel"), no_password=True)
     assert (passwords, made) == (None, "")
     assert "There is no password" in " ".join(announcement("u", Exposure("tunnel"), SHARED, None, ""))
 
@@ -95,10 +95,10 @@ def test_who_may_come_in_is_asked_for_in_words_and_never_repeated(tmp_path: Path
     file = tmp_path / "people"
     file.write_text("# nobody yet\n")
     with pytest.raises(BadSetting) as refused:
-        people_of(str(file), Exposure(), no_password=False)
+        passwords_of(str(file), Exposure(), no_password=False)
     assert str(file) in sentence_of(refused.value)
     with pytest.raises(BadSetting) as refused:
-        people_of("my-secret-alone", Exposure(), no_password=False)
+        passwords_of("my-secret-alone", Exposure(), no_password=False)
     assert "no such file" in sentence_of(refused.value)
     assert "my-secret-alone" not in sentence_of(refused.value)
 
@@ -111,7 +111,7 @@ def test_people_come_from_the_flag_or_a_file(tmp_path: Path) -> None:
         (str(file), "ann", "a long password"),
         (str(file), "bob", "with:colons in it"),
     ):
-        passwords, made = people_of(choice, Exposure(), no_password=False)
+        passwords, made = passwords_of(choice, Exposure(), no_password=False)
         assert passwords
         assert passwords.match(name, password)
         assert made == ""
@@ -120,17 +120,17 @@ def test_people_come_from_the_flag_or_a_file(tmp_path: Path) -> None:
 def test_a_page_for_others_takes_no_short_password_and_says_what_to_do() -> None:
     for reach in ("network", "tunnel", "proxy", "space"):
         with pytest.raises(BadSetting) as refused:
-            people_of("ann:" + "x" * 11, Exposure(reach), no_password=False)  # type: ignore[arg-type]
+            passwords_of("ann:" + "x" * 11, Exposure(reach), no_password=False)  # type: ignore[arg-type]
         assert refused.value.values == {"name": "ann", "limit": 12}
         told = sentence_of(refused.value)
         assert "--auth" in told
         assert "12" in told
-        people_of("ann:" + "x" * 12, Exposure(reach), no_password=False)  # type: ignore[arg-type]
+        passwords_of("ann:" + "x" * 12, Exposure(reach), no_password=False)  # type: ignore[arg-type]
 
 
 def test_a_page_of_one_s_own_takes_it_and_warns() -> None:
-    short, _ = people_of("ann:" + "x" * 11, Exposure(), no_password=False)
-    long, _ = people_of("ann:" + "x" * 12, Exposure(), no_password=False)
+    short, _ = passwords_of("ann:" + "x" * 11, Exposure(), no_password=False)
+    long, _ = passwords_of("ann:" + "x" * 12, Exposure(), no_password=False)
     assert "fewer than 12 characters" in " ".join(announcement("u", Exposure(), Limits(), short, ""))
     assert announcement("u", Exposure(), Limits(), long, "") == announcement("u", Exposure(), Limits(), None, "")
 
@@ -140,7 +140,7 @@ def test_a_page_of_one_s_own_takes_it_and_warns() -> None:
 )
 def test_people_that_are_none_are_refused_without_their_password(choice: str) -> None:
     with pytest.raises(BadSetting) as refused:
-        people_of(choice, Exposure(), no_password=False)
+        passwords_of(choice, Exposure(), no_password=False)
     assert "password" not in str(refused.value.values)
 
 

@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from magistral_ui.client import CALLER, Caller
+from magistral_ui.client import CLIENT, Client
 from magistral_ui.sessions.limits import SHARED
 from magistral_ui.web import ownership
 from magistral_ui.web.cookies import read_cookie
@@ -139,13 +139,13 @@ def test_only_so_many_browsers_own_one_file(monkeypatch: pytest.MonkeyPatch) -> 
     held = Ownership()
 
     def as_browser(name: str, share: bool) -> bool:
-        token = CALLER.set(Caller(browser=name))
+        token = CLIENT.set(Client(browser=name))
         try:
             if share:
                 held.share("file", "/a.png")
             return held.owns("file", "/a.png")
         finally:
-            CALLER.reset(token)
+            CLIENT.reset(token)
 
     for name in "abcab":
         assert as_browser(name, share=True)

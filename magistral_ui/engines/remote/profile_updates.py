@@ -106,13 +106,13 @@ def with_context(profile: ServerProfile, limit: int) -> ServerProfile:
     return replace(profile, card=card, info=info, context_known=True)
 
 
-def without(dialect: Dialect, doomed: list[str]) -> Dialect:
+def without(dialect: Dialect, fields: list[str]) -> Dialect:
     """`dialect` without some fields of the request."""
     return replace(
         dialect,
-        fields={name: field for name, field in dialect.fields.items() if field not in doomed},
-        always={name: value for name, value in dialect.always.items() if name not in doomed},
-        stream_options={} if "stream_options" in doomed else dialect.stream_options,
+        fields={name: field for name, field in dialect.fields.items() if field not in fields},
+        always={name: value for name, value in dialect.always.items() if name not in fields},
+        stream_options={} if "stream_options" in fields else dialect.stream_options,
     )
 
 

@@ -14,13 +14,13 @@ from gradio.components.api_component import Api
 
 from magistral_ui.engines.base import Engine
 from magistral_ui.errors import MagistralUIError
-from magistral_ui.i18n.texts import sentence, sentence_of, told_to_caller
+from magistral_ui.i18n.texts import sentence, sentence_for_client, sentence_of
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.requests import Question, pictures_in, read_chat, read_parameters
-from magistral_ui.ui.api.responses import caller_behind, loading, reply_value, written
+from magistral_ui.ui.api.responses import client_of_request, loading, reply_value, written
 from magistral_ui.ui.api.schemas import chat_description, chat_input, growing_reply
 from magistral_ui.ui.rendering import Json
 from magistral_ui.web.queued_calls import QueuedCalls
@@ -60,7 +60,7 @@ class ChatBlocks(gr.Blocks):
                 return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
             except Exception as error:  # Gradio would write all that was sent into the log
                 log.info("an event is not as the page sends it", exc_info=error)
-                raise gr.Error(told_to_caller("request_forged"), print_exception=False) from None
+                raise gr.Error(sentence_for_client("request_forged"), print_exception=False) from None
         missing = len(block_fn.inputs) - len(inputs)
         return [*inputs, *[None] * missing][: len(block_fn.inputs)]
 
@@ -79,8 +79,8 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
         session = str(request.session_hash) if request is not None else ""
         if session and not await calls.is_taken_up(session):
             return  # there is nobody to be told anything
-        caller = caller_behind(request)
-        guest = visitors.guest(caller)
+        caller = client_of_request(request)
+        guest = visitors.temporary_session(caller)
         read = partial(read_chat, engine, visitors.limits, message, parameters, history, instructions, keep_reasoning)
         rate = MAX_CALL_CHARACTERS_PER_SECOND if request is not None and CALL_PATH in str(request.url) else None
         try:
@@ -127,7 +127,7 @@ def always() -> bool:
 async def answer(
     engine: Engine,
     read: Callable[[], Question],
-    guest: Session,
+    session: Session,
     rate: float | None = None,
     ask: Ask = asyncio.to_thread,
     is_read: Callable[[], bool] = always,
@@ -141,7 +141,7 @@ async def answer(
     async for _ in loading(engine):
         if not is_read():
             return
-    running = await ask(lambda: read().ask(guest))
+    running = await ask(lambda: read().ask(session))
     thought = said = ""
     due = 0.0
     async for view in written(running):

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.mcp_sessions import McpSessions
-from magistral_ui.web.client_address import caller_of
+from magistral_ui.web.client_address import client_of
 from magistral_ui.web.error_responses import not_found
 from magistral_ui.web.request_body import MAX_MCP_BYTES, ClientGone, read_body, replayed
 
@@ -105,7 +105,7 @@ class McpApp:
 
 def owner_of(scope: Scope) -> str:
     """Who has a session: a person with a login, or else a browser, or an address."""
-    caller = caller_of(scope)
+    caller = client_of(scope)
     return f"login {caller.login}" if caller.login else f"browser {caller.browser}"
 
 

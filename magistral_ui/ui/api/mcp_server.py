@@ -39,7 +39,7 @@ from magistral_ui.ui.api import schemas
 from magistral_ui.ui.api.mcp_route import SESSION
 from magistral_ui.ui.api.mcp_sessions import McpSessions, RunningCall
 from magistral_ui.ui.api.requests import read_tool
-from magistral_ui.ui.api.responses import caller_behind, loading, whole_value, written
+from magistral_ui.ui.api.responses import client_of_request, loading, whole_value, written
 from magistral_ui.ui.rendering import Json
 from magistral_ui.web.request_body import MAX_MCP_BYTES
 
@@ -93,7 +93,7 @@ class McpHandlers:
         """Ask. What a caller can mend is a result with a sentence; a caller who cancels or leaves stops the reply."""
         if params.name != self._written["name"]:
             raise MCPError(INVALID_PARAMS, text("program_no_tool", name=params.name[:100]))
-        guest = self._visitors.guest(caller_behind(context.request))
+        guest = self._visitors.temporary_session(client_of_request(context.request))
         session = context.request.headers.get(SESSION) if context.request is not None else None
         try:
             with self._sessions.call(session, context.request_id) as call:
@@ -103,7 +103,7 @@ class McpHandlers:
         finally:
             guest.close()
 
-    async def _ask(self, context: Context, arguments: Json, guest: Session, call: RunningCall) -> CallToolResult:
+    async def _ask(self, context: Context, arguments: Json, session: Session, call: RunningCall) -> CallToolResult:
         engine = self._visitors.engine
         progress = ProgressNotifier(context)
         async for _ in loading(engine):
@@ -111,7 +111,7 @@ class McpHandlers:
                 return CallToolResult(content=[])
             await progress.tell(text("program_loading"))
         read = partial(read_tool, engine, self._visitors.limits, arguments)
-        running = await self._begin(context, arguments, lambda: read().ask(guest))
+        running = await self._begin(context, arguments, lambda: read().ask(session))
         call.generation = running.generation
         if call.cancelled:
             running.generation.stop()
@@ -120,7 +120,7 @@ class McpHandlers:
                 await progress.tell(_progress(view))
                 if await _is_gone(context):
                     running.generation.stop()
-        reply = whole_value(view, running, guest)
+        reply = whole_value(view, running, session)
         return result(reply, with_reasoning=arguments.get("include_reasoning", True))
 
     async def _begin(self, context: Context, arguments: Json, begin: Callable[[], RunningReply]) -> RunningReply:
@@ -128,7 +128,7 @@ class McpHandlers:
         pictures = arguments.get("pictures")
         if not isinstance(pictures, list) or not pictures:
             return await asyncio.to_thread(begin)
-        caller = caller_behind(context.request)
+        caller = client_of_request(context.request)
         return await self._visitors.pictures.run(caller, len(pictures), begin, gone=partial(_is_gone, context))
 
 

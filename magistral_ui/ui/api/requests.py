@@ -38,11 +38,11 @@ class Question:
     choices: PromptChoices
     earlier: Conversation = field(default_factory=Conversation)
 
-    def ask(self, guest: Session) -> RunningReply:
+    def ask(self, session: Session) -> RunningReply:
         """Begin the reply, in a session that nothing was said in yet."""
         if self.earlier.messages:
-            guest.take_up(self.earlier, {}, None)
-        return guest.say(self.text, self.pictures, self.params, self.choices)
+            session.take_up(self.earlier, {}, None)
+        return session.say(self.text, self.pictures, self.params, self.choices)
 
 
 def read_chat(

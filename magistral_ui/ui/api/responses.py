@@ -8,24 +8,24 @@ import gradio as gr
 
 from magistral_ui.chat.conversation import AssistantMessage
 from magistral_ui.chat.events import Failed, Finished, Usage
-from magistral_ui.client import NOBODY, Caller
+from magistral_ui.client import NO_CLIENT, Client
 from magistral_ui.engines.base import Engine, Loading
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.sessions.live_view import LiveView, watch
 from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.ui.rendering import Json, notices_value, usage_value
-from magistral_ui.web.client_address import caller_of
+from magistral_ui.web.client_address import client_of
 
 LOAD_TIMEOUT = 60.0
 """Seconds for which a request waits for a model that is being loaded."""
 LOAD_POLL_SECONDS = 0.1
 
 
-def caller_behind(request: Any) -> Caller:
+def client_of_request(request: Any) -> Client:
     """Who asks, as the doors have found out: all that one caller asks counts as one party."""
     inner = request.request if isinstance(request, gr.Request) else request  # Gradio hands over its own
-    return caller_of(inner.scope) if inner is not None else NOBODY
+    return client_of(inner.scope) if inner is not None else NO_CLIENT
 
 
 async def loading(engine: Engine) -> AsyncIterator[None]:
@@ -60,8 +60,8 @@ def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: s
     }
 
 
-def whole_value(view: LiveView, running: RunningReply, guest: Session) -> Json:
+def whole_value(view: LiveView, running: RunningReply, session: Session) -> Json:
     """The reply when it has ended."""
-    last = guest.conversation.last()
+    last = session.conversation.last()
     reply = last.reply if isinstance(last, AssistantMessage) else None
     return reply_value(view, running, reply.reasoning if reply else "", reply.answer if reply else "")

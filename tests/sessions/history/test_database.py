@@ -15,7 +15,7 @@ from magistral_ui.chat.events import Answer, Finished, Reasoning, Reclassified
 from magistral_ui.chat.images import Picture
 from magistral_ui.chat.resume import may_continue
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.client import CALLER, Caller
+from magistral_ui.client import CLIENT, Client
 from magistral_ui.errors import HistoryUnusable, NotReady
 from magistral_ui.sessions import session_store
 from magistral_ui.sessions.history import catalog
@@ -356,14 +356,14 @@ def test_one_address_that_searches_does_not_keep_others_from_searching(visiting:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(history, "search", slow)
-        asked = CALLER.set(Caller("198.51.100.1"))
+        asked = CLIENT.set(Client("198.51.100.1"))
         waiting = [visitors.search(theirs, "yes") for _ in range(20)]
-        CALLER.reset(asked)
+        CLIENT.reset(asked)
         for _ in range(2):
             assert held.acquire(timeout=60), "both threads are theirs by now"
-        asked = CALLER.set(Caller("198.51.100.2"))
+        asked = CLIENT.set(Client("198.51.100.2"))
         ours = visitors.search(mine, "yes")
-        CALLER.reset(asked)
+        CLIENT.reset(asked)
         go_on.set()
         assert [entry.title for entry in ours.result(60).entries] == ["one"]
         for each in waiting:

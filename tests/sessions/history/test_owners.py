@@ -11,7 +11,7 @@ import pytest
 
 from magistral_ui.chat.events import Answer
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.client import CALLER, Caller
+from magistral_ui.client import CLIENT, Client
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.sessions.history import catalog, database, image_store
 from magistral_ui.sessions.history.database import DATABASE_FILE
@@ -27,11 +27,11 @@ SHORT = [Answer("a")]
 @contextmanager
 def as_somebody(name: str, browser: str = "one") -> Iterator[None]:
     """What is done here is done by whoever came in by that name."""
-    token = CALLER.set(Caller(browser=browser, login=login_of("name", canonical(name))))
+    token = CLIENT.set(Client(browser=browser, login=login_of("name", canonical(name))))
     try:
         yield
     finally:
-        CALLER.reset(token)
+        CLIENT.reset(token)
 
 
 def say(visitors: Visitors, text: str, place: Place | None = None, **options: Any) -> Place:
@@ -235,7 +235,7 @@ def test_what_could_not_be_deleted_before_the_end_is_deleted_by_the_next_process
     if not name and "mark" in failing:
         pytest.skip("nothing at all could be written, and nobody is there who writes more")
     visitors: Visitors = visiting(SHORT, opened())
-    token = CALLER.set(Caller(login=login_of("name", name) if name else ""))
+    token = CLIENT.set(Client(login=login_of("name", name) if name else ""))
     try:
         place = say(visitors, "old")
         with monkeypatch.context() as full:
@@ -254,4 +254,4 @@ def test_what_could_not_be_deleted_before_the_end_is_deleted_by_the_next_process
             assert db.execute("SELECT title FROM conversations").fetchall() == [("new",)]
             assert db.execute("SELECT count(*) FROM forgotten").fetchone() == (0,)
     finally:
-        CALLER.reset(token)
+        CLIENT.reset(token)

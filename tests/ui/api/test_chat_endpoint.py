@@ -363,7 +363,7 @@ def test_plain_http_carries_no_more_than_its_rate() -> None:
 
     async def updates(rate: float | None) -> list[Any]:
         visitors = Visitors(engine)
-        guest = visitors.guest()
+        guest = visitors.temporary_session()
         return [each async for each in answer(engine, lambda: read_chat(engine, visitors.limits, "hi"), guest, rate)]
 
     all_of_them, few = asyncio.run(updates(None)), asyncio.run(updates(1e-6))
