@@ -27,11 +27,11 @@ def may_replay(reply: Reply) -> bool:
     return reply.params is not None and reply.params.seed is not None and reply.provenance is not None
 
 
-def resume(beginning: Reply | None) -> Resume | None:
+def resume_of(partial: Reply | None) -> Resume | None:
     """What the model reads of a beginning."""
-    if beginning is None:
+    if partial is None:
         return None
-    return Resume(beginning.reasoning or None, beginning.reasoning_closed, beginning.answer)
+    return Resume(partial.reasoning or None, partial.reasoning_closed, partial.answer)
 
 
 def as_read(reply: Reply, *, textual_marks: bool) -> Reply:
@@ -52,14 +52,14 @@ def reasoning_of(reply: Reply) -> Reply:
     return Reply(reasoning=reply.reasoning, usage=usage, provenance=reply.provenance)
 
 
-def rethought(reply: Reply, reasoning: str, *, closed: bool) -> Reply:
+def with_reasoning(reply: Reply, reasoning: str, *, closed: bool) -> Reply:
     """A reply's beginning with `reasoning` in the place of its own; `closed` goes on with the answer."""
     known = reply.provenance or Provenance()
     known = replace(known, edited=known.edited or reasoning != reply.reasoning)
     return Reply(reasoning=reasoning, reasoning_closed=closed, provenance=known)
 
 
-def begun(reply: Reply) -> Reply | None:
+def resumed_part(reply: Reply) -> Reply | None:
     """The beginning that `reply` went on from itself; None where it went on from none."""
     source = reply.provenance
     if source is None or not (source.begun_reasoning or source.begun_answer):
@@ -72,10 +72,10 @@ def begun(reply: Reply) -> Reply | None:
     )
 
 
-def costing(beginning: Reply, reply: Reply, tokens: int) -> Reply:
-    """`beginning` with what its `tokens` had cost as a part of `reply`."""
-    reasoning_tokens = min(reply.usage.reasoning_tokens, tokens) if beginning.answer else tokens
-    return replace(beginning, usage=_usage(reply, reasoning_tokens, tokens - reasoning_tokens))
+def with_usage_share(partial: Reply, reply: Reply, tokens: int) -> Reply:
+    """`partial` with what its `tokens` had cost as a part of `reply`."""
+    reasoning_tokens = min(reply.usage.reasoning_tokens, tokens) if partial.answer else tokens
+    return replace(partial, usage=_usage(reply, reasoning_tokens, tokens - reasoning_tokens))
 
 
 def _usage(reply: Reply, reasoning_tokens: int, answer_tokens: int) -> Usage:

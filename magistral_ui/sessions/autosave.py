@@ -41,4 +41,4 @@ class Autosave:
 
     def _look(self) -> None:
         for session in self._sessions():
-            session.keep()
+            session.save()

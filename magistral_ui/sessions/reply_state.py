@@ -48,12 +48,12 @@ class Recorder(Protocol):
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
         """Put down the conversation, and that `running` is about to begin (its generation is not the real one yet)."""
 
-    def keep(
+    def save(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
     ) -> None:
         """Put down what has changed; never waits."""
 
-    def holds(self, conversation: Conversation) -> bool:
+    def has_saved(self, conversation: Conversation) -> bool:
         """Whether all of it is put down; never waits."""
 
 

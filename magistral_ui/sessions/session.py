@@ -14,13 +14,13 @@ from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.resume import (
     as_read,
-    begun,
-    costing,
     may_continue,
     may_replay,
     reasoning_of,
-    resume,
-    rethought,
+    resume_of,
+    resumed_part,
+    with_reasoning,
+    with_usage_share,
 )
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, GenerationRequest, Ready
@@ -32,7 +32,7 @@ from magistral_ui.sessions.limits import Limits, bytes_of
 from magistral_ui.sessions.reply_state import Recorder, ReplyOrigin, RunningReply, provenance, replay_notice, runs
 
 
-def _unseen(generation: Generation) -> None:
+def _uncounted(generation: Generation) -> None:
     """Nobody counts."""
 
 
@@ -66,20 +66,20 @@ class Session:
         self._deleted: tuple[int, Conversation] | None = None
         self._retired = False
 
-    def take_up(
+    def load(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
     ) -> None:
         """Go on from what an earlier process has kept."""
         with self._lock:
             self._conversation, self._written, self._running = conversation, dict(written), running
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Put down what has changed since the last time; called again and again, and does nothing where someone is busy."""
         if self._record is None or not self._lock.acquire(blocking=False):
             return
         try:
             self._settle()
-            self._record.keep(self._conversation, dict(self._written), self._running)
+            self._record.save(self._conversation, dict(self._written), self._running)
         finally:
             self._lock.release()
 
@@ -109,28 +109,28 @@ class Session:
         return self.current is not None
 
     @property
-    def kept(self) -> bool:
+    def saved(self) -> bool:
         """Whether nothing of it is here only; never waits, likewise."""
-        return self._record is None or (self._running is None and self._record.holds(self._conversation))
+        return self._record is None or (self._running is None and self._record.has_saved(self._conversation))
 
     @property
-    def weight(self) -> int:
+    def memory_bytes(self) -> int:
         """About the bytes of what was said, reckoned once for each state of the conversation."""
         conversation = self._conversation
         if self._weighed[0] is not conversation:
             self._weighed = conversation, bytes_of(conversation)
         return self._weighed[1]
 
-    def look(self) -> tuple[Conversation, RunningReply | None]:
+    def snapshot(self) -> tuple[Conversation, RunningReply | None]:
         """The conversation and the running reply as they are at one moment."""
         with self._lock:
             self._settle()
             return self._conversation, self._running
 
     def view(self) -> tuple[Conversation, RunningReply | None, int]:
-        """What `look` sees, and when: whoever got a higher number in this process saw a later state, or the same."""
+        """What `snapshot` sees, and when: whoever got a higher number in this process saw a later state, or the same."""
         with self._lock:
-            return *self.look(), time.perf_counter_ns()
+            return *self.snapshot(), time.perf_counter_ns()
 
     def written(self, message: int) -> ReplyOrigin:
         """How the reply `message` came to be; an empty generation where that is not known."""
@@ -178,8 +178,8 @@ class Session:
             old = self._reply(reply)
             reasoning = self._checked(reasoning, old.reply)
             conversation = self._conversation.at(old.parent)
-            before = rethought(old.reply, reasoning, closed=closed)
-            before = costing(before, old.reply, self._tokens(conversation, before, choices))
+            before = with_reasoning(old.reply, reasoning, closed=closed)
+            before = with_usage_share(before, old.reply, self._tokens(conversation, before, choices))
             return self._begin(conversation, params, choices, before)
 
     def replay(self, reply: int) -> RunningReply:
@@ -191,9 +191,9 @@ class Session:
                 raise MessageGone
             choices = PromptChoices(source.instructions, source.system_prompt, source.keep_reasoning)
             conversation = self._conversation.at(old.parent)
-            before = begun(old.reply)
+            before = resumed_part(old.reply)
             if before is not None:
-                before = costing(before, old.reply, self._tokens(conversation, before, choices))
+                before = with_usage_share(before, old.reply, self._tokens(conversation, before, choices))
             return self._begin(conversation, params, choices, before, replays=old.reply)
 
     def answer(self, message: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
@@ -248,12 +248,14 @@ class Session:
                 raise MessageGone
             self._conversation = self._conversation.choose(message)
 
-    def weigh(self, text: str, pictures: Sequence[Picture], choices: PromptChoices | None = None) -> ContextUse:
+    def measure_message(
+        self, text: str, pictures: Sequence[Picture], choices: PromptChoices | None = None
+    ) -> ContextUse:
         """What the next prompt would hold with this message behind it; it is not sent. Raises BadInput or NotReady.
 
         While a reply is being written nothing can be sent, so the message is not counted then.
         """
-        conversation, running = self.look()
+        conversation, running = self.snapshot()
         if text.strip() or pictures:
             self._check(text, pictures)
         draft = None
@@ -343,7 +345,7 @@ class Session:
     ) -> Prompt:
         choices = choices or PromptChoices()
         system = self._engine.card.system(choices.system_prompt)
-        return compose(conversation, system, choices, resume(beginning))
+        return compose(conversation, system, choices, resume_of(beginning))
 
     def _refuse_while_running(self) -> None:
         if self._retired:  # whoever asks again gets the one that is in its place
@@ -371,12 +373,12 @@ class Session:
         prompt = self._prompt(conversation, choices, before)
         source = provenance(self._engine, prompt, choices, before)
         running = RunningReply(Generation(), asked.id, params, source, before, continues, replays)
-        with self._entrance.reply() if self._entrance else nullcontext(_unseen) as begun_with:
+        with self._entrance.reply() if self._entrance else nullcontext(_uncounted) as begun_with:
             if self._record is not None and isinstance(self._engine.status(), Ready):
                 self._record.begin(conversation, dict(self._written), running)
             generation = self._engine.submit(GenerationRequest(prompt, params, self._key))
             begun_with(generation)
-        # Only now, so that a request that the engine refuses leaves no trace; from the record, `keep` takes it out again.
+        # Only now, so that a request that the engine refuses leaves no trace; from the record, `save` takes it out again.
         self._conversation, self._running = conversation, replace(running, generation=generation)
         return self._running
 

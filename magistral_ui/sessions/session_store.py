@@ -120,8 +120,8 @@ class SessionStore:
         limits, now = self._limits, time.monotonic()
         newest = next(reversed(self._open))
         idle = [(key, each) for key, each in self._open.items() if key != newest and not each.session.busy]
-        weights = {key: each.session.weight for key, each in idle}
-        spared = {key: 2 * (not each.session.kept) + (each.used > now - GRACE_SECONDS) for key, each in idle}
+        weights = {key: each.session.memory_bytes for key, each in idle}
+        spared = {key: 2 * (not each.session.saved) + (each.used > now - GRACE_SECONDS) for key, each in idle}
         surplus = len(self._open) - limits.visitors
         excess = sum(weights.values()) - limits.memory_mb * 10**6
         doomed: dict[Key, Session] = {}

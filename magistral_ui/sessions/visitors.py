@@ -90,7 +90,7 @@ class Visitors:
     def begin(self, place: object) -> tuple[Place, Session]:
         """An empty conversation of the visitor at `place`: the one that is there, if nothing was said in it yet."""
         there, session = self.open(place)
-        return (there, session) if not session.look()[0].messages else self._begin(_secret(there))
+        return (there, session) if not session.snapshot()[0].messages else self._begin(_secret(there))
 
     def temporary_session(self, caller: Client = NO_CLIENT) -> Session:
         """A session that is not kept: for one call of the programmatic door. All of a caller's are counted together."""
@@ -113,9 +113,9 @@ class Visitors:
         return self._engine
 
     @property
-    def trouble(self) -> SaveError | None:
+    def save_error(self) -> SaveError | None:
         """Why conversations cannot be saved at the moment; strangers need not know where."""
-        trouble = self._history.trouble if self._history else None
+        trouble = self._history.save_error if self._history else None
         return SaveError("history_unsaved") if trouble and self.limits.shared else trouble
 
     @property
@@ -193,7 +193,7 @@ class Visitors:
             return []
         for id, session in self._open.of(claim.visitor).items():
             if id in conversations or not conversations:
-                session.keep()
+                session.save()
         return self._history.documents(claim.visitor, conversations)
 
     def take_in(self, place: object, documents: Sequence[Document], size: int = 0) -> None:
@@ -273,7 +273,7 @@ class Visitors:
         entrance = self.admission.for_visitor(party)
         session = Session(self._engine, self.limits, key=key, id=conversation, record=book, entrance=entrance)
         if kept is not None:
-            session.take_up(kept.conversation, kept.written, kept.running)
+            session.load(kept.conversation, kept.written, kept.running)
         opened, gone = OpenSession(session, book), partial(self._is_forgotten, visitor)
         if (added := self._open.add((visitor, conversation), opened, unless=gone)) is None:
             return None
@@ -289,7 +289,7 @@ class Visitors:
             return False
         if gone.book is not None and stopping:
             gone.book.close()
-        gone.session.keep()
+        gone.session.save()
         gone.session.close()
         if gone.book is not None:
             gone.book.flush()

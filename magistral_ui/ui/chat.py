@@ -150,7 +150,9 @@ class Chat:
         try:
             settings = read_settings(self.engine.card, panel)
             text, pictures = self._composed(message, settings.picture_side, self.uploads.measure)
-            return meter_value(self.engine, session.weigh(text, pictures, settings.choices), pictures, settings)
+            return meter_value(
+                self.engine, session.measure_message(text, pictures, settings.choices), pictures, settings
+            )
         except NotReady:
             return empty_meter()
         except MagistralUIError as error:

@@ -36,7 +36,7 @@ def from_tab(place: int = 0) -> dict[str, Any]:
     return {"js": FROM_TAB % (place, place), **PAGE_EVENT}
 
 
-def about(act: Callable[..., Any]) -> Callable[..., Any]:
+def with_event_data(act: Callable[..., Any]) -> Callable[..., Any]:
     """`act`, which is told first what a component's own event carries, as the listener that Gradio calls."""
 
     def called(event: gr.EventData, *values: Any) -> Any:
@@ -45,7 +45,7 @@ def about(act: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def drawn(part: str, value: dict[str, Any] | None = None, *, triggers: tuple[str, ...] = ()) -> gr.HTML:
+def component(part: str, value: dict[str, Any] | None = None, *, triggers: tuple[str, ...] = ()) -> gr.HTML:
     """The component that `part` of assets/main.js draws; `triggers` are its own events, as methods of these names."""
     # Gradio finds a component's own events by their quoted names in the script.
     names = "".join(f'// "{name}"\n' for name in triggers)
@@ -69,27 +69,27 @@ def turns() -> gr.HTML:
     """The conversation. Its value is written at turn boundaries only; what runs in between comes through channel.py."""
     changes = ("regenerate", "resume", "answer_again", "edit_message", "choose_branch")
     turn = ("rethink", "replay", "answer", "delete", "restore", "keep_reasoning")
-    return drawn("turns", triggers=("answer_now", "attach", "ended", "example", "more", *changes, *turn))
+    return component("turns", triggers=("answer_now", "attach", "ended", "example", "more", *changes, *turn))
 
 
 def more_turns() -> gr.HTML:
     """What `turns` has asked for: turns far above, and the reasoning of finished ones."""
-    return drawn("more")
+    return component("more")
 
 
 def context_meter(first: dict[str, Any]) -> gr.HTML:
     """The context's use, below the composer; it also asks whether what is attached can be sent."""
-    return drawn("meter", first, triggers=("weigh", "look"))
+    return component("meter", first, triggers=("weigh", "look"))
 
 
 def model_state(value: dict[str, Any]) -> gr.HTML:
     """The model's state, in the panel, the top bar and above the composer."""
-    return drawn("model", value, triggers=("retry", "ready", "look"))
+    return component("model", value, triggers=("retry", "ready", "look"))
 
 
 def language_choice() -> gr.HTML:
     """Where the visitor chooses the page's language."""
-    return drawn("language", {"languages": [asdict(each) for each in offered().values()]})
+    return component("language", {"languages": [asdict(each) for each in offered().values()]})
 
 
 def heading(text: object) -> gr.HTML:

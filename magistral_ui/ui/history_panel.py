@@ -13,7 +13,7 @@ from magistral_ui.sessions.history.search import ConversationSummary
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import MAX_ID_LENGTH, Place, bare
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.components import about, drawn, from_tab
+from magistral_ui.ui.components import component, from_tab, with_event_data
 from magistral_ui.ui.import_export import FORMATS, ExportPurpose, ImportPurpose, name_of
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.rendering import Json, alert_value, failure_value
@@ -50,7 +50,7 @@ class HistoryPanel:
     def _value(
         self, data: Json, visitor: object, begun: int, entries: Sequence[ConversationSummary] | None, **more: Any
     ) -> Json:
-        trouble = self.visitors.trouble
+        trouble = self.visitors.save_error
         return {
             "server": self.chat.server,
             "begun": begun,
@@ -135,7 +135,7 @@ def build_history_panel() -> gr.HTML:
     """The panel's content, inside whatever container is open."""
     gr.Button(label("page_close"), elem_id="history-close", size="sm")
     changes = ("rename", "pin", "save", "bring", "remove", "restore", "forget")
-    return drawn("history-list", triggers=("refresh", "open_conversation", *changes))
+    return component("history-list", triggers=("refresh", "open_conversation", *changes))
 
 
 def connect_history(
@@ -149,11 +149,11 @@ def connect_history(
 
     # Each question is put, and none in another's place: Gradio would put the earlier one again, with what that one carried.
     shelf.refresh(refresh, visitor, shelf, trigger_mode="multiple", **from_tab())
-    shelf.rename(about(panel.rename), visitor, shelf, trigger_mode="multiple", **from_tab())
-    shelf.pin(about(panel.pin), visitor, shelf, trigger_mode="multiple", **from_tab())
-    shelf.save(about(panel.save), visitor, shelf, **from_tab())
-    shelf.bring(about(panel.bring), visitor, shelf, **from_tab())
-    shelf.open_conversation(about(panel.open), visitor, turned, trigger_mode="multiple", **from_tab())
-    shelf.remove(about(panel.remove), visitor, turned, trigger_mode="multiple", **from_tab())
-    shelf.restore(about(panel.restore), visitor, turned, trigger_mode="multiple", **from_tab())
-    shelf.forget(about(panel.forget), visitor, turned, **from_tab())
+    shelf.rename(with_event_data(panel.rename), visitor, shelf, trigger_mode="multiple", **from_tab())
+    shelf.pin(with_event_data(panel.pin), visitor, shelf, trigger_mode="multiple", **from_tab())
+    shelf.save(with_event_data(panel.save), visitor, shelf, **from_tab())
+    shelf.bring(with_event_data(panel.bring), visitor, shelf, **from_tab())
+    shelf.open_conversation(with_event_data(panel.open), visitor, turned, trigger_mode="multiple", **from_tab())
+    shelf.remove(with_event_data(panel.remove), visitor, turned, trigger_mode="multiple", **from_tab())
+    shelf.restore(with_event_data(panel.restore), visitor, turned, trigger_mode="multiple", **from_tab())
+    shelf.forget(with_event_data(panel.forget), visitor, turned, **from_tab())

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.ui.components import drawn, heading
+from magistral_ui.ui.components import component, heading
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.rendering import Json
 
@@ -14,7 +14,7 @@ def build_limits_panel(limits: Limits, login: bool) -> None:
         return
     if limits.shared:
         heading(label("limits_heading"))
-    drawn("guest", limits_value(limits, login))
+    component("guest", limits_value(limits, login))
 
 
 def limits_value(limits: Limits, login: bool) -> Json:

@@ -17,7 +17,6 @@ from magistral_ui.ui.api.chat_endpoint import ChatBlocks, add_api
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.components import (
     PAGE_EVENT,
-    about,
     context_meter,
     from_tab,
     heading,
@@ -25,6 +24,7 @@ from magistral_ui.ui.components import (
     model_state,
     more_turns,
     turns,
+    with_event_data,
 )
 from magistral_ui.ui.context_meter import first_meter
 from magistral_ui.ui.history_panel import build_history_panel, connect_history
@@ -84,13 +84,13 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
         _follow_model(chat, demo, visitor, said, model, box, panel)
         add_api(engine, visitors, demo.calls)
     for function in demo.fns.values():
-        function.fn = told(function.fn)
+        function.fn = with_alerts(function.fn)
     page: ChatBlocks = demo
     page.queue(api_open=False)  # not bounded here: queued_calls.py does that by visitor and address
     return page
 
 
-def told(act: Any) -> Any:
+def with_alerts(act: Any) -> Any:
     """`act`, of whose refusals the page tells the sentence where `act` itself does not."""
     if not inspect.isroutine(act) or inspect.isasyncgenfunction(act):
         return act  # they tell it themselves
@@ -153,7 +153,7 @@ def _connect(
     state = [visitor, said, box]
 
     def asked(listen: Callable[..., Any], act: Callable[..., Any]) -> None:
-        listen(about(act), [visitor, *panel.inputs], state, **from_tab())
+        listen(with_event_data(act), [visitor, *panel.inputs], state, **from_tab())
 
     for opens in (demo.load, said.attach):
         opens(chat.attach, visitor, state, **from_tab()).failure(None, js=UNOPENED, **PAGE_EVENT)
@@ -174,9 +174,9 @@ def _connect(
         (said.restore, chat.restore),
         (said.keep_reasoning, chat.keep_reasoning),
     ):
-        listen(about(act), visitor, state, **from_tab())
+        listen(with_event_data(act), visitor, state, **from_tab())
     # A question of the conversation before may still be open.
-    said.more(about(chat.more), visitor, more, trigger_mode="multiple", **from_tab())
+    said.more(with_event_data(chat.more), visitor, more, trigger_mode="multiple", **from_tab())
     box.stop(chat.stop, visitor, None, **from_tab())
     said.answer_now(chat.answer_now, visitor, None, **from_tab())
     new_chat.click(chat.new_chat, visitor, state, **from_tab())

@@ -61,7 +61,7 @@ def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails
 
 def more_value(session: Session, thumbnails: "Thumbnails", messages: Sequence[int], reasoning: int | None) -> Json:
     """What the page has asked for: turns that it has in outline, and the reasoning of one reply."""
-    known = session.look()[0].messages
+    known = session.snapshot()[0].messages
     sources = ReplySources(session.runs)
     turns = [
         turn_value(known[id], session, thumbnails, sources) for id in messages[:MAX_MESSAGES_PER_REQUEST] if id in known

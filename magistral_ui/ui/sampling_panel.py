@@ -11,7 +11,7 @@ from magistral_ui.chat.sampling import PARAMETERS, PRESETS, Parameter, SamplingP
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import BadInput
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.ui.components import drawn, heading
+from magistral_ui.ui.components import component, heading
 from magistral_ui.ui.labels import label
 from magistral_ui.ui.rendering import Json
 
@@ -50,12 +50,12 @@ class SettingsPanel:
 def build_settings_panel(engine: Engine) -> SettingsPanel:
     """The panel inside whatever container is open, set to what the browser has kept, or else to the card's own values."""
     heading(label("parameters_heading"))
-    parameters = drawn("parameters", panel_value(engine))
+    parameters = component("parameters", panel_value(engine))
     heading(label("context_heading"))
-    drawn("context")
+    component("context")
     heading(label("instructions_heading"))
-    prompt = drawn("prompt", prompt_value(engine.card, ()), triggers=("compose",))
-    return SettingsPanel(parameters, prompt, drawn("chosen"))
+    prompt = component("prompt", prompt_value(engine.card, ()), triggers=("compose",))
+    return SettingsPanel(parameters, prompt, component("chosen"))
 
 
 def panel_value(engine: Engine) -> Json:

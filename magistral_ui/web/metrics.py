@@ -105,7 +105,7 @@ class _StateCollector(Collector):
             ("replies_waiting", "Replies that wait for their first token", len(running) - writing),
             ("conversations_open", "Conversations in memory", len(visitors)),
             ("model_ready", "Whether the model answers", isinstance(visitors.engine.status(), Ready)),
-            ("history_troubled", "Whether conversations cannot be saved", visitors.trouble is not None),
+            ("history_troubled", "Whether conversations cannot be saved", visitors.save_error is not None),
             ("closing", "Whether the app is about to end", visitors.admission.closing),
         ):
             yield GaugeMetricFamily(METRIC_PREFIX + name, told, float(value))

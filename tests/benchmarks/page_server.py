@@ -107,7 +107,7 @@ def ours(counter: Counter) -> str:
         def open(self, place: object = None) -> tuple[Place, Session]:
             place, session = super().open(place)
             with lock:
-                if not session.look()[0].messages:
+                if not session.snapshot()[0].messages:
                     prepare(session)
             return place, session
 

@@ -32,8 +32,8 @@ class Talkative(Visitors):
 
     def open(self, place: object = None) -> tuple[Place, Session]:
         place, session = super().open(place)
-        while len(session.look()[0].messages) < 2 * self.turns:
-            number = len(session.look()[0].messages) // 2
+        while len(session.snapshot()[0].messages) < 2 * self.turns:
+            number = len(session.snapshot()[0].messages) // 2
             session.say(f"question {number}", (), SamplingParams(seed=0)).generation.wait(60)
         return place, session
 

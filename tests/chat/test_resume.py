@@ -10,13 +10,13 @@ from magistral_ui.chat.prompt import Resume
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.resume import (
     as_read,
-    begun,
-    costing,
     may_continue,
     may_replay,
     reasoning_of,
-    resume,
-    rethought,
+    resume_of,
+    resumed_part,
+    with_reasoning,
+    with_usage_share,
 )
 from magistral_ui.chat.sampling import SamplingParams
 
@@ -39,7 +39,7 @@ def test_a_reply_goes_on_from_what_the_model_will_read_of_it() -> None:
 
 def test_the_reasoning_alone_costs_what_it_had_cost() -> None:
     beginning = reasoning_of(REPLY)
-    assert resume(beginning) == Resume("think hard", closed=True)
+    assert resume_of(beginning) == Resume("think hard", closed=True)
     usage = beginning.usage
     assert (usage.reasoning_tokens, usage.answer_tokens, usage.reasoning_seconds) == (40, 0, 4.0)
     assert usage.total_seconds == 5.0
@@ -48,19 +48,19 @@ def test_the_reasoning_alone_costs_what_it_had_cost() -> None:
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_reasoning_in_other_words_costs_in_proportion_and_says_that_it_was_edited(closed: bool) -> None:
-    beginning = costing(rethought(REPLY, "think", closed=closed), REPLY, 10)
-    assert resume(beginning) == Resume("think", closed)
+    beginning = with_usage_share(with_reasoning(REPLY, "think", closed=closed), REPLY, 10)
+    assert resume_of(beginning) == Resume("think", closed)
     assert (beginning.usage.reasoning_tokens, beginning.usage.reasoning_seconds) == (10, 1.0)
     assert beginning.provenance == Provenance("a model", edited=True)
-    longer = costing(rethought(REPLY, "think for ever", closed=closed), REPLY, 80)
+    longer = with_usage_share(with_reasoning(REPLY, "think for ever", closed=closed), REPLY, 80)
     assert (longer.usage.reasoning_tokens, longer.usage.reasoning_seconds) == (80, 4.0)
 
 
 def test_the_same_words_are_not_edited_but_stay_so_where_they_were() -> None:
-    same = rethought(REPLY, REPLY.reasoning, closed=True).provenance
+    same = with_reasoning(REPLY, REPLY.reasoning, closed=True).provenance
     assert same is not None
     assert not same.edited
-    again = rethought(replace(REPLY, provenance=Provenance(edited=True)), REPLY.reasoning, closed=True).provenance
+    again = with_reasoning(replace(REPLY, provenance=Provenance(edited=True)), REPLY.reasoning, closed=True).provenance
     assert again is not None
     assert again.edited
 
@@ -77,14 +77,14 @@ def test_the_same_words_are_not_edited_but_stay_so_where_they_were() -> None:
     ],
 )
 def test_a_reply_knows_what_it_went_on_from(provenance: Provenance | None, expected: Resume | None) -> None:
-    assert resume(begun(replace(REPLY, provenance=provenance))) == expected
+    assert resume_of(resumed_part(replace(REPLY, provenance=provenance))) == expected
 
 
 def test_the_tokens_of_a_beginning_with_an_answer_are_shared_out() -> None:
     source = Provenance(begun_reasoning=10, begun_answer=2, begun_closed=True)
-    beginning = begun(replace(REPLY, provenance=source))
+    beginning = resumed_part(replace(REPLY, provenance=source))
     assert beginning is not None
-    usage = costing(beginning, REPLY, 50).usage
+    usage = with_usage_share(beginning, REPLY, 50).usage
     assert (usage.reasoning_tokens, usage.answer_tokens) == (40, 10)
     assert usage.total_seconds == 1.0 + 4.0 + 1.0
 

@@ -112,7 +112,7 @@ def test_one_reply_at_a_time() -> None:
     running = session.say("one", (), PARAMS)
     with pytest.raises(AlreadyAnswering):
         session.say("two", (), PARAMS)
-    assert session.look()[1] is running
+    assert session.snapshot()[1] is running
     session.stop()
     assert running.generation.wait(60)
     assert session.running is None

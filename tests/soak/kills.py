@@ -74,7 +74,7 @@ def check(folder: Path, known: Acknowledged) -> dict[str, int]:
     assert db.execute("PRAGMA foreign_key_check").fetchall() == []
     db.close()
     history = History(folder)
-    assert history.trouble is None, history.trouble
+    assert history.save_error is None, history.save_error
     texts: dict[tuple[str, str], list[str]] = {}
     cut = 0
     for secret, number in known.owners.items():

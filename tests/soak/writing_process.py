@@ -45,7 +45,7 @@ def talk(visitors: Visitors, number: int, place: Place | None, life: str) -> Non
             continue
         tell(visitor=number, place=place, said=text)
         if running.generation.wait(0.05 if turn % 3 else 5.0):
-            session.keep()
+            session.save()
         else:
             session.stop()
             running.generation.wait(5.0)
@@ -58,8 +58,8 @@ def main() -> None:
     folder, life = Path(sys.argv[1]), sys.argv[2]
     places: dict[str, Place] = json.loads(sys.stdin.readline())
     visitors = Visitors(ScriptedEngine(script), history=History(folder))
-    if visitors.trouble:
-        tell(trouble=visitors.trouble.key)
+    if visitors.save_error:
+        tell(trouble=visitors.save_error.key)
         return
     for number in range(6):
         place = places.get(str(number))

@@ -35,7 +35,7 @@ def said(panel: HistoryPanel, *texts: str, place: Place | None = None) -> list[P
         place, session = panel.visitors.begin(place or {})
         running = session.say(text, (), SamplingParams())
         assert text == "slow" or running.generation.wait(60)
-        session.keep()
+        session.save()
         places.append(place)
     return places
 

@@ -45,7 +45,7 @@ class History:
     def __init__(self, folder: Path | None = None, keep_days: int | None = None) -> None:
         """Opens the history in `folder`. None, or 0 in `keep_days`, keeps it in this process's memory.
 
-        A folder that cannot be used is told by `trouble`; then memory serves too.
+        A folder that cannot be used is told by `save_error`; then memory serves too.
         """
         self.open, self._untidy, self._copied = True, False, False
         self._keep_days = keep_days
@@ -106,7 +106,7 @@ class History:
         return self._folder is not None
 
     @property
-    def trouble(self) -> SaveError | None:
+    def save_error(self) -> SaveError | None:
         """Why conversations cannot be saved at the moment."""
         return self._unusable or self._writer.trouble
 

@@ -119,7 +119,7 @@ class HistoryRecorder:
             done = self._save(StoredConversation(conversation, written, running))
         self._history.wait_for(done, None)
 
-    def keep(
+    def save(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
     ) -> None:
         """Put down what has changed since the last time; called again and again, and returns at once."""
@@ -137,7 +137,7 @@ class HistoryRecorder:
             elif running is not None:
                 self._add_piece(running.generation)
 
-    def holds(self, conversation: Conversation) -> bool:
+    def has_saved(self, conversation: Conversation) -> bool:
         """Whether all of it is written; never waits for that."""
         with self._lock:
             self._settle()

@@ -20,7 +20,7 @@ from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.requests import Question, pictures_in, read_chat, read_parameters
-from magistral_ui.ui.api.responses import client_of_request, loading, reply_value, written
+from magistral_ui.ui.api.responses import client_of_request, follow_reply, reply_value, wait_for_model
 from magistral_ui.ui.api.schemas import chat_description, chat_input, growing_reply
 from magistral_ui.ui.rendering import Json
 from magistral_ui.web.queued_calls import QueuedCalls
@@ -138,13 +138,13 @@ async def answer(
 
     Raises MagistralUIError.
     """
-    async for _ in loading(engine):
+    async for _ in wait_for_model(engine):
         if not is_read():
             return
     running = await ask(lambda: read().ask(session))
     thought = said = ""
     due = 0.0
-    async for view in written(running):
+    async for view in follow_reply(running):
         if not is_read():
             return
         if view.start == 0:  # what came so far comes once more where its reasoning was taken for the answer

@@ -39,7 +39,7 @@ from magistral_ui.ui.api import schemas
 from magistral_ui.ui.api.mcp_route import SESSION
 from magistral_ui.ui.api.mcp_sessions import McpSessions, RunningCall
 from magistral_ui.ui.api.requests import read_tool
-from magistral_ui.ui.api.responses import client_of_request, loading, whole_value, written
+from magistral_ui.ui.api.responses import client_of_request, follow_reply, wait_for_model, whole_value
 from magistral_ui.ui.rendering import Json
 from magistral_ui.web.request_body import MAX_MCP_BYTES
 
@@ -106,7 +106,7 @@ class McpHandlers:
     async def _ask(self, context: Context, arguments: Json, session: Session, call: RunningCall) -> CallToolResult:
         engine = self._visitors.engine
         progress = ProgressNotifier(context)
-        async for _ in loading(engine):
+        async for _ in wait_for_model(engine):
             if call.cancelled:
                 return CallToolResult(content=[])
             await progress.tell(text("program_loading"))
@@ -115,7 +115,7 @@ class McpHandlers:
         call.generation = running.generation
         if call.cancelled:
             running.generation.stop()
-        async with aclosing(written(running)) as views:
+        async with aclosing(follow_reply(running)) as views:
             async for view in views:
                 await progress.tell(_progress(view))
                 if await _is_gone(context):

@@ -41,7 +41,7 @@ class Question:
     def ask(self, session: Session) -> RunningReply:
         """Begin the reply, in a session that nothing was said in yet."""
         if self.earlier.messages:
-            session.take_up(self.earlier, {}, None)
+            session.load(self.earlier, {}, None)
         return session.say(self.text, self.pictures, self.params, self.choices)
 
 

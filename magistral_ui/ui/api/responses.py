@@ -28,7 +28,7 @@ def client_of_request(request: Any) -> Client:
     return client_of(inner.scope) if inner is not None else NO_CLIENT
 
 
-async def loading(engine: Engine) -> AsyncIterator[None]:
+async def wait_for_model(engine: Engine) -> AsyncIterator[None]:
     """Wait while the model is loading, so that a program may ask as soon as the page is up."""
     for _ in range(round(LOAD_TIMEOUT / LOAD_POLL_SECONDS)):
         if not isinstance(engine.status(), Loading):
@@ -37,7 +37,7 @@ async def loading(engine: Engine) -> AsyncIterator[None]:
         await asyncio.sleep(LOAD_POLL_SECONDS)
 
 
-async def written(running: RunningReply) -> AsyncGenerator[LiveView, None]:
+async def follow_reply(running: RunningReply) -> AsyncGenerator[LiveView, None]:
     """The reply as it grows; a failure in the middle is raised."""
     async for view in watch(running.generation):
         if isinstance(view.draft.last, Failed):

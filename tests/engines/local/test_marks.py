@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from magistral_ui.chat.events import Event, Finished
 from magistral_ui.chat.prompt import Prompt, Resume, UserTurn
 from magistral_ui.chat.reply_builder import ReplyBuilder
-from magistral_ui.chat.resume import resume
+from magistral_ui.chat.resume import resume_of
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
@@ -159,7 +159,7 @@ def test_a_forced_mark_that_a_limit_cuts_leaves_nothing_behind(left: int) -> Non
         return
     # Continue goes on in the middle of the mark, and shows nothing of it either.
     cut = draft([each.event for each in reply.generation.take()]).reply()
-    beginning = resume(cut)
+    beginning = resume_of(cut)
     assert beginning is not None
     again = sequence(TEXTUAL, Prompt((), PROMPT.turns, beginning))
     said = "".join(map(chr, b"".join(TEXTUAL.token_bytes(token) for token in again.tokens[-again.prompt.resumed :])))

@@ -95,7 +95,7 @@ def test_what_was_written_when_the_process_died_is_there_marked_as_cut(
     while len(running.generation) < 4:
         running.generation.wait(0.01)
     for _ in range(3):  # piece by piece
-        session.keep()
+        session.save()
         assert visitors.listing(place)  # waits for what is being written
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -137,7 +137,7 @@ def test_what_turned_out_to_be_reasoning_is_so_when_the_process_died(
             generation.wait(0.01)
         if count in before or count == len(steps):
             for _ in range(2):
-                session.keep()
+                session.save()
                 assert visitors.listing(place)  # waits for what is being written
         generation.answer_now()  # ends the pause
     copy = tmp_path / "copy"
@@ -175,7 +175,7 @@ def test_a_request_that_the_engine_refuses_leaves_no_trace(visiting: Any) -> Non
     session._engine.submit = refuse  # type: ignore[method-assign]
     with pytest.raises(NotReady):
         session.say("one", (), SamplingParams())
-    session.keep()
+    session.save()
     assert visitors.listing(place) == []
 
 
@@ -219,13 +219,13 @@ def place_with(visitors: Visitors, *said: str) -> Place:
         place, session = visitors.begin(place)
         say(session, text)
     for each in visitors.sessions():
-        each.keep()
+        each.save()
     return place
 
 
 def written(visitors: Visitors, place: Place, session: Session) -> None:
     """Have all of the session on disk."""
-    session.keep()
+    session.save()
     visitors.listing(place)  # what is written is written
 
 
@@ -253,7 +253,7 @@ def test_a_name_that_was_given_stays(visiting: Any) -> None:
     session = visitors.find(place)
     assert session is not None
     say(session, "two")
-    session.keep()
+    session.save()
     assert [entry.title for entry in visitors.listing(place)] == ["mine"]
 
 
@@ -410,7 +410,7 @@ def test_deleting_stops_what_runs_and_nothing_is_written_any_more(visiting: Any)
     running = session.say("one", (), SamplingParams())
     assert visitors.remove(place, place["conversation"])
     assert running.generation.wait(60)
-    session.keep()
+    session.save()
     assert visitors.listing(place) == []
 
 
@@ -420,12 +420,12 @@ def test_forgetting_deletes_rows_words_pictures_and_free_pages(visiting: Any, tm
     running = session.say("zanzibar", (picture(),), SamplingParams())
     while len(running.generation) < 2:
         running.generation.wait(0.01)
-    session.keep()
+    session.save()
     visitors.listing(place)
     assert len(pictures_in(tmp_path)) == 1
     assert visitors.forget(place)
     assert running.generation.wait(60)
-    session.keep()
+    session.save()
     assert visitors.find(place) is None
     assert visitors.open(place)[0]["visitor"] != place["visitor"], "even the hash is forgotten"
     assert pictures_in(tmp_path) == []
@@ -494,7 +494,7 @@ def test_zero_days_keep_nothing_on_disk(visiting: Any, opened: Any, tmp_path: Pa
     visitors: Visitors = visiting(SHORT, opened(keep_days=0))
     place = place_with(visitors, "one", "two")
     assert [entry.title for entry in visitors.listing(place)] == ["two", "one"]
-    assert visitors.trouble is None
+    assert visitors.save_error is None
     visitors.close()
     assert not (tmp_path / "data").exists()
 
@@ -515,8 +515,8 @@ def test_in_memory_the_list_holds_what_the_sessions_hold(
 def test_a_folder_that_another_process_uses_is_left_alone(opened: Any, visiting: Any) -> None:
     opened()
     visitors: Visitors = visiting(SHORT, opened())
-    assert visitors.trouble is not None
-    assert visitors.trouble.key == "history_in_use"
+    assert visitors.save_error is not None
+    assert visitors.save_error.key == "history_in_use"
     place = place_with(visitors, "one")
     assert [entry.title for entry in visitors.listing(place)] == ["one"], "the chat goes on unsaved"
 
@@ -524,8 +524,8 @@ def test_a_folder_that_another_process_uses_is_left_alone(opened: Any, visiting:
 def test_a_folder_that_cannot_be_written_is_told(opened: Any, visiting: Any, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     visitors: Visitors = visiting(SHORT, opened())
-    assert visitors.trouble is not None
-    assert visitors.trouble.key == "history_failed"
+    assert visitors.save_error is not None
+    assert visitors.save_error.key == "history_failed"
     place_with(visitors, "one")
     assert (tmp_path / "data").read_text() == "a file"
 
@@ -536,8 +536,8 @@ def test_a_damaged_file_is_told_and_left_as_it_is(opened: Any, visiting: Any, tm
     folder.mkdir()
     (folder / DATABASE_FILE).write_bytes(content)
     visitors: Visitors = visiting(SHORT, opened())
-    assert visitors.trouble is not None
-    assert visitors.trouble.key == "history_broken"
+    assert visitors.save_error is not None
+    assert visitors.save_error.key == "history_broken"
     place_with(visitors, "one")
     assert (folder / DATABASE_FILE).read_bytes() == content
 
@@ -552,13 +552,13 @@ def test_on_a_full_disk_the_chat_goes_on_unsaved_and_is_saved_when_there_is_room
     history.wait(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone(), None)
     say(session, "two" + "y" * 100_000)
     assert len(session.conversation.path()) == 4
-    assert history.trouble is not None
-    assert history.trouble.key == "history_disk_full"
+    assert history.save_error is not None
+    assert history.save_error.key == "history_disk_full"
     history.wait(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone(), None)
     for _ in range(3):
-        session.keep()
+        session.save()
         visitors.listing(place)
-    assert history.trouble is None
+    assert history.save_error is None
     visitors.close()
     again: Visitors = visiting(SHORT, opened())
     assert len(again.open(place)[1].conversation.path()) == 4
@@ -575,14 +575,14 @@ def test_on_a_full_disk_no_conversation_is_dropped_from_memory(
     for number in range(6):
         place, session = visitors.open()
         say(session, f"{number} {'x' * 10_000}")
-        session.keep()
+        session.save()
         places.append(place)
-    assert history.trouble is not None
+    assert history.save_error is not None
     assert all(visitors.find(place) is not None for place in places)
     history.wait(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone(), None)
     for _ in range(3):
         for session in visitors.sessions():
-            session.keep()
+            session.save()
         visitors.listing(places[0])
     visitors.open()
     assert len(visitors) == 3, "what is saved may go"
@@ -613,7 +613,7 @@ def test_no_events_are_taken_for_looking_by_the_keeper(visiting: Any) -> None:
     _, session = visitors.open()
     running = session.say("one", (), SamplingParams())
     before = running.generation._looked_at
-    session.keep()
+    session.save()
     assert running.generation._looked_at == before
     assert running.generation.wait(60)
 
@@ -624,7 +624,7 @@ def test_half_a_surrogate_pair_stops_nothing(visiting: Any, opened: Any) -> None
     say(session, "one \ud800")
     assert visitors.rename(place, place["conversation"], "name \ud800")
     assert found_by(visitors, place, "\ud800x") == []
-    assert visitors.trouble is None
+    assert visitors.save_error is None
     visitors.close()
     again: Visitors = visiting(SHORT, opened())
     assert texts(again.open(place)[1]) == ["one ?", "b?"]
@@ -636,7 +636,7 @@ def test_what_was_on_its_way_when_everything_was_forgotten_is_not_kept(visiting:
     visitors: Visitors = visiting(SHORT, history)
     place, session = visitors.open()
     say(session, "one")
-    session.keep()
+    session.save()
     documents = visitors.documents(place)
     visitor = hashed(place["visitor"])
     kept = history.load(visitor, place["conversation"])
@@ -657,7 +657,7 @@ def test_what_could_not_be_deleted_is_deleted_later(
     visitors: Visitors = visiting(SHORT, history)
     place, session = visitors.open()
     say(session, "one")
-    session.keep()
+    session.save()
     visitor = hashed(place["visitor"])
     assert history.knows(visitor)
     with monkeypatch.context() as full:

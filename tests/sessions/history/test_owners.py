@@ -37,7 +37,7 @@ def as_somebody(name: str, browser: str = "one") -> Iterator[None]:
 def say(visitors: Visitors, text: str, place: Place | None = None, **options: Any) -> Place:
     there, session = visitors.begin(place or {})
     assert session.say(text, options.get("pictures", ()), SamplingParams()).generation.wait(60)
-    session.keep()
+    session.save()
     visitors.listing(there)
     return there
 
