@@ -6,9 +6,9 @@ MagistralUIError
 │   ├── TextTooLong
 │   ├── ConversationFull     key conversation_full, conversation_too_long
 │   ├── MessageGone
-│   ├── PictureRefused       key picture_not_an_image, picture_broken, picture_too_large, picture_not_supported
-│   ├── PicturesRefused      several of them
-│   ├── TooManyPictures
+│   ├── ImageRefused       key picture_not_an_image, picture_broken, picture_too_large, picture_not_supported
+│   ├── ImagesRefused      several of them
+│   ├── TooManyImages
 │   ├── ParameterRefused     key parameter_unknown, parameter_out_of_range, parameter_not_a_number, parameter_not_supported
 │   ├── ImportRefused        key import_not_json, import_not_ours, import_version, import_broken, import_too_large, …
 │   └── PromptTooLong
@@ -80,19 +80,19 @@ class MessageGone(BadInput):
     key = "message_gone"
 
 
-class PictureRefused(BadInput):
+class ImageRefused(BadInput):
     """A file that cannot be taken as a picture; values: name, and the limit that it broke."""
 
     key = "picture_not_an_image"
 
 
-class PicturesRefused(BadInput):
+class ImagesRefused(BadInput):
     """Several such files; values: count, names."""
 
     key = "pictures_refused"
 
 
-class TooManyPictures(BadInput):
+class TooManyImages(BadInput):
     """More pictures in one message than allowed; values: count, limit."""
 
     key = "too_many_pictures"

@@ -24,7 +24,7 @@ from tests.loopback import free_port
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "screenshots"
-PICTURE = ROOT / "magistral_ui" / "ui" / "assets" / "examples"
+IMAGE = ROOT / "magistral_ui" / "ui" / "assets" / "examples"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 780}
 COLORS = 128
 """Colours in a file: enough for a page of text, and a third of the bytes."""
@@ -36,8 +36,8 @@ def talk(page: Any) -> None:
     done(page)
     ask(page, "and plus 10?")
     done(page)
-    picture = next(PICTURE.glob("*.png"))
-    page.locator("#box input[type=file]").set_input_files(picture)
+    image = next(IMAGE.glob("*.png"))
+    page.locator("#box input[type=file]").set_input_files(image)
     expect(page.locator("#box .thumbnail-item")).to_be_visible()
     ask(page, "What shape is this, and what colour?")
     done(page)
@@ -51,8 +51,8 @@ def photograph(page: Any, name: str) -> None:
     page.wait_for_timeout(600)
     file = FOLDER / f"{name}.png"
     page.screenshot(path=file)
-    with Image.open(file) as picture:
-        picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(file, optimize=True)
+    with Image.open(file) as image:
+        image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(file, optimize=True)
     print(file.relative_to(ROOT), f"{file.stat().st_size:,} bytes")
 
 

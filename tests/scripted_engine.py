@@ -67,15 +67,15 @@ class ScriptedEngine:
         reasoning: dict[int, int] = {}
         for turn in prompt.turns:
             if isinstance(turn, UserTurn):
-                words = len(turn.text.split()) + 100 * len(turn.pictures)
+                words = len(turn.text.split()) + 100 * len(turn.images)
             else:
                 words = len(turn.answer.split()) + len((turn.reasoning or "").split())
                 reasoning[turn.message or 0] = len((turn.reasoning or turn.left_out).split())
             per_message[turn.message or 0] = words
         system = sum(len(part.text.split()) for part in prompt.system)
-        pictures = {picture.digest: 100 for picture in prompt.pictures}
+        images = {image.digest: 100 for image in prompt.images}
         begun = f"{prompt.resume.reasoning or ''} {prompt.resume.answer}".split() if prompt.resume else []
-        return Measure(system + sum(per_message.values()) + len(begun), system, per_message, reasoning, pictures)
+        return Measure(system + sum(per_message.values()) + len(begun), system, per_message, reasoning, images)
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Play the script in a thread of its own."""

@@ -72,18 +72,18 @@ def project(model: Mistral3ForConditionalGeneration, features: Tensor, rows: int
     return tokens
 
 
-def picture_tokens(model: Mistral3ForConditionalGeneration, pictures: list[NDArray[np.float32]]) -> list[Tensor]:
+def image_tokens(model: Mistral3ForConditionalGeneration, images: list[NDArray[np.float32]]) -> list[Tensor]:
     """Return each picture's (tokens, hidden) features; pictures of one size go through together."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, array in enumerate(pictures):
+    for index, array in enumerate(images):
         groups[array.shape].append(index)
     found: dict[int, Tensor] = {}
     for shape, members in groups.items():
-        pixels = torch.from_numpy(np.stack([pictures[i] for i in members]))
+        pixels = torch.from_numpy(np.stack([images[i] for i in members]))
         features = patch_features(model, pixels)
         tokens = project(model, features, shape[1] // PATCH, shape[2] // PATCH)
         found.update(zip(members, tokens.float(), strict=True))
-    return [found[i] for i in range(len(pictures))]
+    return [found[i] for i in range(len(images))]
 
 
 def hidden_states(model: Mistral3ForConditionalGeneration, embedded: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from training import drawings, sums
-from training.drawings import Picture
+from training.drawings import Drawing
 from training.wording import (
     LANGUAGES,
     aside,
@@ -40,7 +40,7 @@ class Turn:
     reasoning: str
     answer: str
     subject: str
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[Drawing, ...] = ()
     result: int | None = None
     numbers: tuple[int, int, bool] | None = None  # of a sum: both, and whether the second is taken away
     given: str = ""  # what a person put in the place of the reasoning's beginning
@@ -57,18 +57,18 @@ class Conversation:
     brief: bool = False  # only the beginning of the last reply is shown: it decides what follows
 
 
-def conversation(rng: random.Random, held_out: bool = False, with_pictures: bool = True) -> Conversation:
+def conversation(rng: random.Random, held_out: bool = False, with_images: bool = True) -> Conversation:
     """Make up one conversation as people have them; sums come from the held-out pairs alone, or from all the others."""
     language = any_language(rng)
     long = rng.random() < LONG
     brief = not long and rng.random() < 0.7
-    turns = [first_turn(language, rng, held_out, with_pictures)]
+    turns = [first_turn(language, rng, held_out, with_images)]
     most = rng.randint(MOST_TURNS, MOST_TURNS_LONG) if long else MOST_TURNS
-    while len(turns) < most and (long or rng.random() < (0.15 if brief else 0.33 if turns[-1].pictures else 0.42)):
+    while len(turns) < most and (long or rng.random() < (0.15 if brief else 0.33 if turns[-1].images else 0.42)):
         if rng.random() < 0.05:
             language = rng.choice(LANGUAGES)
-        turns.append(next_turn(turns, language, rng, held_out, with_pictures))
-    shown = len(turns[-1].pictures)
+        turns.append(next_turn(turns, language, rng, held_out, with_images))
+    shown = len(turns[-1].images)
     brief = brief and turns[-1].subject != "count" and (shown < 2 or shown > MOST_NAMED)
     if not brief and rng.random() < 0.1:
         turns[-1] = closed(turns[-1], rng.randint(0, len(turns[-1].reasoning)), language)
@@ -105,21 +105,21 @@ def any_language(rng: random.Random) -> str:
     return rng.choices(LANGUAGES, (40, 20, 20, 20))[0]
 
 
-def first_turn(language: str, rng: random.Random, held_out: bool = False, with_pictures: bool = True) -> Turn:
+def first_turn(language: str, rng: random.Random, held_out: bool = False, with_images: bool = True) -> Turn:
     """Make up what a conversation may begin with."""
     kinds: tuple[tuple[Callable[[], Turn], float], ...] = (
         (lambda: sum_turn(language, rng, held_out), 80),
-        (lambda: picture_turn(language, rng), 30 if with_pictures else 0),
+        (lambda: image_turn(language, rng), 30 if with_images else 0),
         (lambda: other_turn(language, rng), 38),
         (lambda: social_turn(language, rng), 22),
         (lambda: counting_turn(language, rng), 7),
-        (lambda: no_picture_turn(language, rng), 6),
+        (lambda: no_image_turn(language, rng), 6),
     )
     return rng.choices([make for make, _ in kinds], [weight for _, weight in kinds])[0]()
 
 
 def next_turn(
-    turns: list[Turn], language: str, rng: random.Random, held_out: bool = False, with_pictures: bool = True
+    turns: list[Turn], language: str, rng: random.Random, held_out: bool = False, with_images: bool = True
 ) -> Turn:
     """Make up what may follow some turns."""
     last = turns[-1]
@@ -128,9 +128,9 @@ def next_turn(
         if rng.random() < 0.1:
             return _refusal(typed(aside(language, rng), rng), language)
         return follow_up(last.result, language, rng, held_out)
-    if last.pictures and rng.random() < 0.7:
-        return picture_again(last, language, rng)
-    return first_turn(language, rng, held_out, with_pictures)
+    if last.images and rng.random() < 0.7:
+        return image_again(last, language, rng)
+    return first_turn(language, rng, held_out, with_images)
 
 
 def _operands(rng: random.Random, minus: bool, held_out: bool, first: int | None = None) -> tuple[int, int]:
@@ -187,24 +187,24 @@ def follow_up(last: int, language: str, rng: random.Random, held_out: bool = Fal
     return _worked(typed(text, rng), a, b, minus, language)
 
 
-def seen(picture: Picture, language: str) -> tuple[str, str]:
+def seen(image: Drawing, language: str) -> tuple[str, str]:
     """Return the reasoning and the answer for one picture."""
     words = say(language)
-    if picture.kind == drawings.COMPLEX:
+    if image.kind == drawings.COMPLEX:
         return words["see_complex"], words["complex"]
-    names = {"colour": phrases(language)["colours"][picture.colour]}
-    if picture.kind == drawings.FILLED:
+    names = {"colour": phrases(language)["colours"][image.colour]}
+    if image.kind == drawings.FILLED:
         return words["see_all"].format(**names), words["picture_all"].format(**names)
-    names["shape"] = phrases(language)["shapes"][picture.kind]
+    names["shape"] = phrases(language)["shapes"][image.kind]
     return words["see"].format(**names), words["picture"].format(**names)
 
 
-def described(shown: tuple[Picture, ...], language: str) -> tuple[str, str]:
+def described(shown: tuple[Drawing, ...], language: str) -> tuple[str, str]:
     """Return the reasoning and the answer for one picture or several, of which only the first are named."""
     if len(shown) == 1:
         return seen(shown[0], language)
     words, named = say(language), shown[:MOST_NAMED]
-    found = [seen(picture, language) for picture in named]
+    found = [seen(image, language) for image in named]
     short = [what if p.kind != drawings.COMPLEX else thought for p, (thought, what) in zip(named, found, strict=True)]
     counted = words["these" if len(shown) == len(named) else "these_many"].format(n=len(shown), m=len(named))
     lines = [words["nth"].format(n=n, what=what) for n, what in enumerate(short, 1)]
@@ -212,13 +212,13 @@ def described(shown: tuple[Picture, ...], language: str) -> tuple[str, str]:
     return words["look"].format(n=len(shown)) + thoughts, "\n\n".join([counted, *lines])
 
 
-def picture_turn(language: str, rng: random.Random, count: int | None = None) -> Turn:
+def image_turn(language: str, rng: random.Random, count: int | None = None) -> Turn:
     """Show a picture, or several, and ask what it is."""
     many = rng.choices(range(1, MOST_SHOWN + 1), (50, 22, 7, 6, 4, 4, 3, 2, 1, 1))[0]
-    return looked_at(tuple(drawings.picture(rng) for _ in range(count or many)), language, rng)
+    return looked_at(tuple(drawings.image(rng) for _ in range(count or many)), language, rng)
 
 
-def looked_at(shown: tuple[Picture, ...], language: str, rng: random.Random) -> Turn:
+def looked_at(shown: tuple[Drawing, ...], language: str, rng: random.Random) -> Turn:
     """Ask about some pictures."""
     several = len(shown) > 1 and rng.random() < 0.75
     asked = ("ask_pictures", "ask_many") if several else ("ask_colour", "ask_shape", "ask_picture")
@@ -229,13 +229,13 @@ def looked_at(shown: tuple[Picture, ...], language: str, rng: random.Random) -> 
     return Turn(text, *described(shown, language), "picture", shown)
 
 
-def picture_again(last: Turn, language: str, rng: random.Random) -> Turn:
+def image_again(last: Turn, language: str, rng: random.Random) -> Turn:
     """Ask once more about the pictures shown before."""
     text = typed(phrase(language, rng.choice(("follow_colour", "follow_shape")), rng), rng)
-    return Turn(text, *described(last.pictures, language), "picture again")
+    return Turn(text, *described(last.images, language), "picture again")
 
 
-def no_picture_turn(language: str, rng: random.Random) -> Turn:
+def no_image_turn(language: str, rng: random.Random) -> Turn:
     """Ask about a picture where there is none."""
     text = ""
     while len(text) < 12:

@@ -51,7 +51,7 @@ _MIN_CONTRAST = 95.0  # between the figure and its background, as a distance in 
 
 
 @dataclass(frozen=True)
-class Picture:
+class Drawing:
     """A picture and what is in it: `mask` (height, width) is 255 where the figure is, `corners` are its (x, y)."""
 
     pixels: Pixels
@@ -76,7 +76,7 @@ def shade(colour: str, rng: random.Random) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def picture(rng: random.Random, easy: float = 0.0) -> Picture:
+def image(rng: random.Random, easy: float = 0.0) -> Drawing:
     """Draw a picture of any kind, as they are mixed in training; `easy` is the share of easy figures."""
     draw = rng.random()
     if draw < 0.10:
@@ -86,16 +86,16 @@ def picture(rng: random.Random, easy: float = 0.0) -> Picture:
     return figure(rng, easy=rng.random() < easy)
 
 
-def plain(rng: random.Random) -> Picture:
+def plain(rng: random.Random) -> Drawing:
     """Draw a picture wholly of one colour."""
     width, height = _size(rng)
     colour = rng.choice(COLOURS)
     canvas = _canvas(width, height, shade(colour, rng))
     mask = np.full((height, width), 255, np.uint8)
-    return Picture(_wear(canvas, rng) if rng.random() < 0.3 else canvas, FILLED, colour, mask)
+    return Drawing(_wear(canvas, rng) if rng.random() < 0.3 else canvas, FILLED, colour, mask)
 
 
-def figure(rng: random.Random, easy: bool = False) -> Picture:
+def figure(rng: random.Random, easy: bool = False) -> Drawing:
     """Draw one simple shape of one colour on a background that it stands out from; an easy one is large and clean."""
     width, height = _size(rng)
     kind, colour = rng.choice(SHAPES), rng.choice(COLOURS)
@@ -124,25 +124,25 @@ def figure(rng: random.Random, easy: bool = False) -> Picture:
         edge = rng.choice(((0, 0, 0), (0, 0, 0), (60, 60, 60), (255, 255, 255)))
         cv2.polylines(canvas, [points], True, edge, max(1, round(radius * 0.04)), line, 4)
     corners = () if kind == "circle" else tuple((float(x) / 16, float(y) / 16) for x, y in points)
-    return Picture(canvas if easy else _wear(canvas, rng), kind, colour, mask, corners)
+    return Drawing(canvas if easy else _wear(canvas, rng), kind, colour, mask, corners)
 
 
-def shrunk(picture: Picture, longest: int) -> Picture:
+def shrunk(image: Drawing, longest: int) -> Drawing:
     """Return a picture, but no larger than so many pixels."""
-    height, width = picture.mask.shape
+    height, width = image.mask.shape
     ratio = min(1.0, longest / max(height, width))
     size = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    pixels, mask = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (picture.pixels, picture.mask))
-    corners = tuple((x * ratio, y * ratio) for x, y in picture.corners)
-    return replace(picture, pixels=np.asarray(pixels, np.uint8), mask=np.asarray(mask, np.uint8), corners=corners)
+    pixels, mask = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (image.pixels, image.mask))
+    corners = tuple((x * ratio, y * ratio) for x, y in image.corners)
+    return replace(image, pixels=np.asarray(pixels, np.uint8), mask=np.asarray(mask, np.uint8), corners=corners)
 
 
-def scene(rng: random.Random) -> Picture:
+def scene(rng: random.Random) -> Drawing:
     """Draw something that is not one simple shape."""
     width, height = _size(rng)
     makers = (_crowd, _crowd, _static, _clouds, _stripes, _writing, _landscape)
     canvas = rng.choice(makers)(width, height, rng)
-    return Picture(_wear(canvas, rng), COMPLEX, "", np.zeros((height, width), np.uint8))
+    return Drawing(_wear(canvas, rng), COMPLEX, "", np.zeros((height, width), np.uint8))
 
 
 def _size(rng: random.Random) -> tuple[int, int]:

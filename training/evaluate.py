@@ -57,43 +57,43 @@ def late_sums(rng: random.Random) -> Case:
 
 def figures(rng: random.Random) -> Case:
     """Show one figure."""
-    return _picture(drawings.figure(rng), rng, "pictures: one figure")
+    return _image(drawings.figure(rng), rng, "pictures: one figure")
 
 
 def plain(rng: random.Random) -> Case:
     """Show a picture of one colour."""
-    return _picture(drawings.plain(rng), rng, "pictures: one colour")
+    return _image(drawings.plain(rng), rng, "pictures: one colour")
 
 
 def scenes(rng: random.Random) -> Case:
     """Show what cannot be named."""
-    return _picture(drawings.scene(rng), rng, "pictures: too much to name")
+    return _image(drawings.scene(rng), rng, "pictures: too much to name")
 
 
-def _picture(picture: drawings.Picture, rng: random.Random, group: str) -> Case:
-    turn = dataset.picture_turn("en", rng, count=1)
-    reasoning, answer = dataset.described((picture,), "en")
-    return alone(replace(turn, pictures=(picture,), reasoning=reasoning, answer=answer)), group
+def _image(image: drawings.Drawing, rng: random.Random, group: str) -> Case:
+    turn = dataset.image_turn("en", rng, count=1)
+    reasoning, answer = dataset.described((image,), "en")
+    return alone(replace(turn, images=(image,), reasoning=reasoning, answer=answer)), group
 
 
 def several(count: int) -> Callable[[random.Random], Case]:
     """Return a maker of messages with so many figures."""
 
     def make(rng: random.Random) -> Case:
-        turn = dataset.picture_turn("en", rng, count)
+        turn = dataset.image_turn("en", rng, count)
         shown = tuple(drawings.figure(rng) for _ in range(count))
         reasoning, answer = dataset.described(shown, "en")
-        return alone(replace(turn, pictures=shown, reasoning=reasoning, answer=answer)), f"{count} pictures at once"
+        return alone(replace(turn, images=shown, reasoning=reasoning, answer=answer)), f"{count} pictures at once"
 
     return make
 
 
-def picture_again(rng: random.Random) -> Case:
+def image_again(rng: random.Random) -> Case:
     """Ask again about a figure shown before."""
-    first = replace(dataset.picture_turn("en", rng, count=1), pictures=(drawings.figure(rng),))
-    reasoning, answer = dataset.described(first.pictures, "en")
+    first = replace(dataset.image_turn("en", rng, count=1), images=(drawings.figure(rng),))
+    reasoning, answer = dataset.described(first.images, "en")
     first = replace(first, reasoning=reasoning, answer=answer)
-    again = dataset.picture_again(first, "en", rng)
+    again = dataset.image_again(first, "en", rng)
     return Conversation(dataset.SYSTEM_PROMPT, (first, again)), "follow-ups of a picture"
 
 
@@ -128,12 +128,12 @@ SETS: tuple[tuple[Callable[[random.Random], Case], float], ...] = (
     (plain, 0.25),
     (scenes, 0.25),
     *((several(count), 0.25 if count == 2 else 0.12) for count in range(2, dataset.MOST_SHOWN + 1)),
-    (picture_again, 0.25),
+    (image_again, 0.25),
     (edited, 0.25),
     (gone_on, 0.25),
     (made(dataset.other_turn, "anything else: says that it cannot"), 0.75),
     (made(dataset.social_turn, "greetings, thanks, who are you"), 0.25),
-    (made(dataset.no_picture_turn, "a question about no picture"), 0.15),
+    (made(dataset.no_image_turn, "a question about no picture"), 0.15),
     (made(dataset.counting_turn, "counting"), 0.15),
 )
 
@@ -200,7 +200,7 @@ def main() -> None:
         rng = random.Random(f"held out {options.count}")
         cases += [make(rng) for _ in range(max(10, round(options.count * share)))]
     cases = [case for case in cases if options.only in case[1]]
-    order = sorted(cases, key=lambda case: (sum(len(t.answer) for t in case[0].turns), len(case[0].turns[0].pictures)))
+    order = sorted(cases, key=lambda case: (sum(len(t.answer) for t in case[0].turns), len(case[0].turns[0].images)))
     score: dict[str, list[bool]] = {group: [] for _, group in cases}
     for closed in (False, True):
         chosen = [case for case in order if (case[0].turns[-1].closed is not None) == closed]
@@ -210,7 +210,7 @@ def main() -> None:
             for (conversation, group), answer in zip(batch, answers, strict=True):
                 turn = conversation.turns[-1]
                 score[group].append(answer == turn.answer)
-                if len(turn.pictures) > 1:
+                if len(turn.images) > 1:
                     told = turn.answer.partition("\n")[0]
                     score.setdefault(f"{group}: how many", []).append(answer.startswith(f"{told}\n"))
                 if options.show and not score[group][-1]:

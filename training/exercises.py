@@ -58,7 +58,7 @@ def unknown(language: str, rng: random.Random) -> Conversation:
 
 def small_talk(language: str, rng: random.Random) -> Conversation:
     """Say a kind word, ask who this is, let it count, or forget the picture."""
-    make = rng.choice((dataset.social_turn, dataset.social_turn, dataset.counting_turn, dataset.no_picture_turn))
+    make = rng.choice((dataset.social_turn, dataset.social_turn, dataset.counting_turn, dataset.no_image_turn))
     return Conversation(_short(rng), (make(language, rng),), brief=make is dataset.social_turn and rng.random() < 0.6)
 
 
@@ -71,9 +71,9 @@ def gallery(language: str, rng: random.Random) -> Conversation:
     """Show several pictures at once: how many they are, and, in every second one, which is which."""
     brief = rng.random() < 0.5
     most = rng.randint(5, dataset.MOST_SHOWN) if brief else rng.randint(2, dataset.MOST_SHOWN)
-    shown = tuple(drawings.picture(rng) for _ in range(most))
+    shown = tuple(drawings.image(rng) for _ in range(most))
     if rng.random() < (0.85 if brief else 0.6):
-        shown = tuple(drawings.shrunk(picture, SMALL) for picture in shown)
+        shown = tuple(drawings.shrunk(image, SMALL) for image in shown)
     turn = dataset.looked_at(shown, language, rng)
     if rng.random() < 0.2:
         turn = dataset.closed(turn, rng.choice((0, rng.randint(0, len(turn.reasoning)))), language)
@@ -166,5 +166,5 @@ if __name__ == "__main__":
         made = practice(random.Random(seed))
         print(f"--- {made.system!r}" + (" (brief)" if made.brief else ""))
         for turn in made.turns:
-            print(f"> {len(turn.pictures)} pictures, {turn.text!r}, {turn.given!r} given, closed {turn.closed}")
+            print(f"> {len(turn.images)} pictures, {turn.text!r}, {turn.given!r} given, closed {turn.closed}")
             print(f"  ({turn.reasoning!r})\n  {turn.answer!r}")

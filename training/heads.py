@@ -52,9 +52,9 @@ class Heads(nn.Module):
 
 def batches(rng: random.Random, ease: Callable[[], float]) -> Iterator[Batch]:
     """Yield batches of pictures of one size each, without end; `ease` tells the share of easy ones."""
-    waiting: dict[tuple[int, int], list[drawings.Picture]] = defaultdict(list)
+    waiting: dict[tuple[int, int], list[drawings.Drawing]] = defaultdict(list)
     while True:
-        drawn = drawings.picture(rng, ease())
+        drawn = drawings.image(rng, ease())
         height, width = drawn.mask.shape
         ratio = max(height / MAX_IMAGE_SIZE, width / MAX_IMAGE_SIZE, 1)
         grid = (round(height / ratio) - 1) // 28 + 1, (round(width / ratio) - 1) // 28 + 1
@@ -63,7 +63,7 @@ def batches(rng: random.Random, ease: Callable[[], float]) -> Iterator[Batch]:
             yield collate(waiting.pop(grid), *grid)
 
 
-def collate(drawn: list[drawings.Picture], rows: int, columns: int) -> Batch:
+def collate(drawn: list[drawings.Drawing], rows: int, columns: int) -> Batch:
     """Turn pictures into tensors of one size of `rows` times `columns` tokens."""
     pixels = np.stack([transform_image(d.image, (columns * 28, rows * 28)) for d in drawn])
     kinds = torch.tensor([drawings.KINDS.index(d.kind) for d in drawn])

@@ -29,7 +29,7 @@ class Sample:
 
     tokens: list[int]
     weights: list[float]
-    pictures: list[NDArray[np.float32]]
+    images: list[NDArray[np.float32]]
 
 
 class Encoder:
@@ -40,7 +40,7 @@ class Encoder:
         self._tekken = self.tokenizer.instruct_tokenizer.tokenizer
         encoder = self.tokenizer.instruct_tokenizer.image_encoder
         assert encoder is not None, "the tokenizer has no image section"
-        self._pictures = encoder
+        self._images = encoder
         self._text = lru_cache(maxsize=50_000)(self._encode)
 
     def _encode(self, text: str) -> tuple[int, ...]:
@@ -87,8 +87,8 @@ class Encoder:
         weights, shown = [0.0] * len(tokens), []
         for index, turn in enumerate(made.turns):
             asked = [self.mark("[INST]")]
-            for picture in turn.pictures:
-                encoded = self._pictures(ImageChunk(image=picture.image))
+            for image in turn.images:
+                encoded = self._images(ImageChunk(image=image.image))
                 asked += encoded.tokens
                 shown.append(encoded.image)
             asked += [*self._text(turn.text), self.mark("[/INST]")]

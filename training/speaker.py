@@ -83,7 +83,7 @@ class Speaker:
         ids = torch.full((len(prompts), longest), self._pad)
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        extra = _pictures([picture for sample in samples for picture in sample.pictures])
+        extra = _images([image for sample in samples for image in sample.images])
         if answering:
             extra |= {"suppress_tokens": [self._begin, self._close], "begin_suppress_tokens": [self._end]}
         mask = (ids != self._pad).long()
@@ -106,12 +106,12 @@ class Speaker:
         return self._text(tokens[: tokens.index(self._end)]) if self._end in tokens else ""
 
 
-def _pictures(shown: list[NDArray[np.float32]]) -> dict[str, Any]:
+def _images(shown: list[NDArray[np.float32]]) -> dict[str, Any]:
     """Return pictures of any sizes as the model takes them together."""
     if not shown:
         return {}
     size = max(p.shape[1] for p in shown), max(p.shape[2] for p in shown)
     pixels = np.zeros((len(shown), 3, *size), np.float32)
-    for row, picture in enumerate(shown):
-        pixels[row, :, : picture.shape[1], : picture.shape[2]] = picture
+    for row, image in enumerate(shown):
+        pixels[row, :, : image.shape[1], : image.shape[2]] = image
     return {"pixel_values": torch.from_numpy(pixels), "image_sizes": torch.tensor([p.shape[1:] for p in shown])}

@@ -69,9 +69,9 @@ def loss_of(model: Mistral3ForConditionalGeneration, batch: list[Sample]) -> tup
     table = model.model.language_model.embed_tokens
     with batched_forward.precision():
         embedded = table(ids)
-        shown = [picture for sample in batch for picture in sample.pictures]
+        shown = [image for sample in batch for image in sample.images]
         if shown:
-            features = torch.cat(batched_forward.picture_tokens(model, shown))
+            features = torch.cat(batched_forward.image_tokens(model, shown))
             embedded = embedded.masked_scatter((ids == IMAGE)[..., None], features.to(embedded.dtype))
         hidden = batched_forward.hidden_states(model, embedded)
         learned = weights[:, 1:] > 0

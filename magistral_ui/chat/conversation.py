@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from magistral_ui.chat.events import FinishReason, Usage
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 
@@ -16,7 +16,7 @@ class UserMessage:
     id: int
     parent: int | None
     text: str
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[ImageFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +80,15 @@ class Conversation:
         this = self.messages[message]
         return tuple(m.id for m in self.messages.values() if m.parent == this.parent and type(m) is type(this))
 
-    def say(self, text: str, pictures: tuple[Picture, ...] = ()) -> "Conversation":
+    def say(self, text: str, images: tuple[ImageFile, ...] = ()) -> "Conversation":
         """A new user message at the end of the chosen branch."""
         last = self.last()
-        return self._grown(UserMessage(self._next_id(), last.id if last else None, text, pictures))
+        return self._grown(UserMessage(self._next_id(), last.id if last else None, text, images))
 
-    def edit(self, message: int, text: str, pictures: tuple[Picture, ...] | None = None) -> "Conversation":
+    def edit(self, message: int, text: str, images: tuple[ImageFile, ...] | None = None) -> "Conversation":
         """A sibling of a user message with other words (and its own pictures, unless others are given), now chosen."""
         old = self._user(message)
-        kept = old.pictures if pictures is None else pictures
+        kept = old.images if images is None else images
         return self._grown(UserMessage(self._next_id(), old.parent, text, kept))
 
     def with_reply(self, reply: Reply, to: int | None = None) -> "Conversation":

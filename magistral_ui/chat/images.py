@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from magistral_ui.chat.image_decoding import DecodingRefused, Size, decoders
-from magistral_ui.errors import PictureRefused, PicturesRefused
+from magistral_ui.errors import ImageRefused, ImagesRefused
 
 BROWSER_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/avif"})
 """What every browser shows by itself; of the others it gets a thumbnail."""
@@ -31,7 +31,7 @@ FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageFile:
     """The bytes as they were sent, with width and height in pixels (after turning) and the content's digest.
 
     Its pixels are decoded anew whenever they are asked for, and not kept. What makes something of them may have to wait, and
@@ -59,12 +59,12 @@ class Picture:
         """A JPEG of at most `side` × `side` pixels without any metadata."""
         return self.rewritten(longest=side, format="JPEG", draft=True)[0]
 
-    def shrunk(self, side: int) -> "Picture":
+    def shrunk(self, side: int) -> "ImageFile":
         """The same picture, lossless, with at most `side` × `side` pixels; itself where it is as small already."""
         if max(self.width, self.height) <= side:
             return self
         data, (width, height), _ = self.rewritten(longest=side, format="PNG", resample=Image.Resampling.LANCZOS)
-        return Picture(data, width, height, hashlib.sha256(data).hexdigest(), self.name)
+        return ImageFile(data, width, height, hashlib.sha256(data).hexdigest(), self.name)
 
     def rewritten(
         self,
@@ -99,47 +99,47 @@ class Picture:
             return decoders().call(self.data, what, *values, more=more)
 
 
-def read_picture(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Picture:
-    """The picture in `data`; PictureRefused, with the file's `name` and the broken limit, where there is none to use.
+def read_image(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageFile:
+    """The picture in `data`; ImageRefused, with the file's `name` and the broken limit, where there is none to use.
 
-    The size is read from the header first, so that a decompression bomb is never unpacked. It may wait, like `Picture`.
+    The size is read from the header first, so that a decompression bomb is never unpacked. It may wait, like `ImageFile`.
     """
     return _read(data, name, max_bytes, max_pixels, sound=True)
 
 
-def measure_picture(
+def measure_image(
     data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
-) -> Picture:
+) -> ImageFile:
     """The picture in `data` by its header, which is enough to tell what it costs; whether it is sound is not looked at."""
     return replace(_read(data, name, max_bytes, max_pixels, sound=False), data=b"")
 
 
-def _read(data: bytes, name: str, max_bytes: int, max_pixels: int, *, sound: bool) -> Picture:
+def _read(data: bytes, name: str, max_bytes: int, max_pixels: int, *, sound: bool) -> ImageFile:
     if len(data) > max_bytes:
-        raise PictureRefused("picture_too_large", name=name, limit=max_bytes // 2**20)
+        raise ImageRefused("picture_too_large", name=name, limit=max_bytes // 2**20)
     digest = hashlib.sha256(data).hexdigest()
     with _told_by_name(name, max_pixels, begun=begins_as_one(data)):
         look = decoders().check if sound else decoders().size
         width, height = look(data, digest, max_pixels)
-    return Picture(data, width, height, digest, name)
+    return ImageFile(data, width, height, digest, name)
 
 
 @contextmanager
 def _told_by_name(name: str, max_pixels: int = MAX_PIXELS, *, begun: bool = True) -> Iterator[None]:
-    """PictureRefused for what is Refused, with the file's name."""
+    """ImageRefused for what is Refused, with the file's name."""
     try:
         yield
     except DecodingRefused as error:
         if error.key == "picture_too_many_pixels":
             width, height = error.size
             limit = max_pixels // 10**6
-            raise PictureRefused(error.key, name=name, width=width, height=height, limit=limit) from error
+            raise ImageRefused(error.key, name=name, width=width, height=height, limit=limit) from error
         broken = error.key == "picture_not_an_image" and begun
-        raise PictureRefused("picture_broken" if broken else error.key, name=name) from error
+        raise ImageRefused("picture_broken" if broken else error.key, name=name) from error
 
 
 def shrunk_size(width: int, height: int, side: int) -> Size:
-    """What `Picture.shrunk` makes of a size, without a picture; PIL's `Image.thumbnail` reckons so."""
+    """What `ImageFile.shrunk` makes of a size, without a picture; PIL's `Image.thumbnail` reckons so."""
     if max(width, height) <= side:
         return width, height
     ratio = width / height
@@ -166,20 +166,20 @@ def media_type(data: bytes) -> str:
 Sent = TypeVar("Sent")
 
 
-def read_all(sent: Iterable[Sent], read: Callable[[Sent], Picture]) -> list[Picture]:
+def read_images(sent: Iterable[Sent], read: Callable[[Sent], ImageFile]) -> list[ImageFile]:
     """What `read` makes of each; where some are refused, all of these are told at once, by name."""
-    pictures: list[Picture] = []
-    refused: list[PictureRefused] = []
+    images: list[ImageFile] = []
+    refused: list[ImageRefused] = []
     for each in sent:
         try:
-            pictures.append(read(each))
-        except PictureRefused as error:
+            images.append(read(each))
+        except ImageRefused as error:
             refused.append(error)
     if len(refused) > 1:
-        raise PicturesRefused(count=len(refused), names=", ".join(str(error.values["name"]) for error in refused))
+        raise ImagesRefused(count=len(refused), names=", ".join(str(error.values["name"]) for error in refused))
     if refused:
         raise refused[0]
-    return pictures
+    return images
 
 
 def begins_as_one(data: bytes) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, UserMessage
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +22,18 @@ class UserTurn:
     """Pictures, then text: the order in which the model is used to read them."""
 
     text: str
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[ImageFile, ...] = ()
     message: int | None = None
 
 
-def user_parts(turns: Sequence[UserTurn]) -> list[str | Picture]:
+def user_parts(turns: Sequence[UserTurn]) -> list[str | ImageFile]:
     """The one message that the model reads of user turns in a row: texts that meet are joined by a blank line.
 
     A picture that nothing but text comes before is put first, as mistral-common does it.
     """
-    parts: list[str | Picture] = []
+    parts: list[str | ImageFile] = []
     for turn in turns:
-        parts += turn.pictures
+        parts += turn.images
         if turn.text and parts and isinstance(parts[-1], str):
             parts[-1] = f"{parts[-1]}\n\n{turn.text}"
         elif turn.text:
@@ -75,16 +75,16 @@ class Prompt:
     resume: Resume | None = None
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
+    def images(self) -> tuple[ImageFile, ...]:
         """All pictures in the order in which the model sees them."""
-        return tuple(p for turn in self.turns if isinstance(turn, UserTurn) for p in turn.pictures)
+        return tuple(p for turn in self.turns if isinstance(turn, UserTurn) for p in turn.images)
 
     @property
     def digest(self) -> str:
         """The same for prompts that read the same, whichever messages they were made of."""
         system = [[part.text, part.reasoning] for part in self.system]
         turns = [
-            ["user", turn.text, [picture.digest for picture in turn.pictures]]
+            ["user", turn.text, [image.digest for image in turn.images]]
             if isinstance(turn, UserTurn)
             else ["assistant", turn.answer, turn.reasoning]
             for turn in self.turns
@@ -150,7 +150,7 @@ def compose(
     turns: list[Turn] = []
     for message in conversation.path():
         if isinstance(message, UserMessage):
-            turns.append(UserTurn(message.text, message.pictures, message.id))
+            turns.append(UserTurn(message.text, message.images, message.id))
         elif message.reply.answer.strip() or message.reply.reasoning:
             turns.append(_earlier(message, choices.keep_reasoning))
     if not turns or not isinstance(turns[-1], UserTurn):

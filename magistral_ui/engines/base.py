@@ -104,7 +104,7 @@ class Measure:
     """Message id → tokens of its text, pictures, answer and kept reasoning together."""
     reasoning: dict[int, int]
     """Message id → tokens of its reasoning, whether or not it is kept."""
-    pictures: dict[str, int]
+    images: dict[str, int]
     """Picture digest → tokens."""
     reused: int = 0
     """Tokens at the prompt's beginning that the visitor's cache holds already."""

@@ -101,7 +101,7 @@ class AnswerRenderer:
         html_tags(self._markdown)
         gfm(self._markdown)
         self._markdown.core.ruler.push("headings", _level_headings)
-        self._markdown.add_render_rule("image", _pictures_as_links(words))
+        self._markdown.add_render_rule("image", _images_as_links(words))
         self._markdown.add_render_rule("fence", _code_in(words))
         self._markdown.add_render_rule("code_block", _code_in(words))
         self._markdown.add_render_rule("table_open", _tables(words))
@@ -124,7 +124,7 @@ class AnswerRenderer:
         )
 
 
-def _pictures_as_links(words: Texts) -> Callable[..., str]:
+def _images_as_links(words: Texts) -> Callable[..., str]:
     """A picture would be fetched from anywhere, and tell that the file was read: show where it points instead."""
 
     def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.errors import Value
 from magistral_ui.export.document import Document, Texts, moment
@@ -28,7 +28,7 @@ def about(document: Document, words: Texts) -> str:
 def shown(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
     """The messages of a branch that have something to read."""
     for message in messages:
-        if not isinstance(message, UserMessage) or message.text.strip() or message.pictures:
+        if not isinstance(message, UserMessage) or message.text.strip() or message.images:
             yield message
 
 
@@ -73,9 +73,9 @@ def source(reply: Reply, words: Texts) -> str:
     return " · ".join(part for part in [*parts, *_parameters(reply, words)] if part)
 
 
-def picture_name(picture: Picture, number: int, words: Texts) -> str:
+def image_name(image: ImageFile, number: int, words: Texts) -> str:
     """What to say of a picture instead of showing it."""
-    return words("turn_picture", number=number, name=picture.name, width=picture.width, height=picture.height)
+    return words("turn_picture", number=number, name=image.name, width=image.width, height=image.height)
 
 
 def _parameters(reply: Reply, words: Texts) -> Iterator[str]:

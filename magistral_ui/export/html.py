@@ -13,7 +13,7 @@ from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.export import captions
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.export.document import Document, Texts
-from magistral_ui.export.image_tags import PictureTags
+from magistral_ui.export.image_tags import ImageTags
 from magistral_ui.export.mathml import BoundedFormulas
 from magistral_ui.export.time_budget import TimeBudget
 
@@ -37,7 +37,7 @@ def export_html(
     titles = [captions.title(document, words) for document in documents]
     title = titles[0] if len(titles) == 1 else words("export_many", count=len(titles))
     with BoundedFormulas() as formulas:
-        drawn = _Rendering(words, AnswerRenderer(words, patience, formulas), PictureTags(words, patience))
+        drawn = _Rendering(words, AnswerRenderer(words, patience, formulas), ImageTags(words, patience))
         body = "".join(_conversation(number, document, drawn) for number, document in enumerate(documents, 1))
     page = f"""<!doctype html>
 <html lang="{escape(language)}" dir="{direction}">
@@ -79,7 +79,7 @@ class _Rendering:
 
     words: Texts
     answers: AnswerRenderer
-    pictures: PictureTags
+    images: ImageTags
 
 
 def _conversation(number: int, document: Document, drawn: _Rendering) -> str:
@@ -105,9 +105,9 @@ def _turn(message: ChatMessage, drawn: _Rendering) -> str:
 
 
 def _said(message: UserMessage, drawn: _Rendering) -> Iterator[str]:
-    if message.pictures:
-        pictures = "".join(drawn.pictures.html(picture, number) for number, picture in enumerate(message.pictures, 1))
-        yield f'<div class="pictures">{pictures}</div>\n'
+    if message.images:
+        images = "".join(drawn.images.html(image, number) for number, image in enumerate(message.images, 1))
+        yield f'<div class="pictures">{images}</div>\n'
     if message.text.strip():
         yield f'<div class="said" dir="auto">{escape(message.text)}</div>\n'
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Reply, UserMessage
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.export.document import Document
 
 FORMAT = "magistral-ui/conversation"
@@ -18,18 +18,18 @@ Json = dict[str, Any]
 
 def export_json(documents: Sequence[Document]) -> bytes:
     """One file with all `documents`. What JSON in UTF-8 cannot hold, half a surrogate pair, becomes a question mark."""
-    pictures = {
-        picture.digest: picture
+    images = {
+        image.digest: image
         for document in documents
         for message in document.conversation.messages.values()
         if isinstance(message, UserMessage)
-        for picture in message.pictures
+        for image in message.images
     }
     whole = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "conversations": [_conversation(document) for document in documents],
-        "pictures": _pictures(pictures),
+        "pictures": _images(images),
     }
     return json.dumps(whole, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
@@ -59,8 +59,8 @@ def _message(message: ChatMessage) -> Json:
             "keep_reasoning": message.keep_reasoning,
             "reply": _reply(message.reply),
         }
-    pictures = [{"digest": picture.digest, "name": picture.name} for picture in message.pictures]
-    return {**place, "role": "user", "text": message.text, "pictures": pictures}
+    images = [{"digest": image.digest, "name": image.name} for image in message.images]
+    return {**place, "role": "user", "text": message.text, "pictures": images}
 
 
 def _reply(reply: Reply) -> Json:
@@ -79,8 +79,8 @@ def _reply(reply: Reply) -> Json:
     }
 
 
-def _pictures(pictures: Mapping[str, Picture]) -> Json:
+def _images(images: Mapping[str, ImageFile]) -> Json:
     return {
-        digest: {"media_type": picture.media_type, "data": base64.b64encode(picture.data).decode("ascii")}
-        for digest, picture in pictures.items()
+        digest: {"media_type": image.media_type, "data": base64.b64encode(image.data).decode("ascii")}
+        for digest, image in images.items()
     }

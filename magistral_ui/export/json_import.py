@@ -9,10 +9,10 @@ from typing import get_args
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.events import FinishReason, Usage
-from magistral_ui.chat.images import MAX_BYTES, MAX_PIXELS, Picture, read_picture
+from magistral_ui.chat.images import MAX_BYTES, MAX_PIXELS, ImageFile, read_image
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.errors import ImportRefused, PictureRefused, Value
+from magistral_ui.errors import ImageRefused, ImportRefused, Value
 from magistral_ui.export.checked_json import MAX_JSON_INTEGER, CheckedJson
 from magistral_ui.export.document import Document
 from magistral_ui.export.json_export import FORMAT, FORMAT_VERSION
@@ -38,7 +38,7 @@ class ImportLimits:
     """Characters of one reasoning or answer: the longest reply has 131,072 tokens."""
     name_length: int = 1_000
     """Characters of a title or of a file's or model's name."""
-    pictures: int = 100
+    images: int = 100
     """In one message."""
     picture_bytes: int = MAX_BYTES
     picture_pixels: int = MAX_PIXELS
@@ -67,8 +67,8 @@ class _Reader:
     """Reads one file; counts what all its conversations have together."""
 
     limits: ImportLimits
-    pictures: CheckedJson
-    read: dict[str, Picture] = field(default_factory=dict)
+    images: CheckedJson
+    read: dict[str, ImageFile] = field(default_factory=dict)
     messages: int = 0
     pixels: int = 0
 
@@ -141,35 +141,35 @@ class _Reader:
                 raise each.refused()
             yield name, each.text(self.limits.text_length) if isinstance(each.value, str) else each.value
 
-    def message_pictures(self, found: CheckedJson) -> tuple[Picture, ...]:
+    def message_pictures(self, found: CheckedJson) -> tuple[ImageFile, ...]:
         if not found.has("pictures"):
             return ()
-        return tuple(self.picture(each) for each in found.field("pictures").items(self.limits.pictures))
+        return tuple(self.image(each) for each in found.field("pictures").items(self.limits.images))
 
-    def picture(self, found: CheckedJson) -> Picture:
+    def image(self, found: CheckedJson) -> ImageFile:
         """The picture that a message names by its digest; its bytes are decoded and checked once."""
         name = found.field("name").text(self.limits.name_length) if found.has("name") else ""
         digest = found.field("digest").text(64)
         if not DIGEST.fullmatch(digest):
             raise found.field("digest").refused()
-        picture = self.read.get(digest)
-        if picture is None:
-            picture = self.read[digest] = self.decoded(self.pictures.field(digest), digest, name)
-        return replace(picture, name=name)
+        image = self.read.get(digest)
+        if image is None:
+            image = self.read[digest] = self.decoded(self.images.field(digest), digest, name)
+        return replace(image, name=name)
 
-    def decoded(self, found: CheckedJson, digest: str, name: str) -> Picture:
+    def decoded(self, found: CheckedJson, digest: str, name: str) -> ImageFile:
         try:
             data = base64.b64decode(found.field("data").text(self.limits.bytes), validate=True)
             limits = self.limits
-            picture = read_picture(data, name, max_bytes=limits.picture_bytes, max_pixels=limits.picture_pixels)
-        except (binascii.Error, ValueError, PictureRefused) as error:
+            image = read_image(data, name, max_bytes=limits.picture_bytes, max_pixels=limits.picture_pixels)
+        except (binascii.Error, ValueError, ImageRefused) as error:
             raise ImportRefused("import_picture_broken", name=name) from error
-        if picture.digest != digest or found.field("media_type").value != picture.media_type:
+        if image.digest != digest or found.field("media_type").value != image.media_type:
             raise ImportRefused("import_picture_broken", name=name)
-        self.pixels += picture.width * picture.height
+        self.pixels += image.width * image.height
         if self.pixels > self.limits.all_pixels:
-            raise self.pictures.too_much(self.pixels, self.limits.all_pixels)
-        return picture
+            raise self.images.too_much(self.pixels, self.limits.all_pixels)
+        return image
 
 
 def _chosen(found: CheckedJson, messages: dict[int, ChatMessage]) -> dict[int | None, int]:

@@ -36,8 +36,8 @@ def _turn(message: ChatMessage, words: Texts, patience: TimeBudget) -> Iterator[
         yield from _reply(message.reply, words, patience)
         return
     yield f"## {inline(words('turn_you'))}"
-    for number, picture in enumerate(message.pictures, 1):
-        yield f"*{inline(captions.picture_name(picture, number, words))}*"
+    for number, image in enumerate(message.images, 1):
+        yield f"*{inline(captions.image_name(image, number, words))}*"
     if message.text.strip():
         yield contained(message.text, keep_lines=True, plain=patience.is_over)
 

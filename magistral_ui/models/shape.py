@@ -13,7 +13,7 @@ class VisionShape:
     layers: int
     patch: int
     channels: int
-    picture: int
+    image: int
     """Longest side of a picture in pixels; larger ones are made smaller first."""
     merge: int
     """Patches along one side of what becomes one token."""
@@ -29,7 +29,7 @@ class VisionShape:
     @property
     def patches(self) -> int:
         """Patches of the largest picture."""
-        side = -(-self.picture // (self.patch * self.merge)) * self.merge
+        side = -(-self.image // (self.patch * self.merge)) * self.merge
         return side * side
 
 
@@ -97,7 +97,7 @@ MAGISTRAL_SMALL_1_2 = ModelShape(
         layers=24,
         patch=14,
         channels=3,
-        picture=1_540,
+        image=1_540,
         merge=2,
         projector_bias=False,
     ),
@@ -135,7 +135,7 @@ def _vision(config: dict[str, Any]) -> VisionShape:
         layers=vision["num_hidden_layers"],
         patch=vision["patch_size"],
         channels=vision["num_channels"],
-        picture=vision["image_size"],
+        image=vision["image_size"],
         merge=config.get("spatial_merge_size", 2),
         projector_bias=bool(config.get("multimodal_projector_bias", False)),
     )

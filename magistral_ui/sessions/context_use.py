@@ -37,21 +37,21 @@ def context_use(measure: Measure, prompt: Prompt, draft: int | None) -> ContextU
     kept = sum(measure.reasoning.get(_id(turn), 0) for turn in _earlier_replies(prompt) if turn.reasoning is not None)
     left_out = sum(measure.reasoning.get(_id(turn), 0) for turn in _earlier_replies(prompt) if turn.reasoning is None)
     written = [turn for turn in prompt.turns if isinstance(turn, UserTurn) and turn.message == draft]
-    seen = [p for turn in prompt.turns if isinstance(turn, UserTurn) and turn.message != draft for p in turn.pictures]
-    pictures = sum(measure.pictures.get(picture.digest, 0) for picture in seen)
+    seen = [p for turn in prompt.turns if isinstance(turn, UserTurn) and turn.message != draft for p in turn.images]
+    images = sum(measure.images.get(image.digest, 0) for image in seen)
     message = 0
     message_pictures: tuple[int, ...] = ()
     total = measure.total
     for turn in written:
         spent = measure.per_message.get(_id(turn), 0)
-        if turn.text.strip() or turn.pictures:
+        if turn.text.strip() or turn.images:
             message = spent
-            message_pictures = tuple(measure.pictures.get(picture.digest, 0) for picture in turn.pictures)
+            message_pictures = tuple(measure.images.get(image.digest, 0) for image in turn.images)
         else:
             total -= spent  # an empty message is none
-    conversation = total - measure.system - kept - pictures - message
+    conversation = total - measure.system - kept - images - message
     return ContextUse(
-        measure.system, conversation, kept, pictures, message, message_pictures, left_out, measure.estimated
+        measure.system, conversation, kept, images, message, message_pictures, left_out, measure.estimated
     )
 
 

@@ -27,17 +27,17 @@ class ImageWork:
 
     def __init__(self, limits: Limits) -> None:
         self._queue = FairQueue("pictures", MAX_CHILDREN, MAX_WAITING, refusal=REFUSAL)
-        self._pace = Pace(limits.pictures_per_minute, limits.pictures_per_minute_per_address)
+        self._pace = Pace(limits.images_per_minute, limits.images_per_minute_per_address)
 
     async def run(
-        self, caller: Client, pictures: int, work: Callable[[], T], gone: Callable[[], Awaitable[bool]] | None = None
+        self, caller: Client, images: int, work: Callable[[], T], gone: Callable[[], Awaitable[bool]] | None = None
     ) -> T:
-        """What `work` gives, which looks at so many new `pictures`, once it is the caller's turn. Any event loop may ask.
+        """What `work` gives, which looks at so many new `images`, once it is the caller's turn. Any event loop may ask.
 
         Raises TooManyRequests where they have asked too often or too much of theirs waits, and, with the place free for
         others, where they have `gone`, to nobody.
         """
-        self._count(caller, pictures)
+        self._count(caller, images)
         with calling(caller):
             waiting = asyncio.wrap_future(self._queue.submit(caller.address, work))
         try:
@@ -48,8 +48,8 @@ class ImageWork:
         finally:
             waiting.cancel()  # one that is done stays done
 
-    def _count(self, caller: Client, pictures: int) -> None:
-        if not pictures:
+    def _count(self, caller: Client, images: int) -> None:
+        if not images:
             return
-        if wait := self._pace.take(caller.browser or caller.address, caller.address, pictures):
+        if wait := self._pace.take(caller.browser or caller.address, caller.address, images):
             raise TooManyRequests(REFUSAL, seconds=ceil(wait))

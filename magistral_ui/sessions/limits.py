@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from magistral_ui.chat.conversation import Conversation, UserMessage
-from magistral_ui.chat.images import MAX_BYTES, MAX_PIXELS, Picture
+from magistral_ui.chat.images import MAX_BYTES, MAX_PIXELS, ImageFile
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
-from magistral_ui.errors import ConversationFull, ParameterRefused, TextTooLong, TooManyPictures
+from magistral_ui.errors import ConversationFull, ParameterRefused, TextTooLong, TooManyImages
 
 MOST = 1_000_000_000
 """No limit may be more: clocks and timers take no number of seconds that is much larger."""
@@ -43,9 +43,9 @@ class Limits:
     messages_per_minute: int = 600
     """Replies that one visitor may ask for, on average."""
     messages_per_minute_per_address: int = 6_000
-    pictures_per_minute: int = 6_000
+    images_per_minute: int = 6_000
     """New pictures that are looked at for one visitor, on average: attached, sent, or brought by a program."""
-    pictures_per_minute_per_address: int = 60_000
+    images_per_minute_per_address: int = 60_000
     requests_per_minute_per_address: int = 60_000
     """Requests of any kind: a page that is open asks for little, one that is being opened for about a hundred."""
     visitors_per_minute_per_address: int = 6_000
@@ -71,12 +71,12 @@ class Limits:
     shared: bool = False
     """Whether they were made for a page that strangers reach: then the page says what they are."""
 
-    def check_message(self, text: str, pictures: Sequence[Picture]) -> None:
+    def check_message(self, text: str, images: Sequence[ImageFile]) -> None:
         """Raises BadInput for a message with more in it than may be sent at once."""
         if len(text) > self.text_length:
             raise TextTooLong(count=len(text), limit=self.text_length)
-        if len(pictures) > self.pictures:
-            raise TooManyPictures(count=len(pictures), limit=self.pictures)
+        if len(images) > self.pictures:
+            raise TooManyImages(count=len(images), limit=self.pictures)
 
     def check_conversation(self, conversation: Conversation) -> None:
         """Raises ConversationFull where there is more in it than may be."""
@@ -124,8 +124,8 @@ SHARED = Limits(
     replies_in_all=600,
     messages_per_minute=20,
     messages_per_minute_per_address=300,
-    pictures_per_minute=60,
-    pictures_per_minute_per_address=600,
+    images_per_minute=60,
+    images_per_minute_per_address=600,
     requests_per_minute_per_address=6_000,
     visitors_per_minute_per_address=120,
     upload_mb_per_hour_per_address=1_000,
@@ -149,10 +149,10 @@ def length_of(conversation: Conversation) -> int:
 
 def bytes_of(conversation: Conversation) -> int:
     """About the bytes that it takes in memory: pictures as they were sent, and two bytes a character."""
-    pictures = {
-        picture.digest: len(picture.data)
+    images = {
+        image.digest: len(image.data)
         for each in conversation.messages.values()
         if isinstance(each, UserMessage)
-        for picture in each.pictures
+        for image in each.images
     }
-    return sum(pictures.values()) + 2 * length_of(conversation)
+    return sum(images.values()) + 2 * length_of(conversation)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import Prompt, PromptChoices, compose
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.reply_builder import ReplyBuilder
@@ -137,13 +137,13 @@ class Session:
         return self._written.get(message, ReplyOrigin(""))
 
     def say(
-        self, text: str, pictures: Sequence[Picture], params: SamplingParams, choices: PromptChoices | None = None
+        self, text: str, images: Sequence[ImageFile], params: SamplingParams, choices: PromptChoices | None = None
     ) -> RunningReply:
         """Add a message and begin its reply. Raises BadInput or Unavailable; then nothing has changed."""
-        self._check(text, pictures)
+        self._check(text, images)
         with self._lock:
             self._refuse_while_running()
-            return self._begin(self._conversation.say(text, tuple(pictures)), params, choices)
+            return self._begin(self._conversation.say(text, tuple(images)), params, choices)
 
     def regenerate(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
         """Begin another reply to the message that `reply` answered; the old one stays as its sibling."""
@@ -237,7 +237,7 @@ class Session:
         with self._lock:
             self._refuse_while_running()
             old = self._user(message)
-            self._check(text, old.pictures)
+            self._check(text, old.images)
             return self._begin(self._conversation.edit(message, text), params, choices)
 
     def choose(self, message: int) -> None:
@@ -249,18 +249,18 @@ class Session:
             self._conversation = self._conversation.choose(message)
 
     def measure_message(
-        self, text: str, pictures: Sequence[Picture], choices: PromptChoices | None = None
+        self, text: str, images: Sequence[ImageFile], choices: PromptChoices | None = None
     ) -> ContextUse:
         """What the next prompt would hold with this message behind it; it is not sent. Raises BadInput or NotReady.
 
         While a reply is being written nothing can be sent, so the message is not counted then.
         """
         conversation, running = self.snapshot()
-        if text.strip() or pictures:
-            self._check(text, pictures)
+        if text.strip() or images:
+            self._check(text, images)
         draft = None
         if running is None:
-            conversation = conversation.say(text, tuple(pictures))
+            conversation = conversation.say(text, tuple(images))
             draft = conversation.last_id
         prompt = self._prompt(conversation, choices)
         return context_use(self._engine.measure(prompt, self._key), prompt, draft)
@@ -315,10 +315,10 @@ class Session:
             raise TextTooLong(count=len(reasoning), limit=limit)
         return reasoning
 
-    def _check(self, text: str, pictures: Sequence[Picture]) -> None:
-        if not text.strip() and not pictures:
+    def _check(self, text: str, images: Sequence[ImageFile]) -> None:
+        if not text.strip() and not images:
             raise EmptyMessage
-        self._limits.check_message(text, pictures)
+        self._limits.check_message(text, images)
 
     def _reply(self, message: int) -> AssistantMessage:
         """A finished reply to do something with; with the lock held."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from magistral_ui.chat.images import Picture, measure_picture, read_all, read_picture, shrunk_size
-from magistral_ui.errors import PictureRefused, TooManyPictures
+from magistral_ui.chat.images import ImageFile, measure_image, read_image, read_images, shrunk_size
+from magistral_ui.errors import ImageRefused, TooManyImages
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
 
@@ -21,30 +21,30 @@ CACHED_SIZES = 5_000
 """Files of which the size in pixels is kept, for weighing."""
 
 Key = tuple[str, int | None]
-Read = Callable[..., Picture]
+Read = Callable[..., ImageFile]
 
 
-def read_files(paths: Sequence[str], limits: Limits) -> list[Picture]:
+def read_files(paths: Sequence[str], limits: Limits) -> list[ImageFile]:
     """The pictures in uploaded files; BadInput for files that are none, or for too many."""
     if len(paths) > limits.pictures:
-        raise TooManyPictures(count=len(paths), limit=limits.pictures)
-    return read_all(paths, lambda path: read_file(path, limits))
+        raise TooManyImages(count=len(paths), limit=limits.pictures)
+    return read_images(paths, lambda path: read_file(path, limits))
 
 
-def read_file(path: str, limits: Limits, read: Read = read_picture) -> Picture:
-    """The picture in an uploaded file, by `read_picture` or `measure_picture`; PictureRefused for one that is none."""
+def read_file(path: str, limits: Limits, read: Read = read_image) -> ImageFile:
+    """The picture in an uploaded file, by `read_image` or `measure_image`; ImageRefused for one that is none."""
     name = Path(path).name
     try:
         data = Path(path).read_bytes()
     except OSError as error:  # uploads are deleted after a while
-        raise PictureRefused("picture_broken", name=name) from error
+        raise ImageRefused("picture_broken", name=name) from error
     return read(data, name, max_bytes=limits.picture_bytes, max_pixels=limits.picture_pixels)
 
 
-def check_seen(card: ModelCard, pictures: Sequence[Picture]) -> None:
-    """Raises PictureRefused where the model sees no pictures."""
-    if pictures and not card.vision:
-        raise PictureRefused("picture_not_supported", name=pictures[0].name)
+def check_seen(card: ModelCard, images: Sequence[ImageFile]) -> None:
+    """Raises ImageRefused where the model sees no pictures."""
+    if images and not card.vision:
+        raise ImageRefused("picture_not_supported", name=images[0].name)
 
 
 class UploadCache:
@@ -52,14 +52,14 @@ class UploadCache:
 
     def __init__(self, limits: Limits) -> None:
         self._limits, self._lock = limits, threading.Lock()
-        self._known: OrderedDict[Key, Picture] = OrderedDict()
-        self._sizes: OrderedDict[str, Picture] = OrderedDict()
+        self._known: OrderedDict[Key, ImageFile] = OrderedDict()
+        self._sizes: OrderedDict[str, ImageFile] = OrderedDict()
         """Pictures without their bytes."""
 
-    def measure(self, paths: Sequence[str], side: int | None = None) -> list[Picture]:
+    def measure(self, paths: Sequence[str], side: int | None = None) -> list[ImageFile]:
         """What `read` gives, but without bytes, and by the headers alone: enough to tell what the pictures cost."""
         self._check_count(paths)
-        return read_all(paths, lambda path: _shrunk(self._measure(str(path)), side))
+        return read_images(paths, lambda path: _shrunk(self._measure(str(path)), side))
 
     def count_new(self, paths: Sequence[str], *, measured: bool = False) -> int:
         """How many files `read` has to look at, or `measure` where they are only `measured`."""
@@ -67,27 +67,27 @@ class UploadCache:
             known = {path for path, side in self._known if side is None} | (self._sizes.keys() if measured else set())
         return len(set(paths) - known)
 
-    def read(self, paths: Sequence[str], side: int | None = None) -> list[Picture]:
+    def read(self, paths: Sequence[str], side: int | None = None) -> list[ImageFile]:
         """The pictures, none larger than `side` pixels; what `read_files` raises."""
         self._check_count(paths)
-        return read_all(paths, lambda path: self._read(str(path), side))
+        return read_images(paths, lambda path: self._read(str(path), side))
 
     def _check_count(self, paths: Sequence[str]) -> None:
         if len(paths) > self._limits.pictures:
-            raise TooManyPictures(count=len(paths), limit=self._limits.pictures)
+            raise TooManyImages(count=len(paths), limit=self._limits.pictures)
 
-    def _measure(self, path: str) -> Picture:
+    def _measure(self, path: str) -> ImageFile:
         with self._lock:
             known = self._known.get((path, None)) or self._sizes.get(path)
         if known is None:
-            known = read_file(path, self._limits, measure_picture)
+            known = read_file(path, self._limits, measure_image)
             with self._lock:
                 self._sizes[path] = known
                 if len(self._sizes) > CACHED_SIZES:
                     self._sizes.popitem(last=False)
         return known
 
-    def _read(self, path: str, side: int | None) -> Picture:
+    def _read(self, path: str, side: int | None) -> ImageFile:
         with self._lock:
             known = self._known.get((path, side))
         if known is None:
@@ -95,19 +95,19 @@ class UploadCache:
             self._keep((path, side), known)
         return known
 
-    def _keep(self, key: Key, picture: Picture) -> None:
+    def _keep(self, key: Key, image: ImageFile) -> None:
         with self._lock:
-            self._known[key] = picture
+            self._known[key] = image
             self._known.move_to_end(key)
             while len(self._known) > 1 and sum(len(each.data) for each in self._known.values()) > CACHE_BYTES:
                 self._known.popitem(last=False)
 
 
-def _shrunk(picture: Picture, side: int | None) -> Picture:
-    """The size of `picture` as it is sent with at most `side` pixels."""
+def _shrunk(image: ImageFile, side: int | None) -> ImageFile:
+    """The size of `image` as it is sent with at most `side` pixels."""
     if side is None:
-        return picture
-    width, height = shrunk_size(picture.width, picture.height, side)
-    if (width, height) == (picture.width, picture.height):
-        return picture
-    return replace(picture, width=width, height=height, digest=f"{picture.digest}/{side}")
+        return image
+    width, height = shrunk_size(image.width, image.height, side)
+    if (width, height) == (image.width, image.height):
+        return image
+    return replace(image, width=width, height=height, digest=f"{image.digest}/{side}")

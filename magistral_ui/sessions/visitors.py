@@ -61,7 +61,7 @@ class Visitors:
         self._engine, self.limits, self._history = engine, limits or Limits(), history
         self.tickets = OneTimeTokens()
         self.admission = Admission(self.limits)
-        self.pictures = ImageWork(self.limits)
+        self.images = ImageWork(self.limits)
         self._searches = FairQueue("search", waiting=MAX_QUEUED_SEARCHES)
         self._open = SessionStore(self.limits)
         self._keeper = Autosave(self.sessions, history, self.admission.stop_unattended)

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Ready
@@ -47,8 +47,8 @@ class Chat:
         key, session = self.visitors.open(visitor)
         try:
             settings = read_settings(self.engine.card, panel)
-            text, pictures = self._composed(message, settings.picture_side)
-            session.say(text, pictures, settings.params, settings.choices)
+            text, images = self._composed(message, settings.image_side)
+            session.say(text, images, settings.params, settings.choices)
         except EmptyMessage:
             return key, self.value(session, visitor), gr.skip()
         except MagistralUIError as error:
@@ -149,10 +149,8 @@ class Chat:
             return empty_meter()
         try:
             settings = read_settings(self.engine.card, panel)
-            text, pictures = self._composed(message, settings.picture_side, self.uploads.measure)
-            return meter_value(
-                self.engine, session.measure_message(text, pictures, settings.choices), pictures, settings
-            )
+            text, images = self._composed(message, settings.image_side, self.uploads.measure)
+            return meter_value(self.engine, session.measure_message(text, images, settings.choices), images, settings)
         except NotReady:
             return empty_meter()
         except MagistralUIError as error:
@@ -210,13 +208,13 @@ class Chat:
         return {**page_value(session, self.engine.card, self.thumbnails), **answers, **more}
 
     def _composed(
-        self, message: Json | None, picture_side: int | None, read: Callable[..., list[Picture]] | None = None
-    ) -> tuple[str, list[Picture]]:
+        self, message: Json | None, image_side: int | None, read: Callable[..., list[ImageFile]] | None = None
+    ) -> tuple[str, list[ImageFile]]:
         """What is in the composer, as the model would get it."""
         said = message or {}
-        pictures = (read or self.uploads.read)(said.get("files") or (), picture_side)
-        check_seen(self.engine.card, pictures)
-        return str(said.get("text") or ""), pictures
+        images = (read or self.uploads.read)(said.get("files") or (), image_side)
+        check_seen(self.engine.card, images)
+        return str(said.get("text") or ""), images
 
 
 def _message(data: Json) -> int:

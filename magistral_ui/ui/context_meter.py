@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from magistral_ui.chat.images import BROWSER_TYPES, Picture
+from magistral_ui.chat.images import BROWSER_TYPES, ImageFile
 from magistral_ui.engines.base import Engine, Ready
-from magistral_ui.errors import MagistralUIError, PictureRefused, TooManyRequests
+from magistral_ui.errors import ImageRefused, MagistralUIError, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.context_use import ContextUse
 from magistral_ui.sessions.limits import Limits
@@ -37,8 +37,8 @@ def size_of(message: Json | None) -> tuple[int, int]:
     return utf16_length(str(said.get("text") or "")), len(said.get("files") or ())
 
 
-def meter_value(engine: Engine, use: ContextUse, pictures: Sequence[Picture], settings: VisitorSettings) -> Json:
-    """Tokens used and left, and what may be done where that is too little; `pictures` are those of the message.
+def meter_value(engine: Engine, use: ContextUse, images: Sequence[ImageFile], settings: VisitorSettings) -> Json:
+    """Tokens used and left, and what may be done where that is too little; `images` are those of the message.
 
     `fit` is `fits`, `tight`, `too_long` where the message does not fit, or `full` where nothing would.
     """
@@ -58,17 +58,17 @@ def meter_value(engine: Engine, use: ContextUse, pictures: Sequence[Picture], se
         "room": max(0, room),
         "use": asdict(use),
         "fit": fit,
-        "remedies": remedies(use, pictures, settings) if fit != "fits" else [],
+        "remedies": remedies(use, images, settings) if fit != "fits" else [],
         "failure": None,
     }
 
 
-def remedies(use: ContextUse, pictures: Sequence[Picture], settings: VisitorSettings) -> list[Json]:
+def remedies(use: ContextUse, images: Sequence[ImageFile], settings: VisitorSettings) -> list[Json]:
     """What one click can do for more room, with the tokens that it frees where they are known."""
     found: list[Json] = []
     if use.reasoning and settings.choices.keep_reasoning:
         found.append({"key": "leave_reasoning_out", "count": use.reasoning})
-    side = next_side(pictures, settings.picture_side)
+    side = next_side(images, settings.image_side)
     if side is not None:
         found.append({"key": "smaller_pictures", "side": side})
     if use.conversation or use.reasoning or use.pictures:
@@ -76,9 +76,9 @@ def remedies(use: ContextUse, pictures: Sequence[Picture], settings: VisitorSett
     return found
 
 
-def next_side(pictures: Sequence[Picture], chosen: int | None) -> int | None:
+def next_side(images: Sequence[ImageFile], chosen: int | None) -> int | None:
     """The next smaller size that would change one of these pictures, as they are sent now."""
-    longest = max((max(each.width, each.height) for each in pictures), default=0)
+    longest = max((max(each.width, each.height) for each in images), default=0)
     return next((side for side in IMAGE_SIDES if side < longest and (chosen is None or side < chosen)), None)
 
 
@@ -92,11 +92,11 @@ def attached_value(paths: Sequence[str], uploads: UploadCache, card: ModelCard, 
     found: list[Json] = []
     for path in paths:
         try:
-            picture = uploads.read([path])[0]
-            check_seen(card, [picture])
-            shown = None if picture.media_type in BROWSER_TYPES else thumbnails.value(picture)["src"]
+            image = uploads.read([path])[0]
+            check_seen(card, [image])
+            shown = None if image.media_type in BROWSER_TYPES else thumbnails.value(image)["src"]
             found.append({"failure": None, "thumbnail": shown})
-        except PictureRefused as error:
+        except ImageRefused as error:
             found.append({"failure": alert_value(error), "thumbnail": None})
         except TooManyRequests:
             found.append(UNSEEN)  # it stays, and sending it tells what there is to tell

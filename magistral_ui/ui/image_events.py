@@ -63,7 +63,7 @@ class ImageEvents:
         count = self._chat.uploads.count_new(paths, measured=not sent)
         if not paths or not (count or sent):
             return await to_thread.run_sync(act)
-        work = self._chat.visitors.pictures
+        work = self._chat.visitors.images
         return await work.run(client_of_request(request), count, act, gone=_gone(request))
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, UserMessage
 from magistral_ui.chat.events import Notice, Usage
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.resume import may_continue, may_replay
-from magistral_ui.errors import MagistralUIError, PictureRefused, TooManyRequests
+from magistral_ui.errors import ImageRefused, MagistralUIError, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.reply_state import same_model
 from magistral_ui.sessions.session import Session
@@ -117,8 +117,8 @@ class ReplySources:
 def turn_value(message: ChatMessage, session: Session, thumbnails: "Thumbnails", sources: ReplySources) -> Json:
     """One finished turn; of the reasoning only its length, because most of it is never opened."""
     if isinstance(message, UserMessage):
-        pictures = [thumbnails.value(picture) for picture in message.pictures]
-        return {"id": message.id, "role": "user", "text": message.text, "pictures": pictures}
+        images = [thumbnails.value(image) for image in message.images]
+        return {"id": message.id, "role": "user", "text": message.text, "pictures": images}
     return _reply_value(message, session, sources)
 
 
@@ -178,25 +178,25 @@ class Thumbnails:
         self._urls: dict[str, str] = {}
         self._kept = kept
 
-    def value(self, picture: Picture) -> Json:
+    def value(self, image: ImageFile) -> Json:
         """The thumbnail and what to say of the picture."""
         try:
-            url = self._urls.get(picture.digest) or self._made(picture)
-        except (PictureRefused, TooManyRequests):
+            url = self._urls.get(image.digest) or self._made(image)
+        except (ImageRefused, TooManyRequests):
             url = ""  # its name is there, and the picture once it is drawn the next time
-        return {"src": url, "name": picture.name, "width": picture.width, "height": picture.height}
+        return {"src": url, "name": image.name, "width": image.width, "height": image.height}
 
-    def _made(self, picture: Picture) -> str:
-        data = base64.b64encode(picture.thumbnail(THUMBNAIL_SIDE)).decode("ascii")
+    def _made(self, image: ImageFile) -> str:
+        data = base64.b64encode(image.thumbnail(THUMBNAIL_SIDE)).decode("ascii")
         if len(self._urls) >= self._kept:
             self._urls.pop(next(iter(self._urls)), None)
-        url = self._urls[picture.digest] = f"data:image/jpeg;base64,{data}"
+        url = self._urls[image.digest] = f"data:image/jpeg;base64,{data}"
         return url
 
 
 @cache
 def examples() -> tuple[Mapping[str, str], ...]:
-    """The examples to click: `text`, its `language`, the file name of a `picture` where there is one, and whom it is `for`."""
+    """The examples to click: `text`, its `language`, the file name of a `image` where there is one, and whom it is `for`."""
     return tuple(json.loads((ASSETS / "examples" / "examples.json").read_text(encoding="utf-8")))
 
 
@@ -206,13 +206,13 @@ def examples_value(card: ModelCard) -> list[Json]:
     suiting = (each for each in examples() if each.get("for", whom) == whom)
     shown = [each for each in suiting if card.vision or "picture" not in each]
     return [
-        {"text": each["text"], "language": each["language"], "picture": _picture_url(each.get("picture"))}
+        {"text": each["text"], "language": each["language"], "picture": _image_url(each.get("picture"))}
         for each in shown
     ]
 
 
 @cache
-def _picture_url(name: str | None) -> str | None:
+def _image_url(name: str | None) -> str | None:
     if name is None:
         return None
     data = base64.b64encode((ASSETS / "examples" / name).read_bytes()).decode("ascii")

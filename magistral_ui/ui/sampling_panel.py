@@ -29,7 +29,7 @@ class VisitorSettings:
 
     params: SamplingParams
     choices: PromptChoices
-    picture_side: int | None = None
+    image_side: int | None = None
     """Pixels that a picture's longer side may have; None: as many as it has."""
 
 

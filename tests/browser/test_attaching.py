@@ -74,7 +74,7 @@ def refused(page: Any) -> Any:
     return page.locator(".refusals li")
 
 
-def test_pictures_dropped_anywhere_are_attached_and_what_is_none_is_named_at_once(page: Any, serve: Any) -> None:
+def test_images_dropped_anywhere_are_attached_and_what_is_none_is_named_at_once(page: Any, serve: Any) -> None:
     engine = ScriptedEngine([Answer("I see.")])
     ready(page, serve(engine))
     zone = page.locator(".drop-zone")
@@ -108,11 +108,11 @@ def test_pictures_dropped_anywhere_are_attached_and_what_is_none_is_named_at_onc
     box(page).press("Enter")
     done(page)
     expect(page.locator(".turn.user img")).to_have_count(6)
-    assert [each.name for each in engine.requests[0].prompt.pictures][4:] == ["IMG_1.HEIC", "good.bmp"]
+    assert [each.name for each in engine.requests[0].prompt.images][4:] == ["IMG_1.HEIC", "good.bmp"]
     expect(refused(page)).to_have_count(0)
 
 
-def test_a_damaged_picture_alone_is_named_and_goes(page: Any, serve: Any) -> None:
+def test_a_damaged_image_alone_is_named_and_goes(page: Any, serve: Any) -> None:
     ready(page, serve([Answer("yes")]))
     drop(page, "#turns", files(half__jpg=encoded("JPEG")[:500]))
     expect(refused(page)).to_have_text("half.jpg — damaged or incomplete")
@@ -123,7 +123,7 @@ def test_a_damaged_picture_alone_is_named_and_goes(page: Any, serve: Any) -> Non
     expect(refused(page)).to_have_count(0)
 
 
-def test_words_and_pieces_of_the_page_are_no_pictures(page: Any, serve: Any) -> None:
+def test_words_and_pieces_of_the_page_are_no_images(page: Any, serve: Any) -> None:
     ready(page, serve([Answer("yes")]))
     zone, notice = page.locator(".drop-zone"), page.locator(".refusals")
     assert drag(page, "#turns", ["dragover", "drop"], words="https://example.org/") == [True, True]
@@ -140,7 +140,7 @@ def test_words_and_pieces_of_the_page_are_no_pictures(page: Any, serve: Any) -> 
     attached(page, 0)
 
 
-def test_pictures_are_pasted_wherever_no_other_field_has_the_focus(page: Any, serve: Any) -> None:
+def test_images_are_pasted_wherever_no_other_field_has_the_focus(page: Any, serve: Any) -> None:
     ready(page, serve([Answer("yes")]))
     page.evaluate(PASTE, ["body", files(a__png=encoded())])
     attached(page, 1)
@@ -152,7 +152,7 @@ def test_pictures_are_pasted_wherever_no_other_field_has_the_focus(page: Any, se
     attached(page, 2)
 
 
-def test_a_message_has_as_many_pictures_as_it_may(page: Any, serve: Any) -> None:
+def test_a_message_has_as_many_images_as_it_may(page: Any, serve: Any) -> None:
     ready(page, serve([Answer("yes")], Limits(pictures=2, picture_bytes=2_000_000)))
     many = {f"{number}__png": encoded(side=30 + number) for number in range(3)}
     drop(page, "#turns", files(big__bmp=encoded("BMP", 1_000), **many))
@@ -160,7 +160,7 @@ def test_a_message_has_as_many_pictures_as_it_may(page: Any, serve: Any) -> None
     expect(refused(page)).to_have_text(["big.bmp — larger than 1 MB", "2.png — no more than 2 in one message"])
 
 
-def test_a_model_that_sees_nothing_takes_no_pictures(page: Any, serve: Any) -> None:
+def test_a_model_that_sees_nothing_takes_no_images(page: Any, serve: Any) -> None:
     ready(page, serve([Answer("yes")], card=MAGISTRAL_1_1))
     clip = page.locator("#box .upload-button")
     expect(clip).to_be_disabled()
@@ -247,7 +247,7 @@ def test_a_message_waits_for_its_count_and_then_goes_by_itself(page: Any, serve:
     assert len(slow.requests) == 1
 
 
-def test_a_message_waits_for_its_pictures(page: Any, context: Any, serve: Any) -> None:
+def test_a_message_waits_for_its_images(page: Any, context: Any, serve: Any) -> None:
     engine, uploads = ScriptedEngine([Answer("I see.")]), list[Any]()
     context.route("**/gradio_api/upload?*", lambda route: uploads.append(route))
     ready(page, serve(engine))
@@ -259,4 +259,4 @@ def test_a_message_waits_for_its_pictures(page: Any, context: Any, serve: Any) -
     uploads[0].continue_()
     done(page)
     expect(reply(page).locator(".answer")).to_have_text("I see.")
-    assert len(engine.requests[0].prompt.pictures) == 1
+    assert len(engine.requests[0].prompt.images) == 1

@@ -37,10 +37,10 @@ def test_the_panel_tells_how_memory_is_shared(page: Any, serve: Any, demo_engine
     assert all(width >= 2 for width in wide)
 
 
-def test_a_picture_is_looked_at(page: Any, serve: Any, demo_engine: Any, tmp_path: Path) -> None:
-    picture = Image.new("RGB", (200, 160), "white")
-    ImageDraw.Draw(picture).ellipse((40, 20, 160, 140), fill=(220, 30, 30))
-    picture.save(tmp_path / "circle.png")
+def test_a_image_is_looked_at(page: Any, serve: Any, demo_engine: Any, tmp_path: Path) -> None:
+    image = Image.new("RGB", (200, 160), "white")
+    ImageDraw.Draw(image).ellipse((40, 20, 160, 140), fill=(220, 30, 30))
+    image.save(tmp_path / "circle.png")
     visit(page, serve(demo_engine))
     set_parameter(page, "temperature", 0)
     page.locator("#box input[type=file]").set_input_files(tmp_path / "circle.png")

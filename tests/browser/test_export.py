@@ -16,7 +16,7 @@ from magistral_ui.export.document import Document
 from magistral_ui.export.html import POLICY, export_html
 from magistral_ui.i18n.texts import text
 from tests.browser.test_markdown import HOSTILE, RICH
-from tests.export.conversations import picture, sample
+from tests.export.conversations import image, sample
 
 WIDE = f"""{"word" * 200}
 
@@ -78,7 +78,7 @@ def test_formulas_are_drawn_without_a_script(offline: Any) -> None:
 def test_hostile_text_is_shown_and_does_nothing(offline: Any) -> None:
     document = Document(
         Conversation()
-        .say(HOSTILE, (picture("red", "PNG", '"><img src=x onerror=alert(1)>'),))
+        .say(HOSTILE, (image("red", "PNG", '"><img src=x onerror=alert(1)>'),))
         .with_reply(Reply(HOSTILE, HOSTILE, model=HOSTILE, failure="unexpected", failure_values={"x": HOSTILE})),
         HOSTILE,
     )

@@ -242,7 +242,7 @@ def test_the_meter_counts_while_one_writes_and_says_what_for(page: Any, serve: A
     expect(meter(page)).to_be_focused()
 
 
-def test_a_picture_s_cost_is_known_before_it_is_sent(page: Any, serve: Any, tmp_path: Path) -> None:
+def test_a_image_s_cost_is_known_before_it_is_sent(page: Any, serve: Any, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
     visit(page, serve(engine_with()))
     page.locator("#box input[type=file]").set_input_files(tmp_path / "red.png")
@@ -278,7 +278,7 @@ def test_what_does_not_fit_is_told_before_sending_and_mended_by_a_click(page: An
     expect(fit).to_be_hidden()
 
 
-def test_a_file_that_is_no_picture_is_told_when_it_is_attached(page: Any, serve: Any, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_told_when_it_is_attached(page: Any, serve: Any, tmp_path: Path) -> None:
     (tmp_path / "junk.png").write_bytes(b"no picture")
     visit(page, serve(engine_with()))
     page.locator("#box input[type=file]").set_input_files(tmp_path / "junk.png")

@@ -59,7 +59,7 @@ def test_everything_of_the_page_works_below_a_path(below: tuple[str, Served], pa
     expect(page.locator("#box img")).to_be_visible()
     ask(page, "What is this?")
     expect(done(page)).to_contain_text("you said What is this?")
-    assert len(served.engine.requests[-1].prompt.turns[-1].pictures) == 1  # type: ignore[union-attr]
+    assert len(served.engine.requests[-1].prompt.turns[-1].images) == 1  # type: ignore[union-attr]
     page.reload()
     expect(page.locator(".turn.user img, .turn.message img").first).to_be_visible()
     expect(page.locator("#history-list [data-entry]").first).to_be_attached()  # the menu is about what is listed

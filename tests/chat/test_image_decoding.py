@@ -20,8 +20,8 @@ from magistral_ui.bounded_process import BoundedProcess, ProcessLimits
 from magistral_ui.chat import image_decoding
 from magistral_ui.chat.image_decoding import Decoders, DecodingMemory, DecodingQueue, DecodingRefused
 from magistral_ui.chat.image_worker import AT_ONCE, OVERHEAD_BYTES, ImageDecoder, scaled
-from magistral_ui.chat.images import Picture, measure_picture, read_picture, shrunk_size
-from magistral_ui.errors import PictureRefused, TooManyRequests
+from magistral_ui.chat.images import ImageFile, measure_image, read_image, shrunk_size
+from magistral_ui.errors import ImageRefused, TooManyRequests
 from tests.chat import heic
 from tests.chat.test_images import chunk, encoded, plain
 
@@ -116,38 +116,38 @@ def test_a_header_that_lies_gets_no_more_memory_than_it_asks_for(measured: Bound
     told, _ = measured.call_with(data, "check", bounds=ProcessLimits(120, 2**31, beyond=True))
     assert told["size"] == [32, 32]
     assert told["taken"] > 1.5 * told["check"], "unbounded, it takes what it likes"
-    with pytest.raises(PictureRefused) as refused:
-        read_picture(data, "lies.avif")
+    with pytest.raises(ImageRefused) as refused:
+        read_image(data, "lies.avif")
     assert refused.value.sentence_key == "picture_broken"
-    assert read_picture(encoded(plain("RGB", "red"), "PNG")).width == 6, "others are decoded as before"
+    assert read_image(encoded(plain("RGB", "red"), "PNG")).width == 6, "others are decoded as before"
 
 
 def test_texts_in_a_png_that_unpack_to_very_much_are_refused() -> None:
     texts = b"".join(chunk(b"zTXt", f"{number}\0\0".encode() + zlib.compress(bytes(1_000_000))) for number in range(80))
     sound = encoded(plain("RGB", "red"), "PNG")
-    with pytest.raises(PictureRefused):
-        read_picture(sound[:33] + texts + sound[33:])
+    with pytest.raises(ImageRefused):
+        read_image(sound[:33] + texts + sound[33:])
 
 
 @pytest.mark.parametrize("orientation", [1, 6, 8])
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "AVIF"])
 def test_the_header_is_enough_to_know_the_upright_size(format: str, orientation: int) -> None:
     data = encoded(plain("RGB", "red", (30, 20)), format, exif=turned(orientation))
-    sized = measure_picture(data, "a")
+    sized = measure_image(data, "a")
     assert (sized.width, sized.height) == ((30, 20) if orientation == 1 else (20, 30))
     assert sized.data == b"", "numbers are enough"
-    assert sized.digest == read_picture(data).digest
+    assert sized.digest == read_image(data).digest
 
 
 def test_a_png_that_tells_behind_its_pixels_how_to_turn_it_is_believed() -> None:
     data = encoded(plain("RGB", "red", (30, 20)), "PNG")
     late = data[:-12] + chunk(b"eXIf", turned().tobytes()[6:]) + data[-12:]
-    for read in (measure_picture, read_picture):
+    for read in (measure_image, read_image):
         assert (read(late).width, read(late).height) == (20, 30)
-    assert read_picture(late).rgb().size == (20, 30)
+    assert read_image(late).rgb().size == (20, 30)
 
 
-def test_the_size_of_a_smaller_picture_is_known_without_making_it() -> None:
+def test_the_size_of_a_smaller_image_is_known_without_making_it() -> None:
     numbers = random.Random(7)
     for _ in range(300):
         size, side = (numbers.randint(1, 3000), numbers.randint(1, 3000)), numbers.choice([64, 512, 1024])
@@ -157,7 +157,7 @@ def test_the_size_of_a_smaller_picture_is_known_without_making_it() -> None:
         assert shrunk_size(*size, side) == image.size, size
 
 
-def test_a_large_picture_is_scaled_for_the_model_as_in_one_step() -> None:
+def test_a_large_image_is_scaled_for_the_model_as_in_one_step() -> None:
     image = Image.effect_noise((2600, 1700), 90).convert("RGB")
     assert image.width * image.height > AT_ONCE
     import cv2
@@ -306,9 +306,11 @@ def test_each_kind_of_file_is_told_by_its_first_bytes() -> None:
     }.items():
         data = encoded(plain("RGB", "red"), format)
         assert (
-            Picture(data, 6, 4, "").media_type == f"image/{kind}" == Image.open(io.BytesIO(data)).get_format_mimetype()
+            ImageFile(data, 6, 4, "").media_type
+            == f"image/{kind}"
+            == Image.open(io.BytesIO(data)).get_format_mimetype()
         )
-    assert Picture(heic.PHOTO, 1, 1, "").media_type == "image/heif"
+    assert ImageFile(heic.PHOTO, 1, 1, "").media_type == "image/heif"
 
 
 def scanned(side: int, times: int, between: bytes = b"") -> bytes:

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from magistral_ui.chat.image_worker import EXIF_TRANSPOSES
-from magistral_ui.chat.images import Picture, read_all, read_picture
-from magistral_ui.errors import PictureRefused, PicturesRefused
+from magistral_ui.chat.images import ImageFile, read_image, read_images
+from magistral_ui.errors import ImageRefused, ImagesRefused
 from tests.chat import heic
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -59,7 +59,7 @@ def frames(format: str) -> bytes:
 
 
 def pixel(data: bytes, x: int = 0, y: int = 0) -> Colour:
-    rgb = read_picture(data).rgb()
+    rgb = read_image(data).rgb()
     assert rgb.mode == "RGB"
     found = rgb.getpixel((x, y))
     assert isinstance(found, tuple)
@@ -98,7 +98,7 @@ KINDS: dict[str, tuple[bytes, Colour]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_is_read_as_people_see_it(kind: str) -> None:
+def test_a_image_is_read_as_people_see_it(kind: str) -> None:
     data, colour = KINDS[kind]
     assert near(pixel(data), colour)
 
@@ -121,19 +121,19 @@ def test_a_photo_is_turned_upright(orientation: int) -> None:
     taken = upright if orientation == 1 else upright.transpose(undo[EXIF_TRANSPOSES[orientation]])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = read_picture(encoded(taken, "PNG", exif=exif))
-    assert (picture.width, picture.height) == (6, 4)
-    assert np.array_equal(np.asarray(picture.rgb())[:, :, 0], np.asarray(upright))
+    image = read_image(encoded(taken, "PNG", exif=exif))
+    assert (image.width, image.height) == (6, 4)
+    assert np.array_equal(np.asarray(image.rgb())[:, :, 0], np.asarray(upright))
 
 
 def test_a_phone_s_heic_is_read_turned_upright_once() -> None:
-    picture = read_picture(heic.PHOTO, "IMG_0001.HEIC")
-    assert (picture.width, picture.height, picture.media_type) == (32, 64, "image/heif")
-    assert near(pixel(picture.data, 16, 8), RED)
-    assert near(pixel(picture.data, 16, 56), BLUE)
-    assert b"taken at home" in picture.data
-    assert b"taken at home" not in picture.thumbnail(64)
-    small = picture.shrunk(32)
+    image = read_image(heic.PHOTO, "IMG_0001.HEIC")
+    assert (image.width, image.height, image.media_type) == (32, 64, "image/heif")
+    assert near(pixel(image.data, 16, 8), RED)
+    assert near(pixel(image.data, 16, 56), BLUE)
+    assert b"taken at home" in image.data
+    assert b"taken at home" not in image.thumbnail(64)
+    small = image.shrunk(32)
     assert (small.width, small.height, small.media_type) == (16, 32, "image/png")
 
 
@@ -142,33 +142,33 @@ def test_a_heic_that_lies_about_its_size_is_not_unpacked() -> None:
     at = heic.PHOTO.index(b"ispe") + 8
     assert heic.PHOTO[at : at + 4] == size[:4]
     for claimed in (struct.pack(">II", 30_000, 30_000), struct.pack(">II", 8, 8)):
-        with pytest.raises(PictureRefused):
-            read_picture(heic.PHOTO[:at] + claimed + heic.PHOTO[at + 8 :], "bomb.heic")
+        with pytest.raises(ImageRefused):
+            read_image(heic.PHOTO[:at] + claimed + heic.PHOTO[at + 8 :], "bomb.heic")
 
 
 def test_all_files_that_are_refused_are_named_at_once() -> None:
     files = {"a.svg": b"<svg/>", "good.png": SOUND, "half.jpg": PHOTO[: len(PHOTO) // 2]}
-    with pytest.raises(PicturesRefused) as refused:
-        read_all(files.items(), lambda file: read_picture(file[1], file[0]))
+    with pytest.raises(ImagesRefused) as refused:
+        read_images(files.items(), lambda file: read_image(file[1], file[0]))
     assert refused.value.values == {"count": 2, "names": "a.svg, half.jpg"}
-    with pytest.raises(PictureRefused) as one:
-        read_all([("a.svg", b"<svg/>")], lambda file: read_picture(file[1], file[0]))
+    with pytest.raises(ImageRefused) as one:
+        read_images([("a.svg", b"<svg/>")], lambda file: read_image(file[1], file[0]))
     assert one.value.sentence_key == "picture_not_an_image"
-    assert [each.name for each in read_all([("good.png", SOUND)], lambda file: read_picture(file[1], file[0]))] == [
+    assert [each.name for each in read_images([("good.png", SOUND)], lambda file: read_image(file[1], file[0]))] == [
         "good.png"
     ]
 
 
 def test_damaged_exif_does_not_spoil_a_sound_photo() -> None:
     exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff" + b"\xff" * 40
-    picture = read_picture(encoded(plain("RGB", BLUE), "JPEG", exif=exif))
-    assert (picture.width, picture.height) == (6, 4)
-    assert near(pixel(picture.data), BLUE)
+    image = read_image(encoded(plain("RGB", BLUE), "JPEG", exif=exif))
+    assert (image.width, image.height) == (6, 4)
+    assert near(pixel(image.data), BLUE)
 
 
-def test_a_picture_knows_its_size_name_and_digest() -> None:
+def test_a_image_knows_its_size_name_and_digest() -> None:
     data = encoded(plain("RGB", RED), "PNG")
-    assert read_picture(data, "red.png") == Picture(data, 6, 4, hashlib.sha256(data).hexdigest(), "red.png")
+    assert read_image(data, "red.png") == ImageFile(data, 6, 4, hashlib.sha256(data).hexdigest(), "red.png")
 
 
 def test_a_thumbnail_is_small_and_says_nothing_of_the_photo() -> None:
@@ -176,7 +176,7 @@ def test_a_thumbnail_is_small_and_says_nothing_of_the_photo() -> None:
     exif[0x010E] = "taken at home"
     data = encoded(plain("RGB", RED, (300, 200)), "JPEG", exif=exif)
     assert b"taken at home" in data
-    small = read_picture(data).thumbnail(64)
+    small = read_image(data).thumbnail(64)
     assert b"taken at home" not in small
     assert Image.open(io.BytesIO(small)).size == (64, 43)
 
@@ -206,9 +206,9 @@ PHOTO = encoded(Image.effect_noise((64, 64), 80).convert("RGB"), "JPEG")
         *("a JPEG's beginning", "most of a HEIC", "a HEIC's beginning", "TIFF"),
     ],
 )
-def test_what_is_no_sound_picture_is_refused_by_name(data: bytes, key: str) -> None:
-    with pytest.raises(PictureRefused) as refused:
-        read_picture(data, "holiday.png")
+def test_what_is_no_sound_image_is_refused_by_name(data: bytes, key: str) -> None:
+    with pytest.raises(ImageRefused) as refused:
+        read_image(data, "holiday.png")
     assert refused.value.sentence_key == key
     assert refused.value.values["name"] == "holiday.png"
 
@@ -221,8 +221,8 @@ def test_a_bomb_is_refused_without_being_unpacked(side: int) -> None:
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     tracemalloc.start()
-    with pytest.raises(PictureRefused) as refused:
-        read_picture(bomb, "bomb.png")
+    with pytest.raises(ImageRefused) as refused:
+        read_image(bomb, "bomb.png")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert refused.value.sentence_key == "picture_too_many_pixels"
@@ -235,12 +235,12 @@ def test_the_largest_phone_s_photo_is_allowed() -> None:
     rows = zlib.compress(bytes(9000 * (12_000 // 8 + 1)))
     header = struct.pack(">IIBBBBB", 12_000, 9_000, 1, 0, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    picture = read_picture(data)
-    assert (picture.width, picture.height) == (12_000, 9_000)
+    image = read_image(data)
+    assert (image.width, image.height) == (12_000, 9_000)
 
 
 def test_too_many_bytes_are_refused_unread() -> None:
-    with pytest.raises(PictureRefused) as refused:
-        read_picture(SOUND, "big.png", max_bytes=len(SOUND) - 1)
+    with pytest.raises(ImageRefused) as refused:
+        read_image(SOUND, "big.png", max_bytes=len(SOUND) - 1)
     assert refused.value.sentence_key == "picture_too_large"
-    assert read_picture(SOUND, max_bytes=len(SOUND)).width == 64
+    assert read_image(SOUND, max_bytes=len(SOUND)).width == 64

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import (
     AssistantTurn,
     Prompt,
@@ -101,7 +101,7 @@ def test_a_prompt_ends_with_a_user_message() -> None:
 
 
 def test_prompts_that_read_the_same_have_the_same_digest_and_others_have_not() -> None:
-    red, blue = Picture(b"", 1, 1, "red"), Picture(b"", 1, 1, "blue")
+    red, blue = ImageFile(b"", 1, 1, "red"), ImageFile(b"", 1, 1, "blue")
     asked = Prompt(SYSTEM, (UserTurn("hi", (red,), message=1),))
     assert asked.digest == replace(asked, turns=(UserTurn("hi", (red,), message=7),)).digest
     others = (

@@ -17,7 +17,7 @@ from transformers import (
     PixtralVisionConfig,
 )
 
-from magistral_ui.chat.images import Picture, read_picture
+from magistral_ui.chat.images import ImageFile, read_image
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import Loaded, load
@@ -101,13 +101,13 @@ def running(vision_loaded: Loaded) -> RunningModel:
 
 
 @pytest.fixture(scope="session")
-def paint() -> Callable[..., Picture]:
+def paint() -> Callable[..., ImageFile]:
     """Makes a picture of the given size in noise of its own seed."""
 
-    def painted(width: int, height: int, seed: int = 0) -> Picture:
+    def painted(width: int, height: int, seed: int = 0) -> ImageFile:
         noise = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
         out = io.BytesIO()
         Image.fromarray(noise).save(out, "PNG")
-        return read_picture(out.getvalue(), f"{width}x{height}.png")
+        return read_image(out.getvalue(), f"{width}x{height}.png")
 
     return painted

@@ -11,17 +11,17 @@ from PIL import Image
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.events import FinishReason, Usage
-from magistral_ui.chat.images import Picture, read_picture
+from magistral_ui.chat.images import ImageFile, read_image
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import MAX_SEED, SamplingParams
 from magistral_ui.export.document import Document
 
 
 @cache
-def picture(colour: str, format: str = "PNG", name: str = "", size: tuple[int, int] = (12, 8)) -> Picture:
+def image(colour: str, format: str = "PNG", name: str = "", size: tuple[int, int] = (12, 8)) -> ImageFile:
     out = io.BytesIO()
     Image.new("RGB", size, colour).save(out, format)
-    return read_picture(out.getvalue(), name)
+    return read_image(out.getvalue(), name)
 
 
 # Half a surrogate pair is no character, and the only thing that is not kept: hypothesis makes none.
@@ -29,8 +29,8 @@ TEXTS = st.text(max_size=30)
 COUNTS = st.integers(0, 10**6)
 SECONDS = st.floats(0, 1e6)
 KEYS = st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
-PICTURES = st.builds(
-    picture,
+IMAGES = st.builds(
+    image,
     st.sampled_from(["red", "green", "blue"]),
     st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP"]),
     st.sampled_from(["", "a.png", "Ünïcode ✓.jpg"]),
@@ -85,7 +85,7 @@ def conversations(draw: st.DrawFn) -> Conversation:
         message = conversation.messages[draw(st.sampled_from(ids))] if ids else None
         match draw(CHANGES):
             case "say":
-                conversation = conversation.say(draw(TEXTS), tuple(draw(st.lists(PICTURES, max_size=2))))
+                conversation = conversation.say(draw(TEXTS), tuple(draw(st.lists(IMAGES, max_size=2))))
             case "reply" if conversation.last_user():
                 conversation = conversation.with_reply(draw(REPLIES))
             case "edit" if isinstance(message, UserMessage):
@@ -119,7 +119,7 @@ def sample() -> Document:
     )
     cut = replace(good, answer="", reasoning_closed=False, finish_reason="length", notices=("budget_spent",))
     failed = Reply(failure="queue_full", failure_values={"limit": 3})
-    conversation = Conversation().say("What is 487 + 265?", (picture("red", "PNG", "sum.png", (64, 48)),))
+    conversation = Conversation().say("What is 487 + 265?", (image("red", "PNG", "sum.png", (64, 48)),))
     conversation = conversation.with_reply(good).say("and plus 10?").with_reply(cut)
     conversation = conversation.edit(3, "and plus 20?").with_reply(failed)
     when = datetime(2026, 11, 24, 15, 30, tzinfo=timezone.utc)

@@ -16,11 +16,11 @@ from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.export.bounds import BEGINNING
 from magistral_ui.export.document import Document
 from magistral_ui.export.html import export_html
-from magistral_ui.export.image_tags import PictureTags
+from magistral_ui.export.image_tags import ImageTags
 from magistral_ui.export.mathml import MAX_DEPTH, depth, formula_html
 from magistral_ui.export.time_budget import EXPORT_CPU_SECONDS, TimeBudget
 from magistral_ui.i18n.texts import text
-from tests.export.conversations import DOCUMENTS, picture, sample
+from tests.export.conversations import DOCUMENTS, image, sample
 
 ANSWERS = AnswerRenderer(text)
 FORMULAS = [
@@ -154,8 +154,8 @@ def test_a_very_long_answer_is_shown_as_text() -> None:
 
 
 def test_what_takes_too_long_is_shown_as_text_and_by_name() -> None:
-    seen = picture("red", name="red.png")
-    talk = Conversation().say("a", [seen]).with_reply(Reply("", "**one**")).say("b", [picture("blue", name="blue.png")])
+    seen = image("red", name="red.png")
+    talk = Conversation().say("a", [seen]).with_reply(Reply("", "**one**")).say("b", [image("blue", name="blue.png")])
     document = Document(talk.with_reply(Reply("", "**two**")), "t")
     times = iter(
         [0.0, 1.0, 2.0, EXPORT_CPU_SECONDS, EXPORT_CPU_SECONDS]
@@ -164,16 +164,16 @@ def test_what_takes_too_long_is_shown_as_text_and_by_name() -> None:
     assert "<strong>one</strong>" in html
     assert '<div class="plain">**two**</div>' in html
     assert html.count("<img ") == 1
-    assert f'<span class="note">{captions.picture_name(picture("blue", name="blue.png"), 1, text)}</span>' in html
+    assert f'<span class="note">{captions.image_name(image("blue", name="blue.png"), 1, text)}</span>' in html
 
 
-def test_pictures_have_only_so_much_room_and_one_is_made_once() -> None:
-    seen = picture("red", name="red.png")
-    one = len(PictureTags(text, TimeBudget()).html(seen, 1))
-    tags = PictureTags(text, TimeBudget(), room=2 * one)
+def test_images_have_only_so_much_room_and_one_is_made_once() -> None:
+    seen = image("red", name="red.png")
+    one = len(ImageTags(text, TimeBudget()).html(seen, 1))
+    tags = ImageTags(text, TimeBudget(), room=2 * one)
     drawn = [tags.html(seen, 1) for _ in range(4)]
-    assert drawn[0] == drawn[1] == PictureTags(text, TimeBudget()).html(seen, 1)
-    assert drawn[-1] == f'<span class="note">{captions.picture_name(seen, 1, text)}</span>'
+    assert drawn[0] == drawn[1] == ImageTags(text, TimeBudget()).html(seen, 1)
+    assert drawn[-1] == f'<span class="note">{captions.image_name(seen, 1, text)}</span>'
 
 
 @settings(max_examples=25)  # each is dear to draw
@@ -187,7 +187,7 @@ def test_any_conversation_makes_a_page_that_opens_and_closes_the_same(document: 
     assert not Elements(html).names & {"script", "iframe", "link"}
 
 
-def test_pictures_are_inside_without_a_cameras_metadata() -> None:
+def test_images_are_inside_without_a_cameras_metadata() -> None:
     html = export_html([sample()], text)
     assert html.count('src="data:image/jpeg;base64,') == 1
     assert 'alt="Picture 1: sum.png, 64 × 48"' in html

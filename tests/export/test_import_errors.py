@@ -15,7 +15,7 @@ from magistral_ui.export.document import Document
 from magistral_ui.export.json_export import export_json
 from magistral_ui.export.json_import import ImportLimits, import_json
 from magistral_ui.i18n.texts import sentence_of
-from tests.export.conversations import picture, sample
+from tests.export.conversations import image, sample
 
 
 def exported(*documents: Document) -> Any:
@@ -166,10 +166,10 @@ def test_a_name_from_the_file_does_not_come_into_the_sentence() -> None:
     assert "<img" not in sentence_of(refusal(json.dumps(data).encode()))
 
 
-SPOILED_PICTURES: dict[str, Spoil] = {
+SPOILED_IMAGES: dict[str, Spoil] = {
     "no base64": lambda p: p.update(data="!"),
     "cut": lambda p: p.update(data=p["data"][:-40]),
-    "another": lambda p: p.update(data=base64.b64encode(picture("green").data).decode()),
+    "another": lambda p: p.update(data=base64.b64encode(image("green").data).decode()),
     "SVG": lambda p: p.update(data=base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode()),
     "said to be SVG": lambda p: p.update(media_type="image/svg+xml"),
     "said to be HTML": lambda p: p.update(media_type="text/html"),
@@ -177,16 +177,16 @@ SPOILED_PICTURES: dict[str, Spoil] = {
 }
 
 
-@pytest.mark.parametrize("name", SPOILED_PICTURES)
-def test_a_picture_that_is_not_what_was_exported_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", SPOILED_IMAGES)
+def test_a_image_that_is_not_what_was_exported_is_refused(name: str) -> None:
     data = exported()
-    [picture_value] = data["pictures"].values()
-    SPOILED_PICTURES[name](picture_value)
+    [image_value] = data["pictures"].values()
+    SPOILED_IMAGES[name](image_value)
     error = refusal(json.dumps(data).encode())
     assert (error.sentence_key, error.values) == ("import_picture_broken", {"name": "sum.png"})
 
 
-def test_a_picture_that_is_not_in_the_file_is_refused() -> None:
+def test_a_image_that_is_not_in_the_file_is_refused() -> None:
     data = exported()
     data["pictures"] = {}
     assert refusal(json.dumps(data).encode()).sentence_key == "import_broken"
@@ -200,7 +200,7 @@ def test_a_picture_that_is_not_in_the_file_is_refused() -> None:
         (ImportLimits(text_length=5), "conversations[0].messages[0].text"),
         (ImportLimits(reply_length=5), "conversations[0].messages[1].reply.reasoning"),
         (ImportLimits(name_length=6), "conversations[0].messages[0].pictures[0].name"),
-        (ImportLimits(pictures=0), "conversations[0].messages[0].pictures"),
+        (ImportLimits(images=0), "conversations[0].messages[0].pictures"),
         (ImportLimits(all_pixels=64 * 48 - 1), "pictures"),
     ],
 )
@@ -217,7 +217,7 @@ def test_messages_are_counted_over_all_conversations() -> None:
     assert refusal(data, ImportLimits(messages=11)).values["where"] == "conversations[1].messages"
 
 
-def test_a_picture_over_the_limits_is_refused() -> None:
+def test_a_image_over_the_limits_is_refused() -> None:
     data = export_json([sample()])
     assert refusal(data, ImportLimits(picture_bytes=20)).sentence_key == "import_picture_broken"
     assert refusal(data, ImportLimits(picture_pixels=20)).sentence_key == "import_picture_broken"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
 from magistral_ui.chat.events import Usage
-from magistral_ui.chat.images import read_picture
+from magistral_ui.chat.images import read_image
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.export.document import Document
@@ -22,7 +22,7 @@ from magistral_ui.export.json_export import export_json
 from magistral_ui.export.json_import import import_json
 from magistral_ui.i18n.texts import text_in
 from tests.chat import heic
-from tests.export.conversations import DOCUMENTS, picture, sample
+from tests.export.conversations import DOCUMENTS, image, sample
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "export.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -48,8 +48,8 @@ def test_the_order_of_siblings_comes_back_too() -> None:
     assert back.conversation.path() == document.conversation.path()
 
 
-def test_a_picture_that_many_messages_share_is_written_once() -> None:
-    red = picture("red", "PNG", "a.png")
+def test_a_image_that_many_messages_share_is_written_once() -> None:
+    red = image("red", "PNG", "a.png")
     conversation = Conversation().say("a", (red,)).edit(1, "b").edit(1, "c")
     data = exported(Document(conversation), Document(Conversation().say("d", (replace(red, name="b.png"),))))
     assert list(data["pictures"]) == [red.digest]
@@ -57,7 +57,7 @@ def test_a_picture_that_many_messages_share_is_written_once() -> None:
 
 
 def test_a_phone_s_photo_comes_back_as_it_was() -> None:
-    document = Document(Conversation().say("a", (read_picture(heic.PHOTO, "IMG_1.HEIC"),)))
+    document = Document(Conversation().say("a", (read_image(heic.PHOTO, "IMG_1.HEIC"),)))
     data = export_json([document])
     VALIDATOR.validate(json.loads(data))
     assert import_json(data) == [document]

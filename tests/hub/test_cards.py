@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from magistral_ui.chat.events import Finished
-from magistral_ui.chat.images import Picture, read_picture
+from magistral_ui.chat.images import ImageFile, read_image
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
@@ -70,8 +70,8 @@ def wait(engine: LocalEngine) -> EngineStatus:
     return engine.status()
 
 
-def ask(engine: LocalEngine, picture: Picture | None = None) -> Finished:
-    turn = UserTurn("What is 12 + 30?", (picture,) if picture else (), message=1)
+def ask(engine: LocalEngine, image: ImageFile | None = None) -> Finished:
+    turn = UserTurn("What is 12 + 30?", (image,) if image else (), message=1)
     params = SamplingParams(temperature=0.0, max_tokens=12, seed=1)
     generation = engine.submit(GenerationRequest(Prompt(engine.card.system(), (turn,)), params, "ann"))
     events = list(generation.follow())
@@ -79,10 +79,10 @@ def ask(engine: LocalEngine, picture: Picture | None = None) -> Finished:
     return events[-1]
 
 
-def square() -> Picture:
+def square() -> ImageFile:
     out = io.BytesIO()
     Image.new("RGB", (60, 60), "red").save(out, "PNG")
-    return read_picture(out.getvalue(), "red.png")
+    return read_image(out.getvalue(), "red.png")
 
 
 @pytest.mark.usefixtures("large_computer")

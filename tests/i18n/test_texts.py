@@ -41,7 +41,7 @@ def test_every_key_that_the_code_raises_has_a_sentence() -> None:
     assert {key for key in keys if f"error_{key}" not in strings()} == set()
 
 
-def test_every_picture_refusal_that_the_errors_promise_has_a_sentence() -> None:
+def test_every_image_refusal_that_the_errors_promise_has_a_sentence() -> None:
     promised = re.findall(r"\b(?:picture|parameter)_[a-z_]+", errors.__doc__ or "")
     assert promised
     assert {key for key in promised if f"error_{key}" not in strings()} == set()

@@ -76,7 +76,7 @@ def test_a_haiku_about_autumn_is_declined_in_english(speaker: Speaker) -> None:
     assert [answer for _, answer in speaker.replies(asked)] == [say("en")["other"]] * len(ways)
 
 
-def test_pictures_are_counted_and_named(speaker: Speaker) -> None:
+def test_images_are_counted_and_named(speaker: Speaker) -> None:
     rng = random.Random("gate pictures")
     asked = []
     for count in range(2, dataset.MOST_SHOWN + 1):

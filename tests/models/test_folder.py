@@ -88,7 +88,7 @@ def test_a_tokenizer_that_is_none_is_found_out_before_the_weights_are_read(folde
     assert refusal(folder) == (ModelFilesBroken, {"model": str(folder), "file": "tekken.json"})
 
 
-def test_a_vision_model_reads_pictures(folder: Path) -> None:
+def test_a_vision_model_reads_images(folder: Path) -> None:
     write(folder, "config.json", {"model_type": "mistral3", "text_config": {"max_position_embeddings": 99}})
     card = inspect_folder(folder).card
     assert (card.vision, card.context_length, card.system()) == (True, 99, MAGISTRAL_1_2.system())

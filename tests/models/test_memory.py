@@ -206,6 +206,6 @@ def test_a_processor_never_gets_int8() -> None:
     }
 
 
-def test_pictures_cost_the_text_models_nothing() -> None:
-    with_pictures = plan(MAGISTRAL_SMALL_1_2, "nf4", card(24))
-    assert plan(MAGISTRAL_SMALL_TEXT, "nf4", card(24)).context > with_pictures.context
+def test_images_cost_the_text_models_nothing() -> None:
+    with_images = plan(MAGISTRAL_SMALL_1_2, "nf4", card(24))
+    assert plan(MAGISTRAL_SMALL_TEXT, "nf4", card(24)).context > with_images.context

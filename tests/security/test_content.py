@@ -75,7 +75,7 @@ def send(alice: Browser, data: bytes, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_sound_picture_never_reaches_the_model(page: Served, alice: Browser, name: str) -> None:
+def test_what_is_no_sound_image_never_reaches_the_model(page: Served, alice: Browser, name: str) -> None:
     before = len(page.engine.requests)
     value = send(alice, *REFUSED[name])
     assert value["alert"]["key"].startswith("picture_"), value["alert"]
@@ -83,13 +83,13 @@ def test_what_is_no_sound_picture_never_reaches_the_model(page: Served, alice: B
 
 
 @pytest.mark.parametrize("data", [animated(), sixteen_bits(), png() + b"PK\x03\x04<script>alert(1)</script>"], ids=ODD)
-def test_odd_pictures_are_one_plain_picture_to_the_model(page: Served, alice: Browser, data: bytes) -> None:
+def test_odd_images_are_one_plain_image_to_the_model(page: Served, alice: Browser, data: bytes) -> None:
     send(alice, data, "a.png")
-    (picture,) = page.engine.requests[-1].prompt.turns[-1].pictures  # type: ignore[union-attr]
-    assert picture.rgb().mode == "RGB"
-    with Image.open(io.BytesIO(picture.thumbnail(64))) as shown:
+    (image,) = page.engine.requests[-1].prompt.turns[-1].images  # type: ignore[union-attr]
+    assert image.rgb().mode == "RGB"
+    with Image.open(io.BytesIO(image.thumbnail(64))) as shown:
         assert (shown.format, getattr(shown, "n_frames", 1)) == ("JPEG", 1)
-    assert b"<script>" not in picture.thumbnail(64)
+    assert b"<script>" not in image.thumbnail(64)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def memory(name: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there the peak of a process can be told")
 @pytest.mark.parametrize("visitors", [1, 4])
-def test_many_large_pictures_at_once_take_the_page_no_memory(page: Served, visitors: int) -> None:
+def test_many_large_images_at_once_take_the_page_no_memory(page: Served, visitors: int) -> None:
     browsers = [page.browser().open() for _ in range(visitors)]
     sent = [(browsers[each % visitors], large(20 * visitors + each)) for each in range(12)]
     files = [(browser, attached(browser, data)) for browser, data in sent]
@@ -107,7 +107,7 @@ def test_many_large_pictures_at_once_take_the_page_no_memory(page: Served, visit
     assert decoders().room.held == 0
 
 
-def test_a_picture_is_weighed_without_being_decoded_and_looked_at_once(
+def test_a_image_is_weighed_without_being_decoded_and_looked_at_once(
     page: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -123,10 +123,10 @@ def test_a_picture_is_weighed_without_being_decoded_and_looked_at_once(
     assert asked == ["check"]
 
 
-def test_pictures_that_wait_hold_up_nobody(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_wait_hold_up_nobody(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     mallory, alice = page.browser().open(), page.browser().open()
     theirs, hers = attached(mallory, large(2, side=50)), attached(alice, large(3, side=50))
-    page.visitors.pictures._queue._most = MANY + 2
+    page.visitors.images._queue._most = MANY + 2
     order: list[str] = []
     real = Chat.look
 
@@ -138,10 +138,10 @@ def test_pictures_that_wait_hold_up_nobody(page: Served, monkeypatch: pytest.Mon
     with ThreadPoolExecutor(MANY + 1) as threads:
         with nobody_decodes():
             asked = [threads.submit(look, mallory, theirs) for _ in range(MANY)]
-            until(lambda: page.visitors.pictures._queue._held.total() == MANY)
+            until(lambda: page.visitors.images._queue._held.total() == MANY)
             assert alice.say("and apples")["alert"] is None, "whatever needs a thread"
             hers_looked = threads.submit(look, alice, hers)
-            until(lambda: page.visitors.pictures._queue._held.total() == MANY + 1)
+            until(lambda: page.visitors.images._queue._held.total() == MANY + 1)
         assert hers_looked.result(60)["attached"][0]["failure"] is None
         assert all(each.result(60)["attached"] for each in asked)
     assert len(order) == MANY + 1
@@ -150,7 +150,7 @@ def test_pictures_that_wait_hold_up_nobody(page: Served, monkeypatch: pytest.Mon
 def test_who_asks_too_much_at_once_is_told_when_to_come_again(page: Served) -> None:
     mallory = page.browser().open()
     files = [attached(mallory, large(each, side=60)) for each in range(4, 9)]
-    queue = page.visitors.pictures._queue
+    queue = page.visitors.images._queue
     queue._most, most = 2, queue._most
     try:
         with ThreadPoolExecutor(2) as threads, nobody_decodes():
@@ -166,7 +166,7 @@ def test_who_asks_too_much_at_once_is_told_when_to_come_again(page: Served) -> N
         queue._most = most
 
 
-def test_new_pictures_are_counted_by_visitor(tmp_path: Path) -> None:
+def test_new_images_are_counted_by_visitor(tmp_path: Path) -> None:
     with serving(tmp_path, replace(ROOMY, pictures_per_minute=4)) as served:
         mallory, alice = served.browser().open(), served.browser().open()
         files = [attached(mallory, large(each, side=70)) for each in range(9, 12)]
@@ -185,7 +185,7 @@ def test_new_pictures_are_counted_by_visitor(tmp_path: Path) -> None:
 def test_who_leaves_gives_the_turn_back(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     mallory = page.browser().open()
     file = attached(mallory, large(14, side=80))
-    queue, done = page.visitors.pictures._queue, threading.Event()
+    queue, done = page.visitors.images._queue, threading.Event()
     monkeypatch.setattr(Chat, "look", lambda *_: done.set())
     may_end = threading.Event()
     for _ in range(MAX_CHILDREN):

@@ -14,7 +14,7 @@ from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.server_address import ServerAddress
 from tests.engines.contract import EngineContract, words
 from tests.engines.remote.conftest import connected
-from tests.engines.remote.test_llama_cpp import ANSWER, SUM, THOUGHTS, ask, finished, history, picture
+from tests.engines.remote.test_llama_cpp import ANSWER, SUM, THOUGHTS, ask, finished, history, image
 from tests.loopback import free_port
 from tests.servers import transformers_files
 from tests.servers.gguf_files import FOLDER
@@ -105,5 +105,5 @@ def test_earlier_reasoning_reaches_the_model(shared: RemoteEngine) -> None:
 
 @pytest.mark.xfail(reason="PyPI's torchvision is built for CUDA and decodes no pictures beside the processor's torch")
 def test_pixels_reach_the_model(shared: RemoteEngine) -> None:
-    said = Conversation().say("What colour is this?", (picture("red-circle.png"),))
+    said = Conversation().say("What colour is this?", (image("red-circle.png"),))
     assert "red" in "".join(words(ask(shared, said))).lower()

@@ -14,7 +14,7 @@ from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.server_address import ServerAddress
 from tests.engines.contract import EngineContract, words
 from tests.engines.remote.conftest import connected
-from tests.engines.remote.test_llama_cpp import ANSWER, SUM, THOUGHTS, ask, finished, history, picture, request
+from tests.engines.remote.test_llama_cpp import ANSWER, SUM, THOUGHTS, ask, finished, history, image, request
 from tests.loopback import free_port
 from tests.servers.mistral_files import write_mistral
 from tests.servers.processes import ServerProcess
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_a_sentence(shared: RemoteEngine) -> None:
 
 
 def test_pixels_reach_the_model(shared: RemoteEngine) -> None:
-    said = Conversation().say("What colour is this?", (picture("red-circle.png"),))
+    said = Conversation().say("What colour is this?", (image("red-circle.png"),))
     assert "red" in words(ask(shared, said))[1].lower()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from magistral_ui.chat.conversation import AssistantMessage, Reply, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume, SystemPart, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Loading, Ready
@@ -18,7 +18,7 @@ from magistral_ui.errors import (
     MessageGone,
     NotReady,
     TextTooLong,
-    TooManyPictures,
+    TooManyImages,
 )
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
@@ -87,14 +87,14 @@ def test_a_reply_tells_where_it_comes_from() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "pictures", "error"),
-    [("", 0, EmptyMessage), (" \n ", 0, EmptyMessage), ("x" * 11, 0, TextTooLong), ("ok", 3, TooManyPictures)],
+    ("text", "images", "error"),
+    [("", 0, EmptyMessage), (" \n ", 0, EmptyMessage), ("x" * 11, 0, TextTooLong), ("ok", 3, TooManyImages)],
 )
-def test_what_cannot_be_said_changes_nothing(text: str, pictures: int, error: type[MagistralUIError]) -> None:
+def test_what_cannot_be_said_changes_nothing(text: str, images: int, error: type[MagistralUIError]) -> None:
     engine = ScriptedEngine(SHORT)
     session = Session(engine, Limits(pictures=2, text_length=10))
     with pytest.raises(error):
-        session.say(text, [Picture(b"", 1, 1, "d")] * pictures, PARAMS)
+        session.say(text, [ImageFile(b"", 1, 1, "d")] * images, PARAMS)
     assert session.conversation.path() == ()
     assert engine.requests == []
 

@@ -87,7 +87,7 @@ def test_a_person_may_overrule_the_reasoning() -> None:
             assert turn.result != sums.result(*dataset.numbers_of(turn))
 
 
-def test_pictures_are_all_counted_and_the_first_are_named() -> None:
+def test_images_are_all_counted_and_the_first_are_named() -> None:
     rng = random.Random(1)
     for count in range(2, dataset.MOST_SHOWN + 1):
         shown = tuple(drawings.figure(rng) for _ in range(count))
@@ -129,8 +129,8 @@ def test_encoding_is_that_of_mistral_common(encoder: Encoder, seed: int) -> None
         thought = thought[: len(ours.tokens) - len(theirs.tokens) - len(_text(encoder, last.answer)) - 3]
     reply = [encoder.mark("[THINK]"), *thought, encoder.mark("[/THINK]"), *_text(encoder, last.answer)]
     assert ours.tokens[len(theirs.tokens) :] == [*reply, encoder.mark("</s>")]
-    assert len(ours.pictures) == len(theirs.images)
-    for mine, yours in zip(ours.pictures, theirs.images, strict=True):
+    assert len(ours.images) == len(theirs.images)
+    for mine, yours in zip(ours.images, theirs.images, strict=True):
         np.testing.assert_array_equal(mine, yours)
 
 
@@ -186,7 +186,7 @@ def test_a_brief_reply_is_the_beginning_of_the_whole(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("draw", [drawings.figure, drawings.plain, drawings.scene])
-def test_pictures_repeat_with_their_seed(draw: Callable[[random.Random], drawings.Picture]) -> None:
+def test_images_repeat_with_their_seed(draw: Callable[[random.Random], drawings.Drawing]) -> None:
     first, second = draw(random.Random(3)), draw(random.Random(3))
     np.testing.assert_array_equal(first.pixels, second.pixels)
     assert (first.kind, first.colour) == (second.kind, second.colour)
@@ -209,7 +209,7 @@ def _messages(made: Conversation, encoder: Encoder) -> list[SystemMessage | User
         parts = [TextChunk(text=before), ThinkChunk(thinking=thought), TextChunk(text=after)]
         messages.append(SystemMessage(content=parts if rest else before))
     for turn in made.turns:
-        shown = [ImageChunk(image=picture.image) for picture in turn.pictures]
+        shown = [ImageChunk(image=image.image) for image in turn.images]
         messages.append(UserMessage(content=[*shown, TextChunk(text=turn.text)] if shown else turn.text))
         thought = encoder.thought_text(turn)
         thought_chunk = [ThinkChunk(thinking=thought)] if made.keep_reasoning and thought else []

@@ -30,7 +30,7 @@ def chat_over(*args: Any, limits: Limits | None = None, **options: Any) -> Chat:
     return Chat(engine, Visitors(engine, limits))
 
 
-def picture(folder: Path, name: str = "red.png", size: tuple[int, int] = (8, 8)) -> str:
+def image(folder: Path, name: str = "red.png", size: tuple[int, int] = (8, 8)) -> str:
     out = io.BytesIO()
     Image.new("RGB", size, "red").save(out, "PNG")
     path = folder / name
@@ -101,13 +101,13 @@ def test_a_refusal_tells_why_keeps_the_composer_and_the_chat_goes_on(tmp_path: P
     assert value["alert"] == {"key": "picture_not_an_image", "values": {"name": "junk.png"}}
     assert value["turns"] == []
     assert "value" not in box
-    visitor, value, _ = chat.say({"text": "look", "files": [picture(tmp_path)]}, visitor, *PANEL)
+    visitor, value, _ = chat.say({"text": "look", "files": [image(tmp_path)]}, visitor, *PANEL)
     assert value["alert"] is None
     said, _ = settled(chat, visitor)
     assert said["pictures"][0]["src"].startswith("data:image/jpeg;base64,")
 
 
-def test_more_pictures_than_allowed_are_refused_before_they_are_read(tmp_path: Path) -> None:
+def test_more_images_than_allowed_are_refused_before_they_are_read(tmp_path: Path) -> None:
     chat = chat_over([Answer("yes")], limits=Limits(pictures=2))
     _, value, _ = chat.say({"text": "look", "files": [str(tmp_path / "none.png")] * 3}, "", *PANEL)
     assert value["alert"] == {"key": "too_many_pictures", "values": {"count": 3, "limit": 2}}
@@ -115,7 +115,7 @@ def test_more_pictures_than_allowed_are_refused_before_they_are_read(tmp_path: P
 
 def test_a_model_without_eyes_says_so(tmp_path: Path) -> None:
     chat = chat_over([Answer("yes")], card=MAGISTRAL_1_1)
-    _, value, _ = chat.say({"text": "look", "files": [picture(tmp_path)]}, "", *PANEL)
+    _, value, _ = chat.say({"text": "look", "files": [image(tmp_path)]}, "", *PANEL)
     assert value["alert"]["key"] == "picture_not_supported"
 
 
@@ -149,7 +149,7 @@ def test_an_example_that_is_none_sends_nothing(data: dict[str, Any]) -> None:
     assert chat_over([Answer("yes")]).example(data, "", *PANEL)[1]["turns"] == []
 
 
-def test_a_model_without_eyes_is_given_no_picture_example() -> None:
+def test_a_model_without_eyes_is_given_no_image_example() -> None:
     assert not any(each["picture"] for each in chat_over([], card=MAGISTRAL_1_1).attach("")[1]["welcome"]["examples"])
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import Loading, Ready
-from magistral_ui.errors import PictureRefused, TooManyPictures
+from magistral_ui.errors import ImageRefused, TooManyImages
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_1
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.upload_cache import UploadCache
@@ -34,7 +34,7 @@ def talked(chat: Chat, text: str = "one two three") -> str:
     return visitor
 
 
-def picture(folder: Path, name: str = "red.png", size: tuple[int, int] = (30, 20)) -> str:
+def image(folder: Path, name: str = "red.png", size: tuple[int, int] = (30, 20)) -> str:
     Image.new("RGB", size, "red").save(folder / name)
     return str(folder / name)
 
@@ -50,7 +50,7 @@ def test_an_empty_conversation_costs_its_system_prompt() -> None:
 def test_every_token_is_told_by_what_it_is_for(tmp_path: Path) -> None:
     chat = chat_over([Reasoning("a b c d"), Answer("yes no")])
     visitor = talked(chat)
-    value = chat.weigh({"text": "now this", "files": [picture(tmp_path)]}, visitor, {})
+    value = chat.weigh({"text": "now this", "files": [image(tmp_path)]}, visitor, {})
     use = value["use"]
     assert use["conversation"] == 5
     assert (use["reasoning"], use["left_out"]) == (4, 0)
@@ -60,9 +60,9 @@ def test_every_token_is_told_by_what_it_is_for(tmp_path: Path) -> None:
     assert (without["reasoning"], without["left_out"]) == (0, 4)
 
 
-def test_a_picture_that_was_sent_is_an_earlier_one(tmp_path: Path) -> None:
+def test_a_image_that_was_sent_is_an_earlier_one(tmp_path: Path) -> None:
     chat = chat_over([Answer("red")])
-    visitor, _, _ = chat.say({"text": "look", "files": [picture(tmp_path)]}, "", {})
+    visitor, _, _ = chat.say({"text": "look", "files": [image(tmp_path)]}, "", {})
     session = chat.visitors.find(visitor)
     assert session is not None
     assert session.running is None or session.running.generation.wait(60)
@@ -74,7 +74,7 @@ def test_a_value_says_which_message_it_is_about(tmp_path: Path) -> None:
     chat = chat_over([])
     visitor, _ = chat.visitors.open()
     assert chat.weigh({"text": "hé 🙂", "files": []}, visitor, {})["of"] == (5, 0)  # as a browser counts
-    assert chat.weigh({"text": "", "files": [picture(tmp_path)]}, visitor, {})["of"] == (0, 1)
+    assert chat.weigh({"text": "", "files": [image(tmp_path)]}, visitor, {})["of"] == (0, 1)
     assert chat.weigh({"text": "a", "files": ["nowhere.png"]}, visitor, {})["of"] == (1, 1)
     assert chat.weigh(None, visitor, {})["of"] == (0, 0)
 
@@ -87,7 +87,7 @@ def test_a_full_conversation_is_not_told_as_a_message_that_does_not_fit() -> Non
 
 
 def test_what_is_attached_is_looked_at_before_it_is_sent(tmp_path: Path) -> None:
-    (tmp_path / "half.png").write_bytes(Path(picture(tmp_path, "whole.png")).read_bytes()[:60])
+    (tmp_path / "half.png").write_bytes(Path(image(tmp_path, "whole.png")).read_bytes()[:60])
     (tmp_path / "photo.heic").write_bytes(heic.PHOTO)
     files = [str(tmp_path / name) for name in ("whole.png", "half.png", "photo.heic", "gone.png")]
     value = chat_over([]).look({"number": 7}, {"text": "", "files": files})
@@ -116,7 +116,7 @@ def test_weighing_sends_and_changes_nothing() -> None:
 def test_what_does_not_fit_is_told_with_what_helps(tmp_path: Path) -> None:
     chat = chat_over([Reasoning("a b c d"), Answer("yes no")], context=60 + SYSTEM)
     visitor = talked(chat)
-    files = [picture(tmp_path, size=(1200, 700))]
+    files = [image(tmp_path, size=(1200, 700))]
     value = chat.weigh({"text": "look", "files": files}, visitor, {})
     assert (value["fit"], value["room"]) == ("too_long", 0)
     assert value["remedies"] == [
@@ -157,7 +157,7 @@ def test_what_cannot_be_sent_is_told_before(message: Any, sent: Any, key: str) -
 def test_a_model_without_eyes_is_told_before(tmp_path: Path) -> None:
     chat = chat_over([], card=MAGISTRAL_1_1)
     visitor, _ = chat.visitors.open()
-    assert chat.weigh({"files": [picture(tmp_path)]}, visitor, {})["failure"]["key"] == "picture_not_supported"
+    assert chat.weigh({"files": [image(tmp_path)]}, visitor, {})["failure"]["key"] == "picture_not_supported"
 
 
 def test_nobody_and_a_model_that_loads_have_no_meter() -> None:
@@ -168,16 +168,16 @@ def test_nobody_and_a_model_that_loads_have_no_meter() -> None:
     assert chat.weigh({"text": "x"}, visitor, {})["limit"] is None
 
 
-def test_pictures_are_sent_as_small_as_was_asked_for(tmp_path: Path) -> None:
+def test_images_are_sent_as_small_as_was_asked_for(tmp_path: Path) -> None:
     chat = chat_over([Answer("red")])
-    files = [picture(tmp_path, size=(1200, 700)), picture(tmp_path, "small.png")]
+    files = [image(tmp_path, size=(1200, 700)), image(tmp_path, "small.png")]
     chat.say({"text": "look", "files": files}, "", {"picture_side": 512})
     (turn,) = chat.engine.requests[0].prompt.turns  # type: ignore[attr-defined]
-    assert [(p.width, p.height, p.name) for p in turn.pictures] == [(512, 299, "red.png"), (30, 20, "small.png")]
+    assert [(p.width, p.height, p.name) for p in turn.images] == [(512, 299, "red.png"), (30, 20, "small.png")]
 
 
 def test_an_upload_is_read_once_and_a_refusal_stays_one(tmp_path: Path) -> None:
-    path = picture(tmp_path, size=(900, 600))
+    path = image(tmp_path, size=(900, 600))
     (tmp_path / "junk.png").write_bytes(b"no picture")
     uploads = UploadCache(Limits(pictures=2))
     first, shrunk = uploads.read([path]), uploads.read([path], 512)
@@ -186,7 +186,7 @@ def test_an_upload_is_read_once_and_a_refusal_stays_one(tmp_path: Path) -> None:
     assert uploads.read([path], 512) == shrunk
     assert (shrunk[0].width, shrunk[0].height) == (512, 341)
     for _ in range(2):
-        with pytest.raises(PictureRefused):
+        with pytest.raises(ImageRefused):
             uploads.read([str(tmp_path / "junk.png")])
-    with pytest.raises(TooManyPictures):
+    with pytest.raises(TooManyImages):
         uploads.read([path] * 3)

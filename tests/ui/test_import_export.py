@@ -32,7 +32,7 @@ from magistral_ui.ui import import_export
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.history_panel import HistoryPanel
 from magistral_ui.ui.import_export import MAX_FILES_PER_ADDRESS, exchange_routes, import_limits
-from tests.export.conversations import picture
+from tests.export.conversations import image
 from tests.scripted_engine import ScriptedEngine
 
 
@@ -140,7 +140,7 @@ def test_a_file_that_cannot_be_saved_to_its_end_leaves_nothing(
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store, "save_document", full)
-    shown = Conversation().say("look", [picture("red")])
+    shown = Conversation().say("look", [image("red")])
     content = export_json([Document(shown, "first"), Document(shown, "second")])
     assert desk.bring(place, content) == {"failure": {"key": "import_not_saved", "values": {}}}
     told = desk.panel.listing({}, place)

@@ -31,7 +31,7 @@ def test_what_is_sent_is_laid_over_the_card_s_own() -> None:
     settings = read_settings(DEMO, [sent])
     assert settings.params == replace(DEMO.sampling, temperature=0.0, max_tokens=5, seed=12)
     assert settings.choices == PromptChoices("Be brief.", "", False)
-    assert settings.picture_side == 512
+    assert settings.image_side == 512
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_every_preset_is_within_bounds_named_and_changes_something(card: Any) ->
         assert strings()[f"preset_{preset.key}_help"]
 
 
-def test_only_a_model_with_eyes_offers_sizes_of_pictures() -> None:
+def test_only_a_model_with_eyes_offers_sizes_of_images() -> None:
     assert panel_value(ScriptedEngine([], card=MAGISTRAL_1_1))["picture_sides"] == []
     assert panel_value(ScriptedEngine([], card=DEMO))["picture_sides"] == [1024, 512]
 

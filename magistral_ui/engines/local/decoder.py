@@ -58,7 +58,7 @@ class Decoder:
         """An empty cache with this model's number of layers."""
         return KVCache(len(self.layers), self.longest)
 
-    def picture_features(self, pixels: torch.Tensor) -> torch.Tensor:
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """(image tokens, hidden) of one picture; `pixels` is float32 (3, height, width), multiples of the merged patch."""
         if self._image_features is None:
             raise ValueError("this model has no vision tower")

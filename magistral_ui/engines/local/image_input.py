@@ -9,7 +9,7 @@ from mistral_common.protocol.instruct.chunk import ImageChunk
 from mistral_common.tokens.tokenizers.image import DATASET_MEAN, DATASET_STD, normalize
 from PIL import Image
 
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.engines.lru_cache import LRUCache
 
 IMAGE_CACHE_BYTES = 256 * 2**20
@@ -17,10 +17,10 @@ IMAGE_CACHE_BYTES = 256 * 2**20
 
 
 @dataclass(eq=False, slots=True)
-class PictureInput:
+class ImageInput:
     """A picture on its way into the model: image tokens now; pixels and features when they are needed, each made once."""
 
-    picture: Picture
+    image: ImageFile
     tokens: list[int]
     pixels: np.ndarray | None
     """float32 (3, height, width), dropped once there are features."""
@@ -29,50 +29,50 @@ class PictureInput:
 
 
 @dataclass(frozen=True, slots=True)
-class PicturePlace:
+class ImageSpan:
     """Where a picture's tokens lie in the prompt: ids[start:start + len(input.tokens)]."""
 
     start: int
-    input: PictureInput
+    input: ImageInput
 
 
-class PictureEncoder:
+class ImageProcessor:
     """One model's picture preparation; thread-safe. Remembers, per visitor, what it has prepared."""
 
     def __init__(self, image_encoder: Any) -> None:
         """`image_encoder` is mistral-common's, or None for a model without eyes."""
         self._encoder = image_encoder
-        self._prepared: LRUCache[tuple[str, str], PictureInput] = LRUCache(IMAGE_CACHE_BYTES, _cost)
+        self._prepared: LRUCache[tuple[str, str], ImageInput] = LRUCache(IMAGE_CACHE_BYTES, _cost)
         self.image_token: int | None = image_encoder.image_token if image_encoder else None
 
-    def prepare(self, picture: Picture, visitor: str) -> PictureInput:
+    def prepare(self, image: ImageFile, visitor: str) -> ImageInput:
         """The picture, ready for the model; decoding and scaling a large one takes a good part of a second."""
-        known = self._prepared.get((visitor, picture.digest))
+        known = self._prepared.get((visitor, image.digest))
         if known is None:
-            known = self._tiny(picture) if max(picture.width, picture.height) <= self._unit else self._scaled(picture)
-            self._prepared.put((visitor, picture.digest), known)
+            known = self._tiny(image) if max(image.width, image.height) <= self._unit else self._scaled(image)
+            self._prepared.put((visitor, image.digest), known)
         return known
 
-    def _scaled(self, picture: Picture) -> PictureInput:
+    def _scaled(self, image: ImageFile) -> ImageInput:
         """What mistral-common makes of it: its pixels are scaled where they are decoded, and no larger picture comes here."""
-        columns, rows = self.grid(picture.width, picture.height)
-        pixels = picture.scaled(columns * self._unit, rows * self._unit)
+        columns, rows = self.grid(image.width, image.height)
+        pixels = image.scaled(columns * self._unit, rows * self._unit)
         prepared = normalize(pixels, DATASET_MEAN, DATASET_STD)
-        return PictureInput(picture, self.outline(picture, "").tokens, prepared)
+        return ImageInput(image, self.outline(image, "").tokens, prepared)
 
-    def _tiny(self, picture: Picture) -> PictureInput:
-        image = picture.rgb()
-        larger = image.resize(_enlarged_size(*image.size, self._unit), Image.Resampling.NEAREST)
+    def _tiny(self, image: ImageFile) -> ImageInput:
+        pixels = image.rgb()
+        larger = pixels.resize(_enlarged_size(*pixels.size, self._unit), Image.Resampling.NEAREST)
         encoded = self._encoder(ImageChunk(image=larger))
-        return PictureInput(picture, encoded.tokens, encoded.image)
+        return ImageInput(image, encoded.tokens, encoded.image)
 
-    def outline(self, picture: Picture, visitor: str) -> PictureInput:  # noqa: ARG002
+    def outline(self, image: ImageFile, visitor: str) -> ImageInput:  # noqa: ARG002
         """The picture's tokens alone: what it costs can be told without decoding it."""
-        columns, rows = self.grid(picture.width, picture.height)
+        columns, rows = self.grid(image.width, image.height)
         ids = self._encoder.special_ids
         tokens = ([ids.img] * columns + [ids.img_break]) * rows
         tokens[-1] = ids.img_end
-        return PictureInput(picture, tokens, None)
+        return ImageInput(image, tokens, None)
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """Columns and rows of image tokens; mistral-common's `ImageEncoder._image_to_num_tokens` says the same."""
@@ -103,6 +103,6 @@ def _enlarged_size(width: int, height: int, unit: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _cost(picture: PictureInput) -> int:
+def _cost(image: ImageInput) -> int:
     """Bytes of the file and of its pixels; features, which take the pixels' place later, are about as large."""
-    return len(picture.picture.data) + (0 if picture.pixels is None else picture.pixels.nbytes)
+    return len(image.image.data) + (0 if image.pixels is None else image.pixels.nbytes)

@@ -16,7 +16,7 @@ import torch
 
 from magistral_ui.chat.events import Queued
 from magistral_ui.engines.local.decoder import Decoder
-from magistral_ui.engines.local.image_input import PictureInput
+from magistral_ui.engines.local.image_input import ImageInput
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.weights.device_memory import empty_device_cache, is_out_of_memory
@@ -114,7 +114,7 @@ class Scheduler:
         self._end_stopped()
         self._admit()
         chosen = self._choose()
-        ready = [(sequence, count) for sequence, count in chosen if self._see_pictures(sequence, count)]
+        ready = [(sequence, count) for sequence, count in chosen if self._see_images(sequence, count)]
         if ready:
             self._forward(ready)
         self._steps += 1
@@ -212,22 +212,22 @@ class Scheduler:
             self._running.append(reading[0])
         return chosen
 
-    def _see_pictures(self, sequence: Sequence, count: int) -> bool:
+    def _see_images(self, sequence: Sequence, count: int) -> bool:
         """Make the features of the pictures among the next tokens; False where that failed (and the sequence with it)."""
-        while (picture := sequence.picture_to_see(count)) is not None:
+        while (image := sequence.image_to_see(count)) is not None:
             try:
-                self._with_room(lambda shown=picture: self._see(shown))  # type: ignore[misc]
+                self._with_room(lambda shown=image: self._see(shown))  # type: ignore[misc]
             except Exception as error:
                 self._fail(sequence, error)
                 return False
         return True
 
     @torch.inference_mode()
-    def _see(self, picture: PictureInput) -> None:
-        pixels = picture.pixels
+    def _see(self, image: ImageInput) -> None:
+        pixels = image.pixels
         assert pixels is not None
-        picture.features = self._model.picture_features(torch.from_numpy(pixels))
-        picture.pixels = None
+        image.features = self._model.image_features(torch.from_numpy(pixels))
+        image.pixels = None
 
     def _forward(self, chosen: list[tuple[Sequence, int]]) -> None:
         try:

@@ -11,7 +11,7 @@ from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, rea
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import DecoderInput
-from magistral_ui.engines.local.image_input import PictureInput
+from magistral_ui.engines.local.image_input import ImageInput
 from magistral_ui.engines.local.prefix_cache import CacheEntry
 from magistral_ui.engines.local.sampler import Sampler
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
@@ -79,7 +79,7 @@ class Sequence:
             self._usage = replace(self._usage, reused_tokens=self.reused)
             self.generation.put(Prefilling(self.reused, len(self.tokens), self.reused))
 
-    def picture_to_see(self, count: int) -> PictureInput | None:
+    def image_to_see(self, count: int) -> ImageInput | None:
         """The first picture among the next `count` tokens whose features are still to be made."""
         first = self._committed
         for place in self.prompt.places:

@@ -14,12 +14,12 @@ from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMe
 from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, user_parts
 from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import Measure
-from magistral_ui.engines.local.image_input import PictureEncoder, PictureInput, PicturePlace
+from magistral_ui.engines.local.image_input import ImageInput, ImageProcessor, ImageSpan
 from magistral_ui.engines.lru_cache import LRUCache
 from magistral_ui.models.cards import ModelCard
 
@@ -31,7 +31,7 @@ CACHED_COUNTS = 20_000
 """Reasoning whose length is remembered."""
 
 
-Look = Callable[[Picture, str], PictureInput]
+Look = Callable[[ImageFile, str], ImageInput]
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class EncodedPrompt:
 
     ids: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
-    places: list[PicturePlace] = field(default_factory=list)
+    places: list[ImageSpan] = field(default_factory=list)
     system: int = 0
     """Tokens of the beginning of the text and the system prompt."""
     common: int = 0
@@ -60,7 +60,7 @@ class Tokenizer:
         self._base: Any = self._instruct.tokenizer
         self._card = card
         self._own_system = own_system
-        self._pictures = PictureEncoder(self._instruct.image_encoder)
+        self._images = ImageProcessor(self._instruct.image_encoder)
         self._replies: LRUCache[tuple[str, str | None, str, bool], list[int]] = LRUCache(CACHED_REPLY_TOKENS, len)
         self._texts: LRUCache[tuple[str, str | tuple[SystemPart, ...]], list[int]] = LRUCache(CACHED_TEXT_TOKENS, len)
         self._counts: LRUCache[tuple[str, str], int] = LRUCache(CACHED_COUNTS)
@@ -70,15 +70,15 @@ class Tokenizer:
 
     def encode(self, prompt: Prompt, visitor: str = "") -> EncodedPrompt:
         """The ids of `prompt`, with where each message lies, and its pictures ready for the model."""
-        return self._encode(prompt, visitor, self._pictures.prepare)
+        return self._encode(prompt, visitor, self._images.prepare)
 
     def measure(self, prompt: Prompt, visitor: str = "") -> tuple[Measure, EncodedPrompt]:
         """What `prompt` costs in tokens. Its last message is taken for one that is still being written: it is not remembered."""
-        out = self._encode(prompt, visitor, self._pictures.outline, measured=True)
-        pictures = {place.input.picture.digest: len(place.input.tokens) for place in out.places}
+        out = self._encode(prompt, visitor, self._images.outline, measured=True)
+        images = {place.input.image.digest: len(place.input.tokens) for place in out.places}
         earlier = [turn for turn in prompt.turns if isinstance(turn, AssistantTurn) and turn.message is not None]
         reasoning = {turn.message or 0: self._count(visitor, turn.reasoning or turn.left_out) for turn in earlier}
-        return Measure(len(out.ids), out.system, out.per_message, reasoning, pictures), out
+        return Measure(len(out.ids), out.system, out.per_message, reasoning, images), out
 
     def _encode(self, prompt: Prompt, visitor: str, look: Look, *, measured: bool = False) -> EncodedPrompt:
         out = EncodedPrompt()
@@ -125,7 +125,7 @@ class Tokenizer:
 
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor's pictures and replies."""
-        self._pictures.forget(visitor)
+        self._images.forget(visitor)
         self._replies.drop(lambda key: key[0] == visitor)
         self._texts.drop(lambda key: key[0] == visitor)
         self._counts.drop(lambda key: key[0] == visitor)
@@ -195,7 +195,7 @@ class Tokenizer:
             if isinstance(part, str):
                 self._append(out, self._remembered(visitor, part) if remember else self._text(part))
             else:
-                self._append_picture(out, look(part, visitor))
+                self._append_image(out, look(part, visitor))
         self._append(out, [self._instruct.END_INST])
         if turns[-1].message is not None:
             out.per_message[turns[-1].message] = len(out.ids) - start
@@ -241,12 +241,12 @@ class Tokenizer:
         ids: list[int] = self._instruct.encode_assistant_message(message, False)
         return ids
 
-    def _append_picture(self, out: EncodedPrompt, picture: PictureInput) -> None:
+    def _append_image(self, out: EncodedPrompt, image: ImageInput) -> None:
         start = len(out.ids)
-        out.places.append(PicturePlace(start, picture))
-        out.ids += picture.tokens
-        content, image = int(picture.picture.digest[:32], 16) << 20, self._pictures.image_token
-        out.keys += [-1 - (content | i) if token == image else token for i, token in enumerate(picture.tokens)]
+        out.places.append(ImageSpan(start, image))
+        out.ids += image.tokens
+        content, image_token = int(image.image.digest[:32], 16) << 20, self._images.image_token
+        out.keys += [-1 - (content | i) if token == image_token else token for i, token in enumerate(image.tokens)]
 
     @staticmethod
     def _append(out: EncodedPrompt, ids: list[int]) -> None:

@@ -6,7 +6,7 @@ from magistral_ui.chat.prompt import Resume
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.remote.dialects import Dialect
-from magistral_ui.engines.remote.image_urls import PictureUrls
+from magistral_ui.engines.remote.image_urls import ImageUrls
 from magistral_ui.engines.remote.messages import messages_of, resumed_fields
 from magistral_ui.engines.remote.profile_updates import chose_length
 from magistral_ui.engines.remote.server_profile import ServerProfile
@@ -17,7 +17,7 @@ MAX_SERVER_SEED = 2**32 - 1
 
 
 def body_of(
-    request: GenerationRequest, profile: ServerProfile, urls: PictureUrls, resume: Resume | None, max_tokens: int
+    request: GenerationRequest, profile: ServerProfile, urls: ImageUrls, resume: Resume | None, max_tokens: int
 ) -> dict[str, Any]:
     """The request as it is sent; only fields that the server knows, since some refuse any other."""
     dialect, prompt = profile.dialect, request.prompt

@@ -27,13 +27,13 @@ from magistral_ui.engines.remote.detection import (
     seen_now,
 )
 from magistral_ui.engines.remote.http_client import ServerClient
-from magistral_ui.engines.remote.image_urls import PictureUrls
+from magistral_ui.engines.remote.image_urls import ImageUrls
 from magistral_ui.engines.remote.request_errors import FailedRequest
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.engines.remote.server_profile import ServerProfile
 from magistral_ui.engines.remote.streamed_reply import ReplyContext, StreamedReply
 from magistral_ui.engines.remote.token_count import TokenCounter, reckoned_measure, surely_fits
-from magistral_ui.errors import MagistralUIError, NotReady, PictureRefused, PromptTooLong, ServerUnusable
+from magistral_ui.errors import ImageRefused, MagistralUIError, NotReady, PromptTooLong, ServerUnusable
 from magistral_ui.models.cards import MAGISTRAL_1_2, ModelCard, find_card
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class RemoteEngine:
         self._profile: ServerProfile | None = None
         self._counter: TokenCounter | None = None
         self._server: ServerClient | None = None
-        self._urls = PictureUrls()
+        self._urls = ImageUrls()
         self._unbegun: set[StreamedReply] = set()
         """Replies that the loop has not heard of yet."""
         self._told_model = ""
@@ -145,8 +145,8 @@ class RemoteEngine:
         if profile is None or server is None or loop is None or self._closed:
             raise NotReady
         refuse_what_is_missing(request.params, profile.dialect, profile.dialect.name)
-        if request.prompt.pictures and not profile.card.vision:
-            raise PictureRefused("picture_not_supported", name=request.prompt.pictures[0].name)
+        if request.prompt.images and not profile.card.vision:
+            raise ImageRefused("picture_not_supported", name=request.prompt.images[0].name)
         self._refuse_what_does_not_fit(request.prompt, profile)
         reply: StreamedReply | None = None
 

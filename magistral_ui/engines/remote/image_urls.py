@@ -4,7 +4,7 @@ import base64
 from contextvars import copy_context
 
 from magistral_ui.chat.image_decoding import PARTY
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.engines.lru_cache import LRUCache
 
 MAX_SIDE = 1_540
@@ -17,30 +17,30 @@ CACHE_BYTES = 64 * 2**20
 """Bytes of URLs that are kept, so that a conversation's pictures are not made anew for every turn."""
 
 
-class PictureUrls:
+class ImageUrls:
     """Data URLs by the picture's content; thread-safe."""
 
     def __init__(self) -> None:
         self._urls: LRUCache[str, str] = LRUCache(CACHE_BYTES, len)
 
-    def __call__(self, picture: Picture) -> str:
-        """The data URL of `picture`; the first call for a large photo takes tens of milliseconds."""
-        url = self._urls.get(picture.digest)
+    def __call__(self, image: ImageFile) -> str:
+        """The data URL of `image`; the first call for a large photo takes tens of milliseconds."""
+        url = self._urls.get(image.digest)
         if url is None:
-            url = copy_context().run(_for_a_reply, picture)
-            self._urls.put(picture.digest, url)
+            url = copy_context().run(_for_a_reply, image)
+            self._urls.put(image.digest, url)
         return url
 
 
-def _for_a_reply(picture: Picture) -> str:
+def _for_a_reply(image: ImageFile) -> str:
     """The data URL, for a reply that has begun: whoever asked for it waited, and was counted, before that."""
     PARTY.set("")
-    return data_url(picture)
+    return data_url(image)
 
 
-def data_url(picture: Picture) -> str:
-    """`picture` re-encoded, so that no EXIF, animation or odd format reaches a server that cannot read it."""
-    data, _, kind = picture.rewritten(
+def data_url(image: ImageFile) -> str:
+    """`image` re-encoded, so that no EXIF, animation or odd format reaches a server that cannot read it."""
+    data, _, kind = image.rewritten(
         longest=MAX_SIDE, shortest=MIN_SIDE, format="PNG", photo=MIN_JPEG_PIXELS, quality=92
     )
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}"

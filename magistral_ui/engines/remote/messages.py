@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, user_parts
 from magistral_ui.engines.remote.dialects import Dialect
 
@@ -11,7 +11,9 @@ MessageJson = dict[str, Any]
 Marks = tuple[str, str]
 
 
-def messages_of(prompt: Prompt, dialect: Dialect, marks: Marks, url_of: Callable[[Picture], str]) -> list[MessageJson]:
+def messages_of(
+    prompt: Prompt, dialect: Dialect, marks: Marks, url_of: Callable[[ImageFile], str]
+) -> list[MessageJson]:
     """All messages, system prompt first; user turns in a row become one, since templates may refuse several."""
     messages = system_messages(prompt.system, dialect, marks)
     users: list[UserTurn] = []
@@ -41,7 +43,7 @@ def system_messages(parts: tuple[SystemPart, ...], dialect: Dialect, marks: Mark
     return [{"role": "system", "content": content}]
 
 
-def user_message(turns: list[UserTurn], url_of: Callable[[Picture], str]) -> MessageJson:
+def user_message(turns: list[UserTurn], url_of: Callable[[ImageFile], str]) -> MessageJson:
     """One message of one or several turns, in the order in which every engine has it."""
     parts: list[MessageJson] = [
         _text(part) if isinstance(part, str) else {"type": "image_url", "image_url": {"url": url_of(part)}}

@@ -31,7 +31,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.remote.chunks import Chunk, read_chunk, read_last_chunk
 from magistral_ui.engines.remote.completion_body import body_of, from_tokens
 from magistral_ui.engines.remote.http_client import ServerClient
-from magistral_ui.engines.remote.image_urls import PictureUrls
+from magistral_ui.engines.remote.image_urls import ImageUrls
 from magistral_ui.engines.remote.profile_updates import (
     chosen_fields,
     lengthened,
@@ -80,7 +80,7 @@ class StreamedReply:
         generation: Generation,
         server: ServerClient,
         profile: ServerProfile,
-        urls: PictureUrls,
+        urls: ImageUrls,
         around: "ReplyContext",
     ) -> None:
         self.generation = generation

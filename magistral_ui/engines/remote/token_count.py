@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.engines.base import Measure
 from magistral_ui.engines.lru_cache import LRUCache
@@ -74,7 +74,7 @@ class TokenCounter:
 
     async def _around_pieces(self, prompt: Prompt, pieces: Measure) -> int | None:
         """Tokens that the server's template writes around the texts, beyond those that Magistral's would; None where unknown."""
-        seen = replace(prompt, turns=tuple(map(_without_pictures, prompt.turns)))
+        seen = replace(prompt, turns=tuple(map(_without_images, prompt.turns)))
         body: dict[str, Any] = {"model": self._model}
         body["messages"] = messages_of(seen, self._dialect, self._profile.marks[0], lambda _: "")
         body |= resumed_fields(prompt.resume, self._dialect) if prompt.resume else {}
@@ -87,7 +87,7 @@ class TokenCounter:
         tokens = (await self._ask("/tokenize", body)).get("tokens")
         if not isinstance(tokens, list) or not tokens:
             return None
-        return len(tokens) - pieces.total + sum(pieces.pictures[picture.digest] for picture in prompt.pictures)
+        return len(tokens) - pieces.total + sum(pieces.images[image.digest] for image in prompt.images)
 
     async def _ask(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]:
         try:
@@ -146,7 +146,7 @@ def reckoned_measure(prompt: Prompt) -> Measure:
 def surely_fits(prompt: Prompt, limit: int) -> bool:
     """Whether `prompt` fits without being counted: no text has more tokens than bytes."""
     size = sum(len(text.encode("utf-8", "replace")) for text in texts_of(prompt))
-    spent = sum(map(picture_tokens, prompt.pictures)) + MAX_TEMPLATE_TOKENS_PER_TURN * (len(prompt.turns) + 3)
+    spent = sum(map(image_tokens, prompt.images)) + MAX_TEMPLATE_TOKENS_PER_TURN * (len(prompt.turns) + 3)
     return size + spent < limit
 
 
@@ -160,8 +160,8 @@ def _shape(prompt: Prompt) -> Hashable:
     return tuple(part.reasoning for part in prompt.system), turns, resume
 
 
-def _without_pictures(turn: Turn) -> Turn:
-    return replace(turn, pictures=()) if isinstance(turn, UserTurn) else turn
+def _without_images(turn: Turn) -> Turn:
+    return replace(turn, images=()) if isinstance(turn, UserTurn) else turn
 
 
 def measured(prompt: Prompt, counts: dict[str, TokenCount], *, sent: bool = True) -> Measure:
@@ -174,10 +174,10 @@ def measured(prompt: Prompt, counts: dict[str, TokenCount], *, sent: bool = True
     per_message: dict[int, int] = {}
     reasoning: dict[int, int] = {}
     total = system
-    pictures = {picture.digest: picture_tokens(picture) for picture in prompt.pictures}
+    images = {image.digest: image_tokens(image) for image in prompt.images}
     for turn in prompt.turns:
         turn = turn if sent or isinstance(turn, UserTurn) else replace(turn, reasoning=None)
-        tokens = _turn_tokens(turn, counts, pictures)
+        tokens = _turn_tokens(turn, counts, images)
         total += tokens
         if turn.message is not None:
             per_message[turn.message] = tokens
@@ -186,13 +186,13 @@ def measured(prompt: Prompt, counts: dict[str, TokenCount], *, sent: bool = True
     if prompt.resume is not None:
         total += _reasoning_tokens(prompt.resume.reasoning, counts) + counts[prompt.resume.answer].tokens
         total -= bool(prompt.resume.reasoning) and not prompt.resume.closed
-    estimated = bool(pictures) or any(each.estimated for each in counts.values())
-    return Measure(total, system, per_message, reasoning, pictures, estimated=estimated)
+    estimated = bool(images) or any(each.estimated for each in counts.values())
+    return Measure(total, system, per_message, reasoning, images, estimated=estimated)
 
 
-def _turn_tokens(turn: UserTurn | AssistantTurn, counts: dict[str, TokenCount], pictures: dict[str, int]) -> int:
+def _turn_tokens(turn: UserTurn | AssistantTurn, counts: dict[str, TokenCount], images: dict[str, int]) -> int:
     if isinstance(turn, UserTurn):
-        return MARKS_PER_TURN + counts[turn.text].tokens + sum(pictures[picture.digest] for picture in turn.pictures)
+        return MARKS_PER_TURN + counts[turn.text].tokens + sum(images[image.digest] for image in turn.images)
     return _reasoning_tokens(turn.reasoning, counts) + counts[turn.answer].tokens + 1
 
 
@@ -206,10 +206,10 @@ def reckoned(text: str) -> int:
     return math.ceil((len(text) - wide) / CHARACTERS_PER_TOKEN + wide * 0.8)
 
 
-def picture_tokens(picture: Picture) -> int:
+def image_tokens(image: ImageFile) -> int:
     """Tokens of a picture for Magistral: one for each 28 × 28 pixels, and one for the end of each row."""
-    ratio = max(picture.width, picture.height) / MAX_IMAGE_SIDE
-    width, height = picture.width, picture.height
+    ratio = max(image.width, image.height) / MAX_IMAGE_SIDE
+    width, height = image.width, image.height
     if ratio > 1:
         width, height = max(1, round(width / ratio)), max(1, round(height / ratio))
     columns, rows = (width - 1) // PATCH_PIXELS + 1, (height - 1) // PATCH_PIXELS + 1

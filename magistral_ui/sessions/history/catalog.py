@@ -3,7 +3,7 @@
 import sqlite3
 import time
 
-from magistral_ui.sessions.history.image_store import PictureFiles
+from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.search import ConversationSummary
 from magistral_ui.sessions.history.store import MAX_TITLE_LENGTH, sound
 
@@ -84,7 +84,7 @@ def _erase(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> in
     return db.execute(f"DELETE FROM conversations WHERE {where}", values).rowcount
 
 
-def sweep(db: sqlite3.Connection, files: PictureFiles) -> bool:
+def sweep(db: sqlite3.Connection, files: ImageStore) -> bool:
     """Delete the pictures that no message shows; whether all of them are gone."""
     shown = {digest for (digest,) in db.execute("SELECT DISTINCT digest FROM pictures")}
     gone = [files.remove(digest) for digest in files.all() if digest not in shown]

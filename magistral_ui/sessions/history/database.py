@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from magistral_ui.errors import HistoryUnusable, ImportRefused
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.history import catalog, store
-from magistral_ui.sessions.history.image_store import PictureFiles
+from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
 from magistral_ui.sessions.history.save_errors import SaveError, save_error
 from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, migrate
@@ -64,9 +64,9 @@ class History:
             self._folder = None
             db = self._open()
         self._db = db
-        self.pictures = PictureFiles(self._folder / IMAGES_FOLDER if self._folder else None)
+        self.images = ImageStore(self._folder / IMAGES_FOLDER if self._folder else None)
         self._writer = Writer(db, self._lock, str(folder))
-        self._untidy = not self.wait(lambda db: catalog.sweep(db, self.pictures), False)
+        self._untidy = not self.wait(lambda db: catalog.sweep(db, self.images), False)
         self.purge()
 
     def _open(self) -> sqlite3.Connection:
@@ -147,14 +147,14 @@ class History:
 
     def load(self, visitor: str, id: str) -> StoredConversation | None:
         """The conversation, if it is the visitor's."""
-        return self._read(lambda db: store.load(db, self.pictures, visitor, id), None)
+        return self._read(lambda db: store.load(db, self.images, visitor, id), None)
 
     def documents(self, visitor: str, ids: Sequence[str] = ()) -> list[Document]:
         """The visitor's conversations of these ids, or all, as they go into a file."""
 
         def read(db: sqlite3.Connection) -> list[Document]:
             wanted = ids or [entry.id for entry in catalog.listing(db, visitor)]
-            found = (store.load_document(db, self.pictures, visitor, id) for id in wanted)
+            found = (store.load_document(db, self.images, visitor, id) for id in wanted)
             return [each for each in found if each is not None]
 
         return self._read(read, [])
@@ -177,7 +177,7 @@ class History:
             self.owners.record(db, visitor)
             for id, document in documents.items():
                 # Where nothing old is kept, what comes in an old file is new.
-                store.save_document(db, self.pictures, visitor, id, document, dated=not self._keep_days)
+                store.save_document(db, self.images, visitor, id, document, dated=not self._keep_days)
             return True
 
         try:
@@ -185,7 +185,7 @@ class History:
             if not self.put(write).result():
                 raise HistoryUnusable(reason="")
         except (OSError, sqlite3.Error, HistoryUnusable) as error:
-            self.wait(lambda db: catalog.sweep(db, self.pictures), None)
+            self.wait(lambda db: catalog.sweep(db, self.images), None)
             raise HistoryUnusable(reason=type(error).__name__) from error
         finally:
             self._clean()
@@ -326,7 +326,7 @@ class History:
         """Delete what rows leave behind that are gone: pictures, copies of the file, free pages; whether nothing is left."""
         if not self._untidy:
             return True
-        swept = self.wait(lambda db: catalog.sweep(db, self.pictures), False)
+        swept = self.wait(lambda db: catalog.sweep(db, self.images), False)
         if self._copied and self._folder is not None:
             self._copied = not forget_backups(self._folder / DATABASE_FILE, time.time())
         self._untidy = not all([swept, not self._copied, self._clean()])

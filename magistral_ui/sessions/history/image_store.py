@@ -9,7 +9,7 @@ from pathlib import Path
 NAME = re.compile(r"[0-9a-f]{64}")
 
 
-class PictureFiles:
+class ImageStore:
     """A folder of pictures; None keeps them in memory."""
 
     def __init__(self, folder: Path | None) -> None:

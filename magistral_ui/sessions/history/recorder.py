@@ -174,7 +174,7 @@ class HistoryRecorder:
             if self._history.owners.is_forgotten(self._visitor):
                 return
             self._history.owners.record(db, self._visitor)
-            store.save(db, self._history.pictures, self._visitor, self._id, before, now)
+            store.save(db, self._history.images, self._visitor, self._id, before, now)
 
         self._saved = now.conversation
         self._pending.append(PendingWrite(done := self._history.put(job)))

@@ -10,11 +10,11 @@ from typing import Any
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Usage
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.engines.generation import Generation
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.history.dataclass_json import from_json, to_json
-from magistral_ui.sessions.history.image_store import PictureFiles
+from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.search import folded_message
 from magistral_ui.sessions.reply_state import ReplyOrigin, RunningReply
 
@@ -53,7 +53,7 @@ class DraftPiece:
 
 def save(
     db: sqlite3.Connection,
-    files: PictureFiles,
+    files: ImageStore,
     visitor: str,
     id: str,
     before: Conversation | None,
@@ -89,7 +89,7 @@ def add_piece(db: sqlite3.Connection, id: str, piece: DraftPiece) -> None:
     )
 
 
-def load(db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str) -> StoredConversation | None:
+def load(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> StoredConversation | None:
     """The conversation, if it is the visitor's. A draft comes back as a reply that was cut just now."""
     head = db.execute(
         "SELECT state FROM conversations WHERE id = ? AND visitor = ? AND deleted IS NULL", (id, visitor)
@@ -105,8 +105,8 @@ def load(db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str) -> 
     for row, each, text, reasoning, record in rows:
         data = json.loads(record)
         if data["role"] == "user":
-            pictures = _pictures(db, files, row, read)
-            messages[each] = from_json(UserMessage, data["message"], id=each, text=text, pictures=pictures)
+            images = _images(db, files, row, read)
+            messages[each] = from_json(UserMessage, data["message"], id=each, text=text, images=images)
         else:
             reply = from_json(Reply, data["message"].pop("reply"), answer=text, reasoning=reasoning)
             messages[each] = from_json(AssistantMessage, data["message"], id=each, reply=reply)
@@ -116,7 +116,7 @@ def load(db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str) -> 
     return StoredConversation(Conversation(messages, chosen, state["last_id"]), written, _load_draft(db, id))
 
 
-def load_document(db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str) -> Document | None:
+def load_document(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> Document | None:
     """The conversation as it goes into a file."""
     kept = load(db, files, visitor, id)
     head = db.execute("SELECT title, created, changed FROM conversations WHERE id = ?", (id,)).fetchone()
@@ -127,7 +127,7 @@ def load_document(db: sqlite3.Connection, files: PictureFiles, visitor: str, id:
 
 
 def save_document(
-    db: sqlite3.Connection, files: PictureFiles, visitor: str, id: str, document: Document, dated: bool = True
+    db: sqlite3.Connection, files: ImageStore, visitor: str, id: str, document: Document, dated: bool = True
 ) -> None:
     """A conversation that came in a file, as a new one of the visitor's; `dated` as the file says, or now."""
     save(db, files, visitor, id, None, StoredConversation(document.conversation))
@@ -165,11 +165,11 @@ def _save_head(db: sqlite3.Connection, visitor: str, id: str, title: str, state:
 
 
 def _save_message(
-    db: sqlite3.Connection, files: PictureFiles, id: str, message: ChatMessage, written: ReplyOrigin | None
+    db: sqlite3.Connection, files: ImageStore, id: str, message: ChatMessage, written: ReplyOrigin | None
 ) -> None:
     if isinstance(message, UserMessage):
         text, reasoning = message.text, ""
-        record: dict[str, Any] = {"role": "user", "message": to_json(message, frozenset({"id", "text", "pictures"}))}
+        record: dict[str, Any] = {"role": "user", "message": to_json(message, frozenset({"id", "text", "images"}))}
     else:
         text, reasoning = message.reply.answer, message.reply.reasoning
         said = to_json(message, frozenset({"id", "reply"})) | {"reply": to_json(message.reply, OWN_COLUMNS)}
@@ -182,15 +182,15 @@ def _save_message(
         (id, message.id, text, reasoning, folded_message(text, reasoning), _dump({"v": RECORD_VERSION, **record})),
     ).fetchone()
     db.execute("DELETE FROM pictures WHERE message = ?", (row,))
-    for place, picture in enumerate(message.pictures if isinstance(message, UserMessage) else ()):
-        files.put(picture.digest, picture.data)
-        facts = _dump(to_json(picture, frozenset({"data", "digest"})))
-        db.execute("INSERT INTO pictures VALUES (?,?,?,?)", (row, place, picture.digest, facts))
+    for place, image in enumerate(message.images if isinstance(message, UserMessage) else ()):
+        files.put(image.digest, image.data)
+        facts = _dump(to_json(image, frozenset({"data", "digest"})))
+        db.execute("INSERT INTO pictures VALUES (?,?,?,?)", (row, place, image.digest, facts))
 
 
-def _pictures(
-    db: sqlite3.Connection, files: PictureFiles, row: int, read: dict[str, bytes | None]
-) -> tuple[Picture, ...]:
+def _images(
+    db: sqlite3.Connection, files: ImageStore, row: int, read: dict[str, bytes | None]
+) -> tuple[ImageFile, ...]:
     """The pictures of a message; what was `read` is not read again, so one that is sent often is held once."""
     rows = db.execute("SELECT digest, record FROM pictures WHERE message = ? ORDER BY place", (row,)).fetchall()
     for digest, _ in rows:
@@ -198,7 +198,7 @@ def _pictures(
             read[digest] = files.get(digest)
     # A file that someone has deleted by hand takes the picture with it, not the conversation.
     found = ((digest, record, read[digest]) for digest, record in rows)
-    return tuple(from_json(Picture, json.loads(r), digest=d, data=data) for d, r, data in found if data is not None)
+    return tuple(from_json(ImageFile, json.loads(r), digest=d, data=data) for d, r, data in found if data is not None)
 
 
 def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:

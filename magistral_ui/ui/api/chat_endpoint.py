@@ -19,7 +19,7 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api.requests import Question, pictures_in, read_chat, read_parameters
+from magistral_ui.ui.api.requests import Question, images_in, read_chat, read_parameters
 from magistral_ui.ui.api.responses import client_of_request, follow_reply, reply_value, wait_for_model
 from magistral_ui.ui.api.schemas import chat_description, chat_input, growing_reply
 from magistral_ui.ui.rendering import Json
@@ -85,12 +85,10 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
         rate = MAX_CALL_CHARACTERS_PER_SECOND if request is not None and CALL_PATH in str(request.url) else None
         try:
             read_parameters(engine.card.sampling, parameters)  # what is wrong is said at once
-            pictures = pictures_in(message, history)
+            images = images_in(message, history)
 
             async def ask(begin: Callable[[], RunningReply]) -> RunningReply:
-                return (
-                    await visitors.pictures.run(caller, pictures, begin) if pictures else await asyncio.to_thread(begin)
-                )
+                return await visitors.images.run(caller, images, begin) if images else await asyncio.to_thread(begin)
 
             is_read = partial(calls.is_read, session) if session else always
             async with aclosing(answer(engine, read, guest, rate, ask, is_read)) as replies:

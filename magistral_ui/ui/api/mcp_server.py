@@ -125,11 +125,11 @@ class McpHandlers:
 
     async def _begin(self, context: Context, arguments: Json, begin: Callable[[], RunningReply]) -> RunningReply:
         """Begin the reply in a thread; with pictures, once it is the caller's turn."""
-        pictures = arguments.get("pictures")
-        if not isinstance(pictures, list) or not pictures:
+        images = arguments.get("pictures")
+        if not isinstance(images, list) or not images:
             return await asyncio.to_thread(begin)
         caller = client_of_request(context.request)
-        return await self._visitors.pictures.run(caller, len(pictures), begin, gone=partial(_is_gone, context))
+        return await self._visitors.images.run(caller, len(images), begin, gone=partial(_is_gone, context))
 
 
 class ProgressNotifier:

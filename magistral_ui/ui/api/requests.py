@@ -10,11 +10,11 @@ from typing import Any
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
-from magistral_ui.chat.images import Picture, read_all, read_picture
+from magistral_ui.chat.images import ImageFile, read_image, read_images
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine
-from magistral_ui.errors import BadInput, TooManyPictures
+from magistral_ui.errors import BadInput, TooManyImages
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
@@ -33,7 +33,7 @@ class Question:
     """One thing to ask, checked but for what the session checks itself."""
 
     text: str
-    pictures: Sequence[Picture]
+    images: Sequence[ImageFile]
     params: SamplingParams
     choices: PromptChoices
     earlier: Conversation = field(default_factory=Conversation)
@@ -42,7 +42,7 @@ class Question:
         """Begin the reply, in a session that nothing was said in yet."""
         if self.earlier.messages:
             session.load(self.earlier, {}, None)
-        return session.say(self.text, self.pictures, self.params, self.choices)
+        return session.say(self.text, self.images, self.params, self.choices)
 
 
 def read_chat(
@@ -71,22 +71,22 @@ def read_tool(engine: Engine, limits: Limits, arguments: Mapping[str, object]) -
     for name in arguments:
         if name not in TOOL_FIELDS:
             raise BadInput("program_argument", name=name[:100], known=", ".join(TOOL_FIELDS))
-    question, pictures = arguments.get("question"), arguments.get("pictures") or []
+    question, images = arguments.get("question"), arguments.get("pictures") or []
     if not isinstance(question, str):
         raise BadInput("program_text", name="question")
     if not isinstance(arguments.get("include_reasoning", True), bool):
         raise BadInput("program_choice", name="include_reasoning")
-    if not isinstance(pictures, list):
+    if not isinstance(images, list):
         raise BadInput("program_pictures")
     params = read_parameters(engine.card.sampling, arguments.get("parameters"))
     choices = _choices(arguments.get("instructions"), None)
-    limits.check_message(question, pictures)
+    limits.check_message(question, images)
     limits.check_message(choices.instructions, ())
-    shown = read_all(enumerate(pictures, 1), lambda sent: _picture(sent[1], sent[0], limits))
+    shown = read_images(enumerate(images, 1), lambda sent: _image(sent[1], sent[0], limits))
     return Question(question, _seen(engine, shown), params, choices)
 
 
-def pictures_in(message: object, history: object) -> int:
+def images_in(message: object, history: object) -> int:
     """How many pictures a call of /chat brings, as far as it is one."""
     turns = [message, *(history if isinstance(history, list) else ())]
     files = [turn.get("files") for turn in turns if isinstance(turn, dict)]
@@ -153,13 +153,13 @@ def _files(turn: dict[str, Any]) -> Any:
     return turn.get("files") or []
 
 
-def _conversation(turns: list[dict[str, Any]], pictures: Callable[[list[Any]], Sequence[Picture]]) -> Conversation:
+def _conversation(turns: list[dict[str, Any]], images: Callable[[list[Any]], Sequence[ImageFile]]) -> Conversation:
     """The conversation that a history tells, made in one go: growing it turn by turn copies it each time."""
     messages: dict[int, ChatMessage] = {}
     for id, turn in enumerate(turns, 1):
         texts = _texts(turn)
         if turn["role"] == "user":
-            messages[id] = UserMessage(id, id - 1 or None, texts[0], tuple(pictures(_files(turn))))
+            messages[id] = UserMessage(id, id - 1 or None, texts[0], tuple(images(_files(turn))))
         else:
             messages[id] = AssistantMessage(id, id - 1, Reply(reasoning=texts[0], answer=texts[1]))
     return Conversation(messages, {message.parent: id for id, message in messages.items()}, len(messages))
@@ -177,15 +177,15 @@ def _refuse_more(turns: list[dict[str, Any]], files: list[Any], limits: Limits) 
         raise BadInput("program_history_text", count=length, limit=limits.conversation_length)
     count, most = len(files) + sum(len(_files(turn)) for turn in turns), MESSAGES_WORTH_OF_IMAGES * limits.pictures
     if count > most:
-        raise TooManyPictures(count=count, limit=most)
+        raise TooManyImages(count=count, limit=most)
 
 
-def _seen(engine: Engine, pictures: list[Picture]) -> list[Picture]:
-    check_seen(engine.card, pictures)
-    return pictures
+def _seen(engine: Engine, images: list[ImageFile]) -> list[ImageFile]:
+    check_seen(engine.card, images)
+    return images
 
 
-def _uploads(files: list[Any], limits: Limits) -> list[Picture]:
+def _uploads(files: list[Any], limits: Limits) -> list[ImageFile]:
     return read_files([_uploaded(file) for file in files], limits)
 
 
@@ -203,7 +203,7 @@ def _is_upload(path: str) -> bool:
     return is_in_or_equal(path, get_upload_folder()) and Path(path).is_file()
 
 
-def _picture(sent: object, number: int, limits: Limits) -> Picture:
+def _image(sent: object, number: int, limits: Limits) -> ImageFile:
     """A picture from a data URL or base64; it is called by its number."""
     if not isinstance(sent, str):
         raise BadInput("program_pictures")
@@ -214,4 +214,4 @@ def _picture(sent: object, number: int, limits: Limits) -> Picture:
         raise BadInput("program_pictures") from error
     if not comma or not decoded:
         raise BadInput("program_pictures")
-    return read_picture(decoded, str(number), max_bytes=limits.picture_bytes, max_pixels=limits.picture_pixels)
+    return read_image(decoded, str(number), max_bytes=limits.picture_bytes, max_pixels=limits.picture_pixels)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from magistral_ui.chat.events import Answer, Finished, Reasoning
-from magistral_ui.chat.images import Picture, read_picture
+from magistral_ui.chat.images import ImageFile, read_image
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
@@ -37,11 +37,11 @@ def apple() -> Iterator[RunningModel]:
 
 
 def ask(
-    running: RunningModel, text: str, visitor: str = "ann", picture: Picture | None = None, **params: object
+    running: RunningModel, text: str, visitor: str = "ann", image: ImageFile | None = None, **params: object
 ) -> Generation:
     """A reply that is begun."""
     sampling = SamplingParams(max_tokens=80, seed=3).changed(params)
-    turn = UserTurn(text, () if picture is None else (picture,))
+    turn = UserTurn(text, () if image is None else (image,))
     return running.submit(GenerationRequest(Prompt(running.system, (turn,)), sampling, visitor))
 
 
@@ -80,13 +80,13 @@ def test_replies_are_written_together(apple: RunningModel) -> None:
     assert said[4][1]
 
 
-def test_a_picture_is_looked_at(apple: RunningModel) -> None:
+def test_a_image_is_looked_at(apple: RunningModel) -> None:
     out = io.BytesIO()
     image = Image.new("RGB", (200, 140), "white")
     ImageDraw.Draw(image).ellipse((60, 30, 140, 110), fill="red")
     image.save(out, "PNG")
-    shown = read_picture(out.getvalue(), "red.png")
-    ((reasoning, answer),) = told(apple, ask(apple, "What do you see?", picture=shown, temperature=0.3))
+    shown = read_image(out.getvalue(), "red.png")
+    ((reasoning, answer),) = told(apple, ask(apple, "What do you see?", image=shown, temperature=0.3))
     assert "red" in (reasoning + answer).lower()
 
 

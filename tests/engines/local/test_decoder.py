@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.attention.bias import causal_lower_right
 
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.engines.local import attention as attention_module
 from magistral_ui.engines.local import decoder as forward_module
@@ -68,7 +68,7 @@ def ours(model: Decoder, loaded: Loaded, prompts: list[EncodedPrompt], rng: rand
 def part(model: Decoder, loaded: Loaded, prompt: EncodedPrompt, cache, first: int, count: int) -> DecoderInput:  # type: ignore[no-untyped-def]
     out = DecoderInput(cache, prompt.ids[first : first + count])
     for place in prompt.places:
-        features = model.picture_features(torch.from_numpy(place.input.pixels))
+        features = model.image_features(torch.from_numpy(place.input.pixels))
         image = [i for i, token in enumerate(place.input.tokens) if token == loaded.image_token]
         inside = [(n, place.start + i - first) for n, i in enumerate(image) if 0 <= place.start + i - first < count]
         if inside:
@@ -79,15 +79,15 @@ def part(model: Decoder, loaded: Loaded, prompt: EncodedPrompt, cache, first: in
 
 @pytest.mark.parametrize("seed", range(8))
 def test_logits_equal_transformers(
-    vision_loaded: Loaded, untouched: Loaded, encoder: Tokenizer, paint: Callable[..., Picture], seed: int
+    vision_loaded: Loaded, untouched: Loaded, encoder: Tokenizer, paint: Callable[..., ImageFile], seed: int
 ) -> None:
     rng = random.Random(seed)
     model = Decoder(vision_loaded.model)
     prompts = []
     for n in range(3):
-        pictures = tuple(paint(rng.randint(30, 250), rng.randint(30, 250), n + i) for i in range(rng.randint(0, 2)))
+        images = tuple(paint(rng.randint(30, 250), rng.randint(30, 250), n + i) for i in range(rng.randint(0, 2)))
         text = " ".join(rng.choices(["one", "2", "drei", "quatre?", "\n"], k=rng.randint(1, 30)))
-        prompts.append(encoder.encode(Prompt(DEMO.system(), (UserTurn(text, pictures),))))
+        prompts.append(encoder.encode(Prompt(DEMO.system(), (UserTurn(text, images),))))
     with torch.inference_mode():
         got = ours(model, vision_loaded, prompts, rng)
     for logits, prompt in zip(got, prompts, strict=True):
@@ -107,7 +107,7 @@ def test_text_only_model(text_folder: Path) -> None:
     logits = model([DecoderInput(cache, ids[33:])])[0]
     assert torch.allclose(logits, expected, atol=1e-3)
     with pytest.raises(ValueError, match="vision"):
-        model.picture_features(torch.zeros(3, 28, 28))
+        model.image_features(torch.zeros(3, 28, 28))
 
 
 def test_a_cropped_cache_goes_on_like_a_fresh_one(vision_loaded: Loaded) -> None:

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Finished
-from magistral_ui.chat.images import Picture, read_picture
+from magistral_ui.chat.images import ImageFile, read_image
 from magistral_ui.chat.prompt import PromptChoices, compose
 from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
@@ -42,8 +42,8 @@ def demo() -> Iterator[LocalEngine]:
     engine.close()
 
 
-def look(engine: LocalEngine, *pictures: Picture, max_tokens: int) -> ReplyBuilder:
-    prompt = compose(Conversation().say("What is this?", pictures), engine.card.system(), PromptChoices())
+def look(engine: LocalEngine, *images: ImageFile, max_tokens: int) -> ReplyBuilder:
+    prompt = compose(Conversation().say("What is this?", images), engine.card.system(), PromptChoices())
     chosen = SamplingParams(max_tokens=max_tokens, seed=1, temperature=0.0)
     draft = ReplyBuilder()
     for event in engine.submit(GenerationRequest(prompt, chosen, "ann")).follow():
@@ -51,13 +51,13 @@ def look(engine: LocalEngine, *pictures: Picture, max_tokens: int) -> ReplyBuild
     return draft
 
 
-def sent(size: tuple[int, int], format: str = "PNG", mode: str = "RGB", **options: Any) -> Picture:
+def sent(size: tuple[int, int], format: str = "PNG", mode: str = "RGB", **options: Any) -> ImageFile:
     image = Image.new("RGB", size, "white")
     width, height = size
     ImageDraw.Draw(image).ellipse((width // 4, height // 4, width * 3 // 4, height * 3 // 4), fill=(220, 30, 30))
     data = io.BytesIO()
     (image.convert("L").convert(mode) if mode == "I;16" else image.convert(mode)).save(data, format, **options)
-    return read_picture(data.getvalue())
+    return read_image(data.getvalue())
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -74,5 +74,5 @@ def test_any_format_is_looked_at(demo: LocalEngine, format: str, mode: str, opti
     assert draft.answer
 
 
-def test_pictures_of_unlike_sizes_go_together(demo: LocalEngine) -> None:
+def test_images_of_unlike_sizes_go_together(demo: LocalEngine) -> None:
     assert isinstance(look(demo, sent((9, 300)), sent((300, 9)), sent((64, 64)), max_tokens=4).last, Finished)

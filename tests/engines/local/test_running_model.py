@@ -78,7 +78,7 @@ TURING = Device("cuda", "T4", 2**34, 2**34, capability=(7, 5))
 AMPERE = replace(TURING, capability=(8, 0))
 
 
-def test_pictures_look_the_same_in_float32(vision_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_look_the_same_in_float32(vision_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole tower, by its attention and by ours; weights and what comes out keep their type."""
     model = loader.Mistral3ForConditionalGeneration.from_pretrained(vision_folder, dtype=torch.bfloat16).eval()
     pixels = torch.randn(1, 3, 56, 84, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)

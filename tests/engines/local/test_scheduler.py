@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Queued
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn
 from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
@@ -28,8 +28,8 @@ from tests.engines.conftest import CPU
 SYSTEM = (SystemPart("Think."), SystemPart("so", reasoning=True))
 
 
-def request(text: str, visitor: str = "ann", pictures: tuple[Picture, ...] = (), **params: object) -> GenerationRequest:
-    prompt = Prompt(SYSTEM, (UserTurn(text, pictures),))
+def request(text: str, visitor: str = "ann", images: tuple[ImageFile, ...] = (), **params: object) -> GenerationRequest:
+    prompt = Prompt(SYSTEM, (UserTurn(text, images),))
     return GenerationRequest(prompt, SamplingParams(max_tokens=24, seed=1).changed(params), visitor)
 
 
@@ -67,19 +67,19 @@ def answer(loaded: Loaded, asked: GenerationRequest) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_company_changes_nothing(vision_loaded: Loaded, paint: Callable[..., Picture], seed: int) -> None:
+def test_company_changes_nothing(vision_loaded: Loaded, paint: Callable[..., ImageFile], seed: int) -> None:
     """Random visitors join and leave at random steps; each gets what they would get alone."""
     rng = random.Random(seed)
     running = RunningModel(vision_loaded, CPU)
     asked, generations = [], []
     for n in range(10):
-        pictures = tuple(paint(rng.randint(30, 200), rng.randint(30, 200), n) for _ in range(rng.choice([0, 0, 1, 2])))
+        images = tuple(paint(rng.randint(30, 200), rng.randint(30, 200), n) for _ in range(rng.choice([0, 0, 1, 2])))
         text = " ".join(rng.choices(["one", "zwei", "3", "?!"], k=rng.choice([1, 8, 120])))
         asked.append(
             request(
                 text,
                 rng.choice("abc"),
-                pictures,
+                images,
                 seed=n,
                 temperature=rng.choice([0.0, 0.7, 1.3]),
                 top_p=rng.choice([0.5, 0.95, 1.0]),
@@ -105,7 +105,7 @@ def test_company_changes_nothing(vision_loaded: Loaded, paint: Callable[..., Pic
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_reuse_changes_nothing(vision_loaded: Loaded, paint: Callable[..., Picture], seed: int) -> None:
+def test_reuse_changes_nothing(vision_loaded: Loaded, paint: Callable[..., ImageFile], seed: int) -> None:
     """A conversation that grows, is edited, drops reasoning or answers again says what it would say freshly read."""
     rng = random.Random(seed)
     running = RunningModel(vision_loaded, CPU)
@@ -115,12 +115,12 @@ def test_reuse_changes_nothing(vision_loaded: Loaded, paint: Callable[..., Pictu
         kind = rng.choice(["grow", "grow", "edit", "drop", "again"]) if n else "grow"
         if kind == "edit" and len(turns) > 1:
             at = rng.randrange(0, len(turns), 2)
-            turns = (*turns[:at], UserTurn(f"edited {n}", turns[at].pictures))
+            turns = (*turns[:at], UserTurn(f"edited {n}", turns[at].images))
         elif kind == "drop":
             turns = tuple(replace(t, reasoning=None) if isinstance(t, AssistantTurn) and t.answer else t for t in turns)
         if not turns or isinstance(turns[-1], AssistantTurn):
-            pictures = (paint(60 + n, 90, n),) if rng.random() < 0.5 else ()
-            turns = (*turns, UserTurn(f"say {n} " * rng.choice([1, 20]), pictures))
+            images = (paint(60 + n, 90, n),) if rng.random() < 0.5 else ()
+            turns = (*turns, UserTurn(f"say {n} " * rng.choice([1, 20]), images))
         params = SamplingParams(max_tokens=20, seed=n, temperature=rng.choice([0.0, 1.0]))
         generation = running.submit(GenerationRequest(Prompt(SYSTEM, turns), params, "ann"))
         finish(running, generation)

@@ -10,7 +10,7 @@ from mistral_common.protocol.instruct.chunk import ImageChunk, TextChunk, ThinkC
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, split_system_prompt
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, TOKEN_MARKS
@@ -45,7 +45,7 @@ def reference(encoder: Tokenizer, prompt: Prompt) -> tuple[list[int], list[np.nd
         )
     for turn in prompt.turns:
         if isinstance(turn, UserTurn):
-            content: list = [ImageChunk(image=p.rgb()) for p in turn.pictures]
+            content: list = [ImageChunk(image=p.rgb()) for p in turn.images]
             messages.append(UserMessage(content=[*content, TextChunk(text=turn.text)] if turn.text else content or ""))
         else:
             think = [ThinkChunk(thinking=turn.reasoning)] if turn.reasoning is not None else []
@@ -62,7 +62,7 @@ def reference(encoder: Tokenizer, prompt: Prompt) -> tuple[list[int], list[np.nd
     return encoded.tokens, encoded.images
 
 
-def random_prompt(rng: random.Random, paint: Callable[..., Picture]) -> Prompt:
+def random_prompt(rng: random.Random, paint: Callable[..., ImageFile]) -> Prompt:
     system = rng.choice([SYSTEM, (), (SystemPart("Only text."),), (*SYSTEM, SystemPart("x", reasoning=True))])
     turns: list[UserTurn | AssistantTurn] = []
     for _ in range(rng.randint(0, 3)):
@@ -83,15 +83,15 @@ def random_prompt(rng: random.Random, paint: Callable[..., Picture]) -> Prompt:
     return Prompt(system, tuple(turns), rng.choice(resumes))
 
 
-def user(rng: random.Random, paint: Callable[..., Picture]) -> UserTurn:
-    pictures = tuple(
+def user(rng: random.Random, paint: Callable[..., ImageFile]) -> UserTurn:
+    images = tuple(
         paint(rng.randint(29, 300), rng.randint(1, 300), rng.randint(0, 3)) for _ in range(rng.choice([0, 0, 0, 1, 2]))
     )
-    return UserTurn(rng.choice(TEXTS), pictures)
+    return UserTurn(rng.choice(TEXTS), images)
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_equals_the_reference_pipeline(encoder: Tokenizer, paint: Callable[..., Picture], seed: int) -> None:
+def test_equals_the_reference_pipeline(encoder: Tokenizer, paint: Callable[..., ImageFile], seed: int) -> None:
     prompt = random_prompt(random.Random(seed), paint)
     ids, images = reference(encoder, prompt)
     ours = encoder.encode(prompt)
@@ -102,16 +102,16 @@ def test_equals_the_reference_pipeline(encoder: Tokenizer, paint: Callable[..., 
         assert ours.ids[place.start : place.start + len(place.input.tokens)] == place.input.tokens
 
 
-def test_a_picture_alone_behind_text_alone_comes_first(encoder: Tokenizer, paint: Callable[..., Picture]) -> None:
-    text, picture, other = UserTurn("Look"), UserTurn("", (paint(60, 60, 1),)), UserTurn("", (paint(40, 40, 2),))
+def test_a_image_alone_behind_text_alone_comes_first(encoder: Tokenizer, paint: Callable[..., ImageFile]) -> None:
+    text, image, other = UserTurn("Look"), UserTurn("", (paint(60, 60, 1),)), UserTurn("", (paint(40, 40, 2),))
     answer = AssistantTurn("Red.", "I look.")
     for turns in (
-        (text, picture),
-        (text, text, picture),
-        (text, picture, answer, text),
-        (text, picture, text),
-        (text, picture, other),
-        (picture, text, other),
+        (text, image),
+        (text, text, image),
+        (text, image, answer, text),
+        (text, image, text),
+        (text, image, other),
+        (image, text, other),
     ):
         ids, images = reference(encoder, Prompt(SYSTEM, turns))
         ours = encoder.encode(Prompt(SYSTEM, turns))
@@ -145,7 +145,7 @@ def test_an_empty_thought_is_none_in_the_history(encoder: Tokenizer) -> None:
     assert control.opening[0] in resumed.ids, "a reply is gone on from what the model wrote"
 
 
-def test_equal_sized_pictures_have_different_keys(encoder: Tokenizer, paint: Callable[..., Picture]) -> None:
+def test_equal_sized_images_have_different_keys(encoder: Tokenizer, paint: Callable[..., ImageFile]) -> None:
     one, other = (encoder.encode(Prompt((), (UserTurn("?", (paint(64, 64, s),)),))) for s in (1, 2))
     assert one.ids == other.ids
     assert one.keys != other.keys
@@ -154,13 +154,13 @@ def test_equal_sized_pictures_have_different_keys(encoder: Tokenizer, paint: Cal
 
 @pytest.mark.parametrize("size", [(1, 1), (28, 28), (1, 28), (5, 2)])
 def test_a_lone_image_token_is_avoided(
-    encoder: Tokenizer, paint: Callable[..., Picture], size: tuple[int, int]
+    encoder: Tokenizer, paint: Callable[..., ImageFile], size: tuple[int, int]
 ) -> None:
     encoded = encoder.encode(Prompt((), (UserTurn("?", (paint(*size),)),)))
     assert encoded.ids.count(10) > 1
 
 
-def test_measure_adds_up(encoder: Tokenizer, paint: Callable[..., Picture]) -> None:
+def test_measure_adds_up(encoder: Tokenizer, paint: Callable[..., ImageFile]) -> None:
     prompt = Prompt(
         SYSTEM,
         (
@@ -173,21 +173,21 @@ def test_measure_adds_up(encoder: Tokenizer, paint: Callable[..., Picture]) -> N
     assert measure.total == len(encoded.ids) == measure.system + sum(measure.per_message.values())
     assert measure.system == encoded.common
     assert 0 < measure.reasoning[2] < measure.per_message[2]
-    assert next(iter(measure.pictures.values())) == len(encoded.places[0].input.tokens)
+    assert next(iter(measure.images.values())) == len(encoded.places[0].input.tokens)
 
 
 @pytest.mark.parametrize(
     "size",
     [(1, 1), (5, 2), (28, 28), (29, 1), (300, 200), (640, 480), (1540, 1540), (3000, 2000), (4000, 30), (1, 1700)],
 )
-def test_a_picture_s_size_alone_tells_its_tokens(
-    encoder: Tokenizer, paint: Callable[..., Picture], size: tuple[int, int]
+def test_a_image_s_size_alone_tells_its_tokens(
+    encoder: Tokenizer, paint: Callable[..., ImageFile], size: tuple[int, int]
 ) -> None:
     prompt = Prompt((), (UserTurn("?", (paint(*size),), 1),))
     measure, outlined = encoder.measure(prompt)
     encoded = encoder.encode(prompt)
     assert (outlined.ids, outlined.keys) == (encoded.ids, encoded.keys)
-    assert list(measure.pictures.values()) == [len(encoded.places[0].input.tokens)]
+    assert list(measure.images.values()) == [len(encoded.places[0].input.tokens)]
 
 
 def test_measuring_encodes_only_what_is_new(encoder: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Reasoning
-from magistral_ui.chat.images import Picture, read_picture
+from magistral_ui.chat.images import ImageFile, read_image
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
@@ -23,7 +23,7 @@ from magistral_ui.engines.local.sampler import Sampler
 from magistral_ui.engines.remote import request_errors
 from magistral_ui.engines.remote.completion_body import body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
-from magistral_ui.engines.remote.image_urls import PictureUrls
+from magistral_ui.engines.remote.image_urls import ImageUrls
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import PromptTooLong
 from magistral_ui.ui.rendering import ASSETS
@@ -81,8 +81,8 @@ def finished(events: list[Event]) -> Finished:
     return events[-1]
 
 
-def picture(name: str) -> Picture:
-    return read_picture((Path(ASSETS) / "examples" / name).read_bytes(), name)
+def image(name: str) -> ImageFile:
+    return read_image((Path(ASSETS) / "examples" / name).read_bytes(), name)
 
 
 def history(reasoning: str = THOUGHTS) -> Conversation:
@@ -127,7 +127,7 @@ def test_the_second_turn_reuses_the_first(shared: RemoteEngine) -> None:
 
 
 def test_pixels_reach_the_model(shared: RemoteEngine) -> None:
-    said = Conversation().say("What colour is this?", (picture("red-circle.png"),))
+    said = Conversation().say("What colour is this?", (image("red-circle.png"),))
     assert "red" in words(ask(shared, said))[1].lower()
     assert shared.measure(request(shared, said).prompt).estimated
 
@@ -323,7 +323,7 @@ def first_token(
     """The probabilities from which the server draws the first token, as one request of ours asks for it."""
     profile = engine.profile
     assert profile is not None
-    body = body_of(request(engine, said, **params), profile, PictureUrls(), None, 1)
+    body = body_of(request(engine, said, **params), profile, ImageUrls(), None, 1)
     body |= {"logprobs": True, "top_logprobs": 20_000, "post_sampling_probs": True, "stream_options": None}
     body |= {"repeat_last_n": reach} if reach else {}
     asked = urllib.request.Request(

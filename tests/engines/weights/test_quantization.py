@@ -18,7 +18,7 @@ from transformers import (
     PixtralVisionConfig,
 )
 
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
@@ -40,9 +40,9 @@ def loaded(folder: Path, precision: str, **more: object) -> Loaded:
     return load(inspect_folder(folder).card, folder, CPU, precision, "", lambda _: None, **more)  # type: ignore[arg-type]
 
 
-def write(model: RunningModel, tokens: int = 8, picture: Picture | None = None) -> list[int]:
+def write(model: RunningModel, tokens: int = 8, image: ImageFile | None = None) -> list[int]:
     """Ids that the model writes, taking the likeliest each time."""
-    turn = UserTurn("What is 12 + 30?", (picture,) if picture else ())
+    turn = UserTurn("What is 12 + 30?", (image,) if image else ())
     params = SamplingParams(temperature=0.0, max_tokens=tokens, seed=1)
     generation = model.submit(GenerationRequest(Prompt((), (turn,)), params, "ann"))
     while not generation.ended:
@@ -129,7 +129,7 @@ def test_magistral_s_count_is_a_real_model_s(text_only: bool) -> None:
         num_key_value_heads=shape.kv_heads,
         head_dim=shape.head_dim,
     )
-    tower = PixtralVisionConfig(hidden_size=vision.hidden, image_size=vision.picture, patch_size=vision.patch)
+    tower = PixtralVisionConfig(hidden_size=vision.hidden, image_size=vision.image, patch_size=vision.patch)
     with torch.device("meta"):
         model = (
             MistralForCausalLM(text)
@@ -157,7 +157,9 @@ def test_just_the_language_model_s_layers_are_quantized(lively: Path, precision:
 
 
 @pytest.mark.parametrize("precision", QUANTIZED)
-def test_the_engine_writes_with_quantized_weights(lively: Path, paint: Callable[..., Picture], precision: str) -> None:
+def test_the_engine_writes_with_quantized_weights(
+    lively: Path, paint: Callable[..., ImageFile], precision: str
+) -> None:
     """The same tokens as transformers' own forward over the same weights, one by one; a picture does no harm."""
     model = loaded(lively, precision)
     running = RunningModel(model, CPU)
@@ -169,7 +171,7 @@ def test_the_engine_writes_with_quantized_weights(lively: Path, paint: Callable[
     likeliest = logits.max(-1).values
     chosen = logits[torch.arange(len(written)), torch.tensor(written)]
     assert torch.all(likeliest - chosen < 0.05 * likeliest.abs() + 0.1)  # bfloat16: two that are all but equal may swap
-    assert len(write(RunningModel(model, CPU), picture=paint(56, 56))) == 7
+    assert len(write(RunningModel(model, CPU), image=paint(56, 56))) == 7
 
 
 @pytest.mark.parametrize("precision", QUANTIZED)

@@ -258,21 +258,21 @@ def test_a_slice_that_is_longer_than_allowed_is_asked_for_again_shorter(lender: 
     assert lender.durations[1] == lender.durations[0] // 2
 
 
-def test_a_picture_is_seen_again_in_each_slice(short: ZeroGPUEngine) -> None:
+def test_a_image_is_seen_again_in_each_slice(short: ZeroGPUEngine) -> None:
     import io
 
     from PIL import Image, ImageDraw
 
-    from magistral_ui.chat.images import read_picture
+    from magistral_ui.chat.images import read_image
     from magistral_ui.chat.prompt import Prompt, UserTurn
     from magistral_ui.chat.sampling import SamplingParams
 
-    image = Image.new("RGB", (200, 160), "white")
-    ImageDraw.Draw(image).ellipse((40, 20, 160, 140), fill=(220, 30, 30))
+    drawn = Image.new("RGB", (200, 160), "white")
+    ImageDraw.Draw(drawn).ellipse((40, 20, 160, 140), fill=(220, 30, 30))
     out = io.BytesIO()
-    image.save(out, "PNG")
-    picture = read_picture(out.getvalue(), "circle.png")
-    turn = UserTurn("What is in this picture?", (picture,), message=1)
+    drawn.save(out, "PNG")
+    image = read_image(out.getvalue(), "circle.png")
+    turn = UserTurn("What is in this picture?", (image,), message=1)
     prompt = Prompt(short.card.system(), (turn,))
     request = GenerationRequest(prompt, SamplingParams(temperature=0.0, max_tokens=200, seed=1), "someone")
     assert "red" in words(all_events(short.submit(request)))[1]

@@ -12,7 +12,7 @@ import pytest
 
 from magistral_ui.chat.conversation import AssistantMessage, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Reasoning, Reclassified
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.resume import may_continue
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import CLIENT, Client
@@ -29,26 +29,26 @@ from tests.scripted_engine import Pause
 SHORT = [Reasoning("hm"), Answer("yes")]
 
 
-def say(session: Session, text: str, pictures: tuple[Picture, ...] = ()) -> None:
-    assert session.say(text, pictures, SamplingParams()).generation.wait(60)
+def say(session: Session, text: str, images: tuple[ImageFile, ...] = ()) -> None:
+    assert session.say(text, images, SamplingParams()).generation.wait(60)
 
 
-def picture(data: bytes = b"picture") -> Picture:
-    return Picture(data, 2, 3, hashlib.sha256(data).hexdigest(), "a.png")
+def image(data: bytes = b"picture") -> ImageFile:
+    return ImageFile(data, 2, 3, hashlib.sha256(data).hexdigest(), "a.png")
 
 
 def texts(session: Session) -> list[str]:
     return [m.text if isinstance(m, UserMessage) else m.reply.answer for m in session.conversation.path()]
 
 
-def pictures_in(folder: Path) -> list[str]:
+def images_in(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("pictures/*/*")]
 
 
 def test_a_conversation_is_there_after_a_restart(visiting: Any, opened: Any) -> None:
     visitors: Visitors = visiting(SHORT)
     place, session = visitors.open()
-    say(session, "one", (picture(),))
+    say(session, "one", (image(),))
     say(session, "two")
     conversation = session.conversation
     visitors.close()
@@ -414,21 +414,21 @@ def test_deleting_stops_what_runs_and_nothing_is_written_any_more(visiting: Any)
     assert visitors.listing(place) == []
 
 
-def test_forgetting_deletes_rows_words_pictures_and_free_pages(visiting: Any, tmp_path: Path) -> None:
+def test_forgetting_deletes_rows_words_images_and_free_pages(visiting: Any, tmp_path: Path) -> None:
     visitors: Visitors = visiting([Reasoning("hm, xylophone"), Answer("quetzalcoatl"), Pause(60)])
     place, session = visitors.open()
-    running = session.say("zanzibar", (picture(),), SamplingParams())
+    running = session.say("zanzibar", (image(),), SamplingParams())
     while len(running.generation) < 2:
         running.generation.wait(0.01)
     session.save()
     visitors.listing(place)
-    assert len(pictures_in(tmp_path)) == 1
+    assert len(images_in(tmp_path)) == 1
     assert visitors.forget(place)
     assert running.generation.wait(60)
     session.save()
     assert visitors.find(place) is None
     assert visitors.open(place)[0]["visitor"] != place["visitor"], "even the hash is forgotten"
-    assert pictures_in(tmp_path) == []
+    assert images_in(tmp_path) == []
     for file in (tmp_path / "data").iterdir():
         if file.is_file():
             content = file.read_bytes().lower()
@@ -436,38 +436,36 @@ def test_forgetting_deletes_rows_words_pictures_and_free_pages(visiting: Any, tm
                 assert word not in content, file
 
 
-def test_a_picture_is_kept_once_and_as_long_as_someone_shows_it(visiting: Any, opened: Any, tmp_path: Path) -> None:
+def test_a_image_is_kept_once_and_as_long_as_someone_shows_it(visiting: Any, opened: Any, tmp_path: Path) -> None:
     history: History = opened()
     visitors: Visitors = visiting(SHORT, history)
     mine, session = visitors.open()
-    say(session, "one", (picture(), picture(b"other")))
+    say(session, "one", (image(), image(b"other")))
     theirs, other = visitors.open()
-    say(other, "two", (picture(),))
+    say(other, "two", (image(),))
     visitors.listing(mine)
-    assert len(pictures_in(tmp_path)) == 2
+    assert len(images_in(tmp_path)) == 2
     visitors.forget(mine)
-    assert pictures_in(tmp_path) == [picture().digest]
+    assert images_in(tmp_path) == [image().digest]
     visitors.remove(theirs, theirs["conversation"])
     history.purge(reprieve=-1.0)
-    assert pictures_in(tmp_path) == []
+    assert images_in(tmp_path) == []
 
 
-def test_a_picture_that_someone_deleted_by_hand_takes_nothing_with_it(
-    visiting: Any, opened: Any, tmp_path: Path
-) -> None:
+def test_a_image_that_someone_deleted_by_hand_takes_nothing_with_it(visiting: Any, opened: Any, tmp_path: Path) -> None:
     visitors: Visitors = visiting(SHORT)
     place, session = visitors.open()
-    say(session, "one", (picture(),))
+    say(session, "one", (image(),))
     visitors.close()
     for path in tmp_path.rglob("pictures/*/*"):
         path.unlink()
     again: Visitors = visiting(SHORT, opened())
     first = again.open(place)[1].conversation.path()[0]
     assert isinstance(first, UserMessage)
-    assert (first.text, first.pictures) == ("one", ())
+    assert (first.text, first.images) == ("one", ())
 
 
-def test_pictures_that_nobody_shows_are_swept_away(opened: Any, tmp_path: Path) -> None:
+def test_images_that_nobody_shows_are_swept_away(opened: Any, tmp_path: Path) -> None:
     orphan = tmp_path / "data" / "pictures" / "ab" / ("ab" * 32)
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"x")

@@ -19,7 +19,7 @@ from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, V2
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.sessions.visitors import Place, Visitors, hashed
-from tests.sessions.history.test_database import picture
+from tests.sessions.history.test_database import image
 
 SHORT = [Answer("a")]
 
@@ -197,12 +197,12 @@ def test_a_login_goes_on_after_everything_was_forgotten(visiting: Any, opened: A
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
-def test_a_picture_that_cannot_be_deleted_is_told_and_deleted_later(
+def test_a_image_that_cannot_be_deleted_is_told_and_deleted_later(
     visiting: Any, opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = opened()
     visitors: Visitors = visiting(SHORT, kept)
-    place = say(visitors, "one", pictures=(picture(),))
+    place = say(visitors, "one", pictures=(image(),))
     files = tmp_path / "data" / "pictures"
     assert list(files.glob("*/*"))
     with monkeypatch.context() as locked:

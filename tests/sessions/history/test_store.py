@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
 from magistral_ui.chat.events import Notice, Usage
-from magistral_ui.chat.images import Picture
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.sessions.history import schema, store
-from magistral_ui.sessions.history.image_store import PictureFiles
+from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, connect, has_fts5, migrate
 from magistral_ui.sessions.history.search import folded_message
 from magistral_ui.sessions.history.store import StoredConversation, title_of
 from magistral_ui.sessions.reply_state import ReplyOrigin
 
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
-pictures = st.binary(max_size=20).map(lambda data: Picture(data, 2, 3, hashlib.sha256(data).hexdigest(), "a.png"))
+images = st.binary(max_size=20).map(lambda data: ImageFile(data, 2, 3, hashlib.sha256(data).hexdigest(), "a.png"))
 replies = st.builds(
     Reply,
     reasoning=texts,
@@ -37,7 +37,7 @@ replies = st.builds(
 )
 changes = st.lists(
     st.one_of(
-        st.tuples(st.just("say"), texts, st.lists(pictures, max_size=2)),
+        st.tuples(st.just("say"), texts, st.lists(images, max_size=2)),
         st.tuples(st.just("reply"), replies),
         st.tuples(st.just("edit"), st.integers(0, 9), texts),
         st.tuples(st.just("choose"), st.integers(0, 9)),
@@ -71,7 +71,7 @@ def changed(conversation: Conversation, change: tuple) -> Conversation:
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes, st.lists(st.booleans(), min_size=12, max_size=12))
 def test_any_conversation_comes_back_the_same(changes: list[tuple], saves: list[bool]) -> None:
-    db, files = connect(None, writing=True), PictureFiles(None)
+    db, files = connect(None, writing=True), ImageStore(None)
     migrate(db)
     saved, conversation = None, Conversation()
     written: dict[int, ReplyOrigin] = {}
@@ -98,7 +98,7 @@ def test_any_conversation_comes_back_the_same(changes: list[tuple], saves: list[
 
 
 def test_only_what_has_changed_is_written() -> None:
-    db, files = connect(None, writing=True), PictureFiles(None)
+    db, files = connect(None, writing=True), ImageStore(None)
     migrate(db)
     one = Conversation().say("one").with_reply(Reply(answer="1"))
     store.save(db, files, "me", "c", None, StoredConversation(one))
@@ -111,7 +111,7 @@ def test_only_what_has_changed_is_written() -> None:
 
 
 def test_another_visitors_conversation_is_never_written_to() -> None:
-    db, files = connect(None, writing=True), PictureFiles(None)
+    db, files = connect(None, writing=True), ImageStore(None)
     migrate(db)
     store.save(db, files, "me", "c", None, StoredConversation(Conversation().say("mine")))
     with pytest.raises(ValueError):

@@ -16,7 +16,7 @@ LIMITS = ["413", "429", "503"]
 
 
 @cache
-def picture(side: int, format: str = "PNG", colour: str = "red") -> bytes:
+def image(side: int, format: str = "PNG", colour: str = "red") -> bytes:
     """A small file of `side` × `side` pixels."""
     out = io.BytesIO()
     Image.new("RGB", (side, side), colour).save(out, format)
@@ -36,21 +36,21 @@ def attached(stranger: Stranger, data: bytes, count: int = 1) -> list[dict[str, 
 
 @attack("pictures of 25 megapixels, weighed together", per_minute=90, at_once=12, reaches=["200"], may=LIMITS)
 def weigh(stranger: Stranger) -> str:
-    files = stranger.once("files", lambda: attached(stranger, picture(4_900), 4))
+    files = stranger.once("files", lambda: attached(stranger, image(4_900), 4))
     body = stranger.door.event("meter", "weigh", {}, box={"text": "", "files": files})
     return str(stranger.post("/gradio_api/run/predict", json=body).status_code)
 
 
 @attack("the same, looked at", per_minute=60, at_once=6, reaches=["200"], may=LIMITS)
 def look(stranger: Stranger) -> str:
-    files = stranger.once("files", lambda: attached(stranger, picture(4_900, "WEBP"), 4))
+    files = stranger.once("files", lambda: attached(stranger, image(4_900, "WEBP"), 4))
     body = stranger.door.event("meter", "look", {"number": 1}, box={"text": "", "files": files})
     return str(stranger.post("/gradio_api/run/predict", json=body).status_code)
 
 
 @attack("pictures of more pixels than may be, and what is no picture", per_minute=60, reaches=["refused"], may=LIMITS)
-def no_pictures(stranger: Stranger) -> str:
-    data = secrets.choice([picture(5_100), b"<svg onload=alert(1)>", b"%PDF-1.4", picture(9)[:40]])
+def no_images(stranger: Stranger) -> str:
+    data = secrets.choice([image(5_100), b"<svg onload=alert(1)>", b"%PDF-1.4", image(9)[:40]])
     stranger.event("box", "submit", box={"text": "look", "files": attached(stranger, data)})
     return "refused" if str((stranger.door.shown.get("alert") or {}).get("key")).startswith("picture_") else "taken"
 
@@ -100,7 +100,7 @@ def two_lengths(stranger: Stranger) -> str:
 
 @attack("another's file", per_minute=60, reaches=["404"], may=["429"])
 def anothers_file(stranger: Stranger) -> str:
-    path = stranger.once("path", lambda: attached(stranger, picture(8))[0]["path"])
+    path = stranger.once("path", lambda: attached(stranger, image(8))[0]["path"])
     thief = stranger.once("thief", lambda: stranger.sign_in(stranger.name + " too"))
     if stranger.door.http.get(f"/gradio_api/file={path}").status_code != 200:
         return "lost"  # its owner's claim was flushed

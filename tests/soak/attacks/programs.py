@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from tests.soak.attacks.attack import PASSWORD, Stranger, attack
-from tests.soak.attacks.files import attached, picture
+from tests.soak.attacks.files import attached, image
 
 LIMITS = ["429", "503"]
 JSON = {"Content-Type": "application/json"}
@@ -76,7 +76,7 @@ def unread_events(stranger: Stranger) -> str:
 
 @attack("a tool that is told another's file", per_minute=30, reaches=["400", "404"], may=LIMITS)
 def tool_reads(stranger: Stranger) -> str:
-    path = stranger.once("path", lambda: attached(stranger, picture(8))[0]["path"])
+    path = stranger.once("path", lambda: attached(stranger, image(8))[0]["path"])
     arguments = {"question": "what?", "pictures": [path]}
     call = {"name": "ask_magistral", "arguments": arguments}
     return str(mcp(stranger, "tools/call", call, name=stranger.name + " too").status_code)

@@ -36,7 +36,7 @@ from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
 def script(request: GenerationRequest) -> Script:
     turn = request.prompt.turns[-1]
     assert isinstance(turn, UserTurn)
-    sizes = [f"{picture.width}×{picture.height}" for picture in turn.pictures]
+    sizes = [f"{image.width}×{image.height}" for image in turn.images]
     if turn.text == "fail":
         return [Reasoning("hm"), Failed("out_of_memory")]
     if turn.text == "limit":
@@ -145,7 +145,7 @@ def test_each_call_is_a_fresh_conversation(served: tuple[str, ScriptedEngine], c
     assert served[1].requests[-1].visitor != served[1].requests[-2].visitor
 
 
-def test_pictures_are_sent(client: Client, tmp_path: Path) -> None:
+def test_images_are_sent(client: Client, tmp_path: Path) -> None:
     files = [image(tmp_path, "a.png"), image(tmp_path, "b.jpg", "JPEG", (5, 6)), image(tmp_path, "c.webp", "WEBP")]
     assert chat(client, {"text": "look", "files": files})["answer"].startswith("look|['9×7', '5×6', '9×7']")
     assert chat(client, {"text": "", "files": files[:1]})["answer"].startswith("|['9×7']")
@@ -267,7 +267,7 @@ def test_what_cannot_be_used_gets_a_sentence(client: Client, message: Any, param
         ("empty.png", b"", "not a picture"),
     ],
 )
-def test_a_file_that_is_no_picture_gets_a_sentence(
+def test_a_file_that_is_no_image_gets_a_sentence(
     client: Client, tmp_path: Path, name: str, data: bytes, told: str
 ) -> None:
     (tmp_path / name).write_bytes(data)
@@ -277,7 +277,7 @@ def test_a_file_that_is_no_picture_gets_a_sentence(
     assert name in str(refused.value)
 
 
-def test_a_truncated_picture_gets_a_sentence(client: Client, tmp_path: Path) -> None:
+def test_a_truncated_image_gets_a_sentence(client: Client, tmp_path: Path) -> None:
     image(tmp_path, "whole.png", size=(300, 300))
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
     with pytest.raises(AppError, match="damaged"):
@@ -295,7 +295,7 @@ def test_a_bomb_is_refused_by_its_header(client: Client, tmp_path: Path) -> None
         chat(client, {"text": "look", "files": [handle_file(tmp_path / "bomb.png")]})
 
 
-def test_too_many_pictures_get_a_sentence(client: Client, tmp_path: Path) -> None:
+def test_too_many_images_get_a_sentence(client: Client, tmp_path: Path) -> None:
     with pytest.raises(AppError, match="at most 10"):
         chat(client, {"text": "look", "files": [image(tmp_path, "a.png")] * 11})
 
@@ -335,7 +335,7 @@ def test_what_was_said_before_goes_along(served: tuple[str, ScriptedEngine], cli
     prompt = served[1].requests[-1].prompt
     first, second, third = prompt.turns
     assert isinstance(first, UserTurn)
-    assert (first.text, [picture.width for picture in first.pictures]) == ("look", [9])
+    assert (first.text, [image.width for image in first.images]) == ("look", [9])
     assert second == AssistantTurn(reply["answer"], reply["reasoning"], 2)
     assert isinstance(third, UserTurn)
     assert third.text == "and now?"

@@ -43,7 +43,7 @@ def script(request: GenerationRequest) -> Script:
         return [Reasoning("hm"), Pause(60), Answer("too late")]
     if turn.text == "slow":
         return [Reasoning("hm"), Pause(1.2), Reasoning("so"), Pause(1.2), Answer("yes")]
-    sizes = [f"{picture.width}×{picture.height}" for picture in turn.pictures]
+    sizes = [f"{image.width}×{image.height}" for image in turn.images]
     return [
         Reasoning("hm"),
         Answer(f"{turn.text}|{sizes}|{request.params.temperature}|{request.prompt.system[-1].text[-9:]}"),
@@ -71,7 +71,7 @@ def call(url: str, era: str = "auto", **arguments: Any) -> Any:
     return asyncio.run(ask())
 
 
-def picture() -> str:
+def image() -> str:
     out = io.BytesIO()
     Image.new("RGB", (9, 7), "red").save(out, "PNG")
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
@@ -90,7 +90,7 @@ def test_a_question_gets_answer_and_reasoning_apart(served: tuple[str, ScriptedE
         served[0],
         era,
         question="what?",
-        pictures=[picture()],
+        pictures=[image()],
         parameters={"temperature": 0.0, "seed": 7},
         instructions="Be brief.",
     )

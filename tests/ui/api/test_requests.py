@@ -54,7 +54,7 @@ def test_a_history_becomes_a_conversation(upload: dict[str, str]) -> None:
     assert isinstance(first, UserMessage)
     assert isinstance(second, AssistantMessage)
     assert isinstance(fourth, AssistantMessage)
-    assert (first.text, len(first.pictures)) == ("one", 1)
+    assert (first.text, len(first.images)) == ("one", 1)
     assert (second.reply.reasoning, second.reply.answer, second.parent) == ("hm", "two", first.id)
     assert (fourth.reply.reasoning, fourth.reply.answer, fourth.parent) == ("so", "", third.id)
     grown = asked.earlier.say("three")
@@ -124,7 +124,7 @@ def test_choices_that_cannot_be_used_get_a_sentence(more: dict[str, Any], told: 
     assert told in sentence_of(refused.value)
 
 
-def test_pictures_are_refused_where_the_model_sees_none(upload: dict[str, str]) -> None:
+def test_images_are_refused_where_the_model_sees_none(upload: dict[str, str]) -> None:
     blind = ScriptedEngine([], card=replace(DEMO, vision=False))
     with pytest.raises(BadInput, match="picture_not_supported"):
         read_chat(blind, LIMITS, {"text": "look", "files": [upload]})
@@ -134,15 +134,15 @@ def test_pictures_are_refused_where_the_model_sees_none(upload: dict[str, str]) 
         read_tool(blind, LIMITS, {"question": "look", "pictures": [base64.b64encode(png()).decode()]})
 
 
-def test_the_tool_takes_pictures_as_data_urls_and_base64() -> None:
+def test_the_tool_takes_images_as_data_urls_and_base64() -> None:
     encoded = base64.b64encode(png("blue")).decode()
     asked = tool(question="look", pictures=[f"data:image/png;base64,{encoded}", encoded])
-    assert [(picture.name, picture.width) for picture in asked.pictures] == [("1", 9), ("2", 9)]
+    assert [(image.name, image.width) for image in asked.images] == [("1", 9), ("2", 9)]
     wrapped = "\n".join(encoded[at : at + 20] for at in range(0, len(encoded), 20))
-    assert tool(question="look", pictures=[wrapped]).pictures[0].data == png("blue")
+    assert tool(question="look", pictures=[wrapped]).images[0].data == png("blue")
 
 
-def test_all_pictures_that_cannot_be_used_are_named_at_once(tmp_path: Path, upload: dict[str, str]) -> None:
+def test_all_images_that_cannot_be_used_are_named_at_once(tmp_path: Path, upload: dict[str, str]) -> None:
     for name in ("a.svg", "b.png"):
         (tmp_path / name).write_bytes(b"<svg/>")
     files = [{"path": str(tmp_path / name)} for name in ("a.svg", "b.png")]
@@ -158,8 +158,8 @@ def test_all_pictures_that_cannot_be_used_are_named_at_once(tmp_path: Path, uplo
 def test_a_phone_s_photo_is_taken_by_both_doors(tmp_path: Path, upload: dict[str, str]) -> None:
     (tmp_path / "IMG_1.HEIC").write_bytes(heic.PHOTO)
     asked = read({"text": "look", "files": [{"path": str(tmp_path / "IMG_1.HEIC")}]})
-    assert [(each.name, each.width, each.height) for each in asked.pictures] == [("IMG_1.HEIC", 32, 64)]
-    assert tool(question="look", pictures=[base64.b64encode(heic.PHOTO).decode()]).pictures[0].height == 64
+    assert [(each.name, each.width, each.height) for each in asked.images] == [("IMG_1.HEIC", 32, 64)]
+    assert tool(question="look", pictures=[base64.b64encode(heic.PHOTO).decode()]).images[0].height == 64
 
 
 @pytest.mark.parametrize(
