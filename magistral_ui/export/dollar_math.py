@@ -1,6 +1,6 @@
 """Tells a formula between two dollar signs from money, variables, cells and patterns.
 
-ui/assets/dollars.js has the same rule.
+ui/assets/dollar_math.js has the same rule.
 """
 
 import re

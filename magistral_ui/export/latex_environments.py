@@ -1,6 +1,6 @@
 """The environments of LaTeX that are read without marks around them, in the words that math-core knows.
 
-The names are those of ui/assets/environments.js.
+The names are those of ui/assets/latex_environments.js.
 """
 
 import re

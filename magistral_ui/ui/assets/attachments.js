@@ -4,7 +4,7 @@ import { above, attached, field, hold, look } from "./composer.js";
 import { make } from "./dom.js";
 import { DropZone } from "./drop_zone.js";
 import { brought, examine } from "./file_kinds.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 const KINDS = "image/*,.heic,.heif,.avif"; // what the system's own dialog offers first
 const PATIENCE = 10_000; // ms for which a message waits for the server to look at its pictures

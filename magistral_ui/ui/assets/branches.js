@@ -1,7 +1,7 @@
 // The arrows between a message and its alternatives; only there where there are any.
 
 import { make } from "./dom.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 export class BranchView {
   /** `choose(message, way)` is called with the alternative that was asked for. */

@@ -1,6 +1,6 @@
 // Makes elements without ever reading text as HTML.
 
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 /** An element; `options` are properties, except `class`, `data` and `aria-*`/`role`, which are attributes. */
 export function make(tag, options = {}, ...children) {

@@ -1,7 +1,7 @@
 // Makes the whole window a place to drop files on, and shows it while some are held over it; it does not look into them.
 
 import { make } from "./dom.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 const STILL = 1_000; // ms without a sign of the drag, which comes many times a second, after which it has ended elsewhere
 const WRITES = "textarea, input, [contenteditable]"; // what takes dropped words by itself

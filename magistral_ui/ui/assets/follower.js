@@ -1,7 +1,7 @@
 // Keeps the newest words in sight, unless the reader has scrolled away from them.
 
 import { make } from "./dom.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 const NEAR = 80; // pixels from the end that still count as being there
 const BY_HAND = 1_000; // ms after a finger or a key in which the page moves because the reader moves it

@@ -1,10 +1,10 @@
 // Shows the list of conversations: found, opened, named, pinned, deleted; the server keeps them.
 
 import { make, place, writing } from "./dom.js";
-import { EntryView } from "./entry.js";
-import { bring, save } from "./files.js";
+import { EntryView } from "./history_entry.js";
+import { bring, save } from "./import_export.js";
 import { Menu } from "./menu.js";
-import { sentence, t } from "./strings.js";
+import { sentence, t } from "./i18n.js";
 
 const STEP = 60; // entries that are drawn at a time: a long list costs no more than a short one
 const PAUSE = 200; // ms after the last key before a search is asked for

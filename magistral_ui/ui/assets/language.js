@@ -1,7 +1,7 @@
 // Lets the visitor choose the page's language; this browser keeps the choice in a cookie, so that the page comes in it at once.
 
 import { make } from "./dom.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 const COOKIE = "magistral-ui-language"; // see i18n/languages.py
 const YEAR = 31_536_000;

@@ -3,15 +3,15 @@
 import "./login.js"; // first: the others read what it may clear
 import { Attachments } from "./attachments.js";
 import { answered, setUpComposer } from "./composer.js";
-import { ContextView } from "./context.js";
+import { ContextView } from "./context_settings.js";
 import { setUpDraft } from "./draft.js";
 import { setUpDrawer } from "./drawer.js";
-import { setUpGradioWords } from "./gradio_words.js";
-import { GuestView } from "./guest.js";
+import { setUpGradioWords } from "./gradio_texts.js";
+import { GuestView } from "./limits.js";
 import { HistoryView } from "./history.js";
 import { LanguageView } from "./language.js";
-import { MeterView } from "./meter.js";
-import { ModelView } from "./model.js";
+import { MeterView } from "./context_meter.js";
+import { ModelView } from "./model_state.js";
 import { ParametersView } from "./parameters.js";
 import { PromptView } from "./prompt.js";
 import { facts, sent, settings } from "./settings.js";

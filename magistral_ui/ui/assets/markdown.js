@@ -3,12 +3,12 @@
 import { DOMPurify, MarkdownIt, katex } from "./vendor/renderers.js";
 import { bounds } from "./bounds.js";
 import { emphasis } from "./emphasis.js";
-import { environments } from "./environments.js";
+import { environments } from "./latex_environments.js";
 import { directionSeen, gfm, isFollowed } from "./gfm.js";
 import { begin, highlight } from "./highlight.js";
 import { htmlTags } from "./html_tags.js";
 import { math } from "./math.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 const LONGEST_FORMULA = 5_000; // characters; longer ones are shown as text
 const MOST_FORMULAS = 1_500; // as many as one block of an ordinary answer may hold

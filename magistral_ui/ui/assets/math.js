@@ -3,8 +3,8 @@
 // export/latex_delimiters.py has the same rules.
 
 import { spendToken } from "./bounds.js";
-import { isFormula } from "./dollars.js";
-import { DISPLAYS, ENVIRONMENTS } from "./environments.js";
+import { isFormula } from "./dollar_math.js";
+import { DISPLAYS, ENVIRONMENTS } from "./latex_environments.js";
 import { below, firstOutside, isGrowing } from "./lines.js";
 
 const COST = 4; // tokens that a formula counts, and the half of its characters

@@ -3,7 +3,7 @@
 import { lack, make } from "./dom.js";
 import { PresetsView } from "./presets.js";
 import { bounded, choose, facts, settings, values, weighed } from "./settings.js";
-import { has, number, t } from "./strings.js";
+import { has, number, t } from "./i18n.js";
 
 const STEPS = 240; // positions of a logarithmic slider
 

@@ -2,7 +2,7 @@
 
 import { make } from "./dom.js";
 import { LONGEST_NAME, bounded, choosePreset, deletePreset, facts, ownPresets, savePreset, settings, values } from "./settings.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 export class PresetsView {
   constructor() {

@@ -2,7 +2,7 @@
 
 import { make } from "./dom.js";
 import { change, facts, settings } from "./settings.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 const PAUSE = 300; // milliseconds without a key until the server is asked
 

@@ -1,7 +1,7 @@
 // Shows reasoning as plain text behind a disclosure: appended, never rendered again, and not at all while closed.
 
 import { make } from "./dom.js";
-import { seconds, t } from "./strings.js";
+import { seconds, t } from "./i18n.js";
 
 const SECTION = 8_000; // characters; the browser skips the layout of sections that are out of sight
 const BLOCK = 600; // characters of a section, to the end of the line: what is laid out again when a word comes

@@ -1,7 +1,7 @@
 // Reasoning in the reader's own words: a field in the accordion, to think on from its end or to answer from it.
 
 import { make } from "./dom.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 export class ReasoningEditor {
   /** Over a ReasoningView `view`; `send(text, closed)` goes on from the text. */

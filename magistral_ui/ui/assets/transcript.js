@@ -1,14 +1,14 @@
 // The conversation in one column: finished turns by their id, the live turn by its generation; nodes are never rebuilt.
 
-import { Above } from "./above.js";
-import { Channel } from "./channel.js";
+import { Above } from "./lazy_turns.js";
+import { Channel } from "./live_stream.js";
 import { make, place, writing } from "./dom.js";
-import { Details } from "./details.js";
+import { Details } from "./reply_details.js";
 import { Follower } from "./follower.js";
 import { Menu } from "./menu.js";
-import { greyed } from "./missing.js";
+import { greyed } from "./unsupported.js";
 import { settings } from "./settings.js";
-import { sentence, t } from "./strings.js";
+import { sentence, t } from "./i18n.js";
 import { Toast } from "./toast.js";
 import { ReplyTurn } from "./turns.js";
 import { UserTurn } from "./user_turn.js";

@@ -3,12 +3,12 @@
 import { AnswerView } from "./answer.js";
 import { BranchView } from "./branches.js";
 import { confirmOn, copy, make } from "./dom.js";
-import { greyed } from "./missing.js";
+import { greyed } from "./unsupported.js";
 import { ReasoningView } from "./reasoning.js";
 import { ReasoningEditor } from "./reasoning_editor.js";
-import { ReplyFoot } from "./reply_foot.js";
+import { ReplyFoot } from "./reply_footer.js";
 import { facts } from "./settings.js";
-import { sentence, t } from "./strings.js";
+import { sentence, t } from "./i18n.js";
 
 const CALM = 450; // ms for which a header that runs stays as it is: more often, nobody could read it
 

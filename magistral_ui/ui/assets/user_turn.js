@@ -2,7 +2,7 @@
 
 import { BranchView } from "./branches.js";
 import { actionButton, copy, make } from "./dom.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 export class UserTurn {
   constructor({ id, text, pictures }, { act, choose, menu, toast }) {

@@ -2,7 +2,7 @@
 
 import { make } from "./dom.js";
 import { signOut } from "./login.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 export class GuestView {
   constructor(element) {

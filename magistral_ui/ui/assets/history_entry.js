@@ -1,7 +1,7 @@
 // Shows one conversation of the list: its title to open it, and a row of actions that unfolds below.
 
 import { make } from "./dom.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 const FORMATS = [["html", "HTML"], ["markdown", "Markdown"], ["json", "JSON"]]; // names, the same in every language
 

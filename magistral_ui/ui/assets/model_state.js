@@ -3,9 +3,9 @@
 import { sees } from "./attachments.js";
 import { make } from "./dom.js";
 import { over } from "./login.js";
-import { memory } from "./memory.js";
-import { showMissing } from "./missing.js";
-import { bytes, duration, has, sentence, short, t } from "./strings.js";
+import { memory } from "./memory_plan.js";
+import { showMissing } from "./unsupported.js";
+import { bytes, duration, has, sentence, short, t } from "./i18n.js";
 
 /** Whether what is broken is a server: nothing was to be loaded here. */
 const onServer = (key) => Boolean(key?.startsWith("remote_"));

@@ -1,9 +1,9 @@
 // What can be done with a finished reply: the few things that are done often as buttons, the rest in a menu.
 
 import { actionButton, confirmOn, copy, make } from "./dom.js";
-import { cannot, greyed } from "./missing.js";
+import { cannot, greyed } from "./unsupported.js";
 import { settings } from "./settings.js";
-import { seconds, t } from "./strings.js";
+import { seconds, t } from "./i18n.js";
 
 /** Reasoning and answer as Markdown, the reasoning set apart as a quotation. */
 export function asMarkdown(reasoning, { answer, edited }) {

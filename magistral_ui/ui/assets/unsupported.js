@@ -1,6 +1,6 @@
 // Greys out the buttons for what the server that runs the model cannot do, and says why; that comes with the model's state.
 
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 /** The name of each button's ability, by its act. */
 const ABILITIES = { resume: "continue", resume_reasoning: "continue_reasoning", answer_again: "answer_again", rethink: "continue_reasoning", answer_now: "answer_now", keep_reasoning: "keep_reasoning" };

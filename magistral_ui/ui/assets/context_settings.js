@@ -2,7 +2,7 @@
 
 import { lack, make } from "./dom.js";
 import { change, facts, settings, weighed } from "./settings.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 export class ContextView {
   constructor(element) {

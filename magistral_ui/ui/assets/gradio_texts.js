@@ -1,7 +1,7 @@
 // Puts our words in the place of those that Gradio's components have in English only: the composer's names, and its messages.
 
 import { uploads } from "./attachments.js";
-import { t } from "./strings.js";
+import { t } from "./i18n.js";
 
 const NAMES = {
   "Multimedia input field": "composer_heading",

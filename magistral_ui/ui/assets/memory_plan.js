@@ -1,7 +1,7 @@
 // Draws how the device's memory is shared out: one quiet bar, its numbers, and what fits into it.
 
 import { make } from "./dom.js";
-import { bytes, t } from "./strings.js";
+import { bytes, t } from "./i18n.js";
 
 const PARTS = ["weights", "kv_bytes", "working", "margin"];
 

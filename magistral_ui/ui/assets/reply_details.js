@@ -2,7 +2,7 @@
 
 import { make } from "./dom.js";
 import { Popup } from "./menu.js";
-import { number, seconds, t } from "./strings.js";
+import { number, seconds, t } from "./i18n.js";
 
 export class Details extends Popup {
   constructor(parent) {

@@ -3,7 +3,7 @@
 import { attached, empty, field, hold, look } from "./composer.js";
 import { make } from "./dom.js";
 import { change, settings, weighed } from "./settings.js";
-import { number, sentence, t } from "./strings.js";
+import { number, sentence, t } from "./i18n.js";
 
 const PAUSE = 300; // milliseconds without a key until the server is asked
 const PATIENCE = 10_000; // ms for which a message waits for its count; then the engine says whether it fits
