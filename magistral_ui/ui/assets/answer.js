@@ -19,7 +19,7 @@ const READ_AT_ONCE = 8_000; // characters; more where a block is longer
 const FENCE_LINE = /^ {0,3}(?:`{3,}|~{3,})[ \t]*$/m;
 const LONGEST_FENCE = 100; // characters of such a line
 
-const AGAIN = 2_000; // ms after which what could not be fetched is asked for again
+const RETRY_MS = 2_000; // ms after which what could not be fetched is asked for again
 
 let renderers = null; // loaded once, beside the page: half a megabyte that the first paint need not wait for
 const loading = () => (renderers ??= load());
@@ -31,7 +31,7 @@ async function load() {
       return await import(time ? `./markdown.js?time=${time}` : "./markdown.js");
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;
-      await new Promise((resolve) => setTimeout(resolve, AGAIN));
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }
 }

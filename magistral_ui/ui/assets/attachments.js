@@ -3,19 +3,19 @@
 import { above, attached, field, hold, look } from "./composer.js";
 import { make } from "./dom.js";
 import { DropZone } from "./drop_zone.js";
-import { brought, examine } from "./file_kinds.js";
+import { brought, checkFile } from "./file_kinds.js";
 import { t } from "./i18n.js";
 
-const KINDS = "image/*,.heic,.heif,.avif"; // what the system's own dialog offers first
-const PATIENCE = 10_000; // ms for which a message waits for the server to look at its pictures
-const JUST_NOW = 1_000; // ms
+const ACCEPTED_TYPES = "image/*,.heic,.heif,.avif"; // what the system's own dialog offers first
+const CHECK_TIMEOUT_MS = 10_000; // ms for which a message waits for the server to look at its pictures
+const RECENT_MS = 1_000; // ms
 
 /** What the page knows of the model: whether it sees pictures, and why it is not there. */
 let model = { vision: true, away: t("page_placeholder_loading") };
 let here = null;
 
 /** The model is another one, or has come or gone: pictures may be of no use now. */
-export function sees(now) {
+export function setModelSeesImages(now) {
   model = now;
   here?.lock();
 }
@@ -24,7 +24,7 @@ export function sees(now) {
 const reason = () => model.away ?? (model.vision ? null : t("pictures_not_seen"));
 
 /** Whether files are on their way to the server, or were until just now. */
-export const uploads = () => Boolean(here && (here.uploading || performance.now() - here.ended < JUST_NOW));
+export const uploads = () => Boolean(here && (here.uploading || performance.now() - here.ended < RECENT_MS));
 
 const source = (thumbnail) => thumbnail.querySelector("img")?.src;
 
@@ -61,7 +61,7 @@ export class Attachments {
   }
 
   get waits() {
-    return this.uploading || Boolean(this.looking && performance.now() - this.looking.since < PATIENCE);
+    return this.uploading || Boolean(this.looking && performance.now() - this.looking.since < CHECK_TIMEOUT_MS);
   }
 
   drop(data) {
@@ -95,7 +95,7 @@ export class Attachments {
     const sound = [];
     for (const file of files) {
       const room = this.limits.pictures - attached().length - this.lots.flat().length - sound.length;
-      const found = room > 0 ? await examine(file, this.limits) : { why: "too_many", limit: this.limits.pictures };
+      const found = room > 0 ? await checkFile(file, this.limits) : { why: "too_many", limit: this.limits.pictures };
       if (found.file) sound.push(found.file);
       else this.refused.push({ name: file.name, ...found });
     }
@@ -146,7 +146,7 @@ export class Attachments {
     this.number += 1;
     this.looking = { number: this.number, sources: attached().map(source), since: performance.now() };
     this.act("look", { number: this.number });
-    setTimeout(look, PATIENCE);
+    setTimeout(look, CHECK_TIMEOUT_MS);
   }
 
   /** The server's answer: `{number, attached: [{failure, thumbnail}]}` in their order. */
@@ -175,7 +175,7 @@ export class Attachments {
   /** The clip cannot be used where the model sees nothing. */
   lock() {
     const input = this.box.querySelector("input[type=file]");
-    if (input && input.accept !== KINDS) input.accept = KINDS;
+    if (input && input.accept !== ACCEPTED_TYPES) input.accept = ACCEPTED_TYPES;
     for (const button of this.box.querySelectorAll(".upload-button")) {
       const why = model.away === null && !model.vision ? t("pictures_not_seen") : null;
       if (why && !button.disabled) button.disabled = true;

@@ -2,7 +2,7 @@
 
 import { make } from "./dom.js";
 
-const AT_ONCE = 300; // ms
+const DEBOUNCE_MS = 300; // ms
 const EMPTIED = 120; // frames after an answer in which the composer is emptied
 const checks = [];
 let timer = 0;
@@ -88,7 +88,7 @@ export function write(text) {
 function wait(obstacle) {
   wanted = Boolean(obstacle?.waits);
   clearTimeout(timer);
-  if (wanted) timer = setTimeout(() => tell(obstacle.told, true), AT_ONCE);
+  if (wanted) timer = setTimeout(() => tell(obstacle.told, true), DEBOUNCE_MS);
   else tell(obstacle?.told ?? "", false);
 }
 

@@ -2,15 +2,15 @@
 
 import { attached, empty, field, hold, look } from "./composer.js";
 import { make } from "./dom.js";
-import { change, settings, weighed } from "./settings.js";
+import { change, settings, measured } from "./settings.js";
 import { number, sentence, t } from "./i18n.js";
 
-const PAUSE = 300; // milliseconds without a key until the server is asked
-const PATIENCE = 10_000; // ms for which a message waits for its count; then the engine says whether it fits
-const AROUND = 64; // tokens that the template puts around a message, and more
+const DEBOUNCE_MS = 300; // milliseconds without a key until the server is asked
+const COUNT_TIMEOUT_MS = 10_000; // ms for which a message waits for its count; then the engine says whether it fits
+const TEMPLATE_TOKENS = 64; // tokens that the template puts around a message, and more
 const KINDS = ["system", "conversation", "reasoning", "pictures", "message"];
 
-export class MeterView {
+export class ContextMeter {
   /** `act("weigh")` asks the server what the composer's content would cost. */
   constructor(element, act) {
     this.act = act;
@@ -45,7 +45,7 @@ export class MeterView {
   follow() {
     this.changed = performance.now();
     if (empty()) this.settle();
-    this.ask(empty() ? 0 : PAUSE);
+    this.ask(empty() ? 0 : DEBOUNCE_MS);
     look();
   }
 
@@ -58,21 +58,21 @@ export class MeterView {
 
   /** What was said of a message is not true of an empty box. */
   settle() {
-    const { fit, failure } = weighed.value ?? {};
+    const { fit, failure } = measured.value ?? {};
     if (empty() && (fit === "too_long" || failure)) this.showFit({ fit: "fits" });
   }
 
   /** What keeps the message from being sent, see composer.js. */
   obstacle() {
-    const value = weighed.value;
+    const value = measured.value;
     if (!value || empty() || (!value.limit && !value.failure)) return null;
     const [characters, pictures] = value.of;
     if (characters === field().value.length && pictures === attached().length) return this.refusal(value);
     if (this.surely(pictures)) return null;
-    if (performance.now() - this.changed > PATIENCE) return null;
+    if (performance.now() - this.changed > COUNT_TIMEOUT_MS) return null;
     const hurry = () => {
       this.ask(0);
-      setTimeout(look, PATIENCE);
+      setTimeout(look, COUNT_TIMEOUT_MS);
     };
     return { told: t("composer_waiting"), waits: true, hurry };
   }
@@ -87,7 +87,7 @@ export class MeterView {
     if (!this.base || attached().length > pictures) return false;
     const { limit, total, use } = this.base;
     const seen = attached().length ? use.message_pictures.reduce((sum, each) => sum + each, 0) : 0;
-    return total - use.message + seen + new TextEncoder().encode(field().value).length + AROUND < limit;
+    return total - use.message + seen + new TextEncoder().encode(field().value).length + TEMPLATE_TOKENS < limit;
   }
 
   /** The breakdown lies over the page: Escape and a click beside it close it. */
@@ -103,7 +103,7 @@ export class MeterView {
   }
 
   /** Ask once the writer pauses. */
-  ask(pause = PAUSE) {
+  ask(pause = DEBOUNCE_MS) {
     clearTimeout(this.pause);
     this.pause = setTimeout(() => this.act("weigh"), pause);
   }
@@ -111,7 +111,7 @@ export class MeterView {
   /** `{limit, total, room, use, fit, remedies, failure, of}`, see ui/context_meter.py. */
   show(value) {
     if (!value || !("limit" in value)) return;
-    weighed.set(value);
+    measured.set(value);
     if (value.limit) this.base = value;
     document.body.dataset.fit = value.fit ?? "";
     if (value.limit) this.showUse(value);

@@ -1,10 +1,10 @@
 // What of the conversation the model reads again: earlier reasoning in or out, and how large new pictures are sent.
 
 import { lack, make } from "./dom.js";
-import { change, facts, settings, weighed } from "./settings.js";
+import { change, facts, settings, measured } from "./settings.js";
 import { t } from "./i18n.js";
 
-export class ContextView {
+export class ContextSettings {
   constructor(element) {
     this.keep = make("input", { type: "checkbox", id: "keep-reasoning", "aria-describedby": "keep-reasoning-help keep-reasoning-tokens" });
     this.keep.addEventListener("change", () => change({ keep_reasoning: this.keep.checked }));
@@ -29,7 +29,7 @@ export class ContextView {
       this.refresh();
     });
     settings.follow(() => this.refresh());
-    weighed.follow((value) => this.weigh(value));
+    measured.follow((value) => this.weigh(value));
   }
 
   refresh() {

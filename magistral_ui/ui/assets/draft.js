@@ -2,7 +2,7 @@
 
 import { left } from "./login.js";
 
-const KEY = "magistral-ui-draft";
+const DRAFT_KEY = "magistral-ui-draft";
 const field = () => document.querySelector("#box textarea");
 
 function put() {
@@ -10,8 +10,8 @@ function put() {
   const text = field()?.value ?? "";
   const said = [...document.querySelectorAll(".turn.user .said")].at(-1)?.textContent;
   // A message whose confirmation was lost with the line is said already.
-  if (text && text !== said) sessionStorage.setItem(KEY, text);
-  else sessionStorage.removeItem(KEY);
+  if (text && text !== said) sessionStorage.setItem(DRAFT_KEY, text);
+  else sessionStorage.removeItem(DRAFT_KEY);
 }
 
 /** Wait for Gradio to have drawn the composer, and put the words back. */
@@ -21,7 +21,7 @@ export function setUpDraft() {
     requestAnimationFrame(setUpDraft);
     return;
   }
-  const kept = sessionStorage.getItem(KEY);
+  const kept = sessionStorage.getItem(DRAFT_KEY);
   if (kept && !box.value) {
     box.value = kept;
     box.dispatchEvent(new Event("input", { bubbles: true }));

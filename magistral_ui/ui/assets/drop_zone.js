@@ -3,8 +3,8 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
-const STILL = 1_000; // ms without a sign of the drag, which comes many times a second, after which it has ended elsewhere
-const WRITES = "textarea, input, [contenteditable]"; // what takes dropped words by itself
+const DRAG_END_MS = 1_000; // ms without a sign of the drag, which comes many times a second, after which it has ended elsewhere
+const TEXT_FIELDS = "textarea, input, [contenteditable]"; // what takes dropped words by itself
 
 export class DropZone {
   /** `reason()` tells why nothing can be dropped now, or null; `take(data)` gets what was dropped. */
@@ -26,7 +26,7 @@ export class DropZone {
 
   /** What is over the page: files, words for a field that takes them by itself, or anything else. */
   kind({ target, dataTransfer: data }) {
-    if (target.closest?.(WRITES) && (this.inside || !data?.types.includes("Files"))) return "words";
+    if (target.closest?.(TEXT_FIELDS) && (this.inside || !data?.types.includes("Files"))) return "words";
     return this.inside ? "piece" : data?.types.includes("Files") ? "files" : "else";
   }
 
@@ -50,7 +50,7 @@ export class DropZone {
 
   show(why) {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.hide(), STILL);
+    this.timer = setTimeout(() => this.hide(), DRAG_END_MS);
     if (!this.element.hidden && this.why === why) return;
     this.why = why;
     this.element.classList.toggle("shut", why !== null);

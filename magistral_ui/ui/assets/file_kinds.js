@@ -1,6 +1,6 @@
 // Tells by their first bytes which files are pictures that can be sent; what their names and the system say does not count.
 
-const START = 16;
+const HEAD_BYTES = 16;
 /** Media type, where its mark stands, and the mark. Which of them are sound is for the server to say: see chat/images.py. */
 const MARKS = [
   ["image/png", 0, "\x89PNG"],
@@ -13,10 +13,10 @@ const MARKS = [
 ];
 
 /** `file` under its right media type, or `{why}`: the reason why it cannot be taken. */
-export async function examine(file, { bytes }) {
+export async function checkFile(file, { bytes }) {
   if (!file.size) return { why: "empty" };
   if (file.size > bytes) return { why: "picture_too_large", limit: Math.floor(bytes / 2 ** 20) };
-  const start = await file.slice(0, START).arrayBuffer().catch(() => null); // a folder, or gone since
+  const start = await file.slice(0, HEAD_BYTES).arrayBuffer().catch(() => null); // a folder, or gone since
   if (!start) return { why: "picture_broken" };
   const text = String.fromCharCode(...new Uint8Array(start));
   const mark = MARKS.find(([, at, sign]) => text.startsWith(sign, at));

@@ -3,8 +3,8 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
-const NEAR = 80; // pixels from the end that still count as being there
-const BY_HAND = 1_000; // ms after a finger or a key in which the page moves because the reader moves it
+const NEAR_END_PIXELS = 80; // pixels from the end that still count as being there
+const MANUAL_SCROLL_MS = 1_000; // ms after a finger or a key in which the page moves because the reader moves it
 
 export class Follower {
   constructor() {
@@ -46,9 +46,9 @@ export class Follower {
     const { scrollTop, scrollHeight, clientHeight } = this.page;
     const up = (this.top ?? 0) - scrollTop;
     // The browser moves the page up too, where what is above the reader's place shrinks; but it does not leap.
-    const itself = scrollHeight !== this.height && up < clientHeight && !(performance.now() - this.handled < BY_HAND);
+    const itself = scrollHeight !== this.height && up < clientHeight && !(performance.now() - this.handled < MANUAL_SCROLL_MS);
     Object.assign(this, { top: scrollTop, height: scrollHeight });
-    if (this.left < NEAR) this.following = true;
+    if (this.left < NEAR_END_PIXELS) this.following = true;
     else if (up > 0 && itself) this.follow();
     else if (up > 0) this.following = false;
     this.button.hidden = this.following;
@@ -58,7 +58,7 @@ export class Follower {
   cover(height) {
     const more = height - (this.covered ?? 0);
     this.covered = height;
-    if (this.left < NEAR + more) this.follow();
+    if (this.left < NEAR_END_PIXELS + more) this.follow();
   }
 
   leave() {

@@ -8,7 +8,7 @@ const TASK = /^\[([ xX])\](?=[ \u00a0])/;
 const REFERENCE = /\[\^([^\s[\]]{1,100})\]/y;
 const LETTER = /\p{L}/u;
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
-const MOST_WAYS_BACK = 20;
+const MAX_BACKREFERENCES = 20;
 const WITHIN_CELL = 4; // tokens: words come first, or in a paragraph
 const BEGINS = new Set(["blockquote_open", "bullet_list_open", "ordered_list_open"]);
 const ENDS = new Set(["blockquote_close", "bullet_list_close", "ordered_list_close"]);
@@ -146,7 +146,7 @@ function tail(state) {
     const tokens = notes.get(label) ?? [];
     const last = tokens.at(-1)?.type === "paragraph_close" ? tokens.pop() : null;
     for (const token of tokens) rest.push(token);
-    for (let subId = 0; subId < Math.min(count, MOST_WAYS_BACK); subId += 1) make("footnote_anchor", 0, { id, subId, label });
+    for (let subId = 0; subId < Math.min(count, MAX_BACKREFERENCES); subId += 1) make("footnote_anchor", 0, { id, subId, label });
     if (last) rest.push(last);
     make("footnote_close", -1);
   });

@@ -47,11 +47,11 @@ const MESSAGES = [
 ];
 
 /** Wait for Gradio to have drawn the composer; from then on whatever it draws there, and its messages, are in our words. */
-export function setUpGradioWords() {
+export function setUpGradioTexts() {
   const box = document.getElementById("box");
   const messages = document.querySelector(".toast-wrap");
   if (!box || !messages) {
-    requestAnimationFrame(setUpGradioWords);
+    requestAnimationFrame(setUpGradioTexts);
     return;
   }
   follow(box, () => rename(box));

@@ -1,23 +1,23 @@
 // Shows the list of conversations: found, opened, named, pinned, deleted; the server keeps them.
 
 import { make, place, writing } from "./dom.js";
-import { EntryView } from "./history_entry.js";
-import { bring, save } from "./import_export.js";
+import { HistoryEntry } from "./history_entry.js";
+import { importFile, exportFile } from "./import_export.js";
 import { Menu } from "./menu.js";
 import { sentence, t } from "./i18n.js";
 
-const STEP = 60; // entries that are drawn at a time: a long list costs no more than a short one
-const PAUSE = 200; // ms after the last key before a search is asked for
-const WATCH = 3_000; // ms between two looks while a reply is being written in another conversation
+const PAGE_SIZE = 60; // entries that are drawn at a time: a long list costs no more than a short one
+const DEBOUNCE_MS = 200; // ms after the last key before a search is asked for
+const POLL_MS = 3_000; // ms between two looks while a reply is being written in another conversation
 const DAY = 86_400_000;
 
 export class HistoryView {
   constructor(element, act) {
-    Object.assign(this, { element, act, drawn: STEP, entries: [], query: "", current: null });
+    Object.assign(this, { element, act, drawn: PAGE_SIZE, entries: [], query: "", current: null });
     this.views = new Map(); // conversation id → its entry in the list
     this.groups = new Map(); // group → its heading and its rows
     this.field = make("input", { type: "search", class: "find", hidden: true, placeholder: t("history_search"), "aria-label": t("history_search") });
-    this.field.addEventListener("input", () => this.later(PAUSE));
+    this.field.addEventListener("input", () => this.later(DEBOUNCE_MS));
     this.list = make("div", { class: "entries", role: "group", "aria-label": t("page_history") });
     this.more = make("div", { class: "more" });
     this.told = make("p", { class: "told", role: "status" });
@@ -72,7 +72,7 @@ export class HistoryView {
     this.draw();
     this.none.hidden = Boolean(value.entries.length || this.query || this.field === document.activeElement);
     this.field.hidden = !this.none.hidden; // nothing to search in
-    if (value.writing.some((id) => id !== this.current)) this.later(WATCH);
+    if (value.writing.some((id) => id !== this.current)) this.later(POLL_MS);
   }
 
   /** Answers overtake each other: this one may have been read before the one that is shown, */
@@ -96,7 +96,7 @@ export class HistoryView {
     this.used = ticket.token;
     this.told.textContent = t("history_file_waiting");
     try {
-      const { imported, failure } = await (ticket.does === "save" ? save(ticket) : bring(ticket, this.file.files[0]));
+      const { imported, failure } = await (ticket.does === "save" ? exportFile(ticket) : importFile(ticket, this.file.files[0]));
       this.fileEnds(failure ? sentence(failure) : imported !== undefined ? t("history_brought", { count: imported }) : "");
     } catch {
       this.fileEnds(t("history_file_lost"));
@@ -118,7 +118,7 @@ export class HistoryView {
     const { activeElement: focused } = document;
     const at = focused && this.list.contains(focused) ? [...this.list.querySelectorAll("li")].indexOf(focused.closest("li")) : -1;
     const before = this.views;
-    this.views = new Map(shown.map((entry) => [entry.id, before.get(entry.id) ?? new EntryView(entry, this)]));
+    this.views = new Map(shown.map((entry) => [entry.id, before.get(entry.id) ?? new HistoryEntry(entry, this)]));
     const groups = new Map();
     for (const entry of shown) {
       const view = this.views.get(entry.id);
@@ -151,7 +151,7 @@ export class HistoryView {
   /** The reader has come to the end of what is drawn. */
   grow() {
     if (this.drawn >= this.entries.length) return;
-    this.drawn += STEP;
+    this.drawn += PAGE_SIZE;
     this.draw();
   }
 

@@ -5,7 +5,7 @@ import { t } from "./i18n.js";
 
 const FORMATS = [["html", "HTML"], ["markdown", "Markdown"], ["json", "JSON"]]; // names, the same in every language
 
-export class EntryView {
+export class HistoryEntry {
   /** `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw`, once no name is being written any more. */
   constructor(entry, list) {
     this.list = list;

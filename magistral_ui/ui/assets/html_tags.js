@@ -32,7 +32,7 @@ const TAG = /<(\/?)([A-Za-z][A-Za-z0-9]{0,9})((?:\s[^<>]*|\/)?)>/y;
 const BLOCK_TAG = /<(\/?)([A-Za-z][A-Za-z0-9]{0,9})(?:\s[^<>]*|\/)?>/g;
 const ADDRESS = /\shref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))/i;
 const NOTE = "<!--";
-const DEEPEST = 50; // tags within each other
+const MAX_DEPTH = 50; // tags within each other
 /** Blocks that are drawn like those of Markdown. */
 const LIKE_MARKDOWN = { blockquote: "blockquote", ol: "ordered_list", table: "table", td: "td", th: "th", ul: "bullet_list" };
 const WITHIN_CODE = /<\/?(?:b|code|em|i|kbd|mark|s|samp|span|strong|u|var)(?:\s[^<>]*)?>/gi;
@@ -256,7 +256,7 @@ class Blocks {
       else {
         const line = text.slice(at, tags[number + 1]?.at).split("\n", 1)[0];
         if (tag.name === "hr") this.put("hr", "hr", 0, { map: place });
-        else if (this.depth < DEEPEST) this.open(tag, place, line.trim() !== "");
+        else if (this.depth < MAX_DEPTH) this.open(tag, place, line.trim() !== "");
         place = null;
       }
     }
@@ -301,7 +301,7 @@ function pairs(children) {
   for (const token of children) {
     const { open, count } = frames.at(-1);
     if (token.type === "html_tag" && token.meta.turn > 0) {
-      if (open.length >= DEEPEST) {
+      if (open.length >= MAX_DEPTH) {
         asText(token);
         continue;
       }

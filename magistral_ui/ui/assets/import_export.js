@@ -3,7 +3,7 @@
 import { make } from "./dom.js";
 
 /** Save what the ticket is for as a file: `{}`, or `{failure}`. */
-export async function save({ token, name }) {
+export async function exportFile({ token, name }) {
   const response = await fetch("magistral/export", { headers: { "X-Ticket": token }, cache: "no-store" });
   if (response.status === 429) return response.json();
   if (!response.ok) throw new Error(response.statusText);
@@ -17,7 +17,7 @@ export async function save({ token, name }) {
 }
 
 /** Bring a file: `{imported}` or `{failure}`. */
-export async function bring({ token }, file) {
+export async function importFile({ token }, file) {
   const response = await fetch("magistral/import", { method: "POST", headers: { "X-Ticket": token }, body: file });
   if (!response.ok) throw new Error(response.statusText);
   return response.json();

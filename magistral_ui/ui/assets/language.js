@@ -3,7 +3,7 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
-const COOKIE = "magistral-ui-language"; // see i18n/languages.py
+const LANGUAGE_COOKIE = "magistral-ui-language"; // see i18n/languages.py
 const YEAR = 31_536_000;
 
 export class LanguageView {
@@ -25,8 +25,8 @@ export class LanguageView {
 }
 
 function kept() {
-  const found = document.cookie.split("; ").find((each) => each.startsWith(`${COOKIE}=`));
-  return found?.slice(COOKIE.length + 1) ?? "";
+  const found = document.cookie.split("; ").find((each) => each.startsWith(`${LANGUAGE_COOKIE}=`));
+  return found?.slice(LANGUAGE_COOKIE.length + 1) ?? "";
 }
 
 function keep(code) {
@@ -34,5 +34,5 @@ function keep(code) {
   // Inside another site's frame, as on a Space, only a partitioned cookie is kept.
   const framed = window.top !== window && location.protocol === "https:";
   const where = framed ? "SameSite=None; Secure; Partitioned" : "SameSite=Lax";
-  document.cookie = `${COOKIE}=${code}; path=${path}; max-age=${code ? YEAR : 0}; ${where}`;
+  document.cookie = `${LANGUAGE_COOKIE}=${code}; path=${path}; max-age=${code ? YEAR : 0}; ${where}`;
 }

@@ -3,18 +3,18 @@
 
 import { make } from "./dom.js";
 
-const NEAR = "1500px 0px"; // so far ahead of the reader
-const AT_A_TIME = 20; // turns in one question
-const PATIENCE = 10_000; // ms after which a question is asked again
-const LINE = 90; // characters, for a guess at how high a turn will be
+const LOAD_MARGIN = "1500px 0px"; // so far ahead of the reader
+const TURNS_PER_REQUEST = 20; // turns in one question
+const RETRY_MS = 10_000; // ms after which a question is asked again
+const CHARACTERS_PER_LINE = 90; // characters, for a guess at how high a turn will be
 
 const idle = window.requestIdleCallback ?? ((job) => setTimeout(job, 50));
 
-export class Above {
+export class LazyTurns {
   /** `ask(data)` asks the server, whose answer comes to `take`; `draw(turn, outline, answer)` puts a turn in its place. */
   constructor(ask, draw) {
     Object.assign(this, { ask, draw });
-    this.observer = new IntersectionObserver((entries) => this.look(entries), { rootMargin: NEAR });
+    this.observer = new IntersectionObserver((entries) => this.look(entries), { rootMargin: LOAD_MARGIN });
     this.reset();
   }
 
@@ -35,7 +35,7 @@ export class Above {
     const known = this.outlines.get(id);
     if (known) return known;
     const element = make("article", { class: `turn outline ${role === "user" ? "user" : "reply"}`, "aria-busy": "true" });
-    element.style.minBlockSize = `${4 + 1.65 * Math.ceil(length / LINE)}rem`;
+    element.style.minBlockSize = `${4 + 1.65 * Math.ceil(length / CHARACTERS_PER_LINE)}rem`;
     element.dataset.message = id;
     const found = { id, element, branches: { show() {}, focus() {} }, update() {}, isOutline: true };
     this.outlines.set(id, found);
@@ -81,7 +81,7 @@ export class Above {
   question() {
     const waiting = new Set(this.arrived.map((turn) => turn.id));
     const missing = [...this.near, ...[...this.outlines.keys()].reverse()].filter((id) => !waiting.has(id));
-    const messages = [...new Set(missing)].slice(0, AT_A_TIME);
+    const messages = [...new Set(missing)].slice(0, TURNS_PER_REQUEST);
     const [reasoning] = this.readers.keys();
     this.asking = messages.length > 0 || reasoning !== undefined;
     if (!this.asking) return;
@@ -91,7 +91,7 @@ export class Above {
     this.timer = setTimeout(() => {
       this.asking = false;
       this.next();
-    }, PATIENCE);
+    }, RETRY_MS);
   }
 
   /** The server's answer. */

@@ -4,7 +4,7 @@ import { make } from "./dom.js";
 import { signOut } from "./login.js";
 import { t } from "./i18n.js";
 
-export class GuestView {
+export class LimitsView {
   constructor(element) {
     this.element = element;
   }

@@ -2,8 +2,8 @@
 
 import { over } from "./login.js";
 
-const PATIENCE = 15_000; // ms without a sign of life after which the line counts as dead; the server gives one every two seconds
-const PAUSES = [0, 250, 500, 1000, 2000, 4000]; // ms before each new attempt; the last one again and again
+const SILENCE_TIMEOUT_MS = 15_000; // ms without a sign of life after which the line counts as dead; the server gives one every two seconds
+const RETRY_DELAYS_MS = [0, 250, 500, 1000, 2000, 4000]; // ms before each new attempt; the last one again and again
 
 /** Complete messages out of a stream of server-sent events. Not by `for await`: in Safari, a stream cannot be gone through so. */
 async function* messages(body) {
@@ -23,7 +23,7 @@ async function* messages(body) {
   }
 }
 
-export class Channel {
+export class LiveStream {
   /** `take(update)` gets what is new, see LiveView in sessions/live_view.py; `end()` is called until `close`, while the reply has ended. */
   constructor(generation, take, end) {
     Object.assign(this, { generation, take, end });
@@ -34,7 +34,7 @@ export class Channel {
 
   async run() {
     for (let failures = 0; !this.closed; failures += 1) {
-      await this.pause(PAUSES[Math.min(failures, PAUSES.length - 1)]);
+      await this.pause(RETRY_DELAYS_MS[Math.min(failures, RETRY_DELAYS_MS.length - 1)]);
       if (this.closed) return;
       try {
         if (await this.read(() => (failures = 0))) {
@@ -72,7 +72,7 @@ export class Channel {
   /** Give the line so long to say something. */
   expect() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.line.abort(), PATIENCE);
+    this.timer = setTimeout(() => this.line.abort(), SILENCE_TIMEOUT_MS);
   }
 
   /** Wait, or until the network is back. */

@@ -3,15 +3,15 @@
 import "./login.js"; // first: the others read what it may clear
 import { Attachments } from "./attachments.js";
 import { answered, setUpComposer } from "./composer.js";
-import { ContextView } from "./context_settings.js";
+import { ContextSettings } from "./context_settings.js";
 import { setUpDraft } from "./draft.js";
 import { setUpDrawer } from "./drawer.js";
-import { setUpGradioWords } from "./gradio_texts.js";
-import { GuestView } from "./limits.js";
+import { setUpGradioTexts } from "./gradio_texts.js";
+import { LimitsView } from "./limits.js";
 import { HistoryView } from "./history.js";
 import { LanguageView } from "./language.js";
-import { MeterView } from "./context_meter.js";
-import { ModelView } from "./model_state.js";
+import { ContextMeter } from "./context_meter.js";
+import { ModelState } from "./model_state.js";
 import { ParametersView } from "./parameters.js";
 import { PromptView } from "./prompt.js";
 import { facts, sent, settings } from "./settings.js";
@@ -45,12 +45,12 @@ const mounts = {
   more(element, act, value) {
     return () => transcript?.above.take(value());
   },
-  guest: (element, act, value) => drawnBy(new GuestView(element), value),
-  model: (element, act, value) => drawnBy(new ModelView(element, act), value),
+  guest: (element, act, value) => drawnBy(new LimitsView(element), value),
+  model: (element, act, value) => drawnBy(new ModelState(element, act), value),
   parameters: (element, act, value) => drawnBy(new ParametersView(element), value),
   prompt: (element, act, value) => drawnBy(new PromptView(element, act), value),
   meter(element, act, value) {
-    meter = new MeterView(element, act);
+    meter = new ContextMeter(element, act);
     const { most } = value();
     const begin = () => {
       if (document.querySelector("#box textarea")) attachments = new Attachments(act, most);
@@ -64,7 +64,7 @@ const mounts = {
     };
   },
   context(element) {
-    new ContextView(element);
+    new ContextSettings(element);
   },
   // Nothing to see: the value that goes with every message. It leads, so that whoever asks the server next asks with it.
   chosen(element, act, value, set) {
@@ -86,4 +86,4 @@ setUpDrawer("settings", "panel-open", "(min-width: 1100px)");
 setUpDrawer("history", "history-open", "(min-width: 1280px)");
 setUpComposer();
 setUpDraft();
-setUpGradioWords();
+setUpGradioTexts();

@@ -10,7 +10,7 @@ import { htmlTags } from "./html_tags.js";
 import { math } from "./math.js";
 import { t } from "./i18n.js";
 
-const LONGEST_FORMULA = 5_000; // characters; longer ones are shown as text
+const MAX_FORMULA_LENGTH = 5_000; // characters; longer ones are shown as text
 const MOST_FORMULAS = 1_500; // as many as one block of an ordinary answer may hold
 /** Nodes of formulas that were drawn, because the same come again, and the open block is rendered again and again while it grows. */
 const formulas = new Map();
@@ -55,7 +55,7 @@ function putFormulas(fragment) {
 
 /** What KaTeX makes of a formula that is not too long; where it may not be a display, or holds more than it may, in the words for within a line. */
 function drawn(content, display) {
-  if (content.length > LONGEST_FORMULA) return `<code>${escapeHtml(content)}</code>`;
+  if (content.length > MAX_FORMULA_LENGTH) return `<code>${escapeHtml(content)}</code>`;
   const options = { displayMode: display, strict: "ignore", trust: false, maxExpand: 1000, maxSize: 30 };
   const first = environments(content, !display);
   for (const [latex, throwOnError] of [[first, first !== content || content.includes("\\begin")], [environments(content, true), false]]) {

@@ -9,8 +9,8 @@ import { below, firstOutside, isGrowing } from "./lines.js";
 
 const COST = 4; // tokens that a formula counts, and the half of its characters
 const MOST_COST = 2_500; // that of the longest formula that is drawn; longer ones are text
-const OPEN_LINES = 200; // a display that has not closed after so many lines was no display
-const FIRST_LINES = 3; // where a sign of LaTeX must be, so that two dollars or a bracket are taken for an open display
+const MAX_DISPLAY_LINES = 200; // a display that has not closed after so many lines was no display
+const MAX_LINES_TO_FIRST_SIGN = 3; // where a sign of LaTeX must be, so that two dollars or a bracket are taken for an open display
 const MARK = /\\(?:(begin|end)\{([A-Za-z]{1,20}\*?)\}|[\s\S])|[${}_^=\n]/g;
 const BARE = /\\(?:boxed|ce|pu)\{/y;
 const BEGIN = /\\begin\{([A-Za-z]{1,20}\*?)\}/y;
@@ -145,7 +145,7 @@ function blockMath(state, startLine, endLine, silent) {
   const { begin, from, to, next } = found;
   if (to < 0) return openBlock(state, startLine, endLine, begin, from, silent);
   const last = below(state.eMarks, next);
-  const end = Math.min(firstOutside(state, startLine, endLine), startLine + OPEN_LINES);
+  const end = Math.min(firstOutside(state, startLine, endLine), startLine + MAX_DISPLAY_LINES);
   if (last >= end) return openBlock(state, startLine, endLine, begin, from, silent);
   // Text behind the closing mark: an ordinary paragraph, in which the inline rule finds the display.
   if (state.src.slice(next, state.eMarks[last]).trim()) return false;
@@ -171,9 +171,9 @@ function linesOf(state, first, from, last, to) {
  */
 function openBlock(state, startLine, endLine, begin, from, silent) {
   const end = firstOutside(state, startLine, endLine);
-  const waits = end - startLine <= OPEN_LINES && isGrowing(state, end);
+  const waits = end - startLine <= MAX_DISPLAY_LINES && isGrowing(state, end);
   const { signs } = marksOf(state);
-  if (!waits && !(signs[below(signs, from)] < state.eMarks[Math.min(startLine + FIRST_LINES, end) - 1])) return false;
+  if (!waits && !(signs[below(signs, from)] < state.eMarks[Math.min(startLine + MAX_LINES_TO_FIRST_SIGN, end) - 1])) return false;
   if (silent) return true;
   let line = waits ? end : startLine + 1;
   while (line < end && !state.isEmpty(line)) line += 1;

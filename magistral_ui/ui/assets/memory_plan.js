@@ -6,7 +6,7 @@ import { bytes, t } from "./i18n.js";
 const PARTS = ["weights", "kv_bytes", "working", "margin"];
 
 /** The plan of `info`, as ui/model_panel.py sends it, as elements; nothing where there is none, as with a server. */
-export function memory(info) {
+export function memoryPlan(info) {
   const plan = info?.plan;
   if (!plan) return [];
   const parts = PARTS.map((name) => ({ name, size: plan[name] })).filter(({ size }) => size > 0);

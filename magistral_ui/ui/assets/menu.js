@@ -2,19 +2,19 @@
 
 import { make } from "./dom.js";
 
-const GAP = 4; // pixels between the button and what opens at it
-const EDGE = 8; // pixels that stay free at the window's edges
+const BUTTON_GAP = 4; // pixels between the button and what opens at it
+const WINDOW_MARGIN = 8; // pixels that stay free at the window's edges
 
 /** Put an open popover `element` at `button`: below it, or above it where there is more room. */
 export function placeAt(element, button) {
   const at = button.getBoundingClientRect();
   const { width, height } = element.getBoundingClientRect();
   const [wide, high] = [document.documentElement.clientWidth, window.innerHeight];
-  const below = high - at.bottom - GAP - EDGE;
-  const top = below >= height || below >= at.top ? at.bottom + GAP : at.top - GAP - height;
+  const below = high - at.bottom - BUTTON_GAP - WINDOW_MARGIN;
+  const top = below >= height || below >= at.top ? at.bottom + BUTTON_GAP : at.top - BUTTON_GAP - height;
   const side = getComputedStyle(button).direction === "rtl" ? at.right - width : at.left;
-  element.style.top = `${Math.max(EDGE, Math.min(top, high - height - EDGE))}px`;
-  element.style.left = `${Math.max(EDGE, Math.min(side, wide - width - EDGE))}px`;
+  element.style.top = `${Math.max(WINDOW_MARGIN, Math.min(top, high - height - WINDOW_MARGIN))}px`;
+  element.style.left = `${Math.max(WINDOW_MARGIN, Math.min(side, wide - width - WINDOW_MARGIN))}px`;
 }
 
 /** An element that opens at a button, closes at Escape and at a click elsewhere, and gives the focus back. */

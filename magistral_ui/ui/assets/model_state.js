@@ -1,22 +1,22 @@
 // Shows how far the model is loaded, what runs here, and why: in the panel, in the top bar, and above the composer.
 
-import { sees } from "./attachments.js";
+import { setModelSeesImages } from "./attachments.js";
 import { make } from "./dom.js";
 import { over } from "./login.js";
-import { memory } from "./memory_plan.js";
-import { showMissing } from "./unsupported.js";
+import { memoryPlan } from "./memory_plan.js";
+import { showUnsupported } from "./unsupported.js";
 import { bytes, duration, has, sentence, short, t } from "./i18n.js";
 
 /** Whether what is broken is a server: nothing was to be loaded here. */
 const onServer = (key) => Boolean(key?.startsWith("remote_"));
 
-const LOOK = 5_000; // ms between two questions whether the server that runs the model is still there
+const POLL_MS = 5_000; // ms between two questions whether the server that runs the model is still there
 
-export class ModelView {
+export class ModelState {
   constructor(element, act) {
     this.element = element;
     this.act = act;
-    setInterval(() => this.look(), LOOK);
+    setInterval(() => this.look(), POLL_MS);
     addEventListener("visibilitychange", () => this.look());
     this.banner = document.getElementById("model-banner");
     this.name = document.getElementById("model-name");
@@ -29,7 +29,7 @@ export class ModelView {
     const another = this.mark !== undefined && value.mark !== this.mark; // a server may be another one without having been away
     this.mark = value.mark;
     document.body.dataset.model = value.state;
-    sees({ vision: value.vision, away: value.state === "ready" ? null : this.placeholder(value) });
+    setModelSeesImages({ vision: value.vision, away: value.state === "ready" ? null : this.placeholder(value) });
     this.box = document.querySelector("#box textarea");
     if (this.box) this.box.placeholder = this.placeholder(value);
     if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");
@@ -38,7 +38,7 @@ export class ModelView {
     this.name?.replaceChildren(...(name ? [make("span", { class: value.demo ? "badge" : "name", dir: "auto" }, name)] : []));
     this.showBanner(value);
     this.showPanel(value);
-    if (value.info) showMissing(value.info.missing);
+    if (value.info) showUnsupported(value.info.missing);
   }
 
   /** While it loads only the numbers change: whoever reads or copies the rest is not disturbed. */
@@ -128,6 +128,6 @@ export class ModelView {
     if (state === "ready" && has(info.chosen_because)) told.push(make("p", {}, t(info.chosen_because)), ...this.notices(info.notices));
     if (onServersSide) told.push(make("p", {}, t("model_how_to_choose_server")));
     else told.push(make("p", {}, t("model_how_to_choose")), make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)));
-    return [list, ...memory(info), ...told];
+    return [list, ...memoryPlan(info), ...told];
   }
 }

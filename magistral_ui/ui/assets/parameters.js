@@ -2,10 +2,10 @@
 
 import { lack, make } from "./dom.js";
 import { PresetsView } from "./presets.js";
-import { bounded, choose, facts, settings, values, weighed } from "./settings.js";
+import { bounded, choose, facts, settings, values, measured } from "./settings.js";
 import { has, number, t } from "./i18n.js";
 
-const STEPS = 240; // positions of a logarithmic slider
+const SLIDER_STEPS = 240; // positions of a logarithmic slider
 
 export class ParametersView {
   constructor(element) {
@@ -14,7 +14,7 @@ export class ParametersView {
     this.more = make("summary", {});
     facts.follow((value) => this.build(value));
     settings.follow(() => this.refresh());
-    weighed.follow(() => this.refresh());
+    measured.follow(() => this.refresh());
   }
 
   show(value) {
@@ -78,7 +78,7 @@ class Control {
 
   makeSlider(label) {
     const { low, high, step, logarithmic } = this.parameter;
-    const bounds = logarithmic ? { min: 0, max: STEPS, step: 1 } : { min: low, max: high, step };
+    const bounds = logarithmic ? { min: 0, max: SLIDER_STEPS, step: 1 } : { min: low, max: high, step };
     const slider = make("input", { type: "range", ...bounds, "aria-label": t("parameter_slider", { name: label }) });
     slider.addEventListener("input", () => choose(this.parameter.name, this.fromSlider(Number(slider.value))));
     return slider;
@@ -96,15 +96,15 @@ class Control {
   fromSlider(position) {
     const { low, high, logarithmic } = this.parameter;
     if (!logarithmic) return Number(position.toFixed(4));
-    if (position >= STEPS) return high;
-    const value = low * (high / low) ** (position / STEPS);
+    if (position >= SLIDER_STEPS) return high;
+    const value = low * (high / low) ** (position / SLIDER_STEPS);
     // Two digits are as fine as a hand is.
     return bounded(this.parameter, Number(value.toPrecision(value < 100 ? 2 : value < 10_000 ? 3 : 2)));
   }
 
   toSlider(value) {
     const { low, high, logarithmic } = this.parameter;
-    return logarithmic ? Math.round((STEPS * Math.log(value / low)) / Math.log(high / low)) : value;
+    return logarithmic ? Math.round((SLIDER_STEPS * Math.log(value / low)) / Math.log(high / low)) : value;
   }
 
   show(value) {
@@ -119,7 +119,7 @@ class Control {
     this.back.textContent = own;
     this.back.title = t("parameter_back", { value: own });
     this.back.setAttribute("aria-label", this.back.title);
-    const room = this.parameter.name === "max_tokens" && weighed.value?.limit ? weighed.value.room : null;
+    const room = this.parameter.name === "max_tokens" && measured.value?.limit ? measured.value.room : null;
     // The default asks for all there is: only a visitor's own number that cannot be had is worth a word.
     this.note.hidden = room === null || !this.changed || value <= room;
     if (!this.note.hidden) this.note.textContent = t("parameter_room", { count: room });

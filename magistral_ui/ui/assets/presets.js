@@ -1,7 +1,7 @@
 // Presets by name: a click sets the parameters to them, and a visitor's own are kept in this browser.
 
 import { make } from "./dom.js";
-import { LONGEST_NAME, bounded, choosePreset, deletePreset, facts, ownPresets, savePreset, settings, values } from "./settings.js";
+import { MAX_NAME_LENGTH, bounded, choosePreset, deletePreset, facts, ownPresets, savePreset, settings, values } from "./settings.js";
 import { t } from "./i18n.js";
 
 export class PresetsView {
@@ -57,7 +57,7 @@ export class PresetsView {
 
   /** Ask for the name of a preset of the visitor's own. */
   ask() {
-    const field = make("input", { type: "text", maxLength: LONGEST_NAME, "aria-label": t("preset_name"), placeholder: t("preset_name"), dir: "auto", autocomplete: "off" });
+    const field = make("input", { type: "text", maxLength: MAX_NAME_LENGTH, "aria-label": t("preset_name"), placeholder: t("preset_name"), dir: "auto", autocomplete: "off" });
     const cancel = make("button", { type: "button", class: "quiet" }, t("preset_cancel"));
     const form = make("form", { class: "preset-name" }, field, make("button", { type: "submit", class: "quiet strong" }, t("preset_keep")), cancel);
     const end = (focus) => {

@@ -4,7 +4,7 @@ import { make } from "./dom.js";
 import { change, facts, settings } from "./settings.js";
 import { t } from "./i18n.js";
 
-const PAUSE = 300; // milliseconds without a key until the server is asked
+const DEBOUNCE_MS = 300; // milliseconds without a key until the server is asked
 
 export class PromptView {
   /** `act("compose")` asks the server for the prompt with the present settings. */
@@ -102,7 +102,7 @@ export class PromptView {
     };
     field.addEventListener("input", () => {
       clearTimeout(field.pause);
-      field.pause = setTimeout(now, PAUSE);
+      field.pause = setTimeout(now, DEBOUNCE_MS);
     });
     field.addEventListener("change", () => field.pause && now());
     field.addEventListener("blur", () => field.pause && now());

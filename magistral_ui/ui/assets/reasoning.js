@@ -3,9 +3,9 @@
 import { make } from "./dom.js";
 import { seconds, t } from "./i18n.js";
 
-const SECTION = 8_000; // characters; the browser skips the layout of sections that are out of sight
-const BLOCK = 600; // characters of a section, to the end of the line: what is laid out again when a word comes
-const LONGEST = 16_000; // of a block that has no line break
+const SECTION_CHARACTERS = 8_000; // characters; the browser skips the layout of sections that are out of sight
+const BLOCK_CHARACTERS = 600; // characters of a section, to the end of the line: what is laid out again when a word comes
+const MAX_BLOCK_CHARACTERS = 16_000; // of a block that has no line break
 
 /** Put `text` into an element without making its node anew, and not at all where it is there. */
 function write(element, text) {
@@ -83,14 +83,14 @@ export class ReasoningView {
     if (!this.element.open || !this.held.length) return;
     const text = this.held.join("");
     this.held = [];
-    for (let at = 0; at < text.length; at += BLOCK) this.append(text.slice(at, at + BLOCK));
+    for (let at = 0; at < text.length; at += BLOCK_CHARACTERS) this.append(text.slice(at, at + BLOCK_CHARACTERS));
   }
 
   append(piece) {
-    if (!this.block || this.size > BLOCK) {
+    if (!this.block || this.size > BLOCK_CHARACTERS) {
       // A block begins at a line break where there is one in sight.
       const line = this.block ? piece.indexOf("\n") : -1;
-      if (this.block && line < 0 && this.size < LONGEST) return this.grow(piece);
+      if (this.block && line < 0 && this.size < MAX_BLOCK_CHARACTERS) return this.grow(piece);
       if (this.block && line >= 0) {
         this.grow(piece.slice(0, line));
         piece = piece.slice(line + 1);
@@ -104,7 +104,7 @@ export class ReasoningView {
     this.room -= this.size;
     if (!this.block || this.room <= 0) {
       this.section = this.text.appendChild(make("section"));
-      this.room = SECTION;
+      this.room = SECTION_CHARACTERS;
     }
     this.block = this.section.appendChild(make("div"));
     this.size = 0;

@@ -4,7 +4,7 @@ import { make } from "./dom.js";
 import { Popup } from "./menu.js";
 import { number, seconds, t } from "./i18n.js";
 
-export class Details extends Popup {
+export class ReplyDetails extends Popup {
   constructor(parent) {
     super(parent, { class: "details", role: "dialog", "aria-labelledby": "details-heading" });
   }

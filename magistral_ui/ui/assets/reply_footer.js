@@ -1,7 +1,7 @@
 // What can be done with a finished reply: the few things that are done often as buttons, the rest in a menu.
 
 import { actionButton, confirmOn, copy, make } from "./dom.js";
-import { cannot, greyed } from "./unsupported.js";
+import { unsupported, greyOut } from "./unsupported.js";
 import { settings } from "./settings.js";
 import { seconds, t } from "./i18n.js";
 
@@ -15,7 +15,7 @@ export function asMarkdown(reasoning, { answer, edited }) {
 /** Whether reasoning stays in the context where a reply does not say otherwise. */
 const kept = () => settings.value.keep_reasoning;
 
-export class ReplyFoot {
+export class ReplyFooter {
   /** `editor` is the reply's ReasoningEditor, `branches` its arrows. */
   constructor({ act, reasoning, menu, details, toast }, editor, branches) {
     Object.assign(this, { act, reasoning, menu, details, toast, editor, branches });
@@ -35,7 +35,7 @@ export class ReplyFoot {
       const button = actionButton(act, key);
       // Some servers go on with a plain answer, and not with one that has reasoning.
       if (act === "resume" && turn.reasoning) button.dataset.ability = "resume_reasoning";
-      greyed(button);
+      greyOut(button);
       button.addEventListener("click", () => this.ask(act));
       return button;
     };
@@ -89,7 +89,7 @@ export class ReplyFoot {
     const note = t("turn_tokens", { count: turn.usage.reasoning_tokens });
     // What the general choice says anyway needs no choice of its own.
     const keep = !inContext === kept() ? null : !inContext;
-    const able = (name) => ({ disabled: busy || Boolean(cannot(name)), why: cannot(name) });
+    const able = (name) => ({ disabled: busy || Boolean(unsupported(name)), why: unsupported(name) });
     const items = [
       { label: t("turn_answer_again"), act: () => this.ask("answer_again"), ...able("answer_again") },
       { label: t("reasoning_edit"), act: async (opener) => this.editor.open(await this.reasoning(), opener), ...able("rethink") },

@@ -1,9 +1,9 @@
 // What the visitor chose, kept in this browser, and what the page knows of the model that it is for; not how it is shown.
 
-const SETTINGS = "magistral-ui-settings";
-const PRESETS = "magistral-ui-presets";
-const MOST_PRESETS = 30;
-export const LONGEST_NAME = 40;
+const SETTINGS_KEY = "magistral-ui-settings";
+const PRESETS_KEY = "magistral-ui-presets";
+const MAX_PRESETS = 30;
+export const MAX_NAME_LENGTH = 40;
 
 /** A value that others follow. */
 class Signal {
@@ -33,7 +33,7 @@ class Signal {
 /** The parameters' table, the card's own values and presets, see ui/sampling_panel.py. */
 export const facts = new Signal(null);
 /** What the next message would cost, see ui/context_meter.py. */
-export const weighed = new Signal(null);
+export const measured = new Signal(null);
 /** `params` holds only what is not the card's own; `system_prompts` those that were edited, by card. */
 export const settings = new Signal(restored());
 /** The visitor's own presets: `{name, values}`. */
@@ -42,7 +42,7 @@ export const ownPresets = new Signal(restoredPresets());
 /** Lay `changes` over the settings, and keep them. */
 export function change(changes) {
   settings.set({ ...settings.value, ...changes });
-  keep(SETTINGS, settings.value);
+  keep(SETTINGS_KEY, settings.value);
 }
 
 /** Every parameter's value on this model: the visitor's own within its bounds, or else the card's. */
@@ -73,14 +73,14 @@ export function choosePreset(wanted) {
 export function savePreset(name) {
   const { seed: _, ...kept } = values();
   const others = ownPresets.value.filter((each) => each.name !== name);
-  ownPresets.set([...others, { name, values: kept }].slice(-MOST_PRESETS));
-  keep(PRESETS, ownPresets.value);
+  ownPresets.set([...others, { name, values: kept }].slice(-MAX_PRESETS));
+  keep(PRESETS_KEY, ownPresets.value);
 }
 
 /** Forget the preset `name`. */
 export function deletePreset(name) {
   ownPresets.set(ownPresets.value.filter((each) => each.name !== name));
-  keep(PRESETS, ownPresets.value);
+  keep(PRESETS_KEY, ownPresets.value);
 }
 
 /** What goes with every message. */
@@ -105,7 +105,7 @@ export function bounded({ low, high, integer, optional }, value) {
 }
 
 function restored() {
-  const { params, instructions, system_prompts: prompts, keep_reasoning, picture_side } = read(SETTINGS) ?? {};
+  const { params, instructions, system_prompts: prompts, keep_reasoning, picture_side } = read(SETTINGS_KEY) ?? {};
   return {
     params: only(params, Number.isFinite),
     instructions: typeof instructions === "string" ? instructions : "",
@@ -116,7 +116,7 @@ function restored() {
 }
 
 function restoredPresets() {
-  const found = read(PRESETS);
+  const found = read(PRESETS_KEY);
   const sound = (each) => typeof each?.name === "string" && each.name && typeof each.values === "object";
   return Array.isArray(found) ? found.filter(sound).map(({ name, values }) => ({ name, values: only(values, Number.isFinite) })) : [];
 }

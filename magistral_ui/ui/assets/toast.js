@@ -2,8 +2,8 @@
 
 import { make, writing } from "./dom.js";
 
-const SHORT = 2_500; // ms for a message alone
-const LONG = 12_000; // ms for one with a button; the clock stands still while the pointer or the focus is in it
+const SHORT_MS = 2_500; // ms for a message alone
+const LONG_MS = 12_000; // ms for one with a button; the clock stands still while the pointer or the focus is in it
 
 export class Toast {
   constructor(parent) {
@@ -36,7 +36,7 @@ export class Toast {
 
   wait() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.hide(), this.button.hidden ? SHORT : LONG);
+    this.timer = setTimeout(() => this.hide(), this.button.hidden ? SHORT_MS : LONG_MS);
   }
 
   hide() {

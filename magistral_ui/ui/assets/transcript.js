@@ -1,24 +1,24 @@
 // The conversation in one column: finished turns by their id, the live turn by its generation; nodes are never rebuilt.
 
-import { Above } from "./lazy_turns.js";
-import { Channel } from "./live_stream.js";
+import { LazyTurns } from "./lazy_turns.js";
+import { LiveStream } from "./live_stream.js";
 import { make, place, writing } from "./dom.js";
-import { Details } from "./reply_details.js";
+import { ReplyDetails } from "./reply_details.js";
 import { Follower } from "./follower.js";
 import { Menu } from "./menu.js";
-import { greyed } from "./unsupported.js";
+import { greyOut } from "./unsupported.js";
 import { settings } from "./settings.js";
 import { sentence, t } from "./i18n.js";
 import { Toast } from "./toast.js";
 import { ReplyTurn } from "./turns.js";
 import { UserTurn } from "./user_turn.js";
 
-const CHANGES = new Set(["example", "regenerate", "resume", "answer_again", "edit_message", "rethink", "replay", "answer", "delete", "restore", "keep_reasoning", "choose_branch"]);
-const PATIENCE = 5_000; // ms for which a change that was asked for keeps others back, should no answer come
+const CHANGE_EVENTS = new Set(["example", "regenerate", "resume", "answer_again", "edit_message", "rethink", "replay", "answer", "delete", "restore", "keep_reasoning", "choose_branch"]);
+const CHANGE_TIMEOUT_MS = 5_000; // ms for which a change that was asked for keeps others back, should no answer come
 
-const ALONE = { number: 1, count: 1, previous: null, next: null }; // a message without alternatives
+const NO_SIBLINGS = { number: 1, count: 1, previous: null, next: null }; // a message without alternatives
 const [AGAIN, AT_MOST] = [2_000, 60_000]; // ms until the conversation is asked for again where none came, at first and in the end
-const AWAY = 15_000; // ms out of sight after which the conversation is asked for again
+const HIDDEN_MS = 15_000; // ms out of sight after which the conversation is asked for again
 
 export class Transcript {
   /** `act(name, data)` tells the server what the reader asked for. */
@@ -33,9 +33,9 @@ export class Transcript {
     element.replaceChildren(this.welcome, this.column, this.alert, this.speaker);
     this.follower = new Follower();
     this.menu = new Menu(element, t("turn_more"));
-    this.details = new Details(element);
+    this.details = new ReplyDetails(element);
     this.toast = new Toast(document.getElementById("composer"));
-    this.above = new Above((data) => this.act("more", data), (...drawn) => this.fill(...drawn));
+    this.above = new LazyTurns((data) => this.act("more", data), (...drawn) => this.fill(...drawn));
     // The general choice shows at every reply that has none of its own, see transcript.css.
     settings.follow(({ keep_reasoning: kept }) => (document.body.dataset.reasoning = kept ? "kept" : "left-out"));
     // What was said meanwhile elsewhere, or while the line was down, is asked for when the reader comes back.
@@ -44,7 +44,7 @@ export class Transcript {
     if (window.magistralUnopened) this.openAgain(); // that was before this
     addEventListener("visibilitychange", () => {
       if (document.hidden) this.left = performance.now();
-      else if (performance.now() - this.left > AWAY) this.act("ended");
+      else if (performance.now() - this.left > HIDDEN_MS) this.act("ended");
     });
   }
 
@@ -57,9 +57,9 @@ export class Transcript {
 
   /** Tell the server; a second click before it has answered does nothing. */
   act(name, data) {
-    if (CHANGES.has(name)) {
+    if (CHANGE_EVENTS.has(name)) {
       if (performance.now() < this.busyUntil) return;
-      this.busyUntil = performance.now() + PATIENCE;
+      this.busyUntil = performance.now() + CHANGE_TIMEOUT_MS;
     }
     this.tell(name, data);
   }
@@ -155,7 +155,7 @@ export class Transcript {
   follow(generation, reply) {
     if (this.channel?.generation === generation) return;
     this.channel?.close();
-    this.channel = generation && new Channel(
+    this.channel = generation && new LiveStream(
       generation,
       (update) => {
         reply.live(update);
@@ -202,13 +202,13 @@ export class Transcript {
     const busy = document.body.classList.contains("answering");
     for (const button of this.column.querySelectorAll('.reply :is([data-act="regenerate"], [data-act="resume"])')) {
       button.disabled = busy;
-      greyed(button);
+      greyOut(button);
     }
   }
 
   branch(turn, branch) {
     turn.branch = branch;
-    turn.branches.show(branch ?? ALONE);
+    turn.branches.show(branch ?? NO_SIBLINGS);
   }
 
   forget(id) {

@@ -3,14 +3,14 @@
 import { AnswerView } from "./answer.js";
 import { BranchView } from "./branches.js";
 import { confirmOn, copy, make } from "./dom.js";
-import { greyed } from "./unsupported.js";
+import { greyOut } from "./unsupported.js";
 import { ReasoningView } from "./reasoning.js";
 import { ReasoningEditor } from "./reasoning_editor.js";
-import { ReplyFoot } from "./reply_footer.js";
+import { ReplyFooter } from "./reply_footer.js";
 import { facts } from "./settings.js";
 import { sentence, t } from "./i18n.js";
 
-const CALM = 450; // ms for which a header that runs stays as it is: more often, nobody could read it
+const MIN_HEADER_MS = 450; // ms for which a header that runs stays as it is: more often, nobody could read it
 
 /** What ended a reply at its limit, with the advice to raise that only where it can be raised. */
 function outOfTokens({ completion_tokens: written }, params) {
@@ -39,7 +39,7 @@ export class ReplyTurn {
     this.head = make("div", { class: "thinking" }, this.reasoning.element, this.answerNow);
     this.notes = make("div", { class: "notes" });
     this.editor = new ReasoningEditor(this.reasoning, (text, closed) => act("rethink", { message: this.turn.id, text, closed }));
-    this.foot = new ReplyFoot({ ...hands, reasoning: () => this.reasoning.whole() }, this.editor, this.branches);
+    this.foot = new ReplyFooter({ ...hands, reasoning: () => this.reasoning.whole() }, this.editor, this.branches);
     this.element = make(
       "article",
       { class: "turn reply", "aria-label": t("turn_model") },
@@ -62,10 +62,10 @@ export class ReplyTurn {
     if (value.state !== this.state) this.enter(value.state);
     this.showStatus(value);
     this.clock = { since: performance.now(), seconds: value.seconds, tokens: value.reasoning_tokens, asked: value.answer_now };
-    if (value.state === "thinking") this.tick(value.answer_now ? 0 : CALM);
+    if (value.state === "thinking") this.tick(value.answer_now ? 0 : MIN_HEADER_MS);
     else if (value.reasoning_tokens) this.reasoning.thought(value.seconds, value.reasoning_tokens, value.state === "answering");
     this.answerNow.disabled = value.answer_now;
-    greyed(this.answerNow, "answer_now");
+    greyOut(this.answerNow, "answer_now");
   }
 
   /** A finished reply goes on: what is there stays until its texts have come again, and then grows. */
@@ -124,7 +124,7 @@ export class ReplyTurn {
     if (thinking) {
       this.announce(t("turn_thinking"));
       this.ticked = -Infinity;
-      this.timer = setInterval(() => this.tick(2 * CALM), CALM);
+      this.timer = setInterval(() => this.tick(2 * MIN_HEADER_MS), MIN_HEADER_MS);
     }
   }
 

@@ -7,11 +7,11 @@ const ABILITIES = { resume: "continue", resume_reasoning: "continue_reasoning", 
 let missing = {};
 
 /** Why the server cannot do `act`, as a text; undefined where it can. */
-export const cannot = (act) => missing[ABILITIES[act]] && t(missing[ABILITIES[act]]);
+export const unsupported = (act) => missing[ABILITIES[act]] && t(missing[ABILITIES[act]]);
 
 /** `button` as it has to be: it cannot be pressed where the server cannot do what it says, and can again on another server. */
-export function greyed(button, act = button?.dataset.ability ?? button?.dataset.act) {
-  const reason = cannot(act);
+export function greyOut(button, act = button?.dataset.ability ?? button?.dataset.act) {
+  const reason = unsupported(act);
   if (button && reason) {
     button.disabled = true;
     button.title = button.dataset.missing = reason;
@@ -24,7 +24,7 @@ export function greyed(button, act = button?.dataset.ability ?? button?.dataset.
 }
 
 /** `{name: key of the reason}`, as ui/model_panel.py sends it. */
-export function showMissing(value) {
+export function showUnsupported(value) {
   missing = value ?? {};
-  document.querySelectorAll("#turns [data-act]").forEach((button) => greyed(button));
+  document.querySelectorAll("#turns [data-act]").forEach((button) => greyOut(button));
 }
