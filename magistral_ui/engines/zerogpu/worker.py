@@ -16,8 +16,10 @@ from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder
+from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.scheduler import Scheduler, SchedulerLimits
+from magistral_ui.engines.local.schedule import SchedulerLimits
+from magistral_ui.engines.local.scheduler import Scheduler
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.zerogpu.shared_flags import SharedFlags
@@ -52,7 +54,7 @@ class Worker:
         sequence = Sequence(request, job.prompt, generation, self._vocabulary, job.limit)  # type: ignore[arg-type]
         sequence.take_up(job.written)
         cache = PrefixCache(self._model.new_cache, self._budget)
-        scheduler = Scheduler(self._model, cache, self._image_token, self._limits, self._kv_per_token)
+        scheduler = Scheduler(Executor(self._model, cache, self._image_token, self._kv_per_token), self._limits)
         scheduler.submit(sequence)
         last, until, told = None if job.tokens is None else job.tokens, began + job.seconds - SLICE_MARGIN_SECONDS, 0.0
         fresh: list[Token] = []
