@@ -3,7 +3,6 @@
 What is allocated per linear layer follows bitsandbytes 0.50 (functional.py, quantize_4bit and int8_vectorwise_quant).
 """
 
-from magistral_ui.models.attention_scores import attention_bytes
 from magistral_ui.models.shape import ModelShape
 
 MAX_SEQUENCES = 8
@@ -81,3 +80,19 @@ def working_bytes(shape: ModelShape, precision: str, type: str, fused: bool = Tr
 def value_bytes(precision: str) -> int:
     """Bytes of one number that is not quantized."""
     return 4 if precision == "float32" else 2
+
+
+SCORE_BYTES = 2**28
+"""For the scores of one block of queries, on devices without fused attention: Apple's GPUs, and cards before compute 8.0."""
+BYTES_PER_SCORE = 12
+"""A score in 16 bits, in float32, as a weight in float32, and that in 16 bits again."""
+
+
+def queries_at_once(heads: int, keys: int) -> int:
+    """Queries whose scores over so many keys fit into SCORE_BYTES; one at least."""
+    return max(1, SCORE_BYTES // (BYTES_PER_SCORE * heads * keys))
+
+
+def attention_bytes(fused: bool, heads: int, longest: int) -> int:
+    """What a plan has to count for attention over sequences of at most `longest` tokens, beside the activations."""
+    return 0 if fused else max(SCORE_BYTES, BYTES_PER_SCORE * heads * longest)
