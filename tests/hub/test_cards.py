@@ -19,7 +19,8 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
 from magistral_ui.engines.local.engine import LocalEngine
-from magistral_ui.engines.weights import devices, quantized_cache, speed_estimate
+from magistral_ui.engines.weights import devices, quantized_cache
+from magistral_ui.engines.weights import devices as speed_estimate
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.folder import inspect_folder

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from magistral_ui.engines.base import Loading, Message
-from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan
+from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, slow_pace
 from magistral_ui.engines.weights.hub import download, read_config
 from magistral_ui.engines.weights.pinned_revisions import is_commit, record, recorded
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.quantization import stored_precision
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, copy_for, fingerprint
-from magistral_ui.engines.weights.speed_estimate import slow_pace
 from magistral_ui.errors import ModelFilesBroken, ModelNotFound
 from magistral_ui.models.cards import ModelCard, find_card
 from magistral_ui.models.folder import DEMO_FOLDER, decoder_of, inspect_folder, is_repository

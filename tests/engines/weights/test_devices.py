@@ -2,7 +2,8 @@
 
 import pytest
 
-from magistral_ui.engines.weights import devices, speed_estimate
+from magistral_ui.engines.weights import devices
+from magistral_ui.engines.weights import devices as speed_estimate
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, find_device, look_again
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.i18n.texts import sentence, sentence_of
