@@ -3,9 +3,11 @@
 import os
 import warnings
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import psutil
 import torch
+from torch import nn
 
 from magistral_ui.engines.base import Message
 from magistral_ui.engines.weights import gpu_diagnosis
@@ -242,3 +244,10 @@ def slow_pace(shape: ModelShape, plan: MemoryPlan, device: Device) -> Message | 
     computing = CPU_SECONDS_PER_BILLION[plan.precision] * weights / 1e9 / max(1, torch.get_num_threads())
     seconds = max(computing, BYTES_PER_WEIGHT[plan.precision] * weights / MEMORY_BANDWIDTH)
     return Message("slow_processor", {"seconds": round(seconds)}) if seconds >= SLOW_TOKEN_SECONDS else None
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights lie; those of one layer are never divided."""
+    weight: Any = next(module.parameters())
+    place: torch.device = weight.device
+    return place

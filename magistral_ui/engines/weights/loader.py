@@ -16,7 +16,6 @@ from transformers.utils import logging as transformers_logging
 
 from magistral_ui.chat.prompt import SystemPart
 from magistral_ui.engines.base import ModelInfo
-from magistral_ui.engines.weights.device_map import DeviceMap, device_map
 from magistral_ui.engines.weights.devices import Device, choose_plan
 from magistral_ui.engines.weights.load_errors import (
     LIBRARY_ERRORS,
@@ -39,6 +38,7 @@ from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, save_cop
 from magistral_ui.errors import ModelFilesBroken
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import FolderFacts, inspect_folder
+from magistral_ui.models.memory import MemoryPlan
 from magistral_ui.models.shape import ModelShape
 from magistral_ui.models.sizes import kv_bytes_per_token
 
@@ -199,3 +199,25 @@ def _counting(meter: Meter, facts: FolderFacts) -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_tqdm_hook(before)
+
+
+DeviceMap = dict[str, torch.device]
+
+
+def device_map(plan: MemoryPlan, device: Device, *, vision: bool, tied: bool) -> DeviceMap:
+    """Module names of transformers' Mistral3 (`vision`) or Mistral classes → where they lie.
+
+    The vision side and the embedding are on the first device, the layers in order from there on, norm and head behind them; a
+    head that is `tied` to the embedding stays with it.
+    """
+    used = [each.torch for each in device.all[: len(plan.shares)]]
+    if len(used) == 1:
+        return {"": used[0]}
+    decoder = "model.language_model" if vision else "model"
+    placed = {f"{decoder}.embed_tokens": used[0], f"{decoder}.rotary_emb": used[0]}
+    if vision:
+        placed |= {"model.vision_tower": used[0], "model.multi_modal_projector": used[0]}
+    layer_places = [place for place, share in zip(used, plan.shares, strict=True) for _ in range(share.layers)]
+    placed |= {f"{decoder}.layers.{n}": place for n, place in enumerate(layer_places)}
+    behind = used[0] if tied else used[-1]
+    return placed | {f"{decoder}.norm": behind, "lm_head": behind}
