@@ -32,6 +32,17 @@ from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
 
 MIN_FUSED_CAPABILITY = (8, 0)
 """The oldest cards (Ampere) with fused attention for bfloat16."""
+CPU_SECONDS_PER_BILLION = {"nf4": 1.03, "int8": 0.64, "bfloat16": 0.24}
+"""On one thread without AVX-512, for a billion weights.
+
+Measured for nf4 on Magistral's layers (22.8 s for all of them); the others by their ratios on a model of 415 million parameters.
+"""
+BYTES_PER_WEIGHT = {"nf4": 4.5, "int8": 4.0, "bfloat16": 2.0}
+"""Bytes that pass through memory for each weight: nf4 and int8 are unpacked there first."""
+MEMORY_BANDWIDTH = 40e9
+"""Bytes that a usual computer's memory moves in a second."""
+SLOW_TOKEN_SECONDS = 2.0
+"""Seconds for a token from which it is worth a warning: an answer of 1,000 tokens then takes half an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,19 +232,6 @@ def good_precisions(device: Device) -> tuple[str, ...]:
 def is_slow(device: Device) -> bool:
     """Whether it is a processor without instructions for nf4."""
     return device.type == "cpu" and not has_fast_nf4()
-
-
-CPU_SECONDS_PER_BILLION = {"nf4": 1.03, "int8": 0.64, "bfloat16": 0.24}
-"""On one thread without AVX-512, for a billion weights.
-
-Measured for nf4 on Magistral's layers (22.8 s for all of them); the others by their ratios on a model of 415 million parameters.
-"""
-BYTES_PER_WEIGHT = {"nf4": 4.5, "int8": 4.0, "bfloat16": 2.0}
-"""Bytes that pass through memory for each weight: nf4 and int8 are unpacked there first."""
-MEMORY_BANDWIDTH = 40e9
-"""Bytes that a usual computer's memory moves in a second."""
-SLOW_TOKEN_SECONDS = 2.0
-"""Seconds for a token from which it is worth a warning: an answer of 1,000 tokens then takes half an hour."""
 
 
 def slow_pace(shape: ModelShape, plan: MemoryPlan, device: Device) -> Message | None:

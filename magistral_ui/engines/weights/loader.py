@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from accelerate.hooks import remove_hook_from_submodules
-from transformers import AutoConfig, Ministral3ForCausalLM, Mistral3ForConditionalGeneration, MistralForCausalLM
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    Ministral3ForCausalLM,
+    Mistral3ForConditionalGeneration,
+    MistralForCausalLM,
+)
 from transformers.utils import logging as transformers_logging
 
 from magistral_ui.chat.prompt import SystemPart
@@ -25,7 +31,6 @@ from magistral_ui.engines.weights.load_errors import (
     first_error_raised,
     plain,
 )
-from magistral_ui.engines.weights.pre_ampere import see_in_float32
 from magistral_ui.engines.weights.progress import Meter, Report
 from magistral_ui.engines.weights.quantization import (
     DTYPES,
@@ -44,6 +49,10 @@ from magistral_ui.models.sizes import kv_bytes_per_token
 
 log = logging.getLogger(__name__)
 
+DeviceMap = dict[str, torch.device]
+"""Module names of transformers' classes → where they lie, as accelerate has it."""
+FLOAT32_ATTENTION = "magistral_ui_float32"
+"""The name under which transformers finds the attention of cards before Ampere (compute capability 8.0)."""
 CLASSES = {
     "mistral3": Mistral3ForConditionalGeneration,
     "mistral": MistralForCausalLM,
@@ -201,9 +210,6 @@ def _counting(meter: Meter, facts: FolderFacts) -> Iterator[None]:
         transformers_logging.set_tqdm_hook(before)
 
 
-DeviceMap = dict[str, torch.device]
-
-
 def device_map(plan: MemoryPlan, device: Device, *, vision: bool, tied: bool) -> DeviceMap:
     """Module names of transformers' Mistral3 (`vision`) or Mistral classes → where they lie.
 
@@ -221,3 +227,28 @@ def device_map(plan: MemoryPlan, device: Device, *, vision: bool, tied: bool) ->
     placed |= {f"{decoder}.layers.{n}": place for n, place in enumerate(layer_places)}
     behind = used[0] if tied else used[-1]
     return placed | {f"{decoder}.norm": behind, "lm_head": behind}
+
+
+def see_in_float32(model: Any) -> None:
+    """Let a Mistral3's vision tower attend in float32, for which there are fused kernels on every card.
+
+    In bfloat16 the scores of all pairs of patches would be written down: 19 GB for the largest picture.
+    """
+    AttentionInterface.register(FLOAT32_ATTENTION, _attend_in_float32)
+    model.model.vision_tower.set_attn_implementation(FLOAT32_ATTENTION)
+
+
+def _attend_in_float32(
+    module: Any,  # noqa: ARG001  # transformers calls every attention alike
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    mask = None if attention_mask is None else attention_mask.float()
+    seen = torch.nn.functional.scaled_dot_product_attention(
+        query.float(), key.float(), value.float(), attn_mask=mask, scale=scaling
+    )
+    return seen.to(query.dtype).transpose(1, 2).contiguous(), None
