@@ -10,8 +10,8 @@ from space.gathering import SUFFIXES
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "magistral_ui"
 MODULE = re.compile(r"magistral_ui(\.\w+)*")
-NOT_SHIPPED = {"magistral_ui/models/demo/README.md"}
-"""Documentation that the app never reads."""
+NOT_SHIPPED = {"magistral_ui/models/demo/README.md", "magistral_ui/ui/assets/vendor/renderers.d.ts"}
+"""Documentation and types, which the app never reads."""
 
 
 def shipped_suffixes() -> set[str]:
@@ -34,7 +34,7 @@ def modules_of(file: Path) -> Iterator[str]:
             yield node.module
             yield from (f"{node.module}.{each.name}" for each in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
+            yield node.value.partition(":")[0]
 
 
 def path_of(module: str) -> Path | None:
