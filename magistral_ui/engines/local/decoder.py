@@ -16,7 +16,7 @@ from magistral_ui.engines.local.cuda_graphs import PlainStages, StageChoice, rec
 from magistral_ui.engines.local.graph_sizes import recorded_rows
 from magistral_ui.engines.local.kv_cache import KVCache
 from magistral_ui.engines.local.packed_linear import can_pack, pack_linears, packed_like
-from magistral_ui.engines.weights.device_map import device_of
+from magistral_ui.engines.weights.devices import device_of
 
 
 class Decoder:

@@ -17,8 +17,8 @@ from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.packed_linear import can_pack, pack_linears
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.weights.loader import Loaded
-from magistral_ui.models.attention_scores import attention_bytes, queries_at_once
 from magistral_ui.models.cards import DEMO
+from magistral_ui.models.sizes import attention_bytes, queries_at_once
 from tests.engines.conftest import load_folder
 
 
