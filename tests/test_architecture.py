@@ -14,7 +14,7 @@ FILES = sorted(file for file in PACKAGE.rglob("*.py") if "node_modules" not in f
 OURS = [ROOT / "app.py", *FILES]
 ENGINES = PACKAGE / "engines"
 RUNS_MODELS = (ENGINES / "local", ENGINES / "weights")
-ON_ZERO = (ENGINES / "zerogpu" / "worker.py", ENGINES / "zerogpu" / "placed_model.py")
+ON_ZERO = (ENGINES / "zerogpu" / "worker.py",)
 """What runs behind the fork on a ZeroGPU Space."""
 SERVES = (PACKAGE / "web", PACKAGE / "ui")
 
