@@ -35,3 +35,8 @@ class FairShares:
             del self._working[party]
             if party not in waiting:
                 self._served.pop(party, None)
+
+
+def party_of(visitor: str) -> str:
+    """Whom a visitor's key counts for: what comes before its first slash."""
+    return visitor.partition("/")[0]

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from mistral_common.protocol.instruct.chunk import ImageChunk
 from mistral_common.tokens.tokenizers.image import DATASET_MEAN, DATASET_STD, normalize
 from PIL import Image
@@ -24,8 +23,8 @@ class ImageInput:
     tokens: list[int]
     pixels: np.ndarray | None
     """float32 (3, height, width), dropped once there are features."""
-    features: torch.Tensor | None = None
-    """(image tokens, hidden), on the model's device."""
+    features: Any = None
+    """(image tokens, hidden), on the model's device: an array of whatever library runs the model."""
 
 
 @dataclass(frozen=True, slots=True)
