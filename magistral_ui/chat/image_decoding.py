@@ -6,7 +6,6 @@ The memory is estimated from the header, before anything is decoded; the system 
 import atexit
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,10 +13,11 @@ from functools import cache
 from typing import Any
 
 import psutil
+from cachetools import LRUCache
 
 from magistral_ui.bounded_process import BoundedProcess, ChildEnded, ProcessLimits
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.fair_shares import FairShares
+from magistral_ui.fairness import FairShares
 
 MAX_CHILDREN = 2
 """Pictures that are decoded at the same time."""
@@ -273,7 +273,7 @@ class SizeCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[str, int], Size | DecodingRefused] = OrderedDict()
+        self._found: LRUCache[tuple[str, int], Size | DecodingRefused] = LRUCache(CACHED_SIZES)
 
     def get(self, key: tuple[str, int]) -> Size | None:
         """The size, if it is known. Raises Refused where that is known."""
@@ -291,8 +291,6 @@ class SizeCache:
         """Remember it."""
         with self._lock:
             self._found[key] = DecodingRefused(found.key, found.size) if isinstance(found, DecodingRefused) else found
-            if len(self._found) > CACHED_SIZES:
-                self._found.popitem(last=False)
 
 
 @cache

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.fair_shares import FairShares
+from magistral_ui.fairness import FairShares
 
 T = TypeVar("T")
 QueuedCall = tuple["Future[Any]", Callable[[], Any]]

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from secrets import compare_digest
@@ -51,14 +50,14 @@ class SessionStore:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
-        self._open: OrderedDict[Key, OpenSession] = OrderedDict()
+        self._open: dict[Key, OpenSession] = {}
 
     def find(self, visitor: str, conversation: str) -> Session | None:
         """The session, used now by whoever calls."""
         with self._lock:
-            if (found := self._open.get((visitor, conversation))) is None:
+            if (found := self._open.pop((visitor, conversation), None)) is None:
                 return None
-            self._open.move_to_end((visitor, conversation))
+            self._open[(visitor, conversation)] = found  # the last one is the one used last
             found.seen()
             return found.session
 
