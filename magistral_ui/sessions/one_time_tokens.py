@@ -37,7 +37,7 @@ class OneTimeTokens:
         """A ticket with which the browser that calls may do `purpose`."""
         ticket, caller = secrets.token_urlsafe(32), CLIENT.get()
         with self._lock:
-            self._waiting[ticket] = Waiting(time.monotonic() + self._life, caller.browser, caller.party, purpose)
+            self._waiting[ticket] = Waiting(time.monotonic() + self._life, caller.browser, caller.quota_key, purpose)
         return ticket
 
     def redeem(self, ticket: str) -> Any:

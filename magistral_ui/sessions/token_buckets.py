@@ -67,7 +67,7 @@ class TokenBuckets:
         self._buckets[name] = (level, self._clock())
 
 
-class Pace:
+class RateLimit:
     """So many a minute of one visitor, and of one address: both have to allow it."""
 
     def __init__(self, of_visitor: float, of_address: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -15,13 +15,12 @@ from magistral_ui.errors import HistoryUnusable, ImportRefused
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.admission import Admission
 from magistral_ui.sessions.autosave import Autosave
-from magistral_ui.sessions.fair_queue import FairQueue
+from magistral_ui.sessions.fair_queue import FairQueue, ImageQueue
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.history.recorder import HistoryRecorder
 from magistral_ui.sessions.history.save_errors import SaveError
 from magistral_ui.sessions.history.search import ConversationSummary, SearchResult
 from magistral_ui.sessions.history.store import StoredConversation
-from magistral_ui.sessions.image_work import ImageWork
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.one_time_tokens import OneTimeTokens
 from magistral_ui.sessions.session import Session
@@ -61,7 +60,7 @@ class Visitors:
         self._engine, self.limits, self._history = engine, limits or Limits(), history
         self.tickets = OneTimeTokens()
         self.admission = Admission(self.limits)
-        self.images = ImageWork(self.limits)
+        self.images = ImageQueue(self.limits)
         self._searches = FairQueue("search", waiting=MAX_QUEUED_SEARCHES)
         self._open = SessionStore(self.limits)
         self._keeper = Autosave(self.sessions, history, self.admission.stop_unattended)
@@ -135,7 +134,7 @@ class Visitors:
         def look() -> SearchResult:
             return history.search(claim.visitor, query) if claim and history else SearchResult()
 
-        return self._searches.submit(CLIENT.get().party, look)
+        return self._searches.submit(CLIENT.get().quota_key, look)
 
     def writing(self, place: object) -> set[str]:
         """Ids of this visitor's conversations in which a reply is being written."""

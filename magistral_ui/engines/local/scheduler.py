@@ -36,8 +36,6 @@ class SchedulerLimits:
 
     running: int = 8
     waiting: int = 64
-    waiting_each: int = 16
-    """Of one party: nobody alone can fill the queue."""
     chunk: int = 256
     """While others are being written."""
     chunk_alone: int = 512
@@ -69,8 +67,7 @@ class Scheduler:
         with self._news:
             if self._closing:
                 raise NotReady
-            ours = sum(visitor_of(each.visitor) == visitor_of(sequence.visitor) for each in self._waiting)
-            if len(self._waiting) >= self._limits.waiting or ours >= self._limits.waiting_each:
+            if len(self._waiting) >= self._limits.waiting:
                 raise QueueFull(limit=self._limits.waiting)
             self._waiting.append(sequence)
             if len(self._running) + len(self._waiting) > self._limits.running:

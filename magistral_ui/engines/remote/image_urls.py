@@ -2,13 +2,12 @@
 
 import base64
 import threading
-from contextvars import copy_context
 from operator import attrgetter
 
 from cachetools import LRUCache, cachedmethod
 
-from magistral_ui.chat.image_decoding import PARTY
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.client import NO_CLIENT, serving
 
 MAX_SIDE = 1_540
 """Pixels of the longer side beyond which Magistral makes a picture smaller itself."""
@@ -30,13 +29,8 @@ class ImageUrls:
     @cachedmethod(attrgetter("_urls"), key=lambda _, image: image.digest, lock=attrgetter("_lock"))
     def __call__(self, image: ImageFile) -> str:
         """The data URL of `image`; the first call for a large photo takes tens of milliseconds."""
-        return copy_context().run(_for_a_reply, image)
-
-
-def _for_a_reply(image: ImageFile) -> str:
-    """The data URL, for a reply that has begun: whoever asked for it waited, and was counted, before that."""
-    PARTY.set("")
-    return data_url(image)
+        with serving(NO_CLIENT):  # the visitor has waited and was counted before the reply began
+            return data_url(image)
 
 
 def data_url(image: ImageFile) -> str:

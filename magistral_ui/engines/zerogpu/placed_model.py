@@ -39,7 +39,7 @@ class PlacedModel:
         text_model.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         self.weights = loaded.weights
-        limits = replace(scheduler_limits(text_model.device.type), running=1, waiting=1, waiting_each=1)
+        limits = replace(scheduler_limits(text_model.device.type), running=1, waiting=1)
         self._writer = Worker(
             text_model,
             self.encoder,

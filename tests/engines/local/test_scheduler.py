@@ -450,19 +450,6 @@ def test_running_sequences_stay_within_the_budget(vision_loaded: Loaded, monkeyp
         assert said(generation) == answer(vision_loaded, each)
 
 
-def test_nobody_alone_fills_the_queue(running: RunningModel) -> None:
-    limits = running.scheduler._limits
-    for n in range(limits.waiting_each):
-        running.submit(request(f"{n}", f"10.0.0.1/{n}"))
-    with pytest.raises(QueueFull):
-        running.submit(request("more", "10.0.0.1/more"))
-    other = running.submit(request("hi", "ann"))
-    running.scheduler.step()
-    assert other.take()
-    running.close()
-    running.run()
-
-
 def test_a_resumed_reply_keeps_to_its_budget(vision_loaded: Loaded) -> None:
     prompt = Prompt((), (UserTurn("?"),), Resume("", closed=False))
     running = RunningModel(vision_loaded, CPU)
