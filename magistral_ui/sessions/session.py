@@ -28,8 +28,15 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import AlreadyAnswering, BadInput, EmptyMessage, MessageGone, Overloaded, TextTooLong
 from magistral_ui.sessions.admission import VisitorAdmission
 from magistral_ui.sessions.context_use import ContextUse, context_use
+from magistral_ui.sessions.history.reply_state import (
+    Recorder,
+    ReplyOrigin,
+    RunningReply,
+    provenance,
+    replay_notice,
+    runs,
+)
 from magistral_ui.sessions.limits import Limits, bytes_of
-from magistral_ui.sessions.reply_state import Recorder, ReplyOrigin, RunningReply, provenance, replay_notice, runs
 
 
 def _uncounted(generation: Generation) -> None:

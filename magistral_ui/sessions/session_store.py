@@ -8,8 +8,8 @@ from secrets import compare_digest
 
 from magistral_ui.client import CLIENT
 from magistral_ui.sessions.history.recorder import HistoryRecorder
+from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 
 MAX_BROWSERS_PER_VISITOR = 16

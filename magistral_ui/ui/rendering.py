@@ -20,7 +20,7 @@ from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.resume import may_continue, may_replay
 from magistral_ui.errors import ImageRefused, MagistralUIError, TooManyRequests
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.sessions.reply_state import same_model
+from magistral_ui.sessions.history.reply_state import same_model
 from magistral_ui.sessions.session import Session
 
 Json = dict[str, Any]
