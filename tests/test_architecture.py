@@ -25,7 +25,7 @@ GROUND = {
     "magistral_ui.bounded_process",
     "magistral_ui.client",
     "magistral_ui.errors",
-    "magistral_ui.fair_shares",
+    "magistral_ui.fairness",
     "magistral_ui.json_log",
     "magistral_ui.proxies",
     "magistral_ui.text_files",

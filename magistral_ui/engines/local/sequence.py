@@ -14,7 +14,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Value
-from magistral_ui.fair_shares import party_of
+from magistral_ui.fairness import owner_of
 
 if TYPE_CHECKING:  # a sequence only handles them, and mistral-common takes a while to import
     from magistral_ui.engines.local.image_input import ImageInput
@@ -56,7 +56,7 @@ class Sequence:
         """`limit` is the number of tokens that the reply may have, never more than what fits behind the prompt."""
         params = request.params
         self.visitor = request.visitor
-        self.party = party_of(request.visitor)
+        self.party = owner_of(request.visitor)
         self.generation = generation
         self.prompt = prompt
         self.tokens = list(prompt.ids)
