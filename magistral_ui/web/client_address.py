@@ -13,10 +13,9 @@ from magistral_ui.i18n.languages import LANGUAGE_COOKIE as LANGUAGE_COOKIE
 from magistral_ui.i18n.languages import Language, language_for
 from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.cookies import cookie_name, cookie_value, outdated, read_cookie
-from magistral_ui.web.exposure import Exposure
+from magistral_ui.web.exposure import Exposure, address_in
 from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS as FORWARDING_HEADERS
 from magistral_ui.web.forwarded_headers import is_forwarded
-from magistral_ui.web.trusted_proxies import address_in
 
 VISITOR_COOKIE = "magistral-ui-visit"
 CLIENT_KEY = "magistral.caller"
