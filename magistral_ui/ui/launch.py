@@ -22,11 +22,14 @@ from magistral_ui.ui.model_panel import model_route
 from magistral_ui.ui.theme import theme
 from magistral_ui.ui.translated_page import TranslatedPageMiddleware, texts_route
 from magistral_ui.web.byte_quota import ByteQuota
-from magistral_ui.web.client_address import ClientAddressMiddleware
+from magistral_ui.web.client_address import (
+    ClientAddressMiddleware,
+    ForwardedHeadersMiddleware,
+    RestorePrefixMiddleware,
+)
 from magistral_ui.web.connections import allow_many_files, watch_connections
 from magistral_ui.web.duplicate_headers import DuplicateHeadersMiddleware
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.forwarded_headers import ForwardedHeadersMiddleware
 from magistral_ui.web.gradio_events import GradioEventsMiddleware, Listener
 from magistral_ui.web.health import HealthMiddleware
 from magistral_ui.web.host_check import HostCheckMiddleware
@@ -35,7 +38,6 @@ from magistral_ui.web.metrics import Metrics
 from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.rate_limit import RateLimitMiddleware
-from magistral_ui.web.root_path import RestorePrefixMiddleware, StripPrefixMiddleware
 from magistral_ui.web.route_allowlist import RouteAllowlistMiddleware
 from magistral_ui.web.security_headers import SecurityHeadersMiddleware
 from magistral_ui.web.server_socket import WILDCARD_HOSTS, served_on, take, url_of
@@ -85,7 +87,6 @@ def middleware_stack(
     hourly = ByteQuota(limits)
     passed = [
         Middleware(ForwardedHeadersMiddleware, exposure=exposure),
-        Middleware(StripPrefixMiddleware, exposure=exposure),
         Middleware(SecurityHeadersMiddleware, framed=framed),
         Middleware(HealthMiddleware, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=token),
         Middleware(DuplicateHeadersMiddleware),

@@ -15,7 +15,7 @@ from uvicorn import Server
 
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.token_buckets import TokenBuckets
-from magistral_ui.web.forwarded_headers import PEER_KEY
+from magistral_ui.web.client_address import PEER_KEY
 from magistral_ui.web.request_framing import read_strictly
 from magistral_ui.web.slow_readers import SlowReaders
 

@@ -10,11 +10,9 @@ from magistral_ui.errors import TooManyRequests
 from magistral_ui.json_log import log_event
 from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.web.client_address import network_of
+from magistral_ui.web.client_address import FORWARDED_HEADERS, network_of, peer_of
 from magistral_ui.web.error_responses import not_found
 from magistral_ui.web.exposure import Exposure, is_loopback
-from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS as FORWARDING_HEADERS
-from magistral_ui.web.forwarded_headers import peer_of
 from magistral_ui.web.host_check import HostCheckMiddleware
 from magistral_ui.web.login_attempts import LoginAttempts
 from magistral_ui.web.metrics import Metrics, health
@@ -88,7 +86,7 @@ class HealthMiddleware:
         if self._token and "authorization" in headers and self._knows_token(scope, headers["authorization"]):
             return True
         # Behind somebody's proxy everybody comes from this machine.
-        proxied = self._exposure.forwarded or any(name in headers for name in FORWARDING_HEADERS)
+        proxied = self._exposure.forwarded or any(name in headers for name in FORWARDED_HEADERS)
         return not proxied and is_loopback(peer_of(scope))
 
     def _knows_token(self, scope: Scope, sent: str) -> bool:

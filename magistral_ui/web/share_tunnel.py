@@ -9,8 +9,8 @@ from gradio.exceptions import ChecksumMismatchError, ShareCertificateWriteError
 
 from magistral_ui.errors import ServeError
 from magistral_ui.proxies import ProxyUnusable, check_proxies
+from magistral_ui.web.client_address import PROBE_HEADER
 from magistral_ui.web.exposure import Exposure, seen_by
-from magistral_ui.web.forwarded_headers import PROBE_HEADER
 
 FORGED = "192.0.2.1"
 """An address that nobody has (RFC 5737)."""
