@@ -28,17 +28,15 @@ from magistral_ui.web.client_address import (
     RestorePrefixMiddleware,
 )
 from magistral_ui.web.connections import allow_many_files, watch_connections
-from magistral_ui.web.duplicate_headers import DuplicateHeadersMiddleware
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.gradio_events import GradioEventsMiddleware, Listener
 from magistral_ui.web.health import HealthMiddleware
-from magistral_ui.web.host_check import HostCheckMiddleware
 from magistral_ui.web.login import Identity, LoginMiddleware
 from magistral_ui.web.metrics import Metrics
 from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.rate_limit import RateLimitMiddleware
-from magistral_ui.web.route_allowlist import RouteAllowlistMiddleware
+from magistral_ui.web.request_guard import HostCheckMiddleware, RouteAllowlistMiddleware
 from magistral_ui.web.security_headers import SecurityHeadersMiddleware
 from magistral_ui.web.server_socket import WILDCARD_HOSTS, served_on, take, url_of
 from magistral_ui.web.share_tunnel import learn_hops, open_tunnel
@@ -89,7 +87,6 @@ def middleware_stack(
         Middleware(ForwardedHeadersMiddleware, exposure=exposure),
         Middleware(SecurityHeadersMiddleware, framed=framed),
         Middleware(HealthMiddleware, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=token),
-        Middleware(DuplicateHeadersMiddleware),
         Middleware(HostCheckMiddleware, exposure=exposure),
         Middleware(ClientAddressMiddleware, exposure=exposure),
         Middleware(RateLimitMiddleware, limits=limits),

@@ -28,7 +28,7 @@ from magistral_ui.web.request_body import (
     read_json,
     replayed,
 )
-from magistral_ui.web.route_allowlist import MCP_PATH
+from magistral_ui.web.request_guard import MCP_PATH
 
 SESSION_HASH = re.compile(r"[\w-]{1,64}")
 EVENT_FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}

@@ -13,9 +13,9 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import FORWARDED_HEADERS, network_of, peer_of
 from magistral_ui.web.error_responses import not_found
 from magistral_ui.web.exposure import Exposure, is_loopback
-from magistral_ui.web.host_check import HostCheckMiddleware
 from magistral_ui.web.login_attempts import LoginAttempts
 from magistral_ui.web.metrics import Metrics, health
+from magistral_ui.web.request_guard import HostCheckMiddleware
 
 HEALTH_PATH, METRICS_PATH = "/healthz", "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4"

@@ -33,7 +33,7 @@ from magistral_ui.web.login_watch import ActiveLogin, ActiveLogins
 from magistral_ui.web.passwords import LoginSession as KeptLogin
 from magistral_ui.web.passwords import LoginSessions, Passwords
 from magistral_ui.web.request_body import BodyTimeout, BodyTooLarge, read_body
-from magistral_ui.web.route_allowlist import MCP_PATH
+from magistral_ui.web.request_guard import MCP_PATH
 
 LOGIN_COOKIE = "magistral-ui-login"
 ANYBODY = "anybody"
