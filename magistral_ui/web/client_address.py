@@ -18,10 +18,10 @@ from magistral_ui.client import NO_CLIENT, Client, calling
 from magistral_ui.i18n.languages import LANGUAGE_COOKIE, Language, language_for
 from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookie
-from magistral_ui.web.exposure import Exposure, address_in, is_prefix
+from magistral_ui.web.exposure import Exposure, address_in, is_prefix, plain_address
 
 PEER_KEY = "magistral.peer"
-"""Where connections.py puts the address of the connection itself."""
+"""Where the address of the connection itself stays, once `client` is the visitor's."""
 FORWARDED_KEY = "magistral.forwarded"
 CLIENT_KEY = "magistral.client"
 FORWARDED_HEADERS = (
@@ -154,7 +154,7 @@ class RestorePrefixMiddleware:
 def peer_of(scope: Scope) -> str:
     """The address at the other end of the connection itself, whatever a header says."""
     peer: tuple[str, int] = scope.get(PEER_KEY) or scope.get("client") or ("", 0)
-    return peer[0]
+    return plain_address(str(peer[0]))
 
 
 def client_of(scope: Scope) -> Client:

@@ -233,6 +233,11 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
+def plain_address(peer: str) -> str:
+    """The address of a connection, without the prefix that an IPv4 one has on a socket of both kinds."""
+    return peer.removeprefix("::ffff:") if "." in peer else peer
+
+
 def address_in(hop: str) -> IPAddress | None:
     """The address that a proxy wrote: plain, in brackets, with a port or a zone; None where it is none."""
     return _address_in(hop) if len(hop) <= MAX_CACHED_LENGTH else _address_in.__wrapped__(hop)

@@ -67,7 +67,7 @@ class Crowd:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the room, so that all of it is soon taken."""
-    for name in ("OPEN", "OPEN_PER_ADDRESS", "OPEN_PER_BROWSER"):
+    for name in ("MAX_OPEN", "MAX_OPEN_PER_ADDRESS", "MAX_OPEN_PER_BROWSER"):
         monkeypatch.setattr(rate_limit, name, getattr(rate_limit, name) // 10)
 
 
