@@ -8,7 +8,6 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.web.byte_quota import ByteQuota
 from magistral_ui.web.client_address import (
     ClientAddressMiddleware,
     ForwardedHeadersMiddleware,
@@ -16,13 +15,12 @@ from magistral_ui.web.client_address import (
 )
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.gradio_events import GradioEventsMiddleware, Listener
-from magistral_ui.web.health import HealthMiddleware
+from magistral_ui.web.health import HealthMiddleware, Metrics
 from magistral_ui.web.login import Identity, LoginMiddleware
-from magistral_ui.web.metrics import Metrics
 from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.queued_calls import QueuedCalls
-from magistral_ui.web.rate_limit import RateLimitMiddleware
+from magistral_ui.web.rate_limit import ByteQuota, RateLimitMiddleware
 from magistral_ui.web.request_guard import HostCheckMiddleware, RouteAllowlistMiddleware
 from magistral_ui.web.security_headers import SecurityHeadersMiddleware
 from magistral_ui.web.uploads import UploadsMiddleware
