@@ -15,8 +15,8 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
+from magistral_ui.environment import ProxyUnusable, check_proxies, without_proxies
 from magistral_ui.errors import ServeError
-from magistral_ui.proxies import ProxyUnusable, alone, check_proxies
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.api.mcp_route import mcp_route
@@ -134,7 +134,7 @@ def launch(
     demo._queue.sleep_when_free = QUEUE_POLL_SECONDS
     demo._queue.progress_update_sleep_when_free = PROGRESS_POLL_SECONDS
     demo._queue.ANALYTICS_MAX_EVENTS = KEPT_ANALYTICS
-    with served_on(sockets), alone():  # Gradio asks the page that it serves to begin
+    with served_on(sockets), without_proxies():  # Gradio asks the page that it serves to begin
         demo.launch(**launch_options(visitors), server_name=host, server_port=port, prevent_thread_lock=True)
     stack = middleware_stack(visitors, listeners(demo), demo.calls, exposure, passwords, identity, token)
     unread = visitors.limits.unread_seconds
