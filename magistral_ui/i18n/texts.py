@@ -91,7 +91,7 @@ def sentence_of(error: MagistralUIError) -> str:
 
 def sentence_for_client(key: str, /, **values: Value) -> str:
     """The sentence about the error `key` in the language of whoever makes the request that is being served."""
-    return _sentence_in(CLIENT.get().language or DEFAULT_LANGUAGE, key, **values)
+    return _sentence_in(CLIENT.get().find_language() or DEFAULT_LANGUAGE, key, **values)
 
 
 def _sentence_in(language: str, key: str, /, **values: Value) -> str:

@@ -15,7 +15,7 @@ from openai import AsyncOpenAI, DefaultAioHttpClient, DefaultAsyncHttpxClient
 from magistral_ui.engines.remote.error_body import value_and_text, words_of
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.engines.remote.tls_errors import not_secure
-from magistral_ui.proxies import check_proxies, is_here, through_socks
+from magistral_ui.environment import check_proxies, is_here, through_socks
 
 MAX_CONNECTIONS = 10_000
 """Connections to the server; without a number, the client would have at most 100, and other replies would wait for one."""
