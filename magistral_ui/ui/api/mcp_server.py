@@ -165,9 +165,9 @@ def _progress(view: LiveView) -> str:
         case "waiting":
             return text("turn_waiting", seconds=round(draft.retry_seconds))
         case "thinking":
-            return text("program_thinking", count=draft.reasoning_tokens)
+            return text("program_thinking", count=view.usage.reasoning_tokens)
         case "answering" | "ended":
-            return text("program_answering", count=draft.answer_tokens)
+            return text("program_answering", count=view.usage.answer_tokens)
         case "reading" if draft.prefilling and draft.prefilling.total:
             return text("turn_reading", percent=100 * draft.prefilling.done // draft.prefilling.total)
     return text("turn_starting")

@@ -14,6 +14,7 @@ from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import ParameterRefused
 from tests.engines.contract import EngineContract, all_events, words
+from tests.engines.following import follow
 from tests.engines.remote.conftest import connected
 from tests.servers.fake_lm_studio import FakeLMStudio
 from tests.servers.fake_mistral import FakeMistral
@@ -161,7 +162,7 @@ def test_stop_closes_the_connection(mistral: FakeMistral, connect: Connect) -> N
     engine = connect(mistral.base_url, mistral.key)
     before = mistral.ended_early
     generation = engine.submit(ask(engine, Conversation().say("Count.")))
-    for event in generation.follow():
+    for event in follow(generation):
         if isinstance(event, Reasoning | Answer):
             generation.stop()
     last = generation.take()[-1].event
