@@ -96,7 +96,7 @@ def test_a_folder_for_uploads_that_cannot_be_is_named(tmp_path: Path, monkeypatc
     for impossible in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(BadSetting) as refused:
             upload_folder(str(impossible))
-        assert refused.value.values["folder"] == str(impossible)
+        assert refused.value.message.values["folder"] == str(impossible)
 
 
 def test_another_user_s_folder_for_uploads_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from magistral_ui.errors import Message
+
 FinishReason = Literal["stop", "length", "cancelled"]
 """`stop`: the model ended by itself; `length`: a token limit ended it; `cancelled`: a person or a limit stopped it."""
 
@@ -100,11 +102,8 @@ class Reclassified:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """Something to tell; `key` is the end of the key of its sentence, such as `budget_spent` for notice_budget_spent."""
-
-    key: str
-    values: dict[str, str | int | float] = field(default_factory=dict)
+class Notice(Message):
+    """Something to tell in passing; `key` is what follows `notice_` in the key of its sentence, as in notice_budget_spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +115,9 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """The last event of a reply that broke; `key` names the sentence with the remedy, `values` fill it.
+class Failed(Message):
+    """The last event of a reply that failed, with the reason and the remedy. An engine leaves `usage` to the generation."""
 
-    An engine leaves `usage` to the generation.
-    """
-
-    key: str
-    values: dict[str, str | int | float] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
 
 

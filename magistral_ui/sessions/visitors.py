@@ -11,14 +11,13 @@ from magistral_ui.chat.conversation import Reply
 from magistral_ui.client import CLIENT, NO_CLIENT, Client
 from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation
-from magistral_ui.errors import HistoryUnusable, ImportRefused
+from magistral_ui.errors import HistoryUnusable, ImportRefused, Message
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.admission import Admission
 from magistral_ui.sessions.autosave import Autosave
 from magistral_ui.sessions.fair_queue import FairQueue
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.history.recorder import HistoryRecorder
-from magistral_ui.sessions.history.save_errors import SaveError
 from magistral_ui.sessions.history.search import ConversationSummary, SearchResult
 from magistral_ui.sessions.history.store import StoredConversation
 from magistral_ui.sessions.image_work import ImageWork
@@ -113,10 +112,10 @@ class Visitors:
         return self._engine
 
     @property
-    def save_error(self) -> SaveError | None:
+    def save_error(self) -> Message | None:
         """Why conversations cannot be saved at the moment; strangers need not know where."""
         trouble = self._history.save_error if self._history else None
-        return SaveError("history_unsaved") if trouble and self.limits.shared else trouble
+        return Message("history_unsaved") if trouble and self.limits.shared else trouble
 
     @property
     def durable(self) -> bool:

@@ -175,7 +175,7 @@ def test_what_cannot_run_here_is_not_downloaded(
     status = run("mistralai/other").status()
     assert isinstance(status, Broken)
     assert (status.key, status.values["found"]) == ("not_a_mistral_model", kind)
-    assert "--base-url" in sentence(status.key, **status.values)
+    assert "--base-url" in sentence(status)
     assert hub.files() == ["config.json"]
 
 
@@ -339,7 +339,7 @@ def test_a_hub_without_our_revision_says_how_to_take_its_newest(hub: Hub, run: C
     status = run(MAGISTRAL_1_2.key).status()
     assert isinstance(status, Broken)
     assert status.key == "own_revision_gone"
-    assert "--revision main" in sentence(status.key, **status.values)
+    assert "--revision main" in sentence(status)
     assert isinstance(run(MAGISTRAL_1_2.key, revision="main").status(), Ready)
 
 

@@ -1,6 +1,6 @@
 """One request on its way through the engine: its tokens, what has been read of them, and what each new one says."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -176,7 +176,7 @@ class Sequence:
         if reasoning is not None and self._closed_at is not None:
             self._encoder.remember_reply(self.visitor, reasoning, "", written[: self._closed_at])
 
-    def fail(self, key: str, values: dict[str, Value] | None = None) -> None:
+    def fail(self, key: str, values: Mapping[str, Value] | None = None) -> None:
         """The last event of a reply that broke."""
         self.generation.put(Failed(key, values or {}))
 

@@ -106,7 +106,7 @@ class StreamedReply:
             self._limit = min(self._limit, await room() or self._limit)
             await self._write()
         except MagistralUIError as error:
-            self._fail(FailedRequest(error.sentence_key, error.values))
+            self._fail(FailedRequest(error.message.key, error.message.values))
         except asyncio.CancelledError:
             self._end("cancelled")
         except Exception as error:

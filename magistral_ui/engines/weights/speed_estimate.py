@@ -2,8 +2,8 @@
 
 import torch
 
-from magistral_ui.engines.base import Message
 from magistral_ui.engines.weights.devices import Device, is_slow
+from magistral_ui.errors import Message
 from magistral_ui.models.memory import MemoryPlan
 from magistral_ui.models.shape import ModelShape
 

@@ -1,7 +1,7 @@
 """One reply that is put together from slices: its tokens, its events, and its visitor's wishes; it asks for no GPU itself."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,7 @@ class SlicedReply:
             elif piece.end is not None:
                 self._sequence.finish(piece.end)
 
-    def fail(self, key: str, values: dict[str, Value] | None = None) -> None:
+    def fail(self, key: str, values: Mapping[str, Value] | None = None) -> None:
         """The last event, where there is none yet; what was written stays."""
         with self._lock:
             if not self.generation.ended:

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp
 
 from magistral_ui import __version__
 from magistral_ui.errors import MagistralUIError
-from magistral_ui.i18n.texts import sentence_of, text
+from magistral_ui.i18n.texts import sentence, text
 from magistral_ui.sessions.live_view import LiveView
 from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
@@ -99,7 +99,7 @@ class McpHandlers:
             with self._sessions.call(session, context.request_id) as call:
                 return await self._ask(context, params.arguments or {}, guest, call)
         except MagistralUIError as error:
-            return CallToolResult(content=[TextContent(text=sentence_of(error))], is_error=True)
+            return CallToolResult(content=[TextContent(text=sentence(error.message))], is_error=True)
         finally:
             guest.close()
 

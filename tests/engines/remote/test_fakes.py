@@ -120,7 +120,7 @@ def test_mistral_s_model_sees_and_another_that_cannot_talk_is_not_chosen(
     assert set(status.info.missing) == {"min_p"}
     with pytest.raises(ParameterRefused) as refused:
         engine.submit(ask(engine, Conversation().say("hi"), min_p=0.1))
-    assert refused.value.values["name"] == "min_p"
+    assert refused.value.message.values["name"] == "min_p"
 
 
 def test_a_wrong_key_is_a_sentence_and_no_reply(mistral: FakeMistral, connect: Connect) -> None:

@@ -185,8 +185,8 @@ def test_what_does_not_fit_is_a_sentence(shared: RemoteEngine) -> None:
     """It is refused before it is sent, so that no turn is left that failed."""
     with pytest.raises(PromptTooLong) as refused:
         ask(shared, Conversation().say("word " * 9000))
-    assert refused.value.values["limit"] == 8192
-    assert refused.value.values["tokens"] > 9000
+    assert refused.value.message.values["limit"] == 8192
+    assert refused.value.message.values["tokens"] > 9000
 
 
 def test_stop_frees_the_server(shared: RemoteEngine, llama_cpp: ServerProcess) -> None:

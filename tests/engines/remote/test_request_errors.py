@@ -86,7 +86,7 @@ def submit(engine: RemoteEngine) -> Generation:
 def failure(events: list[Event]) -> Failed:
     last = events[-1]
     assert isinstance(last, Failed)
-    told = sentence(last.key, **last.values)
+    told = sentence(last)
     assert "{" not in told, "a gap is not filled"
     return last
 
@@ -396,7 +396,7 @@ def test_a_server_that_cannot_be_used_says_what_to_do(
         status: EngineStatus = connect(fake.base_url).status()
         assert isinstance(status, Broken)
         assert status.key == key
-        assert "{" not in sentence(status.key, **status.values)
+        assert "{" not in sentence(status)
     finally:
         fake.close()
 
