@@ -1,4 +1,4 @@
-"""What the environment says about proxies and certificates: whether it can be used, and a while without it; it asks nobody."""
+"""What the environment says about proxies and certificates: which holds, whether it can be used, and how to do without."""
 
 import ipaddress
 import os
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 SCHEMES = ("http", "https", "all")
 """What a proxy may be named for: `http_proxy`, `https_proxy` and `all_proxy`, in small or capital letters."""
@@ -38,9 +38,17 @@ def check_proxies() -> None:
             raise ProxyUnusable(next((name for name in names if os.environ.get(name)), names[0]))
 
 
-def through_socks() -> bool:
-    """Whether a proxy is named that speaks SOCKS and not HTTP."""
-    return any(url.lower().startswith("socks") for url in named_proxies().values())
+def proxy_for(url: str) -> str:
+    """The proxy to ask `url` through; empty where it is asked directly, as this machine is. Raises ProxyUnusable."""
+    parts = urlsplit(url)
+    if is_here(parts.hostname or ""):
+        return ""
+    check_proxies()
+    named = named_proxies()
+    proxy = named.get(parts.scheme) or named.get("all", "")
+    if not proxy or proxy_bypass(parts.netloc):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
-import openai
 
 from magistral_ui.engines.remote.error_body import (
     MAX_BODY_CHARACTERS,
@@ -19,6 +18,7 @@ from magistral_ui.engines.remote.error_body import (
     read_refusal,
     value_and_text,
 )
+from magistral_ui.engines.remote.http_client import RequestRefused
 from magistral_ui.engines.remote.sse import StreamBroken
 from magistral_ui.engines.remote.tls_errors import InsecureConnection
 from magistral_ui.errors import Message, Value
@@ -51,7 +51,7 @@ class FailedRequest(Message):
     """What the server said, where it refused the request itself."""
 
 
-REQUEST_ERRORS = (StreamBroken, openai.APIStatusError, OSError)
+REQUEST_ERRORS = (StreamBroken, RequestRefused, OSError)
 """What may go wrong with a request; ConnectionError and TimeoutError are OSErrors. Anything else is a defect of this program."""
 
 
@@ -61,7 +61,7 @@ def failed_request(
     """What one of the REQUEST_ERRORS means after so many `tries`; `sent` is the request."""
     if isinstance(error, StreamBroken):
         return _broken(error, host, _wait(tries, jitter))
-    if isinstance(error, openai.APIStatusError):
+    if isinstance(error, RequestRefused):
         return _refused(error.response, host, tries, jitter, sent or {})
     if isinstance(error, InsecureConnection):
         return FailedRequest(error.message.key, {"server": host})
