@@ -101,7 +101,9 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
             writing = queue.submit(CLIENT.get().quota_key, lambda: _content(visitors, purpose, language))
             content = await asyncio.wrap_future(writing)
         except TooManyRequests as error:
-            return JSONResponse({"failure": alert_value(error)}, 429, {"Retry-After": str(error.values["seconds"])})
+            return JSONResponse(
+                {"failure": alert_value(error)}, 429, {"Retry-After": str(error.message.values["seconds"])}
+            )
         return Response(content, media_type=FORMATS[purpose.format], headers=DOWNLOAD_HEADERS)
 
     async def take(request: Request) -> Response:
