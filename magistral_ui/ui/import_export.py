@@ -16,8 +16,8 @@ from magistral_ui.errors import HistoryUnusable, ImportRefused, TooManyRequests
 from magistral_ui.export.document import Document, Texts
 from magistral_ui.export.file_names import file_name
 from magistral_ui.export.html import export_html
-from magistral_ui.export.json_export import export_json
-from magistral_ui.export.json_import import ImportLimits, import_json
+from magistral_ui.export.json import export_json, import_json
+from magistral_ui.export.json_models import ImportLimits
 from magistral_ui.export.markdown import export_markdown
 from magistral_ui.i18n.languages import LANGUAGES, Language
 from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, text, text_in
