@@ -5,11 +5,15 @@ answer to go in as the very tokens in which it was written. Encoding its text ag
 that the cache holds from there on would be lost.
 """
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from cachetools import LRUCache, cachedmethod
 from mistral_common.protocol.instruct.chunk import ContentChunk, TextChunk, ThinkChunk
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage
 from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
@@ -21,7 +25,6 @@ from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenRea
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import Measure
 from magistral_ui.engines.local.image_input import ImageInput, ImageProcessor, ImageSpan
-from magistral_ui.engines.lru_cache import LRUCache
 from magistral_ui.models.cards import ModelCard
 
 CACHED_REPLY_TOKENS = 2_000_000
@@ -62,6 +65,7 @@ class Tokenizer:
         self._card = card
         self._own_system = own_system
         self._images = ImageProcessor(self._instruct.image_encoder)
+        self._lock = threading.Lock()
         self._replies: LRUCache[tuple[str, str | None, str, bool], list[int]] = LRUCache(CACHED_REPLY_TOKENS, len)
         self._texts: LRUCache[tuple[str, str | tuple[SystemPart, ...]], list[int]] = LRUCache(CACHED_TEXT_TOKENS, len)
         self._counts: LRUCache[tuple[str, str], int] = LRUCache(CACHED_COUNTS)
@@ -108,14 +112,18 @@ class Tokenizer:
 
         `closed` is False if it ended in the middle of the reasoning.
         """
-        self._replies.put((visitor, reasoning, answer, closed), list(ids))
+        self._remember((visitor, reasoning, answer, closed), list(ids))
         text = answer.rstrip(" ")
         if text != answer and (reasoning is None or self._begin is None):  # a resumed reply lacks them, see `_reply`
             kept, spaces = list(ids), len(answer) - len(text)
             while spaces > 0 and kept and self.token_bytes(kept[-1]) == b" " * len(self.token_bytes(kept[-1])):
                 spaces -= len(self.token_bytes(kept.pop()))
             if spaces == 0:
-                self._replies.put((visitor, reasoning, text, closed), kept)
+                self._remember((visitor, reasoning, text, closed), kept)
+
+    def _remember(self, key: tuple[str, str | None, str, bool], ids: list[int]) -> None:
+        with self._lock, suppress(ValueError):  # larger than the whole cache
+            self._replies[key] = ids
 
     def reader(self) -> TokenReader:
         """A reader that tells this model's reasoning from its answer, from a reply's first token on."""
@@ -127,9 +135,11 @@ class Tokenizer:
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor's images, texts and replies."""
         self._images.forget(visitor)
-        self._replies.drop(lambda key: key[0] == visitor)
-        self._texts.drop(lambda key: key[0] == visitor)
-        self._counts.drop(lambda key: key[0] == visitor)
+        caches: tuple[LRUCache[Any, Any], ...] = (self._replies, self._texts, self._counts)
+        with self._lock:
+            for cache in caches:
+                for key in [key for key in cache if key[0] == visitor]:
+                    del cache[key]
 
     def control_tokens(self) -> ControlTokens:
         """The ids that open and close reasoning and end the turn."""
@@ -157,23 +167,15 @@ class Tokenizer:
         ids: list[int] = self._base.encode(text, bos=False, eos=False)
         return ids
 
-    def _remembered(self, visitor: str, said: str | tuple[SystemPart, ...]) -> list[int]:
+    @cachedmethod(attrgetter("_texts"), lock=attrgetter("_lock"))
+    def _remembered(self, visitor: str, said: str | tuple[SystemPart, ...]) -> list[int]:  # noqa: ARG002
         """The ids of a text or a system prompt, encoded once: the page measures whenever its visitor stops typing."""
-        ids = self._texts.get((visitor, said))
-        if ids is None:
-            ids = self._text(said) if isinstance(said, str) else self._system(said)
-            self._texts.put((visitor, said), ids)
-        return ids
+        return self._text(said) if isinstance(said, str) else self._system(said)
 
-    def _count(self, visitor: str, reasoning: str) -> int:
+    @cachedmethod(attrgetter("_counts"), lock=attrgetter("_lock"))
+    def _count(self, visitor: str, reasoning: str) -> int:  # noqa: ARG002
         """Tokens of reasoning, its marks included."""
-        if not reasoning:
-            return 0
-        count = self._counts.get((visitor, reasoning))
-        if count is None:
-            count = len(self._text(reasoning)) + 2
-            self._counts.put((visitor, reasoning), count)
-        return count
+        return len(self._text(reasoning)) + 2 if reasoning else 0
 
     def _system(self, parts: tuple[SystemPart, ...]) -> list[int]:
         if not parts:
@@ -202,10 +204,8 @@ class Tokenizer:
             out.per_message[turns[-1].message] = len(out.ids) - start
 
     def _append_assistant(self, out: EncodedPrompt, turn: AssistantTurn, visitor: str) -> None:
-        ids = self._reply_ids(visitor, turn.reasoning, turn.answer, closed=True)
-        if (
-            turn.reasoning is None and self._begin in ids
-        ):  # empty reasoning counts as none, whether or not its tokens are remembered
+        ids = self._reply_ids(visitor, turn.reasoning, turn.answer, True)
+        if turn.reasoning is None and self._begin in ids:  # empty reasoning counts as none
             ids = self._reply(None, turn.answer, closed=True)
         self._append(out, ids)
         self._append(out, [self.end_of_turn])
@@ -213,18 +213,14 @@ class Tokenizer:
             out.per_message[turn.message] = len(ids) + 1
 
     def _append_resumed(self, out: EncodedPrompt, resume: Resume, visitor: str) -> None:
-        ids = self._reply_ids(visitor, resume.reasoning, resume.answer, closed=resume.closed)
+        ids = self._reply_ids(visitor, resume.reasoning, resume.answer, resume.closed)
         self._append(out, ids)
         out.resumed = len(ids)
 
-    def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
+    @cachedmethod(attrgetter("_replies"), lock=attrgetter("_lock"))
+    def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, closed: bool) -> list[int]:  # noqa: ARG002
         """The tokens in which the reply was written, or those of its text if they are not remembered."""
-        key = (visitor, reasoning, answer, closed)
-        ids = self._replies.get(key)
-        if ids is None:
-            ids = self._reply(reasoning, answer, closed=closed)
-            self._replies.put(key, ids)
-        return ids
+        return self._reply(reasoning, answer, closed=closed)
 
     def _reply(self, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
         if self._begin is None and reasoning is not None:
