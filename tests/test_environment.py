@@ -6,10 +6,21 @@ from pathlib import Path
 import certifi
 import pytest
 
-from magistral_ui import proxies
-from magistral_ui.environment import KEPT_VARIABLES, settle, tell, upload_folder, without_brackets
+from magistral_ui import environment
+from magistral_ui.environment import (
+    KEPT_VARIABLES,
+    ProxyUnusable,
+    check_proxies,
+    is_here,
+    named_proxies,
+    proxy_for,
+    settle,
+    tell,
+    upload_folder,
+    without_brackets,
+    without_proxies,
+)
 from magistral_ui.errors import BadSetting
-from magistral_ui.proxies import ProxyUnusable, alone, check_proxies, is_here, named_proxies, proxy_for
 
 PROXY = "http://127.0.0.1:9"
 NAMES = [name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper())]
@@ -156,7 +167,7 @@ def test_a_proxy_is_for_its_scheme_and_not_for_exceptions_or_this_machine(monkey
 
 def test_socks_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
-    monkeypatch.setattr(proxies, "find_spec", lambda name: None)
+    monkeypatch.setattr(environment, "find_spec", lambda name: None)
     with pytest.raises(ProxyUnusable):
         check_proxies()
 
@@ -173,7 +184,7 @@ def test_alone_neither_variables_nor_the_system_name_a_proxy(monkeypatch: pytest
     for name, value in held.items():
         monkeypatch.setenv(name, value)
     before = dict(os.environ)
-    with alone():
+    with without_proxies():
         assert named_proxies() == {}
         assert "SSL_CERT_FILE" not in os.environ
         # What Windows and macOS have in their settings is looked at only where no variable says anything.

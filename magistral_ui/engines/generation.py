@@ -9,7 +9,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from magistral_ui.chat.events import LAST, Answer, Event, Failed, Finished, Reasoning, Reclassified, Usage, as_reasoning
+from magistral_ui.chat.events import (
+    LAST,
+    Answer,
+    Event,
+    Failed,
+    Finished,
+    Queued,
+    Reasoning,
+    Reclassified,
+    Usage,
+    as_reasoning,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +206,12 @@ class Generation:
     def answer_now_asked(self) -> bool:
         """Whether `answer_now` was called."""
         return self._answer_now.is_set()
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits for its turn: the last that was heard of it is its position."""
+        with self._lock:
+            return bool(self._events) and isinstance(self._events[-1].event, Queued)
 
     @property
     def ended(self) -> bool:

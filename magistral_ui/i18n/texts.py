@@ -87,4 +87,4 @@ def sentence(message: Message, language: str = DEFAULT_LANGUAGE) -> str:
 
 def sentence_for_client(message: Message) -> str:
     """The same in the language of whoever makes the request that is being served."""
-    return sentence(message, CLIENT.get().language or DEFAULT_LANGUAGE)
+    return sentence(message, CLIENT.get().find_language() or DEFAULT_LANGUAGE)

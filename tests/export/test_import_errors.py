@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from magistral_ui.errors import ImportRefused
 from magistral_ui.export.document import Document
-from magistral_ui.export.json_export import export_json
-from magistral_ui.export.json_import import ImportLimits, import_json
+from magistral_ui.export.json import export_json, import_json
+from magistral_ui.export.json_models import ImportLimits
 from magistral_ui.i18n.texts import sentence
 from tests.export.conversations import image, sample
 
@@ -155,6 +156,28 @@ def test_what_is_not_sound_is_refused_by_its_place(place: str) -> None:
     UNSOUND[place](data)
     error = refusal(json.dumps(data).encode())
     assert (error.message.key, error.message.values) == ("import_broken", {"where": place.strip()})
+
+
+MANY = [None] * 9
+FAULTY: dict[str, Spoil] = {
+    "conversations": lambda d: d.update(conversations=MANY),
+    "messages": lambda d: first(d).update(messages=MANY),
+    "chosen": lambda d: first(d).update(chosen=MANY),
+    "pictures": lambda d: said(d).update(pictures=MANY),
+    "notices": lambda d: reply(d).update(notices=MANY),
+    "failure_values": lambda d: reply(d).update(failure_values=dict.fromkeys("abcdefghi")),
+    "names": lambda d: reply(d).update(failure_values={f"{each}\ud800": 1 for each in range(9)}),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_the_first_of_many_faults_ends_the_reading(name: str) -> None:
+    """A small file can hold millions of them."""
+    data = exported()
+    FAULTY[name](data)
+    faults = refusal(json.dumps(data).encode()).__cause__
+    assert isinstance(faults, ValidationError)
+    assert faults.error_count() <= 3, "one for each type that a value may have"
 
 
 def test_a_name_from_the_file_does_not_come_into_the_sentence() -> None:

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from gradio import http_server
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from magistral_ui.errors import PortInUse, ServeError
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.page import build_page, close, launch
-from magistral_ui.web import server_socket
+from magistral_ui.web import connections, server_socket
 from magistral_ui.web.server_socket import take, url_of
 from tests.scripted_engine import ScriptedEngine
 
@@ -143,3 +146,40 @@ def test_what_is_written_is_sent_at_once() -> None:
     for listener in take("localhost", NEW):
         with listener:
             assert listener.proto == socket.IPPROTO_TCP, "asyncio takes no other for TCP"
+
+
+def test_before_it_is_opened_only_gradio_s_own_request_gets_through() -> None:
+    """And a connection that was made until then, which nobody watches, never gets past the gate."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await PlainTextResponse(scope["path"])(scope, receive, send)
+
+    with server_socket.served_on(take("127.0.0.1", NEW)):
+        _, port, _, server = http_server.start_server(app)  # type: ignore[arg-type]  # as Gradio calls it
+    early = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(3)]
+    head = b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    try:
+        early[0].sendall(b"GET /gradio_api/startup-events" + head)
+        assert early[0].recv(100).startswith(b"HTTP/1.1 200 ")
+        early[1].sendall(b"GET /config" + head)
+        assert b"HTTP/1.1 404 " in (refused := everything(early[1]))
+        assert b"connection: close" in refused.lower()
+        connections.open_to_visitors(server, app, is_proxy=lambda _: False, unread_seconds=60)
+        for each in (early[0], early[2]):
+            each.sendall(b"GET /config" + head)
+            assert b"HTTP/1.1 404 " in everything(each)
+        with httpx.Client(trust_env=False, timeout=60) as http:
+            assert http.get(f"http://127.0.0.1:{port}/config").text == "/config"
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as doubtful:
+            doubtful.sendall(b"GET  /config" + head)
+            assert b"HTTP/1.1 400 " in everything(doubtful)
+    finally:
+        for each in early:
+            each.close()
+        server.close()
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the other end closes the connection."""
+    return b"".join(iter(lambda: connection.recv(65_536), b""))

@@ -16,7 +16,7 @@ import httpx2
 from magistral_ui.engines.remote.error_body import value_and_text, words_of
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.engines.remote.tls_errors import not_secure
-from magistral_ui.proxies import proxy_for
+from magistral_ui.environment import proxy_for
 
 MAX_CONNECTIONS = 10_000
 """Connections to the server; with the libraries' own limit of 100, other replies would wait for one."""

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from magistral_ui.errors import BadSetting
-from magistral_ui.text_files import read_text
-from magistral_ui.web.access import limits_of, passwords_of
+from magistral_ui.web.access import limits_of, passwords_of, read_text
 from magistral_ui.web.exposure import Exposure
 
 WRITTEN = "# ours\r\nann:pässwörter\r\nbob:correct horse 馬\r\n"
