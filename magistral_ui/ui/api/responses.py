@@ -14,6 +14,7 @@ from magistral_ui.errors import MagistralUIError
 from magistral_ui.sessions.live_view import LiveView, watch
 from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
+from magistral_ui.ui.api.models import GrowingReply
 from magistral_ui.ui.rendering import Json, notices_value, usage_value
 from magistral_ui.web.client_address import client_of
 
@@ -49,7 +50,7 @@ def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: s
     """The reply as far as it goes; `finish_reason` is null until its end."""
     last = view.draft.last
     usage = last.usage if last else Usage(0, 0, view.draft.reasoning_tokens, view.draft.answer_tokens)
-    return {
+    value = {
         "reasoning": reasoning,
         "answer": answer,
         "finish_reason": last.why if isinstance(last, Finished) else None,
@@ -58,6 +59,7 @@ def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: s
         "notices": notices_value(view.draft.notices),
         "model": running.model,
     }
+    return GrowingReply.model_validate(value).model_dump()
 
 
 def whole_value(view: LiveView, running: RunningReply, session: Session) -> Json:
