@@ -12,10 +12,9 @@ from typing import Literal
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.export import captions
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.document import Document, Texts
+from magistral_ui.export.document import Document, Texts, TimeBudget
 from magistral_ui.export.image_tags import ImageTags
 from magistral_ui.export.mathml import BoundedFormulas
-from magistral_ui.export.time_budget import TimeBudget
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

@@ -7,8 +7,7 @@ from html import escape
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.export import captions
-from magistral_ui.export.document import Texts
-from magistral_ui.export.time_budget import TimeBudget
+from magistral_ui.export.document import Texts, TimeBudget
 
 MAX_SIDE = 1600
 """Pixels of a picture's longer side: enough to read a screenshot, and the file stays small. Made anew, so without a

@@ -1,17 +1,13 @@
 """Writes conversations as Markdown that reads well plain and rendered; what was said stays in its place, whatever it is."""
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.export import captions
-from magistral_ui.export.document import Document, Texts
+from magistral_ui.export.document import Document, Texts, TimeBudget
 from magistral_ui.export.markdown_escape import contained, inline, quoted
-from magistral_ui.export.time_budget import TimeBudget
-
-BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = time.thread_time) -> str:
