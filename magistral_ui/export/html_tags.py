@@ -21,8 +21,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-from magistral_ui.export.bounds import bounded, spend_token
-from magistral_ui.export.lines import first_outside
+from magistral_ui.export.bounds import bounded, first_outside, spend_token
 
 _INLINE = (
     "a abbr b bdi big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span strike strong sub "
