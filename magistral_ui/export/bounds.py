@@ -71,7 +71,7 @@ def spend_steps(env: EnvType, steps: float = 1) -> None:
 
 def bounds(markdown: MarkdownIt) -> None:
     """Bound what `markdown` reads; before any rule for blocks is added, and behind `emphasis`."""
-    markdown.block = _Blocks()
+    markdown.block = _BoundedParser()
     markdown.block.ruler.before("table", "work", _count_line, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     markdown.core.ruler.at("block", _read_blocks)
     markdown.core.ruler.at("inline", _read_words)
@@ -129,7 +129,7 @@ class _BlockState(StateBlock):
         return super().push(ttype, tag, nesting)
 
 
-class _Blocks(ParserBlock):
+class _BoundedParser(ParserBlock):
     def tokenize(self, state: StateBlock, startLine: int, endLine: int) -> None:
         """What stands too deep within lists and quotations to be one more of them is words of the last; markdown-it drops it."""
         if state.level < state.md.options.maxNesting:
