@@ -20,8 +20,14 @@ from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.models import ChatRequest, GrowingReply, chat_schema, description_of, read_request
-from magistral_ui.ui.api.requests import Question, read_chat
-from magistral_ui.ui.api.responses import client_of_request, follow_reply, reply_value, wait_for_model
+from magistral_ui.ui.api.requests import (
+    Question,
+    client_of_request,
+    follow_reply,
+    read_chat,
+    reply_value,
+    wait_for_model,
+)
 from magistral_ui.ui.rendering import Json
 from magistral_ui.web.queued_calls import QueuedCalls
 

@@ -34,11 +34,9 @@ from magistral_ui.sessions.live_view import LiveView
 from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api.mcp_route import SESSION
-from magistral_ui.ui.api.mcp_sessions import McpSessions, RunningCall
+from magistral_ui.ui.api.mcp_route import SESSION, McpSessions, RunningCall
 from magistral_ui.ui.api.models import FinishedReply, ToolRequest, description_of, read_request
-from magistral_ui.ui.api.requests import read_tool
-from magistral_ui.ui.api.responses import client_of_request, follow_reply, wait_for_model, whole_value
+from magistral_ui.ui.api.requests import client_of_request, follow_reply, read_tool, wait_for_model, whole_value
 from magistral_ui.ui.rendering import Json
 from magistral_ui.web.request_body import MAX_MCP_BYTES
 

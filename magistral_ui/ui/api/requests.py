@@ -1,27 +1,38 @@
-"""Makes a question for a session of what a program sends, or says what is wrong with it; it does not ask it."""
+"""Makes a question for a session of what a program sends, and follows its reply; it does not know which way either came."""
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
+from magistral_ui.chat.events import Failed, Finished, Usage
 from magistral_ui.chat.images import ImageFile, read_image, read_images
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import Engine
-from magistral_ui.errors import BadInput, TooManyImages
+from magistral_ui.client import NO_CLIENT, Client
+from magistral_ui.engines.base import Engine, Loading
+from magistral_ui.errors import BadInput, MagistralUIError, TooManyImages
 from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.live_view import LiveView, watch
 from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import check_seen, read_files
-from magistral_ui.ui.api.models import AssistantTurn, ChatRequest, Files, ToolRequest, UserTurn
+from magistral_ui.ui.api.models import AssistantTurn, ChatRequest, Files, GrowingReply, ToolRequest, UserTurn
+from magistral_ui.ui.rendering import Json, notices_value, usage_value
+from magistral_ui.web.client_address import client_of
 
 MESSAGES_WORTH_OF_IMAGES = 10
 """How many times the images of one message a request may bring, all its turns together."""
+LOAD_TIMEOUT = 60.0
+"""Seconds for which a request waits for a model that is being loaded."""
+LOAD_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +136,49 @@ def _image(sent: object, number: int, limits: Limits) -> ImageFile:
     if not comma or not decoded:
         raise BadInput("program_pictures")
     return read_image(decoded, str(number), max_bytes=limits.picture_bytes, max_pixels=limits.picture_pixels)
+
+
+def client_of_request(request: Any) -> Client:
+    """Who asks, as the doors have found out: all that one caller asks counts as one party."""
+    inner = request.request if isinstance(request, gr.Request) else request  # Gradio hands over its own
+    return client_of(inner.scope) if inner is not None else NO_CLIENT
+
+
+async def wait_for_model(engine: Engine) -> AsyncIterator[None]:
+    """Wait while the model is loading, so that a program may ask as soon as the page is up."""
+    for _ in range(round(LOAD_TIMEOUT / LOAD_POLL_SECONDS)):
+        if not isinstance(engine.status(), Loading):
+            return
+        yield
+        await asyncio.sleep(LOAD_POLL_SECONDS)
+
+
+async def follow_reply(running: RunningReply) -> AsyncGenerator[LiveView, None]:
+    """The reply as it grows; a failure in the middle is raised."""
+    async for view in watch(running.generation):
+        if isinstance(view.draft.last, Failed):
+            raise MagistralUIError(view.draft.last.key, **view.draft.last.values)
+        yield view
+
+
+def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: str) -> Json:
+    """The reply as far as it goes; `finish_reason` is null until its end."""
+    last = view.draft.last
+    usage = last.usage if last else Usage(0, 0, view.draft.reasoning_tokens, view.draft.answer_tokens)
+    value = {
+        "reasoning": reasoning,
+        "answer": answer,
+        "finish_reason": last.why if isinstance(last, Finished) else None,
+        "usage": usage_value(usage),
+        "seed": running.params.seed,
+        "notices": notices_value(view.draft.notices),
+        "model": running.model,
+    }
+    return GrowingReply.model_validate(value).model_dump()
+
+
+def whole_value(view: LiveView, running: RunningReply, session: Session) -> Json:
+    """The reply when it has ended."""
+    last = session.conversation.last()
+    reply = last.reply if isinstance(last, AssistantMessage) else None
+    return reply_value(view, running, reply.reasoning if reply else "", reply.answer if reply else "")
