@@ -69,6 +69,11 @@ class FairShares:
                 self._served.pop(owner, None)
 
 
+def party_of(key: str) -> str:
+    """The visitor whom the key of an engine's request counts for: what comes before its first slash."""
+    return key.partition("/")[0]
+
+
 class FairCache(Cache[Key, Value]):
     """Values with an owner each. A full cache evicts the least recently used value of the owner who has most.
 

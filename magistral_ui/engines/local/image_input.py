@@ -6,7 +6,6 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-import torch
 from cachetools import LRUCache, cachedmethod
 from mistral_common.protocol.instruct.chunk import ImageChunk
 from mistral_common.tokens.tokenizers.image import DATASET_MEAN, DATASET_STD, normalize
@@ -26,8 +25,8 @@ class ImageInput:
     tokens: list[int]
     pixels: np.ndarray | None
     """float32 (3, height, width), dropped once there are features."""
-    features: torch.Tensor | None = None
-    """(image tokens, hidden), on the model's device."""
+    features: Any = None
+    """(image tokens, hidden), on the model's device: an array of whatever library runs the model."""
 
 
 @dataclass(frozen=True, slots=True)
