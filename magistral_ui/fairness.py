@@ -69,11 +69,6 @@ class FairShares:
                 self._served.pop(owner, None)
 
 
-def party_of(key: str) -> str:
-    """The visitor whom the key of an engine's request counts for: what comes before its first slash."""
-    return key.partition("/")[0]
-
-
 class FairCache(Cache[Key, Value]):
     """Values with an owner each. A full cache evicts the least recently used value of the owner who has most.
 
@@ -114,3 +109,8 @@ class FairCache(Cache[Key, Value]):
         value = super().__getitem__(key)
         del self[key]
         return key, value
+
+
+def owner_of(visitor: str) -> str:
+    """Whom a visitor key counts for: the part before its first slash."""
+    return visitor.partition("/")[0]

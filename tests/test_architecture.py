@@ -24,11 +24,10 @@ GROUND = {
     "magistral_ui",
     "magistral_ui.bounded_process",
     "magistral_ui.client",
+    "magistral_ui.environment",
     "magistral_ui.errors",
     "magistral_ui.fairness",
     "magistral_ui.json_log",
-    "magistral_ui.proxies",
-    "magistral_ui.text_files",
 }  # may be imported from everywhere
 HEAVY = {"torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "huggingface_hub"}
 FORBIDDEN_NAMES = ("utils", "helpers", "common", "manager", "misc")

@@ -17,7 +17,7 @@ from starlette.types import Scope
 from magistral_ui.errors import BadSetting
 from magistral_ui.web.cookies import cookies
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.login_watch import LoginWatchMiddleware
+from magistral_ui.web.login_watch import ActiveLogin
 from magistral_ui.web.passwords import canonical, login_of
 
 AUTH_CHOICE = "huggingface"
@@ -45,7 +45,7 @@ class HuggingFaceLogin:
         entered = self.entered(scope)
         return entered.name if entered else None
 
-    def entered(self, scope: Scope) -> LoginWatchMiddleware | None:
+    def entered(self, scope: Scope) -> ActiveLogin | None:
         """Who made this request; None likewise.
 
         A person can take another name at the Hub, and somebody else that one; by its number (`sub`) the Hub always knows them.
@@ -64,10 +64,10 @@ class HuggingFaceLogin:
         login = login_of("huggingface", str(number)) if number else login_of("huggingface name", canonical(name))
         # Gradio signs the cookie anew with each answer; what is in it stays for as long as the login.
         key = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
-        entered = LoginWatchMiddleware(name, login, key, lambda: 0.0 if key in self._ended else until - time.time())
+        entered = ActiveLogin(name, login, key, lambda: 0.0 if key in self._ended else until - time.time())
         return entered if name and entered.remaining and entered.remaining() > 0 else None
 
-    def end(self, entered: LoginWatchMiddleware) -> None:
+    def end(self, entered: ActiveLogin) -> None:
         """Believe this login no more, whoever has kept its cookie."""
         self._ended[entered.key] = None
 

@@ -21,8 +21,8 @@ from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import CLIENT, Client
 from magistral_ui.export.document import Document
-from magistral_ui.export.json_export import export_json
-from magistral_ui.export.json_import import ImportLimits, import_json
+from magistral_ui.export.json import export_json, import_json
+from magistral_ui.export.json_models import ImportLimits
 from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.database import IMAGES_FOLDER, IMPORT_DISK_FACTOR, MIN_FREE_BYTES, History

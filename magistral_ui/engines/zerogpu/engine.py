@@ -79,7 +79,7 @@ class ZeroGPUEngine:
 
             self._placed = place_model(ModelRequest(**self._wish), self._report, self._flags)  # type: ignore[arg-type]
         except MagistralUIError as error:
-            self._status = Broken(error.sentence_key, error.values)
+            self._status = Broken(error.message.key, error.message.values)
             log.error("the model could not be loaded", exc_info=error)
             return
         except Exception as error:

@@ -8,7 +8,7 @@ import math
 import mmap
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -209,7 +209,7 @@ class SlicedReply:
             elif piece.end is not None:
                 self._sequence.finish(piece.end)
 
-    def fail(self, key: str, values: dict[str, Value] | None = None) -> None:
+    def fail(self, key: str, values: Mapping[str, Value] | None = None) -> None:
         """The last event, if there is none yet; what was written stays."""
         with self._lock:
             if not self.generation.ended:

@@ -48,12 +48,12 @@ async def follow_reply(running: RunningReply) -> AsyncGenerator[LiveView, None]:
 def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: str) -> Json:
     """The reply as far as it goes; `finish_reason` is null until its end."""
     last = view.draft.last
-    usage = last.usage if last else Usage(0, 0, view.draft.reasoning_tokens, view.draft.answer_tokens)
+    counts = Usage(reasoning_tokens=view.usage.reasoning_tokens, answer_tokens=view.usage.answer_tokens)
     return {
         "reasoning": reasoning,
         "answer": answer,
         "finish_reason": last.why if isinstance(last, Finished) else None,
-        "usage": usage_value(usage),
+        "usage": usage_value(last.usage if last else counts),
         "seed": running.params.seed,
         "notices": notices_value(view.draft.notices),
         "model": running.model,

@@ -51,7 +51,7 @@ def test_a_model_too_large_for_the_processor_names_what_keeps_the_card(
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
     with pytest.raises(BadSetting) as refused:
         bring_up(ModelRequest(str(text_folder)), lambda _: None, threading.Event())
-    assert refused.value.sentence_key == "gpu_torch_without_cuda"
+    assert refused.value.message.key == "gpu_torch_without_cuda"
     with pytest.raises(DeviceTooSmall):
         bring_up(ModelRequest(str(text_folder), device="cpu"), lambda _: None, threading.Event())
 
