@@ -20,7 +20,6 @@ from magistral_ui.errors import TooManyRequests
 from magistral_ui.i18n.texts import text, text_in
 from magistral_ui.json_log import log_event
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.client_address import client_of, visitors_language
@@ -31,7 +30,7 @@ from magistral_ui.web.hf_oauth import OAUTH_COOKIE as SESSION
 from magistral_ui.web.login_attempts import LoginAttempts
 from magistral_ui.web.login_watch import ActiveLogin, ActiveLogins
 from magistral_ui.web.passwords import LoginSession as KeptLogin
-from magistral_ui.web.passwords import LoginSessions, Passwords
+from magistral_ui.web.passwords import LoginSessions, Passwords, canonical, login_of
 from magistral_ui.web.request_body import BodyTimeout, BodyTooLarge, read_body
 from magistral_ui.web.request_guard import MCP_PATH
 

@@ -29,7 +29,7 @@ class ActiveLogin:
 
     name: str
     login: str = ""
-    """What stands for their name wherever something is theirs, see sessions/login_names.py; empty where people have no names."""
+    """What stands for their name wherever something is theirs, see passwords.py; empty where people have no names."""
     key: str = ""
     """What stands for this login, of this browser; empty where each request brings its own password."""
     remaining: Callable[[], float] | None = None

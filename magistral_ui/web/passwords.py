@@ -1,15 +1,15 @@
-"""Who may come in: names and passwords, and how long a login holds; it knows no requests."""
+"""Who may come in: names, passwords, and how long a login holds; it knows no requests."""
 
 import hashlib
 import hmac
 import secrets
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from magistral_ui.fairness import FairCache
-from magistral_ui.sessions.login_names import canonical
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that are not taken for one another."""
@@ -19,7 +19,27 @@ MAX_LOGINS = 10_000
 """Logins that are remembered; more make room: of whoever has most of them, the one that was used least recently ends."""
 MAX_PASSWORD_LENGTH = 1_024
 """Characters of a password. A longer one is nobody's: it is not cut."""
+MAX_NAME_LENGTH = 2_000
+"""Characters of a name that is brought into its one form: sorting the marks of a letter takes the square of their number, and for
+this many some milliseconds."""
 HOUR = 3_600.0
+
+
+def canonical(name: str) -> str:
+    """The one form of a name: without case, and with one spelling of letters that have several (NFC, NFD, full width).
+
+    One that is too long for a name stays as it is.
+    """
+    if len(name) > MAX_NAME_LENGTH:
+        return name
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(folded.split())
+
+
+def login_of(realm: str, name: str) -> str:
+    """What stands for a person wherever something is theirs; logins of two realms are never the same, whatever the names."""
+    whole = f"{realm}\0{name}".encode("utf-8", "surrogatepass")
+    return "name-" + hashlib.sha256(whole).hexdigest()
 
 
 def make_password() -> str:
