@@ -29,7 +29,7 @@ from magistral_ui.web.client_address import PROBE_HEADER
 from magistral_ui.web.connections import allow_many_files, open_to_visitors
 from magistral_ui.web.exposure import Exposure, seen_by
 from magistral_ui.web.gradio_events import Listener
-from magistral_ui.web.login import Identity
+from magistral_ui.web.hf_oauth import HuggingFaceLogin
 from magistral_ui.web.middleware import middleware_stack, wrap
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.server_socket import WILDCARD_HOSTS, served_on, take, url_of
@@ -119,7 +119,7 @@ def launch(
     exposure: Exposure | None = None,
     passwords: Passwords | None = None,
     token: str = "",
-    identity: Identity | None = None,
+    identity: HuggingFaceLogin | None = None,
 ) -> str:
     """Serve `demo`, built for these `visitors`, without blocking, and return its address.
 
