@@ -26,7 +26,7 @@ from magistral_ui.environment import (
     without_proxies,
 )
 from magistral_ui.errors import BadSetting, MagistralUIError, ServeError
-from magistral_ui.i18n.texts import sentence, sentence_of, text
+from magistral_ui.i18n.texts import sentence, text
 from magistral_ui.models.folder import check_name
 from magistral_ui.models.plan_table import card_lines, machine_lines
 from magistral_ui.settings import Settings, read_settings
@@ -70,7 +70,7 @@ def main() -> int:
             check_way_to(settings.base_url)
         serve(settings)
     except MagistralUIError as error:
-        tell(sentence_of(error), sys.stderr)
+        tell(sentence(error.message), sys.stderr)
         return 2
     except KeyboardInterrupt:  # the second one
         pass
@@ -93,9 +93,8 @@ def print_plan(settings: Settings) -> None:
     for line in card_lines():
         print(line)
     sys.stdout.flush()
-    from magistral_ui.engines.weights.devices import best_for, find_device, good_context, good_precisions
+    from magistral_ui.engines.weights.devices import best_for, find_device, good_context, good_precisions, slow_pace
     from magistral_ui.engines.weights.quantized_cache import copies_folder, copies_held
-    from magistral_ui.engines.weights.speed_estimate import slow_pace
     from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 
     device = find_device(settings.device)
@@ -104,7 +103,7 @@ def print_plan(settings: Settings) -> None:
     pace = slow_pace(MAGISTRAL_SMALL_1_2, best_for(MAGISTRAL_SMALL_1_2, device), device)
     for told in (device.hindrance, pace):
         if told is not None:
-            print("\n" + sentence(told.key, **told.values))
+            print("\n" + sentence(told))
     count, size = copies_held()
     if count:
         print("\n" + text("plan_copies", count=count, size=f"{size / 2**30:.1f}", folder=str(copies_folder())))

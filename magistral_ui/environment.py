@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import text
@@ -147,9 +147,17 @@ def check_proxies() -> None:
             raise ProxyUnusable(next((name for name in names if os.environ.get(name)), names[0]))
 
 
-def through_socks() -> bool:
-    """Whether a SOCKS proxy is named."""
-    return any(url.lower().startswith("socks") for url in named_proxies().values())
+def proxy_for(url: str) -> str:
+    """The proxy for requests to `url`; empty if they are sent directly, as to this machine. Raises ProxyUnusable."""
+    parts = urlsplit(url)
+    if is_here(parts.hostname or ""):
+        return ""
+    check_proxies()
+    named = named_proxies()
+    proxy = named.get(parts.scheme) or named.get("all", "")
+    if not proxy or proxy_bypass(parts.netloc):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 @contextmanager

@@ -72,9 +72,9 @@ def _read_limits(file: Path) -> str:
     try:
         return read_text(file)
     except BadSetting as error:
-        if error.sentence_key != "file_not_read":
+        if error.message.key != "file_not_read":
             raise
-        raise BadSetting("limits_not_read", value=str(file), reason=error.values["reason"]) from error
+        raise BadSetting("limits_not_read", value=str(file), reason=error.message.values["reason"]) from error
 
 
 def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:

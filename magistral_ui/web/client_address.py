@@ -14,7 +14,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import NO_CLIENT, Client, calling
+from magistral_ui.client import NO_CLIENT, Client, serving
 from magistral_ui.i18n.languages import LANGUAGE_COOKIE, Language, language_for
 from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookie
@@ -111,7 +111,7 @@ class ClientAddressMiddleware:
         cookie = read_cookie(headers, cookie_name(VISITOR_COOKIE, scope))
         client = Client(address, hashed(cookie or address), lambda: _language_of(headers).code)
         known = {**scope, "headers": self._headers(scope), CLIENT_KEY: client}
-        with calling(client):
+        with serving(client):
             await self.app(known, receive, send if cookie else self._with_cookie(known, headers, send))
 
     def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:

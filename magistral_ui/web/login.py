@@ -143,7 +143,7 @@ class LoginMiddleware:
         try:
             self._attempts.check(*tried)
         except TooManyRequests as error:
-            return self._answer(scope, 429, "too_many_logins", int(error.values["seconds"]), name=name)
+            return self._answer(scope, 429, "too_many_logins", int(error.message.values["seconds"]), name=name)
         if self._passwords.match(name, password):
             self._attempts.succeeded(*tried)
             return None

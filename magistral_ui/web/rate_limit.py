@@ -1,6 +1,7 @@
 """Rate limits: requests of one address and how many are open at once, and bytes of an address by the hour; not what they say."""
 
 import asyncio
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from math import ceil
@@ -8,7 +9,7 @@ from math import ceil
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
-from magistral_ui.sessions.fairness import oldest_of_the_most
+from magistral_ui.fairness import FairCache
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.error_responses import error_response
@@ -43,15 +44,15 @@ class IncomingBodies:
     """The requests whose bodies are still coming, the oldest first: they have to make room for others when all room is taken."""
 
     app: ASGIApp
-    _coming: dict[IncomingBody, str] = field(default_factory=dict)
-    """With the address of each."""
+    _coming: FairCache[IncomingBody, IncomingBody] = field(
+        default_factory=lambda: FairCache(math.inf, lambda each: each.address)
+    )
 
     def end_one(self) -> bool:
         """End the oldest of the address that has most; whether there was one."""
         if not self._coming:
             return False
-        slowest = oldest_of_the_most(self._coming)
-        del self._coming[slowest]
+        slowest, _ = self._coming.popitem()
         slowest.end()
         return True
 
@@ -60,7 +61,7 @@ class IncomingBodies:
         task = asyncio.current_task()
         assert task is not None
         body = IncomingBody(address, task)
-        self._coming[body] = address
+        self._coming[body] = body
 
         async def watched_receive() -> Message:
             message = await receive()

@@ -93,7 +93,7 @@ def free(host: str) -> int:
 def test_a_port_in_use_is_named_and_the_next_one_taken(taken: int) -> None:
     with pytest.raises(PortInUse) as refused:
         take("127.0.0.1", [taken])
-    assert refused.value.values["port"] == taken
+    assert refused.value.message.values["port"] == taken
     found = take("127.0.0.1", [taken, 0])
     assert found[0].getsockname()[1] != taken
     found[0].close()
@@ -103,15 +103,15 @@ def test_a_port_in_use_is_named_and_the_next_one_taken(taken: int) -> None:
 def test_a_name_that_nobody_has_is_told(host: str) -> None:
     with pytest.raises(ServeError) as refused:
         take(host, NEW)
-    assert refused.value.sentence_key == "host_unknown"
-    assert refused.value.values["host"] == host
+    assert refused.value.message.key == "host_unknown"
+    assert refused.value.message.values["host"] == host
 
 
 @pytest.mark.parametrize("host", ["203.0.113.5", pytest.param("2001:db8::5", marks=ipv6)])
 def test_an_address_of_another_machine_is_told(host: str) -> None:
     with pytest.raises(ServeError) as refused:
         take(host, NEW)
-    assert (refused.value.sentence_key, refused.value.values["host"]) == ("address_not_here", host)
+    assert (refused.value.message.key, refused.value.message.values["host"]) == ("address_not_here", host)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_other_failures_are_told_as_what_they_are(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(server_socket, "_listening", fail)
     with pytest.raises(ServeError) as refused:
         take("127.0.0.1", [80])
-    assert refused.value.sentence_key == key
+    assert refused.value.message.key == key
 
 
 def test_a_name_for_two_addresses_listens_at_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
