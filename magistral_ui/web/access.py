@@ -9,10 +9,9 @@ from typing import Any
 from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.limits import MOST, SHARED, Limits
-from magistral_ui.sessions.login_names import canonical
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.hf_oauth import AUTH_CHOICE as HUGGING_FACE
-from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Passwords, make_password
+from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Passwords, canonical, make_password
 
 MIN_PASSWORD_LENGTH, MIN_SHARED_PASSWORD_LENGTH = 8, 12
 """Characters of a password, of a page that only this machine reaches and of a shared one (OWASP ASVS 4.0.3, 2.1.1)."""

@@ -14,9 +14,8 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import NO_CLIENT, Client, serving
+from magistral_ui.client import NO_CLIENT, Client, hashed, serving
 from magistral_ui.i18n.languages import LANGUAGE_COOKIE, Language, language_for
-from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookie
 from magistral_ui.web.exposure import Exposure, address_in, is_prefix, plain_address
 

@@ -26,7 +26,7 @@ class ActiveLogin:
     """The login by which a request is made."""
 
     login: str = ""
-    """The hash of the name that owns what is theirs, see sessions/login_names.py; empty where people have no names."""
+    """The hash of the name that owns what is theirs, see passwords.py; empty where people have no names."""
     key: str = ""
     """The hash of this browser's login; empty where each request brings its own password."""
     remaining: Callable[[], float] | None = None

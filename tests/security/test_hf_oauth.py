@@ -16,10 +16,10 @@ import pytest
 from itsdangerous import TimestampSigner
 
 from magistral_ui.errors import BadSetting
-from magistral_ui.sessions.login_names import login_of
 from magistral_ui.web.access import passwords_of
 from magistral_ui.web.exposure import Exposure, exposure_of
 from magistral_ui.web.hf_oauth import HuggingFaceLogin, hugging_face_login
+from magistral_ui.web.passwords import login_of
 from tests.security.conftest import Browser, Served, serving
 from tests.security.test_owners import WAIT, arrive, leave, streaming, titles
 
