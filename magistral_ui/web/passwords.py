@@ -58,7 +58,7 @@ class LoginSession:
     name: str
     since: float
     seen: float
-    party: str
+    quota_key: str
     """Whose share it counts in when there are too many: its person's, or, where one password is everybody's, its address'."""
 
 
@@ -68,7 +68,7 @@ class LoginSessions:
     def __init__(self, idle_hours: float, hours: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._idle, self._longest, self._clock = idle_hours * HOUR, hours * HOUR, clock
         self._lock = threading.Lock()
-        self._held: FairCache[str, LoginSession] = FairCache(MAX_LOGINS, lambda login: login.party)
+        self._held: FairCache[str, LoginSession] = FairCache(MAX_LOGINS, lambda session: session.quota_key)
 
     def begin(self, name: str, address: str = "") -> str:
         """A new session for somebody whose password was right; its secret."""
