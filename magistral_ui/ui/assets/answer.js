@@ -157,7 +157,8 @@ export class AnswerView {
     this.turn(directionSeen(tokens));
     const goesOn = this.settlePart(tokens, text, isAll, parse, render);
     if (!goesOn && this.final) this.finish(this.left, parse, render);
-    else if (!goesOn) this.drawOpen(this.left.slice(starts(this.left)[0] ?? this.left.length), (open) => render(open, this.name));
+    else if (!goesOn)
+      this.drawOpen(this.left.slice(starts(this.left)[0] ?? this.left.length), (open) => render(open, this.name));
     this.rest = null;
     this.shown = goesOn ? 0 : this.tail.length;
     this.next = this.shown * (1 + (this.shown < LARGE ? GROWTH : LARGE_GROWTH));

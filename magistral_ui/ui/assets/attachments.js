@@ -161,7 +161,11 @@ export class Attachments {
       if (thumbnail) this.small.set(sources[index], thumbnail);
       if (!failure) return;
       bad.add(sources[index]);
-      this.refused.push({ ...failure.values, name: this.names.get(sources[index]) ?? failure.values.name, why: failure.key });
+      this.refused.push({
+        ...failure.values,
+        name: this.names.get(sources[index]) ?? failure.values.name,
+        why: failure.key,
+      });
     });
     const gone = attached().filter((thumbnail) => bad.has(source(thumbnail)));
     this.follow();

@@ -32,7 +32,8 @@ function spendSteps(steps) {
 }
 
 /** Whether a text can be cut before `token`: it says on which line it begins, and is no part that the next could not do without. */
-const isPlace = ({ map, nesting, type, hidden }) => map && nesting > 0 && !hidden && type !== "tbody_open" && type !== "thead_open";
+const isPlace = ({ map, nesting, type, hidden }) =>
+  map && nesting > 0 && !hidden && type !== "tbody_open" && type !== "thead_open";
 
 /** Where to cut so that token number `at` is left out: before its block, row or item, and before what begins with that. */
 function placeOf(tokens, at) {
@@ -49,8 +50,11 @@ function ends(state, tokens) {
     if (token.nesting > 0 && !(token.hidden && token.type !== "paragraph_open")) open.push(token);
     else if (token.nesting < 0) open.pop();
   }
-  return open.reverse().map(({ type, tag, level, markup, hidden }) =>
-    Object.assign(new state.Token(type.replace(/_open$/, "_close"), tag, -1), { block: true, level, markup, hidden }));
+  return open
+    .reverse()
+    .map(({ type, tag, level, markup, hidden }) =>
+      Object.assign(new state.Token(type.replace(/_open$/, "_close"), tag, -1), { block: true, level, markup, hidden }),
+    );
 }
 
 /**
@@ -66,9 +70,13 @@ function cut(state, at) {
   const lines = src.split("\n");
   const end = outermost?.map[1] > from ? outermost.map[1] : lines.length;
   const meta = { block: [outermost?.map[0] ?? from, end] };
-  for (const map of [[from, end], [end, lines.length]]) {
+  for (const map of [
+    [from, end],
+    [end, lines.length],
+  ]) {
     const content = lines.slice(...map).join("\n");
-    if (content.trim()) tokens.push(Object.assign(new state.Token("plain", "", 0), { block: true, map, content, meta }));
+    if (content.trim())
+      tokens.push(Object.assign(new state.Token("plain", "", 0), { block: true, map, content, meta }));
   }
 }
 
@@ -128,7 +136,8 @@ function words(state) {
   const { md, env, tokens } = state;
   let at = 0;
   const all = () => {
-    for (; at < tokens.length; at += 1) if (tokens[at].type === "inline") md.inline.parse(tokens[at].content, md, env, tokens[at].children);
+    for (; at < tokens.length; at += 1)
+      if (tokens[at].type === "inline") md.inline.parse(tokens[at].content, md, env, tokens[at].children);
   };
   bounded(state, all, () => at);
 }

@@ -105,7 +105,8 @@ export function setUpComposer() {
     event.stopPropagation();
   };
   const key = (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target.matches?.("#box textarea")) keep(event);
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target.matches?.("#box textarea"))
+      keep(event);
   };
   addEventListener("keydown", key, { capture: true });
   addEventListener("click", (event) => event.target.closest?.("#box .submit-button") && keep(event), { capture: true });
@@ -123,5 +124,10 @@ function prepare() {
     wait(null);
     if (sent !== null) typed = field().value;
   });
-  new MutationObserver(look).observe(composer, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
+  new MutationObserver(look).observe(composer, {
+    childList: true,
+    subtree: true,
+    attributes: true,
+    attributeFilter: ["disabled"],
+  });
 }

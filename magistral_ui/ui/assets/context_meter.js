@@ -2,8 +2,8 @@
 
 import { attached, empty, field, hold, look } from "./composer.js";
 import { make } from "./dom.js";
-import { change, settings, measured } from "./settings.js";
 import { number, sentence, t } from "./i18n.js";
+import { change, measured, settings } from "./settings.js";
 
 const DEBOUNCE_MS = 300; // milliseconds without a key until the server is asked
 const COUNT_TIMEOUT_MS = 10_000; // ms for which a message waits for its count; then the engine says whether it fits
@@ -14,10 +14,19 @@ export class ContextMeter {
   /** `act("weigh")` asks the server what the composer's content would cost. */
   constructor(element, act) {
     this.act = act;
-    this.bar = make("span", { class: "meter-bar", "aria-hidden": "true" }, ...KINDS.map((kind) => make("i", { class: `use-${kind}` })));
+    this.bar = make(
+      "span",
+      { class: "meter-bar", "aria-hidden": "true" },
+      ...KINDS.map((kind) => make("i", { class: `use-${kind}` })),
+    );
     this.count = make("span", { class: "meter-count" });
     this.rows = make("div", { class: "breakdown" });
-    this.details = make("details", { class: "meter", hidden: true }, make("summary", { title: t("meter_help") }, this.bar, this.count), this.rows);
+    this.details = make(
+      "details",
+      { class: "meter", hidden: true },
+      make("summary", { title: t("meter_help") }, this.bar, this.count),
+      this.rows,
+    );
     this.speaker = make("div", { class: "visually-hidden", role: "status" });
     element.replaceChildren(this.details, this.speaker);
     this.fold();
@@ -127,12 +136,23 @@ export class ContextMeter {
     });
     this.details.dataset.fit = fit;
     this.count.textContent = t(use.estimated ? "meter_about" : "meter_count", { total, limit });
-    const rows = KINDS.filter((kind) => use[kind]).map((kind) => [kind, t(`meter_${kind}`), number(use[kind]), this.each(kind, use)]);
+    const rows = KINDS.filter((kind) => use[kind]).map((kind) => [
+      kind,
+      t(`meter_${kind}`),
+      number(use[kind]),
+      this.each(kind, use),
+    ]);
     const list = make("dl", {});
     for (const [kind, label, count, more] of rows) {
-      list.append(make("dt", {}, make("i", { class: `use-${kind}` }), label), make("dd", {}, count, more ? make("small", {}, more) : null));
+      list.append(
+        make("dt", {}, make("i", { class: `use-${kind}` }), label),
+        make("dd", {}, count, more ? make("small", {}, more) : null),
+      );
     }
-    list.append(make("dt", { class: "use-room" }, make("i", {}), t("meter_room")), make("dd", { class: "use-room" }, number(room)));
+    list.append(
+      make("dt", { class: "use-room" }, make("i", {}), t("meter_room")),
+      make("dd", { class: "use-room" }, number(room)),
+    );
     const out = use.left_out ? make("p", {}, t("meter_left_out", { count: use.left_out })) : null;
     this.rows.replaceChildren(...[make("strong", {}, t("meter_heading")), list, out].filter(Boolean));
   }
@@ -146,7 +166,11 @@ export class ContextMeter {
   /** Whether the message fits, and what can be done where it does not. */
   showFit({ fit, total, limit, room, remedies = [], failure }) {
     if (!this.fit) return;
-    const texts = { too_long: () => t("fit_too_long", { total, limit }), full: () => t("fit_full", { total, limit }), tight: () => t("fit_tight", { count: room }) };
+    const texts = {
+      too_long: () => t("fit_too_long", { total, limit }),
+      full: () => t("fit_full", { total, limit }),
+      tight: () => t("fit_tight", { count: room }),
+    };
     const told = failure ? sentence(failure) : (texts[fit]?.() ?? "");
     const state = failure ? failure.key : fit;
     // Said when it begins, not at every pause.
@@ -163,7 +187,10 @@ export class ContextMeter {
       button.addEventListener("click", () => this.mend(remedy));
       return button;
     });
-    this.fit.replaceChildren(make("p", {}, told), ...(buttons.length ? [make("div", { class: "remedies" }, ...buttons)] : []));
+    this.fit.replaceChildren(
+      make("p", {}, told),
+      ...(buttons.length ? [make("div", { class: "remedies" }, ...buttons)] : []),
+    );
   }
 
   mend({ key, side }) {

@@ -23,7 +23,9 @@ const FOREIGN_WORD = /[^\P{L}A-Za-z]{2}/u;
 const MAX_UNIT_LENGTH = 3; // letters: 5元
 const SIGN = /[\\^_=<>{}]/;
 const WORDS = /(?:^|[\s,;:.!?(])(\p{L}{2,}|\p{L}\.\p{L})(?=$|[\s,;:.!?)])/gu;
-const MATHEMATICAL = new Set("mod gcd lcm max min log ln lg exp sin cos tan sec csc cot lim det dim sup inf arg deg div".split(" "));
+const MATHEMATICAL = new Set(
+  "mod gcd lcm max min log ln lg exp sin cos tan sec csc cot lim det dim sup inf arg deg div".split(" "),
+);
 const DIGIT = /[0-9]/;
 
 /** Whether what stands between the dollar signs at `open` and `close` of `text` is mathematics. */
@@ -68,7 +70,8 @@ function isBalanced(content) {
 /** Whether words stand between two sums of money. */
 function isProse(content) {
   if (SIGN.test(content)) return false;
-  if (DIGIT.test(content[0]) && [...content].filter((each) => UNSPACED.test(each)).length > MAX_UNIT_LENGTH) return true;
+  if (DIGIT.test(content[0]) && [...content].filter((each) => UNSPACED.test(each)).length > MAX_UNIT_LENGTH)
+    return true;
   const words = [...content.matchAll(WORDS)].map((match) => match[1]).filter((word) => !MATHEMATICAL.has(word));
   const sums = DIGIT.test(content[0]) && DIGIT.test(content.at(-1));
   if ((sums || POINT.test(content)) && FOREIGN_WORD.test(content)) return true;

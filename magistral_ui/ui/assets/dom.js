@@ -22,7 +22,13 @@ export function make(tag, options = {}, ...children) {
  */
 export function actionButton(act, key, { icon, done } = {}) {
   const label = t(key);
-  const options = { type: "button", class: "quiet", data: { act }, "aria-label": icon ? label : null, title: icon ? label : null };
+  const options = {
+    type: "button",
+    class: "quiet",
+    data: { act },
+    "aria-label": icon ? label : null,
+    title: icon ? label : null,
+  };
   if (!done) return make("button", options, icon ?? label);
   return make("button", { ...options, class: "quiet confirming" }, make("span", {}, label), make("span", {}, t(done)));
 }
@@ -34,7 +40,8 @@ export function confirmOn(button) {
 }
 
 /** Whether someone is writing somewhere: what comes from the server does not take the focus away from that. */
-export const writing = () => Boolean(document.activeElement?.matches("textarea, select, input:not([type=checkbox], [type=radio])"));
+export const writing = () =>
+  Boolean(document.activeElement?.matches("textarea, select, input:not([type=checkbox], [type=radio])"));
 
 /** Put `nodes` into `parent` in this order and take out all others, moving only what is out of place. */
 export function place(parent, nodes) {

@@ -30,7 +30,10 @@ export function setUpDrawer(id, shown, wide) {
   close.addEventListener("click", leave);
   // What is chosen in a drawer is behind it.
   panel.addEventListener("chosen", () => !column.matches && leave());
-  addEventListener("keydown", (event) => event.key === "Escape" && !event.defaultPrevented && isOpen() && !column.matches && leave());
+  addEventListener(
+    "keydown",
+    (event) => event.key === "Escape" && !event.defaultPrevented && isOpen() && !column.matches && leave(),
+  );
   column.addEventListener("change", () => set(column.matches));
   set(column.matches);
 }

@@ -12,7 +12,11 @@ export class DropZone {
     Object.assign(this, { reason, take });
     this.inside = false; // whether what is dragged comes from this page
     this.text = make("p", {});
-    this.element = make("div", { class: "drop-zone", hidden: true, "aria-hidden": "true" }, make("div", {}, make("span", { class: "drop-picture" }), this.text));
+    this.element = make(
+      "div",
+      { class: "drop-zone", hidden: true, "aria-hidden": "true" },
+      make("div", {}, make("span", { class: "drop-picture" }), this.text),
+    );
     document.body.append(this.element);
     const on = (name, act) => addEventListener(name, act, { capture: true });
     on("dragstart", () => (this.inside = true));

@@ -9,14 +9,21 @@ const MARKS = [
   ["image/bmp", 0, "BM"],
   ["image/webp", 8, "WEBP"],
   ...["avif", "avis"].map((brand) => ["image/avif", 4, `ftyp${brand}`]),
-  ...["heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs", "mif1", "msf1"].map((brand) => ["image/heic", 4, `ftyp${brand}`]),
+  ...["heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs", "mif1", "msf1"].map((brand) => [
+    "image/heic",
+    4,
+    `ftyp${brand}`,
+  ]),
 ];
 
 /** `file` under its right media type, or `{why}`: the reason why it cannot be taken. */
 export async function checkFile(file, { bytes }) {
   if (!file.size) return { why: "empty" };
   if (file.size > bytes) return { why: "picture_too_large", limit: Math.floor(bytes / 2 ** 20) };
-  const start = await file.slice(0, HEAD_BYTES).arrayBuffer().catch(() => null); // a folder, or gone since
+  const start = await file
+    .slice(0, HEAD_BYTES)
+    .arrayBuffer()
+    .catch(() => null); // a folder, or gone since
   if (!start) return { why: "picture_broken" };
   const text = String.fromCharCode(...new Uint8Array(start));
   const mark = MARKS.find(([, at, sign]) => text.startsWith(sign, at));

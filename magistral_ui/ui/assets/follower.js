@@ -10,7 +10,11 @@ export class Follower {
   constructor() {
     this.following = true;
     this.idle = undefined; // not known before the first conversation is shown
-    this.button = make("button", { type: "button", class: "to-latest", hidden: true, "aria-label": t("page_latest") }, "↓");
+    this.button = make(
+      "button",
+      { type: "button", class: "to-latest", hidden: true, "aria-label": t("page_latest") },
+      "↓",
+    );
     this.button.addEventListener("click", () => this.toEnd());
     const composer = document.getElementById("composer");
     composer?.append(this.button);
@@ -18,7 +22,8 @@ export class Follower {
     addEventListener("resize", () => this.follow(), { passive: true });
     // A reader who turns the wheel up leaves at once, before the next words could pull the page down again.
     addEventListener("wheel", (event) => event.deltaY < 0 && this.leave(), { passive: true });
-    for (const hand of ["touchmove", "keydown"]) addEventListener(hand, () => (this.handled = performance.now()), { passive: true });
+    for (const hand of ["touchmove", "keydown"])
+      addEventListener(hand, () => (this.handled = performance.now()), { passive: true });
     if (composer) new ResizeObserver(([{ borderBoxSize }]) => this.cover(borderBoxSize[0].blockSize)).observe(composer);
   }
 
@@ -46,7 +51,8 @@ export class Follower {
     const { scrollTop, scrollHeight, clientHeight } = this.page;
     const up = (this.top ?? 0) - scrollTop;
     // The browser moves the page up too, where what is above the reader's place shrinks; but it does not leap.
-    const itself = scrollHeight !== this.height && up < clientHeight && !(performance.now() - this.handled < MANUAL_SCROLL_MS);
+    const itself =
+      scrollHeight !== this.height && up < clientHeight && !(performance.now() - this.handled < MANUAL_SCROLL_MS);
     Object.assign(this, { top: scrollTop, height: scrollHeight });
     if (this.left < NEAR_END_PIXELS) this.following = true;
     else if (up > 0 && itself) this.follow();

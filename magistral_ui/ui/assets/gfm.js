@@ -31,7 +31,8 @@ function breaks(children, inHeading) {
   for (let at = 0; at < children.length; at += 1) {
     const token = children[at];
     if (token.type !== "softbreak" && token.type !== "hardbreak") continue;
-    const before = children[at - 1]?.content === "" && children[at - 1].type === "text" ? children[at - 2] : children[at - 1];
+    const before =
+      children[at - 1]?.content === "" && children[at - 1].type === "text" ? children[at - 2] : children[at - 1];
     if (inHeading || isBlock(before) || isBlock(children[at + 1]) || isBreak(before)) {
       Object.assign(token, { type: "text", tag: "", content: inHeading ? " " : "\n" });
     }
@@ -66,7 +67,9 @@ const SEEN = new Set(["text", "code_inline", "math", "plain"]);
 /** The direction of what can be read of `tokens`: of its first letter. */
 export function directionSeen(tokens) {
   for (const { type, content, children, info } of tokens) {
-    const direction = children ? directionSeen(children) : directionOf(SEEN.has(type) ? content : type === "fence" ? info : "");
+    const direction = children
+      ? directionSeen(children)
+      : directionOf(SEEN.has(type) ? content : type === "fence" ? info : "");
     if (direction) return direction;
   }
   return "";
@@ -97,7 +100,10 @@ function directions(tokens) {
   depth = 0;
   tokens.forEach((token, at) => {
     if (token.type === "td_open" || token.type === "th_open") {
-      token.attrSet("dir", directionSeen(tokens.slice(at + 1, at + WITHIN_CELL).filter(({ type }) => type === "inline")) || "ltr");
+      token.attrSet(
+        "dir",
+        directionSeen(tokens.slice(at + 1, at + WITHIN_CELL).filter(({ type }) => type === "inline")) || "ltr",
+      );
     } else if (token.type === "table_open") token.meta = { direction: ahead[at] };
     else if (BEGINS.has(token.type)) {
       if (!depth) token.attrSet("dir", own[at] || "ltr");
@@ -139,14 +145,16 @@ function tail(state) {
   const list = state.env.footnotes.list ?? [];
   const referred = new Set(list.map(({ label }) => label));
   for (const label of notes.keys()) if (!referred.has(label)) list.push({ label, count: 0 });
-  const make = (type, nesting, meta = null) => rest.push(Object.assign(new state.Token(type, "", nesting), { meta, block: true }));
+  const make = (type, nesting, meta = null) =>
+    rest.push(Object.assign(new state.Token(type, "", nesting), { meta, block: true }));
   make("footnote_block_open", 1);
   list.forEach(({ label, count }, id) => {
     make("footnote_open", 1, { id, label });
     const tokens = notes.get(label) ?? [];
     const last = tokens.at(-1)?.type === "paragraph_close" ? tokens.pop() : null;
     for (const token of tokens) rest.push(token);
-    for (let subId = 0; subId < Math.min(count, MAX_BACKREFERENCES); subId += 1) make("footnote_anchor", 0, { id, subId, label });
+    for (let subId = 0; subId < Math.min(count, MAX_BACKREFERENCES); subId += 1)
+      make("footnote_anchor", 0, { id, subId, label });
     if (last) rest.push(last);
     make("footnote_close", -1);
   });

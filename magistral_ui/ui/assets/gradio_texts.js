@@ -11,10 +11,10 @@ const NAMES = {
   "File upload": "composer_add",
   "Click to upload or drop files": "composer_add",
   "Remove file": "composer_remove",
-  "Uploading": "composer_uploading",
-  "Submit": "composer_send",
-  "Stop": "composer_stop",
-  "Close": "page_close",
+  Uploading: "composer_uploading",
+  Submit: "composer_send",
+  Stop: "composer_stop",
+  Close: "page_close",
 };
 // What Gradio's client says by itself; what the app says comes in the visitor's language already.
 const MESSAGES = [

@@ -2,9 +2,9 @@
 
 import { make, place, writing } from "./dom.js";
 import { HistoryEntry } from "./history_entry.js";
-import { importFile, exportFile } from "./import_export.js";
-import { Menu } from "./menu.js";
 import { sentence, t } from "./i18n.js";
+import { exportFile, importFile } from "./import_export.js";
+import { Menu } from "./menu.js";
 
 const PAGE_SIZE = 60; // entries that are drawn at a time: a long list costs no more than a short one
 const DEBOUNCE_MS = 200; // ms after the last key before a search is asked for
@@ -16,19 +16,38 @@ export class HistoryView {
     Object.assign(this, { element, act, drawn: PAGE_SIZE, entries: [], query: "", current: null });
     this.views = new Map(); // conversation id → its entry in the list
     this.groups = new Map(); // group → its heading and its rows
-    this.field = make("input", { type: "search", class: "find", hidden: true, placeholder: t("history_search"), "aria-label": t("history_search") });
+    this.field = make("input", {
+      type: "search",
+      class: "find",
+      hidden: true,
+      placeholder: t("history_search"),
+      "aria-label": t("history_search"),
+    });
     this.field.addEventListener("input", () => this.later(DEBOUNCE_MS));
     this.list = make("div", { class: "entries", role: "group", "aria-label": t("page_history") });
     this.more = make("div", { class: "more" });
     this.told = make("p", { class: "told", role: "status" });
     this.undone = make("div", { class: "undone", hidden: true });
     this.sure = make("div", { class: "forgetting", hidden: true });
-    this.all = make("button", { type: "button", class: "quiet", "aria-label": t("history_all"), title: t("history_all") }, "⋯");
+    this.all = make(
+      "button",
+      { type: "button", class: "quiet", "aria-label": t("history_all"), title: t("history_all") },
+      "⋯",
+    );
     this.file = make("input", { type: "file", accept: ".json,application/json", hidden: true, tabIndex: -1 });
-    this.file.addEventListener("change", () => this.file.files.length && this.ask("bring", { size: this.file.files[0].size }));
+    this.file.addEventListener(
+      "change",
+      () => this.file.files.length && this.ask("bring", { size: this.file.files[0].size }),
+    );
     this.notKept = make("p", { class: "not-kept", hidden: true }, t("history_not_kept"));
     this.none = make("p", { class: "none", hidden: true }, t("history_empty"));
-    const head = make("div", { class: "finding" }, make("div", { class: "row" }, this.field, this.none, this.all), this.told, this.sure);
+    const head = make(
+      "div",
+      { class: "finding" },
+      make("div", { class: "row" }, this.field, this.none, this.all),
+      this.told,
+      this.sure,
+    );
     element.replaceChildren(head, this.list, this.more, this.undone, this.notKept, this.file);
     new Menu(element, t("history_all")).attach(this.all, () => this.items());
     this.trouble = make("div", { class: "trouble", role: "status", hidden: true });
@@ -57,7 +76,8 @@ export class HistoryView {
     this.showTrouble(value.trouble);
     this.notKept.hidden = value.durable || Boolean(value.trouble);
     if (value.removed) this.showUndo(value.removed);
-    if (value.forgotten !== undefined) this.told.textContent = t(value.forgotten ? "history_forgotten" : "history_forgotten_later");
+    if (value.forgotten !== undefined)
+      this.told.textContent = t(value.forgotten ? "history_forgotten" : "history_forgotten_later");
     if (value.ticket) this.exchange(value.ticket);
     if (value.refused) this.fileEnds(sentence(value.refused));
     if (value.query !== this.field.value.trim()) return; // a later one is on its way
@@ -96,8 +116,12 @@ export class HistoryView {
     this.used = ticket.token;
     this.told.textContent = t("history_file_waiting");
     try {
-      const { imported, failure } = await (ticket.does === "save" ? exportFile(ticket) : importFile(ticket, this.file.files[0]));
-      this.fileEnds(failure ? sentence(failure) : imported !== undefined ? t("history_brought", { count: imported }) : "");
+      const { imported, failure } = await (ticket.does === "save"
+        ? exportFile(ticket)
+        : importFile(ticket, this.file.files[0]));
+      this.fileEnds(
+        failure ? sentence(failure) : imported !== undefined ? t("history_brought", { count: imported }) : "",
+      );
     } catch {
       this.fileEnds(t("history_file_lost"));
     }
@@ -116,7 +140,10 @@ export class HistoryView {
     if (this.list.querySelector("form")) return; // a name is being written, and the rest is drawn after that
     const shown = this.entries.slice(0, this.drawn);
     const { activeElement: focused } = document;
-    const at = focused && this.list.contains(focused) ? [...this.list.querySelectorAll("li")].indexOf(focused.closest("li")) : -1;
+    const at =
+      focused && this.list.contains(focused)
+        ? [...this.list.querySelectorAll("li")].indexOf(focused.closest("li"))
+        : -1;
     const before = this.views;
     this.views = new Map(shown.map((entry) => [entry.id, before.get(entry.id) ?? new HistoryEntry(entry, this)]));
     const groups = new Map();
@@ -191,7 +218,10 @@ export class HistoryView {
       this.undone.hidden = true;
       this.ask("restore", { id, shown });
     });
-    this.undone.replaceChildren(make("p", { role: "status", dir: "auto" }, t("history_removed", { title: entry.title || t("history_untitled") })), undo);
+    this.undone.replaceChildren(
+      make("p", { role: "status", dir: "auto" }, t("history_removed", { title: entry.title || t("history_untitled") })),
+      undo,
+    );
     this.undone.hidden = false;
     if (!writing()) undo.focus();
     clearTimeout(this.undoing);
@@ -204,7 +234,12 @@ export class HistoryView {
     const item = (key, act) => ({ label: t(key), act });
     const bring = item("history_bring", () => this.file.click());
     if (!all) return [bring];
-    return [item("history_save_all", () => this.ask("save", { format: "json" })), bring, null, item("history_forget", () => this.showForget())];
+    return [
+      item("history_save_all", () => this.ask("save", { format: "json" })),
+      bring,
+      null,
+      item("history_forget", () => this.showForget()),
+    ];
   }
 
   showForget() {
@@ -223,7 +258,10 @@ export class HistoryView {
       this.undone.hidden = true;
       this.ask("forget");
     });
-    this.sure.replaceChildren(make("p", {}, t("history_forget_help")), make("div", { class: "actions" }, cancel, forget));
+    this.sure.replaceChildren(
+      make("p", {}, t("history_forget_help")),
+      make("div", { class: "actions" }, cancel, forget),
+    );
     this.sure.hidden = false;
     cancel.focus();
   }

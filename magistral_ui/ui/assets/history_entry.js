@@ -3,7 +3,11 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
-const FORMATS = [["html", "HTML"], ["markdown", "Markdown"], ["json", "JSON"]]; // names, the same in every language
+const FORMATS = [
+  ["html", "HTML"],
+  ["markdown", "Markdown"],
+  ["json", "JSON"],
+]; // names, the same in every language
 
 export class HistoryEntry {
   /** `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw`, once no name is being written any more. */
@@ -17,7 +21,12 @@ export class HistoryEntry {
     this.unfold = make("button", { type: "button", class: "unfold", "aria-expanded": "false" }, "⋯");
     this.unfold.addEventListener("click", () => this.fold(!this.actions.hidden));
     this.actions = make("div", { class: "actions", hidden: true });
-    this.element = make("li", { data: { entry: entry.id } }, make("div", { class: "row" }, this.open, this.unfold), this.actions);
+    this.element = make(
+      "li",
+      { data: { entry: entry.id } },
+      make("div", { class: "row" }, this.open, this.unfold),
+      this.actions,
+    );
     this.element.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || this.actions.hidden) return;
       event.preventDefault();
@@ -63,7 +72,11 @@ export class HistoryEntry {
       return made;
     };
     const saving = (format, name) => {
-      const made = make("button", { type: "button", class: "quiet", "aria-label": t("history_save", { format: name }) }, name);
+      const made = make(
+        "button",
+        { type: "button", class: "quiet", "aria-label": t("history_save", { format: name }) },
+        name,
+      );
       made.addEventListener("click", () => this.list.ask("save", { id, format }));
       return made;
     };
@@ -76,12 +89,23 @@ export class HistoryEntry {
       this.pin,
       button("history_rename", () => this.rename()),
       button("history_remove", () => this.list.remove(this.entry)),
-      make("div", { class: "saving" }, make("span", {}, t("history_save_as")), ...FORMATS.map(([format, name]) => saving(format, name))),
+      make(
+        "div",
+        { class: "saving" },
+        make("span", {}, t("history_save_as")),
+        ...FORMATS.map(([format, name]) => saving(format, name)),
+      ),
     );
   }
 
   rename() {
-    const field = make("input", { type: "text", value: this.entry.title, maxLength: 80, dir: "auto", "aria-label": t("history_name") });
+    const field = make("input", {
+      type: "text",
+      value: this.entry.title,
+      maxLength: 80,
+      dir: "auto",
+      "aria-label": t("history_name"),
+    });
     const form = make("form", { class: "naming" }, field);
     let ended = false; // leaving the field takes it away, and taking it away leaves it
     const end = (focus = true) => {

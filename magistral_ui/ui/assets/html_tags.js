@@ -6,18 +6,35 @@ import { below, firstOutside, isGrowing } from "./lines.js";
 
 /** What stands within a line, and what it is drawn as where that differs. */
 const INLINE = new Set(
-  ("a abbr b bdi big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span strike strong sub sup time tt u " +
-    "var").split(" "),
+  (
+    "a abbr b bdi big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span strike strong sub sup time tt u " +
+    "var"
+  ).split(" "),
 );
 const BREAKS = new Set(["br", "wbr"]);
 /** What stands on lines of its own. */
 const BLOCK = new Set(
-  ("address article aside blockquote caption center dd details div dl dt figcaption figure footer h1 h2 h3 h4 h5 h6 header hr li main nav ol " +
-    "p section summary table tbody td tfoot th thead tr ul").split(" "),
+  (
+    "address article aside blockquote caption center dd details div dl dt figcaption figure footer h1 h2 h3 h4 h5 h6 header hr li main nav ol " +
+    "p section summary table tbody td tfoot th thead tr ul"
+  ).split(" "),
 );
 const OTHER = {
-  address: "div", article: "div", aside: "div", footer: "div", header: "div", main: "div", nav: "div", section: "div",
-  big: "span", data: "span", font: "span", label: "span", strike: "s", time: "span", tt: "code",
+  address: "div",
+  article: "div",
+  aside: "div",
+  footer: "div",
+  header: "div",
+  main: "div",
+  nav: "div",
+  section: "div",
+  big: "span",
+  data: "span",
+  font: "span",
+  label: "span",
+  strike: "s",
+  time: "span",
+  tt: "code",
 };
 /** What holds words themselves, without a paragraph around them. */
 const HOLDS_WORDS = new Set("caption dd dt figcaption h3 li summary td th".split(" "));
@@ -25,8 +42,14 @@ const HOLDS_WORDS = new Set("caption dd dt figcaption h3 li summary td th".split
 const ENDS_ITSELF = new Set("caption dd details dt li summary tbody td tfoot th thead tr".split(" "));
 /** What ends where one of its kind begins. */
 const ENDED_BY = {
-  dd: ["dd", "dt"], dt: ["dd", "dt"], li: ["li"], td: ["td", "th"], th: ["td", "th"], tr: ["td", "th", "tr"],
-  tbody: ["td", "th", "tr", "tbody", "thead"], tfoot: ["td", "th", "tr", "tbody", "thead"],
+  dd: ["dd", "dt"],
+  dt: ["dd", "dt"],
+  li: ["li"],
+  td: ["td", "th"],
+  th: ["td", "th"],
+  tr: ["td", "th", "tr"],
+  tbody: ["td", "th", "tr", "tbody", "thead"],
+  tfoot: ["td", "th", "tr", "tbody", "thead"],
 };
 const TAG = /<(\/?)([A-Za-z][A-Za-z0-9]{0,9})((?:\s[^<>]*|\/)?)>/y;
 const BLOCK_TAG = /<(\/?)([A-Za-z][A-Za-z0-9]{0,9})(?:\s[^<>]*|\/)?>/g;
@@ -34,7 +57,14 @@ const ADDRESS = /\shref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))/i;
 const NOTE = "<!--";
 const MAX_DEPTH = 50; // tags within each other
 /** Blocks that are drawn like those of Markdown. */
-const LIKE_MARKDOWN = { blockquote: "blockquote", ol: "ordered_list", table: "table", td: "td", th: "th", ul: "bullet_list" };
+const LIKE_MARKDOWN = {
+  blockquote: "blockquote",
+  ol: "ordered_list",
+  table: "table",
+  td: "td",
+  th: "th",
+  ul: "bullet_list",
+};
 const WITHIN_CODE = /<\/?(?:b|code|em|i|kbd|mark|s|samp|span|strong|u|var)(?:\s[^<>]*)?>/gi;
 
 /** The tag of a block that stands at `at`, in lower case, or "". */
@@ -108,17 +138,24 @@ function htmlWhole(state, startLine, endLine, silent) {
   if (state.src[start] !== "<" || state.sCount[startLine] - state.blkIndent >= 4) return false;
   const isNote = state.src.startsWith(NOTE, start);
   if (!isNote && !/^<pre[\s>]/i.test(state.src.slice(start, start + 5))) return false;
-  const ends = once(state, isNote ? "notes" : "pres", (text) => [...text.matchAll(isNote ? /-->/g : /<\/pre>/gi)].map((match) => match.index));
+  const ends = once(state, isNote ? "notes" : "pres", (text) =>
+    [...text.matchAll(isNote ? /-->/g : /<\/pre>/gi)].map((match) => match.index),
+  );
   const mark = isNote ? "-->" : "</pre>";
   const to = ends[below(ends, start + NOTE.length)];
   const last = to === undefined ? endLine - 1 : below(state.eMarks, to);
   if (last >= firstOutside(state, startLine, endLine)) return false;
-  if (to === undefined ? !isGrowing(state, endLine) : state.src.slice(to + mark.length, state.eMarks[last]).trim()) return false;
+  if (to === undefined ? !isGrowing(state, endLine) : state.src.slice(to + mark.length, state.eMarks[last]).trim())
+    return false;
   if (silent) return true;
   const token = state.push(isNote ? "html_note" : "code_block", isNote ? "" : "code", 0);
   token.map = [startLine, last + 1];
   if (!isNote) {
-    const text = state.getLines(startLine, last + 1, state.blkIndent, false).trim().replace(/^<pre(?:\s[^<>]*)?>\n?/i, "").replace(/<\/pre>$/i, "");
+    const text = state
+      .getLines(startLine, last + 1, state.blkIndent, false)
+      .trim()
+      .replace(/^<pre(?:\s[^<>]*)?>\n?/i, "")
+      .replace(/<\/pre>$/i, "");
     token.content = `${state.md.utils.unescapeAll(text.replace(WITHIN_CODE, "")).trimEnd()}\n`;
   }
   state.line = last + 1;
@@ -161,7 +198,14 @@ function blockTags(text, html, opened) {
     const between = text.slice(behind, at);
     leads = between.trim() ? /\n[ \t]*$/.test(between) : leads || between.includes("\n");
     behind = at + source.length;
-    const tag = { at, end: behind, name, source, closes: Boolean(slash), means: leads || (html && (slash || ENDS_ITSELF.has(name))) };
+    const tag = {
+      at,
+      end: behind,
+      name,
+      source,
+      closes: Boolean(slash),
+      means: leads || (html && (slash || ENDS_ITSELF.has(name))),
+    };
     tags.push(tag);
     if (!slash) (begun[name] ??= []).push(tag);
     else if (begun[name]?.length) begun[name].pop().means = tag.means = true;

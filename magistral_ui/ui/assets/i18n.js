@@ -34,11 +34,14 @@ export const number = (value) => whole.format(value);
 /** Seconds with one decimal below a hundred, without above. */
 export function seconds(value) {
   const digits = value < 100 ? 1 : 0;
-  return new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
+  return new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(
+    value,
+  );
 }
 
 /** A number in short, such as 24B or 1.6M in English. */
-export const short = (value) => new Intl.NumberFormat(language, { notation: "compact", maximumFractionDigits: 1 }).format(value);
+export const short = (value) =>
+  new Intl.NumberFormat(language, { notation: "compact", maximumFractionDigits: 1 }).format(value);
 
 /** A count of bytes in the unit that suits it. */
 export function bytes(value) {

@@ -19,7 +19,8 @@ export class LanguageView {
   /** `{languages: [{tag, name, code}]}`, those that there are. */
   show({ languages }) {
     const chosen = kept();
-    const option = ({ code, name, tag }) => make("option", { value: code, lang: tag, dir: "auto", selected: code === chosen }, name);
+    const option = ({ code, name, tag }) =>
+      make("option", { value: code, lang: tag, dir: "auto", selected: code === chosen }, name);
     this.select.replaceChildren(make("option", { value: "" }, t("language_of_browser")), ...languages.map(option));
   }
 }

@@ -34,7 +34,10 @@ export class LazyTurns {
   outline({ id, role, outline: length }) {
     const known = this.outlines.get(id);
     if (known) return known;
-    const element = make("article", { class: `turn outline ${role === "user" ? "user" : "reply"}`, "aria-busy": "true" });
+    const element = make("article", {
+      class: `turn outline ${role === "user" ? "user" : "reply"}`,
+      "aria-busy": "true",
+    });
     element.style.minBlockSize = `${4 + 1.65 * Math.ceil(length / CHARACTERS_PER_LINE)}rem`;
     element.dataset.message = id;
     const found = { id, element, branches: { show() {}, focus() {} }, update() {}, isOutline: true };

@@ -15,7 +15,14 @@ export function below(sorted, value) {
 export function firstOutside(state, line, end) {
   const known = state.inside;
   const { blkIndent, level } = state;
-  if (known?.blkIndent === blkIndent && known.level === level && known.end === end && known.from <= line && line < known.to) return known.to;
+  if (
+    known?.blkIndent === blkIndent &&
+    known.level === level &&
+    known.end === end &&
+    known.from <= line &&
+    line < known.to
+  )
+    return known.to;
   let to = line + 1;
   while (to < end && (state.sCount[to] >= blkIndent || state.isEmpty(to))) to += 1;
   state.inside = { blkIndent, level, end, from: line, to };

@@ -86,7 +86,8 @@ line.addEventListener("message", ({ data }) => data !== (login ?? "") && leave(f
 settleIn();
 if (login !== undefined) {
   line.postMessage(login);
-  for (const kind of ["visibilitychange", "focus", "pointerdown", "keydown"]) addEventListener(kind, look, { passive: true });
+  for (const kind of ["visibilitychange", "focus", "pointerdown", "keydown"])
+    addEventListener(kind, look, { passive: true });
   addEventListener("pagehide", () => (document.documentElement.style.visibility = "hidden"));
   // A page that the browser has kept would show what was said to whoever goes back.
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload());

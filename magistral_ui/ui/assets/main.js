@@ -3,14 +3,14 @@
 import "./login.js"; // first: the others read what it may clear
 import { Attachments } from "./attachments.js";
 import { answered, setUpComposer } from "./composer.js";
+import { ContextMeter } from "./context_meter.js";
 import { ContextSettings } from "./context_settings.js";
 import { setUpDraft } from "./draft.js";
 import { setUpDrawer } from "./drawer.js";
 import { setUpGradioTexts } from "./gradio_texts.js";
-import { LimitsView } from "./limits.js";
 import { HistoryView } from "./history.js";
 import { LanguageView } from "./language.js";
-import { ContextMeter } from "./context_meter.js";
+import { LimitsView } from "./limits.js";
 import { ModelState } from "./model_state.js";
 import { ParametersView } from "./parameters.js";
 import { PromptView } from "./prompt.js";

@@ -1,14 +1,14 @@
 // Turns what a model wrote into harmless HTML: only tags of an allow-list, no attributes, no pictures, no links but web and mail.
 
-import { DOMPurify, MarkdownIt, katex } from "./vendor/renderers.js";
 import { bounds } from "./bounds.js";
 import { emphasis } from "./emphasis.js";
-import { environments } from "./latex_environments.js";
 import { directionSeen, gfm, isFollowed } from "./gfm.js";
 import { begin, highlight } from "./highlight.js";
 import { htmlTags } from "./html_tags.js";
-import { math } from "./math.js";
 import { t } from "./i18n.js";
+import { environments } from "./latex_environments.js";
+import { math } from "./math.js";
+import { DOMPurify, katex, MarkdownIt } from "./vendor/renderers.js";
 
 const MAX_FORMULA_LENGTH = 5_000; // characters; longer ones are shown as text
 const MOST_FORMULAS = 1_500; // as many as one block of an ordinary answer may hold
@@ -58,7 +58,10 @@ function drawn(content, display) {
   if (content.length > MAX_FORMULA_LENGTH) return `<code>${escapeHtml(content)}</code>`;
   const options = { displayMode: display, strict: "ignore", trust: false, maxExpand: 1000, maxSize: 30 };
   const first = environments(content, !display);
-  for (const [latex, throwOnError] of [[first, first !== content || content.includes("\\begin")], [environments(content, true), false]]) {
+  for (const [latex, throwOnError] of [
+    [first, first !== content || content.includes("\\begin")],
+    [environments(content, true), false],
+  ]) {
     try {
       // A space, which LaTeX skips: whoever looks through the page for an environment that was not drawn finds none in its source.
       return katex.renderToString(latex, { ...options, throwOnError }).replaceAll("\\begin{", "\\begin {");
@@ -124,8 +127,27 @@ const CLEAN = {
   ADD_TAGS: ["semantics", "annotation"],
   ADD_ATTR: ["target"],
   FORBID_TAGS: [
-    "img", "image", "picture", "video", "audio", "source", "track", "iframe", "object", "embed", "style", "link", "form",
-    "input", "textarea", "select", "option", "use", "foreignObject", "animate", "set",
+    "img",
+    "image",
+    "picture",
+    "video",
+    "audio",
+    "source",
+    "track",
+    "iframe",
+    "object",
+    "embed",
+    "style",
+    "link",
+    "form",
+    "input",
+    "textarea",
+    "select",
+    "option",
+    "use",
+    "foreignObject",
+    "animate",
+    "set",
   ],
   RETURN_DOM_FRAGMENT: true,
 };

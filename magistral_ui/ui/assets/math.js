@@ -24,7 +24,17 @@ const isDisplay = (content) => /[A-Za-z0-9\\]/.test(content) && !/^\s*[;,.)]/.te
 
 /** Where the marks of `text` stand, in order, and where what opens is closed. */
 function look(text) {
-  const found = { text, round: [], square: [], dollar: [], dollars: [], signs: [], lines: [], braces: new Map(), environments: new Map() };
+  const found = {
+    text,
+    round: [],
+    square: [],
+    dollar: [],
+    dollars: [],
+    signs: [],
+    lines: [],
+    braces: new Map(),
+    environments: new Map(),
+  };
   const braces = [];
   const begun = new Map();
   for (const match of text.matchAll(MARK)) {
@@ -160,7 +170,8 @@ function linesOf(state, first, from, last, to) {
   let content = "";
   for (let line = first; line <= last; line += 1) {
     const begin = line === first ? from : state.bMarks[line] + Math.min(state.tShift[line], state.blkIndent);
-    content += line === last ? state.src.slice(begin, Math.max(begin, to)) : `${state.src.slice(begin, state.eMarks[line])}\n`;
+    content +=
+      line === last ? state.src.slice(begin, Math.max(begin, to)) : `${state.src.slice(begin, state.eMarks[line])}\n`;
   }
   return content;
 }
@@ -173,7 +184,8 @@ function openBlock(state, startLine, endLine, begin, from, silent) {
   const end = firstOutside(state, startLine, endLine);
   const waits = end - startLine <= MAX_DISPLAY_LINES && isGrowing(state, end);
   const { signs } = marksOf(state);
-  if (!waits && !(signs[below(signs, from)] < state.eMarks[Math.min(startLine + MAX_LINES_TO_FIRST_SIGN, end) - 1])) return false;
+  if (!waits && !(signs[below(signs, from)] < state.eMarks[Math.min(startLine + MAX_LINES_TO_FIRST_SIGN, end) - 1]))
+    return false;
   if (silent) return true;
   let line = waits ? end : startLine + 1;
   while (line < end && !state.isEmpty(line)) line += 1;

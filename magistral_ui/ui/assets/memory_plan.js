@@ -17,11 +17,18 @@ export function memoryPlan(info) {
     const piece = make("span", { data: { part: name } });
     piece.style.flexGrow = size;
     bar.append(piece);
-    list.append(make("li", { data: { part: name } }, make("span", {}, t(`memory_${name}`)), make("span", {}, bytes(size))));
+    list.append(
+      make("li", { data: { part: name } }, make("span", {}, t(`memory_${name}`)), make("span", {}, bytes(size))),
+    );
   }
-  const told = [t("memory_context", { count: info.context_length }), t("memory_visitors", { count: plan.visitors, tokens: plan.usual })];
+  const told = [
+    t("memory_context", { count: info.context_length }),
+    t("memory_visitors", { count: plan.visitors, tokens: plan.usual }),
+  ];
   if (plan.shares.length > 1) {
-    told.push(t("memory_spread", { count: plan.shares.length, layers: plan.shares.map((share) => share.layers).join(" + ") }));
+    told.push(
+      t("memory_spread", { count: plan.shares.length, layers: plan.shares.map((share) => share.layers).join(" + ") }),
+    );
   }
   return [make("h3", {}, t("memory_heading")), bar, list, ...told.map((text) => make("p", {}, text))];
 }

@@ -88,7 +88,10 @@ export class Menu extends Popup {
     button.addEventListener("keydown", (event) => {
       if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
       event.preventDefault();
-      this.open(button, items().map((item) => this.draw(item)));
+      this.open(
+        button,
+        items().map((item) => this.draw(item)),
+      );
       if (event.key === "ArrowUp") this.items.at(-1).focus();
     });
     this.opens(button, () => items().map((item) => this.draw(item)));
@@ -125,7 +128,8 @@ export class Menu extends Popup {
     const { items } = this;
     const at = items.indexOf(document.activeElement);
     const steps = { ArrowDown: at + 1, ArrowUp: at - 1 + items.length, Home: 0, End: items.length - 1 };
-    if (event.key === "Tab") this.close(); // the focus is back at the button, from where Tab goes on
+    if (event.key === "Tab")
+      this.close(); // the focus is back at the button, from where Tab goes on
     else if (event.key in steps) this.go(event, items[steps[event.key] % items.length]);
     else if (event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.metaKey && !event.altKey) {
       const begins = (item) => item.textContent.toLowerCase().startsWith(event.key.toLowerCase());

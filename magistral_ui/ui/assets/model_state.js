@@ -2,10 +2,10 @@
 
 import { setModelSeesImages } from "./attachments.js";
 import { make } from "./dom.js";
+import { bytes, duration, has, sentence, short, t } from "./i18n.js";
 import { over } from "./login.js";
 import { memoryPlan } from "./memory_plan.js";
 import { showUnsupported } from "./unsupported.js";
-import { bytes, duration, has, sentence, short, t } from "./i18n.js";
 
 /** Whether what is broken is a server: nothing was to be loaded here. */
 const onServer = (key) => Boolean(key?.startsWith("remote_"));
@@ -35,7 +35,9 @@ export class ModelState {
     if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");
     // The demo model is called what it is, in the visitor's language.
     const name = value.demo ? t("model_demo_badge") : value.card;
-    this.name?.replaceChildren(...(name ? [make("span", { class: value.demo ? "badge" : "name", dir: "auto" }, name)] : []));
+    this.name?.replaceChildren(
+      ...(name ? [make("span", { class: value.demo ? "badge" : "name", dir: "auto" }, name)] : []),
+    );
     this.showBanner(value);
     this.showPanel(value);
     if (value.info) showUnsupported(value.info.missing);
@@ -85,7 +87,12 @@ export class ModelState {
       retry.disabled = true;
       this.act("retry");
     });
-    const told = make("div", {}, make("strong", {}, t(onServer(value.key) ? "broken_server_heading" : "broken_heading")), make("p", {}, sentence(value)));
+    const told = make(
+      "div",
+      {},
+      make("strong", {}, t(onServer(value.key) ? "broken_server_heading" : "broken_heading")),
+      make("p", {}, sentence(value)),
+    );
     return [make("div", { class: "broken", role: "alert" }, told, retry)];
   }
 
@@ -98,7 +105,14 @@ export class ModelState {
     this.bar = make("progress", { "aria-label": t("loading_heading") });
     this.facts = make("span");
     this.showProgress(value);
-    return make("div", { class: "loading" }, make("strong", {}, t("loading_heading")), this.facts, this.bar, ...this.notices(value.notices));
+    return make(
+      "div",
+      { class: "loading" },
+      make("strong", {}, t("loading_heading")),
+      this.facts,
+      this.bar,
+      ...this.notices(value.notices),
+    );
   }
 
   showProgress({ stage, done, total, seconds_left: left }) {
@@ -119,15 +133,24 @@ export class ModelState {
       rows.push([info.chosen_because === "model_on_a_server" ? "model_server" : "model_device", info.device]);
       rows.push(["model_context", t("turn_tokens", { count: info.context_length })]);
       // A commit is known by its beginning; all of it does not fit on a line.
-      if (info.revision) rows.push(["model_revision", make("span", { title: info.revision }, info.revision.replace(/^([0-9a-f]{12})[0-9a-f]{28}$/, "$1"))]);
+      if (info.revision)
+        rows.push([
+          "model_revision",
+          make("span", { title: info.revision }, info.revision.replace(/^([0-9a-f]{12})[0-9a-f]{28}$/, "$1")),
+        ]);
     }
     const list = make("dl", {});
     for (const [key, value] of rows) list.append(make("dt", {}, t(key)), make("dd", {}, value));
     const told = [make("p", {}, t(description))];
     const onServersSide = info?.chosen_because === "model_on_a_server" || onServer(key);
-    if (state === "ready" && has(info.chosen_because)) told.push(make("p", {}, t(info.chosen_because)), ...this.notices(info.notices));
+    if (state === "ready" && has(info.chosen_because))
+      told.push(make("p", {}, t(info.chosen_because)), ...this.notices(info.notices));
     if (onServersSide) told.push(make("p", {}, t("model_how_to_choose_server")));
-    else told.push(make("p", {}, t("model_how_to_choose")), make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)));
+    else
+      told.push(
+        make("p", {}, t("model_how_to_choose")),
+        make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)),
+      );
     return [list, ...memoryPlan(info), ...told];
   }
 }

@@ -1,9 +1,9 @@
 // One control for each sampling parameter, drawn from the table that the server sends: common ones first, the rest folded.
 
 import { lack, make } from "./dom.js";
-import { PresetsView } from "./presets.js";
-import { bounded, choose, facts, settings, values, measured } from "./settings.js";
 import { has, number, t } from "./i18n.js";
+import { PresetsView } from "./presets.js";
+import { bounded, choose, facts, measured, settings, values } from "./settings.js";
 
 const SLIDER_STEPS = 240; // positions of a logarithmic slider
 
@@ -30,7 +30,12 @@ export class ParametersView {
     const common = this.controls.filter((control) => control.parameter.common);
     const rare = this.controls.filter((control) => !control.parameter.common);
     const open = this.element.querySelector("details")?.open ?? false;
-    const folded = make("details", { class: "more", id: "more-parameters", open }, this.more, ...rare.map((each) => each.element));
+    const folded = make(
+      "details",
+      { class: "more", id: "more-parameters", open },
+      this.more,
+      ...rare.map((each) => each.element),
+    );
     this.element.replaceChildren(this.presets.element, ...common.map((each) => each.element), folded);
     this.refresh();
   }
@@ -54,8 +59,15 @@ class Control {
     const label = t(`parameter_${name}`);
     const empty = has(`parameter_${name}_empty`) ? t(`parameter_${name}_empty`) : "";
     this.number = make("input", {
-      type: "number", id: `${id}-number`, min: low, max: high, step: integer ? 1 : "any", placeholder: empty, inputMode: integer ? "numeric" : "decimal",
-      "aria-describedby": `${id}-help`, autocomplete: "off",
+      type: "number",
+      id: `${id}-number`,
+      min: low,
+      max: high,
+      step: integer ? 1 : "any",
+      placeholder: empty,
+      inputMode: integer ? "numeric" : "decimal",
+      "aria-describedby": `${id}-help`,
+      autocomplete: "off",
     });
     this.number.addEventListener("change", () => this.typed());
     this.back = make("button", { type: "button", class: "back", hidden: true });
@@ -113,7 +125,10 @@ class Control {
     if (this.number !== document.activeElement) this.number.value = value ?? ""; // not while someone is typing in it
     if (this.slider && this.slider !== document.activeElement) this.slider.value = this.toSlider(value);
     if (this.slider) this.slider.setAttribute("aria-valuetext", number(value));
-    this.slider?.style.setProperty("--filled", `${(100 * (this.slider.value - this.slider.min)) / (this.slider.max - this.slider.min)}%`);
+    this.slider?.style.setProperty(
+      "--filled",
+      `${(100 * (this.slider.value - this.slider.min)) / (this.slider.max - this.slider.min)}%`,
+    );
     const own = this.own === null ? t("parameter_none") : number(this.own);
     this.back.hidden = !this.changed;
     this.back.textContent = own;

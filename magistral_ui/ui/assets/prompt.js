@@ -1,8 +1,8 @@
 // Custom instructions, and the whole system prompt as the model reads it, to be seen and, by those who want to, edited.
 
 import { make } from "./dom.js";
-import { change, facts, settings } from "./settings.js";
 import { t } from "./i18n.js";
+import { change, facts, settings } from "./settings.js";
 
 const DEBOUNCE_MS = 300; // milliseconds without a key until the server is asked
 
@@ -11,12 +11,29 @@ export class PromptView {
   constructor(element, act) {
     this.act = act;
     this.instructions = make("textarea", {
-      id: "instructions-text", rows: 3, dir: "auto", placeholder: t("instructions_placeholder"), "aria-describedby": "instructions-help",
+      id: "instructions-text",
+      rows: 3,
+      dir: "auto",
+      placeholder: t("instructions_placeholder"),
+      "aria-describedby": "instructions-help",
       value: settings.value.instructions,
     });
     this.written(this.instructions, (text) => change({ instructions: text }));
-    this.preview = make("div", { class: "prompt-text", tabIndex: 0, role: "group", "aria-label": t("system_prompt_heading"), dir: "auto" });
-    this.field = make("textarea", { class: "prompt-edit", rows: 12, dir: "auto", hidden: true, "aria-label": t("system_prompt_label"), spellcheck: false });
+    this.preview = make("div", {
+      class: "prompt-text",
+      tabIndex: 0,
+      role: "group",
+      "aria-label": t("system_prompt_heading"),
+      dir: "auto",
+    });
+    this.field = make("textarea", {
+      class: "prompt-edit",
+      rows: 12,
+      dir: "auto",
+      hidden: true,
+      "aria-label": t("system_prompt_label"),
+      spellcheck: false,
+    });
     this.written(this.field, (text) => this.edit(text));
     this.toggle = make("button", { type: "button", class: "quiet" }, t("system_prompt_edit"));
     this.toggle.addEventListener("click", () => this.editing(this.field.hidden));
@@ -32,14 +49,21 @@ export class PromptView {
     this.badge = make("span", { class: "badge", hidden: true }, t("system_prompt_edited"));
     const actions = make("div", { class: "actions" }, this.toggle, this.back);
     element.replaceChildren(
-      make("div", { class: "instructions", id: "instructions" },
+      make(
+        "div",
+        { class: "instructions", id: "instructions" },
         make("label", { class: "visually-hidden", htmlFor: "instructions-text" }, t("instructions_label")),
         this.about,
         this.instructions,
       ),
-      make("details", { class: "more", id: "system-prompt" },
+      make(
+        "details",
+        { class: "more", id: "system-prompt" },
         make("summary", {}, t("system_prompt_heading"), " ", this.badge),
-        this.help, this.preview, this.field, actions,
+        this.help,
+        this.preview,
+        this.field,
+        actions,
       ),
       this.warning,
     );
@@ -53,11 +77,15 @@ export class PromptView {
     this.value = value;
     this.field.maxLength = this.instructions.maxLength = value.limit;
     const [begin, end] = value.marks.map((mark) => () => make("span", { class: "mark", dir: "ltr" }, mark));
-    const parts = value.parts.map(({ text, reasoning }) => (reasoning ? [begin(), make("em", {}, text), end()] : [text])).flat();
+    const parts = value.parts.flatMap(({ text, reasoning }) =>
+      reasoning ? [begin(), make("em", {}, text), end()] : [text],
+    );
     this.preview.replaceChildren(...(parts.length ? parts : [make("em", {}, t("system_prompt_empty"))]));
     this.about.textContent = t(value.own ? "instructions_help" : "instructions_help_plain");
     this.warning.hidden = value.thinks;
-    this.warning.textContent = value.thinks ? "" : t("system_prompt_no_marks", { begin: value.marks[0], end: value.marks[1] });
+    this.warning.textContent = value.thinks
+      ? ""
+      : t("system_prompt_no_marks", { begin: value.marks[0], end: value.marks[1] });
     this.changed();
   }
 

@@ -17,14 +17,25 @@ export class ReasoningEditor {
   open(text, opener) {
     if (this.isOpen) return this.field.focus();
     this.opener = opener;
-    this.field = make("textarea", { class: "edit", value: this.draft ?? text, dir: "auto", "aria-label": t("reasoning_edit_label") });
+    this.field = make("textarea", {
+      class: "edit",
+      value: this.draft ?? text,
+      dir: "auto",
+      "aria-label": t("reasoning_edit_label"),
+    });
     const help = make("p", { class: "edit-help", id: "reasoning-edit-help" }, t("reasoning_edit_help"));
     this.field.setAttribute("aria-describedby", help.id);
     const button = (key, type, name) => make("button", { type, class: `quiet ${name}` }, t(key));
     const cancel = button("turn_edit_cancel", "button", "");
     const answer = button("reasoning_answer_from", "button", "strong");
     const think = button("reasoning_think_on", "submit", "strong");
-    this.form = make("form", { class: "rethinking" }, this.field, help, make("div", { class: "actions" }, cancel, answer, think));
+    this.form = make(
+      "form",
+      { class: "rethinking" },
+      this.field,
+      help,
+      make("div", { class: "actions" }, cancel, answer, think),
+    );
     cancel.addEventListener("click", () => this.close());
     answer.addEventListener("click", () => this.send(this.field.value, true));
     this.form.addEventListener("submit", (event) => {

@@ -1,9 +1,9 @@
 // What can be done with a finished reply: the few things that are done often as buttons, the rest in a menu.
 
 import { actionButton, confirmOn, copy, make } from "./dom.js";
-import { unsupported, greyOut } from "./unsupported.js";
-import { settings } from "./settings.js";
 import { seconds, t } from "./i18n.js";
+import { settings } from "./settings.js";
+import { greyOut, unsupported } from "./unsupported.js";
 
 /** Reasoning and answer as Markdown, the reasoning set apart as a quotation. */
 export function asMarkdown(reasoning, { answer, edited }) {
@@ -60,7 +60,8 @@ export class ReplyFooter {
   facts({ usage }) {
     const facts = [];
     if (usage.completion_tokens) facts.push(t("turn_tokens", { count: usage.completion_tokens }));
-    if (usage.tokens_per_second) facts.push(t("turn_tokens_per_second", { rate: Number(usage.tokens_per_second.toFixed(1)) }));
+    if (usage.tokens_per_second)
+      facts.push(t("turn_tokens_per_second", { rate: Number(usage.tokens_per_second.toFixed(1)) }));
     if (usage.first_token_seconds) facts.push(t("turn_first_token", { seconds: seconds(usage.first_token_seconds) }));
     return facts.join(" · ");
   }
@@ -75,12 +76,22 @@ export class ReplyFooter {
     const busy = document.body.classList.contains("answering");
     const both = turn.reasoning && turn.answer.trim();
     const items = [];
-    if (turn.reasoning) items.push({ label: t("turn_copy_reasoning"), act: async () => this.copied(await this.reasoning()) });
-    if (both) items.push({ label: t("turn_copy_both"), act: async () => this.copied(asMarkdown(await this.reasoning(), turn)) });
+    if (turn.reasoning)
+      items.push({ label: t("turn_copy_reasoning"), act: async () => this.copied(await this.reasoning()) });
+    if (both)
+      items.push({
+        label: t("turn_copy_both"),
+        act: async () => this.copied(asMarkdown(await this.reasoning(), turn)),
+      });
     if (turn.reasoning) items.push(null, ...this.reasoningItems(turn, busy));
-    if (turn.source !== null || turn.params) items.push(null, { label: t("details_heading"), act: (opener) => this.showDetails(opener) });
+    if (turn.source !== null || turn.params)
+      items.push(null, { label: t("details_heading"), act: (opener) => this.showDetails(opener) });
     const followed = this.element.closest(".turn").nextElementSibling;
-    const remove = { label: t(followed ? "turn_delete_from_here" : "turn_delete"), act: () => this.ask("delete"), disabled: busy };
+    const remove = {
+      label: t(followed ? "turn_delete_from_here" : "turn_delete"),
+      act: () => this.ask("delete"),
+      disabled: busy,
+    };
     return items.length ? [...items, null, remove] : [remove];
   }
 
@@ -92,11 +103,21 @@ export class ReplyFooter {
     const able = (name) => ({ disabled: busy || Boolean(unsupported(name)), why: unsupported(name) });
     const items = [
       { label: t("turn_answer_again"), act: () => this.ask("answer_again"), ...able("answer_again") },
-      { label: t("reasoning_edit"), act: async (opener) => this.editor.open(await this.reasoning(), opener), ...able("rethink") },
+      {
+        label: t("reasoning_edit"),
+        act: async (opener) => this.editor.open(await this.reasoning(), opener),
+        ...able("rethink"),
+      },
     ];
     // A reply without an answer is only its reasoning, which is never left out.
     if (turn.answer.trim()) {
-      items.push({ label: t("reasoning_in_context"), note, checked: inContext, act: () => this.ask("keep_reasoning", { keep }), ...able("keep_reasoning") });
+      items.push({
+        label: t("reasoning_in_context"),
+        note,
+        checked: inContext,
+        act: () => this.ask("keep_reasoning", { keep }),
+        ...able("keep_reasoning"),
+      });
     }
     return items;
   }

@@ -48,7 +48,9 @@ export function change(changes) {
 /** Every parameter's value on this model: the visitor's own within its bounds, or else the card's. */
 export function values() {
   const { parameters, own } = facts.value;
-  return Object.fromEntries(parameters.map((each) => [each.name, bounded(each, settings.value.params[each.name] ?? own[each.name])]));
+  return Object.fromEntries(
+    parameters.map((each) => [each.name, bounded(each, settings.value.params[each.name] ?? own[each.name])]),
+  );
 }
 
 /** Choose the value of one parameter; null (or the card's own value) gives it back to the card. */
@@ -87,7 +89,9 @@ export function deletePreset(name) {
 export function sent() {
   const { params, instructions, system_prompts: prompts, keep_reasoning, picture_side } = settings.value;
   const card = facts.value;
-  const changed = card ? Object.entries(values()).filter(([name, value]) => name in params && value !== card.own[name]) : [];
+  const changed = card
+    ? Object.entries(values()).filter(([name, value]) => name in params && value !== card.own[name])
+    : [];
   return {
     params: Object.fromEntries(changed),
     instructions,
@@ -118,7 +122,9 @@ function restored() {
 function restoredPresets() {
   const found = read(PRESETS_KEY);
   const sound = (each) => typeof each?.name === "string" && each.name && typeof each.values === "object";
-  return Array.isArray(found) ? found.filter(sound).map(({ name, values }) => ({ name, values: only(values, Number.isFinite) })) : [];
+  return Array.isArray(found)
+    ? found.filter(sound).map(({ name, values }) => ({ name, values: only(values, Number.isFinite) }))
+    : [];
 }
 
 function only(object, holds) {

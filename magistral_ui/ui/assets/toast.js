@@ -16,7 +16,10 @@ export class Toast {
       this.hide();
       act?.();
     });
-    for (const [come, go] of [["pointerenter", "pointerleave"], ["focusin", "focusout"]]) {
+    for (const [come, go] of [
+      ["pointerenter", "pointerleave"],
+      ["focusin", "focusout"],
+    ]) {
       this.element.addEventListener(come, () => clearTimeout(this.timer));
       this.element.addEventListener(go, () => this.element.classList.contains("shown") && this.wait());
     }

@@ -1,19 +1,32 @@
 // The conversation in one column: finished turns by their id, the live turn by its generation; nodes are never rebuilt.
 
+import { make, place, writing } from "./dom.js";
+import { Follower } from "./follower.js";
+import { sentence, t } from "./i18n.js";
 import { LazyTurns } from "./lazy_turns.js";
 import { LiveStream } from "./live_stream.js";
-import { make, place, writing } from "./dom.js";
-import { ReplyDetails } from "./reply_details.js";
-import { Follower } from "./follower.js";
 import { Menu } from "./menu.js";
-import { greyOut } from "./unsupported.js";
+import { ReplyDetails } from "./reply_details.js";
 import { settings } from "./settings.js";
-import { sentence, t } from "./i18n.js";
 import { Toast } from "./toast.js";
 import { ReplyTurn } from "./turns.js";
+import { greyOut } from "./unsupported.js";
 import { UserTurn } from "./user_turn.js";
 
-const CHANGE_EVENTS = new Set(["example", "regenerate", "resume", "answer_again", "edit_message", "rethink", "replay", "answer", "delete", "restore", "keep_reasoning", "choose_branch"]);
+const CHANGE_EVENTS = new Set([
+  "example",
+  "regenerate",
+  "resume",
+  "answer_again",
+  "edit_message",
+  "rethink",
+  "replay",
+  "answer",
+  "delete",
+  "restore",
+  "keep_reasoning",
+  "choose_branch",
+]);
 const CHANGE_TIMEOUT_MS = 5_000; // ms for which a change that was asked for keeps others back, should no answer come
 
 const NO_SIBLINGS = { number: 1, count: 1, previous: null, next: null }; // a message without alternatives
@@ -35,7 +48,10 @@ export class Transcript {
     this.menu = new Menu(element, t("turn_more"));
     this.details = new ReplyDetails(element);
     this.toast = new Toast(document.getElementById("composer"));
-    this.above = new LazyTurns((data) => this.act("more", data), (...drawn) => this.fill(...drawn));
+    this.above = new LazyTurns(
+      (data) => this.act("more", data),
+      (...drawn) => this.fill(...drawn),
+    );
     // The general choice shows at every reply that has none of its own, see transcript.css.
     settings.follow(({ keep_reasoning: kept }) => (document.body.dataset.reasoning = kept ? "kept" : "left-out"));
     // What was said meanwhile elsewhere, or while the line was down, is asked for when the reader comes back.
@@ -78,7 +94,10 @@ export class Transcript {
       running.awaited = true;
       shown.push(running);
     }
-    place(this.column, shown.map((turn) => turn.element));
+    place(
+      this.column,
+      shown.map((turn) => turn.element),
+    );
     const ids = new Set(value.turns.map((turn) => turn.id));
     for (const id of this.turns.keys()) if (!ids.has(id)) this.forget(id);
     for (const [id, reply] of this.replies) if (!shown.includes(reply)) this.replies.delete(id);
@@ -155,14 +174,16 @@ export class Transcript {
   follow(generation, reply) {
     if (this.channel?.generation === generation) return;
     this.channel?.close();
-    this.channel = generation && new LiveStream(
-      generation,
-      (update) => {
-        reply.live(update);
-        this.follower.follow();
-      },
-      () => this.act("ended"),
-    );
+    this.channel =
+      generation &&
+      new LiveStream(
+        generation,
+        (update) => {
+          reply.live(update);
+          this.follower.follow();
+        },
+        () => this.act("ended"),
+      );
   }
 
   turnFor(turn) {
@@ -230,7 +251,14 @@ export class Transcript {
   hands() {
     const { menu, details, toast } = this;
     const reasoning = (message) => this.above.reasoning(message);
-    return { act: (...told) => this.act(...told), choose: (...told) => this.choose(...told), reasoning, menu, details, toast };
+    return {
+      act: (...told) => this.act(...told),
+      choose: (...told) => this.choose(...told),
+      reasoning,
+      menu,
+      details,
+      toast,
+    };
   }
 
   offerUndo({ message, count }) {

@@ -3,12 +3,12 @@
 import { AnswerView } from "./answer.js";
 import { BranchView } from "./branches.js";
 import { confirmOn, copy, make } from "./dom.js";
-import { greyOut } from "./unsupported.js";
+import { sentence, t } from "./i18n.js";
 import { ReasoningView } from "./reasoning.js";
 import { ReasoningEditor } from "./reasoning_editor.js";
 import { ReplyFooter } from "./reply_footer.js";
 import { facts } from "./settings.js";
-import { sentence, t } from "./i18n.js";
+import { greyOut } from "./unsupported.js";
 
 const MIN_HEADER_MS = 450; // ms for which a header that runs stays as it is: more often, nobody could read it
 
@@ -38,14 +38,20 @@ export class ReplyTurn {
     });
     this.head = make("div", { class: "thinking" }, this.reasoning.element, this.answerNow);
     this.notes = make("div", { class: "notes" });
-    this.editor = new ReasoningEditor(this.reasoning, (text, closed) => act("rethink", { message: this.turn.id, text, closed }));
+    this.editor = new ReasoningEditor(this.reasoning, (text, closed) =>
+      act("rethink", { message: this.turn.id, text, closed }),
+    );
     this.foot = new ReplyFooter({ ...hands, reasoning: () => this.reasoning.whole() }, this.editor, this.branches);
     this.element = make(
       "article",
       { class: "turn reply", "aria-label": t("turn_model") },
       // A heading to go to from reply to reply; those of the answers are below it.
       make("h2", { class: "visually-hidden" }, t("turn_model")),
-      this.status, this.head, this.answer.element, this.notes, this.foot.element,
+      this.status,
+      this.head,
+      this.answer.element,
+      this.notes,
+      this.foot.element,
     );
     this.element.addEventListener("click", (event) => this.clicked(event));
     this.state = "starting";
@@ -61,9 +67,15 @@ export class ReplyTurn {
     if (value.start === 0 && !value.answer) this.answer.onDrawn?.(); // nothing is left of an answer that was none
     if (value.state !== this.state) this.enter(value.state);
     this.showStatus(value);
-    this.clock = { since: performance.now(), seconds: value.seconds, tokens: value.reasoning_tokens, asked: value.answer_now };
+    this.clock = {
+      since: performance.now(),
+      seconds: value.seconds,
+      tokens: value.reasoning_tokens,
+      asked: value.answer_now,
+    };
     if (value.state === "thinking") this.tick(value.answer_now ? 0 : MIN_HEADER_MS);
-    else if (value.reasoning_tokens) this.reasoning.thought(value.seconds, value.reasoning_tokens, value.state === "answering");
+    else if (value.reasoning_tokens)
+      this.reasoning.thought(value.seconds, value.reasoning_tokens, value.state === "answering");
     this.answerNow.disabled = value.answer_now;
     greyOut(this.answerNow, "answer_now");
   }
@@ -106,7 +118,15 @@ export class ReplyTurn {
   /** Whether `turn` says something else than what is shown: it was continued in another tab. */
   differs(turn) {
     const { answer, reasoning, ended, failure } = this.turn ?? turn;
-    return this.finished && !(turn.answer === answer && turn.reasoning === reasoning && turn.ended === ended && turn.failure?.key === failure?.key);
+    return (
+      this.finished &&
+      !(
+        turn.answer === answer &&
+        turn.reasoning === reasoning &&
+        turn.ended === ended &&
+        turn.failure?.key === failure?.key
+      )
+    );
   }
 
   /** It is not shown any more. */
@@ -165,16 +185,22 @@ export class ReplyTurn {
     this.answer.complete(turn.answer);
     this.showNotes(turn);
     this.foot.show(turn);
-    if (this.awaited) this.announce([turn.answer, ...[...this.notes.children].map((note) => note.textContent)].join("\n"));
+    if (this.awaited)
+      this.announce([turn.answer, ...[...this.notes.children].map((note) => note.textContent)].join("\n"));
   }
 
   showNotes({ notices, ended, failure, answer, reasoning, usage, params, may_continue: begun }) {
     const lowered = ended === "length" && notices.find(({ key }) => key === "max_tokens_lowered");
-    const told = ({ key, values }) => (key === "cut_off" && !begun ? t("notice_cut_off_at_start") : t(`notice_${key}`, values));
+    const told = ({ key, values }) =>
+      key === "cut_off" && !begun ? t("notice_cut_off_at_start") : t(`notice_${key}`, values);
     const notes = notices.filter((each) => each !== lowered).map((each) => make("p", { class: "note" }, told(each)));
     if (failure) notes.push(make("p", { class: "note failure" }, sentence(failure)));
-    else if (ended === "length") notes.push(make("p", { class: "note" }, lowered ? t("ended_context_full", lowered.values) : outOfTokens(usage, params)));
-    else if (ended === "cancelled" && !notices.some(({ key }) => key === "cut_off")) notes.push(make("p", { class: "note" }, t("ended_cancelled")));
+    else if (ended === "length")
+      notes.push(
+        make("p", { class: "note" }, lowered ? t("ended_context_full", lowered.values) : outOfTokens(usage, params)),
+      );
+    else if (ended === "cancelled" && !notices.some(({ key }) => key === "cut_off"))
+      notes.push(make("p", { class: "note" }, t("ended_cancelled")));
     if (!failure && ended !== "cancelled" && !answer.trim()) {
       notes.push(make("p", { class: "note" }, t(reasoning ? "turn_no_answer" : "turn_empty")));
     }

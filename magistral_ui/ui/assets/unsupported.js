@@ -3,7 +3,14 @@
 import { t } from "./i18n.js";
 
 /** The name of each button's ability, by its act. */
-const ABILITIES = { resume: "continue", resume_reasoning: "continue_reasoning", answer_again: "answer_again", rethink: "continue_reasoning", answer_now: "answer_now", keep_reasoning: "keep_reasoning" };
+const ABILITIES = {
+  resume: "continue",
+  resume_reasoning: "continue_reasoning",
+  answer_again: "answer_again",
+  rethink: "continue_reasoning",
+  answer_now: "answer_now",
+  keep_reasoning: "keep_reasoning",
+};
 let missing = {};
 
 /** Why the server cannot do `act`, as a text; undefined where it can. */

@@ -44,12 +44,21 @@ export class UserTurn {
     const busy = document.body.classList.contains("answering");
     return [
       ...(this.text ? [{ label: t("turn_copy"), act: copyText }, null] : []),
-      { label: t(this.element.nextElementSibling ? "turn_delete_from_here" : "turn_delete"), act: remove, disabled: busy },
+      {
+        label: t(this.element.nextElementSibling ? "turn_delete_from_here" : "turn_delete"),
+        act: remove,
+        disabled: busy,
+      },
     ];
   }
 
   beginEdit() {
-    const field = make("textarea", { class: "edit", value: this.text, dir: "auto", "aria-label": t("turn_edit_label") });
+    const field = make("textarea", {
+      class: "edit",
+      value: this.text,
+      dir: "auto",
+      "aria-label": t("turn_edit_label"),
+    });
     field.rows = Math.min(12, Math.max(2, this.text.split("\n").length));
     const send = make("button", { type: "submit", class: "quiet strong" }, t("turn_edit_send"));
     const cancel = make("button", { type: "button", class: "quiet" }, t("turn_edit_cancel"));
