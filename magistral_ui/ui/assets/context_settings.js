@@ -4,7 +4,10 @@ import { lack, make } from "./dom.js";
 import { t } from "./i18n.js";
 import { change, facts, measured, settings } from "./settings.js";
 
+/** @import { MeterValue } from "./types.js" */
+
 export class ContextSettings {
+  /** @param {HTMLElement} element */
   constructor(element) {
     this.keep = make("input", {
       type: "checkbox",
@@ -32,8 +35,8 @@ export class ContextSettings {
     facts.follow(({ picture_sides: sides, missing }) => {
       if (missing.keep_reasoning && !this.keep.disabled) lack(this.reasoning, t(missing.keep_reasoning));
       const choices = [
-        [0, t("picture_side_full")],
-        ...sides.map((side) => [side, t("picture_side_pixels", { count: side })]),
+        ["0", t("picture_side_full")],
+        ...sides.map((side) => [String(side), t("picture_side_pixels", { count: side })]),
       ];
       this.sizes.replaceChildren(...choices.map(([value, text]) => make("option", { value }, text)));
       this.pictures.hidden = !sides.length;
@@ -48,7 +51,10 @@ export class ContextSettings {
     this.sizes.value = String(settings.value.picture_side ?? 0);
   }
 
-  /** How many tokens the choice is about, once there are any. */
+  /**
+   * How many tokens the choice is about, once there are any.
+   * @param {MeterValue} value
+   */
   weigh({ use }) {
     const [kept, out] = [use?.reasoning ?? 0, use?.left_out ?? 0];
     const told = [

@@ -9,7 +9,14 @@ const MANUAL_SCROLL_MS = 1_000; // ms after a finger or a key in which the page 
 export class Follower {
   constructor() {
     this.following = true;
+    /** @type {boolean | undefined} */
     this.idle = undefined; // not known before the first conversation is shown
+    /** When the reader's hand last moved the page. */
+    this.handled = -Infinity;
+    this.top = 0;
+    this.height = 0;
+    this.covered = 0;
+    this.waiting = false;
     this.button = make(
       "button",
       { type: "button", class: "to-latest", hidden: true, "aria-label": t("page_latest") },
@@ -28,7 +35,7 @@ export class Follower {
   }
 
   get page() {
-    return document.scrollingElement;
+    return /** @type {Element} */ (document.scrollingElement);
   }
 
   /** Pixels to the end of the conversation. */
@@ -37,7 +44,10 @@ export class Follower {
     return scrollHeight - scrollTop - clientHeight;
   }
 
-  /** Nothing has been said yet: what the page shows instead is read from its beginning. */
+  /**
+   * Nothing has been said yet: what the page shows instead is read from its beginning.
+   * @param {boolean} idle
+   */
   rest(idle) {
     if (idle && !this.idle) {
       this.page.scrollTop = 0;
@@ -49,7 +59,7 @@ export class Follower {
   look() {
     if (this.idle) return;
     const { scrollTop, scrollHeight, clientHeight } = this.page;
-    const up = (this.top ?? 0) - scrollTop;
+    const up = this.top - scrollTop;
     // The browser moves the page up too, where what is above the reader's place shrinks; but it does not leap.
     const itself =
       scrollHeight !== this.height && up < clientHeight && !(performance.now() - this.handled < MANUAL_SCROLL_MS);
@@ -60,9 +70,12 @@ export class Follower {
     this.button.hidden = this.following;
   }
 
-  /** The composer is so high now; a notice that appears above its box covers the end of the conversation. */
+  /**
+   * The composer is so high now; a notice that appears above its box covers the end of the conversation.
+   * @param {number} height
+   */
   cover(height) {
-    const more = height - (this.covered ?? 0);
+    const more = height - this.covered;
     this.covered = height;
     if (this.left < NEAR_END_PIXELS + more) this.follow();
   }

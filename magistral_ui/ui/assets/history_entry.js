@@ -3,6 +3,9 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
+/** @import { HistoryView } from "./history.js" */
+/** @import { ConversationSummary } from "./types.js" */
+
 const FORMATS = [
   ["html", "HTML"],
   ["markdown", "Markdown"],
@@ -10,8 +13,15 @@ const FORMATS = [
 ]; // names, the same in every language
 
 export class HistoryEntry {
-  /** `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw`, once no name is being written any more. */
+  /**
+   * `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw`, once no name is being written any more.
+   * @param {ConversationSummary} entry
+   * @param {HistoryView} list
+   */
   constructor(entry, list) {
+    this.entry = entry;
+    /** @type {HTMLButtonElement | undefined} */
+    this.pin = undefined;
     this.list = list;
     this.name = make("span", { class: "title", dir: "auto" });
     this.excerpt = make("span", { class: "excerpt", dir: "auto" });
@@ -36,7 +46,10 @@ export class HistoryEntry {
     this.show(entry);
   }
 
-  /** What the server knows of it now; its elements stay, and with them what the reader does there. */
+  /**
+   * What the server knows of it now; its elements stay, and with them what the reader does there.
+   * @param {ConversationSummary} entry
+   */
   show(entry) {
     this.entry = entry;
     const title = entry.title || t("history_untitled");
@@ -54,6 +67,10 @@ export class HistoryEntry {
     this.open.focus({ preventScroll: true });
   }
 
+  /**
+   * @param {boolean} current
+   * @param {boolean | undefined} writing
+   */
   mark(current, writing) {
     this.element.classList.toggle("current", current);
     if (current) this.open.setAttribute("aria-current", "true");
@@ -61,17 +78,18 @@ export class HistoryEntry {
     this.writing.hidden = !writing;
   }
 
+  /** @param {boolean} folded */
   fold(folded) {
     this.actions.hidden = folded;
     this.unfold.setAttribute("aria-expanded", String(!folded));
     if (folded || this.actions.children.length) return;
     const { id } = this.entry;
-    const button = (key, act) => {
+    const button = (/** @type {string} */ key, /** @type {() => void} */ act) => {
       const made = make("button", { type: "button", class: "quiet" }, t(key));
       made.addEventListener("click", act);
       return made;
     };
-    const saving = (format, name) => {
+    const saving = (/** @type {string} */ format, /** @type {string} */ name) => {
       const made = make(
         "button",
         { type: "button", class: "quiet", "aria-label": t("history_save", { format: name }) },

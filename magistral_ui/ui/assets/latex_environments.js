@@ -15,6 +15,7 @@ export const ENVIRONMENTS = new Set([
 ]);
 const MARK = /\\(begin|end)\{([A-Za-z]+)(\*?)\}/g;
 /** What KaTeX calls otherwise, or lacks. */
+/** @type {Record<string, string>} */
 const OTHER = {
   flalign: "align",
   xalignat: "alignat",
@@ -32,6 +33,7 @@ const STARRED = /^(?:equation|align|alignat|gather|[pbBvV]?matrix)$/;
 const PERCENT = /([0-9}] ?)%/g;
 const UNNUMBERED = new Set(["displaymath", "dmath"]);
 /** What stands in a line, or where the first is not taken. */
+/** @type {Record<string, string>} */
 const INNER = {
   equation: "aligned",
   align: "aligned",
@@ -42,12 +44,16 @@ const INNER = {
   subarray: "array",
 };
 
-/** `latex` in KaTeX's words; `inner` where displays cannot be. */
+/**
+ * `latex` in KaTeX's words; `inner` where displays cannot be.
+ * @param {string} latex
+ * @param {boolean} inner
+ */
 export function environments(latex, inner) {
   latex = latex.replace(PERCENT, "$1\\%");
   if (!latex.includes("\\begin")) return latex;
   return latex
-    .replace(MARK, (mark, word, name, star) => {
+    .replace(MARK, (_, word, name, star) => {
       if (name === "subequations") return inner ? `\\${word}{aligned}` : "{}";
       const known = OTHER[name] ?? name;
       const columns = name === "eqnarray" && word === "begin" ? "{rcl}" : "";

@@ -4,12 +4,18 @@ import { make } from "./dom.js";
 import { t } from "./i18n.js";
 import { signOut } from "./login.js";
 
+/** @import { LimitsValue } from "./types.js" */
+
 export class LimitsView {
+  /** @param {HTMLElement} element */
   constructor(element) {
     this.element = element;
   }
 
-  /** `{keys, values, login}`, see ui/limits_panel.py. */
+  /**
+   * `{keys, values, login}`, see ui/limits_panel.py.
+   * @param {LimitsValue | undefined} value
+   */
   show(value) {
     if (!value) return;
     const told = value.keys.map((key) => make("li", {}, t(key, value.values)));

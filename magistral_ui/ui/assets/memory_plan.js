@@ -3,9 +3,14 @@
 import { make } from "./dom.js";
 import { bytes, t } from "./i18n.js";
 
+/** @import { ModelInfo } from "./types.js" */
+
 const PARTS = ["weights", "kv_bytes", "working", "margin"];
 
-/** The plan of `info`, as ui/model_panel.py sends it, as elements; nothing where there is none, as with a server. */
+/**
+ * The plan of `info`, as ui/model_panel.py sends it, as elements; nothing where there is none, as with a server.
+ * @param {ModelInfo | undefined} info
+ */
 export function memoryPlan(info) {
   const plan = info?.plan;
   if (!plan) return [];
@@ -15,7 +20,7 @@ export function memoryPlan(info) {
   const list = make("ul", { class: "shares-list" });
   for (const { name, size } of parts) {
     const piece = make("span", { data: { part: name } });
-    piece.style.flexGrow = size;
+    piece.style.flexGrow = String(size);
     bar.append(piece);
     list.append(
       make("li", { data: { part: name } }, make("span", {}, t(`memory_${name}`)), make("span", {}, bytes(size))),

@@ -4,6 +4,7 @@ import { make } from "./dom.js";
 import { t } from "./i18n.js";
 import {
   bounded,
+  card,
   choosePreset,
   deletePreset,
   facts,
@@ -13,6 +14,8 @@ import {
   settings,
   values,
 } from "./settings.js";
+
+/** @import { Parameters } from "./types.js" */
 
 export class PresetsView {
   constructor() {
@@ -33,9 +36,11 @@ export class PresetsView {
     settings.follow(() => this.refresh());
   }
 
+  /** @returns {{ label: string, help: string, values: Parameters, name?: string, key?: string }[]} */
   get all() {
-    const { presets, recommended } = facts.value;
-    const help = (key) => t(key === "own" && !recommended ? "preset_own_help_server" : `preset_${key}_help`);
+    const { presets, recommended } = card();
+    const help = (/** @type {string} */ key) =>
+      t(key === "own" && !recommended ? "preset_own_help_server" : `preset_${key}_help`);
     const known = presets.map(({ key, values }) => ({ key, label: t(`preset_${key}`), help: help(key), values }));
     return [
       ...known,
@@ -62,8 +67,8 @@ export class PresetsView {
   refresh() {
     if (!this.shown) return;
     const now = values();
-    const fits = ({ values: wanted }) =>
-      facts.value.parameters.every(
+    const fits = (/** @type {{values: Parameters}} */ { values: wanted }) =>
+      card().parameters.every(
         (each) => each.name === "seed" || bounded(each, wanted[each.name] ?? null) === now[each.name],
       );
     const matching = this.shown.filter(fits);
@@ -92,7 +97,7 @@ export class PresetsView {
       make("button", { type: "submit", class: "quiet strong" }, t("preset_keep")),
       cancel,
     );
-    const end = (focus) => {
+    const end = (/** @type {HTMLElement | undefined} */ focus) => {
       form.replaceWith(this.foot);
       focus?.focus();
     };

@@ -4,9 +4,20 @@ import { BranchView } from "./branches.js";
 import { actionButton, copy, make } from "./dom.js";
 import { t } from "./i18n.js";
 
+/** @import { Branch, Hands, MenuItem, Surroundings, UserValue } from "./types.js" */
+
 export class UserTurn {
+  /**
+   * @param {UserValue} value
+   * @param {Hands} hands
+   */
   constructor({ id, text, pictures }, { act, choose, menu, toast }) {
-    Object.assign(this, { id, text, act, toast });
+    this.id = id;
+    this.text = text;
+    this.act = act;
+    this.toast = toast;
+    /** @type {Branch | null | undefined} */
+    this.branch = undefined;
     this.branches = new BranchView(choose);
     this.edit = actionButton("edit", "turn_edit");
     this.edit.addEventListener("click", () => this.beginEdit());
@@ -30,11 +41,16 @@ export class UserTurn {
     );
   }
 
-  /** What can change of a message that was said: whether it still waits for a reply. */
-  update(value, { unanswered }) {
+  /**
+   * What can change of a message that was said: whether it still waits for a reply.
+   * @param {unknown} _
+   * @param {Surroundings} surroundings
+   */
+  update(_, { unanswered }) {
     this.answer.hidden = unanswered !== this.id;
   }
 
+  /** @returns {(MenuItem | null)[]} */
   items() {
     const copyText = async () => {
       await copy(this.text);
