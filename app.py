@@ -85,9 +85,8 @@ def print_plan(settings: Settings) -> None:
     for line in card_lines():
         print(line)
     sys.stdout.flush()
-    from magistral_ui.engines.weights.devices import best_for, find_device, good_context, good_precisions
+    from magistral_ui.engines.weights.devices import best_for, find_device, good_context, good_precisions, slow_pace
     from magistral_ui.engines.weights.quantized_cache import copies_folder, copies_held
-    from magistral_ui.engines.weights.speed_estimate import slow_pace
     from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 
     device = find_device(settings.device)

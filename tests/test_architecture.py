@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 OURS = [ROOT / "app.py", *FILES]
 ENGINES = PACKAGE / "engines"
 RUNS_MODELS = (ENGINES / "local", ENGINES / "weights")
-ON_ZERO = (ENGINES / "zerogpu" / "worker.py", ENGINES / "zerogpu" / "placed_model.py")
+ON_ZERO = (ENGINES / "zerogpu" / "worker.py",)
 """What runs in the forked process on a ZeroGPU Space."""
 SERVES = (PACKAGE / "web", PACKAGE / "ui")
 
@@ -41,7 +41,7 @@ GROUND = {
     "magistral_ui.bounded_process",
     "magistral_ui.client",
     "magistral_ui.errors",
-    "magistral_ui.fair_shares",
+    "magistral_ui.fairness",
     "magistral_ui.json_log",
     "magistral_ui.proxies",
     "magistral_ui.text_files",
@@ -167,6 +167,7 @@ def test_names_say_what_is_in_a_file() -> None:
 
 BORDERS = {
     "engines/local/engine.py",
+    "engines/local/executor.py",
     "engines/local/scheduler.py",
     "engines/local/running_model.py",
     "engines/remote/engine.py",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from magistral_ui.chat.events import LAST, Event, Failed, Reclassified, as_reasoning
+from magistral_ui.chat.events import LAST, Event, Failed, Queued, Reclassified, as_reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,12 @@ class Generation:
     def answer_now_asked(self) -> bool:
         """Whether `answer_now` was called."""
         return self._answer_now.is_set()
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits for its turn: the last that was heard of it is its position."""
+        with self._news:
+            return bool(self._events) and isinstance(self._events[-1].event, Queued)
 
     @property
     def ended(self) -> bool:

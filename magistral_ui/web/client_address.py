@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import NO_CLIENT, Client, calling
+from magistral_ui.client import NO_CLIENT, Client, serving
 from magistral_ui.i18n.languages import LANGUAGE_COOKIE as LANGUAGE_COOKIE
 from magistral_ui.i18n.languages import Language, language_for
 from magistral_ui.sessions.visitors import hashed
@@ -47,7 +47,7 @@ class ClientAddressMiddleware:
                     MutableHeaders(scope=message).append("Set-Cookie", each)
             await send(message)
 
-        with calling(caller):
+        with serving(caller):
             await self.app(known, receive, with_cookie)
 
     def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:

@@ -8,9 +8,9 @@ import base64
 import hashlib
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 
+from cachetools import LRUCache
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
@@ -37,7 +37,7 @@ class HuggingFaceLogin:
         """`secret` is the Space's OAUTH_CLIENT_SECRET."""
         from itsdangerous import TimestampSigner
 
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: LRUCache[str, None] = LRUCache(MAX_ENDED)
         self._signer = TimestampSigner(hashlib.sha256((secret + "-v4").encode()).hexdigest())
 
     def name(self, scope: Scope) -> str | None:
@@ -70,8 +70,6 @@ class HuggingFaceLogin:
     def end(self, entered: LoginWatchMiddleware) -> None:
         """Believe this login no more, whoever has kept its cookie."""
         self._ended[entered.key] = None
-        while len(self._ended) > MAX_ENDED:
-            self._ended.popitem(last=False)
 
 
 def hugging_face_login(

@@ -1,6 +1,7 @@
 """Bounds how many requests come from one address, and how many are open at once; it does not know what they ask."""
 
 import asyncio
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from math import ceil
@@ -8,7 +9,7 @@ from math import ceil
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
-from magistral_ui.sessions.fairness import oldest_of_the_most
+from magistral_ui.fairness import FairCache
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.error_responses import error_response
@@ -41,15 +42,13 @@ class Bodies:
     """The requests whose bodies are still coming, the oldest first: those that have to go for others where all room is taken."""
 
     app: ASGIApp
-    _coming: dict[Sending, str] = field(default_factory=dict)
-    """With the address of each."""
+    _coming: FairCache[Sending, Sending] = field(default_factory=lambda: FairCache(math.inf, lambda each: each.address))
 
     def end_one(self) -> bool:
         """End the oldest of the address that has most; whether there was one."""
         if not self._coming:
             return False
-        slowest = oldest_of_the_most(self._coming)
-        del self._coming[slowest]
+        slowest, _ = self._coming.popitem()
         slowest.end()
         return True
 
@@ -58,7 +57,7 @@ class Bodies:
         task = asyncio.current_task()
         assert task is not None
         sending = Sending(address, task)
-        self._coming[sending] = address
+        self._coming[sending] = sending
 
         async def watched_receive() -> Message:
             message = await receive()

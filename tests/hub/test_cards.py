@@ -19,7 +19,7 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
 from magistral_ui.engines.local.engine import LocalEngine
-from magistral_ui.engines.weights import devices, quantized_cache, speed_estimate
+from magistral_ui.engines.weights import devices, quantized_cache
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.folder import inspect_folder
@@ -183,7 +183,7 @@ def test_a_slow_processor_is_told_before_the_download(
     hub: Hub, run: Callable[..., LocalEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "has_fast_nf4", lambda: False)
-    monkeypatch.setattr(speed_estimate.torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(devices.torch, "get_num_threads", lambda: 1)
     told: list[tuple[str, tuple[str, ...], int]] = []
     report = LocalEngine._report
 

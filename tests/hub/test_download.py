@@ -5,8 +5,10 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants as constants
+import huggingface_hub.utils._http as http
 import pytest
 
 from magistral_ui.engines.base import Loading
@@ -214,6 +216,7 @@ def test_offline_before(repository: Repository, offline: Callable[[], None]) -> 
 
 
 def test_without_a_network(hub: Hub, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=lambda _: None))  # the client's pauses between its attempts
     first = fetch()
     for name, value in (("ENDPOINT", "http://127.0.0.1:9"),):
         monkeypatch.setattr(constants, name, value)

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from magistral_ui.chat.events import Finished, Usage
+from magistral_ui.chat.events import Finished, Prefilling, Queued, Usage
 from magistral_ui.engines.generation import Generation
-from magistral_ui.errors import Overloaded, TooManyReplies, TooManyRequests
-from magistral_ui.sessions.admission import Admission
+from magistral_ui.errors import Overloaded, QueueFull, TooManyReplies, TooManyRequests
+from magistral_ui.sessions.admission import QUEUE, Admission
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import TokenBuckets
 
@@ -47,6 +47,42 @@ def test_an_address_and_everybody_have_their_own_counts() -> None:
     begin(admission, "x", "b")
     with pytest.raises(Overloaded):
         begin(admission, "y", "c")
+
+
+def queue(admission: Admission, visitor: str) -> Generation:
+    generation = begin(admission, visitor)
+    generation.put(Queued(1))
+    return generation
+
+
+def test_nobody_alone_fills_the_queue() -> None:
+    admission = Admission(Limits())
+    first, *_ = [queue(admission, "v") for _ in range(int(QUEUE.of_visitor))]
+    with pytest.raises(QueueFull):
+        begin(admission, "v")
+    begin(admission, "w")
+    first.put(Prefilling(0, 10))  # its turn has come
+    begin(admission, "v")
+
+
+def test_only_so_many_wait_in_all() -> None:
+    admission = Admission(Limits())
+    waiting = [queue(admission, f"{n}") for n in range(int(QUEUE.in_all))]
+    with pytest.raises(QueueFull) as refused:
+        begin(admission, "v")
+    assert refused.value.values == {"limit": 64}
+    waiting[0].put(Finished("cancelled", Usage()))
+    begin(admission, "v")
+
+
+def test_whoever_is_refused_for_the_queue_has_not_asked_too_often() -> None:
+    admission = Admission(Limits(messages_per_minute=2), Clock())
+    waiting = [queue(admission, f"{n}") for n in range(int(QUEUE.in_all))]
+    for _ in range(3):
+        with pytest.raises(QueueFull):
+            begin(admission, "v")
+    waiting[0].put(Finished("cancelled", Usage()))
+    begin(admission, "v")
 
 
 def test_a_reply_that_never_began_gives_its_place_back() -> None:

@@ -12,8 +12,8 @@ from magistral_ui.chat.events import Answer, Event, Notice, Reasoning, Reclassif
 from magistral_ui.engines.generation import Generation, Stamped
 from magistral_ui.sessions.history import store
 from magistral_ui.sessions.history.database import History
+from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply
 from magistral_ui.sessions.history.store import DraftPiece, StoredConversation
-from magistral_ui.sessions.reply_state import ReplyOrigin, RunningReply
 
 
 @dataclass(slots=True)

@@ -15,8 +15,8 @@ from gradio.components.api_component import Api
 from magistral_ui.engines.base import Engine
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.i18n.texts import sentence, sentence_for_client, sentence_of
+from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.requests import Question, images_in, read_chat, read_parameters

@@ -19,7 +19,7 @@ from magistral_ui.chat.prompt import PromptChoices, Resume, compose
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.sampler import Sampler
+from magistral_ui.engines.local.sampler import candidates
 from magistral_ui.engines.remote import request_errors
 from magistral_ui.engines.remote.completion_body import body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
@@ -369,7 +369,7 @@ def test_equal_parameters_mean_what_they_mean_in_our_own_engine(
     logits = torch.full((max(full) + 1,), -1e9)
     for token, probability in full.items():
         logits[token] = math.log(probability)
-    ids, weights = Sampler(SamplingParams().changed(params)).candidates(logits)
+    ids, weights = candidates(logits, SamplingParams().changed(params))
     total = float(weights.sum())
     ours = {int(token): float(weight) / total for token, weight in zip(ids, weights, strict=True) if weight > 0}
     theirs = first_token(engine, server, said, **params)

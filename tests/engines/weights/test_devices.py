@@ -2,7 +2,7 @@
 
 import pytest
 
-from magistral_ui.engines.weights import devices, speed_estimate
+from magistral_ui.engines.weights import devices
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, find_device, look_again
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.i18n.texts import sentence, sentence_of
@@ -60,16 +60,16 @@ def test_a_processor_gets_what_is_faster_there(
 
 def test_a_slow_processor_is_told_before_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "has_fast_nf4", lambda: False)
-    monkeypatch.setattr(speed_estimate.torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(devices.torch, "get_num_threads", lambda: 4)
     cpu = machine("cpu", 40)
-    told = speed_estimate.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cpu, "nf4"), cpu)
+    told = devices.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cpu, "nf4"), cpu)
     assert told is not None
     assert told.values == {"seconds": 6}
     assert "{" not in sentence(told.key, **told.values)
     monkeypatch.setattr(devices, "has_fast_nf4", lambda: True)
-    assert speed_estimate.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cpu, "nf4"), cpu) is None
+    assert devices.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cpu, "nf4"), cpu) is None
     cuda = machine("cuda", 24)
-    assert speed_estimate.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cuda), cuda) is None
+    assert devices.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cuda), cuda) is None
 
 
 def test_a_slow_processor_prefers_what_is_fastest_there(monkeypatch: pytest.MonkeyPatch) -> None:
