@@ -76,7 +76,7 @@ class Load:
     """Whether the running sequences may have outgrown the budget since the last look."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step(Generic[S]):
     """One step: `cancel`, `preempt` and `admit` are done in this order, then `rows` are run together in one forward."""
 
