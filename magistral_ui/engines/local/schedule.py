@@ -20,9 +20,12 @@ REVIEW_INTERVAL = 32
 class Slot(Protocol):
     """What scheduling may know of a sequence."""
 
-    @property
-    def owner(self) -> str:
-        """Whom it counts for in fairness."""
+    owner: str
+    """Whom it counts for in fairness."""
+    admitted: int
+    """Grows with each admission."""
+    turn: int
+    """Grows each time that it comes first in a prefill chunk; its admission counts as one."""
 
     @property
     def stopped(self) -> bool:
@@ -38,15 +41,7 @@ class Slot(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the device that it holds now. Asking costs, so it is asked in few steps."""
-
-    @property
-    def admitted(self) -> int:
-        """Grows with each admission."""
-
-    @property
-    def turn(self) -> int:
-        """Grows each time that it comes first in a prefill chunk; its admission counts as one."""
+        """Bytes of the device that it holds now. Counting them takes a while, so few steps ask."""
 
 
 S = TypeVar("S", bound=Slot)
