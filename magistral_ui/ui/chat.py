@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.json_values import Json, alert_value
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Ready
@@ -15,16 +16,7 @@ from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import UploadCache, check_seen
 from magistral_ui.sessions.visitors import Place, Visitors
 from magistral_ui.ui.context_meter import attached_value, empty_meter, meter_value, refused_meter, size_of
-from magistral_ui.ui.rendering import (
-    ASSETS,
-    Json,
-    Thumbnails,
-    alert_value,
-    examples,
-    examples_value,
-    more_value,
-    page_value,
-)
+from magistral_ui.ui.rendering import ASSETS, Thumbnails, examples, examples_value, more_value, page_value
 from magistral_ui.ui.sampling_panel import params_from, prompt_value, read_settings
 
 

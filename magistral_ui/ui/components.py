@@ -4,14 +4,19 @@ They are plain gr.HTML, no subclasses: Gradio writes a .pyi file beside the sour
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
+from gradio.i18n import I18nData
 
 from magistral_ui.i18n.languages import offered
+from magistral_ui.i18n.texts import for_pages
 
+LABELLED = re.compile(r"page_\w+|\w+_heading")
+"""The keys that `label` may be asked for: a page carries their texts in its first bytes."""
 MOUNT_JS = """
 import(new URL("magistral/main.js", document.baseURI)).then((page) =>
   page.mount("%s", element, { props, watch, trigger: (name, data) => trigger(name, data) }));
@@ -95,3 +100,16 @@ def language_choice() -> gr.HTML:
 def heading(text: object) -> gr.HTML:
     """A heading of the panel."""
     return gr.HTML(f"<h2>{text}</h2>", elem_classes="panel-heading", apply_default_css=False)
+
+
+def label(key: str) -> I18nData:
+    """The text `key`, to be put in by the browser; KeyError for one that a page does not carry."""
+    if not LABELLED.fullmatch(key):
+        raise KeyError(key)
+    return I18nData(key)
+
+
+def labels(language: str) -> dict[str, str]:
+    """The texts of all labels in `language`."""
+    found = for_pages(language).items()
+    return {key: text for key, text in found if isinstance(text, str) and LABELLED.fullmatch(key)}

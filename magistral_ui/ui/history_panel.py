@@ -8,15 +8,14 @@ from typing import Any
 
 import gradio as gr
 
+from magistral_ui.chat.json_values import Json, alert_value, failure_value
 from magistral_ui.errors import ImportRefused, MessageGone, TooManyRequests
 from magistral_ui.sessions.history.search import ConversationSummary
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import MAX_ID_LENGTH, Place, bare
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.components import component, from_tab, with_event_data
+from magistral_ui.ui.components import component, from_tab, label, with_event_data
 from magistral_ui.ui.import_export import FORMATS, ExportPurpose, ImportPurpose, name_of
-from magistral_ui.ui.labels import label
-from magistral_ui.ui.rendering import Json, alert_value, failure_value
 
 MAX_QUERY_LENGTH = 200
 """Characters of a search that are read."""

@@ -17,8 +17,7 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.api.mcp_route import mcp_route
 from magistral_ui.ui.import_export import exchange_routes
-from magistral_ui.ui.live_stream import live_route
-from magistral_ui.ui.model_panel import model_route
+from magistral_ui.ui.routes import live_route, model_route
 from magistral_ui.ui.theme import theme
 from magistral_ui.ui.translated_page import TranslatedPageMiddleware, texts_route
 from magistral_ui.web.byte_quota import ByteQuota

@@ -20,6 +20,7 @@ from magistral_ui.ui.components import (
     context_meter,
     from_tab,
     heading,
+    label,
     language_choice,
     model_state,
     more_turns,
@@ -29,10 +30,8 @@ from magistral_ui.ui.components import (
 from magistral_ui.ui.context_meter import first_meter
 from magistral_ui.ui.history_panel import build_history_panel, connect_history
 from magistral_ui.ui.image_events import ImageEvents
-from magistral_ui.ui.labels import label
 from magistral_ui.ui.launch import close, launch, launch_options
-from magistral_ui.ui.limits_panel import build_limits_panel
-from magistral_ui.ui.model_panel import model_value, polling
+from magistral_ui.ui.panels import build_limits_panel, model_value, polling
 from magistral_ui.ui.sampling_panel import SettingsPanel, build_settings_panel, panel_value
 
 __all__ = ["build_page", "close", "launch", "launch_options"]

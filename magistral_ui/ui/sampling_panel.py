@@ -6,14 +6,13 @@ from typing import Any
 
 import gradio as gr
 
+from magistral_ui.chat.json_values import Json
 from magistral_ui.chat.prompt import PromptChoices, has_marks, with_instructions
 from magistral_ui.chat.sampling import PARAMETERS, PRESETS, Parameter, SamplingParams
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import BadInput
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.ui.components import component, heading
-from magistral_ui.ui.labels import label
-from magistral_ui.ui.rendering import Json
+from magistral_ui.ui.components import component, heading, label
 
 IMAGE_SIDES = (1024, 512)
 """Pixels of a picture's longer side that can be chosen instead of its own."""

@@ -12,6 +12,7 @@ import gradio as gr
 from gradio.block_function import BlockFunction
 from gradio.components.api_component import Api
 
+from magistral_ui.chat.json_values import Json
 from magistral_ui.engines.base import Engine
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.i18n.texts import sentence, sentence_for_client, sentence_of
@@ -22,7 +23,6 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.requests import Question, images_in, read_chat, read_parameters
 from magistral_ui.ui.api.responses import client_of_request, follow_reply, reply_value, wait_for_model
 from magistral_ui.ui.api.schemas import chat_description, chat_input, growing_reply
-from magistral_ui.ui.rendering import Json
 from magistral_ui.web.queued_calls import QueuedCalls
 
 log = logging.getLogger(__name__)

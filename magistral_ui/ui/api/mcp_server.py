@@ -29,6 +29,7 @@ from mcp_types import (
 from starlette.types import ASGIApp
 
 from magistral_ui import __version__
+from magistral_ui.chat.json_values import Json
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.i18n.texts import sentence_of, text
 from magistral_ui.sessions.live_view import LiveView
@@ -40,7 +41,6 @@ from magistral_ui.ui.api.mcp_route import SESSION
 from magistral_ui.ui.api.mcp_sessions import McpSessions, RunningCall
 from magistral_ui.ui.api.requests import read_tool
 from magistral_ui.ui.api.responses import client_of_request, follow_reply, wait_for_model, whole_value
-from magistral_ui.ui.rendering import Json
 from magistral_ui.web.request_body import MAX_MCP_BYTES
 
 PROGRESS_INTERVAL = 1.0

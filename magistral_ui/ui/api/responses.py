@@ -8,13 +8,13 @@ import gradio as gr
 
 from magistral_ui.chat.conversation import AssistantMessage
 from magistral_ui.chat.events import Failed, Finished, Usage
+from magistral_ui.chat.json_values import Json, notices_value, usage_value
 from magistral_ui.client import NO_CLIENT, Client
 from magistral_ui.engines.base import Engine, Loading
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.sessions.live_view import LiveView, watch
 from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
-from magistral_ui.ui.rendering import Json, notices_value, usage_value
 from magistral_ui.web.client_address import client_of
 
 LOAD_TIMEOUT = 60.0

@@ -9,7 +9,7 @@ export class LimitsView {
     this.element = element;
   }
 
-  /** `{keys, values, login}`, see ui/limits_panel.py. */
+  /** `{keys, values, login}`, see ui/panels.py. */
   show(value) {
     if (!value) return;
     const told = value.keys.map((key) => make("li", {}, t(key, value.values)));

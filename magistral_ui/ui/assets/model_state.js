@@ -22,7 +22,7 @@ export class ModelState {
     this.name = document.getElementById("model-name");
   }
 
-  /** `{state: "loading" | "ready" | "broken", card, demo, …}`, see ui/model_panel.py. */
+  /** `{state: "loading" | "ready" | "broken", card, demo, …}`, see ui/panels.py. */
   show(value) {
     if (!value) return;
     const before = document.body.dataset.model;

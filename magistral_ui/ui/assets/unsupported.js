@@ -23,7 +23,7 @@ export function greyOut(button, act = button?.dataset.ability ?? button?.dataset
   return button;
 }
 
-/** `{name: key of the reason}`, as ui/model_panel.py sends it. */
+/** `{name: key of the reason}`, as ui/panels.py sends it. */
 export function showUnsupported(value) {
   missing = value ?? {};
   document.querySelectorAll("#turns [data-act]").forEach((button) => greyOut(button));
