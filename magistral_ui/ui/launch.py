@@ -14,8 +14,10 @@ from starlette.staticfiles import StaticFiles
 
 from magistral_ui.proxies import alone
 from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.actions import action_route
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.api.mcp_route import mcp_route
+from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.import_export import exchange_routes
 from magistral_ui.ui.routes import live_route, model_route
 from magistral_ui.ui.theme import theme
@@ -113,13 +115,12 @@ def middleware_stack(
 
 
 def listeners(demo: gr.Blocks) -> dict[int, Listener]:
-    """What each of the page's functions is sent."""
+    """What each of Gradio's functions is sent."""
     return {
         number: Listener(
             name=str(each.api_name),
             values=len(each.inputs),
             triggers=frozenset(target for target, _ in each.targets if target is not None),
-            queued=bool(each.queue),
         )
         for number, each in demo.fns.items()
         if each.fn is not None  # what runs in the browser only is nobody's to call here
@@ -137,6 +138,7 @@ def launch_options(
         "app_kwargs": {
             "middleware": list(middleware),
             "routes": [
+                action_route(Chat(visitors.engine, visitors)),
                 live_route(visitors),
                 model_route(visitors.engine),
                 mcp_route(visitors),

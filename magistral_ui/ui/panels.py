@@ -3,8 +3,6 @@
 import hashlib
 from dataclasses import asdict, fields
 
-import gradio as gr
-
 from magistral_ui.chat.json_values import Json
 from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready
 from magistral_ui.models.memory import TYPICAL_CONTEXT
@@ -44,11 +42,6 @@ def mark(status: EngineStatus) -> str:
 def _plan(info: ModelInfo) -> Json | None:
     """How the device's memory is shared out, with the length of the conversations that `visitors` counts."""
     return asdict(info.plan) | {"usual": min(TYPICAL_CONTEXT, info.context_length)} if info.plan else None
-
-
-def polling(engine: Engine) -> gr.Timer:
-    """The timer as it has to be: still once the model is ready."""
-    return gr.Timer(active=not isinstance(engine.status(), Ready))
 
 
 def build_limits_panel(limits: Limits, login: bool) -> None:

@@ -12,13 +12,13 @@ from magistral_ui.client import CLIENT
 from magistral_ui.web.client_address import CLIENT_KEY
 from magistral_ui.web.error_responses import error_response
 from magistral_ui.web.request_body import take_back_cancel
+from magistral_ui.web.route_allowlist import ACTIONS_PATH
 from magistral_ui.web.security_headers import is_asset
 
 TAB = "magistral.tab"
 """Where a request says by which login its tab came, see assets/login.js; nothing where there is none."""
 
 USER_KEY = "magistral.user"
-PAGE_PATH = "/gradio_api/run/predict"
 CHECK_INTERVAL = 10.0
 """Seconds between two looks whether the login still holds: of those that end by a click, the click tells."""
 
@@ -43,7 +43,7 @@ class Request:
     task: "asyncio.Task[object]"
     send: Send
     brief: bool = False
-    """Whether it is an event of the page: that is done soon, and not left half done."""
+    """Whether it is an action of the page: that is done soon, and not left half done."""
     over: bool = False
     started: bool = False
     complete: bool = False
@@ -84,7 +84,7 @@ class ActiveLogins:
         known = CLIENT.set(scope[CLIENT_KEY]) if entered.login else None
         try:
             if entered.key and not is_asset(scope["path"]) and (task := asyncio.current_task()):
-                request = Request(task, send, brief=scope["path"].rstrip("/") == PAGE_PATH)
+                request = Request(task, send, brief=scope["path"].startswith(ACTIONS_PATH))
                 await self._serve_while_in(entered, request, scope, receive)
             else:
                 await self.app(scope, receive, send)

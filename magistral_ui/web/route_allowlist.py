@@ -16,12 +16,15 @@ GET_ROUTES = re.compile(
     r"|/gradio_api/file=.+"
     r"|/login/huggingface|/login/callback"
 )
-POST_ROUTES = re.compile(r"/gradio_api/(?:run/predict|queue/join|call/[\w-]+|upload|cancel|reset)/?|/magistral/import")
+POST_ROUTES = re.compile(
+    r"/gradio_api/(?:queue/join|call/[\w-]+|upload|cancel|reset)/?|/magistral/import|/magistral/act/[a-z]+/[a-z_]+"
+)
 STREAMS = ("/magistral/live", "/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/call/")
 """What goes on for long: there is nothing to be told of it without reading it, and so no HEAD."""
 # What looks like a way up, or like another server, leads nowhere; Gradio checks the same again.
 PATH_TRAVERSAL = re.compile(r"(?:^|/)\.{1,2}(?:/|$)|//|\\|[\x00-\x1f]")
 FILE_PATH = "/gradio_api/file="
+ACTIONS_PATH = "/magistral/act/"
 MCP_PATH = "/mcp"
 
 

@@ -51,7 +51,7 @@ def test_a_turn_from_sending_to_the_finished_reply() -> None:
     chat = chat_over([Reasoning("hm"), Answer("yes")])
     visitor, value, box = chat.say({"text": "well?", "files": []}, "", *PANEL)
     assert value["alert"] is None
-    assert box["value"] is None
+    assert box["value"] == {"text": "", "files": []}
 
     said, reply = settled(chat, visitor)
     assert said["text"] == "well?"

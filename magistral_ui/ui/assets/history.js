@@ -168,7 +168,7 @@ export class HistoryView {
   }
 
   open(id) {
-    this.ask("open_conversation", { id });
+    this.ask("open", { id });
     document.getElementById("history").dispatchEvent(new Event("chosen"));
   }
 

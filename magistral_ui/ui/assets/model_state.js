@@ -10,6 +10,7 @@ import { bytes, duration, has, sentence, short, t } from "./i18n.js";
 /** Whether what is broken is a server: nothing was to be loaded here. */
 const onServer = (key) => Boolean(key?.startsWith("remote_"));
 
+const LOADING_POLL_MS = 500; // ms between two looks at a model that is loading
 const POLL_MS = 5_000; // ms between two questions whether the server that runs the model is still there
 
 export class ModelState {
@@ -39,6 +40,12 @@ export class ModelState {
     this.showBanner(value);
     this.showPanel(value);
     if (value.info) showUnsupported(value.info.missing);
+    clearTimeout(this.polling);
+    if (value.state !== "ready") this.poll();
+  }
+
+  poll() {
+    this.polling = setTimeout(async () => (await this.act("poll")) || this.poll(), LOADING_POLL_MS);
   }
 
   /** While it loads only the numbers change: whoever reads or copies the rest is not disturbed. */
@@ -65,7 +72,7 @@ export class ModelState {
     const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // a page without its app has other worries
     if (answer?.status === 401) return over();
     const mark = answer?.ok ? await answer.text() : shown;
-    if (mark !== shown && shown === this.mark) this.act("look");
+    if (mark !== shown && shown === this.mark) this.act("poll");
     return undefined;
   }
 

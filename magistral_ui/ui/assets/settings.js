@@ -22,12 +22,6 @@ class Signal {
     this.followers.push(follower);
     if (this.value !== null) follower(this.value);
   }
-
-  /** The same, before all others. */
-  lead(follower) {
-    this.followers.unshift(follower);
-    if (this.value !== null) follower(this.value);
-  }
 }
 
 /** The parameters' table, the card's own values and presets, see ui/sampling_panel.py. */
