@@ -28,4 +28,4 @@ def failure_value(key: str, values: Mapping[str, str | int | float]) -> Json:
 
 def alert_value(error: MagistralUIError) -> Json:
     """The failure that `error` stands for."""
-    return failure_value(error.sentence_key, error.values)
+    return failure_value(error.message.key, error.message.values)

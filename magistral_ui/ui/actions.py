@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from magistral_ui.chat.json_values import Json, alert_value
 from magistral_ui.engines.base import Ready
-from magistral_ui.errors import BadInput, MagistralUIError, TooManyRequests
+from magistral_ui.errors import BadInput, MagistralUIError, Message, TooManyRequests
 from magistral_ui.i18n.texts import sentence_for_client
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.context_meter import UNSEEN, refused_meter, size_of
@@ -27,7 +27,7 @@ from magistral_ui.ui.panels import model_value
 from magistral_ui.ui.sampling_panel import panel_value
 from magistral_ui.web.client_address import client_of
 from magistral_ui.web.error_responses import sentence_response
-from magistral_ui.web.route_allowlist import ACTIONS_PATH
+from magistral_ui.web.request_guard import ACTIONS_PATH
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Upload(BaseModel):
     path: str
 
 
-class Message(BaseModel):
+class Composed(BaseModel):
     """What is in the composer."""
 
     model_config = ConfigDict(strict=True)
@@ -55,7 +55,7 @@ class Action(BaseModel):
     """What the panel says, see sampling_panel.py."""
     data: dict[str, Any] = {}
     """What is peculiar to the action, such as the message that it is about."""
-    message: Message | None = None
+    message: Composed | None = None
 
     @property
     def composed(self) -> Json:
@@ -87,14 +87,14 @@ def action_route(chat: Chat) -> Route:
             action = Action.model_validate_json(await request.body())
         except ValidationError as error:
             log.info("an action is not as the page sends it: %d faults", error.error_count())
-            return sentence_response(400, sentence_for_client("request_forged"))
+            return sentence_response(400, sentence_for_client(Message("request_forged")))
         try:
             answer = await known(action, request)
         except MagistralUIError as error:
             answer = {"alert": alert_value(error)}
         except Exception:
             log.exception("an action of the page failed")
-            return sentence_response(500, sentence_for_client("unexpected"))
+            return sentence_response(500, sentence_for_client(Message("unexpected")))
         if "turns" in answer:  # a model on a server may have gone since, or come back
             answer["model"] = model_value(chat.engine)
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})

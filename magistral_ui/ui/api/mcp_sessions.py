@@ -5,10 +5,11 @@ Each request stands alone, so there is nothing to keep but what a client wants t
 
 import hmac
 import secrets
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from magistral_ui.engines.generation import Generation
 
@@ -37,7 +38,7 @@ class McpSessions:
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._calls: dict[tuple[str, RequestId], RunningCall] = {}
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: LRUCache[str, None] = LRUCache(MAX_ENDED)
 
     def begin(self, owner: str) -> str:
         """The id of a new session, of 128 random bits and a proof that it is the owner's."""
@@ -56,8 +57,6 @@ class McpSessions:
             if of == session:
                 call.cancel()
         self._ended[session] = None
-        while len(self._ended) > MAX_ENDED:
-            self._ended.popitem(last=False)
 
     @contextmanager
     def call(self, session: str | None, request: RequestId | None) -> Iterator[RunningCall]:

@@ -4,7 +4,7 @@ import secrets
 
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.export.document import Document
-from magistral_ui.export.json_export import export_json
+from magistral_ui.export.json import export_json
 from tests.soak.attacks.attack import PASSWORD, Stranger, attack
 
 FORMULAS = "\n\n".join(
