@@ -54,7 +54,6 @@ STREAMS = ("/magistral/live", "/gradio_api/queue/data", "/gradio_api/heartbeat/"
 # What looks like a way up, or like another server, leads nowhere; Gradio checks the same again.
 PATH_TRAVERSAL = re.compile(r"(?:^|/)\.{1,2}(?:/|$)|//|\\|[\x00-\x1f]")
 FILE_PATH = "/gradio_api/file="
-ACTIONS_PATH = "/magistral/act/"
 MCP_PATH = "/mcp"
 
 
