@@ -5,10 +5,9 @@ A beginning is a Reply itself, with what it had cost so far, and with the proven
 
 from dataclasses import replace
 
-from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.conversation import Provenance, Reply
 from magistral_ui.chat.events import Usage
 from magistral_ui.chat.prompt import Resume
-from magistral_ui.chat.provenance import Provenance
 
 FINAL_FAILURES = frozenset({"remote_filtered", "remote_called_tool"})
 """Failures that would come again: the server does not let the reply go on, or the model waits for a tool."""

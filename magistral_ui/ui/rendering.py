@@ -13,10 +13,9 @@ from typing import Any
 
 from cachetools import LRUCache, cachedmethod
 
-from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Provenance, UserMessage
 from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.resume import may_continue, may_replay
 from magistral_ui.errors import ImageRefused, MagistralUIError, TooManyRequests
 from magistral_ui.models.cards import ModelCard

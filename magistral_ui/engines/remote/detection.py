@@ -23,9 +23,9 @@ from magistral_ui.engines.remote.dialects import (
     Dialect,
 )
 from magistral_ui.engines.remote.http_client import ServerClient, ServerResponse
+from magistral_ui.engines.remote.request_errors import InsecureConnection, speaks_tls, was_hung_up
 from magistral_ui.engines.remote.served_models import ServedModel, card_for, choose, served_models
 from magistral_ui.engines.remote.server_profile import ServerProfile
-from magistral_ui.engines.remote.tls_errors import InsecureConnection, speaks_tls, was_hung_up
 from magistral_ui.errors import ServerUnusable
 from magistral_ui.models.cards import ModelCard
 

@@ -16,7 +16,7 @@ from magistral_ui.chat.events import Finished
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.remote.completion_body import refuse_what_is_missing, says_length
+from magistral_ui.engines.remote.completion_body import ImageUrls, refuse_what_is_missing, says_length
 from magistral_ui.engines.remote.detection import (
     MODEL_LOAD_TIMEOUT,
     ServerOptions,
@@ -27,7 +27,6 @@ from magistral_ui.engines.remote.detection import (
     seen_now,
 )
 from magistral_ui.engines.remote.http_client import ServerClient
-from magistral_ui.engines.remote.image_urls import ImageUrls
 from magistral_ui.engines.remote.request_errors import FailedRequest
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.engines.remote.server_profile import ServerProfile

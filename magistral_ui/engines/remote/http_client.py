@@ -14,8 +14,8 @@ import aiohttp
 import httpx2
 
 from magistral_ui.engines.remote.error_body import value_and_text, words_of
+from magistral_ui.engines.remote.request_errors import RequestRefused, not_secure
 from magistral_ui.engines.remote.server_address import ServerAddress
-from magistral_ui.engines.remote.tls_errors import not_secure
 from magistral_ui.environment import proxy_for
 
 MAX_CONNECTIONS = 10_000
@@ -49,14 +49,6 @@ class ServerResponse:
     def fine(self) -> bool:
         """Whether it is an answer and not an error."""
         return 200 <= self.status < 300
-
-
-class RequestRefused(Exception):
-    """The server answered a request for a stream with an error or a redirect; `response` has been read."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        super().__init__(response.status_code)
-        self.response = response
 
 
 class ServerClient:

@@ -1,9 +1,12 @@
-"""What went wrong with a request, as a sentence's key, and whether and when to try it again; it does not try."""
+"""What can go wrong with a request, from TLS to a refusal: which message to show, and whether and when to try it again."""
 
+import asyncio
+import contextlib
 import math
 import random
 import re
-from collections.abc import Mapping
+import ssl
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -18,9 +21,8 @@ from magistral_ui.engines.remote.error_body import (
     read_refusal,
     value_and_text,
 )
-from magistral_ui.engines.remote.http_client import RequestRefused
+from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.engines.remote.sse import StreamBroken
-from magistral_ui.engines.remote.tls_errors import InsecureConnection
 from magistral_ui.errors import Message, Value
 
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -38,6 +40,24 @@ ABOUT_THE_MODEL = re.compile(r"model|deployment|engine", re.I)
 ABOUT_TOKENS = re.compile(r"tokens?\b", re.I)
 PINNED = re.compile(r"pinned to ['\"]?(.+?)['\"]?\s*[;,]")
 """`transformers serve` with a model of its own names it in no list, only when it refuses another one."""
+NOT_YET, EXPIRED, OTHER_NAME, OTHER_ADDRESS = 9, 10, 62, 64
+"""OpenSSL's reasons to refuse a certificate (x509_vfy.h); all others mean that nobody who is trusted signed it."""
+CERTIFICATE_ERROR_KEYS = {
+    NOT_YET: "remote_certificate_expired",
+    EXPIRED: "remote_certificate_expired",
+    OTHER_NAME: "remote_certificate_name",
+    OTHER_ADDRESS: "remote_certificate_name",
+}
+PLAIN_TEXT_REASONS = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "UNKNOWN_PROTOCOL",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+)
+"""What TLS makes of an answer in plain text."""
+TLS_PROBE_TIMEOUT = 3.0
+"""Seconds to find out whether a port speaks TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +69,14 @@ class FailedRequest(Message):
     """Whether the server is there and only cannot serve now."""
     refusal: ServerRefusal | None = None
     """What the server said, where it refused the request itself."""
+
+
+class RequestRefused(Exception):
+    """The server answered a request for a stream with an error or a redirect; `response` has been read."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
 
 
 REQUEST_ERRORS = (StreamBroken, RequestRefused, OSError)
@@ -153,3 +181,50 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _wait(tries: int, jitter: random.Random) -> float | None:
     return RETRY_DELAYS[tries] * jitter.uniform(0.8, 1.2) if tries < len(RETRY_DELAYS) else None
+
+
+class InsecureConnection(ConnectionError):
+    """There is no secure connection to the server; `message` says why, without the server's name."""
+
+    def __init__(self, key: str) -> None:
+        self.message = Message(key)
+        super().__init__(key)
+
+
+def not_secure(error: BaseException) -> InsecureConnection | None:
+    """What `error`, or what it comes from, means where it is about TLS; None where it is not."""
+    for each in _causes(error):
+        # aiohttp's errors are of these kinds, too, but only what they come from tells why.
+        code, reason = getattr(each, "verify_code", None), getattr(each, "reason", None)
+        if isinstance(each, ssl.SSLCertVerificationError) and code is not None:
+            return InsecureConnection(CERTIFICATE_ERROR_KEYS.get(code, "remote_certificate_untrusted"))
+        if isinstance(each, ssl.SSLError) and reason in PLAIN_TEXT_REASONS:
+            return InsecureConnection("remote_not_tls")
+    return None
+
+
+def was_hung_up(error: BaseException) -> bool:
+    """Whether somebody was there and ended the line without an answer, as a TLS port does to plain text."""
+    return not any(isinstance(each, ConnectionRefusedError | TimeoutError) for each in _causes(error))
+
+
+async def speaks_tls(address: ServerAddress) -> bool:
+    """Whether the port of a plain address is one of TLS; nothing is sent, so no certificate is looked at."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        opening = asyncio.open_connection(address.name, address.port, ssl=context)
+        _, line = await asyncio.wait_for(opening, TLS_PROBE_TIMEOUT)
+    except (OSError, asyncio.TimeoutError):
+        return False
+    line.close()
+    with contextlib.suppress(OSError, asyncio.TimeoutError):
+        await asyncio.wait_for(line.wait_closed(), TLS_PROBE_TIMEOUT)
+    return True
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or each.__context__

@@ -16,8 +16,8 @@ from cachetools import LRUCache
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.engines.base import Measure
+from magistral_ui.engines.remote.completion_body import messages_of, resumed_fields
 from magistral_ui.engines.remote.http_client import ServerClient
-from magistral_ui.engines.remote.messages import messages_of, resumed_fields
 from magistral_ui.engines.remote.server_profile import ServerProfile
 
 CHARACTERS_PER_TOKEN = 3.6

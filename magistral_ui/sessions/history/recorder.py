@@ -7,9 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from magistral_ui.chat.conversation import Conversation
+from magistral_ui.chat.conversation import Conversation, ReplyBuilder
 from magistral_ui.chat.events import Answer, Notice, Reasoning, Reclassified
-from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.history import store
 from magistral_ui.sessions.history.database import History

@@ -21,9 +21,8 @@ from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.sampler import candidates
 from magistral_ui.engines.remote import request_errors
-from magistral_ui.engines.remote.completion_body import body_of
+from magistral_ui.engines.remote.completion_body import ImageUrls, body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
-from magistral_ui.engines.remote.image_urls import ImageUrls
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import PromptTooLong
 from magistral_ui.ui.rendering import ASSETS
