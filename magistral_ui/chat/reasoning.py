@@ -406,20 +406,6 @@ class TextTokenReader:
         return [*self._text.feed(rest, tokens=0), *self._text.finish(cut)]
 
 
-def joined(pieces: Iterable[ReasoningPiece]) -> tuple[str, str]:
-    """Reasoning and answer, each as one text."""
-    reasoning: list[str] = []
-    answer: list[str] = []
-    for piece in pieces:
-        if isinstance(piece, Reclassified):
-            said = "".join(answer)
-            reasoning.append(said if any(reasoning) else said.lstrip(LINE_BREAKS))
-            answer.clear()
-        else:
-            (reasoning if isinstance(piece, Reasoning) else answer).append(piece.text)
-    return "".join(reasoning), "".join(answer)
-
-
 def part_of(text: str, marks: Iterable[str]) -> int:
     """How many characters at the end of `text` may be the beginning of one of `marks`."""
     sizes = (size for mark in marks for size in range(1, len(mark)) if text.endswith(mark[:size]))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from magistral_ui.engines.remote.error_body import error_words
 from magistral_ui.engines.remote.sse import StreamBroken, parsed
 
 Kind = Literal["reasoning", "thinking", "text", "refusal"]
@@ -17,25 +18,6 @@ THINKING_TYPES = frozenset({"thinking", "reasoning", "think", "reasoning_text", 
 """Types of a content part that is reasoning."""
 ERROR_FIELDS = ("error_msg", "error_code", "error_message", "errmsg", "err", "fault", "exception", "__type")
 """Names that only an error has, besides `error` itself."""
-ERROR_TEXT_FIELDS = (
-    "message",
-    "msg",
-    "faultstring",
-    "detail",
-    "error",
-    "title",
-    "reason",
-    "error_msg",
-    "error_message",
-    "errmsg",
-    "err",
-    "status_msg",
-    "fault",
-    "exception",
-    "type",
-    "code",
-)
-"""Where an error has its words, the most telling first."""
 REASON_FIELDS = ("message", "Message", "msg", "description")
 """Names under which an object without any sign of an error may still say why nothing else comes."""
 SILENT_TYPES = frozenset({"status", "ping", "info", "progress", "event", "log", "notice"})
@@ -117,7 +99,7 @@ def read_last_chunk(payload: bytes) -> Chunk:
 def error_text(value: Mapping[str, Any]) -> str | None:
     """What an answer that is an error says; None for any other. Its shapes: an object, a text, or lists within."""
     error = _error_of(value)
-    return None if error is None else _told(error) or "?"
+    return None if error is None else error_words(error, depth=1) or "?"
 
 
 def _error_of(value: Mapping[str, Any]) -> Any:
@@ -142,26 +124,11 @@ def _error_of(value: Mapping[str, Any]) -> Any:
     if value.get("detail"):
         return value["detail"]
     status = next((code for key in ("code", "status", "status_code") if _is_status(code := value.get(key))), None)
-    return value if status is not None and _told(value) else None
+    return value if status is not None and error_words(value) else None
 
 
 def _is_status(code: Any) -> bool:
     return isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
-
-
-def _told(error: Any) -> str:
-    if isinstance(error, str):
-        return error
-    if isinstance(error, list):
-        return "; ".join(filter(None, map(_told, error)))
-    if isinstance(error, dict):
-        said = next((told for key in ERROR_TEXT_FIELDS if (told := _told(error.get(key)))), "")
-        if not said:  # by the names of fields
-            said = "; ".join(f"{key}: {told}" for key, each in error.items() if (told := _told(each)))
-        place = error.get("loc")
-        where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
-        return f"{where}: {said}" if where and said else said
-    return ""
 
 
 def _first_choice(value: Mapping[str, Any]) -> Mapping[str, Any]:

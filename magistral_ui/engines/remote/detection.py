@@ -22,7 +22,7 @@ from magistral_ui.engines.remote.dialects import (
     VLLM,
     Dialect,
 )
-from magistral_ui.engines.remote.http_client import ServerClient, ServerResponse
+from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.request_errors import InsecureConnection, speaks_tls, was_hung_up
 from magistral_ui.engines.remote.served_models import ServedModel, card_for, choose, served_models
 from magistral_ui.engines.remote.server_profile import ServerProfile
@@ -194,13 +194,11 @@ async def which_dialect(server: ServerClient, models: Mapping[str, Any]) -> Dial
         "capabilities" in each and "aliases" in each for each in listed
     ):
         return MISTRAL
-    properties = await _asked(server, "/props")
-    if _is(properties, "total_slots") or _is(properties, "default_generation_settings"):
+    if {"total_slots", "default_generation_settings"} & (await server.try_ask("/props")).fields.keys():
         return LLAMA_CPP
-    if _is(await _asked(server, "/api/v0/models"), "data"):
+    if "data" in (await server.try_ask("/api/v0/models")).fields:
         return LM_STUDIO
-    paths = await _asked(server, "/openapi.json")
-    if _is(paths, "paths") and "/load_model" in paths.value["paths"]:
+    if "/load_model" in (await server.try_ask("/openapi.json")).fields.get("paths", ()):
         return TRANSFORMERS
     return UNKNOWN
 
@@ -217,18 +215,15 @@ async def common_facts(server: ServerClient, dialect: Dialect) -> tuple[str, Map
 
 
 async def _facts(server: ServerClient, path: str) -> Mapping[str, Any]:
-    told = await _asked(server, path) if path else ServerResponse(404)
-    if not told.fine or not isinstance(told.value, dict):
-        return {}
-    if path == "/info" and "max_total_tokens" in told.value:
-        return {**told.value, "data": [{**told.value, "id": told.value.get("model_id")}]}
-    return told.value
+    facts = (await server.try_ask(path)).fields if path else {}
+    if path == "/info" and "max_total_tokens" in facts:
+        return {**facts, "data": [{**facts, "id": facts.get("model_id")}]}
+    return facts
 
 
 async def properties(server: ServerClient, model: str) -> Mapping[str, Any]:
     """llama.cpp's page about one model; a router is not made to load it by being asked."""
-    told = await _asked(server, f"/props?{urlencode({'model': model, 'autoload': 'false'}, quote_via=quote)}")
-    return told.value if told.fine and isinstance(told.value, dict) else {}
+    return (await server.try_ask(f"/props?{urlencode({'model': model, 'autoload': 'false'}, quote_via=quote)}")).fields
 
 
 async def make_loaded(server: ServerClient, model: str) -> None:
@@ -279,8 +274,7 @@ async def _rendered(
     body: dict[str, Any] = {"model": model, "messages": list(messages)}
     if resume:
         body |= {"continue_final_message": resume, "add_generation_prompt": False}
-    told = await _asked(server, "/apply-template", body)
-    return str(told.value["prompt"]) if _is(told, "prompt") else ""
+    return str((await server.try_ask("/apply-template", body)).fields.get("prompt", ""))
 
 
 async def _shaped_by_tokens(server: ServerClient, dialect: Dialect, model: str) -> tuple[Dialect, bool]:
@@ -297,21 +291,8 @@ async def _shaped_by_tokens(server: ServerClient, dialect: Dialect, model: str) 
 
 async def _has_mark(server: ServerClient, model: str, messages: Sequence[Mapping[str, Any]]) -> bool:
     body = {"model": model, "messages": list(messages), "return_token_strs": True}
-    told = await _asked(server, "/tokenize", body)
-    strings = told.value.get("token_strs") if told.fine and isinstance(told.value, dict) else None
+    strings = (await server.try_ask("/tokenize", body)).fields.get("token_strs")
     return isinstance(strings, list) and THINK_MARK in strings
-
-
-async def _asked(server: ServerClient, path: str, body: dict[str, Any] | None = None) -> ServerResponse:
-    """The answer to one of many questions: a server that does not understand it has answered it."""
-    try:
-        return await server.ask(path, body)
-    except (ConnectionError, TimeoutError):
-        return ServerResponse(0)
-
-
-def _is(told: ServerResponse, key: str) -> bool:
-    return told.fine and isinstance(told.value, dict) and key in told.value
 
 
 def _named(dialect: Dialect, facts: Mapping[str, Any]) -> str:

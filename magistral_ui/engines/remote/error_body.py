@@ -32,9 +32,11 @@ MESSAGE_FIELDS = (
     "faultstring",
     "err",
     "errmsg",
+    "exception",
+    "type",
     "code",
 )
-"""Names under which an error has its words; what is most of its own comes first."""
+"""Names under which an error has its words; the most telling come first."""
 MAX_ERROR_DEPTH, MAX_ERRORS = 6, 20
 """Levels of an error that are looked at, and errors of one list."""
 MIN_CONTEXT = 256
@@ -152,7 +154,7 @@ def value_and_text(response: httpx2.Response) -> tuple[Any, str]:
 def words_of(value: Any, text: str) -> str:
     """A body's own words: of JSON in any of its shapes, of a page of HTML its title, or plain text."""
     if value is not None:
-        words = _said(value)
+        words = error_words(value)
     elif text.lstrip()[:1] == "<":
         found = TITLE.search(text[:MAX_BODY_CHARACTERS])
         words = unescape(next(filter(None, found.groups()), "")) if found else ""
@@ -162,19 +164,22 @@ def words_of(value: Any, text: str) -> str:
     return words if len(words) <= MAX_DETAIL_LENGTH else _inner(words)
 
 
-def _said(value: Any, depth: int = 0) -> str:
-    """The words in an error of any shape: a text, an object that holds them under one of many names, or a list of such."""
+def error_words(value: Any, depth: int = 0) -> str:
+    """The words in an error of any shape: a text, an object that holds them under one of many names, or a list of such.
+
+    Deeper than the top (`depth`), an object may also name the fields that are wrong.
+    """
     if isinstance(value, str):
         return value
     if depth > MAX_ERROR_DEPTH:
         return ""
     if isinstance(value, list):
-        return "; ".join(filter(None, (_said(each, depth + 1) for each in value[:MAX_ERRORS])))
+        return "; ".join(filter(None, (error_words(each, depth + 1) for each in value[:MAX_ERRORS])))
     if not isinstance(value, Mapping):
         return ""
-    said = next((words for key in MESSAGE_FIELDS if (words := _said(value.get(key), depth + 1))), "")
+    said = next((words for key in MESSAGE_FIELDS if (words := error_words(value.get(key), depth + 1))), "")
     if not said and depth:  # by the names of fields
-        said = "; ".join(f"{key}: {words}" for key, each in value.items() if (words := _said(each, depth + 1)))
+        said = "; ".join(f"{key}: {words}" for key, each in value.items() if (words := error_words(each, depth + 1)))
     place = value.get("loc")
     where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
     return f"{where}: {said}" if where and said else said

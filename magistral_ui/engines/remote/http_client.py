@@ -6,7 +6,7 @@ The access key goes to this server only: redirects are not followed.
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,11 @@ class ServerResponse:
         """Whether it is an answer and not an error."""
         return 200 <= self.status < 300
 
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The JSON object that was answered; empty where it was an error or anything else."""
+        return self.value if self.fine and isinstance(self.value, dict) else {}
+
 
 class ServerClient:
     """A connection pool to one server. Use it in one event loop only."""
@@ -78,6 +83,13 @@ class ServerClient:
         words = words_of(value, text) if response.status_code >= 400 else ""
         location = headers.get("location", "")[:MAX_LOCATION_LENGTH]
         return ServerResponse(response.status_code, value, headers.get("server", ""), location, words)
+
+    async def try_ask(self, path: str, body: dict[str, Any] | None = None) -> ServerResponse:
+        """The same where it does not matter whether the server can be reached; the status is 0 then."""
+        try:
+            return await self.ask(path, body)
+        except (ConnectionError, TimeoutError):
+            return ServerResponse(0)
 
     @contextlib.asynccontextmanager
     async def stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -231,7 +231,7 @@ class StreamedReply:
     async def _tokens_of(self, body: dict[str, Any]) -> list[int]:
         asked = {name: body[name] for name in ("model", "messages", "continue_final_message", "add_generation_prompt")}
         told = await self._server.ask("/tokenize", asked)
-        tokens = told.value.get("tokens") if told.fine and isinstance(told.value, dict) else None
+        tokens = told.fields.get("tokens")
         if not tokens:
             raise StreamBroken("remote_refused", status=told.status, detail="/tokenize")
         return [int(token) for token in tokens]

@@ -6,7 +6,7 @@ another model's template writes around the pieces is found out by counting a who
 
 import asyncio
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -81,22 +81,14 @@ class TokenCounter:
         body["messages"] = messages_of(seen, self._dialect, self._profile.marks[0], lambda _: "")
         body |= resumed_fields(prompt.resume, self._dialect) if prompt.resume else {}
         if self._dialect.tokenizer == "llama_cpp":
-            shown = await self._ask("/apply-template", body)
-            rendered = shown.get("prompt")
+            rendered = (await self._server.try_ask("/apply-template", body)).fields.get("prompt")
             if not isinstance(rendered, str):
                 return None
             body = {"model": self._model, "content": rendered, "add_special": True, "parse_special": True}
-        tokens = (await self._ask("/tokenize", body)).get("tokens")
+        tokens = (await self._server.try_ask("/tokenize", body)).fields.get("tokens")
         if not isinstance(tokens, list) or not tokens:
             return None
         return len(tokens) - pieces.total + sum(pieces.images[image.digest] for image in prompt.images)
-
-    async def _ask(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]:
-        try:
-            told = await self._server.ask(path, body)
-        except (ConnectionError, TimeoutError):
-            return {}
-        return told.value if told.fine and isinstance(told.value, dict) else {}
 
     async def _counts(self, texts: Iterable[str]) -> dict[str, TokenCount]:
         gate = asyncio.Semaphore(PARALLEL_REQUESTS)
@@ -127,7 +119,7 @@ class TokenCounter:
         body: dict[str, Any] = {"model": self._model, "content": text, "add_special": False, "parse_special": False}
         if self._dialect.tokenizer == "vllm":
             body = {"model": self._model, "prompt": text, "add_special_tokens": False}
-        tokens = (await self._ask("/tokenize", body)).get("tokens")
+        tokens = (await self._server.try_ask("/tokenize", body)).fields.get("tokens")
         return len(tokens) if isinstance(tokens, list) else None
 
 
