@@ -22,7 +22,7 @@ KINDS = [
     "Message",
     "Refusal",
     "NotFound",
-    "Error",
+    "(?<!PydanticCustom)Error",
     "Setting",
     "TooLong",
 ]
