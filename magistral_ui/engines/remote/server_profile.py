@@ -1,4 +1,4 @@
-"""What is known of a server once it was asked, and what its refusals add to that; it sends nothing."""
+"""What is known about a server after detection, and what its refusals add to that; it sends nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,41 +14,41 @@ from magistral_ui.engines.remote.reasoning_stream import ReplyReader
 from magistral_ui.models.cards import ModelCard
 
 FULL_CONTEXT_MARGIN = 64
-"""Tokens by which a context is called full: usages are estimates in part."""
+"""Tokens short of the limit at which a context counts as full: usage is partly estimated."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerProfile:
-    """One server with the one model that is asked for."""
+    """One server with the one model that is requested from it."""
 
     dialect: Dialect
     card: ModelCard
     model: str
-    """The name that requests bear."""
+    """The name used in requests."""
     info: ModelInfo
     context_known: bool = False
-    """Whether the server has said how long its context is; otherwise it is the card's guess."""
+    """Whether the server has reported its context length; otherwise it is the model card's."""
     most_tokens: int | None = None
-    """How much the server writes at most, however short the prompt; None where it has not said."""
+    """How many tokens the server writes at most, however short the prompt; None where it has not said."""
     cuts_short: bool = False
-    """Whether its replies end early where it is not told how long they may be."""
+    """Whether its replies end early unless a request says how long they may be."""
     loaded: bool = True
-    """Whether the model is in the server's memory; before, a router knows little of it."""
+    """Whether the model is loaded; until then, a router knows little about it."""
     shaped: bool = True
-    """Whether it is known what its template does."""
+    """Whether its chat template has been examined."""
     facts_path: str = ""
-    """Where the server tells more of its models than their names."""
+    """Path where the server describes its models."""
     seen: str = ""
-    """A digest of what it said of itself."""
+    """A digest of what the server says about itself."""
 
     @property
     def marks(self) -> tuple[tuple[str, str], ...]:
-        """The pairs of marks that may tell the reasoning in its text, the card's own first."""
+        """The pairs of marks that may enclose reasoning in its text, the model card's own first."""
         return self.card.textual_marks
 
 
 def reader_for(profile: ServerProfile, resume: Resume | None, *, by_tokens: bool = False) -> ReplyReader:
-    """A reader that goes on where `resume` ends; from tokens, open reasoning goes on as text."""
+    """A reader that continues where `resume` ends; `by_tokens`, open reasoning continues as text."""
     echo = (resume.reasoning or "", resume.answer) if resume and profile.dialect.resume == "prefix" else ("", "")
     closed = (
         resume is not None and (resume.closed or resume.reasoning is None) and bool(resume.reasoning or resume.answer)
@@ -64,19 +64,19 @@ def reader_for(profile: ServerProfile, resume: Resume | None, *, by_tokens: bool
 
 @dataclass(frozen=True, slots=True)
 class ProfileUpdate:
-    """What one refusal taught: `profile` is the server as it is known now."""
+    """What one refusal revealed: `profile` is the server as it is now known."""
 
     profile: ServerProfile
     notices: tuple[Notice, ...] = ()
-    """What there is to tell of a request that goes out again otherwise than it was asked for."""
+    """What to tell about a request that is repeated with changes."""
     most: int | None = None
-    """Tokens that this one reply may have; None where the server has named no number."""
+    """Tokens that this one reply may have; None where the server named no number."""
 
 
 def chosen_fields(params: SamplingParams, profile: ServerProfile) -> frozenset[str]:
-    """The fields of a request whose values a person chose: all others are only this program's own, and may be left out.
+    """The fields of a request whose values a person chose; all others are defaults, and may be left out.
 
-    A seed is drawn for every reply, so it counts as nobody's.
+    A seed is drawn for every reply, so it does not count as chosen.
     """
     own, room = profile.card.sampling, profile.info.context_length
     chosen = {
@@ -90,14 +90,14 @@ def chosen_fields(params: SamplingParams, profile: ServerProfile) -> frozenset[s
 
 
 def chose_length(params: SamplingParams, own: SamplingParams, room: int) -> bool:
-    """Whether somebody chose how long a reply may be: the page bounds the model's own value by what fits."""
+    """Whether a person chose the length of the reply: the page limits the model's default to what fits."""
     return params.max_tokens not in (own.max_tokens, min(own.max_tokens, room))
 
 
 def updated_profile(
     profile: ServerProfile, refusal: ServerRefusal, sent: Mapping[str, Any], chosen: frozenset[str]
 ) -> ProfileUpdate | None:
-    """The profile after a refusal, where the request can go out again without what was refused; None where it cannot."""
+    """The profile after a refusal, where the request can be repeated without what was refused; None where it cannot."""
     if refusal.too_long:
         return None
     if refusal.reply_bounded:
@@ -121,19 +121,19 @@ def updated_profile(
 def relearned(
     known: ServerProfile, refusal: ServerRefusal, sent: Mapping[str, Any], chosen: frozenset[str]
 ) -> ServerProfile:
-    """What one reply was taught, for the engine's own profile, which another reply may have changed meanwhile."""
+    """The same update for the engine's own profile, which another reply may have changed meanwhile."""
     lesson = updated_profile(known, refusal, sent, chosen)
     return lesson.profile if lesson else known
 
 
 def lengthened(known: ServerProfile, sent: Mapping[str, Any], usage: Usage) -> ServerProfile:
-    """`known`, but that the server is told how long a reply may be: without, it has just ended one early."""
+    """`known`, with lengths stated from now on, because the server has just ended a reply early without one."""
     told = any(name in sent for name in REPLY_FIELDS)
     return known if told or _is_full(known, usage) else replace(known, cuts_short=True)
 
 
 def why_lowered(known: ServerProfile, sent: Mapping[str, Any], usage: Usage) -> str:
-    """The notice for a reply that ended before its own limit: for want of room, or by a limit of the server's own."""
+    """The notice for a reply that ended before its limit: the context is full, or the server has a limit of its own."""
     told = next((n for name in REPLY_FIELDS if isinstance(n := sent.get(name), int)), None)
     by_server = told == known.most_tokens if told is not None else not _is_full(known, usage)
     return "remote_max_tokens_lowered" if by_server else "max_tokens_lowered"
@@ -147,7 +147,7 @@ def _is_full(known: ServerProfile, usage: Usage) -> bool:
 
 
 def with_context(profile: ServerProfile, limit: int) -> ServerProfile:
-    """`profile` with the context that a refusal named, where that is less than was known."""
+    """`profile` with the context length that a refusal named, if it is smaller."""
     if not 0 < limit < profile.info.context_length:
         return profile
     card, info = replace(profile.card, context_length=limit), replace(profile.info, context_length=limit)
@@ -155,7 +155,6 @@ def with_context(profile: ServerProfile, limit: int) -> ServerProfile:
 
 
 def without(dialect: Dialect, fields: list[str]) -> Dialect:
-    """`dialect` without some fields of the request."""
     return replace(
         dialect,
         fields={name: field for name, field in dialect.fields.items() if field not in fields},
@@ -165,7 +164,7 @@ def without(dialect: Dialect, fields: list[str]) -> Dialect:
 
 
 def refused_choice(profile: ServerProfile, refusal: ServerRefusal, chosen: frozenset[str]) -> str:
-    """Our name of the parameter that a person chose and that the server does not know; empty where it is not that."""
+    """The parameter, by our name, that a person chose and the server does not know; empty where there is none."""
     if not refusal.unknown:
         return ""
     return next(
@@ -176,14 +175,14 @@ def refused_choice(profile: ServerProfile, refusal: ServerRefusal, chosen: froze
 def _bounded(
     profile: ServerProfile, refusal: ServerRefusal, sent: Mapping[str, Any], chosen: frozenset[str]
 ) -> ProfileUpdate | None:
-    """With fewer tokens, as many as the server has said; or else with no number at all, where nobody chose one."""
+    """Ask for as many tokens as the server named, or for no number at all, unless a person chose one."""
     field = next((name for name in REPLY_FIELDS if name in sent), "")
     if not field:
         return None
     known = with_context(profile, refusal.limit)
     if refusal.most > 0:
         lowered = (Notice("remote_max_tokens_lowered", {"limit": refusal.most}),) if field in chosen else ()
-        # Behind another prompt there is other room, but never more than a server writes at all.
+        # After another prompt the room differs, but a server's own limit stays.
         known = known if refusal.tokens else replace(known, most_tokens=refusal.most)
         return ProfileUpdate(known, lowered, refusal.most)
     if field in chosen:
@@ -193,7 +192,7 @@ def _bounded(
 
 
 def _renamed(profile: ServerProfile, field: str, instead: str) -> ProfileUpdate | None:
-    """The field under the name that the server wants."""
+    """Send the field under the name that the server expects."""
     dialect = profile.dialect
     names = [name for name, known in dialect.fields.items() if known == field]
     if not names or instead == field:
