@@ -1,4 +1,4 @@
-"""The body of one request: messages, images and parameters in the shape that the server takes; it sends nothing."""
+"""The body of one request: messages, images and parameters in the shape that the server accepts; it sends nothing."""
 
 import base64
 import threading
@@ -20,13 +20,13 @@ from magistral_ui.errors import ParameterRefused
 MessageJson = dict[str, Any]
 Marks = tuple[str, str]
 MAX_SERVER_SEED = 2**32 - 1
-"""Seeds of the servers: below 32 bits, of which llama.cpp takes the last one as none."""
+"""Servers' seeds have 32 bits; to llama.cpp, the largest one means none."""
 MAX_SIDE = 1_540
-"""Pixels of the longer side beyond which Magistral makes a picture smaller itself."""
+"""Pixels of the longer side beyond which Magistral scales an image down itself."""
 MIN_SIDE = 56
-"""Pixels of the longer side: transformers fails on a picture of one image token, which is 28 × 28 pixels."""
+"""Pixels of the longer side: transformers fails on an image of a single token, which is 28 × 28 pixels."""
 MIN_JPEG_PIXELS = 640 * 480
-"""Pixels from which JPEG is used: PNG would be many times larger."""
+"""Pixels from which JPEG is used, since PNG would be many times larger."""
 CACHE_BYTES = 64 * 2**20
 """Bytes of URLs that are kept, so that a conversation's pictures are not made anew for every turn."""
 
@@ -38,7 +38,7 @@ def body_of(
     resume: Resume | None,
     max_tokens: int,
 ) -> dict[str, Any]:
-    """The request as it is sent; only fields that the server knows, since some refuse any other."""
+    """The body as it is sent, with only fields that the server knows, since some refuse any others."""
     dialect, prompt = profile.dialect, request.prompt
     body: dict[str, Any] = {"model": profile.model, **dialect.always}
     prompt = type(prompt)(prompt.system, prompt.turns, resume)
@@ -61,22 +61,22 @@ def body_of(
 
 
 def says_length(params: SamplingParams, profile: ServerProfile) -> bool:
-    """Whether the server is told how long the reply may be."""
+    """Whether the request says how long the reply may be."""
     chose = chose_length(params, profile.card.sampling, profile.info.context_length)
     return profile.dialect.bounds_replies or profile.cuts_short or chose
 
 
 def from_tokens(body: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
-    """The same request as a completion of `tokens`, whose text has the marks spelled out."""
+    """The same request as a completion of `tokens`, with the marks in its text."""
     chat = ("messages", "continue_final_message", "add_generation_prompt")
     plain = {name: value for name, value in body.items() if name not in chat}
     return {**plain, "prompt": tokens, "skip_special_tokens": False}
 
 
 def refuse_what_is_missing(params: SamplingParams, dialect: Dialect, server: str) -> None:
-    """ParameterRefused for a parameter that was set and that this server would not heed."""
+    """Raise ParameterRefused for a parameter that was set but that this server would ignore."""
     for name, reason in dialect.missing().items():
-        if name not in PARAMETERS or name == "seed":  # a seed is drawn for every reply, whether or not it is heeded
+        if name not in PARAMETERS or name == "seed":  # every reply has a seed, whether or not it is used
             continue
         if getattr(params, name) != PARAMETERS[name].default:
             raise ParameterRefused("parameter_not_supported", name=name, server=server, reason=reason)
@@ -85,7 +85,7 @@ def refuse_what_is_missing(params: SamplingParams, dialect: Dialect, server: str
 def messages_of(
     prompt: Prompt, dialect: Dialect, marks: Marks, url_of: Callable[[ImageFile], str]
 ) -> list[MessageJson]:
-    """All messages, system prompt first; user turns in a row become one, since templates may refuse several."""
+    """All messages, system prompt first; consecutive user turns become one, since templates may refuse several."""
     messages = system_messages(prompt.system, dialect, marks)
     users: list[UserTurn] = []
     for turn in prompt.turns:
@@ -102,7 +102,7 @@ def messages_of(
 
 
 def system_messages(parts: tuple[SystemPart, ...], dialect: Dialect, marks: Marks) -> list[MessageJson]:
-    """The system prompt in the dialect's shape; no message where it is empty."""
+    """The system prompt in the dialect's shape; no message if it is empty."""
     if not parts:
         return []
     if dialect.system == "chunks" and any(part.reasoning for part in parts):
@@ -115,7 +115,7 @@ def system_messages(parts: tuple[SystemPart, ...], dialect: Dialect, marks: Mark
 
 
 def user_message(turns: list[UserTurn], url_of: Callable[[ImageFile], str]) -> MessageJson:
-    """One message of one or several turns, in the order in which every engine has it."""
+    """One message for one or several turns, in the order that every engine uses."""
     parts: list[MessageJson] = [
         _text(part) if isinstance(part, str) else {"type": "image_url", "image_url": {"url": url_of(part)}}
         for part in user_parts(turns)
@@ -126,7 +126,7 @@ def user_message(turns: list[UserTurn], url_of: Callable[[ImageFile], str]) -> M
 
 
 def assistant_message(turn: AssistantTurn, dialect: Dialect, marks: Marks) -> MessageJson | None:
-    """An earlier reply; None where nothing of it is left to send, since servers refuse an empty one."""
+    """An earlier reply; None if nothing of it is left to send, since servers refuse an empty message."""
     message: MessageJson = {"role": "assistant", "content": turn.answer}
     if turn.reasoning and dialect.history == "reasoning_content":
         message["reasoning_content"] = turn.reasoning
@@ -140,7 +140,7 @@ def assistant_message(turn: AssistantTurn, dialect: Dialect, marks: Marks) -> Me
 
 
 def resumed_message(resume: Resume, dialect: Dialect, marks: Marks) -> MessageJson:
-    """The beginning of the reply, to go on from; which fields go with it is in `resumed_fields`."""
+    """The partial reply to resume; `resumed_fields` has the fields that go with it."""
     message: MessageJson = {"role": "assistant", "content": resume.answer}
     if dialect.resume == "prefix":
         reasoned = resume.reasoning is not None
@@ -161,7 +161,7 @@ def resumed_message(resume: Resume, dialect: Dialect, marks: Marks) -> MessageJs
 
 
 def resumed_fields(resume: Resume, dialect: Dialect) -> dict[str, object]:
-    """The fields of the request that make the server go on with the last message instead of answering it."""
+    """The fields that make the server continue the last message instead of answering it."""
     if dialect.resume == "prefix":
         return {}
     named = "reasoning_content" if resume.reasoning is not None and not resume.closed else "content"
