@@ -60,7 +60,7 @@ class ServerClient:
     """A connection pool to one server. Use it in one event loop only."""
 
     def __init__(self, address: ServerAddress) -> None:
-        """Raises proxies.ProxyUnusable where the environment names a proxy that cannot be used."""
+        """Raises environment.ProxyUnusable where the environment names a proxy that cannot be used."""
         self.address = address
         headers = {"Accept": "application/json", "User-Agent": "magistral-ui"}
         if address.key:

@@ -281,11 +281,11 @@ def test_marks_in_the_text_are_read_too(shared: RemoteEngine) -> None:
     profile = shared.profile
     assert profile is not None
     spelled = replace(profile, dialect=replace(profile.dialect, always={"reasoning_format": "none"}))
-    shared._profile = spelled
+    shared._monitor.profile = spelled
     try:
         assert words(ask(shared, Conversation().say(SUM))) == (THOUGHTS, ANSWER)
     finally:
-        shared._profile = profile
+        shared._monitor.profile = profile
 
 
 OTHER_TEMPLATE = """{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}
