@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, Provenance, Reply, ReplyBuilder, UserMessage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import Prompt, PromptChoices, compose
-from magistral_ui.chat.provenance import Provenance
-from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.resume import (
     as_read,
     may_continue,

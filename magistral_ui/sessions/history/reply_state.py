@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation, Provenance, Reply
 from magistral_ui.chat.events import Notice
 from magistral_ui.chat.prompt import Prompt, PromptChoices
-from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.engines.generation import Generation
