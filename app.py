@@ -15,12 +15,20 @@ from urllib.parse import urlsplit
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python leaves it out with -P or PYTHONSAFEPATH
 
-from magistral_ui.environment import open_streams, quiet_warnings, settle, tell
+from magistral_ui.environment import (
+    ProxyUnusable,
+    check_proxies,
+    is_here,
+    open_streams,
+    quiet_warnings,
+    settle,
+    tell,
+    without_proxies,
+)
 from magistral_ui.errors import BadSetting, MagistralUIError, ServeError
-from magistral_ui.i18n.texts import sentence, sentence_of, text
+from magistral_ui.i18n.texts import sentence, text
 from magistral_ui.models.folder import check_name
 from magistral_ui.models.plan_table import card_lines, machine_lines
-from magistral_ui.proxies import ProxyUnusable, alone, check_proxies, is_here
 from magistral_ui.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -62,7 +70,7 @@ def main() -> int:
             check_way_to(settings.base_url)
         serve(settings)
     except MagistralUIError as error:
-        tell(sentence_of(error), sys.stderr)
+        tell(sentence(error.message), sys.stderr)
         return 2
     except KeyboardInterrupt:  # the second one
         pass
@@ -85,9 +93,8 @@ def print_plan(settings: Settings) -> None:
     for line in card_lines():
         print(line)
     sys.stdout.flush()
-    from magistral_ui.engines.weights.devices import best_for, find_device, good_context, good_precisions
+    from magistral_ui.engines.weights.devices import best_for, find_device, good_context, good_precisions, slow_pace
     from magistral_ui.engines.weights.quantized_cache import copies_folder, copies_held
-    from magistral_ui.engines.weights.speed_estimate import slow_pace
     from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 
     device = find_device(settings.device)
@@ -96,7 +103,7 @@ def print_plan(settings: Settings) -> None:
     pace = slow_pace(MAGISTRAL_SMALL_1_2, best_for(MAGISTRAL_SMALL_1_2, device), device)
     for told in (device.hindrance, pace):
         if told is not None:
-            print("\n" + sentence(told.key, **told.values))
+            print("\n" + sentence(told))
     count, size = copies_held()
     if count:
         print("\n" + text("plan_copies", count=count, size=f"{size / 2**30:.1f}", folder=str(copies_folder())))
@@ -152,7 +159,7 @@ def check_way_to(url: str) -> None:
 def import_gradio() -> None:
     """Bring in the largest of the libraries, which makes clients of its own at its import. ServeError where that cannot be."""
     try:
-        with alone():
+        with without_proxies():
             import gradio  # noqa: F401
     except (ImportError, KeyError, OSError, ValueError) as error:
         raise ServeError("libraries_failed", reason=f"{type(error).__name__}: {str(error)[:200]}") from error

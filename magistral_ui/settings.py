@@ -16,8 +16,7 @@ from magistral_ui.engines.remote.dialects import DIALECTS
 from magistral_ui.engines.remote.server_address import read_base_url
 from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import text
-from magistral_ui.web.exposure import is_prefix
-from magistral_ui.web.trusted_proxies import MAX_PROXIES, read_trusted
+from magistral_ui.web.exposure import MAX_PROXIES, is_prefix, read_trusted
 
 VARIABLE_PREFIX = "MAGISTRAL_UI_"
 SPACE_DEFAULTS = {"host": ("GRADIO_SERVER_NAME", "0.0.0.0"), "port": ("GRADIO_SERVER_PORT", "7860")}

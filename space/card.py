@@ -1,4 +1,4 @@
-"""The Space's card, README.md: its front matter for one kind of hardware, and whether the Hub would take it; it uploads nothing.
+"""The Space's card, README.md: its front matter for one kind of hardware, and what the Hub would reject; it uploads nothing.
 
 The rules are those of https://huggingface.co/docs/hub/spaces-config-reference and https://huggingface.co/docs/hub/spaces-oauth.
 """
@@ -13,7 +13,7 @@ from magistral_ui.models.cards import MAGISTRAL_1_2, find_card
 from space.hardware import find_hardware
 
 SHARDS = 10
-"""Files that the weights of Magistral Small 1.2 lie in."""
+"""Weight files of Magistral Small 1.2."""
 PRELOADED = (
     "config.json",
     "generation_config.json",
@@ -22,7 +22,7 @@ PRELOADED = (
     "model.safetensors.index.json",
     *(f"model-{n:05}-of-{SHARDS:05}.safetensors" for n in range(1, SHARDS + 1)),
 )
-"""Of the repository of Magistral Small 1.2; the rest is the same weights in another format."""
+"""Files of Magistral Small 1.2's repository; the rest is the same weights in another format."""
 
 Front = dict[str, Any]
 Check = Callable[[Any], bool]
@@ -43,18 +43,18 @@ SCOPES = (
 )
 HEADERS = ("cross-origin-embedder-policy", "cross-origin-opener-policy", "cross-origin-resource-policy")
 TITLE, DESCRIPTION = 100, 60
-"""Characters at most; the Hub says so of the description only."""
+"""Longest texts, in characters; the Hub documents the limit of the description only."""
 
 
 def front_of(card: str) -> Front:
-    """The front matter of a card, as the Hub's own client reads it."""
+    """The front matter of a card, as the Hub's client reads it."""
     return dict(SpaceCard(card).data.to_dict())  # type: ignore[no-untyped-call]
 
 
 def card_for(card: str, flavor: str, environment: Mapping[str, str]) -> str:
-    """The card for a Space on the hardware `flavor` that gets the variables in `environment`.
+    """The card for a Space on the hardware `flavor` with the variables in `environment`.
 
-    Where Magistral Small 1.2 runs, its files are brought when the Space is built.
+    If Magistral Small 1.2 runs there, its files are downloaded when the Space is built.
     """
     found, hardware = SpaceCard(card), find_hardware(flavor)
     found.data["suggested_hardware"] = flavor
@@ -76,7 +76,7 @@ def _is_magistral(environment: Mapping[str, str]) -> bool:
 
 
 def problems_of(front: Mapping[str, Any]) -> list[str]:
-    """The fields that the Hub would refuse or ignore, each as `name: value`."""
+    """The fields that the Hub would reject or ignore, each as `name: value`."""
     found = [f"{name}: {front.get(name)!r}" for name in REQUIRED if name not in front]
     return found + [
         f"{name}: {value!r}" for name, value in front.items() if name not in FIELDS or not FIELDS[name](value)
@@ -108,8 +108,8 @@ def _list_of(each: Check) -> Check:
 
 
 def _emoji(value: Any) -> bool:
-    """One picture: no letters, digits or signs of a keyboard."""
-    return isinstance(value, str) and 0 < len(value) <= 8 and all(ord(sign) > 0x2000 for sign in value)
+    """An emoji: no letters, digits or ASCII characters."""
+    return isinstance(value, str) and 0 < len(value) <= 8 and all(ord(character) > 0x2000 for character in value)
 
 
 def _headers(value: Any) -> bool:
@@ -123,7 +123,7 @@ FIELDS: dict[str, Check] = {
     "emoji": _emoji,
     "colorFrom": _one_of(*COLORS),
     "colorTo": _one_of(*COLORS),
-    "sdk": _one_of("gradio"),  # the only kind of Space that this app is
+    "sdk": _one_of("gradio"),  # this app is a Gradio Space
     "sdk_version": _matches(r"\d+\.\d+\.\d+"),
     "python_version": _matches(r"3\.\d+(\.\d+)?"),
     "app_file": _matches(r"[\w./-]+\.py"),
@@ -148,4 +148,4 @@ FIELDS: dict[str, Check] = {
     "hf_oauth_scopes": _list_of(_one_of(*SCOPES)),
     "hf_oauth_authorized_org": lambda value: _matches(REPOSITORY)(value) or _list_of(_matches(REPOSITORY))(value),
 }
-"""By field: whether a value is one that the documentation names."""
+"""For each field, whether a value is one that the documentation allows."""

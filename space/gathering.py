@@ -1,4 +1,4 @@
-"""Gathers the files of a Space in one folder, and looks for what must not go up; where they go is push.py's matter."""
+"""Gathers the files of a Space in one folder, and checks for what must not be uploaded; push.py uploads them."""
 
 import re
 import shutil
@@ -12,19 +12,19 @@ from space.hardware import find_hardware
 ROOT = Path(__file__).parents[1]
 PACKAGE = "magistral_ui"
 SUFFIXES = (".py", ".json", ".txt", ".safetensors", ".js", ".css", ".html", ".woff2", ".png")
-"""Of the package's files that the app reads."""
+"""Suffixes of the package's files that the app reads."""
 SKIPPED = ("__pycache__", "node_modules")
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
-"""Where torch is without CUDA: a tenth of the size."""
+"""The index of torch without CUDA, a tenth of the size."""
 MAX_FILE_BYTES = 50_000_000
-"""Bytes of a file: whatever is larger got in by mistake."""
+"""Bytes of a file; a larger one got in by mistake."""
 SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bsk-[A-Za-z0-9]{32,}")
 
 
 def gather(folder: Path, flavor: str, environment: Mapping[str, str]) -> list[Path]:
-    """Write the files of a Space on the hardware `flavor` below the empty `folder`; their names, relative to it.
+    """Write the files of a Space on the hardware `flavor` to the empty `folder`; returns their relative paths.
 
-    BadSetting where they must not go up.
+    Raises BadSetting if they must not be uploaded.
     """
     for file in _package_files():
         target = folder / file.relative_to(ROOT)
@@ -39,7 +39,7 @@ def gather(folder: Path, flavor: str, environment: Mapping[str, str]) -> list[Pa
 
 
 def requirements(flavor: str) -> str:
-    """All requirements in one file; on a processor torch comes without CUDA."""
+    """All requirements in one file; without a GPU, torch without CUDA."""
     parts = [(ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "space/requirements.txt")]
     if (hardware := find_hardware(flavor)) is not None and hardware.place.type == "cpu":
         parts.insert(0, f"--extra-index-url {CPU_WHEELS}\n")
@@ -47,7 +47,7 @@ def requirements(flavor: str) -> str:
 
 
 def check(folder: Path, files: list[Path]) -> None:
-    """BadSetting for what the Hub would refuse, what would not start, and what is nobody else's."""
+    """Raise BadSetting for what the Hub would reject, what would not start, and secrets."""
     front = front_of((folder / "README.md").read_text(encoding="utf-8"))
     if problems := problems_of(front):
         raise BadSetting("space_card_wrong", detail="; ".join(problems))

@@ -1,6 +1,6 @@
-"""What a Space's hardware gives: how the memory plan shares it out, as a table for docs/space.md; it looks at no device.
+"""What runs on each hardware of a Space: the memory plan as a table for docs/space.md; it queries no device.
 
-`python -m space.hardware` writes the table into docs/space.md; a test holds it to that.
+`python -m space.hardware` writes the table into docs/space.md; a test checks that it is up to date.
 """
 
 import sys
@@ -16,25 +16,25 @@ MIB = 2**20
 DOCUMENT = Path(__file__).parents[1] / "docs" / "space.md"
 BEGIN, END = "<!-- hardware: begin -->", "<!-- hardware: end -->"
 ZERO = "zero-a10g"
-"""ZeroGPU's name on the Hub, from the time of its first cards."""
+"""The Hub's name for ZeroGPU, from its first GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """One kind of hardware, and what the Hub calls it."""
+    """One kind of hardware, and the Hub's names for it."""
 
     flavors: tuple[str, ...]
-    """Those that differ in the processor beside the cards share a line."""
+    """Flavors that differ only in the CPU beside the GPUs share a row."""
     name: str
     place: Place
-    """Cards as nvidia-smi counts them, all of it free; a processor with what the Hub's documentation promises."""
+    """GPU memory as nvidia-smi reports it, unused; CPU memory as the Hub's documentation states it."""
 
     @property
     def plan(self) -> MemoryPlan | None:
-        """How Magistral Small 1.2 is kept there by itself; None where the demo model runs."""
+        """The memory plan of Magistral Small 1.2 there; None if the demo model runs instead."""
         if self.place.type == "cpu":
             return None
-        if ZERO in self.flavors:  # weights are placed before there is a GPU, so nothing is quantized on one
+        if ZERO in self.flavors:  # weights are loaded before there is a GPU, so none can quantize them
             return plan(MAGISTRAL_SMALL_1_2, "bfloat16", self.place)
         best = best_plan(MAGISTRAL_SMALL_1_2, self.place)
         return best if fits(MAGISTRAL_SMALL_1_2, best) else None
@@ -50,8 +50,8 @@ def _cards(flavors: str, name: str, size: int, count: int = 1, *, fused: bool = 
     return Hardware(tuple(flavors.split()), named, replace(card, others=(card,) * (count - 1)))
 
 
-# Memory: https://huggingface.co/docs/hub/spaces-gpus and the cards' makers; ZeroGPU's: configs.json of the spaces package,
-# less what it takes a CUDA context for (spaces/zero/torch/static.py).
+# Memory: https://huggingface.co/docs/hub/spaces-gpus and the GPUs' data sheets; ZeroGPU's: configs.json of the spaces package,
+# less what it reserves for a CUDA context (spaces/zero/torch/static.py).
 HARDWARE = (
     _processor("cpu-basic", "2 vCPU, free", 16),
     _processor("cpu-upgrade", "8 vCPU", 32),
@@ -76,7 +76,7 @@ HARDWARE = (
 
 
 def find_hardware(flavor: str) -> Hardware | None:
-    """The flavor's facts, where they are known here."""
+    """The hardware of a flavor, if it is known here."""
     return next((each for each in HARDWARE if flavor in each.flavors), None)
 
 
@@ -100,7 +100,7 @@ def _row(hardware: Hardware) -> str:
 
 
 def written(document: str) -> str:
-    """`document` with the table in its place."""
+    """`document` with the table replaced."""
     before, _, rest = document.partition(BEGIN)
     _, _, after = rest.partition(END)
     return "\n".join((before + BEGIN, *table(), END + after))

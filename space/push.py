@@ -1,9 +1,9 @@
-"""Publishes the app as a Hugging Face Space: gathers its files, checks them, uploads them; what is in them is gathering.py's.
+"""Publishes the app as a Hugging Face Space: creates it, sets its variables and uploads what gathering.py gathers.
 
     python space/push.py NAME [--hardware a10g-small] [--private] [--secret NAME …] [--dry-run]
 
-MAGISTRAL_UI_* variables of this shell become the Space's; those that are secret become its secrets and are written nowhere.
-The Hub's client finds the access token as always: HF_TOKEN, or `hf auth login`.
+MAGISTRAL_UI_* variables of this shell become the Space's; secret ones become its secrets and are never written to a file.
+The Hub's client finds the access token as usual: HF_TOKEN, or `hf auth login`.
 """
 
 import argparse
@@ -25,47 +25,49 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 
 from magistral_ui.errors import BadSetting, MagistralUIError
-from magistral_ui.i18n.texts import sentence_of, text
+from magistral_ui.i18n.texts import sentence, text
 from space.gathering import gather
 
 FREE_HARDWARE = "cpu-basic"
-"""What a new Space runs on."""
+"""The hardware of a new Space."""
 VARIABLE_PREFIX = "MAGISTRAL_UI_"
 SECRETS = ("MAGISTRAL_UI_API_KEY", "MAGISTRAL_UI_AUTH")
-"""Variables that a Space keeps as secrets."""
+"""Variables that become the Space's secrets."""
 LOCAL_VARIABLES = ("MAGISTRAL_UI_HOST", "MAGISTRAL_UI_PORT", "MAGISTRAL_UI_PLAN", "MAGISTRAL_UI_SHARE")
-"""Variables that mean this machine."""
+"""Variables that concern this machine only."""
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Publish, or tell what would be; 0, or 2 with a sentence."""
+    """Publish, or list what would be published; returns 0, or 2 with a sentence on stderr."""
     try:
-        wish = _parser().parse_args(arguments)
-        secrets = secrets_of(wish.secret, environment)
+        options = _parser().parse_args(arguments)
+        secrets = secrets_of(options.secret, environment)
         variables = {
             name: value
             for name, value in sorted(environment.items())
             if name.startswith(VARIABLE_PREFIX) and value and name not in (*SECRETS, *LOCAL_VARIABLES, *secrets)
         }
         with tempfile.TemporaryDirectory() as made:
-            if wish.dry_run:
-                files = gather(Path(made), wish.hardware or FREE_HARDWARE, variables)
+            if options.dry_run:
+                files = gather(Path(made), options.hardware or FREE_HARDWARE, variables)
                 print("\n".join(listing(Path(made), files, secrets, variables)))
             else:
-                print(text("space_pushed", url=push(wish, Path(made), secrets, variables)))
+                print(text("space_pushed", url=push(options, Path(made), secrets, variables)))
     except MagistralUIError as error:
-        print(sentence_of(error), file=sys.stderr)
+        print(sentence(error.message), file=sys.stderr)
         return 2
     return 0
 
 
-def push(wish: argparse.Namespace, folder: Path, secrets: Mapping[str, str], variables: Mapping[str, str]) -> str:
-    """Create the Space where it is not there yet, and bring it up to date by way of the empty `folder`; its address."""
+def push(options: argparse.Namespace, folder: Path, secrets: Mapping[str, str], variables: Mapping[str, str]) -> str:
+    """Create the Space if it does not exist, and update it from `folder`, which is empty at first; returns its address."""
     api = HfApi()
     try:
-        made = api.create_repo(wish.name, repo_type="space", space_sdk="gradio", private=wish.private, exist_ok=True)
+        made = api.create_repo(
+            options.name, repo_type="space", space_sdk="gradio", private=options.private, exist_ok=True
+        )
         name = made.repo_id
-        gather(folder, wish.hardware or api.get_space_runtime(name).requested_hardware or FREE_HARDWARE, variables)
+        gather(folder, options.hardware or api.get_space_runtime(name).requested_hardware or FREE_HARDWARE, variables)
         for key, value in secrets.items():
             api.add_space_secret(name, key, value)
         for key, value in variables.items():
@@ -75,19 +77,19 @@ def push(wish: argparse.Namespace, folder: Path, secrets: Mapping[str, str], var
             repo_type="space",
             folder_path=folder,
             commit_message=text("space_commit"),
-            delete_patterns="*",  # what was renamed or removed here goes there, too
+            delete_patterns="*",  # so that renamed and removed files disappear there, too
         )
-        if wish.hardware:
-            api.request_space_hardware(name, SpaceHardware(wish.hardware))
+        if options.hardware:
+            api.request_space_hardware(name, SpaceHardware(options.hardware))
     except MagistralUIError:
         raise
     except (HfHubHTTPError, HTTPError, LocalTokenNotFoundError, HFValidationError, RuntimeError, ValueError) as error:
-        raise _explained(error, wish.name) from error
+        raise _explained(error, options.name) from error
     return str(made)
 
 
 def secrets_of(named: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
-    """The secrets that are set, and those that were named; BadSetting for a named one that is not set."""
+    """The secrets that are set, and those named on the command line; BadSetting for one of these that is not set."""
     for name in named:
         if not environment.get(name):
             raise BadSetting("space_secret_missing", name=name)
@@ -95,7 +97,7 @@ def secrets_of(named: Sequence[str], environment: Mapping[str, str]) -> dict[str
 
 
 def listing(folder: Path, files: Sequence[Path], secrets: Mapping[str, str], variables: Mapping[str, str]) -> list[str]:
-    """What would go up: each file with its bytes, the sum, the variables with their values, and the secrets without."""
+    """What would be uploaded: each file with its bytes, the total, the variables with their values, the secrets without."""
     sizes = [(folder / file).stat().st_size for file in files]
     lines = [f"{size:>12,}  {file.as_posix()}" for size, file in zip(sizes, files, strict=True)]
     lines.append(text("space_total", count=len(files), size=f"{sum(sizes):,}"))

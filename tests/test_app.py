@@ -145,7 +145,7 @@ def test_a_signal_right_after_the_start_is_quiet_too() -> None:
 
 
 def test_what_stays_is_not_searched_for_garbage_once_the_model_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "PATIENCE", 0.01)
+    monkeypatch.setattr(app, "SIGNAL_POLL_SECONDS", 0.01)
     over, seen = threading.Event(), list[int]()
     ready = ScriptedEngine(lambda _: ()).status()
     assert isinstance(ready, Ready)

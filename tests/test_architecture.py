@@ -14,7 +14,7 @@ FILES = sorted(file for file in PACKAGE.rglob("*.py") if "node_modules" not in f
 OURS = [ROOT / "app.py", *FILES]
 ENGINES = PACKAGE / "engines"
 RUNS_MODELS = (ENGINES / "local", ENGINES / "weights")
-ON_ZERO = (ENGINES / "zerogpu" / "worker.py", ENGINES / "zerogpu" / "placed_model.py")
+ON_ZERO = (ENGINES / "zerogpu" / "worker.py",)
 """What runs behind the fork on a ZeroGPU Space."""
 SERVES = (PACKAGE / "web", PACKAGE / "ui")
 
@@ -24,11 +24,10 @@ GROUND = {
     "magistral_ui",
     "magistral_ui.bounded_process",
     "magistral_ui.client",
+    "magistral_ui.environment",
     "magistral_ui.errors",
-    "magistral_ui.fair_shares",
+    "magistral_ui.fairness",
     "magistral_ui.json_log",
-    "magistral_ui.proxies",
-    "magistral_ui.text_files",
 }  # may be imported from everywhere
 HEAVY = {"torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "huggingface_hub"}
 FORBIDDEN_NAMES = ("utils", "helpers", "common", "manager", "misc")
@@ -107,6 +106,7 @@ def test_names_say_what_is_in_a_file(file: Path) -> None:
 
 BORDERS = {
     "engines/local/engine.py",
+    "engines/local/executor.py",
     "engines/local/scheduler.py",
     "engines/local/running_model.py",
     "engines/remote/engine.py",

@@ -6,26 +6,26 @@ The memory is estimated from the header, before anything is decoded; the system 
 import atexit
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
 import psutil
+from cachetools import LRUCache
 
 from magistral_ui.bounded_process import BoundedProcess, ChildEnded, ProcessLimits
+from magistral_ui.client import CLIENT
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.fair_shares import FairShares
+from magistral_ui.fairness import FairShares, Quota
 
 MAX_CHILDREN = 2
 """Pictures that are decoded at the same time."""
 MAX_DECODING_BYTES = 512 * 2**20
 """Memory for all that is decoded at once, or a quarter of what is free where that is less; a picture that needs more by itself is
 decoded alone. Two photographs of 25 megapixels take 0.45 GB."""
-MAX_WAITING, MAX_WAITING_PER_CLIENT = 24, 8
-"""Threads that wait for their turn, of everybody and of one party; the page has 40 that answer events."""
+MAX_WAITING = Quota(in_all=24, of_address=8)
+"""Threads that wait for their turn; the page has 40 that answer events."""
 REFUSAL, RETRY_SECONDS = "too_many_new_pictures", 10
 """The refusal when as many wait already, and its seconds to wait."""
 HEADER_BYTES = 96 * 2**20
@@ -44,8 +44,6 @@ VARIABLES = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-PARTY: ContextVar[str] = ContextVar("party", default="")
-"""For whom a picture is decoded, such as an address; replies that are being written have none, and go first."""
 
 Size = tuple[int, int]
 
@@ -155,7 +153,7 @@ class Decoders:
 
     @contextmanager
     def _child(self) -> Iterator[BoundedProcess]:
-        with self.turns.turn(PARTY.get()):
+        with self.turns.turn(CLIENT.get().address):
             with self._lock:
                 child = self._idle.pop()[1] if self._idle else None
             if child is None:
@@ -212,8 +210,7 @@ class DecodingQueue:
     def _take(self, party: str) -> None:
         ticket = _Ticket(party)
         with self._changed:
-            theirs = sum(each == party for each in self._waiting)
-            if party and (len(self._waiting) >= MAX_WAITING or theirs >= MAX_WAITING_PER_CLIENT):
+            if party and MAX_WAITING.reached([("", each) for each in self._waiting], "", party):
                 raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)
             self._waiting.append(ticket)
             self._changed.wait_for(lambda: self._free and self._next() is ticket)
@@ -273,7 +270,7 @@ class SizeCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[str, int], Size | DecodingRefused] = OrderedDict()
+        self._found: LRUCache[tuple[str, int], Size | DecodingRefused] = LRUCache(CACHED_SIZES)
 
     def get(self, key: tuple[str, int]) -> Size | None:
         """The size, if it is known. Raises Refused where that is known."""
@@ -291,8 +288,6 @@ class SizeCache:
         """Remember it."""
         with self._lock:
             self._found[key] = DecodingRefused(found.key, found.size) if isinstance(found, DecodingRefused) else found
-            if len(self._found) > CACHED_SIZES:
-                self._found.popitem(last=False)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Facts about the models that this page is made for, each with its source; it does not load or download anything."""
+"""The model cards: facts about the models that this page is made for, each with its source; nothing is loaded or downloaded."""
 
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -14,27 +14,27 @@ TEXT_MARKS = ("<think>", "</think>")
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What the page and the engines need to know of a model before any of it is read from disk."""
+    """What the page and the engines need to know of a model before it is read from disk."""
 
     key: str
     name: str
     repository: str | None
-    """Its name on the Hugging Face Hub; None for a model that ships with the project or lies in a folder."""
+    """Its name on the Hugging Face Hub; None for a model that ships with the project or is in a folder."""
     marks: Literal["tokens", "text"]
     """Whether reasoning is marked by the control tokens [THINK] and [/THINK], or by <think> and </think> as text."""
     vision: bool
     context_length: int
-    """Tokens that the model can attend to."""
+    """Most tokens that the model can attend to."""
     recommended_length: int
-    """Tokens up to which its makers recommend it."""
+    """Tokens up to which Mistral recommends it."""
     sampling: SamplingParams
     system_prompt_file: str
     revision: str | None = None
-    """The commit of the repository; None: the newest, since none could be learned for certain."""
+    """The commit of the repository; None: the newest, if no commit is certain."""
     shape: ModelShape | None = None
-    """Known before anything is downloaded, so that what cannot fit is not downloaded."""
+    """Known before the download, so that a model that cannot fit is never downloaded."""
     demo: bool = False
-    """A tiny model that shows how the page works; the page says so."""
+    """Whether it is the tiny model that shows how the page works; the page says so."""
     description_key: str = "model_magistral"
 
     @property
@@ -44,13 +44,13 @@ class ModelCard:
 
     @property
     def textual_marks(self) -> tuple[tuple[str, str], ...]:
-        """The pairs of marks that may tell reasoning in a text, the card's own first."""
+        """The pairs of marks that may enclose reasoning in a text, the card's own first."""
         return (TEXT_MARKS, TOKEN_MARKS) if self.marks == "text" else (TOKEN_MARKS, TEXT_MARKS)
 
     def system(self, text: str | None = None) -> tuple[SystemPart, ...]:
         """The system prompt in parts: the card's own, or `text` with literal marks.
 
-        The 1.0 prompt marks reasoning as text, so it is one part.
+        The 1.0 prompt marks reasoning as text, so it is a single part.
         """
         text = self.system_prompt() if text is None else text
         if self.marks == "text":
@@ -58,16 +58,16 @@ class ModelCard:
         return split_system_prompt(text, self.reasoning_marks)
 
     def system_prompt(self) -> str:
-        """The system prompt that the model was made for, with literal marks; empty where none is known."""
+        """The system prompt that the model was trained with, with literal marks; empty if unknown."""
         if not self.system_prompt_file:
             return ""
         return (resources.files("magistral_ui.models") / self.system_prompt_file).read_text(encoding="utf-8")
 
 
 # Sampling, lengths and prompts: the cards of mistralai/Magistral-Small-2506, -2507, -2509 on the Hugging Face Hub.
-# Commits: as several public projects, independent of each other, pin or cite them (2509: a template collection, a model
-# catalogue, two evaluation lists and a path in somebody's Hub cache; 2507: a tokenizer test suite, which also gives the SHA-256
-# of its tekken.json, and a prompt builder that cites its README). For 2506 two projects name two commits, so none is taken.
+# Commits: as several independent public projects pin or cite them (2509: a template collection, a model catalogue, two
+# evaluation lists and a path in somebody's Hub cache; 2507: a tokenizer test suite, which also gives the SHA-256 of its
+# tekken.json, and a prompt builder that cites its README). For 2506 two projects name two different commits, so none is pinned.
 MAGISTRAL_1_2 = ModelCard(
     key="magistral-small-2509",
     name="Magistral Small 1.2",

@@ -1,4 +1,4 @@
-"""Tells from a few small reads whether a folder holds a model that can run here; it loads and downloads nothing."""
+"""Checks with a few small reads whether a folder holds a model that can run here; it loads and downloads nothing."""
 
 import errno
 import json
@@ -14,34 +14,34 @@ from magistral_ui.models.shape import ModelShape, read_shape
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 WITH_VISION = "mistral3"
-"""The model type whose decoder is another one inside of it, beside a vision tower."""
+"""The model type that wraps a decoder and a vision tower."""
 DECODERS = ("mistral", "ministral3")
-"""Decoders that run here, alone or inside of that one; others of Mistral's (mistral4, mistral_large4) are built otherwise."""
+"""Decoders that run here, alone or inside mistral3; Mistral's others (mistral4, mistral_large4) are built differently."""
 VISION = "pixtral"
 WARM_MINISTRAL_WIDTH = 5_120
-"""Width of the Ministral whose makers recommend a temperature of 1.0: 14B. Of the others it is Magistral's 0.7."""
+"""Width of Ministral 3 14B, for which Mistral recommends temperature 1.0; for the others it is 0.7, as for Magistral."""
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class FolderFacts:
-    """What a folder of weights says of itself."""
+    """What is known of a folder of weights."""
 
     folder: Path
     model_type: str
     vision: bool
     weights: tuple[Path, ...]
-    """All safetensors files, in the order of their names; present and whole."""
+    """All safetensors files, sorted by name; present and complete."""
     tensors: dict[str, int]
-    """Bytes of each tensor on disk, by its name there."""
+    """Bytes of each tensor on disk, by name."""
     shapes: dict[str, tuple[int, ...]]
-    """Their rows and columns, likewise."""
+    """Shape of each tensor, by name."""
     shape: ModelShape
     quantization: dict[str, Any] | None
-    """How the weights were quantized before they were saved, as config.json has it."""
+    """How the saved weights are quantized, from config.json."""
     card: ModelCard
-    """Facts from the folder; sampling and system prompt, where the folder has none, from the Magistral nearest to it."""
+    """Facts from the folder; sampling and system prompt, if it has none, from the nearest Magistral."""
 
     @property
     def bytes(self) -> int:
@@ -50,9 +50,9 @@ class FolderFacts:
 
 
 def check_name(model: str) -> None:
-    """Refuse at once what can be known to be wrong: an unknown bare name, or a folder that `inspect_folder` refuses.
+    """Reject at once what is known to be wrong: an unknown bare name, or a folder that `inspect_folder` rejects.
 
-    A repository (`owner/name`) is taken on trust; whether it exists shows when it is loaded.
+    A repository (`owner/name`) is accepted here; whether it exists is known only when it is downloaded.
     """
     if find_card(model) or (is_repository(model) and not Path(model).exists()):
         return
@@ -60,12 +60,12 @@ def check_name(model: str) -> None:
 
 
 def is_repository(model: str) -> bool:
-    """Whether `model` could be `owner/name` on the Hugging Face Hub."""
+    """Whether `model` has the form `owner/name` of the Hugging Face Hub."""
     return _REPOSITORY.fullmatch(model) is not None
 
 
 def decoder_of(config: dict[str, Any], model: str) -> str:
-    """The type of the decoder that a config.json tells of; NotAMistralModel where it does not run here, or its tower does not."""
+    """The decoder type in a config.json; NotAMistralModel if the decoder or the vision tower cannot run here."""
     outer = str(config.get("model_type"))
     if outer in DECODERS:
         return outer
@@ -81,11 +81,11 @@ def decoder_of(config: dict[str, Any], model: str) -> str:
 
 
 def inspect_folder(path: Path) -> FolderFacts:
-    """What `path` holds. Raises ModelNotFound, NotAMistralModel or ModelFilesBroken."""
+    """Read the facts of folder `path`. Raises ModelNotFound, NotAMistralModel or ModelFilesBroken."""
     folder = path.expanduser()
     try:
         return _inspect(path, folder)
-    except PermissionError as error:  # the folder itself may not be looked into
+    except PermissionError as error:  # the folder itself is not readable
         raise _unreadable(folder, folder.name, error) from error
 
 
@@ -135,7 +135,7 @@ def _special_tokens(folder: Path) -> set[str]:
 
 
 def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, tuple[int, ...]]]:
-    """All weight files, each seen to be there with all its bytes, and their tensors' sizes and shapes."""
+    """All weight files, checked to be complete, with the sizes and shapes of their tensors."""
     names = {SINGLE_FILE}
     if not (folder / SINGLE_FILE).exists() and (folder / INDEX_FILE).exists():
         weight_map = _read_json(folder, INDEX_FILE).get("weight_map")
@@ -160,7 +160,7 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, 
 def _tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...]]] | None:
     """Each tensor's bytes and shape in a safetensors file (8 bytes of length, the header as JSON, the tensors).
 
-    None where the file is not as long as its header says.
+    None if the file is not as long as its header says.
     """
     try:
         with file.open("rb") as opened:
@@ -179,7 +179,7 @@ def _tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...]]] | None:
 
 
 def _unreadable(folder: Path, name: str, error: Exception) -> ModelFilesBroken:
-    """What is not there or no JSON is broken; what the system does not let us read may be in the best of health."""
+    """A missing file or invalid JSON means broken files; a file that the system will not let us read may be fine."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
         return ModelFilesBroken(model=str(folder), file=name)
@@ -195,7 +195,7 @@ def _card(folder: Path, config: dict[str, Any], shape: ModelShape, decoder: str,
         nearest = replace(nearest, sampling=replace(nearest.sampling, temperature=1.0))
     if "[THINK]" not in special:
         nearest = MAGISTRAL_1_0
-    # Beyond its sliding window, where it has one, a model would need another kind of attention than ours.
+    # Beyond its sliding window, if it has one, a model needs a kind of attention that we do not implement.
     length = min(
         shape.context_length, (config.get("text_config") or config).get("sliding_window") or shape.context_length
     )

@@ -1,6 +1,6 @@
-"""Plans devices' bytes: weights, keys and values, room to work in, and hence what fits; pure arithmetic, it looks at no device.
+"""Plans the memory of devices: weights, keys and values, working memory, and so what fits; pure arithmetic, no device is queried.
 
-Over several devices a model is spread layer by layer: each holds its layers' weights, and their keys and values.
+Over several devices a model is split by layers: each device holds its layers' weights, and their keys and values.
 """
 
 from dataclasses import dataclass, replace
@@ -15,31 +15,31 @@ from magistral_ui.models.sizes import (
 
 GIB = 2**30
 PRECISIONS = ("bfloat16", "int8", "nf4")
-"""All but float32, the most exact first. `auto` takes int8 only on processors on which nf4 is slower still."""
+"""All but float32, the most exact first. `auto` picks int8 only on processors where nf4 is slower still."""
 MAX_FLOAT32_PARAMETERS = 100_000_000
-"""Parameters below which float32 costs nothing worth saving."""
+"""A model with fewer parameters always runs in float32."""
 GOOD_CONTEXT = 40_960
-"""Tokens for which a more exact precision is given up: as long as Magistral's makers recommend its first versions to think."""
+"""Context for which a more exact precision is given up: what Mistral recommends for the first versions of Magistral."""
 MIN_CONTEXT = 4_096
-"""Tokens below which a reasoning model is no use: it would run out of room in the middle of its thoughts."""
+"""Context below which a reasoning model is useless: it would run out of tokens while thinking."""
 TYPICAL_CONTEXT = 8_192
-"""Tokens of a usual conversation: what the number of visitors is counted in."""
+"""Tokens of a typical conversation, by which the number of visitors is counted."""
 MAX_GROWTH_TOKENS = 2_048
-"""Tokens by which a conversation's buffers grow ahead at most, otherwise by a quarter; never beyond the longest context."""
+"""A conversation's buffers grow ahead by a quarter, at most by this many tokens, and never beyond the longest context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A device's bytes; `free` is what nobody uses now."""
+    """A device's memory in bytes; `free` is what is unused now."""
 
     type: str
     """`cuda`, `mps` or `cpu`."""
     free: int
     total: int
     others: tuple["Place", ...] = ()
-    """More devices of this type, over which a model can be spread; the freest first."""
+    """More devices of this type over which a model can be spread, the freest first."""
     fused: bool = True
-    """Whether attention is computed without its scores being written down, as on all NVIDIA cards from Ampere on."""
+    """Whether attention is fused, so that its scores never reach memory, as on all NVIDIA GPUs since Ampere."""
 
     @property
     def all(self) -> tuple["Place", ...]:
@@ -49,7 +49,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one device of a plan gets."""
+    """One device's part of a plan."""
 
     layers: int
     weights: int
@@ -60,36 +60,36 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How the bytes of one or more devices are shared out; all figures but `shares` are of all of them together."""
+    """How the memory of one or more devices is divided; all figures but `shares` are totals."""
 
     precision: str
     weights: int
     working: int
-    """For the activations of one forward, or of one picture, whichever needs more."""
+    """For the activations of one forward or one image, whichever needs more."""
     margin: int
-    """For the driver, for what the allocator cannot use, and for others."""
+    """For the driver, fragmentation and other programs."""
     kv_per_token: int
     kv_bytes: int
-    """For keys and values of all conversations together; 0 or less: it does not fit."""
+    """For the keys and values of all conversations; 0 or less: the model does not fit."""
     context: int
     """Tokens of the longest conversation that fits."""
     visitors: int
-    """Conversations of a usual length that stay in memory side by side."""
+    """Typical conversations that fit in memory together."""
     shares: tuple[Share, ...]
-    """One for each device that is used, in the order of `Place.all`."""
+    """One for each device used, in the order of `Place.all`."""
 
 
 def margin_bytes(place: Place) -> int:
-    """Bytes that are never planned with: a share of the device, and what a driver takes (on a small computer, a tenth)."""
+    """Bytes kept in reserve: a share of the device, and the driver's (on a small computer, a tenth)."""
     if place.type == "cpu":
         return min(GIB, place.total // 10)
     return int(0.03 * place.total) + GIB * 3 // 4
 
 
 def plan(shape: ModelShape, precision: str, place: Place, *, weights: int | None = None) -> MemoryPlan:
-    """How `place` would be shared out: as few of its devices as leave room for a good context, or else as leave most.
+    """How `place` would be divided: over the fewest devices that leave room for a good context, or else the most room.
 
-    `weights` says how many bytes they are where that is known better than by counting.
+    `weights` are the bytes of the weights, if they are known better than by counting.
     """
     plans = [_spread(shape, precision, place.all[: n + 1], weights) for n in range(len(place.all))]
     good = min(GOOD_CONTEXT, shape.context_length)
@@ -97,14 +97,14 @@ def plan(shape: ModelShape, precision: str, place: Place, *, weights: int | None
 
 
 def plan_loaded(shape: ModelShape, precision: str, place: Place, layers: tuple[int, ...], weights: int) -> MemoryPlan:
-    """How `place` is shared out where the weights are loaded, so that they are not in its devices' `free` any more."""
+    """How `place` is divided once the weights are loaded, and so no longer part of its `free` bytes."""
     parts = _parts(shape, precision, place.type, weights)
     return _shared(shape, precision, place.all, layers, parts, loaded=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Bytes of the weights: what lies on the first device, on the last one, and in each layer."""
+    """Bytes of the weights on the first device, on the last one, and in each layer."""
 
     first: int
     last: int
@@ -117,14 +117,14 @@ def _parts(shape: ModelShape, precision: str, type: str, weights: int | None) ->
     size = value_bytes(precision)
     last = size * (shape.hidden + (0 if shape.tied else shape.vocabulary * shape.hidden))
     first = size * (shape.vocabulary * shape.hidden + (shape.vision.parameters(shape.hidden) if shape.vision else 0))
-    if shape.tied:  # the head is the embedding, so it lies with it
+    if shape.tied:  # the head is the embedding, so it stays on the first device
         first, last = first + last, 0
     layer = max(0, weights - first - last) // shape.layers
     return _Parts(first, weights - first - shape.layers * layer, layer)
 
 
 def _spread(shape: ModelShape, precision: str, places: tuple[Place, ...], weights: int | None) -> MemoryPlan:
-    """The layers so divided that the longest context fits."""
+    """Divide the layers so that the longest context fits."""
     parts = _parts(shape, precision, places[0].type, weights)
     if len(places) == 1:
         return _shared(shape, precision, places, (shape.layers,), parts)
@@ -135,24 +135,24 @@ def _spread(shape: ModelShape, precision: str, places: tuple[Place, ...], weight
         return [min(shape.layers, max(0, room // (parts.layer + tokens * per_layer))) for room in rooms]
 
     low, high = 0, max(1, sum(places[n].free for n in range(len(places))) // per_layer)
-    while low < high:  # the most tokens for which all layers find a place
+    while low < high:  # the most tokens for which all layers fit
         middle = (low + high + 1) // 2
         low, high = (middle, high) if sum(most_layers(middle)) >= shape.layers else (low, middle - 1)
     layers: list[int] = []
     for most in most_layers(low):
         layers.append(min(most, shape.layers - sum(layers)))
-    layers[-1] += shape.layers - sum(layers)  # where it does not fit at all
+    layers[-1] += shape.layers - sum(layers)  # if it does not fit at all
     return _shared(shape, precision, places, tuple(layers), parts)
 
 
 def _room(shape: ModelShape, precision: str, places: tuple[Place, ...], n: int, parts: _Parts) -> int:
-    """Bytes of device `n` for layers with their keys and values."""
+    """Bytes on device `n` for layers and their keys and values."""
     fixed = (parts.first if n == 0 else 0) + (parts.last if n == len(places) - 1 else 0)
     return places[n].free - fixed - _working(shape, precision, places[n], n) - margin_bytes(places[n])
 
 
 def _working(shape: ModelShape, precision: str, place: Place, n: int) -> int:
-    """Of the device `n`: the vision tower lies on the first one alone."""
+    """Working memory of device `n`; the vision tower is only on the first."""
     return working_bytes(shape if n == 0 else shape.without_vision(), precision, place.type, place.fused)
 
 
@@ -165,7 +165,7 @@ def _shared(
     *,
     loaded: bool = False,
 ) -> MemoryPlan:
-    """The plan for layers divided so. On a processor, half of what is left stays with the other programs."""
+    """The plan for these `layers`. On a processor, half of what is left is kept for other programs."""
     per_token = kv_bytes_per_token(shape, precision)
     weights, rooms = [], []
     for n, place in enumerate(places):
@@ -199,7 +199,7 @@ def _shared(
 
 
 def with_less(shape: ModelShape, planned: MemoryPlan, kv_bytes: int) -> MemoryPlan:
-    """The plan of one device where `kv_bytes` at most are given to keys and values."""
+    """The plan of one device with at most `kv_bytes` for keys and values."""
     kv_bytes = min(planned.kv_bytes, kv_bytes)
     tokens = kv_bytes // planned.kv_per_token
     return replace(
@@ -216,18 +216,18 @@ def _visitors(shape: ModelShape, tokens: int) -> int:
 
 
 def held_tokens(tokens: int) -> int:
-    """Tokens for which a conversation of so many has room at worst, since its buffers grow ahead."""
+    """Tokens that a conversation's buffers may hold at worst, since they grow ahead."""
     return tokens + min(tokens // 4, MAX_GROWTH_TOKENS)
 
 
 def best_plan(
     shape: ModelShape, place: Place, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
 ) -> MemoryPlan:
-    """The most exact precision that leaves room for a `good` context, or else the one that leaves most room.
+    """The most exact precision that leaves room for a `good` context, or else the one that leaves the most room.
 
-    Whether that is enough, `fits` tells. `precisions` are those that this machine is good at, the most exact first; where that
-    is not known, bfloat16 and nf4. Not int8: on a processor it is no faster than bfloat16, and on a graphics card each of its
-    products waits for the host, so that a token takes 3 to 7 times as long as in nf4.
+    Whether that is enough, `fits` says. `precisions` are those that this machine runs well, the most exact first; by default
+    bfloat16 and nf4. Not int8: on a processor it is no faster than bfloat16, and on a GPU each of its products waits for the
+    host, so that a token takes 3 to 7 times as long as in nf4.
     """
     if shape.parameters < MAX_FLOAT32_PARAMETERS:
         return plan(shape, "float32", place)
@@ -238,7 +238,7 @@ def best_plan(
 
 
 def fits(shape: ModelShape, planned: MemoryPlan, wanted: int | None = None) -> bool:
-    """Whether there is room for a conversation worth having, or for as many tokens as are `wanted`."""
+    """Whether there is room for a useful conversation, or for the `wanted` number of tokens if that is smaller."""
     return planned.context >= min(wanted or MIN_CONTEXT, MIN_CONTEXT, shape.context_length)
 
 
@@ -250,9 +250,9 @@ def needed_bytes(
     count: int = 1,
     fused: bool = True,
 ) -> int:
-    """Bytes of the smallest device of this `type` that runs the model with a `context` of so many tokens, all of it free.
+    """Bytes of the smallest, unused device of this `type` that runs the model with `context` tokens.
 
-    With `count` equal devices: of all of them together, where the layers divide evenly.
+    With `count` equal devices: the total, if the layers divide evenly.
     """
     place = Place(type, 0, 0, fused=fused)
     kv = min(context, shape.context_length) * kv_bytes_per_token(shape, precision)

@@ -1,4 +1,4 @@
-"""Lays out the memory plan of Magistral Small 1.2 as lines for a terminal: usual graphics cards, and one machine; pure."""
+"""Formats the memory plan of Magistral Small 1.2 for a terminal: for common GPUs, and for one machine; pure."""
 
 from magistral_ui.i18n.texts import text
 from magistral_ui.models.memory import (
@@ -21,7 +21,7 @@ WIDTHS = (9, 20, 9, 9, 14, 17, 10)
 
 
 def card_lines() -> list[str]:
-    """The table of usual graphics cards, each with nothing else on it."""
+    """The table of common GPUs, each otherwise unused."""
     lines = [text("plan_heading"), "", _heading()]
     for size in CARD_GIGABYTES:
         lines += _rows(text("plan_card", size=size), Place("cuda", size * GIB, size * GIB))
@@ -31,9 +31,9 @@ def card_lines() -> list[str]:
 def machine_lines(
     name: str, place: Place, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
 ) -> list[str]:
-    """The same for a device as it is now, and what to do where Magistral does not fit.
+    """The same for a device in its current state, and what to do if Magistral does not fit.
 
-    `precisions` are those that the device is good at, and `good` is the context for which a more exact one is given up there.
+    `precisions` are those that the device runs well; `good` is the context for which a more exact one is given up.
     """
     free, total = (sum(sizes) for sizes in zip(*((each.free, each.total) for each in place.all), strict=True))
     head = text("plan_machine", name=name, free=_gigabytes(free), total=_gigabytes(total))

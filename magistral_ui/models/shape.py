@@ -1,4 +1,4 @@
-"""Counts a model's parameters from its config.json alone, exactly; it knows nothing of devices and precisions."""
+"""Reads a model's shape from its config.json and counts its parameters exactly; it knows no devices and no precisions."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class VisionShape:
-    """A Pixtral tower and the projector behind it."""
+    """A Pixtral vision tower with its projector."""
 
     hidden: int
     intermediate: int
@@ -14,9 +14,9 @@ class VisionShape:
     patch: int
     channels: int
     image: int
-    """Longest side of a picture in pixels; larger ones are made smaller first."""
+    """Longest side of an image in pixels; larger images are scaled down."""
     merge: int
-    """Patches along one side of what becomes one token."""
+    """Patches along each side of the square that becomes one token."""
     projector_bias: bool
 
     def parameters(self, text_hidden: int) -> int:
@@ -28,7 +28,7 @@ class VisionShape:
 
     @property
     def patches(self) -> int:
-        """Patches of the largest picture."""
+        """Patches of the largest image."""
         side = -(-self.image // (self.patch * self.merge)) * self.merge
         return side * side
 
@@ -45,13 +45,13 @@ class ModelShape:
     kv_heads: int
     head_dim: int
     tied: bool
-    """Whether one matrix is both the embedding and the head."""
+    """Whether the embedding is also the head."""
     context_length: int
     vision: VisionShape | None = None
 
     @property
     def linears(self) -> tuple[tuple[int, int], ...]:
-        """(out, in) of the linear layers of one decoder layer: what is quantized."""
+        """(out, in) of each linear layer of one decoder layer: what is quantized."""
         inner, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         wide = (self.intermediate, self.hidden)
         attention = ((inner, self.hidden), (keys, self.hidden), (keys, self.hidden), (self.hidden, inner))
@@ -64,7 +64,7 @@ class ModelShape:
 
     @property
     def other_parameters(self) -> int:
-        """Embedding, head, norms, vision tower and projector: what always keeps its 16 bits."""
+        """Embedding, head, norms, vision tower and projector: what is never quantized."""
         embedding = self.vocabulary * self.hidden * (1 if self.tied else 2)
         norms = (2 * self.layers + 1) * self.hidden
         return embedding + norms + (self.vision.parameters(self.hidden) if self.vision else 0)
@@ -106,9 +106,9 @@ MAGISTRAL_SMALL_TEXT = MAGISTRAL_SMALL_1_2.without_vision()
 
 
 def read_shape(config: dict[str, Any], has_head: bool | None = None) -> ModelShape:
-    """The shape that a config.json tells of; what it leaves out is what transformers takes instead.
+    """The shape in a config.json; what it leaves out has transformers' defaults.
 
-    `has_head` says whether the weights hold a head of their own; None trusts the configuration, which is not always right.
+    `has_head` says whether the weights include a head; None trusts the configuration, which is not always right.
     """
     text = config.get("text_config", config)
     text = {**_DEFAULTS.get(str(text.get("model_type")), _MISTRAL), **text}

@@ -1,21 +1,20 @@
-"""How many bytes the parts of a model take, loaded and at work; pure arithmetic, it knows nothing of devices and what fits.
+"""Computes the bytes of a model's parts, loaded and in use; pure arithmetic that knows no devices and not what fits.
 
-What is allocated per linear layer follows bitsandbytes 0.50 (functional.py, quantize_4bit and int8_vectorwise_quant).
+What each linear layer allocates follows bitsandbytes 0.50 (functional.py, quantize_4bit and int8_vectorwise_quant).
 """
 
-from magistral_ui.models.attention_scores import attention_bytes
 from magistral_ui.models.shape import ModelShape
 
 MAX_SEQUENCES = 8
-"""Sequences in one forward, as the scheduler has it."""
+"""Sequences in one forward, as in the scheduler."""
 PREFILL_CHUNK = {"cuda": 2_048, "mps": 2_048, "cpu": 512}
-"""Prompt tokens in one forward at most, as the scheduler has it."""
+"""Most prompt tokens in one forward, as in the scheduler."""
 BLOCK, NESTED_BLOCK = 64, 256
 """Weights that share a scale in nf4, and scales that share one in double quantization."""
 
 
 def weight_bytes(shape: ModelShape, precision: str, double_quant: bool = True) -> int:
-    """Bytes of all weights once they are loaded, scales and tables of the quantization included."""
+    """Bytes of all loaded weights, including quantization scales and tables."""
     if precision == "float32":
         return 4 * shape.parameters
     if precision == "bfloat16":
@@ -40,12 +39,12 @@ def _nf4_nested_bytes(rows: int, columns: int) -> int:
 
 
 def kv_bytes_per_token(shape: ModelShape, precision: str) -> int:
-    """Bytes of keys and values of one token in all layers."""
+    """Bytes of one token's keys and values in all layers."""
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * value_bytes(precision)
 
 
 def prefill_bytes(shape: ModelShape, precision: str, chunk: int) -> int:
-    """Bytes that one forward of `chunk` tokens holds at once: the wide middle of a layer, the mask, and the logits.
+    """Peak bytes of one forward of `chunk` tokens: a layer's MLP, the mask, and the logits.
 
     The factors are rounded up from measurements on one layer of Magistral's width: 253 to 295 kB a token in bfloat16.
     """
@@ -55,11 +54,11 @@ def prefill_bytes(shape: ModelShape, precision: str, chunk: int) -> int:
     return activations + logits + unpacked
 
 
-def picture_bytes(shape: ModelShape, precision: str, fused: bool = True) -> int:
-    """Bytes that the largest picture takes while the vision tower looks at it: two masks of patches × patches, and a layer.
+def image_bytes(shape: ModelShape, precision: str, fused: bool = True) -> int:
+    """Peak bytes of the vision tower for the largest image: two masks of patches × patches, and a layer.
 
-    Where bfloat16 has no fused attention, the tower's is computed in float32, which has: one more mask, and queries, keys and
-    values once more.
+    Where bfloat16 has no fused attention, the tower attends in float32, which has: one more mask, and another copy of queries,
+    keys and values.
     """
     vision = shape.vision
     if vision is None:
@@ -70,14 +69,30 @@ def picture_bytes(shape: ModelShape, precision: str, fused: bool = True) -> int:
 
 
 def working_bytes(shape: ModelShape, precision: str, type: str, fused: bool = True) -> int:
-    """Bytes that must stay free for one forward or one picture, which never happen at once.
+    """Bytes that must stay free for one forward or one image, which never happen at the same time.
 
-    `fused` tells whether a CUDA card has fused attention; Apple's GPU never has.
+    `fused` says whether a CUDA GPU has fused attention; MPS never has.
     """
     scores = attention_bytes(fused and type != "mps", shape.heads, shape.context_length)
-    return max(prefill_bytes(shape, precision, PREFILL_CHUNK[type]) + scores, picture_bytes(shape, precision, fused))
+    return max(prefill_bytes(shape, precision, PREFILL_CHUNK[type]) + scores, image_bytes(shape, precision, fused))
 
 
 def value_bytes(precision: str) -> int:
-    """Bytes of one number that is not quantized."""
+    """Bytes of one unquantized number."""
     return 4 if precision == "float32" else 2
+
+
+SCORE_BYTES = 2**28
+"""Bytes for the scores of one block of queries on devices without fused attention: MPS, and CUDA before capability 8.0."""
+BYTES_PER_SCORE = 12
+"""A score in 16 bits and in float32, its softmax in float32 and in 16 bits."""
+
+
+def queries_at_once(heads: int, keys: int) -> int:
+    """Queries whose scores over `keys` fit into SCORE_BYTES, at least one."""
+    return max(1, SCORE_BYTES // (BYTES_PER_SCORE * heads * keys))
+
+
+def attention_bytes(fused: bool, heads: int, longest: int) -> int:
+    """Bytes that a plan reserves for attention over sequences of at most `longest` tokens, beside the activations."""
+    return 0 if fused else max(SCORE_BYTES, BYTES_PER_SCORE * heads * longest)

@@ -1,4 +1,4 @@
-"""Decides whether one more reply may begin: how many there are, and how often someone asks; it begins none itself."""
+"""Decides which replies may begin and which must end, by how many there are and whether anyone looks; it writes none itself."""
 
 import threading
 import time
@@ -8,41 +8,51 @@ from math import ceil
 
 from magistral_ui.client import CLIENT
 from magistral_ui.engines.generation import Generation
-from magistral_ui.errors import Overloaded, TooManyReplies, TooManyRequests
+from magistral_ui.errors import Overloaded, QueueFull, TooManyReplies, TooManyRequests
+from magistral_ui.fairness import Quota
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import Pace, TokenBuckets
+from magistral_ui.sessions.token_buckets import RateLimit, TokenBuckets
 
-Begun = Callable[[Generation], None]
-Ended = Callable[[Generation], None]
+QUEUE = Quota(in_all=64, of_visitor=16)
+"""Replies that wait for their turn on this machine. Whoever stood behind 64 others would wait for minutes, and had better come
+back later. A model server has a queue of its own, which is not seen here."""
+
+OnReply = Callable[[Generation], None]
 
 
 class Admission:
-    """All replies of this process that wait or are written, by visitor and by address."""
+    """All replies of this process that wait or are being written, by visitor and by address.
+
+    All of this is decided here and nowhere else, whatever engine writes the replies: an engine only orders what it is given.
+    """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
-        self._pace = Pace(limits.messages_per_minute, limits.messages_per_minute_per_address, clock)
+        self._quota = Quota(
+            in_all=limits.replies_in_all, of_visitor=limits.replies, of_address=limits.replies_per_address
+        )
+        self._rate = RateLimit(limits.messages_per_minute, limits.messages_per_minute_per_address, clock)
         self._newcomers = TokenBuckets(limits.visitors_per_minute_per_address, clock=clock)
         self._lock = threading.Lock()
         self._beginning: list[tuple[str, str]] = []
-        """Whose replies are on their way to the engine."""
+        """Visitors and addresses whose replies are on their way to the engine."""
         self._replies: list[tuple[str, str, Generation]] = []
-        self._told: list[Ended] = []
+        self._listeners: list[OnReply] = []
         self.closing = False
-        """Whether the app is about to end: then nobody begins one more."""
+        """Whether the app is about to end: no more replies begin."""
 
     def for_visitor(self, visitor: str, address: str | None = None) -> "VisitorAdmission":
-        """Where the replies of one visitor come in; without an `address`, it is that of whoever calls."""
+        """The admission of one visitor's replies; without an `address`, it is the one of the client that asks."""
         return VisitorAdmission(self, visitor, address)
 
     def welcome(self) -> None:
-        """A new visitor comes; TooManyRequests where too many did from that address."""
+        """A new visitor comes; TooManyRequests where too many have come from that address."""
         if wait := self._newcomers.take(CLIENT.get().address):
             raise TooManyRequests(seconds=ceil(wait))
 
-    def when_ended(self, tell: Ended) -> None:
+    def when_ended(self, tell: OnReply) -> None:
         """Call `tell` with every reply that ends from now on, in whatever thread ends it."""
-        self._told.append(tell)
+        self._listeners.append(tell)
 
     def running(self) -> list[Generation]:
         """All replies that have not ended."""
@@ -51,25 +61,30 @@ class Admission:
             return [generation for _, _, generation in self._replies]
 
     def enter(self, visitor: str, address: str) -> None:
-        """Reserve a place, or say why there is none: Overloaded, TooManyReplies or TooManyRequests."""
+        """Reserve a place. Raises Overloaded, TooManyReplies, QueueFull or TooManyRequests where there is none."""
         limits = self._limits
         with self._lock:
             self._forget_ended()
-            there = [*self._beginning, *((v, a) for v, a, _ in self._replies)]
             if self.closing:
                 raise Overloaded("closing")
-            if len(there) >= limits.replies_in_all:
-                raise Overloaded
-            if sum(v == visitor for v, _ in there) >= limits.replies:
-                raise TooManyReplies(limit=limits.replies)
-            if sum(a == address for _, a in there) >= limits.replies_per_address:
-                raise TooManyReplies("too_many_replies_from_address", limit=limits.replies_per_address)
-            if wait := self._pace.take(visitor, address):
+            taken = [*self._beginning, *((v, a) for v, a, _ in self._replies)]
+            match self._quota.reached(taken, visitor, address):
+                case "in_all":
+                    raise Overloaded
+                case "of_visitor":
+                    raise TooManyReplies(limit=limits.replies)
+                case "of_address":
+                    raise TooManyReplies("too_many_replies_from_address", limit=limits.replies_per_address)
+            queued = [(v, a) for v, a, generation in self._replies if generation.queued]
+            if QUEUE.reached(queued, visitor, address):
+                raise QueueFull(limit=int(QUEUE.in_all))
+            # Last, because it takes from the buckets: a reply refused for another reason does not count as asked for.
+            if wait := self._rate.take(visitor, address):
                 raise TooManyRequests(seconds=ceil(wait))
             self._beginning.append((visitor, address))
 
     def leave(self, visitor: str, address: str, generation: Generation | None) -> None:
-        """Give the place to the reply that has begun, or back."""
+        """Give the place to the reply that has begun, or back where none has."""
         with self._lock:
             self._beginning.remove((visitor, address))
             if generation is not None:
@@ -84,7 +99,7 @@ class Admission:
                 generation.stop()
 
     def finish(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Let nobody begin any more, and wait for the replies that are written, at most so long."""
+        """Let no more replies begin, and wait for those being written, for at most this number of `seconds`."""
         self.closing = True
         until = clock() + seconds
         for generation in self.running():
@@ -93,22 +108,23 @@ class Admission:
     def _end(self, generation: Generation) -> None:
         with self._lock:
             self._forget_ended()
-        for tell in self._told:
+        for tell in self._listeners:
             tell(generation)
 
     def _forget_ended(self) -> None:
+        """With the lock held. A reply's own flag decides: whoever has seen it end may ask for the next one at once."""
         self._replies = [each for each in self._replies if not each[2].ended]
 
 
 class VisitorAdmission:
-    """One visitor's way in."""
+    """The admission of one visitor's replies."""
 
     def __init__(self, admission: Admission, visitor: str, address: str | None) -> None:
         self._admission, self._visitor, self._address = admission, visitor, address
 
     @contextmanager
-    def reply(self) -> Iterator[Begun]:
-        """A place for one more reply, which is handed to what this gives; raises Unavailable where there is none."""
+    def reply(self) -> Iterator[OnReply]:
+        """A place for one more reply, which is to be handed to what this yields; raises Unavailable where there is none."""
         address = CLIENT.get().address if self._address is None else self._address
         self._admission.enter(self._visitor, address)
         begun: list[Generation] = []

@@ -1,105 +1,116 @@
-"""Runs work that takes long in a few threads of its own, turn by turn for those who wait; it does not know what the work is."""
+"""Runs slow tasks in a few threads, taking turns between those who wait: searches, imports, and requests with images."""
 
+import asyncio
 import contextvars
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from math import ceil
 from typing import Any, TypeVar
 
+from magistral_ui.chat.image_decoding import MAX_CHILDREN, REFUSAL
+from magistral_ui.client import Client, serving
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.fair_shares import FairShares
+from magistral_ui.fairness import FairShares
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.token_buckets import RateLimit
 
 T = TypeVar("T")
-QueuedCall = tuple["Future[Any]", Callable[[], Any]]
+QueuedTask = tuple["Future[Any]", Callable[[], Any]]
 Submit = Callable[[Callable[[], Any]], "Future[Any]"]
 RETRY_SECONDS = 10
-"""What a visitor is told to wait whose earlier work is still to be done."""
+"""Seconds after which a visitor is told to try again whose earlier tasks are not done yet."""
+MAX_IMAGE_REQUESTS = 64
+"""Requests with images from one address that run or wait: a school has one address."""
+POLL_INTERVAL = 1.0
+"""Seconds between two checks whether somebody who waits has left."""
 
 
 class FairQueue:
-    """So many pieces of work at once. Whoever has less in work, and was served longer ago, is next, whatever others have waiting.
+    """Runs a few tasks at once. Next is the owner with the fewest running tasks, then the one served longest ago.
 
-    A party is whoever shares are counted by: an address, or a visitor.
+    So however many tasks one owner has waiting, another owner's first task waits for one of them at most. Owners are addresses or
+    visitors.
     """
 
     def __init__(self, name: str, threads: int = 2, waiting: int = 4, *, refusal: str = TooManyRequests.key) -> None:
-        """`name` is the threads'; at most `waiting` pieces of one party are here, those in work too; `refusal`
-        is the key of the sentence for more.
+        """`name` names the threads; an owner has at most `waiting` tasks here, running ones included; `refusal` is the key of the
+        sentence for one too many.
         """
         self._threads, self._most, self._refusal = threads, waiting, refusal
         self._executor = ThreadPoolExecutor(threads, name)
         self._lock = threading.Lock()
-        self._waiting: dict[str, deque[QueuedCall]] = {}
+        self._waiting: dict[str, deque[QueuedTask]] = {}
         self._held: Counter[str] = Counter()
-        """Pieces that are here, or have a place here, by party."""
+        """Tasks and reserved places by owner."""
         self._shares = FairShares()
 
-    def submit(self, key: str, work: Callable[[], T]) -> "Future[T]":
-        """Have `work` done in the context of the caller. Raises TooManyRequests where too much of the party's is here already."""
-        self._hold(key)
-        return self._put(key, work)
+    def submit(self, owner: str, task: Callable[[], T]) -> "Future[T]":
+        """Run `task` in a copy of the caller's context. Raises TooManyRequests where the owner has too many here."""
+        self._hold(owner)
+        return self._put(owner, task)
 
     @contextmanager
-    def place(self, key: str) -> Iterator[Submit]:
-        """A place for one piece that is still to come, such as a file on its way; gives what has it done, once.
+    def place(self, owner: str) -> Iterator[Submit]:
+        """A place reserved for one task that is still to come, such as a file being uploaded; gives what submits it, once.
 
-        Raises TooManyRequests where too much of the party's is here already.
+        Raises TooManyRequests where the owner has too many here.
         """
-        self._hold(key)
-        given: list[Future[Any]] = []
+        self._hold(owner)
+        submitted: list[Future[Any]] = []
 
-        def submit(work: Callable[[], Any]) -> "Future[Any]":
-            given.append(self._put(key, work))
-            return given[0]
+        def submit(task: Callable[[], Any]) -> "Future[Any]":
+            submitted.append(self._put(owner, task))
+            return submitted[0]
 
         try:
             yield submit
         finally:
-            if not given:
-                self._release(key)
+            if not submitted:
+                self._release(owner)
 
-    def _hold(self, key: str) -> None:
+    def _hold(self, owner: str) -> None:
         with self._lock:
-            if self._held[key] >= self._most:
+            if self._held[owner] >= self._most:
                 raise TooManyRequests(self._refusal, seconds=RETRY_SECONDS)
-            self._held[key] += 1
+            self._held[owner] += 1
 
-    def _release(self, key: str) -> None:
+    def _release(self, owner: str) -> None:
         with self._lock:
-            self._held[key] -= 1
-            if not self._held[key]:
-                del self._held[key]
+            self._held[owner] -= 1
+            if not self._held[owner]:
+                del self._held[owner]
 
-    def _put(self, key: str, work: Callable[[], Any]) -> "Future[Any]":
+    def _put(self, owner: str, task: Callable[[], Any]) -> "Future[Any]":
         done: Future[Any] = Future()
         context = contextvars.copy_context()
         with self._lock:
-            self._waiting.setdefault(key, deque()).append((done, lambda: context.run(work)))
+            self._waiting.setdefault(owner, deque()).append((done, lambda: context.run(task)))
         self._begin()
         return done
 
     def _begin(self) -> None:
-        """Give the next piece to a thread, if one is free."""
+        """Hand the next task to a thread, if one is free."""
         with self._lock:
-            if not self._waiting or self._shares.working >= self._threads:
+            if not self._waiting or self._shares.running >= self._threads:
                 return
-            party = min(self._waiting, key=self._shares.rank)
-            done, work = self._waiting[party].popleft()
-            if not self._waiting[party]:
-                del self._waiting[party]
-            self._shares.begin(party)
-        # Who has gone meanwhile needs nothing done, but their turn ends like any other.
+            owner = min(self._waiting, key=self._shares.rank)
+            done, task = self._waiting[owner].popleft()
+            if not self._waiting[owner]:
+                del self._waiting[owner]
+            self._shares.begin(owner)
+        # A task cancelled while it waited is not run, but its turn ends like any other.
         wanted = done.set_running_or_notify_cancel()
-        self._executor.submit(work if wanted else lambda: None).add_done_callback(
-            lambda ended: self._end(party, ended, done if wanted else None)
+        self._executor.submit(task if wanted else lambda: None).add_done_callback(
+            lambda ended: self._end(owner, ended, done if wanted else None)
         )
 
-    def _end(self, key: str, ended: "Future[Any]", done: "Future[Any] | None") -> None:
-        self._release(key)  # not before its turn, even if nobody waits for it any more: what it holds is in memory
+    def _end(self, owner: str, ended: "Future[Any]", done: "Future[Any] | None") -> None:
+        self._release(owner)  # not when it is cancelled: until its turn, what it holds is in memory
         with self._lock:
-            self._shares.end(key, self._waiting)
+            self._shares.end(owner, self._waiting)
         self._begin()
         if done is None:
             return
@@ -107,3 +118,34 @@ class FairQueue:
             done.set_exception(error)
         else:
             done.set_result(ended.result())
+
+
+class ImageQueue:
+    """Runs requests that decode images: a few at once, in turns between addresses, and only so many images a minute.
+
+    Those who wait hold no thread, so that no number of images keeps the page from answering others.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._queue = FairQueue("images", MAX_CHILDREN, MAX_IMAGE_REQUESTS, refusal=REFUSAL)
+        self._rate = RateLimit(limits.pictures_per_minute, limits.pictures_per_minute_per_address)
+
+    async def run(
+        self, client: Client, images: int, task: Callable[[], T], gone: Callable[[], Awaitable[bool]] | None = None
+    ) -> T:
+        """The result of `task`, which looks at this number of new `images`. May be called from any event loop.
+
+        Raises TooManyRequests where the client has asked too often or has too much waiting, and where they have `gone`: nobody
+        reads that, but their place is free.
+        """
+        if images and (wait := self._rate.take(client.browser or client.address, client.address, images)):
+            raise TooManyRequests(REFUSAL, seconds=ceil(wait))
+        with serving(client):
+            waiting = asyncio.wrap_future(self._queue.submit(client.address, task))
+        try:
+            while not (await asyncio.wait({waiting}, timeout=POLL_INTERVAL))[0]:
+                if gone is not None and await gone():
+                    raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)
+            return waiting.result()
+        finally:
+            waiting.cancel()  # does nothing to a task that is done

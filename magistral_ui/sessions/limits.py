@@ -43,9 +43,9 @@ class Limits:
     messages_per_minute: int = 600
     """Replies that one visitor may ask for, on average."""
     messages_per_minute_per_address: int = 6_000
-    images_per_minute: int = 6_000
+    pictures_per_minute: int = 6_000
     """New pictures that are looked at for one visitor, on average: attached, sent, or brought by a program."""
-    images_per_minute_per_address: int = 60_000
+    pictures_per_minute_per_address: int = 60_000
     requests_per_minute_per_address: int = 60_000
     """Requests of any kind: a page that is open asks for little, one that is being opened for about a hundred."""
     visitors_per_minute_per_address: int = 6_000
@@ -124,8 +124,8 @@ SHARED = Limits(
     replies_in_all=600,
     messages_per_minute=20,
     messages_per_minute_per_address=300,
-    images_per_minute=60,
-    images_per_minute_per_address=600,
+    pictures_per_minute=60,
+    pictures_per_minute_per_address=600,
     requests_per_minute_per_address=6_000,
     visitors_per_minute_per_address=120,
     upload_mb_per_hour_per_address=1_000,

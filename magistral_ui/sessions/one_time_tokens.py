@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from magistral_ui.client import CLIENT
-from magistral_ui.sessions.fairness import oldest_of_the_most
+from magistral_ui.fairness import FairCache
 
 TOKEN_LIFETIME = 60.0
 """Seconds for which a ticket may be used."""
@@ -31,15 +31,13 @@ class OneTimeTokens:
     def __init__(self, life: float = TOKEN_LIFETIME) -> None:
         self._life = life
         self._lock = threading.Lock()
-        self._waiting: dict[str, Waiting] = {}
+        self._waiting: FairCache[str, Waiting] = FairCache(MAX_PENDING, lambda each: each.party)
 
     def issue(self, purpose: Any) -> str:
         """A ticket with which the browser that calls may do `purpose`."""
         ticket, caller = secrets.token_urlsafe(32), CLIENT.get()
         with self._lock:
-            self._waiting[ticket] = Waiting(time.monotonic() + self._life, caller.browser, caller.party, purpose)
-            if len(self._waiting) > MAX_PENDING:
-                del self._waiting[oldest_of_the_most({key: each.party for key, each in self._waiting.items()})]
+            self._waiting[ticket] = Waiting(time.monotonic() + self._life, caller.browser, caller.quota_key, purpose)
         return ticket
 
     def redeem(self, ticket: str) -> Any:

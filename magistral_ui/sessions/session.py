@@ -28,8 +28,15 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import AlreadyAnswering, BadInput, EmptyMessage, MessageGone, Overloaded, TextTooLong
 from magistral_ui.sessions.admission import VisitorAdmission
 from magistral_ui.sessions.context_use import ContextUse, context_use
+from magistral_ui.sessions.history.reply_state import (
+    Recorder,
+    ReplyOrigin,
+    RunningReply,
+    provenance,
+    replay_notice,
+    runs,
+)
 from magistral_ui.sessions.limits import Limits, bytes_of
-from magistral_ui.sessions.reply_state import Recorder, ReplyOrigin, RunningReply, provenance, replay_notice, runs
 
 
 def _uncounted(generation: Generation) -> None:
@@ -49,14 +56,14 @@ class Session:
         key: str = "",
         seeds: random.Random | None = None,
         id: str = "",
-        record: Recorder | None = None,
-        entrance: VisitorAdmission | None = None,
+        recorder: Recorder | None = None,
+        admission: VisitorAdmission | None = None,
     ) -> None:
         """`key` is the opaque visitor key that the engine gets; `seeds` draws the seed where a request has none.
 
-        Replies come in by the visitor's `entrance`; without one, there may be as many as anybody asks for.
+        Without the visitor's `admission`, there may be as many replies as anybody asks for.
         """
-        self.id, self._record, self._entrance = id, record, entrance
+        self.id, self._recorder, self._admission = id, recorder, admission
         self._engine, self._limits, self._key, self._seeds = engine, limits or Limits(), key, seeds
         self._lock = threading.RLock()
         self._conversation = Conversation()
@@ -75,11 +82,11 @@ class Session:
 
     def save(self) -> None:
         """Put down what has changed since the last time; called again and again, and does nothing where someone is busy."""
-        if self._record is None or not self._lock.acquire(blocking=False):
+        if self._recorder is None or not self._lock.acquire(blocking=False):
             return
         try:
             self._settle()
-            self._record.save(self._conversation, dict(self._written), self._running)
+            self._recorder.save(self._conversation, dict(self._written), self._running)
         finally:
             self._lock.release()
 
@@ -111,7 +118,7 @@ class Session:
     @property
     def saved(self) -> bool:
         """Whether nothing of it is here only; never waits, likewise."""
-        return self._record is None or (self._running is None and self._record.has_saved(self._conversation))
+        return self._recorder is None or (self._running is None and self._recorder.has_saved(self._conversation))
 
     @property
     def memory_bytes(self) -> int:
@@ -373,9 +380,9 @@ class Session:
         prompt = self._prompt(conversation, choices, before)
         source = provenance(self._engine, prompt, choices, before)
         running = RunningReply(Generation(), asked.id, params, source, before, continues, replays)
-        with self._entrance.reply() if self._entrance else nullcontext(_uncounted) as begun_with:
-            if self._record is not None and isinstance(self._engine.status(), Ready):
-                self._record.begin(conversation, dict(self._written), running)
+        with self._admission.reply() if self._admission else nullcontext(_uncounted) as begun_with:
+            if self._recorder is not None and isinstance(self._engine.status(), Ready):
+                self._recorder.begin(conversation, dict(self._written), running)
             generation = self._engine.submit(GenerationRequest(prompt, params, self._key))
             begun_with(generation)
         # Only now, so that a request that the engine refuses leaves no trace; from the record, `save` takes it out again.

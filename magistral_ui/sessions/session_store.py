@@ -2,22 +2,25 @@
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from secrets import compare_digest
 
 from magistral_ui.client import CLIENT
+from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.history.recorder import HistoryRecorder
+from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 
 MAX_BROWSERS_PER_VISITOR = 16
 """Browsers of one visitor that may read along at once."""
-
 GRACE_SECONDS = 10.0
 """Seconds in which whoever has come to a session may be about to say something there."""
+SAVE_INTERVAL = 0.5
+"""Seconds between two saves: with the writing itself, an answer is on disk within a second."""
+PURGE_INTERVAL = 60.0
+"""Seconds between two deletions of what was removed before, or is too old."""
 
 Key = tuple[str, str]
 """Visitor and conversation."""
@@ -28,7 +31,7 @@ class OpenSession:
     """A conversation in memory, and where it is put down."""
 
     session: Session
-    book: HistoryRecorder | None
+    recorder: HistoryRecorder
     browsers: list[str] = field(default_factory=list)
     """Those that have shown the visitor's secret here, the latest last: only they may read along."""
 
@@ -51,14 +54,14 @@ class SessionStore:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
-        self._open: OrderedDict[Key, OpenSession] = OrderedDict()
+        self._open: dict[Key, OpenSession] = {}
 
     def find(self, visitor: str, conversation: str) -> Session | None:
         """The session, used now by whoever calls."""
         with self._lock:
-            if (found := self._open.get((visitor, conversation))) is None:
+            if (found := self._open.pop((visitor, conversation), None)) is None:
                 return None
-            self._open.move_to_end((visitor, conversation))
+            self._open[(visitor, conversation)] = found  # the last one is the one used last
             found.seen()
             return found.session
 
@@ -134,3 +137,33 @@ class SessionStore:
                 doomed[key] = self._open[key].session
                 surplus, excess = surplus - 1, excess - weights[key]
         return doomed
+
+
+class Autosave:
+    """A thread that saves what is new in every session, whoever watches, and deletes what is due. It ends with `close`."""
+
+    def __init__(self, sessions: Callable[[], Sequence[Session]], history: History, tick: Callable[[], None]) -> None:
+        """`sessions` gives those that there are; `tick` is called between two saves."""
+        self._sessions, self._history, self._tick = sessions, history, tick
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="autosave", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, after a last save."""
+        self._ending.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        saves = 0
+        while not self._ending.wait(SAVE_INTERVAL):
+            self._save()
+            self._tick()
+            saves += 1
+            if saves % round(PURGE_INTERVAL / SAVE_INTERVAL) == 0:
+                self._history.purge()
+        self._save()
+
+    def _save(self) -> None:
+        for session in self._sessions():
+            session.save()

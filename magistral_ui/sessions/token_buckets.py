@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
+
+from cachetools import LRUCache
 
 MAX_BUCKETS = 20_000
 """Names that are remembered: about 5 MB. The one that was used least recently is forgotten first."""
@@ -20,10 +21,10 @@ class TokenBuckets:
         kept: int = MAX_BUCKETS,
     ) -> None:
         """`burst` is what a full bucket holds: half a minute's, unless it is given."""
-        self._per_second, self._clock, self._kept = per_minute / 60, clock, kept
+        self._per_second, self._clock = per_minute / 60, clock
         self._burst = burst if burst is not None else max(1.0, per_minute / 2)
         self._lock = threading.Lock()
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: LRUCache[str, tuple[float, float]] = LRUCache(kept)
         """What is in a bucket, and when that was reckoned."""
 
     def wait(self, name: str, cost: float = 1.0) -> float:
@@ -64,12 +65,9 @@ class TokenBuckets:
 
     def _put(self, name: str, level: float) -> None:
         self._buckets[name] = (level, self._clock())
-        self._buckets.move_to_end(name)
-        if len(self._buckets) > self._kept:
-            self._buckets.popitem(last=False)
 
 
-class Pace:
+class RateLimit:
     """So many a minute of one visitor, and of one address: both have to allow it."""
 
     def __init__(self, of_visitor: float, of_address: float, clock: Callable[[], float] = time.monotonic) -> None:

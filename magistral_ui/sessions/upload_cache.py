@@ -4,10 +4,12 @@ Nothing that was decoded is kept: of pictures that are only weighed their sizes,
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
+
+from cachetools import LRUCache, cachedmethod
 
 from magistral_ui.chat.images import ImageFile, measure_image, read_image, read_images, shrunk_size
 from magistral_ui.errors import ImageRefused, TooManyImages
@@ -20,7 +22,6 @@ CACHE_BYTES = 128 * 2**20
 CACHED_SIZES = 5_000
 """Files of which the size in pixels is kept, for weighing."""
 
-Key = tuple[str, int | None]
 Read = Callable[..., ImageFile]
 
 
@@ -52,9 +53,9 @@ class UploadCache:
 
     def __init__(self, limits: Limits) -> None:
         self._limits, self._lock = limits, threading.Lock()
-        self._known: OrderedDict[Key, ImageFile] = OrderedDict()
-        self._sizes: OrderedDict[str, ImageFile] = OrderedDict()
-        """Pictures without their bytes."""
+        self._known: LRUCache[tuple[str, int | None], ImageFile] = LRUCache(CACHE_BYTES, lambda image: len(image.data))
+        self._sizes: LRUCache[str, ImageFile] = LRUCache(CACHED_SIZES)
+        """Images without their bytes."""
 
     def measure(self, paths: Sequence[str], side: int | None = None) -> list[ImageFile]:
         """What `read` gives, but without bytes, and by the headers alone: enough to tell what the pictures cost."""
@@ -78,29 +79,16 @@ class UploadCache:
 
     def _measure(self, path: str) -> ImageFile:
         with self._lock:
-            known = self._known.get((path, None)) or self._sizes.get(path)
-        if known is None:
-            known = read_file(path, self._limits, measure_image)
-            with self._lock:
-                self._sizes[path] = known
-                if len(self._sizes) > CACHED_SIZES:
-                    self._sizes.popitem(last=False)
-        return known
+            known = self._known.get((path, None))
+        return known or self._size(path)
 
+    @cachedmethod(attrgetter("_sizes"), key=lambda _, path: path, lock=attrgetter("_lock"))
+    def _size(self, path: str) -> ImageFile:
+        return read_file(path, self._limits, measure_image)
+
+    @cachedmethod(attrgetter("_known"), lock=attrgetter("_lock"))
     def _read(self, path: str, side: int | None) -> ImageFile:
-        with self._lock:
-            known = self._known.get((path, side))
-        if known is None:
-            known = read_file(path, self._limits) if side is None else self._read(path, None).shrunk(side)
-            self._keep((path, side), known)
-        return known
-
-    def _keep(self, key: Key, image: ImageFile) -> None:
-        with self._lock:
-            self._known[key] = image
-            self._known.move_to_end(key)
-            while len(self._known) > 1 and sum(len(each.data) for each in self._known.values()) > CACHE_BYTES:
-                self._known.popitem(last=False)
+        return read_file(path, self._limits) if side is None else self._read(path, None).shrunk(side)
 
 
 def _shrunk(image: ImageFile, side: int | None) -> ImageFile:

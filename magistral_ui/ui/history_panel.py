@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from magistral_ui.errors import ImportRefused, MessageGone, TooManyRequests
+from magistral_ui.sessions.history import catalog
 from magistral_ui.sessions.history.search import ConversationSummary
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import MAX_ID_LENGTH, Place, bare
@@ -74,12 +75,12 @@ class HistoryPanel:
 
     def rename(self, data: Json, visitor: object) -> Json:
         """Give a conversation another name."""
-        self.visitors.rename(visitor, _id(data), str(data.get("title") or ""))
+        self.visitors.change(visitor, _id(data), catalog.rename, str(data.get("title") or ""))
         return self.listing(data, visitor)
 
     def pin(self, data: Json, visitor: object) -> Json:
         """Keep a conversation at the top, or not any more."""
-        self.visitors.pin(visitor, _id(data), data.get("pinned") is True)
+        self.visitors.change(visitor, _id(data), catalog.pin, data.get("pinned") is True)
         return self.listing(data, visitor)
 
     def save(self, data: Json, visitor: object) -> Json:
@@ -106,9 +107,9 @@ class HistoryPanel:
 
     def restore(self, data: Json, visitor: object) -> Turned:
         """Bring back a conversation that was just deleted, and show it where it was shown before."""
-        if data.get("shown") is True and self.visitors.restore(visitor, _id(data)):
+        restored = self.visitors.change(visitor, _id(data), catalog.restore)
+        if restored and data.get("shown") is True:
             return self.open(data, visitor)
-        self.visitors.restore(visitor, _id(data))
         return self._turned(visitor, *self.visitors.open(visitor), data)
 
     def forget(self, data: Json, visitor: object) -> Turned:

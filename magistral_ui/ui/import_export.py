@@ -97,10 +97,12 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
             return Response(status_code=404)
         language = visitors_language(request.scope)
         try:
-            writing = queue.submit(CLIENT.get().party, lambda: _content(visitors, purpose, language))
+            writing = queue.submit(CLIENT.get().quota_key, lambda: _content(visitors, purpose, language))
             content = await asyncio.wrap_future(writing)
         except TooManyRequests as error:
-            return JSONResponse({"failure": alert_value(error)}, 429, {"Retry-After": str(error.values["seconds"])})
+            return JSONResponse(
+                {"failure": alert_value(error)}, 429, {"Retry-After": str(error.message.values["seconds"])}
+            )
         return Response(content, media_type=FORMATS[purpose.format], headers=DOWNLOAD_HEADERS)
 
     async def take(request: Request) -> Response:
@@ -108,7 +110,7 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
         if not isinstance(purpose, ImportPurpose):
             return Response(status_code=404)
         try:
-            with queue.place(CLIENT.get().party) as submit:
+            with queue.place(CLIENT.get().quota_key) as submit:
                 data = await _body(request, bounds.bytes)
                 reading = submit(lambda: _take(visitors, purpose.place, data, bounds))
             count = await asyncio.wrap_future(reading)

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from magistral_ui.engines.base import Engine, Ready
-from magistral_ui.errors import MagistralUIError
+from magistral_ui.errors import MagistralUIError, Message
 from magistral_ui.i18n.texts import sentence_for_client, text
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks, add_api
@@ -100,10 +100,10 @@ def with_alerts(act: Any) -> Any:
         try:
             yield
         except MagistralUIError as error:
-            raise gr.Error(sentence_for_client(error.sentence_key, **error.values), print_exception=False) from error
+            raise gr.Error(sentence_for_client(error.message), print_exception=False) from error
         except Exception as error:  # Gradio would write all that was sent into the log
             log.exception("an event of the page failed")
-            raise gr.Error(sentence_for_client("unexpected"), print_exception=False) from error
+            raise gr.Error(sentence_for_client(Message("unexpected")), print_exception=False) from error
 
     @functools.wraps(act)
     def called(*values: Any) -> Any:

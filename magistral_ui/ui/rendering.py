@@ -2,12 +2,16 @@
 
 import base64
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
+
+from cachetools import LRUCache, cachedmethod
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, UserMessage
 from magistral_ui.chat.events import Notice, Usage
@@ -16,7 +20,7 @@ from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.resume import may_continue, may_replay
 from magistral_ui.errors import ImageRefused, MagistralUIError, TooManyRequests
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.sessions.reply_state import same_model
+from magistral_ui.sessions.history.reply_state import same_model
 from magistral_ui.sessions.session import Session
 
 Json = dict[str, Any]
@@ -168,30 +172,28 @@ def failure_value(key: str, values: Mapping[str, str | int | float]) -> Json:
 
 def alert_value(error: MagistralUIError) -> Json:
     """The failure that `error` stands for."""
-    return failure_value(error.sentence_key, error.values)
+    return failure_value(error.message.key, error.message.values)
 
 
 class Thumbnails:
     """Small pictures as data URLs, so that no address of a visitor's picture exists; made once for each content."""
 
     def __init__(self, kept: int = 200) -> None:
-        self._urls: dict[str, str] = {}
-        self._kept = kept
+        self._urls: LRUCache[str, str] = LRUCache(kept)
+        self._lock = threading.Lock()
 
     def value(self, image: ImageFile) -> Json:
         """The thumbnail and what to say of the picture."""
         try:
-            url = self._urls.get(image.digest) or self._made(image)
+            url = self._url(image)
         except (ImageRefused, TooManyRequests):
             url = ""  # its name is there, and the picture once it is drawn the next time
         return {"src": url, "name": image.name, "width": image.width, "height": image.height}
 
-    def _made(self, image: ImageFile) -> str:
+    @cachedmethod(attrgetter("_urls"), key=lambda _, image: image.digest, lock=attrgetter("_lock"))
+    def _url(self, image: ImageFile) -> str:
         data = base64.b64encode(image.thumbnail(THUMBNAIL_SIDE)).decode("ascii")
-        if len(self._urls) >= self._kept:
-            self._urls.pop(next(iter(self._urls)), None)
-        url = self._urls[image.digest] = f"data:image/jpeg;base64,{data}"
-        return url
+        return f"data:image/jpeg;base64,{data}"
 
 
 @cache

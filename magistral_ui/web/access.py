@@ -1,5 +1,6 @@
 """What follows from the operator's choices about sharing: who may come in, under which limits, and what is told of it."""
 
+import codecs
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,6 @@ from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.limits import MOST, SHARED, Limits
 from magistral_ui.sessions.login_names import canonical
-from magistral_ui.text_files import read_text
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.hf_oauth import AUTH_CHOICE as HUGGING_FACE
 from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Passwords, make_password
@@ -18,8 +18,15 @@ MIN_PASSWORD_LENGTH, MIN_SHARED_PASSWORD_LENGTH = 8, 12
 """Characters of a password, of a page that only this machine reaches and of a shared one (OWASP ASVS 4.0.3, 2.1.1)."""
 
 EXAMPLE = json.dumps({"max_tokens": 32768, "replies": 4})
-DIGITS = 20
-"""More than any limit has."""
+MAX_DIGITS = 20
+"""Digits that are read of a number: more than any limit has."""
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def limits_of(choice: str | None, exposure: Exposure) -> Limits:
@@ -47,7 +54,7 @@ def _limits_in(file: Path) -> dict[str, Any]:
         return dict(pairs)
 
     def number(digits: str) -> int:
-        return int(digits[:DIGITS])  # Python refuses to read thousands of them
+        return int(digits[:MAX_DIGITS])  # Python refuses to read thousands of them
 
     text, line, column = _read_limits(file), 1, 1
     try:
@@ -65,9 +72,9 @@ def _read_limits(file: Path) -> str:
     try:
         return read_text(file)
     except BadSetting as error:
-        if error.sentence_key != "file_not_read":
+        if error.message.key != "file_not_read":
             raise
-        raise BadSetting("limits_not_read", value=str(file), reason=error.values["reason"]) from error
+        raise BadSetting("limits_not_read", value=str(file), reason=error.message.values["reason"]) from error
 
 
 def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
@@ -126,3 +133,31 @@ def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwo
     elif exposure.shared and limits != SHARED:
         lines.append(text("app_limits_changed"))
     return lines
+
+
+def read_text(file: Path) -> str:
+    """UTF-8, or what the file's byte order mark says. BadSetting for anything else, and for what cannot be read.
+
+    An older 8-bit encoding is refused: which one it is cannot be seen, and a password that is read wrongly lets nobody in.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise BadSetting("file_not_read", file=str(file), reason=error.strerror or str(error)) from error
+    try:
+        read = data.decode(_encoding(data))
+    except UnicodeDecodeError as error:
+        raise BadSetting("file_not_text", file=str(file)) from error
+    if "\0" in read:
+        raise BadSetting("file_not_text", file=str(file))
+    return read
+
+
+def _encoding(data: bytes) -> str:
+    for mark, name in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return name
+    # Without a mark, UTF-16 gives itself away by the halves of its first, surely Latin, sign.
+    if data[:1] != b"\0" and data[1:2] == b"\0":
+        return "utf-16-le"
+    return "utf-16-be" if data[:1] == b"\0" and data[1:2] != b"\0" else "utf-8"

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 PREFIX_KEY = "magistral.prefix"
-"""Where root_path.py leaves the path below which the page was asked for."""
+"""Where client_address.py puts the path below which the page was requested."""
 COOKIE_VALUE = re.compile(r"[\w.~-]{16,128}", re.ASCII)
 """What a cookie of ours holds."""
 MAX_COOKIES = 8

@@ -8,9 +8,9 @@ import base64
 import hashlib
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 
+from cachetools import LRUCache
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
@@ -18,7 +18,7 @@ from magistral_ui.errors import BadSetting
 from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.web.cookies import cookies
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.login_watch import LoginWatchMiddleware
+from magistral_ui.web.login_watch import ActiveLogin
 
 AUTH_CHOICE = "huggingface"
 """How it is asked for: `--auth huggingface`."""
@@ -37,7 +37,7 @@ class HuggingFaceLogin:
         """`secret` is the Space's OAUTH_CLIENT_SECRET."""
         from itsdangerous import TimestampSigner
 
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: LRUCache[str, None] = LRUCache(MAX_ENDED)
         self._signer = TimestampSigner(hashlib.sha256((secret + "-v4").encode()).hexdigest())
 
     def name(self, scope: Scope) -> str | None:
@@ -45,7 +45,7 @@ class HuggingFaceLogin:
         entered = self.entered(scope)
         return entered.name if entered else None
 
-    def entered(self, scope: Scope) -> LoginWatchMiddleware | None:
+    def entered(self, scope: Scope) -> ActiveLogin | None:
         """Who made this request; None likewise.
 
         A person can take another name at the Hub, and somebody else that one; by its number (`sub`) the Hub always knows them.
@@ -64,14 +64,12 @@ class HuggingFaceLogin:
         login = login_of("huggingface", str(number)) if number else login_of("huggingface name", canonical(name))
         # Gradio signs the cookie anew with each answer; what is in it stays for as long as the login.
         key = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
-        entered = LoginWatchMiddleware(name, login, key, lambda: 0.0 if key in self._ended else until - time.time())
+        entered = ActiveLogin(name, login, key, lambda: 0.0 if key in self._ended else until - time.time())
         return entered if name and entered.remaining and entered.remaining() > 0 else None
 
-    def end(self, entered: LoginWatchMiddleware) -> None:
+    def end(self, entered: ActiveLogin) -> None:
         """Believe this login no more, whoever has kept its cookie."""
         self._ended[entered.key] = None
-        while len(self._ended) > MAX_ENDED:
-            self._ended.popitem(last=False)
 
 
 def hugging_face_login(

@@ -29,11 +29,11 @@ from magistral_ui.web.error_responses import error_response, retry_headers, sent
 from magistral_ui.web.hf_oauth import OAUTH_CALLBACK_PATH, OAUTH_LOGIN_PATH
 from magistral_ui.web.hf_oauth import OAUTH_COOKIE as SESSION
 from magistral_ui.web.login_attempts import LoginAttempts
-from magistral_ui.web.login_watch import ActiveLogins, LoginWatchMiddleware
+from magistral_ui.web.login_watch import ActiveLogin, ActiveLogins
 from magistral_ui.web.passwords import LoginSession as KeptLogin
 from magistral_ui.web.passwords import LoginSessions, Passwords
 from magistral_ui.web.request_body import BodyTimeout, BodyTooLarge, read_body
-from magistral_ui.web.route_allowlist import MCP_PATH
+from magistral_ui.web.request_guard import MCP_PATH
 
 LOGIN_COOKIE = "magistral-ui-login"
 ANYBODY = "anybody"
@@ -54,10 +54,10 @@ WRONG_PASSWORD_DELAY = 0.2
 class Identity(Protocol):
     """Another way to be known than a password, such as a platform's own login."""
 
-    def entered(self, scope: Scope) -> LoginWatchMiddleware | None:
+    def entered(self, scope: Scope) -> ActiveLogin | None:
         """Who made this request; None where that is not known."""
 
-    def end(self, entered: LoginWatchMiddleware) -> None:
+    def end(self, entered: ActiveLogin) -> None:
         """Believe this login no more."""
 
 
@@ -116,7 +116,7 @@ class LoginMiddleware:
         secrets = read_cookies(Headers(scope=scope), cookie_name(LOGIN_COOKIE, scope))
         return [(secret, login) for secret in secrets if (login := self._logins.find(secret))]
 
-    def _entered(self, scope: Scope, found: list[tuple[str, KeptLogin]]) -> LoginWatchMiddleware | None:
+    def _entered(self, scope: Scope, found: list[tuple[str, KeptLogin]]) -> ActiveLogin | None:
         if self._identity is not None and (entered := self._identity.entered(scope)):
             return entered
         if len(found) != 1:  # of two, one is somebody else's
@@ -125,13 +125,9 @@ class LoginMiddleware:
         held = partial(self._logins.remaining, secret)
         return replace(self._by_name(login.name), key=hashed(secret), remaining=held)
 
-    def _by_name(self, name: str) -> LoginWatchMiddleware:
+    def _by_name(self, name: str) -> ActiveLogin:
         """Somebody whose password was right. Without names, what is theirs is their browser's."""
-        return (
-            LoginWatchMiddleware(name, login_of("name", canonical(name)))
-            if self._passwords.named
-            else LoginWatchMiddleware(ANYBODY)
-        )
+        return ActiveLogin(name, login_of("name", canonical(name))) if self._passwords.named else ActiveLogin(ANYBODY)
 
     def _end(self, scope: Scope, secrets: list[str]) -> None:
         """Sign the browser out, and end what it still gets."""
@@ -163,7 +159,7 @@ class LoginMiddleware:
         try:
             self._attempts.check(*tried)
         except TooManyRequests as error:
-            return self._answer(scope, 429, "too_many_logins", int(error.values["seconds"]), name=name)
+            return self._answer(scope, 429, "too_many_logins", int(error.message.values["seconds"]), name=name)
         if self._passwords.match(name, password):
             self._attempts.succeeded(*tried)
             return None

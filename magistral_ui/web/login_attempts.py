@@ -4,10 +4,12 @@ import hashlib
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
+
+from cachetools import LRUCache
 
 from magistral_ui.errors import TooManyRequests
 
@@ -53,14 +55,14 @@ class LoginAttempts:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, kept: int = MAX_ADDRESSES) -> None:
-        self._clock, self._kept = clock, kept
+        self._clock = clock
         self._lock = threading.Lock()
-        self._few: OrderedDict[str, Failures] = OrderedDict()
-        self._many: OrderedDict[str, Failures] = OrderedDict()
+        self._few: LRUCache[str, Failures] = LRUCache(kept)
+        self._many: LRUCache[str, Failures] = LRUCache(kept)
         self._key = secrets.token_bytes(16)
         self._heat = [(0.0, 0.0)] * MAX_NAMES
         """How many wrong tries a name has, and when they were counted."""
-        self._friends: dict[str, OrderedDict[str, None]] = {}
+        self._friends: dict[str, LRUCache[str, None]] = {}
 
     def check(self, address: str, name: str = "", browser: str = "") -> None:
         """Raises TooManyRequests where there were too many wrong ones."""
@@ -95,13 +97,8 @@ class LoginAttempts:
             if failures := self._failures(who):
                 del failures.by_name[_place(self._key, name)]
                 self._put(who, failures)
-            friends = self._friends.setdefault(name, OrderedDict())
-            for friend in (address, browser):
-                if friend:
-                    friends[friend] = None
-                    friends.move_to_end(friend)
-            while len(friends) > MAX_KNOWN_BROWSERS:
-                friends.popitem(last=False)
+            friends = self._friends.setdefault(name, LRUCache(MAX_KNOWN_BROWSERS))
+            friends.update({friend: None for friend in (address, browser) if friend})
 
     def __len__(self) -> int:
         return len(self._few) + len(self._many)
@@ -123,8 +120,6 @@ class LoginAttempts:
             return
         held = self._few if failures.count < FREE_TRIES else self._many
         held[who] = failures
-        if len(held) > self._kept:
-            held.popitem(last=False)
 
     def _heat_of(self, place: int) -> float:
         heat, when = self._heat[place]

@@ -24,7 +24,7 @@ CHECK_INTERVAL = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class LoginWatchMiddleware:
+class ActiveLogin:
     """Somebody who is in."""
 
     name: str
@@ -47,8 +47,8 @@ class Request:
     over: bool = False
     started: bool = False
     complete: bool = False
-    sized: bool = False
-    """Whether its answer has said how long it will be."""
+    is_stream: bool = False
+    """Whether its answer is a stream of events, which is whole wherever it ends."""
 
     def end(self) -> None:
         """Let it go no further."""
@@ -62,7 +62,8 @@ class Request:
         if self.over:
             return
         if message["type"] == "http.response.start":
-            self.started, self.sized = True, "content-length" in Headers(raw=message["headers"])
+            self.started = True
+            self.is_stream = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         await self.send(message)
@@ -75,7 +76,7 @@ class ActiveLogins:
     app: ASGIApp
     _open: dict[str, set[Request]] = field(default_factory=dict)
 
-    async def serve(self, entered: LoginWatchMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, entered: ActiveLogin, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request. When its login ends first, it ends too: a stream here, a file on its way with an error.
 
         Not the page's own files, which are the same for everybody: half a script would break the page, and stay in the cache.
@@ -97,9 +98,7 @@ class ActiveLogins:
         for request in tuple(self._open.get(key, ())):
             request.end()
 
-    async def _serve_while_in(
-        self, entered: LoginWatchMiddleware, request: Request, scope: Scope, receive: Receive
-    ) -> None:
+    async def _serve_while_in(self, entered: ActiveLogin, request: Request, scope: Scope, receive: Receive) -> None:
         self._open.setdefault(entered.key, set()).add(request)
         watch = Watch(entered, request)
         try:
@@ -117,15 +116,15 @@ class ActiveLogins:
             return
         if not request.started:
             await error_response(401, "login_needed")(scope, receive, request.send)
-        elif not request.sized and not request.complete:
+        elif request.is_stream and not request.complete:
             await request.send({"type": "http.response.body", "body": b"", "more_body": False})
-        # Of an answer that has told its length, the connection is closed, so that nobody takes a part for the whole.
+        # Any other answer stays without its end, and the server closes the connection: nobody takes a part for the whole.
 
 
 class Watch:
     """Ends a request with its login, where that ends by itself."""
 
-    def __init__(self, entered: LoginWatchMiddleware, request: Request) -> None:
+    def __init__(self, entered: ActiveLogin, request: Request) -> None:
         self._entered, self._request = entered, request
         self._timer: asyncio.TimerHandle | None = None
         self._wait(CHECK_INTERVAL if entered.remaining is None else entered.remaining())
@@ -146,7 +145,7 @@ class Watch:
             self._request.end()
 
 
-def _named(scope: Scope, entered: LoginWatchMiddleware) -> Scope:
+def _named(scope: Scope, entered: ActiveLogin) -> Scope:
     """The request as those further in see it: what is a browser's without names is its person's with them."""
     scope = {**scope, USER_KEY: entered.name, TAB: ""}
     if entered.login:

@@ -1,16 +1,15 @@
 """Remembers which browser an id belongs to: the first that uses it; it does not know what the ids name."""
 
+import math
 import threading
-from collections import OrderedDict
 
 from magistral_ui.client import CLIENT
+from magistral_ui.fairness import FairCache
 
 MAX_OWNED_IDS = 50_000
 """Claims that are remembered, of everybody."""
 MAX_OWNERS = 1_000
 """Browsers that may own one id; the one that came first goes first."""
-EVICTION_BATCH = 500
-"""Claims that make room for others: of the address that has the most, so that nobody can flush those of others."""
 Id = tuple[str, str]
 
 
@@ -19,11 +18,10 @@ class Ownership:
 
     def __init__(self, kept: int = MAX_OWNED_IDS) -> None:
         self._kept, self._lock = kept, threading.Lock()
-        self._owners: dict[Id, dict[str, str]] = {}
-        """The browsers in the order in which they came, with the address from which each came last."""
-        self._of_address: dict[str, OrderedDict[tuple[Id, str], None]] = {}
-        """Claims by address, the least recently used first: an id and a browser."""
-        self._count = 0
+        self._owners: dict[Id, dict[str, None]] = {}
+        """The browsers that own an id, the one that used it last at the end."""
+        self._addresses: FairCache[tuple[Id, str], str] = FairCache(math.inf, lambda address: address)
+        """From which address a browser used an id last."""
 
     def claim(self, kind: str, id: str) -> bool:
         """Whether the id is the caller's, or nobody's so far: then it is the caller's from now on."""
@@ -52,20 +50,17 @@ class Ownership:
         """The id is the browser's, and was used just now. With the lock held."""
         if browser in self._owners.get(id, ()):
             self._forget(id, browser)
-        address = CLIENT.get().address
-        self._owners.setdefault(id, {})[browser] = address
-        self._of_address.setdefault(address, OrderedDict())[(id, browser)] = None
-        self._count += 1
-        if self._count > self._kept:
-            most = max(self._of_address.values(), key=len)
-            for claim in list(most)[: min(EVICTION_BATCH, len(most) - 1)]:
-                self._forget(*claim)
+        self._owners.setdefault(id, {})[browser] = None
+        self._addresses[(id, browser)] = CLIENT.get().address
+        if len(self._addresses) > self._kept:
+            (surplus, whose), _ = self._addresses.popitem()
+            self._disown(surplus, whose)
 
     def _forget(self, id: Id, browser: str) -> None:
-        address = self._owners[id].pop(browser)
+        del self._addresses[(id, browser)]
+        self._disown(id, browser)
+
+    def _disown(self, id: Id, browser: str) -> None:
+        del self._owners[id][browser]
         if not self._owners[id]:
             del self._owners[id]
-        del self._of_address[address][(id, browser)]
-        if not self._of_address[address]:
-            del self._of_address[address]
-        self._count -= 1

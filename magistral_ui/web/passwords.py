@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from magistral_ui.sessions.fairness import oldest_of_the_most
+from magistral_ui.fairness import FairCache
 from magistral_ui.sessions.login_names import canonical
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -65,16 +65,13 @@ class LoginSessions:
     def __init__(self, idle_hours: float, hours: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._idle, self._longest, self._clock = idle_hours * HOUR, hours * HOUR, clock
         self._lock = threading.Lock()
-        self._held: dict[str, LoginSession] = {}
-        """The least recently used first."""
+        self._held: FairCache[str, LoginSession] = FairCache(MAX_LOGINS, lambda login: login.party)
 
     def begin(self, name: str, address: str = "") -> str:
         """A new secret for somebody whose password was right."""
         secret, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:
             self._held[_hash(secret)] = LoginSession(name, now, now, canonical(name) or address)
-            if len(self._held) > MAX_LOGINS:
-                del self._held[oldest_of_the_most({key: each.party for key, each in self._held.items()})]
         return secret
 
     def find(self, secret: str) -> LoginSession | None:
@@ -90,7 +87,6 @@ class LoginSessions:
                 del self._held[key]
                 return None
             login.seen = now
-            self._held[key] = self._held.pop(key)
             return login
 
     def remaining(self, secret: str) -> float:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from gradio.queueing import Queue
 
 from magistral_ui.client import CLIENT, Client
+from magistral_ui.fairness import Quota
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.client_address import client_of
 from magistral_ui.web.request_body import within
@@ -39,10 +40,12 @@ class QueuedCalls:
     def __init__(self, queue: Callable[[], Queue], limits: Limits) -> None:
         """`queue` gives the page's, which may be made anew until the page is served."""
         self._queue, self.patience = queue, float(max(1, limits.follow_seconds))
-        self._most = (
-            limits.replies + MAX_CALLS_PER_VISITOR,
-            limits.replies_per_address + MAX_CALLS_PER_ADDRESS,
-            limits.replies_in_all + MAX_CALLS,
+        self.most = limits.replies_in_all + MAX_CALLS
+        """Calls that may be there at once."""
+        self._quota = Quota(
+            in_all=self.most,
+            of_visitor=limits.replies + MAX_CALLS_PER_VISITOR,
+            of_address=limits.replies_per_address + MAX_CALLS_PER_ADDRESS,
         )
         self._sessions: dict[str, Client] = {}
         """Those of which Gradio holds anything, with who began them."""
@@ -52,11 +55,6 @@ class QueuedCalls:
         """Streams that are open, by session."""
         self._awaited: dict[str, asyncio.Event] = {}
         """Sessions whose calls wait for a reader."""
-
-    @property
-    def most(self) -> int:
-        """Calls that may be there at once."""
-        return self._most[-1]
 
     @contextmanager
     def place(self) -> Iterator[Callable[[str], None]]:
@@ -109,14 +107,9 @@ class QueuedCalls:
     def _check(self, caller: Client) -> None:
         events = [client_of(event.request.scope) for event in list(self._queue().event_ids_to_events.values())]
         for held in (events, self._sessions.values()):
-            there = [*self._beginning, *held]
-            of_visitor, of_address, in_all = self._most
-            if len(there) >= in_all:
-                raise TooManyCalls(full=True)
-            if sum(each.browser == caller.browser for each in there) >= of_visitor:
-                raise TooManyCalls(full=False)
-            if sum(each.address == caller.address for each in there) >= of_address:
-                raise TooManyCalls(full=False)
+            taken = [(each.browser, each.address) for each in (*self._beginning, *held)]
+            if reached := self._quota.reached(taken, caller.browser, caller.address):
+                raise TooManyCalls(full=reached == "in_all")
 
     def _begun(self, session: str, caller: Client) -> None:
         self._sessions.setdefault(session, caller)

@@ -1,4 +1,4 @@
-"""Takes an address and a port, says why one cannot be had, and serves an app there in a thread; not what is served.
+"""Takes an address and a port, says why one cannot be had, and starts the server there in a thread; not what is served.
 
 Gradio would look for a free port on 127.0.0.1 whatever the address is, tell every failure as a port in use, give up after five
 seconds on a busy machine, and on a Hugging Face Space, or where a variable asks for it, take new code for this process from
@@ -16,6 +16,8 @@ from typing import Any
 
 import uvicorn
 from gradio import http_server
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.errors import PortInUse, ServeError
 
@@ -25,6 +27,8 @@ WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """All addresses of a machine, and under which it finds itself."""
 PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM)
 UNSUPPORTED_ERRNOS = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+STARTUP_REQUEST = ("GET", "/gradio_api/startup-events")
+"""What Gradio asks of itself before `launch` returns."""
 
 
 def take(host: str, ports: Iterable[int]) -> list[socket.socket]:
@@ -63,14 +67,36 @@ def served_on(sockets: list[socket.socket]) -> Iterator[None]:
         http_server.start_server = gradios
 
 
-def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
-    """Always on h11, which request_framing.py makes strict and connections.py watches: a WebSocket would leave both.
+def startup_gate(app: ASGIApp) -> ASGIApp:
+    """What is served until connections.py opens the server: only Gradio's own request reaches `app`.
 
-    Who asks through a proxy is found out by forwarded_headers.py, not here.
+    Gradio opens the port before there is middleware around its app. A connection that was made until then stays behind this
+    gate, so it is closed, and its client has to connect again.
+    """
+
+    async def gate(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or (scope["method"], scope["path"]) == STARTUP_REQUEST:
+            await app(scope, receive, send)
+        else:
+            await PlainTextResponse("Not Found", 404, {"Connection": "close"})(scope, receive, send)
+
+    return gate
+
+
+def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
+    """Always on h11, which connections.py makes strict and watches: a WebSocket would escape both.
+
+    Who asks through a proxy is found out by client_address.py, not here.
     """
     server = http_server.Server(
         uvicorn.Config(
-            app, log_level="warning", workers=1, http="h11", ws="none", proxy_headers=False, server_header=False
+            startup_gate(app),
+            log_level="warning",
+            workers=1,
+            http="h11",
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
         )
     )
     server.thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)

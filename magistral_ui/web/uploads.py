@@ -12,12 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.web.byte_quota import ByteQuota, QuotaExceeded
 from magistral_ui.web.error_responses import error_response, not_found
 from magistral_ui.web.form_parts import TooManyParts, bounded_parts
 from magistral_ui.web.ownership import Ownership
+from magistral_ui.web.rate_limit import ByteQuota, QuotaExceeded
 from magistral_ui.web.request_body import MAX_MCP_BYTES, BodyTimeout, BodyTooLarge, bounded, check_length
-from magistral_ui.web.route_allowlist import FILE_PATH, MCP_PATH
+from magistral_ui.web.request_guard import FILE_PATH, MCP_PATH
 
 UPLOAD_PATH, IMPORT_PATH = "/gradio_api/upload", "/magistral/import"
 FORM_OVERHEAD_BYTES = 65_536

@@ -216,7 +216,7 @@ def overhead(tokens: int) -> tuple[float, float]:
     sequence = Sequence(request, running.encoder.encode(request.prompt), generation, running.encoder, tokens + 1)
 
     def write(count: int) -> float:
-        return cost(lambda: [sequence._write(300 + i % 1000) for i in range(count)]) / count * 1e6
+        return cost(lambda: [sequence.write(300 + i % 1000) for i in range(count)]) / count * 1e6
 
     span = tokens // 10
     first = write(span)

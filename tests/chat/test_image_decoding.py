@@ -22,6 +22,7 @@ from magistral_ui.chat.image_decoding import Decoders, DecodingMemory, DecodingQ
 from magistral_ui.chat.image_worker import AT_ONCE, OVERHEAD_BYTES, ImageDecoder, scaled
 from magistral_ui.chat.images import ImageFile, measure_image, read_image, shrunk_size
 from magistral_ui.errors import ImageRefused, TooManyRequests
+from magistral_ui.fairness import Quota
 from tests.chat import heic
 from tests.chat.test_images import chunk, encoded, plain
 
@@ -118,7 +119,7 @@ def test_a_header_that_lies_gets_no_more_memory_than_it_asks_for(measured: Bound
     assert told["taken"] > 1.5 * told["check"], "unbounded, it takes what it likes"
     with pytest.raises(ImageRefused) as refused:
         read_image(data, "lies.avif")
-    assert refused.value.sentence_key == "picture_broken"
+    assert refused.value.message.key == "picture_broken"
     assert read_image(encoded(plain("RGB", "red"), "PNG")).width == 6, "others are decoded as before"
 
 
@@ -282,15 +283,15 @@ def test_turns_are_fair_and_a_reply_goes_first() -> None:
     for thread in threads:
         thread.join(20)
     assert order == ["", "few", "many", "many", "many"]
-    assert not turns._shares.working
+    assert not turns._shares.running
 
 
 def test_only_so_many_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_decoding, "MAX_WAITING_PER_CLIENT", 0)
+    monkeypatch.setattr(image_decoding, "MAX_WAITING", Quota(of_address=0))
     turns = DecodingQueue(1)
     with pytest.raises(TooManyRequests) as refused, turns.turn("mine"):
         pass
-    assert refused.value.values == {"seconds": image_decoding.RETRY_SECONDS}
+    assert refused.value.message.values == {"seconds": image_decoding.RETRY_SECONDS}
     with turns.turn(""):
         pass  # a reply that is being written is not broken off for want of a place
 

@@ -156,8 +156,8 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
 @pytest.mark.parametrize("precision", ["bfloat16", "nf4"])
 def test_graphs_hold(folder: Path, precision: str) -> None:
     """Recorded decode steps give the logits of plain calls, as many rows as are recorded, and stay on."""
+    from magistral_ui.engines.local.cuda_graphs import recorded_rows
     from magistral_ui.engines.local.decoder import Decoder, DecoderInput
-    from magistral_ui.engines.local.graph_sizes import recorded_rows
     from magistral_ui.engines.weights.devices import find_device
     from magistral_ui.engines.weights.loader import load
     from magistral_ui.models.folder import inspect_folder

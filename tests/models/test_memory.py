@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magistral_ui.models.attention_scores import SCORE_BYTES
 from magistral_ui.models.memory import (
     GIB,
     MIN_CONTEXT,
@@ -19,7 +18,7 @@ from magistral_ui.models.memory import (
     with_less,
 )
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, ModelShape, read_shape
-from magistral_ui.models.sizes import kv_bytes_per_token, prefill_bytes, weight_bytes, working_bytes
+from magistral_ui.models.sizes import SCORE_BYTES, kv_bytes_per_token, prefill_bytes, weight_bytes, working_bytes
 
 SMALL = ModelShape(1_000, 64, 96, 2, 4, 2, 16, True, 4_096)
 

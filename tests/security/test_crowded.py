@@ -8,7 +8,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from magistral_ui.client import Client, calling
+from magistral_ui.client import Client, serving
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.web import rate_limit
 from magistral_ui.web.rate_limit import RateLimitMiddleware
@@ -45,7 +45,7 @@ class Crowd:
         scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-length", b"1")]}
         if path == "/stream":
             scope["headers"] = []
-        with calling(Client(address, browser=address)):
+        with serving(Client(address, browser=address)):
             await self.door(scope, receive, send)
         return int(seen[0]["status"])
 
@@ -67,7 +67,7 @@ class Crowd:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the room, so that all of it is soon taken."""
-    for name in ("OPEN", "OPEN_PER_ADDRESS", "OPEN_PER_BROWSER"):
+    for name in ("MAX_OPEN", "MAX_OPEN_PER_ADDRESS", "MAX_OPEN_PER_BROWSER"):
         monkeypatch.setattr(rate_limit, name, getattr(rate_limit, name) // 10)
 
 

@@ -134,7 +134,7 @@ def test_it_is_offered_on_a_space_only() -> None:
     for exposure, environment in ((space, {}), (Exposure(), secret)):
         with pytest.raises(BadSetting) as refused:
             hugging_face_login("huggingface", exposure, environment)
-        assert refused.value.sentence_key == "auth_needs_space"
+        assert refused.value.message.key == "auth_needs_space"
 
 
 @pytest.mark.usefixtures("space")

@@ -142,6 +142,8 @@ def test_when_all_are_busy_nobody_is_stopped_for_a_newcomer() -> None:
     assert visitors.find(place) is session
     running.generation.stop()
     assert running.generation.wait(60)
+    session.save()
+    visitors.listing(place)  # what is written is written
     visitors.open()
     assert len(visitors) == 1
     visitors.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from magistral_ui.chat.conversation import AssistantMessage, UserMessage
+from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.database import DATABASE_FILE, History
 from magistral_ui.sessions.visitors import hashed
 
@@ -79,8 +80,8 @@ def check(folder: Path, known: Acknowledged) -> dict[str, int]:
     cut = 0
     for secret, number in known.owners.items():
         visitor = hashed(secret)
-        for entry in history.listing(visitor):
-            kept = history.load(visitor, entry.id)
+        for entry in history.read([], catalog.listing, visitor):
+            kept = history.read(None, store.load, history.images, visitor, entry.id)
             assert kept is not None
             cut += kept.running is not None
             messages = kept.conversation.messages.values()

@@ -24,7 +24,7 @@ from magistral_ui.export.document import Document
 from magistral_ui.export.json import export_json, import_json
 from magistral_ui.export.json_models import ImportLimits
 from magistral_ui.i18n.languages import LANGUAGES
-from magistral_ui.sessions.history import store
+from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.database import IMAGES_FOLDER, IMPORT_DISK_FACTOR, MIN_FREE_BYTES, History
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.visitors import Place, Visitors, hashed
@@ -74,7 +74,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def test_what_is_saved_can_be_brought_back_by_someone_else(desk: Desk, tmp_path: Path) -> None:
     place = desk.said("one", "two")
-    desk.visitors.rename(place, place["conversation"], "A name")
+    desk.visitors.change(place, place["conversation"], catalog.rename, "A name")
     name, content = desk.save(place, format="json")
     assert name.endswith(".json")
     assert {d.title for d in import_json(content)} == {"one", "A name"}
@@ -163,7 +163,8 @@ def test_an_old_conversation_that_is_brought_in_is_new_where_nothing_old_is_kept
     desk.visitors.take_in(other, [old])
     desk.visitors.close()
     history = History(tmp_path / "other", keep_days=30)  # opening it deletes what is too old
-    assert [entry.title for entry in history.listing(hashed(other["visitor"]))] == ["old"]
+    listed = history.read([], catalog.listing, hashed(other["visitor"]))
+    assert [entry.title for entry in listed] == ["old"]
     history.close()
 
 

@@ -5,6 +5,7 @@ cache. So sequences that are read and sequences that are written share a step, a
 devices: tokens go in on the first, and logits come out on the last.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,14 @@ import torch
 from torch import nn
 
 from magistral_ui.engines.local.attention import MIN_ROWS, attend, segments_of
-from magistral_ui.engines.local.cuda_graphs import PlainStages, StageChoice, record_on_cuda
-from magistral_ui.engines.local.graph_sizes import recorded_rows
+from magistral_ui.engines.local.cuda_graphs import PlainStages, StageChoice, record_on_cuda, recorded_rows
 from magistral_ui.engines.local.kv_cache import KVCache
-from magistral_ui.engines.local.packed_linear import can_pack, pack_linears, packed_like
-from magistral_ui.engines.weights.device_map import device_of
+from magistral_ui.engines.weights.devices import device_of
+
+log = logging.getLogger(__name__)
+
+PACKABLE = (torch.float32, torch.bfloat16)
+"""Types for which oneDNN has a layout of its own."""
 
 
 class Decoder:
@@ -146,3 +150,48 @@ class DecoderInput:
         self, cache: KVCache, tokens: list[int], features: list[tuple[torch.Tensor, torch.Tensor]] | None = None
     ) -> None:
         self.cache, self.tokens, self.features = cache, tokens, features or []
+
+
+class PackedLinear(nn.Module):
+    """A linear layer without bias whose weight lies in oneDNN's own layout."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        """`weight` is (out, in), dense, on the CPU; it is not kept."""
+        super().__init__()
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n, in) → (n, out)."""
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
+        return out
+
+
+def pack_linears(module: nn.Module) -> int:
+    """Replace the plain CPU linear layers inside `module`; their number. Ask `can_pack` first."""
+    packed = 0
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            replacement = packed_like(child)
+            if replacement is not None:
+                setattr(parent, name, replacement)
+                packed += 1
+    return packed
+
+
+def packed_like(module: nn.Module) -> PackedLinear | None:
+    """`module` packed, or None where it cannot be: another kind of layer, quantized, with a bias, or not on the CPU."""
+    if type(module) is not nn.Linear or module.bias is not None:
+        return None
+    weight = module.weight
+    return PackedLinear(weight) if weight.device.type == "cpu" and weight.dtype in PACKABLE else None
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Tries it on a small product: the operator is not part of torch's public interface, and bfloat16 needs AVX-512."""
+    weight, rows = torch.randn(32, 16).to(dtype), torch.randn(3, 16).to(dtype)
+    try:
+        got: Any = PackedLinear(weight)(rows)
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        log.info("weights in %s are not packed: %s", dtype, type(error).__name__)
+        return False
+    return bool(torch.allclose(got, rows @ weight.t(), atol=1e-4 if dtype == torch.float32 else 0.1))

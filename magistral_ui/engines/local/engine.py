@@ -117,7 +117,7 @@ class LocalEngine:
 
             running = bring_up(ModelRequest(**self._wish), self._report, self._closing)  # type: ignore[arg-type]
         except MagistralUIError as error:
-            self._status = Broken(error.sentence_key, error.values)
+            self._status = Broken(error.message.key, error.message.values)
             return
         except Exception as error:
             log.error("the model could not be loaded", exc_info=error)

@@ -1,16 +1,17 @@
 """Pictures to image tokens and pixels through mistral-common; how many tokens one takes follows from its size alone."""
 
+import threading
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
-import torch
+from cachetools import LRUCache, cachedmethod
 from mistral_common.protocol.instruct.chunk import ImageChunk
 from mistral_common.tokens.tokenizers.image import DATASET_MEAN, DATASET_STD, normalize
 from PIL import Image
 
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.engines.lru_cache import LRUCache
 
 IMAGE_CACHE_BYTES = 256 * 2**20
 """For prepared pictures of all visitors: nine of the largest (1540 × 1540 pixels)."""
@@ -24,8 +25,8 @@ class ImageInput:
     tokens: list[int]
     pixels: np.ndarray | None
     """float32 (3, height, width), dropped once there are features."""
-    features: torch.Tensor | None = None
-    """(image tokens, hidden), on the model's device."""
+    features: Any = None
+    """(image tokens, hidden), on the model's device: an array of whatever library runs the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +44,15 @@ class ImageProcessor:
         """`image_encoder` is mistral-common's, or None for a model without eyes."""
         self._encoder = image_encoder
         self._prepared: LRUCache[tuple[str, str], ImageInput] = LRUCache(IMAGE_CACHE_BYTES, _cost)
+        self._lock = threading.Lock()
         self.image_token: int | None = image_encoder.image_token if image_encoder else None
 
-    def prepare(self, image: ImageFile, visitor: str) -> ImageInput:
+    @cachedmethod(
+        attrgetter("_prepared"), key=lambda _, image, visitor: (visitor, image.digest), lock=attrgetter("_lock")
+    )
+    def prepare(self, image: ImageFile, visitor: str) -> ImageInput:  # noqa: ARG002
         """The picture, ready for the model; decoding and scaling a large one takes a good part of a second."""
-        known = self._prepared.get((visitor, image.digest))
-        if known is None:
-            known = self._tiny(image) if max(image.width, image.height) <= self._unit else self._scaled(image)
-            self._prepared.put((visitor, image.digest), known)
-        return known
+        return self._tiny(image) if max(image.width, image.height) <= self._unit else self._scaled(image)
 
     def _scaled(self, image: ImageFile) -> ImageInput:
         """What mistral-common makes of it: its pixels are scaled where they are decoded, and no larger picture comes here."""
@@ -86,7 +87,9 @@ class ImageProcessor:
 
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor."""
-        self._prepared.drop(lambda key: key[0] == visitor)
+        with self._lock:
+            for key in [key for key in self._prepared if key[0] == visitor]:
+                del self._prepared[key]
 
     @property
     def _unit(self) -> int:

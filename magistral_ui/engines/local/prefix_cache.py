@@ -8,15 +8,17 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from magistral_ui.engines.local.kv_cache import KVCache
+if TYPE_CHECKING:
+    from magistral_ui.engines.local.kv_cache import KVCache
 
 
 @dataclass(eq=False, slots=True)
 class CacheEntry:
     """What one sequence has read: `keys[i]` is what stands at position i of `cache` (the committed length is len(keys))."""
 
-    cache: KVCache
+    cache: "KVCache"
     visitor: str | None
     """None: common to all visitors."""
     keys: list[int] = field(default_factory=list)
@@ -50,7 +52,7 @@ class PrefixCache:
     Only the engine's thread takes and returns entries; `match` may be called from any.
     """
 
-    def __init__(self, new_cache: Callable[[], KVCache], budget: int, spill_budget: int = 0) -> None:
+    def __init__(self, new_cache: "Callable[[], KVCache]", budget: int, spill_budget: int = 0) -> None:
         """`budget` bytes of devices for all entries; `spill_budget` bytes of host memory (0: idle entries are dropped)."""
         self._new_cache = new_cache
         self.budget, self._spill_budget = budget, spill_budget
@@ -95,11 +97,6 @@ class PrefixCache:
                 self._entries.remove(entry)
         self.shrink()
 
-    def drop(self, entry: CacheEntry) -> None:
-        """Forget an entry, busy or not."""
-        with self._lock:
-            self._entries.remove(entry)
-
     def forget(self, visitor: str) -> None:
         """Drop all entries of a visitor: idle ones now, busy ones when they are given back. May be called from any thread."""
         with self._lock:
@@ -126,12 +123,6 @@ class PrefixCache:
         with self._lock:
             for entry in self._surplus(spilled=False, budget=budget):
                 self._spill(entry)
-
-    @property
-    def busy_bytes(self) -> int:
-        """Bytes of the entries that sequences are working on."""
-        with self._lock:
-            return sum(entry.nbytes for entry in self._entries if entry.busy)
 
     @property
     def nbytes(self) -> int:

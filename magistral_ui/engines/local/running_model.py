@@ -13,6 +13,7 @@ from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Loading, Measure
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
+from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
@@ -47,9 +48,8 @@ class RunningModel:
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(text_model.new_cache, planned.kv_bytes, host)
-        self.scheduler = Scheduler(
-            text_model, self.cache, loaded.image_token, scheduler_limits(device.type), planned.kv_per_token
-        )
+        executor = Executor(text_model, self.cache, loaded.image_token, planned.kv_per_token)
+        self.scheduler = Scheduler(executor, scheduler_limits(device.type))
         warm_up(text_model)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:

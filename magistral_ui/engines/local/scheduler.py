@@ -1,80 +1,57 @@
 """Runs all sequences on the model, a step at a time, in the one thread that owns it; it knows no prompts and no people.
 
-Each step is one forward: the next token of every sequence that is being written, and a chunk of those that are being read.
-So a long prompt delays the others by a chunk, sequences join and leave between steps, and one that fails, fails alone.
+Each step is one forward: the next token of every sequence that decodes, and a chunk of the prompts that are being read. So a
+long prompt delays the others by no more than a chunk, sequences join and leave between steps, and one that fails, fails alone.
+What a step runs is decided in `schedule.py` and computed in `executor.py`; here its results become events.
 """
 
+import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TypeVar
-
-import torch
+from typing import TYPE_CHECKING
 
 from magistral_ui.chat.events import Queued
-from magistral_ui.engines.local.decoder import Decoder
-from magistral_ui.engines.local.image_input import ImageInput
-from magistral_ui.engines.local.prefix_cache import PrefixCache
+from magistral_ui.engines.local.schedule import Load, SchedulerLimits, Step, schedule
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.engines.weights.device_memory import empty_device_cache, is_out_of_memory
 from magistral_ui.errors import NotReady, QueueFull
-from magistral_ui.models.memory import held_tokens
+
+if TYPE_CHECKING:
+    from magistral_ui.engines.local.executor import Executor, RowResult
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-SHRINK_EVERY = 32
-"""Steps between looks at the bytes: running sequences grow, and idle ones make room."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerLimits:
-    """How much runs at once: sequences in a step, requests that wait, prompt tokens read in a step."""
-
-    running: int = 8
-    waiting: int = 64
-    waiting_each: int = 16
-    """Of one party: nobody alone can fill the queue."""
-    chunk: int = 256
-    """While others are being written."""
-    chunk_alone: int = 512
-    """While nobody waits for a next token."""
-
 
 def scheduler_limits(device_type: str) -> SchedulerLimits:
-    """What suits a device: all but a processor read longer pieces and write for more at once."""
+    """What suits a device: all but a processor read longer chunks and run more sequences at once."""
     return SchedulerLimits() if device_type == "cpu" else SchedulerLimits(running=16, chunk=512, chunk_alone=2048)
 
 
 class Scheduler:
     """Feed it with `submit` from any thread; `run` is the engine thread's loop."""
 
-    def __init__(
-        self, model: Decoder, cache: PrefixCache, image_token: int | None, limits: SchedulerLimits, kv_per_token: int
-    ) -> None:
-        """`kv_per_token` is what a token takes in the cache, in bytes: who comes in is chosen by it."""
-        self._model, self._cache, self._image_token, self._limits = model, cache, image_token, limits
-        self._kv_per_token = kv_per_token
+    def __init__(self, executor: "Executor", limits: SchedulerLimits) -> None:
+        self._executor, self._limits = executor, limits
         self._news = threading.Condition()
         self._waiting: deque[Sequence] = deque()
+        """Guarded by `_news`: other threads append, and only the engine's thread removes."""
         self._running: list[Sequence] = []
         self._closing = False
-        self._steps = self._admissions = 0
+        self._steps = 0
+        self._review = False
+        self._turns = itertools.count(1)
 
     def submit(self, sequence: Sequence) -> None:
-        """Let `sequence` wait for its place; QueueFull where too many do."""
+        """Let `sequence` wait for its turn."""
         with self._news:
             if self._closing:
                 raise NotReady
-            ours = sum(visitor_of(each.visitor) == visitor_of(sequence.visitor) for each in self._waiting)
-            if len(self._waiting) >= self._limits.waiting or ours >= self._limits.waiting_each:
+            if len(self._waiting) >= self._limits.waiting:
                 raise QueueFull(limit=self._limits.waiting)
             self._waiting.append(sequence)
-            if len(self._running) + len(self._waiting) > self._limits.running:
-                sequence.generation.put(Queued(max(1, len(self._running) + len(self._waiting) - self._limits.running)))
+            excess = len(self._running) + len(self._waiting) - self._limits.running
+            if excess > 0:
+                sequence.generation.put(Queued(excess))
             self._news.notify()
 
     def wake(self) -> None:
@@ -94,9 +71,8 @@ class Scheduler:
             while self._wait_for_work():
                 try:
                     self.step()
-                except (
-                    Exception
-                ) as error:  # nothing of one request should get here; if it does, the next ones still run
+                except Exception as error:
+                    # No failure of one request should get here. If one does, the requests that come later still run.
                     for sequence in list(self._running):
                         self._fail(sequence, error)
         finally:
@@ -110,17 +86,22 @@ class Scheduler:
                     sequence.finish("cancelled")
 
     def step(self) -> None:
-        """End what was stopped, let in what fits, and run one forward."""
-        self._end_stopped()
-        self._admit()
-        chosen = self._choose()
-        ready = [(sequence, count) for sequence, count in chosen if self._see_images(sequence, count)]
-        if ready:
-            self._forward(ready)
+        """Schedule, run, apply."""
+        with self._news:
+            waiting = tuple(self._waiting)
+        load = Load(self._executor.budget, self._executor.bytes_per_token, self._steps, self._review)
+        step = schedule(waiting, self._running, load, self._limits)
+        self._regroup(step)
+        rows = [(sequence, min(count, sequence.unread)) for sequence, count in step.rows if sequence.entry is not None]
+        first = next((sequence for sequence, _ in rows if sequence.prefilling), None)
+        if first is not None:
+            first.turn = next(self._turns)
+        for result in self._executor.run(rows) if rows else ():
+            self._apply(result)
         self._steps += 1
-        if self._steps % SHRINK_EVERY == 0 or any(count > 1 for _, count in ready):
-            self._relieve()
-            self._cache.shrink()
+        self._review = step.review
+        if step.review:
+            self._executor.shrink()
 
     def _wait_for_work(self) -> bool:
         with self._news:
@@ -128,138 +109,42 @@ class Scheduler:
                 self._news.wait()
             return not self._closing
 
-    def _end_stopped(self) -> None:
-        for sequence in [s for s in self._running if s.generation.stop_asked]:
+    def _regroup(self, step: Step[Sequence]) -> None:
+        """Let sequences leave and come in, and tell those that wait how far the queue has moved."""
+        for sequence in (*step.cancel, *step.preempt):
             self._leave(sequence)
-            sequence.finish("cancelled")
         with self._news:
-            stopped = [s for s in self._waiting if s.generation.stop_asked]
-            for sequence in stopped:
+            moved = [each for each in self._waiting if each in step.cancel or each in step.admit]
+            for sequence in moved:
                 self._waiting.remove(sequence)
-        for sequence in stopped:
-            sequence.finish("cancelled")
-        if stopped:
-            self._tell_positions()
-
-    def _admit(self) -> None:
-        """The party with the fewest running sequences comes first; among equals, whoever came first."""
-        admitted = False
-        while len(self._running) < self._limits.running:
-            running = [visitor_of(s.visitor) for s in self._running]
-            with self._news:
-                if not self._waiting:
-                    break
-                sequence = min(self._waiting, key=lambda s: running.count(visitor_of(s.visitor)))
-                if not self._has_room(sequence):
-                    break
-                self._waiting.remove(sequence)
-            try:
-                sequence.start(self._with_room(lambda s=sequence: self._cache.take(s.visitor, s.keys)))  # type: ignore[misc]
-            except Exception as error:
-                self._fail(sequence, error)
-                continue
-            self._running.append(sequence)
-            self._admissions += 1
-            sequence.admitted = self._admissions
-            admitted = True
-        if admitted:
-            self._tell_positions()
-
-    def _has_room(self, sequence: Sequence) -> bool:
-        """Whether the cache can hold the running sequences and this one; a single one always comes in."""
-        needed = held_tokens(len(sequence.tokens)) * self._kv_per_token
-        return not self._running or self._cache.busy_bytes + needed <= self._cache.budget
-
-    def _relieve(self) -> None:
-        """Where the running sequences have outgrown the cache, the one that came last waits, to be read again later."""
-        while len(self._running) > 1 and self._cache.busy_bytes > self._cache.budget:
-            last = max(self._running, key=lambda s: s.admitted)
-            self._leave(last)
-            with self._news:
-                self._waiting.appendleft(last)
-
-    def _with_room(self, action: Callable[[], T]) -> T:
-        """The result of `action`; where the device has no room for it, idle entries go, and it is tried once more."""
-        try:
-            return action()
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        self._cache.shrink(0)
-        empty_device_cache()
-        return action()
-
-    def _tell_positions(self) -> None:
-        with self._news:
+            self._waiting.extendleft(step.preempt)
             waiting = list(self._waiting)
-        for position, sequence in enumerate(waiting, 1):
-            sequence.generation.put(Queued(position))
+        for sequence in step.cancel:
+            sequence.finish("cancelled")
+        for sequence in step.admit:
+            self._admit(sequence)
+        if moved:
+            for position, sequence in enumerate(waiting, 1):
+                sequence.generation.put(Queued(position))
 
-    def _choose(self) -> list[tuple[Sequence, int]]:
-        """Each sequence of this step with the number of its tokens: one where it is written, a share of a chunk where read."""
-        writing = [s for s in self._running if not s.prefilling]
-        reading = [s for s in self._running if s.prefilling]
-        room = self._limits.chunk if writing else self._limits.chunk_alone
-        chosen = [(s, 1) for s in writing]
-        share = max(32, room // len(reading)) if reading else 0
-        for sequence in reading:
-            count = min(sequence.unread, share, room)
-            if count:
-                chosen.append((sequence, count))
-                room -= count
-        if reading:  # whoever got least of this chunk comes first next time
-            self._running.remove(reading[0])
-            self._running.append(reading[0])
-        return chosen
-
-    def _see_images(self, sequence: Sequence, count: int) -> bool:
-        """Make the features of the pictures among the next tokens; False where that failed (and the sequence with it)."""
-        while (image := sequence.image_to_see(count)) is not None:
-            try:
-                self._with_room(lambda shown=image: self._see(shown))  # type: ignore[misc]
-            except Exception as error:
-                self._fail(sequence, error)
-                return False
-        return True
-
-    @torch.inference_mode()
-    def _see(self, image: ImageInput) -> None:
-        pixels = image.pixels
-        assert pixels is not None
-        image.features = self._model.image_features(torch.from_numpy(pixels))
-        image.pixels = None
-
-    def _forward(self, chosen: list[tuple[Sequence, int]]) -> None:
+    def _admit(self, sequence: Sequence) -> None:
         try:
-            logits = self._with_room(lambda: self._logits(chosen))
+            sequence.start(self._executor.take(sequence))
         except Exception as error:
-            if len(chosen) > 1:  # one by one, so that whose fault it is fails alone
-                for each in chosen:
-                    self._forward([each])
-            else:
-                self._fail(chosen[0][0], error)
+            self._fail(sequence, error)
             return
-        for (sequence, count), row in zip(chosen, logits, strict=True):
-            self._advance(sequence, count, row)
+        sequence.admitted = sequence.turn = next(self._turns)
+        self._running.append(sequence)
 
-    def _logits(self, chosen: list[tuple[Sequence, int]]) -> torch.Tensor:
-        """One forward; where it breaks, all caches are as before."""
-        with ExitStack() as undo:
-            for sequence, _ in chosen:
-                if sequence.entry is not None:
-                    undo.callback(sequence.entry.rollback)
-            logits = self._model([sequence.part(count, self._image_token) for sequence, count in chosen])
-            undo.pop_all()
-        return logits
-
-    def _advance(self, sequence: Sequence, count: int, logits: torch.Tensor) -> None:
+    def _apply(self, result: "RowResult") -> None:
+        """Tell what a step has made of a sequence."""
+        sequence = result.sequence
+        if result.error is not None:
+            self._fail(sequence, result.error)
+            return
         try:
-            before = sequence.reused if sequence.entry is None else len(sequence.entry.keys)
-            sequence.read(count)
-            common = sequence.prompt.common
-            if before < common <= before + count and sequence.entry is not None:
-                self._cache.share(sequence.entry, common)
-            goes_on = sequence.unread > 0 or sequence.write(logits)
+            sequence.read(result.count)
+            goes_on = result.token is None or sequence.write(result.token)
         except Exception as error:
             self._fail(sequence, error)
             return
@@ -269,23 +154,10 @@ class Scheduler:
     def _leave(self, sequence: Sequence) -> None:
         if sequence in self._running:
             self._running.remove(sequence)
-        entry, sequence.entry = sequence.entry, None
-        if entry is None:
-            return
-        entry.rollback()
-        try:
-            self._cache.give_back(entry)
-        except Exception as error:  # making room must never cost a reply
-            log.error("an entry could not be given back", exc_info=error)
+        self._executor.give_back(sequence)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         log.error("a request failed", exc_info=error)
         self._leave(sequence)
-        if sequence.generation.ended:
-            return
-        sequence.fail("out_of_memory" if is_out_of_memory(error) else "generation_failed")
-
-
-def visitor_of(visitor: str) -> str:
-    """Whom fairness counts: what stands before a visitor key's first slash."""
-    return visitor.partition("/")[0]
+        if not sequence.generation.ended:
+            sequence.fail(self._executor.failure_key(error))

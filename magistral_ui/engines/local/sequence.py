@@ -1,21 +1,42 @@
-"""One request on its way through the engine: its tokens, what has been read of them, and what each new one says."""
+"""One request on its way through the engine: its tokens, what has been read of them, and what each new one says.
 
-from collections.abc import Iterable
-from dataclasses import replace
+It needs no torch: what runs the model takes its tokens from here and hands the next one back.
+"""
 
-import torch
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Reasoning, Reclassified, Usage
-from magistral_ui.chat.reasoning import LINE_BREAKS, ReasoningPiece, TokenReader
+from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Reclassified
+from magistral_ui.chat.reasoning import ReasoningPiece, TokenReader
 from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
+from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.decoder import DecoderInput
-from magistral_ui.engines.local.image_input import ImageInput
-from magistral_ui.engines.local.prefix_cache import CacheEntry
-from magistral_ui.engines.local.sampler import Sampler
-from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.errors import Value
+from magistral_ui.fairness import owner_of
+
+if TYPE_CHECKING:  # a sequence only handles them, and mistral-common takes a while to import
+    from magistral_ui.engines.local.image_input import ImageInput
+    from magistral_ui.engines.local.prefix_cache import CacheEntry
+    from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
+
+
+@dataclass(slots=True)
+class SamplingState:
+    """What the choice of a reply's next token depends on besides the logits."""
+
+    params: SamplingParams
+    seen: set[int] = field(default_factory=set)
+    """Tokens that a repetition penalty counts, the prompt's among them; empty without such a penalty."""
+    position: int = 0
+    """Tokens that the reply has already, those that it resumes included."""
+
+    def took(self, token: int) -> None:
+        """`token` was written, whether it was drawn or forced."""
+        self.position += 1
+        if self.params.repetition_penalty != 1.0:
+            self.seen.add(token)
 
 
 class Sequence:
@@ -25,36 +46,51 @@ class Sequence:
     """
 
     def __init__(
-        self, request: GenerationRequest, prompt: EncodedPrompt, generation: Generation, encoder: Tokenizer, limit: int
+        self,
+        request: GenerationRequest,
+        prompt: "EncodedPrompt",
+        generation: Generation,
+        encoder: "Tokenizer",
+        limit: int,
     ) -> None:
         """`limit` is the number of tokens that the reply may have, never more than what fits behind the prompt."""
         params = request.params
         self.visitor = request.visitor
+        self.party = owner_of(request.visitor)
         self.generation = generation
         self.prompt = prompt
         self.tokens = list(prompt.ids)
         self.keys = list(prompt.keys)
         self.entry: CacheEntry | None = None
         self.reused = 0
-        self.admitted = 0
-        """Which admission it was: the scheduler's number, larger for who came later."""
+        self.admitted = self.turn = 0
+        """The scheduler's numbers, see `schedule.Slot`."""
         self._encoder = encoder
         self.limit = limit
         self._reader: TokenReader = encoder.reader()
-        self._sampler = Sampler(params, prompt.ids, position=prompt.resumed)
+        penalised = set(prompt.ids) if params.repetition_penalty != 1.0 else set()
+        self.sampling = SamplingState(params, penalised, prompt.resumed)
         self._control = ReasoningControl(
             encoder.control_tokens(), reasoning_limit(limit, params.reasoning_budget), LoopGuard()
         )
-        self._said: tuple[list[str], list[str]] = ([], [])
         self._closed_at: int | None = None  # where the reply's answer begins, counted from its first token
-        self._usage = Usage(prompt_tokens=len(prompt.ids))
+        generation.count_prompt(len(prompt.ids))
         self._wanted = params.max_tokens
         for token in prompt.ids[len(prompt.ids) - prompt.resumed :]:  # as if this reply had written its beginning
             self._reader.feed(token)
             self._control.took(token, self._reader.channel)
         if prompt.resumed:
             self._reader.take_up()
-        self._reasoning_began: float | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the reply is to end."""
+        return self.generation.stop_asked
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and reply so far."""
+        return len(self.tokens)
 
     @property
     def written(self) -> int:
@@ -64,72 +100,75 @@ class Sequence:
     @property
     def unread(self) -> int:
         """Tokens that are not in the cache yet: more than one while the prompt is being read."""
-        return len(self.tokens) - (len(self.entry.keys) if self.entry else 0)
+        return len(self.tokens) - self._committed
 
     @property
     def prefilling(self) -> bool:
-        """Whether the prompt (or, after being set aside, the whole sequence) is still being read."""
+        """Whether the prompt (or, after a preemption, the whole sequence) is still being read."""
         return self.unread > 1
 
-    def start(self, entry: CacheEntry) -> None:
-        """Go on with `entry`, which holds the beginning of this sequence's tokens."""
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the device that its cache entry takes."""
+        return self.entry.nbytes if self.entry else 0
+
+    def start(self, entry: "CacheEntry") -> None:
+        """Continue from `entry`, which holds the beginning of this sequence's tokens."""
         self.entry = entry
         self.reused = len(entry.keys)
         if not self.written:
-            self._usage = replace(self._usage, reused_tokens=self.reused)
+            self.generation.count_prompt(len(self.prompt.ids), self.reused)
             self.generation.put(Prefilling(self.reused, len(self.tokens), self.reused))
 
-    def image_to_see(self, count: int) -> ImageInput | None:
-        """The first picture among the next `count` tokens whose features are still to be made."""
-        first = self._committed
-        for place in self.prompt.places:
-            end = place.start + len(place.input.tokens)
-            if place.start < first + count and end > first and place.input.features is None:
-                return place.input
-        return None
+    def next_tokens(self, count: int) -> list[int]:
+        """The next `count` unread tokens."""
+        return self.tokens[self._committed : self._committed + count]
 
-    def part(self, count: int, image_token: int | None) -> DecoderInput:
-        """The next `count` unread tokens, with the features of the pictures among them."""
+    def unseen_images(self, count: int) -> Iterator["ImageInput"]:
+        """The images among the next `count` tokens whose features are still to be made."""
+        for image, _, _ in self._images(count):
+            if image.features is None:
+                yield image
+
+    def image_rows(self, count: int, image_token: int | None) -> Iterator[tuple["ImageInput", list[int], int]]:
+        """Each image among the next `count` tokens, which of these take its features, and which feature comes first."""
         first = self._committed
-        assert self.entry is not None
-        part = DecoderInput(self.entry.cache, self.tokens[first : first + count])
+        for image, begin, end in self._images(count):
+            start = max(first, begin)
+            rows = [i - first for i in range(start, min(first + count, end)) if image.tokens[i - begin] == image_token]
+            yield image, rows, image.tokens[: start - begin].count(image_token or 0)
+
+    def _images(self, count: int) -> Iterator[tuple["ImageInput", int, int]]:
+        """The images among the next `count` tokens, with where all their tokens begin and end."""
+        first = self._committed
         for place in self.prompt.places:
-            ids = place.input.tokens
-            begin, end = max(first, place.start), min(first + count, place.start + len(ids))
-            if begin >= end or place.input.features is None:
-                continue
-            skipped = ids[: begin - place.start].count(image_token or 0)
-            rows = [i - first for i in range(begin, end) if ids[i - place.start] == image_token]
-            features = place.input.features[skipped : skipped + len(rows)]
-            part.features.append((torch.tensor(rows, device=features.device), features))
-        return part
+            begin, end = place.start, place.start + len(place.input.tokens)
+            if begin < first + count and end > first:
+                yield place.input, begin, end
 
     def read(self, count: int) -> None:
-        """`count` more tokens are in the cache now."""
-        assert self.entry is not None
-        first = self._committed
-        self.entry.keys += self.keys[first : first + count]
+        """Tell that `count` more tokens are in the cache now."""
         if count > 1 and not self.written:
             self.generation.put(Prefilling(self._committed, len(self.tokens), self.reused))
 
-    def write(self, logits: torch.Tensor) -> bool:
-        """Choose the next token from `logits` (vocabulary,) and tell it; whether the reply goes on."""
-        channel = self._reader.channel
-        token = self._control.forced(channel, self.generation.answer_now_asked)
-        if token is None:
-            token = self._sampler(logits, self._control.banned())
-        return self._write(token)
+    def forced_token(self) -> int | None:
+        """The token that must come next, or None if the model may choose. To be asked once for each token."""
+        return self._control.forced(self._reader.channel, self.generation.answer_now_asked)
+
+    def banned_tokens(self) -> tuple[int, ...]:
+        """Tokens that the model may not choose next."""
+        return self._control.banned()
 
     def accept(self, token: int, answer_now: bool) -> bool:
-        """Tell a token that a sequence like this one has chosen elsewhere; whether the reply goes on.
+        """Tell a token that a sequence like this one has chosen elsewhere; whether there is more to write.
 
-        `answer_now` says whether the answer was asked for then: so control comes to the same here.
+        `answer_now` says whether the answer had been asked for by then, so that control reaches the same state here.
         """
         self._control.forced(self._reader.channel, answer_now)
-        return self._write(token)
+        return self.write(token)
 
     def take_up(self, written: Iterable[tuple[int, bool]]) -> None:
-        """Go on behind tokens that were chosen and told elsewhere, as by `accept`."""
+        """Continue after tokens that were chosen and told elsewhere, as by `accept`."""
         for token, answer_now in written:
             self._control.forced(self._reader.channel, answer_now)
             self._control.notice = None
@@ -137,7 +176,7 @@ class Sequence:
 
     def _took(self, token: int) -> list[ReasoningPiece]:
         """One more token of the reply, and what can be told of it."""
-        self._sampler.took(token)
+        self.sampling.took(token)
         self.tokens.append(token)
         self.keys.append(token)
         was = self._reader.channel
@@ -148,12 +187,12 @@ class Sequence:
         self._control.took(token, self._reader.channel)
         return pieces
 
-    def _write(self, token: int) -> bool:
+    def write(self, token: int) -> bool:
+        """Tell the next token of the reply; whether there is more to write."""
         if self._control.notice is not None:
             self.generation.put(Notice(self._control.notice))
             self._control.notice = None
-        if not self.written:
-            self._usage = replace(self._usage, first_token_seconds=self.generation.elapsed)
+        self.generation.count_first_token()
         if token == self._encoder.end_of_turn:
             self.finish("stop")
             return False
@@ -168,10 +207,9 @@ class Sequence:
     def finish(self, why: FinishReason) -> None:
         """The last event of a reply that ended in order; what was written is remembered for the next turn."""
         self._tell(self._reader.finish(cut=why != "stop"))
-        reasoning, answer = ("".join(texts) for texts in self._said)
         if not self.prompt.resumed:
-            self._remember(reasoning or None, answer)
-        self.generation.put(Finished(why, self._final_usage()))
+            self._remember(self.generation.reasoning or None, self.generation.answer)
+        self.generation.put(Finished(why))
 
     def _remember(self, reasoning: str | None, answer: str) -> None:
         """Keep the tokens of the whole reply, and of its reasoning alone, to be answered from again."""
@@ -181,34 +219,13 @@ class Sequence:
         if reasoning is not None and self._closed_at is not None:
             self._encoder.remember_reply(self.visitor, reasoning, "", written[: self._closed_at])
 
-    def fail(self, key: str, values: dict[str, Value] | None = None) -> None:
+    def fail(self, key: str, values: Mapping[str, Value] | None = None) -> None:
         """The last event of a reply that broke."""
-        self.generation.put(Failed(key, values or {}, self._final_usage()))
+        self.generation.put(Failed(key, values or {}))
 
     def _tell(self, pieces: list[ReasoningPiece]) -> None:
         for piece in pieces:
-            now = self.generation.elapsed
-            if isinstance(piece, Reasoning):
-                self._said[0].append(piece.text)
-                self._reasoning_began = now if self._reasoning_began is None else self._reasoning_began
-                self._usage = replace(
-                    self._usage,
-                    reasoning_tokens=self._usage.reasoning_tokens + piece.tokens,
-                    reasoning_seconds=now - self._reasoning_began,
-                )
-            elif isinstance(piece, Reclassified):
-                self._said[0].append("".join(self._said[1]).lstrip(LINE_BREAKS))
-                self._said[1].clear()
-                self._reasoning_began = self._usage.first_token_seconds
-                seconds = now - self._reasoning_began
-                self._usage = replace(self._usage.reclassified(), reasoning_seconds=seconds)
-            else:
-                self._said[1].append(piece.text)
-                self._usage = replace(self._usage, answer_tokens=self._usage.answer_tokens + piece.tokens)
             self.generation.put(piece)
-
-    def _final_usage(self) -> Usage:
-        return replace(self._usage, total_seconds=self.generation.elapsed)
 
     @property
     def _committed(self) -> int:

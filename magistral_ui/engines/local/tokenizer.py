@@ -4,11 +4,15 @@ What the pieces give, joined, is what mistral-common's whole pipeline gives (a t
 an answer's own tokens be spliced in again, where re-encoding its text could cut it otherwise and lose the cache behind it.
 """
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from cachetools import LRUCache, cachedmethod
 from mistral_common.protocol.instruct.chunk import ContentChunk, TextChunk, ThinkChunk
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage
 from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
@@ -20,7 +24,6 @@ from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenRea
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import Measure
 from magistral_ui.engines.local.image_input import ImageInput, ImageProcessor, ImageSpan
-from magistral_ui.engines.lru_cache import LRUCache
 from magistral_ui.models.cards import ModelCard
 
 CACHED_REPLY_TOKENS = 2_000_000
@@ -61,6 +64,7 @@ class Tokenizer:
         self._card = card
         self._own_system = own_system
         self._images = ImageProcessor(self._instruct.image_encoder)
+        self._lock = threading.Lock()
         self._replies: LRUCache[tuple[str, str | None, str, bool], list[int]] = LRUCache(CACHED_REPLY_TOKENS, len)
         self._texts: LRUCache[tuple[str, str | tuple[SystemPart, ...]], list[int]] = LRUCache(CACHED_TEXT_TOKENS, len)
         self._counts: LRUCache[tuple[str, str], int] = LRUCache(CACHED_COUNTS)
@@ -107,14 +111,18 @@ class Tokenizer:
 
         `closed` is False where it ended in the middle of the reasoning.
         """
-        self._replies.put((visitor, reasoning, answer, closed), list(ids))
+        self._remember((visitor, reasoning, answer, closed), list(ids))
         text = answer.rstrip(" ")
         if text != answer and (reasoning is None or self._begin is None):  # what it is gone on from, see `as_read`
             kept, spaces = list(ids), len(answer) - len(text)
             while spaces > 0 and kept and self.token_bytes(kept[-1]) == b" " * len(self.token_bytes(kept[-1])):
                 spaces -= len(self.token_bytes(kept.pop()))
             if spaces == 0:
-                self._replies.put((visitor, reasoning, text, closed), kept)
+                self._remember((visitor, reasoning, text, closed), kept)
+
+    def _remember(self, key: tuple[str, str | None, str, bool], ids: list[int]) -> None:
+        with self._lock, suppress(ValueError):  # larger than the whole cache
+            self._replies[key] = ids
 
     def reader(self) -> TokenReader:
         """A reader that tells this model's reasoning from its answer, for a reply from its first token on."""
@@ -126,9 +134,11 @@ class Tokenizer:
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor's pictures and replies."""
         self._images.forget(visitor)
-        self._replies.drop(lambda key: key[0] == visitor)
-        self._texts.drop(lambda key: key[0] == visitor)
-        self._counts.drop(lambda key: key[0] == visitor)
+        caches: tuple[LRUCache[Any, Any], ...] = (self._replies, self._texts, self._counts)
+        with self._lock:
+            for cache in caches:
+                for key in [key for key in cache if key[0] == visitor]:
+                    del cache[key]
 
     def control_tokens(self) -> ControlTokens:
         """The ids that open and close reasoning and end the turn."""
@@ -156,23 +166,15 @@ class Tokenizer:
         ids: list[int] = self._base.encode(text, bos=False, eos=False)
         return ids
 
-    def _remembered(self, visitor: str, said: str | tuple[SystemPart, ...]) -> list[int]:
+    @cachedmethod(attrgetter("_texts"), lock=attrgetter("_lock"))
+    def _remembered(self, visitor: str, said: str | tuple[SystemPart, ...]) -> list[int]:  # noqa: ARG002
         """The ids of a text or of a system prompt, encoded once: a page measures at every pause of the writer."""
-        ids = self._texts.get((visitor, said))
-        if ids is None:
-            ids = self._text(said) if isinstance(said, str) else self._system(said)
-            self._texts.put((visitor, said), ids)
-        return ids
+        return self._text(said) if isinstance(said, str) else self._system(said)
 
-    def _count(self, visitor: str, reasoning: str) -> int:
+    @cachedmethod(attrgetter("_counts"), lock=attrgetter("_lock"))
+    def _count(self, visitor: str, reasoning: str) -> int:  # noqa: ARG002
         """Tokens of reasoning, its marks included."""
-        if not reasoning:
-            return 0
-        count = self._counts.get((visitor, reasoning))
-        if count is None:
-            count = len(self._text(reasoning)) + 2
-            self._counts.put((visitor, reasoning), count)
-        return count
+        return len(self._text(reasoning)) + 2 if reasoning else 0
 
     def _system(self, parts: tuple[SystemPart, ...]) -> list[int]:
         if not parts:
@@ -201,7 +203,7 @@ class Tokenizer:
             out.per_message[turns[-1].message] = len(out.ids) - start
 
     def _append_assistant(self, out: EncodedPrompt, turn: AssistantTurn, visitor: str) -> None:
-        ids = self._reply_ids(visitor, turn.reasoning, turn.answer, closed=True)
+        ids = self._reply_ids(visitor, turn.reasoning, turn.answer, True)
         if turn.reasoning is None and self._begin in ids:  # an empty thought is none, before a restart as behind it
             ids = self._reply(None, turn.answer, closed=True)
         self._append(out, ids)
@@ -210,18 +212,14 @@ class Tokenizer:
             out.per_message[turn.message] = len(ids) + 1
 
     def _append_resumed(self, out: EncodedPrompt, resume: Resume, visitor: str) -> None:
-        ids = self._reply_ids(visitor, resume.reasoning, resume.answer, closed=resume.closed)
+        ids = self._reply_ids(visitor, resume.reasoning, resume.answer, resume.closed)
         self._append(out, ids)
         out.resumed = len(ids)
 
-    def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
+    @cachedmethod(attrgetter("_replies"), lock=attrgetter("_lock"))
+    def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, closed: bool) -> list[int]:  # noqa: ARG002
         """The tokens in which the reply was written, or else those of its text."""
-        key = (visitor, reasoning, answer, closed)
-        ids = self._replies.get(key)
-        if ids is None:
-            ids = self._reply(reasoning, answer, closed=closed)
-            self._replies.put(key, ids)
-        return ids
+        return self._reply(reasoning, answer, closed=closed)
 
     def _reply(self, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
         if self._begin is None and reasoning is not None:

@@ -358,9 +358,9 @@ class RemoteEngine:
         except StillLoading:
             self._status = Loading("server")
         except MagistralUIError as error:
-            silence = silence + 1 if error.sentence_key == "remote_unreachable" else 0
+            silence = silence + 1 if error.message.key == "remote_unreachable" else 0
             if self._profile is None or silence == 0 or silence >= 2:
-                self._status = Broken(error.sentence_key, error.values)
+                self._status = Broken(error.message.key, error.message.values)
             if silence >= MAX_FAILED_CHECKS:
                 self._give_up_the_silent()
             return silence

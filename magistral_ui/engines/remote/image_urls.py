@@ -1,11 +1,13 @@
 """Pictures as data URLs that every server takes: PNG or JPEG, neither too small nor larger than the model looks; no files."""
 
 import base64
-from contextvars import copy_context
+import threading
+from operator import attrgetter
 
-from magistral_ui.chat.image_decoding import PARTY
+from cachetools import LRUCache, cachedmethod
+
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.engines.lru_cache import LRUCache
+from magistral_ui.client import NO_CLIENT, serving
 
 MAX_SIDE = 1_540
 """Pixels of the longer side beyond which Magistral makes a picture smaller itself."""
@@ -22,20 +24,13 @@ class ImageUrls:
 
     def __init__(self) -> None:
         self._urls: LRUCache[str, str] = LRUCache(CACHE_BYTES, len)
+        self._lock = threading.Lock()
 
+    @cachedmethod(attrgetter("_urls"), key=lambda _, image: image.digest, lock=attrgetter("_lock"))
     def __call__(self, image: ImageFile) -> str:
         """The data URL of `image`; the first call for a large photo takes tens of milliseconds."""
-        url = self._urls.get(image.digest)
-        if url is None:
-            url = copy_context().run(_for_a_reply, image)
-            self._urls.put(image.digest, url)
-        return url
-
-
-def _for_a_reply(image: ImageFile) -> str:
-    """The data URL, for a reply that has begun: whoever asked for it waited, and was counted, before that."""
-    PARTY.set("")
-    return data_url(image)
+        with serving(NO_CLIENT):  # the visitor has waited and was counted before the reply began
+            return data_url(image)
 
 
 def data_url(image: ImageFile) -> str:

@@ -20,11 +20,9 @@ from magistral_ui.chat.events import (
     Prefilling,
     Queued,
     Reasoning,
-    Reclassified,
-    Usage,
 )
 from magistral_ui.chat.prompt import Resume
-from magistral_ui.chat.reasoning import LINE_BREAKS, ReasoningPiece
+from magistral_ui.chat.reasoning import ReasoningPiece
 from magistral_ui.chat.reasoning_control import LoopGuard, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
@@ -87,9 +85,6 @@ class StreamedReply:
         self.heard = 0.0
         """When the server last said anything, in the loop's time."""
         self._request, self._server, self._profile, self._urls, self._around = request, server, profile, urls, around
-        self._said: tuple[list[str], list[str]] = ([], [])
-        self._usage = Usage()
-        self._reasoning_began: float | None = None
         self._guard = LoopGuard(CHARACTER_LOOPS, every=LOOP_CHECK_CHARACTERS)
         self._closed_by: str | None = None
         self._finish: str | None = None
@@ -111,7 +106,7 @@ class StreamedReply:
             self._limit = min(self._limit, await room() or self._limit)
             await self._write()
         except MagistralUIError as error:
-            self._fail(FailedRequest(error.sentence_key, error.values))
+            self._fail(FailedRequest(error.message.key, error.message.values))
         except asyncio.CancelledError:
             self._end("cancelled")
         except Exception as error:
@@ -200,7 +195,7 @@ class StreamedReply:
     async def _read(self, resume: Resume | None) -> None:
         profile = self._profile
         body = await asyncio.to_thread(
-            body_of, self._request, profile, self._urls, resume, self._limit - self._usage.completion_tokens
+            body_of, self._request, profile, self._urls, resume, self._limit - self.generation.usage.completion_tokens
         )
         by_tokens = resume is not None and not resume.closed and resume.reasoning and profile.dialect.open_by_tokens
         if by_tokens:
@@ -242,7 +237,7 @@ class StreamedReply:
             raise StreamBroken("remote_malformed" if strange else "remote_cut")
         self._tell([*reader.finish(cut=self._finish == "length"), *reader.settle(last)])
         # Not where an answer follows a call: some servers tell of tools that they have called themselves.
-        calls, answered = self._called_tool + self._asks_for_tool, "".join(self._said[1]).strip()
+        calls, answered = self._called_tool + self._asks_for_tool, self.generation.answer.strip()
         if calls == 2 or (calls and not answered):
             raise StreamBroken("remote_called_tool")
         self._finish = self._finish or "stop"
@@ -262,19 +257,27 @@ class StreamedReply:
         self._heard_foreign = self._heard_foreign or chunk.foreign
         self._foreign_words = self._foreign_words or (chunk.words if chunk.foreign else "")
         self._called_tool = self._called_tool or chunk.calls_tool
-        if chunk.progress is not None and not self._usage.completion_tokens:
-            done, total, reused = chunk.progress
-            self.generation.put(Prefilling(done, total, reused))
-            if total and not self._usage.prompt_tokens:
-                self._usage = replace(self._usage, prompt_tokens=total, reused_tokens=reused)
+        self._count_prompt(chunk)
+        if chunk.parts:
+            self.generation.count_first_token()
         pieces += reader.feed(chunk)
-        if chunk.prompt_tokens and (not self._usage.prompt_tokens or self._usage.prompt_tokens == chunk.prompt_tokens):
-            cached = self._usage.reused_tokens if chunk.cached_tokens is None else chunk.cached_tokens
-            self._usage = replace(self._usage, prompt_tokens=chunk.prompt_tokens, reused_tokens=cached)
         if chunk.finish_reason is not None:
             self._finish = finish_of(chunk.finish_reason)
             self._asks_for_tool = chunk.finish_reason in TOOL_CALLS
         return chunk if chunk.completion_tokens is not None else last
+
+    def _count_prompt(self, chunk: Chunk) -> None:
+        """What a chunk tells of the prompt. Of several requests the first one's counts: the others repeat the reply so far."""
+        if chunk.progress is not None and not self.generation.usage.completion_tokens:
+            done, total, reused = chunk.progress
+            self.generation.put(Prefilling(done, total, reused))
+            if total and not self.generation.usage.prompt_tokens:
+                self.generation.count_prompt(total, reused)
+        if chunk.prompt_tokens:
+            known = self.generation.usage
+            cached = known.reused_tokens if chunk.cached_tokens is None else chunk.cached_tokens
+            if known.prompt_tokens in (0, chunk.prompt_tokens):
+                self.generation.count_prompt(chunk.prompt_tokens, cached)
 
     def _must_close(self) -> bool:
         """Whether the reasoning has to end here; then `_closed_by` says why."""
@@ -322,7 +325,7 @@ class StreamedReply:
     def _reasoning(self) -> str:
         """All reasoning so far, that of the beginning included."""
         resume = self._request.prompt.resume
-        return ((resume.reasoning or "") if resume else "") + "".join(self._said[0])
+        return ((resume.reasoning or "") if resume else "") + self.generation.reasoning
 
     def _show_lone_reasoning(self, reader: ReplyReader, resume: Resume | None) -> None:
         """Some servers call all words reasoning where the model did not think: an answer is never left empty for that."""
@@ -331,42 +334,24 @@ class StreamedReply:
             self._tell([Answer(self._reasoning(), 0)])
 
     def _tell(self, pieces: list[ReasoningPiece]) -> None:
-        usage = self._usage
         for piece in gathered(pieces):
-            now = self.generation.elapsed
-            if not usage.completion_tokens and not self._said[0] and not self._said[1]:
-                usage = replace(usage, first_token_seconds=now)
             if isinstance(piece, Reasoning):
-                self._said[0].append(piece.text)
                 for letter in piece.text:
                     self._guard.feed(ord(letter))
-                began = self._reasoning_began = now if self._reasoning_began is None else self._reasoning_began
-                seconds = now - began if piece.text else usage.reasoning_seconds
-                usage = replace(
-                    usage, reasoning_tokens=usage.reasoning_tokens + piece.tokens, reasoning_seconds=seconds
-                )
-            elif isinstance(piece, Reclassified):
-                self._said[0].append("".join(self._said[1]).lstrip(LINE_BREAKS))
-                self._said[1].clear()
-                began = self._reasoning_began = usage.first_token_seconds
-                usage = replace(usage.reclassified(), reasoning_seconds=now - began)
-            else:
-                self._said[1].append(piece.text)
-                usage = replace(usage, answer_tokens=usage.answer_tokens + piece.tokens)
             self._written_in_stream = True
             self.generation.put(piece)
-        self._usage = usage
 
     def _end(self, why: FinishReason) -> None:
         if why == "cancelled" and self._reader is not None:
             self._tell(self._reader.leave(cut=True))
-        written = self._usage.completion_tokens
-        if why == "length" and written < self._request.params.max_tokens:
-            self._around.learned(lambda known: lengthened(known, self._asked, self._usage))
-            lowered = Notice(why_lowered(self._profile, self._asked, self._usage), {"limit": written})
+        usage = self.generation.usage
+        if why == "length" and usage.completion_tokens < self._request.params.max_tokens:
+            self._around.learned(lambda known: lengthened(known, self._asked, usage))
+            lowered = Notice(why_lowered(self._profile, self._asked, usage), {"limit": usage.completion_tokens})
             if lowered.key not in self._told:
                 self.generation.put(lowered)
-        self.generation.put(Finished(why, self._final_usage()))
+        self._estimate_prompt()
+        self.generation.put(Finished(why))
 
     def _fail(self, trouble: FailedRequest) -> None:
         if refusal := trouble.refusal:
@@ -377,11 +362,10 @@ class StreamedReply:
         if self._reader is not None and self._written_in_stream:
             self._tell(self._reader.leave())
         self._around.noticed(trouble)
-        self.generation.put(Failed(trouble.key, trouble.values, self._final_usage()))
+        self._estimate_prompt()
+        self.generation.put(Failed(trouble.key, trouble.values))
 
-    def _final_usage(self) -> Usage:
-        """What it cost. A server tells the prompt's tokens at the end, which a reply that is cut does not see."""
-        usage = replace(self._usage, total_seconds=self.generation.elapsed)
-        if self._sent and not usage.prompt_tokens:
-            usage = replace(usage, prompt_tokens=reckoned_measure(self._request.prompt).total, prompt_estimated=True)
-        return usage
+    def _estimate_prompt(self) -> None:
+        """A server tells the prompt's tokens at the end, which a reply that is cut does not see."""
+        if self._sent and not self.generation.usage.prompt_tokens:
+            self.generation.count_prompt(reckoned_measure(self._request.prompt).total, estimated=True)

@@ -7,21 +7,23 @@ another model's template writes around the pieces is found out by counting a who
 import asyncio
 import math
 from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
+
+from cachetools import LRUCache
 
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.engines.base import Measure
-from magistral_ui.engines.lru_cache import LRUCache
 from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.messages import messages_of, resumed_fields
 from magistral_ui.engines.remote.server_profile import ServerProfile
 
 CHARACTERS_PER_TOKEN = 3.6
 """Measured with Mistral's public tokenizer (131,072 entries): English 4.6, German 4.1, French 4.3, LaTeX and code 2.7 to 3.2."""
-CACHED_CHARACTERS = 32 * 2**20
-"""Characters of texts whose counts are kept."""
+CACHED_TOKENS = 8_000_000
+"""Tokens of texts whose counts are kept: about 30 million characters."""
 PARALLEL_REQUESTS = 8
 """Questions to the server at the same time."""
 PATCH_PIXELS = 28
@@ -53,7 +55,7 @@ class TokenCounter:
     def __init__(self, server: ServerClient, profile: ServerProfile) -> None:
         self._server, self._profile = server, profile
         self._dialect, self._model = profile.dialect, profile.model
-        self._known: LRUCache[str, int] = LRUCache(CACHED_CHARACTERS, lambda _: 1)
+        self._known: LRUCache[str, int] = LRUCache(CACHED_TOKENS, lambda count: count + 1)
         self._around: LRUCache[Hashable, int] = LRUCache(CACHED_SHAPES)
 
     async def measure(self, prompt: Prompt, limit: int | None = None) -> Measure:
@@ -69,7 +71,7 @@ class TokenCounter:
             around = await self._around_pieces(prompt, pieces)
             if around is None:  # without its template, what is known of Magistral's is still known
                 return pieces if self._profile.card.key != "remote" else replace(pieces, estimated=True)
-            self._around.put(shape, around)
+            self._around[shape] = around
         return replace(pieces, total=pieces.total + around, system=max(0, pieces.system + around))
 
     async def _around_pieces(self, prompt: Prompt, pieces: Measure) -> int | None:
@@ -114,7 +116,8 @@ class TokenCounter:
             known = await self._asked(text)
             if known is None:
                 return TokenCount(reckoned(text), True)
-            self._known.put(text, known)
+            with suppress(ValueError):  # larger than the whole cache
+                self._known[text] = known
         return TokenCount(known, False)
 
     async def _asked(self, text: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Tells that a device has no room left from other failures, and gives back what torch holds of it without use."""
+"""Recognises out-of-memory errors of every backend, and returns torch's unused memory to the device."""
 
 import errno
 
@@ -8,21 +8,21 @@ NO_MEMORY = (
     "out of memory",  # CUDA, MPS, and C10 in general
     "can't allocate memory",  # torch on a processor
     "not enough memory",  # the same on Windows, and oneMKL
-    "cannot allocate memory",  # a file that cannot be mapped
+    "cannot allocate memory",  # mapping a file
     "paging file is too small",  # the same on Windows
     "invalid buffer size",  # MPS, for more than it could ever give
     "alloc_failed",  # cuBLAS and cuDNN
     "std::bad_alloc",
 )
-"""How libraries say that there is no memory, where they have no type for it."""
+"""Parts of messages by which libraries without an exception type of their own report it."""
 NO_MEMORY_ON_WINDOWS = (8, 14, 1455)
 """ERROR_NOT_ENOUGH_MEMORY, ERROR_OUTOFMEMORY, ERROR_COMMITMENT_LIMIT."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether a device (or this machine) had no room left: the error itself says so, or one that it came from.
+    """Whether `error`, or one that caused it, says that a device (or this machine) is out of memory.
 
-    A CUDA graph that breaks for want of memory says so in the error before its last one. Apple's GPU has no error of its own.
+    A CUDA graph that runs out of memory says so only in the error before its last one. MPS has no exception type of its own.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -41,7 +41,7 @@ def _says_so(error: BaseException) -> bool:
 
 
 def empty_device_cache() -> None:
-    """Give unused memory back to the device."""
+    """Return unused memory to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():

@@ -1,17 +1,18 @@
-"""Looks at this machine's devices and chooses where, in which precision and which model runs by default; it loads nothing."""
+"""Chooses the device, precision and default model for this machine, and estimates their speed; it loads nothing."""
 
 import os
 import warnings
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import psutil
 import torch
+from torch import nn
 
-from magistral_ui.engines.base import Message
 from magistral_ui.engines.weights import gpu_diagnosis
 from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, TorchBuild, find_graphics_cards, runs_kernels_for
 from magistral_ui.engines.weights.quantization import can_quantize, has_fast_nf4
-from magistral_ui.errors import BadSetting, DeviceTooSmall
+from magistral_ui.errors import BadSetting, DeviceTooSmall, Message
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.memory import (
     GOOD_CONTEXT,
@@ -29,12 +30,23 @@ from magistral_ui.models.memory import (
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
 
 MIN_FUSED_CAPABILITY = (8, 0)
-"""The oldest cards (Ampere) with fused attention for bfloat16."""
+"""Compute capability of the oldest GPUs (Ampere) with fused attention for bfloat16."""
+CPU_SECONDS_PER_BILLION = {"nf4": 1.03, "int8": 0.64, "bfloat16": 0.24}
+"""Seconds per token for a billion weights, on one thread without AVX-512.
+
+Measured for nf4 on Magistral's layers (22.8 s for all of them); the others scaled by ratios on a 415M model.
+"""
+BYTES_PER_WEIGHT = {"nf4": 4.5, "int8": 4.0, "bfloat16": 2.0}
+"""Bytes of memory traffic per weight: nf4 and int8 are unpacked in memory first."""
+MEMORY_BANDWIDTH = 40e9
+"""Bytes per second of an ordinary computer's memory."""
+SLOW_TOKEN_SECONDS = 2.0
+"""Seconds per token that are worth a warning: an answer of 1,000 tokens then takes half an hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A place to run a model; bytes are what is free now and what there is."""
+    """A device that can run a model; `free` and `total` are bytes."""
 
     type: str
     """`cuda`, `mps` or `cpu`."""
@@ -42,17 +54,17 @@ class Device:
     free: int
     total: int
     index: int = 0
-    """Which of the graphics cards, as torch counts them."""
+    """The GPU's index in torch."""
     others: tuple["Device", ...] = ()
-    """The machine's other graphics cards, the freest first: a model that is too large for one is spread over them."""
+    """The machine's other GPUs, the freest first: a model too large for one is spread over them."""
     capability: tuple[int, int] | None = None
-    """Of an NVIDIA card, where it is known."""
+    """Compute capability of an NVIDIA GPU, if known."""
     hindrance: Message | None = field(default=None, compare=False)
-    """Why it is this device and no graphics card, where there is one."""
+    """Why a GPU that is present cannot be used."""
 
     @property
     def torch(self) -> torch.device:
-        """As torch calls it."""
+        """The torch device."""
         return torch.device(self.type, self.index) if self.type == "cuda" else torch.device(self.type)
 
     @property
@@ -62,16 +74,16 @@ class Device:
 
     @property
     def place(self) -> Place:
-        """Its bytes, for planning."""
+        """Its memory, for planning."""
         return Place(self.type, self.free, self.total, tuple(each.place for each in self.others), self.fused)
 
     @property
     def fused(self) -> bool:
-        """Whether attention is computed without its scores being written down."""
+        """Whether attention is fused, that is, its scores never reach memory."""
         return self.type != "cuda" or self.capability is None or self.capability >= MIN_FUSED_CAPABILITY
 
     def first(self, count: int) -> "Device":
-        """The same with no more than `count` devices, named after all of them."""
+        """This device with `count` GPUs at most, named after all of them."""
         used = self.all[:count]
         names = list(dict.fromkeys(each.name for each in used))
         name = f"{len(used)} × {names[0]}" if len(names) == 1 < len(used) else " + ".join(each.name for each in used)
@@ -79,10 +91,10 @@ class Device:
 
 
 def find_device(wanted: str = "auto") -> Device:
-    """The device to use: CUDA where there is one, then Apple's, then the CPU; BadSetting where `wanted` is not here.
+    """The device to use: CUDA if there is one, then MPS, then the CPU; BadSetting if `wanted` is not available.
 
-    Of several graphics cards the one with the most free memory comes first, and the rest are its `others`. Where there is a card
-    that cannot be used, the device says why, or else BadSetting does.
+    Of several GPUs the one with the most free memory comes first, with the rest as its `others`. If a GPU is present but
+    cannot be used, the device's `hindrance` (or the BadSetting) says why.
     """
     hindrance = None
     if wanted in ("auto", "cuda"):
@@ -101,7 +113,7 @@ def find_device(wanted: str = "auto") -> Device:
 
 
 def look_again(device: Device) -> Device:
-    """The same devices, with what is free on them now."""
+    """The same devices with their current free memory."""
     if device.type != "cuda":
         now = find_device(device.type)
         return replace(device, free=now.free, total=now.total)
@@ -110,7 +122,7 @@ def look_again(device: Device) -> Device:
 
 
 def _cards() -> tuple[list[Device], Message | None]:
-    """The graphics cards that can be used, the freest first; where there is none, why."""
+    """The usable GPUs, the freest first; if there are none, the reason."""
     version = torch.__version__.partition("+")[0]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -129,18 +141,18 @@ def _cards() -> tuple[list[Device], Message | None]:
         else:
             try:
                 usable.append(_card(index))
-            except RuntimeError as error:  # in another program's sole possession, for example
+            except RuntimeError as error:  # in exclusive use by another program, for example
                 hindrance = gpu_diagnosis.not_started(name, str(error))
     return sorted(usable, key=lambda card: -card.free), hindrance
 
 
 def _capability(index: int) -> tuple[int, int] | None:
-    """Of an NVIDIA card; AMD's, which torch calls CUDA too, count otherwise."""
+    """Compute capability of an NVIDIA GPU; AMD's, which torch also calls CUDA, are numbered differently."""
     if torch.version.hip is not None:
         return None
     try:
         return torch.cuda.get_device_capability(index)
-    except (AssertionError, RuntimeError):  # a torch without CUDA, or a card that does not answer
+    except (AssertionError, RuntimeError):  # torch without CUDA, or a GPU that does not respond
         return None
 
 
@@ -150,7 +162,7 @@ def _card(index: int) -> Device:
 
 
 def choose_default(device: Device) -> tuple[ModelCard, str]:
-    """The model for someone who named none, and the key of the sentence that says why."""
+    """The default model, and the key of the text that says why."""
     if device.type == "cpu":
         return DEMO, "model_chosen_gpu_unusable" if device.hindrance else "model_chosen_no_gpu"
     if fits(MAGISTRAL_SMALL_1_2, best_for(MAGISTRAL_SMALL_1_2, device)):
@@ -166,9 +178,9 @@ def choose_plan(
     context_length: int | None = None,
     weights: int | None = None,
 ) -> MemoryPlan:
-    """How the model `name` is kept on `device`: in the `wanted` precision, or in the best one.
+    """The memory plan of model `name` on `device`: in the `wanted` precision, or in the best one.
 
-    `weights` are the bytes of a checkpoint that is quantized already. DeviceTooSmall where it does not fit, with what would.
+    `weights` are the bytes of a checkpoint that is already quantized. Raises DeviceTooSmall, which says what would fit.
     """
     if wanted in ("nf4", "int8") and not can_quantize():
         raise DeviceTooSmall("quantization_not_here", precision=wanted)
@@ -179,7 +191,7 @@ def choose_plan(
     least = min(context_length or MIN_CONTEXT, MIN_CONTEXT)
     other_fits = weights is None and best.precision != chosen.precision and fits(shape, best, context_length)
     if weights is None and not other_fits:
-        chosen = best  # the smallest form is what there would have to be room for
+        chosen = best  # name the smallest size that would be needed
     count = len(device.all)
     raise DeviceTooSmall(
         "precision_too_large" if other_fits else "device_too_small",
@@ -193,23 +205,23 @@ def choose_plan(
 
 
 def best_for(shape: ModelShape, device: Device) -> MemoryPlan:
-    """The best plan on `device`, of the precisions that it is good at."""
+    """The best plan on `device`, among the precisions that it runs well."""
     if shape.parameters < MAX_FLOAT32_PARAMETERS:
         return best_plan(shape, device.place)
     return best_plan(shape, device.place, good_precisions(device), good_context(device))
 
 
 def good_context(device: Device) -> int:
-    """Tokens for which a more exact precision is given up; a slow processor writes no long ones."""
+    """Context for which a more exact precision is given up; a slow processor never fills a long one."""
     return TYPICAL_CONTEXT if is_slow(device) else GOOD_CONTEXT
 
 
 def good_precisions(device: Device) -> tuple[str, ...]:
-    """What to choose from on `device`, the most exact first.
+    """The precisions to choose from on `device`, the most exact first.
 
-    On a processor that has instructions for it nf4 decodes faster than int8 (0.042 s a step to 0.067 s), without them slower
-    (0.40 s to 0.25 s). On a graphics card each product in int8 waits for the host: a token takes 3 to 7 times as long as in nf4.
-    On Apple's GPU int8 was not tried.
+    On a processor with instructions for it nf4 decodes faster than int8 (0.042 s a step against 0.067 s), without them slower
+    (0.40 s against 0.25 s). On a GPU each int8 product waits for the host: a token takes 3 to 7 times as long as in nf4.
+    int8 is untested on MPS.
     """
     if not can_quantize():
         return ("bfloat16",)
@@ -219,3 +231,20 @@ def good_precisions(device: Device) -> tuple[str, ...]:
 def is_slow(device: Device) -> bool:
     """Whether it is a processor without instructions for nf4."""
     return device.type == "cpu" and not has_fast_nf4()
+
+
+def slow_pace(shape: ModelShape, plan: MemoryPlan, device: Device) -> Message | None:
+    """A warning if the model would be very slow on this processor."""
+    if plan.precision not in CPU_SECONDS_PER_BILLION or not is_slow(device):
+        return None
+    weights = shape.linear_parameters
+    computing = CPU_SECONDS_PER_BILLION[plan.precision] * weights / 1e9 / max(1, torch.get_num_threads())
+    seconds = max(computing, BYTES_PER_WEIGHT[plan.precision] * weights / MEMORY_BANDWIDTH)
+    return Message("slow_processor", {"seconds": round(seconds)}) if seconds >= SLOW_TOKEN_SECONDS else None
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """The device of a module's weights; those of one layer are never split."""
+    weight: Any = next(module.parameters())
+    place: torch.device = weight.device
+    return place

@@ -1,4 +1,4 @@
-"""Finds the machine's graphics cards without torch, and says why torch cannot use them and what to do; it uses none itself.
+"""Finds the machine's GPUs without torch, and explains why torch cannot use them and how to fix it; it uses none itself.
 
 Drivers and cards by CUDA version: NVIDIA's compatibility table, and the support matrix in PyTorch's RELEASE.md.
 """
@@ -14,21 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.engines.base import Message
-from magistral_ui.errors import Value
+from magistral_ui.errors import Message, Value
 
 MIN_CAPABILITY = (7, 5)
 """The oldest cards (Turing) for which bitsandbytes has kernels and CUDA 13 still compiles."""
 MIN_DRIVER = {11: 450, 12: 525, 13: 580}
-"""The driver's first number by CUDA's: any CUDA 12 runs with any driver for CUDA 12."""
+"""Major driver version needed for each major CUDA version: any CUDA 12 runs on any driver for CUDA 12."""
 OLD_CUDA, NEW_CUDA = "cu126", "cu130"
-"""Builds of PyTorch for CUDA 12, whose youngest cards are of capability 9.0, and for CUDA 13."""
+"""PyTorch builds for CUDA 12, which supports compute capability up to 9.0, and for CUDA 13."""
 MAX_OLD_CUDA_CAPABILITY = (9, 0)
 PYTORCH_INDEX_URL = "https://download.pytorch.org/whl"
 NVIDIA, AMD = "0x10de", "0x1002"
-"""Makers, as a PCI device names them."""
+"""PCI vendor IDs."""
 PCI_GPU_CLASSES = ("0x03", "0x12")
-"""What the class of a PCI device begins with if it draws or computes."""
+"""PCI class prefixes of display controllers and processing accelerators."""
 PROC = Path("/proc/driver/nvidia")
 PCI = Path("/sys/bus/pci/devices")
 SYSTEM = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
@@ -38,9 +37,9 @@ SMI = (
     SYSTEM / "nvidia-smi.exe",
     Path(os.environ.get("PROGRAMFILES", r"C:\Program Files")) / "NVIDIA Corporation" / "NVSMI" / "nvidia-smi.exe",
 )
-"""Where it is, besides on PATH."""
+"""Where nvidia-smi is found when it is not on PATH."""
 NVIDIA_SMI_TIMEOUT = 15
-"""Seconds for nvidia-smi: it wakes cards that sleep."""
+"""Seconds for nvidia-smi, which has to wake sleeping cards."""
 HIDDEN_DEVICES = ("", "-1", "none", "void", "nodevfiles")
 """Values of CUDA_VISIBLE_DEVICES that hide all cards."""
 _DRIVER = re.compile(r"\b(\d{3}\.\d+(?:\.\d+)?)\b")
@@ -49,39 +48,39 @@ _TOO_OLD = re.compile(r"too old \(found version (\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class GraphicsCard:
-    """A card, as the system or its driver tells of it."""
+    """A graphics card as the system or its driver reports it."""
 
     name: str
     driver: str = ""
-    """The driver's version; empty where there is none, or it does not run."""
+    """The driver's version; empty if there is no working driver."""
     cuda: int | None = None
-    """The newest CUDA that the driver knows, by its first number."""
+    """The newest major CUDA version that the driver supports."""
     capability: tuple[int, int] | None = None
     nvidia: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class TorchBuild:
-    """The installed torch, as far as it matters to why it sees no card."""
+    """What is known of the installed torch, to explain why it sees no GPU."""
 
     version: str
-    """Without what stands behind a plus sign."""
+    """Without the local part after the plus sign."""
     cuda: str | None
-    """The CUDA that it was built for; None for a build without."""
+    """The CUDA version it was built for; None for a CPU build."""
     said: str = ""
-    """Its own words about why CUDA does not start."""
+    """Torch's own message about why CUDA does not start."""
 
 
 def find_graphics_cards() -> list[GraphicsCard]:
-    """All of them that can be found, NVIDIA's first."""
+    """All GPUs that can be found, NVIDIA's first."""
     nvidia = _from_smi() or _from_proc() or _from_windows() or _from_pci(NVIDIA, "NVIDIA")
     return [*nvidia, *_from_pci(AMD, "AMD"), *_amd_on_windows()]
 
 
 def why_unusable(cards: Iterable[GraphicsCard], torch: TorchBuild, visible: str | None) -> Message | None:
-    """Why `torch` sees none of `cards`, with the remedy; None where there is none that it could use.
+    """Why `torch` sees none of `cards`, and the remedy; None if there is no card that it could use.
 
-    `visible` is CUDA_VISIBLE_DEVICES.
+    `visible` is the value of CUDA_VISIBLE_DEVICES.
     """
     found = list(cards)
     card = next((each for each in found if each.nvidia), None)
@@ -115,25 +114,25 @@ def why_unusable(cards: Iterable[GraphicsCard], torch: TorchBuild, visible: str 
 
 
 def not_started(name: str, said: str) -> Message:
-    """A card that does not start, by torch's own words."""
+    """A GPU that does not start, with torch's own reason."""
     return Message("gpu_not_started", {"card": name, "reason": _first_sentence(said)})
 
 
 def too_old(name: str, capability: tuple[int, int]) -> Message:
-    """A card for which there are no kernels any more."""
+    """A GPU too old for the kernels of today's libraries."""
     values = {"found": f"{capability[0]}.{capability[1]}", "needed": f"{MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]}"}
     return Message("gpu_too_old", {"card": name, **values})
 
 
 def too_new(name: str, version: str) -> Message:
-    """A card that is younger than the installed torch's kernels."""
+    """A GPU newer than the kernels of the installed torch."""
     return Message("gpu_too_new", {"card": name, "command": _command(version, NEW_CUDA)})
 
 
 def runs_kernels_for(capability: tuple[int, int], built_for: Iterable[str]) -> bool:
-    """Whether a card of `capability` runs what torch was `built_for` (`sm_86`, `compute_120`); nothing known says yes.
+    """Whether a GPU of `capability` runs what torch was `built_for` (`sm_86`, `compute_120`); True if that is unknown.
 
-    Machine code runs on its own generation from its own step on, the intermediate form (`compute_…`) on all later ones.
+    Machine code (`sm_…`) runs on its own generation from its own minor version on, PTX (`compute_…`) on all later GPUs.
     """
     known = [(kind, divmod(int(number), 10)) for kind, number in re.findall(r"(sm|compute)_(\d+)", " ".join(built_for))]
     if not known:
@@ -145,7 +144,7 @@ def runs_kernels_for(capability: tuple[int, int], built_for: Iterable[str]) -> b
 
 
 def install_command(card: GraphicsCard, version: str) -> str | None:
-    """What installs a torch that runs on `card` with the driver that is there; None where only a newer driver helps."""
+    """The command that installs a torch for `card` and its driver; None if only a newer driver helps."""
     if card.cuda is None or card.cuda >= 13:
         return _command(version, NEW_CUDA)
     young = card.capability is not None and card.capability > MAX_OLD_CUDA_CAPABILITY
@@ -153,12 +152,12 @@ def install_command(card: GraphicsCard, version: str) -> str | None:
 
 
 def _command(version: str, build: str) -> str:
-    """With the build in the version: pip would take another build of the same version for the one that is asked for."""
+    """The version names its build, since pip takes any installed build of a version as satisfying it."""
     return f"pip install torch=={version}+{build} --index-url {PYTORCH_INDEX_URL}/{build}"
 
 
 def cuda_of_driver(driver: str) -> int | None:
-    """The newest CUDA that a driver of this version knows, by its first number."""
+    """The newest major CUDA version that a driver of this version supports."""
     first = driver.partition(".")[0]
     if not first.isdigit():
         return None
@@ -166,7 +165,7 @@ def cuda_of_driver(driver: str) -> int | None:
 
 
 def _from_smi() -> list[GraphicsCard]:
-    """What NVIDIA's own tool says; older ones do not know what a card is capable of."""
+    """What nvidia-smi reports; older versions do not know the compute capability."""
     tool = shutil.which("nvidia-smi") or next((str(place) for place in SMI if place.is_file()), None)
     if tool is None:
         return []
@@ -199,7 +198,7 @@ def _read_line(line: str) -> GraphicsCard | None:
 
 
 def _from_proc() -> list[GraphicsCard]:
-    """What the driver for Linux says of itself in /proc, also in a container without its tools."""
+    """What the Linux driver reports in /proc, even in a container without its tools."""
     version = _DRIVER.search(_read(PROC / "version"))
     if version is None:
         return []
@@ -210,7 +209,7 @@ def _from_proc() -> list[GraphicsCard]:
 
 
 def _from_windows() -> list[GraphicsCard]:
-    """What the driver's library for Windows says, which is there even where its tool is not."""
+    """What the driver's library reports on Windows, where nvidia-smi may be missing."""
     library = _nvcuda()
     version, count = ctypes.c_int(), ctypes.c_int()
     if library is None or library.cuDriverGetVersion(ctypes.byref(version)) or library.cuInit(0):
@@ -239,7 +238,7 @@ def _nvcuda() -> Any:
 
 
 def _from_pci(maker: str, name: str) -> list[GraphicsCard]:
-    """What Linux has found in the machine, whether or not there is a driver for it."""
+    """What Linux finds on the PCI bus, with or without a driver."""
     there = PCI.glob("*") if PCI.is_dir() else ()
     return [
         GraphicsCard(name, nvidia=maker == NVIDIA)
@@ -249,7 +248,7 @@ def _from_pci(maker: str, name: str) -> list[GraphicsCard]:
 
 
 def _amd_on_windows() -> list[GraphicsCard]:
-    """AMD's driver for Windows brings its HIP library."""
+    """AMD's Windows driver installs its HIP library."""
     there = platform.system() == "Windows" and any(SYSTEM.glob("amdhip64*.dll"))
     return [GraphicsCard("AMD", nvidia=False)] if there else []
 
@@ -262,7 +261,7 @@ def _read(file: Path) -> str:
 
 
 def _first_sentence(said: str) -> str:
-    """Of torch's words, which go on about drivers and addresses."""
+    """The first sentence of torch's message; the rest is about drivers and addresses."""
     return (
         said.strip().splitlines()[0].removeprefix("CUDA initialization: ")[:200].rstrip(" .") if said.strip() else "?"
     )

@@ -1,8 +1,8 @@
-"""Brings the needed files of a repository from the Hugging Face Hub into its usual cache; it does not read them.
+"""Downloads the files that a model needs from the Hugging Face Hub into the Hub's own cache; it does not read them.
 
-The Hub's own client lays out the cache, finds the token (HF_TOKEN, `hf auth login`) and the mirror (HF_ENDPOINT). The weights
-are fetched here, into the same cache, because the client deletes a file that was cut off: here it goes on where it ended, even
-after a restart, and a file counts only once its SHA-256 is the one that the Hub names.
+The Hub's client lays out the cache, finds the token (HF_TOKEN, `hf auth login`) and the mirror (HF_ENDPOINT). Weights are
+downloaded here instead, into the same cache, because the client discards a partial file: here the download resumes where it
+stopped, even after a restart, and a file is accepted only if its SHA-256 matches the Hub's.
 """
 
 import errno
@@ -40,9 +40,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.weights.pinned_revisions import is_commit
 from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
+from magistral_ui.environment import ProxyUnusable, check_proxies
 from magistral_ui.errors import DownloadFailed, ModelError, ModelFilesBroken, ModelNotFound
 from magistral_ui.models.folder import inspect_folder
-from magistral_ui.proxies import ProxyUnusable, check_proxies
 
 NEEDED_FILES = (
     "config.json",
@@ -53,16 +53,16 @@ NEEDED_FILES = (
     "tekken.json",
     "SYSTEM_PROMPT.txt",
 )
-"""The rest of the repositories is the same weights in another format, and as large again."""
+"""The rest of each repository is the same weights in another format, just as large."""
 PARALLEL_DOWNLOADS = 4
-"""Files that are fetched side by side."""
+"""Files downloaded at the same time."""
 MIN_FREE_BYTES = 2**28
-"""What must stay free on the disk besides."""
+"""Disk space left free after a download."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A repository's needed files in the cache."""
+    """The downloaded files of a repository, in the cache."""
 
     folder: Path
     commit: str
@@ -70,7 +70,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Weights:
-    """One large file of the repository."""
+    """One weights file of a repository."""
 
     name: str
     size: int
@@ -79,18 +79,18 @@ class _Weights:
 
 @dataclass(frozen=True, slots=True)
 class _Store:
-    """Where the client's cache keeps a repository's large files."""
+    """Where the Hub's cache keeps a repository's large files."""
 
     commit: str
     blobs: Path
-    """Each by its SHA-256; a snapshot's names lead here."""
+    """Files named by their SHA-256; a snapshot's symbolic links point here."""
     locks: Path
     snapshot: Path
-    """Where a file itself stands by its name, on a disk or a system without symbolic links (Windows, mostly)."""
+    """Holds the files themselves where symbolic links are not supported (mostly Windows)."""
 
     @staticmethod
     def of(repository: str, commit: str) -> "_Store":
-        """The repository's, with its folders made."""
+        """The store of `repository`; creates its folders."""
         cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository, repo_type="model")
         store = _Store(
             commit, cache / folder / "blobs", cache / ".locks" / folder, cache / folder / "snapshots" / commit
@@ -100,20 +100,20 @@ class _Store:
         return store
 
     def has(self, file: _Weights) -> bool:
-        """Whether `file` is here with all its bytes, wherever it stands."""
+        """Whether `file` is complete, in either place."""
         return (self.blobs / file.sha256).exists() or _size(self.snapshot / file.name) == file.size
 
     def place(self, files: list[_Weights]) -> None:
-        """Without symbolic links, move the files to their names: the client would copy them, and take the disk twice.
+        """Without symbolic links, move the files to their names; the client would copy them, using the disk space twice.
 
-        All of them at the end, so that half a model never looks like one.
+        All are moved at the end, so that half a model never looks complete.
         """
         if are_symlinks_supported(constants.HF_HUB_CACHE):
             return
         for file in files:
             blob, named = self.blobs / file.sha256, self.snapshot / file.name
             if any(other.is_symlink() for other in self.snapshot.parent.glob(f"*/{file.name}")):
-                continue  # from a time when there were such links; they lead to the blob
+                continue  # an older snapshot has symbolic links, which point to the blob
             if _size(named) == file.size:
                 blob.unlink(missing_ok=True)  # an older version left a copy of it
             elif blob.exists():
@@ -122,9 +122,9 @@ class _Store:
 
 
 def download(repository: str, revision: str | None, report: Report, closing: threading.Event) -> Snapshot:
-    """The needed files of `repository` at `revision` (None: the newest); complete files are never fetched twice.
+    """Download the needed files of `repository` at `revision` (None: the newest); complete files are never fetched again.
 
-    The Hub is not asked for a commit that is here and whole. Without a network, what the cache has is used. Raises
+    The Hub is not contacted for a commit that is complete in the cache. Offline, the cached files are used. Raises
     ModelNotFound, DownloadFailed or progress.Cancelled.
     """
     disable_progress_bars()  # the page shows the progress
@@ -150,7 +150,7 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
 
 
 def read_config(repository: str, revision: str | None) -> dict[str, Any]:
-    """A repository's config.json, before the rest is fetched; raises what `download` does, and ModelFilesBroken."""
+    """Read a repository's config.json before anything else is downloaded; raises what `download` does, or ModelFilesBroken."""
     with _sentences(repository, revision):
         check_proxies()
         file = hf_hub_download(repository, "config.json", revision=revision)
@@ -181,7 +181,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _check_names(repository: str, names: set[str]) -> None:
-    """Refuse a repository that lacks what every model needs before any of it is fetched."""
+    """Reject a repository that lacks a required file, before anything is downloaded."""
     for wanted in ("config.json", "tekken.json"):
         if wanted not in names:
             raise DownloadFailed("file_missing", model=repository, file=wanted)
@@ -213,7 +213,7 @@ def _fetch_weights(
         begun_files = [pool.submit(fetch, file) for file in missing]
         while any(not each.done() for each in begun_files):
             if closing.wait(0.05) or any(each.done() and each.exception() for each in begun_files):
-                stop.set()  # where one has failed, the others need not go on
+                stop.set()  # once one has failed, the others are pointless
     failures = [error for each in begun_files if (error := each.exception()) is not None]
     if failures:
         raise next((error for error in failures if not isinstance(error, Cancelled)), failures[0])
@@ -221,7 +221,7 @@ def _fetch_weights(
 
 def _fetch(repository: str, url: str, file: _Weights, store: _Store, meter: Meter) -> None:
     blob, partial = store.blobs / file.sha256, _partial(store.blobs, file)
-    if store.has(file):  # another process was faster
+    if store.has(file):  # another process downloaded it meanwhile
         meter.add(file.size)
         return
     if _size(partial) > file.size:
@@ -259,7 +259,7 @@ def _sha256(path: Path, meter: Meter) -> str:
 
 
 def _bars(add: Callable[[float | None], None]) -> Any:
-    """What the client takes for a progress bar's class."""
+    """The class that the client uses for progress bars."""
 
     class Bar:
         def __init__(self, **_: object) -> None:
@@ -288,12 +288,12 @@ def _disk_full(repository: str, needed: int, free: int) -> DownloadFailed:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the Hub was reached, and said no: what it says then is more use than an old copy."""
+    """Whether the Hub answered with a refusal: that is more useful to know than an old cached copy."""
     return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
 
 
 def _is_distrust(error: BaseException) -> bool:
-    """Whether the Hub's certificate was refused, or that of a proxy which reads along."""
+    """Whether the certificate of the Hub, or of an inspecting proxy, was rejected."""
     each: BaseException | None = error
     while each is not None and not isinstance(each, ssl.SSLCertVerificationError):
         each = each.__cause__ or each.__context__
@@ -302,7 +302,7 @@ def _is_distrust(error: BaseException) -> bool:
 
 @contextmanager
 def _sentences(repository: str, revision: str | None) -> Iterator[None]:
-    """Each failure of the Hub's client as the sentence that helps."""
+    """Turn each failure of the Hub's client into an error with a remedy."""
     host = constants.ENDPOINT
     try:
         yield
@@ -326,7 +326,7 @@ def _sentences(repository: str, revision: str | None) -> Iterator[None]:
         connected = "Connect" not in type(error).__name__
         key = "connection_lost" if connected else "hub_unreachable"
         raise DownloadFailed(key, model=repository, host=host) from error
-    except LocalEntryNotFoundError as error:  # the client's word for a file that is neither here nor to be had
+    except LocalEntryNotFoundError as error:  # the client's error for a file neither cached nor reachable
         if _is_distrust(error):
             raise DownloadFailed("hub_certificate", model=repository, host=host) from error
         unreachable = "Connect" in type(error.__cause__).__name__

@@ -1,4 +1,4 @@
-"""Tells apart what goes wrong while a model is read into memory, so that each failure gets its own remedy; it mends nothing."""
+"""Classifies what goes wrong while a model is loaded, so that each failure gets its own remedy; it fixes nothing."""
 
 import os
 from collections.abc import Iterator
@@ -29,12 +29,12 @@ LIBRARY_ERRORS = (
     ),
     *(SafetensorError, StrictDataclassError),
 )
-"""What torch, transformers, safetensors and bitsandbytes raise; torch's OutOfMemoryError is a RuntimeError."""
+"""What torch (whose OutOfMemoryError is a RuntimeError), transformers, safetensors and bitsandbytes raise."""
 
 
 @contextmanager
 def memory_named(model: str, device: str) -> Iterator[None]:
-    """Meanwhile, want of memory is told as that, and not as whatever the libraries make of it."""
+    """Within this context, running out of memory raises OutOfMemory, whatever the libraries make of it."""
     try:
         yield
     except LIBRARY_ERRORS as error:
@@ -45,9 +45,9 @@ def memory_named(model: str, device: str) -> Iterator[None]:
 
 @contextmanager
 def first_error_raised() -> Iterator[None]:
-    """Meanwhile, transformers lets the first error of a conversion through.
+    """Within this context, transformers raises the first error of a conversion.
 
-    It would write each into a report, go on with the next of hundreds of tensors, and raise a sentence without a cause.
+    It would otherwise collect the errors of hundreds of tensors and raise one message without a cause.
     """
     usual = core_model_loading.log_conversion_errors
     core_model_loading.log_conversion_errors = _let_through
@@ -63,24 +63,24 @@ def _let_through(*_: Any, **__: Any) -> Iterator[None]:
 
 
 def failure_of(error: Exception, folder: Path, model: str, device: str) -> ModelError:
-    """What `error` means, which came while the weights in `folder` were read: only what is damaged is called so."""
+    """The ModelError for `error`, raised while `folder` was loaded; only files that really are damaged are called so."""
     if is_out_of_memory(error):
         return OutOfMemory("out_of_memory_loading", model=model, device=device)
     if isinstance(error, OSError) and error.errno:
         name = Path(str(error.filename)).name if error.filename else folder.name
         return ModelFilesBroken("model_file_unreadable", model=model, file=name, reason=os.strerror(error.errno))
     try:
-        inspect_folder(folder)  # a file may have been cut while it was read
+        inspect_folder(folder)  # a file may have been truncated meanwhile
     except ModelError as found:
         return found
     return ModelError("model_not_loaded", model=model, reason=first_line(error))
 
 
 def check_tensors(facts: FolderFacts, kind: Any, config: Any, model: str) -> None:
-    """Refuse weights that do not fit `kind` and `config`, before they are read: by the names and shapes in their headers.
+    """Reject weights that do not match `kind` and `config` before loading them, by the names and shapes in their headers.
 
-    transformers would fill up what is missing with random numbers, and quantize what has another shape. Where the weights have
-    names that are not known here, they may be other names of what is missing: then `check_loaded` has the last word.
+    transformers would initialise missing tensors at random, and quantize those of another shape. Unknown names may be other
+    spellings of what is missing: then `check_loaded` decides after loading.
     """
     with torch.device("meta"):
         wanted = {plain(name): (name, tuple(each.shape)) for name, each in kind(config).state_dict().items()}
@@ -99,14 +99,14 @@ def check_tensors(facts: FolderFacts, kind: Any, config: Any, model: str) -> Non
 
 
 def check_loaded(info: dict[str, Any], model: str) -> None:
-    """Refuse what transformers says that it has filled up, where the weights' own names could not be compared."""
+    """Reject a model for which transformers reports tensors that were missing or mismatched."""
     missing = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
     if missing:
         raise ModelFilesBroken("weights_missing", model=model, name=missing[0])
 
 
 def plain(name: str) -> str:
-    """A tensor's name without the prefixes in which checkpoints and modules differ."""
+    """A tensor's name without the prefixes in which checkpoints and modules differ (`model.`, `language_model.`)."""
     return ".".join(part for part in name.split(".") if part not in ("model", "language_model"))
 
 
@@ -115,5 +115,5 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Of what the error says, what fits into a sentence."""
+    """The first line of an error's message, short enough for a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""Reads a model's files from a folder into memory, quantized or not; where they come from is `source.py`'s matter."""
+"""Loads a model's files from a folder into memory, quantizing them if asked; `source.py` knows where they come from."""
 
 import logging
 import threading
@@ -11,12 +11,17 @@ from typing import Any
 
 import torch
 from accelerate.hooks import remove_hook_from_submodules
-from transformers import AutoConfig, Ministral3ForCausalLM, Mistral3ForConditionalGeneration, MistralForCausalLM
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    Ministral3ForCausalLM,
+    Mistral3ForConditionalGeneration,
+    MistralForCausalLM,
+)
 from transformers.utils import logging as transformers_logging
 
 from magistral_ui.chat.prompt import SystemPart
 from magistral_ui.engines.base import ModelInfo
-from magistral_ui.engines.weights.device_map import DeviceMap, device_map
 from magistral_ui.engines.weights.devices import Device, choose_plan
 from magistral_ui.engines.weights.load_errors import (
     LIBRARY_ERRORS,
@@ -26,24 +31,28 @@ from magistral_ui.engines.weights.load_errors import (
     first_error_raised,
     plain,
 )
-from magistral_ui.engines.weights.pre_ampere import see_in_float32
 from magistral_ui.engines.weights.progress import Meter, Report
 from magistral_ui.engines.weights.quantization import (
     DTYPES,
     held_bytes,
-    mend_skip_list,
     quantization,
     stored_precision,
+    update_skip_list,
 )
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, save_copy
 from magistral_ui.errors import ModelFilesBroken
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import FolderFacts, inspect_folder
+from magistral_ui.models.memory import MemoryPlan
 from magistral_ui.models.shape import ModelShape
 from magistral_ui.models.sizes import kv_bytes_per_token
 
 log = logging.getLogger(__name__)
 
+DeviceMap = dict[str, torch.device]
+"""Module names of transformers' classes → where they lie, as accelerate has it."""
+FLOAT32_ATTENTION = "magistral_ui_float32"
+"""The name under which transformers finds the attention of cards before Ampere (compute capability 8.0)."""
 CLASSES = {
     "mistral3": Mistral3ForConditionalGeneration,
     "mistral": MistralForCausalLM,
@@ -53,7 +62,7 @@ CLASSES = {
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory with what is needed to talk to it."""
+    """A model in memory, with what an engine needs to run it."""
 
     model: Any
     card: ModelCard
@@ -64,9 +73,9 @@ class Loaded:
     kv_bytes_per_token: int
     shape: ModelShape
     weights: int
-    """Bytes in memory, measured."""
+    """Bytes in memory, as measured."""
     layers: tuple[int, ...]
-    """How many lie on each device."""
+    """Decoder layers on each device."""
 
 
 def load(
@@ -84,11 +93,11 @@ def load(
     copy: QuantizedCopy | None = None,
     by_way_of_host: bool = False,
 ) -> Loaded:
-    """The model of `card` from `folder`; `precision` may be `auto`. `report` hears of the stages.
+    """Load the model of `card` from `folder`; `precision` may be `auto`. Progress goes to `report`.
 
-    `by_way_of_host` reads it into the host's memory, and moves it in this thread: how ZeroGPU's stand-in for a GPU sees it.
-    `source` and `revision` are what to show as its origin. `copy` is where a quantized copy shall be kept. Raises
-    ModelError, OutOfMemory among them where the plan was wrong, and progress.Cancelled where `closing` is set.
+    `by_way_of_host` loads into host memory first and moves the model in this thread, as ZeroGPU's GPU emulation requires.
+    `source` and `revision` are shown as the model's origin. `copy` is where to save a quantized copy. Raises ModelError
+    (OutOfMemory if the plan was wrong), or progress.Cancelled once `closing` is set.
     """
     facts = inspect_folder(folder)
     stored = stored_precision(folder.name, facts.quantization)
@@ -97,12 +106,12 @@ def load(
     )
     precision = plan.precision
     config = _read_config(folder)
-    config.tie_word_embeddings = facts.shape.tied  # what the weights say; the configuration is not always right
+    config.tie_word_embeddings = facts.shape.tied  # as the weights have it; the configuration is not always right
     if stored:
-        mend_skip_list(config.quantization_config)
+        update_skip_list(config.quantization_config)
     on_the_fly = quantization(precision, device.type) if stored is None else None
     if copy is not None and copy.asked and on_the_fly is not None:
-        copy.has_room(plan.weights)  # known before the work is done
+        copy.has_room(plan.weights)  # fail before the work, not after it
     kind = CLASSES[facts.model_type]
     if stored is None:
         check_tensors(facts, kind, config, card.name)
@@ -160,7 +169,7 @@ def _read_config(folder: Path) -> Any:
 def _read_weights(
     kind: Any, config: Any, folder: Path, placed: DeviceMap, dtype: torch.dtype, on_the_fly: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """The model, and what transformers tells of tensors that were missing or of another shape."""
+    """The model, and transformers' report of missing or mismatched tensors."""
     transformers_logging.disable_progress_bar()  # the page shows the progress
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # int8 logs a warning with every product
     with first_error_raised(), warnings.catch_warnings():
@@ -172,16 +181,16 @@ def _read_weights(
             device_map=placed,
             quantization_config=on_the_fly,
             local_files_only=True,
-            ignore_mismatched_sizes=True,  # they are told, and refused
+            ignore_mismatched_sizes=True,  # they are reported, and rejected below
             output_loading_info=True,
         )
-    remove_hook_from_submodules(model)  # our forward moves what passes from one device to the next, once for each
+    remove_hook_from_submodules(model)  # our forward moves activations between devices itself
     return model.eval().requires_grad_(False), told
 
 
 @contextmanager
 def _counting(meter: Meter, facts: FolderFacts) -> Iterator[None]:
-    """Meanwhile, the bytes of each tensor that transformers has loaded go to the meter, instead of to a progress bar."""
+    """Within this context, transformers reports each loaded tensor's bytes to the meter instead of a progress bar."""
     sizes = {plain(name): size for name, size in facts.tensors.items()}
 
     def hook(make: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -199,3 +208,47 @@ def _counting(meter: Meter, facts: FolderFacts) -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_tqdm_hook(before)
+
+
+def device_map(plan: MemoryPlan, device: Device, *, vision: bool, tied: bool) -> DeviceMap:
+    """Module names of transformers' Mistral3 (`vision`) or Mistral classes → where they lie.
+
+    The vision tower and the embedding go on the first device, then the layers in order, then norm and head on the last; a
+    head that is `tied` to the embedding stays with it.
+    """
+    used = [each.torch for each in device.all[: len(plan.shares)]]
+    if len(used) == 1:
+        return {"": used[0]}
+    decoder = "model.language_model" if vision else "model"
+    placed = {f"{decoder}.embed_tokens": used[0], f"{decoder}.rotary_emb": used[0]}
+    if vision:
+        placed |= {"model.vision_tower": used[0], "model.multi_modal_projector": used[0]}
+    layer_places = [place for place, share in zip(used, plan.shares, strict=True) for _ in range(share.layers)]
+    placed |= {f"{decoder}.layers.{n}": place for n, place in enumerate(layer_places)}
+    head = used[0] if tied else used[-1]
+    return placed | {f"{decoder}.norm": head, "lm_head": head}
+
+
+def see_in_float32(model: Any) -> None:
+    """Let a Mistral3's vision tower attend in float32, for which every GPU has fused kernels.
+
+    GPUs before Ampere have none for bfloat16: the scores of all pairs of patches would fill 19 GB for the largest image.
+    """
+    AttentionInterface.register(FLOAT32_ATTENTION, _attend_in_float32)
+    model.model.vision_tower.set_attn_implementation(FLOAT32_ATTENTION)
+
+
+def _attend_in_float32(
+    module: Any,  # noqa: ARG001  # transformers calls every attention alike
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    mask = None if attention_mask is None else attention_mask.float()
+    seen = torch.nn.functional.scaled_dot_product_attention(
+        query.float(), key.float(), value.float(), attn_mask=mask, scale=scaling
+    )
+    return seen.to(query.dtype).transpose(1, 2).contiguous(), None

@@ -1,6 +1,6 @@
-"""Remembers which commit of a repository was run last, so that weights change only when somebody asks; it downloads nothing.
+"""Remembers which commit of a repository ran last, so that weights change only on request; it downloads nothing.
 
-The commit stands beside the Hub's own references in its cache, so it goes when the model is deleted from there.
+The commit is stored beside the Hub's own references in its cache, so it disappears when the model is deleted there.
 """
 
 import re
@@ -14,12 +14,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def is_commit(revision: str | None) -> bool:
-    """Whether `revision` can only ever mean one thing: a branch and a tag can move."""
+    """Whether `revision` is a full commit hash; a branch or a tag can move."""
     return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
 def recorded(repository: str) -> str | None:
-    """The commit that was run last on this computer, or None."""
+    """The commit that ran last on this computer, or None."""
     try:
         found = _file(repository).read_text(encoding="utf-8").strip()
     except OSError:
@@ -28,7 +28,7 @@ def recorded(repository: str) -> str | None:
 
 
 def record(repository: str, commit: str) -> None:
-    """Run `commit` at later starts too; where that cannot be written down, the next start asks the Hub again."""
+    """Pin `commit` for later starts; if it cannot be written, the next start asks the Hub again."""
     file = _file(repository)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

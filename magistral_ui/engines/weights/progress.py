@@ -1,4 +1,4 @@
-"""Tells how far a stage of loading is, in bytes, with the time left; it does not know what is being counted."""
+"""Reports the progress of a loading stage, in bytes, with the time left; it does not know what is counted."""
 
 import threading
 import time
@@ -10,13 +10,13 @@ from magistral_ui.engines.base import Loading, Stage
 Report = Callable[[Loading], None]
 
 REPORT_INTERVAL = 0.2
-"""Seconds between two reports."""
+"""Seconds between reports."""
 RATE_WINDOW_SECONDS = 15.0
-"""Seconds over which the rate is taken: long enough to be steady, short enough to follow a line that becomes slow."""
+"""Seconds over which the rate is measured: long enough to be steady, short enough to follow a connection that slows down."""
 
 
 class Cancelled(Exception):
-    """The engine is being closed; what was begun is given up."""
+    """The engine is closing, so loading is abandoned."""
 
 
 class Meter:
@@ -32,7 +32,7 @@ class Meter:
         done: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`done` of `total` bytes are there already. Once `closing` is set, `add` raises Cancelled."""
+        """`done` of `total` bytes are finished already. Once `closing` is set, `add` raises Cancelled."""
         self._stage, self._total, self._report, self._clock = stage, total, report, clock
         self._closing = closing or threading.Event()
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class Meter:
         report(Loading(stage, done, total))
 
     def add(self, count: float | None) -> None:
-        """So many bytes more (less, where a server begins again)."""
+        """Count more bytes (negative if a server starts over)."""
         if self._closing.is_set():
             raise Cancelled
         with self._lock:

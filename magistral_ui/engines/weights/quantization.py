@@ -1,10 +1,10 @@
-"""How bitsandbytes keeps the language model's linear layers; it reads no weights.
+"""Configures how bitsandbytes quantizes the language model's linear layers; it reads no weights.
 
-Everything else stays in bfloat16: the head and the vision side are a twentieth of the model, and where its precision matters.
+Everything else stays in bfloat16: the head and the vision tower are a twentieth of the model, and are where precision matters.
 
 By device: CUDA has bitsandbytes' fused kernels for both. On a processor nf4 decodes faster than bfloat16 (0.042 s a step to
 0.066 s, with AVX512-BF16), and int8 does not. On Apple's GPU bitsandbytes 0.50 runs nf4, with plain scales, since nested ones
-are unpacked with every product; transformers' own MetalConfig would need kernels that it downloads as code when it starts.
+are unpacked at every matrix product; transformers' own MetalConfig would download kernels as code at start.
 """
 
 import importlib.util
@@ -24,27 +24,29 @@ OLD_NAMES = {
     "vision_tower": "model.vision_tower",
     "multi_modal_projector": "model.multi_modal_projector",
 }
-"""Modules as checkpoints of 2025 call them in their skip lists → as transformers 5 has them."""
+"""Module names in the skip lists of checkpoints from 2025 → their names in transformers 5."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "nf4": torch.bfloat16, "int8": torch.bfloat16}
 
 
 def can_quantize() -> bool:
-    """Whether bitsandbytes is installed; where it has no wheels, it is not."""
+    """Whether bitsandbytes is installed; some platforms have no wheels."""
     return importlib.util.find_spec("bitsandbytes") is not None
 
 
 def has_fast_nf4() -> bool:
-    """Whether this processor has the instructions for which bitsandbytes has a product of nf4 (AVX512-BF16)."""
+    """Whether this processor has the instructions (AVX512-BF16) that bitsandbytes' nf4 kernel needs."""
     if not can_quantize() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a package that would be downloaded as code
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # it warns about an optional package that would download code
     from bitsandbytes.functional import has_avx512bf16
 
     return bool(has_avx512bf16())
 
 
 def quantization(precision: str, device_type: str) -> BitsAndBytesConfig | None:
-    """The configuration that transformers takes; None for plain types."""
+    """The configuration for transformers; None for a precision that is not quantized."""
     if precision == "nf4":
         return BitsAndBytesConfig(
             load_in_4bit=True,
@@ -59,9 +61,9 @@ def quantization(precision: str, device_type: str) -> BitsAndBytesConfig | None:
 
 
 def stored_precision(model: str, stored: dict[str, Any] | None) -> str | None:
-    """The precision that a checkpoint's `quantization_config` tells of; None where its weights are plain.
+    """The precision in a checkpoint's `quantization_config`; None if it is not quantized.
 
-    NotAMistralModel for another method than bitsandbytes.
+    Raises NotAMistralModel for a method other than bitsandbytes.
     """
     if not stored:
         return None
@@ -70,8 +72,8 @@ def stored_precision(model: str, stored: dict[str, Any] | None) -> str | None:
     return "nf4" if stored.get("load_in_4bit") else "int8"
 
 
-def mend_skip_list(stored: dict[str, Any]) -> None:
-    """Add to a checkpoint's skip list today's names of the modules in it; without them they would be taken for quantized."""
+def update_skip_list(stored: dict[str, Any]) -> None:
+    """Add the current module names to a checkpoint's skip list; otherwise transformers takes these modules for quantized."""
     names = list(stored.get("llm_int8_skip_modules") or ["lm_head"])
     for name in list(names):
         for old, new in OLD_NAMES.items():
@@ -81,7 +83,7 @@ def mend_skip_list(stored: dict[str, Any]) -> None:
 
 
 def held_bytes(model: Any) -> int:
-    """Bytes of all weights in memory, scales and tables of the quantization included; what is shared counts once."""
+    """Bytes of all weights in memory, including quantization scales and tables; shared tensors count once."""
     seen: dict[int, int] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         for part in (tensor, *_quantization_state(tensor)):

@@ -1,7 +1,7 @@
-"""Keeps quantized copies of models, so that the next start reads 14 GB instead of 48; it quantizes nothing.
+"""Saves quantized copies of models, so that the next start reads 14 GB instead of 48; it quantizes nothing.
 
-A copy must be saved before the model's first forward: on a processor that lays the weights out anew. Copies that nobody asked
-for lie in the Hub client's folder for such things, on the disk that HF_HOME names, and are made only where room is plentiful.
+A copy must be saved before the model's first forward, which rearranges the weights on a processor. Automatic copies are kept in
+the Hub client's assets cache (under HF_HOME), and only while there is plenty of disk space.
 """
 
 import hashlib
@@ -26,26 +26,26 @@ from magistral_ui.models.folder import FolderFacts, inspect_folder
 log = logging.getLogger(__name__)
 
 ORIGIN_FILE = "magistral_ui_origin.json"
-"""What a copy was made from: only a folder with this file is ever taken for a copy, or replaced."""
+"""Records what a copy was made from; a folder without this file is never taken for a copy, nor replaced."""
 COPIED_FILES = ("tekken.json", "SYSTEM_PROMPT.txt", "generation_config.json")
 MIN_CACHED_BYTES = 2**30
-"""Bytes below which a model is quantized again as soon as its copy is read."""
+"""Models smaller than this are quantized as fast as a copy is read."""
 FREE_SPACE_FACTOR = 3
-"""A copy that nobody asked for is made where the disk has so many times its bytes free."""
+"""An automatic copy needs this many times its size in free disk space."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedCopy:
-    """Where a copy lies or shall lie, and what it is made from: model, revision and precision."""
+    """Where a copy is or will be, and what it is made from: model, revision and precision."""
 
     folder: Path
     origin: dict[str, str]
     asked: bool
-    """Whether somebody named the folder; otherwise the copy is a convenience, and no reason to fail."""
+    """Whether the operator named the folder; an automatic copy is never a reason to fail."""
 
     @property
     def is_there(self) -> bool:
-        """Whether the folder holds a copy of just this origin, with all its bytes."""
+        """Whether the folder holds a complete copy of exactly this origin."""
         try:
             found = json.loads((self.folder / ORIGIN_FILE).read_text(encoding="utf-8"))
             return bool(found == self.origin) and bool(inspect_folder(self.folder))
@@ -53,13 +53,13 @@ class QuantizedCopy:
             return False
 
     def check_folder(self) -> None:
-        """Refuse a folder in which something else lies, before hours of work are put into it."""
+        """Reject a folder that holds something else, before hours of work go into it."""
         folder = self.folder
         if folder.exists() and not (folder / ORIGIN_FILE).exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise CopyNotSaved("copy_folder_in_use", folder=str(folder))
 
     def has_room(self, size: int) -> bool:
-        """Whether a copy of `size` bytes shall be made; where it was asked for and does not fit, CopyNotSaved."""
+        """Whether to save a copy of `size` bytes; CopyNotSaved if it was asked for and does not fit."""
         free = shutil.disk_usage(_existing(self.folder)).free
         if self.asked and free < size + MIN_CACHED_BYTES:
             needed = f"{(size + MIN_CACHED_BYTES) / 1e9:.1f}"
@@ -68,12 +68,12 @@ class QuantizedCopy:
 
 
 def copies_folder() -> Path:
-    """Where copies lie that nobody named a folder for."""
+    """The folder of automatic copies."""
     return Path(constants.HF_ASSETS_CACHE) / "magistral-ui" / "quantized"
 
 
 def copy_for(wanted: str, model: str, revision: str, precision: str) -> QuantizedCopy | None:
-    """The copy of a model in `precision`; `wanted` is `auto`, `no`, or a folder. None: there is to be none."""
+    """The copy of a model in `precision`; `wanted` is `auto`, `no`, or a folder. None if no copy is to be kept."""
     if wanted == "no" or precision not in ("nf4", "int8"):
         return None
     origin = {"model": model, "revision": revision, "precision": precision}
@@ -84,21 +84,21 @@ def copy_for(wanted: str, model: str, revision: str, precision: str) -> Quantize
 
 
 def copies_held() -> tuple[int, int]:
-    """How many copies lie in `copies_folder`, and their bytes."""
+    """The number of automatic copies, and their bytes."""
     folders = [origin.parent for origin in copies_folder().glob(f"*/{ORIGIN_FILE}")]
     return len(folders), sum(file.stat().st_size for folder in folders for file in folder.iterdir())
 
 
 def fingerprint(facts: FolderFacts) -> str:
-    """What changes when the weights in a folder do: their names, bytes and times."""
+    """A hash that changes with the weights in a folder: their names, sizes and modification times."""
     marks = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in facts.weights]
     return hashlib.sha256(repr((str(facts.folder.resolve()), marks)).encode()).hexdigest()[:40]
 
 
 def save_copy(model: Any, source: Path, copy: QuantizedCopy, size: int, report: Report) -> None:
-    """Write `model` (about `size` bytes), with the other files of `source`: all of it or nothing.
+    """Write `model` (about `size` bytes) with the other files of `source`, completely or not at all.
 
-    CopyNotSaved where that cannot be; where nobody asked for the copy, that is only logged.
+    Raises CopyNotSaved if that fails; for an automatic copy, the failure is only logged.
     """
     try:
         copy.check_folder()
@@ -125,7 +125,7 @@ def _save(model: Any, source: Path, copy: QuantizedCopy, size: int, report: Repo
         if folder.exists():
             shutil.rmtree(folder)
         unfinished.replace(folder)
-    except (OSError, RuntimeError) as error:  # safetensors raises its own error, for a full disk too
+    except (OSError, RuntimeError) as error:  # a full disk raises safetensors' own error
         shutil.rmtree(unfinished, ignore_errors=True)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CopyNotSaved(folder=str(folder), reason=reason) from error
@@ -133,7 +133,7 @@ def _save(model: Any, source: Path, copy: QuantizedCopy, size: int, report: Repo
 
 @contextmanager
 def _watched(folder: Path, size: int, report: Report) -> Iterator[None]:
-    """Meanwhile, tell how many bytes have come into `folder`."""
+    """Within this context, report the bytes written to `folder`."""
     done = threading.Event()
 
     def watch() -> None:

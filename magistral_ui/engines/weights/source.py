@@ -1,4 +1,4 @@
-"""Finds the files of the model that was asked for: a card's, a repository's, or a folder; what is not here is downloaded."""
+"""Finds the requested model's files: a card's, a repository's, or a folder's; downloads what is missing."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,15 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from magistral_ui.engines.base import Loading, Message
-from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan
+from magistral_ui.engines.base import Loading
+from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, slow_pace
 from magistral_ui.engines.weights.hub import download, read_config
 from magistral_ui.engines.weights.pinned_revisions import is_commit, record, recorded
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.quantization import stored_precision
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, copy_for, fingerprint
-from magistral_ui.engines.weights.speed_estimate import slow_pace
-from magistral_ui.errors import ModelFilesBroken, ModelNotFound
+from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound
 from magistral_ui.models.cards import ModelCard, find_card
 from magistral_ui.models.folder import DEMO_FOLDER, decoder_of, inspect_folder, is_repository
 from magistral_ui.models.memory import MemoryPlan
@@ -23,7 +22,7 @@ from magistral_ui.models.shape import ModelShape, read_shape
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """What the operator asked for; None and `auto` leave it to the machine."""
+    """What the operator asked for; None and `auto` let the machine decide."""
 
     model: str | None = None
     device: str = "auto"
@@ -37,7 +36,7 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A folder with all files of a model, and where they come from."""
+    """A folder with all files of a model, and their origin."""
 
     card: ModelCard
     folder: Path
@@ -45,34 +44,34 @@ class ModelSource:
     revision: str
     chosen_because: str
     copy: QuantizedCopy | None = None
-    """Where a quantized copy shall be saved, if the model is quantized."""
+    """Where to save a quantized copy, if the model is quantized."""
 
 
 def find_source(
-    wish: ModelRequest,
+    request: ModelRequest,
     device: Device,
     report: Report,
     closing: threading.Event,
     warn: Callable[[Message], None] = lambda _: None,
 ) -> ModelSource:
-    """What `wish` means on `device`. Whether the model fits is found out before it is downloaded, where that can be.
+    """Resolve `request` on `device`; checks that the model fits before downloading it, where that can be known.
 
-    `warn` hears, before the work begins, of a model that fits and will be very slow.
+    `warn` is told, before any work begins, of a model that fits but will be very slow.
 
     Raises what `hub.download` and `inspect_folder` do, DeviceTooSmall, CopyNotSaved or progress.Cancelled.
     """
-    why, card = "model_chosen_by_hand", find_card(wish.model) if wish.model else None
-    if wish.model is None:
+    why, card = "model_chosen_by_hand", find_card(request.model) if request.model else None
+    if request.model is None:
         card, why = choose_default(device)
-    name = wish.model or ""
+    name = request.model or ""
     if card is not None:
         name = card.repository or card.key
     folder = Path(name).expanduser()
     if card is not None and card.repository is None:
-        return _from_folder(DEMO_FOLDER, card, card.key, why, device, wish, warn)
+        return _from_folder(DEMO_FOLDER, card, card.key, why, device, request, warn)
     if card is None and (folder.exists() or not is_repository(name)):
-        return _from_folder(folder, None, folder.resolve().name, why, device, wish, warn)
-    return _from_hub(name, card, why, device, wish, report, closing, warn)
+        return _from_folder(folder, None, folder.resolve().name, why, device, request, warn)
+    return _from_hub(name, card, why, device, request, report, closing, warn)
 
 
 def _from_folder(
@@ -81,19 +80,21 @@ def _from_folder(
     name: str,
     why: str,
     device: Device,
-    wish: ModelRequest,
+    request: ModelRequest,
     warn: Callable[[Message], None],
 ) -> ModelSource:
     facts = inspect_folder(folder)
     source = ModelSource(card or facts.card, folder, name, "", why)
     stored = stored_precision(name, facts.quantization)
     weights = facts.bytes if stored else None
-    planned = choose_plan(source.card.name, facts.shape, device, stored or wish.precision, wish.context_length, weights)
+    planned = choose_plan(
+        source.card.name, facts.shape, device, stored or request.precision, request.context_length, weights
+    )
     if pace := slow_pace(facts.shape, planned, device):
         warn(pace)
     if stored:
         return source
-    copy = copy_for(wish.save_quantized, str(folder.resolve()), fingerprint(facts), planned.precision)
+    copy = copy_for(request.save_quantized, str(folder.resolve()), fingerprint(facts), planned.precision)
     if copy is None:
         return source
     if copy.is_there:
@@ -107,22 +108,22 @@ def _from_hub(
     card: ModelCard | None,
     why: str,
     device: Device,
-    wish: ModelRequest,
+    request: ModelRequest,
     report: Report,
     closing: threading.Event,
     warn: Callable[[Message], None],
 ) -> ModelSource:
-    """The commit that was named, or else run here before, or else is the card's; of another repository the newest."""
-    revision = wish.revision or recorded(name) or (card.revision if card else None)
-    with _own_revision(name, revision, wish):
-        shape, planned, stored = _fitting(card, name, revision, device, wish)
+    """The revision is the requested one, else the one that ran here before, else the card's, else the newest."""
+    revision = request.revision or recorded(name) or (card.revision if card else None)
+    with _own_revision(name, revision, request):
+        shape, planned, stored = _fitting(card, name, revision, device, request)
         precision = planned.precision
         if pace := slow_pace(shape, planned, device):
             warn(pace)
-        report(Loading())  # with what was warned of
+        report(Loading())  # carries the warning
 
         def copy_of(commit: str) -> QuantizedCopy | None:
-            copy = None if stored else copy_for(wish.save_quantized, name, commit, precision)
+            copy = None if stored else copy_for(request.save_quantized, name, commit, precision)
             if copy is not None and not copy.is_there:
                 copy.check_folder()
             return copy
@@ -144,20 +145,20 @@ def _card_of(folder: Path, name: str) -> ModelCard:
 
 
 @contextmanager
-def _own_revision(name: str, revision: str | None, wish: ModelRequest) -> Iterator[None]:
-    """Where the Hub lacks a revision that nobody named, the remedy is another one."""
+def _own_revision(name: str, revision: str | None, request: ModelRequest) -> Iterator[None]:
+    """If a revision that we chose is gone from the Hub, the remedy differs from that for a requested one."""
     try:
         yield
     except ModelNotFound as error:
-        if error.sentence_key != "revision_not_found" or wish.revision is not None:
+        if error.message.key != "revision_not_found" or request.revision is not None:
             raise
         raise ModelNotFound("own_revision_gone", model=name, revision=str(revision)[:12]) from error
 
 
 def _fitting(
-    card: ModelCard | None, name: str, revision: str | None, device: Device, wish: ModelRequest
+    card: ModelCard | None, name: str, revision: str | None, device: Device, request: ModelRequest
 ) -> tuple[ModelShape, MemoryPlan, str | None]:
-    """The model's shape, how it will be kept, and the precision in which it is stored if it is quantized already."""
+    """The model's shape, its memory plan, and the precision in which it is stored if it is already quantized."""
     stored, shape = None, card.shape if card else None
     if shape is None:
         config = read_config(name, revision)
@@ -167,5 +168,5 @@ def _fitting(
             shape = read_shape(config)
         except (LookupError, TypeError, AttributeError) as error:
             raise ModelFilesBroken(model=name, file="config.json") from error
-    wanted = stored or wish.precision
-    return shape, choose_plan(card.name if card else name, shape, device, wanted, wish.context_length), stored
+    wanted = stored or request.precision
+    return shape, choose_plan(card.name if card else name, shape, device, wanted, request.context_length), stored

@@ -1,5 +1,6 @@
-"""The engine on ZeroGPU: asks for the GPU slice by slice and tells a reply as its tokens come; how they are chosen it leaves to
-the sequence code behind the fork. Each reply has a thread here that waits for its slices; none of them is needed there.
+"""The engine on ZeroGPU: asks for the GPU slice by slice, and tells each reply as its tokens come.
+
+How tokens are chosen is left to the forked process. Each reply has a thread here, which waits for its slices.
 """
 
 import contextvars
@@ -18,23 +19,21 @@ from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.zerogpu.quota_errors import gpu_refusal
-from magistral_ui.engines.zerogpu.shared_flags import SharedFlags
-from magistral_ui.engines.zerogpu.sliced_reply import SlicedReply
-from magistral_ui.engines.zerogpu.slices import SliceEstimate, SliceJob, SlicePiece
+from magistral_ui.engines.zerogpu.slices import SharedFlags, SlicedReply, SliceEstimate, SliceJob, SlicePiece
 from magistral_ui.errors import MagistralUIError, NotReady, QueueFull
 from magistral_ui.models.cards import DEMO, ModelCard, find_card
 
 if TYPE_CHECKING:
-    from magistral_ui.engines.zerogpu.placed_model import PlacedModel
+    from magistral_ui.engines.zerogpu.worker import PlacedModel
 
 log = logging.getLogger(__name__)
 
 MAX_REPLIES = 64
-"""Replies that wait or are written; ZeroGPU has a queue of its own."""
+"""Replies that wait or are being written: a net below the limits of the sessions. ZeroGPU has a queue of its own."""
 MAX_EMPTY_SLICES = 3
-"""Slices in a row that may bring nothing."""
+"""Slices in a row that may write nothing."""
 KILL_TIMEOUT = 1.0
-"""Seconds that a process which was killed may take to give back what it held, and a thread to notice."""
+"""Seconds that a killed process may take to release what it held, and a thread to notice."""
 
 Decorate = Callable[..., Any]
 """`spaces.GPU`, or what behaves like it."""
@@ -71,16 +70,16 @@ class ZeroGPUEngine:
         return self._placed.card if self._placed else self._guess
 
     def start(self) -> None:
-        """Load and place the model, in this thread: before the page is served, see `place_model`. A second call does nothing."""
+        """Load and place the model in this thread, before the page is served (see `place_model`). A second call does nothing."""
         if self._placed is not None or self._closed:
             return
         try:
             from magistral_ui.engines.weights.source import ModelRequest
-            from magistral_ui.engines.zerogpu.placed_model import place_model
+            from magistral_ui.engines.zerogpu.worker import place_model
 
             self._placed = place_model(ModelRequest(**self._wish), self._report, self._flags)  # type: ignore[arg-type]
         except MagistralUIError as error:
-            self._status = Broken(error.sentence_key, error.values)
+            self._status = Broken(error.message.key, error.message.values)
             log.error("the model could not be loaded", exc_info=error)
             return
         except Exception as error:
@@ -96,14 +95,14 @@ class ZeroGPUEngine:
         return self._status
 
     def retry(self) -> None:
-        """What failed at the start stays so: weights can be placed only then."""
+        """Does nothing: weights can be placed at the start only."""
 
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
         """What `prompt` costs."""
         return self._ready().measure(prompt, visitor)
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Begin a reply, for whoever makes the request that is being served: ZeroGPU counts by visitor."""
+        """Begin a reply. Its thread keeps the context of the request being served, by whose visitor ZeroGPU counts."""
         placed = self._ready()
         with self._lock:
             if self._closed:
@@ -132,9 +131,9 @@ class ZeroGPUEngine:
         forked = multiprocessing.active_children()
         for end in (BaseProcess.kill, partial(BaseProcess.join, timeout=KILL_TIMEOUT)):
             for process in forked:
-                with suppress(ValueError):  # whoever began it has seen its end
+                with suppress(ValueError):  # whoever started it has closed it already
                     end(process)
-        for writer in left.values():  # off ZeroGPU, they compute here
+        for writer in left.values():  # outside ZeroGPU they compute in this process
             writer.join(KILL_TIMEOUT)
         self._status = Broken("engine_closed")
 
@@ -176,13 +175,13 @@ class ZeroGPUEngine:
                 continue
             log.warning("no GPU: %s", refusal.key, exc_info=failure if refusal.unknown else None)
             most = refusal.granted(seconds)
-            if empty > 1:  # refused twice in a row: what a second costs was not understood
+            if empty > 1:  # refused twice in a row: the price of a second was misread
                 most = min(most, seconds // 2)
             if not self._pace.is_of_use(most) or empty >= MAX_EMPTY_SLICES:
                 reply.fail(refusal.key, refusal.values)
 
     def _slice(self, reply: SlicedReply, seconds: int) -> BaseException | None:
-        """One call on the GPU; what went wrong with it."""
+        """One call on the GPU; returns what went wrong."""
         assert self._ask is not None
         first: float | None = None
         last, tokens = 0.0, 0

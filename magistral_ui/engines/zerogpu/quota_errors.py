@@ -1,38 +1,36 @@
-"""Reads what the spaces package raises, by its title and words, as the key of our own sentence; it knows no other errors.
+"""Reads the errors of the spaces package by their titles and words, and gives the key of our own sentence for each.
 
-The titles and words are those of spaces 0.51.3, zero/client.py and zero/wrappers.py; they come as gradio.Error.
+The titles and words are those of spaces 0.51.3, zero/client.py and zero/wrappers.py; they are raised as gradio.Error.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from magistral_ui.errors import Value
+from magistral_ui.errors import Message
 
 LEFT = re.compile(r"\((\d+)s requested vs\. (-?\d+)s left\)")
 MAX_QUOTA_RATE = 4.0
-"""Seconds of a quota that a second on a card costs at most: 2 on a whole card, 1.5 on some others, with room for more."""
+"""What a second on a card costs of a quota at most: 2 seconds on a whole card, 1.5 on some others, with room for more."""
 WAIT = re.compile(r"Try again in ([^.]+)\.")
 
 
 @dataclass(frozen=True, slots=True)
-class GpuRefusal:
-    """Why there is no GPU, or no longer: the key of the sentence and what fills it."""
+class GpuRefusal(Message):
+    """Why there is no GPU, or no longer."""
 
-    key: str
-    values: dict[str, Value] = field(default_factory=dict)
     requested: int | None = None
-    """Seconds that were asked for, as the quota counts them: on some cards each costs more than one."""
+    """Seconds asked for, as the quota counts them: on some cards each costs more than one."""
     left: int | None = None
-    """Seconds of the quota that are left, counted likewise."""
+    """Seconds left of the quota, counted likewise."""
     too_long: bool = False
     """Whether fewer seconds may be given."""
     unknown: bool = False
-    """Whether it is none of the package's own."""
+    """Whether the error is not one of the package's own."""
     aborted: bool = False
-    """Whether the process was ended from outside, most often for want of time."""
+    """Whether the process was killed, mostly because its time was over."""
 
     def granted(self, asked: int) -> int:
-        """Seconds for which it is worth asking after so many were refused; 0 or less where it is not."""
+        """Seconds worth asking for after `asked` were refused; 0 or less if none are."""
         if self.too_long:
             return asked // 2
         if self.left is None or not self.requested:
@@ -50,7 +48,7 @@ def gpu_refusal(error: BaseException) -> GpuRefusal:
         return GpuRefusal("gpu_quota_gone")
     if title == "ZeroGPU illegal duration":
         return GpuRefusal("gpu_busy", too_long=True)
-    if title in ("ZeroGPU queue timeout", "ZeroGPU client error"):  # no card in time, or a token that is over
+    if title in ("ZeroGPU queue timeout", "ZeroGPU client error"):  # no card in time, or an expired token
         return GpuRefusal("gpu_busy")
     if title == "ZeroGPU worker error":
         aborted = message == "GPU task aborted"

@@ -1,60 +1,86 @@
-"""Writes one slice of a reply in a process that was forked for it: the same sequence, scheduler and caches, without a thread.
+"""A model that is placed as ZeroGPU asks before there is a GPU, and what a forked process does with it: write one slice.
 
-What the fork has copied is used only where no thread of the other process can have held its lock: the model and the vocabulary.
-Everything else is made anew, and ends with the slice.
+The slice is written by the sequence, scheduler and executor of the engine in this process, without its thread. Of what the fork
+has copied, only what takes no lock is used, the model and the vocabulary: a thread of the other process may have held any lock
+at that moment. Everything else is made anew and ends with the slice.
 """
 
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psutil
+import torch
 
 from magistral_ui.chat.events import Event, Failed, Finished, FinishReason, Prefilling
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.chat.reasoning import TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
-from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.base import GenerationRequest, Measure
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder
+from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.scheduler import Scheduler, SchedulerLimits
+from magistral_ui.engines.local.running_model import encoded_within, encoder_of
+from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
-from magistral_ui.engines.zerogpu.shared_flags import SharedFlags
-from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SliceJob, SlicePiece, Token
+from magistral_ui.engines.weights.devices import Device, find_device
+from magistral_ui.engines.weights.load_errors import memory_named
+from magistral_ui.engines.weights.loader import Loaded, load
+from magistral_ui.engines.weights.progress import Report
+from magistral_ui.engines.weights.source import ModelRequest, find_source
+from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SharedFlags, SliceJob, SlicePiece, Token
+from magistral_ui.models.memory import plan_loaded
 
+CUDA_CONTEXT_BYTES = 309_002_240
+"""What a CUDA context takes of the device, as the spaces package has it (zero/torch/static.py)."""
 REPORT_INTERVAL = 0.05
 """Seconds between two pieces."""
 
 
-class Worker:
-    """A placed model, and how a slice is written with it. Made before the first fork; `write` runs behind one."""
+class PlacedModel:
+    """A model and its tokenizer. Made before the first fork; only `write` runs the model, and it runs behind a fork."""
 
-    def __init__(
-        self,
-        model: Decoder,
-        encoder: Tokenizer,
-        image_token: int | None,
-        limits: SchedulerLimits,
-        budget: int,
-        kv_per_token: int,
-        flags: SharedFlags,
-    ) -> None:
-        """`budget` bytes of the device for keys and values."""
-        self._model, self._vocabulary, self._image_token = model, _Vocabulary(encoder), image_token
-        self._limits, self._budget, self._kv_per_token, self._flags = limits, budget, kv_per_token, flags
+    def __init__(self, loaded: Loaded, device: Device, context_length: int | None, flags: SharedFlags) -> None:
+        self.card = loaded.card
+        self.encoder = encoder_of(loaded)
+        self._vocabulary = _Vocabulary(self.encoder)
+        self._model = Decoder(loaded.model)
+        self._plan = plan_loaded(loaded.shape, loaded.info.precision, device.place, loaded.layers, loaded.weights)
+        self.context_length = min(loaded.info.context_length, self._plan.context, context_length or self._plan.context)
+        self._model.longest = self.context_length
+        self.info = replace(loaded.info, context_length=self.context_length, plan=self._plan)
+        self.weights = loaded.weights
+        self._image_token, self._flags = loaded.image_token, flags
+        self._limits = replace(scheduler_limits(self._model.device.type), running=1, waiting=1)
+
+    def measure(self, prompt: Prompt, visitor: str) -> Measure:
+        """What `prompt` costs; nothing of it is ever in a cache."""
+        return self.encoder.measure(prompt, visitor)[0]
+
+    def sequence(self, request: GenerationRequest, generation: Generation) -> Sequence:
+        """The reply as it is told in the page's process; PromptTooLong if there is no room for one."""
+        encoded, limit = encoded_within(self.context_length, self.encoder, request)
+        return Sequence(request, encoded, generation, self.encoder, limit)
+
+    def forget(self, visitor: str) -> None:
+        """Drop what is kept of a visitor."""
+        self.encoder.forget(visitor)
 
     def write(self, job: SliceJob) -> Iterator[SlicePiece]:
-        """What comes behind `job.written`, until the reply ends or the time is over."""
+        """What comes after `job.written`, until the reply ends or the time is over."""
         began = max(job.asked_at, psutil.Process().create_time())  # a process that was forked for this slice is younger
-        generation = _Watched(self._flags, job)
+        generation = _WatchedGeneration(self._flags, job)
         request = GenerationRequest(Prompt((), ()), job.params)
         sequence = Sequence(request, job.prompt, generation, self._vocabulary, job.limit)  # type: ignore[arg-type]
         sequence.take_up(job.written)
-        cache = PrefixCache(self._model.new_cache, self._budget)
-        scheduler = Scheduler(self._model, cache, self._image_token, self._limits, self._kv_per_token)
+        cache = PrefixCache(self._model.new_cache, self._plan.kv_bytes)
+        executor = Executor(self._model, cache, self._image_token, self._plan.kv_per_token)
+        scheduler = Scheduler(executor, self._limits)
         scheduler.submit(sequence)
-        last, until, told = None if job.tokens is None else job.tokens, began + job.seconds - SLICE_MARGIN_SECONDS, 0.0
+        last, until, told = job.tokens, began + job.seconds - SLICE_MARGIN_SECONDS, 0.0
         fresh: list[Token] = []
         while generation.end is None and time.time() < until and last != 0:
             before = sequence.written
@@ -69,8 +95,47 @@ class Worker:
         yield SlicePiece(tuple(fresh), time.time() - began, generation.prefilling, generation.end)
 
 
-class _Watched(Generation):
-    """A reply of which the page's process is told elsewhere: keeps what that process has to know, and sees its wishes."""
+def place_model(wish: ModelRequest, report: Report, flags: SharedFlags) -> PlacedModel:
+    """The model asked for, in memory and marked for the GPU; raises what `find_source` and `load` do.
+
+    Must be called in the thread that imported the spaces package, before Blocks.launch: ZeroGPU's stand-in for a GPU is active
+    there, and launching packs the weights. One thread computes, since a fork does not copy torch's others.
+    """
+    torch.set_num_threads(1)
+    device = _lent_device()
+    never = threading.Event()
+    source = find_source(replace(wish, save_quantized="no", precision=_precision(device)), device, report, never)
+    loaded = load(
+        source.card,
+        source.folder,
+        device,
+        _precision(device),
+        source.chosen_because,
+        report,
+        source=source.name,
+        revision=source.revision,
+        context_length=wish.context_length,
+        by_way_of_host=True,
+    )
+    with memory_named(loaded.info.name, device.name):
+        return PlacedModel(loaded, device, wish.context_length, flags)
+
+
+def _precision(device: Device) -> str:
+    """Nothing is quantized: that would have to be computed on the GPU."""
+    return "bfloat16" if device.type == "cuda" else "auto"
+
+
+def _lent_device() -> Device:
+    """The GPU that will be lent, as ZeroGPU describes it: there is none yet to be asked."""
+    if not torch.cuda.is_available():
+        return find_device("cpu")
+    facts = torch.cuda.get_device_properties(0)
+    return Device("cuda", facts.name, facts.total_memory - CUDA_CONTEXT_BYTES, facts.total_memory)
+
+
+class _WatchedGeneration(Generation):
+    """A reply that is told in the page's process: keeps what that process has to know, and sees its stop and answer-now."""
 
     def __init__(self, flags: SharedFlags, job: SliceJob) -> None:
         super().__init__()
@@ -102,7 +167,7 @@ class _Watched(Generation):
 
 
 class _Vocabulary:
-    """Of the encoder, what takes no lock; what a reply was written in is remembered on the other side."""
+    """The part of the tokenizer that takes no lock. In which tokens a reply was written is remembered on the other side."""
 
     def __init__(self, encoder: Tokenizer) -> None:
         self.end_of_turn = encoder.end_of_turn

@@ -15,56 +15,61 @@ UNDO_SECONDS = 60.0
 
 def listing(db: sqlite3.Connection, visitor: str) -> list[ConversationSummary]:
     """The visitor's: pinned ones first, then the latest."""
-    return _entries(db, visitor, "pinned DESC, changed DESC", MAX_LISTED)
+    return _summaries(db, visitor, f"ORDER BY pinned DESC, changed DESC LIMIT {MAX_LISTED}")
 
 
-def latest(db: sqlite3.Connection, visitor: str) -> list[ConversationSummary]:
+def by_date(db: sqlite3.Connection, visitor: str) -> list[ConversationSummary]:
     """All of the visitor's, the latest first."""
-    return _entries(db, visitor, "changed DESC", -1)
+    return _summaries(db, visitor, "ORDER BY changed DESC")
 
 
-def _entries(db: sqlite3.Connection, visitor: str, order: str, most: int) -> list[ConversationSummary]:
-    rows = db.execute(
-        "SELECT id, title, pinned, changed FROM conversations WHERE visitor = ? AND deleted IS NULL"
-        f" ORDER BY {order} LIMIT ?",
-        (visitor, most),
-    )
+def latest(db: sqlite3.Connection, visitor: str) -> str:
+    """The id of the visitor's conversation that changed last; empty where there is none."""
+    return next((each.id for each in _summaries(db, visitor, "ORDER BY changed DESC LIMIT 1")), "")
+
+
+def _summaries(db: sqlite3.Connection, visitor: str, order: str) -> list[ConversationSummary]:
+    columns = "SELECT id, title, pinned, changed FROM conversations WHERE visitor = ? AND deleted IS NULL"
+    rows = db.execute(f"{columns} {order}", (visitor,))
     return [ConversationSummary(id, title, bool(pinned), changed) for id, title, pinned, changed in rows]
 
 
+def count(db: sqlite3.Connection, visitor: str) -> int:
+    """How many conversations the visitor has."""
+    rows = db.execute("SELECT count(*) FROM conversations WHERE visitor = ? AND deleted IS NULL", (visitor,))
+    return int(rows.fetchone()[0])
+
+
+def knows(db: sqlite3.Connection, visitor: str) -> bool:
+    """Whether anything of this visitor is kept."""
+    return db.execute("SELECT 1 FROM conversations WHERE visitor = ? LIMIT 1", (visitor,)).fetchone() is not None
+
+
 def rename(db: sqlite3.Connection, visitor: str, id: str, title: str) -> bool:
-    """Give it a name; whether it is there."""
+    """Give it a title; whether it is there."""
     title = sound(" ".join(title.split())[:MAX_TITLE_LENGTH])
-    if not title:
-        return False
-    mine = (title, id, visitor)
-    return db.execute("UPDATE conversations SET title = ?, named = 1 WHERE id = ? AND visitor = ?", mine).rowcount > 0
+    return bool(title) and _change(db, visitor, id, "title = ?, named = 1", title)
 
 
 def pin(db: sqlite3.Connection, visitor: str, id: str, pinned: bool) -> bool:
-    """Keep it at the top, or not any more; whether it is there."""
-    return (
-        db.execute("UPDATE conversations SET pinned = ? WHERE id = ? AND visitor = ?", (pinned, id, visitor)).rowcount
-        > 0
-    )
+    """Keep it at the top, or no longer; whether it is there."""
+    return _change(db, visitor, id, "pinned = ?", pinned)
 
 
 def remove(db: sqlite3.Connection, visitor: str, id: str) -> bool:
-    """Delete it, so that it can still come back for a moment; whether it was there."""
-    return (
-        db.execute(
-            "UPDATE conversations SET deleted = ? WHERE id = ? AND visitor = ? AND deleted IS NULL",
-            (time.time(), id, visitor),
-        ).rowcount
-        > 0
-    )
+    """Delete it in such a way that it can come back for a moment; whether it was there."""
+    return _change(db, visitor, id, "deleted = ?", time.time(), only=" AND deleted IS NULL")
 
 
 def restore(db: sqlite3.Connection, visitor: str, id: str) -> bool:
     """Bring a deleted one back; whether it was still there."""
-    return (
-        db.execute("UPDATE conversations SET deleted = NULL WHERE id = ? AND visitor = ?", (id, visitor)).rowcount > 0
-    )
+    return _change(db, visitor, id, "deleted = NULL")
+
+
+def _change(db: sqlite3.Connection, visitor: str, id: str, change: str, *values: object, only: str = "") -> bool:
+    """Change one conversation, if it is the visitor's; whether it is."""
+    where = (*values, id, visitor)
+    return db.execute(f"UPDATE conversations SET {change} WHERE id = ? AND visitor = ?{only}", where).rowcount > 0
 
 
 def forget(db: sqlite3.Connection, visitor: str) -> int:

@@ -12,21 +12,21 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from magistral_ui.errors import HistoryUnusable, ImportRefused
+from magistral_ui.errors import HistoryUnusable, ImportRefused, Message
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
-from magistral_ui.sessions.history.save_errors import SaveError, save_error
+from magistral_ui.sessions.history.save_errors import save_error
 from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, migrate
-from magistral_ui.sessions.history.search import ConversationSummary, Reading, SearchResult, search, words_of
-from magistral_ui.sessions.history.store import StoredConversation
+from magistral_ui.sessions.history.search import Reading, SearchResult, search, words_of
 from magistral_ui.sessions.history.writer import WriteJob, Writer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+P = ParamSpec("P")
 DATABASE_FILE, LOCK_FILE, IMAGES_FOLDER = "history.sqlite3", "history.lock", "pictures"
 WRITE_TIMEOUT = 5.0
 """Seconds for which a person waits for the disk; then the chat goes on, and the page says that it is not saved."""
@@ -53,7 +53,7 @@ class History:
         self._searching: dict[str, object] = {}
         """Who searches, with what stands for their latest search: it ends those before it."""
         self._held: sqlite3.Connection | None = None
-        self._unusable: SaveError | None = None
+        self._unusable: Message | None = None
         self._folder = folder if keep_days != 0 else None
         try:
             db = self._open()
@@ -106,7 +106,7 @@ class History:
         return self._folder is not None
 
     @property
-    def save_error(self) -> SaveError | None:
+    def save_error(self) -> Message | None:
         """Why conversations cannot be saved at the moment."""
         return self._unusable or self._writer.trouble
 
@@ -137,17 +137,16 @@ class History:
             with closing(connect(self._folder / DATABASE_FILE, writing=False)) as db:
                 yield db
 
-    def _read(self, ask: Callable[[sqlite3.Connection], T], default: T) -> T:
+    def read(
+        self, default: T, ask: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **more: P.kwargs
+    ) -> T:
+        """What `ask` finds, which sees all that was put before now; `default` where it cannot be read."""
         try:
             with self._reading() as db:
-                return ask(db)
+                return ask(db, *args, **more)
         except (sqlite3.Error, OSError, ValueError, KeyError) as error:
             log.warning("the history cannot be read: %s", type(error).__name__)
             return default
-
-    def load(self, visitor: str, id: str) -> StoredConversation | None:
-        """The conversation, if it is the visitor's."""
-        return self._read(lambda db: store.load(db, self.images, visitor, id), None)
 
     def documents(self, visitor: str, ids: Sequence[str] = ()) -> list[Document]:
         """The visitor's conversations of these ids, or all, as they go into a file."""
@@ -157,7 +156,7 @@ class History:
             found = (store.load_document(db, self.images, visitor, id) for id in wanted)
             return [each for each in found if each is not None]
 
-        return self._read(read, [])
+        return self.read([], read)
 
     def take_in(self, visitor: str, documents: Mapping[str, Document], size: int = 0) -> None:
         """Conversations that came in a file of `size` bytes, by their new ids: all in one transaction, or none.
@@ -190,10 +189,6 @@ class History:
         finally:
             self._clean()
 
-    def listing(self, visitor: str) -> list[ConversationSummary]:
-        """The visitor's conversations: pinned ones first, then the latest."""
-        return self._read(lambda db: catalog.listing(db, visitor), [])
-
     def search(self, visitor: str, query: str, seconds: float = SEARCH_TIMEOUT) -> SearchResult:
         """The latest of the visitor's conversations that hold the words of `query`, in whatever `seconds` allow.
 
@@ -201,15 +196,14 @@ class History:
         """
         words = words_of(store.sound(query))
         if not words:
-            return SearchResult(tuple(self.listing(visitor)))
+            return SearchResult(tuple(self.read([], catalog.listing, visitor)))
         until, mine = time.monotonic() + seconds, object()
         self._searching[visitor] = mine
 
         def goes_on() -> bool:
             return self._searching.get(visitor) is mine and time.monotonic() < until
 
-        none: list[ConversationSummary] = []
-        entries = self._read(lambda db: catalog.latest(db, visitor), none)
+        entries = self.read([], catalog.by_date, visitor)
         try:
             with self._looking() as reading:
                 return search(reading, entries, words, goes_on)
@@ -233,37 +227,6 @@ class History:
     def _shared(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             yield self._db
-
-    def count(self, visitor: str) -> int:
-        """How many conversations of the visitor's are kept."""
-        count = "SELECT count(*) FROM conversations WHERE visitor = ? AND deleted IS NULL"
-        return self._read(lambda db: int(db.execute(count, (visitor,)).fetchone()[0]), 0)
-
-    def latest(self, visitor: str) -> str | None:
-        """The visitor's conversation that changed last."""
-        latest = "SELECT id FROM conversations WHERE visitor = ? AND deleted IS NULL ORDER BY changed DESC LIMIT 1"
-        return self._read(lambda db: next((str(id) for (id,) in db.execute(latest, (visitor,))), None), None)
-
-    def knows(self, visitor: str) -> bool:
-        """Whether anything of this visitor is kept."""
-        any_of = "SELECT 1 FROM conversations WHERE visitor = ? LIMIT 1"
-        return self._read(lambda db: db.execute(any_of, (visitor,)).fetchone() is not None, False)
-
-    def rename(self, visitor: str, id: str, title: str) -> bool:
-        """Give a conversation a name; whether that was done."""
-        return self.wait(lambda db: catalog.rename(db, visitor, id, title), False)
-
-    def pin(self, visitor: str, id: str, pinned: bool) -> bool:
-        """Keep a conversation at the top, or not any more; whether that was done."""
-        return self.wait(lambda db: catalog.pin(db, visitor, id, pinned), False)
-
-    def remove(self, visitor: str, id: str) -> bool:
-        """Delete a conversation; it can come back for a minute. Whether that was done."""
-        return self.wait(lambda db: catalog.remove(db, visitor, id), False)
-
-    def restore(self, visitor: str, id: str) -> bool:
-        """Bring a deleted conversation back; whether that was done."""
-        return self.wait(lambda db: catalog.restore(db, visitor, id), False)
 
     def hand_over(self, before: str, visitor: str) -> bool:
         """Make all conversations of one visitor another's; whether the first has none any more."""

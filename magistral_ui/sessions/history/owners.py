@@ -3,7 +3,6 @@
 import secrets
 import sqlite3
 import threading
-from collections import OrderedDict
 
 MAX_ERASED = 10_000
 """Visitors that are remembered after all of theirs was deleted, for what may still be on its way."""
@@ -16,9 +15,8 @@ class Owners:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._lock = threading.Lock()
-        self._forgotten: OrderedDict[str, bool] = OrderedDict(
-            (visitor, False) for (visitor,) in db.execute("SELECT visitor FROM forgotten")
-        )
+        forgotten = db.execute("SELECT visitor FROM forgotten")
+        self._forgotten: dict[str, bool] = {visitor: False for (visitor,) in forgotten}
         """Visitors of whom nothing is kept any more, with whether all of it is deleted."""
         rows = db.execute("SELECT login, visitor FROM logins").fetchall()
         self._logins: dict[str, str] = {visitor: login for login, visitor in rows}

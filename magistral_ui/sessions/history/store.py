@@ -15,8 +15,8 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.history.dataclass_json import from_json, to_json
 from magistral_ui.sessions.history.image_store import ImageStore
+from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply
 from magistral_ui.sessions.history.search import folded_message
-from magistral_ui.sessions.reply_state import ReplyOrigin, RunningReply
 
 RECORD_VERSION = 1
 """Version of the JSON in the `record` columns."""

@@ -13,10 +13,10 @@ from gradio.block_function import BlockFunction
 from gradio.components.api_component import Api
 
 from magistral_ui.engines.base import Engine
-from magistral_ui.errors import MagistralUIError
-from magistral_ui.i18n.texts import sentence, sentence_for_client, sentence_of
+from magistral_ui.errors import MagistralUIError, Message
+from magistral_ui.i18n.texts import sentence, sentence_for_client
+from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.models import ChatRequest, GrowingReply, chat_schema, description_of, read_request
@@ -66,7 +66,7 @@ class ChatBlocks(gr.Blocks):
                 return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
             except Exception as error:  # Gradio would write all that was sent into the log
                 log.info("an event is not as the page sends it", exc_info=error)
-                raise gr.Error(sentence_for_client("request_forged"), print_exception=False) from None
+                raise gr.Error(sentence_for_client(Message("request_forged")), print_exception=False) from None
         missing = len(block_fn.inputs) - len(inputs)
         return [*inputs, *[None] * missing][: len(block_fn.inputs)]
 
@@ -103,10 +103,10 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
                 async for each in replies:
                     yield each
         except MagistralUIError as error:
-            raise gr.Error(sentence_of(error), print_exception=False) from error
+            raise gr.Error(sentence(error.message), print_exception=False) from error
         except Exception as error:  # Gradio would write all that was sent into the log
             log.exception("a call failed")
-            raise gr.Error(sentence("unexpected"), print_exception=False) from error
+            raise gr.Error(sentence(Message("unexpected")), print_exception=False) from error
         finally:
             guest.close()  # whoever leaves before the end stops the reply, since nobody else could ever read it
 

@@ -1,4 +1,4 @@
-"""The door for MCP clients at /mcp: closed to web pages, and opened by the first client; what is behind it is in mcp_tool.py.
+"""The route for MCP clients at /mcp: closed to web pages, and opened by the first client; the server is in mcp_server.py.
 
 Until then the mcp package, which is an extra, is neither imported nor run.
 """
@@ -8,12 +8,12 @@ import hmac
 import importlib
 import json
 import secrets
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from cachetools import LRUCache
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -57,7 +57,7 @@ class McpSessions:
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._calls: dict[tuple[str, RequestId], RunningCall] = {}
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: LRUCache[str, None] = LRUCache(MAX_ENDED)
 
     def begin(self, owner: str) -> str:
         """The id of a new session, of 128 random bits and a proof that it is the owner's."""
@@ -76,8 +76,6 @@ class McpSessions:
             if of == session:
                 call.cancel()
         self._ended[session] = None
-        while len(self._ended) > MAX_ENDED:
-            self._ended.popitem(last=False)
 
     @contextmanager
     def call(self, session: str | None, request: RequestId | None) -> Iterator[RunningCall]:

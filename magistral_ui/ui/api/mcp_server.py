@@ -29,9 +29,9 @@ from starlette.types import ASGIApp
 
 from magistral_ui import __version__
 from magistral_ui.errors import MagistralUIError
-from magistral_ui.i18n.texts import sentence_of, text
+from magistral_ui.i18n.texts import sentence, text
+from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.live_view import LiveView
-from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.mcp_route import SESSION, McpSessions, RunningCall
@@ -97,7 +97,7 @@ class McpHandlers:
             with self._sessions.call(session, context.request_id) as call:
                 return await self._ask(context, params.arguments or {}, guest, call)
         except MagistralUIError as error:
-            return CallToolResult(content=[TextContent(text=sentence_of(error))], is_error=True)
+            return CallToolResult(content=[TextContent(text=sentence(error.message))], is_error=True)
         finally:
             guest.close()
 
@@ -165,9 +165,9 @@ def _progress(view: LiveView) -> str:
         case "waiting":
             return text("turn_waiting", seconds=round(draft.retry_seconds))
         case "thinking":
-            return text("program_thinking", count=draft.reasoning_tokens)
+            return text("program_thinking", count=view.usage.reasoning_tokens)
         case "answering" | "ended":
-            return text("program_answering", count=draft.answer_tokens)
+            return text("program_answering", count=view.usage.answer_tokens)
         case "reading" if draft.prefilling and draft.prefilling.total:
             return text("turn_reading", percent=100 * draft.prefilling.done // draft.prefilling.total)
     return text("turn_starting")

@@ -19,9 +19,9 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import NO_CLIENT, Client
 from magistral_ui.engines.base import Engine, Loading
 from magistral_ui.errors import BadInput, MagistralUIError, TooManyImages
+from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.live_view import LiveView, watch
-from magistral_ui.sessions.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import check_seen, read_files
 from magistral_ui.ui.api.models import AssistantTurn, ChatRequest, Files, GrowingReply, ToolRequest, UserTurn
@@ -164,12 +164,12 @@ async def follow_reply(running: RunningReply) -> AsyncGenerator[LiveView, None]:
 def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: str) -> Json:
     """The reply as far as it goes; `finish_reason` is null until its end."""
     last = view.draft.last
-    usage = last.usage if last else Usage(0, 0, view.draft.reasoning_tokens, view.draft.answer_tokens)
+    counts = Usage(reasoning_tokens=view.usage.reasoning_tokens, answer_tokens=view.usage.answer_tokens)
     value = {
         "reasoning": reasoning,
         "answer": answer,
         "finish_reason": last.why if isinstance(last, Finished) else None,
-        "usage": usage_value(usage),
+        "usage": usage_value(last.usage if last else counts),
         "seed": running.params.seed,
         "notices": notices_value(view.draft.notices),
         "model": running.model,

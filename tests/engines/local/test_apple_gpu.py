@@ -15,11 +15,13 @@ from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local import running_model as running_module
 from magistral_ui.engines.local.running_model import RunningModel
-from magistral_ui.engines.local.sampler import Sampler
+from magistral_ui.engines.local.sampler import sample
+from magistral_ui.engines.local.sequence import SamplingState
 from magistral_ui.engines.weights import device_memory
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.models.folder import DEMO_FOLDER
 from tests.engines.conftest import load_folder
+from tests.engines.following import follow
 from tests.engines.local.fake_devices import Claims, claim
 
 APPLE = Device("mps", "Apple GPU", 2**33, 2**33)
@@ -53,7 +55,7 @@ def told(running: RunningModel, *generations: Generation) -> list[tuple[str, str
         running.scheduler.step()
     texts = []
     for generation in generations:
-        events = list(generation.follow())
+        events = list(follow(generation))
         assert isinstance(events[-1], Finished), events[-1]
         reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
         texts.append((reasoning, "".join(event.text for event in events if isinstance(event, Answer))))
@@ -117,7 +119,7 @@ def test_nothing_is_drawn_on_the_gpu() -> None:
     params = SamplingParams(temperature=1.0, top_p=0.9, top_k=5, min_p=0.01, repetition_penalty=1.3, seed=1)
     with Claims() as claims:
         logits = claim(torch.randn(500), APPLE.torch)
-        assert 0 <= Sampler(params, (3, 4))(logits, banned=(7,)) < 500
+        assert 0 <= sample(logits, SamplingState(params, {3, 4}), banned=(7,)) < 500
         assert claims.used <= {"__get__", "cpu", "float", "detach"}
 
 

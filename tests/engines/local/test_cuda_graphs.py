@@ -13,9 +13,14 @@ import pytest
 import torch
 
 from magistral_ui.engines.local import cuda_graphs as stages_module
-from magistral_ui.engines.local.cuda_graphs import MAX_RECORDED_ROWS, record_on_cuda
+from magistral_ui.engines.local.cuda_graphs import (
+    ALWAYS_FUSED,
+    FUSED_ROWS,
+    MAX_RECORDED_ROWS,
+    record_on_cuda,
+    recorded_rows,
+)
 from magistral_ui.engines.local.decoder import Decoder
-from magistral_ui.engines.local.graph_sizes import ALWAYS_FUSED, FUSED_ROWS, recorded_rows
 from magistral_ui.engines.weights.device_memory import is_out_of_memory
 from magistral_ui.engines.weights.loader import Loaded
 from tests.engines.conftest import load_folder

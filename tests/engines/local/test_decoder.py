@@ -13,12 +13,11 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.engines.local import attention as attention_module
 from magistral_ui.engines.local import decoder as forward_module
 from magistral_ui.engines.local.attention import segments_of
-from magistral_ui.engines.local.decoder import Decoder, DecoderInput
-from magistral_ui.engines.local.packed_linear import can_pack, pack_linears
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput, can_pack, pack_linears
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.weights.loader import Loaded
-from magistral_ui.models.attention_scores import attention_bytes, queries_at_once
 from magistral_ui.models.cards import DEMO
+from magistral_ui.models.sizes import attention_bytes, queries_at_once
 from tests.engines.conftest import load_folder
 
 

@@ -14,6 +14,7 @@ from magistral_ui.chat.resume import resume_of
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.sampler import sample
 from magistral_ui.engines.local.sequence import Sequence as Reply
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.remote.chunks import Chunk
@@ -45,13 +46,19 @@ def spoken(reply: Reply) -> tuple[str, str]:
     return said.reasoning, said.answer
 
 
+def write_likeliest(reply: Reply, encoder: Tokenizer, token: int) -> None:
+    """One step of the executor, whose model finds `token` the likeliest."""
+    logits = torch.zeros(encoder.tokenizer.instruct_tokenizer.tokenizer.n_words)
+    logits[token] = 1.0
+    forced = reply.forced_token()
+    reply.write(sample(logits, reply.sampling, reply.banned_tokens()) if forced is None else forced)
+
+
 def sampled(encoder: Tokenizer, tokens: Sequence[int]) -> tuple[str, str]:
     """As the engine in this process writes it: each token is the likeliest."""
     reply = sequence(encoder)
     for token in (*tokens, encoder.end_of_turn):
-        logits = torch.zeros(encoder.tokenizer.instruct_tokenizer.tokenizer.n_words)
-        logits[token] = 1.0
-        reply.write(logits)
+        write_likeliest(reply, encoder, token)
     return spoken(reply)
 
 
@@ -138,9 +145,7 @@ def forced(
     while not reply.generation.ended:
         if after(reply.written):
             reply.generation.answer_now()
-        logits = torch.zeros(TEXTUAL.tokenizer.instruct_tokenizer.tokenizer.n_words)
-        logits[tokens[reply.written]] = 1.0
-        reply.write(logits)
+        write_likeliest(reply, TEXTUAL, tokens[reply.written])
     return reply
 
 

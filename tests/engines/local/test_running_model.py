@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.local import running_model
 from magistral_ui.engines.local.running_model import RunningModel, bring_up
-from magistral_ui.engines.weights import devices, loader, pre_ampere
+from magistral_ui.engines.weights import devices, loader
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard
 from magistral_ui.engines.weights.loader import Loaded, load
@@ -51,7 +51,7 @@ def test_a_model_too_large_for_the_processor_names_what_keeps_the_card(
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
     with pytest.raises(BadSetting) as refused:
         bring_up(ModelRequest(str(text_folder)), lambda _: None, threading.Event())
-    assert refused.value.sentence_key == "gpu_torch_without_cuda"
+    assert refused.value.message.key == "gpu_torch_without_cuda"
     with pytest.raises(DeviceTooSmall):
         bring_up(ModelRequest(str(text_folder), device="cpu"), lambda _: None, threading.Event())
 
@@ -92,20 +92,20 @@ def test_images_look_the_same_in_float32(vision_folder: Path, monkeypatch: pytes
 
     usual = seen()
     asked: list[torch.dtype] = []
-    pre_ampere.see_in_float32(model)
-    attend = AttentionInterface()[pre_ampere.IN_FLOAT32]
+    loader.see_in_float32(model)
+    attend = AttentionInterface()[loader.FLOAT32_ATTENTION]
 
     def watched(module: object, query: torch.Tensor, *more: object, **named: object) -> object:
         asked.append(query.dtype)
         return attend(module, query, *more, **named)
 
-    AttentionInterface.register(pre_ampere.IN_FLOAT32, watched)
+    AttentionInterface.register(loader.FLOAT32_ATTENTION, watched)
     ours = seen()
-    AttentionInterface.register(pre_ampere.IN_FLOAT32, attend)
+    AttentionInterface.register(loader.FLOAT32_ATTENTION, attend)
     assert len(asked) == 2, "each layer of the tower"
     assert ours.dtype == usual.dtype
     assert torch.allclose(ours.float(), usual.float(), atol=0.1 * usual.float().abs().max().item())
-    assert model.config.text_config._attn_implementation != pre_ampere.IN_FLOAT32
+    assert model.config.text_config._attn_implementation != loader.FLOAT32_ATTENTION
 
 
 @pytest.mark.parametrize(("device", "calls"), [(TURING, 1), (AMPERE, 0)])

@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.local.sampler import Sampler
+from magistral_ui.engines.local.sampler import candidates, sample
+from magistral_ui.engines.local.sequence import SamplingState
 
 
 def expected(params: SamplingParams, logits: torch.Tensor) -> torch.Tensor:
@@ -38,7 +39,7 @@ def test_candidates_equal_transformers(
 ) -> None:
     params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=0)
     logits = torch.randn(5000, generator=torch.Generator().manual_seed(5)) * sharp
-    ids, weights = Sampler(params).candidates(logits)
+    ids, weights = candidates(logits, params)
     ours = torch.zeros(5000).index_put_((ids,), weights / weights.sum())
     reference = expected(params, logits)
     differing = (ours > 0) != (reference > 0)
@@ -51,44 +52,45 @@ def test_repetition_penalty_equals_transformers() -> None:
     params = SamplingParams(temperature=0, repetition_penalty=1.8, seed=0)
     for prompt in ([3, 4, 5, 3], list(range(30)), [int(logits.argmax())]):
         penalised = RepetitionPenaltyLogitsProcessor(1.8)(torch.tensor([prompt]), logits[None])[0]
-        assert Sampler(params, prompt)(logits) == int(penalised.argmax())
+        assert sample(logits, SamplingState(params, set(prompt))) == int(penalised.argmax())
 
 
 def test_what_was_written_is_penalised_too() -> None:
     logits = torch.tensor([1.0, 0.9, -1.0])
-    sampler = Sampler(SamplingParams(temperature=0, repetition_penalty=2.0, seed=0))
-    assert sampler(logits) == 0
-    sampler.took(0)
-    assert sampler(logits) == 1
+    state = SamplingState(SamplingParams(temperature=0, repetition_penalty=2.0, seed=0))
+    assert sample(logits, state) == 0
+    state.took(0)
+    assert sample(logits, state) == 1
 
 
-def drawn(sampler: Sampler, logits: torch.Tensor, count: int) -> list[int]:
+def drawn(state: SamplingState, logits: torch.Tensor, count: int) -> list[int]:
     tokens = []
     for _ in range(count):
-        tokens.append(sampler(logits))
-        sampler.took(tokens[-1])
+        tokens.append(sample(logits, state))
+        state.took(tokens[-1])
     return tokens
 
 
 def test_draws_follow_the_weights() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    sampler = Sampler(SamplingParams(temperature=1.0, top_p=1.0, seed=42))
-    counts = collections.Counter(drawn(sampler, probabilities.log(), 4000))
+    state = SamplingState(SamplingParams(temperature=1.0, top_p=1.0, seed=42))
+    counts = collections.Counter(drawn(state, probabilities.log(), 4000))
     for token, probability in enumerate(probabilities.tolist()):
         assert abs(counts[token] / 4000 - probability) < 0.03
 
 
 def test_a_seed_gives_the_same_draws() -> None:
     logits = torch.zeros(100)
-    draws = [drawn(Sampler(SamplingParams(seed=n)), logits, 20) for n in (7, 7, 8)]
+    draws = [drawn(SamplingState(SamplingParams(seed=n)), logits, 20) for n in (7, 7, 8)]
     assert draws[0] == draws[1] != draws[2]
-    assert drawn(Sampler(SamplingParams(seed=7), position=5), logits, 15) == draws[0][5:]
+    assert drawn(SamplingState(SamplingParams(seed=7), position=5), logits, 15) == draws[0][5:]
 
 
 def test_banned_ids_are_never_drawn() -> None:
     logits = torch.tensor([9.0, 1.0, 0.0])
-    assert Sampler(SamplingParams(temperature=0, seed=0))(logits, banned=(0,)) == 1
-    assert 0 not in {Sampler(SamplingParams(temperature=1.0, seed=n))(logits, banned=(0,)) for n in range(200)}
+    assert sample(logits, SamplingState(SamplingParams(temperature=0, seed=0)), banned=(0,)) == 1
+    states = [SamplingState(SamplingParams(temperature=1.0, seed=n)) for n in range(200)]
+    assert 0 not in {sample(logits, state, banned=(0,)) for state in states}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -96,4 +98,4 @@ def test_an_extreme_distribution_is_harmless(dtype: torch.dtype) -> None:
     logits = torch.full((2000,), -1e4, dtype=dtype)
     logits[77] = 1e4
     for temperature in (0.0, 1e-300, 0.01, 2.0):
-        assert Sampler(SamplingParams(temperature=temperature, seed=3))(logits) == 77
+        assert sample(logits, SamplingState(SamplingParams(temperature=temperature, seed=3))) == 77

@@ -17,13 +17,14 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local import kv_cache
-from magistral_ui.engines.local import scheduler as scheduler_module
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.running_model import RunningModel
-from magistral_ui.engines.local.scheduler import SchedulerLimits
+from magistral_ui.engines.local.schedule import SchedulerLimits
+from magistral_ui.engines.weights.device_memory import is_out_of_memory
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.errors import NotReady, PromptTooLong, QueueFull
 from tests.engines.conftest import CPU
+from tests.engines.following import follow
 
 SYSTEM = (SystemPart("Think."), SystemPart("so", reasoning=True))
 
@@ -42,7 +43,7 @@ def finish(running: RunningModel, *generations: Generation) -> None:
 
 
 def events(generation: Generation) -> list[Event]:
-    return list(generation.follow())
+    return list(follow(generation))
 
 
 def said(generation: Generation) -> tuple[str, str]:
@@ -182,7 +183,7 @@ def test_one_failure_is_one_persons(running: RunningModel, monkeypatch: pytest.M
     victim = running.scheduler._waiting[1]
     for _ in range(5):
         running.scheduler.step()
-    model, real = type(running.scheduler._model), type(running.scheduler._model).__call__
+    real = Decoder.__call__
 
     def broken(self: Decoder, parts: list[DecoderInput]) -> torch.Tensor:
         logits = real(self, parts)  # so that everybody's caches have grown when it breaks
@@ -190,7 +191,7 @@ def test_one_failure_is_one_persons(running: RunningModel, monkeypatch: pytest.M
             raise RuntimeError("injected")
         return logits
 
-    monkeypatch.setattr(model, "__call__", broken)
+    monkeypatch.setattr(Decoder, "__call__", broken)
     finish(running, *generations)
     assert isinstance(events(generations[1])[-1], Failed)
     assert events(generations[1])[-1].key == "generation_failed"  # type: ignore[union-attr]
@@ -201,9 +202,8 @@ def test_out_of_memory_evicts_then_refuses(running: RunningModel, monkeypatch: p
     idle = running.submit(request("idle " * 50, "bob"))
     finish(running, idle)
     held = running.cache.nbytes
-    model = running.scheduler._model
     failures = [1]
-    real = type(model).__call__
+    real = Decoder.__call__
 
     def tight(self: Decoder, parts: list[DecoderInput]) -> torch.Tensor:
         if failures[0]:
@@ -211,7 +211,7 @@ def test_out_of_memory_evicts_then_refuses(running: RunningModel, monkeypatch: p
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, parts)
 
-    monkeypatch.setattr(type(model), "__call__", tight)
+    monkeypatch.setattr(Decoder, "__call__", tight)
     saved = running.submit(request("go"))
     finish(running, saved)
     assert isinstance(events(saved)[-1], Finished)
@@ -397,8 +397,8 @@ def test_memory_is_bounded(vision_loaded: Loaded) -> None:
 
 
 def test_out_of_memory_is_told_apart() -> None:
-    assert scheduler_module.is_out_of_memory(torch.OutOfMemoryError("x"))
-    assert not scheduler_module.is_out_of_memory(RuntimeError("x"))
+    assert is_out_of_memory(torch.OutOfMemoryError("x"))
+    assert not is_out_of_memory(RuntimeError("x"))
 
 
 def test_a_request_that_cannot_get_a_cache_fails_alone(running: RunningModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,30 +437,19 @@ def test_running_sequences_stay_within_the_budget(vision_loaded: Loaded, monkeyp
     """Who came last is set aside and read again; everybody says what they would have said alone."""
     monkeypatch.setattr(kv_cache, "MIN_GROWTH_TOKENS", 16)
     running = RunningModel(vision_loaded, CPU)
-    running.cache.budget = 4 * 32 * running.scheduler._kv_per_token
+    running.cache.budget = 4 * 32 * running.scheduler._executor.bytes_per_token
+    admissions, take = [], running.cache.take
+    monkeypatch.setattr(running.cache, "take", lambda *of: admissions.append(of) or take(*of))
     asked = [request(f"say {n}", f"v{n}", max_tokens=40, seed=n) for n in range(5)]
     generations = [running.submit(each) for each in asked]
     peak = 0
     while not all(g.ended for g in generations):
         running.scheduler.step()
-        peak = max(peak, running.cache.busy_bytes)
+        peak = max(peak, sum(sequence.held_bytes for sequence in running.scheduler._running))
     assert peak <= 2 * running.cache.budget
-    assert running.scheduler._admissions > len(asked)  # somebody came in twice
+    assert len(admissions) > len(asked)  # somebody came in twice
     for each, generation in zip(asked, generations, strict=True):
         assert said(generation) == answer(vision_loaded, each)
-
-
-def test_nobody_alone_fills_the_queue(running: RunningModel) -> None:
-    limits = running.scheduler._limits
-    for n in range(limits.waiting_each):
-        running.submit(request(f"{n}", f"10.0.0.1/{n}"))
-    with pytest.raises(QueueFull):
-        running.submit(request("more", "10.0.0.1/more"))
-    other = running.submit(request("hi", "ann"))
-    running.scheduler.step()
-    assert other.take()
-    running.close()
-    running.run()
 
 
 def test_a_resumed_reply_keeps_to_its_budget(vision_loaded: Loaded) -> None:

@@ -19,8 +19,8 @@ from transformers import (
 
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.kv_cache import KVCache, KVLayer
-from magistral_ui.engines.weights.device_map import device_map
 from magistral_ui.engines.weights.devices import Device
+from magistral_ui.engines.weights.loader import device_map
 from magistral_ui.models.memory import GIB, plan
 from magistral_ui.models.shape import read_shape
 from tests.engines.conftest import load_folder, text_config

@@ -24,7 +24,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights.loader import Loaded, load
-from magistral_ui.engines.weights.quantization import held_bytes, mend_skip_list, stored_precision
+from magistral_ui.engines.weights.quantization import held_bytes, stored_precision, update_skip_list
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy
 from magistral_ui.errors import NotAMistralModel
 from magistral_ui.models.folder import inspect_folder
@@ -187,7 +187,7 @@ def test_a_copy_is_the_same_model_and_is_found_again(lively: Path, tmp_path: Pat
 
 def test_skip_lists_of_last_year_get_today_s_names() -> None:
     stored = {"llm_int8_skip_modules": ["lm_head", "vision_tower", "language_model.model.layers.0.self_attn"]}
-    mend_skip_list(stored)
+    update_skip_list(stored)
     assert stored["llm_int8_skip_modules"] == [
         "lm_head",
         "vision_tower",
@@ -195,7 +195,7 @@ def test_skip_lists_of_last_year_get_today_s_names() -> None:
         "model.vision_tower",
         "model.language_model.layers.0.self_attn",
     ]
-    mend_skip_list(stored)
+    update_skip_list(stored)
     assert len(stored["llm_int8_skip_modules"]) == 5
 
 
@@ -233,4 +233,4 @@ def test_other_ways_of_quantizing_are_named() -> None:
     assert stored_precision("m", {"quant_method": "bitsandbytes", "load_in_8bit": True}) == "int8"
     with pytest.raises(NotAMistralModel) as refused:
         stored_precision("m", {"quant_method": "compressed-tensors"})
-    assert refused.value.sentence_key == "quantization_not_supported"
+    assert refused.value.message.key == "quantization_not_supported"

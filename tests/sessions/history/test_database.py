@@ -18,7 +18,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import CLIENT, Client
 from magistral_ui.errors import HistoryUnusable, NotReady
 from magistral_ui.sessions import session_store
-from magistral_ui.sessions.history import catalog
+from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history import search as history_search
 from magistral_ui.sessions.history.database import DATABASE_FILE, History
 from magistral_ui.sessions.limits import Limits
@@ -205,10 +205,10 @@ def test_nothing_leaks_between_visitors(visiting: Any) -> None:
     assert visitors.find(stolen) is None
     assert [entry.title for entry in visitors.listing(theirs)] == ["hello"]
     assert found_by(visitors, theirs, "secret") == []
-    assert not visitors.rename(theirs, id, "stolen")
-    assert not visitors.pin(theirs, id, True)
+    assert not visitors.change(theirs, id, catalog.rename, "stolen")
+    assert not visitors.change(theirs, id, catalog.pin, True)
     assert not visitors.remove(theirs, id)
-    assert not visitors.restore(theirs, id)
+    assert not visitors.change(theirs, id, catalog.restore)
     assert visitors.forget(theirs)
     assert [entry.title for entry in visitors.listing(mine)] == ["my secret"]
 
@@ -234,22 +234,22 @@ def test_the_list_has_the_latest_first_and_pinned_ones_above(visiting: Any) -> N
     place = place_with(visitors, "one", "two", "three")
     listed = visitors.listing(place)
     assert [entry.title for entry in listed] == ["three", "two", "one"]
-    assert visitors.pin(place, listed[2].id, True)
-    assert visitors.rename(place, listed[1].id, "  a  better\nname ")
-    assert not visitors.rename(place, listed[1].id, " \n")
+    assert visitors.change(place, listed[2].id, catalog.pin, True)
+    assert visitors.change(place, listed[1].id, catalog.rename, "  a  better\nname ")
+    assert not visitors.change(place, listed[1].id, catalog.rename, " \n")
     assert [(e.title, e.pinned) for e in visitors.listing(place)] == [
         ("one", True),
         ("three", False),
         ("a better name", False),
     ]
-    assert visitors.pin(place, listed[2].id, False)
+    assert visitors.change(place, listed[2].id, catalog.pin, False)
     assert not any(entry.pinned for entry in visitors.listing(place))
 
 
 def test_a_name_that_was_given_stays(visiting: Any) -> None:
     visitors: Visitors = visiting(SHORT)
     place = place_with(visitors, "one")
-    visitors.rename(place, place["conversation"], "mine")
+    visitors.change(place, place["conversation"], catalog.rename, "mine")
     session = visitors.find(place)
     assert session is not None
     say(session, "two")
@@ -395,13 +395,13 @@ def test_deleting_can_be_undone_for_a_while(visiting: Any, opened: Any, monkeypa
     assert visitors.find(place) is None
     assert [entry.title for entry in visitors.listing(place)] == ["one"]
     assert found_by(visitors, place, "two") == []
-    assert visitors.restore(place, place["conversation"])
+    assert visitors.change(place, place["conversation"], catalog.restore)
     found = visitors.find(place)
     assert found is not None
     assert texts(found) == ["two", "yes"]
     visitors.remove(place, place["conversation"])
     history.purge(reprieve=-1.0)
-    assert not visitors.restore(place, place["conversation"])
+    assert not visitors.change(place, place["conversation"], catalog.restore)
 
 
 def test_deleting_stops_what_runs_and_nothing_is_written_any_more(visiting: Any) -> None:
@@ -471,7 +471,7 @@ def test_images_that_nobody_shows_are_swept_away(opened: Any, tmp_path: Path) ->
     orphan.write_bytes(b"x")
     part = orphan.with_suffix(".part")
     part.write_bytes(b"x")
-    opened().listing("me")
+    opened().read([], catalog.listing, "me")
     assert not orphan.exists()
     assert not part.exists()
 
@@ -485,7 +485,8 @@ def test_conversations_are_kept_for_as_long_as_was_said(
     visitors._history.wait(lambda db: db.execute("UPDATE conversations SET changed = changed - 2 * 86400"), None)  # type: ignore[union-attr]
     visitors.close()
     history: History = opened(keep_days=days)
-    assert [entry.title for entry in history.listing(hashed(place["visitor"]))] == kept
+    listed = history.read([], catalog.listing, hashed(place["visitor"]))
+    assert [entry.title for entry in listed] == kept
 
 
 def test_zero_days_keep_nothing_on_disk(visiting: Any, opened: Any, tmp_path: Path) -> None:
@@ -620,7 +621,7 @@ def test_half_a_surrogate_pair_stops_nothing(visiting: Any, opened: Any) -> None
     visitors: Visitors = visiting([Reasoning("a\ud800"), Answer("b\udfff")])
     place, session = visitors.open()
     say(session, "one \ud800")
-    assert visitors.rename(place, place["conversation"], "name \ud800")
+    assert visitors.change(place, place["conversation"], catalog.rename, "name \ud800")
     assert found_by(visitors, place, "\ud800x") == []
     assert visitors.save_error is None
     visitors.close()
@@ -637,14 +638,14 @@ def test_what_was_on_its_way_when_everything_was_forgotten_is_not_kept(visiting:
     session.save()
     documents = visitors.documents(place)
     visitor = hashed(place["visitor"])
-    kept = history.load(visitor, place["conversation"])
+    kept = history.read(None, store.load, history.images, visitor, place["conversation"])
     assert kept is not None
     assert visitors.forget(place)
     with pytest.raises(HistoryUnusable):
         history.take_in(visitor, {"new": documents[0]})  # a file that was being read meanwhile
     assert visitors._add(visitor, place["conversation"], kept) is None, "another tab had just read it"
     assert visitors.find(place) is None
-    assert history.count(visitor) == 0
+    assert history.read(-1, catalog.count, visitor) == 0
     assert visitors.open(place)[0]["visitor"] != place["visitor"]
 
 
@@ -657,7 +658,7 @@ def test_what_could_not_be_deleted_is_deleted_later(
     say(session, "one")
     session.save()
     visitor = hashed(place["visitor"])
-    assert history.knows(visitor)
+    assert history.read(False, catalog.knows, visitor)
     with monkeypatch.context() as full:
 
         def fails(*_: object) -> None:
@@ -665,10 +666,10 @@ def test_what_could_not_be_deleted_is_deleted_later(
 
         full.setattr(catalog, "forget", fails)
         assert not visitors.forget(place)
-    assert history.knows(visitor)
+    assert history.read(False, catalog.knows, visitor)
     assert visitors.open(place)[0]["visitor"] != place["visitor"], "what is still on disk is nobody's any more"
     history.purge()
-    assert not history.knows(visitor)
+    assert not history.read(True, catalog.knows, visitor)
 
 
 def test_reading_along_waits_for_nobody_who_works_with_a_session(visiting: Any) -> None:

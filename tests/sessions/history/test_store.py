@@ -16,10 +16,10 @@ from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.sessions.history import schema, store
 from magistral_ui.sessions.history.image_store import ImageStore
+from magistral_ui.sessions.history.reply_state import ReplyOrigin
 from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, connect, has_fts5, migrate
 from magistral_ui.sessions.history.search import folded_message
 from magistral_ui.sessions.history.store import StoredConversation, title_of
-from magistral_ui.sessions.reply_state import ReplyOrigin
 
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 images = st.binary(max_size=20).map(lambda data: ImageFile(data, 2, 3, hashlib.sha256(data).hexdigest(), "a.png"))

@@ -402,7 +402,7 @@ def test_a_port_that_is_taken_is_said(served: tuple[str, ScriptedEngine]) -> Non
     visitors = Visitors(ScriptedEngine([]))
     with pytest.raises(PortInUse) as taken:
         launch(build_page(ScriptedEngine([]), visitors), visitors, port=port)
-    assert taken.value.values == {"port": port}
+    assert taken.value.message.values == {"port": port}
 
 
 def test_a_reply_ends_when_its_reader_leaves(served: tuple[str, ScriptedEngine], client: Client) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from magistral_ui.chat.conversation import AssistantMessage, UserMessage
 from magistral_ui.errors import BadInput
-from magistral_ui.i18n.texts import sentence_of
+from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import DEMO
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.ui.api.models import ChatRequest, ToolRequest, read_request
@@ -110,7 +110,7 @@ def test_what_is_left_out_has_its_default() -> None:
 def test_a_history_that_cannot_be_used_gets_a_sentence(history: Any, told: str) -> None:
     with pytest.raises(BadInput) as refused:
         read(history=history)
-    assert told in sentence_of(refused.value)
+    assert told in sentence(refused.value.message)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_history_that_cannot_be_used_gets_a_sentence(history: Any, told: str) 
 def test_choices_that_cannot_be_used_get_a_sentence(more: dict[str, Any], told: str) -> None:
     with pytest.raises(BadInput) as refused:
         read(**more)
-    assert told in sentence_of(refused.value)
+    assert told in sentence(refused.value.message)
 
 
 def test_images_are_refused_where_the_model_sees_none(upload: dict[str, str]) -> None:
@@ -153,11 +153,11 @@ def test_all_images_that_cannot_be_used_are_named_at_once(tmp_path: Path, upload
     files = [{"path": str(tmp_path / name)} for name in ("a.svg", "b.png")]
     with pytest.raises(BadInput) as refused:
         read({"text": "look", "files": files})
-    assert "a.svg, b.png" in sentence_of(refused.value)
+    assert "a.svg, b.png" in sentence(refused.value.message)
     good, bad = base64.b64encode(png()).decode(), base64.b64encode(b"<svg/>").decode()
     with pytest.raises(BadInput) as refused:
         read_tool(ENGINE, replace(LIMITS, pictures=3), ToolRequest(question="look", pictures=[bad, good, bad]))
-    assert "1, 3" in sentence_of(refused.value)
+    assert "1, 3" in sentence(refused.value.message)
 
 
 def test_a_phone_s_photo_is_taken_by_both_doors(tmp_path: Path, upload: dict[str, str]) -> None:
@@ -193,4 +193,4 @@ def test_a_phone_s_photo_is_taken_by_both_doors(tmp_path: Path, upload: dict[str
 def test_arguments_that_cannot_be_used_get_a_sentence(arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(BadInput) as refused:
         tool(**arguments)
-    assert told in sentence_of(refused.value)
+    assert told in sentence(refused.value.message)

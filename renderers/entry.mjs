@@ -1,4 +1,4 @@
-// What the page uses of its third-party renderers; build.mjs bundles it into vendor/renderers.js.
+// What the page uses of its third-party renderers; build.mjs bundles it into assets/vendor/renderers.js.
 import DOMPurify from "dompurify";
 import hljs from "highlight.js/lib/core";
 import bash from "highlight.js/lib/languages/bash";
@@ -33,9 +33,32 @@ import MarkdownIt from "markdown-it";
 import footnotes from "markdown-it-footnote";
 
 const languages = {
-  bash, c, cpp, csharp, css, diff, go, ini, java, javascript, json, kotlin, latex, lua, makefile, php, python, r, ruby,
-  rust, sql, swift, typescript, xml, yaml,
+  bash,
+  c,
+  cpp,
+  csharp,
+  css,
+  diff,
+  go,
+  ini,
+  java,
+  javascript,
+  json,
+  kotlin,
+  latex,
+  lua,
+  makefile,
+  php,
+  python,
+  r,
+  ruby,
+  rust,
+  sql,
+  swift,
+  typescript,
+  xml,
+  yaml,
 };
 for (const [name, language] of Object.entries(languages)) hljs.registerLanguage(name, language);
 
-export { DOMPurify, MarkdownIt, footnotes, hljs, katex };
+export { DOMPurify, footnotes, hljs, katex, MarkdownIt };

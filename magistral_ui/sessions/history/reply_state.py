@@ -43,7 +43,7 @@ class ReplyOrigin:
 
 
 class Recorder(Protocol):
-    """Where a session's conversation is put down, so that it outlives this process; see sessions/history/recorder.py."""
+    """Where a session's conversation is put down, so that it outlives this process; see recorder.py."""
 
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
         """Put down the conversation, and that `running` is about to begin (its generation is not the real one yet)."""

@@ -1,0 +1,163 @@
+"""Runs a step on the device: cache entries, image features, one forward, the choice of next tokens; it decides nothing.
+
+This is the only part of a step that has effects on the device or needs torch. A failure comes back as a value, beside the
+results of the others: if a forward of several sequences breaks, each is run alone, so that only those at fault fail.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput
+from magistral_ui.engines.local.image_input import ImageInput
+from magistral_ui.engines.local.prefix_cache import CacheEntry, PrefixCache
+from magistral_ui.engines.local.sampler import sample
+from magistral_ui.engines.local.sequence import Sequence
+from magistral_ui.engines.weights.device_memory import empty_device_cache, is_out_of_memory
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Row = tuple[Sequence, int]
+"""A sequence and how many of its tokens to run: one where it decodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """What a step made of one sequence."""
+
+    sequence: Sequence
+    count: int
+    """Tokens that are in the cache now."""
+    token: int | None = None
+    """The next token; None while there is more of the sequence to read."""
+    error: Exception | None = None
+    """Why it failed; then its cache is as it was before."""
+
+
+class Executor:
+    """One model and its cache. All methods are called from the thread that owns the model."""
+
+    def __init__(self, model: Decoder, cache: PrefixCache, image_token: int | None, bytes_per_token: int) -> None:
+        """`bytes_per_token` is what a token takes in the cache."""
+        self._model, self._cache, self._image_token = model, cache, image_token
+        self.bytes_per_token = bytes_per_token
+
+    @property
+    def budget(self) -> int:
+        """Bytes for keys and values."""
+        return self._cache.budget
+
+    def take(self, sequence: Sequence) -> CacheEntry:
+        """A cache entry with as much of the sequence's beginning as was read before."""
+        return self._with_room(lambda: self._cache.take(sequence.visitor, sequence.keys))
+
+    def give_back(self, sequence: Sequence) -> None:
+        """Keep what the sequence has read for the next turn, as long as there is room."""
+        entry, sequence.entry = sequence.entry, None
+        if entry is None:
+            return
+        entry.rollback()
+        try:
+            self._cache.give_back(entry)
+        except Exception as error:  # making room must never cost a reply
+            log.error("an entry could not be given back", exc_info=error)
+
+    def shrink(self) -> None:
+        """Bring the cache back to its budget: running sequences grow, and idle entries make room."""
+        self._cache.shrink()
+
+    def run(self, rows: list[Row]) -> list[RowResult]:
+        """Run the next tokens of all sequences in one forward."""
+        failed, ready = [], []
+        for sequence, count in rows:
+            try:
+                self._encode_images(sequence, count)
+                ready.append((sequence, count))
+            except Exception as error:
+                failed.append(RowResult(sequence, count, error=error))
+        return [*failed, *self._forward(ready)]
+
+    def failure_key(self, error: Exception) -> str:
+        """Key of the sentence that says what went wrong."""
+        return "out_of_memory" if is_out_of_memory(error) else "generation_failed"
+
+    def _encode_images(self, sequence: Sequence, count: int) -> None:
+        """Make the features of the images among the next tokens."""
+        for image in sequence.unseen_images(count):
+            self._with_room(lambda shown=image: self._encode_image(shown))  # type: ignore[misc]
+
+    @torch.inference_mode()
+    def _encode_image(self, image: ImageInput) -> None:
+        assert image.pixels is not None
+        image.features = self._model.image_features(torch.from_numpy(image.pixels))
+        image.pixels = None
+
+    def _forward(self, rows: list[Row]) -> list[RowResult]:
+        if not rows:
+            return []
+        try:
+            logits = self._with_room(lambda: self._logits(rows))
+        except Exception as error:
+            if len(rows) == 1:
+                return [RowResult(*rows[0], error=error)]
+            logits = None  # outside the handler, whose traceback keeps tensors of the broken forward alive
+        if logits is None:
+            return [result for row in rows for result in self._forward([row])]
+        return [self._advance(sequence, count, row) for (sequence, count), row in zip(rows, logits, strict=True)]
+
+    def _logits(self, rows: list[Row]) -> torch.Tensor:
+        """One forward; if it breaks, all caches are as before."""
+        with ExitStack() as undo:
+            for sequence, _ in rows:
+                undo.callback(_entry(sequence).rollback)
+            logits = self._model([self._input(*row) for row in rows])
+            undo.pop_all()
+        return logits
+
+    def _input(self, sequence: Sequence, count: int) -> DecoderInput:
+        """The next `count` tokens of a sequence, with the features of the images among them."""
+        part = DecoderInput(_entry(sequence).cache, sequence.next_tokens(count))
+        for image, rows, first in sequence.image_rows(count, self._image_token):
+            features = image.features[first : first + len(rows)]
+            part.features.append((torch.tensor(rows, device=features.device), features))
+        return part
+
+    def _advance(self, sequence: Sequence, count: int, logits: torch.Tensor) -> RowResult:
+        """Count the tokens as read and choose the next one; whatever fails here is the fault of this sequence alone."""
+        try:
+            entry = _entry(sequence)
+            before, common = len(entry.keys), sequence.prompt.common
+            entry.keys += sequence.keys[before : before + count]
+            if before < common <= before + count:
+                self._cache.share(entry, common)
+            return RowResult(sequence, count, None if sequence.unread else self._choose(sequence, logits))
+        except Exception as error:
+            return RowResult(sequence, count, error=error)
+
+    @staticmethod
+    def _choose(sequence: Sequence, logits: torch.Tensor) -> int:
+        """The token that control forces, or else one drawn from the logits."""
+        forced = sequence.forced_token()
+        return sample(logits, sequence.sampling, sequence.banned_tokens()) if forced is None else forced
+
+    def _with_room(self, action: Callable[[], T]) -> T:
+        """The result of `action`; if the device has no room for it, idle cache entries go, and it is tried once more."""
+        try:
+            return action()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the handler, whose traceback would keep the tensors of the broken attempt alive.
+        self._cache.shrink(0)
+        empty_device_cache()
+        return action()
+
+
+def _entry(sequence: Sequence) -> CacheEntry:
+    assert sequence.entry is not None, "a sequence has a cache entry from its admission on"
+    return sequence.entry

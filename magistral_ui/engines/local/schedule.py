@@ -1,0 +1,162 @@
+"""Decides what the next step runs: who leaves, who comes in, how many tokens of each; a pure function that runs nothing.
+
+The caller hands in what waits and what runs and gets a `Step` back. Nothing here knows torch, caches or events, so every rule
+can be tested with a table, and an engine without torch can use the same rules.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from magistral_ui.models.memory import held_tokens
+
+MIN_SHARE = 32
+"""Prompt tokens that a sequence reads in a step at least: smaller pieces cost a step as much and bring little."""
+REVIEW_INTERVAL = 32
+"""Steps between looks at the bytes in the cache while nothing but decoding goes on: it grows by a token a step."""
+
+
+class Slot(Protocol):
+    """What scheduling may know of a sequence."""
+
+    @property
+    def party(self) -> str:
+        """Whom fairness counts."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is to end."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of its prompt and reply so far."""
+
+    @property
+    def unread(self) -> int:
+        """Tokens that are not in the cache yet: one while it decodes, more while it prefills."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the device that it holds now. Asking costs, so it is asked in few steps."""
+
+    @property
+    def admitted(self) -> int:
+        """Grows with each admission."""
+
+    @property
+    def turn(self) -> int:
+        """Grows each time that it comes first in a prefill chunk; its admission counts as one."""
+
+
+S = TypeVar("S", bound=Slot)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerLimits:
+    """How much runs at once: sequences in a step, and prompt tokens read in a step."""
+
+    running: int = 8
+    waiting: int = 64
+    """A net below the limits of the sessions, which say how many replies there may be."""
+    chunk: int = 256
+    """While others decode."""
+    chunk_alone: int = 512
+    """While nobody waits for a next token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What scheduling may know of the device."""
+
+    budget: int
+    """Bytes for keys and values."""
+    bytes_per_token: int
+    step: int = 0
+    """Number of the step."""
+    review: bool = False
+    """Whether the running sequences may have outgrown the budget since the last look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[S]):
+    """One step: `cancel`, `preempt` and `admit` are done in this order, then `rows` are run together in one forward."""
+
+    cancel: tuple[S, ...] = ()
+    """Those that were stopped, running or waiting."""
+    preempt: tuple[S, ...] = ()
+    """Those that go back to the front of the queue, each before the one named ahead of it."""
+    admit: tuple[S, ...] = ()
+    rows: tuple[tuple[S, int], ...] = ()
+    """Each sequence with the number of its tokens: one where it decodes. For a sequence that comes in with this step it is a
+    bound, since how much of its prompt is in the cache already shows only then."""
+    review: bool = False
+    """Whether to look at the bytes afterwards."""
+
+
+def schedule(waiting: Sequence[S], running: Sequence[S], load: Load, limits: SchedulerLimits) -> Step[S]:
+    """The next step, from those that wait, in the order in which they came, and those that run."""
+    cancel = tuple(each for each in (*running, *waiting) if each.stopped)
+    queue = [each for each in waiting if each not in cancel]
+    kept = [each for each in running if each not in cancel]
+    preempt = _outgrown(kept, load) if load.review else ()
+    kept = [each for each in kept if each not in preempt]
+    # A sequence that was just preempted may look as if it fitted again, since buffers take more than their tokens need.
+    admit = () if preempt else _admissible(queue, kept, load, limits)
+    rows = _rows([*sorted(kept, key=lambda each: each.turn), *admit], limits)
+    prefills = any(count > 1 for _, count in rows)
+    return Step(cancel, preempt, admit, rows, prefills or (load.step + 1) % REVIEW_INTERVAL == 0)
+
+
+def _outgrown(running: Sequence[S], load: Load) -> tuple[S, ...]:
+    """The sequences, the last admitted first, without which the others fit; one alone always stays."""
+    held, outgrown = sum(each.held_bytes for each in running), []
+    for each in sorted(running, key=lambda each: each.admitted, reverse=True)[:-1]:
+        if held <= load.budget:
+            break
+        outgrown.append(each)
+        held -= each.held_bytes
+    return tuple(outgrown)
+
+
+def _admissible(queue: list[S], running: Sequence[S], load: Load, limits: SchedulerLimits) -> tuple[S, ...]:
+    """Who comes in: of the party with the fewest running sequences, and among equals whoever came first.
+
+    If the next in line does not fit, nobody overtakes it: a long conversation would wait forever behind short ones.
+    A sequence counts with its whole length, however little of it has been read: what is admitted together fits together.
+    """
+    admitted: list[S] = []
+    if not queue or len(running) >= limits.running:
+        return ()
+    shares = Counter(each.party for each in running)
+    taken = max(sum(each.held_bytes for each in running), sum(_needed_bytes(each, load) for each in running))
+    while queue and len(running) + len(admitted) < limits.running:
+        first = min(queue, key=lambda each: shares[each.party])
+        taken += _needed_bytes(first, load)
+        if (running or admitted) and taken > load.budget:  # one alone always comes in
+            break
+        queue.remove(first)
+        admitted.append(first)
+        shares[first.party] += 1
+    return tuple(admitted)
+
+
+def _needed_bytes(slot: Slot, load: Load) -> int:
+    return held_tokens(slot.length) * load.bytes_per_token
+
+
+def _rows(running: Sequence[S], limits: SchedulerLimits) -> tuple[tuple[S, int], ...]:
+    """One token of each that decodes, and a chunk that is shared by those that prefill, in the order of `running`.
+
+    The chunk bounds how long a step delays the decoding ones. If it is too small for all, the last ones get nothing this time.
+    """
+    rows = [(each, 1) for each in running if each.unread <= 1]
+    prefilling = [each for each in running if each.unread > 1]
+    room = limits.chunk if rows else limits.chunk_alone
+    share = max(MIN_SHARE, room // max(1, len(prefilling)))
+    for each in prefilling:
+        count = min(each.unread, share, room)
+        if count:
+            rows.append((each, count))
+            room -= count
+    return tuple(rows)

@@ -1,0 +1,116 @@
+"""Fairness between visitors: who may take one more place, who is next, whose value a full cache evicts; it runs nothing."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Container
+from dataclasses import dataclass
+from math import inf
+from typing import Literal, TypeVar
+
+from cachetools import Cache
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How many places there are: in all, for each visitor and for each address. A place is taken by a visitor at an address."""
+
+    in_all: float = inf
+    of_visitor: float = inf
+    of_address: float = inf
+
+    def reached(
+        self, taken: Collection[tuple[str, str]], visitor: str, address: str
+    ) -> Literal["in_all", "of_visitor", "of_address"] | None:
+        """The bound that leaves no place beside those `taken`; None where there is one."""
+        if len(taken) >= self.in_all:
+            return "in_all"
+        if sum(each == visitor for each, _ in taken) >= self.of_visitor:
+            return "of_visitor"
+        if sum(each == address for _, each in taken) >= self.of_address:
+            return "of_address"
+        return None
+
+
+class FairShares:
+    """Who is next: the owner with the fewest running tasks, then the one served longest ago.
+
+    An owner is an address or a visitor. Not thread-safe: its user holds a lock.
+    """
+
+    def __init__(self) -> None:
+        self._running: Counter[str] = Counter()
+        self._served: dict[str, int] = {}
+        """The turn at which an owner was last served; forgotten once nothing of theirs runs or waits."""
+        self._turn = 0
+
+    @property
+    def running(self) -> int:
+        """The running tasks of all owners."""
+        return self._running.total()
+
+    def rank(self, owner: str) -> tuple[int, int]:
+        """Of those who wait, the lowest rank is next."""
+        return self._running[owner], self._served.get(owner, 0)
+
+    def begin(self, owner: str) -> None:
+        """A task of the owner's begins."""
+        self._turn += 1
+        self._served[owner] = self._turn
+        self._running[owner] += 1
+
+    def end(self, owner: str, waiting: Container[str]) -> None:
+        """It has ended; `waiting` are the owners who wait."""
+        self._running[owner] -= 1
+        if not self._running[owner]:
+            del self._running[owner]
+            if owner not in waiting:
+                self._served.pop(owner, None)
+
+
+class FairCache(Cache[Key, Value]):
+    """Values with an owner each. A full cache evicts the least recently used value of the owner who has most.
+
+    A plain LRU cache would let anyone flush the values of all others by adding enough of their own. Not thread-safe.
+    """
+
+    def __init__(self, maxsize: float, owner: Callable[[Value], str]) -> None:
+        super().__init__(maxsize)
+        self._owner = owner
+        self._keys: dict[str, dict[Key, None]] = {}
+        """The keys of each owner, the least recently used first."""
+
+    def __getitem__(self, key: Key) -> Value:
+        value = super().__getitem__(key)
+        keys = self._keys[self._owner(value)]
+        del keys[key]
+        keys[key] = None
+        return value
+
+    def __setitem__(self, key: Key, value: Value) -> None:
+        if key in self:
+            del self[key]
+        # Counted before room is made, so that an owner who adds one too many loses one of their own.
+        self._keys.setdefault(self._owner(value), {})[key] = None
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: Key) -> None:
+        owner = self._owner(super().__getitem__(key))
+        super().__delitem__(key)
+        del self._keys[owner][key]
+        if not self._keys[owner]:
+            del self._keys[owner]
+
+    def popitem(self) -> tuple[Key, Value]:
+        """Remove and return the value that a full cache would evict."""
+        owner = max(self._keys, key=lambda each: len(self._keys[each]))
+        key = next(iter(self._keys[owner]))
+        value = super().__getitem__(key)
+        del self[key]
+        return key, value
+
+
+def owner_of(visitor: str) -> str:
+    """Whom a visitor key counts for: the part before its first slash."""
+    return visitor.partition("/")[0]

@@ -1,0 +1,67 @@
+"""What the wheel and the Space contain: all that the app uses, and nothing else."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from space.gathering import SUFFIXES
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "magistral_ui"
+MODULE = re.compile(r"magistral_ui(\.\w+)*")
+NOT_SHIPPED = {"magistral_ui/models/demo/README.md", "magistral_ui/ui/assets/vendor/renderers.d.ts"}
+"""Documentation and types, which the app never reads."""
+
+
+def shipped_suffixes() -> set[str]:
+    """The suffixes of the data files that pyproject.toml puts into the wheel (without tomllib, which Python 3.10 lacks)."""
+    declared = re.search(
+        r"^\[tool\.setuptools\.package-data\]\nmagistral_ui = \[([^\]]*)\]",
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert declared is not None
+    return {pattern.removeprefix("**/*") for pattern in re.findall(r'"([^"]+)"', declared[1])}
+
+
+def modules_of(file: Path) -> Iterator[str]:
+    """The modules that a file imports or names, such as a child process's; `from package import name` may mean one."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value.partition(":")[0]
+
+
+def path_of(module: str) -> Path | None:
+    base = ROOT.joinpath(*module.split("."))
+    return next((each for each in (base.with_suffix(".py"), base / "__init__.py") if each.is_file()), None)
+
+
+def test_the_wheel_and_the_space_ship_every_data_file() -> None:
+    data = [
+        file
+        for file in PACKAGE.rglob("*")
+        if file.is_file() and file.suffix != ".py" and not {"__pycache__", "node_modules"} & set(file.parts)
+    ]
+    suffixes = {file.suffix for file in data if file.relative_to(ROOT).as_posix() not in NOT_SHIPPED}
+    assert suffixes == shipped_suffixes()
+    assert suffixes | {".py"} == set(SUFFIXES)
+
+
+def test_every_module_is_used_by_the_app() -> None:
+    """What only tests, benchmarks or the training of the demo model use belongs there."""
+    reached, waiting = set(), [ROOT / "app.py"]
+    while waiting:
+        file = waiting.pop()
+        for module in modules_of(file):
+            found = path_of(module) if MODULE.fullmatch(module) else None
+            if found is not None and found not in reached:
+                reached.add(found)
+                waiting.append(found)
+    modules = {file for file in PACKAGE.rglob("*.py") if file.name != "__init__.py"}
+    assert {file.relative_to(ROOT).as_posix() for file in modules - reached} == set()
