@@ -45,7 +45,7 @@ def test_a_conversation_reads_like_this() -> None:
     assert export_markdown([document], text).split("\n") == [
         "# A sum",
         "",
-        "*2026-11-24 15:30 UTC · Written with Magistral UI*",
+        "*2026-11-24 15:30 UTC · Exported from Magistral UI*",
         "",
         "## You",
         "",
@@ -75,7 +75,7 @@ def test_a_conversation_reads_like_this() -> None:
 
 def test_images_are_named_and_only_the_chosen_branch_is_written() -> None:
     markdown = export_markdown([sample()], text)
-    assert "*Picture 1: sum.png, 64 × 48*" in markdown
+    assert "*Image 1: sum.png, 64 × 48*" in markdown
     assert "and plus 20?" in markdown
     assert "and plus 10?" not in markdown
 

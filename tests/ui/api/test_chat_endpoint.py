@@ -181,8 +181,8 @@ def test_gradio_neither_fetches_nor_reads_what_claims_to_be_a_file(
         for data, told in (
             ([look], "was not uploaded"),
             (["hi", None, before], "was not uploaded"),
-            ([file], "must be a text"),
-            ([{**file, "meta": "odd"}], "must be a text"),
+            ([file], "must be a string"),
+            ([{**file, "meta": "odd"}], "must be a string"),
         ):
             event = http.post("gradio_api/call/chat", json={"data": data}).json()["event_id"]
             assert told in http.get(f"gradio_api/call/chat/{event}").text
@@ -230,15 +230,15 @@ def test_an_answer_that_was_reasoning_becomes_it(client: Client) -> None:
     [
         ({"text": "", "files": []}, None, "nothing to send"),
         ({"text": "   "}, None, "nothing to send"),
-        (None, None, "must be a text"),
-        (7, None, "must be a text"),
-        ([], None, "must be a text"),
-        ({"text": 7}, None, "must be a text"),
-        ({"text": "a", "files": "b.png"}, None, "must be a text"),
+        (None, None, "must be a string"),
+        (7, None, "must be a string"),
+        ([], None, "must be a string"),
+        ({"text": 7}, None, "must be a string"),
+        ({"text": "a", "files": "b.png"}, None, "must be a string"),
         ({"text": "a", "files": ["/etc/hostname"]}, None, "was not uploaded"),
         ({"text": "a", "files": [{"path": "/etc/hostname"}]}, None, "was not uploaded"),
-        ({"text": "a", "files": [{"path": "http://127.0.0.1/a.png"}]}, None, "nothing is fetched"),
-        ({"text": "a", "system": "b"}, None, "must be a text"),
+        ({"text": "a", "files": [{"path": "http://127.0.0.1/a.png"}]}, None, "nothing is downloaded"),
+        ({"text": "a", "system": "b"}, None, "must be a string"),
         ({"text": "a"}, {"warmth": 1}, "no parameter “warmth”"),
         ({"text": "a"}, {"temperature": 3}, "between 0.0 and 2.0"),
         ({"text": "a"}, {"temperature": "hot"}, "must be a number"),
@@ -249,7 +249,7 @@ def test_an_answer_that_was_reasoning_becomes_it(client: Client) -> None:
         ({"text": "a"}, {"seed": -1}, "between 0 and"),
         ({"text": "a"}, [1], "must be an object"),
         ({"text": "a"}, "hot", "must be an object"),
-        ({"text": "fail"}, None, "no room left"),
+        ({"text": "fail"}, None, "out of memory"),
     ],
 )
 def test_what_cannot_be_used_gets_a_sentence(client: Client, message: Any, parameters: Any, told: str) -> None:
@@ -262,9 +262,9 @@ def test_what_cannot_be_used_gets_a_sentence(client: Client, message: Any, param
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("junk.png", b"no picture at all", "not a picture"),
-        ("notes.txt", b"no picture at all", "not a picture"),
-        ("empty.png", b"", "not a picture"),
+        ("junk.png", b"no picture at all", "isn’t a readable image"),
+        ("notes.txt", b"no picture at all", "isn’t a readable image"),
+        ("empty.png", b"", "isn’t a readable image"),
     ],
 )
 def test_a_file_that_is_no_image_gets_a_sentence(
@@ -354,7 +354,7 @@ def test_plain_http_is_enough(served: tuple[str, ScriptedEngine]) -> None:
         event = http.post("gradio_api/call/chat", json=said(7)).json()["event_id"]
         refused = http.get(f"gradio_api/call/chat/{event}").text
         assert "event: error" in refused
-        assert "must be a text" in refused
+        assert "must be a string" in refused
 
 
 def test_plain_http_carries_no_more_than_its_rate() -> None:

@@ -139,8 +139,8 @@ def test_what_a_model_did_wrong_is_told_to_it(served: tuple[str, ScriptedEngine]
     for arguments, told in (
         ({"question": " "}, "nothing to send"),
         ({"question": "a", "parameters": {"warmth": 1}}, "no parameter “warmth”"),
-        ({"question": "a", "pictures": ["/etc/hostname"]}, "Nothing is fetched"),
-        ({"question": "fail"}, "no room left"),
+        ({"question": "a", "pictures": ["/etc/hostname"]}, "Nothing is downloaded"),
+        ({"question": "fail"}, "out of memory"),
     ):
         found = call(served[0], **arguments)
         assert found.is_error
@@ -149,7 +149,7 @@ def test_what_a_model_did_wrong_is_told_to_it(served: tuple[str, ScriptedEngine]
 
 def test_a_reply_without_an_answer_says_so(served: tuple[str, ScriptedEngine]) -> None:
     found = call(served[0], question="cut")
-    assert "There is no answer" in found.content[0].text
+    assert "No answer: the reply ended" in found.content[0].text
     assert (found.structured_content["answer"], found.structured_content["finish_reason"]) == ("", "length")
 
 
@@ -221,7 +221,7 @@ def test_web_pages_stay_outside(served: tuple[str, ScriptedEngine]) -> None:
     for origin in ("http://evil.example", "null", served[0].removesuffix("/mcp")):
         refused = httpx.post(served[0], json={}, headers={**HEADERS, "Origin": origin}, trust_env=False, timeout=60)
         assert refused.status_code == 403
-        assert ("web pages are not" in refused.text) == (origin in served[0])
+        assert ("web pages cannot" in refused.text) == (origin in served[0])
 
 
 def test_a_request_that_is_too_large_is_refused(served: tuple[str, ScriptedEngine]) -> None:
