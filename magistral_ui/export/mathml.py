@@ -27,8 +27,9 @@ ENVIRONMENTS = DISPLAYS | set(_WITHIN_LINES.split())
 """Those, and others that are also allowed within a line."""
 MARK = re.compile(r"\\(begin|end)\{([A-Za-z]{1,20})(\*?)\}(\{[^{}]{0,200}\}|\[[^\][]{0,200}\])?")
 ALIGNED = set(_ALIGNED.split())
-"""Environments that become `aligned`, and (NUMBERED) those that do so where equations cannot be numbered."""
+"""Environments that become `aligned`."""
 NUMBERED = set(_NUMBERED.split())
+"""Environments that become `aligned` where equations cannot be numbered."""
 OTHER = {
     "alignat": "align",
     "xalignat": "align",
