@@ -53,14 +53,14 @@ def words_of(query: str) -> list[str]:
 
 
 def search(
-    reading: Reading, entries: Iterable[ConversationSummary], words: list[str], goes_on: Callable[[], bool]
+    reading: Reading, entries: Iterable[ConversationSummary], words: list[str], may_continue: Callable[[], bool]
 ) -> SearchResult:
-    """Those of `entries` whose title, or one message, holds all `words`; asked before each whether it `goes_on`."""
+    """Those of `entries` whose title, or one message, holds all `words`; asked before each whether it `may_continue`."""
     found: list[ConversationSummary] = []
     for entry in entries:
         if len(found) == MAX_RESULTS:
             break
-        if not goes_on():
+        if not may_continue():
             return SearchResult(tuple(found), complete=False)
         with reading() as db:
             place = _place(db, entry.id, words)

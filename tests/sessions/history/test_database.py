@@ -599,7 +599,7 @@ def test_a_thousand_conversations_are_listed_with_one_question(visiting: Any, op
 
     history.wait(fill, None)
     asked: list[str] = []
-    with history._reading() as db:
+    with history._connection() as db:
         db.set_trace_callback(asked.append)
         assert len(catalog.listing(db, "me")) == 1_000
         plan = " ".join(str(row) for row in db.execute(f"EXPLAIN QUERY PLAN {asked[0]}"))
