@@ -6,7 +6,7 @@ The memory is estimated from the header, before anything is decoded; the system 
 import atexit
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -46,6 +46,8 @@ VARIABLES = {
 }
 
 Size = tuple[int, int]
+SizeCache = LRUCache[tuple[str, int], "Size | DecodingRefused"]
+"""Sizes of images, or why they are refused, by digest and the most pixels allowed."""
 
 
 class DecodingRefused(Exception):
@@ -64,8 +66,9 @@ class Decoders:
         self._lock = threading.Lock()
         self._idle: list[tuple[float, BoundedProcess]] = []
         self._resting: threading.Timer | None = None
-        self._sizes = SizeCache()
-        self._checked = SizeCache()
+        self._sizes: SizeCache = LRUCache(CACHED_SIZES)
+        """What headers say; `_checked` has what decoding has shown."""
+        self._checked: SizeCache = LRUCache(CACHED_SIZES)
         self._here = threading.local()
 
     def size(self, data: bytes, digest: str, most: int) -> Size:
@@ -73,17 +76,18 @@ class Decoders:
 
         `digest` is the content's; an image may have at most `most` pixels.
         """
-        known = self._checked.get((digest, most)) or self._sizes.get((digest, most))
-        return known if known is not None else self._keep(self._sizes, digest, most, lambda: self._size(data, most))
+        known = self._known((digest, most), self._checked, self._sizes)
+        return known or self._remember(self._sizes, (digest, most), data, check=False)
 
     def check(self, data: bytes, digest: str, most: int) -> Size:
         """The same, for an image that is decoded to see whether it is intact; that is done once for each content."""
-        known = self._checked.get((digest, most))
-        return known if known is not None else self._keep(self._checked, digest, most, lambda: self._check(data, most))
+        known = self._known((digest, most), self._checked)
+        return known or self._remember(self._checked, (digest, most), data, check=True)
 
     def knows(self, digest: str, most: int) -> bool:
         """Whether `check` would decode nothing."""
-        return self._checked.has((digest, most))
+        with self._lock:
+            return (digest, most) in self._checked
 
     def call(self, data: bytes, what: str, *values: Any, more: int = 0) -> tuple[dict[str, Any], bytes]:
         """What `ImageDecoder` returns for a call, which takes `more` bytes beyond those of plain RGB. Raises DecodingRefused."""
@@ -106,28 +110,30 @@ class Decoders:
         for _, child in idle:
             child.close()
 
-    def _size(self, data: bytes, most: int) -> Size:
-        with self._child() as child:
-            facts = self._open(child, data, most)
-            if facts["upright"] is None:  # it stands after the pixels
-                facts, _ = self._ask(child, facts["check"], facts["size"], "check")
-            return _pair(facts["upright"])
+    def _known(self, key: tuple[str, int], *caches: SizeCache) -> Size | None:
+        with self._lock:
+            found = next((known for cache in caches if (known := cache.get(key)) is not None), None)
+        return None if found is None else _size_or_raise(found)
 
-    def _check(self, data: bytes, most: int) -> Size:
-        with self._child() as child:
-            facts = self._open(child, data, most)
-            return _pair(self._ask(child, facts["check"], facts["size"], "check")[0]["upright"])
-
-    def _keep(self, known: "SizeCache", digest: str, most: int, find: Callable[[], Size]) -> Size:
+    def _remember(self, cache: SizeCache, key: tuple[str, int], data: bytes, *, check: bool) -> Size:
+        found: Size | DecodingRefused
         try:
-            found = find()
+            found = self._size(data, key[1], check=check)
         except DecodingRefused as error:
-            known.put((digest, most), error)
-            raise
+            found = DecodingRefused(error.key, error.size)
         except ChildEnded as error:  # perhaps for another reason, so that is not remembered
             raise DecodingRefused("picture_broken") from error
-        known.put((digest, most), found)
-        return found
+        with self._lock:
+            cache[key] = found
+        return _size_or_raise(found)
+
+    def _size(self, data: bytes, most: int, *, check: bool) -> Size:
+        with self._child() as child:
+            facts = self._open(child, data, most)
+            if check or facts["upright"] is None:  # some formats have it after the pixels
+                facts, _ = self._ask(child, facts["check"], facts["size"], "check")
+            width, height = facts["upright"]
+            return width, height
 
     def _open(self, child: BoundedProcess, data: bytes, most: int | None = None) -> dict[str, Any]:
         if not data:
@@ -265,31 +271,6 @@ class DecodingMemory:
         return not self.held or self.held + cost <= self.most
 
 
-class SizeCache:
-    """Sizes of images, or why they are refused, by digest and bound in pixels. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._found: LRUCache[tuple[str, int], Size | DecodingRefused] = LRUCache(CACHED_SIZES)
-
-    def get(self, key: tuple[str, int]) -> Size | None:
-        """The size, if it is known. Raises DecodingRefused where that is known."""
-        with self._lock:
-            found = self._found.get(key)
-        if isinstance(found, DecodingRefused):
-            raise DecodingRefused(found.key, found.size)
-        return found
-
-    def has(self, key: tuple[str, int]) -> bool:
-        """Whether anything is known."""
-        return key in self._found
-
-    def put(self, key: tuple[str, int], found: Size | DecodingRefused) -> None:
-        """Remember it."""
-        with self._lock:
-            self._found[key] = DecodingRefused(found.key, found.size) if isinstance(found, DecodingRefused) else found
-
-
 @cache
 def decoders() -> Decoders:
     """The only ones of this process: its memory is shared by all pages and engines in it."""
@@ -298,8 +279,10 @@ def decoders() -> Decoders:
     return made
 
 
-def _pair(size: list[int]) -> Size:
-    return size[0], size[1]
+def _size_or_raise(found: Size | DecodingRefused) -> Size:
+    if isinstance(found, DecodingRefused):
+        raise DecodingRefused(found.key, found.size)  # a copy: a traceback would keep the image's bytes in the cache
+    return found
 
 
 def _free_share() -> int:

@@ -1,8 +1,8 @@
 """What a visitor does in one conversation: say, edit, resume, delete; it does not know browsers or how a reply looks."""
 
 import random
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
@@ -23,7 +23,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, GenerationRequest, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import BadInput, EmptyMessage, MessageGone, TextTooLong
-from magistral_ui.sessions.admission import VisitorAdmission
+from magistral_ui.sessions.admission import OnReply
 from magistral_ui.sessions.history.reply_state import (
     Recorder,
     RunningReply,
@@ -32,6 +32,9 @@ from magistral_ui.sessions.history.reply_state import (
 )
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session_state import SessionState
+
+Admit = Callable[[], AbstractContextManager[OnReply]]
+"""A place for one more reply of the visitor's: `Admission.reply`, for one visitor."""
 
 
 def _uncounted(generation: Generation) -> None:
@@ -52,14 +55,14 @@ class Session(SessionState):
         seeds: random.Random | None = None,
         id: str = "",
         recorder: Recorder | None = None,
-        admission: VisitorAdmission | None = None,
+        admission: Admit | None = None,
     ) -> None:
         """`key` is the opaque visitor key that the engine gets; `seeds` draws the seed where a request has none.
 
         Without the visitor's `admission`, there may be any number of replies.
         """
         super().__init__(recorder)
-        self.id, self._admission = id, admission
+        self.id, self._admit = id, admission or (lambda: nullcontext(_uncounted))
         self._engine, self._limits, self._key, self._seeds = engine, limits or Limits(), key, seeds
         self._deleted: tuple[int, Conversation] | None = None
 
@@ -278,7 +281,7 @@ class Session(SessionState):
         prompt = self._prompt(conversation, choices, before)
         source = provenance(self._engine, prompt, choices, before)
         running = RunningReply(Generation(), asked.id, params, source, before, continues, replays)
-        with self._admission.reply() if self._admission else nullcontext(_uncounted) as begun_with:
+        with self._admit() as begun_with:
             if self._recorder is not None and isinstance(self._engine.status(), Ready):
                 self._recorder.begin(conversation, dict(self._written), running)
             generation = self._engine.submit(GenerationRequest(prompt, params, self._key))

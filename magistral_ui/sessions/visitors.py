@@ -80,7 +80,7 @@ class Visitors:
     def temporary_session(self, client: Client = NO_CLIENT) -> Session:
         """A session that is not kept, for one call of a program. All calls of a client are counted together."""
         visitor, key = client.login or client.browser[:32], secrets.token_urlsafe(16)
-        admission = self.admission.for_visitor(visitor, client.address)
+        admission = partial(self.admission.reply, visitor, client.address)
         return Session(self.engine, self.limits, key=_engine_key(visitor, key), admission=admission)
 
     def reading(self, generation: str) -> tuple[Generation, Reply | None] | None:
@@ -229,7 +229,7 @@ class Visitors:
             key=_engine_key(counted, conversation),
             id=conversation,
             recorder=recorder,
-            admission=self.admission.for_visitor(counted),
+            admission=partial(self.admission.reply, counted),
         )
         if kept is not None:
             session.load(kept.conversation, kept.written, kept.running)
