@@ -84,11 +84,6 @@ class Decoders:
         known = self._known((digest, most), self._checked)
         return known or self._remember(self._checked, (digest, most), data, check=True)
 
-    def knows(self, digest: str, most: int) -> bool:
-        """Whether `check` would decode nothing."""
-        with self._lock:
-            return (digest, most) in self._checked
-
     def call(self, data: bytes, what: str, *values: Any, more: int = 0) -> tuple[dict[str, Any], bytes]:
         """What `ImageDecoder` returns for a call, which takes `more` bytes beyond those of plain RGB. Raises DecodingRefused."""
         try:

@@ -35,7 +35,6 @@ class MarkContext:
         self._quotes = 0
 
     def feed(self, text: str) -> None:
-        """Take in more of it."""
         first, *others = text.split("\n")
         self._grow(first)
         for line in others:

@@ -41,7 +41,6 @@ class PublicEngine:
         """Only the operator loads a model."""
 
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
-        """What `prompt` costs."""
         return self._engine.measure(prompt, visitor)
 
     def submit(self, request: GenerationRequest) -> Generation:
@@ -51,11 +50,9 @@ class PublicEngine:
         return generation
 
     def forget(self, visitor: str) -> None:
-        """Drop what is kept of a visitor's conversations."""
         self._engine.forget(visitor)
 
     def close(self) -> None:
-        """Stop all generations and free the device."""
         self._engine.close()
 
     def _told(self, failed: Failed) -> Failed:

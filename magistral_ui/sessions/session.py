@@ -37,10 +37,6 @@ Admit = Callable[[], AbstractContextManager[OnReply]]
 """A place for one more reply of the visitor's: `Admission.reply`, for one visitor."""
 
 
-def _uncounted(generation: Generation) -> None:
-    """Nobody counts."""
-
-
 class Session(SessionState):
     """What one visitor says and reads in one conversation. Its methods may be called from any thread.
 
@@ -62,7 +58,7 @@ class Session(SessionState):
         Without the visitor's `admission`, there may be any number of replies.
         """
         super().__init__(recorder)
-        self.id, self._admit = id, admission or (lambda: nullcontext(_uncounted))
+        self.id, self._admit = id, admission or (lambda: nullcontext(lambda _: None))
         self._engine, self._limits, self._key, self._seeds = engine, limits or Limits(), key, seeds
         self._deleted: tuple[int, Conversation] | None = None
 

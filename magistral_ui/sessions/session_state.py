@@ -64,12 +64,10 @@ class SessionState:
 
     @property
     def busy(self) -> bool:
-        """Whether a reply is being written."""
         return self.current is not None
 
     @property
     def saved(self) -> bool:
-        """Whether all of it is saved."""
         return self._recorder is None or (self._running is None and self._recorder.has_saved(self._conversation))
 
     @property

@@ -79,7 +79,6 @@ class SessionStore:
             return found.session, self._surplus()
 
     def take_out(self, visitor: str, conversation: str) -> OpenSession | None:
-        """Remove and return the session."""
         with self._lock:
             return self._open.pop((visitor, conversation), None)
 
@@ -96,7 +95,6 @@ class SessionStore:
             return {id: each.session for (whose, id), each in self._open.items() if whose == visitor}
 
     def all(self) -> Sequence[Session]:
-        """Everybody's."""
         with self._lock:
             return [each.session for each in self._open.values()]
 

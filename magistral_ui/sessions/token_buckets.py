@@ -46,7 +46,6 @@ class TokenBuckets:
             self._put(name, max(-self._burst, self._level(name) - cost))
 
     def clear(self, name: str) -> None:
-        """Fill the bucket."""
         with self._lock:
             self._buckets.pop(name, None)
 

@@ -89,7 +89,6 @@ class Visitors:
         return (running.generation, running.before) if running else None
 
     def sessions(self) -> Sequence[Session]:
-        """All sessions in memory."""
         return self._open.all()
 
     @property
@@ -100,7 +99,6 @@ class Visitors:
 
     @property
     def durable(self) -> bool:
-        """Whether conversations are kept on disk."""
         return self._history.durable
 
     def listing(self, place: object) -> list[ConversationSummary]:

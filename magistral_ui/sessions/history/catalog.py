@@ -35,7 +35,6 @@ def _summaries(db: sqlite3.Connection, visitor: str, order: str) -> list[Convers
 
 
 def count(db: sqlite3.Connection, visitor: str) -> int:
-    """How many conversations the visitor has."""
     rows = db.execute("SELECT count(*) FROM conversations WHERE visitor = ? AND deleted IS NULL", (visitor,))
     return int(rows.fetchone()[0])
 

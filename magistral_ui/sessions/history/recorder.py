@@ -1,4 +1,4 @@
-"""One conversation's place in the history: it knows what of it is written already, and writes the rest, a piece at a time."""
+"""Saves one conversation in the history: knows what of it is written already, and writes the rest, a piece at a time."""
 
 import sqlite3
 import threading
@@ -22,9 +22,9 @@ class UnsavedEvents:
     """What a generation has added since the last piece that was handed to the history."""
 
     seen: int = 0
-    """Events that were taken in."""
+    """Events that have been read."""
     number: int = 0
-    """Of the next piece."""
+    """The next piece's number."""
     draft: ReplyBuilder = field(default_factory=ReplyBuilder)
 
     def next_piece(self, generation: Generation) -> DraftPiece | None:
@@ -43,7 +43,7 @@ class UnsavedEvents:
 
 
 class HistoryRecorder:
-    """Where a session puts down its conversation. Its methods may be called from any thread."""
+    """What saves a session's conversation; `Recorder` in reply_state.py says what its methods do. Thread-safe."""
 
     def __init__(self, history: History, visitor: str, id: str, kept: StoredConversation | None = None) -> None:
         """`kept` is what the history holds of it already."""
@@ -59,7 +59,7 @@ class HistoryRecorder:
         self._closed = False
 
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
-        """Put down the conversation and that a reply is begun; returns when that is on disk, or cannot be."""
+        """Save the conversation and that a reply begins; returns when that is on disk, or cannot be."""
         with self._lock:
             if self._closed:
                 return
@@ -71,7 +71,10 @@ class HistoryRecorder:
     def save(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
     ) -> None:
-        """Put down what has changed since the last time; called again and again, and returns at once."""
+        """Save what has changed since the last time; called again and again, and returns at once.
+
+        While anything is still being written, nothing more is queued: a slow disk gets larger pieces, not more of them.
+        """
         with self._lock:
             self._settle()
             if self._closed or self._pending:
@@ -80,7 +83,7 @@ class HistoryRecorder:
                 self._generation, self._unwritten = running.generation, UnsavedEvents()
             if conversation is not self._saved or self._drafting != (running is not None):
                 if conversation.messages or self._saved is not None:
-                    # A draft is begun again with it, so all of it is written again behind this.
+                    # Saving the conversation begins its draft anew, so all of the reply's pieces are written again.
                     self._drafting, self._unwritten = running is not None, UnsavedEvents()
                     self._save(StoredConversation(conversation, written, running))
             elif running is not None:
@@ -101,14 +104,14 @@ class HistoryRecorder:
             self._closed = True
 
     def flush(self) -> None:
-        """Wait for what is on its way."""
+        """Wait for what is being written."""
         with self._lock:
             pending = list(self._pending)
         for each in pending:
             self._history.wait_for(each, None)
 
     def _settle(self) -> None:
-        """Take note of what is written by now; after a failure all is written again. With the lock held."""
+        """See what has been written by now; after a failure all is written again. With the lock held."""
         for each in [each for each in self._pending if each.done()]:
             self._pending.remove(each)
             if each.exception() is not None:

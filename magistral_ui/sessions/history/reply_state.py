@@ -30,7 +30,6 @@ class RunningReply:
 
     @property
     def model(self) -> str:
-        """The model's name."""
         return self.provenance.model
 
 

@@ -1,4 +1,4 @@
-"""One conversation as rows: written by what has changed, read back whole; it does not know threads or the page."""
+"""One conversation as rows: only changes are written, all of it is read; it does not know threads or the page."""
 
 import json
 import sqlite3
@@ -22,7 +22,7 @@ RECORD_VERSION = 1
 """Version of the JSON in the `record` columns."""
 MAX_TITLE_LENGTH = 80
 CUT_OFF = Notice("cut_off")
-"""What is told about a reply whose writing process has ended before it did."""
+"""The notice about a reply whose process ended before it did."""
 NOT_STORED = frozenset({"generation"})
 OWN_COLUMNS = frozenset({"reasoning", "answer"})
 """Texts that have columns of their own, to be searched."""
@@ -30,7 +30,7 @@ OWN_COLUMNS = frozenset({"reasoning", "answer"})
 
 @dataclass(frozen=True, slots=True)
 class StoredConversation:
-    """A conversation as it is kept, with the reply that is being written for it."""
+    """A conversation as it is stored, with the reply that is being written for it."""
 
     conversation: Conversation = field(default_factory=Conversation)
     written: Mapping[int, ReplyOrigin] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def save(
     before: Conversation | None,
     now: StoredConversation,
 ) -> None:
-    """Make the rows say `now` where they say `before`; a new draft is begun where something is running."""
+    """Change the rows from `before` to `now`; a draft begins anew where a reply is running."""
     conversation, old = now.conversation, before.messages if before is not None else {}
     if not conversation.messages:
         db.execute("DELETE FROM conversations WHERE id = ? AND visitor = ?", (id, visitor))
@@ -100,7 +100,7 @@ def save(
 
 
 def add_piece(db: sqlite3.Connection, id: str, piece: DraftPiece) -> None:
-    """Put down what was added to the draft."""
+    """Store what was added to the draft."""
     record = to_json(piece, frozenset({"number", *OWN_COLUMNS}))
     values = (id, piece.number, sound(piece.reasoning), sound(piece.answer), _dump({"v": RECORD_VERSION, **record}))
     db.execute(
@@ -109,7 +109,7 @@ def add_piece(db: sqlite3.Connection, id: str, piece: DraftPiece) -> None:
 
 
 def load(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> StoredConversation | None:
-    """The conversation, if it is the visitor's. A draft comes back as a reply that was cut just now."""
+    """The conversation, if it is the visitor's. A draft comes back as a reply that was cut off just now."""
     head = db.execute(
         "SELECT state FROM conversations WHERE id = ? AND visitor = ? AND deleted IS NULL", (id, visitor)
     ).fetchone()
@@ -150,7 +150,7 @@ def load_document(db: sqlite3.Connection, files: ImageStore, visitor: str, id: s
 def save_document(
     db: sqlite3.Connection, files: ImageStore, visitor: str, id: str, document: Document, dated: bool = True
 ) -> None:
-    """A conversation that came in a file, as a new one of the visitor's; `dated` as the file says, or now."""
+    """Store a conversation from a file as a new one of the visitor's; `dated` as the file says, or now."""
     save(db, files, visitor, id, None, StoredConversation(document.conversation))
     title = sound(" ".join(document.title.split())[:MAX_TITLE_LENGTH])
     if title and title != title_of(document.conversation):
@@ -162,7 +162,7 @@ def save_document(
 
 
 def title_of(conversation: Conversation) -> str:
-    """The beginning of what was said first; empty where that was pictures alone."""
+    """The beginning of the first message's text; empty where that has only images."""
     first = next((m for m in conversation.messages.values() if isinstance(m, UserMessage)), None)
     line = " ".join((first.text if first else "")[: 4 * MAX_TITLE_LENGTH].split())
     return sound(line if len(line) <= MAX_TITLE_LENGTH else line[: MAX_TITLE_LENGTH - 1].rstrip() + "…")
@@ -212,7 +212,7 @@ def _save_message(
 def _images(
     db: sqlite3.Connection, files: ImageStore, row: int, read: dict[str, bytes | None]
 ) -> tuple[ImageFile, ...]:
-    """The pictures of a message; what was `read` is not read again, so one that is sent often is held once."""
+    """The images of a message; what was `read` is not read again, so an image sent often is held once."""
     rows = db.execute("SELECT digest, record FROM pictures WHERE message = ? ORDER BY place", (row,)).fetchall()
     for digest, _ in rows:
         if digest not in read:
@@ -223,7 +223,7 @@ def _images(
 
 
 def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:
-    """The reply that was being written, as a generation that has ended with what there is of it."""
+    """The reply that was being written, as a generation that has ended with what was stored of it."""
     draft = db.execute("SELECT record FROM drafts WHERE conversation = ?", (id,)).fetchone()
     if draft is None:
         return None
@@ -235,7 +235,7 @@ def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:
 
 
 def cut_generation(pieces: Sequence[DraftPiece]) -> Generation:
-    """A generation that has written `pieces` and was cut then."""
+    """A generation that has written `pieces` and was then cut off."""
     generation = Generation()
     usage = pieces[-1].usage if pieces else Usage()
     reasoning = answer = ""
