@@ -75,6 +75,10 @@ class Limits:
         """Raises BadInput for a message that is too long or has too many images."""
         if len(text) > self.text_length:
             raise TextTooLong(count=len(text), limit=self.text_length)
+        self.check_count(images)
+
+    def check_count(self, images: Sequence[object]) -> None:
+        """Raises TooManyImages for more images than a message may have."""
         if len(images) > self.pictures:
             raise TooManyImages(count=len(images), limit=self.pictures)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from cachetools import LRUCache, cachedmethod
 
 from magistral_ui.chat.images import ImageFile, measure_image, read_image, read_images, shrunk_size
-from magistral_ui.errors import ImageRefused, TooManyImages
+from magistral_ui.errors import ImageRefused
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
 
@@ -26,8 +26,7 @@ Read = Callable[..., ImageFile]
 
 def read_files(paths: Sequence[str], limits: Limits) -> list[ImageFile]:
     """The images in uploaded files; BadInput for files that are none, or for too many."""
-    if len(paths) > limits.pictures:
-        raise TooManyImages(count=len(paths), limit=limits.pictures)
+    limits.check_count(paths)
     return read_images(paths, lambda path: read_file(path, limits))
 
 
@@ -58,7 +57,7 @@ class UploadCache:
 
     def measure(self, paths: Sequence[str], side: int | None = None) -> list[ImageFile]:
         """What `read` gives, but without bytes and from the headers alone: enough to tell what the images cost."""
-        self._check_count(paths)
+        self._limits.check_count(paths)
         return read_images(paths, lambda path: _shrunk(self._measure(str(path)), side))
 
     def count_new(self, paths: Sequence[str], *, measured: bool = False) -> int:
@@ -69,12 +68,8 @@ class UploadCache:
 
     def read(self, paths: Sequence[str], side: int | None = None) -> list[ImageFile]:
         """The images, none larger than `side` pixels; raises what `read_files` raises."""
-        self._check_count(paths)
+        self._limits.check_count(paths)
         return read_images(paths, lambda path: self._read(str(path), side))
-
-    def _check_count(self, paths: Sequence[str]) -> None:
-        if len(paths) > self._limits.pictures:
-            raise TooManyImages(count=len(paths), limit=self._limits.pictures)
 
     def _measure(self, path: str) -> ImageFile:
         with self._lock:
