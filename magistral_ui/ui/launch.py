@@ -53,6 +53,7 @@ def head() -> str:
         (
             '<link rel="stylesheet" href="magistral/vendor/katex.css">',
             '<link rel="stylesheet" href="magistral/page.css">',
+            '<link rel="stylesheet" href="magistral/answer.css">',
             '<link rel="stylesheet" href="magistral/transcript.css">',
             '<link rel="stylesheet" href="magistral/history.css">',
             '<link rel="stylesheet" href="magistral/panel.css">',

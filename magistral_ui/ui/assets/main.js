@@ -2,83 +2,110 @@
 
 import "./login.js"; // first: the others read what it may clear
 import { Attachments } from "./attachments.js";
-import { answered, setUpComposer } from "./composer.js";
+import { answered, field, setUpComposer } from "./composer.js";
+import { ContextMeter } from "./context_meter.js";
 import { ContextSettings } from "./context_settings.js";
 import { setUpDraft } from "./draft.js";
 import { setUpDrawer } from "./drawer.js";
 import { setUpGradioTexts } from "./gradio_texts.js";
-import { LimitsView } from "./limits.js";
 import { HistoryView } from "./history.js";
 import { LanguageView } from "./language.js";
-import { ContextMeter } from "./context_meter.js";
+import { LimitsView } from "./limits.js";
 import { ModelState } from "./model_state.js";
 import { ParametersView } from "./parameters.js";
 import { PromptView } from "./prompt.js";
 import { facts, sent, settings } from "./settings.js";
 import { Transcript } from "./transcript.js";
 
+/** @import { Act, Component } from "./types.js" */
+
+/** @type {Transcript | null} */
 let transcript = null;
+/** @type {ContextMeter | null} */
 let meter = null;
+/** @type {Attachments | null} */
 let attachments = null;
 
-/** Draw by a view: now, and at every change. */
+/**
+ * What a part is drawn in, with what it tells the server; `value()` is what the server says, `set` what the part says.
+ * @typedef {{ element: HTMLElement, act: Act, value: () => any, set: (value: object) => void }} Place
+ */
+
+/**
+ * Draw by a view: now, and at every change.
+ * @param {{ show: (value: any) => void }} view
+ * @param {() => any} value
+ */
 const drawnBy = (view, value) => {
   view.show(value());
   return () => view.show(value());
 };
 
+/**
+ * Each part by the name of its component; it gives what to do when its value changes.
+ * @type {Record<string, (place: Place) => (() => void) | void>}
+ */
 const mounts = {
-  turns(element, act, value) {
-    transcript = new Transcript(element, act);
-    transcript.show(value());
+  turns({ element, act, value }) {
+    const view = new Transcript(element, act);
+    transcript = view;
+    view.show(value());
     return () => {
-      transcript.show(value());
+      view.show(value());
       if (!value().follows) answered(value().alert === null);
       meter?.renew(); // another conversation, or more of it
     };
   },
-  "history-list"(element, act, value) {
+  "history-list"({ element, act, value }) {
     const view = new HistoryView(element, act);
     return () => view.show(value());
   },
-  language: (element, act, value) => drawnBy(new LanguageView(element), value),
-  more(element, act, value) {
+  language: ({ element, value }) => drawnBy(new LanguageView(element), value),
+  more: ({ value }) => {
     return () => transcript?.above.take(value());
   },
-  guest: (element, act, value) => drawnBy(new LimitsView(element), value),
-  model: (element, act, value) => drawnBy(new ModelState(element, act), value),
-  parameters: (element, act, value) => drawnBy(new ParametersView(element), value),
-  prompt: (element, act, value) => drawnBy(new PromptView(element, act), value),
-  meter(element, act, value) {
-    meter = new ContextMeter(element, act);
+  guest: ({ element, value }) => drawnBy(new LimitsView(element), value),
+  model: ({ element, act, value }) => drawnBy(new ModelState(element, act), value),
+  parameters: ({ element, value }) => drawnBy(new ParametersView(element), value),
+  prompt: ({ element, act, value }) => drawnBy(new PromptView(element, act), value),
+  meter({ element, act, value }) {
+    const view = new ContextMeter(element, act);
+    meter = view;
     const { most } = value();
     const begin = () => {
-      if (document.querySelector("#box textarea")) attachments = new Attachments(act, most);
+      if (field()) attachments = new Attachments(act, most);
       else requestAnimationFrame(begin);
     };
     begin();
     return () => {
       const told = value();
       if (told?.attached) attachments?.answer(told);
-      else meter.show(told);
+      else view.show(told);
     };
   },
-  context(element) {
+  context({ element }) {
     new ContextSettings(element);
   },
   // Nothing to see: the value that goes with every message. It leads, so that whoever asks the server next asks with it.
-  chosen(element, act, value, set) {
+  chosen({ set }) {
     const tell = () => set(sent());
     facts.lead(tell);
     settings.lead(tell);
   },
 };
 
-/** Called once by each component: draws its value, and again whenever that changes. */
+/**
+ * Called once by each component: draws its value, and again whenever that changes.
+ * @param {string} name
+ * @param {HTMLElement} element
+ * @param {Component} component
+ */
 export function mount(name, element, { props, watch, trigger }) {
-  const plain = () => props.value && JSON.parse(props.value);
-  const set = (value) => (props.value = value);
-  const changed = mounts[name](element, trigger, plain, set);
+  const value = () => props.value && JSON.parse(String(props.value));
+  const set = (/** @type {object} */ told) => {
+    props.value = told;
+  };
+  const changed = mounts[name]({ element, act: trigger, value, set });
   if (changed) watch("value", changed);
 }
 
