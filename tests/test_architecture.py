@@ -170,8 +170,7 @@ BORDERS = {
     "engines/zerogpu/engine.py",
     "engines/remote/streamed_reply.py",
     "sessions/history/writer.py",
-    "ui/chat.py",
-    "ui/page.py",
+    "ui/actions.py",
     "ui/api/chat_endpoint.py",
 }
 
