@@ -41,6 +41,8 @@ STREAMS = ("/magistral/live", "/gradio_api/queue/data", "/gradio_api/heartbeat/"
 PATH_TRAVERSAL = re.compile(r"(?:^|/)\.{1,2}(?:/|$)|//|\\|[\x00-\x1f]")
 FILE_PATH = "/gradio_api/file="
 MCP_PATH = "/mcp"
+ACTIONS_PATH = "/magistral/act/"
+"""Below it are the actions of the page's script, see ui/actions.py."""
 OAUTH_LOGIN_PATH, OAUTH_CALLBACK_PATH = "/login/huggingface", "/login/callback"
 
 
