@@ -25,8 +25,9 @@ from magistral_ui.ui.context_meter import UNSEEN, refused_meter, size_of
 from magistral_ui.ui.history_panel import HistoryPanel
 from magistral_ui.ui.panels import model_value
 from magistral_ui.ui.sampling_panel import panel_value
-from magistral_ui.web.client_address import ACTIONS_PATH, client_of
+from magistral_ui.web.client_address import client_of
 from magistral_ui.web.error_responses import sentence_response
+from magistral_ui.web.request_guard import ACTIONS_PATH
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.web.client_address import ACTIONS_PATH
 from magistral_ui.web.error_responses import error_response, not_found
 from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.queued_calls import QueuedCalls, TooManyCalls
@@ -29,7 +28,7 @@ from magistral_ui.web.request_body import (
     read_json,
     replayed,
 )
-from magistral_ui.web.request_guard import MCP_PATH
+from magistral_ui.web.request_guard import ACTIONS_PATH, MCP_PATH
 
 SESSION_HASH = re.compile(r"[\w-]{1,64}")
 EVENT_FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
