@@ -14,7 +14,14 @@ from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import UploadCache, check_seen
 from magistral_ui.sessions.visitors import Place, Visitors
-from magistral_ui.ui.context_meter import attached_value, empty_meter, meter_value, refused_meter, size_of
+from magistral_ui.ui.context_meter import (
+    attached_value,
+    context_use,
+    empty_meter,
+    meter_value,
+    refused_meter,
+    size_of,
+)
 from magistral_ui.ui.rendering import (
     ASSETS,
     Json,
@@ -150,7 +157,9 @@ class Chat:
         try:
             settings = read_settings(self.engine.card, panel)
             text, images = self._composed(message, settings.image_side, self.uploads.measure)
-            return meter_value(self.engine, session.measure_message(text, images, settings.choices), images, settings)
+            return meter_value(
+                self.engine, context_use(*session.measure(text, images, settings.choices)), images, settings
+            )
         except NotReady:
             return empty_meter()
         except MagistralUIError as error:

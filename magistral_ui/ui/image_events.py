@@ -8,7 +8,7 @@ import gradio as gr
 from anyio import to_thread
 
 from magistral_ui.errors import BadInput, TooManyRequests
-from magistral_ui.ui.api.responses import client_of_request
+from magistral_ui.ui.api.requests import client_of_request
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.context_meter import UNSEEN, refused_meter, size_of
 from magistral_ui.ui.rendering import Json

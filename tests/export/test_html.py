@@ -14,11 +14,9 @@ from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.export import captions
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.export.bounds import BEGINNING
-from magistral_ui.export.document import Document
-from magistral_ui.export.html import export_html
-from magistral_ui.export.image_tags import ImageTags
+from magistral_ui.export.document import EXPORT_CPU_SECONDS, Document, TimeBudget
+from magistral_ui.export.html import ImageTags, export_html
 from magistral_ui.export.mathml import MAX_DEPTH, depth, formula_html
-from magistral_ui.export.time_budget import EXPORT_CPU_SECONDS, TimeBudget
 from magistral_ui.i18n.texts import text
 from tests.export.conversations import DOCUMENTS, image, sample
 

@@ -11,10 +11,8 @@ from markdown_it.token import Token
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.chat.events import Usage
 from magistral_ui.export.bounds import BEGINNING
-from magistral_ui.export.document import Document
-from magistral_ui.export.markdown import export_markdown
-from magistral_ui.export.markdown_escape import contained, fenced, inline
-from magistral_ui.export.time_budget import EXPORT_CPU_SECONDS
+from magistral_ui.export.document import EXPORT_CPU_SECONDS, Document
+from magistral_ui.export.markdown import contained, export_markdown, fenced, inline
 from magistral_ui.i18n.texts import text
 from tests.export.conversations import DOCUMENTS, sample
 

@@ -26,8 +26,8 @@ from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
 from magistral_ui.errors import PortInUse
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import answer
+from magistral_ui.ui.api.models import ChatRequest, GrowingReply, UsageValue
 from magistral_ui.ui.api.requests import read_chat
-from magistral_ui.ui.api.schemas import growing_reply
 from magistral_ui.ui.page import build_page, close, launch
 from tests.loopback import free_port
 from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
@@ -322,9 +322,9 @@ def test_nothing_but_chat_is_described(served: tuple[str, ScriptedEngine], clien
 def test_a_reply_is_as_it_is_described(client: Client) -> None:
     for text in ("hello", "slow"):
         for reply in client.submit(message=text, api_name="/chat"):
-            jsonschema.validate(reply, growing_reply())
-            assert set(reply) == set(growing_reply()["properties"])
-            assert set(reply["usage"]) == set(growing_reply()["properties"]["usage"]["properties"])
+            jsonschema.validate(reply, GrowingReply.model_json_schema())
+            assert set(reply) == set(GrowingReply.model_fields)
+            assert set(reply["usage"]) == set(UsageValue.model_fields)
 
 
 def test_what_was_said_before_goes_along(served: tuple[str, ScriptedEngine], client: Client, tmp_path: Path) -> None:
@@ -364,7 +364,8 @@ def test_plain_http_carries_no_more_than_its_rate() -> None:
     async def updates(rate: float | None) -> list[Any]:
         visitors = Visitors(engine)
         guest = visitors.temporary_session()
-        return [each async for each in answer(engine, lambda: read_chat(engine, visitors.limits, "hi"), guest, rate)]
+        request = ChatRequest.model_validate({"message": "hi"})
+        return [each async for each in answer(engine, lambda: read_chat(engine, visitors.limits, request), guest, rate)]
 
     all_of_them, few = asyncio.run(updates(None)), asyncio.run(updates(1e-6))
     assert len(all_of_them) > len(few) == 2

@@ -21,7 +21,8 @@ from magistral_ui.chat.prompt import UserTurn
 from magistral_ui.engines.base import GenerationRequest, Loading, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api import mcp_route, schemas
+from magistral_ui.ui.api import mcp_route
+from magistral_ui.ui.api.models import FinishedReply
 from magistral_ui.ui.page import build_page, close, launch
 from tests.loopback import free_port
 from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
@@ -100,7 +101,7 @@ def test_a_question_gets_answer_and_reasoning_apart(served: tuple[str, ScriptedE
     assert reasoning.text == "hm"
     assert reasoning.annotations.audience == ["user"]
     reply = found.structured_content
-    jsonschema.validate(reply, schemas.reply())
+    jsonschema.validate(reply, FinishedReply.model_json_schema())
     assert (reply["reasoning"], reply["answer"], reply["finish_reason"]) == ("hm", answer.text, "stop")
     assert (reply["seed"], reply["usage"]["completion_tokens"]) == (7, 2)
     party, _, call_of_it = served[1].requests[-1].visitor.partition("/")

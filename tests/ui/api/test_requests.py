@@ -15,6 +15,7 @@ from magistral_ui.errors import BadInput
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import DEMO
 from magistral_ui.sessions.limits import Limits
+from magistral_ui.ui.api.models import ChatRequest, ToolRequest, read_request
 from magistral_ui.ui.api.requests import Question, read_chat, read_tool
 from tests.chat import heic
 from tests.scripted_engine import ScriptedEngine
@@ -26,11 +27,15 @@ ANSWERED = {"role": "assistant", "answer": "two", "reasoning": "hm"}
 
 
 def read(message: object = "hi", **more: object) -> Question:
-    return read_chat(ENGINE, LIMITS, message, **more)
+    return chat(ENGINE, message, **more)
+
+
+def chat(engine: ScriptedEngine, message: object, **more: object) -> Question:
+    return read_chat(engine, LIMITS, read_request(ChatRequest, {"message": message, **more}))
 
 
 def tool(**arguments: object) -> Question:
-    return read_tool(ENGINE, LIMITS, arguments)
+    return read_tool(ENGINE, LIMITS, read_request(ToolRequest, arguments))
 
 
 def png(color: str = "red") -> bytes:
@@ -127,11 +132,11 @@ def test_choices_that_cannot_be_used_get_a_sentence(more: dict[str, Any], told: 
 def test_images_are_refused_where_the_model_sees_none(upload: dict[str, str]) -> None:
     blind = ScriptedEngine([], card=replace(DEMO, vision=False))
     with pytest.raises(BadInput, match="picture_not_supported"):
-        read_chat(blind, LIMITS, {"text": "look", "files": [upload]})
+        chat(blind, {"text": "look", "files": [upload]})
     with pytest.raises(BadInput, match="picture_not_supported"):
-        read_chat(blind, LIMITS, "look", history=[{**SAID, "files": [upload]}, ANSWERED])
+        chat(blind, "look", history=[{**SAID, "files": [upload]}, ANSWERED])
     with pytest.raises(BadInput, match="picture_not_supported"):
-        read_tool(blind, LIMITS, {"question": "look", "pictures": [base64.b64encode(png()).decode()]})
+        read_tool(blind, LIMITS, ToolRequest(question="look", pictures=[base64.b64encode(png()).decode()]))
 
 
 def test_the_tool_takes_images_as_data_urls_and_base64() -> None:
@@ -151,7 +156,7 @@ def test_all_images_that_cannot_be_used_are_named_at_once(tmp_path: Path, upload
     assert "a.svg, b.png" in sentence(refused.value.message)
     good, bad = base64.b64encode(png()).decode(), base64.b64encode(b"<svg/>").decode()
     with pytest.raises(BadInput) as refused:
-        read_tool(ENGINE, replace(LIMITS, pictures=3), {"question": "look", "pictures": [bad, good, bad]})
+        read_tool(ENGINE, replace(LIMITS, pictures=3), ToolRequest(question="look", pictures=[bad, good, bad]))
     assert "1, 3" in sentence(refused.value.message)
 
 
