@@ -63,8 +63,8 @@ def main() -> int:
             return 0
         if settings.model and settings.engine == "local":
             check_name(settings.model)
-        for line in settle(os.environ):
-            tell(line, sys.stderr)
+        for message in settle(os.environ):
+            tell(text(message.key, **message.values), sys.stderr)
         if settings.base_url and settings.engine == "openai":
             check_proxy_for(settings.base_url)
         serve(settings)

@@ -93,8 +93,10 @@ def export_html(
 
 @cache
 def style() -> str:
-    """The page's style sheet."""
-    return (resources.files("magistral_ui.export") / "page.css").read_text(encoding="utf-8")
+    """The style of answers, which is that of the app's page, and the file's own."""
+    package = resources.files("magistral_ui")
+    sheets = (package / "ui" / "assets" / "answer.css", package / "export" / "page.css")
+    return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
 
 
 def _contents(titles: Sequence[str], words: Texts) -> str:

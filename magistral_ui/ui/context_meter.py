@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from magistral_ui.chat.images import BROWSER_TYPES, ImageFile
+from magistral_ui.chat.json_values import Json, alert_value
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, UserTurn
 from magistral_ui.engines.base import Engine, Measure, Ready
 from magistral_ui.errors import ImageRefused, MagistralUIError, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.upload_cache import UploadCache, check_seen
-from magistral_ui.ui.rendering import Json, Thumbnails, alert_value, utf16_length
+from magistral_ui.ui.rendering import Thumbnails, utf16_length
 from magistral_ui.ui.sampling_panel import IMAGE_SIDES, VisitorSettings
 
 LOW_ROOM_FRACTION = 8

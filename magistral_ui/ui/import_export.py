@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from magistral_ui.chat.conversation import Conversation
+from magistral_ui.chat.json_values import alert_value
 from magistral_ui.client import CLIENT
 from magistral_ui.errors import HistoryUnusable, ImportRefused, TooManyRequests
 from magistral_ui.export.document import Document, Texts, file_name
@@ -23,7 +24,6 @@ from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, text, text_in
 from magistral_ui.sessions.fair_queue import FairQueue
 from magistral_ui.sessions.limits import Limits, length_of
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.rendering import alert_value
 from magistral_ui.web.client_address import visitors_language
 
 FORMATS = {"json": "application/json", "markdown": "text/markdown", "html": "text/html"}

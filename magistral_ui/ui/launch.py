@@ -18,11 +18,12 @@ from starlette.staticfiles import StaticFiles
 from magistral_ui.environment import ProxyUnusable, check_proxies, without_proxies
 from magistral_ui.errors import ServeError
 from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.actions import action_route
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.api.mcp_route import mcp_route
+from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.import_export import exchange_routes
-from magistral_ui.ui.live_stream import live_route
-from magistral_ui.ui.model_panel import model_route
+from magistral_ui.ui.routes import live_route, model_route
 from magistral_ui.ui.theme import theme
 from magistral_ui.ui.translated_page import TranslatedPageMiddleware, texts_route
 from magistral_ui.web.client_address import PROBE_HEADER
@@ -53,6 +54,7 @@ def head() -> str:
         (
             '<link rel="stylesheet" href="magistral/vendor/katex.css">',
             '<link rel="stylesheet" href="magistral/page.css">',
+            '<link rel="stylesheet" href="magistral/answer.css">',
             '<link rel="stylesheet" href="magistral/transcript.css">',
             '<link rel="stylesheet" href="magistral/history.css">',
             '<link rel="stylesheet" href="magistral/panel.css">',
@@ -69,7 +71,6 @@ def listeners(demo: gr.Blocks) -> dict[int, Listener]:
             name=str(each.api_name),
             values=len(each.inputs),
             triggers=frozenset(target for target, _ in each.targets if target is not None),
-            queued=bool(each.queue),
         )
         for number, each in demo.fns.items()
         if each.fn is not None  # what runs only in the browser cannot be called here
@@ -84,6 +85,7 @@ def launch_options(visitors: Visitors) -> dict[str, Any]:
         "app_kwargs": {
             "middleware": [Middleware(TranslatedPageMiddleware)],
             "routes": [
+                action_route(Chat(visitors.engine, visitors)),
                 live_route(visitors),
                 model_route(visitors.engine),
                 mcp_route(visitors),

@@ -40,7 +40,7 @@ LOGGED_STATUSES = (401, 403, 408, 413, 421, 429, 503, 507)
 """Statuses of refusals that are logged, at most so many a minute: a flood must not fill the disk."""
 MAX_LOGGED_PER_MINUTE = 60
 PATH_KINDS = (
-    ("/gradio_api/run/", "event"),
+    ("/magistral/act/", "event"),
     ("/gradio_api/queue/", "program"),
     ("/gradio_api/call/", "program"),
     ("/mcp", "program"),

@@ -9,14 +9,13 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
-from magistral_ui.web.client_address import CLIENT_KEY
+from magistral_ui.web.client_address import ACTIONS_PATH, CLIENT_KEY
 from magistral_ui.web.error_responses import error_response
 from magistral_ui.web.request_body import take_back_cancel
 from magistral_ui.web.security_headers import is_asset
 
 TAB = "magistral.tab"
 """Where a request says by which login its tab was opened, see assets/login.js; empty where people have no names."""
-PAGE_PATH = "/gradio_api/run/predict"
 CHECK_INTERVAL = 10.0
 """Seconds between two checks whether a login has expired; the end of one by a click is told at once."""
 
@@ -45,7 +44,7 @@ class OpenRequest:
     task: "asyncio.Task[object]"
     send: Send
     brief: bool = False
-    """Whether it is an event of the page, which is done soon and must not be left half done."""
+    """Whether it is an action of the page, which is done soon and must not be left half done."""
     ended: bool = False
     started: bool = False
     complete: bool = False
@@ -96,7 +95,7 @@ class OpenRequests:
         token = CLIENT.set(scope[CLIENT_KEY]) if login.login else None
         try:
             if login.key and not is_asset(scope["path"]) and (task := asyncio.current_task()):
-                request = OpenRequest(task, send, brief=scope["path"].rstrip("/") == PAGE_PATH)
+                request = OpenRequest(task, send, brief=scope["path"].startswith(ACTIONS_PATH))
                 await self._serve_until_end(login, request, scope, receive)
             else:
                 await self.app(scope, receive, send)

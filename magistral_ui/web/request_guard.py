@@ -33,7 +33,9 @@ GET_ROUTES = re.compile(
     r"|/gradio_api/file=.+"
     r"|/login/huggingface|/login/callback"
 )
-POST_ROUTES = re.compile(r"/gradio_api/(?:run/predict|queue/join|call/[\w-]+|upload|cancel|reset)/?|/magistral/import")
+POST_ROUTES = re.compile(
+    r"/gradio_api/(?:queue/join|call/[\w-]+|upload|cancel|reset)/?|/magistral/import|/magistral/act/[a-z]+/[a-z_]+"
+)
 STREAMS = ("/magistral/live", "/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/call/")
 """Streams: nothing can be said about them without reading them, so they have no HEAD."""
 # What looks like a way up, or like another server, leads nowhere; Gradio checks the same again.

@@ -12,6 +12,7 @@ import gradio as gr
 from gradio.block_function import BlockFunction
 from gradio.components.api_component import Api
 
+from magistral_ui.chat.json_values import Json
 from magistral_ui.engines.base import Engine
 from magistral_ui.errors import MagistralUIError, Message
 from magistral_ui.i18n.texts import sentence, sentence_for_client
@@ -28,7 +29,6 @@ from magistral_ui.ui.api.requests import (
     reply_value,
     wait_for_model,
 )
-from magistral_ui.ui.rendering import Json
 from magistral_ui.web.queued_calls import QueuedCalls
 
 log = logging.getLogger(__name__)

@@ -28,6 +28,7 @@ from mcp_types import (
 from starlette.types import ASGIApp
 
 from magistral_ui import __version__
+from magistral_ui.chat.json_values import Json
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.i18n.texts import sentence, text
 from magistral_ui.sessions.history.reply_state import RunningReply
@@ -37,7 +38,6 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.mcp_route import SESSION, McpSessions, RunningCall
 from magistral_ui.ui.api.models import FinishedReply, ToolRequest, description_of, read_request
 from magistral_ui.ui.api.requests import client_of_request, follow_reply, read_tool, wait_for_model, whole_value
-from magistral_ui.ui.rendering import Json
 from magistral_ui.web.request_body import MAX_MCP_BYTES
 
 TOOL_NAME, TOOL_TITLE = "ask_magistral", "Ask Magistral"

@@ -14,6 +14,7 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.events import Failed, Finished, Usage
 from magistral_ui.chat.images import ImageFile, read_image, read_images
+from magistral_ui.chat.json_values import Json, notices_value, usage_value
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import NO_CLIENT, Client
@@ -25,7 +26,6 @@ from magistral_ui.sessions.live_view import LiveView, watch
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import check_seen, read_files
 from magistral_ui.ui.api.models import AssistantTurn, ChatRequest, Files, GrowingReply, ToolRequest, UserTurn
-from magistral_ui.ui.rendering import Json, notices_value, usage_value
 from magistral_ui.web.client_address import client_of
 
 MESSAGES_WORTH_OF_IMAGES = 10
