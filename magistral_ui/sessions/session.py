@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Provenance, Reply, ReplyBuilder, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, Provenance, Reply, UserMessage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import Prompt, PromptChoices, compose
 from magistral_ui.chat.resume import (

@@ -5,8 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from magistral_ui.chat.conversation import Conversation, UserMessage
-from magistral_ui.chat.reply_builder import ReplyBuilder
+from magistral_ui.chat.conversation import Conversation, ReplyBuilder, UserMessage
 from magistral_ui.errors import AlreadyAnswering, Overloaded
 from magistral_ui.sessions.history.reply_state import Recorder, ReplyOrigin, RunningReply, replay_notice
 from magistral_ui.sessions.limits import bytes_of
