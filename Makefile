@@ -22,7 +22,7 @@ UNIT_TESTS := tests/test_architecture.py tests/test_errors.py tests/test_setting
 OFFLINE := HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test test-gpu test-scripts install install-dev format lint bench bench-page bench-gpu bench-remote bench-visitors test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean
+.PHONY: help run test test-gpu install install-dev format lint bench bench-page bench-gpu bench-remote bench-visitors stations test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean check test-scripts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,9 @@ bench-remote: install-dev ## what one process carries of a remote engine; writes
 
 bench-visitors: install-dev ## 50 visitors of the demo model, 500 of a server's model, and too many; writes docs/benchmarks.md (minutes)
 	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.visitors $(ARGS)
+
+stations: install-dev ## count the files that one message enters, from the POST to its last event (ARGS=--list names them)
+	@$(OFFLINE) OMP_NUM_THREADS=1 $(PY) -W ignore -m tests.benchmarks.stations $(ARGS)
 
 soak-kills: install-dev ## kill the history's writer 200 times under load, and look for what is lost (ARGS="--rounds N")
 	@$(PY) -m tests.soak.kills $(ARGS)

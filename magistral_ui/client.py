@@ -1,9 +1,10 @@
 """The client whose request is being served, as far as it is known; it decides nothing."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,9 +14,9 @@ class Client:
     address: str = ""
     """The network address, an IPv6 one without its last 64 bits; empty where there is none, as in a test."""
     browser: str = ""
-    """The hash of a secret cookie; of the address for programs that keep no cookies; of the login where people have names."""
-    language: str = ""
-    """The code of the language in which sentences are written."""
+    """The hash of a secret cookie; of the address, where a program keeps no cookies; of the login, where people have names."""
+    find_language: Callable[[], str] = field(default=str, compare=False, repr=False)
+    """Looks up the code of the language for sentences to this client; only few requests need one."""
     login: str = ""
     """The hash of the name a person has logged in with; empty where people have no names."""
 
@@ -37,3 +38,8 @@ def serving(client: Client) -> Iterator[None]:
         yield
     finally:
         CLIENT.reset(token)
+
+
+def hashed(secret: str) -> str:
+    """What is stored of a secret in a browser. It has 256 random bits, so a plain SHA-256 cannot be reversed."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

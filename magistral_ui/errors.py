@@ -1,4 +1,4 @@
-"""What may go wrong, as a tree; each error has a key for the page's sentence and the values that fill it, never prose.
+"""What can go wrong, as a tree; each error has a message: the key of the page's sentence and its values, never prose.
 
 MagistralUIError
 ├── BadInput                 a visitor can mend it
@@ -34,20 +34,30 @@ MagistralUIError
     └── BadSetting           key bad_setting, gpu_too_old and other gpu_… where --device names a card that cannot be used, …
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 Value = str | int | float
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something to tell a person, without words: `key` names the sentence in the language files, `values` fill its gaps."""
+
+    key: str
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+
 class MagistralUIError(Exception):
-    """Base of all errors that are meant for a person; `key` names the sentence, `values` fill its gaps."""
+    """Base of all errors that are meant for a person; `message` says what to tell them."""
 
     key: ClassVar[str] = "unexpected"
+    """The key of the message where none is given."""
 
     def __init__(self, key: str | None = None, /, **values: Value) -> None:
-        self.sentence_key = key or self.key
-        self.values: dict[str, Value] = values
-        super().__init__(f"{self.sentence_key} {values}" if values else self.sentence_key)
+        self.message = Message(key or self.key, values)
+        super().__init__(f"{self.message.key} {values}" if values else self.message.key)
 
 
 class BadInput(MagistralUIError):

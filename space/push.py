@@ -25,7 +25,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 
 from magistral_ui.errors import BadSetting, MagistralUIError
-from magistral_ui.i18n.texts import sentence_of, text
+from magistral_ui.i18n.texts import sentence, text
 from space.gathering import gather
 
 FREE_HARDWARE = "cpu-basic"
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             else:
                 print(text("space_pushed", url=push(options, Path(made), secrets, variables)))
     except MagistralUIError as error:
-        print(sentence_of(error), file=sys.stderr)
+        print(sentence(error.message), file=sys.stderr)
         return 2
     return 0
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from magistral_ui.chat.events import LAST, Answer, Event, Finished, Reasoning, Reclassified, Usage
+from magistral_ui.chat.events import LAST, Event, Finished, Reasoning, Usage
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelInfo, Ready
 from magistral_ui.engines.generation import Generation
@@ -113,7 +113,6 @@ class ScriptedEngine:
 
 
 def _put_all(generation: Generation, script: Script, news: threading.Event) -> None:
-    usage = Usage()
     for step in script:
         if generation.stop_asked:
             break
@@ -122,26 +121,8 @@ def _put_all(generation: Generation, script: Script, news: threading.Event) -> N
             news.clear()
             continue
         if isinstance(step, LAST):
-            generation.put(replace(step, usage=_timed(usage, generation)))
+            generation.put(replace(step, usage=Usage()))
             return
-        if isinstance(step, Reasoning):
-            if generation.answer_now_asked:
-                continue
-            usage = replace(usage, reasoning_tokens=usage.reasoning_tokens + step.tokens)
-        if isinstance(step, Answer):
-            usage = replace(usage, answer_tokens=usage.answer_tokens + step.tokens)
-        if isinstance(step, Reclassified):
-            usage = usage.reclassified()
-        generation.put(step)
-    generation.put(Finished("cancelled" if generation.stop_asked else "stop", _timed(usage, generation)))
-
-
-def _timed(usage: Usage, generation: Generation) -> Usage:
-    written = [each for each in generation.take() if isinstance(each.event, Reasoning | Answer)]
-    reasoning = [each.seconds for each in written if isinstance(each.event, Reasoning)]
-    return replace(
-        usage,
-        first_token_seconds=written[0].seconds if written else 0.0,
-        reasoning_seconds=reasoning[-1] - reasoning[0] if reasoning else 0.0,
-        total_seconds=generation.elapsed,
-    )
+        if not (isinstance(step, Reasoning) and generation.answer_now_asked):
+            generation.put(step)
+    generation.put(Finished("cancelled" if generation.stop_asked else "stop"))

@@ -38,10 +38,10 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--port", "x"], "“x” is not a possible value of --port"),
+        (["--port", "x"], "“x” isn’t a valid value for --port"),
         (["--nope"], "--nope"),
         (["--model", "/no/such/folder"], "There is no model “/no/such/folder”"),
-        (["--model", "tests"], "“tests” holds no model"),
+        (["--model", "tests"], "“tests” contains no model"),
     ],
 )
 def test_wrong_input_is_answered_with_a_sentence_and_2(arguments: list[str], told: str) -> None:
@@ -145,7 +145,7 @@ def test_a_signal_right_after_the_start_is_quiet_too() -> None:
 
 
 def test_what_stays_is_not_searched_for_garbage_once_the_model_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "PATIENCE", 0.01)
+    monkeypatch.setattr(app, "SIGNAL_POLL_SECONDS", 0.01)
     over, seen = threading.Event(), list[int]()
     ready = ScriptedEngine(lambda _: ()).status()
     assert isinstance(ready, Ready)

@@ -6,10 +6,22 @@ from pathlib import Path
 import certifi
 import pytest
 
-from magistral_ui import proxies
-from magistral_ui.environment import KEPT_VARIABLES, settle, tell, upload_folder, without_brackets
+from magistral_ui import environment
+from magistral_ui.environment import (
+    KEPT_VARIABLES,
+    ProxyUnusable,
+    check_proxies,
+    is_here,
+    named_proxies,
+    proxy_for,
+    settle,
+    tell,
+    upload_folder,
+    without_brackets,
+    without_proxies,
+)
 from magistral_ui.errors import BadSetting
-from magistral_ui.proxies import ProxyUnusable, alone, check_proxies, is_here, named_proxies, through_socks
+from magistral_ui.i18n.texts import text
 
 PROXY = "http://127.0.0.1:9"
 NAMES = [name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper())]
@@ -24,7 +36,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 def settled(folder: Path, **variables: str) -> tuple[dict[str, str], str]:
     environment = {"GRADIO_TEMP_DIR": str(folder), "PATH": "/bin", **variables}
     told = settle(environment)
-    return environment, " ".join(told)
+    return environment, " ".join(text(each.key, **each.values) for each in told)
 
 
 def test_no_variable_of_gradio_s_is_left_but_those_that_are_meant(tmp_path: Path) -> None:
@@ -96,7 +108,7 @@ def test_a_folder_for_uploads_that_cannot_be_is_named(tmp_path: Path, monkeypatc
     for impossible in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(BadSetting) as refused:
             upload_folder(str(impossible))
-        assert refused.value.values["folder"] == str(impossible)
+        assert refused.value.message.values["folder"] == str(impossible)
 
 
 def test_another_user_s_folder_for_uploads_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +128,7 @@ def test_another_user_s_folder_for_uploads_is_left_alone(tmp_path: Path, monkeyp
 def test_proxies_that_clients_can_use_are_let_be(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("ALL_PROXY", url)
     check_proxies()
-    assert through_socks() == url.startswith("socks")
+    assert proxy_for("http://model.example:8000/v1") == (url if "://" in url else f"http://{url}")
 
 
 @pytest.mark.parametrize(
@@ -132,9 +144,31 @@ def test_proxies_that_no_client_can_use_are_named(monkeypatch: pytest.MonkeyPatc
     check_proxies()
 
 
+def test_a_proxy_is_for_its_scheme_and_not_for_exceptions_or_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("https_proxy", "http://s:1"),
+        ("all_proxy", "socks5://a:1"),
+        ("no_proxy", ".corp.example,10.0.0.9"),
+    ):
+        monkeypatch.setenv(name, value)
+    assert proxy_for("https://model.example/v1") == "http://s:1"
+    assert proxy_for("http://model.example/v1") == "socks5://a:1"
+    for direct in (
+        "https://gpu.corp.example/v1",
+        "http://10.0.0.9:8000/v1",
+        "http://localhost:1/v1",
+        "http://127.0.0.1:1/v1",
+    ):
+        assert proxy_for(direct) == ""
+    monkeypatch.setenv("http_proxy", "junk://a:1")
+    assert proxy_for("http://[::1]:1/v1") == "", "what is here needs no proxy, so none has to be usable"
+    with pytest.raises(ProxyUnusable):
+        proxy_for("https://model.example/v1")
+
+
 def test_socks_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
-    monkeypatch.setattr(proxies, "find_spec", lambda name: None)
+    monkeypatch.setattr(environment, "find_spec", lambda name: None)
     with pytest.raises(ProxyUnusable):
         check_proxies()
 
@@ -151,7 +185,7 @@ def test_alone_neither_variables_nor_the_system_name_a_proxy(monkeypatch: pytest
     for name, value in held.items():
         monkeypatch.setenv(name, value)
     before = dict(os.environ)
-    with alone():
+    with without_proxies():
         assert named_proxies() == {}
         assert "SSL_CERT_FILE" not in os.environ
         # What Windows and macOS have in their settings is looked at only where no variable says anything.

@@ -8,7 +8,7 @@ import pytest
 
 from magistral_ui import __version__
 from magistral_ui.errors import BadSetting
-from magistral_ui.i18n.texts import sentence_of, strings
+from magistral_ui.i18n.texts import sentence, strings
 from magistral_ui.settings import FLAGS, Settings, read_settings
 
 README = Path(__file__).parents[1] / "README.md"
@@ -53,12 +53,12 @@ def test_flags_win_over_variables() -> None:
 def test_an_impossible_value_is_refused_with_its_name(name: str, value: str) -> None:
     with pytest.raises(BadSetting) as refused:
         read_settings([f"--{name}={value}"], {})
-    assert refused.value.values["name"] == f"--{name}"
-    assert refused.value.values["value"] == value
+    assert refused.value.message.values["name"] == f"--{name}"
+    assert refused.value.message.values["value"] == value
     if value:
         with pytest.raises(BadSetting) as refused:
             read_settings([], {f"MAGISTRAL_UI_{name.upper()}": value})
-        assert refused.value.values["name"] == f"MAGISTRAL_UI_{name.upper()}"
+        assert refused.value.message.values["name"] == f"MAGISTRAL_UI_{name.upper()}"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_impossible_value_is_refused_with_its_name(name: str, value: str) -> 
 def test_the_refusal_says_what_is_possible(flag: str, value: str, told: str) -> None:
     with pytest.raises(BadSetting) as refused:
         read_settings([f"{flag}={value}"], {})
-    assert told in sentence_of(refused.value)
+    assert told in sentence(refused.value.message)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_name_of_digits_stays_a_name(name: str) -> None:
 def test_an_unknown_or_unfinished_flag_is_refused(arguments: list[str]) -> None:
     with pytest.raises(BadSetting) as refused:
         read_settings(arguments, {})
-    assert refused.value.sentence_key == "bad_flag"
+    assert refused.value.message.key == "bad_flag"
 
 
 def test_help_tells_of_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +144,7 @@ def test_a_space_says_where_to_listen() -> None:
     assert read_settings([], elsewhere) == Settings(), "Gradio's own variables mean nothing elsewhere"
     with pytest.raises(BadSetting) as refused:
         read_settings([], {**space, "GRADIO_SERVER_PORT": "many"})
-    assert refused.value.values["name"] == "GRADIO_SERVER_PORT"
+    assert refused.value.message.values["name"] == "GRADIO_SERVER_PORT"
 
 
 def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """What happens while a reply is written, as tagged values matched by class; not who writes or reads them."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
+
+from magistral_ui.errors import Message
 
 FinishReason = Literal["stop", "length", "cancelled"]
 """`stop`: the model ended by itself; `length`: a token limit ended it; `cancelled`: a person or a limit stopped it."""
@@ -10,7 +12,11 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one reply cost: token counts, and times in seconds since it was submitted."""
+    """What one reply cost: token counts, and times in seconds since it was submitted.
+
+    Only a `Generation` counts it, by one rule for all engines. A token that completes no character counts as the first one,
+    but it does not prolong the reasoning: a server's own total arrives as such a piece, after the last word of reasoning.
+    """
 
     prompt_tokens: int = 0
     reused_tokens: int = 0
@@ -18,8 +24,9 @@ class Usage:
     reasoning_tokens: int = 0
     answer_tokens: int = 0
     first_token_seconds: float = 0.0
+    """Until the model chose its first token, whether or not there was anything to show then."""
     reasoning_seconds: float = 0.0
-    """From the first to the last token of reasoning."""
+    """From the first piece of reasoning to the last one that has text."""
     total_seconds: float = 0.0
     prompt_estimated: bool = False
     """Whether the prompt's tokens were reckoned from its length, since a server that was stopped had not told them."""
@@ -34,10 +41,6 @@ class Usage:
         """Decode speed after the first token; 0.0 where fewer than two tokens were written."""
         seconds = self.total_seconds - self.first_token_seconds
         return (self.completion_tokens - 1) / seconds if self.completion_tokens > 1 and seconds > 0 else 0.0
-
-    def reclassified(self) -> "Usage":
-        """The same where all that was an answer so far was reasoning; its seconds are for whoever has a clock."""
-        return replace(self, reasoning_tokens=self.completion_tokens, answer_tokens=0)
 
     def then(self, more: "Usage") -> "Usage":
         """What a reply cost that was continued: the prompt as it was read last, the time without the wait between."""
@@ -99,27 +102,22 @@ class Reclassified:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """Something to tell; `key` is the end of the key of its sentence, such as `budget_spent` for notice_budget_spent."""
-
-    key: str
-    values: dict[str, str | int | float] = field(default_factory=dict)
+class Notice(Message):
+    """Something to tell in passing; `key` is what follows `notice_` in the key of its sentence, as in notice_budget_spent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a reply that ended in order."""
+    """The last event of a reply that ended in order. An engine leaves `usage` to the generation."""
 
     why: FinishReason
     usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """The last event of a reply that broke; `key` names the sentence with the remedy, `values` fill it."""
+class Failed(Message):
+    """The last event of a reply that failed, with the reason and the remedy. An engine leaves `usage` to the generation."""
 
-    key: str
-    values: dict[str, str | int | float] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
 
 

@@ -176,7 +176,7 @@ def read_images(sent: Iterable[Sent], read: Callable[[Sent], ImageFile]) -> list
         except ImageRefused as error:
             refused.append(error)
     if len(refused) > 1:
-        raise ImagesRefused(count=len(refused), names=", ".join(str(error.values["name"]) for error in refused))
+        raise ImagesRefused(count=len(refused), names=", ".join(str(error.message.values["name"]) for error in refused))
     if refused:
         raise refused[0]
     return images

@@ -20,13 +20,13 @@ from magistral_ui.chat.sampling import SamplingParams
 
 @dataclass(slots=True)
 class ReplyBuilder:
-    """One reply while it grows; `feed` costs the same for the first and the last event."""
+    """One reply while it grows; `feed` costs the same for the first and the last event. Its usage is the generation's."""
 
     reasoning: list[str] = field(default_factory=list)
     answer: list[str] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
-    reasoning_tokens: int = 0
-    answer_tokens: int = 0
+    reasoned: bool = False
+    """Whether there was reasoning."""
     closed: bool = False
     """Whether the reasoning is closed: the mark was written, or an answer without reasoning has begun."""
     answering: bool = False
@@ -40,14 +40,13 @@ class ReplyBuilder:
     def feed(self, event: Event) -> None:
         """Take in the next event."""
         match event:
-            case Reasoning(text, tokens):
+            case Reasoning(text):
                 self.reasoning.append(text)
-                self.reasoning_tokens += tokens
+                self.reasoned = True
                 self._writing()
-            case Answer(text, tokens):
+            case Answer(text):
                 self.answer.append(text)
-                self.answer_tokens += tokens
-                self.closed = self.closed or bool(self.reasoning) or bool(text.strip())
+                self.closed = self.closed or self.reasoned or bool(text.strip())
                 self.answering = self.answering or bool(text.strip())
                 self._writing()
             case Reclassified():
@@ -66,11 +65,16 @@ class ReplyBuilder:
         """What is called an answer so far was reasoning, which is closed now."""
         said = "".join(self.answer)
         self.reasoning.append(said if any(self.reasoning) else said.lstrip("\r\n"))
-        self.reasoning_tokens, self.answer_tokens = self.reasoning_tokens + self.answer_tokens, 0
-        self.answer, self.answering, self.closed = [], False, True
+        self.answer, self.answering, self.closed, self.reasoned = [], False, True, True
 
     def _writing(self) -> None:
         self.queue_position, self.prefilling, self.retry_seconds = None, None, 0.0
+
+    def take_texts(self) -> tuple[str, str]:
+        """The reasoning and the answer that have come since the last call; they are no part of a later one, or of `reply`."""
+        texts = "".join(self.reasoning), "".join(self.answer)
+        self.reasoning, self.answer = [], []
+        return texts
 
     def reply(self, params: SamplingParams | None = None, model: str = "", before: Reply | None = None) -> Reply:
         """The reply so far; `before` is the beginning that it continues."""

@@ -40,6 +40,10 @@ class Parameter:
             raise ParameterRefused("parameter_out_of_range", name=self.name, low=self.low, high=self.high)
         return int(value) if self.integer else float(value)
 
+    def json_schema(self) -> dict[str, object]:
+        """Its type and bounds as a JSON schema, leaving aside that an optional one may be null."""
+        return {"type": "integer" if self.integer else "number", "minimum": self.low, "maximum": self.high}
+
 
 def _is_finite(value: float) -> bool:
     # math.isfinite fails on whole numbers that no float can hold; those are out of range, but numbers.

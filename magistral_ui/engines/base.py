@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.generation import Generation
-from magistral_ui.errors import Value
+from magistral_ui.errors import Message
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.memory import MemoryPlan
 
@@ -22,14 +22,6 @@ class GenerationRequest:
     prompt: Prompt
     params: SamplingParams
     visitor: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """Something to tell whoever runs the app: the key of a sentence, and what fills it."""
-
-    key: str
-    values: dict[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +76,8 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """Loading failed; `key` names the sentence with the remedy, `values` fill it. `retry` may mend it."""
-
-    key: str
-    values: dict[str, Value] = field(default_factory=dict)
+class Broken(Message):
+    """Loading failed, with the reason and the remedy; `retry` may help."""
 
 
 EngineStatus = Loading | Ready | Broken

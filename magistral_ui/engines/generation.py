@@ -1,15 +1,26 @@
-"""One reply being written: a growing list of events that anyone may follow; not who writes or shows it.
+"""One reply being written: a growing list of events that anyone may read, and their count; not who writes or shows it.
 
-An event stays what it is, but for one thing: where the answer so far turns out to be reasoning, its events become reasoning.
+An event never changes, with one exception: where the answer so far turns out to be reasoning, its events become reasoning.
 """
 
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from magistral_ui.chat.events import LAST, Event, Failed, Queued, Reclassified, as_reasoning
+from magistral_ui.chat.events import (
+    LAST,
+    Answer,
+    Event,
+    Failed,
+    Finished,
+    Queued,
+    Reasoning,
+    Reclassified,
+    Usage,
+    as_reasoning,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,97 +31,140 @@ class Stamped:
     event: Event
 
 
-class Generation:
-    """A reply on its way. One writer puts events; followers and the two controls may be in any thread.
+@dataclass(slots=True)
+class UsageCounter:
+    """Counts what a reply costs from its events; `Usage` says by which rule."""
 
-    A follower that goes away changes nothing: the reply goes on, and `follow(start=n)` takes it up again.
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    prompt_estimated: bool = False
+    reasoning_tokens: int = 0
+    answer_tokens: int = 0
+    first_token: float | None = None
+    reasoning_began: float | None = None
+    reasoning_ended: float = 0.0
+    last_text: float = 0.0
+    """When the last piece with text came, of reasoning or answer."""
+
+    def count(self, event: Event, seconds: float) -> None:
+        """Count one more event, which came after so many `seconds`."""
+        if isinstance(event, Reasoning | Answer):
+            self.first_token = seconds if self.first_token is None else self.first_token
+            self.last_text = seconds if event.text else self.last_text
+        match event:
+            case Reasoning(text, tokens):
+                self.reasoning_tokens += tokens
+                if self.reasoning_began is None:
+                    self.reasoning_began = self.reasoning_ended = seconds
+                self.reasoning_ended = seconds if text else self.reasoning_ended
+            case Answer(_, tokens):
+                self.answer_tokens += tokens
+            case Reclassified():
+                self.reasoning_tokens, self.answer_tokens = self.reasoning_tokens + self.answer_tokens, 0
+                self.reasoning_began = seconds if self.first_token is None else self.first_token
+                self.reasoning_ended = max(self.reasoning_began, self.last_text)
+
+    def usage(self, seconds: float) -> Usage:
+        """The usage of a reply that has taken so many `seconds`."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            reused_tokens=self.reused_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+            answer_tokens=self.answer_tokens,
+            first_token_seconds=self.first_token or 0.0,
+            reasoning_seconds=self.reasoning_ended - (self.reasoning_began or 0.0),
+            total_seconds=seconds,
+            prompt_estimated=self.prompt_estimated,
+        )
+
+
+class Generation:
+    """A reply that is being written. One writer puts events; readers and the two controls may be in any thread.
+
+    The reply does not depend on its readers: one that goes away can `take(start=n)` later.
     """
 
     def __init__(self, on_control: Callable[[], None] | None = None) -> None:
         """`on_control` is called after `stop` and `answer_now`, to wake an engine that waits."""
-        # Whoever knows it may read along, so it is as hard to guess as a visitor's secret.
+        # Whoever knows the id may read the reply, so it is as hard to guess as a visitor's secret.
         self.id = secrets.token_urlsafe(32)
         self._started = time.monotonic()
         self._events: list[Stamped] = []
-        self._news = threading.Condition()
+        self._counter = UsageCounter()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
         self._stop = threading.Event()
         self._answer_now = threading.Event()
         self._on_control = on_control
-        self._ended = False
-        self._followers = 0
         self._looked_at = self._started
-        self._waiting: list[Callable[[], None]] = []
+        self._when_ended: list[Callable[[], None]] = []
         self.failure: Failed | None = None
-        """Why it broke, for whoever runs the app; followers may be told less."""
+        """Why it failed, for the operator; readers may be told less."""
         self._told: Callable[[Failed], Failed] | None = None
-        """What followers are told of a failure; None: all of it."""
+        """What readers are told of a failure; None: all of it."""
 
     def put(self, event: Event) -> None:
-        """Append an event (the writer's side). Nothing can follow a Finished or Failed."""
-        with self._news:
-            if self._ended:
+        """Append an event (the writer's side), and count it. Nothing can follow a Finished or Failed.
+
+        A Finished or Failed without a usage gets the one that was counted.
+        """
+        with self._lock:
+            if self.ended:
                 raise RuntimeError("the generation has ended")
+            seconds = self.elapsed
+            self._counter.count(event, seconds)
             if isinstance(event, Reclassified):
                 changed = as_reasoning(each.event for each in self._events)
-                seconds = [each.seconds for each in self._events]
-                self._events = [Stamped(*each) for each in zip(seconds, changed, strict=True)]
+                self._events = [Stamped(old.seconds, new) for old, new in zip(self._events, changed, strict=True)]
+            if isinstance(event, Finished | Failed) and event.usage == Usage():
+                event = replace(event, usage=self._counter.usage(seconds))
             if isinstance(event, Failed):
                 self.failure = event
                 event = self._told(event) if self._told else event
-            self._events.append(Stamped(self.elapsed, event))
-            self._ended = isinstance(event, LAST)
-            self._news.notify_all()
-            waiting = self._waiting if self._ended else []
-        for act in waiting:
+            self._events.append(Stamped(seconds, event))
+            if not isinstance(event, LAST):
+                return
+            self._ended.set()
+        for act in self._when_ended:
             act()
 
+    def count_prompt(self, tokens: int, reused: int = 0, *, estimated: bool = False) -> None:
+        """Say how many tokens the prompt has, and how many of them were in a cache (the writer's side)."""
+        with self._lock:
+            counter = self._counter
+            counter.prompt_tokens, counter.reused_tokens, counter.prompt_estimated = tokens, reused, estimated
+
+    def count_first_token(self) -> None:
+        """Say that the model has chosen a token, which may be told later (the writer's side); only the first call counts."""
+        with self._lock:
+            if self._counter.first_token is None:
+                self._counter.first_token = self.elapsed
+
     def conceal(self, told: Callable[[Failed], Failed]) -> None:
-        """Let followers read what `told` makes of a failure, in place of it. Called before anybody follows."""
-        with self._news:
+        """Let readers see what `told` makes of a failure, in place of it. Called before anybody reads."""
+        with self._lock:
             self._told = told
             if self.failure is not None:
                 self._events[-1] = Stamped(self._events[-1].seconds, told(self.failure))
 
     def when_ended(self, act: Callable[[], None]) -> None:
         """Call `act` once the reply has ended, in whatever thread ends it; at once where it has."""
-        with self._news:
-            if not self._ended:
-                self._waiting.append(act)
+        with self._lock:
+            if not self.ended:
+                self._when_ended.append(act)
                 return
         act()
 
-    def follow(self, start: int = 0) -> Iterator[Event]:
-        """The events from number `start` on, waiting for new ones; ends behind the Finished or Failed."""
-        start = max(0, start)
-        with self._news:
-            self._followers += 1
-        try:
-            while fresh := self._next(start):
-                for stamped in fresh:
-                    yield stamped.event
-                start += len(fresh)
-        finally:
-            with self._news:
-                self._followers -= 1
-                self._looked_at = time.monotonic()
-
     def take(self, start: int = 0, *, looking: bool = True) -> list[Stamped]:
-        """The events from number `start` on that are there by now; never waits. Whoever is not `looking` is no follower."""
-        with self._news:
+        """The events so far from number `start` on; never waits. A reader that is not `looking` does not attend the reply."""
+        with self._lock:
             if looking:
                 self._looked_at = time.monotonic()
             return self._events[start:]
 
-    def _next(self, start: int) -> list[Stamped]:
-        with self._news:
-            while len(self._events) <= start and not self._ended:
-                self._news.wait()
-            return self._events[start:]
-
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end; whether it has come."""
-        with self._news:
-            return self._news.wait_for(lambda: self._ended, timeout)
+        return self._ended.wait(timeout)
 
     def stop(self) -> None:
         """End this reply within a token, keeping what was written."""
@@ -121,6 +175,27 @@ class Generation:
         """End the reasoning and answer from what there is; nothing happens once the answer has begun."""
         self._answer_now.set()
         self._wake()
+
+    @property
+    def reasoning(self) -> str:
+        """All reasoning so far."""
+        return "".join(each.event.text for each in self.take(looking=False) if isinstance(each.event, Reasoning))
+
+    @property
+    def answer(self) -> str:
+        """All of the answer so far."""
+        return "".join(each.event.text for each in self.take(looking=False) if isinstance(each.event, Answer))
+
+    @property
+    def usage(self) -> Usage:
+        """What the reply has cost up to its latest event."""
+        with self._lock:
+            return self._counter.usage(self._events[-1].seconds if self._events else 0.0)
+
+    @property
+    def reasoning_began(self) -> float | None:
+        """Seconds until the reasoning began; None where there is none yet."""
+        return self._counter.reasoning_began
 
     @property
     def stop_asked(self) -> bool:
@@ -135,13 +210,13 @@ class Generation:
     @property
     def queued(self) -> bool:
         """Whether it waits for its turn: the last that was heard of it is its position."""
-        with self._news:
+        with self._lock:
             return bool(self._events) and isinstance(self._events[-1].event, Queued)
 
     @property
     def ended(self) -> bool:
         """Whether the last event is there."""
-        return self._ended
+        return self._ended.is_set()
 
     @property
     def elapsed(self) -> float:
@@ -150,8 +225,8 @@ class Generation:
 
     @property
     def unattended(self) -> float:
-        """Seconds since anybody last looked; 0.0 while someone follows."""
-        return 0.0 if self._followers else time.monotonic() - self._looked_at
+        """Seconds since anybody last looked."""
+        return time.monotonic() - self._looked_at
 
     def __len__(self) -> int:
         return len(self._events)

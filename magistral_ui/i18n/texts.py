@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 
 from magistral_ui.client import CLIENT
-from magistral_ui.errors import MagistralUIError, Value
+from magistral_ui.errors import Message, Value
 from magistral_ui.i18n.plurals import category
 
 DEFAULT_LANGUAGE = "en"
@@ -79,21 +79,12 @@ def text_in(language: str, key: str, /, **values: Value) -> str:
     return GAP.sub(lambda gap: str(values.get(gap[1], gap[0])), found)
 
 
-def sentence(key: str, /, **values: Value) -> str:
-    """What to tell about the error `key`, remedy included; the general sentence where the key is not known."""
-    return _sentence_in(DEFAULT_LANGUAGE, key, **values)
+def sentence(message: Message, language: str = DEFAULT_LANGUAGE) -> str:
+    """What an error's message says, remedy included; a general sentence where its key is unknown."""
+    name = f"error_{message.key}"
+    return text_in(language, name if name in strings() else "error_unexpected", **message.values)
 
 
-def sentence_of(error: MagistralUIError) -> str:
-    """What to tell about `error`, remedy included."""
-    return sentence(error.sentence_key, **error.values)
-
-
-def sentence_for_client(key: str, /, **values: Value) -> str:
-    """The sentence about the error `key` in the language of whoever makes the request that is being served."""
-    return _sentence_in(CLIENT.get().language or DEFAULT_LANGUAGE, key, **values)
-
-
-def _sentence_in(language: str, key: str, /, **values: Value) -> str:
-    name = f"error_{key}"
-    return text_in(language, name if name in strings() else "error_unexpected", **values)
+def sentence_for_client(message: Message) -> str:
+    """The same in the language of whoever makes the request that is being served."""
+    return sentence(message, CLIENT.get().find_language() or DEFAULT_LANGUAGE)

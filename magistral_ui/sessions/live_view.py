@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from magistral_ui.chat.conversation import Reply
-from magistral_ui.chat.events import Prefilling, Reasoning, Reclassified
+from magistral_ui.chat.events import Prefilling, Reclassified, Usage
 from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.engines.generation import Generation, Stamped
 
@@ -37,13 +37,13 @@ class LiveView:
     """How many events have been taken in."""
     reasoning: str = ""
     answer: str = ""
-    first_reasoning: float | None = None
-    last_reasoning: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    """What the reply has cost so far, without `before`."""
 
     def skip(self, seen: int) -> None:
         """Take in the first `seen` events, which the reader has already."""
         self._take(self.generation.take()[: max(0, seen)])
-        self._fresh()
+        self.draft.take_texts()
 
     def advance(self) -> bool:
         """Take in what is new; whether there was anything."""
@@ -51,33 +51,19 @@ class LiveView:
         fresh = self.generation.take(self.seen)
         if any(
             isinstance(each.event, Reclassified) for each in fresh
-        ):  # the reader has called answer what is reasoning
-            fresh, self.start, self.seen = self.generation.take(), 0, 0
-            self.draft, self.first_reasoning = ReplyBuilder(), None
+        ):  # what the reader has seen as answer is reasoning
+            fresh, self.start, self.seen, self.draft = self.generation.take(), 0, 0, ReplyBuilder()
         before = self.before if self.start == 0 else NO_REPLY
         self._take(fresh)
-        reasoning, answer = self._fresh()
+        reasoning, answer = self.draft.take_texts()
         self.reasoning, self.answer = before.reasoning + reasoning, before.answer + answer
         return self.seen > self.start
 
     def _take(self, fresh: list[Stamped]) -> None:
         for stamped in fresh:
             self.draft.feed(stamped.event)
-            if isinstance(stamped.event, Reasoning):
-                self._time(stamped.seconds)
         self.seen += len(fresh)
-
-    def _fresh(self) -> tuple[str, str]:
-        """The texts that have come since this was last asked."""
-        fresh = "".join(self.draft.reasoning), "".join(self.draft.answer)
-        self.draft.reasoning.clear()
-        self.draft.answer.clear()
-        return fresh
-
-    def _time(self, seconds: float) -> None:
-        if self.first_reasoning is None:
-            self.first_reasoning = seconds
-        self.last_reasoning = seconds
+        self.usage = self.generation.usage
 
     @property
     def state(self) -> str:
@@ -89,7 +75,7 @@ class LiveView:
             return "waiting"
         if draft.answering or self.before.reasoning_closed:
             return "answering"
-        if draft.reasoning_tokens or self.before.reasoning:
+        if draft.reasoned or self.before.reasoning:
             return "thinking"
         if draft.prefilling is not None:
             return "reading"
@@ -99,10 +85,10 @@ class LiveView:
     def reasoning_seconds(self) -> float:
         """From the first token of reasoning to its last, or to now while it goes on."""
         spent = self.before.usage.reasoning_seconds
-        if self.first_reasoning is None:
-            return spent
-        until = self.generation.elapsed if self.state == "thinking" else self.last_reasoning
-        return spent + until - self.first_reasoning
+        began = self.generation.reasoning_began
+        if began is not None and self.state == "thinking":
+            return spent + self.generation.elapsed - began
+        return spent + self.usage.reasoning_seconds
 
     def value(self) -> dict[str, Any]:
         """What the browser gets."""
@@ -119,8 +105,8 @@ class LiveView:
             "reasoning": self.reasoning,
             "answer": self.answer,
             "seconds": round(self.reasoning_seconds, 2),
-            "reasoning_tokens": self.before.usage.reasoning_tokens + draft.reasoning_tokens,
-            "answer_tokens": self.before.usage.answer_tokens + draft.answer_tokens,
+            "reasoning_tokens": self.before.usage.reasoning_tokens + self.usage.reasoning_tokens,
+            "answer_tokens": self.before.usage.answer_tokens + self.usage.answer_tokens,
             "answer_now": self.generation.answer_now_asked,
         }
 

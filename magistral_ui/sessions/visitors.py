@@ -1,23 +1,21 @@
 """Finds a visitor's conversations by their login, or by the place that their browser names; it does not know the browser."""
 
-import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
 from magistral_ui.chat.conversation import Reply
-from magistral_ui.client import CLIENT, NO_CLIENT, Client
+from magistral_ui.client import CLIENT, NO_CLIENT, Client, hashed
 from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation
-from magistral_ui.errors import HistoryUnusable, ImportRefused
+from magistral_ui.errors import HistoryUnusable, ImportRefused, Message
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.admission import Admission
 from magistral_ui.sessions.fair_queue import FairQueue, ImageQueue
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.history.recorder import HistoryRecorder
-from magistral_ui.sessions.history.save_errors import SaveError
 from magistral_ui.sessions.history.search import ConversationSummary, SearchResult
 from magistral_ui.sessions.history.store import StoredConversation
 from magistral_ui.sessions.limits import Limits
@@ -95,10 +93,10 @@ class Visitors:
         return self._open.all()
 
     @property
-    def save_error(self) -> SaveError | None:
+    def save_error(self) -> Message | None:
         """Why conversations cannot be saved at the moment; on a public page without the folder's name."""
         error = self._history.save_error
-        return SaveError("history_unsaved") if error and self.limits.shared else error
+        return Message("history_unsaved") if error and self.limits.shared else error
 
     @property
     def durable(self) -> bool:
@@ -257,11 +255,6 @@ class Visitors:
         if not self._history.durable and not stopping:  # in memory, what no session holds is not kept either
             self._history.wait(lambda db: catalog.remove(db, visitor, conversation), False)
         return True
-
-
-def hashed(secret: str) -> str:
-    """What is kept of a visitor's secret. It has 256 random bits, so a plain SHA-256 cannot be reversed."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def bare(place: object) -> Place:

@@ -1,12 +1,11 @@
-"""What happens on the page when someone sends, stops or asks again, as plain functions; not where the events come from."""
+"""What happens on the page when someone sends, stops or asks again, as plain functions; it does not know how they are called."""
 
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gradio as gr
-
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.json_values import Json, alert_value
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Ready
@@ -14,17 +13,8 @@ from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import UploadCache, check_seen
 from magistral_ui.sessions.visitors import Place, Visitors
-from magistral_ui.ui.context_meter import attached_value, empty_meter, meter_value, refused_meter, size_of
-from magistral_ui.ui.rendering import (
-    ASSETS,
-    Json,
-    Thumbnails,
-    alert_value,
-    examples,
-    examples_value,
-    more_value,
-    page_value,
-)
+from magistral_ui.ui.context_meter import attached_value, context_use, empty_meter, meter_value, refused_meter, size_of
+from magistral_ui.ui.rendering import ASSETS, Thumbnails, examples, examples_value, more_value, page_value
 from magistral_ui.ui.sampling_panel import params_from, prompt_value, read_settings
 
 
@@ -37,12 +27,12 @@ class Chat:
         self.server = secrets.token_hex(4)
         """Which run of the app answers: the moments that its answers tell can be compared among themselves only."""
 
-    def attach(self, visitor: object) -> tuple[Place, Json, Any]:
+    def attach(self, visitor: object) -> tuple[Place, Json, Json]:
         """A browser opens the page: its place, what was said, and the composer as it has to be."""
         key, session = self.visitors.open(visitor)
         return key, self.value(session, visitor, alert=None), self.composer(session)
 
-    def say(self, message: Json | None, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
+    def say(self, message: Json | None, visitor: object, *panel: Any) -> tuple[Place, Json, Json]:
         """Send what is in the composer. A refusal leaves the composer as it is."""
         key, session = self.visitors.open(visitor)
         try:
@@ -50,17 +40,17 @@ class Chat:
             text, images = self._composed(message, settings.image_side)
             session.say(text, images, settings.params, settings.choices)
         except EmptyMessage:
-            return key, self.value(session, visitor), gr.skip()
+            return key, self.value(session, visitor), {}
         except MagistralUIError as error:
             return key, self.value(session, visitor, alert=alert_value(error)), self.composer(session)
-        return key, self.value(session, visitor, alert=None), self.composer(session, value=None)
+        return key, self.value(session, visitor, alert=None), self.composer(session, value={"text": "", "files": []})
 
-    def refuse(self, visitor: object, error: MagistralUIError) -> tuple[Place, Json, Any]:
+    def refuse(self, visitor: object, error: MagistralUIError) -> tuple[Place, Json, Json]:
         """Leave all as it is, and say why."""
         key, session = self.visitors.open(visitor)
         return key, self.value(session, visitor, alert=alert_value(error)), self.composer(session)
 
-    def example(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
+    def example(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Json]:
         """Send an example that was clicked."""
         shown = examples_value(self.engine.card)
         index = data.get("index")
@@ -70,53 +60,53 @@ class Chat:
         files = [str(ASSETS / "examples" / chosen["picture"])] if "picture" in chosen else []
         return self.say({"text": chosen["text"], "files": files}, visitor, *panel)
 
-    def regenerate(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
+    def regenerate(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Json]:
         """Write another reply in the place of the one that was clicked."""
         return self._change(visitor, lambda session: session.regenerate(_message(data), *self._panel(panel)))
 
-    def resume(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
+    def resume(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Json]:
         """Go on with a reply that was cut."""
         return self._change(visitor, lambda session: session.continue_reply(_message(data), *self._panel(panel)))
 
-    def answer_again(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
+    def answer_again(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Json]:
         """Write another answer from the same reasoning."""
         return self._change(visitor, lambda session: session.answer_again(_message(data), *self._panel(panel)))
 
-    def edit_message(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
+    def edit_message(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Json]:
         """Say something else in the place of a message."""
         said = str(data.get("text") or "")
         return self._change(visitor, lambda session: session.edit(_message(data), said, *self._panel(panel)))
 
-    def rethink(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
+    def rethink(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Json]:
         """Think on, or answer, from reasoning that was edited."""
         said, closed = str(data.get("text") or ""), bool(data.get("closed"))
         return self._change(visitor, lambda session: session.rethink(_message(data), said, closed, *self._panel(panel)))
 
-    def replay(self, data: Json, visitor: object) -> tuple[Place, Json, Any]:
+    def replay(self, data: Json, visitor: object) -> tuple[Place, Json, Json]:
         """Write a reply again with what it was written with; the panel has no say in it."""
         return self._change(visitor, lambda session: session.replay(_message(data)))
 
-    def answer(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Any]:
+    def answer(self, data: Json, visitor: object, *panel: Any) -> tuple[Place, Json, Json]:
         """Answer a message that has no reply."""
         return self._change(visitor, lambda session: session.answer(_message(data), *self._panel(panel)))
 
-    def delete(self, data: Json, visitor: object) -> tuple[Place, Json, Any]:
+    def delete(self, data: Json, visitor: object) -> tuple[Place, Json, Json]:
         """Take out a message and what follows it; the page offers to undo that."""
         counts: list[int] = []
         key, value, box = self._change(visitor, lambda session: counts.append(session.delete(_message(data))))
         return key, {**value, "deleted": {"message": _message(data), "count": counts[0]} if counts else None}, box
 
-    def restore(self, data: Json, visitor: object) -> tuple[Place, Json, Any]:
+    def restore(self, data: Json, visitor: object) -> tuple[Place, Json, Json]:
         """Bring back what was deleted last."""
         return self._change(visitor, lambda session: session.restore(_message(data)))
 
-    def keep_reasoning(self, data: Json, visitor: object) -> tuple[Place, Json, Any]:
+    def keep_reasoning(self, data: Json, visitor: object) -> tuple[Place, Json, Json]:
         """Leave the reasoning of one reply in or out of the context, or let it follow the general choice."""
         keep = data.get("keep")
         kept = keep if isinstance(keep, bool) else None
         return self._change(visitor, lambda session: session.keep_reasoning(_message(data), kept))
 
-    def choose_branch(self, data: Json, visitor: object) -> tuple[Place, Json, Any]:
+    def choose_branch(self, data: Json, visitor: object) -> tuple[Place, Json, Json]:
         """Show another branch."""
         return self._change(visitor, lambda session: session.choose(_message(data)))
 
@@ -129,7 +119,7 @@ class Chat:
         wanted = reasoning if isinstance(reasoning, int) else None
         return {**more_value(session, self.thumbnails, messages, wanted), "number": data.get("number")}
 
-    def commit(self, visitor: object) -> tuple[Json, Any]:
+    def commit(self, visitor: object) -> tuple[Json, Json]:
         """After a turn: the finished turns and the composer, ready for the next one.
 
         A tab that has turned to another conversation meanwhile does not turn back for it. A tab that has none yet cannot
@@ -137,7 +127,7 @@ class Chat:
         """
         session = self.visitors.find(visitor)
         known = isinstance(visitor, dict) and visitor.get("visitor")
-        return self.value(session, visitor, follows=True), self.composer(session) if known else gr.skip()
+        return self.value(session, visitor, follows=True), self.composer(session) if known else {}
 
     def weigh(self, message: Json | None, visitor: object, *panel: Any) -> Json:
         """What the message that is being written would cost, and whether it fits; nothing is sent."""
@@ -150,7 +140,9 @@ class Chat:
         try:
             settings = read_settings(self.engine.card, panel)
             text, images = self._composed(message, settings.image_side, self.uploads.measure)
-            return meter_value(self.engine, session.measure_message(text, images, settings.choices), images, settings)
+            return meter_value(
+                self.engine, context_use(*session.measure(text, images, settings.choices)), images, settings
+            )
         except NotReady:
             return empty_meter()
         except MagistralUIError as error:
@@ -179,21 +171,21 @@ class Chat:
         if session := self.visitors.find(visitor):
             session.answer_now()
 
-    def new_chat(self, visitor: object) -> tuple[Place, Json, Any]:
+    def new_chat(self, visitor: object) -> tuple[Place, Json, Json]:
         """Begin an empty conversation; what runs in the one before goes on."""
         key, session = self.visitors.begin(visitor)
         return key, self.value(session, visitor, alert=None), self.composer(session)
 
-    def composer(self, session: Session | None, **changes: Any) -> Any:
-        """The composer as it has to be: to send while nothing runs, to stop while something does."""
+    def composer(self, session: Session | None, **changes: Any) -> Json:
+        """The composer's properties as they have to be: to send while nothing runs, to stop while something does."""
         running = session is not None and session.running is not None
         ready = isinstance(self.engine.status(), Ready)
-        return gr.update(interactive=ready, submit_btn=not running, stop_btn=running, **changes)
+        return {"interactive": ready, "submit_btn": not running, "stop_btn": running, **changes}
 
     def _panel(self, panel: Sequence[Any]) -> tuple[SamplingParams, PromptChoices]:
         return params_from(self.engine.card, panel)
 
-    def _change(self, visitor: object, change: Callable[[Session], object]) -> tuple[Place, Json, Any]:
+    def _change(self, visitor: object, change: Callable[[Session], object]) -> tuple[Place, Json, Json]:
         key, session = self.visitors.open(visitor)
         try:
             change(session)
@@ -212,8 +204,10 @@ class Chat:
     ) -> tuple[str, list[ImageFile]]:
         """What is in the composer, as the model would get it."""
         said = message or {}
-        images = (read or self.uploads.read)(said.get("files") or (), image_side)
-        check_seen(self.engine.card, images)
+        images: list[ImageFile] = []
+        if said.get("files"):
+            images = (read or self.uploads.read)(said["files"], image_side)
+            check_seen(self.engine.card, images)
         return str(said.get("text") or ""), images
 
 

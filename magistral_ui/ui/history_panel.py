@@ -1,4 +1,4 @@
-"""The list of a visitor's conversations: what its events do, and where it stands; what is kept is not decided here."""
+"""The list of a visitor's conversations: what its actions do; what is kept is not decided here."""
 
 import asyncio
 import time
@@ -6,27 +6,23 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import gradio as gr
-
+from magistral_ui.chat.json_values import Json, alert_value, failure_value
 from magistral_ui.errors import ImportRefused, MessageGone, TooManyRequests
 from magistral_ui.sessions.history import catalog
 from magistral_ui.sessions.history.search import ConversationSummary
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import MAX_ID_LENGTH, Place, bare
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.components import component, from_tab, with_event_data
 from magistral_ui.ui.import_export import FORMATS, ExportPurpose, ImportPurpose, name_of
-from magistral_ui.ui.labels import label
-from magistral_ui.ui.rendering import Json, alert_value, failure_value
 
 MAX_QUERY_LENGTH = 200
 """Characters of a search that are read."""
-Turned = tuple[Place, Json, Any, Json]
+Turned = tuple[Place, Json, Json, Json]
 """Where the tab is now, what is said there, the composer, and the list."""
 
 
 class HistoryPanel:
-    """What the list's events do, as plain functions: values in, values out."""
+    """What the list's actions do, as plain functions: values in, values out."""
 
     def __init__(self, chat: Chat) -> None:
         self.chat, self.visitors = chat, chat.visitors
@@ -130,31 +126,3 @@ def _query(data: Json) -> str:
 
 def _id(data: Json) -> str:
     return str(data.get("id") or "")[:MAX_ID_LENGTH]
-
-
-def build_history_panel() -> gr.HTML:
-    """The panel's content, inside whatever container is open."""
-    gr.Button(label("page_close"), elem_id="history-close", size="sm")
-    changes = ("rename", "pin", "save", "bring", "remove", "restore", "forget")
-    return component("history-list", triggers=("refresh", "open_conversation", *changes))
-
-
-def connect_history(
-    chat: Chat, shelf: gr.HTML, visitor: gr.BrowserState, said: gr.HTML, box: gr.MultimodalTextbox
-) -> None:
-    """Which event of the list calls which function."""
-    panel, turned = HistoryPanel(chat), [visitor, said, box, shelf]
-
-    async def refresh(event: gr.EventData, visitor: object) -> Json:
-        return await panel.refresh(event._data or {}, visitor)
-
-    # Each question is put, and none in another's place: Gradio would put the earlier one again, with what that one carried.
-    shelf.refresh(refresh, visitor, shelf, trigger_mode="multiple", **from_tab())
-    shelf.rename(with_event_data(panel.rename), visitor, shelf, trigger_mode="multiple", **from_tab())
-    shelf.pin(with_event_data(panel.pin), visitor, shelf, trigger_mode="multiple", **from_tab())
-    shelf.save(with_event_data(panel.save), visitor, shelf, **from_tab())
-    shelf.bring(with_event_data(panel.bring), visitor, shelf, **from_tab())
-    shelf.open_conversation(with_event_data(panel.open), visitor, turned, trigger_mode="multiple", **from_tab())
-    shelf.remove(with_event_data(panel.remove), visitor, turned, trigger_mode="multiple", **from_tab())
-    shelf.restore(with_event_data(panel.restore), visitor, turned, trigger_mode="multiple", **from_tab())
-    shelf.forget(with_event_data(panel.forget), visitor, turned, **from_tab())

@@ -11,20 +11,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from magistral_ui.chat.conversation import Conversation
+from magistral_ui.chat.json_values import alert_value
 from magistral_ui.client import CLIENT
 from magistral_ui.errors import HistoryUnusable, ImportRefused, TooManyRequests
-from magistral_ui.export.document import Document, Texts
-from magistral_ui.export.file_names import file_name
+from magistral_ui.export.document import Document, Texts, file_name
 from magistral_ui.export.html import export_html
-from magistral_ui.export.json_export import export_json
-from magistral_ui.export.json_import import ImportLimits, import_json
+from magistral_ui.export.json import export_json, import_json
+from magistral_ui.export.json_models import ImportLimits
 from magistral_ui.export.markdown import export_markdown
 from magistral_ui.i18n.languages import LANGUAGES, Language
 from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, text, text_in
 from magistral_ui.sessions.fair_queue import FairQueue
 from magistral_ui.sessions.limits import Limits, length_of
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.rendering import alert_value
 from magistral_ui.web.client_address import visitors_language
 
 FORMATS = {"json": "application/json", "markdown": "text/markdown", "html": "text/html"}
@@ -101,7 +100,9 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
             writing = queue.submit(CLIENT.get().quota_key, lambda: _content(visitors, purpose, language))
             content = await asyncio.wrap_future(writing)
         except TooManyRequests as error:
-            return JSONResponse({"failure": alert_value(error)}, 429, {"Retry-After": str(error.values["seconds"])})
+            return JSONResponse(
+                {"failure": alert_value(error)}, 429, {"Retry-After": str(error.message.values["seconds"])}
+            )
         return Response(content, media_type=FORMATS[purpose.format], headers=DOWNLOAD_HEADERS)
 
     async def take(request: Request) -> Response:

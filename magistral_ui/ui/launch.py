@@ -1,64 +1,55 @@
-"""Serves a built page: our assets, the doors that a request passes, and the port; not what is on the page."""
+"""Serves a built page: its assets and routes, the port, and the share link; not what is on the page."""
 
-from collections.abc import Sequence
+import contextlib
+import secrets
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import gradio as gr
-from gradio.utils import get_upload_folder
+import httpx
+from gradio import networking
+from gradio.exceptions import ChecksumMismatchError, ShareCertificateWriteError
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from magistral_ui.proxies import alone
+from magistral_ui.environment import ProxyUnusable, check_proxies, without_proxies
+from magistral_ui.errors import ServeError
 from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.actions import action_route
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.api.mcp_route import mcp_route
+from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.import_export import exchange_routes
-from magistral_ui.ui.live_stream import live_route
-from magistral_ui.ui.model_panel import model_route
+from magistral_ui.ui.routes import live_route, model_route
 from magistral_ui.ui.theme import theme
 from magistral_ui.ui.translated_page import TranslatedPageMiddleware, texts_route
-from magistral_ui.web.byte_quota import ByteQuota
-from magistral_ui.web.client_address import ClientAddressMiddleware
-from magistral_ui.web.connections import allow_many_files, watch_connections
-from magistral_ui.web.duplicate_headers import DuplicateHeadersMiddleware
-from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.forwarded_headers import ForwardedHeadersMiddleware
-from magistral_ui.web.gradio_events import GradioEventsMiddleware, Listener
-from magistral_ui.web.health import HealthMiddleware
-from magistral_ui.web.host_check import HostCheckMiddleware
-from magistral_ui.web.login import Identity, LoginMiddleware
-from magistral_ui.web.metrics import Metrics
-from magistral_ui.web.ownership import Ownership
+from magistral_ui.web.client_address import PROBE_HEADER
+from magistral_ui.web.connections import allow_many_files, open_to_visitors
+from magistral_ui.web.exposure import Exposure, seen_by
+from magistral_ui.web.gradio_events import Listener
+from magistral_ui.web.hf_oauth import HuggingFaceLogin
+from magistral_ui.web.middleware import middleware_stack, wrap
 from magistral_ui.web.passwords import Passwords
-from magistral_ui.web.rate_limit import RateLimitMiddleware
-from magistral_ui.web.root_path import RestorePrefixMiddleware, StripPrefixMiddleware
-from magistral_ui.web.route_allowlist import RouteAllowlistMiddleware
-from magistral_ui.web.security_headers import SecurityHeadersMiddleware
 from magistral_ui.web.server_socket import WILDCARD_HOSTS, served_on, take, url_of
-from magistral_ui.web.share_tunnel import learn_hops, open_tunnel
-from magistral_ui.web.startup_gate import StartupGate
-from magistral_ui.web.uploads import UploadsMiddleware
 
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 DEFAULT_PORTS = range(7860, 7960)
 QUEUE_POLL_SECONDS = 0.1
-"""Seconds between two looks of Gradio's queue, which only programs use: looking a thousand times each takes 4 % of a core."""
+"""Seconds between two polls of Gradio's queue, which only programs use; Gradio's thousand polls a second take 4 % of a core."""
 PROGRESS_POLL_SECONDS = 5.0
-"""The same for Gradio's messages of progress, of which this page has none."""
+"""The same for Gradio's progress messages, of which this page has none."""
 KEPT_ANALYTICS = 1
-"""Calls of which Gradio keeps how long they took: it reckons that anew after each, of all, and nothing here asks for it."""
-MAX_EVENT_BYTES = 2_000_000
-"""Bytes of an event beside the text of a message, which may take six for a character."""
-MAX_EVENT_VALUES, MAX_TURN_VALUES = 10_000, 40
-"""Values in an event, and in each turn of a history that it brings."""
+"""Calls whose durations Gradio keeps: it computes statistics of all of them after each, and nothing here asks for these."""
+PROBE_ADDRESS = "192.0.2.1"
+"""An address that nobody has (RFC 5737)."""
+PROBE_TIMEOUT = 10.0
 
 
 def head() -> str:
-    """What the page's head needs of ours: styles and scripts, all from this server; the texts come with translated_page.py."""
+    """Our styles and scripts for the page's head, all from this server; translated_page.py adds the texts."""
     return "\n".join(
         (
             '<link rel="stylesheet" href="magistral/vendor/katex.css">',
@@ -73,72 +64,28 @@ def head() -> str:
     )
 
 
-def middleware_stack(
-    demo: ChatBlocks,
-    visitors: Visitors,
-    exposure: Exposure,
-    passwords: Passwords | None,
-    token: str = "",
-    identity: Identity | None = None,
-) -> list[Middleware]:
-    """What a request passes, from the outside to Gradio; with the `token`, /metrics is read from elsewhere, too."""
-    limits, claims, framed = visitors.limits, Ownership(), exposure.reach == "space"
-    hourly = ByteQuota(limits)
-    passed = [
-        Middleware(ForwardedHeadersMiddleware, exposure=exposure),
-        Middleware(StripPrefixMiddleware, exposure=exposure),
-        Middleware(SecurityHeadersMiddleware, framed=framed),
-        Middleware(HealthMiddleware, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=token),
-        Middleware(DuplicateHeadersMiddleware),
-        Middleware(HostCheckMiddleware, exposure=exposure),
-        Middleware(ClientAddressMiddleware, exposure=exposure),
-        Middleware(RateLimitMiddleware, limits=limits),
-    ]
-    if passwords is not None:
-        passed.append(Middleware(LoginMiddleware, passwords=passwords, limits=limits, framed=framed, identity=identity))
-    return [
-        *passed,
-        Middleware(RouteAllowlistMiddleware),
-        Middleware(UploadsMiddleware, claims=claims, limits=limits, folder=Path(get_upload_folder()), hourly=hourly),
-        Middleware(
-            GradioEventsMiddleware,
-            listeners=listeners(demo),
-            claims=claims,
-            calls=demo.calls,
-            folder=get_upload_folder(),
-            most=MAX_EVENT_BYTES + 6 * limits.text_length,
-            values=MAX_EVENT_VALUES + MAX_TURN_VALUES * limits.messages,
-            hourly=hourly,
-        ),
-        Middleware(RestorePrefixMiddleware),
-    ]
-
-
 def listeners(demo: gr.Blocks) -> dict[int, Listener]:
-    """What each of the page's functions is sent."""
+    """What the page sends to each of its functions."""
     return {
         number: Listener(
             name=str(each.api_name),
             values=len(each.inputs),
             triggers=frozenset(target for target, _ in each.targets if target is not None),
-            queued=bool(each.queue),
         )
         for number, each in demo.fns.items()
-        if each.fn is not None  # what runs in the browser only is nobody's to call here
+        if each.fn is not None  # what runs only in the browser cannot be called here
     }
 
 
-def launch_options(
-    visitors: Visitors,
-    middleware: Sequence[Middleware] = (),
-) -> dict[str, Any]:
-    """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet, and serve what is ours."""
+def launch_options(visitors: Visitors) -> dict[str, Any]:
+    """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet, and add our routes."""
     return {
         "theme": theme(),
         "head": head(),
         "app_kwargs": {
-            "middleware": list(middleware),
+            "middleware": [Middleware(TranslatedPageMiddleware)],
             "routes": [
+                action_route(Chat(visitors.engine, visitors)),
                 live_route(visitors),
                 model_route(visitors.engine),
                 mcp_route(visitors),
@@ -174,13 +121,13 @@ def launch(
     exposure: Exposure | None = None,
     passwords: Passwords | None = None,
     token: str = "",
-    identity: Identity | None = None,
+    identity: HuggingFaceLogin | None = None,
 ) -> str:
     """Serve `demo`, built for these `visitors`, without blocking, and return its address.
 
-    Only who knows one of the `passwords`, or is known by their `identity`, comes in; without any, everybody whom the `exposure`
-    lets reach the page. Without a port, the first free one from 7860 on is used. Raises PortInUse where `port` is taken,
-    ServeError where `host` cannot be listened on or there is no share link.
+    With `passwords`, only who knows one of them, or is known by their `identity`, can use the page; without, everybody who can
+    reach it. Without a port, the first free one from 7860 on is used. Raises PortInUse where `port` is taken, ServeError where
+    `host` cannot be listened on or there is no share link.
     """
     sockets = take(host, (port,) if port is not None else DEFAULT_PORTS)
     port = sockets[0].getsockname()[1]
@@ -189,17 +136,11 @@ def launch(
     demo._queue.sleep_when_free = QUEUE_POLL_SECONDS
     demo._queue.progress_update_sleep_when_free = PROGRESS_POLL_SECONDS
     demo._queue.ANALYTICS_MAX_EVENTS = KEPT_ANALYTICS
-    shutter = StartupGate()
-    with served_on(sockets), alone():  # Gradio asks the page that it serves to begin
-        demo.launch(
-            **launch_options(visitors, [Middleware(TranslatedPageMiddleware), shutter.middleware]),
-            server_name=host,
-            server_port=port,
-            prevent_thread_lock=True,
-        )
-    shutter.open(demo.app, middleware_stack(demo, visitors, exposure, passwords, token, identity))
+    with served_on(sockets), without_proxies():  # Gradio sends a request to the page to start its events
+        demo.launch(**launch_options(visitors), server_name=host, server_port=port, prevent_thread_lock=True)
+    stack = middleware_stack(visitors, listeners(demo), demo.calls, exposure, passwords, identity, token)
     unread = visitors.limits.unread_seconds
-    watch_connections(demo.server, is_proxy=exposure.proxies.trusts, unread_seconds=unread)
+    open_to_visitors(demo.server, wrap(demo.app, stack), is_proxy=exposure.proxies.trusts, unread_seconds=unread)
     if exposure.reach == "tunnel":
         exposure.url = open_tunnel(WILDCARD_HOSTS.get(host, host), port, demo.share_token)
         exposure.names.add(urlsplit(exposure.url).hostname or "")
@@ -208,6 +149,48 @@ def launch(
     return f"{exposure.url}/" if exposure.url else url_of(host, port)
 
 
+def open_tunnel(host: str, port: int, token: str) -> str:
+    """Open Gradio's share link, and return its address. ServeError, with the reason, where that fails.
+
+    Not `launch(share=True)`: the page that Gradio serves then loads its scripts from another server.
+    """
+    try:
+        check_proxies()
+        address = networking.setup_tunnel(host, port, token, None, None)
+    except ProxyUnusable as error:
+        raise ServeError("proxy_unusable", name=error.name) from error
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        httpx.HTTPError,
+        ChecksumMismatchError,
+        ShareCertificateWriteError,
+    ) as error:
+        raise ServeError("share_failed", reason=_reason(error)) from error
+    return "https://" + address.partition("://")[2] if "://" in address else f"https://{address}"
+
+
+def learn_hops(exposure: Exposure) -> None:
+    """Find out what the share link's proxies write, by a request through the link with a forged X-Forwarded-For.
+
+    They append to it on the way. Where the request does not arrive, the one proxy that is known for sure stays the only one.
+    """
+    exposure.probe, exposure.probed = secrets.token_urlsafe(32), ""
+    headers = {PROBE_HEADER: exposure.probe, "X-Forwarded-For": PROBE_ADDRESS}
+    with contextlib.suppress(httpx.HTTPError, OSError, ValueError):
+        httpx.get(f"{exposure.url}/healthz", headers=headers, timeout=PROBE_TIMEOUT)
+    exposure.probe = ""
+    hops = [hop.strip() for hop in exposure.probed.split(",")]
+    written = hops[hops.index(PROBE_ADDRESS) + 1 :] if PROBE_ADDRESS in hops else hops
+    exposure.named_proxies = seen_by(exposure.proxies.peers, written)
+
+
+def _reason(error: Exception) -> str:
+    """The reason on one line; Gradio hides it in the cause of a general error."""
+    told = [" ".join(str(each).split()) for each in (error, error.__cause__) if each is not None]
+    return ": ".join(line for line in told if line)[:200] or type(error).__name__
+
+
 def close(demo: gr.Blocks) -> None:
-    """Stop serving."""
     demo.close(verbose=False)

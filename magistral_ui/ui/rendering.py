@@ -9,21 +9,19 @@ from functools import cache
 from importlib import resources
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from cachetools import LRUCache, cachedmethod
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, UserMessage
-from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.json_values import Json, failure_value, notices_value, usage_value
 from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.resume import may_continue, may_replay
-from magistral_ui.errors import ImageRefused, MagistralUIError, TooManyRequests
+from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.history.reply_state import same_model
 from magistral_ui.sessions.session import Session
 
-Json = dict[str, Any]
 THUMBNAIL_SIDE = 480
 """Pixels of a thumbnail's longer side: twice what is shown, for screens of high density."""
 RECENT_MESSAGES = 20
@@ -152,27 +150,6 @@ def _reply_value(message: AssistantMessage, session: Session, sources: ReplySour
 def utf16_length(text: str) -> int:
     """The length of `text` as JavaScript counts it."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def usage_value(usage: Usage) -> Json:
-    """Counts and seconds, the derived ones too."""
-    derived = {"completion_tokens": usage.completion_tokens, "tokens_per_second": usage.tokens_per_second}
-    return {**asdict(usage), **derived}
-
-
-def notices_value(notices: Sequence[Notice]) -> list[Json]:
-    """What there is to tell about a reply."""
-    return [{"key": notice.key, "values": notice.values} for notice in notices]
-
-
-def failure_value(key: str, values: Mapping[str, str | int | float]) -> Json:
-    """A failure whose sentence the browser writes in its own language."""
-    return {"key": key, "values": dict(values)}
-
-
-def alert_value(error: MagistralUIError) -> Json:
-    """The failure that `error` stands for."""
-    return failure_value(error.sentence_key, error.values)
 
 
 class Thumbnails:

@@ -4,16 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import gradio as gr
-
+from magistral_ui.chat.json_values import Json
 from magistral_ui.chat.prompt import PromptChoices, has_marks, with_instructions
 from magistral_ui.chat.sampling import PARAMETERS, PRESETS, Parameter, SamplingParams
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import BadInput
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.ui.components import component, heading
-from magistral_ui.ui.labels import label
-from magistral_ui.ui.rendering import Json
+from magistral_ui.ui.components import component, heading, label
 
 IMAGE_SIDES = (1024, 512)
 """Pixels of a picture's longer side that can be chosen instead of its own."""
@@ -33,29 +30,14 @@ class VisitorSettings:
     """Pixels that a picture's longer side may have; None: as many as it has."""
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsPanel:
-    """The panel's components: the first two are drawn from what the server says, `chosen` is what the browser says."""
-
-    parameters: gr.HTML
-    prompt: gr.HTML
-    chosen: gr.HTML
-
-    @property
-    def inputs(self) -> list[gr.components.Component]:
-        """What `params_from` reads."""
-        return [self.chosen]
-
-
-def build_settings_panel(engine: Engine) -> SettingsPanel:
+def build_settings_panel(engine: Engine) -> None:
     """The panel inside whatever container is open, set to what the browser has kept, or else to the card's own values."""
     heading(label("parameters_heading"))
-    parameters = component("parameters", panel_value(engine))
+    component("parameters", panel_value(engine))
     heading(label("context_heading"))
     component("context")
     heading(label("instructions_heading"))
-    prompt = component("prompt", prompt_value(engine.card, ()), triggers=("compose",))
-    return SettingsPanel(parameters, prompt, component("chosen"))
+    component("prompt", prompt_value(engine.card, ()))
 
 
 def panel_value(engine: Engine) -> Json:

@@ -1,5 +1,6 @@
-"""What follows from the operator's choices about sharing: who may come in, under which limits, and what is told of it."""
+"""What follows from the operator's choices about sharing: accounts, limits, and what the terminal says about them."""
 
+import codecs
 import json
 import os
 from pathlib import Path
@@ -8,22 +9,27 @@ from typing import Any
 from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.limits import MOST, SHARED, Limits
-from magistral_ui.sessions.login_names import canonical
-from magistral_ui.text_files import read_text
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.hf_oauth import AUTH_CHOICE as HUGGING_FACE
-from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Passwords, make_password
+from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Passwords, canonical, make_password
 
 MIN_PASSWORD_LENGTH, MIN_SHARED_PASSWORD_LENGTH = 8, 12
-"""Characters of a password, of a page that only this machine reaches and of a shared one (OWASP ASVS 4.0.3, 2.1.1)."""
+"""Characters of a password, for a page that only this machine reaches and for a shared one (OWASP ASVS 4.0.3, 2.1.1)."""
 
 EXAMPLE = json.dumps({"max_tokens": 32768, "replies": 4})
-DIGITS = 20
-"""More than any limit has."""
+MAX_DIGITS = 20
+"""Digits that are read of a number: more than any limit has."""
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def limits_of(choice: str | None, exposure: Exposure) -> Limits:
-    """The limits that were chosen: by name, or those that suit the exposure with a JSON file's laid over them."""
+    """The chosen limits: by name, or those for the exposure, changed by a JSON file."""
     suiting = SHARED if exposure.shared else Limits()
     if choice is None:
         return suiting
@@ -39,7 +45,7 @@ def limits_of(choice: str | None, exposure: Exposure) -> Limits:
 
 
 def _limits_in(file: Path) -> dict[str, Any]:
-    """What the JSON object in the file says."""
+    """The JSON object in the file."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if twice := [name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])]:
@@ -47,7 +53,7 @@ def _limits_in(file: Path) -> dict[str, Any]:
         return dict(pairs)
 
     def number(digits: str) -> int:
-        return int(digits[:DIGITS])  # Python refuses to read thousands of them
+        return int(digits[:MAX_DIGITS])  # Python refuses to read thousands of them
 
     text, line, column = _read_limits(file), 1, 1
     try:
@@ -65,13 +71,13 @@ def _read_limits(file: Path) -> str:
     try:
         return read_text(file)
     except BadSetting as error:
-        if error.sentence_key != "file_not_read":
+        if error.message.key != "file_not_read":
             raise
-        raise BadSetting("limits_not_read", value=str(file), reason=error.values["reason"]) from error
+        raise BadSetting("limits_not_read", value=str(file), reason=error.message.values["reason"]) from error
 
 
 def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
-    """Who may come in, and a password that was made for it. A Space lets in whomever its owner lets see it."""
+    """The accounts, and a generated password where there is one. A Space is open to whoever its owner lets see it."""
     if choice == HUGGING_FACE:
         return Passwords({}), ""
     if choice is not None:
@@ -93,7 +99,7 @@ def read_accounts(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str,
         pairs = [line for line in lines if line and not line.startswith("#")]
     else:
         pairs = [choice]
-    people: dict[str, str] = {}
+    accounts: dict[str, str] = {}
     known: dict[str, str] = {}
     for pair in pairs:
         name, colon, password = pair.partition(":")
@@ -106,14 +112,14 @@ def read_accounts(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str,
             raise BadSetting("password_too_short", name=name.strip(), limit=shortest)
         if len(password.strip()) > MAX_PASSWORD_LENGTH:
             raise BadSetting("password_too_long", name=name.strip(), limit=MAX_PASSWORD_LENGTH)
-        people[name.strip()] = password.strip()
-    if not people:
+        accounts[name.strip()] = password.strip()
+    if not accounts:
         raise BadSetting("auth_file_not_sound", file=str(file))
-    return people
+    return accounts
 
 
 def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwords | None, made: str) -> list[str]:
-    """What the operator reads on the terminal: the address, who comes in, and what is looser than it is by itself."""
+    """What the operator reads on the terminal: the address, who can log in, and what is looser than the defaults."""
     lines = [text("app_serving", url=url)]
     if made:
         lines.append(text("app_password", password=made))
@@ -126,3 +132,31 @@ def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwo
     elif exposure.shared and limits != SHARED:
         lines.append(text("app_limits_changed"))
     return lines
+
+
+def read_text(file: Path) -> str:
+    """UTF-8, or what the file's byte order mark says. BadSetting for anything else, and for what cannot be read.
+
+    Older 8-bit encodings are refused: nothing tells which one it is, and a password that is read wrongly lets nobody in.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise BadSetting("file_not_read", file=str(file), reason=error.strerror or str(error)) from error
+    try:
+        read = data.decode(_encoding(data))
+    except UnicodeDecodeError as error:
+        raise BadSetting("file_not_text", file=str(file)) from error
+    if "\0" in read:
+        raise BadSetting("file_not_text", file=str(file))
+    return read
+
+
+def _encoding(data: bytes) -> str:
+    for mark, name in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return name
+    # Without a mark, UTF-16 shows in the bytes of its first character, which is surely Latin.
+    if data[:1] != b"\0" and data[1:2] == b"\0":
+        return "utf-16-le"
+    return "utf-16-be" if data[:1] == b"\0" and data[1:2] != b"\0" else "utf-8"

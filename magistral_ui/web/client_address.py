@@ -1,72 +1,166 @@
-"""Finds out who asks, by address and browser, and tells everything further in; who that may be is not decided here."""
+"""Finds out who makes a request: the address, also through trusted proxies, the path it came by, and the browser.
+
+What that client may do is not decided here.
+"""
 
 import ipaddress
 import secrets
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from hmac import compare_digest
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import NO_CLIENT, Client, serving
-from magistral_ui.i18n.languages import LANGUAGE_COOKIE as LANGUAGE_COOKIE
-from magistral_ui.i18n.languages import Language, language_for
-from magistral_ui.sessions.visitors import hashed
-from magistral_ui.web.cookies import cookie_name, cookie_value, outdated, read_cookie
-from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS as FORWARDING_HEADERS
-from magistral_ui.web.forwarded_headers import is_forwarded
-from magistral_ui.web.trusted_proxies import address_in
+from magistral_ui.client import NO_CLIENT, Client, hashed, serving
+from magistral_ui.i18n.languages import LANGUAGE_COOKIE, Language, language_for
+from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookie
+from magistral_ui.web.exposure import Exposure, address_in, is_prefix, plain_address
 
+PEER_KEY = "magistral.peer"
+"""Where the address of the connection itself stays, once `client` is the visitor's."""
+FORWARDED_KEY = "magistral.forwarded"
+CLIENT_KEY = "magistral.client"
+FORWARDED_HEADERS = (
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-prefix",
+    "forwarded",
+    "x-real-ip",
+)
+"""What proxies write. `Forwarded`, `X-Real-IP` and `X-Forwarded-Host` are never read: many proxies let a visitor's through."""
+HIDDEN_HEADERS = frozenset(name.encode() for name in FORWARDED_HEADERS)
+PREFIX_HEADER = "x-forwarded-prefix"
+PROBE_HEADER = "x-magistral-ui-probe"
 VISITOR_COOKIE = "magistral-ui-visit"
-CLIENT_KEY = "magistral.caller"
+PAGE_PATHS, ACTIONS_PATH = ("/", "/config"), "/magistral/act/"
+"""Where a browser, or a program, begins, and is given the cookie."""
 
 
-class ClientAddressMiddleware:
-    """Sets a request's caller, and takes out what only proxies may say; gives a browser that has none the cookie that tells it
-    from others. That cookie is no login: it is worth what was begun with it."""
+class ForwardedHeadersMiddleware:
+    """Sets the address and scheme with which a visitor asked, and takes off the path below which a proxy shows the page.
+
+    A proxy is believed because of the connection that it makes, never because of headers alone.
+    """
 
     def __init__(self, app: ASGIApp, *, exposure: Exposure) -> None:
         self.app, self._exposure = app, exposure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, by its caller's name."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        peer, headers, proxies = peer_of(scope), Headers(scope=scope), self._exposure.proxies
+        self._note_probe(headers)
+        forwarded = proxies.trusts(peer) and self._is_forwarded(headers)
+        address = proxies.visitor(peer, headers.getlist("x-forwarded-for")) if forwarded else peer
+        scope = {**scope, PEER_KEY: (peer, 0), "client": (address, 0), FORWARDED_KEY: forwarded}
+        if forwarded and self._is_secure(headers):
+            scope["scheme"] = "https"
+        path = scope["path"]
+        if prefix := self._prefix(path, headers, forwarded):
+            if path == prefix and scope["method"] in ("GET", "HEAD"):  # the page's own addresses are relative
+                await RedirectResponse(f"{prefix}/", 308)(scope, receive, send)
+                return
+            # A proxy may hand on `/ai/config`, or leave `/ai` out: both become `/config`.
+            scope |= {**_path(path.removeprefix(prefix) if _is_below(path, prefix) else path), PREFIX_KEY: prefix}
+        await self.app(scope, receive, send)
+
+    def _note_probe(self, headers: Headers) -> None:
+        probe = self._exposure.probe
+        if probe and compare_digest(headers.get(PROBE_HEADER, "").encode(), probe.encode()):
+            self._exposure.probed = ",".join(headers.getlist("x-forwarded-for"))
+
+    def _is_forwarded(self, headers: Headers) -> bool:
+        """Whether a trusted peer hands the request on; programs on this machine also connect without the proxy."""
+        if any(name in headers for name in FORWARDED_HEADERS):
+            return True
+        public = urlsplit(self._exposure.url).netloc.lower()
+        return bool(public) and headers.get("host", "").lower() == public
+
+    def _is_secure(self, headers: Headers) -> bool:
+        """Whether the visitor used TLS. That may end in front of the nearest proxy; then the public address tells."""
+        if self._exposure.reach in ("tunnel", "space") or self._exposure.url.startswith("https:"):
+            return True
+        told = ",".join(headers.getlist("x-forwarded-proto")).rpartition(",")[2]
+        return told.strip(" \t").lower() == "https"
+
+    def _prefix(self, path: str, headers: Headers, forwarded: bool) -> str:
+        """The path that was set with `--share`; a header's only from a proxy that was set up there without one."""
+        if known := self._exposure.prefix:
+            return known if forwarded or _is_below(path, known) else ""
+        told = headers.getlist(PREFIX_HEADER) if forwarded and self._exposure.reach == "proxy" else []
+        prefix = told[0].strip().rstrip("/") if len(told) == 1 else ""
+        return prefix if is_prefix(prefix) else ""
+
+
+class ClientAddressMiddleware:
+    """Sets the `Client` of a request, and gives a browser that has none the cookie that tells it from others.
+
+    That cookie is no login: it is worth what was begun with it.
+    """
+
+    def __init__(self, app: ASGIApp, *, exposure: Exposure) -> None:
+        self.app, self._exposure = app, exposure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, address = Headers(scope=scope), network_of(scope["client"][0])
         cookie = read_cookie(headers, cookie_name(VISITOR_COOKIE, scope))
-        fresh = None if cookie else secrets.token_urlsafe(32)
-        caller = Client(address, hashed(cookie or address), visitors_language(scope).code)
-        known = {**scope, "headers": self._headers(scope), CLIENT_KEY: caller}
-
-        async def with_cookie(message: Message) -> None:
-            if fresh and message["type"] == "http.response.start" and scope["path"] in ("/", "/config"):
-                value = cookie_value(VISITOR_COOKIE, fresh, known, framed=self._exposure.reach == "space")
-                for each in (value, *outdated(VISITOR_COOKIE, known, headers)):
-                    MutableHeaders(scope=message).append("Set-Cookie", each)
-            await send(message)
-
-        with serving(caller):
-            await self.app(known, receive, with_cookie)
+        client = Client(address, hashed(cookie or address), lambda: _language_of(headers).code)
+        known = {**scope, "headers": self._headers(scope), CLIENT_KEY: client}
+        with serving(client):
+            await self.app(known, receive, send if cookie else self._with_cookie(known, headers, send))
 
     def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """The headers without those about forwarding, which nobody further in shall believe; Host is the public name."""
-        kept = [(name, value) for name, value in scope["headers"] if name.decode("latin-1") not in FORWARDING_HEADERS]
-        if is_forwarded(scope) and self._exposure.reach == "proxy":
+        """The headers without those about forwarding, which nothing behind this may believe; Host is the public name."""
+        kept = [each for each in scope["headers"] if each[0] not in HIDDEN_HEADERS]
+        if scope.get(FORWARDED_KEY) and self._exposure.reach == "proxy":
             public = urlsplit(self._exposure.url).netloc.encode()
             kept = [(name, public if name == b"host" else value) for name, value in kept]
         return kept
 
+    def _with_cookie(self, scope: Scope, headers: Headers, send: Send) -> Send:
+        """`send` that sets a new cookie with the page."""
+        if scope["path"] not in PAGE_PATHS:
+            return send
+
+        async def with_cookie(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                framed = self._exposure.reach == "space"
+                value = cookie_value(VISITOR_COOKIE, secrets.token_urlsafe(32), scope, framed=framed)
+                for each in (value, *outdated(VISITOR_COOKIE, scope, headers)):
+                    MutableHeaders(scope=message).append("Set-Cookie", each)
+            await send(message)
+
+        return with_cookie
+
+
+class RestorePrefixMiddleware:
+    """Puts back the path that was taken off: Starlette, and so Gradio, expects the whole path, and the proxy's part beside it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if prefix := str(scope.get(PREFIX_KEY, "")):
+            scope = {**scope, **_path(prefix + scope["path"]), "root_path": prefix}
+        await self.app(scope, receive, send)
+
+
+def peer_of(scope: Scope) -> str:
+    """The address at the other end of the connection itself, whatever a header says."""
+    peer: tuple[str, int] = scope.get(PEER_KEY) or scope.get("client") or ("", 0)
+    return plain_address(str(peer[0]))
+
 
 def client_of(scope: Scope) -> Client:
-    """Who made a request, also later, when it is served outside of its own task."""
+    """Who made a request, also later, when it is served outside its own task."""
     found = scope.get(CLIENT_KEY)
     return found if isinstance(found, Client) else NO_CLIENT
 
 
 def network_of(address: str) -> str:
-    """What is counted as one address: an IPv6 one without its last 64 bits, which a visitor may choose."""
+    """What is counted as one address: of an IPv6 address the first 64 bits, since a visitor may choose the others."""
     parsed = address_in(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((parsed, 64), strict=False).network_address)
@@ -74,7 +168,18 @@ def network_of(address: str) -> str:
 
 
 def visitors_language(scope: Scope) -> Language:
-    """The language for who made this request."""
-    headers = Headers(scope=scope)
+    """The language of who made this request: chosen on the page, or else the browser's."""
+    return _language_of(Headers(scope=scope))
+
+
+def _language_of(headers: Headers) -> Language:
     chosen = cookie_parser(headers.get("cookie", "")).get(LANGUAGE_COOKIE)
     return language_for(chosen, headers.get("accept-language", ""))
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(f"{prefix}/")
+
+
+def _path(path: str) -> Mapping[str, object]:
+    return {"path": path, "raw_path": quote(path).encode()}

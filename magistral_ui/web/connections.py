@@ -1,28 +1,32 @@
-"""Closes connections that ask for nothing, or too slowly to be somebody's, and bounds how many one address may hold.
+"""Watches the server's connections: no doubtful requests, none that come too slowly, and only so many of one address.
 
-Those whose answers are not read are slow_readers.py's.
+Two programs that disagree about where a request ends would take a part of one visitor's for another's (request smuggling,
+RFC 9112 §11.2). h11 mends some of what is doubtful; here it ends the connection. Connections whose answers nobody reads are
+slow_readers.py's business.
 """
 
 import asyncio
 import contextlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import h11
+from h11._receivebuffer import ReceiveBuffer
+from starlette.types import ASGIApp
 from uvicorn import Server
 
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.token_buckets import TokenBuckets
-from magistral_ui.web.forwarded_headers import PEER_KEY
-from magistral_ui.web.request_framing import read_strictly
+from magistral_ui.web.exposure import plain_address
 from magistral_ui.web.slow_readers import SlowReaders
 
 HEAD_TIMEOUT = 15.0
 """Seconds from a connection's beginning, or from its last answer, to the whole head of a request."""
 MAX_CONNECTIONS_PER_ADDRESS = 1_500
-"""Connections of one address that is no proxy's."""
+"""Connections of one address that is not a proxy's."""
 MAX_OPEN_FILES = 65_536
 REFUSAL_HEADERS = [
     ("Content-Type", "text/plain; charset=utf-8"),
@@ -31,15 +35,19 @@ REFUSAL_HEADERS = [
     ("Cache-Control", "no-store"),
     ("Connection", "close"),
 ]
-REFUSALS_PER_MINUTE = 60
-"""Lines about them in the log."""
+MAX_LOGGED_PER_MINUTE = 60
+"""Lines in the log about requests that are no HTTP: a flood must not fill the disk."""
+REQUEST_LINE = re.compile(rb"[A-Z]{1,20} [\x21-\x7e]+ HTTP/1\.[01]")
+FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+LENGTH = re.compile(rb"[0-9]{1,18}")
+CHUNK = re.compile(rb"[0-9A-Fa-f]{1,16}\r\n")
 
 
-def watch_connections(server: Server, *, is_proxy: Callable[[str], bool], unread_seconds: int) -> None:
-    """From now on, every new connection of `server` is watched; it names its peer to forwarding.py. Only a proxy may hold any
-    number of them, which are everybody's.
+def open_to_visitors(server: Server, app: ASGIApp, *, is_proxy: Callable[[str], bool], unread_seconds: int) -> None:
+    """From now on, `server` serves `app` to every new connection, and watches it.
 
-    Who takes in nothing of an answer for `unread_seconds` is dropped.
+    Only a proxy may hold any number of connections, which are its visitors'. A client that takes in nothing of an answer for
+    `unread_seconds` is dropped.
     """
     base: Any = server.config.http_protocol_class
     held: Counter[str] = Counter()
@@ -52,21 +60,20 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool], unread
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._peer = plain(str(self.client[0])) if self.client else ""
+            self._peer = plain_address(str(self.client[0])) if self.client else ""
             held[self._peer] += 1
             self._reader = unread.reader(transport, self._peer, self.loop)
-            self.app: Any = _named(self.app, self.client)
-            self._asked: asyncio.TimerHandle | None = None
+            self._head_timer: asyncio.TimerHandle | None = None
             if held[self._peer] > MAX_CONNECTIONS_PER_ADDRESS and not is_proxy(self._peer):
                 transport.abort()
                 return
-            self._wait()
+            self._wait_for_head()
 
         def connection_lost(self, error: Exception | None) -> None:
             held[self._peer] -= 1
             if held[self._peer] <= 0:
                 del held[self._peer]
-            self._rest()
+            self._stop_timer()
             self._reader.resumed()
             super().connection_lost(error)
 
@@ -79,7 +86,7 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool], unread
             self._reader.resumed()
 
         def send_400_response(self, *_: str) -> None:
-            if self.cycle is not None and not self.cycle.response_complete:  # nobody reads what it would still say
+            if self.cycle is not None and not self.cycle.response_complete:  # nobody would read the rest of its answer
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
             begun = self.conn.our_state is not h11.IDLE  # its method may be one whose answer has no body
@@ -92,58 +99,109 @@ def watch_connections(server: Server, *, is_proxy: Callable[[str], bool], unread
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            self._wait()
+            self._wait_for_head()
 
-        def _wait(self) -> None:
-            self._rest()
-            self._asked = self.loop.call_later(HEAD_TIMEOUT, self._look)
+        def _wait_for_head(self) -> None:
+            self._stop_timer()
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._close_if_idle)
 
-        def _rest(self) -> None:
-            if self._asked is not None:
-                self._asked.cancel()
-                self._asked = None
+        def _stop_timer(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
 
-        def _look(self) -> None:
-            self._asked = None
+        def _close_if_idle(self) -> None:
+            self._head_timer = None
             cycle = getattr(self, "cycle", None)
             if (cycle is None or cycle.response_complete) and not self.transport.is_closing():
                 self.transport.abort()
 
     log = logging.getLogger("uvicorn.error")
-    if not any(isinstance(each, Seldom) for each in log.filters):
-        log.addFilter(Seldom())
+    if not any(isinstance(each, LogLimit) for each in log.filters):
+        log.addFilter(LogLimit())
+    # In this order: no connection reaches `app` unwatched.
     server.config.http_protocol_class = Watched
+    server.config.loaded_app = app
 
 
-class Seldom(logging.Filter):
-    """Lets through so many lines a minute of those that uvicorn writes for each request that is none."""
+class LogLimit(logging.Filter):
+    """Lets through so many lines a minute of those that uvicorn writes for each request that is no HTTP."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines = TokenBuckets(REFUSALS_PER_MINUTE)
+        self._lines = TokenBuckets(MAX_LOGGED_PER_MINUTE)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether `record` is written."""
         return not record.getMessage().startswith(("Invalid HTTP", "Unsupported upgrade")) or not self._lines.take("")
 
 
-def _named(app: Any, client: Any) -> Any:
-    """`app`, which is told the connection's own peer before anything else may rename it."""
+class StrictBuffer(ReceiveBuffer):
+    """What has arrived on a connection. h11 takes the heads of requests, and of chunks, out of it by these methods alone."""
 
-    async def called(scope: Any, receive: Any, send: Any) -> None:
-        scope[PEER_KEY] = client and (plain(str(client[0])), client[1])
-        await app(scope, receive, send)
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: bytes | bytearray = b""
+        self._in_chunks = False
 
-    return called
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        """A request's head, or what follows its last chunk. LocalProtocolError where it is doubtful."""
+        if (lines := super().maybe_extract_lines()) is None:
+            return None
+        if self._in_chunks and lines:
+            raise h11.LocalProtocolError("fields after the body")
+        if lines:
+            check_head(bytes(self._taken))
+        self._in_chunks = False
+        return lines
+
+    def maybe_extract_next_line(self) -> bytearray | None:
+        """A chunk's head: its length and nothing else."""
+        line = super().maybe_extract_next_line()
+        if line is None:
+            return None
+        if not CHUNK.fullmatch(line):
+            raise h11.LocalProtocolError("more than a length before a chunk")
+        self._in_chunks = True
+        return line
+
+    def _extract(self, count: int) -> bytearray:
+        self._taken = super()._extract(count)
+        return self._taken
 
 
-def plain(address: str) -> str:
-    """`address` without what is before it where IPv4 reaches a socket of both kinds."""
-    return address.removeprefix("::ffff:") if "." in address else address
+def read_strictly(connection: Any) -> None:
+    """Make `connection`, which has read nothing yet, strict. TypeError where a newer h11 reads in another way."""
+    if not isinstance(connection._receive_buffer, ReceiveBuffer):
+        raise TypeError(connection)
+    connection._receive_buffer = StrictBuffer()
+
+
+def check_head(head: bytes) -> None:
+    """LocalProtocolError for anything in a request's head that programs read differently."""
+    first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    if not head.endswith(b"\r\n\r\n") or not REQUEST_LINE.fullmatch(first):
+        raise h11.LocalProtocolError("no plain request line")
+    lengths, codings = [], []
+    for line in lines:
+        field = FIELD.fullmatch(line)  # neither a lone CR or LF, nor a folded line, nor a blank before the colon
+        if field is None:
+            raise h11.LocalProtocolError("no plain header")
+        name, value = field[1].lower(), field[2].strip(b" \t")
+        if name == b"content-length":
+            lengths.append(value)
+        elif name == b"transfer-encoding":
+            codings.append(value.lower())
+    if len(lengths) + len(codings) > 1:
+        raise h11.LocalProtocolError("two ends of the body")
+    if lengths and not LENGTH.fullmatch(lengths[0]):
+        raise h11.LocalProtocolError("no plain length")
+    if codings and (codings[0] != b"chunked" or first.endswith(b"1.0")):
+        raise h11.LocalProtocolError("no plain coding")
 
 
 def allow_many_files() -> None:
-    """Each connection is an open file; take as many as the system gives."""
+    """Raise the limit of open files, of which each connection is one, as far as the system allows."""
     try:
         import resource
     except ImportError:  # Windows counts otherwise

@@ -1,27 +1,85 @@
-"""From where the page can be reached, and under which names; it opens nothing itself."""
+"""Knows from where the page can be reached, under which names, and through which trusted proxies; it opens nothing itself."""
 
+import functools
 import ipaddress
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
-from magistral_ui.web.trusted_proxies import (
-    NONE,
-    ONE,
-    TUNNEL,
-    TrustedProxies,
-    address_in,
-    read_trusted,
-)
-
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Reach = Literal["local", "network", "tunnel", "proxy", "space"]
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 TUNNEL_SUFFIX = ".gradio.live"
 PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~-]+){0,8}", re.ASCII)
 MAX_PREFIX_LENGTH = 256
+MAX_PROXIES = 16
+"""Trusted proxies in a row."""
+MAX_CACHED_LENGTH = 64
+"""Characters of an address whose parsed form is cached: most requests come from where the last one came from."""
+BRACKETED = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?", re.ASCII)
+WITH_PORT = re.compile(r"([\d.]+):\d{1,5}", re.ASCII)
+
+
+def _networks(*written: str) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(each) for each in written)
+
+
+LOOPBACK = _networks("127.0.0.0/8", "::1/128")
+PRIVATE = _networks("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
+"""This machine's own network: RFC 1918, RFC 3927, RFC 4193 and RFC 4291."""
+SHARED = _networks("100.64.0.0/10")
+"""RFC 6598: inside a provider's network, where no visitor from the internet comes from."""
+INSIDE = LOOPBACK + PRIVATE + SHARED
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedProxies:
+    """The proxies whose X-Forwarded-For is believed: by their addresses, by their number, or by both. By default none."""
+
+    peers: tuple[Network, ...] = ()
+    """From where the nearest one connects; what any other peer says about forwarding is not read."""
+    count: int = 0
+    """How many addresses at the right end of X-Forwarded-For they wrote, at most: each appends the one it was asked from."""
+    networks: tuple[Network, ...] = ()
+    """Reading continues to the left only past addresses in these networks; without any, past each of the `count`."""
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def trusts(self, peer: str) -> bool:
+        """Whether the other end of a connection may say on whose behalf it asks."""
+        return self.count > 0 and _is_in(address_in(peer), self.peers)
+
+    def visitor(self, peer: str, forwarded_for: Sequence[str]) -> str:
+        """The address on whose behalf `peer` asks, from the lines of X-Forwarded-For.
+
+        It is the first from the right that no trusted proxy has. Where a proxy wrote something that is no address, it is the
+        last address before that: anything further to the left may be the visitor's own words.
+        """
+        found = peer
+        if not self.trusts(peer):
+            return found
+        for hop in reversed(",".join(forwarded_for).rsplit(",", self.count)[-self.count :]):
+            address = address_in(hop)
+            if address is None:
+                break
+            found = str(address)
+            if self.networks and not _is_in(address, self.networks):
+                break
+        return found
+
+
+NONE = TrustedProxies()
+ONE = TrustedProxies(LOOPBACK + PRIVATE, 1)
+"""A proxy of the operator's own, or Hugging Face's. Its visitors may have private addresses, too."""
+TUNNEL = TrustedProxies(LOOPBACK, 1)
+"""Gradio's share link. frpc runs on this machine and writes nothing; frps appends the address of its client (huggingface/frp,
+pkg/util/vhost/http.go). What terminates TLS in front of it is not in its source, so ui/launch.py asks the link itself."""
 
 
 @dataclass(slots=True)
@@ -31,7 +89,7 @@ class Exposure:
 
     reach: Reach = "local"
     host: str = "127.0.0.1"
-    """The address that is listened on."""
+    """The address that the server listens on."""
     url: str = ""
     """The public address, where there is one."""
     names: set[str] = field(default_factory=set)
@@ -40,23 +98,23 @@ class Exposure:
     """The proxies that the operator named; None: those that belong to the reach."""
 
     probe: str = ""
-    """A secret by which share_tunnel.py finds its own request again, while it asks what proxies write."""
+    """A secret by which ui/launch.py recognizes its own request while it finds out what the share link's proxies write."""
     probed: str = ""
-    """The X-Forwarded-For with which that came back."""
+    """The X-Forwarded-For with which that request arrived."""
 
     @property
     def shared(self) -> bool:
-        """Whether strangers may reach the page."""
+        """Whether others than the owner may reach the page."""
         return self.reach != "local"
 
     @property
     def forwarded(self) -> bool:
-        """Whether somebody else's program takes the requests in and hands them on, and tells from where they came."""
+        """Whether a proxy receives the requests, hands them on, and says where they come from."""
         return self.reach in ("tunnel", "proxy", "space") or bool(self.proxies)
 
     @property
     def proxies(self) -> TrustedProxies:
-        """Whose word is taken for where a request comes from."""
+        """The proxies that are believed about where a request comes from."""
         if self.named_proxies is not None:
             return self.named_proxies
         if self.reach == "tunnel":
@@ -64,7 +122,7 @@ class Exposure:
         return {"proxy": ONE, "space": ONE}.get(self.reach, NONE)
 
     def _tunnel(self) -> TrustedProxies:
-        """Gradio's client stands on this machine, so it has the address that is listened on, where that is one."""
+        """Gradio's client runs on this machine, so it connects from the address that the server listens on, where that is one."""
         own = address_in(self.host)
         here = () if own is None or own.is_unspecified else (ipaddress.ip_network(own),)
         return replace(TUNNEL, peers=TUNNEL.peers + here)
@@ -89,14 +147,14 @@ class Exposure:
         return self.reach == "tunnel" and host.endswith(TUNNEL_SUFFIX)
 
     def has_origin(self, origin: str, scheme: str, host: str) -> bool:
-        """Whether the page itself, as it was asked for, has this origin."""
+        """Whether the page itself, as it was requested, has this origin."""
         return origin in (f"{scheme}://{host}", f"https://{host}") or bool(self.url and origin == origin_of(self.url))
 
 
 def exposure_of(host: str, share: str, environment: Mapping[str, str], proxies: str | None = None) -> Exposure:
     """The exposure that follows from the address, from `--share` (`yes`, `no`, or a URL), and from a Space's variables.
 
-    `proxies`: what `--trusted-proxies` says.
+    `proxies` is the value of `--trusted-proxies`.
     """
     exposure = _reached(host, share, environment)
     exposure.named_proxies = None if proxies is None else read_trusted(proxies)
@@ -117,23 +175,47 @@ def _reached(host: str, share: str, environment: Mapping[str, str]) -> Exposure:
 
 
 def own_names() -> set[str]:
-    """What this machine calls itself."""
+    """The host names of this machine."""
     name = socket.gethostname().lower()
     return {name, name.partition(".")[0], name.partition(".")[0] + ".local"}
 
 
+def seen_by(peers: tuple[Network, ...], hops: Sequence[str]) -> TrustedProxies | None:
+    """The proxies that appended `hops` to what a test request had forged; None where that is unclear.
+
+    Where all but the first are inside a provider's network, only such addresses are read past: the inner proxy may also be
+    reached without the outer one.
+    """
+    addresses = [address_in(hop) for hop in hops]
+    if not 0 < len(addresses) <= MAX_PROXIES or None in addresses:
+        return None
+    inside = all(_is_in(each, INSIDE) for each in addresses[1:])
+    return TrustedProxies(peers, len(addresses), INSIDE if inside else ())
+
+
+def read_trusted(value: str) -> TrustedProxies:
+    """The value of `--trusted-proxies`: a number, or networks and addresses separated by commas. ValueError for anything else."""
+    value = value.strip()
+    if value.isascii() and value.isdecimal():
+        count = int(value[:4])
+        if count > MAX_PROXIES:
+            raise ValueError(value)
+        return TrustedProxies(ONE.peers, count) if count else NONE
+    networks = tuple(ipaddress.ip_network(_without_brackets(each.strip())) for each in value.split(","))
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValueError("everybody would be a proxy")
+    return TrustedProxies(LOOPBACK + networks, MAX_PROXIES, LOOPBACK + networks)
+
+
 def is_prefix(path: str) -> bool:
-    """Whether `path` may stand before the page's own: nothing in it leads to another server, up, or into a header."""
+    """Whether the page may stand below `path`: nothing in it leads to another server, upwards, or into a header."""
     return len(path) <= MAX_PREFIX_LENGTH and PREFIX.fullmatch(path) is not None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine for itself only."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return host.lower() == "localhost"
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    """Whether `host` is an address or a name that only this machine reaches."""
+    address = address_in(host.strip("[]")) if is_address(host) else None
+    return address.is_loopback if address else host.lower() == "localhost"
 
 
 def is_address(host: str) -> bool:
@@ -149,3 +231,38 @@ def origin_of(url: str) -> str:
     """Scheme, name and port of a URL, as a browser writes an origin."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def plain_address(peer: str) -> str:
+    """The address of a connection, without the prefix that an IPv4 one has on a socket of both kinds."""
+    return peer.removeprefix("::ffff:") if "." in peer else peer
+
+
+def address_in(hop: str) -> IPAddress | None:
+    """The address that a proxy wrote: plain, in brackets, with a port or a zone; None where it is none."""
+    return _address_in(hop) if len(hop) <= MAX_CACHED_LENGTH else _address_in.__wrapped__(hop)
+
+
+@functools.lru_cache(1024)
+def _address_in(hop: str) -> IPAddress | None:
+    text = hop.strip(" \t")
+    if (bracketed := BRACKETED.fullmatch(text)) and ":" in bracketed[1]:
+        text = bracketed[1]
+    elif with_port := WITH_PORT.fullmatch(text):
+        text = with_port[1]
+    if ":" in text:
+        text = text.partition("%")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _without_brackets(network: str) -> str:
+    """`network` without the brackets that an IPv6 address may have."""
+    return network[1:-1] if network.startswith("[") and network.endswith("]") else network
+
+
+def _is_in(address: IPAddress | None, networks: tuple[Network, ...]) -> bool:
+    return address is not None and any(address in network for network in networks)

@@ -1,4 +1,4 @@
-"""Looks at each event of the page, and each call of a program, before Gradio sees it: nothing forged gets further in."""
+"""Looks at each action of the page, and each call of a program, before it is served: nothing forged gets further in."""
 
 import json
 import os
@@ -12,10 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.web.byte_quota import ByteQuota, QuotaExceeded
+from magistral_ui.web.client_address import ACTIONS_PATH
 from magistral_ui.web.error_responses import error_response, not_found
 from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.queued_calls import QueuedCalls, TooManyCalls
+from magistral_ui.web.rate_limit import ByteQuota, QuotaExceeded
 from magistral_ui.web.request_body import (
     MAX_JSON_VALUES,
     MAX_MCP_BYTES,
@@ -28,11 +29,11 @@ from magistral_ui.web.request_body import (
     read_json,
     replayed,
 )
-from magistral_ui.web.route_allowlist import MCP_PATH
+from magistral_ui.web.request_guard import MCP_PATH
 
 SESSION_HASH = re.compile(r"[\w-]{1,64}")
 EVENT_FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
-PAGE_PATH, QUEUE_PATH, CALL_PATH = "/gradio_api/run/predict", "/gradio_api/queue/join", "/gradio_api/call/"
+QUEUE_PATH, CALL_PATH = "/gradio_api/queue/join", "/gradio_api/call/"
 MESSAGES_PATH = "/gradio_api/queue/data"
 RETRY_SECONDS = 5
 """What a program is told to wait that has too many calls."""
@@ -50,17 +51,15 @@ class NotOwned(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """What the page sends to one of its functions: so many values, from these components."""
+    """What programs, and the page's login button, send to one of Gradio's functions: so many values, from these components."""
 
     name: str
     values: int
     triggers: frozenset[int]
-    queued: bool
-    """Called by programs, through the queue; the others by the page, at once."""
 
 
 class GradioEventsMiddleware:
-    """Checks the bodies of events and the owners of what they name: sessions, calls, uploaded files."""
+    """Checks the bodies of actions and calls and the owners of what they name: sessions, calls, uploaded files."""
 
     def __init__(
         self,
@@ -166,6 +165,9 @@ class GradioEventsMiddleware:
 
     def _checked(self, path: str, body: object) -> dict[str, Any]:
         """What is handed on of a body."""
+        if path.startswith(ACTIONS_PATH) and isinstance(body, dict):
+            checked: dict[str, Any] = self._file_checked(body)
+            return checked  # its own route knows the fields
         if not isinstance(body, dict) or not set(body) <= EVENT_FIELDS:
             raise InvalidEvent
         if body.get("session_hash") is not None or not path.startswith(CALL_PATH):
@@ -175,8 +177,6 @@ class GradioEventsMiddleware:
         listener = self._listener(path, body)
         data = body.get("data")
         if not isinstance(data, list) or len(data) > listener.values:
-            raise InvalidEvent
-        if not listener.queued and len(data) != listener.values:
             raise InvalidEvent
         happened = body.get("event_data")
         if happened is not None and not isinstance(happened, dict):
@@ -198,17 +198,15 @@ class GradioEventsMiddleware:
         return body
 
     def _listener(self, path: str, body: dict[str, Any]) -> Listener:
-        """Whom the event is for. Functions of the page are not in the queue, those for programs only there."""
+        """Whom the call is for."""
         if path.startswith(CALL_PATH):
-            named = [
-                each for each in self._listeners.values() if each.queued and each.name == path.removeprefix(CALL_PATH)
-            ]
-            if not named:
-                raise NotOwned
-            return named[0]
+            for each in self._listeners.values():
+                if each.name == path.removeprefix(CALL_PATH):
+                    return each
+            raise NotOwned
         number, trigger = body.get("fn_index"), body.get("trigger_id")
         listener = self._listeners.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
-        if listener is None or listener.queued != (path == QUEUE_PATH):
+        if listener is None:
             raise NotOwned
         if trigger is not None and (not isinstance(trigger, int) or trigger not in listener.triggers):
             raise InvalidEvent
@@ -262,7 +260,7 @@ def _session_read(path: str, scope: Scope) -> str:
 
 
 def _is_checked(path: str) -> bool:
-    return path in (PAGE_PATH, QUEUE_PATH, *CONTROL_PATHS) or path.startswith(CALL_PATH)
+    return path in (QUEUE_PATH, *CONTROL_PATHS) or path.startswith((CALL_PATH, ACTIONS_PATH))
 
 
 def _with_length(scope: Scope, length: int) -> Scope:

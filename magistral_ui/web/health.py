@@ -1,31 +1,46 @@
-"""Answers whoever runs the app: /healthz for everybody, /metrics for this machine or who knows the token; counts requests."""
+"""Answers whoever runs the app: /healthz for everybody, /metrics (Prometheus) for this machine or with the token.
+
+Counts requests and replies; it knows numbers, and neither words nor visitors.
+"""
 
 import hmac
+from collections.abc import Iterator
 
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
+from magistral_ui.engines.base import Loading, Ready
+from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.json_log import log_event
 from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.web.client_address import network_of
+from magistral_ui.web.client_address import FORWARDED_HEADERS, network_of, peer_of
 from magistral_ui.web.error_responses import not_found
 from magistral_ui.web.exposure import Exposure, is_loopback
-from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS as FORWARDING_HEADERS
-from magistral_ui.web.forwarded_headers import peer_of
-from magistral_ui.web.host_check import HostCheckMiddleware
 from magistral_ui.web.login_attempts import LoginAttempts
-from magistral_ui.web.metrics import Metrics, health
+from magistral_ui.web.request_guard import HostCheckMiddleware
 
 HEALTH_PATH, METRICS_PATH = "/healthz", "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4"
 LOGGED_STATUSES = (401, 403, 408, 413, 421, 429, 503, 507)
-"""Statuses of refusals that are written down, at most so many a minute: a flood must not fill the disk."""
+"""Statuses of refusals that are logged, at most so many a minute: a flood must not fill the disk."""
 MAX_LOGGED_PER_MINUTE = 60
 PATH_KINDS = (
-    ("/gradio_api/run/", "event"),
+    ("/magistral/act/", "event"),
     ("/gradio_api/queue/", "program"),
     ("/gradio_api/call/", "program"),
     ("/mcp", "program"),
@@ -38,25 +53,99 @@ PATH_KINDS = (
     ("/login", "login"),
     ("/logout", "login"),
 )
+METRIC_PREFIX = "magistral_ui_"
+SECONDS_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+RATE_BUCKETS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 400, 1000)
+
+
+class Metrics:
+    """All counters of one page, in a registry of their own."""
+
+    def __init__(self, visitors: Visitors) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = self._counter("http_requests", "HTTP requests by kind and status", "kind", "status")
+        self._replies = self._counter("replies", "Replies that ended, by reason", "reason")
+        self._failures = self._counter("failures", "Replies that failed, by kind of error", "error")
+        self._tokens = self._counter("tokens", "Tokens of replies that ended, by kind", "kind")
+        self._first = self._histogram("first_token_seconds", "Seconds from asking to the first token", SECONDS_BUCKETS)
+        self._seconds = self._histogram("reply_seconds", "Seconds of a whole reply, waiting included", SECONDS_BUCKETS)
+        self._rate = self._histogram(
+            "reply_tokens_per_second", "Tokens a second of one reply after its first", RATE_BUCKETS
+        )
+        self.registry.register(_StateCollector(visitors))
+        for standard in (ProcessCollector, PlatformCollector, GCCollector):
+            standard(registry=self.registry)
+        visitors.admission.when_ended(self.reply_ended)
+
+    def request_ended(self, kind: str, status: int) -> None:
+        self._requests.labels(kind, str(status)).inc()
+
+    def reply_ended(self, generation: Generation) -> None:
+        """Count a reply, and log its numbers."""
+        last = generation.take(len(generation) - 1, looking=False)[-1].event
+        if not isinstance(last, Finished | Failed):
+            return
+        reason, usage = last.why if isinstance(last, Finished) else "failed", last.usage
+        self._replies.labels(reason).inc()
+        error = generation.failure.key if generation.failure else None  # visitors may be told less
+        if error:
+            self._failures.labels(error).inc()
+        counts = {"prompt": usage.prompt_tokens, "reused": usage.reused_tokens}
+        counts |= {"reasoning": usage.reasoning_tokens, "answer": usage.answer_tokens}
+        for kind, count in counts.items():
+            self._tokens.labels(kind).inc(count)
+        self._seconds.observe(usage.total_seconds)
+        writing = usage.total_seconds - usage.first_token_seconds
+        if usage.completion_tokens:
+            self._first.observe(usage.first_token_seconds)
+        if usage.completion_tokens > 1 and writing > 0:
+            self._rate.observe((usage.completion_tokens - 1) / writing)
+        log_event("reply_ended", reason=reason, error=error, **counts, seconds=round(usage.total_seconds, 3))
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, told: str, *labels: str) -> Counter:
+        return Counter(METRIC_PREFIX + name, told, labels, registry=self.registry)
+
+    def _histogram(self, name: str, told: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(METRIC_PREFIX + name, told, buckets=buckets, registry=self.registry)
+
+
+class _StateCollector(Collector):
+    """The gauges, read when they are asked for."""
+
+    def __init__(self, visitors: Visitors) -> None:
+        self._visitors = visitors
+
+    def collect(self) -> Iterator[Metric]:
+        visitors = self._visitors
+        running = visitors.admission.running()
+        writing = sum(_has_begun(each) for each in running)
+        for name, told, value in (
+            ("replies_written", "Replies that are being written", writing),
+            ("replies_waiting", "Replies that wait for their first token", len(running) - writing),
+            ("conversations_open", "Conversations in memory", len(visitors)),
+            ("model_ready", "Whether the model answers", isinstance(visitors.engine.status(), Ready)),
+            ("history_troubled", "Whether conversations cannot be saved", visitors.save_error is not None),
+            ("closing", "Whether the app is about to end", visitors.admission.closing),
+        ):
+            yield GaugeMetricFamily(METRIC_PREFIX + name, told, float(value))
 
 
 class HealthMiddleware:
-    """Stands outside of the limits: a probe must get its answer when the page is full."""
+    """Stands outside the limits: a probe must get its answer when the page is full."""
 
     def __init__(
         self, app: ASGIApp, *, visitors: Visitors, metrics: Metrics, exposure: Exposure, token: str = ""
     ) -> None:
-        """With a `token`, /metrics is also for whoever sends it as a bearer's."""
+        """With a `token`, /metrics is also for whoever sends it as a bearer token."""
         self.app, self._visitors, self._metrics, self._exposure = app, visitors, metrics, exposure
         self._token = token
         self._own = HostCheckMiddleware(self._answer, exposure=exposure)
         self._lines, self._attempts = TokenBuckets(MAX_LOGGED_PER_MINUTE), LoginAttempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass the request on and count what became of it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         if scope["path"] in (HEALTH_PATH, METRICS_PATH) and scope["method"] in ("GET", "HEAD"):
             await self._own(scope, receive, send)
             return
@@ -87,12 +176,12 @@ class HealthMiddleware:
         headers = Headers(scope=scope)
         if self._token and "authorization" in headers and self._knows_token(scope, headers["authorization"]):
             return True
-        # Behind somebody's proxy everybody comes from this machine.
-        proxied = self._exposure.forwarded or any(name in headers for name in FORWARDING_HEADERS)
+        # Behind a proxy, every request comes from its machine, which may be this one.
+        proxied = self._exposure.forwarded or any(name in headers for name in FORWARDED_HEADERS)
         return not proxied and is_loopback(peer_of(scope))
 
     def _knows_token(self, scope: Scope, sent: str) -> bool:
-        """The token may be a short one, so it is guessed as slowly as a password."""
+        """The token may be short, so guessing it is slowed down like guessing a password."""
         address = network_of(scope["client"][0])
         try:
             self._attempts.check(address)
@@ -103,8 +192,22 @@ class HealthMiddleware:
         return known
 
 
+def health(visitors: Visitors) -> tuple[int, str]:
+    """The status and the one word with which /healthz answers."""
+    status = visitors.engine.status()
+    if visitors.admission.closing:
+        return 503, "closing"
+    if isinstance(status, Ready):
+        return 200, "ready"
+    return (200, "loading") if isinstance(status, Loading) else (503, "broken")
+
+
 def kind_of(path: str, status: int) -> str:
-    """What a request was for, in a few words that a stranger cannot make more of."""
+    """What a request was for, in one of a few words, so that no client can make more counters."""
     if status == 404:
         return "nothing"
     return next((kind for start, kind in PATH_KINDS if path.startswith(start)), "page")
+
+
+def _has_begun(generation: Generation) -> bool:
+    return any(isinstance(each.event, Reasoning | Answer) for each in generation.take(looking=False)[:50])

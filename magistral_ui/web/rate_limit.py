@@ -1,4 +1,4 @@
-"""Bounds how many requests come from one address, and how many are open at once; it does not know what they ask."""
+"""Rate limits: requests of one address and how many are open at once, and bytes of an address by the hour; not what they say."""
 
 import asyncio
 import math
@@ -20,29 +20,32 @@ MAX_OPEN_PER_BROWSER = 48
 MAX_OPEN_PER_ADDRESS = 1_500
 """The same of one address, and never more than there is room left: two get a third each, ten an eleventh."""
 MAX_OPEN = 3_000
+RETRY_SECONDS = 5
+"""What a client is told to wait when too many requests are open."""
 
 
 @dataclass(eq=False, slots=True)
-class Sending:
+class IncomingBody:
     """A request whose body is not there yet."""
 
     address: str
     task: "asyncio.Task[object]"
-    over: bool = False
-    started: bool = False
+    ended: bool = False
+    answered: bool = False
 
     def end(self) -> None:
-        """Wait for it no longer."""
-        self.over = True
+        self.ended = True
         self.task.cancel()
 
 
 @dataclass(slots=True)
-class Bodies:
-    """The requests whose bodies are still coming, the oldest first: those that have to go for others where all room is taken."""
+class IncomingBodies:
+    """The requests whose bodies are still coming, the oldest first: they have to make room for others when all room is taken."""
 
     app: ASGIApp
-    _coming: FairCache[Sending, Sending] = field(default_factory=lambda: FairCache(math.inf, lambda each: each.address))
+    _coming: FairCache[IncomingBody, IncomingBody] = field(
+        default_factory=lambda: FairCache(math.inf, lambda each: each.address)
+    )
 
     def end_one(self) -> bool:
         """End the oldest of the address that has most; whether there was one."""
@@ -53,66 +56,60 @@ class Bodies:
         return True
 
     async def serve(self, address: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on that has a body."""
         task = asyncio.current_task()
         assert task is not None
-        sending = Sending(address, task)
-        self._coming[sending] = sending
+        body = IncomingBody(address, task)
+        self._coming[body] = body
 
         async def watched_receive() -> Message:
             message = await receive()
             if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                self._coming.pop(sending, None)
+                self._coming.pop(body, None)
             return message
 
         async def watched_send(message: Message) -> None:
-            sending.started = True
+            body.answered = True
             await send(message)
 
         try:
             await self.app(scope, watched_receive, watched_send)
         except asyncio.CancelledError:
-            if not sending.over:
+            if not body.ended:
                 raise
             take_back_cancel(task)
-            if not sending.started:
+            if not body.answered:
                 await error_response(408, "request_slow")(scope, receive, send)
         finally:
-            self._coming.pop(sending, None)
+            self._coming.pop(body, None)
 
 
 class RateLimitMiddleware:
-    """Refuses politely, and says when to come back."""
+    """Refuses an address, or a browser, that asks for too much, and says when to come back."""
 
     def __init__(self, app: ASGIApp, *, limits: Limits) -> None:
-        self.app, self._bodies = app, Bodies(app)
+        self.app, self._bodies = app, IncomingBodies(app)
         self._rate = TokenBuckets(limits.requests_per_minute_per_address)
         self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        caller = CLIENT.get()
-        if wait := self._rate.take(caller.address):
+        client = CLIENT.get()
+        if wait := self._rate.take(client.address):
             await error_response(429, "too_many_requests", wait=ceil(wait), seconds=ceil(wait))(scope, receive, send)
             return
         # A program without cookies is its address, which many may share.
-        whole, own, browser = "", f"a {caller.address}", f"b {caller.browser}"
-        free = MAX_OPEN - self._open[whole]
-        crowded = self._open[own] >= min(MAX_OPEN_PER_ADDRESS, max(free, MAX_OPEN_PER_BROWSER))
-        if crowded or (caller.browser and self._open[browser] >= self._of_browser(scope)):
-            await error_response(503, "overloaded", wait=5)(scope, receive, send)
+        all_, address, browser = "", f"a {client.address}", f"b {client.browser}"
+        free = MAX_OPEN - self._open[all_]
+        crowded = self._open[address] >= min(MAX_OPEN_PER_ADDRESS, max(free, MAX_OPEN_PER_BROWSER)) or (
+            bool(client.browser) and self._open[browser] >= self._most_of_browser(scope)
+        )
+        if crowded or (free <= 0 and not self._bodies.end_one()):
+            await error_response(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
             return
-        if free <= 0 and not self._bodies.end_one():
-            await error_response(503, "overloaded", wait=5)(scope, receive, send)
-            return
-        names = (whole, own, browser)
+        names = (all_, address, browser)
         self._open.update(names)
         try:
             if _has_body(scope):
-                await self._bodies.serve(caller.address, scope, receive, send)
+                await self._bodies.serve(client.address, scope, receive, send)
             else:
                 await self.app(scope, receive, send)
         finally:
@@ -120,9 +117,54 @@ class RateLimitMiddleware:
             for name in [name for name in names if self._open[name] <= 0]:
                 del self._open[name]
 
-    def _of_browser(self, scope: Scope) -> int:
+    def _most_of_browser(self, scope: Scope) -> int:
         has_cookie = any(name == b"cookie" for name, _ in scope["headers"])
         return MAX_OPEN_PER_BROWSER if has_cookie else MAX_OPEN_PER_ADDRESS
+
+
+class QuotaExceeded(Exception):
+    """The address has used up its bytes of this hour; there are some again after `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    @property
+    def refusal(self) -> ASGIApp:
+        """The answer to the request, with the time to wait."""
+        return error_response(429, "too_many_uploads", wait=int(self.seconds) + 1, minutes=int(self.seconds // 60) + 1)
+
+
+class ByteQuota:
+    """What an address may still send this hour. All bodies count as they come: files, imports, events and programs' calls."""
+
+    def __init__(self, limits: Limits) -> None:
+        hourly = limits.upload_mb_per_hour_per_address * 10**6
+        self._rate = TokenBuckets(hourly / 60, burst=hourly)
+
+    def check(self, address: str, count: int) -> None:
+        """Raises QuotaExceeded where `count` more bytes are too many; nothing is taken."""
+        if wait := self._rate.wait(address, max(1, count)):
+            raise QuotaExceeded(wait)
+
+    def take(self, address: str, count: int) -> None:
+        """Count `count` bytes; raises QuotaExceeded where they are too many."""
+        if count and (wait := self._rate.take(address, count)):
+            raise QuotaExceeded(wait)
+
+    def owe(self, address: str, count: int) -> None:
+        """Count what has happened already, even where it is too much."""
+        self._rate.owe(address, count)
+
+    def counted(self, receive: Receive, address: str) -> Receive:
+        """`receive` that counts each piece of a body, and raises QuotaExceeded in place of one that is too much."""
+
+        async def count() -> Message:
+            message = await receive()
+            self.take(address, len(message.get("body", b"")))
+            return message
+
+        return count
 
 
 def _has_body(scope: Scope) -> bool:

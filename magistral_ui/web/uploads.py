@@ -8,16 +8,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.web.byte_quota import ByteQuota, QuotaExceeded
 from magistral_ui.web.error_responses import error_response, not_found
-from magistral_ui.web.form_parts import TooManyParts, bounded_parts
 from magistral_ui.web.ownership import Ownership
+from magistral_ui.web.rate_limit import ByteQuota, QuotaExceeded
 from magistral_ui.web.request_body import MAX_MCP_BYTES, BodyTimeout, BodyTooLarge, bounded, check_length
-from magistral_ui.web.route_allowlist import FILE_PATH, MCP_PATH
+from magistral_ui.web.request_guard import FILE_PATH, MCP_PATH
 
 UPLOAD_PATH, IMPORT_PATH = "/gradio_api/upload", "/magistral/import"
 FORM_OVERHEAD_BYTES = 65_536
@@ -28,6 +29,12 @@ UNFINISHED_SECONDS = 3_600.0
 """After so long, what is left of a form is not on its way any more."""
 MIN_FREE_BYTES = 512 * 2**20
 """Bytes that stay free on the disk, whatever is sent."""
+
+
+class TooManyParts(Exception):
+    """More parts than a form of the page has."""
+
+
 BODY_ERRORS = (QuotaExceeded, TooManyParts, BodyTooLarge, BodyTimeout)
 
 
@@ -127,3 +134,24 @@ class UploadsMiddleware:
             for path in json.loads(body):
                 self._claims.share("file", str(path))
                 self._hourly.owe(CLIENT.get().address, EXTRA_BYTES_PER_FILE)
+
+
+def bounded_parts(scope: Scope, receive: Receive, most: int) -> Receive:
+    """`receive` that raises TooManyParts in place of what brings more than `most` parts."""
+    # The boundary as the parser behind this reads it, so that no odd header makes two of it.
+    _, options = parse_options_header(Headers(scope=scope).get("content-type", ""))
+    mark = b"--" + options.get(b"boundary", b"")
+    seen, rest = 0, b""
+
+    async def counted() -> Message:
+        nonlocal seen, rest
+        message = await receive()
+        body = rest + message.get("body", b"")
+        seen += body.count(mark)
+        rest = body[max(0, len(body) - len(mark) + 1) :]
+        seen -= rest.count(mark)
+        if seen > most + 1:  # the last mark ends the form
+            raise TooManyParts
+        return message
+
+    return counted

@@ -37,6 +37,6 @@ def server_cost(server: Server, length: int, seconds: float) -> float:
     over.set()
     for each in crowd:
         each.join()
-    door.act("box", "stop")
+    door.act("turns/stop")
     door.close()
     return 1000 * (after["cpu"] - before["cpu"]) / (after["count"] - before["count"])

@@ -137,7 +137,7 @@ def ask(door: PageClient, turns: Turns, chance: random.Random) -> None:
                 place = int(found[1])
             if not first and WRITTEN.search(line):
                 first = time.monotonic() - began
-    door.act("turns", "ended")
+    door.act("turns/ended")
     turns.seconds.append(time.monotonic() - began)
     turns.first.append(first)
     answer = door.shown["turns"][-1].get("answer") or ""
@@ -157,7 +157,7 @@ def crowd(url: str, count: int, seconds: float) -> list[Turns]:
         chance = random.Random(number)
         while time.monotonic() < until:
             if len(found[number].seconds) % 20 == 19:
-                doors[number].act("new-chat", "click")
+                doors[number].act("turns/new_chat")
             ask(doors[number], found[number], chance)
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(count)]

@@ -9,7 +9,7 @@ from magistral_ui.chat.events import Answer, Reasoning
 from tests.browser.steps import ask, attempt, box, done, reply, visit
 from tests.scripted_engine import Pause
 
-EVENTS = "**/gradio_api/run/predict"
+ACTIONS = "**/magistral/act/**"
 DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawn))))"
 WATCH = """() => {
   window.gone = 0;
@@ -18,7 +18,7 @@ WATCH = """() => {
 }"""
 """Counts turns that are taken away."""
 LOOK = 50
-"""Milliseconds between two looks for an event."""
+"""Milliseconds between two looks for an answer."""
 
 
 def words(request: Any) -> Any:
@@ -29,31 +29,12 @@ def words(request: Any) -> Any:
 
 
 class Held:
-    """The answers to one kind of event, which the server has given and the page does not get before `release`."""
+    """The answers to one action, which the server has given and the page does not get before `release`."""
 
-    def __init__(self, page: Any, event: str, part: str | None = None) -> None:
-        """`part` is the component whose event it is; without one, the page's own."""
-        self._page, self._event, self._part = page, event, part
+    def __init__(self, page: Any, action: str) -> None:
+        self._page, self._action = page, action
         self._answers: list[tuple[Any, Any]] = []
-        page.route(EVENTS, self._look)
-
-    def _look(self, route: Any) -> None:
-        if route.request.post_data_json["fn_index"] in self._functions():
-            self._answers.append((route, route.fetch()))
-        else:
-            route.continue_()
-
-    def _functions(self) -> set[int]:
-        """What listens to the event, as Gradio numbers it; of several, the first."""
-        config = self._page.evaluate("window.gradio_config")
-        ids = [each["id"] for each in config["components"] if each["props"].get("elem_id") == self._part]
-        found = [
-            each["id"]
-            for each in config["dependencies"]
-            for id, event in each["targets"]
-            if event == self._event and (self._part is None or id in ids)
-        ]
-        return set(found[:1])
+        page.route(f"**/magistral/act/{action}", lambda route: self._answers.append((route, route.fetch())))
 
     def wait(self, count: int = 1) -> None:
         """Until the server has given so many answers, within the time that a step of the browser may take."""
@@ -61,7 +42,7 @@ class Held:
             if len(self._answers) >= count:
                 return
             self._page.wait_for_timeout(LOOK)
-        raise AssertionError(f"{self._event} was not asked {count} times")
+        raise AssertionError(f"{self._action} was not asked {count} times")
 
     def lose(self) -> None:
         """Let the line drop in their place."""
@@ -79,7 +60,7 @@ class Held:
 
 
 def test_what_was_said_stays_when_an_answer_from_before_it_comes_late(page: Any, serve: Any) -> None:
-    held = Held(page, "ready", "model")
+    held = Held(page, "model/ready")
     visit(page, serve(words))
     held.wait()
     ask(page, "one")
@@ -93,7 +74,7 @@ def test_what_was_said_stays_when_an_answer_from_before_it_comes_late(page: Any,
 
 
 def test_a_running_reply_can_be_stopped_though_a_composer_from_before_it_came_late(page: Any, serve: Any) -> None:
-    held = Held(page, "ready", "model")
+    held = Held(page, "model/ready")
     visit(page, serve(words))
     held.wait()
     ask(page, "slow")
@@ -106,7 +87,7 @@ def test_a_running_reply_can_be_stopped_though_a_composer_from_before_it_came_la
 
 def test_nothing_can_be_sent_before_the_page_knows_whose_it_is(page: Any, serve: Any) -> None:
     engine_url = serve(words)
-    held = Held(page, "load")
+    held = Held(page, "turns/attach")
     page.goto(engine_url)
     held.wait()
     expect(page.locator("#model-name")).not_to_be_empty()
@@ -128,7 +109,7 @@ def test_the_conversation_that_was_asked_for_last_is_shown(page: Any, serve: Any
     ask(page, "pears")
     done(page)
     expect(page.locator("#history-list .title")).to_have_text(["pears", "apples"])
-    held = Held(page, "open_conversation", "history-list")
+    held = Held(page, "history/open")
     page.locator("#history-list .title").nth(0).click()
     page.locator("#history-list .title").nth(1).click()
     held.wait(2)
@@ -141,11 +122,11 @@ def test_the_conversation_that_was_asked_for_last_is_shown(page: Any, serve: Any
 
 def test_a_message_that_is_answered_late_does_not_turn_the_page_back(page: Any, serve: Any) -> None:
     visit(page, serve(words))
-    held = Held(page, "submit", "box")
+    held = Held(page, "composer/say")
     attempt(page, "one")
     held.wait()
-    page.get_by_role("button", name="New chat").click()
-    page.wait_for_function("() => window.magistralAsked > 1 && document.querySelector('.welcome:not([hidden])')")
+    with page.expect_response("**/magistral/act/turns/new_chat"):
+        page.get_by_role("button", name="New chat").click()
     held.release()
     ask(page, "two")
     done(page)
@@ -155,7 +136,7 @@ def test_a_message_that_is_answered_late_does_not_turn_the_page_back(page: Any, 
 
 def test_words_that_are_typed_while_a_message_is_on_its_way_stay(page: Any, serve: Any) -> None:
     visit(page, serve(words))
-    held = Held(page, "submit", "box")
+    held = Held(page, "composer/say")
     attempt(page, "one")
     held.wait()
     box(page).press_sequentially(" and more")
@@ -175,10 +156,10 @@ def test_what_is_unfolded_in_the_list_stays_when_the_list_comes(page: Any, serve
     done(page)
     entry = page.locator("#history-list li")
     expect(entry.locator(".title")).to_have_text("apples")
-    held = Held(page, event, "history-list")
+    held = Held(page, f"history/{event}")
     entry.locator(".unfold").click()
     entry.get_by_role("button", name="Rename").click()
-    field = page.get_by_role("textbox", name="Another name")
+    field = page.get_by_role("textbox", name="Chat name")
     field.fill("Fruit")
     field.press("Enter")
     if event == "refresh":
@@ -201,16 +182,16 @@ def test_a_list_from_before_a_change_does_not_take_it_back(page: Any, serve: Any
     done(page)
     entry = page.locator("#history-list li")
     expect(entry.locator(".title")).to_have_text("apples")
-    held = Held(page, "refresh", "history-list")
+    held = Held(page, "history/refresh")
     page.evaluate("dispatchEvent(new CustomEvent('conversation', { detail: { id: null } }))")
     held.wait()
     entry.locator(".unfold").click()
     entry.get_by_role("button", name="Rename").click()
-    field = page.get_by_role("textbox", name="Another name")
+    field = page.get_by_role("textbox", name="Chat name")
     field.fill("Fruit")
     field.press("Enter")
     expect(reply(page)).to_be_visible()
-    with page.expect_response(EVENTS):
+    with page.expect_response(ACTIONS):
         entry.locator(".unfold").click()
         entry.get_by_role("button", name="Pin").click()
     expect(page.locator("#history-list h2")).to_have_text("Pinned")
@@ -221,7 +202,7 @@ def test_a_list_from_before_a_change_does_not_take_it_back(page: Any, serve: Any
 
 def test_a_conversation_that_does_not_come_is_asked_for_again(page: Any, serve: Any) -> None:
     url = serve(words)
-    held = Held(page, "load")
+    held = Held(page, "turns/attach")
     page.goto(url)
     held.wait()
     held.lose()

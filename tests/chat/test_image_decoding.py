@@ -119,7 +119,7 @@ def test_a_header_that_lies_gets_no_more_memory_than_it_asks_for(measured: Bound
     assert told["taken"] > 1.5 * told["check"], "unbounded, it takes what it likes"
     with pytest.raises(ImageRefused) as refused:
         read_image(data, "lies.avif")
-    assert refused.value.sentence_key == "picture_broken"
+    assert refused.value.message.key == "picture_broken"
     assert read_image(encoded(plain("RGB", "red"), "PNG")).width == 6, "others are decoded as before"
 
 
@@ -291,7 +291,7 @@ def test_only_so_many_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = DecodingQueue(1)
     with pytest.raises(TooManyRequests) as refused, turns.turn("mine"):
         pass
-    assert refused.value.values == {"seconds": image_decoding.RETRY_SECONDS}
+    assert refused.value.message.values == {"seconds": image_decoding.RETRY_SECONDS}
     with turns.turn(""):
         pass  # a reply that is being written is not broken off for want of a place
 

@@ -150,10 +150,10 @@ def test_all_files_that_are_refused_are_named_at_once() -> None:
     files = {"a.svg": b"<svg/>", "good.png": SOUND, "half.jpg": PHOTO[: len(PHOTO) // 2]}
     with pytest.raises(ImagesRefused) as refused:
         read_images(files.items(), lambda file: read_image(file[1], file[0]))
-    assert refused.value.values == {"count": 2, "names": "a.svg, half.jpg"}
+    assert refused.value.message.values == {"count": 2, "names": "a.svg, half.jpg"}
     with pytest.raises(ImageRefused) as one:
         read_images([("a.svg", b"<svg/>")], lambda file: read_image(file[1], file[0]))
-    assert one.value.sentence_key == "picture_not_an_image"
+    assert one.value.message.key == "picture_not_an_image"
     assert [each.name for each in read_images([("good.png", SOUND)], lambda file: read_image(file[1], file[0]))] == [
         "good.png"
     ]
@@ -209,8 +209,8 @@ PHOTO = encoded(Image.effect_noise((64, 64), 80).convert("RGB"), "JPEG")
 def test_what_is_no_sound_image_is_refused_by_name(data: bytes, key: str) -> None:
     with pytest.raises(ImageRefused) as refused:
         read_image(data, "holiday.png")
-    assert refused.value.sentence_key == key
-    assert refused.value.values["name"] == "holiday.png"
+    assert refused.value.message.key == key
+    assert refused.value.message.values["name"] == "holiday.png"
 
 
 @pytest.mark.parametrize("side", [11_000, 30_000, 60_000])
@@ -225,8 +225,8 @@ def test_a_bomb_is_refused_without_being_unpacked(side: int) -> None:
         read_image(bomb, "bomb.png")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert refused.value.sentence_key == "picture_too_many_pixels"
-    assert refused.value.values["limit"] == 120
+    assert refused.value.message.key == "picture_too_many_pixels"
+    assert refused.value.message.values["limit"] == 120
     assert peak < 4 * 2**20
 
 
@@ -242,5 +242,5 @@ def test_the_largest_phone_s_photo_is_allowed() -> None:
 def test_too_many_bytes_are_refused_unread() -> None:
     with pytest.raises(ImageRefused) as refused:
         read_image(SOUND, "big.png", max_bytes=len(SOUND) - 1)
-    assert refused.value.sentence_key == "picture_too_large"
+    assert refused.value.message.key == "picture_too_large"
     assert read_image(SOUND, max_bytes=len(SOUND)).width == 64

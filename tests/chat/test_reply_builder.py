@@ -49,7 +49,7 @@ def test_an_answer_that_was_reasoning_folds_alike_whenever_it_was_read(read: int
     folded = draft(*events[:read], *(later[read:] if read == 0 else events[read:]), Reclassified(), Answer("5", 4))
     reply = folded.reply()
     assert (reply.reasoning, reply.answer, reply.reasoning_closed) == ("so 5!\n", "5", True)
-    assert (folded.reasoning_tokens, folded.answer_tokens, folded.answering) == (4, 4, True)
+    assert folded.answering
     closed = draft(*later, Reclassified())
     assert (closed.closed, closed.answering) == (True, False)
 
@@ -63,9 +63,14 @@ def test_waiting_and_reading_end_where_writing_begins() -> None:
         assert draft(Queued(1), Prefilling(2, 8), event).prefilling is None
 
 
-def test_tokens_are_counted_where_they_belong() -> None:
-    counted = draft(Reasoning("a", 2), Reasoning("", 3), Answer("b", 4))
-    assert (counted.reasoning_tokens, counted.answer_tokens) == (5, 4)
+def test_texts_that_were_taken_come_once_and_are_remembered() -> None:
+    folded = draft(Reasoning("a"), Reasoning("b"))
+    assert folded.take_texts() == ("ab", "")
+    folded.feed(Answer(""))
+    assert folded.closed, "there was reasoning, though its text was taken"
+    folded.feed(Answer("c"))
+    assert folded.take_texts() == ("", "c")
+    assert folded.take_texts() == ("", "")
 
 
 @pytest.mark.parametrize(("text", "begun"), [("", False), (" \n", False), (" a", True)])

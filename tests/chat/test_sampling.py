@@ -23,8 +23,8 @@ def test_both_bounds_are_taken_and_what_lies_beyond_is_refused(name: str) -> Non
     for beyond in (parameter.low - 1, parameter.high + 1):
         with pytest.raises(ParameterRefused) as refused:
             SamplingParams().changed({name: beyond})
-        assert refused.value.sentence_key == "parameter_out_of_range"
-        assert refused.value.values == {"name": name, "low": parameter.low, "high": parameter.high}
+        assert refused.value.message.key == "parameter_out_of_range"
+        assert refused.value.message.values == {"name": name, "low": parameter.low, "high": parameter.high}
 
 
 @pytest.mark.parametrize("value", ["0.5", True, [], {}, math.nan, math.inf, -math.inf])
@@ -32,7 +32,7 @@ def test_both_bounds_are_taken_and_what_lies_beyond_is_refused(name: str) -> Non
 def test_what_is_no_number_is_refused(name: str, value: object) -> None:
     with pytest.raises(ParameterRefused) as refused:
         SamplingParams().changed({name: value})
-    assert refused.value.sentence_key == "parameter_not_a_number"
+    assert refused.value.message.key == "parameter_not_a_number"
 
 
 @pytest.mark.parametrize("name", [p.name for p in PARAMETERS.values() if p.integer])
@@ -42,7 +42,7 @@ def test_whole_numbers_may_come_as_floats_but_not_with_a_fraction(name: str) -> 
     assert type(value) is int
     with pytest.raises(ParameterRefused) as refused:
         SamplingParams().changed({name: 7.5})
-    assert refused.value.sentence_key == "parameter_not_whole"
+    assert refused.value.message.key == "parameter_not_whole"
 
 
 @pytest.mark.parametrize("name", [p.name for p in PARAMETERS.values() if not p.optional])
@@ -60,9 +60,9 @@ def test_optional_parameters_may_be_none() -> None:
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ParameterRefused) as refused:
         SamplingParams().changed({"temprature": 1})
-    assert refused.value.sentence_key == "parameter_unknown"
-    assert refused.value.values["name"] == "temprature"
-    assert "temperature" in str(refused.value.values["known"])
+    assert refused.value.message.key == "parameter_unknown"
+    assert refused.value.message.values["name"] == "temprature"
+    assert "temperature" in str(refused.value.message.values["known"])
 
 
 @given(

@@ -17,6 +17,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import NotReady
+from tests.engines.following import follow
 
 SOON = 60.0
 """Seconds after which something that should end soon has failed to; no test's result depends on how fast it is."""
@@ -24,7 +25,7 @@ SOON = 60.0
 
 def all_events(generation: Generation, timeout: float = 60.0) -> list[Event]:
     assert generation.wait(timeout), "the generation did not end"
-    return list(generation.follow())
+    return list(follow(generation))
 
 
 def words(events: Sequence[Event]) -> tuple[str, str]:
@@ -74,20 +75,20 @@ class EngineContract:
 
     def test_following_from_the_middle_gives_the_tail(self, engine: Engine) -> None:
         generation = engine.submit(self.ask(engine))
-        live = list(generation.follow())
-        assert list(generation.follow(len(live) // 2)) == live[len(live) // 2 :]
-        assert list(generation.follow()) == live
+        live = list(follow(generation))
+        assert list(follow(generation, len(live) // 2)) == live[len(live) // 2 :]
+        assert list(follow(generation)) == live
 
     def test_stop_ends_soon_and_keeps_what_was_written(self, engine: Engine) -> None:
         generation = engine.submit(self.ask_long(engine))
         seen: list[Event] = []
-        for event in generation.follow():
+        for event in follow(generation):
             seen.append(event)
             if isinstance(event, Reasoning) and event.text:
                 generation.stop()
                 break
         assert generation.wait(SOON)
-        events = list(generation.follow())
+        events = list(follow(generation))
         assert events[: len(seen)] == seen
         assert isinstance(events[-1], Finished)
         assert events[-1].why == "cancelled"
@@ -103,7 +104,7 @@ class EngineContract:
         events = all_events(generation)
         generation.stop()
         generation.answer_now()
-        assert list(generation.follow()) == events
+        assert list(follow(generation)) == events
 
     def test_two_generations_do_not_mix(self, engine: Engine) -> None:
         texts = (self.ask_text, self.ask_text.replace("12", "57"))
@@ -136,7 +137,7 @@ class EngineContract:
 
     def test_closing_ends_all(self, closing_engine: Engine) -> None:
         generations = [closing_engine.submit(self.ask_long(closing_engine)) for _ in range(3)]
-        followers = [threading.Thread(target=lambda g=g: list(g.follow()), daemon=True) for g in generations]  # type: ignore[misc]
+        followers = [threading.Thread(target=lambda g=g: list(follow(g)), daemon=True) for g in generations]  # type: ignore[misc]
         for follower in followers:
             follower.start()
         closing_engine.close()

@@ -8,6 +8,7 @@ from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.chat.prompt import UserTurn
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Loading, Ready
 from tests.engines.contract import EngineContract, all_events, words
+from tests.engines.following import follow
 from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
 
 
@@ -57,7 +58,7 @@ def test_a_script_s_own_end_is_played() -> None:
 def test_answer_now_skips_what_is_left_of_the_reasoning() -> None:
     engine = ScriptedEngine([Reasoning("a"), Pause(30), Reasoning("b"), Answer("c")])
     generation = engine.submit(TestScriptedEngine().ask(engine))
-    assert next(generation.follow()) == Reasoning("a")
+    assert next(follow(generation)) == Reasoning("a")
     generation.answer_now()
     assert words(all_events(generation)) == ("a", "c")
 

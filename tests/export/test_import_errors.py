@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from magistral_ui.errors import ImportRefused
 from magistral_ui.export.document import Document
-from magistral_ui.export.json_export import export_json
-from magistral_ui.export.json_import import ImportLimits, import_json
-from magistral_ui.i18n.texts import sentence_of
+from magistral_ui.export.json import export_json, import_json
+from magistral_ui.export.json_models import ImportLimits
+from magistral_ui.i18n.texts import sentence
 from tests.export.conversations import image, sample
 
 
@@ -25,7 +26,7 @@ def exported(*documents: Document) -> Any:
 def refusal(data: bytes, limits: ImportLimits | None = None) -> ImportRefused:
     with pytest.raises(ImportRefused) as caught:
         import_json(data, limits)
-    assert "{" not in sentence_of(caught.value)
+    assert "{" not in sentence(caught.value.message)
     return caught.value
 
 
@@ -54,19 +55,19 @@ NO_JSON = {
 
 @pytest.mark.parametrize("name", NO_JSON)
 def test_what_is_no_json_is_refused(name: str) -> None:
-    assert refusal(NO_JSON[name]).sentence_key == "import_not_json"
+    assert refusal(NO_JSON[name]).message.key == "import_not_json"
 
 
 @pytest.mark.parametrize("data", [b"[]", b"1", b'"x"', b"null", b"{}", b'{"format": "chatgpt"}', b'{"format": ["x"]}'])
 def test_json_of_others_is_refused(data: bytes) -> None:
-    assert refusal(data).sentence_key == "import_not_ours"
+    assert refusal(data).message.key == "import_not_ours"
 
 
 def test_a_newer_version_is_refused_by_its_number() -> None:
     data = exported()
     data["version"] = 2
     error = refusal(json.dumps(data).encode())
-    assert (error.sentence_key, error.values) == ("import_version", {"version": 2, "known": 1})
+    assert (error.message.key, error.message.values) == ("import_version", {"version": 2, "known": 1})
 
 
 def first(data: Any) -> Any:
@@ -154,16 +155,38 @@ def test_what_is_not_sound_is_refused_by_its_place(place: str) -> None:
     data = exported()
     UNSOUND[place](data)
     error = refusal(json.dumps(data).encode())
-    assert (error.sentence_key, error.values) == ("import_broken", {"where": place.strip()})
+    assert (error.message.key, error.message.values) == ("import_broken", {"where": place.strip()})
+
+
+MANY = [None] * 9
+FAULTY: dict[str, Spoil] = {
+    "conversations": lambda d: d.update(conversations=MANY),
+    "messages": lambda d: first(d).update(messages=MANY),
+    "chosen": lambda d: first(d).update(chosen=MANY),
+    "pictures": lambda d: said(d).update(pictures=MANY),
+    "notices": lambda d: reply(d).update(notices=MANY),
+    "failure_values": lambda d: reply(d).update(failure_values=dict.fromkeys("abcdefghi")),
+    "names": lambda d: reply(d).update(failure_values={f"{each}\ud800": 1 for each in range(9)}),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_the_first_of_many_faults_ends_the_reading(name: str) -> None:
+    """A small file can hold millions of them."""
+    data = exported()
+    FAULTY[name](data)
+    faults = refusal(json.dumps(data).encode()).__cause__
+    assert isinstance(faults, ValidationError)
+    assert faults.error_count() <= 3, "one for each type that a value may have"
 
 
 def test_a_name_from_the_file_does_not_come_into_the_sentence() -> None:
     data = exported()
     reply(data)["failure_values"] = {"<img>": []}
     said(data)["pictures"][0]["digest"] = "<img>"
-    assert "<img" not in sentence_of(refusal(json.dumps(data).encode()))
+    assert "<img" not in sentence(refusal(json.dumps(data).encode()).message)
     del said(data)["pictures"]
-    assert "<img" not in sentence_of(refusal(json.dumps(data).encode()))
+    assert "<img" not in sentence(refusal(json.dumps(data).encode()).message)
 
 
 SPOILED_IMAGES: dict[str, Spoil] = {
@@ -183,13 +206,13 @@ def test_a_image_that_is_not_what_was_exported_is_refused(name: str) -> None:
     [image_value] = data["pictures"].values()
     SPOILED_IMAGES[name](image_value)
     error = refusal(json.dumps(data).encode())
-    assert (error.sentence_key, error.values) == ("import_picture_broken", {"name": "sum.png"})
+    assert (error.message.key, error.message.values) == ("import_picture_broken", {"name": "sum.png"})
 
 
 def test_a_image_that_is_not_in_the_file_is_refused() -> None:
     data = exported()
     data["pictures"] = {}
-    assert refusal(json.dumps(data).encode()).sentence_key == "import_broken"
+    assert refusal(json.dumps(data).encode()).message.key == "import_broken"
 
 
 @pytest.mark.parametrize(
@@ -206,32 +229,32 @@ def test_a_image_that_is_not_in_the_file_is_refused() -> None:
 )
 def test_more_than_the_limits_is_refused(limits: ImportLimits, where: str) -> None:
     error = refusal(export_json([sample()]), limits)
-    assert error.sentence_key == "import_too_much"
-    assert error.values["where"] == where
-    assert int(error.values["count"]) > int(error.values["limit"])
+    assert error.message.key == "import_too_much"
+    assert error.message.values["where"] == where
+    assert int(error.message.values["count"]) > int(error.message.values["limit"])
 
 
 def test_messages_are_counted_over_all_conversations() -> None:
     data = export_json([sample(), sample()])
     assert len(import_json(data, ImportLimits(messages=12))) == 2
-    assert refusal(data, ImportLimits(messages=11)).values["where"] == "conversations[1].messages"
+    assert refusal(data, ImportLimits(messages=11)).message.values["where"] == "conversations[1].messages"
 
 
 def test_a_image_over_the_limits_is_refused() -> None:
     data = export_json([sample()])
-    assert refusal(data, ImportLimits(picture_bytes=20)).sentence_key == "import_picture_broken"
-    assert refusal(data, ImportLimits(picture_pixels=20)).sentence_key == "import_picture_broken"
+    assert refusal(data, ImportLimits(picture_bytes=20)).message.key == "import_picture_broken"
+    assert refusal(data, ImportLimits(picture_pixels=20)).message.key == "import_picture_broken"
 
 
 def test_a_large_file_is_refused_before_it_is_parsed() -> None:
-    assert refusal(b"x" * (2**20 + 1), ImportLimits(bytes=2**20)).sentence_key == "import_too_large"
-    assert refusal(b"[" + b"[]," * 6_000_000 + b"[]]").sentence_key == "import_too_large"
+    assert refusal(b"x" * (2**20 + 1), ImportLimits(bytes=2**20)).message.key == "import_too_large"
+    assert refusal(b"[" + b"[]," * 6_000_000 + b"[]]").message.key == "import_too_large"
 
 
 def test_one_broken_conversation_refuses_the_sound_ones_beside_it() -> None:
     data = exported(sample(), sample(), sample())
     data["conversations"][2]["messages"][0]["text"] = None
-    assert refusal(json.dumps(data).encode()).values["where"] == "conversations[2].messages[0].text"
+    assert refusal(json.dumps(data).encode()).message.values["where"] == "conversations[2].messages[0].text"
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

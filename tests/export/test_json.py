@@ -18,13 +18,14 @@ from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.export.document import Document
 from magistral_ui.export.html import export_html
-from magistral_ui.export.json_export import export_json
-from magistral_ui.export.json_import import import_json
+from magistral_ui.export.json import export_json, import_json
+from magistral_ui.export.json_models import schema
 from magistral_ui.i18n.texts import text_in
 from tests.chat import heic
 from tests.export.conversations import DOCUMENTS, image, sample
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "export.schema.json").read_text(encoding="utf-8"))
+SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "export.schema.json"
+SCHEMA = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
@@ -71,8 +72,17 @@ def test_half_a_surrogate_pair_becomes_a_question_mark() -> None:
 
 def test_the_schema_is_sound_and_knows_every_field() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    for kind, name in ((Usage, "usage"), (SamplingParams, "params"), (Provenance, "provenance"), (Reply, "reply")):
+    for kind, name in (
+        (Usage, "Usage"),
+        (SamplingParams, "SamplingParams"),
+        (Provenance, "Provenance"),
+        (Reply, "ReplyEntry"),
+    ):
         assert set(SCHEMA["$defs"][name]["properties"]) == {field.name for field in fields(kind)}
+
+
+def test_the_schema_is_the_models() -> None:
+    assert SCHEMA_FILE.read_bytes() == schema(), f"{SCHEMA_FILE.name}: python -m magistral_ui.export.json_models"
 
 
 def test_every_field_of_a_reply_is_written() -> None:

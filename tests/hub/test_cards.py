@@ -23,6 +23,7 @@ from magistral_ui.engines.weights import devices, quantized_cache
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.folder import inspect_folder
+from tests.engines.following import follow
 from tests.hub.checkpoints import make_repository
 from tests.hub.server import Hub
 
@@ -74,7 +75,7 @@ def ask(engine: LocalEngine, image: ImageFile | None = None) -> Finished:
     turn = UserTurn("What is 12 + 30?", (image,) if image else (), message=1)
     params = SamplingParams(temperature=0.0, max_tokens=12, seed=1)
     generation = engine.submit(GenerationRequest(Prompt(engine.card.system(), (turn,)), params, "ann"))
-    events = list(generation.follow())
+    events = list(follow(generation))
     assert isinstance(events[-1], Finished)
     return events[-1]
 
@@ -174,7 +175,7 @@ def test_what_cannot_run_here_is_not_downloaded(
     status = run("mistralai/other").status()
     assert isinstance(status, Broken)
     assert (status.key, status.values["found"]) == ("not_a_mistral_model", kind)
-    assert "--base-url" in sentence(status.key, **status.values)
+    assert "--base-url" in sentence(status)
     assert hub.files() == ["config.json"]
 
 
@@ -338,7 +339,7 @@ def test_a_hub_without_our_revision_says_how_to_take_its_newest(hub: Hub, run: C
     status = run(MAGISTRAL_1_2.key).status()
     assert isinstance(status, Broken)
     assert status.key == "own_revision_gone"
-    assert "--revision main" in sentence(status.key, **status.values)
+    assert "--revision main" in sentence(status)
     assert isinstance(run(MAGISTRAL_1_2.key, revision="main").status(), Ready)
 
 

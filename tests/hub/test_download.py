@@ -16,7 +16,7 @@ from magistral_ui.engines.weights import hub as hub_module
 from magistral_ui.engines.weights.hub import Snapshot, download
 from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.errors import MagistralUIError
-from magistral_ui.i18n.texts import sentence_of, strings
+from magistral_ui.i18n.texts import sentence, strings
 from tests.hub.server import Hub, Repository
 
 NAME = "mistralai/Magistral-Small-2509"
@@ -44,9 +44,9 @@ def refusal(name: str = NAME, revision: str | None = None) -> str:
     """The key of the sentence that downloading ends with; the sentence has no gap left."""
     with pytest.raises(MagistralUIError) as refused:
         fetch(revision, name=name)
-    assert f"error_{refused.value.sentence_key}" in strings()
-    assert "{" not in sentence_of(refused.value)
-    return refused.value.sentence_key
+    assert f"error_{refused.value.message.key}" in strings()
+    assert "{" not in sentence(refused.value.message)
+    return refused.value.message.key
 
 
 def assert_whole(snapshot: Snapshot, folder: Path) -> None:
@@ -226,7 +226,7 @@ def test_without_a_network(hub: Hub, repository: Repository, monkeypatch: pytest
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
     with pytest.raises(MagistralUIError) as refused:
         hub_module.read_config("owner/other", None)
-    assert refused.value.sentence_key == "hub_unreachable"
+    assert refused.value.message.key == "hub_unreachable"
 
 
 def test_half_a_download_is_not_a_model_without_a_network(repository: Repository, offline: Callable[[], None]) -> None:

@@ -8,12 +8,25 @@ import pytest
 import magistral_ui
 from magistral_ui import errors
 from magistral_ui.chat.sampling import PARAMETERS
-from magistral_ui.errors import MagistralUIError, ParameterRefused, PortInUse
-from magistral_ui.i18n.texts import sentence, sentence_of, strings, text
+from magistral_ui.errors import MagistralUIError, Message, ParameterRefused, PortInUse
+from magistral_ui.i18n.texts import sentence, strings, text
 from magistral_ui.models.cards import CARDS
 
 PACKAGE = Path(magistral_ui.__file__).parent
-RAISED = re.compile(r"""(?:Refused|BadInput|Broken|Failed|NotFound|Error|Setting|TooLong)\(\s*"([a-z_]+)\"""")
+KINDS = [
+    "Refused",
+    "BadInput",
+    "Broken",
+    "Failed",
+    "FailedRequest",
+    "Message",
+    "Refusal",
+    "NotFound",
+    "(?<!PydanticCustom)Error",
+    "Setting",
+    "TooLong",
+]
+RAISED = re.compile(rf"""(?<!Custom)(?:{"|".join(KINDS)})\(\s*"([a-z_]+)\"""")
 NOTICED = re.compile(r"""Notice\(\s*"([a-z_]+)\"""")
 ASKED = re.compile(r"""\bt\(\s*"([a-z_]+)\"""")
 
@@ -81,18 +94,18 @@ def test_plural_texts_have_both_english_forms() -> None:
 
 
 def test_gaps_are_filled_and_plurals_chosen() -> None:
-    assert "7860" in sentence_of(PortInUse(port=7860))
+    assert "7860" in sentence(PortInUse(port=7860).message)
     assert text("turn_tokens", count=1) == "1 token"
     assert text("turn_tokens", count=2) == "2 tokens"
 
 
 def test_a_gap_that_nothing_fills_and_braces_in_values_are_harmless() -> None:
-    assert "{limit}" in sentence("picture_too_large", name="{0}{evil}")
-    assert "{0}{evil}" in sentence("picture_too_large", name="{0}{evil}")
+    assert "{limit}" in sentence(Message("picture_too_large", {"name": "{0}{evil}"}))
+    assert "{0}{evil}" in sentence(Message("picture_too_large", {"name": "{0}{evil}"}))
 
 
 def test_an_unknown_error_gets_the_general_sentence() -> None:
-    assert sentence("no_such_key") == text("error_unexpected")
-    assert "between 0 and 2" in sentence_of(
-        ParameterRefused("parameter_out_of_range", name="temperature", low=0, high=2)
+    assert sentence(Message("no_such_key")) == text("error_unexpected")
+    assert "between 0 and 2" in sentence(
+        ParameterRefused("parameter_out_of_range", name="temperature", low=0, high=2).message
     )

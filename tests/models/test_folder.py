@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from magistral_ui.errors import ModelError, ModelFilesBroken, ModelNotFound, NotAMistralModel
-from magistral_ui.i18n.texts import sentence_of
+from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2
 from magistral_ui.models.folder import DEMO_FOLDER, check_name, inspect_folder
 from magistral_ui.models.shape import read_shape
@@ -44,7 +44,7 @@ def write(folder: Path, name: str, content: object) -> None:
 def refusal(folder: Path) -> tuple[type[ModelError], dict[str, str | int | float]]:
     with pytest.raises(ModelError) as refused:
         inspect_folder(folder)
-    return type(refused.value), refused.value.values
+    return type(refused.value), refused.value.message.values
 
 
 def test_the_demo_model_is_itself() -> None:
@@ -123,7 +123,7 @@ def test_what_cannot_run_here_names_a_server(folder: Path) -> None:
     write(folder, "config.json", {"model_type": "mistral_large4"})
     with pytest.raises(NotAMistralModel) as refused:
         inspect_folder(folder)
-    assert "--base-url" in sentence_of(refused.value)
+    assert "--base-url" in sentence(refused.value.message)
 
 
 @pytest.mark.parametrize("vision", [True, False])
@@ -199,8 +199,8 @@ def test_a_disk_that_fails_does_not_make_a_file_damaged(
 def unreadable(folder: Path, name: str) -> None:
     with pytest.raises(ModelFilesBroken) as refused:
         inspect_folder(folder)
-    assert (refused.value.sentence_key, refused.value.values["file"]) == ("model_file_unreadable", name)
-    said = sentence_of(refused.value)
+    assert (refused.value.message.key, refused.value.message.values["file"]) == ("model_file_unreadable", name)
+    said = sentence(refused.value.message)
     assert "{" not in said
     assert "elete" not in said
 

@@ -1,6 +1,5 @@
 """Real pages on real ports to attack: shared ones with a password and without, and what an attacker's tools need."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -43,9 +42,7 @@ class Served:
     visitors: Visitors
     page: ChatBlocks
     numbers: dict[str, int] = field(default_factory=dict)
-    """Gradio's numbers of the page's functions, by name, and by the part of the page and its event."""
-    panel: list[Any] = field(default_factory=list)
-    """What the settings send with a message."""
+    """Gradio's numbers of its functions, by name."""
 
     browsers: list["Browser"] = field(default_factory=list)
 
@@ -59,7 +56,7 @@ class Served:
 
 
 class Browser:
-    """What a browser sends, without being one: cookies are kept, events are posted as the page posts them."""
+    """What a browser sends, without being one: cookies are kept, actions are posted as the page posts them."""
 
     def __init__(self, served: Served, headers: dict[str, str]) -> None:
         self.served = served
@@ -69,18 +66,17 @@ class Browser:
 
     def open(self) -> "Browser":
         self.http.get("/", headers={"Accept": "text/html"})
-        self.place = self.event("attach", [{}]).json()["data"][0]
+        self.place = self.act("turns/attach").json()["place"]
         return self
 
-    def event(self, name: str, data: list[Any], **more: Any) -> httpx.Response:
-        body = {"data": data, "fn_index": self.served.numbers[name], "session_hash": self.session, **more}
-        return self.http.post("/gradio_api/run/predict", json=body)
+    def act(self, action: str, data: dict[str, Any] | None = None, **more: Any) -> httpx.Response:
+        return self.http.post(f"/magistral/act/{action}", json={"place": self.place, "data": data or {}, **more})
 
     def say(self, text: str, files: list[Any] | None = None) -> Any:
         """The page's value after a message."""
-        answer = self.event("say", [{"text": text, "files": files or []}, self.place, *self.served.panel])
+        answer = self.act("composer/say", message={"text": text, "files": files or []})
         assert answer.status_code == 200, answer.text
-        return json.loads(answer.json()["data"][1])
+        return answer.json()["turns"]
 
     def upload(self, data: bytes, name: str = "a.png") -> httpx.Response:
         return self.http.post("/gradio_api/upload", files={"files": (name, data, "image/png")})
@@ -106,10 +102,6 @@ def serving(
     served = Served(f"http://127.0.0.1:{port}", engine, visitors, demo)
     for number, each in demo.fns.items():
         served.numbers.setdefault(str(each.api_name), number)
-        for part, event in each.targets:
-            served.numbers.setdefault(f"{getattr(demo.blocks.get(part), 'elem_id', '')}.{event}", number)
-        if each.api_name == "say":
-            served.panel = [getattr(component, "value", None) for component in each.inputs[2:]]
     try:
         yield served
     finally:

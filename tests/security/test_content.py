@@ -125,31 +125,33 @@ def nested(depth: int) -> str:
 
 
 def test_json_that_the_page_never_sends_is_refused_before_it_gets_anywhere(page: Served, alice: Browser) -> None:
-    number, session = page.numbers["say"], alice.session
-    head = f'{{"fn_index": {number}, "session_hash": "{session}", "data": '
+    head = '{"message": {"text": "hello"}, "data": '
     forged = [
         head + nested(100_000) + "}",
         head + nested(30) + "}",
-        head + "[NaN]}",
-        head + '["\\ud800"]}',
+        head + '{"a": NaN}}',
+        head + '{"a": "\\ud800"}}',
         head + "[]}",
         head + "[" + ",".join(["1"] * 500) + "]}",
-        head + "{}}",
-        head + '[], "extra": 1}',
-        head + '[], "trigger_id": 999999}',
+        head + '{}, "extra": 1}',
+        head + '{}, "place": []}',
+        head + '{}, "settings": null}',
+        head + '{}, "message": {"text": "hi"}}',
         "[]",
         "null",
         "",
         "{",
-        '{"data": [], "fn_index": true, "session_hash": "abcdefgh"}',
-        '{"data": [], "fn_index": -1, "session_hash": "abcdefgh"}',
-        '{"data": [], "fn_index": 1e9, "session_hash": "abcdefgh"}',
-        '{"data": [], "fn_index": 1, "session_hash": "../../x"}',
-        '{"data": [], "fn_index": 1, "session_hash": ["a"]}',
+        '{"message": {"text": 1}}',
+        '{"message": {"text": "hi", "files": {}}}',
+        '{"message": {"text": "hi", "files": ["a.png"]}}',
+        '{"message": {"text": "hi", "files": [7]}}',
+        '{"message": {"text": "hi", "files": [{"a": 1}]}}',
     ]
     before = len(page.engine.requests)
     for body in forged:
-        answer = alice.http.post("/gradio_api/run/predict", content=body, headers={"Content-Type": "application/json"})
+        answer = alice.http.post(
+            "/magistral/act/composer/say", content=body, headers={"Content-Type": "application/json"}
+        )
         assert answer.status_code in (400, 404), (body[:80], answer.status_code)
         assert "Traceback" not in answer.text
     assert len(page.engine.requests) == before
@@ -159,18 +161,18 @@ FORGED: list[Any] = [5, True, "hi", [1], {"text": ["a-secret"], "files": []}, {"
 
 
 @pytest.mark.parametrize("message", FORGED, ids=repr)
-def test_a_value_that_gradio_cannot_read_is_a_sentence_in_the_visitor_s_language_and_no_trace(
+def test_a_value_that_nobody_can_read_is_a_sentence_in_the_visitor_s_language_and_no_trace(
     page: Served, alice: Browser, capfd: pytest.CaptureFixture[str], message: Any
 ) -> None:
     alice.http.headers["Accept-Language"] = "de"
-    answer = alice.event("say", [message, alice.place, *page.panel])
-    assert answer.status_code == 500
+    answer = alice.act("composer/say", message=message)
+    assert answer.status_code == 400
     assert answer.json()["error"] == text_in("de", "error_request_forged")
     assert "".join(capfd.readouterr()) == ""
 
 
 def test_more_bytes_than_an_event_can_have_are_not_read(page: Served, alice: Browser) -> None:
-    answer = alice.http.post("/gradio_api/run/predict", content=b'{"data": ["' + b"x" * 3_000_000 + b'"]}')
+    answer = alice.http.post("/magistral/act/composer/say", content=b'{"data": ["' + b"x" * 3_000_000 + b'"]}')
     assert answer.status_code == 413
 
     def pieces() -> Any:
@@ -189,7 +191,7 @@ def test_a_length_that_is_none_and_a_body_that_never_comes_hold_nothing_up(
     for length in ("-1", "1e9", "99999999999999999999999", "x"):
         with socket.create_connection(("127.0.0.1", page.port), timeout=60) as line:
             line.sendall(
-                f"POST /gradio_api/run/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n".encode()
+                f"POST /magistral/act/composer/say HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n".encode()
             )
             assert line.recv(12)[9:12] in (b"400", b"413")
     slow = []
@@ -206,11 +208,11 @@ def _finished(page: Served, alice: Browser) -> Any:
     alice.say("hello")
     page.visitors.admission.finish(60)
     page.visitors.admission.closing = False
-    return json.loads(alice.event("commit", [alice.place]).json()["data"][0])
+    return alice.act("turns/ended").json()["turns"]
 
 
 def test_a_thousand_events_at_once_leave_the_page_to_others(page: Served, alice: Browser) -> None:
     bob = page.browser().open()
     for number in range(300):
-        alice.event("weigh", [{"text": f"{number}", "files": []}, alice.place, *page.panel])
+        alice.act("composer/weigh", message={"text": f"{number}"})
     assert "you said hello" in json.dumps(_finished(page, bob))

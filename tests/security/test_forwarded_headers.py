@@ -9,11 +9,9 @@ import pytest
 
 from magistral_ui.client import CLIENT
 from magistral_ui.ui import launch as serving_
-from magistral_ui.web.client_address import ClientAddressMiddleware
-from magistral_ui.web.exposure import Exposure, exposure_of
-from magistral_ui.web.forwarded_headers import FORWARDED_HEADERS, ForwardedHeadersMiddleware
-from magistral_ui.web.share_tunnel import learn_hops
-from magistral_ui.web.trusted_proxies import NONE, ONE, TUNNEL, address_in, read_trusted, seen_by
+from magistral_ui.ui.launch import learn_hops
+from magistral_ui.web.client_address import FORWARDED_HEADERS, ClientAddressMiddleware, ForwardedHeadersMiddleware
+from magistral_ui.web.exposure import NONE, ONE, TUNNEL, Exposure, address_in, exposure_of, read_trusted, seen_by
 from tests.nginx import APPENDING, proxied, proxy_port
 from tests.security.conftest import Served, serving
 

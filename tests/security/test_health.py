@@ -62,7 +62,7 @@ def test_replies_are_seen_while_they_are_written(page: Served) -> None:
     with alice.http.stream("GET", "/magistral/live", headers={"X-Generation": live}) as stream:
         next(stream.iter_lines())
         assert numbers(page)["magistral_ui_replies_written"] >= 1
-    alice.event("stop", [alice.place])
+    alice.act("turns/stop")
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host"])
@@ -126,12 +126,12 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_and_no_content_in_the_log(
         raise ValueError("a-secret-word")
 
     monkeypatch.setattr(page.visitors, "begin", broken)
-    answer = alice.event("new_chat", [alice.place])
+    answer = alice.act("turns/new_chat")
     assert answer.status_code == 500
     assert "Something went wrong" in answer.text
     assert "secret" not in answer.text
     assert "secret" not in "".join(capfd.readouterr())
-    assert "an event of the page failed" in caplog.text
+    assert "an action of the page failed" in caplog.text
 
 
 def test_who_is_written_when_the_app_ends_is_finished_and_nobody_begins(page: Served) -> None:
@@ -148,7 +148,7 @@ def test_who_is_written_when_the_app_ends_is_finished_and_nobody_begins(page: Se
         with alice.http.stream("GET", "/magistral/live", headers={"X-Generation": live}) as stream:
             assert stream.status_code == 200
         assert not ended
-        alice.event("stop", [alice.place])
+        alice.act("turns/stop")
         closer.join(60)
         assert ended == [True]
     finally:

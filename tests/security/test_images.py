@@ -51,18 +51,17 @@ def message(*files: Any) -> dict[str, Any]:
     return {"text": "look", "files": list(files)}
 
 
-def value(answer: httpx.Response, at: int = 0) -> Any:
+def value(answer: httpx.Response, part: str) -> Any:
     assert answer.status_code == 200, answer.text
-    return json.loads(answer.json()["data"][at])
+    return answer.json()[part]
 
 
 def look(browser: Browser, *files: Any) -> Any:
-    return value(browser.event("look", [message(*files)], event_data={"number": 1}))
+    return value(browser.act("composer/look", {"number": 1}, message=message(*files)), "attached")
 
 
 def weigh(browser: Browser, *files: Any, **settings: Any) -> Any:
-    panel = [settings, *browser.served.panel[1:]]
-    return value(browser.event("weigh", [message(*files), browser.place, *panel]))
+    return value(browser.act("composer/weigh", message=message(*files), settings=settings), "meter")
 
 
 @contextmanager
@@ -191,10 +190,9 @@ def test_who_leaves_gives_the_turn_back(page: Served, monkeypatch: pytest.Monkey
     for _ in range(MAX_CHILDREN):
         queue.submit("others", lambda: may_end.wait(60))
     try:
-        body = {"data": [message(file)], "fn_index": page.numbers["look"], "session_hash": mallory.session}
-        sent = json.dumps({**body, "event_data": {"number": 1}}).encode()
+        sent = json.dumps({"data": {"number": 1}, "message": message(file)}).encode()
         cookies = "; ".join(f"{name}={kept}" for name, kept in mallory.http.cookies.items())
-        head = f"POST /gradio_api/run/predict HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nCookie: {cookies}\r\n"
+        head = f"POST /magistral/act/composer/look HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nCookie: {cookies}\r\n"
         with socket.create_connection(("127.0.0.1", page.port), timeout=60) as line:
             line.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent)
             until(lambda: bool(queue._waiting))

@@ -65,18 +65,16 @@ def test_a_message_and_a_conversation_are_bounded(narrow: Served, alice: Browser
         assert "conversation_full" not in told(alice.say(f"hello {number}"))
         narrow.visitors.admission.finish(5)
         narrow.visitors.admission.closing = False
-        alice.event("commit", [alice.place])
+        alice.act("turns/ended")
     assert "conversation_full" in told(alice.say("one more"))
 
 
 @pytest.mark.parametrize("value", [16_385, 10**9, -1, "x", 1e400, None, [1], {"a": 1}])
 def test_more_tokens_than_allowed_are_never_asked_for(narrow: Served, alice: Browser, value: object) -> None:
-    panel = json.loads(json.dumps(narrow.panel))
-    settings = {**(panel[0] if panel and isinstance(panel[0], dict) else {}), "max_tokens": value}
     before = len(narrow.engine.requests)
-    data = [{"text": "hi", "files": []}, alice.place, settings, *panel[1:]]
-    body = json.dumps({"data": data, "fn_index": narrow.numbers["say"], "session_hash": alice.session})
-    alice.http.post("/gradio_api/run/predict", content=body, headers={"Content-Type": "application/json"})
+    for settings in ({"params": {"max_tokens": value}}, {"max_tokens": value}):
+        body = json.dumps({"message": {"text": "hi"}, "place": alice.place, "settings": settings})
+        alice.http.post("/magistral/act/composer/say", content=body, headers={"Content-Type": "application/json"})
     for request in narrow.engine.requests[before:]:
         assert 0 < request.params.max_tokens <= 16_384
         assert request.params.reasoning_budget is None or request.params.reasoning_budget <= 12_288
@@ -89,7 +87,7 @@ def test_replies_at_once_are_counted_by_visitor_and_by_address(narrow: Served) -
         for _ in range(2):
             assert visitor.say("wait")["live"]
             running.append(narrow.engine.generations[-1])
-            visitor.place = visitor.event("new_chat", [visitor.place]).json()["data"][0]
+            visitor.place = visitor.act("turns/new_chat").json()["place"]
         if visitor is one:
             assert "too_many_replies" in told(visitor.say("wait"))
     assert "too_many_replies_from_address" in told(three.say("wait"))
@@ -110,7 +108,7 @@ def test_uploads_are_counted_by_the_hour_however_they_come(narrow: Served, alice
     assert codes[-1] == 429
     refused = alice.upload(big)
     assert int(refused.headers["retry-after"]) > 0
-    assert "than is accepted here in an hour" in refused.text
+    assert "than is allowed per hour" in refused.text
 
 
 def test_a_flood_is_refused_politely_and_ends_by_itself(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -51,7 +51,7 @@ def enter(client: httpx.Client, password: str, **headers: str) -> httpx.Response
 def test_nothing_is_there_without_the_password(stranger: httpx.Client, path: str) -> None:
     assert stranger.get(path).status_code == 401
     for other in (
-        "/gradio_api/run/predict",
+        "/magistral/act/composer/say",
         "/gradio_api/queue/join",
         "/gradio_api/upload",
         "/mcp",
@@ -217,7 +217,7 @@ def test_a_program_sends_the_password_along(stranger: httpx.Client) -> None:
         answer = knock(stranger, sent)
         assert answer.status_code == 200, answer.text
         assert "magistral" in answer.text.lower()
-    assert knock(stranger, basic(":right horse"), "/gradio_api/run/predict").status_code == 401
+    assert knock(stranger, basic(":right horse"), "/magistral/act/composer/say").status_code == 401
     assert stranger.get("/config", headers={"Authorization": basic(":right horse")}).status_code == 401
     assert "www-authenticate" not in stranger.get("/mcp", headers={"Accept": "text/html"}).headers, (
         "a browser would ask for it, and send it from anywhere"
@@ -322,7 +322,7 @@ def test_a_program_is_told_how_to_come_in(stranger: httpx.Client) -> None:
     for path in ("/gradio_api/call/chat", "/gradio_api/info", "/config"):
         assert "/login" in stranger.get(path).json()["detail"]
         assert "www-authenticate" not in stranger.get(path).headers, "a browser would ask its user"
-    assert "Reload" in stranger.post("/gradio_api/run/predict", json={}).json()["detail"], "this is the page"
+    assert "Reload" in stranger.post("/magistral/act/composer/say", json={}).json()["detail"], "this is the page"
 
 
 @pytest.mark.parametrize(("people", "scheme"), [({"": "right horse"}, "Bearer"), ({"ann": "right horse"}, "Basic")])

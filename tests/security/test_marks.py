@@ -38,7 +38,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def test_a_message_of_marks_holds_up_nobody(page: Served, normalized: list[int]) -> None:
     alice = page.browser().open()
     alice.say(MARKS * 5_000)
-    listed = alice.event("refresh", [alice.place], event_data={"query": MARKS * 5_000})
+    listed = alice.act("history/refresh", {"query": MARKS * 5_000})
     assert listed.status_code == 200
     assert sum(normalized) >= 15_000, "it is folded for searches"
     assert max(normalized) <= AT_ONCE

@@ -75,10 +75,10 @@ def test_a_rebound_name_gets_nothing(page: Served, host: str) -> None:
 def test_another_website_can_drive_nothing(page: Served, origin: str) -> None:
     visitor = page.browser().open()
     for answer in (
-        visitor.http.post("/gradio_api/run/predict", json={"data": []}, headers={"Origin": origin}),
+        visitor.http.post("/magistral/act/composer/say", json={"data": []}, headers={"Origin": origin}),
         visitor.http.get("/config", headers={"Origin": origin}),
         visitor.http.options(
-            "/gradio_api/run/predict", headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
+            "/magistral/act/composer/say", headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
         ),
     ):
         assert answer.status_code == 403
@@ -100,7 +100,7 @@ def test_our_own_origin_is_let_in_and_no_answer_names_an_origin(page: Served) ->
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-@pytest.mark.parametrize("path", ["/", "/config", "/magistral/main.js", "/nothing", "/gradio_api/run/predict"])
+@pytest.mark.parametrize("path", ["/", "/config", "/magistral/main.js", "/nothing", "/magistral/act/composer/say"])
 def test_every_answer_has_the_headers(page: Served, path: str) -> None:
     headers = httpx.get(page.url + path, trust_env=False, timeout=60).headers
     policy = headers["content-security-policy"]
@@ -137,5 +137,15 @@ def test_a_query_chooses_no_state_of_another_session(page: Served) -> None:
 
 
 def test_what_runs_in_the_browser_only_is_not_called_here(page: Served) -> None:
+    browser = page.browser().open()
     for name in ("js_fn", "js_fn_1"):
-        assert page.browser().open().event(name, []).status_code == 404
+        body = {"data": [], "fn_index": page.numbers[name], "session_hash": browser.session}
+        assert browser.http.post("/gradio_api/queue/join", json=body).status_code == 404
+        assert browser.http.post(f"/gradio_api/call/{name}", json={"data": []}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "action", ["turns/none", "turns/__init__", "model/say", "none/attach", "turns/attach/x", "turns"]
+)
+def test_there_are_no_actions_but_those_of_the_page(page: Served, action: str) -> None:
+    assert page.browser().open().act(action).status_code == 404

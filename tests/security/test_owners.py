@@ -1,7 +1,6 @@
 """Names: what somebody said is theirs in every browser, and nobody else's in the same one; signing out ends what still comes."""
 
 import base64
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,13 +37,13 @@ def enter(browser: Browser, name: str, password: str = "") -> Browser:
 def arrive(browser: Browser) -> Browser:
     browser.http.get("/", headers={"Accept": "text/html"})
     browser.session += "x"  # a page has a new one each time it is loaded
-    browser.place = browser.event("attach", [browser.place]).json()["data"][0]
+    browser.place = browser.act("turns/attach").json()["place"]
     return browser
 
 
 def anew(browser: Browser) -> Browser:
     """Begin another conversation."""
-    browser.place = browser.event("new_chat", [browser.place]).json()["data"][0]
+    browser.place = browser.act("turns/new_chat").json()["place"]
     return browser
 
 
@@ -54,17 +53,17 @@ def leave(browser: Browser) -> httpx.Response:
 
 def happened(browser: Browser, name: str, data: dict[str, Any]) -> Any:
     """An event of the list."""
-    return browser.event(f"history-list.{name}", [browser.place], event_data=data)
+    return browser.act(f"history/{name}", data)
 
 
 def titles(browser: Browser) -> list[str]:
-    listed = json.loads(happened(browser, "refresh", {"query": ""}).json()["data"][0])
+    listed = happened(browser, "refresh", {"query": ""}).json()["history"]
     return sorted(entry["title"] for entry in listed["entries"])
 
 
 def shown(browser: Browser) -> str:
     """All that the page is told when it is opened."""
-    return browser.event("attach", [browser.place]).text
+    return browser.act("turns/attach").text
 
 
 def test_bob_finds_nothing_of_alice_in_the_same_browser(named: Served) -> None:
@@ -73,7 +72,7 @@ def test_bob_finds_nothing_of_alice_in_the_same_browser(named: Served) -> None:
     place, session = dict(browser.place), browser.session
     uploaded = browser.upload(b"picture").json()[0]
     called = call(browser)[0]
-    ticket = json.loads(happened(browser, "save", {"format": "json", "query": ""}).json()["data"][0])["ticket"]["token"]
+    ticket = happened(browser, "save", {"format": "json", "query": ""}).json()["history"]["ticket"]["token"]
     assert "visitor" not in place, "there is no secret that could outlast the login"
     leave(browser)
     enter(browser, "Bob")
@@ -81,14 +80,14 @@ def test_bob_finds_nothing_of_alice_in_the_same_browser(named: Served) -> None:
     assert "secret of alice" not in shown(browser)
     browser.place = place  # what the browser's storage had
     assert "secret of alice" not in shown(browser)
-    opened = happened(browser, "open_conversation", {"id": place["conversation"], "query": ""})
+    opened = happened(browser, "open", {"id": place["conversation"], "query": ""})
     assert "secret of alice" not in opened.text
     for wanted in ("remove", "rename", "pin", "restore"):
         happened(browser, wanted, {"id": place["conversation"], "title": "mine", "pinned": True, "query": ""})
     assert browser.http.get(f"/gradio_api/file={uploaded}").status_code == 404
     assert browser.http.get(called).status_code == 404
-    for door in ("queue/data?session_hash=", "heartbeat/"):  # where a plain call is its own session
-        with browser.http.stream("GET", f"/gradio_api/{door}{called.rpartition('/')[2]}") as answer:
+    for path in ("queue/data?session_hash=", "heartbeat/"):  # where a plain call is its own session
+        with browser.http.stream("GET", f"/gradio_api/{path}{called.rpartition('/')[2]}") as answer:
             assert answer.status_code == 404
     assert browser.http.get("/magistral/export", headers={"X-Ticket": ticket}).status_code == 404
     assert browser.http.get(f"/gradio_api/queue/data?session_hash={session}").status_code == 404

@@ -14,10 +14,9 @@ import pytest
 
 from magistral_ui.client import CLIENT, Client
 from magistral_ui.web import request_body
-from magistral_ui.web.form_parts import TooManyParts, bounded_parts
 from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.request_body import read_json, signs_in
-from magistral_ui.web.uploads import EXTRA_BYTES_PER_FILE
+from magistral_ui.web.uploads import EXTRA_BYTES_PER_FILE, TooManyParts, bounded_parts
 from tests.security.conftest import ROOMY, Browser, Served, serving
 from tests.security.test_visitors_apart import png
 
@@ -91,7 +90,7 @@ def test_a_name_that_stands_twice_in_json_is_refused(page: Served, alice: Browse
     with pytest.raises(ValueError):
         read_json(body.encode())
     headers = {"Content-Type": "application/json"}
-    assert alice.http.post("/gradio_api/run/predict", content=body, headers=headers).status_code == 400
+    assert alice.http.post("/magistral/act/turns/attach", content=body, headers=headers).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -167,9 +166,7 @@ def test_the_hours_bytes_hold_however_they_are_announced(metered: Served) -> Non
         taken += 500_000 if answer.status_code == 200 else 0
     assert answer.status_code == 429
     assert taken + EXTRA_BYTES_PER_FILE <= QUOTA
-    assert (
-        browser.event("weigh", [{"text": "x" * 20_000, "files": []}, browser.place, *metered.panel]).status_code == 429
-    )
+    assert browser.act("composer/weigh", message={"text": "x" * 20_000}).status_code == 429
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import h11
 import httpx
 import pytest
 
-from magistral_ui.web.connections import Seldom
+from magistral_ui.web.connections import LogLimit, check_head, read_strictly
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.request_framing import check_head, read_strictly
 from tests.nginx import APPENDING, proxied, proxy_port
 from tests.security.conftest import Served, serving
 
@@ -169,10 +168,10 @@ def test_a_flood_of_them_does_not_fill_the_log() -> None:
     def record(message: str) -> logging.LogRecord:
         return logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, message, None, None)
 
-    seldom = Seldom()
+    limit = LogLimit()
     for message in ("Invalid HTTP request received.", "Unsupported upgrade request."):
-        assert sum(seldom.filter(record(message)) for _ in range(1_000)) < 60
-    assert all(seldom.filter(record("something else")) for _ in range(1_000))
+        assert sum(limit.filter(record(message)) for _ in range(1_000)) < 60
+    assert all(limit.filter(record("something else")) for _ in range(1_000))
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from gradio_client import Client
 from mcp.client.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
+from magistral_ui.web.client_address import ForwardedHeadersMiddleware, RestorePrefixMiddleware
+from magistral_ui.web.cookies import PREFIX_KEY
 from magistral_ui.web.exposure import Exposure, is_prefix
-from magistral_ui.web.root_path import PREFIX_KEY, RestorePrefixMiddleware, StripPrefixMiddleware
 from tests.nginx import HEADERS, proxied, proxy_port
 from tests.security.conftest import Served, serving
 
@@ -100,7 +101,7 @@ def test_a_stranger_s_word_for_the_path_changes_nothing(page: Served, locked: Se
 
 
 def told_by(peer: str, exposure: Exposure, path: str = "/", *prefixes: bytes) -> dict[str, Any]:
-    """What lies behind the outermost door is given."""
+    """What the next middleware is given."""
     seen: dict[str, Any] = {}
 
     async def inside(scope: Any, receive: Any, send: Any) -> None:
@@ -108,7 +109,7 @@ def told_by(peer: str, exposure: Exposure, path: str = "/", *prefixes: bytes) ->
 
     headers = [(b"host", b"127.0.0.1"), *((b"x-forwarded-prefix", each) for each in prefixes)]
     scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "client": (peer, 1)}
-    asyncio.run(StripPrefixMiddleware(inside, exposure=exposure)(scope, None, None))  # type: ignore[arg-type]
+    asyncio.run(ForwardedHeadersMiddleware(inside, exposure=exposure)(scope, None, None))  # type: ignore[arg-type]
     return seen
 
 

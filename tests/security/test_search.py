@@ -1,13 +1,14 @@
 """Searches of one stranger: they neither hold the threads that serve everybody, nor another stranger's search."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from magistral_ui.client import hashed
 from magistral_ui.sessions.history.search import SearchResult
-from magistral_ui.sessions.visitors import hashed
 from tests.security.conftest import Browser, Served
 
 MANY = 44
@@ -15,9 +16,9 @@ MANY = 44
 
 
 def refresh(browser: Browser, query: str = "") -> Any:
-    answer = browser.event("refresh", [browser.place], event_data={"query": query})
+    answer = browser.act("history/refresh", {"query": query})
     assert answer.status_code == 200, answer.text
-    return answer.json()["data"][0]
+    return json.dumps(answer.json()["history"])
 
 
 def test_searches_that_take_for_ever_hold_up_nobody(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:

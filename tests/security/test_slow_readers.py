@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from magistral_ui.chat.events import Answer
-from magistral_ui.client import CLIENT, Client
+from magistral_ui.client import CLIENT, Client, hashed
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.sessions.visitors import bare, hashed
+from magistral_ui.sessions.visitors import bare
 from magistral_ui.ui.import_export import ExportPurpose
 from magistral_ui.web.client_address import VISITOR_COOKIE
 from magistral_ui.web.queued_calls import QueuedCalls
@@ -167,7 +167,7 @@ def test_no_stream_may_be_opened_and_not_read(quick: Served) -> None:
         streams["live"] = open_deaf("/magistral/live", carol, **{"X-Generation": carol.say("torrent")["live"]})
         until(lambda: not [name for name, stream in streams.items() if is_held(quick, stream)])
         assert all(reply.wait(PATIENCE) and reply.stop_asked for reply in replies)
-        carol.event("stop", [carol.place])
+        carol.act("turns/stop")
     until(lambda: not any(left_of(quick)))
 
 
@@ -182,7 +182,7 @@ def test_an_export_may_not_be_asked_for_and_not_read(quick: Served) -> None:
     alice, before = quick.browser().open(), len(quick.engine.generations)
     alice.say("much")
     assert newest(quick, before).wait(PATIENCE)
-    alice.event("commit", [alice.place])
+    alice.act("turns/ended")
     token = CLIENT.set(Client(browser=hashed(alice.http.cookies[VISITOR_COOKIE])))
     ticket = quick.visitors.tickets.issue(ExportPurpose(bare(alice.place), (), "json"))
     CLIENT.reset(token)
@@ -251,7 +251,7 @@ def test_streams_have_no_head(hasty: Served) -> None:
     for path in (f"/gradio_api/call/chat/{id}", f"/gradio_api/queue/data?session_hash={alice.session}"):
         assert alice.http.head(path).status_code == 404
     assert alice.http.head("/magistral/live", headers={"X-Generation": live}).status_code == 404
-    alice.event("stop", [alice.place])
+    alice.act("turns/stop")
     until(lambda: not any(left_of(hasty)))
 
 

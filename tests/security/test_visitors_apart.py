@@ -36,12 +36,13 @@ def mallory(page: Served) -> Browser:
 def test_a_conversation_s_id_is_worth_nothing_without_its_visitor_s_secret(alice: Browser, mallory: Browser) -> None:
     alice.say("my secret")
     stolen = {**mallory.place, "conversation": alice.place["conversation"]}
-    for name in ("attach", "commit"):
-        answer = mallory.event(name, [stolen])
+    for name in ("attach", "ended"):
+        answer = mallory.act(f"turns/{name}", place=stolen)
         assert answer.status_code == 200
         assert "my secret" not in answer.text
-    assert "my secret" not in mallory.event("attach", [{"visitor": "", **stolen}]).text
-    assert "my secret" not in mallory.event("attach", [{"visitor": None, "conversation": stolen["conversation"]}]).text
+    for visitor in ({"visitor": ""}, {"visitor": None}, {"visitor": [1]}, {}):
+        place = {**visitor, "conversation": stolen["conversation"]}
+        assert "my secret" not in mallory.act("turns/attach", place=place).text
 
 
 def test_a_running_answer_is_read_by_its_own_browser_only(page: Served, alice: Browser, mallory: Browser) -> None:
@@ -57,16 +58,16 @@ def test_a_running_answer_is_read_by_its_own_browser_only(page: Served, alice: B
     second_tab.http.cookies = alice.http.cookies
     with second_tab.http.stream("GET", "/magistral/live", headers=headers) as stream:
         assert stream.status_code == 200
-    alice.event("stop", [alice.place])
+    alice.act("turns/stop")
 
 
 def test_another_visitor_s_answer_cannot_be_stopped(page: Served, alice: Browser, mallory: Browser) -> None:
     alice.say("wait")
     generation = page.engine.generations[-1]
     stolen = {**mallory.place, "conversation": alice.place["conversation"]}
-    mallory.event("stop", [stolen])
+    mallory.act("turns/stop", place=stolen)
     assert not generation.stop_asked
-    alice.event("stop", [alice.place])
+    alice.act("turns/stop")
     assert generation.stop_asked
 
 
@@ -77,7 +78,7 @@ def test_an_upload_is_seen_and_sent_by_its_own_browser_only(page: Served, alice:
     assert httpx.get(f"{page.url}/gradio_api/file={path}", trust_env=False, timeout=60).status_code == 404
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     before = len(page.engine.requests)
-    mallory.event("say", [{"text": "", "files": [file]}, mallory.place, *page.panel])
+    mallory.say("", [file])
     assert len(page.engine.requests) == before
     alice.say("look", [file])
     assert len(page.engine.requests) == before + 1
@@ -99,7 +100,7 @@ def test_a_program_s_tool_reads_no_upload_of_somebody_else(page: Served, alice: 
 def test_no_file_of_the_server_and_no_address_is_read(page: Served, alice: Browser, kind: str, target: str) -> None:
     file = {kind: target.format(port=page.port), "meta": {"_type": "gradio.FileData"}}
     before = len(page.engine.requests)
-    alice.event("say", [{"text": "", "files": [file]}, alice.place, *page.panel])
+    alice.act("composer/say", message={"text": "", "files": [file]})
     assert len(page.engine.requests) == before
 
 
@@ -141,7 +142,7 @@ def test_settings_and_the_model_are_the_operator_s(page: Served, alice: Browser,
 
     page.engine.set_status(Broken("model_not_found", {"model": "/home/operator/models/secret"}))
     try:
-        told = alice.event("retry", []).text + alice.event("poll", []).text
+        told = alice.act("model/retry").text + alice.act("model/poll").text
         assert "/home/operator" not in told
         assert isinstance(page.engine.status(), Broken), "a stranger has loaded a model"
     finally:

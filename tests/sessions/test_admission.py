@@ -32,7 +32,7 @@ def test_a_visitor_s_replies_are_counted_until_they_end() -> None:
     first, _ = begin(admission, "v"), begin(admission, "v")
     with pytest.raises(TooManyReplies) as refused:
         begin(admission, "v")
-    assert refused.value.values == {"limit": 2}
+    assert refused.value.message.values == {"limit": 2}
     begin(admission, "w")
     first.put(Finished("stop", Usage()))
     begin(admission, "v")
@@ -43,7 +43,7 @@ def test_an_address_and_everybody_have_their_own_counts() -> None:
     begin(admission, "v"), begin(admission, "w")
     with pytest.raises(TooManyReplies) as refused:
         begin(admission, "x")
-    assert refused.value.sentence_key == "too_many_replies_from_address"
+    assert refused.value.message.key == "too_many_replies_from_address"
     begin(admission, "x", "b")
     with pytest.raises(Overloaded):
         begin(admission, "y", "c")
@@ -70,7 +70,7 @@ def test_only_so_many_wait_in_all() -> None:
     waiting = [queue(admission, f"{n}") for n in range(int(QUEUE.in_all))]
     with pytest.raises(QueueFull) as refused:
         begin(admission, "v")
-    assert refused.value.values == {"limit": 64}
+    assert refused.value.message.values == {"limit": 64}
     waiting[0].put(Finished("cancelled", Usage()))
     begin(admission, "v")
 
@@ -116,7 +116,7 @@ def test_who_asks_too_often_is_told_for_how_long_to_wait() -> None:
         begin(admission, "v").put(Finished("stop", Usage()))
     with pytest.raises(TooManyRequests) as refused:
         begin(admission, "v")
-    assert refused.value.values == {"seconds": 10}
+    assert refused.value.message.values == {"seconds": 10}
     clock.now += 10
     begin(admission, "v")
 

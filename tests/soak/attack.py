@@ -104,13 +104,13 @@ class Visit:
             case 0:
                 self._door.sign_in(self._name, PASSWORD)
             case 1 if self._door.place:
-                told = self._door.act("history-list", "refresh", {"query": "What"})[0]
+                told = self._door.act("history/refresh", {"query": "What"})["history"]
                 assert told["entries"], "a search found nothing"
             case 2 if self._door.place:
-                told = self._door.act("history-list", "save", {"format": "json"})[0]
+                told = self._door.act("history/save", {"format": "json"})["history"]
                 saved = self._door.http.get("/magistral/export", headers={"X-Ticket": told["ticket"]["token"]})
                 assert b"What is" in saved.raise_for_status().content, "a file without the conversations"
-        self._door.act("new-chat", "click")
+        self._door.act("turns/new_chat")
         ask(self._door, self._trial.turns.setdefault(self._trial.phase, Turns()), self._chance)
 
 

@@ -49,19 +49,19 @@ def visit(url: str, number: int, until: float, counts: Counter[str], failures: l
             assert door.shown["turns"][-1]["answer"] == f"[{text}] " * 30
             counts["turns"] += 1
             turn += 1
-            shelf = door.act("history-list", "refresh", {"query": chance.choice(["", "visitor", "turn 1"])})[0]
+            shelf = door.act("history/refresh", {"query": chance.choice(["", "visitor", "turn 1"])})["history"]
             look(shelf["entries"], number)
             match chance.randrange(6):
                 case 0:
-                    door.act("new-chat", "click")
+                    door.act("turns/new_chat")
                 case 1 if shelf["entries"]:
-                    door.act("history-list", "open_conversation", {"id": chance.choice(shelf["entries"])["id"]})
+                    door.act("history/open", {"id": chance.choice(shelf["entries"])["id"]})
                     look(door.shown, number)
                 case 2:
                     place, (door_before, door) = door.place, (door, PageClient(url))
                     door_before.close()
                     door.place = place
-                    door.act("history-list", "open_conversation", {"id": place["conversation"]})
+                    door.act("history/open", {"id": place["conversation"]})
                     look(door.shown, number)
     except (AssertionError, httpx.HTTPError, LookupError, ValueError) as error:
         failures.append(f"visitor {number}, turn {turn}: {type(error).__name__} {error}")

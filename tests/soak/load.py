@@ -42,7 +42,7 @@ class Visit:
             text = f"visitor {self.number} turn {self._turn} "
             match self.chance.randrange(12):
                 case 0:
-                    self.door.act("new-chat", "click")
+                    self.door.act("turns/new_chat")
                 case 1 if self.door.place:
                     self._come_back()
             self._say(text)
@@ -68,7 +68,7 @@ class Visit:
     def _refused(self, key: str) -> None:
         self.counts[key] += 1
         if key == "conversation_full":
-            self.door.act("new-chat", "click")
+            self.door.act("turns/new_chat")
         elif key not in REFUSED and key != "already_answering" and not key.startswith("history_"):
             raise AssertionError(f"refused with {key}")
         time.sleep(self.chance.random())
@@ -105,12 +105,12 @@ class Visit:
         self.door = PageClient(self.url)
         before.close()
         self.door.place = place
-        self.door.act("history-list", "open_conversation", {"id": place["conversation"]})
+        self.door.act("history/open", {"id": place["conversation"]})
 
     def look_again(self) -> None:
         """All that was there is there."""
         for conversation, texts in self.whole.items():
-            self.door.act("history-list", "open_conversation", {"id": conversation})
+            self.door.act("history/open", {"id": conversation})
             told = json.dumps(self.door.shown)
             shown = [text for text in texts if f"[{text}] " in told]
             # A long conversation shows its end first.
@@ -130,7 +130,7 @@ def torment(url: str, until: float, chance: random.Random) -> None:
                     (
                         b"GET /magis",
                         b"POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999\r\n\r\nx",
-                        b"POST /gradio_api/run/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\n{{{{{",
+                        b"POST /magistral/act/composer/say HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\n{{{{{",
                         b"GET /gradio_api/file=/etc/passwd HTTP/1.1\r\nHost: evil.example\r\n\r\n",
                         b"\x16\x03\x01\x02\x00" + bytes(200),
                     )

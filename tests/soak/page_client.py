@@ -8,9 +8,11 @@ from typing import Any
 
 import httpx
 
+from magistral_ui.web.client_address import ACTIONS_PATH
+
 
 class PageClient:
-    """A tab: the events that it can send, its place, and what a running reply says."""
+    """A tab: the actions that it can ask for, its place, and what a running reply says."""
 
     def __init__(
         self, url: str, *, headers: Mapping[str, str] | None = None, login: tuple[str, str] | None = None
@@ -20,9 +22,7 @@ class PageClient:
         self.http.event_hooks = {"request": [self._send_cookies]}
         if login:
             self.sign_in(*login)
-        config = self.http.get("/config").raise_for_status().json()
-        self._components = {each["id"]: each for each in config["components"]}
-        self._dependencies = config["dependencies"]
+        self.http.get("/").raise_for_status()
         self.tab = secrets.token_hex(6)
         self.place: Any = {}
         self.shown: dict[str, Any] = {}
@@ -31,51 +31,22 @@ class PageClient:
         """Type a name and a password."""
         self.http.post("/login", data={"username": name, "password": password}).raise_for_status()
 
-    def _id(self, element: str) -> int:
-        return next(id for id, each in self._components.items() if each["props"].get("elem_id") == element)
-
-    def act(self, element: str, event: str, data: Any = None, **values: Any) -> list[Any]:
-        """Send one event of the component `element`; `values` are what components hold, by their elements."""
-        answer = self.http.post("/gradio_api/run/predict", json=self.event(element, event, data, **values))
+    def act(self, action: str, data: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+        """Ask for one action of the page; what its answer tells, by parts."""
+        answer = self.http.post(ACTIONS_PATH + action, json=self.body(data, **more))
         answer.raise_for_status()
-        _, dependency = self._dependency(element, event)
-        outputs = {
-            id: self._read(id, value) for id, value in zip(dependency["outputs"], answer.json()["data"], strict=True)
-        }
-        for id, value in outputs.items():
-            if self._components[id]["type"] == "browserstate":
-                self.place = value
-            elif self._components[id]["props"].get("elem_id") == "turns":
-                self.shown = value
-        return list(outputs.values())
+        parts: dict[str, Any] = answer.json()
+        self.place = parts.get("place", self.place)
+        self.shown = parts.get("turns", self.shown)
+        return parts
 
-    def event(self, element: str, event: str, data: Any = None, **values: Any) -> dict[str, Any]:
-        """The body of such an event, for who sends it by hand."""
-        index, dependency = self._dependency(element, event)
-        named = {self._id(name): value for name, value in values.items()}
-        inputs = [self._value(id, named) for id in dependency["inputs"]]
-        target = self._id(element)
-        return {"data": inputs, "event_data": data, "fn_index": index, "trigger_id": target, "session_hash": self.tab}
-
-    def _dependency(self, element: str, event: str) -> tuple[int, Any]:
-        """The page's function for an event of a component, and its number."""
-        target = self._id(element)
-        return next(
-            (each["id"], each) for each in self._dependencies if [target, event] in [list(t) for t in each["targets"]]
-        )
-
-    def _read(self, id: int, value: Any) -> Any:
-        """A value of the page's own components comes as a text of JSON."""
-        return json.loads(value) if self._components[id]["type"] == "html" and isinstance(value, str) else value
-
-    def _value(self, id: int, named: dict[int, Any]) -> Any:
-        if self._components[id]["type"] == "browserstate":
-            return self.place
-        return named.get(id, self._components[id]["props"].get("value"))
+    def body(self, data: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+        """The body of an action, for who sends it by hand."""
+        return {"place": self.place, "data": data or {}, **more}
 
     def say(self, text: str) -> None:
         """Send a message."""
-        self.act("box", "submit", box={"text": text, "files": []})
+        self.act("composer/say", message={"text": text})
 
     def reading(self) -> AbstractContextManager[httpx.Response]:
         """The running reply from its beginning, as it comes; several threads may each have one."""
@@ -102,7 +73,7 @@ class PageClient:
                 for line in lines.iter_lines():
                     if line.startswith("data: "):
                         heard += json.loads(line[len("data: ") :])["answer"]
-        self.act("turns", "ended")
+        self.act("turns/ended")
         return heard
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.visitors import Place, Visitors
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.model_panel import model_value
+from magistral_ui.ui.panels import model_value
 from magistral_ui.ui.rendering import examples_value
 from tests.scripted_engine import INFO, Pause, ScriptedEngine
 
@@ -51,7 +51,7 @@ def test_a_turn_from_sending_to_the_finished_reply() -> None:
     chat = chat_over([Reasoning("hm"), Answer("yes")])
     visitor, value, box = chat.say({"text": "well?", "files": []}, "", *PANEL)
     assert value["alert"] is None
-    assert box["value"] is None
+    assert box["value"] == {"text": "", "files": []}
 
     said, reply = settled(chat, visitor)
     assert said["text"] == "well?"

@@ -57,7 +57,7 @@ def test_what_is_sent_is_laid_over_the_card_s_own() -> None:
 def test_anything_else_is_refused_with_a_sentence(sent: Any) -> None:
     with pytest.raises(BadInput) as refused:
         read_settings(DEMO, [sent])
-    assert f"error_{refused.value.sentence_key}" in strings()
+    assert f"error_{refused.value.message.key}" in strings()
 
 
 def test_the_table_drives_the_panel_and_what_fits_bounds_it() -> None:

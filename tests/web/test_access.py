@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from magistral_ui.errors import BadSetting
-from magistral_ui.i18n.texts import sentence_of
+from magistral_ui.i18n.texts import sentence
 from magistral_ui.sessions.limits import SHARED, Limits
 from magistral_ui.web.access import announcement, limits_of, passwords_of
 from magistral_ui.web.exposure import Exposure, exposure_of
@@ -50,7 +50,7 @@ def test_looser_limits_are_said_aloud(tmp_path: Path) -> None:
     assert changed.replies == 4
     assert changed.text_length == SHARED.text_length
     assert changed.shared
-    for limits, told in ((limits_of("local", exposure), "switched off"), (changed, "were changed")):
+    for limits, told in ((limits_of("local", exposure), "turned off"), (changed, "were changed")):
         assert told in " ".join(announcement("u", exposure, limits, None, "made"))
     assert len(announcement("u", exposure, SHARED, None, "made")) == 3
 
@@ -71,8 +71,8 @@ def test_limits_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     ("text", "told"),
     [
         ("", "line 1, column 1"),
-        ("3", "not a JSON object"),
-        ("[" * 100_000, "not a JSON object"),
+        ("3", "aren’t a JSON object"),
+        ("[" * 100_000, "aren’t a JSON object"),
         ('{"replies": 4,\n "pictures": 2,\n}', "line "),
         ('{"replies": "4"}', "“replies” takes a whole number from 0 to 1000000000"),
         ('{"replies": ' + "9" * 5_000 + "}", "“replies” takes a whole number"),
@@ -86,9 +86,9 @@ def test_what_is_wrong_with_a_file_of_limits_is_said_in_words(tmp_path: Path, te
     file.write_text(text)
     with pytest.raises(BadSetting) as refused:
         limits_of(str(file), Exposure("network"))
-    assert str(file) in (sentence := sentence_of(refused.value))
-    assert told in sentence
-    assert not any(words in sentence for words in ("Expecting", "recursion", "digits"))
+    assert str(file) in (said := sentence(refused.value.message))
+    assert told in said
+    assert not any(words in said for words in ("Expecting", "recursion", "digits"))
 
 
 def test_who_may_come_in_is_asked_for_in_words_and_never_repeated(tmp_path: Path) -> None:
@@ -96,11 +96,11 @@ def test_who_may_come_in_is_asked_for_in_words_and_never_repeated(tmp_path: Path
     file.write_text("# nobody yet\n")
     with pytest.raises(BadSetting) as refused:
         passwords_of(str(file), Exposure(), no_password=False)
-    assert str(file) in sentence_of(refused.value)
+    assert str(file) in sentence(refused.value.message)
     with pytest.raises(BadSetting) as refused:
         passwords_of("my-secret-alone", Exposure(), no_password=False)
-    assert "no such file" in sentence_of(refused.value)
-    assert "my-secret-alone" not in sentence_of(refused.value)
+    assert "no such file" in sentence(refused.value.message)
+    assert "my-secret-alone" not in sentence(refused.value.message)
 
 
 def test_people_come_from_the_flag_or_a_file(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_a_page_for_others_takes_no_short_password_and_says_what_to_do() -> None
     for reach in ("network", "tunnel", "proxy", "space"):
         with pytest.raises(BadSetting) as refused:
             passwords_of("ann:" + "x" * 11, Exposure(reach), no_password=False)  # type: ignore[arg-type]
-        assert refused.value.values == {"name": "ann", "limit": 12}
-        told = sentence_of(refused.value)
+        assert refused.value.message.values == {"name": "ann", "limit": 12}
+        told = sentence(refused.value.message)
         assert "--auth" in told
         assert "12" in told
         passwords_of("ann:" + "x" * 12, Exposure(reach), no_password=False)  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ def test_a_page_of_one_s_own_takes_it_and_warns() -> None:
 def test_people_that_are_none_are_refused_without_their_password(choice: str) -> None:
     with pytest.raises(BadSetting) as refused:
         passwords_of(choice, Exposure(), no_password=False)
-    assert "password" not in str(refused.value.values)
+    assert "password" not in str(refused.value.message.values)
 
 
 def test_only_our_own_names_are_names() -> None:

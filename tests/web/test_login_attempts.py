@@ -21,7 +21,7 @@ def wait(attempts: LoginAttempts, *who: str) -> int:
     try:
         attempts.check(*who)
     except TooManyRequests as refused:
-        return int(refused.values["seconds"])
+        return int(refused.message.values["seconds"])
     return 0
 
 

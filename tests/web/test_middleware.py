@@ -1,12 +1,16 @@
-"""The doors by themselves, without a page behind them: what they count, remember and read."""
+"""The middleware alone, without a page behind it: what it counts, remembers and reads."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+import uvicorn
 from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from magistral_ui.client import CLIENT, Client
 from magistral_ui.sessions.limits import SHARED
@@ -55,8 +59,8 @@ def test_guesses_that_come_all_at_once_are_counted_one_by_one() -> None:
             await held.wait()
             yield b"password=wrong"
 
-        door = LoginMiddleware(not_found(), passwords=Passwords({"": "right horse"}), limits=SHARED)
-        transport = httpx.ASGITransport(door)
+        login = LoginMiddleware(not_found(), passwords=Passwords({"": "right horse"}), limits=SHARED)
+        transport = httpx.ASGITransport(login)
         async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
             posts = [asyncio.create_task(client.post("/login", content=body())) for _ in range(attack)]
             while waiting < attack:  # until all have been let in
@@ -75,9 +79,9 @@ def test_the_form_keeps_the_name_as_text_and_tells_a_long_wait_in_minutes() -> N
     async def answers() -> list[tuple[int, str]]:
         nonlocal now
         people = Passwords({"Zoë": "right horse"})
-        door = LoginMiddleware(not_found(), passwords=people, limits=SHARED, attempts=LoginAttempts(lambda: now))
+        login = LoginMiddleware(not_found(), passwords=people, limits=SHARED, attempts=LoginAttempts(lambda: now))
         found = []
-        transport, headers = httpx.ASGITransport(door), {"Accept": "text/html"}
+        transport, headers = httpx.ASGITransport(login), {"Accept": "text/html"}
         async with httpx.AsyncClient(transport=transport, base_url="http://page", headers=headers) as client:
             for wait in (*[0] * TRIES, 30, 60, 0):
                 now += wait
@@ -93,31 +97,55 @@ def test_the_form_keeps_the_name_as_text_and_tells_a_long_wait_in_minutes() -> N
     assert told.index("autofocus") > told.index('name="password"'), "one writes where something is missing"
 
 
-def test_signing_out_cuts_what_is_somebody_s_but_none_of_the_page_s_own_files() -> None:
-    """In pieces, of which nobody knows how many there are: the browser would take a part of a script for all of it."""
+def test_signing_out_ends_streams_cuts_files_and_leaves_the_page_s_own(caplog: pytest.LogCaptureFixture) -> None:
+    """All come in pieces without a length. A stream of events is whole wherever it ends; of a file, somebody would take the
+    part for all of it, so its connection breaks; and half a script would break the page."""
+    caplog.set_level("CRITICAL", "uvicorn.error")  # it says that the file's answer was not completed
+    kinds = {
+        "/magistral/live": "text/event-stream; charset=utf-8",
+        "/magistral/export": "application/json",
+        "/gradio_api/file=picture.png": "image/png",
+        "/assets/index.js": "text/javascript",
+        "/magistral/page.js": "text/javascript",
+    }
 
-    async def found() -> list[bytes]:
+    async def found() -> list[bytes | BaseException]:
         began, going_on = asyncio.Semaphore(0), asyncio.Event()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
+            kind = (b"content-type", kinds[scope["path"]].encode())
+            await send({"type": "http.response.start", "status": 200, "headers": [kind]})
             await send({"type": "http.response.body", "body": b"first", "more_body": True})
             began.release()
             await going_on.wait()
             await send({"type": "http.response.body", "body": b", last"})
 
-        door = LoginMiddleware(app, passwords=Passwords({"": "right horse"}), limits=SHARED)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://page") as client:
+        login = LoginMiddleware(app, passwords=Passwords({"": "right horse"}), limits=SHARED)
+        async with served(login) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
             await client.post("/login", data={"password": "right horse"})
-            paths = ("/magistral/live", "/gradio_api/file=picture.png", "/assets/index.js", "/magistral/page.js")
-            asked = [asyncio.create_task(client.get(path)) for path in paths]
-            for _ in paths:
+            asked = [asyncio.create_task(client.get(path)) for path in kinds]
+            for _ in kinds:
                 await began.acquire()
             await client.post("/logout")
             going_on.set()
-            return [answer.content for answer in await asyncio.gather(*asked)]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            return [each.content if isinstance(each, httpx.Response) else each for each in answers]
 
-    assert asyncio.run(found()) == [b"first", b"first", b"first, last", b"first, last"]
+    stream, export, file, *own = asyncio.run(found())
+    assert stream == b"first"
+    assert [type(each) for each in (export, file)] == [httpx.RemoteProtocolError] * 2, "incomplete"
+    assert own == [b"first, last"] * 2
+
+
+@asynccontextmanager
+async def served(app: ASGIApp) -> AsyncIterator[str]:
+    """`app` on the server that the page has, in this event loop; its address."""
+    config = uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_config=None)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: H11Protocol(config, ServerState(), {}), "127.0.0.1", 0
+    )
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 @pytest.mark.parametrize(

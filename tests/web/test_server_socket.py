@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from gradio import http_server
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from magistral_ui.errors import PortInUse, ServeError
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.page import build_page, close, launch
-from magistral_ui.web import server_socket
+from magistral_ui.web import connections, server_socket
 from magistral_ui.web.server_socket import take, url_of
 from tests.scripted_engine import ScriptedEngine
 
@@ -90,7 +93,7 @@ def free(host: str) -> int:
 def test_a_port_in_use_is_named_and_the_next_one_taken(taken: int) -> None:
     with pytest.raises(PortInUse) as refused:
         take("127.0.0.1", [taken])
-    assert refused.value.values["port"] == taken
+    assert refused.value.message.values["port"] == taken
     found = take("127.0.0.1", [taken, 0])
     assert found[0].getsockname()[1] != taken
     found[0].close()
@@ -100,15 +103,15 @@ def test_a_port_in_use_is_named_and_the_next_one_taken(taken: int) -> None:
 def test_a_name_that_nobody_has_is_told(host: str) -> None:
     with pytest.raises(ServeError) as refused:
         take(host, NEW)
-    assert refused.value.sentence_key == "host_unknown"
-    assert refused.value.values["host"] == host
+    assert refused.value.message.key == "host_unknown"
+    assert refused.value.message.values["host"] == host
 
 
 @pytest.mark.parametrize("host", ["203.0.113.5", pytest.param("2001:db8::5", marks=ipv6)])
 def test_an_address_of_another_machine_is_told(host: str) -> None:
     with pytest.raises(ServeError) as refused:
         take(host, NEW)
-    assert (refused.value.sentence_key, refused.value.values["host"]) == ("address_not_here", host)
+    assert (refused.value.message.key, refused.value.message.values["host"]) == ("address_not_here", host)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_other_failures_are_told_as_what_they_are(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(server_socket, "_listening", fail)
     with pytest.raises(ServeError) as refused:
         take("127.0.0.1", [80])
-    assert refused.value.sentence_key == key
+    assert refused.value.message.key == key
 
 
 def test_a_name_for_two_addresses_listens_at_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,3 +146,40 @@ def test_what_is_written_is_sent_at_once() -> None:
     for listener in take("localhost", NEW):
         with listener:
             assert listener.proto == socket.IPPROTO_TCP, "asyncio takes no other for TCP"
+
+
+def test_before_it_is_opened_only_gradio_s_own_request_gets_through() -> None:
+    """And a connection that was made until then, which nobody watches, never gets past the gate."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await PlainTextResponse(scope["path"])(scope, receive, send)
+
+    with server_socket.served_on(take("127.0.0.1", NEW)):
+        _, port, _, server = http_server.start_server(app)  # type: ignore[arg-type]  # as Gradio calls it
+    early = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(3)]
+    head = b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    try:
+        early[0].sendall(b"GET /gradio_api/startup-events" + head)
+        assert early[0].recv(100).startswith(b"HTTP/1.1 200 ")
+        early[1].sendall(b"GET /config" + head)
+        assert b"HTTP/1.1 404 " in (refused := everything(early[1]))
+        assert b"connection: close" in refused.lower()
+        connections.open_to_visitors(server, app, is_proxy=lambda _: False, unread_seconds=60)
+        for each in (early[0], early[2]):
+            each.sendall(b"GET /config" + head)
+            assert b"HTTP/1.1 404 " in everything(each)
+        with httpx.Client(trust_env=False, timeout=60) as http:
+            assert http.get(f"http://127.0.0.1:{port}/config").text == "/config"
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as doubtful:
+            doubtful.sendall(b"GET  /config" + head)
+            assert b"HTTP/1.1 400 " in everything(doubtful)
+    finally:
+        for each in early:
+            each.close()
+        server.close()
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the other end closes the connection."""
+    return b"".join(iter(lambda: connection.recv(65_536), b""))

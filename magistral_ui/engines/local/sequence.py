@@ -1,14 +1,14 @@
-"""One request on its way through the engine: its tokens, what has been read of them, and what each new one says.
+"""One request on its way through the engine: its tokens, how many of them have been read, and the text of each new one.
 
-It needs no torch: what runs the model takes its tokens from here and hands the next one back.
+It needs no torch: what runs the model takes its tokens from here and hands back the next one.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Reasoning, Reclassified, Usage
-from magistral_ui.chat.reasoning import LINE_BREAKS, ReasoningPiece, TokenReader
+from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Reclassified
+from magistral_ui.chat.reasoning import ReasoningPiece, TokenReader
 from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
@@ -40,9 +40,9 @@ class SamplingState:
 
 
 class Sequence:
-    """`tokens` are the prompt's and the reply's; as many as `entry.keys` holds are in the cache, the others are to be read.
+    """`tokens` are those of prompt and reply; the first len(entry.keys) of them are in the cache, the others are unread.
 
-    One token to read is a decode step, more are prefill: both are the same forward.
+    One unread token is a decode step, more are prefill: both are the same forward.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Sequence:
         encoder: "Tokenizer",
         limit: int,
     ) -> None:
-        """`limit` is the number of tokens that the reply may have, never more than what fits behind the prompt."""
+        """`limit` is the number of tokens that the reply may have, never more than fit after the prompt."""
         params = request.params
         self.visitor = request.visitor
         self.party = owner_of(request.visitor)
@@ -73,16 +73,14 @@ class Sequence:
         self._control = ReasoningControl(
             encoder.control_tokens(), reasoning_limit(limit, params.reasoning_budget), LoopGuard()
         )
-        self._said: tuple[list[str], list[str]] = ([], [])
-        self._closed_at: int | None = None  # where the reply's answer begins, counted from its first token
-        self._usage = Usage(prompt_tokens=len(prompt.ids))
+        self._closed_at: int | None = None  # tokens of the reply before its answer
+        generation.count_prompt(len(prompt.ids))
         self._wanted = params.max_tokens
-        for token in prompt.ids[len(prompt.ids) - prompt.resumed :]:  # as if this reply had written its beginning
+        for token in prompt.ids[len(prompt.ids) - prompt.resumed :]:  # as if this sequence had written them
             self._reader.feed(token)
             self._control.took(token, self._reader.channel)
         if prompt.resumed:
             self._reader.take_up()
-        self._reasoning_began: float | None = None
 
     @property
     def stopped(self) -> bool:
@@ -101,7 +99,7 @@ class Sequence:
 
     @property
     def unread(self) -> int:
-        """Tokens that are not in the cache yet: more than one while the prompt is being read."""
+        """Tokens that are not in the cache yet: one while it decodes, more while it prefills."""
         return len(self.tokens) - self._committed
 
     @property
@@ -119,7 +117,7 @@ class Sequence:
         self.entry = entry
         self.reused = len(entry.keys)
         if not self.written:
-            self._usage = replace(self._usage, reused_tokens=self.reused)
+            self.generation.count_prompt(len(self.prompt.ids), self.reused)
             self.generation.put(Prefilling(self.reused, len(self.tokens), self.reused))
 
     def next_tokens(self, count: int) -> list[int]:
@@ -143,10 +141,10 @@ class Sequence:
     def _images(self, count: int) -> Iterator[tuple["ImageInput", int, int]]:
         """The images among the next `count` tokens, with where all their tokens begin and end."""
         first = self._committed
-        for place in self.prompt.places:
-            begin, end = place.start, place.start + len(place.input.tokens)
+        for span in self.prompt.image_spans:
+            begin, end = span.start, span.start + len(span.input.tokens)
             if begin < first + count and end > first:
-                yield place.input, begin, end
+                yield span.input, begin, end
 
     def read(self, count: int) -> None:
         """Tell that `count` more tokens are in the cache now."""
@@ -177,7 +175,7 @@ class Sequence:
             self._took(token)
 
     def _took(self, token: int) -> list[ReasoningPiece]:
-        """One more token of the reply, and what can be told of it."""
+        """Take one more token of the reply; returns the text that is complete now."""
         self.sampling.took(token)
         self.tokens.append(token)
         self.keys.append(token)
@@ -194,8 +192,7 @@ class Sequence:
         if self._control.notice is not None:
             self.generation.put(Notice(self._control.notice))
             self._control.notice = None
-        if not self.written:
-            self._usage = replace(self._usage, first_token_seconds=self.generation.elapsed)
+        self.generation.count_first_token()
         if token == self._encoder.end_of_turn:
             self.finish("stop")
             return False
@@ -208,49 +205,27 @@ class Sequence:
         return True
 
     def finish(self, why: FinishReason) -> None:
-        """The last event of a reply that ended in order; what was written is remembered for the next turn."""
+        """Put the last event of a reply that did not fail; its tokens are remembered for the next turn."""
         self._tell(self._reader.finish(cut=why != "stop"))
-        reasoning, answer = ("".join(texts) for texts in self._said)
         if not self.prompt.resumed:
-            self._remember(reasoning or None, answer)
-        self.generation.put(Finished(why, self._final_usage()))
+            self._remember(self.generation.reasoning or None, self.generation.answer)
+        self.generation.put(Finished(why))
 
     def _remember(self, reasoning: str | None, answer: str) -> None:
-        """Keep the tokens of the whole reply, and of its reasoning alone, to be answered from again."""
+        """Remember the tokens of the whole reply, and of its reasoning alone, from which it may be answered again."""
         written = self.tokens[len(self.prompt.ids) :]
         closed = reasoning is None or self._closed_at is not None
         self._encoder.remember_reply(self.visitor, reasoning, answer, written, closed=closed)
         if reasoning is not None and self._closed_at is not None:
             self._encoder.remember_reply(self.visitor, reasoning, "", written[: self._closed_at])
 
-    def fail(self, key: str, values: dict[str, Value] | None = None) -> None:
-        """The last event of a reply that broke."""
-        self.generation.put(Failed(key, values or {}, self._final_usage()))
+    def fail(self, key: str, values: Mapping[str, Value] | None = None) -> None:
+        """Put the last event of a reply that failed."""
+        self.generation.put(Failed(key, values or {}))
 
     def _tell(self, pieces: list[ReasoningPiece]) -> None:
         for piece in pieces:
-            now = self.generation.elapsed
-            if isinstance(piece, Reasoning):
-                self._said[0].append(piece.text)
-                self._reasoning_began = now if self._reasoning_began is None else self._reasoning_began
-                self._usage = replace(
-                    self._usage,
-                    reasoning_tokens=self._usage.reasoning_tokens + piece.tokens,
-                    reasoning_seconds=now - self._reasoning_began,
-                )
-            elif isinstance(piece, Reclassified):
-                self._said[0].append("".join(self._said[1]).lstrip(LINE_BREAKS))
-                self._said[1].clear()
-                self._reasoning_began = self._usage.first_token_seconds
-                seconds = now - self._reasoning_began
-                self._usage = replace(self._usage.reclassified(), reasoning_seconds=seconds)
-            else:
-                self._said[1].append(piece.text)
-                self._usage = replace(self._usage, answer_tokens=self._usage.answer_tokens + piece.tokens)
             self.generation.put(piece)
-
-    def _final_usage(self) -> Usage:
-        return replace(self._usage, total_seconds=self.generation.elapsed)
 
     @property
     def _committed(self) -> int:

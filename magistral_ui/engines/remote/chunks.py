@@ -109,7 +109,7 @@ def read_last_chunk(payload: bytes) -> Chunk:
     try:
         return read_chunk(payload)
     except StreamBroken as broken:
-        if broken.key != "remote_malformed":
+        if broken.message.key != "remote_malformed":
             raise
         raise StreamBroken("remote_cut") from broken
 

@@ -161,7 +161,7 @@ async def list_models(server: ServerClient) -> Mapping[str, Any]:
     try:
         told = await server.ask("models")
     except InsecureConnection as error:
-        raise ServerUnusable(error.key, server=host) from error
+        raise ServerUnusable(error.message.key, server=host) from error
     except (ConnectionError, TimeoutError) as error:
         hidden = server.address.base_url.startswith("http:") and was_hung_up(error) and await speaks_tls(server.address)
         raise ServerUnusable("remote_needs_tls" if hidden else "remote_unreachable", server=host) from error

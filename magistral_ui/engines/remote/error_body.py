@@ -142,10 +142,7 @@ def read_refusal(status: int, value: Any, text: str, sent: Mapping[str, Any]) ->
 
 def value_and_text(response: httpx2.Response) -> tuple[Any, str]:
     """A response's body as JSON, or None, and as text."""
-    try:
-        text = response.text
-    except httpx2.ResponseNotRead:
-        return None, ""
+    text = response.text
     try:
         return json.loads(text), text
     except (ValueError, RecursionError):

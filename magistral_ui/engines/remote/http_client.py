@@ -1,34 +1,35 @@
-"""One server over the official client: questions about it, and streams from it; it does not know prompts or events.
+"""One server over HTTP: questions about it, and streams from it; it does not know prompts or events.
 
-The key goes to this server only: redirects are not followed, and no other variable of the client's is read.
+The access key goes to this server only: redirects are not followed.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import httpx2
-import openai
-from openai import AsyncOpenAI, DefaultAioHttpClient, DefaultAsyncHttpxClient
 
 from magistral_ui.engines.remote.error_body import value_and_text, words_of
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.engines.remote.tls_errors import not_secure
-from magistral_ui.proxies import check_proxies, is_here, through_socks
+from magistral_ui.environment import proxy_for
 
 MAX_CONNECTIONS = 10_000
-"""Connections to the server; without a number, the client would have at most 100, and other replies would wait for one."""
+"""Connections to the server; with the libraries' own limit of 100, other replies would wait for one."""
+KEEPALIVE_SECONDS = 5.0
+"""Seconds for which an idle connection is kept: servers close theirs after five or more."""
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach a server."""
 REQUEST_TIMEOUT = 15.0
 """Seconds that a question about a server may take; a busy one is slow."""
 READ_TIMEOUT = 3_600.0
-"""Seconds without a byte: llama.cpp sends not even headers while a request is queued, so others look whether it lives."""
+"""Seconds without a byte: llama.cpp sends not even headers while a request is queued, so liveness is checked elsewhere."""
 MAX_LOCATION_LENGTH = 300
 """Characters of an address that is shown."""
-NO_KEY = "none"
-"""In the place of a key where there is none; then nothing is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,107 +41,151 @@ class ServerResponse:
     server: str = ""
     """The header of that name."""
     location: str = ""
-    """Where it sends one instead."""
+    """Where a redirect leads."""
     words: str = ""
-    """Its own words, where it was an error."""
+    """The server's own words, where it reported an error."""
 
     @property
     def fine(self) -> bool:
-        """Whether it was an answer and no error."""
+        """Whether it is an answer and not an error."""
         return 200 <= self.status < 300
+
+
+class RequestRefused(Exception):
+    """The server answered a request for a stream with an error or a redirect; `response` has been read."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
 
 
 class ServerClient:
     """A connection pool to one server. Use it in one event loop only."""
 
     def __init__(self, address: ServerAddress) -> None:
-        """Raises proxies.ProxyUnusable where the environment sends requests to elsewhere through one that cannot be used."""
+        """Raises proxies.ProxyUnusable where the environment names a proxy that cannot be used."""
         self.address = address
-        # Where there is no key, no header bears one; each request has to say so.
-        self._headers: dict[str, str] = {} if address.key else {"Authorization": openai.Omit()}  # type: ignore[dict-item]
-        self._client = AsyncOpenAI(
-            api_key=address.key or NO_KEY,
-            base_url=address.base_url,
-            max_retries=0,  # the reply itself says how long it waits
-            timeout=httpx2.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
-            http_client=_client(address),
+        headers = {"Accept": "application/json", "User-Agent": "magistral-ui"}
+        if address.key:
+            headers["Authorization"] = f"Bearer {address.key}"
+        timeout = httpx2.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
+        # The transport has read the environment's proxies; nothing else of the environment is this server's business.
+        self._client = httpx2.AsyncClient(
+            headers=headers, timeout=timeout, transport=_transport(address), trust_env=False, follow_redirects=False
         )
-        # The client reads these from OpenAI's variables; they are none of this server's business.
-        self._client.organization = self._client.project = self._client.admin_api_key = None
-        self._client._custom_headers = {}
 
     async def ask(
         self, path: str, body: dict[str, Any] | None = None, timeout: float = REQUEST_TIMEOUT
     ) -> ServerResponse:
         """GET `path`, or POST `body` to it; a path that begins with a slash is beside the version. Raises ConnectionError."""
         url = self.address.url(path) if path.startswith("/") else f"{self.address.base_url}/{path}"
-        options: Any = {
-            "headers": self._headers,
-            "timeout": httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
-        }
-        try:
-            with _translated():
-                if body is None:
-                    answer = await self._client.get(url, cast_to=httpx2.Response, options=options)
-                else:
-                    answer = await self._client.post(url, body=body, cast_to=httpx2.Response, options=options)
-        except openai.APIStatusError as error:
-            return _told(error.response)
-        return _told(answer)
+        limits = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
+        with _network_errors():
+            response = await self._client.request("GET" if body is None else "POST", url, json=body, timeout=limits)
+        (value, text), headers = value_and_text(response), response.headers
+        words = words_of(value, text) if response.status_code >= 400 else ""
+        location = headers.get("location", "")[:MAX_LOCATION_LENGTH]
+        return ServerResponse(response.status_code, value, headers.get("server", ""), location, words)
 
     @contextlib.asynccontextmanager
     async def stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes of a chat completion, or of a completion where the body has a `prompt`.
 
-        Leaving early closes the connection, by which a server stops working.
+        Leaving early closes the connection, which makes a server stop working on it.
 
-        Raises openai.APIStatusError where the server refuses, ConnectionError where the line is or gets lost.
+        Raises RequestRefused where the server refuses, ConnectionError where the connection fails.
         """
-        fields = {name: value for name, value in body.items() if name not in ("model", "messages", "prompt")}
-        options: dict[str, Any] = {"stream": True, "extra_body": fields, "extra_headers": self._headers}
-        raw: Any = self._client.chat.completions if "messages" in body else self._client.completions
-        said = {name: body[name] for name in ("model", "messages", "prompt") if name in body}
-        with _translated():
-            async with raw.with_streaming_response.create(**said, **options) as response:
-                yield response.iter_bytes()
+        path = "chat/completions" if "messages" in body else "completions"
+        with _network_errors():
+            async with self._client.stream(
+                "POST", f"{self.address.base_url}/{path}", json={**body, "stream": True}
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise RequestRefused(response)
+                yield response.aiter_bytes()
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        await self._client.aclose()
 
 
-def _client(address: ServerAddress) -> httpx2.AsyncClient:
-    """The official client's own over aiohttp, which goes to this machine itself without a proxy. aiohttp speaks no SOCKS."""
-    here = is_here(address.name)
-    if not here:
-        check_proxies()
-    kind = DefaultAsyncHttpxClient if not here and through_socks() else DefaultAioHttpClient
-    # Without the environment's proxies, its certificates hold all the same.
-    options: dict[str, Any] = {"trust_env": False, "verify": httpx2.create_ssl_context()} if here else {}
-    return kind(limits=httpx2.Limits(max_connections=MAX_CONNECTIONS), follow_redirects=False, **options)
+class AiohttpTransport(httpx2.AsyncBaseTransport):
+    """Sends requests through aiohttp, whose parser is in C: many streams need a third of the CPU time.
+
+    aiohttp's exceptions are left as they are.
+    """
+
+    def __init__(self, context: ssl.SSLContext, proxy: str | None) -> None:
+        self._context, self._proxy = context, proxy
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """One request; its response's body is read later."""
+        if self._session is None:  # only now is the loop known
+            self._session = _session(self._context)
+        limits = request.extensions["timeout"]
+        response = await self._session.request(
+            request.method,
+            str(request.url),
+            headers=request.headers.multi_items(),
+            data=await request.aread() or None,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(
+                connect=limits["pool"], sock_connect=limits["connect"], sock_read=limits["read"]
+            ),
+            proxy=self._proxy,
+        )
+        return httpx2.Response(response.status, headers=list(response.raw_headers), stream=_AiohttpBody(response))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class _AiohttpBody(httpx2.AsyncByteStream):
+    """The body of one response, as it arrives."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._response.content.iter_any():
+            yield data
+
+    async def aclose(self) -> None:
+        self._response.close()  # the connection of a response that was read to its end is back in the pool by now
+
+
+def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_SECONDS, ssl=context)
+    # httpx2 decodes bodies and keeps cookies.
+    return aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+
+
+def _transport(address: ServerAddress) -> httpx2.AsyncBaseTransport:
+    """aiohttp's transport, except through a SOCKS proxy, which aiohttp does not speak."""
+    proxy, context = proxy_for(address.base_url), httpx2.create_ssl_context()
+    if proxy.lower().startswith("socks"):
+        limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_SECONDS)
+        return httpx2.AsyncHTTPTransport(verify=context, limits=limits, proxy=httpx2.Proxy(proxy))
+    return AiohttpTransport(context, proxy or None)
 
 
 @contextlib.contextmanager
-def _translated() -> Any:
-    """What the client and the network raise, as ConnectionError or TimeoutError; answers with an error stay as they are."""
+def _network_errors() -> Iterator[None]:
+    """What both libraries raise about the network, as ConnectionError or TimeoutError."""
     try:
         yield
-    except (openai.APIConnectionError, httpx2.TransportError) as error:
+    except (aiohttp.ClientError, asyncio.TimeoutError, httpx2.RequestError) as error:
         raise not_secure(error) or _unreached(error) from error
 
 
-def _unreached(error: openai.APIConnectionError | httpx2.TransportError) -> OSError:
-    """The same in Python's own words."""
-    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
-    if isinstance(cause, httpx2.ConnectTimeout | httpx2.PoolTimeout):
+def _unreached(error: Exception) -> OSError:
+    """`error` as Python's own: TimeoutError for silence on a connection, ConnectionError for everything else."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
         return ConnectionError(str(error))
-    if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
+    if isinstance(error, asyncio.TimeoutError | httpx2.TimeoutException):
         return TimeoutError(str(error))
-    return ConnectionError(str(cause or error))
-
-
-def _told(response: httpx2.Response) -> ServerResponse:
-    (value, text), headers = value_and_text(response), response.headers
-    words = words_of(value, text) if response.status_code >= 400 else ""
-    location = headers.get("location", "")[:MAX_LOCATION_LENGTH]
-    return ServerResponse(response.status_code, value, headers.get("server", ""), location, words)
+    return ConnectionError(str(error))

@@ -4,13 +4,12 @@ import math
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
-import openai
 
 from magistral_ui.engines.remote.error_body import (
     MAX_BODY_CHARACTERS,
@@ -19,9 +18,10 @@ from magistral_ui.engines.remote.error_body import (
     read_refusal,
     value_and_text,
 )
+from magistral_ui.engines.remote.http_client import RequestRefused
 from magistral_ui.engines.remote.sse import StreamBroken
 from magistral_ui.engines.remote.tls_errors import InsecureConnection
-from magistral_ui.errors import Value
+from magistral_ui.errors import Message, Value
 
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each new try, 31.5 in all: a server that is started again is back by then, or needs a person."""
@@ -41,11 +41,9 @@ PINNED = re.compile(r"pinned to ['\"]?(.+?)['\"]?\s*[;,]")
 
 
 @dataclass(frozen=True, slots=True)
-class FailedRequest:
-    """One failed try. `wait` is None where trying again is of no use."""
+class FailedRequest(Message):
+    """One failed try, and what to tell of it. `wait` is None where trying again is of no use."""
 
-    key: str
-    values: dict[str, Value] = field(default_factory=dict)
     wait: float | None = None
     busy: bool = False
     """Whether the server is there and only cannot serve now."""
@@ -53,7 +51,7 @@ class FailedRequest:
     """What the server said, where it refused the request itself."""
 
 
-REQUEST_ERRORS = (StreamBroken, openai.APIStatusError, OSError)
+REQUEST_ERRORS = (StreamBroken, RequestRefused, OSError)
 """What may go wrong with a request; ConnectionError and TimeoutError are OSErrors. Anything else is a defect of this program."""
 
 
@@ -63,10 +61,10 @@ def failed_request(
     """What one of the REQUEST_ERRORS means after so many `tries`; `sent` is the request."""
     if isinstance(error, StreamBroken):
         return _broken(error, host, _wait(tries, jitter))
-    if isinstance(error, openai.APIStatusError):
+    if isinstance(error, RequestRefused):
         return _refused(error.response, host, tries, jitter, sent or {})
     if isinstance(error, InsecureConnection):
-        return FailedRequest(error.key, {"server": host})
+        return FailedRequest(error.message.key, {"server": host})
     if isinstance(error, TimeoutError):
         return FailedRequest("remote_silent", {"server": host}, None)
     return FailedRequest("remote_unreachable", {"server": host}, _wait(tries, jitter))
@@ -74,11 +72,13 @@ def failed_request(
 
 def _broken(error: StreamBroken, host: str, wait: float | None) -> FailedRequest:
     """A stream that was only cut may be begun again; one in which the server reports an error would bring it again."""
-    detail = str(error.values.get("detail", ""))
-    if error.key == "remote_error" and (refusal := read_refusal(400, error.body or detail, detail, {})).too_long:
+    key, values = error.message.key, {"server": host, **error.message.values}
+    detail = str(values.get("detail", ""))
+    if key == "remote_error" and (refusal := read_refusal(400, error.body or detail, detail, {})).too_long:
         return _too_long(refusal, host)
-    values = {**error.values, "detail": detail[:MAX_DETAIL_LENGTH]} if detail else error.values
-    return FailedRequest(error.key, {"server": host, **values}, wait if error.key == "remote_cut" else None)
+    if detail:
+        values["detail"] = detail[:MAX_DETAIL_LENGTH]
+    return FailedRequest(key, values, wait if key == "remote_cut" else None)
 
 
 def _refused(

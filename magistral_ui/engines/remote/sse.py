@@ -7,7 +7,7 @@ events without a blank line between them, JSON outside of any event, and llama.c
 import json
 from typing import Any
 
-from magistral_ui.errors import Value
+from magistral_ui.errors import Message, Value
 
 DONE = b"[DONE]"
 MAX_PAYLOAD_BYTES = 4_000_000
@@ -21,11 +21,11 @@ END_EVENTS = (b"done", b"end")
 
 
 class StreamBroken(Exception):
-    """The stream cannot be read on; `key` names the sentence, `values` fill it, `body` is the error that a server sent."""
+    """The rest of a stream cannot be read; `message` says why, and `body` is the error that a server sent."""
 
     def __init__(self, key: str, body: Any = None, **values: Value) -> None:
-        super().__init__(key, values)
-        self.key, self.body, self.values = key, body if isinstance(body, dict) else {}, dict(values)
+        self.message, self.body = Message(key, values), body if isinstance(body, dict) else {}
+        super().__init__(self.message)
 
 
 def parsed(payload: bytes) -> Any:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 
 from magistral_ui.engines.remote.server_address import ServerAddress
+from magistral_ui.errors import Message
 
 NOT_YET, EXPIRED, OTHER_NAME, OTHER_ADDRESS = 9, 10, 62, 64
 """OpenSSL's reasons to refuse a certificate (x509_vfy.h); all others mean that nobody who is trusted signed it."""
@@ -28,11 +29,11 @@ TLS_PROBE_TIMEOUT = 3.0
 
 
 class InsecureConnection(ConnectionError):
-    """There is no secure line to the server; `key` names the sentence."""
+    """There is no secure connection to the server; `message` says why, without the server's name."""
 
     def __init__(self, key: str) -> None:
+        self.message = Message(key)
         super().__init__(key)
-        self.key = key
 
 
 def not_secure(error: BaseException) -> InsecureConnection | None:

@@ -9,11 +9,10 @@ import psutil
 import torch
 from torch import nn
 
-from magistral_ui.engines.base import Message
 from magistral_ui.engines.weights import gpu_diagnosis
 from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, TorchBuild, find_graphics_cards, runs_kernels_for
 from magistral_ui.engines.weights.quantization import can_quantize, has_fast_nf4
-from magistral_ui.errors import BadSetting, DeviceTooSmall
+from magistral_ui.errors import BadSetting, DeviceTooSmall, Message
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.memory import (
     GOOD_CONTEXT,

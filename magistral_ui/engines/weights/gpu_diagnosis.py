@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.engines.base import Message
-from magistral_ui.errors import Value
+from magistral_ui.errors import Message, Value
 
 MIN_CAPABILITY = (7, 5)
 """The oldest cards (Turing) for which bitsandbytes has kernels and CUDA 13 still compiles."""

@@ -40,9 +40,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.weights.pinned_revisions import is_commit
 from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
+from magistral_ui.environment import ProxyUnusable, check_proxies
 from magistral_ui.errors import DownloadFailed, ModelError, ModelFilesBroken, ModelNotFound
 from magistral_ui.models.folder import inspect_folder
-from magistral_ui.proxies import ProxyUnusable, check_proxies
 
 NEEDED_FILES = (
     "config.json",

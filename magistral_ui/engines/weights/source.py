@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from magistral_ui.engines.base import Loading, Message
+from magistral_ui.engines.base import Loading
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, slow_pace
 from magistral_ui.engines.weights.hub import download, read_config
 from magistral_ui.engines.weights.pinned_revisions import is_commit, record, recorded
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.quantization import stored_precision
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, copy_for, fingerprint
-from magistral_ui.errors import ModelFilesBroken, ModelNotFound
+from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound
 from magistral_ui.models.cards import ModelCard, find_card
 from magistral_ui.models.folder import DEMO_FOLDER, decoder_of, inspect_folder, is_repository
 from magistral_ui.models.memory import MemoryPlan
@@ -150,7 +150,7 @@ def _own_revision(name: str, revision: str | None, request: ModelRequest) -> Ite
     try:
         yield
     except ModelNotFound as error:
-        if error.sentence_key != "revision_not_found" or request.revision is not None:
+        if error.message.key != "revision_not_found" or request.revision is not None:
             raise
         raise ModelNotFound("own_revision_gone", model=name, revision=str(revision)[:12]) from error
 

@@ -4,9 +4,9 @@ The titles and words are those of spaces 0.51.3, zero/client.py and zero/wrapper
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from magistral_ui.errors import Value
+from magistral_ui.errors import Message
 
 LEFT = re.compile(r"\((\d+)s requested vs\. (-?\d+)s left\)")
 MAX_QUOTA_RATE = 4.0
@@ -15,11 +15,9 @@ WAIT = re.compile(r"Try again in ([^.]+)\.")
 
 
 @dataclass(frozen=True, slots=True)
-class GpuRefusal:
-    """Why there is no GPU, or no longer: the key of the sentence and what fills it."""
+class GpuRefusal(Message):
+    """Why there is no GPU, or no longer."""
 
-    key: str
-    values: dict[str, Value] = field(default_factory=dict)
     requested: int | None = None
     """Seconds asked for, as the quota counts them: on some cards each costs more than one."""
     left: int | None = None

@@ -8,7 +8,7 @@ import math
 import mmap
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ MIN_SLICE_SECONDS, MAX_SLICE_SECONDS = 10, 120
 PREFILL_TOKENS_PER_SECOND = 2_000
 """Prompt tokens that are read in a second, at least."""
 STOP, ANSWER = 4, 5
-"""Where the flags of a place are, behind the number of the slice that it belongs to."""
+"""Offsets of a place's flags, after the ticket of the slice that it belongs to."""
 PLACE_BYTES = 8
 
 
@@ -91,7 +91,7 @@ class SliceEstimate:
         return seconds > SLICE_MARGIN_SECONDS + self.opening + 2
 
     def missed(self, seconds: int) -> None:
-        """A slice of so many seconds wrote nothing."""
+        """A slice of `seconds` wrote nothing."""
         self.opening = max(self.opening, float(seconds))
 
     def learn(self, first: float, last: float, tokens: int) -> None:
@@ -209,7 +209,7 @@ class SlicedReply:
             elif piece.end is not None:
                 self._sequence.finish(piece.end)
 
-    def fail(self, key: str, values: dict[str, Value] | None = None) -> None:
+    def fail(self, key: str, values: Mapping[str, Value] | None = None) -> None:
         """The last event, if there is none yet; what was written stays."""
         with self._lock:
             if not self.generation.ended:

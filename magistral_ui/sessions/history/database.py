@@ -14,12 +14,12 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from magistral_ui.errors import HistoryUnusable, ImportRefused
+from magistral_ui.errors import HistoryUnusable, ImportRefused, Message
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
-from magistral_ui.sessions.history.save_errors import SaveError, save_error
+from magistral_ui.sessions.history.save_errors import save_error
 from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, migrate
 from magistral_ui.sessions.history.search import Reading, SearchResult, search, words_of
 from magistral_ui.sessions.history.writer import WriteJob, Writer
@@ -53,7 +53,7 @@ class History:
         self._searching: dict[str, object] = {}
         """Who searches, with what stands for their latest search: it ends those before it."""
         self._held: sqlite3.Connection | None = None
-        self._unusable: SaveError | None = None
+        self._unusable: Message | None = None
         self._folder = folder if keep_days != 0 else None
         try:
             db = self._open()
@@ -106,7 +106,7 @@ class History:
         return self._folder is not None
 
     @property
-    def save_error(self) -> SaveError | None:
+    def save_error(self) -> Message | None:
         """Why conversations cannot be saved at the moment."""
         return self._unusable or self._writer.trouble
 

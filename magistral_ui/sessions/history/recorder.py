@@ -4,12 +4,13 @@ import sqlite3
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from magistral_ui.chat.conversation import Conversation
-from magistral_ui.chat.events import Answer, Event, Notice, Reasoning, Reclassified, Usage
-from magistral_ui.engines.generation import Generation, Stamped
+from magistral_ui.chat.events import Answer, Notice, Reasoning, Reclassified
+from magistral_ui.chat.reply_builder import ReplyBuilder
+from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.history import store
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply
@@ -18,79 +19,27 @@ from magistral_ui.sessions.history.store import DraftPiece, StoredConversation
 
 @dataclass(slots=True)
 class UnsavedEvents:
-    """What a generation has added since the last piece that is on disk, and its counts and times so far."""
+    """What a generation has added since the last piece that was handed to the history."""
 
     seen: int = 0
     """Events that were taken in."""
     number: int = 0
     """Of the next piece."""
-    reasoning: list[str] = field(default_factory=list)
-    answer: list[str] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    first_reasoning: float | None = None
-    closed: bool = False
-    reclassified: bool = False
-    """Whether what the pieces on disk call the answer was reasoning."""
+    draft: ReplyBuilder = field(default_factory=ReplyBuilder)
 
-    def feed(self, fresh: list[Stamped]) -> None:
-        """Take in new events."""
-        self.seen += len(fresh)
-        for stamped in fresh:
-            self._count(stamped.event, stamped.seconds)
-
-    def _count(self, event: Event, seconds: float) -> None:
-        usage = self.usage
-        match event:
-            case Reasoning(text, tokens):
-                self.reasoning.append(text)
-                self.first_reasoning = seconds if self.first_reasoning is None else self.first_reasoning
-                spent = seconds - self.first_reasoning
-                usage = replace(usage, reasoning_tokens=usage.reasoning_tokens + tokens, reasoning_seconds=spent)
-            case Answer(text, tokens):
-                self.answer.append(text)
-                self.closed = True
-                usage = replace(usage, answer_tokens=usage.answer_tokens + tokens)
-            case Reclassified():
-                said = "".join(self.answer)
-                self.reasoning.append(said if any(self.reasoning) or self.number else said.lstrip("\r\n"))
-                self.answer, self.closed, self.reclassified = [], True, True
-                began = usage.first_token_seconds if self.first_reasoning is None else self.first_reasoning
-                self.first_reasoning = began
-                usage = replace(usage.reclassified(), reasoning_seconds=seconds - began)
-            case Notice():
-                self.notices.append(event)
-                return
-            case _:
-                return
-        self.usage = replace(usage, first_token_seconds=usage.first_token_seconds or seconds, total_seconds=seconds)
-
-    def piece(self) -> DraftPiece | None:
+    def next_piece(self, generation: Generation) -> DraftPiece | None:
         """What there is to write, or None."""
-        if not (self.reasoning or self.answer or self.notices or self.reclassified):
+        fresh = [each.event for each in generation.take(self.seen, looking=False)]
+        for event in fresh:
+            self.draft.feed(event)
+        self.seen += len(fresh)
+        reclassified = any(isinstance(event, Reclassified) for event in fresh)
+        notices = tuple(event for event in fresh if isinstance(event, Notice))
+        if not (notices or any(isinstance(event, Reasoning | Answer | Reclassified) for event in fresh)):
             return None
-        texts = "".join(self.reasoning), "".join(self.answer)
-        return DraftPiece(self.number, *texts, self.usage, self.closed, tuple(self.notices), self.reclassified)
-
-    def forget(self, parts: tuple[int, int, int]) -> None:
-        """The first so many parts are on disk."""
-        del self.reasoning[: parts[0]], self.answer[: parts[1]], self.notices[: parts[2]]
-        self.reclassified = False
         self.number += 1
-
-    @property
-    def parts(self) -> tuple[int, int, int]:
-        """How many parts there are."""
-        return len(self.reasoning), len(self.answer), len(self.notices)
-
-
-@dataclass(frozen=True, slots=True)
-class PendingWrite:
-    """A writing on its way; `parts` says how much of `unwritten` it takes with it."""
-
-    done: "Future[Any]"
-    unwritten: UnsavedEvents | None = None
-    parts: tuple[int, int, int] = (0, 0, 0)
+        texts, usage = self.draft.take_texts(), generation.usage
+        return DraftPiece(self.number - 1, *texts, usage, self.draft.closed, notices, reclassified)
 
 
 class HistoryRecorder:
@@ -106,7 +55,7 @@ class HistoryRecorder:
         """Whether there is a draft on disk, or on its way there."""
         self._generation: Generation | None = None
         self._unwritten = UnsavedEvents()
-        self._pending: list[PendingWrite] = []
+        self._pending: list[Future[Any]] = []
         self._closed = False
 
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
@@ -156,16 +105,14 @@ class HistoryRecorder:
         with self._lock:
             pending = list(self._pending)
         for each in pending:
-            self._history.wait_for(each.done, None)
+            self._history.wait_for(each, None)
 
     def _settle(self) -> None:
         """Take note of what is written by now; after a failure all is written again. With the lock held."""
-        for each in [each for each in self._pending if each.done.done()]:
+        for each in [each for each in self._pending if each.done()]:
             self._pending.remove(each)
-            if each.done.exception() is not None:
+            if each.exception() is not None:
                 self._saved, self._drafting = None, False
-            elif each.unwritten is not None:
-                each.unwritten.forget(each.parts)
 
     def _save(self, now: StoredConversation) -> "Future[Any]":
         before = self._saved
@@ -177,14 +124,10 @@ class HistoryRecorder:
             store.save(db, self._history.images, self._visitor, self._id, before, now)
 
         self._saved = now.conversation
-        self._pending.append(PendingWrite(done := self._history.put(job)))
+        self._pending.append(done := self._history.put(job))
         return done
 
     def _add_piece(self, generation: Generation) -> None:
-        unwritten = self._unwritten
-        unwritten.feed(generation.take(unwritten.seen, looking=False))
-        piece = unwritten.piece()
-        if piece is None:
-            return
-        done = self._history.put(lambda db: store.add_piece(db, self._id, piece))
-        self._pending.append(PendingWrite(done, unwritten, unwritten.parts))
+        piece = self._unwritten.next_piece(generation)
+        if piece is not None:
+            self._pending.append(self._history.put(lambda db: store.add_piece(db, self._id, piece)))

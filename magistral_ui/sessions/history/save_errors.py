@@ -2,35 +2,25 @@
 
 import errno
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from magistral_ui.errors import HistoryUnusable, Value
+from magistral_ui.errors import HistoryUnusable, Message
 
 DISK_FULL_ERRNOS = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 NOT_WRITABLE_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-@dataclass(frozen=True, slots=True)
-class SaveError:
-    """The key of a sentence, and what fills it."""
-
-    key: str
-    values: Mapping[str, Value] = field(default_factory=dict)
-
-
-def save_error(error: Exception, folder: str) -> SaveError:
+def save_error(error: Exception, folder: str) -> Message:
     """What to tell about `error`."""
     if isinstance(error, HistoryUnusable):
-        return SaveError(error.sentence_key, {"folder": folder, **error.values})
+        return Message(error.message.key, {"folder": folder, **error.message.values})
     told = str(error).lower()
     if "full" in told or getattr(error, "errno", None) in DISK_FULL_ERRNOS:
-        return SaveError("history_disk_full", {"folder": folder})
+        return Message("history_disk_full", {"folder": folder})
     if "readonly" in told or "unable to open" in told or getattr(error, "errno", None) in NOT_WRITABLE_ERRNOS:
-        return SaveError("history_read_only", {"folder": folder})
+        return Message("history_read_only", {"folder": folder})
     if isinstance(error, sqlite3.DatabaseError) and ("malformed" in told or "not a database" in told):
-        return SaveError("history_broken", {"folder": folder})
+        return Message("history_broken", {"folder": folder})
     reason = getattr(error, "strerror", None) or (
         str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
     )
-    return SaveError("history_failed", {"folder": folder, "reason": reason})
+    return Message("history_failed", {"folder": folder, "reason": reason})

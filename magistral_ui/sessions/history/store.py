@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Usage
@@ -38,6 +38,24 @@ class StoredConversation:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageFields:
+    """What a message's record says; its id, texts and images have columns and rows of their own."""
+
+    parent: int | None
+    reply: Reply = field(default_factory=Reply)
+    keep_reasoning: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRecord:
+    """The JSON beside a message's texts."""
+
+    role: Literal["user", "assistant"]
+    message: MessageFields
+    written: ReplyOrigin | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DraftPiece:
     """What has been added to a draft, and the reply's counts and times so far."""
 
@@ -64,7 +82,8 @@ def save(
     if not conversation.messages:
         db.execute("DELETE FROM conversations WHERE id = ? AND visitor = ?", (id, visitor))
         return
-    state = json.dumps({"v": RECORD_VERSION, "last_id": conversation.last_id, "chosen": to_json(conversation.chosen)})
+    chosen = {str(parent): child for parent, child in conversation.chosen.items()}
+    state = json.dumps({"v": RECORD_VERSION, "last_id": conversation.last_id, "chosen": chosen})
     changed = any(old.get(each) is not message for each, message in conversation.messages.items())
     _save_head(db, visitor, id, title_of(conversation), state, changed or len(old) != len(conversation.messages))
     if before is None:
@@ -102,15 +121,17 @@ def load(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> St
     rows = db.execute(
         "SELECT row, id, text, reasoning, record FROM messages WHERE conversation = ? ORDER BY id", (id,)
     ).fetchall()
-    for row, each, text, reasoning, record in rows:
-        data = json.loads(record)
-        if data["role"] == "user":
-            images = _images(db, files, row, read)
-            messages[each] = from_json(UserMessage, data["message"], id=each, text=text, images=images)
+    for row, each, text, reasoning, stored in rows:
+        record = from_json(MessageRecord, stored)
+        parent = record.message.parent
+        if record.role == "user":
+            messages[each] = UserMessage(each, parent, text, _images(db, files, row, read))
+        elif parent is None:
+            raise ValueError("a reply to nobody")
         else:
-            reply = from_json(Reply, data["message"].pop("reply"), answer=text, reasoning=reasoning)
-            messages[each] = from_json(AssistantMessage, data["message"], id=each, reply=reply)
-            written[each] = from_json(ReplyOrigin, data["written"])
+            reply = replace(record.message.reply, answer=text, reasoning=reasoning)
+            messages[each] = AssistantMessage(each, parent, reply, record.message.keep_reasoning)
+            written[each] = record.written or ReplyOrigin("")
     state = json.loads(head[0])
     chosen = {None if key == "None" else int(key): value for key, value in state["chosen"].items()}
     return StoredConversation(Conversation(messages, chosen, state["last_id"]), written, _load_draft(db, id))
@@ -198,7 +219,7 @@ def _images(
             read[digest] = files.get(digest)
     # A file that someone has deleted by hand takes the picture with it, not the conversation.
     found = ((digest, record, read[digest]) for digest, record in rows)
-    return tuple(from_json(ImageFile, json.loads(r), digest=d, data=data) for d, r, data in found if data is not None)
+    return tuple(from_json(ImageFile, r, digest=d, data=data) for d, r, data in found if data is not None)
 
 
 def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:
@@ -209,8 +230,8 @@ def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:
     pieces = db.execute(
         "SELECT number, reasoning, answer, record FROM pieces WHERE conversation = ? ORDER BY number", (id,)
     ).fetchall()
-    read = [from_json(DraftPiece, json.loads(r), number=n, reasoning=t, answer=a) for n, t, a, r in pieces]
-    return from_json(RunningReply, json.loads(draft[0]), generation=cut_generation(read))
+    read = [from_json(DraftPiece, r, number=n, reasoning=t, answer=a) for n, t, a, r in pieces]
+    return from_json(RunningReply, draft[0], generation=cut_generation(read))
 
 
 def cut_generation(pieces: Sequence[DraftPiece]) -> Generation:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from magistral_ui.errors import HistoryUnusable
-from magistral_ui.sessions.history.save_errors import SaveError, save_error
+from magistral_ui.errors import HistoryUnusable, Message
+from magistral_ui.sessions.history.save_errors import save_error
 
 log = logging.getLogger(__name__)
 WriteJob = Callable[[sqlite3.Connection], Any]
@@ -25,7 +25,7 @@ class Writer:
     """Owns the writing connection. A job's future is done when its transaction is on disk, or has failed."""
 
     def __init__(self, db: sqlite3.Connection, lock: threading.Lock, folder: str) -> None:
-        self.trouble: SaveError | None = None
+        self.trouble: Message | None = None
         """Why the last transaction could not be kept; None after one that was."""
         self._db, self._lock, self._folder = db, lock, folder
         self._queue: queue.Queue[tuple[WriteJob, Future[Any]] | None] = queue.Queue(MAX_QUEUED_JOBS)
@@ -41,7 +41,7 @@ class Writer:
                 raise queue.Full
             self._queue.put_nowait((job, done))
         except queue.Full:
-            self.trouble = SaveError("history_slow", {"folder": self._folder})
+            self.trouble = Message("history_slow", {"folder": self._folder})
             done.set_exception(TimeoutError())
         return done
 

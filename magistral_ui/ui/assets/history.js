@@ -253,7 +253,7 @@ export class HistoryView {
 
   /** @param {string} id */
   open(id) {
-    this.ask("open_conversation", { id });
+    this.ask("open", { id });
     document.getElementById("history")?.dispatchEvent(new Event("chosen"));
   }
 

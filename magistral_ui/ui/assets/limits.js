@@ -13,7 +13,7 @@ export class LimitsView {
   }
 
   /**
-   * `{keys, values, login}`, see ui/limits_panel.py.
+   * `{keys, values, login}`, see ui/panels.py.
    * @param {LimitsValue | undefined} value
    */
   show(value) {

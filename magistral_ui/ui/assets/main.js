@@ -1,8 +1,8 @@
-// Joins the page's parts: Gradio's components hand over their element and their values here.
+// Joins the page's parts: Gradio's components hand over their elements here, and the server's answers go to who shows them.
 
 import "./login.js"; // first: the others read what it may clear
 import { Attachments } from "./attachments.js";
-import { answered, field, setUpComposer } from "./composer.js";
+import { answered, setUpComposer } from "./composer.js";
 import { ContextMeter } from "./context_meter.js";
 import { ContextSettings } from "./context_settings.js";
 import { setUpDraft } from "./draft.js";
@@ -14,10 +14,10 @@ import { LimitsView } from "./limits.js";
 import { ModelState } from "./model_state.js";
 import { ParametersView } from "./parameters.js";
 import { PromptView } from "./prompt.js";
-import { facts, sent, settings } from "./settings.js";
+import { ask, askLatest, onAnswer, setPlace } from "./server.js";
 import { Transcript } from "./transcript.js";
 
-/** @import { Act, Component } from "./types.js" */
+/** @import { Composed, Place, Trigger, Unsettled } from "./types.js" */
 
 /** @type {Transcript | null} */
 let transcript = null;
@@ -25,88 +25,141 @@ let transcript = null;
 let meter = null;
 /** @type {Attachments | null} */
 let attachments = null;
+/** @type {() => void} */
+let begin = () => {}; // called once the conversation can be shown
+/** @type {Trigger} */
+let settle = () => {}; // has Gradio fetch what `settled` tells
+/** @type {Unsettled} */
+let unsettled = {};
+/** @type {Promise<void>} */
+const begun = new Promise((resolve) => {
+  begin = resolve;
+});
+/** @type {((message: Composed) => void)[]} */
+const readers = []; // those who wait for the composer's content
 
 /**
- * What a part is drawn in, with what it tells the server; `value()` is what the server says, `set` what the part says.
- * @typedef {{ element: HTMLElement, act: Act, value: () => any, set: (value: object) => void }} Place
- */
-
-/**
- * Draw by a view: now, and at every change.
+ * Draw by a view what the page came with, and what answers tell of it.
  * @param {{ show: (value: any) => void }} view
- * @param {() => any} value
+ * @param {string} part
+ * @param {any} value
  */
-const drawnBy = (view, value) => {
-  view.show(value());
-  return () => view.show(value());
-};
+function drawnBy(view, part, value) {
+  onAnswer(part, (told) => view.show(told));
+  if (value) view.show(value);
+}
 
 /**
- * Each part by the name of its component; it gives what to do when its value changes.
- * @type {Record<string, (place: Place) => (() => void) | void>}
+ * The composer's content, files included, as only Gradio knows it.
+ * @returns {Promise<Composed>}
+ */
+function content() {
+  return new Promise((resolve) => {
+    readers.push(resolve);
+    settle("content");
+  });
+}
+
+/** @param {Unsettled} changes */
+function tell(changes) {
+  unsettled = { ...unsettled, ...changes, composer: { ...unsettled.composer, ...changes.composer } };
+  settle("settle");
+}
+
+onAnswer("place", (place) => {
+  setPlace(place);
+  tell({ place });
+});
+onAnswer("composer", (composer) => tell({ composer }));
+onAnswer("alert", (failure) => transcript?.showAlert(failure));
+onAnswer("more", (value) => transcript?.above.take(value));
+onAnswer("attached", (value) => attachments?.answer(value));
+onAnswer("meter", (value) => meter?.show(value));
+onAnswer("turns", (value) => {
+  transcript?.show(value);
+  if (!value.follows) answered(value.alert === null);
+  meter?.renew(); // another conversation, or more of it
+});
+
+/**
+ * Each part by the name of its component: drawn in `element`, with the value that the page came with.
+ * @type {Record<string, (element: HTMLElement, value: any, trigger: Trigger) => void>}
  */
 const mounts = {
-  turns({ element, act, value }) {
-    const view = new Transcript(element, act);
-    transcript = view;
-    view.show(value());
-    return () => {
-      view.show(value());
-      if (!value().follows) answered(value().alert === null);
-      meter?.renew(); // another conversation, or more of it
-    };
-  },
-  "history-list"({ element, act, value }) {
-    const view = new HistoryView(element, act);
-    return () => view.show(value());
-  },
-  language: ({ element, value }) => drawnBy(new LanguageView(element), value),
-  more: ({ value }) => {
-    return () => transcript?.above.take(value());
-  },
-  guest: ({ element, value }) => drawnBy(new LimitsView(element), value),
-  model: ({ element, act, value }) => drawnBy(new ModelState(element, act), value),
-  parameters: ({ element, value }) => drawnBy(new ParametersView(element), value),
-  prompt: ({ element, act, value }) => drawnBy(new PromptView(element, act), value),
-  meter({ element, act, value }) {
-    const view = new ContextMeter(element, act);
-    meter = view;
-    const { most } = value();
-    const begin = () => {
-      if (field()) attachments = new Attachments(act, most);
-      else requestAnimationFrame(begin);
-    };
+  turns(element, _value, trigger) {
+    settle = trigger;
+    transcript = new Transcript(element, (name, data) =>
+      name === "ended" ? askLatest("turns/ended") : ask(`turns/${name}`, data),
+    );
     begin();
-    return () => {
-      const told = value();
-      if (told?.attached) attachments?.answer(told);
-      else view.show(told);
+  },
+  "history-list"(element) {
+    const view = new HistoryView(element, (name, data) => ask(`history/${name}`, data));
+    onAnswer("history", (value) => view.show(value));
+  },
+  language: (element, value) => new LanguageView(element).show(value),
+  guest: (element, value) => new LimitsView(element).show(value),
+  model: (element, value) => drawnBy(new ModelState(element, (name) => ask(`model/${name}`)), "model", value),
+  parameters: (element, value) => drawnBy(new ParametersView(element), "parameters", value),
+  prompt: (element, value) => drawnBy(new PromptView(element, () => askLatest("model/compose")), "prompt", value),
+  meter(element, { most }) {
+    meter = new ContextMeter(element, () =>
+      askLatest("composer/weigh", async () => ask("composer/weigh", {}, await content())),
+    );
+    const look = async (/** @type {string} */ _name, /** @type {object} */ data = {}) =>
+      ask("composer/look", data, await content());
+    const attach = () => {
+      if (document.querySelector("#box textarea")) attachments = new Attachments(look, most);
+      else requestAnimationFrame(attach);
     };
+    attach();
   },
-  context({ element }) {
+  context(element) {
     new ContextSettings(element);
-  },
-  // Nothing to see: the value that goes with every message. It leads, so that whoever asks the server next asks with it.
-  chosen({ set }) {
-    const tell = () => set(sent());
-    facts.lead(tell);
-    settings.lead(tell);
   },
 };
 
 /**
- * Called once by each component: draws its value, and again whenever that changes.
+ * Called once by each component, with its element and what it begins with.
  * @param {string} name
  * @param {HTMLElement} element
- * @param {Component} component
+ * @param {string} value
+ * @param {Trigger} trigger
  */
-export function mount(name, element, { props, watch, trigger }) {
-  const value = () => props.value && JSON.parse(String(props.value));
-  const set = (/** @type {object} */ told) => {
-    props.value = told;
-  };
-  const changed = mounts[name]({ element, act: trigger, value, set });
-  if (changed) watch("value", changed);
+export function mount(name, element, value, trigger) {
+  mounts[name](element, value && JSON.parse(value), trigger);
+}
+
+/**
+ * Gradio has the place that this browser has kept.
+ * @param {Place | null} place
+ */
+export async function open(place) {
+  setPlace(place);
+  await begun;
+  if (await ask("turns/attach")) return;
+  window.magistralUnopened = true;
+  dispatchEvent(new Event("unopened"));
+}
+
+/** What the composer holds is to be sent. */
+export const say = (/** @type {Composed} */ message) => void ask("composer/say", {}, message);
+export const stop = () => void ask("turns/stop");
+export const newChat = () => void ask("turns/new_chat");
+
+/**
+ * What Gradio was asked for by `content`.
+ * @param {Composed} message
+ */
+export function composed(message) {
+  for (const read of readers.splice(0)) read(message);
+}
+
+/** What answers have changed of Gradio's own: where the tab is, and how the composer has to be; undefined where nothing has. */
+export function settled() {
+  const { place, composer } = unsettled;
+  unsettled = {};
+  return [place, composer && { ...composer, __type__: "update" }];
 }
 
 setUpDrawer("settings", "panel-open", "(min-width: 1100px)");

@@ -8,7 +8,7 @@ import { bytes, t } from "./i18n.js";
 const PARTS = ["weights", "kv_bytes", "working", "margin"];
 
 /**
- * The plan of `info`, as ui/model_panel.py sends it, as elements; nothing where there is none, as with a server.
+ * The plan of `info`, as ui/panels.py sends it, as elements; nothing where there is none, as with a server.
  * @param {ModelInfo | undefined} info
  */
 export function memoryPlan(info) {

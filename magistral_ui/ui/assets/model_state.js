@@ -16,6 +16,7 @@ import { showUnsupported } from "./unsupported.js";
  */
 const onServer = (key) => Boolean(key?.startsWith("remote_"));
 
+const LOADING_POLL_MS = 500; // ms between two looks at a model that is loading
 const POLL_MS = 5_000; // ms between two questions whether the server that runs the model is still there
 
 export class ModelState {
@@ -37,7 +38,7 @@ export class ModelState {
   }
 
   /**
-   * `{state: "loading" | "ready" | "broken", card, demo, …}`, see ui/model_panel.py.
+   * `{state: "loading" | "ready" | "broken", card, demo, …}`, see ui/panels.py.
    * @param {ModelValue | undefined} value
    */
   show(value) {
@@ -58,6 +59,12 @@ export class ModelState {
     this.showBanner(value);
     this.showPanel(value);
     if (value.info) showUnsupported(value.info.missing);
+    clearTimeout(this.polling);
+    if (value.state !== "ready") this.poll();
+  }
+
+  poll() {
+    this.polling = setTimeout(async () => (await this.act("poll")) || this.poll(), LOADING_POLL_MS);
   }
 
   /**
@@ -90,7 +97,7 @@ export class ModelState {
     const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // a page without its app has other worries
     if (answer?.status === 401) return void over();
     const mark = answer?.ok ? await answer.text() : shown;
-    if (mark !== shown && shown === this.mark) this.act("look");
+    if (mark !== shown && shown === this.mark) this.act("poll");
   }
 
   /**

@@ -33,15 +33,6 @@ class Signal {
     this.followers.push(follower);
     if (this.value != null) follower(this.value);
   }
-
-  /**
-   * The same, before all others.
-   * @param {(value: NonNullable<T>) => void} follower
-   */
-  lead(follower) {
-    this.followers.unshift(follower);
-    if (this.value != null) follower(this.value);
-  }
 }
 
 /** The parameters' table, the card's own values and presets, see ui/sampling_panel.py. */

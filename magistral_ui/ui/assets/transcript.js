@@ -92,7 +92,7 @@ export class Transcript {
   openAgain() {
     const { pause } = this;
     this.pause = Math.min(AT_MOST, 2 * pause);
-    setTimeout(() => this.conversation || this.act("attach"), pause);
+    setTimeout(async () => this.conversation || (await this.tell("attach")) || this.openAgain(), pause);
   }
 
   /**
@@ -199,7 +199,7 @@ export class Transcript {
       this.toast.hide(); // what it would undo is in the other one
     }
     this.conversation = conversation;
-    if (conversation) sessionStorage.setItem("magistral-ui-conversation", conversation); // see OWN_PLACE in ui/page.py
+    if (conversation) sessionStorage.setItem("magistral-ui-conversation", conversation); // see server.js
     dispatchEvent(new CustomEvent("conversation", { detail: { id: conversation } })); // for the list of conversations
   }
 
@@ -359,7 +359,7 @@ export class Transcript {
     if (!failure) return;
     const dismiss = make("button", { type: "button", class: "quiet" }, t("turn_dismiss"));
     dismiss.addEventListener("click", () => (this.alert.hidden = true));
-    this.alert.replaceChildren(make("p", {}, sentence(failure)), dismiss);
+    this.alert.replaceChildren(make("p", {}, typeof failure === "string" ? failure : sentence(failure)), dismiss);
     this.follower.toEnd();
   }
 

@@ -9,8 +9,16 @@ export type { MarkdownIt };
 export type Values = Record<string, any>;
 /** A sentence by its key. */
 export type Message = { key: string; values?: Values };
-/** Tells the server what the reader asked for. */
-export type Act = (name: string, data?: object) => void;
+/** Tells the server what the reader asked for; the answer is true where one came. */
+export type Act = (name: string, data?: object) => unknown;
+/** Whose this tab is, and which conversation it shows, see sessions/visitors.py. */
+export type Place = Record<string, unknown>;
+/** What Gradio's composer holds: text and files. */
+export type Composed = { text?: string; files?: unknown[] } | null;
+/** Has a component of Gradio's fire an event. */
+export type Trigger = (name: string) => void;
+/** What Gradio does not know yet. */
+export type Unsettled = { place?: Place; composer?: Record<string, unknown> };
 
 // The conversation
 
@@ -184,7 +192,7 @@ export type ModelInfo = {
   notices: Message[];
   missing: Missing;
 };
-/** The state of the model, see ui/model_panel.py; `info` is there when it is ready. */
+/** The state of the model, see ui/panels.py; `info` is there when it is ready. */
 export type ModelValue = {
   card: string;
   demo: boolean;
@@ -250,12 +258,6 @@ export type MenuItem = {
   checked?: boolean;
   disabled?: boolean;
   why?: string;
-};
-/** What Gradio hands the script of a component. */
-export type Component = {
-  props: { value: string | object };
-  watch: (name: string, changed: () => void) => void;
-  trigger: Act;
 };
 /** What a turn may call. */
 export type Hands = {

@@ -45,7 +45,7 @@ export function greyOut(button, act = button.dataset.ability ?? button.dataset.a
 }
 
 /**
- * `{name: key of the reason}`, as ui/model_panel.py sends it.
+ * `{name: key of the reason}`, as ui/panels.py sends it.
  * @param {Missing} value
  */
 export function showUnsupported(value) {

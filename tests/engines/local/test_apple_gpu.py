@@ -21,6 +21,7 @@ from magistral_ui.engines.weights import device_memory
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.models.folder import DEMO_FOLDER
 from tests.engines.conftest import load_folder
+from tests.engines.following import follow
 from tests.engines.local.fake_devices import Claims, claim
 
 APPLE = Device("mps", "Apple GPU", 2**33, 2**33)
@@ -54,7 +55,7 @@ def told(running: RunningModel, *generations: Generation) -> list[tuple[str, str
         running.scheduler.step()
     texts = []
     for generation in generations:
-        events = list(generation.follow())
+        events = list(follow(generation))
         assert isinstance(events[-1], Finished), events[-1]
         reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
         texts.append((reasoning, "".join(event.text for event in events if isinstance(event, Answer))))

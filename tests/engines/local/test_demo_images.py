@@ -15,6 +15,7 @@ from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.local.engine import LocalEngine
+from tests.engines.following import follow
 from tests.engines.local.test_engine import wait_until_loaded
 
 SIZES = [(1, 1), (7, 5), (14, 14), (27, 29), (113, 112), (1, 900), (900, 1), (40, 2000), (1920, 1080), (4032, 3024)]
@@ -46,7 +47,7 @@ def look(engine: LocalEngine, *images: ImageFile, max_tokens: int) -> ReplyBuild
     prompt = compose(Conversation().say("What is this?", images), engine.card.system(), PromptChoices())
     chosen = SamplingParams(max_tokens=max_tokens, seed=1, temperature=0.0)
     draft = ReplyBuilder()
-    for event in engine.submit(GenerationRequest(prompt, chosen, "ann")).follow():
+    for event in follow(engine.submit(GenerationRequest(prompt, chosen, "ann"))):
         draft.feed(event)
     return draft
 

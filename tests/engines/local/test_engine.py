@@ -19,6 +19,7 @@ from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
 from magistral_ui.engines.local.engine import LocalEngine
 from magistral_ui.errors import NotReady
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
+from tests.engines.following import follow
 
 
 def wait_until_loaded(engine: LocalEngine) -> None:
@@ -42,7 +43,7 @@ def ask(engine: LocalEngine, text: str, **params: object) -> ReplyBuilder:
     prompt = compose(Conversation().say(text), engine.card.system(), PromptChoices())
     chosen = SamplingParams(max_tokens=300, seed=1).changed(params)
     draft = ReplyBuilder()
-    for event in engine.submit(GenerationRequest(prompt, chosen, "ann")).follow():
+    for event in follow(engine.submit(GenerationRequest(prompt, chosen, "ann"))):
         draft.feed(event)
     return draft
 
@@ -55,8 +56,9 @@ def test_the_demo_model_reasons_and_answers(demo: LocalEngine) -> None:
     assert isinstance(draft.last, Finished)
     assert draft.last.why == "stop"
     assert "752" in "".join(draft.answer)
-    assert draft.reasoning_tokens > 10
-    assert draft.last.usage.completion_tokens == draft.reasoning_tokens + draft.answer_tokens
+    usage = draft.last.usage
+    assert usage.reasoning_tokens > 10
+    assert usage.completion_tokens == usage.reasoning_tokens + usage.answer_tokens
 
 
 def test_nothing_is_served_before_it_is_loaded() -> None:
@@ -90,7 +92,7 @@ def test_closing_ends_what_is_written() -> None:
     generation = engine.submit(GenerationRequest(prompt, SamplingParams(max_tokens=4000, seed=1), "ann"))
     engine.close()
     assert generation.ended
-    assert not isinstance(list(generation.follow())[-1], Failed)
+    assert not isinstance(list(follow(generation))[-1], Failed)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from magistral_ui.engines.weights.device_memory import is_out_of_memory
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.errors import NotReady, PromptTooLong, QueueFull
 from tests.engines.conftest import CPU
+from tests.engines.following import follow
 
 SYSTEM = (SystemPart("Think."), SystemPart("so", reasoning=True))
 
@@ -42,7 +43,7 @@ def finish(running: RunningModel, *generations: Generation) -> None:
 
 
 def events(generation: Generation) -> list[Event]:
-    return list(generation.follow())
+    return list(follow(generation))
 
 
 def said(generation: Generation) -> tuple[str, str]:

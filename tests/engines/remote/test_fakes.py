@@ -14,6 +14,7 @@ from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import ParameterRefused
 from tests.engines.contract import EngineContract, all_events, words
+from tests.engines.following import follow
 from tests.engines.remote.conftest import connected
 from tests.servers.fake_lm_studio import FakeLMStudio
 from tests.servers.fake_mistral import FakeMistral
@@ -119,7 +120,7 @@ def test_mistral_s_model_sees_and_another_that_cannot_talk_is_not_chosen(
     assert set(status.info.missing) == {"min_p"}
     with pytest.raises(ParameterRefused) as refused:
         engine.submit(ask(engine, Conversation().say("hi"), min_p=0.1))
-    assert refused.value.values["name"] == "min_p"
+    assert refused.value.message.values["name"] == "min_p"
 
 
 def test_a_wrong_key_is_a_sentence_and_no_reply(mistral: FakeMistral, connect: Connect) -> None:
@@ -161,7 +162,7 @@ def test_stop_closes_the_connection(mistral: FakeMistral, connect: Connect) -> N
     engine = connect(mistral.base_url, mistral.key)
     before = mistral.ended_early
     generation = engine.submit(ask(engine, Conversation().say("Count.")))
-    for event in generation.follow():
+    for event in follow(generation):
         if isinstance(event, Reasoning | Answer):
             generation.stop()
     last = generation.take()[-1].event

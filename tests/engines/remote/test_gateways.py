@@ -112,7 +112,7 @@ def test_the_context_is_what_the_list_says(gateway: FakeGateway, connect: Connec
     assert context(engine) == 4096
     with pytest.raises(PromptTooLong) as error:
         ask(engine, "word " * 20_000)
-    assert error.value.values["limit"] == 4096
+    assert error.value.message.values["limit"] == 4096
     assert not gateway.requests
 
 

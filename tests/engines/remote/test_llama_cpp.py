@@ -28,6 +28,7 @@ from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import PromptTooLong
 from magistral_ui.ui.rendering import ASSETS
 from tests.engines.contract import EngineContract, all_events, words
+from tests.engines.following import follow
 from tests.engines.remote.conftest import connected, start_llama_cpp
 from tests.servers.processes import ServerProcess
 
@@ -149,10 +150,10 @@ def test_a_budget_closes_the_reasoning_and_an_answer_follows(shared: RemoteEngin
 
 def test_answer_now_closes_the_reasoning_where_it_is(shared: RemoteEngine) -> None:
     generation = shared.submit(request(shared, Conversation().say("Count from 1 to 200."), max_tokens=2000))
-    for event in generation.follow():
+    for event in follow(generation):
         if isinstance(event, Reasoning) and event.text:
             generation.answer_now()
-    events = list(generation.follow())
+    events = list(follow(generation))
     assert words(events)[1].strip()
     assert sum(event == Notice("answered_now") for event in events) <= 1
 
@@ -184,13 +185,13 @@ def test_what_does_not_fit_is_a_sentence(shared: RemoteEngine) -> None:
     """It is refused before it is sent, so that no turn is left that failed."""
     with pytest.raises(PromptTooLong) as refused:
         ask(shared, Conversation().say("word " * 9000))
-    assert refused.value.values["limit"] == 8192
-    assert refused.value.values["tokens"] > 9000
+    assert refused.value.message.values["limit"] == 8192
+    assert refused.value.message.values["tokens"] > 9000
 
 
 def test_stop_frees_the_server(shared: RemoteEngine, llama_cpp: ServerProcess) -> None:
     generation = shared.submit(request(shared, Conversation().say("Count from 1 to 200."), max_tokens=4000))
-    next(event for event in generation.follow() if isinstance(event, Reasoning))
+    next(event for event in follow(generation) if isinstance(event, Reasoning))
     generation.stop()
     assert generation.wait(60)
     for _ in range(6000):
@@ -214,7 +215,7 @@ def begun(engine: RemoteEngine, server: ServerProcess) -> Generation:
     ):  # the model writes some hundred tokens in a quarter of a second, so a busy machine may come too late
         asked = request(engine, Conversation().say("Count from 1 to 200."), max_tokens=4000)
         generation = engine.submit(asked)
-        next(event for event in generation.follow() if isinstance(event, Reasoning) and event.text)
+        next(event for event in follow(generation) if isinstance(event, Reasoning) and event.text)
         server.send_signal(signal.SIGSTOP)
         if not generation.wait(0.5):
             return generation

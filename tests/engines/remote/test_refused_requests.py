@@ -34,7 +34,7 @@ def ask(engine: RemoteEngine) -> list[Event]:
 def told(events: list[Event]) -> tuple[str, str]:
     last = events[-1]
     assert isinstance(last, Failed), last
-    shown = sentence(last.key, **last.values)
+    shown = sentence(last)
     assert "{" not in shown
     return last.key, shown
 
@@ -147,7 +147,7 @@ def test_what_is_wrong_with_a_server_is_told_before_anybody_writes(
         state = connect(fake.base_url).status()
         assert isinstance(state, Broken)
         assert state.key == key
-        assert "{" not in sentence(state.key, **state.values)
+        assert "{" not in sentence(state)
     finally:
         fake.close()
 

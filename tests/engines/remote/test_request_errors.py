@@ -22,6 +22,7 @@ from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import NotReady
 from magistral_ui.i18n.texts import sentence
 from tests.engines.contract import all_events, words
+from tests.engines.following import follow
 from tests.engines.remote.conftest import connected
 from tests.loopback import free_port
 from tests.servers.fakes import FakeServer, Json, openai_chunk
@@ -85,7 +86,7 @@ def submit(engine: RemoteEngine) -> Generation:
 def failure(events: list[Event]) -> Failed:
     last = events[-1]
     assert isinstance(last, Failed)
-    told = sentence(last.key, **last.values)
+    told = sentence(last)
     assert "{" not in told, "a gap is not filled"
     return last
 
@@ -144,7 +145,7 @@ def test_a_stop_ends_the_wait(server: Troubled, connect: Connect) -> None:
     engine = connect(server.base_url)
     server.plan = [web.Response(status=429, headers={"Retry-After": "50"})]
     generation = submit(engine)
-    for event in generation.follow():
+    for event in follow(generation):
         if isinstance(event, Queued):
             generation.stop()
     last = generation.take()[-1].event
@@ -395,7 +396,7 @@ def test_a_server_that_cannot_be_used_says_what_to_do(
         status: EngineStatus = connect(fake.base_url).status()
         assert isinstance(status, Broken)
         assert status.key == key
-        assert "{" not in sentence(status.key, **status.values)
+        assert "{" not in sentence(status)
     finally:
         fake.close()
 

@@ -159,7 +159,7 @@ def test_a_message_goes_to_no_other_model_than_it_was_written_for(
     last = all_events(submit(engine))[-1]
     assert isinstance(last, Failed)
     assert last.key == "remote_other_model"
-    assert "Magistral Small 1.1" in sentence(last.key, **last.values)
+    assert "Magistral Small 1.1" in sentence(last)
     assert not server.requests
     assert shown(engine)[0] == "magistral-small-2507"
     server.go_on = True

@@ -12,6 +12,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Ready
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.sessions.session import Session
+from tests.engines.following import follow
 from tests.engines.remote.conftest import start_llama_cpp
 from tests.servers.processes import ServerProcess
 
@@ -41,7 +42,7 @@ def test_a_reply_goes_on_on_the_server_that_came_back(
     server = mortal
     for _ in range(5):  # on a busy machine, the reply may be through before the server is dead
         running = session.regenerate(last(session)[0], PARAMS).generation
-        for event in running.follow():
+        for event in follow(running):
             if isinstance(event, Reasoning) and event.text:
                 server.kill()
                 break

@@ -165,8 +165,8 @@ def test_neighbours_become_one_event() -> None:
 def test_what_is_no_chunk_is_said_so(payload: bytes, key: str, detail: str | None) -> None:
     with pytest.raises(StreamBroken) as broken:
         read_chunk(payload)
-    assert broken.value.key == key
-    assert broken.value.values.get("detail") == detail
+    assert broken.value.message.key == key
+    assert broken.value.message.values.get("detail") == detail
 
 
 @pytest.mark.parametrize(

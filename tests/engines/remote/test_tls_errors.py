@@ -75,7 +75,7 @@ def told(url: str) -> str:
         try:
             await list_models(server)
         except ServerUnusable as error:
-            return error.sentence_key
+            return error.message.key
         finally:
             await server.close()
         return ""

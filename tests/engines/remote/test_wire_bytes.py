@@ -74,7 +74,7 @@ def test_each_wire_gives_its_words_and_its_end(server: Wired, engine: RemoteEngi
     if wire.failure:
         assert isinstance(last, Failed)
         assert last.key == wire.failure
-        assert "{" not in sentence(last.key, **last.values)
+        assert "{" not in sentence(last)
     else:
         assert isinstance(last, Finished)
         assert last.why == wire.finish
@@ -112,7 +112,7 @@ def read(parts: list[bytes]) -> tuple[str, str, str]:
     except EOFError:
         pass
     except StreamBroken as error:
-        broken = error.key
+        broken = error.message.key
     return (*joined([*pieces, *reader.finish()]), broken)
 
 

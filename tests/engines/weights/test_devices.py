@@ -5,7 +5,7 @@ import pytest
 from magistral_ui.engines.weights import devices
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, find_device, look_again
 from magistral_ui.errors import BadSetting, DeviceTooSmall
-from magistral_ui.i18n.texts import sentence, sentence_of
+from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
 from magistral_ui.models.memory import GIB
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT
@@ -65,7 +65,7 @@ def test_a_slow_processor_is_told_before_it_works(monkeypatch: pytest.MonkeyPatc
     told = devices.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cpu, "nf4"), cpu)
     assert told is not None
     assert told.values == {"seconds": 6}
-    assert "{" not in sentence(told.key, **told.values)
+    assert "{" not in sentence(told)
     monkeypatch.setattr(devices, "has_fast_nf4", lambda: True)
     assert devices.slow_pace(MAGISTRAL_SMALL_1_2, choose_plan("m", MAGISTRAL_SMALL_1_2, cpu, "nf4"), cpu) is None
     cuda = machine("cuda", 24)
@@ -87,18 +87,18 @@ def test_without_bitsandbytes_nothing_is_quantized(monkeypatch: pytest.MonkeyPat
     assert choose_default(machine("cuda", 24))[0] is DEMO
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cuda", 24), "nf4")
-    assert "bitsandbytes" in sentence_of(refused.value)
+    assert "bitsandbytes" in sentence(refused.value.message)
 
 
 def test_what_does_not_fit_says_what_would() -> None:
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("Magistral Small 1.2", MAGISTRAL_SMALL_1_2, machine("cuda", 24), "bfloat16")
-    said = sentence_of(refused.value)
+    said = sentence(refused.value.message)
     assert "--precision nf4, which fits" in said
     assert "{" not in said
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("Magistral Small 1.2", MAGISTRAL_SMALL_1_2, machine("cuda", 16))
-    said = sentence_of(refused.value)
+    said = sentence(refused.value.message)
     assert "needs 18.1 GB" in said
     assert "--model demo" in said
     assert "{" not in said
@@ -107,7 +107,7 @@ def test_what_does_not_fit_says_what_would() -> None:
 def test_where_nothing_fits_the_smallest_form_is_named() -> None:
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cuda", 8), "bfloat16")
-    assert (refused.value.sentence_key, refused.value.values["precision"]) == ("device_too_small", "nf4")
+    assert (refused.value.message.key, refused.value.message.values["precision"]) == ("device_too_small", "nf4")
 
 
 def test_fewer_tokens_may_fit_where_the_usual_ones_do_not() -> None:
@@ -143,8 +143,8 @@ def test_several_graphics_cards_are_used_as_far_as_they_are_needed(monkeypatch: 
     assert [(each.index, each.free // GIB) for each in again.all] == [(1, 3), (0, 20)]
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("m", MAGISTRAL_SMALL_1_2, find_device(), "bfloat16")
-    assert refused.value.values["free"] == "26.8"
-    assert "RTX + RTX + GT" in sentence_of(refused.value)
+    assert refused.value.message.values["free"] == "26.8"
+    assert "RTX + RTX + GT" in sentence(refused.value.message)
 
 
 def test_a_device_that_is_not_here_is_named() -> None:

@@ -17,7 +17,7 @@ from magistral_ui.engines.weights.gpu_diagnosis import (
     why_unusable,
 )
 from magistral_ui.errors import BadSetting
-from magistral_ui.i18n.texts import sentence, sentence_of
+from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import DEMO
 from magistral_ui.models.memory import GIB
 
@@ -67,7 +67,7 @@ def test_each_cause_has_its_remedy(
 ) -> None:
     told = why_unusable(cards, torch, visible)
     assert told is not None
-    said = sentence(told.key, **told.values)
+    said = sentence(told)
     assert told.key == key
     assert named in said
     assert not_named not in said.replace("CUDA_VISIBLE_DEVICES", "")
@@ -207,8 +207,8 @@ def test_the_demo_model_runs_with_the_real_reason(idle: list[GraphicsCard], monk
     assert device.hindrance.key == "gpu_torch_without_cuda"
     with pytest.raises(BadSetting) as refused:
         find_device("cuda")
-    assert refused.value.sentence_key == "gpu_torch_without_cuda"
-    assert "{" not in sentence_of(refused.value)
+    assert refused.value.message.key == "gpu_torch_without_cuda"
+    assert "{" not in sentence(refused.value.message)
 
 
 def test_who_asked_for_the_processor_hears_nothing_of_cards(idle: list[GraphicsCard]) -> None:
@@ -219,7 +219,7 @@ def test_who_asked_for_the_processor_hears_nothing_of_cards(idle: list[GraphicsC
 def test_no_card_is_said_plainly(idle: list[GraphicsCard]) -> None:
     with pytest.raises(BadSetting) as refused:
         find_device("cuda")
-    assert refused.value.sentence_key == "device_not_here"
+    assert refused.value.message.key == "device_not_here"
 
 
 @pytest.fixture
@@ -245,8 +245,8 @@ def test_a_card_without_kernels_is_refused_before_anything_is_downloaded(
     lent[0] = capability
     with pytest.raises(BadSetting) as refused:
         find_device("cuda")
-    assert refused.value.sentence_key == key
-    assert "card 0" in sentence_of(refused.value)
+    assert refused.value.message.key == key
+    assert "card 0" in sentence(refused.value.message)
     device = find_device()
     assert device.type == "cpu"
     assert device.hindrance is not None

@@ -20,7 +20,7 @@ from magistral_ui.engines.weights import load_errors
 from magistral_ui.engines.weights.load_errors import is_out_of_memory, memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory
-from magistral_ui.i18n.texts import sentence_of, strings
+from magistral_ui.i18n.texts import sentence, strings
 from magistral_ui.models.folder import inspect_folder
 from tests.engines.conftest import CPU
 
@@ -62,14 +62,14 @@ def refusal(folder: Path, precision: str = "float32") -> ModelError:
     """What reading `folder` ends with; its sentence has no gap left."""
     with pytest.raises(ModelError) as refused:
         load(inspect_folder(folder).card, folder, CPU, precision, "", lambda _: None)
-    assert f"error_{refused.value.sentence_key}" in strings()
-    assert "{" not in sentence_of(refused.value)
+    assert f"error_{refused.value.message.key}" in strings()
+    assert "{" not in sentence(refused.value.message)
     return refused.value
 
 
 def says_memory(refused: ModelError) -> None:
     assert isinstance(refused, OutOfMemory)
-    said = sentence_of(refused).lower()
+    said = sentence(refused.message).lower()
     assert "memory" in said
     for word in ("delete", "download", "damaged"):
         assert word not in said
@@ -136,14 +136,14 @@ def rewrite(folder: Path, change: Any) -> str:
 def test_a_missing_tensor_is_not_made_up(folder: Path) -> None:
     name = rewrite(folder, lambda tensors, name: tensors.pop(name))
     refused = refusal(folder)
-    assert (type(refused), refused.sentence_key) == (ModelFilesBroken, "weights_missing")
-    assert name.partition("layers")[2] in str(refused.values["name"])
+    assert (type(refused), refused.message.key) == (ModelFilesBroken, "weights_missing")
+    assert name.partition("layers")[2] in str(refused.message.values["name"])
 
 
 def test_a_tensor_under_a_name_that_nobody_knows_is_missing_too(folder: Path) -> None:
     name = rewrite(folder, lambda tensors, name: tensors.update({"up": tensors.pop(name)}))
     refused = refusal(folder)
-    assert (refused.sentence_key, refused.values["name"]) == ("weights_missing", name)
+    assert (refused.message.key, refused.message.values["name"]) == ("weights_missing", name)
 
 
 @pytest.mark.parametrize("precision", ["float32", "nf4"])
@@ -153,8 +153,8 @@ def test_a_tensor_of_another_shape_is_named(folder: Path, precision: str) -> Non
 
     rewrite(folder, narrower)
     refused = refusal(folder, precision)
-    assert refused.sentence_key == "weights_misshapen"
-    assert (refused.values["found"], refused.values["expected"]) == ("88 × 64", "96 × 64")
+    assert refused.message.key == "weights_misshapen"
+    assert (refused.message.values["found"], refused.message.values["expected"]) == ("88 × 64", "96 × 64")
 
 
 def test_a_file_that_is_cut_meanwhile_is_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_a_file_that_is_cut_meanwhile_is_damaged(folder: Path, monkeypatch: pyte
 
     monkeypatch.setattr(core_model_loading, "set_param_for_module", cut)
     refused = refusal(folder)
-    assert (refused.sentence_key, refused.values["file"]) == ("model_files_broken", file.name)
+    assert (refused.message.key, refused.message.values["file"]) == ("model_files_broken", file.name)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_what_is_nobody_s_fault_does_not_blame_the_files(
 
     monkeypatch.setattr(core_model_loading, "set_param_for_module", fail)
     refused = refusal(folder)
-    assert (refused.sentence_key, refused.values["reason"]) == ("model_not_loaded", str(error))
+    assert (refused.message.key, refused.message.values["reason"]) == ("model_not_loaded", str(error))
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
@@ -193,15 +193,15 @@ def test_a_disk_that_fails_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(core_model_loading, "set_param_for_module", fail)
     refused = refusal(folder)
-    assert refused.sentence_key == "model_file_unreadable"
-    assert refused.values["reason"] == os.strerror(number)
+    assert refused.message.key == "model_file_unreadable"
+    assert refused.message.values["reason"] == os.strerror(number)
 
 
 def test_a_configuration_that_transformers_refuses(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": "small"}), encoding="utf-8")
     refused = refusal(folder)
-    assert (refused.sentence_key, refused.values["file"]) == ("model_files_broken", "config.json")
+    assert (refused.message.key, refused.message.values["file"]) == ("model_files_broken", "config.json")
 
 
 def test_reasons_fit_into_a_sentence() -> None:

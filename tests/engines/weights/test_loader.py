@@ -86,7 +86,7 @@ def test_a_copy_that_cannot_be_written_leaves_nothing(
 
     with pytest.raises(CopyNotSaved) as refused:
         save_copy(Full(), vision_folder, copy, 1_000, lambda _: None)
-    assert "No space left" in str(refused.value.values["reason"])
+    assert "No space left" in str(refused.value.message.values["reason"])
     assert not list(tmp_path.iterdir())
     assert not copy.is_there
 

@@ -233,4 +233,4 @@ def test_other_ways_of_quantizing_are_named() -> None:
     assert stored_precision("m", {"quant_method": "bitsandbytes", "load_in_8bit": True}) == "int8"
     with pytest.raises(NotAMistralModel) as refused:
         stored_precision("m", {"quant_method": "compressed-tensors"})
-    assert refused.value.sentence_key == "quantization_not_supported"
+    assert refused.value.message.key == "quantization_not_supported"

@@ -27,7 +27,7 @@ params = SamplingParams(temperature=0.0, max_tokens=400, seed=1)
 prompt = Prompt(engine.card.system(), (UserTurn("What is 12 + 30?", message=1),))
 generation = engine.submit(GenerationRequest(prompt, params, "someone"))
 assert generation.wait(60)
-print("".join(getattr(event, "text", "") for event in generation.follow()))
+print(generation.reasoning, generation.answer)
 engine.close()
 """
 

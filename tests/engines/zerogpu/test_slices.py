@@ -12,6 +12,7 @@ from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
 from magistral_ui.engines.zerogpu.quota_errors import gpu_refusal
 from magistral_ui.engines.zerogpu.slices import MAX_SLICE_SECONDS, MIN_SLICE_SECONDS, SliceEstimate
 from tests.engines.contract import EngineContract, all_events, words
+from tests.engines.following import follow
 from tests.engines.test_contract_local import loaded
 from tests.engines.zerogpu.forking import Lender, Refused
 
@@ -159,7 +160,7 @@ def test_stop_does_not_wait_for_a_gpu(lender: Lender, engine: ZeroGPUEngine) -> 
 
 def test_answer_now_reaches_the_other_process_and_holds_in_the_next(lender: Lender, short: ZeroGPUEngine) -> None:
     generation = short.submit(ask(short))
-    for event in generation.follow():
+    for event in follow(generation):
         if isinstance(event, Reasoning) and event.text:
             generation.answer_now()
             break

@@ -45,30 +45,41 @@ outers = st.builds(
 
 @given(outers)
 def test_nothing_is_lost(value: Outer) -> None:
-    assert from_json(Outer, json.loads(json.dumps(to_json(value)))) == value
+    assert from_json(Outer, json.dumps(to_json(value))) == value
 
 
 def test_a_missing_field_keeps_its_default_and_an_unknown_one_is_left_out() -> None:
-    assert from_json(Outer, {"name": "x", "from_the_future": [1]}) == Outer("x")
-    assert from_json(Outer, {"name": "x", "inner": {"number": 3, "more": 1}}) == Outer("x", inner=Inner(3))
+    assert from_json(Outer, '{"name": "x", "from_the_future": [1]}') == Outer("x")
+    assert from_json(Outer, '{"name": "x", "inner": {"number": 3, "more": 1}}') == Outer("x", inner=Inner(3))
 
 
 @pytest.mark.parametrize(
     "data",
-    [[], {}, {"name": 1}, {"name": "x", "kind": "c"}, {"name": "x", "several": 7}, {"name": "x", "inner": 7}],
+    [
+        [],
+        {},
+        {"name": 1},
+        {"name": "x", "kind": "c"},
+        {"name": "x", "several": 7},
+        {"name": "x", "inner": 7},
+        {"name": "x", "inner": {"number": "7"}},
+        {"name": "x", "inner": {"number": True}},
+        {"name": "x", "inner": {"number": 7.0}},
+        {"name": "x", "table": {"a": None}},
+    ],
 )
 def test_what_does_not_fit_is_refused(data: object) -> None:
     with pytest.raises(ValueError):
-        from_json(Outer, data)
+        from_json(Outer, json.dumps(data))
 
 
 def test_a_field_can_be_left_out_and_given_again() -> None:
     value = Outer("x", 1.5)
     data = to_json(value, frozenset({"name"}))
     assert "name" not in data
-    assert from_json(Outer, data, name="x") == value
+    assert from_json(Outer, json.dumps(data), name="x") == value
 
 
 def test_every_field_of_a_reply_can_be_written_and_read() -> None:
-    assert from_json(Reply, json.loads(json.dumps(to_json(Reply())))) == Reply()
+    assert from_json(Reply, json.dumps(to_json(Reply()))) == Reply()
     assert to_json(Reply()).keys() == {each.name for each in fields(Reply)}

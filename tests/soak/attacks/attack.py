@@ -86,7 +86,7 @@ class Stranger:
         """One more browser of somebody who is in, with an empty conversation."""
         door = PageClient(self.url, headers=self.headers(), login=(name or self.name, PASSWORD))
         self._doors.append(door)
-        door.act("new-chat", "click")
+        door.act("turns/new_chat")
         return door
 
     @property
@@ -105,10 +105,6 @@ class Stranger:
     def post(self, path: str, **more: Any) -> httpx.Response:
         """A request of the browser that is in."""
         return self.door.http.post(path, **more)
-
-    def event(self, element: str, event: str, data: Any = None, **values: Any) -> Any:
-        """What an event of the page gives, read as the page reads it; the first of its values."""
-        return self.door.act(element, event, data, **values)[0]
 
     def line(self, received_bytes: int = 0) -> socket.socket:
         """A connection to write anything into; the system takes in about so many bytes of what nobody reads, or what it likes."""

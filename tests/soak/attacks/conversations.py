@@ -4,7 +4,7 @@ import secrets
 
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.export.document import Document
-from magistral_ui.export.json_export import export_json
+from magistral_ui.export.json import export_json
 from tests.soak.attacks.attack import PASSWORD, Stranger, attack
 
 FORMULAS = "\n\n".join(
@@ -26,7 +26,7 @@ def file_with(answer: str, count: int = 1) -> bytes:
 
 def bring(stranger: Stranger, data: bytes) -> str:
     """Import a file; what became of it."""
-    told = stranger.event("history-list", "bring", {"size": len(data)})
+    told = stranger.door.act("history/bring", {"size": len(data)})["history"]
     answer = stranger.post("/magistral/import", content=data, headers={"X-Ticket": told["ticket"]["token"]})
     if answer.status_code != 200:
         return str(answer.status_code)
@@ -36,14 +36,14 @@ def bring(stranger: Stranger, data: bytes) -> str:
 
 def fetch(stranger: Stranger, format: str, conversation: str = "") -> str:
     """Export one conversation, or all."""
-    told = stranger.event("history-list", "save", {"format": format, "id": conversation})
+    told = stranger.door.act("history/save", {"format": format, "id": conversation})["history"]
     return str(stranger.door.http.get("/magistral/export", headers={"X-Ticket": told["ticket"]["token"]}).status_code)
 
 
 def first_of(stranger: Stranger, data: bytes) -> str:
     """The id of a conversation that was brought in a file."""
     assert bring(stranger, data) == "imported"
-    entries: list[dict[str, str]] = stranger.event("history-list", "refresh", {"query": ""})["entries"]
+    entries: list[dict[str, str]] = stranger.door.act("history/refresh", {"query": ""})["history"]["entries"]
     return entries[0]["id"]
 
 
@@ -93,9 +93,9 @@ def marks(stranger: Stranger) -> str:
     told = bring(stranger, file_with("\n\n".join(pair * 20_000 for pair in pairs)))
     if told != "imported":
         return told
-    entries = stranger.event("history-list", "refresh", {"query": ""})["entries"]
+    entries = stranger.door.act("history/refresh", {"query": ""})["history"]["entries"]
     fetched = fetch(stranger, secrets.choice(["html", "markdown"]), entries[0]["id"])
-    stranger.door.act("history-list", "forget", {})
+    stranger.door.act("history/forget")
     return fetched
 
 
@@ -106,7 +106,7 @@ def search(stranger: Stranger) -> str:
         return [bring(stranger, file_with(words, 12)) for _ in range(2)]
 
     assert stranger.once("files", fill) == ["imported"] * 2
-    told = stranger.event("history-list", "refresh", {"query": secrets.choice(["zebra", "groß", "dinge", "x"])})
+    told = stranger.door.act("history/refresh", {"query": secrets.choice(["zebra", "groß", "dinge", "x"])})["history"]
     refused = told.get("refused")
     return str(refused["key"]) if refused else "found"
 
@@ -130,9 +130,9 @@ def senseless_files(stranger: Stranger) -> str:
     return bring(stranger, secrets.choice([b"[" * 200_000, b"{}", b"\x00" * 999, b'{"format": 1, "format": 2}']))
 
 
-@attack("“Forget everything of mine”, again and again", per_minute=30, reaches=["forgotten"])
+@attack("“Delete all my data”, again and again", per_minute=30, reaches=["forgotten"])
 def forget(stranger: Stranger) -> str:
-    return "forgotten" if "forgotten" in stranger.door.act("history-list", "forget", {})[-1] else "kept"
+    return "forgotten" if "forgotten" in stranger.door.act("history/forget")["history"] else "kept"
 
 
 @attack("who signs in after another in the same browser", per_minute=6, reaches=["nothing"], may=["429"])
@@ -143,7 +143,7 @@ def next_in_the_browser(stranger: Stranger) -> str:
     door.http.post("/logout")
     door.sign_in(stranger.name + " too", PASSWORD)
     door.place, door.tab = place, secrets.token_hex(6)  # as after a reload
-    shown = [door.act("history-list", "refresh", {"query": query}) for query in ("", secret)]
-    shown.append(door.act("history-list", "open_conversation", {"id": place["conversation"]}))
-    listed = [[each["title"] for each in told[0].get("entries") or ()] for told in shown[:2]]
-    return "told" if secret in str(listed) or secret in str(shown[2][1:]) else "nothing"
+    shown = [door.act("history/refresh", {"query": query}) for query in ("", secret)]
+    shown.append(door.act("history/open", {"id": place["conversation"]}))
+    listed = [[each["title"] for each in told["history"].get("entries") or ()] for told in shown[:2]]
+    return "told" if secret in str(listed) or secret in str(shown[2]["turns"]) else "nothing"

@@ -37,21 +37,21 @@ def attached(stranger: Stranger, data: bytes, count: int = 1) -> list[dict[str, 
 @attack("pictures of 25 megapixels, weighed together", per_minute=90, at_once=12, reaches=["200"], may=LIMITS)
 def weigh(stranger: Stranger) -> str:
     files = stranger.once("files", lambda: attached(stranger, image(4_900), 4))
-    body = stranger.door.event("meter", "weigh", {}, box={"text": "", "files": files})
-    return str(stranger.post("/gradio_api/run/predict", json=body).status_code)
+    body = stranger.door.body(message={"text": "", "files": files})
+    return str(stranger.post("/magistral/act/composer/weigh", json=body).status_code)
 
 
 @attack("the same, looked at", per_minute=60, at_once=6, reaches=["200"], may=LIMITS)
 def look(stranger: Stranger) -> str:
     files = stranger.once("files", lambda: attached(stranger, image(4_900, "WEBP"), 4))
-    body = stranger.door.event("meter", "look", {"number": 1}, box={"text": "", "files": files})
-    return str(stranger.post("/gradio_api/run/predict", json=body).status_code)
+    body = stranger.door.body({"number": 1}, message={"text": "", "files": files})
+    return str(stranger.post("/magistral/act/composer/look", json=body).status_code)
 
 
 @attack("pictures of more pixels than may be, and what is no picture", per_minute=60, reaches=["refused"], may=LIMITS)
 def no_images(stranger: Stranger) -> str:
     data = secrets.choice([image(5_100), b"<svg onload=alert(1)>", b"%PDF-1.4", image(9)[:40]])
-    stranger.event("box", "submit", box={"text": "look", "files": attached(stranger, data)})
+    stranger.door.act("composer/say", message={"text": "look", "files": attached(stranger, data)})
     return "refused" if str((stranger.door.shown.get("alert") or {}).get("key")).startswith("picture_") else "taken"
 
 
@@ -89,7 +89,7 @@ def two_lengths(stranger: Stranger) -> str:
     lengths = {"Content-Length": "6", "Transfer-Encoding": "chunked", "Content-Type": "application/json"}
     behind = stranger.head("GET /gradio_api/app_id")
     with stranger.line() as line:
-        line.sendall(stranger.head("POST /gradio_api/run/predict", **lengths) + b"0\r\n\r\n" + behind)
+        line.sendall(stranger.head("POST /magistral/act/composer/say", **lengths) + b"0\r\n\r\n" + behind)
         told = b""
         while len(ANSWER.findall(told)) < 2 and (
             piece := line.recv(65_536)
@@ -117,7 +117,7 @@ def servers_file(stranger: Stranger) -> str:
 def slow_bodies(stranger: Stranger) -> str:
     """Keeps 40 connections on which a body was begun; the oldest has to be given up by then."""
     lines, line = stranger.lines, stranger.line()
-    path = secrets.choice([UPLOAD, "/gradio_api/run/predict", "/login"])
+    path = secrets.choice([UPLOAD, "/magistral/act/composer/say", "/login"])
     line.sendall(stranger.head(f"POST {path}", **{"Content-Length": "99999"}, **FORM) + b"x")
     lines.append(line)
     if len(lines) <= 40:

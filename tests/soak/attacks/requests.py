@@ -4,7 +4,7 @@ import secrets
 
 from tests.soak.attacks.attack import Stranger, attack, status_on
 
-EVENT = "/gradio_api/run/predict"
+ACTION = "/magistral/act/composer/say"
 JSON = {"Content-Type": "application/json"}
 HEAVY = [
     "[0]," * 330_000 + "0",
@@ -18,26 +18,25 @@ HEAVY = [
 
 @attack("bodies that take long to parse", per_minute=120, at_once=10, reaches=["400"], may=["413", "429"])
 def heavy_bodies(stranger: Stranger) -> str:
-    body = f'{{"data": [{secrets.choice(HEAVY)}], "fn_index": 1, "session_hash": "{stranger.door.tab}"}}'
-    return str(stranger.post(EVENT, content=body, headers=JSON).status_code)
+    body = f'{{"data": [{secrets.choice(HEAVY)}]}}'
+    return str(stranger.post(ACTION, content=body, headers=JSON).status_code)
 
 
 FORGED = [
     "[]",
     "null",
     "{",
-    '{"data": [NaN], "fn_index": 1, "session_hash": "%s"}',
-    '{"data": ["\\ud800"], "fn_index": 1, "session_hash": "%s"}',
-    '{"data": [], "fn_index": 1, "session_hash": "%s", "extra": 1}',
-    '{"data": [], "data": [1], "fn_index": 1, "session_hash": "%s"}',
-    '{"data": [], "fn_index": 1, "session_hash": ["%s"]}',
+    '{"data": {"a": NaN}}',
+    '{"data": {"a": "\\ud800"}}',
+    '{"data": {}, "extra": 1}',
+    '{"data": {}, "data": {"a": 1}}',
+    '{"message": {"text": ["hi"]}}',
 ]
 
 
 @attack("JSON that the page never sends", per_minute=120, reaches=["400"], may=["404", "429"])
 def forged(stranger: Stranger) -> str:
-    body = secrets.choice(FORGED).replace("%s", stranger.door.tab)
-    return str(stranger.post(EVENT, content=body, headers=JSON).status_code)
+    return str(stranger.post(ACTION, content=secrets.choice(FORGED), headers=JSON).status_code)
 
 
 @attack("a name that stands twice in the query", per_minute=60, reaches=["400"], may=["429"])
@@ -65,7 +64,7 @@ def foreign_host(stranger: Stranger) -> str:
 @attack("a foreign website", per_minute=60, reaches=["403"], may=["429"])
 def foreign_origin(stranger: Stranger) -> str:
     said = secrets.choice([{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}])
-    return str(stranger.post(EVENT, json={"data": []}, headers=said).status_code)
+    return str(stranger.post(ACTION, json={"data": []}, headers=said).status_code)
 
 
 WHOLE = 1_000_000
@@ -111,7 +110,7 @@ def unread(stranger: Stranger) -> str:
 @attack("ever new visitors", per_minute=240, reaches=["new"], may=["429", "500"])
 def newcomers(stranger: Stranger) -> str:
     stranger.door.place = {}
-    stranger.door.act("new-chat", "click")
+    stranger.door.act("turns/new_chat")
     return "new"
 
 

@@ -1,19 +1,15 @@
-"""What the page tells about the model: how far it is loaded, what runs, why, and how to choose another."""
+"""What the panel tells without being asked: which model runs and why, the limits in words, and how to sign out; it sets none."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
-import gradio as gr
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
-
+from magistral_ui.chat.json_values import Json
 from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready
 from magistral_ui.models.memory import TYPICAL_CONTEXT
-from magistral_ui.ui.rendering import Json
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.ui.components import component, heading, label
 
 LOAD_COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
-MODEL_PATH = "/magistral/model"
 ON_A_SERVER = "model_on_a_server"
 """Why a model runs that may be gone at any time: the page goes on looking after it was ready."""
 
@@ -43,20 +39,34 @@ def mark(status: EngineStatus) -> str:
     return hashlib.sha256(repr(status).encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def model_route(engine: Engine) -> Route:
-    """Where an idle page asks whether anything has changed: a mark and no more, so that hundreds may ask."""
-
-    async def look(request: Request) -> Response:  # noqa: ARG001  # nothing about it matters
-        return PlainTextResponse(mark(engine.status()), headers={"Cache-Control": "no-store"})
-
-    return Route(MODEL_PATH, look)
-
-
 def _plan(info: ModelInfo) -> Json | None:
     """How the device's memory is shared out, with the length of the conversations that `visitors` counts."""
     return asdict(info.plan) | {"usual": min(TYPICAL_CONTEXT, info.context_length)} if info.plan else None
 
 
-def polling(engine: Engine) -> gr.Timer:
-    """The timer as it has to be: still once the model is ready."""
-    return gr.Timer(active=not isinstance(engine.status(), Ready))
+def build_limits_panel(limits: Limits, login: bool) -> None:
+    """The panel's last part, inside whatever container is open; nothing where the page is its owner's."""
+    if not (limits.shared or login):
+        return
+    if limits.shared:
+        heading(label("limits_heading"))
+    component("guest", limits_value(limits, login))
+
+
+def limits_value(limits: Limits, login: bool) -> Json:
+    """The sentences by key, and what fills them all."""
+    keys = (
+        "limits_message",
+        "limits_reply",
+        "limits_conversation",
+        "limits_pace",
+        "limits_pictures",
+        "limits_unattended",
+    )
+    values = {each.name: getattr(limits, each.name) for each in fields(limits)}
+    more = {
+        "picture_mb": limits.picture_bytes // 2**20,
+        "picture_megapixels": limits.picture_pixels // 10**6,
+        "unattended_minutes": -(-limits.unattended_seconds // 60),
+    }
+    return {"keys": list(keys) if limits.shared else [], "values": {**values, **more}, "login": login}

@@ -9,15 +9,17 @@ import json
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from magistral_ui.chat.conversation import Reply
+from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.live_view import watch
 from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.panels import mark
 
-LIVE_PATH = "/magistral/live"
+LIVE_PATH, MODEL_PATH = "/magistral/live", "/magistral/model"
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -45,3 +47,12 @@ def live_route(visitors: Visitors) -> Route:
 async def _messages(generation: Generation, before: Reply | None, seen: int) -> AsyncIterator[str]:
     async for view in watch(generation, before=before, seen=seen):
         yield f"data: {json.dumps(view.value(), ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def model_route(engine: Engine) -> Route:
+    """Where an idle page asks whether anything has changed: a mark and no more, so that hundreds may ask."""
+
+    async def look(request: Request) -> Response:  # noqa: ARG001  # nothing about it matters
+        return PlainTextResponse(mark(engine.status()), headers={"Cache-Control": "no-store"})
+
+    return Route(MODEL_PATH, look)

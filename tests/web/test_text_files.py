@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from magistral_ui.errors import BadSetting
-from magistral_ui.text_files import read_text
-from magistral_ui.web.access import limits_of, passwords_of
+from magistral_ui.web.access import limits_of, passwords_of, read_text
 from magistral_ui.web.exposure import Exposure
 
 WRITTEN = "# ours\r\nann:pässwörter\r\nbob:correct horse 馬\r\n"
@@ -43,16 +42,16 @@ def test_other_encodings_are_refused_by_name(tmp_path: Path, data: bytes) -> Non
     ):
         with pytest.raises(BadSetting) as refused:
             read()
-        assert refused.value.sentence_key == "file_not_text"
-        assert refused.value.values["file"] == str(file)
+        assert refused.value.message.key == "file_not_text"
+        assert refused.value.message.values["file"] == str(file)
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     for file in (tmp_path, tmp_path / "gone"):
         with pytest.raises(BadSetting) as refused:
             read_text(file)
-        assert refused.value.sentence_key == "file_not_read"
-        assert refused.value.values["reason"]
+        assert refused.value.message.key == "file_not_read"
+        assert refused.value.message.values["reason"]
     with pytest.raises(BadSetting) as refused:
         passwords_of("a" * 5_000, Exposure(), no_password=False)
-    assert refused.value.sentence_key == "auth_not_sound"
+    assert refused.value.message.key == "auth_not_sound"

@@ -1,0 +1,95 @@
+"""Lists the middleware that a request passes between the connection and Gradio's app, in order; what each does is in its file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.web.client_address import (
+    ClientAddressMiddleware,
+    ForwardedHeadersMiddleware,
+    RestorePrefixMiddleware,
+)
+from magistral_ui.web.exposure import Exposure
+from magistral_ui.web.gradio_events import GradioEventsMiddleware, Listener
+from magistral_ui.web.health import HealthMiddleware, Metrics
+from magistral_ui.web.hf_oauth import HuggingFaceLogin
+from magistral_ui.web.login import LoginMiddleware
+from magistral_ui.web.ownership import Ownership
+from magistral_ui.web.passwords import Passwords
+from magistral_ui.web.queued_calls import QueuedCalls
+from magistral_ui.web.rate_limit import ByteQuota, RateLimitMiddleware
+from magistral_ui.web.request_guard import HostCheckMiddleware, RouteAllowlistMiddleware
+from magistral_ui.web.security_headers import SecurityHeadersMiddleware
+from magistral_ui.web.uploads import UploadsMiddleware
+
+MAX_EVENT_BYTES = 2_000_000
+"""Bytes of an event beside the text of a message, which may take six for a character."""
+MAX_EVENT_VALUES, MAX_TURN_VALUES = 10_000, 40
+"""Values in an event, and in each turn of a history that it brings."""
+
+
+def middleware_stack(
+    visitors: Visitors,
+    listeners: Mapping[int, Listener],
+    calls: QueuedCalls,
+    exposure: Exposure,
+    passwords: Passwords | None = None,
+    identity: HuggingFaceLogin | None = None,
+    metrics_token: str = "",
+) -> list[Middleware]:
+    """What a request passes, the outermost first. With `metrics_token`, /metrics can be read from elsewhere, too.
+
+    Each is an ASGI application around the next one and sees HTTP requests only: connections.py serves nothing else.
+    """
+    limits, ownership, framed = visitors.limits, Ownership(), exposure.reach == "space"
+    folder, hourly = get_upload_folder(), ByteQuota(limits)
+    events = Middleware(
+        GradioEventsMiddleware,
+        listeners=listeners,
+        claims=ownership,
+        calls=calls,
+        folder=folder,
+        most=MAX_EVENT_BYTES + 6 * limits.text_length,
+        values=MAX_EVENT_VALUES + MAX_TURN_VALUES * limits.messages,
+        hourly=hourly,
+    )
+    login = []
+    if passwords is not None:
+        login = [Middleware(LoginMiddleware, passwords=passwords, limits=limits, framed=framed, identity=identity)]
+    return [
+        # From here on, `client`, `scheme` and `path` are the visitor's, also behind a trusted proxy.
+        Middleware(ForwardedHeadersMiddleware, exposure=exposure),
+        # Content-Security-Policy and the like, on refusals too.
+        Middleware(SecurityHeadersMiddleware, framed=framed),
+        # Answers probes although the page may be full, and counts all requests, refused ones too.
+        Middleware(
+            HealthMiddleware, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=metrics_token
+        ),
+        # Neither a rebound name nor another website gets further; nothing before this may change anything.
+        Middleware(HostCheckMiddleware, exposure=exposure),
+        # Sets the client, by whom all that follows counts; gives a new browser its cookie.
+        Middleware(ClientAddressMiddleware, exposure=exposure),
+        # Before the login, so that a flood of requests does not even get to the passwords.
+        Middleware(RateLimitMiddleware, limits=limits),
+        # Before the routes: without a login, nobody learns what there is. Makes the client a person, where people have names.
+        *login,
+        # Of Gradio's routes, only those that the page and its client need.
+        Middleware(RouteAllowlistMiddleware),
+        # Bodies are bounded here, and files go back only to who sent them.
+        Middleware(UploadsMiddleware, claims=ownership, limits=limits, folder=Path(folder), hourly=hourly),
+        # Events are read, checked and written anew, so Gradio gets only what was checked.
+        events,
+        # Innermost: Gradio expects the whole path.
+        Middleware(RestorePrefixMiddleware),
+    ]
+
+
+def wrap(app: ASGIApp, stack: Sequence[Middleware]) -> ASGIApp:
+    """`app` with `stack` around it."""
+    for layer in reversed(stack):
+        app = layer.cls(app, *layer.args, **layer.kwargs)
+    return app
