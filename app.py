@@ -1,4 +1,4 @@
-"""Reads the settings, opens the engine, serves the page and waits; everything else is done further down."""
+"""Reads the settings, opens the engine, serves the page and waits; everything else is done in the package."""
 
 import contextlib
 import errno
@@ -41,15 +41,14 @@ if TYPE_CHECKING:
     from magistral_ui.sessions.visitors import Visitors
 
 METRICS_TOKEN = "MAGISTRAL_UI_METRICS_TOKEN"
-"""The variable that holds what /metrics is read with from elsewhere; no flag, since others could read it."""
+"""The variable with the token for reading /metrics from elsewhere; no flag, because other users could read that."""
 ENGINE_CLOSE_TIMEOUT = 1.0
-"""Seconds that the engine gets to end its generations."""
+"""Seconds for the engine to end its generations."""
 SIGNAL_POLL_SECONDS = 1.0
-"""Seconds in which a signal is looked for."""
+"""Seconds between two checks for a signal."""
 SWITCH_INTERVAL = 1e-3 if sys.platform == "win32" else 20e-6  # Windows waits for whole milliseconds
-"""Seconds after which a thread gives Python's lock (the GIL) to another that wants it. The engine takes that lock anew for
-each of the hundreds of operations of a step: with Python's 5 ms, whoever keeps the page busy delays everybody's replies by
-seconds."""
+"""Seconds after which a thread releases Python's lock (the GIL) to another that waits for it. The engine takes that lock again
+for each of the hundreds of operations of a step: with Python's 5 ms, a busy page would delay everybody's replies by seconds."""
 
 
 def main() -> int:
@@ -64,10 +63,10 @@ def main() -> int:
             return 0
         if settings.model and settings.engine == "local":
             check_name(settings.model)
-        for line in settle(os.environ):
-            tell(line, sys.stderr)
+        for message in settle(os.environ):
+            tell(text(message.key, **message.values), sys.stderr)
         if settings.base_url and settings.engine == "openai":
-            check_way_to(settings.base_url)
+            check_proxy_for(settings.base_url)
         serve(settings)
     except MagistralUIError as error:
         tell(sentence(error.message), sys.stderr)
@@ -84,12 +83,12 @@ def listen(ask: Callable[..., None]) -> None:
 
 
 def leave(*_: object) -> None:
-    """End at once, while there is nothing to put down."""
+    """Exit at once, while there is nothing to save."""
     os._exit(0)
 
 
 def print_plan(settings: Settings) -> None:
-    """What fits on usual graphics cards, at once; then on this machine, for which torch has to be asked."""
+    """Print what fits on common graphics cards, at once; then what fits on this machine, which torch has to be asked."""
     for line in card_lines():
         print(line)
     sys.stdout.flush()
@@ -115,7 +114,7 @@ def is_lent_a_gpu(environment: Mapping[str, str]) -> bool:
 
 
 def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngine":
-    """The engine that was chosen, not started yet; a remote one never imports torch."""
+    """The chosen engine, not started yet; a remote one never imports torch."""
     if settings.engine == "openai" and settings.base_url:
         from magistral_ui.engines.remote.engine import RemoteEngine
         from magistral_ui.engines.remote.server_address import address_of
@@ -147,8 +146,8 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
     )
 
 
-def check_way_to(url: str) -> None:
-    """Raises BadSetting where requests to `url` are to go through a proxy that cannot be used."""
+def check_proxy_for(url: str) -> None:
+    """Raises BadSetting where requests to `url` would go through a proxy that cannot be used."""
     try:
         if not is_here(urlsplit(url).hostname or ""):
             check_proxies()
@@ -157,7 +156,7 @@ def check_way_to(url: str) -> None:
 
 
 def import_gradio() -> None:
-    """Bring in the largest of the libraries, which makes clients of its own at its import. ServeError where that cannot be."""
+    """Import Gradio, the largest library, which creates HTTP clients when it is imported. ServeError where that fails."""
     try:
         with without_proxies():
             import gradio  # noqa: F401
@@ -166,7 +165,7 @@ def import_gradio() -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Open the page first, then load the model behind it; returns when it was asked to end, raises at the second time."""
+    """Open the page first, then load the model; return at the first signal to end, raise KeyboardInterrupt at the second."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     import_gradio()
     # Imported late, so that --help and wrong flags are answered at once.
@@ -187,7 +186,7 @@ def serve(settings: Settings) -> None:
     passwords, made = passwords_of(settings.auth, exposure, settings.no_password)
     engine = open_engine(settings)
     if settings.engine == "local" and is_lent_a_gpu(os.environ):
-        engine.start()  # the weights are taken when the page is launched
+        engine.start()  # the weights are placed when the page is launched
     over = threading.Event()
 
     def ask(*_: object) -> None:
@@ -197,7 +196,7 @@ def serve(settings: Settings) -> None:
 
     listen(ask)
     folder = Path(settings.data_dir) if settings.data_dir else user_data_path("magistral-ui", appauthor=False)
-    if str(folder).startswith("~") and not settings.data_dir:  # there is no home, and a folder of that name is none
+    if str(folder).startswith("~") and not settings.data_dir:  # there is no home folder
         raise BadSetting(
             "folder_unusable", name="MAGISTRAL_UI_DATA_DIR", folder=str(folder), reason=os.strerror(errno.ENOENT)
         )
@@ -218,14 +217,14 @@ def serve(settings: Settings) -> None:
             if limits.closing_seconds and (count := len(visitors.admission.running())):
                 tell(text("app_finishing", count=count, seconds=limits.closing_seconds))
             visitors.admission.finish(limits.closing_seconds)
-        finally:  # also when the signal comes a second time
+        finally:  # also at a second signal
             end(page, visitors, engine)
 
 
 def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
-    """Until it is `over`. Once the model is there, what is in memory then stays, and is not searched for garbage any more.
+    """Wait until it is `over`. Once the model is ready, what is in memory stays, and is exempt from garbage collection.
 
-    Searching all that the libraries have made holds up everything else for a third of a second, again and again.
+    Collecting among all that the libraries have created would stop everything for a third of a second, again and again.
     """
     from magistral_ui.engines.base import Ready
 
@@ -241,12 +240,12 @@ def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
 
 
 def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngine | ZeroGPUEngine") -> None:
-    """Close the page, put down what was written, and give the device back."""
+    """Close the page, save what was written, and release the device."""
     from magistral_ui.ui.page import close
 
     close(page)
     visitors.close()
-    # A model that is still being loaded cannot be interrupted, so it is not waited for.
+    # Loading a model cannot be interrupted, so it is not waited for.
     closing = threading.Thread(target=engine.close, daemon=True)
     closing.start()
     closing.join(timeout=ENGINE_CLOSE_TIMEOUT)
@@ -255,6 +254,6 @@ def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngin
 if __name__ == "__main__":
     code = main()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # whoever read it may have left
+        with contextlib.suppress(OSError, ValueError):  # its reader may be gone
             stream.flush()
-    os._exit(code)  # all is closed; taking torch down, perhaps in the middle of loading, would need seconds more
+    os._exit(code)  # all is closed; to end torch, perhaps in the middle of loading, would take seconds more

@@ -1,5 +1,6 @@
 """The client whose request is being served, as far as it is known; it decides nothing."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,3 +38,8 @@ def serving(client: Client) -> Iterator[None]:
         yield
     finally:
         CLIENT.reset(token)
+
+
+def hashed(secret: str) -> str:
+    """What is stored of a secret in a browser. It has 256 random bits, so a plain SHA-256 cannot be reversed."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -18,8 +18,7 @@ from typing import TextIO
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from magistral_ui.errors import BadSetting
-from magistral_ui.i18n.texts import text
+from magistral_ui.errors import BadSetting, Message
 
 GRADIO_PREFIX = "GRADIO_"
 """How the variables begin that would make Gradio serve other files, other code, or at another path than this app says."""
@@ -34,8 +33,8 @@ CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """The certificates that OpenSSL trusts, and with it all clients of this process."""
 
 
-def settle(environment: MutableMapping[str, str]) -> list[str]:
-    """Change `environment` so that no library fails because of it; return what the operator has to know, in sentences.
+def settle(environment: MutableMapping[str, str]) -> list[Message]:
+    """Change `environment` so that no library fails because of it; return what the operator has to know.
 
     Raises BadSetting where there is no folder for uploads.
     """
@@ -193,7 +192,7 @@ def is_here(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _certificates(environment: MutableMapping[str, str]) -> list[str]:
+def _certificates(environment: MutableMapping[str, str]) -> list[Message]:
     """Drop the names of certificates that do not exist, as after a conda environment was removed; then the usual ones hold."""
     told = []
     for name in CERTIFICATES:
@@ -205,7 +204,7 @@ def _certificates(environment: MutableMapping[str, str]) -> list[str]:
             environment[name] = named
         else:
             del environment[name]
-            told.append(text("app_no_certificates", name=name, value=named))
+            told.append(Message("app_no_certificates", {"name": name, "value": named}))
     return told
 
 

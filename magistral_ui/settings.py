@@ -20,12 +20,12 @@ from magistral_ui.web.exposure import MAX_PROXIES, is_prefix, read_trusted
 
 VARIABLE_PREFIX = "MAGISTRAL_UI_"
 SPACE_DEFAULTS = {"host": ("GRADIO_SERVER_NAME", "0.0.0.0"), "port": ("GRADIO_SERVER_PORT", "7860")}
-"""On a Hugging Face Space, which sets SPACE_ID: the variables that stand for a flag, and what holds without them."""
+"""On a Hugging Face Space, which sets SPACE_ID: the variable that stands for a flag, and the default without it."""
 
 OLD_IPV4 = re.compile(r"(?:0x[\da-f]+|\d+)(?:\.(?:0x[\da-f]+|\d+)){0,3}", re.ASCII | re.IGNORECASE)
-"""How systems let an address be written, too: `0` is 0.0.0.0, `127.1` is 127.0.0.1 (inet_aton)."""
+"""Older spellings of an address: `0` is 0.0.0.0, `127.1` is 127.0.0.1 (inet_aton)."""
 HOST_NAME = re.compile(r"[\w.:%-]+")
-"""A name or an address in a URL; whatever else stands there is a mistake in typing."""
+"""A name or an address in a URL; anything else is a typing mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +43,31 @@ class Settings:
     threads: int | None = None
     """CPU threads that the model may use."""
     revision: str | None = None
-    """Commit, tag or branch of the repository; None: the one that ran before, the card's, or the newest."""
+    """Commit, tag or branch of the repository; None: the one that ran last, the card's, or the newest."""
     save_quantized: str = "auto"
-    """A folder for a quantized copy, which is read instead the next time; `auto` and `no` name none."""
+    """A folder for a quantized copy, which is loaded from then on; `auto` and `no` name none."""
     data_dir: str | None = None
     """A folder for conversations; None: the user's data folder."""
     keep_days: int | None = None
-    """Days for which a conversation is kept after its last change; 0: nothing is kept on disk; None: no end."""
+    """Days for which a conversation is kept after its last change; 0: nothing is kept on disk; None: for ever."""
     plan: bool = False
-    """Print what fits where, and end."""
+    """Print what fits on which hardware, and exit."""
     engine: str = "local"
     """`local`: the model runs in this process; `openai`: on an OpenAI-compatible server."""
     base_url: str | None = None
     """That server's address, with its version: `http://127.0.0.1:8000/v1`."""
     dialect: str | None = None
-    """What kind of server it is; None: found out."""
+    """The kind of server; None: auto-detected."""
     share: str = "no"
-    """`yes`: through Gradio's share link; a URL: through a proxy of the operator's own, which stands there."""
+    """`yes`: through Gradio's share link; a URL: through a proxy of the operator's own at that address."""
     trusted_proxies: str | None = None
-    """How many proxies stand before the page, or the networks that they are in; None: by how it is shared."""
+    """How many proxies are in front of the page, or their networks; None: as many as `share` implies."""
     auth: str | None = None
     """`name:password`, or a file with one of these a line; on a Space also `huggingface`."""
     no_password: bool = False
-    """Whoever reaches the page comes in."""
+    """Whoever can reach the page may use it."""
     limits: str | None = None
-    """`local`, `shared`, or a JSON file; None: by whether strangers reach the page."""
+    """`local`, `shared`, or a JSON file; None: `shared` where others can reach the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +85,15 @@ class Flag:
 
     @property
     def option(self) -> str:
-        """As it is typed."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """The environment variable that stands for the flag."""
         return VARIABLE_PREFIX + self.name.upper()
 
     @property
     def expected(self) -> str:
-        """What is possible, for who wrote something else."""
+        """The possible values, for the refusal of another."""
         return f"{self.read.low}..{self.read.high}" if isinstance(self.read, _Whole) else self.metavar
 
 
@@ -114,28 +112,28 @@ def _path(value: str) -> str:
 
 
 def _home(value: str) -> str:
-    """What may also be a path: only where it is one does `~` stand for a home."""
+    """Something that may be a path: only there does `~` stand for a home."""
     return os.path.expanduser(_words(value))
 
 
 def _host(value: str) -> str:
-    """An address or a name; an IPv6 address may have the brackets that it has in a URL."""
+    """An address or a name; an IPv6 address may be in brackets, as in a URL."""
     host = _words(value)
     host = host[1:-1] if host.startswith("[") and host.endswith("]") and ":" in host else host
     if OLD_IPV4.fullmatch(host):
-        with contextlib.suppress(OSError):  # what is too large may still be a name
+        with contextlib.suppress(OSError):  # a number that is too large may still be a name
             host = socket.inet_ntoa(socket.inet_aton(host))
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
-    # One address has many spellings, and a socket of IPv6 alone takes none of IPv4's.
+    # One address has many spellings, and an IPv6 socket does not take IPv4 addresses.
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """Reads a whole number between two others, both included."""
+    """Reads a whole number within bounds, both included."""
 
     low: int
     high: int

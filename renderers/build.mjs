@@ -49,7 +49,9 @@ const licences = bundled.map((name) => {
 });
 // KaTeX's extension for chemistry has a licence of its own, at its beginning.
 const mhchem = readFileSync("node_modules/katex/dist/contrib/mhchem.mjs", "utf8");
-const words = [...mhchem.matchAll(/^\/\*\*+$([\s\S]*?)\*\//gm)].map((match) => match[1].replace(/^ \*+ ?/gm, "").trim());
+const words = [...mhchem.matchAll(/^\/\*\*+$([\s\S]*?)\*\//gm)].map((match) =>
+  match[1].replace(/^ \*+ ?/gm, "").trim(),
+);
 licences.push(
   `katex/contrib/mhchem (MIT and Apache-2.0) https://mhchem.github.io\n\n${words.slice(0, 2).join("\n\n")}\n`,
 );

@@ -38,10 +38,10 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--port", "x"], "“x” is not a possible value of --port"),
+        (["--port", "x"], "“x” isn’t a valid value for --port"),
         (["--nope"], "--nope"),
         (["--model", "/no/such/folder"], "There is no model “/no/such/folder”"),
-        (["--model", "tests"], "“tests” holds no model"),
+        (["--model", "tests"], "“tests” contains no model"),
     ],
 )
 def test_wrong_input_is_answered_with_a_sentence_and_2(arguments: list[str], told: str) -> None:

@@ -4,22 +4,38 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "magistral_ui"
-FILES = sorted(file for file in PACKAGE.rglob("*.py") if "node_modules" not in file.parts)
+FILES = sorted(PACKAGE.rglob("*.py"))
 OURS = [ROOT / "app.py", *FILES]
 ENGINES = PACKAGE / "engines"
 RUNS_MODELS = (ENGINES / "local", ENGINES / "weights")
 ON_ZERO = (ENGINES / "zerogpu" / "worker.py",)
-"""What runs behind the fork on a ZeroGPU Space."""
+"""What runs in the forked process on a ZeroGPU Space."""
 SERVES = (PACKAGE / "web", PACKAGE / "ui")
 
-FLOORS = {"i18n": 0, "chat": 1, "export": 1, "models": 1, "engines": 2, "sessions": 3, "web": 4, "ui": 5}
-ROOF = 6
+PACKAGES = (
+    ("i18n",),
+    ("chat",),
+    ("export",),
+    ("models",),
+    ("engines",),
+    ("engines.weights",),
+    ("engines.local",),
+    ("engines.zerogpu", "engines.remote"),
+    ("sessions.history",),
+    ("sessions",),
+    ("web",),
+    ("ui.api",),
+    ("ui",),
+)
+"""From the bottom to the top: a package imports from itself and from those below it, never from beside it."""
+RANKS = {name: rank for rank, names in enumerate(PACKAGES, start=1) for name in names}
+ROOF = len(PACKAGES) + 1
+"""What stands in the package itself and is not GROUND: it puts the others together."""
 GROUND = {
     "magistral_ui",
     "magistral_ui.bounded_process",
@@ -28,8 +44,18 @@ GROUND = {
     "magistral_ui.errors",
     "magistral_ui.fairness",
     "magistral_ui.json_log",
-}  # may be imported from everywhere
+}
+"""Modules that every package may import, and that import only each other."""
+UPWARD_FOR_NOW: set[tuple[str, str]] = {
+    ("magistral_ui.ui.api.chat_endpoint", "magistral_ui.ui.rendering"),
+    ("magistral_ui.ui.api.mcp_server", "magistral_ui.ui.rendering"),
+    ("magistral_ui.ui.api.requests", "magistral_ui.ui.rendering"),
+}
+"""Imports that go up, each on its way out."""
 HEAVY = {"torch", "transformers", "accelerate", "bitsandbytes", "safetensors", "huggingface_hub"}
+SERVING = {"gradio", "gradio_client", "starlette", "fastapi", "mcp"}
+OUTSIDE = {"space", "tests", "training"}
+"""What is not installed with the package."""
 FORBIDDEN_NAMES = ("utils", "helpers", "common", "manager", "misc")
 
 
@@ -41,67 +67,98 @@ def module(file: Path) -> str:
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def floor(module_name: str) -> int:
-    parts = module_name.split(".")
-    return FLOORS.get(parts[1], ROOF) if len(parts) > 1 else ROOF
+def package_of(module_name: str) -> str:
+    """The package of PACKAGES in which a module is; "" on the ground and under the roof."""
+    parts = module_name.split(".")[1:]
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((name for name in names if name in RANKS), "")
 
 
-def imports(file: Path) -> Iterator[str]:
+def rank(module_name: str) -> int:
+    return 0 if module_name in GROUND else RANKS.get(package_of(module_name), ROOF)
+
+
+def goes_up(module_name: str, imported: str) -> bool:
+    """Whether `imported` is above the module that imports it, or in a package beside it."""
+    if package_of(module_name) == package_of(imported):
+        return rank(imported) > rank(module_name)
+    return rank(imported) >= rank(module_name)
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(file: Path) -> frozenset[str]:
     """Everything that `file` imports anywhere in it, type checking aside."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
     only_types = {
         id(inner)
-        for node in ast.walk(tree)
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    for node in ast.walk(tree):
+    found: set[str] = set()
+    for node in ast.walk(parsed(file)):
         if id(node) in only_types:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative imports hide the floor"
-            yield node.module or ""
+            found.add(node.module or "")
+            found.update(
+                f"{node.module}.{alias.name}" for alias in node.names if _is_module(f"{node.module}.{alias.name}")
+            )
+    return frozenset(found)
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_imports_go_down_only(file: Path) -> None:
-    ours = [name for name in imports(file) if name.split(".")[0] == "magistral_ui" and name not in GROUND]
-    if file.parent == PACKAGE and file.name == "errors.py":
-        assert not ours
-        return
-    below = floor(module(file))
-    for name in ours:
-        assert floor(name) <= below, f"{module(file)} imports {name}, which is above it"
-        assert name != "magistral_ui.settings", "settings are read by app.py only"
+def _is_module(name: str) -> bool:
+    """Whether `from package import name` brings a module of ours."""
+    path = ROOT.joinpath(*name.split("."))
+    return name.startswith("magistral_ui.") and (path.with_suffix(".py").is_file() or path.is_dir())
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_heavy_imports_stay_on_their_floor(file: Path) -> None:
-    used = {name.split(".")[0] for name in imports(file)}
-    runs_models = file in ON_ZERO or any(folder in file.parents for folder in RUNS_MODELS)
-    assert runs_models or not used & HEAVY
-    assert runs_models or "mistral_common" not in used
-    serves = any(folder in file.parents for folder in SERVES)
-    assert serves or not used & {"gradio", "gradio_client", "starlette", "fastapi", "mcp"}
-    assert name_of(file) == "magistral_ui/ui/api/mcp_server.py" or not used & {"mcp", "mcp_types"}, (
-        "an extra, opened late"
-    )
+def upward_imports() -> Iterator[tuple[str, str]]:
+    for file in FILES:
+        for name in imports(file):
+            if name.startswith("magistral_ui.") and goes_up(module(file), name):
+                yield module(file), name
 
 
-@pytest.mark.parametrize("file", OURS, ids=name_of)
-def test_a_file_begins_with_a_sentence(file: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-    assert docstring
-    first = docstring.split("\n\n")[0]
-    assert len(first.split()) >= 5
-    assert first.rstrip().endswith((".", ":"))
+def test_packages_import_only_from_below() -> None:
+    assert set(upward_imports()) <= UPWARD_FOR_NOW
+    outside = [name_of(file) for file in OURS for name in imports(file) if name.split(".")[0] in OUTSIDE]
+    assert not outside, "only the package is installed"
+    readers = [name_of(file) for file in FILES if "magistral_ui.settings" in imports(file)]
+    assert not readers, "settings are read by app.py only"
 
 
-@pytest.mark.parametrize("file", OURS, ids=name_of)
-def test_names_say_what_is_in_a_file(file: Path) -> None:
-    assert not any(word in file.stem.split("_") for word in FORBIDDEN_NAMES)
+def test_heavy_imports_stay_on_their_floor() -> None:
+    wrong = []
+    for file in FILES:
+        used = {name.split(".")[0] for name in imports(file)}
+        if file not in ON_ZERO and not any(folder in file.parents for folder in RUNS_MODELS):
+            wrong += [(name_of(file), name) for name in used & (HEAVY | {"mistral_common"})]
+        if not any(folder in file.parents for folder in SERVES):
+            wrong += [(name_of(file), name) for name in used & SERVING]
+        if name_of(file) != "magistral_ui/ui/api/mcp_server.py":  # an extra, imported late
+            wrong += [(name_of(file), name) for name in used & {"mcp", "mcp_types"}]
+    assert not wrong
+
+
+def test_a_file_begins_with_a_sentence() -> None:
+    wrong = []
+    for file in OURS:
+        first = (ast.get_docstring(parsed(file)) or "").split("\n\n")[0]
+        if len(first.split()) < 5 or not first.rstrip().endswith((".", ":")):
+            wrong.append(name_of(file))
+    assert not wrong
+
+
+def test_names_say_what_is_in_a_file() -> None:
+    assert not [name_of(file) for file in OURS if set(file.stem.split("_")) & set(FORBIDDEN_NAMES)]
 
 
 BORDERS = {
@@ -118,46 +175,50 @@ BORDERS = {
 }
 
 
-@pytest.mark.parametrize("file", OURS, ids=name_of)
-def test_only_the_borders_catch_everything(file: Path) -> None:
-    source = file.read_text(encoding="utf-8")
-    broad = [
-        node
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.ExceptHandler)
-        and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")))
-    ]
-    assert not broad or name_of(file).removeprefix("magistral_ui/") in BORDERS
-    for handler in broad:
-        handed_on = handler.name and any(isinstance(n, ast.Name) and n.id == handler.name for n in ast.walk(handler))
-        assert handed_on or "log.exception" in ast.unparse(handler), f"line {handler.lineno} forgets the error"
-    assert not broad or "exc_info" in source or "log.exception" in source, "the trace is kept for the log"
+def test_only_the_borders_catch_everything() -> None:
+    for file in OURS:
+        source = file.read_text(encoding="utf-8")
+        broad = [node for node in ast.walk(parsed(file)) if isinstance(node, ast.ExceptHandler) and _is_broad(node)]
+        assert not broad or name_of(file).removeprefix("magistral_ui/") in BORDERS, name_of(file)
+        for handler in broad:
+            raised = handler.name and any(isinstance(n, ast.Name) and n.id == handler.name for n in ast.walk(handler))
+            where = f"{name_of(file)}:{handler.lineno}"
+            assert raised or "log.exception" in ast.unparse(handler), f"{where} forgets the error"
+        assert not broad or "exc_info" in source or "log.exception" in source, f"{name_of(file)} logs no trace"
 
 
-@pytest.mark.parametrize("file", OURS, ids=name_of)
-def test_importing_a_file_only_defines(file: Path) -> None:
+def _is_broad(handler: ast.ExceptHandler) -> bool:
+    kind = handler.type
+    return kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException"))
+
+
+DEFINITIONS = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.Assign,
+    ast.AnnAssign,
+)
+
+
+def test_importing_a_file_only_defines() -> None:
     """On the top level: definitions, constants and imports; calls only to make a constant."""
-    allowed = (
-        ast.Import,
-        ast.ImportFrom,
-        ast.FunctionDef,
-        ast.AsyncFunctionDef,
-        ast.ClassDef,
-        ast.Assign,
-        ast.AnnAssign,
-    )
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        guarded = isinstance(node, ast.If) and (
-            "__name__" in ast.unparse(node.test) or "TYPE_CHECKING" in ast.unparse(node.test)
-        )
-        assert docstring or guarded or isinstance(node, allowed), f"line {node.lineno} does something on import"
+    wrong = []
+    for file in OURS:
+        for node in parsed(file).body:
+            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            guarded = isinstance(node, ast.If) and (
+                "__name__" in ast.unparse(node.test) or "TYPE_CHECKING" in ast.unparse(node.test)
+            )
+            if not (docstring or guarded or isinstance(node, DEFINITIONS)):
+                wrong.append(f"{name_of(file)}:{node.lineno}")
+    assert not wrong, "these lines do something on import"
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_no_function_changes_a_global(file: Path) -> None:
-    globals_used = [n for n in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(n, ast.Global)]
-    assert not globals_used
+def test_no_function_changes_a_global() -> None:
+    assert not [name_of(file) for file in FILES if any(isinstance(node, ast.Global) for node in ast.walk(parsed(file)))]
 
 
 BLOCKER = """
@@ -184,7 +245,7 @@ def test_the_pure_floors_need_neither_torch_nor_gradio() -> None:
         and not any(folder in file.parents for folder in SERVES)
     ]
     assert len(pure) > 15
-    pure.append("magistral_ui.engines.local.engine")  # it imports torch in its thread, behind the served page
+    pure.append("magistral_ui.engines.local.engine")  # it imports torch in its thread, after the page is served
     ended = subprocess.run(
         [sys.executable, "-c", BLOCKER, *pure], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
@@ -195,7 +256,7 @@ def test_no_second_language_for_people_in_the_page_s_python() -> None:
     """Sentences are in i18n/locales: no string in ui or web Python reads like one (docstrings and log lines aside)."""
     found = []
     for file in sorted(file for folder in SERVES for file in folder.rglob("*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = ast.parse(file.read_text(encoding="utf-8"))  # a copy of its own: it is changed
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and "log." in ast.unparse(node.func):
                 for inner in ast.walk(node):

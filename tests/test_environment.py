@@ -21,6 +21,7 @@ from magistral_ui.environment import (
     without_proxies,
 )
 from magistral_ui.errors import BadSetting
+from magistral_ui.i18n.texts import text
 
 PROXY = "http://127.0.0.1:9"
 NAMES = [name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper())]
@@ -35,7 +36,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 def settled(folder: Path, **variables: str) -> tuple[dict[str, str], str]:
     environment = {"GRADIO_TEMP_DIR": str(folder), "PATH": "/bin", **variables}
     told = settle(environment)
-    return environment, " ".join(told)
+    return environment, " ".join(text(each.key, **each.values) for each in told)
 
 
 def test_no_variable_of_gradio_s_is_left_but_those_that_are_meant(tmp_path: Path) -> None:

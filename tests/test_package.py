@@ -10,7 +10,11 @@ from space.gathering import SUFFIXES
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "magistral_ui"
 MODULE = re.compile(r"magistral_ui(\.\w+)*")
-NOT_SHIPPED = {"magistral_ui/models/demo/README.md", "magistral_ui/ui/assets/vendor/renderers.d.ts"}
+NOT_SHIPPED = {
+    "magistral_ui/models/demo/README.md",
+    "magistral_ui/ui/assets/types.d.ts",
+    "magistral_ui/ui/assets/vendor/renderers.d.ts",
+}
 """Documentation and types, which the app never reads."""
 
 

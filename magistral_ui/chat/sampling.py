@@ -41,9 +41,8 @@ class Parameter:
         return int(value) if self.integer else float(value)
 
     def json_schema(self) -> dict[str, object]:
-        """Its type and bounds as a JSON schema."""
-        kind = "integer" if self.integer else "number"
-        return {"type": [kind, "null"] if self.optional else kind, "minimum": self.low, "maximum": self.high}
+        """Its type and bounds as a JSON schema, leaving aside that an optional one may be null."""
+        return {"type": "integer" if self.integer else "number", "minimum": self.low, "maximum": self.high}
 
 
 def _is_finite(value: float) -> bool:

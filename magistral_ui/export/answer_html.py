@@ -10,15 +10,13 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
-from magistral_ui.export.autolinks import addresses
 from magistral_ui.export.bounds import bounds, is_readable, plain
-from magistral_ui.export.document import Texts
+from magistral_ui.export.document import Texts, TimeBudget
 from magistral_ui.export.emphasis import emphasis
-from magistral_ui.export.gfm import gfm, is_followed
+from magistral_ui.export.gfm import addresses, gfm, is_followed
 from magistral_ui.export.html_tags import html_tags
 from magistral_ui.export.latex_delimiters import latex_marks
 from magistral_ui.export.mathml import Formulas, FormulasHere
-from magistral_ui.export.time_budget import TimeBudget
 
 SCHEMES = {"http", "https", "mailto"}
 # What the renderer makes; nh3, the second wall, lets nothing else through.

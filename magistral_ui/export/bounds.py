@@ -71,7 +71,7 @@ def spend_steps(env: EnvType, steps: float = 1) -> None:
 
 def bounds(markdown: MarkdownIt) -> None:
     """Bound what `markdown` reads; before any rule for blocks is added, and behind `emphasis`."""
-    markdown.block = _Blocks()
+    markdown.block = _BoundedParser()
     markdown.block.ruler.before("table", "work", _count_line, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     markdown.core.ruler.at("block", _read_blocks)
     markdown.core.ruler.at("inline", _read_words)
@@ -129,7 +129,7 @@ class _BlockState(StateBlock):
         return super().push(ttype, tag, nesting)
 
 
-class _Blocks(ParserBlock):
+class _BoundedParser(ParserBlock):
     def tokenize(self, state: StateBlock, startLine: int, endLine: int) -> None:
         """What stands too deep within lists and quotations to be one more of them is words of the last; markdown-it drops it."""
         if state.level < state.md.options.maxNesting:
@@ -242,3 +242,16 @@ def _cut(state: StateCore, at: int) -> None:
         content = "\n".join(lines[first:last])
         if content.strip():
             state.tokens.append(Token("plain", "", 0, block=True, map=[first, last], content=content))
+
+
+def first_outside(state: StateBlock, line: int, end: int) -> int:
+    """The first line behind `line` that stands no longer in the list item or quotation that is read; `end` if there is none."""
+    key = (state.blkIndent, state.level, end)
+    known = state.env.get("inside")
+    if known and known[0] == key and known[1] <= line < known[2]:
+        return int(known[2])
+    to = line + 1
+    while to < end and (state.sCount[to] >= state.blkIndent or state.isEmpty(to)):
+        to += 1
+    state.env["inside"] = (key, line, to)
+    return to

@@ -1,8 +1,10 @@
-"""Writes conversations as one HTML page that needs nothing besides itself: no script, no request, pictures inside."""
+"""Writes conversations as one HTML page that needs nothing besides itself: no script, no request, images inside."""
 
+import base64
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -10,16 +12,45 @@ from importlib import resources
 from typing import Literal
 
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
+from magistral_ui.chat.images import ImageFile
+from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.export import captions
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.document import Document, Texts
-from magistral_ui.export.image_tags import ImageTags
+from magistral_ui.export.document import Document, Texts, TimeBudget
 from magistral_ui.export.mathml import BoundedFormulas
-from magistral_ui.export.time_budget import TimeBudget
 
+MAX_SIDE = 1600
+"""Pixels of a picture's longer side: enough to read a screenshot, and the file stays small. Made anew, so without a
+camera's metadata, which tells where a photo was taken."""
+MAX_IMAGE_CHARACTERS = 100_000_000
+"""Characters of all pictures in one file: one picture may be shown in very many messages."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """What HTML cannot hold."""
+
+
+class ImageTags:
+    """Draws the pictures of one file; where there is no room or time for one any more, its name is there."""
+
+    def __init__(self, words: Texts, patience: TimeBudget, room: int = MAX_IMAGE_CHARACTERS) -> None:
+        self._words, self._patience, self._room = words, patience, room
+        self._made: dict[str, str] = {}
+
+    def html(self, image: ImageFile, number: int) -> str:
+        """The picture, as the `number`th of its message."""
+        name = escape(captions.image_name(image, number, self._words))
+        data = self._data(image)
+        if len(data) > self._room or not data:
+            return f'<span class="note">{name}</span>'
+        self._room -= len(data)
+        size = f'width="{image.width}" height="{image.height}"'
+        return f'<img src="data:image/jpeg;base64,{data}" alt="{name}" title="{name}" {size}>'
+
+    def _data(self, image: ImageFile) -> str:
+        if image.digest not in self._made and not self._patience.is_over:
+            with suppress(ImageRefused, TooManyRequests):
+                self._made[image.digest] = base64.b64encode(image.thumbnail(MAX_SIDE)).decode("ascii")
+        return self._made.get(image.digest, "")
 
 
 def export_html(
@@ -62,8 +93,10 @@ def export_html(
 
 @cache
 def style() -> str:
-    """The page's style sheet."""
-    return (resources.files("magistral_ui.export") / "page.css").read_text(encoding="utf-8")
+    """The style of answers, which is that of the app's page, and the file's own."""
+    package = resources.files("magistral_ui")
+    sheets = (package / "ui" / "assets" / "answer.css", package / "export" / "page.css")
+    return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
 
 
 def _contents(titles: Sequence[str], words: Texts) -> str:

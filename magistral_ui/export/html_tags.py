@@ -21,8 +21,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-from magistral_ui.export.bounds import bounded, spend_token
-from magistral_ui.export.lines import first_outside
+from magistral_ui.export.bounds import bounded, first_outside, spend_token
 
 _INLINE = (
     "a abbr b bdi big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span strike strong sub "
@@ -137,7 +136,7 @@ def _block_at(text: str, at: int) -> bool:
 
 
 def _lines(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """Lines that begin with the tag of a block: they wait as a paragraph for `_Blocks`."""
+    """Lines that begin with the tag of a block: they wait as a paragraph for `_BlockSplitter`."""
     if state.is_code_block(first) or not _block_at(state.src, state.bMarks[first] + state.tShift[first]):
         return False
     if silent:
@@ -256,7 +255,7 @@ class _Open:
 
 
 @dataclass(slots=True)
-class _Blocks:
+class _BlockSplitter:
     """Takes paragraphs and cells apart where they hold tags of blocks, and lets each such block end within what it began in."""
 
     env: EnvType
@@ -352,12 +351,12 @@ class _Blocks:
 def _blocks(state: StateCore) -> None:
     if "<" not in state.src:
         return
-    made, tokens = _Blocks(state.env), state.tokens
+    made, tokens = _BlockSplitter(state.env), state.tokens
     state.tokens = made.out
     bounded(state, lambda: _take_apart(tokens, made))
 
 
-def _take_apart(tokens: list[Token], made: _Blocks) -> None:
+def _take_apart(tokens: list[Token], made: _BlockSplitter) -> None:
     index = 0
     while index < len(tokens):
         token = tokens[index]

@@ -132,11 +132,12 @@ class PlainFields:
     def __get_pydantic_core_schema__(cls, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         types = {}
         for name, hint in get_type_hints(kind).items():
-            types[name] = Union[tuple(PLAIN_TYPES.get(each, each) for each in get_args(hint) or (hint,))]  # noqa: UP007
+            own = [PLAIN_TYPES.get(each, each) for each in get_args(hint) or (hint,)]
             if kind is SamplingParams:  # which checks its bounds itself
-                types[name] = Annotated[types[name], WithJsonSchema(PARAMETERS[name].json_schema())]
-        own: dict[str, Any] = {each.name: (types[each.name], each.default) for each in fields(kind)}
-        model = create_model(kind.__name__, __base__=Entry, **own)
+                own[0] = Annotated[own[0], WithJsonSchema(PARAMETERS[name].json_schema())]
+            types[name] = Union[tuple(own)]  # noqa: UP007
+        stored: dict[str, Any] = {each.name: (types[each.name], each.default) for each in fields(kind)}
+        model = create_model(kind.__name__, __base__=Entry, **stored)
 
         def build(values: BaseModel) -> object:
             try:
@@ -150,7 +151,7 @@ class PlainFields:
 class Entry(BaseModel):
     """A part of the file. Nothing is converted to another type, and fields that are not known here are left out."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
 
 class ReplyEntry(Entry):
@@ -252,17 +253,11 @@ class ExportFile(Entry):
     )
 
 
-class _UntitledSchema(GenerateJsonSchema):
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
-        """A title would only repeat the field's name."""
-        return False
-
-
 def schema() -> bytes:
     """docs/export.schema.json."""
     found = {
         "$schema": GenerateJsonSchema.schema_dialect,
-        **ExportFile.model_json_schema(schema_generator=_UntitledSchema),
+        **ExportFile.model_json_schema(),
     }
     return json.dumps(found, indent=2).encode() + b"\n"
 

@@ -16,10 +16,9 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-from magistral_ui.export.bounds import spend_token
+from magistral_ui.export.bounds import first_outside, spend_token
 from magistral_ui.export.dollar_math import is_formula
-from magistral_ui.export.latex_environments import DISPLAYS, ENVIRONMENTS
-from magistral_ui.export.lines import first_outside
+from magistral_ui.export.mathml import DISPLAYS, ENVIRONMENTS
 
 MARK = re.compile(r"\\(?:(begin|end)\{([A-Za-z]{1,20}\*?)\}|.)|[${}_^=\n]", re.DOTALL)
 BARE = re.compile(r"\\(?:boxed|ce|pu)\{")

@@ -1,17 +1,114 @@
-"""Writes conversations as Markdown that reads well plain and rendered; what was said stays in its place, whatever it is."""
+"""Writes conversations as Markdown that a viewer shows and people can read as it is; nothing that was said leaves its place."""
 
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
+from markdown_it import MarkdownIt
+
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.export import captions
-from magistral_ui.export.document import Document, Texts
-from magistral_ui.export.markdown_escape import contained, inline, quoted
-from magistral_ui.export.time_budget import TimeBudget
+from magistral_ui.export.bounds import bounds, is_readable
+from magistral_ui.export.document import Document, Texts, TimeBudget
+from magistral_ui.export.emphasis import emphasis
 
-BLANK_LINES = re.compile(r"\n{3,}")
+FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+PROSE = re.compile(
+    r"(?P<code>(?<!`)(`+)(?!`)[^\n]*?(?<!`)\2(?!`))"
+    # A formula holds no beginning of another one: so nothing is read more than once, however many are left open.
+    r"|\\\((?P<round>(?:[^$\\]|\\[^$(])+?)\\\)|\\\[(?P<square>(?:[^$\\]|\\[^$\[])+?)\\\]"
+    r"|(?P<dollars>\$\$[^$]+\$\$|\$(?=\S)[^\n$]*(?<=\S)\$(?!\d))"
+    r"|(?P<escaped>\\.)|(?P<tag><(?=[A-Za-z/!?]))|(?P<picture>!\[)",
+    re.DOTALL,
+)
+SPECIAL = re.compile(r"([\\`*_\[\]<>&#|~$!])")
+BEHIND = "behind"
+
+
+def contained(text: str, keep_lines: bool = False, plain: bool = False) -> str:
+    """`text` as Markdown that ends where it ends; `keep_lines` where it was written as plain text.
+
+    HTML and pictures become text and links, as the page shows them, and formulas get the marks that Markdown viewers know. Where
+    that does not help, or it has to be `plain`, all of it is shown as it is, in a fence.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "\ufffd").strip("\n")
+    if plain or not is_readable(text):
+        return fenced(text)
+    found = "\n".join(_pieces(text, keep_lines))
+    return found if _is_closed(found) else fenced(text)
+
+
+def fenced(text: str) -> str:
+    """`text` as it is, in a fence that is longer than any in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def quoted(markdown: str) -> str:
+    """`markdown` as a quotation."""
+    return "\n".join(f"> {line}" if line else ">" for line in markdown.split("\n"))
+
+
+def inline(text: str) -> str:
+    """`text` on one line, every letter as it is."""
+    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _pieces(text: str, keep_lines: bool) -> list[str]:
+    """Fenced code as it is, closed where it was not; prose made harmless."""
+    done: list[str] = []
+    prose: list[str] = []
+    fence = ""
+    for line in text.split("\n"):
+        mark = FENCE.match(line)
+        if fence:
+            done.append(line)
+            if mark and mark[1].startswith(fence) and not line[mark.end() :].strip():
+                fence = ""
+        elif mark:
+            done += _harmless(prose, keep_lines)
+            prose, fence = [], mark[1]
+            done.append(line)
+        else:
+            prose.append(line)
+    return [*done, fence] if fence else done + _harmless(prose, keep_lines)
+
+
+def _harmless(lines: list[str], keep_lines: bool) -> list[str]:
+    text = PROSE.sub(_replaced, "\n".join(lines))
+    if keep_lines:
+        text = re.sub(r"(?<=\S) *\n(?=[^\n]*\S)", "  \n", text)
+    return [text] if lines else []
+
+
+def _replaced(match: re.Match[str]) -> str:
+    found = match[0]
+    if latex := match["round"] or match["square"]:
+        mark = "$" if match["round"] else "$$"
+        return f"{mark}{_without_tags(latex.strip())}{mark}"
+    if match["dollars"]:
+        return _without_tags(found)
+    return f"\\{found}" if match["tag"] or match["picture"] else found
+
+
+def _without_tags(latex: str) -> str:
+    """The same formula without the sign that begins a tag."""
+    return latex.replace("<", r"\lt ")
+
+
+def _is_closed(markdown: str) -> bool:
+    """Whether what comes behind `markdown` is read as if it stood alone, and nothing in it is HTML or a picture."""
+    reader = MarkdownIt("commonmark")
+    emphasis(reader)
+    bounds(reader)  # where it is too much, the end is none
+    tokens = reader.parse(f"{markdown}\n\n# {BEHIND}\n")
+    inner = [child for token in tokens for child in token.children or ()]
+    if any(token.type in ("html_block", "html_inline", "image") for token in [*tokens, *inner]):
+        return False
+    last = [(token.type, token.level, token.content) for token in tokens[-3:-1]]
+    return last == [("heading_open", 0, ""), ("inline", 1, BEHIND)]
 
 
 def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = time.thread_time) -> str:

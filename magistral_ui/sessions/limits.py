@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from magistral_ui.chat.conversation import Conversation, UserMessage
-from magistral_ui.chat.images import MAX_BYTES, MAX_PIXELS, ImageFile
+from magistral_ui.chat.images import MAX_BYTES, MAX_PIXELS
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.errors import ConversationFull, ParameterRefused, TextTooLong, TooManyImages
 
@@ -71,7 +71,7 @@ class Limits:
     shared: bool = False
     """Whether they were made for a page that strangers reach: then the page says what they are."""
 
-    def check_message(self, text: str, images: Sequence[ImageFile]) -> None:
+    def check_message(self, text: str, images: Sequence[object]) -> None:
         """Raises BadInput for a message with more in it than may be sent at once."""
         if len(text) > self.text_length:
             raise TextTooLong(count=len(text), limit=self.text_length)

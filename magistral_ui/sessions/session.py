@@ -23,11 +23,10 @@ from magistral_ui.chat.resume import (
     with_usage_share,
 )
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import Engine, GenerationRequest, Ready
+from magistral_ui.engines.base import Engine, GenerationRequest, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import AlreadyAnswering, BadInput, EmptyMessage, MessageGone, Overloaded, TextTooLong
 from magistral_ui.sessions.admission import VisitorAdmission
-from magistral_ui.sessions.context_use import ContextUse, context_use
 from magistral_ui.sessions.history.reply_state import (
     Recorder,
     ReplyOrigin,
@@ -255,12 +254,13 @@ class Session:
                 raise MessageGone
             self._conversation = self._conversation.choose(message)
 
-    def measure_message(
+    def measure(
         self, text: str, images: Sequence[ImageFile], choices: PromptChoices | None = None
-    ) -> ContextUse:
-        """What the next prompt would hold with this message behind it; it is not sent. Raises BadInput or NotReady.
+    ) -> tuple[Measure, Prompt, int | None]:
+        """What the next prompt would cost with this message at its end, that prompt, and the message's id in it.
 
-        While a reply is being written nothing can be sent, so the message is not counted then.
+        Nothing is sent. While a reply is being written nothing can be, so the message is not in it then, and has no id. Raises
+        BadInput or NotReady.
         """
         conversation, running = self.snapshot()
         if text.strip() or images:
@@ -270,7 +270,7 @@ class Session:
             conversation = conversation.say(text, tuple(images))
             draft = conversation.last_id
         prompt = self._prompt(conversation, choices)
-        return context_use(self._engine.measure(prompt, self._key), prompt, draft)
+        return self._engine.measure(prompt, self._key), prompt, draft
 
     def stop(self) -> None:
         """End the running reply, keeping what was written."""

@@ -1,13 +1,12 @@
 """Finds a visitor's conversations by their login, or by the place that their browser names; it does not know the browser."""
 
-import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
 from magistral_ui.chat.conversation import Reply
-from magistral_ui.client import CLIENT, NO_CLIENT, Client
+from magistral_ui.client import CLIENT, NO_CLIENT, Client, hashed
 from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import HistoryUnusable, ImportRefused, Message
@@ -256,11 +255,6 @@ class Visitors:
         if not self._history.durable and not stopping:  # in memory, what no session holds is not kept either
             self._history.wait(lambda db: catalog.remove(db, visitor, conversation), False)
         return True
-
-
-def hashed(secret: str) -> str:
-    """What is kept of a visitor's secret. It has 256 random bits, so a plain SHA-256 cannot be reversed."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def bare(place: object) -> Place:

@@ -13,7 +13,7 @@ from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import UploadCache, check_seen
 from magistral_ui.sessions.visitors import Place, Visitors
-from magistral_ui.ui.context_meter import attached_value, empty_meter, meter_value, refused_meter, size_of
+from magistral_ui.ui.context_meter import attached_value, context_use, empty_meter, meter_value, refused_meter, size_of
 from magistral_ui.ui.rendering import ASSETS, Thumbnails, examples, examples_value, more_value, page_value
 from magistral_ui.ui.sampling_panel import prompt_value, read_settings
 
@@ -148,7 +148,8 @@ class Chat:
         try:
             chosen = read_settings(self.engine.card, settings)
             text, images = self._composed(message, chosen.image_side, self.uploads.measure)
-            return meter_value(self.engine, session.measure_message(text, images, chosen.choices), images, chosen)
+            use = context_use(*session.measure(text, images, chosen.choices))
+            return meter_value(self.engine, use, images, chosen)
         except NotReady:
             return empty_meter()
         except MagistralUIError as error:

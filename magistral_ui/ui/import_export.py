@@ -14,8 +14,7 @@ from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.json_values import alert_value
 from magistral_ui.client import CLIENT
 from magistral_ui.errors import HistoryUnusable, ImportRefused, TooManyRequests
-from magistral_ui.export.document import Document, Texts
-from magistral_ui.export.file_names import file_name
+from magistral_ui.export.document import Document, Texts, file_name
 from magistral_ui.export.html import export_html
 from magistral_ui.export.json import export_json, import_json
 from magistral_ui.export.json_models import ImportLimits

@@ -1,4 +1,4 @@
-"""Serves a built page: our assets, the doors that a request passes, and the port; not what is on the page."""
+"""Serves a built page: its assets and routes, the port, and the share link; not what is on the page."""
 
 import contextlib
 import secrets
@@ -30,7 +30,7 @@ from magistral_ui.web.client_address import PROBE_HEADER
 from magistral_ui.web.connections import allow_many_files, open_to_visitors
 from magistral_ui.web.exposure import Exposure, seen_by
 from magistral_ui.web.gradio_events import Listener
-from magistral_ui.web.login import Identity
+from magistral_ui.web.hf_oauth import HuggingFaceLogin
 from magistral_ui.web.middleware import middleware_stack, wrap
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.server_socket import WILDCARD_HOSTS, served_on, take, url_of
@@ -38,22 +38,23 @@ from magistral_ui.web.server_socket import WILDCARD_HOSTS, served_on, take, url_
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 DEFAULT_PORTS = range(7860, 7960)
 QUEUE_POLL_SECONDS = 0.1
-"""Seconds between two looks of Gradio's queue, which only programs use: looking a thousand times each takes 4 % of a core."""
+"""Seconds between two polls of Gradio's queue, which only programs use; Gradio's thousand polls a second take 4 % of a core."""
 PROGRESS_POLL_SECONDS = 5.0
-"""The same for Gradio's messages of progress, of which this page has none."""
+"""The same for Gradio's progress messages, of which this page has none."""
 KEPT_ANALYTICS = 1
-"""Calls of which Gradio keeps how long they took: it reckons that anew after each, of all, and nothing here asks for it."""
+"""Calls whose durations Gradio keeps: it computes statistics of all of them after each, and nothing here asks for these."""
 PROBE_ADDRESS = "192.0.2.1"
 """An address that nobody has (RFC 5737)."""
 PROBE_TIMEOUT = 10.0
 
 
 def head() -> str:
-    """What the page's head needs of ours: styles and scripts, all from this server; the texts come with translated_page.py."""
+    """Our styles and scripts for the page's head, all from this server; translated_page.py adds the texts."""
     return "\n".join(
         (
             '<link rel="stylesheet" href="magistral/vendor/katex.css">',
             '<link rel="stylesheet" href="magistral/page.css">',
+            '<link rel="stylesheet" href="magistral/answer.css">',
             '<link rel="stylesheet" href="magistral/transcript.css">',
             '<link rel="stylesheet" href="magistral/history.css">',
             '<link rel="stylesheet" href="magistral/panel.css">',
@@ -64,7 +65,7 @@ def head() -> str:
 
 
 def listeners(demo: gr.Blocks) -> dict[int, Listener]:
-    """What each of Gradio's functions is sent."""
+    """What the page sends to each of its functions."""
     return {
         number: Listener(
             name=str(each.api_name),
@@ -72,12 +73,12 @@ def listeners(demo: gr.Blocks) -> dict[int, Listener]:
             triggers=frozenset(target for target, _ in each.targets if target is not None),
         )
         for number, each in demo.fns.items()
-        if each.fn is not None  # what runs in the browser only is nobody's to call here
+        if each.fn is not None  # what runs only in the browser cannot be called here
     }
 
 
 def launch_options(visitors: Visitors) -> dict[str, Any]:
-    """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet, and serve what is ours."""
+    """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet, and add our routes."""
     return {
         "theme": theme(),
         "head": head(),
@@ -120,13 +121,13 @@ def launch(
     exposure: Exposure | None = None,
     passwords: Passwords | None = None,
     token: str = "",
-    identity: Identity | None = None,
+    identity: HuggingFaceLogin | None = None,
 ) -> str:
     """Serve `demo`, built for these `visitors`, without blocking, and return its address.
 
-    Only who knows one of the `passwords`, or is known by their `identity`, comes in; without any, everybody whom the `exposure`
-    lets reach the page. Without a port, the first free one from 7860 on is used. Raises PortInUse where `port` is taken,
-    ServeError where `host` cannot be listened on or there is no share link.
+    With `passwords`, only who knows one of them, or is known by their `identity`, can use the page; without, everybody who can
+    reach it. Without a port, the first free one from 7860 on is used. Raises PortInUse where `port` is taken, ServeError where
+    `host` cannot be listened on or there is no share link.
     """
     sockets = take(host, (port,) if port is not None else DEFAULT_PORTS)
     port = sockets[0].getsockname()[1]
@@ -135,7 +136,7 @@ def launch(
     demo._queue.sleep_when_free = QUEUE_POLL_SECONDS
     demo._queue.progress_update_sleep_when_free = PROGRESS_POLL_SECONDS
     demo._queue.ANALYTICS_MAX_EVENTS = KEPT_ANALYTICS
-    with served_on(sockets), without_proxies():  # Gradio asks the page that it serves to begin
+    with served_on(sockets), without_proxies():  # Gradio sends a request to the page to start its events
         demo.launch(**launch_options(visitors), server_name=host, server_port=port, prevent_thread_lock=True)
     stack = middleware_stack(visitors, listeners(demo), demo.calls, exposure, passwords, identity, token)
     unread = visitors.limits.unread_seconds
@@ -149,7 +150,7 @@ def launch(
 
 
 def open_tunnel(host: str, port: int, token: str) -> str:
-    """The public address. ServeError, with the reason, where there is none.
+    """Open Gradio's share link, and return its address. ServeError, with the reason, where that fails.
 
     Not `launch(share=True)`: the page that Gradio serves then loads its scripts from another server.
     """
@@ -171,8 +172,10 @@ def open_tunnel(host: str, port: int, token: str) -> str:
 
 
 def learn_hops(exposure: Exposure) -> None:
-    """Ask the page through its own link, with a forged address: what stands behind that when it comes back is what proxies write
-    there. Where nothing comes back, the one that is known for sure stays the only one."""
+    """Find out what the share link's proxies write, by a request through the link with a forged X-Forwarded-For.
+
+    They append to it on the way. Where the request does not arrive, the one proxy that is known for sure stays the only one.
+    """
     exposure.probe, exposure.probed = secrets.token_urlsafe(32), ""
     headers = {PROBE_HEADER: exposure.probe, "X-Forwarded-For": PROBE_ADDRESS}
     with contextlib.suppress(httpx.HTTPError, OSError, ValueError):
@@ -184,11 +187,10 @@ def learn_hops(exposure: Exposure) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first line; Gradio hides what really happened behind a general sentence."""
+    """The reason on one line; Gradio hides it in the cause of a general error."""
     told = [" ".join(str(each).split()) for each in (error, error.__cause__) if each is not None]
     return ": ".join(line for line in told if line)[:200] or type(error).__name__
 
 
 def close(demo: gr.Blocks) -> None:
-    """Stop serving."""
     demo.close(verbose=False)

@@ -1,1 +1,1 @@
-"""What stands between the network and the page: each file is one door that a request passes; none knows the conversation."""
+"""What stands between the network and the page: connections, middleware (listed in middleware.py), logins; not conversations."""

@@ -1,4 +1,4 @@
-"""What follows from the operator's choices about sharing: who may come in, under which limits, and what is told of it."""
+"""What follows from the operator's choices about sharing: accounts, limits, and what the terminal says about them."""
 
 import codecs
 import json
@@ -9,13 +9,12 @@ from typing import Any
 from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.limits import MOST, SHARED, Limits
-from magistral_ui.sessions.login_names import canonical
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.hf_oauth import AUTH_CHOICE as HUGGING_FACE
-from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Passwords, make_password
+from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Passwords, canonical, make_password
 
 MIN_PASSWORD_LENGTH, MIN_SHARED_PASSWORD_LENGTH = 8, 12
-"""Characters of a password, of a page that only this machine reaches and of a shared one (OWASP ASVS 4.0.3, 2.1.1)."""
+"""Characters of a password, for a page that only this machine reaches and for a shared one (OWASP ASVS 4.0.3, 2.1.1)."""
 
 EXAMPLE = json.dumps({"max_tokens": 32768, "replies": 4})
 MAX_DIGITS = 20
@@ -30,7 +29,7 @@ BYTE_ORDER_MARKS = (
 
 
 def limits_of(choice: str | None, exposure: Exposure) -> Limits:
-    """The limits that were chosen: by name, or those that suit the exposure with a JSON file's laid over them."""
+    """The chosen limits: by name, or those for the exposure, changed by a JSON file."""
     suiting = SHARED if exposure.shared else Limits()
     if choice is None:
         return suiting
@@ -46,7 +45,7 @@ def limits_of(choice: str | None, exposure: Exposure) -> Limits:
 
 
 def _limits_in(file: Path) -> dict[str, Any]:
-    """What the JSON object in the file says."""
+    """The JSON object in the file."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if twice := [name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])]:
@@ -78,7 +77,7 @@ def _read_limits(file: Path) -> str:
 
 
 def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
-    """Who may come in, and a password that was made for it. A Space lets in whomever its owner lets see it."""
+    """The accounts, and a generated password where there is one. A Space is open to whoever its owner lets see it."""
     if choice == HUGGING_FACE:
         return Passwords({}), ""
     if choice is not None:
@@ -100,7 +99,7 @@ def read_accounts(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str,
         pairs = [line for line in lines if line and not line.startswith("#")]
     else:
         pairs = [choice]
-    people: dict[str, str] = {}
+    accounts: dict[str, str] = {}
     known: dict[str, str] = {}
     for pair in pairs:
         name, colon, password = pair.partition(":")
@@ -113,14 +112,14 @@ def read_accounts(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str,
             raise BadSetting("password_too_short", name=name.strip(), limit=shortest)
         if len(password.strip()) > MAX_PASSWORD_LENGTH:
             raise BadSetting("password_too_long", name=name.strip(), limit=MAX_PASSWORD_LENGTH)
-        people[name.strip()] = password.strip()
-    if not people:
+        accounts[name.strip()] = password.strip()
+    if not accounts:
         raise BadSetting("auth_file_not_sound", file=str(file))
-    return people
+    return accounts
 
 
 def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwords | None, made: str) -> list[str]:
-    """What the operator reads on the terminal: the address, who comes in, and what is looser than it is by itself."""
+    """What the operator reads on the terminal: the address, who can log in, and what is looser than the defaults."""
     lines = [text("app_serving", url=url)]
     if made:
         lines.append(text("app_password", password=made))
@@ -138,7 +137,7 @@ def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwo
 def read_text(file: Path) -> str:
     """UTF-8, or what the file's byte order mark says. BadSetting for anything else, and for what cannot be read.
 
-    An older 8-bit encoding is refused: which one it is cannot be seen, and a password that is read wrongly lets nobody in.
+    Older 8-bit encodings are refused: nothing tells which one it is, and a password that is read wrongly lets nobody in.
     """
     try:
         data = file.read_bytes()
@@ -157,7 +156,7 @@ def _encoding(data: bytes) -> str:
     for mark, name in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return name
-    # Without a mark, UTF-16 gives itself away by the halves of its first, surely Latin, sign.
+    # Without a mark, UTF-16 shows in the bytes of its first character, which is surely Latin.
     if data[:1] != b"\0" and data[1:2] == b"\0":
         return "utf-16-le"
     return "utf-16-be" if data[:1] == b"\0" and data[1:2] != b"\0" else "utf-8"

@@ -14,9 +14,8 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import NO_CLIENT, Client, serving
+from magistral_ui.client import NO_CLIENT, Client, hashed, serving
 from magistral_ui.i18n.languages import LANGUAGE_COOKIE, Language, language_for
-from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookie
 from magistral_ui.web.exposure import Exposure, address_in, is_prefix, plain_address
 
@@ -51,7 +50,6 @@ class ForwardedHeadersMiddleware:
         self.app, self._exposure = app, exposure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on as the visitor made it."""
         peer, headers, proxies = peer_of(scope), Headers(scope=scope), self._exposure.proxies
         self._note_probe(headers)
         forwarded = proxies.trusts(peer) and self._is_forwarded(headers)
@@ -106,7 +104,6 @@ class ClientAddressMiddleware:
         self.app, self._exposure = app, exposure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on in its client's name."""
         headers, address = Headers(scope=scope), network_of(scope["client"][0])
         cookie = read_cookie(headers, cookie_name(VISITOR_COOKIE, scope))
         client = Client(address, hashed(cookie or address), lambda: _language_of(headers).code)
@@ -145,7 +142,6 @@ class RestorePrefixMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on as it was made."""
         if prefix := str(scope.get(PREFIX_KEY, "")):
             scope = {**scope, **_path(prefix + scope["path"]), "root_path": prefix}
         await self.app(scope, receive, send)

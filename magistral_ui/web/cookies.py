@@ -1,4 +1,4 @@
-"""Names, writes and reads the page's own cookies, so that no neighbour at the same domain can put in one of theirs."""
+"""Names, writes and reads the page's own cookies, so that no neighbour at the same domain can plant one."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from starlette.types import Scope
 PREFIX_KEY = "magistral.prefix"
 """Where client_address.py puts the path below which the page was requested."""
 COOKIE_VALUE = re.compile(r"[\w.~-]{16,128}", re.ASCII)
-"""What a cookie of ours holds."""
+"""The value of a cookie of ours."""
 MAX_COOKIES = 8
 """Cookies of one name that are looked at."""
 
@@ -23,22 +23,22 @@ def cookie_name(name: str, scope: Scope) -> str:
 
 
 def cookie_value(name: str, value: str, scope: Scope, *, framed: bool = False, age: int | None = None) -> str:
-    """A Set-Cookie header for the page that `scope` asks: not for other sites, nor for others at its host, nor for scripts.
+    """A Set-Cookie header for the page that `scope` asks: not for other sites, other paths at its host, or scripts.
 
-    `framed`: also where the page stands in another's.
+    `framed`: also sent where the page stands in the frame of another.
     """
     return f"{cookie_name(name, scope)}={value}; {_attributes(scope, framed, age)}"
 
 
 def outdated(name: str, scope: Scope, headers: Headers) -> list[str]:
-    """What takes away the cookie that the page gave before it had the better name, which is not read any more."""
+    """A Set-Cookie header that deletes the cookie with the page's older, weaker name, which is not read any more."""
     if scope["scheme"] != "https" or not any(cookies(headers, name)):
         return []
     return [f"{name}=; {_attributes(scope, framed=False, age=0)}"]
 
 
 def read_cookie(headers: Headers, name: str) -> str:
-    """The cookie's value, or nothing. Others may have set anything for the same name; of two that could be ours, none is."""
+    """The cookie's value, or nothing. Others may have set one of the same name; of two that could be ours, neither counts."""
     found = read_cookies(headers, name)
     return found[0] if len(found) == 1 else ""
 
@@ -51,7 +51,7 @@ def read_cookies(headers: Headers, name: str) -> list[str]:
 def cookies(headers: Headers, name: str) -> Iterator[str]:
     """All values of the cookies of that name, however odd the others beside them are.
 
-    Only blanks and tabs are taken off (RFC 6265): with a no-break space before it, `__Host-` is nothing that a browser guards.
+    Only blanks and tabs are stripped (RFC 6265): with a no-break space before it, a browser does not guard `__Host-`.
     """
     for line in headers.getlist("cookie"):
         for pair in line.split(";"):

@@ -1,4 +1,4 @@
-"""Answers to requests that are not let in: a status, and one sentence where a person will read it; nothing is decided here."""
+"""Answers to refused requests: a status, and one sentence where a person will read it; nothing is decided here."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -34,5 +34,5 @@ def retry_headers(wait: int) -> dict[str, str]:
 
 
 def not_found() -> Response:
-    """There is nothing here; the same for what exists and for what does not."""
+    """The same answer for what exists and for what does not."""
     return PlainTextResponse("Not Found", 404)

@@ -78,7 +78,6 @@ class Metrics:
         visitors.admission.when_ended(self.reply_ended)
 
     def request_ended(self, kind: str, status: int) -> None:
-        """Count an HTTP request."""
         self._requests.labels(kind, str(status)).inc()
 
     def reply_ended(self, generation: Generation) -> None:
@@ -104,7 +103,6 @@ class Metrics:
         log_event("reply_ended", reason=reason, error=error, **counts, seconds=round(usage.total_seconds, 3))
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, told: str, *labels: str) -> Counter:
@@ -148,7 +146,6 @@ class HealthMiddleware:
         self._lines, self._attempts = TokenBuckets(MAX_LOGGED_PER_MINUTE), LoginAttempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass the request on and count what became of it."""
         if scope["path"] in (HEALTH_PATH, METRICS_PATH) and scope["method"] in ("GET", "HEAD"):
             await self._own(scope, receive, send)
             return

@@ -1,6 +1,6 @@
-"""Knows who signed in to Hugging Face on a Space, by the cookie that Gradio's own login leaves; it lets nobody in itself.
+"""Knows who signed in to Hugging Face on a Space, by the cookie that Gradio's own login sets; it lets nobody in itself.
 
-Gradio serves /login/huggingface and /login/callback where the page has a LoginButton; what it signs with follows from the secret
+Gradio serves /login/huggingface and /login/callback where the page has a LoginButton; its key for signing follows from the secret
 that the Hub gives a Space with `hf_oauth: true` (gradio 6.31, oauth.py).
 """
 
@@ -15,19 +15,19 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from magistral_ui.errors import BadSetting
-from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.web.cookies import cookies
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.login_watch import ActiveLogin
+from magistral_ui.web.passwords import canonical, login_of
 
 AUTH_CHOICE = "huggingface"
-"""How it is asked for: `--auth huggingface`."""
+"""The value of `--auth` that asks for it."""
 OAUTH_LOGIN_PATH, OAUTH_CALLBACK_PATH = "/login/huggingface", "/login/callback"
 OAUTH_COOKIE, MAX_COOKIE_LENGTH = "session", 8_192
 MAX_ENDED = 10_000
-"""Logins that somebody has signed out of, and that are remembered for it."""
+"""Logins that are remembered because somebody has signed out of them."""
 MAX_LOGIN_SECONDS = 14 * 24 * 3600
-"""Seconds for which such a cookie is believed, as Gradio has it."""
+"""Seconds for which such a cookie is accepted, as Gradio has it."""
 
 
 class HuggingFaceLogin:
@@ -40,20 +40,15 @@ class HuggingFaceLogin:
         self._ended: LRUCache[str, None] = LRUCache(MAX_ENDED)
         self._signer = TimestampSigner(hashlib.sha256((secret + "-v4").encode()).hexdigest())
 
-    def name(self, scope: Scope) -> str | None:
-        """The name of who made this request; None without a login, or where it is over or was not ours."""
-        entered = self.entered(scope)
-        return entered.name if entered else None
-
-    def entered(self, scope: Scope) -> ActiveLogin | None:
-        """Who made this request; None likewise.
+    def active_login(self, scope: Scope) -> ActiveLogin | None:
+        """The login of who made this request; None without one, or where it has expired or was signed by somebody else.
 
         A person can take another name at the Hub, and somebody else that one; by its number (`sub`) the Hub always knows them.
         """
         from itsdangerous import BadSignature
 
-        found = (value for value in cookies(Headers(scope=scope), OAUTH_COOKIE) if len(value) <= MAX_COOKIE_LENGTH)
-        signed = next(found, "").strip('"')
+        values = (value for value in cookies(Headers(scope=scope), OAUTH_COOKIE) if len(value) <= MAX_COOKIE_LENGTH)
+        signed = next(values, "").strip('"')
         try:
             session = json.loads(base64.b64decode(self._signer.unsign(signed, max_age=MAX_LOGIN_SECONDS)))
             info = session["oauth_info"]
@@ -64,18 +59,18 @@ class HuggingFaceLogin:
         login = login_of("huggingface", str(number)) if number else login_of("huggingface name", canonical(name))
         # Gradio signs the cookie anew with each answer; what is in it stays for as long as the login.
         key = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
-        entered = ActiveLogin(name, login, key, lambda: 0.0 if key in self._ended else until - time.time())
-        return entered if name and entered.remaining and entered.remaining() > 0 else None
+        found = ActiveLogin(login, key, lambda: 0.0 if key in self._ended else until - time.time())
+        return found if name and found.remaining_seconds > 0 else None
 
-    def end(self, entered: ActiveLogin) -> None:
-        """Believe this login no more, whoever has kept its cookie."""
-        self._ended[entered.key] = None
+    def end(self, login: ActiveLogin) -> None:
+        """Accept this login no more, whoever has kept its cookie."""
+        self._ended[login.key] = None
 
 
 def hugging_face_login(
     choice: str | None, exposure: Exposure, environment: Mapping[str, str]
 ) -> HuggingFaceLogin | None:
-    """The login that was asked for by `--auth huggingface`; BadSetting anywhere but on a Space that may offer it."""
+    """The login for `--auth huggingface`; BadSetting anywhere but on a Space that may offer it."""
     if choice != AUTH_CHOICE:
         return None
     secret = environment.get("OAUTH_CLIENT_SECRET")

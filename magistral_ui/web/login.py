@@ -1,14 +1,13 @@
-"""Lets in who knows a password, and shows everybody else a page to type it; what is behind it does not know of logins."""
+"""Asks for a password, and passes on only the requests of those who are logged in; what is behind it knows nothing of logins."""
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from html import escape
 from importlib import resources
 from math import ceil
-from typing import Protocol
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers
@@ -16,55 +15,40 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from magistral_ui.client import hashed
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.i18n.texts import text, text_in
 from magistral_ui.json_log import log_event
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.login_names import canonical, login_of
 from magistral_ui.sessions.token_buckets import TokenBuckets
-from magistral_ui.sessions.visitors import hashed
 from magistral_ui.web.client_address import client_of, visitors_language
 from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookies
 from magistral_ui.web.error_responses import error_response, retry_headers, sentence_response
-from magistral_ui.web.hf_oauth import OAUTH_CALLBACK_PATH, OAUTH_LOGIN_PATH
-from magistral_ui.web.hf_oauth import OAUTH_COOKIE as SESSION
+from magistral_ui.web.hf_oauth import OAUTH_CALLBACK_PATH, OAUTH_COOKIE, OAUTH_LOGIN_PATH, HuggingFaceLogin
 from magistral_ui.web.login_attempts import LoginAttempts
-from magistral_ui.web.login_watch import ActiveLogin, ActiveLogins
-from magistral_ui.web.passwords import LoginSession as KeptLogin
-from magistral_ui.web.passwords import LoginSessions, Passwords
+from magistral_ui.web.login_watch import ActiveLogin, OpenRequests
+from magistral_ui.web.passwords import LoginSession, LoginSessions, Passwords, canonical, login_of
 from magistral_ui.web.request_body import BodyTimeout, BodyTooLarge, read_body
 from magistral_ui.web.request_guard import MCP_PATH
 
 LOGIN_COOKIE = "magistral-ui-login"
-ANYBODY = "anybody"
-"""Who is in where people have no names."""
 MAX_FORM_BYTES, MAX_FORM_FIELDS = 8_192, 8
 PROGRAM_PATHS = (MCP_PATH, "/gradio_api/call/", "/gradio_api/info", "/config")
-"""Addresses that only programs ask; the page has what they tell already."""
+"""Paths that only programs request; the page knows already what they say."""
 PUBLIC_PATHS = ("/gradio_api/startup-events", "/favicon.ico", "/robots.txt")
-"""What needs no login, and tells nothing."""
-TOLD_PER_MINUTE = 60
+"""Paths that need no login, and say nothing."""
+MAX_LOGGED_PER_MINUTE = 60
 """Lines in the log about logins, and as many about wrong passwords: a flood must not fill the disk."""
-MOST_SECONDS = 90
+MAX_WAIT_IN_SECONDS = 90
 """A longer wait is told in minutes."""
 WRONG_PASSWORD_DELAY = 0.2
 """Seconds that a wrong password waits for its answer."""
 
 
-class Identity(Protocol):
-    """Another way to be known than a password, such as a platform's own login."""
-
-    def entered(self, scope: Scope) -> ActiveLogin | None:
-        """Who made this request; None where that is not known."""
-
-    def end(self, entered: ActiveLogin) -> None:
-        """Believe this login no more."""
-
-
 class LoginMiddleware:
-    """The door itself: GET /login, POST /login, POST /logout, and everything else for those who are in.
+    """Serves GET /login, POST /login and POST /logout, and lets the requests of those who are logged in through.
 
-    POST /login takes the fields that gradio_client sends for its `auth`, so programs come in by the same door. MCP clients keep
+    POST /login takes the fields that gradio_client sends for its `auth`, so programs log in the same way. MCP clients keep
     no cookies; they send name and password with each request (RFC 7617), and only where no browser would be asked for them.
     """
 
@@ -76,86 +60,85 @@ class LoginMiddleware:
         limits: Limits,
         attempts: LoginAttempts | None = None,
         framed: bool = False,
-        identity: Identity | None = None,
+        identity: HuggingFaceLogin | None = None,
     ) -> None:
         self.app, self._passwords, self._framed, self._identity = app, passwords, framed, identity
-        self._logins = LoginSessions(limits.login_idle_hours, limits.login_hours)
-        self._entrances = ActiveLogins(app)
+        self._public = PUBLIC_PATHS if identity is None else (*PUBLIC_PATHS, OAUTH_LOGIN_PATH, OAUTH_CALLBACK_PATH)
+        self._sessions = LoginSessions(limits.login_idle_hours, limits.login_hours)
+        self._requests = OpenRequests(app)
         self._attempts = LoginAttempts() if attempts is None else attempts  # one without failures is empty
-        self._longest = int(limits.login_hours * 3600)
-        self._lines = TokenBuckets(TOLD_PER_MINUTE)
+        self._cookie_age = int(limits.login_hours * 3600)
+        self._lines = TokenBuckets(MAX_LOGGED_PER_MINUTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request of somebody who is in on; show everybody else the page, or refuse."""
-        opened = PUBLIC_PATHS if self._identity is None else (*PUBLIC_PATHS, OAUTH_LOGIN_PATH, OAUTH_CALLBACK_PATH)
-        if scope["type"] != "http" or scope["path"] in opened:
+        """Pass the request on with a login; without one, show the page to type a password, or refuse."""
+        if scope["path"] in self._public:
             await self.app(scope, receive, send)
             return
-        found = self._found(scope)
-        secrets = [secret for secret, _ in found]
+        sessions = self._sessions_of(scope)
         path, method = scope["path"].rstrip("/"), scope["method"]
         if (path, method) == ("/login", "POST"):
-            await (await self._enter(scope, receive, secrets))(scope, receive, send)
+            await (await self._sign_in(scope, receive, sessions))(scope, receive, send)
         elif (path, method) == ("/logout", "POST"):
-            self._end(scope, secrets)
-            await self._leave(scope)(scope, receive, send)
-        elif entered := self._entered(scope, found):
-            await self._entrances.serve(entered, scope, receive, send)
-        elif path == MCP_PATH and (sent := sent_along(Headers(scope=scope))):
-            if refused := await self._refused(scope, *sent):
-                await refused(scope, receive, send)
+            self._end(scope, sessions)
+            await self._sign_out(scope)(scope, receive, send)
+        elif login := self._active_login(scope, sessions):
+            await self._requests.serve(login, scope, receive, send)
+        elif path == MCP_PATH and (sent := credentials_in(Headers(scope=scope))):
+            if refusal := await self._refusal(scope, *sent):
+                await refusal(scope, receive, send)
             else:
-                await self._entrances.serve(self._by_name(sent[0]), scope, receive, send)
+                await self._requests.serve(self._login_of(sent[0]), scope, receive, send)
         elif path in ("", "/login") and method in ("GET", "HEAD"):
             await self._page(scope)(scope, receive, send)
         else:
             await self._unauthenticated(scope)(scope, receive, send)
 
-    def _found(self, scope: Scope) -> list[tuple[str, KeptLogin]]:
-        """The logins that a request brings, with their secrets. Others at the domain can add cookies, but not others' logins."""
+    def _sessions_of(self, scope: Scope) -> dict[str, LoginSession]:
+        """The sessions of a request's cookies, by their secrets. Others at the domain can add cookies, but not others' logins."""
         secrets = read_cookies(Headers(scope=scope), cookie_name(LOGIN_COOKIE, scope))
-        return [(secret, login) for secret in secrets if (login := self._logins.find(secret))]
+        return {secret: session for secret in secrets if (session := self._sessions.find(secret))}
 
-    def _entered(self, scope: Scope, found: list[tuple[str, KeptLogin]]) -> ActiveLogin | None:
-        if self._identity is not None and (entered := self._identity.entered(scope)):
-            return entered
-        if len(found) != 1:  # of two, one is somebody else's
+    def _active_login(self, scope: Scope, sessions: Mapping[str, LoginSession]) -> ActiveLogin | None:
+        if self._identity is not None and (login := self._identity.active_login(scope)):
+            return login
+        if len(sessions) != 1:  # of two, one is somebody else's
             return None
-        ((secret, login),) = found
-        held = partial(self._logins.remaining, secret)
-        return replace(self._by_name(login.name), key=hashed(secret), remaining=held)
+        ((secret, session),) = sessions.items()
+        remaining = partial(self._sessions.remaining, secret)
+        return replace(self._login_of(session.name), key=hashed(secret), remaining=remaining)
 
-    def _by_name(self, name: str) -> ActiveLogin:
-        """Somebody whose password was right. Without names, what is theirs is their browser's."""
-        return ActiveLogin(name, login_of("name", canonical(name))) if self._passwords.named else ActiveLogin(ANYBODY)
+    def _login_of(self, name: str) -> ActiveLogin:
+        """The login of somebody whose password was right. Without names, what is theirs is their browser's."""
+        return ActiveLogin(login_of("name", canonical(name)) if self._passwords.named else "")
 
-    def _end(self, scope: Scope, secrets: list[str]) -> None:
-        """Sign the browser out, and end what it still gets."""
-        if self._identity is not None and (entered := self._identity.entered(scope)):
-            self._identity.end(entered)
-            self._entrances.end(entered.key)
-        for secret in secrets:
-            self._logins.end(secret)
-            self._entrances.end(hashed(secret))
+    def _end(self, scope: Scope, sessions: Mapping[str, LoginSession]) -> None:
+        """Sign the browser out, and end what it is still being sent."""
+        if self._identity is not None and (login := self._identity.active_login(scope)):
+            self._identity.end(login)
+            self._requests.end(login.key)
+        for secret in sessions:
+            self._sessions.end(secret)
+            self._requests.end(hashed(secret))
 
     def _unauthenticated(self, scope: Scope) -> ASGIApp:
-        """What somebody gets who is not in: a person reloads the page, a program has to be told how to come in."""
+        """The refusal without a login: a person reloads the page, a program has to be told how to log in."""
         if not scope["path"].startswith(PROGRAM_PATHS):
             return error_response(401, "login_needed")
         told = text("error_program_login_needed" if scope["path"] != MCP_PATH else "error_program_mcp_login")
         return sentence_response(401, told, headers=self._challenge(scope))
 
     def _challenge(self, scope: Scope) -> dict[str, str]:
-        """What MCP clients are to send, which is how they find out; a browser that was asked so would ask its user."""
-        if scope["path"] != MCP_PATH or _is_page(scope):
+        """What MCP clients have to send; a browser that got this would open a dialog of its own."""
+        if scope["path"] != MCP_PATH or _wants_page(scope):
             return {}
         scheme = "Basic" if self._passwords.named else "Bearer"
         return {"WWW-Authenticate": f'{scheme} realm="Magistral UI"' + ', charset="UTF-8"' * self._passwords.named}
 
-    async def _refused(self, scope: Scope, name: str, password: str) -> Response | None:
-        """Why they do not let in; None where they do. Nothing is waited for before a try is counted: none slips in between."""
-        caller = client_of(scope)
-        tried = caller.address, canonical(name) if self._passwords.named else "", caller.browser
+    async def _refusal(self, scope: Scope, name: str, password: str) -> Response | None:
+        """Why these are refused; None where they are right. Nothing is awaited before a try is counted, so none slips through."""
+        client = client_of(scope)
+        tried = client.address, canonical(name) if self._passwords.named else "", client.browser
         try:
             self._attempts.check(*tried)
         except TooManyRequests as error:
@@ -164,41 +147,42 @@ class LoginMiddleware:
             self._attempts.succeeded(*tried)
             return None
         self._attempts.failed(*tried)
-        self._note("login_failed", caller.address)
+        self._log("login_failed", client.address)
         await asyncio.sleep(WRONG_PASSWORD_DELAY)
         return self._answer(scope, 401, "login_wrong", name=name)
 
-    async def _enter(self, scope: Scope, receive: Receive, before: list[str]) -> Response:
-        """Answer a password; whoever was in by the same browser, with the secrets `before`, is so no more."""
+    async def _sign_in(self, scope: Scope, receive: Receive, before: Mapping[str, LoginSession]) -> Response:
+        """Answer a password; the sessions `before` of the same browser end."""
         try:
-            form = await fields(Headers(scope=scope), await read_body(scope, receive, MAX_FORM_BYTES))
+            form = await read_form(Headers(scope=scope), await read_body(scope, receive, MAX_FORM_BYTES))
         except (BodyTooLarge, BodyTimeout, ValueError, MultiPartException):
             return self._answer(scope, 400, "login_wrong")
         name, password = form.get("username", "").strip(), form.get("password", "").strip()
-        if refused := await self._refused(scope, name, password):
-            return refused
+        if refusal := await self._refusal(scope, name, password):
+            return refusal
         self._end(scope, before)
         address = client_of(scope).address
-        self._note("login", address)
+        self._log("login", address)
         headers = {"Cache-Control": "no-store"}
-        page = _is_page(scope)
-        entered = RedirectResponse("./", 303, headers) if page else JSONResponse({"success": True}, headers=headers)
-        secret = self._logins.begin(name if self._passwords.named else "", address)
-        self._set_cookie(entered, scope, secret, self._longest)
-        return entered
+        answer: Response = JSONResponse({"success": True}, headers=headers)
+        if _wants_page(scope):
+            answer = RedirectResponse("./", 303, headers)
+        secret = self._sessions.begin(name if self._passwords.named else "", address)
+        self._set_cookie(answer, scope, secret, self._cookie_age)
+        return answer
 
-    def _note(self, event: str, address: str) -> None:
+    def _log(self, event: str, address: str) -> None:
         if not self._lines.take(event):
             log_event(event, address=address)
 
-    def _leave(self, scope: Scope) -> Response:
+    def _sign_out(self, scope: Scope) -> Response:
         # Without names, what was said stays its browser's; and at an address with a path, the rest is somebody else's.
         cleared = '"cache", "storage"' if self._passwords.named and not scope.get(PREFIX_KEY) else '"cache"'
-        left = RedirectResponse("./", 303, {"Clear-Site-Data": cleared})
-        self._set_cookie(left, scope, "", 0)
+        answer = RedirectResponse("./", 303, {"Clear-Site-Data": cleared})
+        self._set_cookie(answer, scope, "", 0)
         if self._identity is not None:
-            left.delete_cookie(SESSION, secure=True, httponly=True, samesite="none")
-        return left
+            answer.delete_cookie(OAUTH_COOKIE, secure=True, httponly=True, samesite="none")
+        return answer
 
     def _set_cookie(self, response: Response, scope: Scope, secret: str, age: int) -> None:
         cookie = cookie_value(LOGIN_COOKIE, secret, scope, framed=self._framed, age=age)
@@ -206,14 +190,14 @@ class LoginMiddleware:
             response.headers.append("Set-Cookie", each)
 
     def _answer(self, scope: Scope, status: int, key: str, wait: int = 0, name: str = "") -> Response:
-        key += "_minutes" if wait > MOST_SECONDS else ""
+        key += "_minutes" if wait > MAX_WAIT_IN_SECONDS else ""
         told = text_in(visitors_language(scope).code, f"error_{key}", seconds=wait, minutes=ceil(wait / 60))
-        if _is_page(scope):
+        if _wants_page(scope):
             return self._page(scope, status, told, wait, name)
         return sentence_response(status, told, wait, self._challenge(scope) if status == 401 else {})
 
     def _page(self, scope: Scope, status: int = 200, told: str = "", wait: int = 0, name: str = "") -> Response:
-        """The form, with the `name` that was typed before; one writes where something is still missing."""
+        """The form, with the `name` that was typed before; the focus is where something is still missing."""
         language = visitors_language(scope)
 
         def shown(key: str) -> str:
@@ -246,19 +230,19 @@ def _template() -> str:
 
 
 def _name_field(label: str, name: str) -> str:
-    """It keeps what was typed; a brace there is no gap of the page."""
+    """The field with what was typed before; a brace in it is no gap of the template."""
     typed = escape(name).replace("{", "&#123;")
     focus = "" if name else " autofocus"
     return f'<label>{label}<input name="username" value="{typed}" autocomplete="username" required{focus}></label>'
 
 
 def _link(label: str) -> str:
-    """A tab of its own: in the Hub's frame, the Hub's login is not shown."""
+    """A link that opens a new tab: the Hub does not show its login inside its own frame."""
     return f'<a class="button" href="login/huggingface" target="_blank" rel="opener">{label}</a>'
 
 
-async def fields(headers: Headers, body: bytes) -> dict[str, str]:
-    """The fields of a form, in either way in which forms are sent: browsers and gradio_client use one, @gradio/client the other.
+async def read_form(headers: Headers, body: bytes) -> dict[str, str]:
+    """The fields of a form in either encoding: browsers and gradio_client use one, @gradio/client the other.
 
     Raises ValueError or MultiPartException, also where a field stands twice: another reader would take the other one.
     """
@@ -278,8 +262,8 @@ async def _at_once(body: bytes) -> AsyncGenerator[bytes, None]:
     yield body
 
 
-def sent_along(headers: Headers) -> tuple[str, str] | None:
-    """Name and password that came with a request; a password without a name may also come as a bearer's token."""
+def credentials_in(headers: Headers) -> tuple[str, str] | None:
+    """Name and password in the Authorization header; a password without a name may also be a bearer token."""
     scheme, _, sent = headers.get("authorization", "")[:MAX_FORM_BYTES].partition(" ")
     if scheme.lower() == "bearer":
         return "", sent.strip()
@@ -290,6 +274,6 @@ def sent_along(headers: Headers) -> tuple[str, str] | None:
     return (name.strip(), password.strip()) if scheme.lower() == "basic" and colon else None
 
 
-def _is_page(scope: Scope) -> bool:
-    """Whether a browser asks, and shows what it gets."""
+def _wants_page(scope: Scope) -> bool:
+    """Whether a browser asks, and shows the answer."""
     return "text/html" in Headers(scope=scope).get("accept", "")

@@ -1,4 +1,4 @@
-"""Slows down whoever tries passwords, and nobody else: whoever has not failed may always try; it knows no passwords."""
+"""Slows down guessing of passwords, and nobody else: whoever has not failed may always try; it knows no passwords."""
 
 import hashlib
 import secrets
@@ -14,44 +14,43 @@ from cachetools import LRUCache
 from magistral_ui.errors import TooManyRequests
 
 FREE_TRIES = 5
-"""Wrong ones at once, from one address."""
+"""Wrong passwords from one address before it has to wait."""
 FIRST_WAIT, MAX_WAIT = 30.0, 900.0
-"""Seconds after the last free one, which double with each more."""
+"""Seconds to wait after these, which double with each further one."""
 NAME_TRIES = 20
-"""Wrong ones for one name, from wherever, before each that has failed for any name waits after every try."""
+"""Wrong passwords for one name, from anywhere, before each address that has failed waits after every try."""
 NAME_STEP, MAX_NAME_WAIT = 10, 300.0
-"""Each so many more double that."""
+"""After each further ten, that wait doubles."""
 NAME_HEAT, NAME_COOLING = 100.0, 2 / 60
-"""The most wrong ones of a name that are remembered, and how many of them are forgotten in a second."""
+"""The most wrong passwords that are counted for a name, and how many of them are forgotten in a second."""
 FORGET_SECONDS = 3_600.0
-"""Seconds after its last wrong try when an address is like new."""
+"""Seconds after its last wrong password when an address starts afresh."""
 MAX_ADDRESSES = 10_000
-"""Addresses that have failed a few times, and as many that wait: neither can push the others out. About 10 MB together."""
+"""Addresses that have failed a few times, and as many that wait: neither can displace the others. About 10 MB together."""
 MAX_NAMES, MAX_NAMES_PER_ADDRESS = 4_096, 8
-"""Names are counted in so many places, each name always in the same, so that names that nobody has cost nothing."""
+"""Slots in which names are counted, each name always in the same one, so that names that nobody has cost nothing."""
 MAX_KNOWN_BROWSERS = 1_000
-"""Browsers and addresses that are known to be of one name."""
+"""Browsers and addresses from which one name has logged in."""
 
 
 @dataclass(slots=True)
 class Failures:
-    """The wrong tries of one address, or of a browser that is known."""
+    """The wrong passwords of one address, or of a known browser."""
 
     last: float
     by_name: Counter[int] = field(default_factory=Counter)
 
     @property
     def count(self) -> int:
-        """All of them."""
         return self.by_name.total()
 
 
 class LoginAttempts:
     """Counts wrong passwords by address and by name. Any thread may ask.
 
-    No wrong try of others keeps anybody out who has not failed: what slows a guesser with many addresses is that, once a name has
-    been tried often, each of them has one try and then waits. Whoever was in before has a count of their own, by browser, which
-    nobody else at their address can spend.
+    No wrong password of others keeps out anybody who has not failed: what slows a guesser with many addresses is that, once a
+    name has been tried often, each of them has one try and then waits. Whoever has logged in before has a count of their own, by
+    browser, which nobody else at their address can use up.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, kept: int = MAX_ADDRESSES) -> None:
@@ -61,59 +60,59 @@ class LoginAttempts:
         self._many: LRUCache[str, Failures] = LRUCache(kept)
         self._key = secrets.token_bytes(16)
         self._heat = [(0.0, 0.0)] * MAX_NAMES
-        """How many wrong tries a name has, and when they were counted."""
-        self._friends: dict[str, LRUCache[str, None]] = {}
+        """By slot: the wrong passwords that still count, and when they were counted."""
+        self._clients: dict[str, LRUCache[str, None]] = {}
 
     def check(self, address: str, name: str = "", browser: str = "") -> None:
-        """Raises TooManyRequests where there were too many wrong ones."""
+        """Raises TooManyRequests after too many wrong passwords."""
         with self._lock:
             known = self._known(address, name, browser)
             failures = self._failures(known or address)
             if failures is None:
                 return
-            wait = _wait(failures.count - FREE_TRIES + 1, FIRST_WAIT, MAX_WAIT)
+            wait = _wait(failures.count - FREE_TRIES + 1, MAX_WAIT)
             if name and not known:
-                hot = int(self._heat_of(_place(self._key, name)) - NAME_TRIES) // NAME_STEP + 1
-                wait = max(wait, _wait(hot, FIRST_WAIT, MAX_NAME_WAIT))
+                hot = int(self._heat_of(_slot(self._key, name)) - NAME_TRIES) // NAME_STEP + 1
+                wait = max(wait, _wait(hot, MAX_NAME_WAIT))
             if (left := failures.last + wait - self._clock()) > 0:
                 raise TooManyRequests("too_many_logins", seconds=ceil(left))
 
     def failed(self, address: str, name: str = "", browser: str = "") -> None:
-        """Count a wrong one."""
+        """Count a wrong password."""
         with self._lock:
-            now, place = self._clock(), _place(self._key, name)
+            now, slot = self._clock(), _slot(self._key, name)
             who = self._known(address, name, browser) or address
             failures = self._failures(who) or Failures(now)
             failures.last = now
-            crowded = place not in failures.by_name and len(failures.by_name) >= MAX_NAMES_PER_ADDRESS
-            failures.by_name[-1 if crowded else place] += 1
+            crowded = slot not in failures.by_name and len(failures.by_name) >= MAX_NAMES_PER_ADDRESS
+            failures.by_name[-1 if crowded else slot] += 1
             self._put(who, failures)
-            self._heat[place] = min(NAME_HEAT, self._heat_of(place) + 1), now
+            self._heat[slot] = min(NAME_HEAT, self._heat_of(slot) + 1), now
 
     def succeeded(self, address: str, name: str = "", browser: str = "") -> None:
-        """A right one: what was mistyped before is forgotten, but not what was tried for others."""
+        """Note a right password: what was mistyped for this name is forgotten, but not what was tried for others."""
         with self._lock:
             who = self._known(address, name, browser) or address
             if failures := self._failures(who):
-                del failures.by_name[_place(self._key, name)]
+                del failures.by_name[_slot(self._key, name)]
                 self._put(who, failures)
-            friends = self._friends.setdefault(name, LRUCache(MAX_KNOWN_BROWSERS))
-            friends.update({friend: None for friend in (address, browser) if friend})
+            clients = self._clients.setdefault(name, LRUCache(MAX_KNOWN_BROWSERS))
+            clients.update({client: None for client in (address, browser) if client})
 
     def __len__(self) -> int:
         return len(self._few) + len(self._many)
 
     def _known(self, address: str, name: str, browser: str) -> str:
-        """Under what somebody is counted who was in before under that name; empty where nobody was."""
-        friends = self._friends.get(name, ())
-        return next((each for each in (browser, address) if each and each in friends), "")
+        """The browser, or else the address, from which this name has logged in before; empty where neither has."""
+        clients = self._clients.get(name, ())
+        return next((each for each in (browser, address) if each and each in clients), "")
 
     def _failures(self, who: str) -> Failures | None:
         failures = self._few.get(who) or self._many.get(who)
         return failures if failures and self._clock() - failures.last < FORGET_SECONDS else None
 
     def _put(self, who: str, failures: Failures) -> None:
-        """Remember it, the latest last. The oldest has to go of those that failed as often."""
+        """Remember it. The least recent of those that failed as often makes room."""
         self._few.pop(who, None)
         self._many.pop(who, None)
         if not failures.count:
@@ -121,17 +120,17 @@ class LoginAttempts:
         held = self._few if failures.count < FREE_TRIES else self._many
         held[who] = failures
 
-    def _heat_of(self, place: int) -> float:
-        heat, when = self._heat[place]
+    def _heat_of(self, slot: int) -> float:
+        heat, when = self._heat[slot]
         return max(0.0, heat - (self._clock() - when) * NAME_COOLING)
 
 
-def _wait(doublings: int, first: float, longest: float) -> float:
-    """`first` for one, twice that for two, and so on up to `longest`; nothing for none."""
-    return min(longest, first * 2.0 ** min(doublings - 1, 30)) if doublings > 0 else 0.0
+def _wait(count: int, longest: float) -> float:
+    """FIRST_WAIT for one too many, twice that for two, and so on up to `longest`; nothing for none."""
+    return min(longest, FIRST_WAIT * 2.0 ** min(count - 1, 30)) if count > 0 else 0.0
 
 
-def _place(key: bytes, name: str) -> int:
-    """Where a name is counted. Nobody outside can find two that are counted together."""
+def _slot(key: bytes, name: str) -> int:
+    """The slot in which a name is counted. Nobody outside can find two names of one slot."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=key, digest_size=4).digest()
     return int.from_bytes(digest, "big") % MAX_NAMES

@@ -1,4 +1,4 @@
-"""Serves those who have come in, by their name, and only as long as their login holds: then it ends what is not answered yet."""
+"""Serves the requests of those who are logged in, in their name, and ends unfinished answers when a login ends."""
 
 import asyncio
 import hashlib
@@ -15,50 +15,61 @@ from magistral_ui.web.request_body import take_back_cancel
 from magistral_ui.web.security_headers import is_asset
 
 TAB = "magistral.tab"
-"""Where a request says by which login its tab came, see assets/login.js; nothing where there is none."""
-
-USER_KEY = "magistral.user"
+"""Where a request says by which login its tab was opened, see assets/login.js; empty where people have no names."""
 CHECK_INTERVAL = 10.0
-"""Seconds between two looks whether the login still holds: of those that end by a click, the click tells."""
+"""Seconds between two checks whether a login has expired; the end of one by a click is told at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveLogin:
-    """Somebody who is in."""
+    """The login by which a request is made."""
 
-    name: str
     login: str = ""
-    """What stands for their name wherever something is theirs, see sessions/login_names.py; empty where people have no names."""
+    """The hash of the name that owns what is theirs, see passwords.py; empty where people have no names."""
     key: str = ""
-    """What stands for this login, of this browser; empty where each request brings its own password."""
+    """The hash of this browser's login; empty where each request brings its own password."""
     remaining: Callable[[], float] | None = None
-    """Asks for how many seconds more it holds if nothing else happens; None: as long as the app runs."""
+    """The seconds until it expires if nothing else happens; None: it holds as long as the app runs."""
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long until the next check, at most; 0.0 or less once it has expired."""
+        return CHECK_INTERVAL if self.remaining is None else self.remaining()
 
 
 @dataclass(eq=False, slots=True)
-class Request:
-    """One that is being answered."""
+class OpenRequest:
+    """A request that is being answered."""
 
     task: "asyncio.Task[object]"
     send: Send
     brief: bool = False
-    """Whether it is an action of the page: that is done soon, and not left half done."""
-    over: bool = False
+    """Whether it is an action of the page, which is done soon and must not be left half done."""
+    ended: bool = False
     started: bool = False
     complete: bool = False
     is_stream: bool = False
     """Whether its answer is a stream of events, which is whole wherever it ends."""
+    timer: asyncio.TimerHandle | None = None
 
     def end(self) -> None:
-        """Let it go no further."""
-        if not self.over and not self.complete:
-            self.over = True
+        """Send nothing more of it."""
+        if not self.ended and not self.complete:
+            self.ended = True
             if not self.brief:
                 self.task.cancel()
 
+    def end_with(self, login: ActiveLogin) -> None:
+        """End when `login` has expired."""
+        if (seconds := login.remaining_seconds) > 0:
+            loop = asyncio.get_running_loop()
+            self.timer = loop.call_later(min(seconds, CHECK_INTERVAL), self.end_with, login)
+        else:
+            self.end()
+
     async def pass_on(self, message: Message) -> None:
-        """Hand on what is answered, until it is over."""
-        if self.over:
+        """Send a part of the answer, unless it has ended."""
+        if self.ended:
             return
         if message["type"] == "http.response.start":
             self.started = True
@@ -69,49 +80,50 @@ class Request:
 
 
 @dataclass(slots=True)
-class ActiveLogins:
-    """All requests of those who are in, by their logins."""
+class OpenRequests:
+    """The requests that are being answered, by their logins."""
 
     app: ASGIApp
-    _open: dict[str, set[Request]] = field(default_factory=dict)
+    _open: dict[str, set[OpenRequest]] = field(default_factory=dict)
 
-    async def serve(self, entered: ActiveLogin, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request. When its login ends first, it ends too: a stream here, a file on its way with an error.
+    async def serve(self, login: ActiveLogin, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request. If its login ends first, so does the answer: a stream properly, anything else with an error.
 
-        Not the page's own files, which are the same for everybody: half a script would break the page, and stay in the cache.
+        Not the page's own files, which are the same for everybody: half a script would break the page and stay in the cache.
         """
-        scope = _named(scope, entered)
-        known = CLIENT.set(scope[CLIENT_KEY]) if entered.login else None
+        scope = _in_the_name_of(login, scope)
+        token = CLIENT.set(scope[CLIENT_KEY]) if login.login else None
         try:
-            if entered.key and not is_asset(scope["path"]) and (task := asyncio.current_task()):
-                request = Request(task, send, brief=scope["path"].startswith(ACTIONS_PATH))
-                await self._serve_while_in(entered, request, scope, receive)
+            if login.key and not is_asset(scope["path"]) and (task := asyncio.current_task()):
+                request = OpenRequest(task, send, brief=scope["path"].startswith(ACTIONS_PATH))
+                await self._serve_until_end(login, request, scope, receive)
             else:
                 await self.app(scope, receive, send)
         finally:
-            if known is not None:
-                CLIENT.reset(known)
+            if token is not None:
+                CLIENT.reset(token)
 
     def end(self, key: str) -> None:
-        """A login is over."""
+        """End what is unfinished of a login that has ended."""
         for request in tuple(self._open.get(key, ())):
             request.end()
 
-    async def _serve_while_in(self, entered: ActiveLogin, request: Request, scope: Scope, receive: Receive) -> None:
-        self._open.setdefault(entered.key, set()).add(request)
-        watch = Watch(entered, request)
+    async def _serve_until_end(self, login: ActiveLogin, request: OpenRequest, scope: Scope, receive: Receive) -> None:
+        self._open.setdefault(login.key, set()).add(request)
+        request.end_with(login)
         try:
             await self.app(scope, receive, request.pass_on)
         except asyncio.CancelledError:
-            if not request.over:
+            if not request.ended:
                 raise
             take_back_cancel(request.task)
         finally:
-            watch.stop()
-            self._open[entered.key].discard(request)
-            if not self._open[entered.key]:
-                del self._open[entered.key]
-        if not request.over:
+            if request.timer is not None:
+                request.timer.cancel()
+            self._open[login.key].discard(request)
+            if not self._open[login.key]:
+                del self._open[login.key]
+        if not request.ended:
             return
         if not request.started:
             await error_response(401, "login_needed")(scope, receive, request.send)
@@ -120,35 +132,11 @@ class ActiveLogins:
         # Any other answer stays without its end, and the server closes the connection: nobody takes a part for the whole.
 
 
-class Watch:
-    """Ends a request with its login, where that ends by itself."""
-
-    def __init__(self, entered: ActiveLogin, request: Request) -> None:
-        self._entered, self._request = entered, request
-        self._timer: asyncio.TimerHandle | None = None
-        self._wait(CHECK_INTERVAL if entered.remaining is None else entered.remaining())
-
-    def stop(self) -> None:
-        """It is answered."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _wait(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(min(seconds, CHECK_INTERVAL), self._look)
-
-    def _look(self) -> None:
-        left = CHECK_INTERVAL if self._entered.remaining is None else self._entered.remaining()
-        if left > 0:
-            self._wait(left)
-        else:
-            self._request.end()
-
-
-def _named(scope: Scope, entered: ActiveLogin) -> Scope:
-    """The request as those further in see it: what is a browser's without names is its person's with them."""
-    scope = {**scope, USER_KEY: entered.name, TAB: ""}
-    if entered.login:
-        scope[TAB] = hashlib.sha256(f"tab {entered.login}".encode()).hexdigest()[:16]
-        browser = hashlib.sha256(entered.login.encode()).hexdigest()
-        scope[CLIENT_KEY] = replace(CLIENT.get(), login=entered.login, browser=browser)
+def _in_the_name_of(login: ActiveLogin, scope: Scope) -> Scope:
+    """The request as the middleware behind this sees it: what belongs to a browser without names is its person's with them."""
+    scope = {**scope, TAB: ""}
+    if login.login:
+        scope[TAB] = hashlib.sha256(f"tab {login.login}".encode()).hexdigest()[:16]
+        browser = hashlib.sha256(login.login.encode()).hexdigest()
+        scope[CLIENT_KEY] = replace(CLIENT.get(), login=login.login, browser=browser)
     return scope

@@ -16,7 +16,8 @@ from magistral_ui.web.client_address import (
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.gradio_events import GradioEventsMiddleware, Listener
 from magistral_ui.web.health import HealthMiddleware, Metrics
-from magistral_ui.web.login import Identity, LoginMiddleware
+from magistral_ui.web.hf_oauth import HuggingFaceLogin
+from magistral_ui.web.login import LoginMiddleware
 from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.queued_calls import QueuedCalls
@@ -37,7 +38,7 @@ def middleware_stack(
     calls: QueuedCalls,
     exposure: Exposure,
     passwords: Passwords | None = None,
-    identity: Identity | None = None,
+    identity: HuggingFaceLogin | None = None,
     metrics_token: str = "",
 ) -> list[Middleware]:
     """What a request passes, the outermost first. With `metrics_token`, /metrics can be read from elsewhere, too.

@@ -1,29 +1,32 @@
-"""Who may come in: names and passwords, and how long a login holds; it knows no requests."""
+"""Names and passwords, and the sessions of those who are logged in; it knows no requests."""
 
 import hashlib
 import hmac
 import secrets
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from magistral_ui.client import hashed
 from magistral_ui.fairness import FairCache
-from magistral_ui.sessions.login_names import canonical
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
-"""Letters and digits that are not taken for one another."""
+"""Letters and digits that cannot be mistaken for one another."""
 PASSWORD_GROUPS, GROUP_LENGTH = 4, 4
-"""16 signs of 31: 79 bits."""
+"""16 characters from an alphabet of 31: 79 bits."""
 MAX_LOGINS = 10_000
-"""Logins that are remembered; more make room: of whoever has most of them, the one that was used least recently ends."""
+"""Sessions at once. When there are more, one of whoever has most of them ends, the least recently used."""
 MAX_PASSWORD_LENGTH = 1_024
-"""Characters of a password. A longer one is nobody's: it is not cut."""
+"""Characters of a password. A longer one is never right, rather than cut."""
+MAX_FOLDED_LENGTH = 2_000
+"""Characters of a name whose forms are joined: sorting the marks behind one letter takes the square of their number."""
 HOUR = 3_600.0
 
 
 def make_password() -> str:
-    """A password that is made for one run of the app: easy to read out, and far beyond guessing."""
+    """A password for one run of the app: easy to read out, and far beyond guessing."""
     return "-".join("".join(secrets.choice(ALPHABET) for _ in range(GROUP_LENGTH)) for _ in range(PASSWORD_GROUPS))
 
 
@@ -50,35 +53,35 @@ class Passwords:
 
 @dataclass(slots=True)
 class LoginSession:
-    """Since when somebody is in, and when they were last here, in seconds of the clock."""
+    """One browser that is logged in; times are in seconds of the clock."""
 
     name: str
     since: float
     seen: float
-    party: str
-    """Whose it is among those that make room for others: where one password is everybody's, an address'."""
+    quota_key: str
+    """Whose share it counts in when there are too many: its person's, or, where one password is everybody's, its address'."""
 
 
 class LoginSessions:
-    """Who is in, by the hash of the secret that their browser keeps. A login ends by itself, by its owner, or with the app."""
+    """The sessions, by the hash of the secret in the browser's cookie. One expires, is ended, or ends with the app."""
 
     def __init__(self, idle_hours: float, hours: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._idle, self._longest, self._clock = idle_hours * HOUR, hours * HOUR, clock
         self._lock = threading.Lock()
-        self._held: FairCache[str, LoginSession] = FairCache(MAX_LOGINS, lambda login: login.party)
+        self._held: FairCache[str, LoginSession] = FairCache(MAX_LOGINS, lambda session: session.quota_key)
 
     def begin(self, name: str, address: str = "") -> str:
-        """A new secret for somebody whose password was right."""
+        """A new session for somebody whose password was right; its secret."""
         secret, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:
-            self._held[_hash(secret)] = LoginSession(name, now, now, canonical(name) or address)
+            self._held[hashed(secret)] = LoginSession(name, now, now, canonical(name) or address)
         return secret
 
     def find(self, secret: str) -> LoginSession | None:
-        """The login of `secret`, if it still holds."""
+        """The session of `secret`, if it has not expired."""
         if not secret:
             return None
-        key, now = _hash(secret), self._clock()
+        key, now = hashed(secret), self._clock()
         with self._lock:
             login = self._held.get(key)
             if login is None:
@@ -90,17 +93,30 @@ class LoginSessions:
             return login
 
     def remaining(self, secret: str) -> float:
-        """Seconds until the login of `secret` ends by itself, if nobody asks for anything; 0.0 where it has."""
+        """Seconds until the session of `secret` expires if there are no more requests; 0.0 where it has ended."""
         now = self._clock()
         with self._lock:
-            login = self._held.get(_hash(secret))
+            login = self._held.get(hashed(secret))
             return max(0.0, min(login.seen + self._idle, login.since + self._longest) - now) if login else 0.0
 
     def end(self, secret: str) -> None:
-        """Log out."""
+        """End the session of `secret`."""
         with self._lock:
-            self._held.pop(_hash(secret), None)
+            self._held.pop(hashed(secret), None)
 
 
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+def canonical(name: str) -> str:
+    """One form for all spellings of a name: without case, and with one form of each letter (NFC, NFD, full width).
+
+    A name that is too long stays as it is.
+    """
+    if len(name) > MAX_FOLDED_LENGTH:
+        return name
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(folded.split())
+
+
+def login_of(realm: str, name: str) -> str:
+    """The owner of what belongs to a person; never the same in two realms, whatever the names are."""
+    whole = f"{realm}\0{name}".encode("utf-8", "surrogatepass")
+    return "name-" + hashlib.sha256(whole).hexdigest()

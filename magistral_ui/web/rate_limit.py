@@ -34,7 +34,6 @@ class IncomingBody:
     answered: bool = False
 
     def end(self) -> None:
-        """Wait for it no longer."""
         self.ended = True
         self.task.cancel()
 
@@ -57,7 +56,6 @@ class IncomingBodies:
         return True
 
     async def serve(self, address: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on a request that has a body."""
         task = asyncio.current_task()
         assert task is not None
         body = IncomingBody(address, task)
@@ -94,7 +92,6 @@ class RateLimitMiddleware:
         self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
         client = CLIENT.get()
         if wait := self._rate.take(client.address):
             await error_response(429, "too_many_requests", wait=ceil(wait), seconds=ceil(wait))(scope, receive, send)

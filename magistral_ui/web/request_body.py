@@ -1,4 +1,4 @@
-"""Takes in what a request carries: only so much, and not for ever; it does not know what it means."""
+"""Reads the bodies of requests, within bounds of bytes, time and memory; it does not know what they mean."""
 
 import asyncio
 import json
@@ -13,21 +13,19 @@ from starlette.types import Message, Receive, Scope
 
 T = TypeVar("T")
 CHUNK_TIMEOUT = 20.0
-"""Seconds for which the next piece of a body is waited for."""
+"""Seconds to wait for the next piece of a body."""
 BODY_TIMEOUT = 300.0
-"""Seconds in which a whole body has to be there."""
+"""Seconds in which the whole body has to arrive."""
 MAX_JSON_DEPTH = 24
-"""Levels of JSON that anything here can need."""
+"""Levels of JSON, more than anything here needs."""
 MAX_MCP_BYTES = 32 * 2**20
-"""Of a program's request to the MCP server; pictures travel in it as base64."""
+"""Bytes of a request to the MCP server; images travel in it as base64."""
 MAX_JSON_VALUES = 400_000
-"""Values in it: a thousand turns of a program have about 20 each."""
+"""Values in one body of JSON: a thousand turns of a program have about 20 each."""
 JSON_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
-"""The texts in JSON, one that does not end too: so each byte is looked at once."""
-
-
+"""The strings in JSON, an unfinished one too, so that each byte is looked at once."""
 MAX_HELD_BYTES, MAX_HELD_BYTES_PER_ADDRESS = 256 * 2**20, 3 * MAX_MCP_BYTES
-"""Of all bodies that are in memory while they come and are served: a few of the largest, or many of the usual ones."""
+"""Bytes of all bodies in memory while they arrive and are served: a few of the largest, or many of the usual ones."""
 
 
 class BodyTooLarge(Exception):
@@ -35,15 +33,15 @@ class BodyTooLarge(Exception):
 
 
 class BodyTimeout(Exception):
-    """It does not come, or not fast enough."""
+    """The body does not arrive, or too slowly."""
 
 
 class ClientGone(Exception):
-    """Whoever sent it has left."""
+    """The client has left."""
 
 
 class Held(Exception):
-    """There is no room for one more body now."""
+    """There is no room in memory for one more body now."""
 
 
 class HeldBytes:
@@ -55,7 +53,7 @@ class HeldBytes:
 
     @contextmanager
     def counted(self, receive: Receive, address: str) -> Iterator[Receive]:
-        """`receive` whose bodies count meanwhile; it raises Held in place of a piece for which there is no room."""
+        """`receive` whose bytes count meanwhile; it raises Held in place of a piece for which there is no room."""
         held = 0
 
         async def count() -> Message:
@@ -78,7 +76,7 @@ class HeldBytes:
 
 
 async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """The whole body; BodyTooLarge, Slow or Gone. What is announced as too large is not read at all."""
+    """The whole body. Raises BodyTooLarge, before reading where the length says so, BodyTimeout or ClientGone."""
     check_length(scope, most)
     body, pieces = bytearray(), bounded(receive, most)
     while True:
@@ -91,7 +89,7 @@ async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
 
 
 def check_length(scope: Scope, most: int) -> int:
-    """The announced length, -1 without one; BodyTooLarge where that is more than `most`, or nonsense."""
+    """The announced length, -1 without one; BodyTooLarge where it is more than `most`, or no number."""
     length = Headers(scope=scope).get("content-length")
     if length is None:
         return -1
@@ -101,14 +99,14 @@ def check_length(scope: Scope, most: int) -> int:
 
 
 def bounded(receive: Receive, most: int) -> Receive:
-    """`receive` that raises BodyTooLarge after `most` bytes, and Slow where the body stops coming."""
+    """`receive` that raises BodyTooLarge after `most` bytes, and BodyTimeout where the body stops coming."""
     loop = asyncio.get_running_loop()
     until, taken, whole = loop.time() + BODY_TIMEOUT, 0, False
 
     async def limited() -> Message:
         nonlocal taken, whole
         if whole:
-            return await receive()  # what comes now is only that the other side has left
+            return await receive()  # all that comes now is that the client has left
         try:
             message = await within(min(CHUNK_TIMEOUT, max(0.0, until - loop.time())), receive())
         except asyncio.TimeoutError as error:
@@ -123,9 +121,9 @@ def bounded(receive: Receive, most: int) -> Receive:
 
 
 async def within(seconds: float, waited: Awaitable[T]) -> T:
-    """What `waited` gives; asyncio.TimeoutError after so long.
+    """The result of `waited`; asyncio.TimeoutError after `seconds`.
 
-    Not asyncio.wait_for, which up to Python 3.11 can swallow a cancellation: a request would go on whose login has ended.
+    Not asyncio.wait_for, which up to Python 3.11 can swallow a cancellation: a request would outlive its login.
     """
     task = asyncio.ensure_future(waited)
     try:
@@ -137,13 +135,13 @@ async def within(seconds: float, waited: Awaitable[T]) -> T:
 
 
 def take_back_cancel(task: "asyncio.Task[object]") -> None:
-    """Let a task go on that we cancelled ourselves to end what it waited for; from Python 3.11 on they are counted."""
+    """Let a task continue that we cancelled ourselves to end what it waited for; Python 3.11 and later count cancellations."""
     if hasattr(task, "uncancel"):
         task.uncancel()
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:
-    """`receive` for a body that was read already."""
+    """`receive` for a body that has been read already."""
     given = False
 
     async def again() -> Message:
@@ -158,8 +156,8 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 
 def read_json(body: bytes, depth: int = MAX_JSON_DEPTH, values: int = MAX_JSON_VALUES) -> object:
     """The JSON in `body`; ValueError for anything else: too deep, too many values, no Unicode, NaN, half of a surrogate pair, a
-    name twice in one object. What has too many values is not even parsed, which would hold everybody up."""
-    most = 2 * values  # before a list in a list stand two of the signs
+    name twice in one object. A body of too many values is not even parsed, because that would block the event loop."""
+    most = 2 * values  # a list in a list is preceded by two of these characters
     if signs_in(body) > most and (texts_in(body) > most or signs_in(JSON_STRINGS.sub(b"", body)) > most):
         raise ValueError("too many values")
     try:
@@ -171,17 +169,17 @@ def read_json(body: bytes, depth: int = MAX_JSON_DEPTH, values: int = MAX_JSON_V
 
 
 def signs_in(body: bytes) -> int:
-    """How many of the signs stand in `body` before which, or behind which, a value may stand."""
+    """How many characters in `body` may stand before a value."""
     return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 def texts_in(body: bytes) -> int:
-    """How many texts there are in `body`, names too; found much faster than they can be taken out one by one."""
+    """How many strings `body` has, names too: counting is much faster than removing them one by one."""
     return body.replace(rb"\\", b"").replace(rb"\"", b"").count(b'"') // 2
 
 
 def check_value(value: object, depth: int, values: int = MAX_JSON_VALUES) -> int:
-    """How many more values than these there may be; ValueError for too many, too deep ones, or a text that is no Unicode."""
+    """How many more values are allowed after these; ValueError for too many or too deep ones, or a text that is no Unicode."""
     if isinstance(value, str):
         value.encode("utf-8")  # UnicodeEncodeError is a ValueError
     elif isinstance(value, dict | list):
@@ -197,7 +195,7 @@ def check_value(value: object, depth: int, values: int = MAX_JSON_VALUES) -> int
 
 
 def _named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Of a name that stands twice, each reader takes another one."""
+    """ValueError where a name stands twice, of which each reader takes another one."""
     named = dict(pairs)
     if len(named) < len(pairs):
         raise ValueError("a name stands twice")

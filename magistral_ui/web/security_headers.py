@@ -1,4 +1,4 @@
-"""The headers that keep a stranger's text harmless in the browser, on every response; it does not know what is served."""
+"""The headers that keep what others wrote harmless in the browser, on every response; it does not know what is served."""
 
 import secrets
 
@@ -13,14 +13,14 @@ PERMISSIONS_POLICY = (
 FILE_PATH = "/gradio_api/file="
 ASSETS = ("/assets/", "/static/", "/theme.css", "/favicon.ico")
 FILE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
-"""For a file that a visitor sent: opened by itself, it is only looked at."""
+"""For a file that a visitor sent: opened on its own, it can only be looked at."""
 CORS_HEADERS = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers")
 
 
 def policy(nonce: str, *, framed: bool = False) -> str:
     """The Content-Security-Policy of a page.
 
-    Pictures, fonts and connections stay on this server, whatever a model writes. Scripts come from this server's files, or
+    Images, fonts and connections stay on this server, whatever a model writes. Scripts come from this server's files, or
     carry the page's `nonce`. Gradio compiles its templates with `new Function`, hence 'unsafe-eval'; Svelte and KaTeX write
     styles into elements, hence 'unsafe-inline' for these.
     """
@@ -45,17 +45,13 @@ def policy(nonce: str, *, framed: bool = False) -> str:
 
 
 class SecurityHeadersMiddleware:
-    """Adds the headers to every response, takes out any that would open it to other origins, and marks the page's scripts."""
+    """Adds the headers to every response, removes any that would open it to other origins, and marks the page's scripts."""
 
     def __init__(self, app: ASGIApp, *, framed: bool = False) -> None:
         """`framed`: Hugging Face may show the page inside its own."""
         self.app, self._framed = app, framed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and the response back with the headers."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         nonce = secrets.token_urlsafe(16)
         page = NonceSender(nonce, send)
 
@@ -65,13 +61,13 @@ class SecurityHeadersMiddleware:
                 page.begin(message)
             await page.send(message)
 
-        await self.app(_unpacked(scope), receive, with_headers)
+        await self.app(_uncompressed(scope), receive, with_headers)
 
     def _secure(self, headers: MutableHeaders, scope: Scope, nonce: str) -> None:
         for name in CORS_HEADERS:
             del headers[name]
-        alone = scope["path"].startswith(FILE_PATH)
-        headers["Content-Security-Policy"] = FILE_POLICY if alone else policy(nonce, framed=self._framed)
+        is_upload = scope["path"].startswith(FILE_PATH)
+        headers["Content-Security-Policy"] = FILE_POLICY if is_upload else policy(nonce, framed=self._framed)
         headers["X-Content-Type-Options"] = "nosniff"
         # Not `no-referrer`: with it a browser sends our own forms as if from nowhere (Origin: null).
         headers["Referrer-Policy"] = "same-origin"
@@ -89,12 +85,12 @@ class SecurityHeadersMiddleware:
 
 
 def is_asset(path: str) -> bool:
-    """Whether a path is that of a file of the page's own, which is the same for everybody."""
+    """Whether a path is that of one of the page's own files, which are the same for everybody."""
     return path.startswith(ASSETS) or (path.startswith("/magistral/") and "." in path)
 
 
-def _unpacked(scope: Scope) -> Scope:
-    """The page itself is asked for unpacked, because its scripts are marked on the way out."""
+def _uncompressed(scope: Scope) -> Scope:
+    """The page itself is requested uncompressed, because its scripts get their nonces on the way out."""
     if scope["path"] != "/":
         return scope
     headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
@@ -102,7 +98,7 @@ def _unpacked(scope: Scope) -> Scope:
 
 
 class NonceSender:
-    """Hands a response on; of an HTML page, each script element gets the nonce."""
+    """Sends a response; in an HTML page, each script element gets the nonce."""
 
     def __init__(self, nonce: str, send: Send) -> None:
         self._mark, self._send = f'<script nonce="{nonce}"'.encode(), send
@@ -110,13 +106,12 @@ class NonceSender:
         self._body = bytearray()
 
     def begin(self, message: Message) -> None:
-        """Hold an HTML page back until all of it is there."""
+        """Hold an HTML page back until it is complete."""
         headers = MutableHeaders(scope=message)
         if headers.get("content-type", "").startswith("text/html") and "content-encoding" not in headers:
             self._start = message
 
     async def send(self, message: Message) -> None:
-        """Hand `message` on, or keep it."""
         if self._start is None:
             await self._send(message)
         elif message["type"] == "http.response.body":

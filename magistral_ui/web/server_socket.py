@@ -1,7 +1,7 @@
-"""Takes an address and a port, says why one cannot be had, and starts the server there in a thread; not what is served.
+"""Binds an address and a port, says why that is impossible, and starts the server there in a thread; not what is served.
 
-Gradio would look for a free port on 127.0.0.1 whatever the address is, tell every failure as a port in use, give up after five
-seconds on a busy machine, and on a Hugging Face Space, or where a variable asks for it, take new code for this process from
+Gradio would look for a free port on 127.0.0.1 whatever the address is, report every failure as a port in use, give up after five
+seconds on a busy machine, and on a Hugging Face Space, or where a variable says so, accept new code for this process from
 whoever reaches another port.
 """
 
@@ -22,9 +22,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from magistral_ui.errors import PortInUse, ServeError
 
 START_TIMEOUT = 120.0
-"""Seconds in which the server has to begin, on a machine that is busy with other things."""
+"""Seconds in which the server has to start, on a busy machine too."""
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""All addresses of a machine, and under which it finds itself."""
+"""Hosts that stand for all addresses of a machine, and the address at which it reaches itself."""
 PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM)
 UNSUPPORTED_ERRNOS = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 STARTUP_REQUEST = ("GET", "/gradio_api/startup-events")
@@ -34,7 +34,7 @@ STARTUP_REQUEST = ("GET", "/gradio_api/startup-events")
 def take(host: str, ports: Iterable[int]) -> list[socket.socket]:
     """Sockets that listen at `host` on the first of `ports` that is free; a name may stand for several addresses.
 
-    Raises PortInUse where none is free, ServeError where the address cannot be had at all.
+    Raises PortInUse where none is free, ServeError where the address cannot be used at all.
     """
     wanted = list(ports)
     for port in wanted:
@@ -46,7 +46,7 @@ def take(host: str, ports: Iterable[int]) -> list[socket.socket]:
 
 
 def url_of(host: str, port: int) -> str:
-    """The address to open in this machine's browser."""
+    """The URL to open in this machine's browser."""
     if host in WILDCARD_HOSTS:
         host = "localhost"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
@@ -54,17 +54,17 @@ def url_of(host: str, port: int) -> str:
 
 @contextmanager
 def served_on(sockets: list[socket.socket]) -> Iterator[None]:
-    """Meanwhile, Gradio's `launch` serves on these."""
+    """Meanwhile, Gradio's `launch` serves on `sockets`."""
 
     def start(app: Any, **_: object) -> tuple[str, int, str, http_server.Server]:
         host, port = sockets[0].getsockname()[:2]
         return host, port, url_of(WILDCARD_HOSTS.get(host, host), port), _started(app, sockets)
 
-    gradios, http_server.start_server = http_server.start_server, start  # type: ignore[assignment]
+    original, http_server.start_server = http_server.start_server, start  # type: ignore[assignment]
     try:
         yield
     finally:
-        http_server.start_server = gradios
+        http_server.start_server = original
 
 
 def startup_gate(app: ASGIApp) -> ASGIApp:
@@ -112,18 +112,18 @@ def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
 
 
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
-    """What `host` stands for."""
+    """The addresses that `host` stands for."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise ServeError("host_unknown", host=host) from error
-    except ValueError as error:  # what cannot be a name: too long, or with signs that none has
+    except ValueError as error:  # no possible name: too long, or with characters that none has
         raise ServeError("host_unknown", host=host) from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
 def _bound(addresses: list[tuple[socket.AddressFamily, Any]], host: str) -> list[socket.socket]:
-    """A listening socket for each address that this machine has; the failure where it has none."""
+    """A listening socket for each address that this machine has; raises the first failure where it has none."""
     bound: list[socket.socket] = []
     failure: OSError | None = None
     for family, address in addresses:
@@ -135,17 +135,16 @@ def _bound(addresses: list[tuple[socket.AddressFamily, Any]], host: str) -> list
                 raise PortInUse(port=address[1]) from error
             failure = failure or error
     if not bound and failure is not None:
-        raise _told(failure, host, addresses[0][1][1]) from failure
+        raise _described(failure, host, addresses[0][1][1]) from failure
     return bound
 
 
 def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
-    # Its kind by name: asyncio sends at once (TCP_NODELAY) on connections only that say that they are TCP.
+    # The protocol is named: asyncio sets TCP_NODELAY only on sockets that say that they are TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        if (
-            os.name == "posix" and sys.platform != "cygwin"
-        ):  # on Windows, this would share the port with another program
+        # On Windows, this would share the port with another program.
+        if os.name == "posix" and sys.platform != "cygwin":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             both = address[0] == "::" and socket.has_dualstack_ipv6()
@@ -164,8 +163,8 @@ def _close(sockets: list[socket.socket]) -> None:
         each.close()
 
 
-def _told(error: OSError, host: str, port: int) -> ServeError:
-    """What a person can do about it."""
+def _described(error: OSError, host: str, port: int) -> ServeError:
+    """The failure with what a person can do about it."""
     if error.errno in PERMISSION_ERRNOS:
         return ServeError("port_forbidden", port=port)
     if error.errno == errno.EADDRNOTAVAIL:

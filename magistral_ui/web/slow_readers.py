@@ -1,6 +1,6 @@
-"""Drops connections whose answers are not read, whatever the answers are, and bounds what waits to be read; knows no requests.
+"""Drops connections whose answers are not read, and bounds the bytes that wait to be read; it does not know the answers.
 
-What a peer's own system takes in counts as read: no server can see further than that.
+What the peer's operating system receives counts as read: no server can see further than that.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from collections import Counter
 from typing import Any
 
 CHECKS = 10
-"""Looks at an answer that waits, in the time after which its connection is dropped."""
+"""Checks of an unread answer in the time after which its connection is dropped."""
 MAX_UNSENT_BYTES = 256 * 2**20
-"""Bytes of answers that wait in this process to be read; past them, whoever has the most waiting loses the largest."""
+"""Bytes of answers that wait in this process to be read; beyond them, the peer with the most loses its largest answer."""
 MAX_KERNEL_BUFFER = 128 * 1024
-"""Of one connection, those that the system takes before it can send them: with few, it is seen soon whether any are read."""
+"""Bytes of one connection that the system takes before it can send them: with few, it shows soon whether any are read."""
 
 
 class SlowReaders:
@@ -29,13 +29,13 @@ class SlowReaders:
         self._total = 0
 
     def reader(self, transport: Any, peer: str, loop: asyncio.AbstractEventLoop) -> "ReaderState":
-        """What is to be told of the flow of one new connection from `peer`."""
+        """The state of a new connection from `peer`, to be told when its flow stops and resumes."""
         limit_system_buffers(transport.get_extra_info("socket"), self.seconds)
-        transport.set_write_buffer_limits(high=0)  # to be told of every byte that waits
+        transport.set_write_buffer_limits(high=0)  # so that paused() is called as soon as a byte waits
         return ReaderState(self, transport, peer, loop)
 
     def waits(self, reader: "ReaderState", count: int) -> None:
-        """So many bytes wait for `reader` now."""
+        """Note that `count` bytes wait for `reader` now."""
         self._total += count - self._waiting.pop(reader, 0)
         if count:
             self._waiting[reader] = count
@@ -51,49 +51,49 @@ class SlowReaders:
 
 
 class ReaderState:
-    """One connection's other end, as far as it takes in what is sent."""
+    """How far the other end of a connection has received what is sent."""
 
     def __init__(self, answers: SlowReaders, transport: Any, peer: str, loop: asyncio.AbstractEventLoop) -> None:
         self.peer = peer
         self._answers, self._transport, self._loop = answers, transport, loop
-        self._next: asyncio.TimerHandle | None = None
-        self._left, self._moved = 0, 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._left, self._progress_at = 0, 0.0
 
     def paused(self) -> None:
         """Bytes wait from now on."""
-        self._left, self._moved = self._transport.get_write_buffer_size(), self._loop.time()
-        self._again()
+        self._left, self._progress_at = self._transport.get_write_buffer_size(), self._loop.time()
+        self._schedule_check()
 
     def resumed(self) -> None:
-        """No bytes wait any more; also where the connection is lost."""
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
+        """No bytes wait any more, or the connection is lost."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._answers.waits(self, 0)
 
     def drop(self) -> None:
-        """End the connection, and forget what waits."""
+        """End the connection, and discard what waits."""
         self.resumed()
         discard_unsent(self._transport.get_extra_info("socket"))
         self._transport.abort()
 
-    def _again(self) -> None:
-        self._next = self._loop.call_later(self._answers.seconds / CHECKS, self._look)
+    def _schedule_check(self) -> None:
+        self._timer = self._loop.call_later(self._answers.seconds / CHECKS, self._check)
         self._answers.waits(self, self._left)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         left, now = self._transport.get_write_buffer_size(), self._loop.time()
         if left < self._left:
-            self._moved = now
+            self._progress_at = now
         self._left = left
-        if now - self._moved >= self._answers.seconds:
+        if now - self._progress_at >= self._answers.seconds:
             self.drop()
         else:
-            self._again()
+            self._schedule_check()
 
 
 def limit_system_buffers(connection: Any, seconds: float) -> None:
-    """Have the system hold little that cannot be sent, and give up a peer that takes in nothing, where it knows how."""
+    """Have the system buffer little that it cannot send, and give up a peer that receives nothing, where it supports this."""
     options = {"TCP_USER_TIMEOUT": int(seconds * 1000), "TCP_NOTSENT_LOWAT": MAX_KERNEL_BUFFER}
     for name, value in options.items():
         if hasattr(socket, name):
@@ -102,7 +102,7 @@ def limit_system_buffers(connection: Any, seconds: float) -> None:
 
 
 def discard_unsent(connection: Any) -> None:
-    """Have the system forget what it has not sent when `connection` is closed, in place of trying on by itself."""
+    """Have the system discard what it has not sent when `connection` is closed, instead of trying again and again."""
     at_once = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)

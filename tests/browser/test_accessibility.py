@@ -120,7 +120,7 @@ def test_no_violations_in_what_opens_at_a_turn(page: Any, serve: Any, scheme: st
     more(reply(page)).click()
     page.get_by_role("menuitem", name="Edit reasoning…").click()
     assert violations(page) == []
-    page.get_by_role("button", name="Think on").click()
+    page.get_by_role("button", name="Keep thinking").click()
     expect(done(page).locator(".branch")).to_be_visible()
     more(reply(page)).click()
     page.get_by_role("menuitem", name="Delete", exact=True).click()

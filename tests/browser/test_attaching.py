@@ -81,7 +81,7 @@ def test_images_dropped_anywhere_are_attached_and_what_is_none_is_named_at_once(
     expect(zone).to_be_hidden()
     drag(page, "#turns", ["dragenter", "dragover"], files(a__png=encoded()))
     expect(zone).to_be_visible()
-    expect(zone).to_have_text("Drop pictures here to add them to your message")
+    expect(zone).to_have_text("Drop images here to add them to your message")
     drag(page, "#turns", ["dragleave"])
     expect(zone).to_be_hidden()
     for number, where in enumerate(("#turns", "#topbar", "#settings", "body"), 1):
@@ -92,11 +92,11 @@ def test_images_dropped_anywhere_are_attached_and_what_is_none_is_named_at_once(
     box(page).fill("Look")
     drop(page, "#turns", files(**bad, IMG_1__HEIC=heic.PHOTO, good__bmp=encoded("BMP")))
     expect(refused(page)).to_have_count(4)
-    expect(page.locator(".refusals")).to_contain_text("4 files were not added:")
+    expect(page.locator(".refusals")).to_contain_text("4 files weren’t added:")
     for name, why in (
-        ("draw.svg", "not a picture"),
-        ("empty.png", "an empty file"),
-        ("scan.png", "not a picture"),
+        ("draw.svg", "not a readable image"),
+        ("empty.png", "empty file"),
+        ("scan.png", "not a readable image"),
         ("half (1).jpg", "damaged"),
     ):
         expect(refused(page).filter(has_text=name)).to_contain_text(why)
@@ -127,7 +127,7 @@ def test_words_and_pieces_of_the_page_are_no_images(page: Any, serve: Any) -> No
     ready(page, serve([Answer("yes")]))
     zone, notice = page.locator(".drop-zone"), page.locator(".refusals")
     assert drag(page, "#turns", ["dragover", "drop"], words="https://example.org/") == [True, True]
-    expect(notice).to_contain_text("Only pictures can be added.")
+    expect(notice).to_contain_text("Only images can be added.")
     notice.get_by_role("button", name="Dismiss").click()
     expect(notice).to_be_hidden()
     taken = drag(page, "#box textarea", ["dragover", "drop"], words="some words")
@@ -148,7 +148,7 @@ def test_images_are_pasted_wherever_no_other_field_has_the_focus(page: Any, serv
     attached(page, 2)
     page.evaluate(PASTE, ["#parameter-max-tokens input[type=number]", files(c__png=encoded(side=42))])
     page.evaluate(PASTE, ["body", files(words__txt=b"words")])
-    expect(refused(page)).to_have_text("words.txt — not a picture that can be read")
+    expect(refused(page)).to_have_text("words.txt — not a readable image")
     attached(page, 2)
 
 
@@ -157,18 +157,18 @@ def test_a_message_has_as_many_images_as_it_may(page: Any, serve: Any) -> None:
     many = {f"{number}__png": encoded(side=30 + number) for number in range(3)}
     drop(page, "#turns", files(big__bmp=encoded("BMP", 1_000), **many))
     attached(page, 2)
-    expect(refused(page)).to_have_text(["big.bmp — larger than 1 MB", "2.png — no more than 2 in one message"])
+    expect(refused(page)).to_have_text(["big.bmp — larger than 1 MB", "2.png — at most 2 per message"])
 
 
 def test_a_model_that_sees_nothing_takes_no_images(page: Any, serve: Any) -> None:
     ready(page, serve([Answer("yes")], card=MAGISTRAL_1_1))
     clip = page.locator("#box .upload-button")
     expect(clip).to_be_disabled()
-    expect(clip).to_have_attribute("title", "This model cannot see pictures.")
+    expect(clip).to_have_attribute("title", "This model doesn’t support images.")
     drag(page, "#turns", ["dragenter", "dragover"], files(a__png=encoded()))
-    expect(page.locator(".drop-zone")).to_have_text("This model cannot see pictures.")
+    expect(page.locator(".drop-zone")).to_have_text("This model doesn’t support images.")
     drag(page, "#turns", ["drop"], files(a__png=encoded()))
-    expect(page.locator(".refusals")).to_contain_text("This model cannot see pictures.")
+    expect(page.locator(".refusals")).to_contain_text("This model doesn’t support images.")
     attached(page, 0)
     assert page.locator(".example").all_inner_texts()[0] != "What is 487 + 265?"  # that is for the demo model
 
@@ -201,10 +201,10 @@ def test_a_message_that_does_not_fit_is_not_sent_and_nothing_is_said_of_an_empty
     send, fit = page.locator("#box .submit-button"), page.locator(".fit")
     long = "word " * 300
     box(page).fill(long)
-    expect(fit).to_contain_text("This does not fit")
+    expect(fit).to_contain_text("Too long")
     expect(send).to_be_disabled()
     box(page).press("Enter")
-    expect(page.locator(".held")).to_contain_text("This does not fit")
+    expect(page.locator(".held")).to_contain_text("Too long")
     assert box(page).input_value() == long
     box(page).fill("")
     expect(fit).to_be_hidden()
@@ -239,7 +239,7 @@ def test_a_message_waits_for_its_count_and_then_goes_by_itself(page: Any, serve:
     nearly = "w " * 60 + "x" * 200  # more bytes than fit, but fewer tokens
     box(page).fill(nearly)
     box(page).press("Enter")
-    expect(page.locator(".held")).to_have_text("Your message will be sent in a moment.")
+    expect(page.locator(".held")).to_have_text("Your message will be sent shortly.")
     assert box(page).input_value() == nearly
     slow.counts.set()
     done(page)
@@ -254,7 +254,7 @@ def test_a_message_waits_for_its_images(page: Any, context: Any, serve: Any) -> 
     drop(page, "#turns", files(a__png=encoded()))
     expect(page.locator("#box .loader")).to_be_visible()
     attempt(page, "Look")
-    expect(page.locator(".held")).to_have_text("Your message will be sent in a moment.")
+    expect(page.locator(".held")).to_have_text("Your message will be sent shortly.")
     assert page.locator(".turn").count() == 0
     uploads[0].continue_()
     done(page)

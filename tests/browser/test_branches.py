@@ -167,7 +167,7 @@ def test_a_message_in_other_words_is_a_branch_of_its_own(page: Any, serve: Any) 
     done(page)
     first = page.locator(".turn.user").first
     button(first, "Edit").click()
-    field = first.get_by_role("textbox", name="Your message, in other words")
+    field = first.get_by_role("textbox", name="Edit your message")
     expect(field).to_be_focused()
     field.press("Escape")
     expect(first.locator(".said")).to_have_text("one")

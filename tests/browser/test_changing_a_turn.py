@@ -105,13 +105,13 @@ def test_answer_reasoning_and_both_are_copied_as_they_were_written(page: Any, co
     copied("hello")
 
 
-@pytest.mark.parametrize(("name", "how"), [("Think on", "open"), ("Answer from this", "closed")])
+@pytest.mark.parametrize(("name", "how"), [("Keep thinking", "open"), ("Answer from this", "closed")])
 def test_the_reasoning_is_edited_and_gone_on_from_in_a_sibling(page: Any, serve: Any, name: str, how: str) -> None:
     visit(page, serve(words))
     ask(page, "hello")
     more(done(page)).click()
     item(page, "Edit reasoning…").click()
-    field = page.get_by_role("textbox", name="The reasoning, in your words")
+    field = page.get_by_role("textbox", name="Edit the reasoning")
     expect(field).to_be_focused()
     expect(field).to_have_value("Let me see.")
     field.fill(" ")
@@ -145,7 +145,7 @@ def test_control_and_enter_think_on_also_where_a_reply_was_cut_while_thinking(pa
     ask(page, "hello")
     more(done(page)).click()
     item(page, "Edit reasoning…").click()
-    field = page.get_by_role("textbox", name="The reasoning, in your words")
+    field = page.get_by_role("textbox", name="Edit the reasoning")
     field.fill("Ah, ")
     field.press("Control+Enter")
     expect(done(page).locator(".answer")).to_have_text("So.")
@@ -172,8 +172,8 @@ def test_details_tell_what_a_reply_was_written_with_and_it_is_written_again_so(p
     expect(more(reply(page))).to_be_focused()
     more(reply(page)).click()
     item(page, "Details").click()
-    details.get_by_role("button", name="Write again exactly so").click()
-    expect(reply(page).locator(".note")).to_have_text("Written again: word for word the same.")
+    details.get_by_role("button", name="Reproduce this reply").click()
+    expect(reply(page).locator(".note")).to_have_text("Reproduced: identical, word for word.")
     expect(done(page).locator(".answer")).to_have_text(said)
     expect(reply(page).locator(".branch")).to_have_text(re.compile("2 / 2"))
     assert engine.requests[0] == engine.requests[1]
@@ -182,7 +182,7 @@ def test_details_tell_what_a_reply_was_written_with_and_it_is_written_again_so(p
     done(page)
     more(page.locator(".turn.reply").first).click()
     item(page, "Details").click()
-    expect(details).to_contain_text("Another model, precision, revision or device runs now")
+    expect(details).to_contain_text("A different model, precision, revision or device is running now")
 
 
 def test_what_is_deleted_comes_back_with_undo_and_its_siblings_take_its_place(page: Any, serve: Any) -> None:
@@ -194,7 +194,7 @@ def test_what_is_deleted_comes_back_with_undo_and_its_siblings_take_its_place(pa
     first = page.locator(".turn.user").first
     more(first).focus()
     page.keyboard.press("Enter")
-    item(page, "Delete from here on").press("Enter")
+    item(page, "Delete this and everything after it").press("Enter")
     expect(page.locator(".turn")).to_have_count(0)
     expect(page.locator(".welcome")).to_be_visible()
     expect(page.locator(".toast")).to_contain_text("4 messages deleted.")
@@ -352,11 +352,11 @@ def test_two_tabs_on_one_conversation_lose_no_turn(page: Any, context: Any, serv
     done(other)
     # The first tab, which does not know of that, deletes a message and then changes what is gone.
     more(page.locator(".turn.user").nth(1)).click()
-    item(page, "Delete from here on").click()
+    item(page, "Delete this and everything after it").click()
     expect(page.locator(".toast")).to_contain_text("4 messages deleted.")
     expect(page.locator(".turn")).to_have_count(2)
     reply(other).get_by_role("button", name="Regenerate").click()
-    expect(other.locator("#turns [role=alert]")).to_contain_text("not in the conversation any more")
+    expect(other.locator("#turns [role=alert]")).to_contain_text("no longer in the chat")
     expect(other.locator(".turn")).to_have_count(2)
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".turn")).to_have_count(6)
@@ -377,11 +377,11 @@ def test_while_a_reply_is_written_the_menu_only_looks_and_copies(page: Any, serv
     ask(page, "slow")
     more(page.locator(".turn.reply").first).click()
     expect(item(page, "Edit reasoning…")).to_have_attribute("aria-disabled", "true")
-    expect(item(page, "Delete from here on")).to_have_attribute("aria-disabled", "true")
-    item(page, "Delete from here on").dispatch_event("click")
+    expect(item(page, "Delete this and everything after it")).to_have_attribute("aria-disabled", "true")
+    item(page, "Delete this and everything after it").dispatch_event("click")
     expect(page.locator(".turn")).to_have_count(4)
     item(page, "Details").click()
-    expect(page.get_by_role("button", name="Write again exactly so")).to_be_disabled()
+    expect(page.get_by_role("button", name="Reproduce this reply")).to_be_disabled()
     page.keyboard.press("Escape")
     page.locator("#box .stop-button").click()
     done(page)

@@ -85,7 +85,7 @@ def test_max_tokens_ends_the_reply_and_says_so(page: Any, serve: Any, demo_engin
     visit(page, serve(demo_engine))
     set_parameter(page, "max_tokens", 5)
     ask(page, "What is 487 + 265?")
-    expect(done(page)).to_contain_text("Ended: reached the limit of 5 tokens")
+    expect(done(page)).to_contain_text("Stopped at the limit of 5 tokens")
 
 
 def test_edited_reasoning_leads_to_another_answer_which_is_written_again_word_for_word(
@@ -97,7 +97,7 @@ def test_edited_reasoning_leads_to_another_answer_which_is_written_again_word_fo
     expect(done(page).locator(".answer")).to_contain_text("752")
     more(reply(page)).click()
     page.get_by_role("menuitem", name="Edit reasoning…").click()
-    field = page.get_by_role("textbox", name="The reasoning, in your words")
+    field = page.get_by_role("textbox", name="Edit the reasoning")
     field.fill(field.input_value().replace("752", "753"))
     page.get_by_role("button", name="Answer from this").click()
     expect(done(page).locator(".answer")).to_contain_text("753")
@@ -105,7 +105,7 @@ def test_edited_reasoning_leads_to_another_answer_which_is_written_again_word_fo
     set_parameter(page, "temperature", 2)
     more(reply(page)).click()
     page.get_by_role("menuitem", name="Details").click()
-    page.get_by_role("button", name="Write again exactly so").click()
+    page.get_by_role("button", name="Reproduce this reply").click()
     expect(reply(page).locator(".branch")).to_contain_text("3 / 3")
-    expect(done(page)).to_contain_text("Written again: word for word the same.")
+    expect(done(page)).to_contain_text("Reproduced: identical, word for word.")
     expect(reply(page).locator(".answer")).to_contain_text("753")

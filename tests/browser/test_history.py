@@ -40,7 +40,7 @@ def unfold(page: Any, title: str) -> Any:
 
 
 def of_all(page: Any, item: str) -> None:
-    page.get_by_role("button", name="What to do with all chats").click()
+    page.get_by_role("button", name="Options for all chats").click()
     page.get_by_role("menuitem", name=item).click()
 
 
@@ -60,7 +60,7 @@ def test_conversations_are_listed_opened_found_renamed_and_pinned(page: Any, ser
     page.get_by_role("searchbox").fill("")
     expect(titles(page)).to_have_count(2)
     unfold(page, "apples").get_by_role("button", name="Rename").click()
-    field = page.get_by_role("textbox", name="Another name")
+    field = page.get_by_role("textbox", name="Chat name")
     field.fill("  Fruit ")
     field.press("Enter")
     expect(titles(page)).to_have_text(["pears", "Fruit"])
@@ -82,9 +82,9 @@ def test_deleting_can_be_undone_and_forgetting_cannot(page: Any, serve: Any, tmp
     page.get_by_role("button", name="Undo").click()
     expect(titles(page)).to_have_text(["pears", "apples"])
     expect(page.locator(".turn.user .said")).to_have_text("pears")
-    of_all(page, "Forget everything of mine")
+    of_all(page, "Delete all my data…")
     page.get_by_role("button", name="Delete all").click()
-    expect(page.locator("#history-list .told")).to_have_text("Everything of yours was deleted.")
+    expect(page.locator("#history-list .told")).to_have_text("All your data was deleted.")
     expect(titles(page)).to_have_count(0)
     expect(page.locator(".welcome")).to_be_visible()
     with sqlite3.connect(tmp_path / "data" / DATABASE_FILE) as db:
@@ -160,7 +160,7 @@ def test_no_violations_in_the_list(page: Any, serve: Any) -> None:
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             assert violations(page) == []
     entry = unfold(page, "apples")
-    of_all(page, "Forget everything of mine")
+    of_all(page, "Delete all my data…")
     assert violations(page) == []
     entry.get_by_role("button", name="Rename").click()
     assert violations(page) == []
@@ -203,19 +203,19 @@ def test_conversations_are_saved_as_files_and_brought_back(page: Any, serve: Any
         unfold(page, "apples").get_by_role("button", name="Save as HTML").click()
     assert waiting.value.suggested_filename == "apples.html"
     with page.expect_download() as waiting:
-        of_all(page, "Save all as a file")
+        of_all(page, "Export all chats")
     waiting.value.save_as(tmp_path / "all.json")
-    of_all(page, "Forget everything of mine")
+    of_all(page, "Delete all my data…")
     page.get_by_role("button", name="Delete all").click()
     expect(titles(page)).to_have_count(0)
     page.locator("#history-list input[type=file]").set_input_files(tmp_path / "all.json")
-    expect(page.locator("#history-list .told")).to_have_text("2 chats were brought in.")
+    expect(page.locator("#history-list .told")).to_have_text("2 chats imported.")
     expect(titles(page)).to_have_text(["pears", "apples"])
     titles(page).nth(1).click()
     expect(reply(page).locator(".answer")).to_have_text("apples, indeed")
     (tmp_path / "junk.json").write_text("{}")
     page.locator("#history-list input[type=file]").set_input_files(tmp_path / "junk.json")
-    expect(page.locator("#history-list .told")).to_contain_text("holds no conversation of Magistral UI")
+    expect(page.locator("#history-list .told")).to_contain_text("contains no Magistral UI chat")
     assert violations(page) == []
 
 
@@ -226,8 +226,8 @@ def test_continue_is_named_only_where_a_reply_that_the_app_ended_can_go_on(page:
 
     visit(page, serve(ended))
     for text, buttons, note in (
-        ("begun", 1, "The app ended while this was being written. “Continue” goes on from here."),
-        ("empty", 0, "The app ended before anything was written."),
+        ("begun", 1, "The app stopped while this reply was being written. Choose “Continue” to resume it."),
+        ("empty", 0, "The app stopped before anything was written."),
     ):
         ask(page, text)
         expect(done(page).get_by_role("button", name="Continue", exact=True)).to_have_count(buttons)

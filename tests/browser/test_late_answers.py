@@ -159,7 +159,7 @@ def test_what_is_unfolded_in_the_list_stays_when_the_list_comes(page: Any, serve
     held = Held(page, f"history/{event}")
     entry.locator(".unfold").click()
     entry.get_by_role("button", name="Rename").click()
-    field = page.get_by_role("textbox", name="Another name")
+    field = page.get_by_role("textbox", name="Chat name")
     field.fill("Fruit")
     field.press("Enter")
     if event == "refresh":
@@ -187,7 +187,7 @@ def test_a_list_from_before_a_change_does_not_take_it_back(page: Any, serve: Any
     held.wait()
     entry.locator(".unfold").click()
     entry.get_by_role("button", name="Rename").click()
-    field = page.get_by_role("textbox", name="Another name")
+    field = page.get_by_role("textbox", name="Chat name")
     field.fill("Fruit")
     field.press("Enter")
     expect(reply(page)).to_be_visible()

@@ -145,4 +145,4 @@ def test_reasoning_that_was_not_opened_is_copied_and_edited_whole(page: Any, con
     assert page.evaluate("navigator.clipboard.readText()") == f"{REASONING}question 39"
     last.get_by_role("button", name="More").click()
     page.get_by_role("menuitem", name="Edit reasoning…").click()
-    expect(page.get_by_role("textbox", name="The reasoning, in your words")).to_have_value(f"{REASONING}question 39")
+    expect(page.get_by_role("textbox", name="Edit the reasoning")).to_have_value(f"{REASONING}question 39")

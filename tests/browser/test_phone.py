@@ -123,7 +123,7 @@ def test_what_cannot_be_done_while_a_reply_is_written_waits_in_its_place(page: A
 
 def test_why_nothing_can_be_sent_yet_is_told_in_full(page: Any, serve: Serve) -> None:
     page.goto(serve(ScriptedEngine(script, status=Loading("reading", 3_000_000_000, 48_000_000_000, 90))))
-    expect(box(page)).to_have_attribute("placeholder", "The model is loading. You can write in a moment.")
+    expect(box(page)).to_have_attribute("placeholder", "The model is loading…")
     assert box(page).evaluate("(field) => field.clientHeight > 1.9 * parseFloat(getComputedStyle(field).lineHeight)")
     assert box(page).evaluate("(field) => field.scrollWidth <= field.clientWidth")
 

@@ -64,7 +64,7 @@ def test_everything_of_the_page_works_below_a_path(below: tuple[str, Served], pa
     expect(page.locator(".turn.user img, .turn.message img").first).to_be_visible()
     expect(page.locator("#history-list [data-entry]").first).to_be_attached()  # the menu is about what is listed
     with page.expect_download() as download:
-        of_all(page, "Save all as a file")
+        of_all(page, "Export all chats")
     assert "you said What is this?" in Path(download.value.path()).read_text(encoding="utf-8")
     outside = [each for each in asked if each.startswith("http") and not urlsplit(each).path.startswith("/ai/")]
     assert outside == []

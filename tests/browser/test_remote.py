@@ -41,7 +41,7 @@ def test_what_the_server_cannot_do_is_grey_and_says_why(page: Any, serve: Any, e
     more(reply).click()
     again = page.get_by_role("menuitem", name="Answer again from this reasoning", exact=True)
     expect(again).to_have_attribute("aria-disabled", "true")
-    expect(again).to_have_attribute("title", re.compile("cannot go on with a reply"))
+    expect(again).to_have_attribute("title", re.compile("can’t continue a partial reply"))
     page.keyboard.press("Escape")
     expect(reply.get_by_role("button", name="Regenerate", exact=True)).to_be_enabled()
     for name, missing in (("min-p", True), ("reasoning-budget", True), ("top-k", False), ("temperature", False)):
@@ -63,8 +63,8 @@ def test_the_page_says_that_its_server_is_away_and_goes_on_when_it_is_back(
     ask(page, "Count for me.")
     expect(reply(page).locator(".answer")).to_contain_text("1 2 3")
     lm_studio.close()  # while it answers
-    expect(page.locator("#model-banner")).to_contain_text("does not answer")
-    expect(done(page).locator(".failure")).to_contain_text("broke in the middle")
+    expect(page.locator("#model-banner")).to_contain_text("isn’t responding")
+    expect(done(page).locator(".failure")).to_contain_text("was lost in the middle")
     expect(reply(page).locator(".answer")).to_contain_text("1 2 3")
     expect(reply(page).get_by_role("button", name="Continue", exact=True)).to_be_disabled()  # LM Studio cannot
     port = int(urlsplit(lm_studio.base_url).port or 0)
@@ -75,7 +75,7 @@ def test_the_page_says_that_its_server_is_away_and_goes_on_when_it_is_back(
         box(page).fill("What is 2 + 2?")
     finally:
         again.close()  # while nothing happens
-    expect(page.locator("#model-banner")).to_contain_text("The server cannot be used")
+    expect(page.locator("#model-banner")).to_contain_text("The model server is unavailable")
     expect(box(page)).to_be_disabled()
     again = FakeLMStudio(port)
     try:

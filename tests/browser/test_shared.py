@@ -57,7 +57,7 @@ def test_a_stranger_signs_in_reads_the_limits_chats_and_leaves(shared: Served, p
     expect(reply.locator("pre code")).to_be_visible()
     assert page.evaluate("window.hacked") is None
     expect(page.locator("#guest")).to_contain_text("20,000 characters")
-    expect(page.locator("#guest")).to_contain_text("12,288 may be reasoning")
+    expect(page.locator("#guest")).to_contain_text("12,288 of them for reasoning")
     assert told == []
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("Password")).to_be_visible()

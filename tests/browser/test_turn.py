@@ -151,7 +151,7 @@ def test_answer_now_ends_the_reasoning(page: Any, serve: Any) -> None:
     page.locator(".answer-now").click()
     done(page)
     expect(reply(page).locator(".answer")).to_have_text("Well then.")
-    expect(reply(page)).to_contain_text("cut short because you asked")
+    expect(reply(page)).to_contain_text("You ended the thinking early")
 
 
 def test_a_reload_and_a_second_tab_take_up_the_running_reply(page: Any, context: Any, serve: Any) -> None:
@@ -270,10 +270,10 @@ def test_why_a_reply_ended_and_what_there_is_to_tell(page: Any, serve: Any) -> N
     visit(page, serve(script))
     ask(page, "one")
     expect(done(page)).to_contain_text("reached the limit of 5 tokens")
-    expect(reply(page)).to_contain_text("There is no answer")
+    expect(reply(page)).to_contain_text("No answer: the reply ended")
     expect(reply(page).locator(".reasoning")).to_have_attribute("open", "")
     ask(page, "two")
-    expect(reply(page, 1)).to_contain_text("The device has no room left.")
+    expect(reply(page, 1)).to_contain_text("The device is out of memory.")
     done(page)
     expect(box(page)).to_be_enabled()
 
@@ -291,11 +291,11 @@ def test_a_full_context_is_told_in_one_sentence_and_nothing_is_advised_that_cann
     ask(page, "full")
     done(page)
     expect(notes).to_have_count(1)
-    expect(notes).to_contain_text("the context is full, with 7 tokens of room")
+    expect(notes).to_contain_text("only 7 tokens were left for this reply")
     set_parameter(page, "max_tokens", 1_000_000)  # as many as there may be
     ask(page, "most")
     done(page)
-    expect(notes).to_have_text("Ended: reached the limit of tokens.")
+    expect(notes).to_have_text("Stopped at the token limit.")
 
 
 def test_a_junk_file_gets_a_sentence_and_nothing_is_lost(page: Any, serve: Any, tmp_path: Path) -> None:
@@ -304,13 +304,13 @@ def test_a_junk_file_gets_a_sentence_and_nothing_is_lost(page: Any, serve: Any, 
     visit(page, serve([Answer("I see.")]))
     box(page).fill("Look at this")
     page.locator("#box input[type=file]").set_input_files([tmp_path / "junk.png", tmp_path / "good.png"])
-    expect(page.locator(".refusals li")).to_have_text("junk.png — not a picture that can be read")
+    expect(page.locator(".refusals li")).to_have_text("junk.png — not a readable image")
     assert box(page).input_value() == "Look at this"
     assert page.locator(".turn").count() == 0
     expect(page.locator("#box img").first).to_be_visible()
     box(page).press("Enter")
     done(page)
-    expect(page.locator(".turn.user img")).to_have_attribute("alt", "Picture 1: good.png, 40 × 30")
+    expect(page.locator(".turn.user img")).to_have_attribute("alt", "Image 1: good.png, 40 × 30")
     expect(page.locator(".refusals")).to_be_hidden()
     assert box(page).input_value() == ""
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magistral_ui.export.file_names import file_name
+from magistral_ui.export.document import file_name
 
 NAMES = {
     "A sum": "A sum.json",

@@ -14,11 +14,9 @@ from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.export import captions
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.export.bounds import BEGINNING
-from magistral_ui.export.document import Document
-from magistral_ui.export.html import export_html
-from magistral_ui.export.image_tags import ImageTags
+from magistral_ui.export.document import EXPORT_CPU_SECONDS, Document, TimeBudget
+from magistral_ui.export.html import ImageTags, export_html
 from magistral_ui.export.mathml import MAX_DEPTH, depth, formula_html
-from magistral_ui.export.time_budget import EXPORT_CPU_SECONDS, TimeBudget
 from magistral_ui.i18n.texts import text
 from tests.export.conversations import DOCUMENTS, image, sample
 
@@ -190,7 +188,7 @@ def test_any_conversation_makes_a_page_that_opens_and_closes_the_same(document: 
 def test_images_are_inside_without_a_cameras_metadata() -> None:
     html = export_html([sample()], text)
     assert html.count('src="data:image/jpeg;base64,') == 1
-    assert 'alt="Picture 1: sum.png, 64 × 48"' in html
+    assert 'alt="Image 1: sum.png, 64 × 48"' in html
 
 
 def test_only_the_chosen_branch_is_written() -> None:
@@ -204,10 +202,10 @@ def test_only_the_chosen_branch_is_written() -> None:
 def test_what_there_is_to_know_of_a_reply_is_below_it() -> None:
     html = export_html([replace(sample(), conversation=sample().conversation.choose(3))], text)
     assert "Magistral Small 1.2 · abc123 · nf4 · 903 tokens · Temperature 0.7 · Top p 0.95 · Seed 7" in html
-    assert "The reasoning budget was spent" in html
-    assert "Ended: reached the limit of tokens." in html
-    assert "There is no answer" in html
-    assert "Too many people are waiting already (at most 3)" in export_html([sample()], text)
+    assert "Reasoning budget reached" in html
+    assert "Stopped at the token limit." in html
+    assert "No answer: the reply ended" in html
+    assert "Too many people are already waiting (the limit is 3)" in export_html([sample()], text)
 
 
 def test_a_failure_and_a_notice_that_nobody_knows_have_their_general_text() -> None:
@@ -222,6 +220,6 @@ def test_a_failure_and_a_notice_that_nobody_knows_have_their_general_text() -> N
 
 def test_several_conversations_have_a_list_of_contents() -> None:
     html = export_html([sample(), Document(Conversation(), "A & B\n<i>")], text)
-    assert "<title>2 conversations</title>" in html
+    assert "<title>2 chats</title>" in html
     assert '<a href="#c2" dir="auto">A &amp; B &lt;i&gt;</a>' in html
     assert html.count("<h1") == 2

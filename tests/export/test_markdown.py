@@ -11,10 +11,8 @@ from markdown_it.token import Token
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.chat.events import Usage
 from magistral_ui.export.bounds import BEGINNING
-from magistral_ui.export.document import Document
-from magistral_ui.export.markdown import export_markdown
-from magistral_ui.export.markdown_escape import contained, fenced, inline
-from magistral_ui.export.time_budget import EXPORT_CPU_SECONDS
+from magistral_ui.export.document import EXPORT_CPU_SECONDS, Document
+from magistral_ui.export.markdown import contained, export_markdown, fenced, inline
 from magistral_ui.i18n.texts import text
 from tests.export.conversations import DOCUMENTS, sample
 
@@ -47,7 +45,7 @@ def test_a_conversation_reads_like_this() -> None:
     assert export_markdown([document], text).split("\n") == [
         "# A sum",
         "",
-        "*2026-11-24 15:30 UTC · Written with Magistral UI*",
+        "*2026-11-24 15:30 UTC · Exported from Magistral UI*",
         "",
         "## You",
         "",
@@ -77,7 +75,7 @@ def test_a_conversation_reads_like_this() -> None:
 
 def test_images_are_named_and_only_the_chosen_branch_is_written() -> None:
     markdown = export_markdown([sample()], text)
-    assert "*Picture 1: sum.png, 64 × 48*" in markdown
+    assert "*Image 1: sum.png, 64 × 48*" in markdown
     assert "and plus 20?" in markdown
     assert "and plus 10?" not in markdown
 

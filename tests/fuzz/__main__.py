@@ -18,7 +18,7 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.markdown_escape import contained
+from magistral_ui.export.markdown import contained
 from magistral_ui.i18n.texts import text
 from tests.browser.install_chromium import find
 from tests.fuzz.marks import texts

@@ -22,11 +22,11 @@ KINDS = [
     "Message",
     "Refusal",
     "NotFound",
-    "Error",
+    "(?<!PydanticCustom)Error",
     "Setting",
     "TooLong",
 ]
-RAISED = re.compile(rf"""(?:{"|".join(KINDS)})\(\s*"([a-z_]+)\"""")
+RAISED = re.compile(rf"""(?<!Custom)(?:{"|".join(KINDS)})\(\s*"([a-z_]+)\"""")
 NOTICED = re.compile(r"""Notice\(\s*"([a-z_]+)\"""")
 ASKED = re.compile(r"""\bt\(\s*"([a-z_]+)\"""")
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_each_card_has_its_chosen_precision() -> None:
     lines = card_lines()
-    chosen = [line for line in lines if "(by itself)" in line]
+    chosen = [line for line in lines if "(default)" in line]
     assert len(chosen) == len(CARD_GIGABYTES) - 1, "16 GB is too little for Magistral, vision and all"
     for size, line in zip(CARD_GIGABYTES[1:], chosen, strict=True):
         best = best_plan(MAGISTRAL_SMALL_1_2, Place("cuda", size * GIB, size * GIB))
@@ -34,11 +34,11 @@ def test_several_cards_are_told_together() -> None:
     one = Place("cuda", 23 * GIB, 24 * GIB)
     lines = machine_lines("2 × RTX", replace(one, others=(one,)))
     assert "46.0 GB free of 48.0 GB" in lines[0]
-    assert "nf4 (by itself)" in "\n".join(lines), "one of them is enough"
+    assert "nf4 (default)" in "\n".join(lines), "one of them is enough"
     half = Place("cuda", 12 * GIB, 12 * GIB)
     lines = machine_lines("2 × RTX", replace(half, others=(half,)))
     assert "nf4" in lines[-1]
-    assert "2 cards: 19 + 21" in lines[-1]
+    assert "2 GPUs: 19 + 21" in lines[-1]
     small = Place("cuda", 6 * GIB, 6 * GIB)
     assert "would need" in machine_lines("2 × small", replace(small, others=(small,)))[-1]
 

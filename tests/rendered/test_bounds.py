@@ -9,7 +9,7 @@ import pytest
 
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.export.bounds import BEGINNING, is_readable
-from magistral_ui.export.markdown_escape import contained
+from magistral_ui.export.markdown import contained
 from magistral_ui.i18n.texts import text
 from tests.fuzz.__main__ import NoFormulas
 from tests.fuzz.marks import MARKS as MARKS_TO_FUZZ

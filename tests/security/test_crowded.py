@@ -19,10 +19,10 @@ Statuses = list[int]
 
 
 class Crowd:
-    """Requests to the door: those with a body that never comes, those that are answered at once, and streams."""
+    """Requests to the middleware: those with a body that never comes, those that are answered at once, and streams."""
 
     def __init__(self) -> None:
-        self.door = RateLimitMiddleware(self._answer, limits=Limits())
+        self.middleware = RateLimitMiddleware(self._answer, limits=Limits())
         self.hung: list[asyncio.Task[int]] = []
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +46,7 @@ class Crowd:
         if path == "/stream":
             scope["headers"] = []
         with serving(Client(address, browser=address)):
-            await self.door(scope, receive, send)
+            await self.middleware(scope, receive, send)
         return int(seen[0]["status"])
 
     async def hang(self, address: str, path: str = "/") -> None:

@@ -19,6 +19,7 @@ from magistral_ui.errors import BadSetting
 from magistral_ui.web.access import passwords_of
 from magistral_ui.web.exposure import Exposure, exposure_of
 from magistral_ui.web.hf_oauth import HuggingFaceLogin, hugging_face_login
+from magistral_ui.web.passwords import login_of
 from tests.security.conftest import Browser, Served, serving
 from tests.security.test_owners import WAIT, arrive, leave, streaming, titles
 
@@ -116,12 +117,14 @@ def test_who_has_signed_in_comes_in_and_can_leave(url: str) -> None:
 )
 def test_no_other_cookie_lets_in(value: str) -> None:
     scope = {"type": "http", "headers": [(b"cookie", f"session={value}".encode())]}
-    assert HuggingFaceLogin(SECRET).name(scope) is None
+    assert HuggingFaceLogin(SECRET).active_login(scope) is None
 
 
 def test_a_good_one_among_others_does() -> None:
     scope = {"type": "http", "headers": [(b"cookie", f"a=b; session={cookie()}; c=d".encode())]}
-    assert HuggingFaceLogin(SECRET).name(scope) == "ann"
+    found = HuggingFaceLogin(SECRET).active_login(scope)
+    assert found is not None
+    assert found.login == login_of("huggingface name", "ann")
 
 
 def test_it_is_offered_on_a_space_only() -> None:

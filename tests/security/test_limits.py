@@ -108,7 +108,7 @@ def test_uploads_are_counted_by_the_hour_however_they_come(narrow: Served, alice
     assert codes[-1] == 429
     refused = alice.upload(big)
     assert int(refused.headers["retry-after"]) > 0
-    assert "than is accepted here in an hour" in refused.text
+    assert "than is allowed per hour" in refused.text
 
 
 def test_a_flood_is_refused_politely_and_ends_by_itself(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -86,8 +86,8 @@ def test_bob_finds_nothing_of_alice_in_the_same_browser(named: Served) -> None:
         happened(browser, wanted, {"id": place["conversation"], "title": "mine", "pinned": True, "query": ""})
     assert browser.http.get(f"/gradio_api/file={uploaded}").status_code == 404
     assert browser.http.get(called).status_code == 404
-    for door in ("queue/data?session_hash=", "heartbeat/"):  # where a plain call is its own session
-        with browser.http.stream("GET", f"/gradio_api/{door}{called.rpartition('/')[2]}") as answer:
+    for path in ("queue/data?session_hash=", "heartbeat/"):  # where a plain call is its own session
+        with browser.http.stream("GET", f"/gradio_api/{path}{called.rpartition('/')[2]}") as answer:
             assert answer.status_code == 404
     assert browser.http.get("/magistral/export", headers={"X-Ticket": ticket}).status_code == 404
     assert browser.http.get(f"/gradio_api/queue/data?session_hash={session}").status_code == 404

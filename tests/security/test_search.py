@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from magistral_ui.client import hashed
 from magistral_ui.sessions.history.search import SearchResult
-from magistral_ui.sessions.visitors import hashed
 from tests.security.conftest import Browser, Served
 
 MANY = 44

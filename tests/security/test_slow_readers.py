@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from magistral_ui.chat.events import Answer
-from magistral_ui.client import CLIENT, Client
+from magistral_ui.client import CLIENT, Client, hashed
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.sessions.visitors import bare, hashed
+from magistral_ui.sessions.visitors import bare
 from magistral_ui.ui.import_export import ExportPurpose
 from magistral_ui.web.client_address import VISITOR_COOKIE
 from magistral_ui.web.queued_calls import QueuedCalls

@@ -70,7 +70,7 @@ def test_only_so_many_wait_in_all() -> None:
     waiting = [queue(admission, f"{n}") for n in range(int(QUEUE.in_all))]
     with pytest.raises(QueueFull) as refused:
         begin(admission, "v")
-    assert refused.value.values == {"limit": 64}
+    assert refused.value.message.values == {"limit": 64}
     waiting[0].put(Finished("cancelled", Usage()))
     begin(admission, "v")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from magistral_ui.chat.conversation import AssistantMessage, UserMessage
+from magistral_ui.client import hashed
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.database import DATABASE_FILE, History
-from magistral_ui.sessions.visitors import hashed
 
 ROOT = Path(__file__).parents[2]
 

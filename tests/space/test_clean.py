@@ -61,7 +61,7 @@ def test_its_page_is_used(space: Path, python: str, tmp_path: Path) -> None:
         box.press("Enter")
         expect(page.locator(".answer").last).to_contain_text("752", timeout=60_000)
         expect(page.locator(".reasoning").last).to_be_visible()
-        expect(page.locator("#guest")).to_contain_text("A message has up to")
+        expect(page.locator("#guest")).to_contain_text("A message can have up to")
         page.reload()
         expect(page.locator(".answer").last).to_contain_text("752", timeout=60_000)
         assert problems == []

@@ -107,11 +107,11 @@ def test_a_dry_run_asks_nobody(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["elsewhere/magistral"], None, "does not let you push"),
-        (["not a name!"], None, "is no name of a Space"),
-        (["someone/magistral", "--secret", "ABSENT"], None, "not set in this shell"),
-        (["someone/magistral"], 401, "does not know who you are"),
-        (["someone/magistral"], 500, "could not be pushed"),
+        (["elsewhere/magistral"], None, "doesn’t let you push"),
+        (["not a name!"], None, "isn’t a valid name for a Space"),
+        (["someone/magistral", "--secret", "ABSENT"], None, "isn’t set in this shell"),
+        (["someone/magistral"], 401, "aren’t signed in to the Hub"),
+        (["someone/magistral"], 500, "couldn’t be pushed"),
     ],
 )
 def test_what_goes_wrong_is_told(
@@ -132,7 +132,7 @@ def test_without_a_token_nothing_is_tried(hub: SpacesHub, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"TOKEN = 'hf_" + b"a" * 34 + b"'", "looks like an access key"), (b"x" * 50_000_001, "larger than 50 MB")],
+    [(b"TOKEN = 'hf_" + b"a" * 34 + b"'", "seems to contain an access key"), (b"x" * 50_000_001, "larger than 50 MB")],
 )
 def test_what_must_not_go_up_stays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, said: str

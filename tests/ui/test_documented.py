@@ -13,7 +13,8 @@ from PIL import Image
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api import schemas
+from magistral_ui.ui.api.mcp_server import TOOL_NAME
+from magistral_ui.ui.api.models import FinishedReply, ToolRequest, UsageValue
 from magistral_ui.ui.page import build_page, close, launch
 from magistral_ui.web.passwords import Passwords
 from tests.loopback import free_port
@@ -91,7 +92,6 @@ def test_what_is_written_there_for_curl_runs(heading: str, password: str, tmp_pa
 
 def test_nothing_is_missing_in_the_document() -> None:
     document = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    properties = schemas.reply()["properties"]
-    arguments = schemas.tool()["input"]["properties"]
-    for name in (*PARAMETERS, *properties, *properties["usage"]["properties"], *arguments, schemas.tool()["name"]):
+    fields = (*FinishedReply.model_fields, *UsageValue.model_fields, *ToolRequest.model_fields)
+    for name in (*PARAMETERS, *fields, TOOL_NAME):
         assert f"`{name}`" in document, name

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from magistral_ui.chat.conversation import Conversation, Reply
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.client import CLIENT, Client
+from magistral_ui.client import CLIENT, Client, hashed
 from magistral_ui.export.document import Document
 from magistral_ui.export.json import export_json, import_json
 from magistral_ui.export.json_models import ImportLimits
@@ -27,7 +27,7 @@ from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.database import IMAGES_FOLDER, IMPORT_DISK_FACTOR, MIN_FREE_BYTES, History
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.visitors import Place, Visitors, hashed
+from magistral_ui.sessions.visitors import Place, Visitors
 from magistral_ui.ui import import_export
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.history_panel import HistoryPanel

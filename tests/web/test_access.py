@@ -50,7 +50,7 @@ def test_looser_limits_are_said_aloud(tmp_path: Path) -> None:
     assert changed.replies == 4
     assert changed.text_length == SHARED.text_length
     assert changed.shared
-    for limits, told in ((limits_of("local", exposure), "switched off"), (changed, "were changed")):
+    for limits, told in ((limits_of("local", exposure), "turned off"), (changed, "were changed")):
         assert told in " ".join(announcement("u", exposure, limits, None, "made"))
     assert len(announcement("u", exposure, SHARED, None, "made")) == 3
 
@@ -71,8 +71,8 @@ def test_limits_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     ("text", "told"),
     [
         ("", "line 1, column 1"),
-        ("3", "not a JSON object"),
-        ("[" * 100_000, "not a JSON object"),
+        ("3", "aren’t a JSON object"),
+        ("[" * 100_000, "aren’t a JSON object"),
         ('{"replies": 4,\n "pictures": 2,\n}', "line "),
         ('{"replies": "4"}', "“replies” takes a whole number from 0 to 1000000000"),
         ('{"replies": ' + "9" * 5_000 + "}", "“replies” takes a whole number"),

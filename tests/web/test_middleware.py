@@ -1,4 +1,4 @@
-"""The doors by themselves, without a page behind them: what they count, remember and read."""
+"""The middleware alone, without a page behind it: what it counts, remembers and reads."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -59,8 +59,8 @@ def test_guesses_that_come_all_at_once_are_counted_one_by_one() -> None:
             await held.wait()
             yield b"password=wrong"
 
-        door = LoginMiddleware(not_found(), passwords=Passwords({"": "right horse"}), limits=SHARED)
-        transport = httpx.ASGITransport(door)
+        login = LoginMiddleware(not_found(), passwords=Passwords({"": "right horse"}), limits=SHARED)
+        transport = httpx.ASGITransport(login)
         async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
             posts = [asyncio.create_task(client.post("/login", content=body())) for _ in range(attack)]
             while waiting < attack:  # until all have been let in
@@ -79,9 +79,9 @@ def test_the_form_keeps_the_name_as_text_and_tells_a_long_wait_in_minutes() -> N
     async def answers() -> list[tuple[int, str]]:
         nonlocal now
         people = Passwords({"Zoë": "right horse"})
-        door = LoginMiddleware(not_found(), passwords=people, limits=SHARED, attempts=LoginAttempts(lambda: now))
+        login = LoginMiddleware(not_found(), passwords=people, limits=SHARED, attempts=LoginAttempts(lambda: now))
         found = []
-        transport, headers = httpx.ASGITransport(door), {"Accept": "text/html"}
+        transport, headers = httpx.ASGITransport(login), {"Accept": "text/html"}
         async with httpx.AsyncClient(transport=transport, base_url="http://page", headers=headers) as client:
             for wait in (*[0] * TRIES, 30, 60, 0):
                 now += wait

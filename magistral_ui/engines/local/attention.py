@@ -1,8 +1,8 @@
 """Attention of several sequences in one forward: each attends over its own cache, so nothing is padded or masked for others.
 
-On a processor a row's numbers depend on what stands before it alone, to the last bit: not on how many rows are read with it, nor
-on whether it is read or written. Kernels round by the shape of their matrices, so they get shapes that only the row's position
-decides: keys in whole tiles, queries of one tile at a time and never fewer than four.
+On a processor a row's results depend, to the last bit, only on what comes before it: not on how many rows are read with it, nor
+on whether it is prefilled or decoded. Kernels round by the shapes of their matrices, so they get shapes that only the row's
+position decides: keys in whole tiles, and queries of one tile at a time, never fewer than four.
 """
 
 from dataclasses import dataclass, field
@@ -15,37 +15,37 @@ from magistral_ui.engines.local.kv_cache import KVCache, KVLayer
 from magistral_ui.models.sizes import queries_at_once
 
 TILE = 64
-"""Keys that are looked at together on a processor. Half as many give other numbers for a row that is read with more of them."""
+"""Keys in a tile, on a processor. With half as many, a row gives other results when more rows are read with it."""
 MIN_ROWS = 4
-"""Rows of the smallest product on a processor: below, kernels round otherwise, and in float32 oneDNN is no faster."""
+"""Rows of the smallest product on a processor: with fewer, kernels round differently, and in float32 oneDNN is no faster."""
 MIN_FUSED_CAPABILITY = (8, 0)
-"""Compute capability from which a chunk behind a prefix, with heads that share keys, has a fused kernel."""
+"""Compute capability from which there is a fused kernel for a chunk after a prefix, with heads that share keys."""
 
 
 @dataclass(slots=True)
 class Tile:
-    """Rows of one sequence that lie in one tile: rows `first` to `first + count` of the forward, and the keys up to `end`."""
+    """The rows of one sequence in one tile: rows `first` to `first + count` of the forward, and the keys up to `end`."""
 
     first: int
     count: int
     end: int
-    """A multiple of TILE: behind the last row there may be keys that no row looks at."""
+    """A multiple of TILE: after the last row there may be keys that no row looks at."""
     mask: torch.Tensor
     """(count, end), True where a row may look."""
 
 
 @dataclass(slots=True)
 class Segment:
-    """The tokens `start` to `end` of one sequence, which lie in rows `first` to `first + count` of the forward."""
+    """The new tokens of one sequence, in rows `first` to `first + count` of the forward."""
 
     cache: KVCache
     first: int
     count: int
     mask: torch.Tensor | None = None
-    """(count, start + count), what a row may look at; None where a single row sees all, or nothing came before."""
+    """(count, start + count), what a row may look at; None if a single row sees all, or nothing came before."""
     causal: bool = False
     block: bool = False
-    """Whether the scores are made here, a block of queries at a time: there is no fused kernel that spares them."""
+    """Whether scores are computed here, a block of queries at a time, for want of a fused kernel that never holds them all."""
     tiles: list[Tile] = field(default_factory=list)
     """The segment in parts, on a processor."""
 
@@ -62,7 +62,7 @@ def segments_of(parts: list[tuple[KVCache, int]], device: torch.device) -> list[
         elif device.type == "cpu":
             segment.tiles = _tiles(first, start, start + count)
         elif count > 1 and start > 0 and device.type == "cuda":
-            # A plain mask with grouped heads takes SDPA's slowest path there, which makes all scores in float32.
+            # With grouped heads, a plain mask takes SDPA's slowest path, which computes all scores in float32.
             segment.mask = causal_lower_right(count, start + count)
         segments.append(segment)
         first += count
@@ -70,14 +70,14 @@ def segments_of(parts: list[tuple[KVCache, int]], device: torch.device) -> list[
 
 
 def has_fused_attention(device: torch.device) -> bool:
-    """Whether attention never holds all its scores there; where it does, plans count `scores.attention_bytes`."""
+    """Whether attention never holds all its scores there; if it does, memory plans count them."""
     if device.type == "cuda" and torch.cuda.is_available():
         return torch.cuda.get_device_capability(device) >= MIN_FUSED_CAPABILITY
     return device.type != "mps"
 
 
 def _tiles(first: int, start: int, end: int) -> list[Tile]:
-    """The tokens `start` to `end`, which lie in the forward's rows from `first` on, cut where tiles meet."""
+    """The tokens `start` to `end`, in the forward's rows from `first` on, cut at the borders of tiles."""
     tiles = []
     while start < end:
         border = (start // TILE + 1) * TILE
@@ -123,7 +123,7 @@ def _in_tile(queries: torch.Tensor, held: KVLayer, tile: Tile, scale: float) -> 
     q = queries[tile.first : tile.first + tile.count].transpose(0, 1).unsqueeze(0)
     heads, shared = q.shape[1], k.shape[1]
     mask, count = tile.mask, tile.count
-    if count == 1:  # the heads that share keys are as good as rows: each key is read once for all of them
+    if count == 1:  # heads that share keys are treated as rows, so that each key is read once for all of them
         q, count = q.reshape(1, shared, heads // shared, -1), heads // shared
     spare = -count % MIN_ROWS
     if spare:
@@ -140,7 +140,7 @@ def _in_tile(queries: torch.Tensor, held: KVLayer, tile: Tile, scale: float) -> 
 def _in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
     """Attention of the last rows, (rows, heads × head_dim), from `q` (heads, rows, head_dim) and all keys and values.
 
-    Scores are never held of more queries at once than SCORE_BYTES allow, and keys are not copied for the heads that share them.
+    Scores are held for as many queries at once as SCORE_BYTES allow, and keys are not copied for the heads that share them.
     """
     (heads, count, width), (shared, length) = q.shape, k.shape[:2]
     q = (q * scale).view(shared, heads // shared, count, width)

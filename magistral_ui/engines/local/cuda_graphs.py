@@ -1,8 +1,13 @@
-"""What a forward computes between two attentions: as plain calls, or replayed as CUDA graphs; attention itself is elsewhere.
+"""What a forward computes between two attentions, as plain calls or replayed as CUDA graphs; attention itself is elsewhere.
 
-A decode step is many small kernels: on a GPU their launches from Python cost as much as the work. Everything between two
-attentions has fixed shapes for a given number of rows, so it is recorded once for that number and replayed. Where the next
-layer lies on another device, what is recorded ends before the move and begins again behind it.
+A decode step is many small kernels: on a GPU, launching them from Python costs as much as the work itself. Between two
+attentions all shapes are fixed for a given number of rows, so this part is recorded once per number of rows and replayed.
+Attention stays outside, since its shapes change with every token. If the next layer is on another device, the recording ends
+before the move and a new one begins after it, since a graph belongs to one device.
+
+A recording keeps its own memory. A quantized product for which bitsandbytes has no fused kernel unpacks the whole weight into
+that memory, layer after layer: gigabytes for one number of rows. So quantized steps are recorded only up to the number of rows
+that the fused kernels take.
 """
 
 import gc
@@ -18,29 +23,28 @@ log = logging.getLogger(__name__)
 
 Tensors = tuple[torch.Tensor, ...]
 Record = Callable[[Callable[[], Tensors], torch.device], tuple[Callable[[], None], Tensors]]
-"""Takes a computation and its device; gives what replays it, and the tensors in which its results lie each time."""
-Move = Callable[[torch.Tensor, torch.device], torch.Tensor]
+"""Takes a computation and its device; returns what replays it, and the tensors that hold its results after each replay."""
 
 MAX_RECORDED_ROWS = 16
-"""Rows of the largest step that is recorded."""
+"""Rows (sequences) of the largest decode step that is recorded."""
 FUSED_ROWS = {(8, 0): 5, (8, 6): 8, (8, 9): 8, (9, 0): 5, (12, 0): 8, (12, 1): 8}
-"""Compute capability → rows up to which nf4 products of the sizes of Magistral's are fused there, by bitsandbytes 0.50's own
-rule (`_gemm_4bit_use_custom_cuda`), whatever the number of multiprocessors."""
+"""Compute capability → rows up to which nf4 products of Magistral's sizes are fused there, by bitsandbytes 0.50's own rule
+(`_gemm_4bit_use_custom_cuda`), whatever the number of multiprocessors."""
 ALWAYS_FUSED = 4
 """Rows that are fused on every card and for every size."""
 SMALL_WEIGHT = 4 * 2**20
-"""Numbers in a weight below which bitsandbytes unpacks sooner, depending on the card."""
+"""Elements of a weight below which bitsandbytes unpacks sooner, depending on the card."""
 MIN_CAPABILITY = (8, 0)
-"""Cards before it have no bfloat16 arithmetic: there is nothing to be gained by recording."""
+"""Earlier cards have no bfloat16 arithmetic: recording would gain nothing."""
 TOLERANCE = 0.02
-"""Largest difference between replayed and plain numbers, as a share of their spread, for graphs to be used."""
+"""Largest difference between replayed and plain results, as a share of their standard deviation, for graphs to be used."""
 
 
 class Stages(Protocol):
     """One forward, from attention to attention."""
 
     def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
-        """Start with embeddings (rows, hidden) and what `open` takes of the rows' positions."""
+        """Start with embeddings (rows, hidden) and the position tables that `open` takes."""
 
     def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
         """Queries, keys and values of layer `index`, from what layer `index - 1` attended to (None at the first)."""
@@ -49,18 +53,18 @@ class Stages(Protocol):
         """Logits of the rows `last` (None: of all)."""
 
 
-def move(tensor: torch.Tensor, place: torch.device) -> torch.Tensor:
-    """The tensor on `place`, itself where it lies there."""
-    return tensor.to(place, non_blocking=True)
+def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on `device`, or itself if it is there."""
+    return tensor.to(device, non_blocking=True)
 
 
 class PlainStages:
     """The stages as calls of the model's own modules."""
 
-    def __init__(self, layers: list[Any], norm: Any, head: Any, places: list[torch.device], move: Move = move) -> None:
-        """`places` are the devices of the layers, in order, and of norm and head behind them."""
+    def __init__(self, layers: list[Any], norm: Any, head: Any, devices: list[torch.device]) -> None:
+        """`devices` are those of the layers, in order, then the one of norm and head."""
         self.layers, self._norm, self._head = layers, norm, head
-        self.places, self.move = places, move
+        self.devices = devices
         self._hidden = torch.empty(0)
         self._tables: Tensors = ()
 
@@ -73,25 +77,25 @@ class PlainStages:
         if attended is not None:
             self._hidden = self.close(index - 1, self._hidden, attended)
         if self.borders(index):
-            here = self.places[index]
-            self._hidden = self.move(self._hidden, here)
-            self._tables = tuple(self.move(each, here) for each in self._tables)
+            here = self.devices[index]
+            self._hidden = move(self._hidden, here)
+            self._tables = tuple(move(each, here) for each in self._tables)
         return self.open(index, self._hidden, self._tables)
 
     def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
         """The logits."""
         hidden = self.close(len(self.layers) - 1, self._hidden, attended)
         hidden = hidden if last is None else hidden[last]
-        return self.logits(self.move(hidden, self.places[-1]) if self.borders(len(self.layers)) else hidden)
+        return self.logits(move(hidden, self.devices[-1]) if self.borders(len(self.layers)) else hidden)
 
     def borders(self, index: int) -> bool:
-        """Whether layer `index` (the head, behind the last) lies on another device than the layer before it."""
-        return index > 0 and self.places[index] != self.places[index - 1]
+        """Whether layer `index` (or the head, after the last) is on another device than the layer before it."""
+        return index > 0 and self.devices[index] != self.devices[index - 1]
 
     def open(self, index: int, hidden: torch.Tensor, tables: Tensors) -> Tensors:
         """The first half of a layer, up to its attention.
 
-        `tables` are cos and sin, (rows, 1, head_dim), and where queries are scaled by position, that scale, (rows, 1, 1).
+        `tables` are cos and sin, (rows, 1, head_dim), and, if queries are scaled by position, that scale, (rows, 1, 1).
         """
         layer = self.layers[index]
         attention, normed = layer.self_attn, layer.input_layernorm(hidden)
@@ -104,7 +108,7 @@ class PlainStages:
         return queries, keys, attention.v_proj(normed).view(shape)
 
     def close(self, index: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """The second half of a layer, behind its attention."""
+        """The second half of a layer, after its attention."""
         layer = self.layers[index]
         hidden = hidden + layer.self_attn.o_proj(attended)
         out: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
@@ -117,43 +121,48 @@ class PlainStages:
 
 
 class RecordedStages:
-    """The stages of a decode step of `rows` sequences, recorded on given tensors and replayed on new values in them."""
+    """The stages of a decode step for one number of rows, recorded once and replayed for each step.
+
+    A graph reads and writes the very tensors it was recorded on. So the inputs are copies that are kept (`_hidden`, `_tables`,
+    `_attended`, one of each per device), every step copies its values into them, and results are read from where the recording
+    left them.
+    """
 
     def __init__(self, plain: PlainStages, hidden: torch.Tensor, tables: Tensors, record: Record) -> None:
-        """`hidden` (rows, hidden) and `tables`, as `begin` takes them, give shapes and type."""
+        """`hidden` (rows, hidden) and `tables`, as `begin` takes them, give shapes and dtype."""
         self._plain, self._record = plain, record
         self._hidden = hidden.clone()
-        self._tables = {place: tuple(plain.move(each, place).clone() for each in tables) for place in plain.places}
-        attended = plain.open(0, self._hidden, self._tables[plain.places[0]])[0].flatten(1)
-        self._attended = {place: torch.zeros_like(plain.move(attended, place)) for place in plain.places}
+        self._tables = {device: tuple(move(each, device).clone() for each in tables) for device in plain.devices}
+        attended = plain.open(0, self._hidden, self._tables[plain.devices[0]])[0].flatten(1)
+        self._attended = {device: torch.zeros_like(move(attended, device)) for device in plain.devices}
         self._borders: dict[int, Callable[[], None]] = {}
         self._parts: list[tuple[Callable[[], None], Tensors]] = []
         state, count = self._hidden, len(plain.layers)
         for index in range(count + 1):
             if plain.borders(index):
                 self._borders[index], state = self._border(index, state)
-            replay, results = record(self._computation(index, count, state), plain.places[index])
+            replay, results = record(self._computation(index, count, state), plain.devices[index])
             self._parts.append((replay, results))
             state = results[0]
 
     def _computation(self, index: int, count: int, state: torch.Tensor) -> Callable[[], Tensors]:
-        """Everything between attention `index - 1`, or a border behind it, and attention `index`; first the hidden state."""
-        plain, place = self._plain, self._plain.places[index]
+        """Everything from attention `index - 1`, or the border after it, to attention `index`; the hidden state comes first."""
+        plain, device = self._plain, self._plain.devices[index]
         closed = index == 0 or plain.borders(index)
 
         def compute() -> Tensors:
-            hidden = state if closed else plain.close(index - 1, state, self._attended[place])
+            hidden = state if closed else plain.close(index - 1, state, self._attended[device])
             if index == count:
                 return hidden, plain.logits(hidden)
-            return hidden, *plain.open(index, hidden, self._tables[place])
+            return hidden, *plain.open(index, hidden, self._tables[device])
 
         return compute
 
     def _border(self, index: int, state: torch.Tensor) -> tuple[Callable[[], None], torch.Tensor]:
-        """What ends layer `index - 1` and takes the hidden state to the next device, and where it arrives there."""
-        plain, before = self._plain, self._plain.places[index - 1]
+        """What ends layer `index - 1` and moves the hidden state to the next device, and the tensor where it arrives."""
+        plain, before = self._plain, self._plain.devices[index - 1]
         replay, (left,) = self._record(lambda: (plain.close(index - 1, state, self._attended[before]),), before)
-        arrived = plain.move(left, plain.places[index]).clone()
+        arrived = move(left, plain.devices[index]).clone()
 
         def cross() -> None:
             replay()
@@ -179,7 +188,7 @@ class RecordedStages:
 
     def _play(self, index: int, attended: torch.Tensor | None) -> Tensors:
         if attended is not None:
-            self._attended[self._plain.places[index - 1]].copy_(attended)
+            self._attended[self._plain.devices[index - 1]].copy_(attended)
         if index in self._borders:
             self._borders[index]()
         replay, results = self._parts[index]
@@ -188,14 +197,14 @@ class RecordedStages:
 
 
 class StageChoice:
-    """Gives the stages of a forward: recorded ones for decode steps where they hold, else plain ones.
+    """Chooses the stages of a forward: recorded ones for decode steps if they are right, plain ones otherwise.
 
-    Turns itself off for good where recording fails or gives other numbers than the plain calls. A number of rows for which
-    there was no memory is not tried again; the others are.
+    Recording is turned off for good if it fails or gives other results than the plain calls. A number of rows for which there
+    was no memory is not tried again; the others are.
     """
 
     def __init__(self, plain: PlainStages, record: Record | None, most_rows: int = MAX_RECORDED_ROWS) -> None:
-        """`record` None: never record (this is the switch)."""
+        """`record` None: never record."""
         self._plain, self._record, self._most_rows = plain, record, most_rows
         self._recorded: dict[int, RecordedStages] = {}
         self._too_large: set[int] = set()
@@ -210,7 +219,7 @@ class StageChoice:
         return self._recorded.get(rows, self._plain)
 
     def _try(self, rows: int, hidden: torch.Tensor, tables: Tensors) -> None:
-        """Record a step of so many rows, or see to it that this is not tried again."""
+        """Record a step of `rows` rows, or make sure that this is not tried again."""
         try:
             self._recorded[rows] = self._checked(hidden, tables)
             return
@@ -221,25 +230,25 @@ class StageChoice:
             else:
                 log.warning("decode steps are not recorded as graphs: %s", error)
                 self._record = None
-        gc.collect()  # what was begun goes now, and its memory serves others
+        gc.collect()  # the unfinished recording is freed now, not whenever its reference cycles are found
         empty_device_cache()
 
     def _checked(self, hidden: torch.Tensor, tables: Tensors) -> RecordedStages:
         assert self._record is not None
         made = RecordedStages(self._plain, hidden, tables, self._record)
         if not self._same(made, hidden, tables):
-            raise RuntimeError("what is replayed differs")
+            raise RuntimeError("replayed results differ")
         return made
 
     def _same(self, made: RecordedStages, hidden: torch.Tensor, tables: Tensors) -> bool:
-        """Whether a replay says what the plain calls say, on other values than those that were recorded."""
+        """Whether a replay gives the results of the plain calls, on other values than those it was recorded with."""
         hidden, tables = hidden.flip(-1), tuple(0.75 * each for each in tables)
         said = (_through(stages, hidden, tables, len(self._plain.layers)) for stages in (self._plain, made))
         return all(_close(*pair) for pair in zip(*said, strict=True))
 
 
 def _through(stages: Stages, hidden: torch.Tensor, tables: Tensors, layers: int) -> list[torch.Tensor]:
-    """Queries, keys and values of all layers and the logits, where each row attends to nothing but its own value."""
+    """Queries, keys and values of all layers and the logits, with each row attending to nothing but its own value."""
     said: list[torch.Tensor] = []
     stages.begin(hidden, tables)
     attended = None
@@ -256,41 +265,41 @@ def _close(plain: torch.Tensor, replayed: torch.Tensor) -> bool:
     return bool(worst <= TOLERANCE * plain.float().std().clamp(min=1e-6))
 
 
-def recorded_rows(layer: Any, place: torch.device) -> int:
-    """Rows of the largest decode step to record of a model with such a `layer`; 0: none."""
+def recorded_rows(layer: Any, device: torch.device) -> int:
+    """Rows of the largest decode step to record, for a model with such a `layer`; 0: none."""
     linears = [*layer.self_attn.children(), *layer.mlp.children()]
     weights = [each.weight for each in linears if hasattr(each, "weight")]
     if any(weight.dtype == torch.int8 for weight in weights):
-        return 0  # each of these products waits for the host, which no recording can
+        return 0  # each int8 product waits for the host, which a recording cannot
     states = [state for weight in weights if (state := getattr(weight, "quant_state", None)) is not None]
     if not states:
         return MAX_RECORDED_ROWS
-    capability = torch.cuda.get_device_capability(place)
+    capability = torch.cuda.get_device_capability(device)
     if capability < MIN_CAPABILITY:
         return 0
     small = any(state.shape[0] * state.shape[1] < SMALL_WEIGHT for state in states)
     return ALWAYS_FUSED if small else FUSED_ROWS.get(capability, ALWAYS_FUSED)
 
 
-def record_on_cuda(compute: Callable[[], Tensors], place: torch.device) -> tuple[Callable[[], None], Tensors]:
-    """Record a computation as a CUDA graph, after a warm-up on a stream of its own as torch asks.
+def record_on_cuda(compute: Callable[[], Tensors], device: torch.device) -> tuple[Callable[[], None], Tensors]:
+    """Record a computation as a CUDA graph, after a warm-up on a stream of its own, as torch requires.
 
-    The stream is one of `place`: the one that torch would take belongs to the device of the first recording. It is left here,
-    since torch stays on it where a recording breaks.
+    The stream is made on `device`, since torch's default stream for recording belongs to the device of the first recording.
+    `torch.cuda.stream` makes sure that it is left again: when a recording breaks, torch alone would stay on it.
     """
-    with torch.cuda.device(place):
-        stream, graph = torch.cuda.Stream(place), torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(place))
+    with torch.cuda.device(device):
+        stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             compute()
             with torch.cuda.graph(graph, stream=stream):
                 results = compute()
-        torch.cuda.current_stream(place).wait_stream(stream)
+        torch.cuda.current_stream(device).wait_stream(stream)
     return graph.replay, results
 
 
 def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (rows, heads, head_dim), the two halves of a head being the pair (as in Llama)."""
+    """Rotary position embedding of (rows, heads, head_dim), pairing the two halves of a head (as in Llama)."""
     half = x.shape[-1] // 2
     turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
     return x * cos + turned * sin

@@ -1,6 +1,6 @@
 """The in-process engine: loads a model in a thread of its own, which then runs it until the engine is closed.
 
-torch is imported in that thread, so that the page is served before.
+torch is imported in that thread, so that the page is served before it is there.
 """
 
 import logging
@@ -36,10 +36,10 @@ class LocalEngine:
         """`model` is a card's key, a repository or a folder; None leaves the choice to the machine.
 
         Nothing is imported or read before `start`. `context_length` bounds prompt and reply together, in tokens.
-        `revision` is the repository's. `save_quantized` is a folder for a quantized copy, which is read instead the next time;
-        `auto` keeps one beside the Hub's cache where room is plentiful, and `no` keeps none.
+        `revision` is the repository's. `save_quantized` is a folder for a quantized copy, which is read instead next time;
+        `auto` keeps one beside the Hub's cache if there is plenty of room, and `no` keeps none.
         """
-        self._wish = {
+        self._request = {
             "model": model,
             "device": device,
             "precision": precision,
@@ -57,18 +57,18 @@ class LocalEngine:
 
     @property
     def card(self) -> ModelCard:
-        """The model that is run; before it is loaded, a first guess."""
+        """The model that runs; before it is loaded, a first guess."""
         return self._running.card if self._running else self._guess
 
     def start(self) -> None:
-        """Begin to load; returns at once."""
+        """Begin loading; returns at once."""
         with self._lock:
             if self._thread is None and not self._closing.is_set():
-                self._thread = threading.Thread(target=self._live, name="engine", daemon=True)
+                self._thread = threading.Thread(target=self._load_and_run, name="engine", daemon=True)
                 self._thread.start()
 
     def status(self) -> EngineStatus:
-        """How far loading is, or that it is done, or why it failed."""
+        """How far loading has come, or that it is done, or why it failed."""
         return self._status
 
     def retry(self) -> None:
@@ -110,12 +110,12 @@ class LocalEngine:
     def _report(self, status: Loading) -> None:
         self._status = status
 
-    def _live(self) -> None:
+    def _load_and_run(self) -> None:
         try:
-            from magistral_ui.engines.local.running_model import bring_up
+            from magistral_ui.engines.local.running_model import load_model
             from magistral_ui.engines.weights.source import ModelRequest
 
-            running = bring_up(ModelRequest(**self._wish), self._report, self._closing)  # type: ignore[arg-type]
+            running = load_model(ModelRequest(**self._request), self._report, self._closing)  # type: ignore[arg-type]
         except MagistralUIError as error:
             self._status = Broken(error.message.key, error.message.values)
             return
@@ -127,7 +127,7 @@ class LocalEngine:
             return
         self._running = running
         self._status = Ready(running.info)
-        if self._closing.is_set():  # `close` may have looked before there was anything to close
+        if self._closing.is_set():  # `close` may have run before there was anything to close
             running.close()
         try:
             running.run()

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = tuple[Sequence, int]
-"""A sequence and how many of its tokens to run: one where it decodes."""
+"""A sequence and how many of its tokens to run: one while it decodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class RowResult:
     sequence: Sequence
     count: int
     """Tokens that are in the cache now."""
-    token: int | None = None
-    """The next token; None while there is more of the sequence to read."""
+    tokens: tuple[int, ...] = ()
+    """What comes next in the reply; empty while there is more of the sequence to read."""
     error: Exception | None = None
-    """Why it failed; then its cache is as it was before."""
+    """Why it failed."""
 
 
 class Executor:
@@ -53,7 +53,7 @@ class Executor:
         return self._cache.budget
 
     def take(self, sequence: Sequence) -> CacheEntry:
-        """A cache entry with as much of the sequence's beginning as was read before."""
+        """A cache entry that holds as much of the sequence's prefix as earlier turns have left."""
         return self._with_room(lambda: self._cache.take(sequence.visitor, sequence.keys))
 
     def give_back(self, sequence: Sequence) -> None:
@@ -135,7 +135,7 @@ class Executor:
             entry.keys += sequence.keys[before : before + count]
             if before < common <= before + count:
                 self._cache.share(entry, common)
-            return RowResult(sequence, count, None if sequence.unread else self._choose(sequence, logits))
+            return RowResult(sequence, count, () if sequence.unread else (self._choose(sequence, logits),))
         except Exception as error:
             return RowResult(sequence, count, error=error)
 

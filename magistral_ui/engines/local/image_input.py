@@ -1,4 +1,4 @@
-"""Pictures to image tokens and pixels through mistral-common; how many tokens one takes follows from its size alone."""
+"""Turns images into image tokens and pixels with mistral-common; the number of tokens follows from an image's size alone."""
 
 import threading
 from dataclasses import dataclass
@@ -14,34 +14,34 @@ from PIL import Image
 from magistral_ui.chat.images import ImageFile
 
 IMAGE_CACHE_BYTES = 256 * 2**20
-"""For prepared pictures of all visitors: nine of the largest (1540 × 1540 pixels)."""
+"""For prepared images of all visitors: nine of the largest (1540 × 1540 pixels)."""
 
 
 @dataclass(eq=False, slots=True)
 class ImageInput:
-    """A picture on its way into the model: image tokens now; pixels and features when they are needed, each made once."""
+    """An image on its way into the model: its tokens, and its pixels until they have become features."""
 
     image: ImageFile
     tokens: list[int]
     pixels: np.ndarray | None
-    """float32 (3, height, width), dropped once there are features."""
+    """float32 (3, height, width); dropped once there are features."""
     features: Any = None
-    """(image tokens, hidden), on the model's device: an array of whatever library runs the model."""
+    """(image tokens, hidden), on the model's device, as an array of the library that runs the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSpan:
-    """Where a picture's tokens lie in the prompt: ids[start:start + len(input.tokens)]."""
+    """Where an image's tokens are in the prompt: ids[start : start + len(input.tokens)]."""
 
     start: int
     input: ImageInput
 
 
 class ImageProcessor:
-    """One model's picture preparation; thread-safe. Remembers, per visitor, what it has prepared."""
+    """One model's image preparation; thread-safe. Remembers, per visitor, what it has prepared."""
 
     def __init__(self, image_encoder: Any) -> None:
-        """`image_encoder` is mistral-common's, or None for a model without eyes."""
+        """`image_encoder` is mistral-common's, or None for a model without vision."""
         self._encoder = image_encoder
         self._prepared: LRUCache[tuple[str, str], ImageInput] = LRUCache(IMAGE_CACHE_BYTES, _cost)
         self._lock = threading.Lock()
@@ -51,11 +51,11 @@ class ImageProcessor:
         attrgetter("_prepared"), key=lambda _, image, visitor: (visitor, image.digest), lock=attrgetter("_lock")
     )
     def prepare(self, image: ImageFile, visitor: str) -> ImageInput:  # noqa: ARG002
-        """The picture, ready for the model; decoding and scaling a large one takes a good part of a second."""
+        """The image, ready for the model; decoding and scaling a large one takes a good part of a second."""
         return self._tiny(image) if max(image.width, image.height) <= self._unit else self._scaled(image)
 
     def _scaled(self, image: ImageFile) -> ImageInput:
-        """What mistral-common makes of it: its pixels are scaled where they are decoded, and no larger picture comes here."""
+        """As mistral-common would prepare it, but scaled by the decoder, so that no larger image gets into this process."""
         columns, rows = self.grid(image.width, image.height)
         pixels = image.scaled(columns * self._unit, rows * self._unit)
         prepared = normalize(pixels, DATASET_MEAN, DATASET_STD)
@@ -68,7 +68,7 @@ class ImageProcessor:
         return ImageInput(image, encoded.tokens, encoded.image)
 
     def outline(self, image: ImageFile, visitor: str) -> ImageInput:  # noqa: ARG002
-        """The picture's tokens alone: what it costs can be told without decoding it."""
+        """The image's tokens alone: what it costs can be told without decoding it."""
         columns, rows = self.grid(image.width, image.height)
         ids = self._encoder.special_ids
         tokens = ([ids.img] * columns + [ids.img_break]) * rows
@@ -76,7 +76,7 @@ class ImageProcessor:
         return ImageInput(image, tokens, None)
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
-        """Columns and rows of image tokens; mistral-common's `ImageEncoder._image_to_num_tokens` says the same."""
+        """Columns and rows of image tokens, as mistral-common's `ImageEncoder._image_to_num_tokens` computes them."""
         config = self._encoder.image_config
         unit = self._unit
         width, height = _enlarged_size(width, height, unit)
@@ -99,7 +99,7 @@ class ImageProcessor:
 
 
 def _enlarged_size(width: int, height: int, unit: int) -> tuple[int, int]:
-    """transformers 5.23 fails on a lone picture of one image token: such a picture is doubled until it has more."""
+    """transformers 5.23 fails on a single image of one image token, so such an image is enlarged until it has more."""
     if max(width, height) > unit:
         return width, height
     scale = 2 * unit / max(width, height)
@@ -107,5 +107,5 @@ def _enlarged_size(width: int, height: int, unit: int) -> tuple[int, int]:
 
 
 def _cost(image: ImageInput) -> int:
-    """Bytes of the file and of its pixels; features, which take the pixels' place later, are about as large."""
+    """Bytes of the file and its pixels; the features that replace the pixels later are about as large."""
     return len(image.image.data) + (0 if image.pixels is None else image.pixels.nbytes)

@@ -1,7 +1,6 @@
-"""Keys and values of one sequence in buffers that grow in steps: writes in place, crops for nothing, exact bytes.
+"""Keys and values of one sequence, in buffers that grow in steps: written in place, cropped at no cost, counted in exact bytes.
 
-Each layer's buffers lie where the layer lies.
-It does not know which tokens it holds; `prefix_cache.py` does.
+Each layer's buffers are on the layer's device. Which tokens they hold is known in `prefix_cache.py` only.
 """
 
 import torch
@@ -10,8 +9,8 @@ from torch.nn.functional import pad
 from magistral_ui.models.memory import MAX_GROWTH_TOKENS
 
 MIN_GROWTH_TOKENS = 256
-"""Tokens by which a buffer grows at least, and then by a quarter, up to MAX_GROWTH_TOKENS. What is copied grows with the square
-of the length, but slowly: Magistral at 131,072 tokens has copied 5 MB for each of them, where one step reads 30 GB."""
+"""Tokens by which a buffer grows at least; longer ones grow by a quarter, up to MAX_GROWTH_TOKENS. What is copied grows with the
+square of the length, but slowly: at 131,072 tokens Magistral has copied 5 MB per token, while one step reads 30 GB."""
 
 
 class KVLayer:
@@ -20,7 +19,7 @@ class KVLayer:
     __slots__ = ("_home", "_keys", "_most", "_values", "length")
 
     def __init__(self, most: int | None = None) -> None:
-        """`most` is the longest that a sequence can become: there is no use in growing ahead of that."""
+        """`most` is the greatest length of a sequence: buffers do not grow ahead beyond it."""
         self.length = 0
         self._most = most
         self._home: torch.device | None = None
@@ -28,7 +27,7 @@ class KVLayer:
         self._values: torch.Tensor | None = None
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append keys and values of shape (1, heads, n, head_dim); views of all that is held come back."""
+        """Append keys and values of shape (1, heads, n, head_dim); returns views of all that is held."""
         end = self.length + keys.shape[2]
         if self._keys is None or self._values is None or end > self._keys.shape[2]:
             self._grow(end, keys)
@@ -40,11 +39,11 @@ class KVLayer:
         return self._keys[:, :, :end], self._values[:, :, :end]
 
     def first(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the first `tokens`, which may be more than are held: those behind are finite, and mean nothing."""
+        """Keys and values of the first `tokens`, which may be more than are held: the rest is finite and means nothing."""
         assert self._keys is not None
         assert self._values is not None
         short = tokens - self._keys.shape[2]
-        if short > 0:  # at the very end of the longest conversation
+        if short > 0:  # at the very end of the longest sequence
             return tuple(pad(each, (0, 0, 0, short)) for each in (self._keys, self._values))  # type: ignore[return-value]
         return self._keys[:, :, :tokens], self._values[:, :, :tokens]
 
@@ -60,14 +59,14 @@ class KVLayer:
         return other
 
     def spill(self) -> None:
-        """To the host's memory, without the spare room; pinned where that makes coming back to a GPU fast."""
+        """Move to host memory, without the spare room; pinned, if that makes the way back to a GPU faster."""
         if self._keys is not None and self._values is not None:
             self._home = self._keys.device
             self._keys = _on_host(self._keys[:, :, : self.length])
             self._values = _on_host(self._values[:, :, : self.length])
 
     def restore(self) -> None:
-        """Back to the device that it was spilled from."""
+        """Move back to the device it was spilled from."""
         if self._keys is not None and self._values is not None and self._home is not None:
             self._keys = self._keys.to(self._home, copy=True)
             self._values = self._values.to(self._home, copy=True)
@@ -97,16 +96,16 @@ class KVCache:
     __slots__ = ("layers",)
 
     def __init__(self, layers: int | list[KVLayer], most: int | None = None) -> None:
-        """`layers` are given, or so many new ones for sequences of at most `most` tokens."""
+        """`layers` are given, or made: that many, for sequences of at most `most` tokens."""
         self.layers = [KVLayer(most) for _ in range(layers)] if isinstance(layers, int) else layers
 
     @property
     def length(self) -> int:
-        """Tokens held by every layer (after a broken forward the first layers may hold more)."""
+        """Tokens held by every layer; after a forward that broke, the first layers may hold more."""
         return min(layer.length for layer in self.layers)
 
     def crop(self, length: int) -> None:
-        """Forget all but the first `length` tokens, in every layer: also how a broken forward is undone."""
+        """Forget all but the first `length` tokens in every layer; this also undoes a forward that broke."""
         for layer in self.layers:
             layer.crop(length)
 
@@ -115,12 +114,12 @@ class KVCache:
         return KVCache([layer.copy(length) for layer in self.layers])
 
     def spill(self) -> None:
-        """To the host's memory, without the spare room."""
+        """Move all layers to host memory, without the spare room."""
         for layer in self.layers:
             layer.spill()
 
     def restore(self) -> None:
-        """Each layer back to its device."""
+        """Move each layer back to its device."""
         for layer in self.layers:
             layer.restore()
 

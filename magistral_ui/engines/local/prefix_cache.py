@@ -1,7 +1,7 @@
-"""Finds the longest beginning of a prompt that was read before, within a visitor; it counts bytes and evicts the least used.
+"""Finds the longest prefix of a prompt that the same visitor's earlier turns left in the cache; counts bytes and evicts.
 
-Nothing is shared between visitors but the system prompt that all of them have, so that no visitor can tell from the time to
-the first token what another one sent. It does not know what the keys mean.
+Visitors share nothing but the system prompt that all of them have. With more, a visitor could tell from the time to the first
+token what another one had sent. This cache does not know what its keys mean.
 """
 
 import itertools
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class CacheEntry:
-    """What one sequence has read: `keys[i]` is what stands at position i of `cache` (the committed length is len(keys))."""
+    """What one sequence has read: `keys[i]` is the token at position i of `cache`, and len(keys) are valid."""
 
     cache: "KVCache"
     visitor: str | None
-    """None: common to all visitors."""
+    """None: shared by all visitors."""
     keys: list[int] = field(default_factory=list)
     busy: bool = True
+    """Whether a sequence is working on it."""
     used: int = 0
     spilled: bool = False
     _resting: int | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its buffers; counted once while no sequence works on them, since each step asks all entries."""
+        """Bytes of its buffers, counted once while it is idle: whoever makes room asks all entries."""
         if self.busy:
             self._resting = None
             return self.cache.nbytes
@@ -38,22 +39,22 @@ class CacheEntry:
         return self._resting
 
     def moved(self, spilled: bool) -> None:
-        """Its buffers are somewhere else now, and of another size."""
+        """Its buffers have been moved, and their size has changed."""
         self.spilled, self._resting = spilled, None
 
     def rollback(self) -> None:
-        """Undo a forward that broke half-way."""
+        """Undo a forward that broke."""
         self.cache.crop(len(self.keys))
 
 
 class PrefixCache:
-    """Entries of all visitors under a budget of bytes on the device, and one of host memory for idle ones that have to go.
+    """Entries of all visitors within a budget of device bytes; idle ones that exceed it move to host memory, which has its own.
 
     Only the engine's thread takes and returns entries; `match` may be called from any.
     """
 
     def __init__(self, new_cache: "Callable[[], KVCache]", budget: int, spill_budget: int = 0) -> None:
-        """`budget` bytes of devices for all entries; `spill_budget` bytes of host memory (0: idle entries are dropped)."""
+        """`budget` is in bytes of all devices, `spill_budget` in bytes of host memory (0: idle entries are dropped)."""
         self._new_cache = new_cache
         self.budget, self._spill_budget = budget, spill_budget
         self._entries: list[CacheEntry] = []
@@ -62,9 +63,11 @@ class PrefixCache:
         self._forgotten: set[str] = set()
 
     def take(self, visitor: str, keys: Sequence[int]) -> CacheEntry:
-        """An entry for a sequence with these `keys`: as much of their beginning as is there already, at most all but one.
+        """An entry for a sequence with these `keys`, holding as much of their prefix as is cached, at most all but the last.
 
-        It is the caller's until `give_back`. Where another branch would lose more than copying costs, it is left as it was.
+        It is the caller's until `give_back`. An entry is handed over and cropped if the new branch keeps most of it. It is copied
+        instead if it is busy or shared, or if cropping would lose more tokens than the copy has: another branch of the
+        conversation may come back to it.
         """
         keys = list(keys)
         self.shrink()
@@ -90,7 +93,7 @@ class PrefixCache:
         return entry
 
     def give_back(self, entry: CacheEntry) -> None:
-        """The sequence has ended; its entry stays for the next turn as long as there is room."""
+        """Keep an entry whose sequence has ended for the next turn, as long as there is room."""
         with self._lock:
             entry.busy, entry.used = False, next(self._clock)
             if not entry.keys or entry.visitor in self._forgotten:
@@ -98,14 +101,17 @@ class PrefixCache:
         self.shrink()
 
     def forget(self, visitor: str) -> None:
-        """Drop all entries of a visitor: idle ones now, busy ones when they are given back. May be called from any thread."""
+        """Drop all entries of a visitor: idle ones now, busy ones when they are given back. Called from any thread."""
         with self._lock:
             if any(e.busy and e.visitor == visitor for e in self._entries):
                 self._forgotten.add(visitor)
             self._entries = [e for e in self._entries if e.busy or e.visitor != visitor]
 
     def share(self, entry: CacheEntry, length: int) -> None:
-        """Keep a copy of the first `length` tokens of `entry` for all visitors, unless it is there already."""
+        """Keep a copy of the first `length` tokens of `entry` for all visitors, unless there is one.
+
+        A copy, since the entry belongs to a visitor and goes with them.
+        """
         keys = entry.keys[:length]
         with self._lock:
             if length and not any(e.visitor is None and e.keys == keys for e in self._entries):
@@ -113,12 +119,12 @@ class PrefixCache:
                 self._entries.append(shared)
 
     def match(self, visitor: str, keys: Sequence[int]) -> int:
-        """How many of `keys` a sequence would find read already."""
+        """How many of `keys` a sequence would find in the cache."""
         with self._lock:
             return self._best(visitor, list(keys))[1]
 
     def shrink(self, budget: int | None = None) -> None:
-        """Bring the device's bytes down to `budget` (default: the cache's own) by spilling or dropping idle entries."""
+        """Bring the bytes on the device down to `budget` (default: the cache's own) by spilling or dropping idle entries."""
         budget = self.budget if budget is None else budget
         with self._lock:
             for entry in self._surplus(spilled=False, budget=budget):
@@ -130,12 +136,6 @@ class PrefixCache:
         with self._lock:
             return self._bytes(spilled=False)
 
-    @property
-    def spilled_bytes(self) -> int:
-        """Bytes of idle entries in host memory."""
-        with self._lock:
-            return self._bytes(spilled=True)
-
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -143,7 +143,7 @@ class PrefixCache:
         return sum(entry.nbytes for entry in self._entries if entry.spilled == spilled)
 
     def _surplus(self, spilled: bool, budget: int) -> list[CacheEntry]:
-        """The idle entries, the least recently used first, without which those in that memory take no more than `budget`."""
+        """Idle entries in that memory, least recently used first, that have to go for the others to fit into `budget` bytes."""
         surplus: list[CacheEntry] = []
         excess = self._bytes(spilled) - budget
         if excess > 0:
@@ -157,6 +157,10 @@ class PrefixCache:
         return surplus
 
     def _best(self, visitor: str, keys: list[int]) -> tuple[CacheEntry | None, int]:
+        """The entry with the longest prefix of `keys`, and its length.
+
+        Among equals a shared one is best, which is copied and leaves the visitor's conversations alone; then an idle one.
+        """
         best, length = None, 0
         for entry in self._entries:
             if entry.visitor in (visitor, None):
@@ -178,7 +182,7 @@ class PrefixCache:
             if entry.nbytes > self._spill_budget:
                 raise MemoryError
             entry.cache.spill()
-        except (MemoryError, RuntimeError):  # no room in the host's memory either: it is read again when it is wanted
+        except (MemoryError, RuntimeError):  # no room in host memory either: the prompt is read again when it is needed
             self._entries.remove(entry)
             return
         for oldest in self._surplus(spilled=True, budget=self._spill_budget - entry.cache.nbytes):
@@ -187,7 +191,7 @@ class PrefixCache:
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:
-    """Length of the common beginning, by bisection on slices: comparisons run at C speed."""
+    """Length of the common prefix, by bisection on slices, which Python compares at C speed."""
     low, high = 0, min(len(a), len(b))
     if a[:high] == b[:high]:
         return high

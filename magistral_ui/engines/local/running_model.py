@@ -1,4 +1,7 @@
-"""A loaded model at work: finds the model that was asked for, brings it up, and takes requests for its scheduler."""
+"""A loaded model with its tokenizer, cache and scheduler, and how one is made from what the operator asked for.
+
+It imports torch, which `engine.py` does not: the page is served before torch is there.
+"""
 
 import logging
 import threading
@@ -23,14 +26,14 @@ from magistral_ui.engines.weights.devices import Device, find_device, look_again
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Cancelled, Report
-from magistral_ui.engines.weights.source import ModelRequest, find_source
+from magistral_ui.engines.weights.source import ModelRequest, ModelSource, find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
 from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
 
 log = logging.getLogger(__name__)
 
 MIN_CPU_KV_BYTES = 4 * 2**30
-"""Bytes for keys and values on a processor, where one long conversation needs no more."""
+"""Bytes for keys and values on a processor, unless one conversation of full length needs more."""
 
 
 class RunningModel:
@@ -41,7 +44,7 @@ class RunningModel:
         self.encoder = encoder_of(loaded)
         self.system = loaded.system
         text_model = Decoder(loaded.model)
-        empty_device_cache()  # what loading has left over is free, and would shorten the context
+        empty_device_cache()  # what loading left over is free, and would otherwise shorten the context
         planned = plan_now(loaded, device)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
         text_model.longest = self.context_length
@@ -58,7 +61,7 @@ class RunningModel:
         return replace(measure, reused=self.cache.match(visitor, encoded.keys))
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Begin a reply; PromptTooLong or QueueFull where that cannot be."""
+        """Begin a reply; raises PromptTooLong, NotReady or QueueFull."""
         encoded, limit = encoded_within(self.context_length, self.encoder, request)
         generation = Generation(on_control=self.scheduler.wake)
         self.scheduler.submit(Sequence(request, encoded, generation, self.encoder, limit))
@@ -78,11 +81,11 @@ class RunningModel:
         self.scheduler.close()
 
 
-def bring_up(wish: ModelRequest, report: Report, closing: threading.Event) -> RunningModel | None:
-    """The wished model, ready to run, or None where `closing` was set meanwhile; raises what `find_source` and `load` do."""
-    if wish.threads:
-        torch.set_num_threads(wish.threads)
-    device = find_device(wish.device)
+def load_model(request: ModelRequest, report: Report, closing: threading.Event) -> RunningModel | None:
+    """The requested model, ready to run, or None once `closing` is set; raises what `find_source` and `load` do."""
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    device = find_device(request.device)
     notices = [device.hindrance] if device.hindrance else []
     for each in notices:
         log.warning("no graphics card: %s %s", each.key, each.values)
@@ -91,21 +94,9 @@ def bring_up(wish: ModelRequest, report: Report, closing: threading.Event) -> Ru
         report(replace(loading, notices=tuple(notices)))
 
     try:
-        with _real_hindrance(device):
-            source = find_source(wish, device, tell, closing, notices.append)
-        loaded = load(
-            source.card,
-            source.folder,
-            device,
-            wish.precision,
-            source.chosen_because,
-            tell,
-            source=source.name,
-            revision=source.revision,
-            context_length=wish.context_length,
-            closing=closing,
-            copy=source.copy,
-        )
+        with _name_hindrance(device):
+            source = find_source(request, device, tell, closing, notices.append)
+        loaded = load_source(source, request, device, tell, closing)
     except Cancelled:
         return None
     if closing.is_set():
@@ -113,14 +104,40 @@ def bring_up(wish: ModelRequest, report: Report, closing: threading.Event) -> Ru
     tell(Loading("warming_up"))
     loaded = replace(loaded, info=replace(loaded.info, notices=tuple(notices)))
     with memory_named(loaded.info.name, loaded.info.device):
-        running = RunningModel(loaded, device, wish.context_length)
+        running = RunningModel(loaded, device, request.context_length)
     empty_device_cache()
     return running
 
 
+def load_source(
+    source: ModelSource,
+    request: ModelRequest,
+    device: Device,
+    report: Report,
+    closing: threading.Event | None = None,
+    *,
+    by_way_of_host: bool = False,
+) -> Loaded:
+    """Load what was found for `request`, see `load`."""
+    return load(
+        source.card,
+        source.folder,
+        device,
+        request.precision,
+        source.chosen_because,
+        report,
+        source=source.name,
+        revision=source.revision,
+        context_length=request.context_length,
+        closing=closing,
+        copy=source.copy,
+        by_way_of_host=by_way_of_host,
+    )
+
+
 @contextmanager
-def _real_hindrance(device: Device) -> Iterator[None]:
-    """Where a model is too large for a processor that stands in for a graphics card, what keeps the card is what matters."""
+def _name_hindrance(device: Device) -> Iterator[None]:
+    """If a model is too large for the processor, and a graphics card cannot be used, say why the card cannot."""
     try:
         yield
     except DeviceTooSmall as error:
@@ -130,7 +147,7 @@ def _real_hindrance(device: Device) -> Iterator[None]:
 
 
 def encoder_of(loaded: Loaded) -> Tokenizer:
-    """The model's tokenizer; ModelFilesBroken where its file is no such thing."""
+    """The model's tokenizer; raises ModelFilesBroken if its file is not one."""
     try:
         return Tokenizer(loaded.tekken, loaded.card, loaded.system)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -138,7 +155,7 @@ def encoder_of(loaded: Loaded) -> Tokenizer:
 
 
 def encoded_within(context_length: int, encoder: Tokenizer, request: GenerationRequest) -> tuple[EncodedPrompt, int]:
-    """The prompt, and how many tokens its reply may have; PromptTooLong where it leaves no room for one."""
+    """The prompt, and how many tokens its reply may have; raises PromptTooLong if it leaves no room for one."""
     encoded = encoder.encode(request.prompt, request.visitor)
     room = context_length - len(encoded.ids)
     if room < 1:
@@ -147,7 +164,7 @@ def encoded_within(context_length: int, encoder: Tokenizer, request: GenerationR
 
 
 def plan_now(loaded: Loaded, device: Device) -> MemoryPlan:
-    """How the bytes that are free after loading are shared out."""
+    """How the bytes that are free after loading are divided."""
     place = look_again(device.first(len(loaded.layers))).place
     planned = plan_loaded(loaded.shape, loaded.info.precision, place, loaded.layers, loaded.weights)
     if device.type == "cpu":
@@ -157,7 +174,7 @@ def plan_now(loaded: Loaded, device: Device) -> MemoryPlan:
 
 
 def warm_up(model: Decoder) -> None:
-    """One small forward: kernels are chosen and weights packed now, in this thread, instead of under the first visitor."""
+    """Run two small forwards now, so that the first visitor does not wait while kernels are chosen."""
     cache = model.new_cache()
     model([DecoderInput(cache, [0] * 8)])
     model([DecoderInput(cache, [0])])

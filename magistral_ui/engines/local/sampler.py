@@ -1,8 +1,8 @@
 """Draws one sequence's next token from logits; it does not know what the tokens mean or which other sequences run.
 
-The order is transformers': repetition penalty, temperature, top_k, top_p, min_p. The random number comes
-from the host and depends on the seed and the position alone, so a seed gives the same draws on every device, alone and in
-company, at once or continued.
+The order is transformers': repetition penalty, temperature, top_k, top_p, min_p. The random number is made on the host and
+depends on the seed and the position alone, so a seed gives the same draws on every device, alone and in a batch, in one go and
+resumed.
 """
 
 import math
@@ -15,13 +15,13 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.local.sequence import SamplingState
 
 FIRST_CANDIDATES = 1_024
-"""Candidates looked at first: a partial top-k of the vocabulary is many times cheaper than sorting it."""
+"""Candidates looked at first: a top-k of the vocabulary is many times cheaper than sorting it."""
 SAMPLED_ON_HOST = ("mps",)
-"""Devices whose logits are drawn from on the processor: Apple's GPU lacks a good part of what that takes, and its memory is
-the processor's own."""
+"""Devices whose tokens are drawn on the processor: Apple's GPU lacks many of the operations, and shares the processor's
+memory."""
 
 MIN_TEMPERATURE = 1e-4
-"""Below this temperature the likeliest token is all but certain, and dividing by it would only overflow."""
+"""Below it, the likeliest token is all but certain, and dividing by the temperature would overflow."""
 
 
 def sample(logits: torch.Tensor, state: SamplingState, banned: Sequence[int] = ()) -> int:
@@ -38,7 +38,7 @@ def sample(logits: torch.Tensor, state: SamplingState, banned: Sequence[int] = (
     if params.temperature < MIN_TEMPERATURE:
         return int(scores.argmax())
     ids, weights = candidates(scores, params)
-    cumulative = weights.cpu().double().cumsum(0)  # the CPU's: Apple's GPU has no float64
+    cumulative = weights.cpu().double().cumsum(0)  # on the host, since the random number is from there
     total = float(cumulative[-1])
     target = min(_uniform(params.seed or 0, state.position) * total, math.nextafter(total, 0))
     return int(ids[int(torch.searchsorted(cumulative, target, right=True))])
@@ -50,7 +50,7 @@ def _uniform(seed: int, position: int) -> float:
 
 
 def candidates(scores: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and their weights: in proportion to their probabilities, 0 for what is cut. Ids come sorted or not."""
+    """Token ids, in any order, and their weights: proportional to their probabilities, or 0 for what is cut off."""
     if params.top_p == 1 and not params.top_k:
         weights = torch.softmax(scores / params.temperature, 0)
         floor = params.min_p * float(weights.max())
@@ -60,7 +60,7 @@ def candidates(scores: torch.Tensor, params: SamplingParams) -> tuple[torch.Tens
     total = torch.logsumexp((top if params.top_k else scores) / params.temperature, 0, keepdim=True)
     probabilities = torch.exp(top / params.temperature - total)
     if not params.top_k and head < scores.numel() and float(probabilities.sum()) < params.top_p:
-        top, ids = torch.sort(scores, descending=True)  # a flat distribution: its head does not hold enough of it
+        top, ids = torch.sort(scores, descending=True)  # a flat distribution: its head holds less than top_p
         probabilities = torch.exp(top / params.temperature - total)
     keep = probabilities >= params.min_p * probabilities[0]
     if params.top_p < 1:

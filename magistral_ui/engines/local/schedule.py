@@ -12,9 +12,9 @@ from typing import Generic, Protocol, TypeVar
 from magistral_ui.models.memory import held_tokens
 
 MIN_SHARE = 32
-"""Prompt tokens that a sequence reads in a step at least: smaller pieces cost a step as much and bring little."""
+"""Prompt tokens that a sequence reads in a step at least: smaller pieces are hardly cheaper."""
 REVIEW_INTERVAL = 32
-"""Steps between looks at the bytes in the cache while nothing but decoding goes on: it grows by a token a step."""
+"""Steps between looks at the cache's bytes while sequences only decode, when each grows by a token a step."""
 
 
 class Slot(Protocol):
@@ -85,11 +85,11 @@ class Step(Generic[S]):
     cancel: tuple[S, ...] = ()
     """Those that were stopped, running or waiting."""
     preempt: tuple[S, ...] = ()
-    """Those that go back to the front of the queue, each before the one named ahead of it."""
+    """Those that go back to the front of the queue, the last admitted first; each goes in front of the one before."""
     admit: tuple[S, ...] = ()
     rows: tuple[tuple[S, int], ...] = ()
-    """Each sequence with the number of its tokens: one where it decodes. For a sequence that comes in with this step it is a
-    bound, since how much of its prompt is in the cache already shows only then."""
+    """Each sequence with the number of its tokens to run: one while it decodes. For a sequence that is admitted in this step the
+    number is an upper bound, since only then it turns out how much of its prompt is in the cache already."""
     review: bool = False
     """Whether to look at the bytes afterwards."""
 
@@ -122,7 +122,7 @@ def _outgrown(running: Sequence[S], load: Load) -> tuple[S, ...]:
 def _admissible(queue: list[S], running: Sequence[S], load: Load, limits: SchedulerLimits) -> tuple[S, ...]:
     """Who comes in: of the party with the fewest running sequences, and among equals whoever came first.
 
-    If the next in line does not fit, nobody overtakes it: a long conversation would wait forever behind short ones.
+    If the next in line does not fit, nobody overtakes it: short conversations could keep a long one waiting forever.
     A sequence counts with its whole length, however little of it has been read: what is admitted together fits together.
     """
     admitted: list[S] = []

@@ -144,11 +144,11 @@ class Scheduler:
             return
         try:
             sequence.read(result.count)
-            goes_on = result.token is None or sequence.write(result.token)
+            ended = not all(sequence.write(token) for token in result.tokens)
         except Exception as error:
             self._fail(sequence, error)
             return
-        if not goes_on:
+        if ended:
             self._leave(sequence)
 
     def _leave(self, sequence: Sequence) -> None:

@@ -1,6 +1,6 @@
-"""One request on its way through the engine: its tokens, what has been read of them, and what each new one says.
+"""One request on its way through the engine: its tokens, how many of them have been read, and the text of each new one.
 
-It needs no torch: what runs the model takes its tokens from here and hands the next one back.
+It needs no torch: what runs the model takes its tokens from here and hands back the next one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,9 +40,9 @@ class SamplingState:
 
 
 class Sequence:
-    """`tokens` are the prompt's and the reply's; as many as `entry.keys` holds are in the cache, the others are to be read.
+    """`tokens` are those of prompt and reply; the first len(entry.keys) of them are in the cache, the others are unread.
 
-    One token to read is a decode step, more are prefill: both are the same forward.
+    One unread token is a decode step, more are prefill: both are the same forward.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Sequence:
         encoder: "Tokenizer",
         limit: int,
     ) -> None:
-        """`limit` is the number of tokens that the reply may have, never more than what fits behind the prompt."""
+        """`limit` is the number of tokens that the reply may have, never more than fit after the prompt."""
         params = request.params
         self.visitor = request.visitor
         self.party = owner_of(request.visitor)
@@ -73,10 +73,10 @@ class Sequence:
         self._control = ReasoningControl(
             encoder.control_tokens(), reasoning_limit(limit, params.reasoning_budget), LoopGuard()
         )
-        self._closed_at: int | None = None  # where the reply's answer begins, counted from its first token
+        self._closed_at: int | None = None  # tokens of the reply before its answer
         generation.count_prompt(len(prompt.ids))
         self._wanted = params.max_tokens
-        for token in prompt.ids[len(prompt.ids) - prompt.resumed :]:  # as if this reply had written its beginning
+        for token in prompt.ids[len(prompt.ids) - prompt.resumed :]:  # as if this sequence had written them
             self._reader.feed(token)
             self._control.took(token, self._reader.channel)
         if prompt.resumed:
@@ -99,7 +99,7 @@ class Sequence:
 
     @property
     def unread(self) -> int:
-        """Tokens that are not in the cache yet: more than one while the prompt is being read."""
+        """Tokens that are not in the cache yet: one while it decodes, more while it prefills."""
         return len(self.tokens) - self._committed
 
     @property
@@ -141,10 +141,10 @@ class Sequence:
     def _images(self, count: int) -> Iterator[tuple["ImageInput", int, int]]:
         """The images among the next `count` tokens, with where all their tokens begin and end."""
         first = self._committed
-        for place in self.prompt.places:
-            begin, end = place.start, place.start + len(place.input.tokens)
+        for span in self.prompt.image_spans:
+            begin, end = span.start, span.start + len(span.input.tokens)
             if begin < first + count and end > first:
-                yield place.input, begin, end
+                yield span.input, begin, end
 
     def read(self, count: int) -> None:
         """Tell that `count` more tokens are in the cache now."""
@@ -175,7 +175,7 @@ class Sequence:
             self._took(token)
 
     def _took(self, token: int) -> list[ReasoningPiece]:
-        """One more token of the reply, and what can be told of it."""
+        """Take one more token of the reply; returns the text that is complete now."""
         self.sampling.took(token)
         self.tokens.append(token)
         self.keys.append(token)
@@ -205,14 +205,14 @@ class Sequence:
         return True
 
     def finish(self, why: FinishReason) -> None:
-        """The last event of a reply that ended in order; what was written is remembered for the next turn."""
+        """Put the last event of a reply that did not fail; its tokens are remembered for the next turn."""
         self._tell(self._reader.finish(cut=why != "stop"))
         if not self.prompt.resumed:
             self._remember(self.generation.reasoning or None, self.generation.answer)
         self.generation.put(Finished(why))
 
     def _remember(self, reasoning: str | None, answer: str) -> None:
-        """Keep the tokens of the whole reply, and of its reasoning alone, to be answered from again."""
+        """Remember the tokens of the whole reply, and of its reasoning alone, from which it may be answered again."""
         written = self.tokens[len(self.prompt.ids) :]
         closed = reasoning is None or self._closed_at is not None
         self._encoder.remember_reply(self.visitor, reasoning, answer, written, closed=closed)
@@ -220,7 +220,7 @@ class Sequence:
             self._encoder.remember_reply(self.visitor, reasoning, "", written[: self._closed_at])
 
     def fail(self, key: str, values: Mapping[str, Value] | None = None) -> None:
-        """The last event of a reply that broke."""
+        """Put the last event of a reply that failed."""
         self.generation.put(Failed(key, values or {}))
 
     def _tell(self, pieces: list[ReasoningPiece]) -> None:

@@ -1,7 +1,8 @@
-"""Prompts to token ids through mistral-common, message by message, with pictures; it does not know the model or its cache.
+"""Encodes prompts with mistral-common, message by message, with images; it does not know the model or its cache.
 
-What the pieces give, joined, is what mistral-common's whole pipeline gives (a test compares them). Encoding by message lets
-an answer's own tokens be spliced in again, where re-encoding its text could cut it otherwise and lose the cache behind it.
+The pieces, joined, are what mistral-common's whole pipeline gives (a test compares them). Encoding by message allows an earlier
+answer to go in as the very tokens in which it was written. Encoding its text again could split it into other tokens, and all
+that the cache holds from there on would be lost.
 """
 
 import threading
@@ -27,11 +28,11 @@ from magistral_ui.engines.local.image_input import ImageInput, ImageProcessor, I
 from magistral_ui.models.cards import ModelCard
 
 CACHED_REPLY_TOKENS = 2_000_000
-"""Tokens of replies that are remembered."""
+"""Tokens of replies that are remembered, of all visitors."""
 CACHED_TEXT_TOKENS = 1_000_000
 """Tokens of all other texts that are remembered."""
 CACHED_COUNTS = 20_000
-"""Reasoning whose length is remembered."""
+"""Number of replies whose reasoning has its token count remembered."""
 
 
 Look = Callable[[ImageFile, str], ImageInput]
@@ -39,25 +40,25 @@ Look = Callable[[ImageFile, str], ImageInput]
 
 @dataclass(slots=True)
 class EncodedPrompt:
-    """A prompt as the model reads it. `keys` equal `ids` but for image tokens, whose keys stand for the picture's content."""
+    """A prompt as the model reads it. `keys` are the `ids`, except for image tokens, whose keys stand for the image's content."""
 
     ids: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
-    places: list[ImageSpan] = field(default_factory=list)
+    image_spans: list[ImageSpan] = field(default_factory=list)
     system: int = 0
-    """Tokens of the beginning of the text and the system prompt."""
+    """Tokens of the beginning of text and the system prompt."""
     common: int = 0
-    """Leading tokens that all visitors share: the beginning and the model's own system prompt; 0 with another prompt."""
+    """Leading tokens that all visitors share: those of `system` if the prompt is the model's own, else 0."""
     per_message: dict[int, int] = field(default_factory=dict)
     resumed: int = 0
-    """Tokens at the end of the prompt that are the beginning of the reply."""
+    """Tokens at the end of the prompt that belong to the reply, which is resumed from them."""
 
 
 class Tokenizer:
-    """One model's tokenizer with its picture preparation; thread-safe. Remembers, per visitor, what is dear to make again."""
+    """One model's tokenizer with its image preparation; thread-safe. Remembers, per visitor, what is costly to make again."""
 
     def __init__(self, tekken: Path, card: ModelCard, own_system: tuple[SystemPart, ...]) -> None:
-        """`tekken` is the model's tekken.json; `own_system` the system prompt that everybody gets."""
+        """`tekken` is the model's tekken.json; `own_system` is the system prompt that all visitors get by default."""
         self.tokenizer = MistralTokenizer.from_file(str(tekken))
         self._instruct: Any = self.tokenizer.instruct_tokenizer
         self._base: Any = self._instruct.tokenizer
@@ -73,13 +74,13 @@ class Tokenizer:
         self._pieces: dict[int, bytes] = {}
 
     def encode(self, prompt: Prompt, visitor: str = "") -> EncodedPrompt:
-        """The ids of `prompt`, with where each message lies, and its pictures ready for the model."""
+        """The ids of `prompt`, the tokens of each message, and its images ready for the model."""
         return self._encode(prompt, visitor, self._images.prepare)
 
     def measure(self, prompt: Prompt, visitor: str = "") -> tuple[Measure, EncodedPrompt]:
-        """What `prompt` costs in tokens. Its last message is taken for one that is still being written: it is not remembered."""
+        """What `prompt` costs in tokens. Its last message is assumed to be still in writing, and is not remembered."""
         out = self._encode(prompt, visitor, self._images.outline, measured=True)
-        images = {place.input.image.digest: len(place.input.tokens) for place in out.places}
+        images = {span.input.image.digest: len(span.input.tokens) for span in out.image_spans}
         earlier = [turn for turn in prompt.turns if isinstance(turn, AssistantTurn) and turn.message is not None]
         reasoning = {turn.message or 0: self._count(visitor, turn.reasoning or turn.left_out) for turn in earlier}
         return Measure(len(out.ids), out.system, out.per_message, reasoning, images), out
@@ -107,13 +108,13 @@ class Tokenizer:
     def remember_reply(
         self, visitor: str, reasoning: str | None, answer: str, ids: Sequence[int], *, closed: bool = True
     ) -> None:
-        """`ids` are the tokens in which the model wrote this reply, the end of the turn not among them.
+        """`ids` are the tokens in which the model wrote this reply, without the end of the turn.
 
-        `closed` is False where it ended in the middle of the reasoning.
+        `closed` is False if it ended in the middle of the reasoning.
         """
         self._remember((visitor, reasoning, answer, closed), list(ids))
         text = answer.rstrip(" ")
-        if text != answer and (reasoning is None or self._begin is None):  # what it is gone on from, see `as_read`
+        if text != answer and (reasoning is None or self._begin is None):  # a resumed reply lacks them, see `_reply`
             kept, spaces = list(ids), len(answer) - len(text)
             while spaces > 0 and kept and self.token_bytes(kept[-1]) == b" " * len(self.token_bytes(kept[-1])):
                 spaces -= len(self.token_bytes(kept.pop()))
@@ -125,14 +126,14 @@ class Tokenizer:
             self._replies[key] = ids
 
     def reader(self) -> TokenReader:
-        """A reader that tells this model's reasoning from its answer, for a reply from its first token on."""
+        """A reader that tells this model's reasoning from its answer, from a reply's first token on."""
         if self._begin is not None and self._end is not None:
             return TokenIdReader(self._begin, self._end, self.token_bytes)
         own, *more = self._card.textual_marks
         return TextTokenReader(*own, self.token_bytes, more=more)
 
     def forget(self, visitor: str) -> None:
-        """Drop what is remembered of a visitor's pictures and replies."""
+        """Drop what is remembered of a visitor's images, texts and replies."""
         self._images.forget(visitor)
         caches: tuple[LRUCache[Any, Any], ...] = (self._replies, self._texts, self._counts)
         with self._lock:
@@ -168,7 +169,7 @@ class Tokenizer:
 
     @cachedmethod(attrgetter("_texts"), lock=attrgetter("_lock"))
     def _remembered(self, visitor: str, said: str | tuple[SystemPart, ...]) -> list[int]:  # noqa: ARG002
-        """The ids of a text or of a system prompt, encoded once: a page measures at every pause of the writer."""
+        """The ids of a text or a system prompt, encoded once: the page measures whenever its visitor stops typing."""
         return self._text(said) if isinstance(said, str) else self._system(said)
 
     @cachedmethod(attrgetter("_counts"), lock=attrgetter("_lock"))
@@ -204,7 +205,7 @@ class Tokenizer:
 
     def _append_assistant(self, out: EncodedPrompt, turn: AssistantTurn, visitor: str) -> None:
         ids = self._reply_ids(visitor, turn.reasoning, turn.answer, True)
-        if turn.reasoning is None and self._begin in ids:  # an empty thought is none, before a restart as behind it
+        if turn.reasoning is None and self._begin in ids:  # empty reasoning counts as none
             ids = self._reply(None, turn.answer, closed=True)
         self._append(out, ids)
         self._append(out, [self.end_of_turn])
@@ -218,7 +219,7 @@ class Tokenizer:
 
     @cachedmethod(attrgetter("_replies"), lock=attrgetter("_lock"))
     def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, closed: bool) -> list[int]:  # noqa: ARG002
-        """The tokens in which the reply was written, or else those of its text."""
+        """The tokens in which the reply was written, or those of its text if they are not remembered."""
         return self._reply(reasoning, answer, closed=closed)
 
     def _reply(self, reasoning: str | None, answer: str, *, closed: bool) -> list[int]:
@@ -241,7 +242,7 @@ class Tokenizer:
 
     def _append_image(self, out: EncodedPrompt, image: ImageInput) -> None:
         start = len(out.ids)
-        out.places.append(ImageSpan(start, image))
+        out.image_spans.append(ImageSpan(start, image))
         out.ids += image.tokens
         content, image_token = int(image.image.digest[:32], 16) << 20, self._images.image_token
         out.keys += [-1 - (content | i) if token == image_token else token for i, token in enumerate(image.tokens)]

@@ -86,7 +86,7 @@ class RemoteEngine:
         """Replies that the loop has not heard of yet."""
         self._told_model = ""
         self._looked = 0.0
-        self._around = ReplyContext(self._pause, self._noticed, self._learned)
+        self._context = ReplyContext(self._pause, self._failed, self._learned)
         self._running: dict[StreamedReply, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look: asyncio.Event | None = None
@@ -156,7 +156,7 @@ class RemoteEngine:
                     loop.call_soon_threadsafe(reply.wake)
 
         generation = Generation(on_control=wake)
-        reply = StreamedReply(request, generation, server, profile, self._urls, self._around)
+        reply = StreamedReply(request, generation, server, profile, self._urls, self._context)
         with self._lock:
             if self._closed:
                 raise NotReady
@@ -305,13 +305,13 @@ class RemoteEngine:
         if before is None or (before.dialect, before.model) != (profile.dialect, profile.model):
             self._counter = TokenCounter(server, profile)
 
-    def _noticed(self, trouble: FailedRequest) -> None:
-        """A reply found out that the server is away: the page is to know at once, and to look for it."""
-        if trouble.key in ("remote_unreachable", "remote_key_refused"):
-            self._status = Broken(trouble.key, trouble.values)
+    def _failed(self, failed: FailedRequest) -> None:
+        """A reply failed: where the server is away, the page shows it at once, and the server is looked for."""
+        if failed.key in ("remote_unreachable", "remote_key_refused"):
+            self._status = Broken(failed.key, failed.values)
         # `transformers serve` tells the name of its model by refusing another.
-        if trouble.key == "remote_other_model" and trouble.refusal is not None:
-            self._told_model = str(trouble.values["model"])
+        if failed.key == "remote_other_model" and failed.refusal is not None:
+            self._told_model = str(failed.values["model"])
         if self._look is not None:
             self._look.set()
 

@@ -26,6 +26,7 @@ from magistral_ui.chat.reasoning import ReasoningPiece
 from magistral_ui.chat.reasoning_control import LoopGuard, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.remote.attempt import Attempt, Phase, Progress, next_phase
 from magistral_ui.engines.remote.chunks import Chunk, read_chunk, read_last_chunk
 from magistral_ui.engines.remote.completion_body import body_of, from_tokens
 from magistral_ui.engines.remote.http_client import ServerClient
@@ -39,10 +40,10 @@ from magistral_ui.engines.remote.profile_updates import (
     why_lowered,
     with_context,
 )
-from magistral_ui.engines.remote.reasoning_stream import ReplyReader, finish_of, gathered
+from magistral_ui.engines.remote.reasoning_stream import gathered
 from magistral_ui.engines.remote.request_errors import REQUEST_ERRORS, FailedRequest, failed_request
 from magistral_ui.engines.remote.server_profile import ServerProfile, reader_for
-from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
+from magistral_ui.engines.remote.sse import StreamBroken
 from magistral_ui.engines.remote.token_count import reckoned_measure
 from magistral_ui.errors import MagistralUIError
 
@@ -51,8 +52,6 @@ log = logging.getLogger(__name__)
 CHARACTER_LOOPS = ((2_048, 4), (6_144, 3))
 """The loop guard's windows and rounds, in characters: four times those in tokens."""
 LOOP_CHECK_CHARACTERS = 1_024
-TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "tool_use"})
-"""Reasons to stop that mean that the model waits for a tool."""
 MAX_REPAIRS = 4
 """Times that one request goes out again without something that the server refused: it may name one field after the other."""
 
@@ -63,10 +62,10 @@ class ReplyContext:
 
     pause: Callable[[], float]
     """Gives the seconds between two reads: with many streams, fewer and larger reads carry more."""
-    noticed: Callable[[FailedRequest], None]
-    """Is told of what a reply failed with."""
+    failed: Callable[[FailedRequest], None]
+    """Is told why a reply failed."""
     learned: Callable[[Callable[[ServerProfile], ServerProfile]], None] = lambda _: None
-    """Takes what a reply has learned of the server, for all that follow."""
+    """Takes what a reply has learned about the server, for all later ones."""
 
 
 class StreamedReply:
@@ -79,24 +78,19 @@ class StreamedReply:
         server: ServerClient,
         profile: ServerProfile,
         urls: ImageUrls,
-        around: "ReplyContext",
+        context: "ReplyContext",
     ) -> None:
         self.generation = generation
         self.heard = 0.0
         """When the server last said anything, in the loop's time."""
-        self._request, self._server, self._profile, self._urls, self._around = request, server, profile, urls, around
+        self._request, self._server, self._profile, self._urls, self._context = request, server, profile, urls, context
         self._guard = LoopGuard(CHARACTER_LOOPS, every=LOOP_CHECK_CHARACTERS)
-        self._closed_by: str | None = None
-        self._finish: str | None = None
-        self._asked: dict[str, Any] = {}
-        self._mended = 0
-        self._told: set[str] = set()
+        self._phase, self._attempt = Phase.REASONING, Attempt()
+        self._repairs = 0
+        self._noticed: set[str] = set()
         self._limit = request.params.max_tokens
         self._reading: asyncio.Task[None] | None = None
-        self._reader: ReplyReader | None = None
-        self._lost = self._closing = self._written_in_stream = self._sent = False
-        self._heard_chunk = self._heard_foreign = self._called_tool = self._asks_for_tool = False
-        self._foreign_words = ""
+        self._lost = self._closing = self._sent = False
         self._jitter = random.Random()
 
     async def write(self, room: Callable[[], Awaitable[int | None]]) -> None:
@@ -119,7 +113,7 @@ class StreamedReply:
 
     def wake(self) -> None:
         """Look at the controls: a person wants to stop, or to have the answer now."""
-        if self._reading is not None and (self.generation.stop_asked or self._wants_answer()):
+        if self._reading is not None and (self.generation.stop_asked or self._answer_is_wanted()):
             self._reading.cancel()
 
     def lose(self) -> None:
@@ -135,113 +129,104 @@ class StreamedReply:
     async def _write(self) -> None:
         resume, tries = self._request.prompt.resume, 0
         while not self.generation.stop_asked:
-            trouble, before = await self._stream(resume, tries), self._closed_by
+            failed = await self._stream(resume, tries)
+            attempt = self._attempt
             if self.generation.stop_asked:
                 break
-            if trouble is not None:
-                if self._mends(trouble):
+            if failed is not None:
+                if self._repair(failed):
                     continue
-                if trouble.wait is None or self._written_in_stream:
-                    cut = self._written_in_stream and trouble.key == "remote_unreachable"
-                    return self._fail(replace(trouble, key="remote_cut") if cut else trouble)
+                if failed.wait is None or attempt.wrote:
+                    cut = attempt.wrote and failed.key == "remote_unreachable"
+                    return self._fail(replace(failed, key="remote_cut") if cut else failed)
                 tries += 1
-                await self._wait(trouble)
-            elif before is not None and self._finish is None:
-                resume, tries = Resume(self._reasoning(), True), 0
+                await self._wait(failed)
+            elif self._phase is Phase.CLOSING and attempt.finish is None:
+                self._phase, resume, tries = Phase.ANSWERING, Resume(self._reasoning(), True), 0
             else:
-                return self._end("length" if self._finish == "length" else "stop")
+                return self._end("length" if attempt.finish == "length" else "stop")
         return self._end("cancelled")
 
-    def _mends(self, trouble: FailedRequest) -> bool:
-        """Whether the request may go out again without what the server refused, which nobody had asked for."""
-        if trouble.refusal is None or self._written_in_stream or self._mended >= MAX_REPAIRS:
+    def _repair(self, failed: FailedRequest) -> bool:
+        """Leave out of the next request what the server refused; False where that is not possible, or a person chose it."""
+        if failed.refusal is None or self._attempt.wrote or self._repairs >= MAX_REPAIRS:
             return False
-        refusal, sent = trouble.refusal, self._asked
+        refusal, sent = failed.refusal, self._attempt.body
         chosen = chosen_fields(self._request.params, self._profile)
-        lesson = updated_profile(self._profile, refusal, sent, chosen)
-        if lesson is None:
+        update = updated_profile(self._profile, refusal, sent, chosen)
+        if update is None:
             return False
-        self._mended += 1
-        self._profile = lesson.profile
-        self._limit = min(self._limit, lesson.most or self._limit)
-        self._around.learned(lambda known: relearned(known, refusal, sent, chosen))
-        for notice in lesson.notices:
-            self._told.add(notice.key)
+        self._repairs += 1
+        self._profile = update.profile
+        self._limit = min(self._limit, update.most or self._limit)
+        self._context.learned(lambda known: relearned(known, refusal, sent, chosen))
+        for notice in update.notices:
+            self._noticed.add(notice.key)
             self.generation.put(notice)
         return True
 
     async def _stream(self, resume: Resume | None, tries: int) -> FailedRequest | None:
-        """One request to its end, or until a control closes it; what went wrong, or None."""
-        self._written_in_stream, self._finish = False, None
-        self._reading = asyncio.ensure_future(self._read(resume))
+        """One request, until its end or until its reasoning has to end; what went wrong, or None."""
+        attempt = self._attempt = Attempt()
+        self._reading = asyncio.ensure_future(self._read(attempt, resume))
         try:
             await self._reading
         except asyncio.CancelledError:
+            # Four things cancel a read: the engine's close, a server that is gone, and the two controls.
             if self._closing:
                 raise
             if self._lost:
                 self._lost = False
                 return failed_request(ConnectionError(), self._server.address.host, tries, self._jitter)
-            if not (self.generation.stop_asked or self._wants_answer()):
-                raise  # the engine is closing
+            if not (self.generation.stop_asked or self._answer_is_wanted()):
+                raise
             if not self.generation.stop_asked:
-                self._close("answered_now")
+                self._advance()
         except REQUEST_ERRORS as error:
-            return failed_request(error, self._server.address.host, tries, self._jitter, self._asked)
+            return failed_request(error, self._server.address.host, tries, self._jitter, attempt.body)
         finally:
             self._reading = None
         return None
 
-    async def _read(self, resume: Resume | None) -> None:
-        profile = self._profile
-        body = await asyncio.to_thread(
-            body_of, self._request, profile, self._urls, resume, self._limit - self.generation.usage.completion_tokens
-        )
+    async def _read(self, attempt: Attempt, resume: Resume | None) -> None:
+        """Send one request, and tell what its stream brings."""
+        profile, room = self._profile, self._limit - self.generation.usage.completion_tokens
+        # In a thread: to encode images takes long enough for other streams to falter.
+        body = await asyncio.to_thread(body_of, self._request, profile, self._urls, resume, room)
         by_tokens = resume is not None and not resume.closed and resume.reasoning and profile.dialect.open_by_tokens
-        if by_tokens:
-            body = from_tokens(body, await self._tokens_of(body))
-        self._asked = body
-        self._reader = reader = reader_for(profile, resume, by_tokens=bool(by_tokens))
-        self._heard_chunk = self._heard_foreign = self._called_tool = self._asks_for_tool = False
-        self._foreign_words = ""
-        payloads, last, done = PayloadReader(), Chunk(), False
-        async with self._server.stream(body) as data:
+        attempt.body = from_tokens(body, await self._tokens_of(body)) if by_tokens else body
+        attempt.reader = reader_for(profile, resume, by_tokens=bool(by_tokens))
+        async with self._server.stream(attempt.body) as data:
             self._sent = True
             async for received in data:
                 self.heard = asyncio.get_running_loop().time()
-                pieces: list[ReasoningPiece] = []
-                try:
-                    for payload in payloads.feed(received):
-                        done = done or payload == DONE
-                        if not done and not self._spent(reader):  # what came behind the budget is not shown
-                            last = self._took(read_chunk(payload), reader, pieces, last)
-                finally:
-                    self._tell(pieces)  # what stands before something that cannot be read is kept
-                if done:
-                    break
-                if self._must_close():
-                    return
-                if pause := self._around.pause():
+                self._take(attempt, attempt.payloads(received), read_chunk)
+                if attempt.done:
+                    break  # some servers keep the connection open after the end mark
+                if self._advance() is Phase.CLOSING:
+                    return  # which closes the connection, so that the server stops
+                if pause := self._context.pause():
                     await asyncio.sleep(pause)
-        pieces = []
-        for payload in payloads.finish() if not done else ():
-            if payload == DONE:
-                done = True
-            else:
-                last = self._took(read_last_chunk(payload), reader, pieces, last)
-        self._tell(pieces)
-        if self._finish is None and self._foreign_words and not self._heard_chunk:
-            raise StreamBroken("remote_error", detail=self._foreign_words)
-        strange = not self._heard_chunk and (payloads.strange > 0 or self._heard_foreign)
-        if self._finish is None and (strange or not done):
-            raise StreamBroken("remote_malformed" if strange else "remote_cut")
-        self._tell([*reader.finish(cut=self._finish == "length"), *reader.settle(last)])
-        # Not where an answer follows a call: some servers tell of tools that they have called themselves.
-        calls, answered = self._called_tool + self._asks_for_tool, self.generation.answer.strip()
-        if calls == 2 or (calls and not answered):
-            raise StreamBroken("remote_called_tool")
-        self._finish = self._finish or "stop"
-        self._show_lone_reasoning(reader, resume)
+        # A last line that nothing ended is read as well: servers that end without a line break send whole payloads there.
+        self._take(attempt, attempt.last_payloads(), read_last_chunk)
+        self._tell(attempt.rest())
+        attempt.end(self.generation.answer)
+        if resume is None:
+            self._show_lone_reasoning(attempt)
+
+    def _take(self, attempt: Attempt, payloads: list[bytes], read: Callable[[bytes], Chunk]) -> None:
+        pieces: list[ReasoningPiece] = []
+        try:
+            for payload in payloads:
+                if self._budget_is_spent():
+                    break  # what comes after the budget in the same read is not shown
+                chunk = read(payload)
+                self._count_prompt(chunk)
+                if chunk.parts:
+                    self.generation.count_first_token()
+                attempt.take(chunk, pieces)
+        finally:
+            self._tell(pieces)  # what stands before something that cannot be read is kept
 
     async def _tokens_of(self, body: dict[str, Any]) -> list[int]:
         asked = {name: body[name] for name in ("model", "messages", "continue_final_message", "add_generation_prompt")}
@@ -250,21 +235,6 @@ class StreamedReply:
         if not tokens:
             raise StreamBroken("remote_refused", status=told.status, detail="/tokenize")
         return [int(token) for token in tokens]
-
-    def _took(self, chunk: Chunk, reader: ReplyReader, pieces: list[ReasoningPiece], last: Chunk) -> Chunk:
-        """One more chunk; gives the last one that had a usage."""
-        self._heard_chunk = self._heard_chunk or not chunk.silent
-        self._heard_foreign = self._heard_foreign or chunk.foreign
-        self._foreign_words = self._foreign_words or (chunk.words if chunk.foreign else "")
-        self._called_tool = self._called_tool or chunk.calls_tool
-        self._count_prompt(chunk)
-        if chunk.parts:
-            self.generation.count_first_token()
-        pieces += reader.feed(chunk)
-        if chunk.finish_reason is not None:
-            self._finish = finish_of(chunk.finish_reason)
-            self._asks_for_tool = chunk.finish_reason in TOOL_CALLS
-        return chunk if chunk.completion_tokens is not None else last
 
     def _count_prompt(self, chunk: Chunk) -> None:
         """What a chunk tells of the prompt. Of several requests the first one's counts: the others repeat the reply so far."""
@@ -279,44 +249,45 @@ class StreamedReply:
             if known.prompt_tokens in (0, chunk.prompt_tokens):
                 self.generation.count_prompt(chunk.prompt_tokens, cached)
 
-    def _must_close(self) -> bool:
-        """Whether the reasoning has to end here; then `_closed_by` says why."""
-        if not self._profile.dialect.closes_reasoning or self._closed_by or self._reader is None or self._reader.answer:
-            return False
-        if self._wants_answer():
-            self._close("answered_now")
-        elif self._spent(self._reader):
-            self._close("budget_spent")
-        elif self._guard.looping:
-            self._close("loop_broken")
-        return self._closed_by is not None
+    def _advance(self) -> Phase:
+        """Go on to the next phase, and tell why where the reasoning has to end."""
+        self._phase, notice = next_phase(self._phase, self._progress())
+        if notice is not None:
+            self.generation.put(Notice(notice))
+        return self._phase
 
-    def _spent(self, reader: ReplyReader) -> bool:
+    def _progress(self) -> Progress:
+        reader = self._attempt.reader
+        return Progress(
+            closable=self._profile.dialect.closes_reasoning and reader is not None,
+            answering=reader is not None and reader.answer,
+            answer_wanted=self.generation.answer_now_asked and bool(self._reasoning()),
+            budget_spent=self._budget_is_spent(),
+            looping=self._guard.looping,
+        )
+
+    def _answer_is_wanted(self) -> bool:
+        """Whether the reasoning has to end because a person wants the answer."""
+        return next_phase(self._phase, self._progress()) == (Phase.CLOSING, "answered_now")
+
+    def _budget_is_spent(self) -> bool:
         """Whether the reasoning has used up its budget; it may be over it by what one chunk holds."""
-        params = self._request.params
+        params, reader = self._request.params, self._attempt.reader
         limit = reasoning_limit(params.max_tokens, params.reasoning_budget)
-        return limit is not None and self._closed_by is None and not reader.answer and reader.reasoning_tokens >= limit
+        if limit is None or reader is None or self._phase is not Phase.REASONING or reader.answer:
+            return False
+        return reader.reasoning_tokens >= limit
 
-    def _wants_answer(self) -> bool:
-        """Whether someone asked for the answer, and there is reasoning to answer from."""
-        reader = self._reader
-        can = self._profile.dialect.closes_reasoning and self._closed_by is None
-        asked = self.generation.answer_now_asked and can and bool(self._reasoning())
-        return asked and reader is not None and not reader.answer
-
-    def _close(self, why: str) -> None:
-        self._closed_by = why
-        self.generation.put(Notice(why))
-
-    async def _wait(self, trouble: FailedRequest) -> None:
+    async def _wait(self, failed: FailedRequest) -> None:
         """Show how long it is until the next try, and wait; a stop ends it."""
-        assert trouble.wait is not None
-        self.generation.put(Queued(0, trouble.wait))
-        self._reading = asyncio.ensure_future(asyncio.sleep(trouble.wait))
+        assert failed.wait is not None
+        self.generation.put(Queued(0, failed.wait))
+        self._reading = asyncio.ensure_future(asyncio.sleep(failed.wait))
         try:
             await self._reading
         except asyncio.CancelledError:
-            if self._closing or not (self.generation.stop_asked or self._lost):
+            # Whoever wants the answer now has the next try begin at once.
+            if self._closing or not (self.generation.stop_asked or self._lost or self._answer_is_wanted()):
                 raise
             self._lost = False
         finally:
@@ -327,9 +298,10 @@ class StreamedReply:
         resume = self._request.prompt.resume
         return ((resume.reasoning or "") if resume else "") + self.generation.reasoning
 
-    def _show_lone_reasoning(self, reader: ReplyReader, resume: Resume | None) -> None:
-        """Some servers call all words reasoning where the model did not think: an answer is never left empty for that."""
-        if self._finish == "stop" and resume is None and reader.reasoning and not reader.answer and not reader.marked:
+    def _show_lone_reasoning(self, attempt: Attempt) -> None:
+        """Show reasoning as the answer where nothing else came: some servers call all words reasoning without any thinking."""
+        reader = attempt.reader
+        if reader and attempt.finish == "stop" and reader.reasoning and not reader.answer and not reader.marked:
             self.generation.put(Notice("remote_only_reasoning"))
             self._tell([Answer(self._reasoning(), 0)])
 
@@ -338,32 +310,33 @@ class StreamedReply:
             if isinstance(piece, Reasoning):
                 for letter in piece.text:
                     self._guard.feed(ord(letter))
-            self._written_in_stream = True
+            self._attempt.wrote = True
             self.generation.put(piece)
 
     def _end(self, why: FinishReason) -> None:
-        if why == "cancelled" and self._reader is not None:
-            self._tell(self._reader.leave(cut=True))
+        attempt = self._attempt
+        if why == "cancelled" and attempt.reader is not None:
+            self._tell(attempt.reader.leave(cut=True))
         usage = self.generation.usage
         if why == "length" and usage.completion_tokens < self._request.params.max_tokens:
-            self._around.learned(lambda known: lengthened(known, self._asked, usage))
-            lowered = Notice(why_lowered(self._profile, self._asked, usage), {"limit": usage.completion_tokens})
-            if lowered.key not in self._told:
+            self._context.learned(lambda known: lengthened(known, attempt.body, usage))
+            lowered = Notice(why_lowered(self._profile, attempt.body, usage), {"limit": usage.completion_tokens})
+            if lowered.key not in self._noticed:
                 self.generation.put(lowered)
         self._estimate_prompt()
         self.generation.put(Finished(why))
 
-    def _fail(self, trouble: FailedRequest) -> None:
-        if refusal := trouble.refusal:
-            self._around.learned(lambda known: with_context(known, refusal.limit))
+    def _fail(self, failed: FailedRequest) -> None:
+        if refusal := failed.refusal:
+            self._context.learned(lambda known: with_context(known, refusal.limit))
             chosen = chosen_fields(self._request.params, self._profile)
             if name := refused_choice(self._profile, refusal, chosen):
-                trouble = FailedRequest("parameter_not_supported", {"name": name, "server": self._server.address.host})
-        if self._reader is not None and self._written_in_stream:
-            self._tell(self._reader.leave())
-        self._around.noticed(trouble)
+                failed = FailedRequest("parameter_not_supported", {"name": name, "server": self._server.address.host})
+        if self._attempt.reader is not None and self._attempt.wrote:
+            self._tell(self._attempt.reader.leave())
+        self._context.failed(failed)
         self._estimate_prompt()
-        self.generation.put(Failed(trouble.key, trouble.values))
+        self.generation.put(Failed(failed.key, failed.values))
 
     def _estimate_prompt(self) -> None:
         """A server tells the prompt's tokens at the end, which a reply that is cut does not see."""

@@ -52,7 +52,7 @@ class ZeroGPUEngine:
         tokens_a_slice: int | None = None,
     ) -> None:
         """`decorate` is `spaces.GPU`. `tokens_a_slice` bounds a slice besides its time."""
-        self._wish = {"model": model, "context_length": context_length, "revision": revision}
+        self._request = {"model": model, "context_length": context_length, "revision": revision}
         self._decorate, self._tokens = decorate, tokens_a_slice
         self._guess = (find_card(model) if model else None) or DEMO
         self._status: EngineStatus = Loading()
@@ -66,7 +66,7 @@ class ZeroGPUEngine:
 
     @property
     def card(self) -> ModelCard:
-        """The model that is run; before it is loaded, a first guess."""
+        """The model that runs; before it is loaded, a first guess."""
         return self._placed.card if self._placed else self._guess
 
     def start(self) -> None:
@@ -77,7 +77,7 @@ class ZeroGPUEngine:
             from magistral_ui.engines.weights.source import ModelRequest
             from magistral_ui.engines.zerogpu.worker import place_model
 
-            self._placed = place_model(ModelRequest(**self._wish), self._report, self._flags)  # type: ignore[arg-type]
+            self._placed = place_model(ModelRequest(**self._request), self._report, self._flags)  # type: ignore[arg-type]
         except MagistralUIError as error:
             self._status = Broken(error.message.key, error.message.values)
             log.error("the model could not be loaded", exc_info=error)
@@ -91,7 +91,7 @@ class ZeroGPUEngine:
         self._status = Ready(self._placed.info)
 
     def status(self) -> EngineStatus:
-        """How far loading is, or that it is done, or why it failed."""
+        """How far loading has come, or that it is done, or why it failed."""
         return self._status
 
     def retry(self) -> None:

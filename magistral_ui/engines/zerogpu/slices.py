@@ -33,7 +33,7 @@ MIN_SLICE_SECONDS, MAX_SLICE_SECONDS = 10, 120
 PREFILL_TOKENS_PER_SECOND = 2_000
 """Prompt tokens that are read in a second, at least."""
 STOP, ANSWER = 4, 5
-"""Where the flags of a place are, behind the number of the slice that it belongs to."""
+"""Offsets of a place's flags, after the ticket of the slice that it belongs to."""
 PLACE_BYTES = 8
 
 
@@ -91,7 +91,7 @@ class SliceEstimate:
         return seconds > SLICE_MARGIN_SECONDS + self.opening + 2
 
     def missed(self, seconds: int) -> None:
-        """A slice of so many seconds wrote nothing."""
+        """A slice of `seconds` wrote nothing."""
         self.opening = max(self.opening, float(seconds))
 
     def learn(self, first: float, last: float, tokens: int) -> None:

@@ -22,13 +22,13 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.running_model import encoded_within, encoder_of
+from magistral_ui.engines.local.running_model import encoded_within, encoder_of, load_source
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.weights.devices import Device, find_device
 from magistral_ui.engines.weights.load_errors import memory_named
-from magistral_ui.engines.weights.loader import Loaded, load
+from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.source import ModelRequest, find_source
 from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SharedFlags, SliceJob, SlicePiece, Token
@@ -41,7 +41,7 @@ REPORT_INTERVAL = 0.05
 
 
 class PlacedModel:
-    """A model and its tokenizer. Made before the first fork; only `write` runs the model, and it runs behind a fork."""
+    """A model and its tokenizer. Made before the first fork; only `write` runs the model, and in a forked process."""
 
     def __init__(self, loaded: Loaded, device: Device, context_length: int | None, flags: SharedFlags) -> None:
         self.card = loaded.card
@@ -95,7 +95,7 @@ class PlacedModel:
         yield SlicePiece(tuple(fresh), time.time() - began, generation.prefilling, generation.end)
 
 
-def place_model(wish: ModelRequest, report: Report, flags: SharedFlags) -> PlacedModel:
+def place_model(request: ModelRequest, report: Report, flags: SharedFlags) -> PlacedModel:
     """The model asked for, in memory and marked for the GPU; raises what `find_source` and `load` do.
 
     Must be called in the thread that imported the spaces package, before Blocks.launch: ZeroGPU's stand-in for a GPU is active
@@ -103,27 +103,12 @@ def place_model(wish: ModelRequest, report: Report, flags: SharedFlags) -> Place
     """
     torch.set_num_threads(1)
     device = _lent_device()
-    never = threading.Event()
-    source = find_source(replace(wish, save_quantized="no", precision=_precision(device)), device, report, never)
-    loaded = load(
-        source.card,
-        source.folder,
-        device,
-        _precision(device),
-        source.chosen_because,
-        report,
-        source=source.name,
-        revision=source.revision,
-        context_length=wish.context_length,
-        by_way_of_host=True,
-    )
+    # Nothing is quantized: that would have to be computed on the GPU.
+    request = replace(request, save_quantized="no", precision="bfloat16" if device.type == "cuda" else "auto")
+    source = find_source(request, device, report, threading.Event())
+    loaded = load_source(source, request, device, report, by_way_of_host=True)
     with memory_named(loaded.info.name, device.name):
-        return PlacedModel(loaded, device, wish.context_length, flags)
-
-
-def _precision(device: Device) -> str:
-    """Nothing is quantized: that would have to be computed on the GPU."""
-    return "bfloat16" if device.type == "cuda" else "auto"
+        return PlacedModel(loaded, device, request.context_length, flags)
 
 
 def _lent_device() -> Device:

@@ -28,11 +28,11 @@ def from_json(kind: type[T], record: str, /, **given: Any) -> T:
 
 @cache
 def _stored(kind: Any, given: frozenset[str]) -> type[BaseModel]:
-    """A model of the fields that are in the JSON. It is strict: nothing is converted to another type."""
+    """A model of the fields that are in the JSON. Nothing is converted to another type, and no error tells content."""
     hints = get_type_hints(kind)
     names = [each for each in dataclasses.fields(kind) if each.name not in given]
     stored: dict[str, Any] = {each.name: (hints[each.name], _default(each)) for each in names}
-    return create_model(str(kind.__name__), __config__=ConfigDict(strict=True), **stored)
+    return create_model(str(kind.__name__), __config__=ConfigDict(strict=True, hide_input_in_errors=True), **stored)
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:

@@ -20,9 +20,15 @@ from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api.requests import Question, images_in, read_chat, read_parameters
-from magistral_ui.ui.api.responses import client_of_request, follow_reply, reply_value, wait_for_model
-from magistral_ui.ui.api.schemas import chat_description, chat_input, growing_reply
+from magistral_ui.ui.api.models import ChatRequest, GrowingReply, chat_schema, description_of, read_request
+from magistral_ui.ui.api.requests import (
+    Question,
+    client_of_request,
+    follow_reply,
+    read_chat,
+    reply_value,
+    wait_for_model,
+)
 from magistral_ui.web.queued_calls import QueuedCalls
 
 log = logging.getLogger(__name__)
@@ -81,15 +87,17 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
             return  # there is nobody to be told anything
         caller = client_of_request(request)
         guest = visitors.temporary_session(caller)
-        read = partial(read_chat, engine, visitors.limits, message, parameters, history, instructions, keep_reasoning)
         rate = MAX_CALL_CHARACTERS_PER_SECOND if request is not None and CALL_PATH in str(request.url) else None
         try:
-            read_parameters(engine.card.sampling, parameters)  # what is wrong is said at once
-            images = images_in(message, history)
+            arguments = (message, parameters, history, instructions, keep_reasoning)
+            asked = read_request(ChatRequest, dict(zip(ChatRequest.model_fields, arguments, strict=True)))
+            engine.card.sampling.changed(asked.parameters)  # what is wrong is said at once
+            images = asked.image_count
 
             async def ask(begin: Callable[[], RunningReply]) -> RunningReply:
                 return await visitors.images.run(caller, images, begin) if images else await asyncio.to_thread(begin)
 
+            read = partial(read_chat, engine, visitors.limits, asked)
             is_read = partial(calls.is_read, session) if session else always
             async with aclosing(answer(engine, read, guest, rate, ask, is_read)) as replies:
                 async for each in replies:
@@ -102,15 +110,14 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
         finally:
             guest.close()  # whoever leaves before the end stops the reply, since nobody else could ever read it
 
-    names = ("message", "parameters", "history", "instructions")
-    inputs = [Api(None, chat_input(name), name) for name in names]
-    inputs.append(Api(True, chat_input("keep_reasoning"), "keep_reasoning"))
+    defaults = {"keep_reasoning": True}
+    inputs = [Api(defaults.get(name), chat_schema(name), name) for name in ChatRequest.model_fields]
     gr.Button(visible=False).click(
         chat,
         inputs,
-        Api(None, growing_reply(), "reply"),
+        Api(None, GrowingReply.model_json_schema(), "reply"),
         api_name=ENDPOINT,
-        api_description=chat_description(),
+        api_description=description_of(ChatRequest),
         postprocess=False,
         concurrency_limit=None,
         show_progress="hidden",

@@ -5,7 +5,6 @@ It is a guest like any program that calls /chat, with the same limits, and nothi
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -36,13 +35,12 @@ from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.live_view import LiveView
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api import schemas
-from magistral_ui.ui.api.mcp_route import SESSION
-from magistral_ui.ui.api.mcp_sessions import McpSessions, RunningCall
-from magistral_ui.ui.api.requests import read_tool
-from magistral_ui.ui.api.responses import client_of_request, follow_reply, wait_for_model, whole_value
+from magistral_ui.ui.api.mcp_route import SESSION, McpSessions, RunningCall
+from magistral_ui.ui.api.models import FinishedReply, ToolRequest, description_of, read_request
+from magistral_ui.ui.api.requests import client_of_request, follow_reply, read_tool, wait_for_model, whole_value
 from magistral_ui.web.request_body import MAX_MCP_BYTES
 
+TOOL_NAME, TOOL_TITLE = "ask_magistral", "Ask Magistral"
 PROGRESS_INTERVAL = 1.0
 """Seconds between two notifications of progress: clients give up on a tool that says nothing for long."""
 
@@ -75,23 +73,23 @@ class McpHandlers:
     """What the server does when it is asked."""
 
     def __init__(self, visitors: Visitors, sessions: McpSessions) -> None:
-        self._visitors, self._sessions, self._written = visitors, sessions, schemas.tool()
+        self._visitors, self._sessions = visitors, sessions
 
     async def list_tools(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:  # noqa: ARG002
         """The one tool."""
         tool = Tool(
-            name=self._written["name"],
-            title=self._written["title"],
-            description=self._written["description"],
-            input_schema=self._written["input"],
-            output_schema=schemas.reply(),
+            name=TOOL_NAME,
+            title=TOOL_TITLE,
+            description=description_of(ToolRequest),
+            input_schema=ToolRequest.model_json_schema(),
+            output_schema=FinishedReply.model_json_schema(),
             annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
         )
         return ListToolsResult(tools=[tool])
 
     async def call_tool(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
         """Ask. What a caller can mend is a result with a sentence; a caller who cancels or leaves stops the reply."""
-        if params.name != self._written["name"]:
+        if params.name != TOOL_NAME:
             raise MCPError(INVALID_PARAMS, text("program_no_tool", name=params.name[:100]))
         guest = self._visitors.temporary_session(client_of_request(context.request))
         session = context.request.headers.get(SESSION) if context.request is not None else None
@@ -106,12 +104,12 @@ class McpHandlers:
     async def _ask(self, context: Context, arguments: Json, session: Session, call: RunningCall) -> CallToolResult:
         engine = self._visitors.engine
         progress = ProgressNotifier(context)
+        request = read_request(ToolRequest, arguments)
         async for _ in wait_for_model(engine):
             if call.cancelled:
                 return CallToolResult(content=[])
             await progress.tell(text("program_loading"))
-        read = partial(read_tool, engine, self._visitors.limits, arguments)
-        running = await self._begin(context, arguments, lambda: read().ask(session))
+        running = await self._begin(context, request, session)
         call.generation = running.generation
         if call.cancelled:
             running.generation.stop()
@@ -120,16 +118,18 @@ class McpHandlers:
                 await progress.tell(_progress(view))
                 if await _is_gone(context):
                     running.generation.stop()
-        reply = whole_value(view, running, session)
-        return result(reply, with_reasoning=arguments.get("include_reasoning", True))
+        return result(whole_value(view, running, session), with_reasoning=request.include_reasoning)
 
-    async def _begin(self, context: Context, arguments: Json, begin: Callable[[], RunningReply]) -> RunningReply:
-        """Begin the reply in a thread; with pictures, once it is the caller's turn."""
-        images = arguments.get("pictures")
-        if not isinstance(images, list) or not images:
+    async def _begin(self, context: Context, request: ToolRequest, session: Session) -> RunningReply:
+        """Begin the reply in a thread; with images, once it is the client's turn."""
+
+        def begin() -> RunningReply:
+            return read_tool(self._visitors.engine, self._visitors.limits, request).ask(session)
+
+        if not request.pictures:
             return await asyncio.to_thread(begin)
-        caller = client_of_request(context.request)
-        return await self._visitors.images.run(caller, len(images), begin, gone=partial(_is_gone, context))
+        client = client_of_request(context.request)
+        return await self._visitors.images.run(client, len(request.pictures), begin, gone=partial(_is_gone, context))
 
 
 class ProgressNotifier:

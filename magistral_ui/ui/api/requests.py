@@ -1,31 +1,38 @@
-"""Reads what a program asks into a question for a session, or says what is wrong with it; it does not ask it."""
+"""Makes a question for a session of what a program sends, and follows its reply; it does not know which way either came."""
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
+from magistral_ui.chat.events import Failed, Finished, Usage
 from magistral_ui.chat.images import ImageFile, read_image, read_images
+from magistral_ui.chat.json_values import Json, notices_value, usage_value
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import Engine
-from magistral_ui.errors import BadInput, TooManyImages
+from magistral_ui.client import NO_CLIENT, Client
+from magistral_ui.engines.base import Engine, Loading
+from magistral_ui.errors import BadInput, MagistralUIError, TooManyImages
 from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.live_view import LiveView, watch
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import check_seen, read_files
+from magistral_ui.ui.api.models import AssistantTurn, ChatRequest, Files, GrowingReply, ToolRequest, UserTurn
+from magistral_ui.web.client_address import client_of
 
 MESSAGES_WORTH_OF_IMAGES = 10
-"""Times the pictures of one message: how many a request may bring with all its turns."""
-USER_FIELDS = {"role", "text", "files"}
-ASSISTANT_FIELDS = {"role", "reasoning", "answer", "finish_reason", "usage", "seed", "notices", "model"}
-"""All of a reply as it was returned may come back in a history; only reasoning and answer are read."""
-TOOL_FIELDS = ("question", "pictures", "instructions", "parameters", "include_reasoning")
+"""How many times the images of one message a request may bring, all its turns together."""
+LOAD_TIMEOUT = 60.0
+"""Seconds for which a request waits for a model that is being loaded."""
+LOAD_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,139 +52,53 @@ class Question:
         return session.say(self.text, self.images, self.params, self.choices)
 
 
-def read_chat(
-    engine: Engine,
-    limits: Limits,
-    message: object,
-    parameters: object = None,
-    history: object = None,
-    instructions: object = None,
-    keep_reasoning: object = None,
-) -> Question:
-    """What was sent to /chat; files are decoded, so not to be called in an event loop. Raises BadInput."""
-    params = read_parameters(engine.card.sampling, parameters)
-    choices = _choices(instructions, keep_reasoning)
-    text, files = _message(message)
-    turns = _history(history)
-    limits.check_message(text, files)
-    limits.check_message(choices.instructions, ())
-    _refuse_more(turns, files, limits)
-    earlier = _conversation(turns, lambda files: _seen(engine, _uploads(files, limits)))
-    return Question(text, _seen(engine, _uploads(files, limits)), params, choices, earlier)
+def read_chat(engine: Engine, limits: Limits, request: ChatRequest) -> Question:
+    """The question in a request to /chat; files are decoded, so not to be called in an event loop. Raises BadInput."""
+    params = engine.card.sampling.changed(request.parameters)
+    message = request.message
+    limits.check_message(message.text, message.files)
+    limits.check_message(request.instructions, ())
+    _check_history(request, limits)
+    earlier = _conversation(request.history, lambda files: _seen(engine, _uploads(files, limits)))
+    choices = PromptChoices(instructions=request.instructions, keep_reasoning=request.keep_reasoning)
+    return Question(message.text, _seen(engine, _uploads(message.files, limits)), params, choices, earlier)
 
 
-def read_tool(engine: Engine, limits: Limits, arguments: Mapping[str, object]) -> Question:
-    """What was sent to the MCP tool; like `read_chat`."""
-    for name in arguments:
-        if name not in TOOL_FIELDS:
-            raise BadInput("program_argument", name=name[:100], known=", ".join(TOOL_FIELDS))
-    question, images = arguments.get("question"), arguments.get("pictures") or []
-    if not isinstance(question, str):
-        raise BadInput("program_text", name="question")
-    if not isinstance(arguments.get("include_reasoning", True), bool):
-        raise BadInput("program_choice", name="include_reasoning")
-    if not isinstance(images, list):
-        raise BadInput("program_pictures")
-    params = read_parameters(engine.card.sampling, arguments.get("parameters"))
-    choices = _choices(arguments.get("instructions"), None)
-    limits.check_message(question, images)
-    limits.check_message(choices.instructions, ())
-    shown = read_images(enumerate(images, 1), lambda sent: _image(sent[1], sent[0], limits))
-    return Question(question, _seen(engine, shown), params, choices)
+def read_tool(engine: Engine, limits: Limits, request: ToolRequest) -> Question:
+    """The question in a call of the MCP tool; like `read_chat`."""
+    params = engine.card.sampling.changed(request.parameters)
+    limits.check_message(request.question, request.pictures)
+    limits.check_message(request.instructions, ())
+    shown = read_images(enumerate(request.pictures, 1), lambda sent: _image(sent[1], sent[0], limits))
+    return Question(request.question, _seen(engine, shown), params, PromptChoices(instructions=request.instructions))
 
 
-def images_in(message: object, history: object) -> int:
-    """How many pictures a call of /chat brings, as far as it is one."""
-    turns = [message, *(history if isinstance(history, list) else ())]
-    files = [turn.get("files") for turn in turns if isinstance(turn, dict)]
-    return sum(len(each) for each in files if isinstance(each, list))
-
-
-def read_parameters(defaults: SamplingParams, parameters: object) -> SamplingParams:
-    """`defaults` with the given parameters laid over them; BadInput for anything but names and numbers."""
-    if parameters is None:
-        return defaults
-    if not isinstance(parameters, dict):
-        raise BadInput("bad_parameters")
-    return defaults.changed(parameters)
-
-
-def _choices(instructions: object, keep_reasoning: object) -> PromptChoices:
-    if not isinstance(instructions, str | None):
-        raise BadInput("program_text", name="instructions")
-    if not isinstance(keep_reasoning, bool | None):
-        raise BadInput("program_choice", name="keep_reasoning")
-    return PromptChoices(instructions=instructions or "", keep_reasoning=keep_reasoning is not False)
-
-
-def _message(message: object) -> tuple[str, list[Any]]:
-    """Text and files of `{"text": …, "files": […]}`, or of a bare text."""
-    if isinstance(message, str):
-        return message, []
-    if not isinstance(message, dict) or not set(message) <= {"text", "files"}:
-        raise BadInput("bad_message")
-    text, files = message.get("text") or "", message.get("files") or []
-    if not isinstance(text, str) or not isinstance(files, list):
-        raise BadInput("bad_message")
-    return text, files
-
-
-def _history(history: object) -> list[dict[str, Any]]:
-    """Turns of known shape, each with its role, a user's and an assistant's by turns."""
-    if history is None:
-        return []
-    if not isinstance(history, list) or not all(isinstance(turn, dict) for turn in history):
-        raise BadInput("program_history")
-    for turn in history:
-        role = turn.get("role")
-        if role not in ("user", "assistant"):
-            raise BadInput("program_history_role", role=str(role)[:40])
-        if not set(turn) <= (USER_FIELDS if role == "user" else ASSISTANT_FIELDS):
-            raise BadInput("program_history")
-        if not all(isinstance(each, str) for each in _texts(turn)) or not isinstance(_files(turn), list):
-            raise BadInput("program_history")
-        if not any(each.strip() for each in _texts(turn)) and not _files(turn):
-            raise BadInput("program_history_empty")
-    roles = [turn["role"] for turn in history]
-    if roles != ["user", "assistant"] * (len(roles) // 2):
-        raise BadInput("program_history_order")
-    return history
-
-
-def _texts(turn: dict[str, Any]) -> list[Any]:
-    names = ("text",) if turn["role"] == "user" else ("reasoning", "answer")
-    return [turn.get(name) or "" for name in names]
-
-
-def _files(turn: dict[str, Any]) -> Any:
-    return turn.get("files") or []
-
-
-def _conversation(turns: list[dict[str, Any]], images: Callable[[list[Any]], Sequence[ImageFile]]) -> Conversation:
+def _conversation(
+    turns: Sequence[UserTurn | AssistantTurn], images: Callable[[Files], Sequence[ImageFile]]
+) -> Conversation:
     """The conversation that a history tells, made in one go: growing it turn by turn copies it each time."""
     messages: dict[int, ChatMessage] = {}
     for id, turn in enumerate(turns, 1):
-        texts = _texts(turn)
-        if turn["role"] == "user":
-            messages[id] = UserMessage(id, id - 1 or None, texts[0], tuple(images(_files(turn))))
+        if isinstance(turn, UserTurn):
+            messages[id] = UserMessage(id, id - 1 or None, turn.text, tuple(images(turn.files)))
         else:
-            messages[id] = AssistantMessage(id, id - 1, Reply(reasoning=texts[0], answer=texts[1]))
+            messages[id] = AssistantMessage(id, id - 1, Reply(reasoning=turn.reasoning, answer=turn.answer))
     return Conversation(messages, {message.parent: id for id, message in messages.items()}, len(messages))
 
 
-def _refuse_more(turns: list[dict[str, Any]], files: list[Any], limits: Limits) -> None:
-    """What a history may bring in all; told before any picture of it is decoded."""
+def _check_history(request: ChatRequest, limits: Limits) -> None:
+    """What a history may bring in all; checked before any image in it is decoded."""
+    turns = request.history
     if len(turns) >= limits.messages:
         raise BadInput("program_history_long", count=len(turns), limit=limits.messages - 1)
     for turn in turns:
-        if turn["role"] == "user":
-            limits.check_message(_texts(turn)[0], _files(turn))
-    length = sum(len(each) for turn in turns for each in _texts(turn))
+        if isinstance(turn, UserTurn):
+            limits.check_message(turn.text, turn.files)
+    length = sum(len(turn.said) for turn in turns)
     if length > limits.conversation_length:
         raise BadInput("program_history_text", count=length, limit=limits.conversation_length)
-    count, most = len(files) + sum(len(_files(turn)) for turn in turns), MESSAGES_WORTH_OF_IMAGES * limits.pictures
-    if count > most:
-        raise TooManyImages(count=count, limit=most)
+    if request.image_count > MESSAGES_WORTH_OF_IMAGES * limits.pictures:
+        raise TooManyImages(count=request.image_count, limit=MESSAGES_WORTH_OF_IMAGES * limits.pictures)
 
 
 def _seen(engine: Engine, images: list[ImageFile]) -> list[ImageFile]:
@@ -185,7 +106,7 @@ def _seen(engine: Engine, images: list[ImageFile]) -> list[ImageFile]:
     return images
 
 
-def _uploads(files: list[Any], limits: Limits) -> list[ImageFile]:
+def _uploads(files: Files, limits: Limits) -> list[ImageFile]:
     return read_files([_uploaded(file) for file in files], limits)
 
 
@@ -215,3 +136,49 @@ def _image(sent: object, number: int, limits: Limits) -> ImageFile:
     if not comma or not decoded:
         raise BadInput("program_pictures")
     return read_image(decoded, str(number), max_bytes=limits.picture_bytes, max_pixels=limits.picture_pixels)
+
+
+def client_of_request(request: Any) -> Client:
+    """Who asks, as the doors have found out: all that one caller asks counts as one party."""
+    inner = request.request if isinstance(request, gr.Request) else request  # Gradio hands over its own
+    return client_of(inner.scope) if inner is not None else NO_CLIENT
+
+
+async def wait_for_model(engine: Engine) -> AsyncIterator[None]:
+    """Wait while the model is loading, so that a program may ask as soon as the page is up."""
+    for _ in range(round(LOAD_TIMEOUT / LOAD_POLL_SECONDS)):
+        if not isinstance(engine.status(), Loading):
+            return
+        yield
+        await asyncio.sleep(LOAD_POLL_SECONDS)
+
+
+async def follow_reply(running: RunningReply) -> AsyncGenerator[LiveView, None]:
+    """The reply as it grows; a failure in the middle is raised."""
+    async for view in watch(running.generation):
+        if isinstance(view.draft.last, Failed):
+            raise MagistralUIError(view.draft.last.key, **view.draft.last.values)
+        yield view
+
+
+def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: str) -> Json:
+    """The reply as far as it goes; `finish_reason` is null until its end."""
+    last = view.draft.last
+    counts = Usage(reasoning_tokens=view.usage.reasoning_tokens, answer_tokens=view.usage.answer_tokens)
+    value = {
+        "reasoning": reasoning,
+        "answer": answer,
+        "finish_reason": last.why if isinstance(last, Finished) else None,
+        "usage": usage_value(last.usage if last else counts),
+        "seed": running.params.seed,
+        "notices": notices_value(view.draft.notices),
+        "model": running.model,
+    }
+    return GrowingReply.model_validate(value).model_dump()
+
+
+def whole_value(view: LiveView, running: RunningReply, session: Session) -> Json:
+    """The reply when it has ended."""
+    last = session.conversation.last()
+    reply = last.reply if isinstance(last, AssistantMessage) else None
+    return reply_value(view, running, reply.reasoning if reply else "", reply.answer if reply else "")

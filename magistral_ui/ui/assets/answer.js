@@ -2,6 +2,8 @@
 
 import { make } from "./dom.js";
 
+/** @import { Renderers, Token } from "./types.js" */
+
 // A definition such as "[1]: https://…" gives a meaning to links far above it, so then all is rendered once more at the end.
 // The same goes for a footnote.
 const DEFINITION = /^ {0,3}\[[^\]\n]{1,1000}\]:/m;
@@ -21,6 +23,7 @@ const LONGEST_FENCE = 100; // characters of such a line
 
 const RETRY_MS = 2_000; // ms after which what could not be fetched is asked for again
 
+/** @type {Promise<typeof import("./markdown.js")> | null} */
 let renderers = null; // loaded once, beside the page: half a megabyte that the first paint need not wait for
 const loading = () => (renderers ??= load());
 
@@ -36,8 +39,15 @@ async function load() {
   }
 }
 
-/** The first tokens of each top-level block. */
+/** The line on which `token` begins. */
+const lineOf = (/** @type {Token} */ { map }) => map?.[0] ?? 0;
+
+/**
+ * The first tokens of each top-level block.
+ * @param {Token[]} tokens
+ */
 function starts(tokens) {
+  /** @type {number[]} */
   const found = [];
   tokens.forEach((token, index) => {
     if (token.level === 0 && token.nesting >= 0 && token.map) found.push(index);
@@ -45,21 +55,34 @@ function starts(tokens) {
   return found;
 }
 
-/** Where line number `line` of `text` begins. */
+/**
+ * Where line number `line` of `text` begins.
+ * @param {string} text
+ * @param {number} line
+ */
 function offsetOf(text, line) {
   let at = 0;
   for (; line > 0; line -= 1) at = text.indexOf("\n", at) + 1;
   return at;
 }
 
-/** Whether a fence token ends with its closing line. */
-function fenceClosed(token, text) {
-  const lines = text.slice(offsetOf(text, token.map[0])).trimEnd().split("\n");
+/**
+ * Whether a fence token ends with its closing line; it begins on line `start` of `text`.
+ * @param {Token} token
+ * @param {string} text
+ * @param {number} start
+ */
+function fenceClosed(token, text, start) {
+  const lines = text.slice(offsetOf(text, start)).trimEnd().split("\n");
   const last = lines[lines.length - 1].trim();
   return lines.length > 1 && last.startsWith(token.markup) && !last.replaceAll(token.markup[0], "");
 }
 
-/** What a reader has unfolded stays so when it is drawn again. */
+/**
+ * What a reader has unfolded stays so when it is drawn again.
+ * @param {HTMLElement} before
+ * @param {HTMLElement | DocumentFragment} after
+ */
 function keepUnfolded(before, after) {
   const fresh = after.querySelectorAll("details");
   before.querySelectorAll("details").forEach((details, index) => {
@@ -75,6 +98,7 @@ export class AnswerView {
     this.received = 0; // characters taken in
     this.tail = ""; // text behind the last finished block
     this.reach = READ_AT_ONCE; // how much of it is read at once
+    /** @type {Token[]} */
     this.left = []; // the tokens of what is drawn again
     this.carriage = ""; // a carriage return at the end, whose line feed may follow
     this.final = false;
@@ -82,14 +106,27 @@ export class AnswerView {
     this.shown = 0; // characters of the tail that are drawn
     this.next = 0; // how long the tail has to be to be drawn again
     this.due = 0; // when it is drawn again in any case
+    /** @type {Text | null} */
     this.rest = null; // the text node of what came since
+    /** @type {Text | null} */
+    this.fence = null; // that of an open block of code
+    /** @type {Promise<void> | null} */
+    this.drawing = null;
+    /** @type {(() => void) | undefined} */
+    this.onDrawn = undefined;
+    this.done = false;
+    this.turned = false; // whether its direction is known
+    this.whole = ""; // the text once it is complete
     this.behind = false; // whether there is such
     this.pause = 0; // ms between two drawings: a block that is slow to render is rendered less often
     this.drawn = 0; // when the last one ended
     loading();
   }
 
-  /** Take in more of the text. */
+  /**
+   * Take in more of the text.
+   * @param {string} text
+   */
   add(text) {
     if (!text || this.final) return;
     this.received += text.length;
@@ -100,7 +137,10 @@ export class AnswerView {
     this.schedule();
   }
 
-  /** The whole text: no more will come. */
+  /**
+   * The whole text: no more will come.
+   * @param {string} text
+   */
   complete(text) {
     if (this.final) return;
     this.add(text.slice(this.received));
@@ -110,7 +150,10 @@ export class AnswerView {
     this.draw();
   }
 
-  /** Draw within `delay` ms, or as soon as may be. */
+  /**
+   * Draw within `delay` ms, or as soon as may be.
+   * @param {number} delay
+   */
   schedule(delay = 0) {
     if (this.waiting) return;
     this.waiting = true;
@@ -146,7 +189,10 @@ export class AnswerView {
     this.onDrawn?.();
   }
 
-  /** Whether there is more to draw: the text was more than is read at once. */
+  /**
+   * Whether there is more to draw: the text was more than is read at once.
+   * @param {Renderers} renderers
+   */
   drawPart({ parse, render, directionSeen }) {
     const began = performance.now();
     this.behind = !this.final && this.tail.length < this.next && began < this.due && this.drawRest();
@@ -155,9 +201,10 @@ export class AnswerView {
     const isAll = text.length === this.tail.length;
     const tokens = parse(text, !(this.final && isAll));
     this.turn(directionSeen(tokens));
-    const goesOn = this.settlePart(tokens, text, isAll, parse, render);
-    if (!goesOn && this.final) this.finish(this.left, parse, render);
-    else if (!goesOn) this.drawOpen(this.left.slice(starts(this.left)[0] ?? this.left.length), (open) => render(open, this.name));
+    const goesOn = this.settlePart(tokens, text, isAll, { parse, render });
+    if (!goesOn && this.final) this.finish(this.left, { parse, render });
+    else if (!goesOn)
+      this.drawOpen(this.left.slice(starts(this.left)[0] ?? this.left.length), (open) => render(open, this.name));
     this.rest = null;
     this.shown = goesOn ? 0 : this.tail.length;
     this.next = this.shown * (1 + (this.shown < LARGE ? GROWTH : LARGE_GROWTH));
@@ -171,20 +218,26 @@ export class AnswerView {
     return this.tail.slice(0, this.tail.lastIndexOf("\n", this.reach) + 1 || this.reach);
   }
 
-  /** Draw the finished blocks of `text`; what comes next is `left`. Whether more has to be read for that. */
-  settlePart(tokens, text, isAll, parse, render) {
+  /**
+   * Draw the finished blocks of `text`; what comes next is `left`. Whether more has to be read for that.
+   * @param {Token[]} tokens
+   * @param {string} text
+   * @param {boolean} isAll
+   * @param {Pick<Renderers, "parse" | "render">} renderers
+   */
+  settlePart(tokens, text, isAll, { parse, render }) {
     const first = starts(tokens);
     const [from, end] = tokens.find(({ type }) => type === "plain")?.meta.block ?? [0, 0];
     this.left = tokens;
-    if (end && !from && tokens.at(-1).map[0] === end) {
+    if (end && !from && lineOf(/** @type {Token} */ (tokens.at(-1))) === end) {
       // The first block took too much. What it is does not depend on what comes behind it, nor on how that came.
       this.settle(parse(text.slice(0, offsetOf(text, end)), false), end, render);
       return true;
     }
     // The block that took too much is tried again by itself.
-    const last = end ? first.find((index) => tokens[index].map[0] >= from) : first.at(-1);
-    if (last > 0 && tokens[last].map[0] > 0 && (end ? from > 0 : first.length > 1)) {
-      this.settle(tokens.slice(0, last), tokens[last].map[0], render);
+    const last = (end ? first.find((index) => lineOf(tokens[index]) >= from) : first.at(-1)) ?? 0;
+    if (last > 0 && lineOf(tokens[last]) > 0 && (end ? from > 0 : first.length > 1)) {
+      this.settle(tokens.slice(0, last), lineOf(tokens[last]), render);
       this.left = tokens.slice(last);
       if (end || !isAll) return true;
     } else if (!isAll) {
@@ -194,14 +247,22 @@ export class AnswerView {
     return false;
   }
 
-  /** Be written in `direction`, that of the first letter. */
+  /**
+   * Be written in `direction`, that of the first letter.
+   * @param {string} direction
+   */
   turn(direction) {
     if (this.turned) return;
     this.turned = direction !== "";
     this.element.dir = direction || "ltr";
   }
 
-  /** Draw `tokens`, which are finished, and forget the text before line number `line`. */
+  /**
+   * Draw `tokens`, which are finished, and forget the text before line number `line`.
+   * @param {Token[]} tokens
+   * @param {number} line
+   * @param {Renderers["render"]} render
+   */
   settle(tokens, line, render) {
     const finished = render(tokens, this.name);
     keepUnfolded(this.open, finished);
@@ -212,7 +273,11 @@ export class AnswerView {
     this.fence = null;
   }
 
-  finish(tokens, parse, render) {
+  /**
+   * @param {Token[]} tokens
+   * @param {Pick<Renderers, "parse" | "render">} renderers
+   */
+  finish(tokens, { parse, render }) {
     let drawn = null;
     if (DEFINITION.test(this.whole)) {
       const all = parse(this.whole, false);
@@ -241,12 +306,16 @@ export class AnswerView {
     return true;
   }
 
-  /** The last block; a fence that is still open only gets its new characters. */
+  /**
+   * The last block; a fence that is still open only gets its new characters.
+   * @param {Token[]} tokens
+   * @param {(tokens: Token[]) => DocumentFragment} render
+   */
   drawOpen(tokens, render) {
     const [token] = tokens;
     if (!token) return;
-    const cut = token.map[0]; // what was before it is forgotten
-    const isOpenFence = token.type === "fence" && !fenceClosed({ ...token, map: [token.map[0] - cut] }, this.tail);
+    // What was before it is forgotten.
+    const isOpenFence = token.type === "fence" && !fenceClosed(token, this.tail, 0);
     if (isOpenFence && this.fence) {
       const { data } = this.fence;
       if (token.content.startsWith(data)) this.fence.appendData(token.content.slice(data.length));
@@ -259,9 +328,9 @@ export class AnswerView {
     this.open.replaceChildren(drawn);
     this.fence = null;
     if (isOpenFence) {
-      const code = this.open.querySelector("code");
+      const code = /** @type {HTMLElement} */ (this.open.querySelector("code"));
       code.textContent = token.content || "\n";
-      if (token.content) this.fence = code.firstChild;
+      if (token.content) this.fence = /** @type {Text} */ (code.firstChild);
     }
   }
 }

@@ -1,20 +1,27 @@
 // Takes pictures in, however they come: dropped or pasted anywhere, or picked; says by name which cannot be taken, and why.
 
-import { above, attached, field, hold, look } from "./composer.js";
+import { above, attached, field, hold, look, within } from "./composer.js";
 import { make } from "./dom.js";
 import { DropZone } from "./drop_zone.js";
 import { brought, checkFile } from "./file_kinds.js";
 import { t } from "./i18n.js";
+
+/** @import { Act, AttachedValue, MessageLimits, Refused } from "./types.js" */
 
 const ACCEPTED_TYPES = "image/*,.heic,.heif,.avif"; // what the system's own dialog offers first
 const CHECK_TIMEOUT_MS = 10_000; // ms for which a message waits for the server to look at its pictures
 const RECENT_MS = 1_000; // ms
 
 /** What the page knows of the model: whether it sees pictures, and why it is not there. */
+/** @type {{ vision: boolean, away: string | null }} */
 let model = { vision: true, away: t("page_placeholder_loading") };
+/** @type {Attachments | null} */
 let here = null;
 
-/** The model is another one, or has come or gone: pictures may be of no use now. */
+/**
+ * The model is another one, or has come or gone: pictures may be of no use now.
+ * @param {{ vision: boolean, away: string | null }} now
+ */
 export function setModelSeesImages(now) {
   model = now;
   here?.lock();
@@ -26,19 +33,33 @@ const reason = () => model.away ?? (model.vision ? null : t("pictures_not_seen")
 /** Whether files are on their way to the server, or were until just now. */
 export const uploads = () => Boolean(here && (here.uploading || performance.now() - here.ended < RECENT_MS));
 
-const source = (thumbnail) => thumbnail.querySelector("img")?.src;
+/** @param {Element} thumbnail */
+const source = (thumbnail) => thumbnail.querySelector("img")?.src ?? "";
 
 export class Attachments {
-  /** `act("look", {number})` asks the server to look at what is attached; `limits` are `{pictures, bytes}` of one message. */
+  /**
+   * `act("look", {number})` asks the server to look at what is attached; `limits` are `{pictures, bytes}` of one message.
+   * @param {Act} act
+   * @param {MessageLimits} limits
+   */
   constructor(act, limits) {
-    Object.assign(this, { act, limits });
+    this.act = act;
+    this.limits = limits;
+    this.before = 0; // how many were there before the first lot
+    this.begun = false; // whether Gradio has begun to upload it
+    this.handing = false;
     here = this;
+    /** @type {Refused[]} */
     this.refused = [];
+    /** @type {File[][]} */
     this.lots = []; // files on their way into the composer: Gradio takes one lot at a time
+    /** @type {Map<string, string>} */
     this.names = new Map(); // address → the file's own name, which Gradio simplifies
+    /** @type {Map<string, string>} */
     this.small = new Map(); // address → a thumbnail of what a browser cannot show
     this.ended = -Infinity; // when the last lot had come, or failed
     this.number = 0; // of the last question
+    /** @type {{ number: number, sources: string[], since: number } | null} */
     this.looking = null; // {number, sources, since}: the question that is open
     this.notice = above(make("div", { class: "refusals", role: "alert" }));
     new DropZone(reason, (data) => this.drop(data));
@@ -46,14 +67,20 @@ export class Attachments {
     addEventListener("change", (event) => this.pick(event), { capture: true });
     addEventListener("sending", () => this.clear());
     const all = { childList: true, subtree: true, attributes: true, attributeFilter: ["src", "disabled"] };
-    new MutationObserver(() => this.follow()).observe(document.getElementById("composer"), all); // Gradio draws what is in it anew
+    const composer = /** @type {HTMLElement} */ (document.getElementById("composer"));
+    new MutationObserver(() => this.follow()).observe(composer, all); // Gradio draws what is in it anew
     hold(() => (this.waits ? { told: t("composer_waiting"), waits: true } : null));
     this.known = 0; // what was there before this, too, is looked at
     this.follow();
   }
 
   get box() {
-    return document.getElementById("box");
+    return /** @type {HTMLElement} */ (document.getElementById("box"));
+  }
+
+  /** @returns {HTMLInputElement | null} */
+  get input() {
+    return this.box.querySelector("input[type=file]");
   }
 
   get uploading() {
@@ -64,16 +91,18 @@ export class Attachments {
     return this.uploading || Boolean(this.looking && performance.now() - this.looking.since < CHECK_TIMEOUT_MS);
   }
 
+  /** @param {DataTransfer} data */
   drop(data) {
     const { files, folders } = brought(data);
     if (files.length || folders.length) this.take(files, folders);
     else this.say(t("upload_wrong_type"));
   }
 
+  /** @param {ClipboardEvent} event */
   paste(event) {
-    const { target, clipboardData: data } = event;
-    const composing = target.matches?.("#box textarea");
-    if (!data?.files.length || (!composing && target.closest?.("input, textarea, [contenteditable]"))) return;
+    const { clipboardData: data } = event;
+    const composing = within(event, "#box textarea");
+    if (!data?.files.length || (!composing && within(event, "input, textarea, [contenteditable]"))) return;
     // What is copied out of a text or a table comes as a picture too: there the words are meant.
     if (composing && data.types.includes("text/html") && data.getData("text")) return;
     event.preventDefault();
@@ -81,20 +110,27 @@ export class Attachments {
     this.take([...data.files]);
   }
 
+  /** @param {Event} event */
   pick(event) {
-    if (this.handing || !event.target.matches?.("#box input[type=file]")) return;
+    if (this.handing || !within(event, "#box input[type=file]")) return;
     event.stopPropagation();
-    this.take([...event.target.files]);
+    const { files } = /** @type {HTMLInputElement} */ (event.target);
+    this.take([...(files ?? [])]);
   }
 
-  /** Take what can be taken, and say what cannot. */
+  /**
+   * Take what can be taken, and say what cannot.
+   * @param {File[]} files
+   * @param {string[]} folders
+   */
   async take(files, folders = []) {
     const all = reason();
-    if (all !== null) return this.say(all);
+    if (all !== null) return void this.say(all);
     this.refused = folders.map((name) => ({ name, why: "folder" }));
     const sound = [];
     for (const file of files) {
       const room = this.limits.pictures - attached().length - this.lots.flat().length - sound.length;
+      /** @type {{ file?: File, why: string, limit?: number }} */
       const found = room > 0 ? await checkFile(file, this.limits) : { why: "too_many", limit: this.limits.pictures };
       if (found.file) sound.push(found.file);
       else this.refused.push({ name: file.name, ...found });
@@ -109,7 +145,8 @@ export class Attachments {
 
   /** Give the first lot to Gradio, which uploads it. */
   hand() {
-    const input = this.box.querySelector("input[type=file]");
+    const { input } = this;
+    if (!input) return;
     const data = new DataTransfer();
     for (const file of this.lots[0]) data.items.add(file);
     input.files = data.files;
@@ -127,14 +164,17 @@ export class Attachments {
     const loading = Boolean(this.box.querySelector(".loader"));
     this.begun ||= loading;
     if (this.lots.length && !loading && (this.begun || shown.length > this.before)) {
-      const lot = this.lots.shift();
-      shown.slice(this.before).forEach((thumbnail, index) => this.names.set(source(thumbnail), lot[index]?.name));
+      const lot = this.lots.shift() ?? [];
+      for (const [index, thumbnail] of shown.slice(this.before).entries()) {
+        if (lot[index]) this.names.set(source(thumbnail), lot[index].name);
+      }
       this.ended = performance.now();
       if (this.lots.length) this.hand();
     }
     for (const thumbnail of shown) {
       const small = this.small.get(source(thumbnail));
-      if (small) thumbnail.querySelector("img").src = small;
+      const image = thumbnail.querySelector("img");
+      if (small && image) image.src = small;
     }
     const more = shown.length > this.known;
     this.known = shown.length;
@@ -149,9 +189,12 @@ export class Attachments {
     setTimeout(look, CHECK_TIMEOUT_MS);
   }
 
-  /** The server's answer: `{number, attached: [{failure, thumbnail}]}` in their order. */
+  /**
+   * The server's answer: `{number, attached: [{failure, thumbnail}]}` in their order.
+   * @param {AttachedValue} value
+   */
   answer({ number, attached: found }) {
-    if (number !== this.looking?.number) return;
+    if (!this.looking || number !== this.looking.number) return;
     const { sources } = this.looking;
     this.looking = null;
     if (attached().length > sources.length) this.ask(); // more came meanwhile
@@ -161,22 +204,32 @@ export class Attachments {
       if (thumbnail) this.small.set(sources[index], thumbnail);
       if (!failure) return;
       bad.add(sources[index]);
-      this.refused.push({ ...failure.values, name: this.names.get(sources[index]) ?? failure.values.name, why: failure.key });
+      this.refused.push({
+        ...failure.values,
+        name: this.names.get(sources[index]) ?? failure.values?.name,
+        why: failure.key,
+      });
     });
     const gone = attached().filter((thumbnail) => bad.has(source(thumbnail)));
     this.follow();
     if (!gone.length) return;
     // From the last to the first: Gradio removes by place.
-    for (const thumbnail of gone.reverse()) thumbnail.querySelector(".delete-button").click();
+    for (const thumbnail of gone.reverse()) {
+      /** @type {HTMLButtonElement | null} */
+      const remove = thumbnail.querySelector(".delete-button");
+      remove?.click();
+    }
     this.show();
     field()?.focus({ preventScroll: true });
   }
 
   /** The clip cannot be used where the model sees nothing. */
   lock() {
-    const input = this.box.querySelector("input[type=file]");
+    const { input } = this;
     if (input && input.accept !== ACCEPTED_TYPES) input.accept = ACCEPTED_TYPES;
-    for (const button of this.box.querySelectorAll(".upload-button")) {
+    /** @type {NodeListOf<HTMLButtonElement>} */
+    const buttons = this.box.querySelectorAll(".upload-button");
+    for (const button of buttons) {
       const why = model.away === null && !model.vision ? t("pictures_not_seen") : null;
       if (why && !button.disabled) button.disabled = true;
       else if (!why && button.dataset.why && model.away === null) button.disabled = false;
@@ -192,7 +245,10 @@ export class Attachments {
     this.notice.replaceChildren();
   }
 
-  /** One sentence for all that was brought. */
+  /**
+   * One sentence for all that was brought.
+   * @param {string} told
+   */
   say(told) {
     this.tell(make("p", {}, told));
   }
@@ -208,6 +264,7 @@ export class Attachments {
     return this.tell(heading, make("ul", {}, ...reasons), make("p", {}, t("refused_hint")));
   }
 
+  /** @param {HTMLElement[]} told */
   tell(...told) {
     const dismiss = make("button", { type: "button", class: "quiet" }, t("turn_dismiss"));
     dismiss.addEventListener("click", () => {

@@ -1,6 +1,8 @@
 // Bounds the work of reading one text, whatever its marks: what goes beyond is shown as it was written, and no word is lost.
 // The count is of steps, not of time, so that a text looks the same on every machine. export/bounds.py has the same rule.
 
+/** @import { BlockState, CoreState, MarkdownIt, Token, TokenHead } from "./types.js" */
+
 const TOKENS = 5_000; // of one text, of blocks and again within lines; each becomes an element or a piece of text
 const CHARACTERS_PER_TOKEN = 40; // one more for so many characters of the text's beginning, whatever they are
 const BEGINNING = 200_000;
@@ -13,6 +15,7 @@ const SENTENCE = 60; // characters of a line that may come again, and then earns
 const AGAIN = 1 / 3;
 const LABEL = 16; // characters of a link's label that take as long as one step
 
+/** @type {Record<string, number>} */
 const COSTS = { fence: 40, code_block: 40, table_open: 10 }; // what is drawn as many elements
 
 class Exhausted extends Error {}
@@ -26,15 +29,25 @@ export function spendToken(count = 1) {
   if (left.tokens < 0) throw new Exhausted();
 }
 
+/** @param {number} steps */
 function spendSteps(steps) {
   left.steps -= steps;
   if (left.steps < 0) throw new Exhausted();
 }
 
-/** Whether a text can be cut before `token`: it says on which line it begins, and is no part that the next could not do without. */
-const isPlace = ({ map, nesting, type, hidden }) => map && nesting > 0 && !hidden && type !== "tbody_open" && type !== "thead_open";
+/**
+ * Whether a text can be cut before `token`: it says on which line it begins, and is no part that the next could not do without.
+ * @param {Token} token
+ */
+const isPlace = ({ map, nesting, type, hidden }) =>
+  map && nesting > 0 && !hidden && type !== "tbody_open" && type !== "thead_open";
 
-/** Where to cut so that token number `at` is left out: before its block, row or item, and before what begins with that. */
+/**
+ * Where to cut so that token number `at` is left out: before its block, row or item, and before what begins with that.
+ * @param {Token[]} tokens
+ * @param {number} at
+ * @returns {[number, number]}
+ */
 function placeOf(tokens, at) {
   while (at > 0 && !(tokens[at] && isPlace(tokens[at]))) at -= 1;
   const from = tokens[at]?.map?.[0] ?? 0;
@@ -42,20 +55,30 @@ function placeOf(tokens, at) {
   return [at, from];
 }
 
-/** The ends of what is open behind `tokens`. */
+/**
+ * The ends of what is open behind `tokens`.
+ * @param {CoreState} state
+ * @param {Token[]} tokens
+ */
 function ends(state, tokens) {
+  /** @type {Token[]} */
   const open = [];
   for (const token of tokens) {
     if (token.nesting > 0 && !(token.hidden && token.type !== "paragraph_open")) open.push(token);
     else if (token.nesting < 0) open.pop();
   }
-  return open.reverse().map(({ type, tag, level, markup, hidden }) =>
-    Object.assign(new state.Token(type.replace(/_open$/, "_close"), tag, -1), { block: true, level, markup, hidden }));
+  return open
+    .reverse()
+    .map(({ type, tag, level, markup, hidden }) =>
+      Object.assign(new state.Token(type.replace(/_open$/, "_close"), tag, -1), { block: true, level, markup, hidden }),
+    );
 }
 
 /**
  * Show the text as it was written, from the block, row or item on that holds token number `at`: to the end of the outermost
  * block around it, and all behind that.
+ * @param {CoreState} state
+ * @param {number} at
  */
 function cut(state, at) {
   const { tokens, src } = state;
@@ -64,17 +87,23 @@ function cut(state, at) {
   tokens.length = to;
   tokens.push(...ends(state, tokens));
   const lines = src.split("\n");
-  const end = outermost?.map[1] > from ? outermost.map[1] : lines.length;
-  const meta = { block: [outermost?.map[0] ?? from, end] };
-  for (const map of [[from, end], [end, lines.length]]) {
+  const last = outermost?.map?.[1] ?? 0;
+  const end = last > from ? last : lines.length;
+  const meta = { block: [outermost?.map?.[0] ?? from, end] };
+  for (const map of [
+    [from, end],
+    [end, lines.length],
+  ]) {
     const content = lines.slice(...map).join("\n");
-    if (content.trim()) tokens.push(Object.assign(new state.Token("plain", "", 0), { block: true, map, content, meta }));
+    if (content.trim())
+      tokens.push(Object.assign(new state.Token("plain", "", 0), { block: true, map, content, meta }));
   }
 }
 
 /**
  * What `text` earns by what is no repetition: a token for each such character. Ordinary texts say something new in each line, and
  * so earn more than they need; marks that are repeated earn next to nothing, however many they are.
+ * @param {string} text
  */
 function news(text) {
   const seen = new Set();
@@ -94,7 +123,12 @@ function news(text) {
   return count;
 }
 
-/** What `work` makes of the tokens of `state`; where it is too much, they are cut at the token that `place` gives. */
+/**
+ * What `work` makes of the tokens of `state`; where it is too much, they are cut at the token that `place` gives.
+ * @param {CoreState} state
+ * @param {() => void} work
+ * @param {() => number} place
+ */
 export function bounded(state, work, place = () => state.tokens.length - 1) {
   const { length } = state.src;
   state.env.news ??= news(state.src);
@@ -108,7 +142,12 @@ export function bounded(state, work, place = () => state.tokens.length - 1) {
   }
 }
 
-/** What stands too deep within lists and quotations to be one more of them is words of the last. */
+/**
+ * What stands too deep within lists and quotations to be one more of them is words of the last.
+ * @param {BlockState} state
+ * @param {number} startLine
+ * @param {number} endLine
+ */
 function deepest(state, startLine, endLine) {
   let line = startLine;
   while (line < endLine && (state.isEmpty(line) || state.sCount[line] >= state.blkIndent)) line += 1;
@@ -120,33 +159,48 @@ function deepest(state, startLine, endLine) {
   state.push("paragraph_close", "p", -1);
 }
 
+/** @param {CoreState} state */
 function blocks(state) {
   bounded(state, () => state.md.block.parse(state.src, state.md, state.env, state.tokens));
 }
 
+/** @param {CoreState} state */
 function words(state) {
   const { md, env, tokens } = state;
   let at = 0;
   const all = () => {
-    for (; at < tokens.length; at += 1) if (tokens[at].type === "inline") md.inline.parse(tokens[at].content, md, env, tokens[at].children);
+    for (; at < tokens.length; at += 1)
+      if (tokens[at].type === "inline") md.inline.parse(tokens[at].content, md, env, tokens[at].children ?? []);
   };
   bounded(state, all, () => at);
 }
 
-/** A markdown-it plugin, behind all others. */
+/**
+ * A markdown-it plugin, behind all others.
+ * @param {MarkdownIt} md
+ */
 export function bounds(md) {
   md.block.State = class extends md.block.State {
+    /**
+     * @override
+     * @param {TokenHead} token
+     */
     push(...token) {
       spendToken(COSTS[token[0]]);
       return super.push(...token);
     }
   };
   md.inline.State = class extends md.inline.State {
+    /** @override */
     pushPending() {
       spendToken();
       return super.pushPending();
     }
 
+    /**
+     * @override
+     * @param {TokenHead} token
+     */
     push(...token) {
       spendToken();
       return super.push(...token);

@@ -3,20 +3,29 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
+/** @import { Branch, Way } from "./types.js" */
+
 export class BranchView {
-  /** `choose(message, way)` is called with the alternative that was asked for. */
+  /**
+   * `choose(message, way)` is called with the alternative that was asked for.
+   * @param {(message: number, way: Way) => void} choose
+   */
   constructor(choose) {
+    /** @type {(way: Way, sign: string, key: string) => HTMLButtonElement} */
     const arrow = (way, sign, key) => {
       const button = make("button", { type: "button", class: "quiet", "aria-label": t(key) }, sign);
-      button.addEventListener("click", () => choose(this.branch[way], way));
+      button.addEventListener("click", () => choose(/** @type {number} */ (this.branch[way]), way));
       return button;
     };
+    /** @type {Branch} */
+    this.branch = { number: 1, count: 1, previous: null, next: null };
     this.previous = arrow("previous", "‹", "turn_branch_previous");
     this.next = arrow("next", "›", "turn_branch_next");
     this.count = make("span", { class: "branch-count" });
     this.element = make("span", { class: "branch", role: "group", hidden: true }, this.previous, this.count, this.next);
   }
 
+  /** @param {Branch} branch */
   show(branch) {
     this.branch = branch;
     this.element.hidden = branch.count < 2;
@@ -26,7 +35,10 @@ export class BranchView {
     this.next.disabled = branch.next === null;
   }
 
-  /** After an arrow was used, the same one of the new message, or the other at the end. */
+  /**
+   * After an arrow was used, the same one of the new message, or the other at the end.
+   * @param {Way} way
+   */
   focus(way) {
     const wanted = this[way].disabled ? (way === "next" ? this.previous : this.next) : this[way];
     wanted.focus({ preventScroll: true });

@@ -2,31 +2,46 @@
 
 import { make } from "./dom.js";
 
+/** @import { Obstacle } from "./types.js" */
+
 const DEBOUNCE_MS = 300; // ms
 const EMPTIED = 120; // frames after an answer in which the composer is emptied
+/** @type {(() => Obstacle | null)[]} */
 const checks = [];
-let timer = 0;
-let held = null; // the line that says why the message waits
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer;
+const held = make("p", { class: "held visually-hidden", role: "status" }); // says why the message waits
 let wanted = false; // whether it goes by itself when nothing holds it any more
+/** @type {string | null} */
 let sent = null; // the words that are on their way
+/** @type {string | null} */
 let typed = null; // what has been typed over them meanwhile
 
+/**
+ * The field to write in.
+ * @returns {HTMLTextAreaElement | null}
+ */
 export const field = () => document.querySelector("#box textarea");
 /** The pictures that are attached, as Gradio draws them. */
 export const attached = () => [...document.querySelectorAll("#box .thumbnail-wrapper")];
 /** Whether there is nothing to send. */
 export const empty = () => !field()?.value.trim() && !attached().length;
 
-/** Put `element` above the box: a notice of its own. */
+/**
+ * Put `element` above the box: a notice of its own.
+ * @template {HTMLElement} E
+ * @param {E} element
+ */
 export function above(element) {
   const box = document.getElementById("box");
-  [...document.getElementById("composer").children].find((each) => each.contains(box)).before(element);
+  [...(document.getElementById("composer")?.children ?? [])].find((each) => each.contains(box))?.before(element);
   return element;
 }
 
 /**
  * `check()` tells what keeps the message here, or null: `{told}`, with `waits` where that passes by itself, and `hurry`, which is
  * called once somebody wants to send it.
+ * @param {() => Obstacle | null} check
  */
 export function hold(check) {
   checks.push(check);
@@ -35,11 +50,12 @@ export function hold(check) {
 /** What a check tells may have changed: the button shows it, and a message that waited goes. */
 export function look() {
   const obstacle = found();
+  /** @type {HTMLButtonElement | null} */
   const button = document.querySelector("#box .submit-button");
   const shut = Boolean(obstacle && !obstacle.waits);
-  if (button && button.disabled !== shut && !field().disabled) {
+  if (button && button.disabled !== shut && !field()?.disabled) {
     button.disabled = shut;
-    button.title = shut ? obstacle.told : "";
+    button.title = shut ? (obstacle?.told ?? "") : "";
   }
   if (wanted && !obstacle) {
     wait(null);
@@ -47,8 +63,9 @@ export function look() {
   } else if (wanted && shut) wait(null);
 }
 
+/** @returns {Obstacle | null} */
 function found() {
-  const told = checks.map((check) => check()).filter(Boolean);
+  const told = checks.map((check) => check()).filter((each) => each !== null);
   return told.find(({ waits }) => !waits) ?? told[0] ?? null;
 }
 
@@ -64,52 +81,71 @@ function mayGo() {
 }
 
 function send() {
-  [sent, typed] = [field().value, null];
+  [sent, typed] = [field()?.value ?? "", null];
   dispatchEvent(new Event("sending"));
 }
 
-/** The server has `taken` what was sent, or not. Then Gradio empties the composer; what was typed meanwhile is not said yet. */
+/**
+ * The server has `taken` what was sent, or not. Then Gradio empties the composer; what was typed meanwhile is not said yet.
+ * @param {boolean} taken
+ * @param {number} frames
+ */
 export function answered(taken, frames = EMPTIED) {
-  if (sent === null) return;
-  if (taken && field().value && frames) return void requestAnimationFrame(() => answered(taken, frames - 1));
+  const box = field();
+  if (sent === null || !box) return;
+  if (taken && box.value && frames) return void requestAnimationFrame(() => answered(taken, frames - 1));
   const rest = typed?.startsWith(sent) ? typed.slice(sent.length).trimStart() : typed;
   [sent, typed] = [null, null];
-  if (rest && !field().value) write(rest);
+  if (rest && !box.value) write(rest);
 }
 
-/** Put `text` into the composer as if it had been typed. */
+/**
+ * Put `text` into the composer as if it had been typed.
+ * @param {string} text
+ */
 export function write(text) {
   const box = field();
+  if (!box) return;
   box.value = text;
   box.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
-/** What passes at once is not worth a word; what does not pass by itself stands in a notice of its own, and is only said. */
+/**
+ * What passes at once is not worth a word; what does not pass by itself stands in a notice of its own, and is only said.
+ * @param {Obstacle | null} obstacle
+ */
 function wait(obstacle) {
   wanted = Boolean(obstacle?.waits);
   clearTimeout(timer);
-  if (wanted) timer = setTimeout(() => tell(obstacle.told, true), DEBOUNCE_MS);
+  if (obstacle?.waits) timer = setTimeout(() => tell(obstacle.told, true), DEBOUNCE_MS);
   else tell(obstacle?.told ?? "", false);
 }
 
+/**
+ * @param {string} told
+ * @param {boolean} seen
+ */
 function tell(told, seen) {
   held.textContent = told;
   held.classList.toggle("visually-hidden", !seen);
 }
 
+/** Whether `event` is about an element of `selector`, or within one. */
+export const within = (/** @type {Event} */ { target }, /** @type {string} */ selector) =>
+  target instanceof Element && target.closest(selector) !== null;
+
 /** Gradio would draw the composer anew for an empty message, over what is typed meanwhile. */
 export function setUpComposer() {
-  const keep = (event) => {
+  const keep = (/** @type {Event} */ event) => {
     if (mayGo()) return;
     event.preventDefault();
     event.stopPropagation();
   };
-  const key = (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target.matches?.("#box textarea")) keep(event);
+  const key = (/** @type {KeyboardEvent} */ event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && within(event, "#box textarea")) keep(event);
   };
   addEventListener("keydown", key, { capture: true });
-  addEventListener("click", (event) => event.target.closest?.("#box .submit-button") && keep(event), { capture: true });
-  held = make("p", { class: "held visually-hidden", role: "status" });
+  addEventListener("click", (event) => within(event, "#box .submit-button") && keep(event), { capture: true });
   prepare();
 }
 
@@ -121,7 +157,12 @@ function prepare() {
   above(held);
   composer.addEventListener("input", () => {
     wait(null);
-    if (sent !== null) typed = field().value;
+    if (sent !== null) typed = field()?.value ?? null;
   });
-  new MutationObserver(look).observe(composer, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
+  new MutationObserver(look).observe(composer, {
+    childList: true,
+    subtree: true,
+    attributes: true,
+    attributeFilter: ["disabled"],
+  });
 }

@@ -23,20 +23,29 @@ const FOREIGN_WORD = /[^\P{L}A-Za-z]{2}/u;
 const MAX_UNIT_LENGTH = 3; // letters: 5元
 const SIGN = /[\\^_=<>{}]/;
 const WORDS = /(?:^|[\s,;:.!?(])(\p{L}{2,}|\p{L}\.\p{L})(?=$|[\s,;:.!?)])/gu;
-const MATHEMATICAL = new Set("mod gcd lcm max min log ln lg exp sin cos tan sec csc cot lim det dim sup inf arg deg div".split(" "));
+const MATHEMATICAL = new Set(
+  "mod gcd lcm max min log ln lg exp sin cos tan sec csc cot lim det dim sup inf arg deg div".split(" "),
+);
 const DIGIT = /[0-9]/;
 
-/** Whether what stands between the dollar signs at `open` and `close` of `text` is mathematics. */
+const lastOf = (/** @type {string} */ text) => text.slice(-1);
+
+/**
+ * Whether what stands between the dollar signs at `open` and `close` of `text` is mathematics.
+ * @param {string} text
+ * @param {number} open
+ * @param {number} close
+ */
 export function isFormula(text, open, close) {
   const content = text.slice(open + 1, close);
   const before = text[open - 1] ?? "";
   const after = text[close + 1] ?? "";
   // The rule that pandoc uses: "$5 and $10" is money.
-  if (!content || BLANK.test(content[0]) || BLANK.test(content.at(-1)) || DIGIT.test(after)) return false;
+  if (!content || BLANK.test(content[0]) || BLANK.test(lastOf(content)) || DIGIT.test(after)) return false;
   // US$5, 5$ a month, ^a$|^b$, $A$1.
   if (/[A-Za-z0-9]/.test(before) && !GOES_ON.test(content)) return false;
   if (WORD_FOLLOWS.test(after)) {
-    if (NO_END.test(content) || UNSPACED.test(content.at(-1))) return false;
+    if (NO_END.test(content) || UNSPACED.test(lastOf(content))) return false;
     if ((content[0] === "(" && after === "(") || (content[0] === "{" && after === "{")) return false;
     if (NAME.test(content) && !ORDINAL.test(text.slice(close + 1, close + 5))) return false;
   }
@@ -45,7 +54,10 @@ export function isFormula(text, open, close) {
   return !NO_BEGINNING.test(content) && !FOREIGN.test(content) && isBalanced(content) && !isProse(content);
 }
 
-/** Whether as many brackets close as open: [0, 1) is an interval, "5 (about 4" is none. */
+/**
+ * Whether as many brackets close as open: [0, 1) is an interval, "5 (about 4" is none.
+ * @param {string} content
+ */
 function isBalanced(content) {
   let braces = 0;
   let brackets = 0;
@@ -65,13 +77,18 @@ function isBalanced(content) {
   return !brackets || /\\(?:left|right|[bB]igg?|[lr]angle|[lr]floor|[lr]ceil|mid)/.test(content);
 }
 
-/** Whether words stand between two sums of money. */
+/**
+ * Whether words stand between two sums of money.
+ * @param {string} content
+ */
 function isProse(content) {
   if (SIGN.test(content)) return false;
-  if (DIGIT.test(content[0]) && [...content].filter((each) => UNSPACED.test(each)).length > MAX_UNIT_LENGTH) return true;
+  if (DIGIT.test(content[0]) && [...content].filter((each) => UNSPACED.test(each)).length > MAX_UNIT_LENGTH)
+    return true;
   const words = [...content.matchAll(WORDS)].map((match) => match[1]).filter((word) => !MATHEMATICAL.has(word));
-  const sums = DIGIT.test(content[0]) && DIGIT.test(content.at(-1));
+  const [begins, ends] = [DIGIT.test(content[0]), DIGIT.test(lastOf(content))];
+  const sums = begins && ends;
   if ((sums || POINT.test(content)) && FOREIGN_WORD.test(content)) return true;
-  const sum = DIGIT.test(content[0]) || DIGIT.test(content.at(-1));
+  const sum = begins || ends;
   return (sums && words.length > 0) || (words.length > 1 && (sum || /[.,;:!?]\s/.test(content))) || words.length > 3;
 }

@@ -2,8 +2,16 @@
 
 import { t } from "./i18n.js";
 
-/** An element; `options` are properties, except `class`, `data` and `aria-*`/`role`, which are attributes. */
+/**
+ * An element; `options` are properties, except `class`, `data` and `aria-*`/`role`, which are attributes.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, any>} options
+ * @param {(Node | string | null | undefined)[]} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
 export function make(tag, options = {}, ...children) {
+  /** @type {any} */
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined || value === null) continue;
@@ -12,31 +20,48 @@ export function make(tag, options = {}, ...children) {
     else if (name.startsWith("aria-") || name === "role") node.setAttribute(name, value);
     else node[name] = value;
   }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
+  node.append(...children.filter((child) => child != null));
   return node;
 }
 
 /**
  * A quiet button for `act`, with the text `key`. `icon` is shown in the text's place; with `done`, a text for `confirmOn`,
  * the button is as wide as the wider of the two from the beginning, so that nothing moves.
+ * @param {string} act
+ * @param {string} key
+ * @param {{ icon?: string, done?: string }} options
  */
 export function actionButton(act, key, { icon, done } = {}) {
   const label = t(key);
-  const options = { type: "button", class: "quiet", data: { act }, "aria-label": icon ? label : null, title: icon ? label : null };
+  const options = {
+    type: "button",
+    class: "quiet",
+    data: { act },
+    "aria-label": icon ? label : null,
+    title: icon ? label : null,
+  };
   if (!done) return make("button", options, icon ?? label);
   return make("button", { ...options, class: "quiet confirming" }, make("span", {}, label), make("span", {}, t(done)));
 }
 
-/** Show a button's text of what was done for a moment, then its own again. */
+/**
+ * Show a button's text of what was done for a moment, then its own again.
+ * @param {HTMLElement} button
+ */
 export function confirmOn(button) {
   button.classList.add("confirmed");
   setTimeout(() => button.classList.remove("confirmed"), 1500);
 }
 
 /** Whether someone is writing somewhere: what comes from the server does not take the focus away from that. */
-export const writing = () => Boolean(document.activeElement?.matches("textarea, select, input:not([type=checkbox], [type=radio])"));
+export const writing = () =>
+  Boolean(document.activeElement?.matches("textarea, select, input:not([type=checkbox], [type=radio])"));
 
-/** Put `nodes` into `parent` in this order and take out all others, moving only what is out of place. */
+/**
+ * Put `nodes` into `parent` in this order and take out all others, moving only what is out of place.
+ * @param {Element} parent
+ * @param {Element[]} nodes
+ */
 export function place(parent, nodes) {
   const wanted = new Set(nodes);
   for (const node of [...parent.children]) if (!wanted.has(node)) node.remove();
@@ -45,17 +70,26 @@ export function place(parent, nodes) {
   });
 }
 
-/** Grey out a control that cannot be used, and say why below it. */
+/**
+ * Grey out a control that cannot be used, and say why below it.
+ * @param {Element} control
+ * @param {string} reason
+ */
 export function lack(control, reason) {
   control.classList.add("missing");
   control.append(make("p", { class: "missing-why" }, reason));
-  for (const input of control.querySelectorAll("input, select, button")) input.disabled = true;
+  /** @type {NodeListOf<HTMLInputElement>} */
+  const inputs = control.querySelectorAll("input, select, button");
+  for (const input of inputs) input.disabled = true;
 }
 
-/** Put `text` on the clipboard, also on pages without https, where the modern way is missing. */
+/**
+ * Put `text` on the clipboard, also on pages without https, where the modern way is missing.
+ * @param {string} text
+ */
 export async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
-  const before = document.activeElement;
+  const before = /** @type {HTMLElement | null} */ (document.activeElement);
   const box = make("textarea", { value: text, class: "visually-hidden" });
   document.body.append(box);
   box.select();

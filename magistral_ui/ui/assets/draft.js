@@ -3,6 +3,7 @@
 import { left } from "./login.js";
 
 const DRAFT_KEY = "magistral-ui-draft";
+/** @returns {HTMLTextAreaElement | null} */
 const field = () => document.querySelector("#box textarea");
 
 function put() {

@@ -3,6 +3,9 @@
 /**
  * Wait for Gradio to have drawn the page, then join the button `<id>-toggle` to the panel `<id>`. While it is open, `body` has the
  * class `shown`; on screens of the media query `wide` it is so from the beginning.
+ * @param {string} id
+ * @param {string} shown
+ * @param {string} wide
  */
 export function setUpDrawer(id, shown, wide) {
   const [toggle, panel, close] = [`${id}-toggle`, id, `${id}-close`].map((each) => document.getElementById(each));
@@ -12,7 +15,7 @@ export function setUpDrawer(id, shown, wide) {
   }
   const column = matchMedia(wide);
   const isOpen = () => document.body.classList.contains(shown);
-  const set = (open) => {
+  const set = (/** @type {boolean} */ open) => {
     document.body.classList.toggle(shown, open);
     toggle.setAttribute("aria-expanded", String(open));
     panel.inert = !open;
@@ -30,7 +33,10 @@ export function setUpDrawer(id, shown, wide) {
   close.addEventListener("click", leave);
   // What is chosen in a drawer is behind it.
   panel.addEventListener("chosen", () => !column.matches && leave());
-  addEventListener("keydown", (event) => event.key === "Escape" && !event.defaultPrevented && isOpen() && !column.matches && leave());
+  addEventListener(
+    "keydown",
+    (event) => event.key === "Escape" && !event.defaultPrevented && isOpen() && !column.matches && leave(),
+  );
   column.addEventListener("change", () => set(column.matches));
   set(column.matches);
 }

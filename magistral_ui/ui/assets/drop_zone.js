@@ -1,5 +1,6 @@
 // Makes the whole window a place to drop files on, and shows it while some are held over it; it does not look into them.
 
+import { within } from "./composer.js";
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
@@ -7,14 +8,26 @@ const DRAG_END_MS = 1_000; // ms without a sign of the drag, which comes many ti
 const TEXT_FIELDS = "textarea, input, [contenteditable]"; // what takes dropped words by itself
 
 export class DropZone {
-  /** `reason()` tells why nothing can be dropped now, or null; `take(data)` gets what was dropped. */
+  /**
+   * `reason()` tells why nothing can be dropped now, or null; `take(data)` gets what was dropped.
+   * @param {() => string | null} reason
+   * @param {(data: DataTransfer) => void} take
+   */
   constructor(reason, take) {
-    Object.assign(this, { reason, take });
+    this.reason = reason;
+    this.take = take;
+    /** @type {string | null} */
+    this.why = null;
     this.inside = false; // whether what is dragged comes from this page
     this.text = make("p", {});
-    this.element = make("div", { class: "drop-zone", hidden: true, "aria-hidden": "true" }, make("div", {}, make("span", { class: "drop-picture" }), this.text));
+    this.element = make(
+      "div",
+      { class: "drop-zone", hidden: true, "aria-hidden": "true" },
+      make("div", {}, make("span", { class: "drop-picture" }), this.text),
+    );
     document.body.append(this.element);
-    const on = (name, act) => addEventListener(name, act, { capture: true });
+    /** @type {(name: string, act: (event: DragEvent) => void) => void} */
+    const on = (name, act) => addEventListener(name, /** @type {EventListener} */ (act), { capture: true });
     on("dragstart", () => (this.inside = true));
     on("dragend", () => (this.inside = false));
     on("dragenter", (event) => this.over(event));
@@ -24,30 +37,37 @@ export class DropZone {
     addEventListener("blur", () => this.hide());
   }
 
-  /** What is over the page: files, words for a field that takes them by itself, or anything else. */
-  kind({ target, dataTransfer: data }) {
-    if (target.closest?.(TEXT_FIELDS) && (this.inside || !data?.types.includes("Files"))) return "words";
+  /**
+   * What is over the page: files, words for a field that takes them by itself, or anything else.
+   * @param {DragEvent} event
+   */
+  kind(event) {
+    const { dataTransfer: data } = event;
+    if (within(event, TEXT_FIELDS) && (this.inside || !data?.types.includes("Files"))) return "words";
     return this.inside ? "piece" : data?.types.includes("Files") ? "files" : "else";
   }
 
+  /** @param {DragEvent} event */
   over(event) {
     event.stopPropagation(); // Gradio would keep words from its field, and show a place for files of its own
     const kind = this.kind(event);
     if (kind === "words" || kind === "piece") return;
     event.preventDefault();
-    event.dataTransfer.dropEffect = "copy"; // also for what is refused: the sentence about it comes with the drop
+    if (event.dataTransfer) event.dataTransfer.dropEffect = "copy"; // also for what is refused: the sentence about it comes with the drop
     if (kind === "files") this.show(this.reason());
   }
 
+  /** @param {DragEvent} event */
   drop(event) {
     this.hide();
     event.stopPropagation();
     const kind = this.kind(event);
     if (kind === "words") return;
     event.preventDefault(); // nothing that is dropped is opened in the page's place
-    if (kind !== "piece") this.take(event.dataTransfer);
+    if (kind !== "piece" && event.dataTransfer) this.take(event.dataTransfer);
   }
 
+  /** @param {string | null} why */
   show(why) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.hide(), DRAG_END_MS);

@@ -1,6 +1,8 @@
 // Lets emphasis begin and end beside scripts that set no spaces between words; all else is as CommonMark says.
 // export/emphasis.py has the same rule.
 
+/** @import { MarkdownIt } from "./types.js" */
+
 // Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese, Korean and Yi, with their punctuation and full-width forms.
 export const UNSPACED =
   /[\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u19e0-\u19ff\u2e80-\u2fdf\u2ff0-\u4dbf\u4e00-\ua4cf\ua960-\ua97f\ua9e0-\ua9ff\uaa60-\uaa7f\uac00-\ud7ff\uf900-\ufaff\ufe10-\ufe1f\ufe30-\ufe4f\uff01-\uffee\u{1b000}-\u{1b16f}\u{20000}-\u{323af}]/u;
@@ -9,7 +11,11 @@ const PUNCTUATION = /[\p{P}\p{S}]/u;
 // What changes how the letter before it looks, and is none itself.
 const JOINER = /[\ufe00-\ufe0f\u200c\u200d]|[\u{e0100}-\u{e01ef}]/u;
 
-/** The character that ends before `at`; a space at the beginning. */
+/**
+ * The character that ends before `at`; a space at the beginning.
+ * @param {string} text
+ * @param {number} at
+ */
 function before(text, at) {
   while (at > 0) {
     const low = text.charCodeAt(at - 1);
@@ -25,10 +31,14 @@ function before(text, at) {
  * Whether the run of `length` marks at `start` may open and close. In CommonMark, punctuation inside of the marks needs a
  * space or punctuation outside of them; where words are not set apart by spaces, a letter outside is as good, and so is
  * punctuation of such a script inside.
+ * @param {string} text
+ * @param {number} start
+ * @param {number} length
+ * @param {number} limit
  */
 function flanking(text, start, length, limit) {
   const last = before(text, start);
-  const next = start + length < limit ? String.fromCodePoint(text.codePointAt(start + length)) : " ";
+  const next = start + length < limit ? String.fromCodePoint(text.codePointAt(start + length) ?? 0) : " ";
   const [lastSpace, nextSpace] = [SPACE.test(last), SPACE.test(next)];
   const [lastMark, nextMark] = [PUNCTUATION.test(last), PUNCTUATION.test(next)];
   const [lastUnspaced, nextUnspaced] = [last > "\u0dff" && UNSPACED.test(last), next > "\u0dff" && UNSPACED.test(next)];
@@ -40,9 +50,17 @@ function flanking(text, start, length, limit) {
   };
 }
 
-/** A markdown-it plugin. */
+/**
+ * A markdown-it plugin.
+ * @param {MarkdownIt} md
+ */
 export function emphasis(md) {
   md.inline.State = class extends md.inline.State {
+    /**
+     * @override
+     * @param {number} start
+     * @param {boolean} canSplitWord
+     */
     scanDelims(start, canSplitWord) {
       let end = start;
       while (end < this.posMax && this.src[end] === this.src[start]) end += 1;

@@ -9,8 +9,19 @@ const MANUAL_SCROLL_MS = 1_000; // ms after a finger or a key in which the page 
 export class Follower {
   constructor() {
     this.following = true;
+    /** @type {boolean | undefined} */
     this.idle = undefined; // not known before the first conversation is shown
-    this.button = make("button", { type: "button", class: "to-latest", hidden: true, "aria-label": t("page_latest") }, "↓");
+    /** When the reader's hand last moved the page. */
+    this.handled = -Infinity;
+    this.top = 0;
+    this.height = 0;
+    this.covered = 0;
+    this.waiting = false;
+    this.button = make(
+      "button",
+      { type: "button", class: "to-latest", hidden: true, "aria-label": t("page_latest") },
+      "↓",
+    );
     this.button.addEventListener("click", () => this.toEnd());
     const composer = document.getElementById("composer");
     composer?.append(this.button);
@@ -18,12 +29,13 @@ export class Follower {
     addEventListener("resize", () => this.follow(), { passive: true });
     // A reader who turns the wheel up leaves at once, before the next words could pull the page down again.
     addEventListener("wheel", (event) => event.deltaY < 0 && this.leave(), { passive: true });
-    for (const hand of ["touchmove", "keydown"]) addEventListener(hand, () => (this.handled = performance.now()), { passive: true });
+    for (const hand of ["touchmove", "keydown"])
+      addEventListener(hand, () => (this.handled = performance.now()), { passive: true });
     if (composer) new ResizeObserver(([{ borderBoxSize }]) => this.cover(borderBoxSize[0].blockSize)).observe(composer);
   }
 
   get page() {
-    return document.scrollingElement;
+    return /** @type {Element} */ (document.scrollingElement);
   }
 
   /** Pixels to the end of the conversation. */
@@ -32,7 +44,10 @@ export class Follower {
     return scrollHeight - scrollTop - clientHeight;
   }
 
-  /** Nothing has been said yet: what the page shows instead is read from its beginning. */
+  /**
+   * Nothing has been said yet: what the page shows instead is read from its beginning.
+   * @param {boolean} idle
+   */
   rest(idle) {
     if (idle && !this.idle) {
       this.page.scrollTop = 0;
@@ -44,9 +59,10 @@ export class Follower {
   look() {
     if (this.idle) return;
     const { scrollTop, scrollHeight, clientHeight } = this.page;
-    const up = (this.top ?? 0) - scrollTop;
+    const up = this.top - scrollTop;
     // The browser moves the page up too, where what is above the reader's place shrinks; but it does not leap.
-    const itself = scrollHeight !== this.height && up < clientHeight && !(performance.now() - this.handled < MANUAL_SCROLL_MS);
+    const itself =
+      scrollHeight !== this.height && up < clientHeight && !(performance.now() - this.handled < MANUAL_SCROLL_MS);
     Object.assign(this, { top: scrollTop, height: scrollHeight });
     if (this.left < NEAR_END_PIXELS) this.following = true;
     else if (up > 0 && itself) this.follow();
@@ -54,9 +70,12 @@ export class Follower {
     this.button.hidden = this.following;
   }
 
-  /** The composer is so high now; a notice that appears above its box covers the end of the conversation. */
+  /**
+   * The composer is so high now; a notice that appears above its box covers the end of the conversation.
+   * @param {number} height
+   */
   cover(height) {
-    const more = height - (this.covered ?? 0);
+    const more = height - this.covered;
     this.covered = height;
     if (this.left < NEAR_END_PIXELS + more) this.follow();
   }

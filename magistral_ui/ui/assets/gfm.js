@@ -3,6 +3,8 @@
 
 import { footnotes } from "./vendor/renderers.js";
 
+/** @import { CoreState, InlineState, MarkdownIt, Token } from "./types.js" */
+
 const FOLLOWED = /^(?:https?:|mailto:)/i;
 const TASK = /^\[([ xX])\](?=[ \u00a0])/;
 const REFERENCE = /\[\^([^\s[\]]{1,100})\]/y;
@@ -13,60 +15,87 @@ const WITHIN_CELL = 4; // tokens: words come first, or in a paragraph
 const BEGINS = new Set(["blockquote_open", "bullet_list_open", "ordered_list_open"]);
 const ENDS = new Set(["blockquote_close", "bullet_list_close", "ordered_list_close"]);
 
-/** Whether `address` may be followed: web and mail. */
+/**
+ * Whether `address` may be followed: web and mail.
+ * @param {string} address
+ */
 export const isFollowed = (address) => FOLLOWED.test(address.trim());
 
-/** "rtl" or "ltr", as the first letter of `text` is; "" without one. */
+/**
+ * "rtl" or "ltr", as the first letter of `text` is; "" without one.
+ * @param {string} text
+ */
 export function directionOf(text) {
   const letter = LETTER.exec(text)?.[0];
   if (!letter) return "";
   return RIGHT_TO_LEFT.test(letter) ? "rtl" : "ltr";
 }
 
+/** @param {Token | undefined} token */
 const isBlock = (token) => token?.type === "math" && token.meta.display;
+/** @param {Token | undefined} token */
 const isBreak = (token) => token?.type === "html_tag" && token.tag === "br";
 
-/** A line ends where it was ended, but once; a heading is one line. */
+/**
+ * A line ends where it was ended, but once; a heading is one line.
+ * @param {Token[]} children
+ * @param {boolean} inHeading
+ */
 function breaks(children, inHeading) {
   for (let at = 0; at < children.length; at += 1) {
     const token = children[at];
     if (token.type !== "softbreak" && token.type !== "hardbreak") continue;
-    const before = children[at - 1]?.content === "" && children[at - 1].type === "text" ? children[at - 2] : children[at - 1];
+    const before =
+      children[at - 1]?.content === "" && children[at - 1].type === "text" ? children[at - 2] : children[at - 1];
     if (inHeading || isBlock(before) || isBlock(children[at + 1]) || isBreak(before)) {
       Object.assign(token, { type: "text", tag: "", content: inHeading ? " " : "\n" });
     }
   }
 }
 
-/** A link that may not be followed is its words. */
+/**
+ * A link that may not be followed is its words.
+ * @param {Token[]} children
+ */
 function links(children) {
   let dropped = 0;
   for (const token of children) {
-    if (token.type === "link_open" && !isFollowed(token.attrGet("href") ?? "")) dropped += 1;
+    if (token.type === "link_open" && !isFollowed(String(token.attrGet("href") ?? ""))) dropped += 1;
     else if (token.type !== "link_close" || !dropped) continue;
     else dropped -= 1;
     Object.assign(token, { type: "text", tag: "", nesting: 0, content: "", attrs: null });
   }
 }
 
-/** "[x]" at the beginning of a list item. */
-function task(tokens, at) {
+/**
+ * "[x]" at the beginning of a list item.
+ * @param {Token[]} tokens
+ * @param {number} at
+ * @param {CoreState["Token"]} Token
+ */
+function task(tokens, at, Token) {
   const [item, , inline] = tokens.slice(at, at + 3);
-  const first = inline?.type === "inline" && inline.children[0];
-  const mark = first && first.type === "text" && TASK.exec(inline.content);
-  if (!mark || !first.content.startsWith("[")) return;
+  const first = inline?.type === "inline" ? inline.children?.[0] : null;
+  const mark = first?.type === "text" && TASK.exec(inline.content);
+  if (!first || !mark || !first.content.startsWith("[")) return;
   item.attrJoin("class", "task-list-item");
-  const box = Object.assign(new item.constructor("task", "", 0), { meta: { done: mark[1] !== " " } });
+  const box = Object.assign(new Token("task", "", 0), { meta: { done: mark[1] !== " " } });
   first.content = first.content.slice(3);
-  inline.children.unshift(box);
+  inline.children?.unshift(box);
 }
 
 const SEEN = new Set(["text", "code_inline", "math", "plain"]);
 
-/** The direction of what can be read of `tokens`: of its first letter. */
+/**
+ * The direction of what can be read of `tokens`: of its first letter.
+ * @param {Token[]} tokens
+ * @returns {string}
+ */
 export function directionSeen(tokens) {
   for (const { type, content, children, info } of tokens) {
-    const direction = children ? directionSeen(children) : directionOf(SEEN.has(type) ? content : type === "fence" ? info : "");
+    const direction = children
+      ? directionSeen(children)
+      : directionOf(SEEN.has(type) ? content : type === "fence" ? info : "");
     if (direction) return direction;
   }
   return "";
@@ -75,6 +104,7 @@ export function directionSeen(tokens) {
 /**
  * Lists, quotations and cells are told their direction, that of their first letter; one within another only where it has another.
  * A browser told to find it ("auto") would look for that letter anew with each node that it is given.
+ * @param {Token[]} tokens
  */
 function directions(tokens) {
   let [next, seen, depth] = ["", "", 0];
@@ -93,11 +123,15 @@ function directions(tokens) {
     ahead[at] = next;
     own[at] = seen;
   }
+  /** @type {string[]} */
   const around = [];
   depth = 0;
   tokens.forEach((token, at) => {
     if (token.type === "td_open" || token.type === "th_open") {
-      token.attrSet("dir", directionSeen(tokens.slice(at + 1, at + WITHIN_CELL).filter(({ type }) => type === "inline")) || "ltr");
+      token.attrSet(
+        "dir",
+        directionSeen(tokens.slice(at + 1, at + WITHIN_CELL).filter(({ type }) => type === "inline")) || "ltr",
+      );
     } else if (token.type === "table_open") token.meta = { direction: ahead[at] };
     else if (BEGINS.has(token.type)) {
       if (!depth) token.attrSet("dir", own[at] || "ltr");
@@ -108,7 +142,11 @@ function directions(tokens) {
   });
 }
 
-/** A reference to a footnote; the plugin's own would look for each one's end anew. */
+/**
+ * A reference to a footnote; the plugin's own would look for each one's end anew.
+ * @param {InlineState} state
+ * @param {boolean} silent
+ */
 function reference(state, silent) {
   const { refs } = state.env.footnotes ?? {};
   REFERENCE.lastIndex = state.pos;
@@ -125,55 +163,69 @@ function reference(state, silent) {
   return true;
 }
 
-/** The footnotes stand at the end, in the order in which they are referred to; one that is not, behind them. */
+/**
+ * The footnotes stand at the end, in the order in which they are referred to; one that is not, behind them.
+ * @param {CoreState} state
+ */
 function tail(state) {
   if (!state.env.footnotes) return;
+  /** @type {Map<string, Token[]>} */
   const notes = new Map();
+  /** @type {Token[]} */
   const rest = [];
+  /** @type {Token[] | null} */
   let note = null;
   for (const token of state.tokens) {
     if (token.type === "footnote_reference_open") notes.set(token.meta.label, (note = []));
     else if (token.type === "footnote_reference_close") note = null;
     else (note ?? rest).push(token);
   }
+  /** @type {{ label: string, count: number }[]} */
   const list = state.env.footnotes.list ?? [];
   const referred = new Set(list.map(({ label }) => label));
   for (const label of notes.keys()) if (!referred.has(label)) list.push({ label, count: 0 });
-  const make = (type, nesting, meta = null) => rest.push(Object.assign(new state.Token(type, "", nesting), { meta, block: true }));
+  /** @type {(type: string, nesting: -1 | 0 | 1, meta?: object | null) => number} */
+  const make = (type, nesting, meta = null) =>
+    rest.push(Object.assign(new state.Token(type, "", nesting), { meta, block: true }));
   make("footnote_block_open", 1);
   list.forEach(({ label, count }, id) => {
     make("footnote_open", 1, { id, label });
     const tokens = notes.get(label) ?? [];
     const last = tokens.at(-1)?.type === "paragraph_close" ? tokens.pop() : null;
     for (const token of tokens) rest.push(token);
-    for (let subId = 0; subId < Math.min(count, MAX_BACKREFERENCES); subId += 1) make("footnote_anchor", 0, { id, subId, label });
+    for (let subId = 0; subId < Math.min(count, MAX_BACKREFERENCES); subId += 1)
+      make("footnote_anchor", 0, { id, subId, label });
     if (last) rest.push(last);
     make("footnote_close", -1);
   });
   make("footnote_block_close", -1);
   state.tokens = rest;
 }
-/** A markdown-it plugin. */
+
+/**
+ * A markdown-it plugin.
+ * @param {MarkdownIt} md
+ */
 export function gfm(md) {
   md.use(footnotes);
   md.inline.ruler.disable("footnote_inline");
   md.inline.ruler.at("footnote_ref", reference);
   md.core.ruler.at("footnote_tail", tail);
   md.validateLink = () => true; // links() has the last word, and keeps their words
-  md.core.ruler.push("gfm", ({ tokens }) => {
+  md.core.ruler.push("gfm", ({ tokens, Token }) => {
     tokens.forEach(({ type, children }, at) => {
-      if (type === "list_item_open") task(tokens, at);
+      if (type === "list_item_open") task(tokens, at, Token);
       if (!children) return;
       links(children);
       breaks(children, tokens[at - 1]?.type === "heading_open");
     });
     directions(tokens);
   });
-  md.renderer.rules.footnote_caption = (tokens, index) => String(tokens[index].meta.id + 1);
+  md.renderer.rules.footnote_caption = (tokens, index) => String(Number(tokens[index].meta?.id) + 1);
   md.renderer.rules.footnote_block_open = () => '<section class="footnotes"><ol>';
   md.renderer.rules.footnote_block_close = () => "</ol></section>";
   md.renderer.rules.task = (tokens, index) => {
-    const { done } = tokens[index].meta;
+    const done = tokens[index].meta?.done;
     return `<span class="task${done ? " done" : ""}">${done ? "☑" : "☐"}</span>`;
   };
 }

@@ -3,6 +3,7 @@
 import { uploads } from "./attachments.js";
 import { t } from "./i18n.js";
 
+/** @type {Record<string, string>} */
 const NAMES = {
   "Multimedia input field": "composer_heading",
   "Uploaded files": "composer_pictures",
@@ -11,12 +12,13 @@ const NAMES = {
   "File upload": "composer_add",
   "Click to upload or drop files": "composer_add",
   "Remove file": "composer_remove",
-  "Uploading": "composer_uploading",
-  "Submit": "composer_send",
-  "Stop": "composer_stop",
-  "Close": "page_close",
+  Uploading: "composer_uploading",
+  Submit: "composer_send",
+  Stop: "composer_stop",
+  Close: "page_close",
 };
 // What Gradio's client says by itself; what the app says comes in the visitor's language already.
+/** @type {[string | RegExp, string][]} */
 const MESSAGES = [
   ["Connection Lost", "line_lost_heading"],
   ["Connection to the server was lost", "line_lost"],
@@ -61,33 +63,48 @@ export function setUpGradioTexts() {
   });
 }
 
+/**
+ * @param {Element} element
+ * @param {() => void} change
+ */
 function follow(element, change) {
   change();
   new MutationObserver(change).observe(element, { childList: true, subtree: true, characterData: true });
 }
 
+/** @param {Element} element */
 function rename(element) {
   for (const each of element.querySelectorAll("[aria-label]")) {
-    const key = NAMES[each.getAttribute("aria-label")];
+    const key = NAMES[each.getAttribute("aria-label") ?? ""];
     if (!key) continue;
     each.setAttribute("aria-label", t(key));
-    if (each.tagName === "BUTTON") each.title = t(key);
+    if (each instanceof HTMLButtonElement) each.title = t(key);
   }
 }
 
+/** @param {Element} element */
 function reword(element) {
-  const told = element.firstChild?.textContent.trim() ?? "";
+  const { firstChild } = element;
+  if (!firstChild) return;
+  const told = firstChild.textContent?.trim() ?? "";
   const ours = reworded(told);
-  if (ours && told !== ours) element.firstChild.textContent = ours;
+  if (ours && told !== ours) firstChild.textContent = ours;
 }
 
+/** @param {string} told */
 function reworded(told) {
-  const refused = told.match(/^HTTP \d+: ([^]*)$/); // an upload, with the app's own sentence where it was the app
+  const refused = told.match(/^HTTP \d+: ([\s\S]*)$/); // an upload, with the app's own sentence where it was the app
   if (refused) return sentenceIn(refused[1]) ?? t("upload_failed");
-  const found = MESSAGES.find(([english]) => (english.test ? english.test(told) : told.startsWith(english)));
+  const found = MESSAGES.find(([english]) =>
+    english instanceof RegExp ? english.test(told) : told.startsWith(english),
+  );
   return found && t(found[1] === "line_lost" && uploads() ? "upload_failed" : found[1]);
 }
 
+/**
+ * @param {string} body
+ * @returns {string | undefined}
+ */
 function sentenceIn(body) {
   try {
     return JSON.parse(body).error;

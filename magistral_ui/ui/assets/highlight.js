@@ -9,10 +9,14 @@ const DEADLINE = 3_000; // ms for one block, which usually takes some
 const MOST_ENDED = 3; // workers that were ended; then code stays as it is
 const MOST_KEPT = 100; // blocks whose colours are kept, because the same is drawn again
 const PART = /<span class="([\w -]+)">|(<\/span>)|([^<]+)/g;
+/** @type {Record<string, string>} */
 const SIGNS = { "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#x27;": "'" };
 
+/** @type {Map<string, DocumentFragment>} */
 const kept = new Map(); // what was coloured, as nodes
+/** @type {Map<string, { language: string, code: string, elements: Element[] }>} */
 const waiting = new Map(); // what is to be, by the same key, with the elements that wait for it
+/** @type {Worker | null} */
 let worker = null;
 let ended = 0;
 let room = 0; // what is left of AT_ONCE
@@ -22,15 +26,22 @@ export function begin() {
   room = AT_ONCE;
 }
 
-/** Give `element`, which shows `code`, its colours, now or a little later. */
+/**
+ * Give `element`, which shows `code`, its colours, now or a little later.
+ * @param {Element} element
+ * @param {string} code
+ * @param {string} language
+ */
 export function highlight(element, code, language) {
   if (!hljs.getLanguage(language) || code.length > LONGEST || ended >= MOST_ENDED) return;
   const key = `${language}\n${code}`;
-  if (kept.has(key)) element.replaceChildren(kept.get(key).cloneNode(true));
+  const coloured = kept.get(key);
+  const others = waiting.get(key);
+  if (coloured) element.replaceChildren(coloured.cloneNode(true));
   else if (code.length ** 2 <= room) {
     room -= code.length ** 2;
     keep(key, nodesOf(hljs.highlight(code, { language, ignoreIllegals: true }).value), [element]);
-  } else if (waiting.has(key)) waiting.get(key).elements.push(element);
+  } else if (others) others.elements.push(element);
   else {
     waiting.set(key, { language, code, elements: [element] });
     if (waiting.size === 1) next();
@@ -41,7 +52,7 @@ export function highlight(element, code, language) {
 function next() {
   if (!waiting.size) return;
   const [[key, { language, code, elements }]] = waiting;
-  const finish = (html) => {
+  const finish = (/** @type {string | null} */ html) => {
     clearTimeout(deadline);
     if (html !== null) keep(key, nodesOf(html), elements);
     waiting.delete(key);
@@ -61,7 +72,12 @@ function next() {
   worker.postMessage({ language, code });
 }
 
-/** Put `nodes` into `elements`, and keep them. */
+/**
+ * Put `nodes` into `elements`, and keep them.
+ * @param {string} key
+ * @param {DocumentFragment | null} nodes
+ * @param {Element[]} elements
+ */
 function keep(key, nodes, elements) {
   if (!nodes) return;
   for (const element of elements) element.replaceChildren(nodes.cloneNode(true));
@@ -69,9 +85,13 @@ function keep(key, nodes, elements) {
   kept.set(key, nodes);
 }
 
-/** highlight.js writes spans with a class and escaped text, and nothing else gets here; null where they are too many. */
+/**
+ * highlight.js writes spans with a class and escaped text, and nothing else gets here; null where they are too many.
+ * @param {string} html
+ */
 function nodesOf(html) {
   const root = document.createDocumentFragment();
+  /** @type {(DocumentFragment | Element)[]} */
   const open = [root];
   let parts = 0;
   for (const [, name, closes, text] of html.matchAll(PART)) {
@@ -80,10 +100,10 @@ function nodesOf(html) {
       if (parts > MOST_PARTS) return null;
       const span = document.createElement("span");
       span.className = name;
-      open.at(-1).append(span);
+      open.at(-1)?.append(span);
       open.push(span);
     } else if (closes) open.pop();
-    else open.at(-1).append(text.replace(/&(?:amp|lt|gt|quot|#x27);/g, (sign) => SIGNS[sign]));
+    else open.at(-1)?.append(text.replace(/&(?:amp|lt|gt|quot|#x27);/g, (sign) => SIGNS[sign]));
   }
   return root;
 }

@@ -2,9 +2,11 @@
 
 import { make, place, writing } from "./dom.js";
 import { HistoryEntry } from "./history_entry.js";
-import { importFile, exportFile } from "./import_export.js";
-import { Menu } from "./menu.js";
 import { sentence, t } from "./i18n.js";
+import { exportFile, importFile } from "./import_export.js";
+import { Menu } from "./menu.js";
+
+/** @import { Act, ConversationSummary, HistoryValue, MenuItem, Message, Ticket } from "./types.js" */
 
 const PAGE_SIZE = 60; // entries that are drawn at a time: a long list costs no more than a short one
 const DEBOUNCE_MS = 200; // ms after the last key before a search is asked for
@@ -12,23 +14,63 @@ const POLL_MS = 3_000; // ms between two looks while a reply is being written in
 const DAY = 86_400_000;
 
 export class HistoryView {
+  /**
+   * @param {HTMLElement} element
+   * @param {Act} act
+   */
   constructor(element, act) {
-    Object.assign(this, { element, act, drawn: PAGE_SIZE, entries: [], query: "", current: null });
+    this.act = act;
+    this.drawn = PAGE_SIZE;
+    this.query = "";
+    /** @type {ConversationSummary[]} */
+    this.entries = [];
+    /** @type {string | null} */
+    this.current = null; // the conversation that is shown
+    /** @type {Set<string>} */
+    this.writing = new Set(); // those in which a reply is being written
+    this.used = ""; // the ticket
+    this.server = "";
+    this.read = 0; // when the server read what is shown
+    /** @type {{ entry: ConversationSummary, shown: boolean } | null} */
+    this.gone = null;
+    /** @type {string | null} */
+    this.troubled = null;
+    /** @type {Map<string, HistoryEntry>} */
     this.views = new Map(); // conversation id → its entry in the list
+    /** @type {Map<string, { heading: HTMLElement, list: HTMLElement }>} */
     this.groups = new Map(); // group → its heading and its rows
-    this.field = make("input", { type: "search", class: "find", hidden: true, placeholder: t("history_search"), "aria-label": t("history_search") });
+    this.field = make("input", {
+      type: "search",
+      class: "find",
+      hidden: true,
+      placeholder: t("history_search"),
+      "aria-label": t("history_search"),
+    });
     this.field.addEventListener("input", () => this.later(DEBOUNCE_MS));
     this.list = make("div", { class: "entries", role: "group", "aria-label": t("page_history") });
     this.more = make("div", { class: "more" });
     this.told = make("p", { class: "told", role: "status" });
     this.undone = make("div", { class: "undone", hidden: true });
     this.sure = make("div", { class: "forgetting", hidden: true });
-    this.all = make("button", { type: "button", class: "quiet", "aria-label": t("history_all"), title: t("history_all") }, "⋯");
+    this.all = make(
+      "button",
+      { type: "button", class: "quiet", "aria-label": t("history_all"), title: t("history_all") },
+      "⋯",
+    );
     this.file = make("input", { type: "file", accept: ".json,application/json", hidden: true, tabIndex: -1 });
-    this.file.addEventListener("change", () => this.file.files.length && this.ask("bring", { size: this.file.files[0].size }));
+    this.file.addEventListener(
+      "change",
+      () => this.file.files?.length && this.ask("bring", { size: this.file.files[0].size }),
+    );
     this.notKept = make("p", { class: "not-kept", hidden: true }, t("history_not_kept"));
     this.none = make("p", { class: "none", hidden: true }, t("history_empty"));
-    const head = make("div", { class: "finding" }, make("div", { class: "row" }, this.field, this.none, this.all), this.told, this.sure);
+    const head = make(
+      "div",
+      { class: "finding" },
+      make("div", { class: "row" }, this.field, this.none, this.all),
+      this.told,
+      this.sure,
+    );
     element.replaceChildren(head, this.list, this.more, this.undone, this.notKept, this.file);
     new Menu(element, t("history_all")).attach(this.all, () => this.items());
     this.trouble = make("div", { class: "trouble", role: "status", hidden: true });
@@ -42,30 +84,40 @@ export class HistoryView {
     });
   }
 
+  /** @param {number} time */
   later(time) {
     clearTimeout(this.waiting);
     this.waiting = setTimeout(() => this.ask("refresh"), time);
   }
 
+  /**
+   * @param {string} name
+   * @param {object} data
+   */
   ask(name, data = {}) {
     this.act(name, { query: this.field.value.trim(), ...data });
   }
 
-  /** `{server, begun, read, entries, complete, writing, query, trouble, durable, removed?, forgotten?, ticket?, refused?}`, see ui/history_panel.py. */
+  /**
+   * `{server, begun, read, entries, complete, writing, query, trouble, durable, removed?, forgotten?, ticket?, refused?}`, see ui/history_panel.py.
+   * @param {HistoryValue | undefined} value
+   */
   show(value) {
     if (!value) return;
     this.showTrouble(value.trouble);
     this.notKept.hidden = value.durable || Boolean(value.trouble);
     if (value.removed) this.showUndo(value.removed);
-    if (value.forgotten !== undefined) this.told.textContent = t(value.forgotten ? "history_forgotten" : "history_forgotten_later");
+    if (value.forgotten !== undefined)
+      this.told.textContent = t(value.forgotten ? "history_forgotten" : "history_forgotten_later");
     if (value.ticket) this.exchange(value.ticket);
     if (value.refused) this.fileEnds(sentence(value.refused));
     if (value.query !== this.field.value.trim()) return; // a later one is on its way
-    if (value.entries === null) return this.later(0); // what is found is only told by a search of its own
+    if (value.entries === null) return void this.later(0); // what is found is only told by a search of its own
     if (this.overlaps(value)) this.later(0); // which of them is true is told by a question that is put behind both
     if (this.isLate(value)) return;
-    Object.assign(this, { server: value.server, read: value.read });
-    if ((value.query || this.query) && !value.refused) this.tellFound(value);
+    this.server = value.server;
+    this.read = value.read;
+    if ((value.query || this.query) && !value.refused) this.tellFound(value.query, value.entries, value.complete);
     this.query = value.query;
     this.writing = new Set(value.writing);
     this.entries = value.entries;
@@ -75,35 +127,56 @@ export class HistoryView {
     if (value.writing.some((id) => id !== this.current)) this.later(POLL_MS);
   }
 
-  /** Answers overtake each other: this one may have been read before the one that is shown, */
+  /**
+   * Answers overtake each other: this one may have been read before the one that is shown,
+   * @param {HistoryValue} value
+   */
   overlaps({ server, begun }) {
     return server === this.server && begun < this.read;
   }
 
-  /** and this one surely was finished before it. */
+  /**
+   * and this one surely was finished before it.
+   * @param {HistoryValue} value
+   */
   isLate({ server, read }) {
     return server === this.server && read < this.read;
   }
 
-  tellFound({ query, entries, complete }) {
+  /**
+   * @param {string} query
+   * @param {ConversationSummary[]} entries
+   * @param {boolean} complete
+   */
+  tellFound(query, entries, complete) {
     const key = complete ? "history_found" : "history_found_some";
     this.told.textContent = query ? t(key, { count: entries.length }) : "";
   }
 
-  /** Fetch or bring the file that was asked for. */
+  /**
+   * Fetch or bring the file that was asked for.
+   * @param {Ticket} ticket
+   */
   async exchange(ticket) {
     if (ticket.token === this.used) return; // the same value may be shown twice
     this.used = ticket.token;
     this.told.textContent = t("history_file_waiting");
     try {
-      const { imported, failure } = await (ticket.does === "save" ? exportFile(ticket) : importFile(ticket, this.file.files[0]));
-      this.fileEnds(failure ? sentence(failure) : imported !== undefined ? t("history_brought", { count: imported }) : "");
+      const { imported, failure } = await (ticket.does === "save"
+        ? exportFile(ticket)
+        : importFile(ticket, /** @type {FileList} */ (this.file.files)[0]));
+      this.fileEnds(
+        failure ? sentence(failure) : imported !== undefined ? t("history_brought", { count: imported }) : "",
+      );
     } catch {
       this.fileEnds(t("history_file_lost"));
     }
   }
 
-  /** Tell how it went, and let the same file be chosen again. */
+  /**
+   * Tell how it went, and let the same file be chosen again.
+   * @param {string} told
+   */
   fileEnds(told) {
     this.told.textContent = told;
     this.file.value = "";
@@ -115,13 +188,17 @@ export class HistoryView {
     this.mark();
     if (this.list.querySelector("form")) return; // a name is being written, and the rest is drawn after that
     const shown = this.entries.slice(0, this.drawn);
-    const { activeElement: focused } = document;
-    const at = focused && this.list.contains(focused) ? [...this.list.querySelectorAll("li")].indexOf(focused.closest("li")) : -1;
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+    const at =
+      focused && this.list.contains(focused)
+        ? [...this.list.querySelectorAll("li")].indexOf(/** @type {HTMLLIElement} */ (focused.closest("li")))
+        : -1;
     const before = this.views;
     this.views = new Map(shown.map((entry) => [entry.id, before.get(entry.id) ?? new HistoryEntry(entry, this)]));
+    /** @type {Map<string, Element[]>} */
     const groups = new Map();
     for (const entry of shown) {
-      const view = this.views.get(entry.id);
+      const view = /** @type {HistoryEntry} */ (this.views.get(entry.id));
       view.show(entry);
       const key = this.groupOf(entry);
       groups.set(key, [...(groups.get(key) ?? []), view.element]);
@@ -132,20 +209,26 @@ export class HistoryView {
       return key ? [heading, list] : [list];
     });
     place(this.list, parts);
-    if (at >= 0 && document.activeElement !== focused) this.refocus(focused, at);
+    if (focused && at >= 0 && document.activeElement !== focused) this.refocus(focused, at);
     this.more.hidden = this.drawn >= this.entries.length;
     this.mark();
   }
 
-  /** An element that was moved loses the focus; one that is gone leaves it to what stands in its place. */
+  /**
+   * An element that was moved loses the focus; one that is gone leaves it to what stands in its place.
+   * @param {HTMLElement} focused
+   * @param {number} at
+   */
   refocus(focused, at) {
     if (focused.isConnected) focused.focus({ preventScroll: true });
     else [...this.views.values()].at(Math.min(at, this.views.size - 1))?.focus();
   }
 
+  /** @param {string} key */
   group(key) {
-    if (!this.groups.has(key)) this.groups.set(key, { heading: key && make("h2", {}, t(key)), list: make("ul", {}) });
-    return this.groups.get(key);
+    const known = this.groups.get(key) ?? { heading: make("h2", {}, key && t(key)), list: make("ul", {}) };
+    this.groups.set(key, known);
+    return known;
   }
 
   /** The reader has come to the end of what is drawn. */
@@ -155,6 +238,7 @@ export class HistoryView {
     this.draw();
   }
 
+  /** @param {ConversationSummary} entry */
   groupOf({ pinned, changed }) {
     if (this.query) return "";
     if (pinned) return "history_pinned";
@@ -164,50 +248,69 @@ export class HistoryView {
   }
 
   mark() {
-    for (const [id, view] of this.views) view.mark(id === this.current, this.writing?.has(id));
+    for (const [id, view] of this.views) view.mark(id === this.current, this.writing.has(id));
   }
 
+  /** @param {string} id */
   open(id) {
     this.ask("open", { id });
-    document.getElementById("history").dispatchEvent(new Event("chosen"));
+    document.getElementById("history")?.dispatchEvent(new Event("chosen"));
   }
 
-  /** The new name is there at once; the server's word comes soon. */
+  /**
+   * The new name is there at once; the server's word comes soon.
+   * @param {string} id
+   * @param {string} title
+   */
   rename(id, title) {
     for (const entry of this.entries) if (entry.id === id) entry.title = title;
     this.ask("rename", { id, title });
   }
 
+  /** @param {ConversationSummary} entry */
   remove(entry) {
     this.gone = { entry, shown: entry.id === this.current };
     this.ask("remove", { id: entry.id });
   }
 
+  /** @param {string} id */
   showUndo(id) {
     const { entry, shown } = this.gone ?? {};
-    if (entry?.id !== id) return;
+    if (!entry || entry.id !== id) return;
     const undo = make("button", { type: "button", class: "quiet strong" }, t("history_undo"));
     undo.addEventListener("click", () => {
       this.undone.hidden = true;
       this.ask("restore", { id, shown });
     });
-    this.undone.replaceChildren(make("p", { role: "status", dir: "auto" }, t("history_removed", { title: entry.title || t("history_untitled") })), undo);
+    this.undone.replaceChildren(
+      make("p", { role: "status", dir: "auto" }, t("history_removed", { title: entry.title || t("history_untitled") })),
+      undo,
+    );
     this.undone.hidden = false;
     if (!writing()) undo.focus();
     clearTimeout(this.undoing);
     this.undoing = setTimeout(() => (this.undone.hidden = true), 50_000);
   }
 
-  /** What to do with all conversations. */
+  /**
+   * What to do with all conversations.
+   * @returns {(MenuItem | null)[]}
+   */
   items() {
     const all = this.entries.length || this.query;
-    const item = (key, act) => ({ label: t(key), act });
+    const item = (/** @type {string} */ key, /** @type {() => void} */ act) => ({ label: t(key), act });
     const bring = item("history_bring", () => this.file.click());
     if (!all) return [bring];
-    return [item("history_save_all", () => this.ask("save", { format: "json" })), bring, null, item("history_forget", () => this.showForget())];
+    return [
+      item("history_save_all", () => this.ask("save", { format: "json" })),
+      bring,
+      null,
+      item("history_forget", () => this.showForget()),
+    ];
   }
 
   showForget() {
+    /** @type {(key: string, style: string, act?: () => void) => HTMLButtonElement} */
     const button = (key, style, act) => {
       const made = make("button", { type: "button", class: style }, t(key));
       made.addEventListener("click", () => {
@@ -223,11 +326,15 @@ export class HistoryView {
       this.undone.hidden = true;
       this.ask("forget");
     });
-    this.sure.replaceChildren(make("p", {}, t("history_forget_help")), make("div", { class: "actions" }, cancel, forget));
+    this.sure.replaceChildren(
+      make("p", {}, t("history_forget_help")),
+      make("div", { class: "actions" }, cancel, forget),
+    );
     this.sure.hidden = false;
     cancel.focus();
   }
 
+  /** @param {Message | null} trouble */
   showTrouble(trouble) {
     const key = trouble?.key ?? null;
     if (key === this.troubled) return;

@@ -3,11 +3,25 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
-const FORMATS = [["html", "HTML"], ["markdown", "Markdown"], ["json", "JSON"]]; // names, the same in every language
+/** @import { HistoryView } from "./history.js" */
+/** @import { ConversationSummary } from "./types.js" */
+
+const FORMATS = [
+  ["html", "HTML"],
+  ["markdown", "Markdown"],
+  ["json", "JSON"],
+]; // names, the same in every language
 
 export class HistoryEntry {
-  /** `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw`, once no name is being written any more. */
+  /**
+   * `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw`, once no name is being written any more.
+   * @param {ConversationSummary} entry
+   * @param {HistoryView} list
+   */
   constructor(entry, list) {
+    this.entry = entry;
+    /** @type {HTMLButtonElement | undefined} */
+    this.pin = undefined;
     this.list = list;
     this.name = make("span", { class: "title", dir: "auto" });
     this.excerpt = make("span", { class: "excerpt", dir: "auto" });
@@ -17,7 +31,12 @@ export class HistoryEntry {
     this.unfold = make("button", { type: "button", class: "unfold", "aria-expanded": "false" }, "⋯");
     this.unfold.addEventListener("click", () => this.fold(!this.actions.hidden));
     this.actions = make("div", { class: "actions", hidden: true });
-    this.element = make("li", { data: { entry: entry.id } }, make("div", { class: "row" }, this.open, this.unfold), this.actions);
+    this.element = make(
+      "li",
+      { data: { entry: entry.id } },
+      make("div", { class: "row" }, this.open, this.unfold),
+      this.actions,
+    );
     this.element.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || this.actions.hidden) return;
       event.preventDefault();
@@ -27,7 +46,10 @@ export class HistoryEntry {
     this.show(entry);
   }
 
-  /** What the server knows of it now; its elements stay, and with them what the reader does there. */
+  /**
+   * What the server knows of it now; its elements stay, and with them what the reader does there.
+   * @param {ConversationSummary} entry
+   */
   show(entry) {
     this.entry = entry;
     const title = entry.title || t("history_untitled");
@@ -45,6 +67,10 @@ export class HistoryEntry {
     this.open.focus({ preventScroll: true });
   }
 
+  /**
+   * @param {boolean} current
+   * @param {boolean | undefined} writing
+   */
   mark(current, writing) {
     this.element.classList.toggle("current", current);
     if (current) this.open.setAttribute("aria-current", "true");
@@ -52,18 +78,23 @@ export class HistoryEntry {
     this.writing.hidden = !writing;
   }
 
+  /** @param {boolean} folded */
   fold(folded) {
     this.actions.hidden = folded;
     this.unfold.setAttribute("aria-expanded", String(!folded));
     if (folded || this.actions.children.length) return;
     const { id } = this.entry;
-    const button = (key, act) => {
+    const button = (/** @type {string} */ key, /** @type {() => void} */ act) => {
       const made = make("button", { type: "button", class: "quiet" }, t(key));
       made.addEventListener("click", act);
       return made;
     };
-    const saving = (format, name) => {
-      const made = make("button", { type: "button", class: "quiet", "aria-label": t("history_save", { format: name }) }, name);
+    const saving = (/** @type {string} */ format, /** @type {string} */ name) => {
+      const made = make(
+        "button",
+        { type: "button", class: "quiet", "aria-label": t("history_save", { format: name }) },
+        name,
+      );
       made.addEventListener("click", () => this.list.ask("save", { id, format }));
       return made;
     };
@@ -76,12 +107,23 @@ export class HistoryEntry {
       this.pin,
       button("history_rename", () => this.rename()),
       button("history_remove", () => this.list.remove(this.entry)),
-      make("div", { class: "saving" }, make("span", {}, t("history_save_as")), ...FORMATS.map(([format, name]) => saving(format, name))),
+      make(
+        "div",
+        { class: "saving" },
+        make("span", {}, t("history_save_as")),
+        ...FORMATS.map(([format, name]) => saving(format, name)),
+      ),
     );
   }
 
   rename() {
-    const field = make("input", { type: "text", value: this.entry.title, maxLength: 80, dir: "auto", "aria-label": t("history_name") });
+    const field = make("input", {
+      type: "text",
+      value: this.entry.title,
+      maxLength: 80,
+      dir: "auto",
+      "aria-label": t("history_name"),
+    });
     const form = make("form", { class: "naming" }, field);
     let ended = false; // leaving the field takes it away, and taking it away leaves it
     const end = (focus = true) => {

@@ -4,29 +4,56 @@
 import { bounded, spendToken } from "./bounds.js";
 import { below, firstOutside, isGrowing } from "./lines.js";
 
+/** @import { BlockState, BlockTag, CoreState, Frame, InlineState, MarkdownIt, Token } from "./types.js" */
+
 /** What stands within a line, and what it is drawn as where that differs. */
 const INLINE = new Set(
-  ("a abbr b bdi big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span strike strong sub sup time tt u " +
-    "var").split(" "),
+  (
+    "a abbr b bdi big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span strike strong sub sup time tt u " +
+    "var"
+  ).split(" "),
 );
 const BREAKS = new Set(["br", "wbr"]);
 /** What stands on lines of its own. */
 const BLOCK = new Set(
-  ("address article aside blockquote caption center dd details div dl dt figcaption figure footer h1 h2 h3 h4 h5 h6 header hr li main nav ol " +
-    "p section summary table tbody td tfoot th thead tr ul").split(" "),
+  (
+    "address article aside blockquote caption center dd details div dl dt figcaption figure footer h1 h2 h3 h4 h5 h6 header hr li main nav ol " +
+    "p section summary table tbody td tfoot th thead tr ul"
+  ).split(" "),
 );
+/** @type {Record<string, string>} */
 const OTHER = {
-  address: "div", article: "div", aside: "div", footer: "div", header: "div", main: "div", nav: "div", section: "div",
-  big: "span", data: "span", font: "span", label: "span", strike: "s", time: "span", tt: "code",
+  address: "div",
+  article: "div",
+  aside: "div",
+  footer: "div",
+  header: "div",
+  main: "div",
+  nav: "div",
+  section: "div",
+  big: "span",
+  data: "span",
+  font: "span",
+  label: "span",
+  strike: "s",
+  time: "span",
+  tt: "code",
 };
 /** What holds words themselves, without a paragraph around them. */
 const HOLDS_WORDS = new Set("caption dd dt figcaption h3 li summary td th".split(" "));
 /** What its parent ends where nothing else does. */
 const ENDS_ITSELF = new Set("caption dd details dt li summary tbody td tfoot th thead tr".split(" "));
 /** What ends where one of its kind begins. */
+/** @type {Record<string, string[]>} */
 const ENDED_BY = {
-  dd: ["dd", "dt"], dt: ["dd", "dt"], li: ["li"], td: ["td", "th"], th: ["td", "th"], tr: ["td", "th", "tr"],
-  tbody: ["td", "th", "tr", "tbody", "thead"], tfoot: ["td", "th", "tr", "tbody", "thead"],
+  dd: ["dd", "dt"],
+  dt: ["dd", "dt"],
+  li: ["li"],
+  td: ["td", "th"],
+  th: ["td", "th"],
+  tr: ["td", "th", "tr"],
+  tbody: ["td", "th", "tr", "tbody", "thead"],
+  tfoot: ["td", "th", "tr", "tbody", "thead"],
 };
 const TAG = /<(\/?)([A-Za-z][A-Za-z0-9]{0,9})((?:\s[^<>]*|\/)?)>/y;
 const BLOCK_TAG = /<(\/?)([A-Za-z][A-Za-z0-9]{0,9})(?:\s[^<>]*|\/)?>/g;
@@ -34,31 +61,54 @@ const ADDRESS = /\shref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))/i;
 const NOTE = "<!--";
 const MAX_DEPTH = 50; // tags within each other
 /** Blocks that are drawn like those of Markdown. */
-const LIKE_MARKDOWN = { blockquote: "blockquote", ol: "ordered_list", table: "table", td: "td", th: "th", ul: "bullet_list" };
+/** @type {Record<string, string>} */
+const LIKE_MARKDOWN = {
+  blockquote: "blockquote",
+  ol: "ordered_list",
+  table: "table",
+  td: "td",
+  th: "th",
+  ul: "bullet_list",
+};
 const WITHIN_CODE = /<\/?(?:b|code|em|i|kbd|mark|s|samp|span|strong|u|var)(?:\s[^<>]*)?>/gi;
 
-/** The tag of a block that stands at `at`, in lower case, or "". */
+/**
+ * The tag of a block that stands at `at`, in lower case, or "".
+ * @param {string} text
+ * @param {number} at
+ */
 function blockAt(text, at) {
   if (text[at] !== "<") return "";
   TAG.lastIndex = at;
-  const name = TAG.exec(text)?.[2].toLowerCase();
+  const name = TAG.exec(text)?.[2].toLowerCase() ?? "";
   return BLOCK.has(name) ? name : "";
 }
 
-/** What `find` gives for the text of `state`, asked for once. */
+/**
+ * What `find` gives for the text of `state`, asked for once.
+ * @template T
+ * @param {BlockState | InlineState} state
+ * @param {string} key
+ * @param {(text: string) => T} find
+ * @returns {T}
+ */
 function once(state, key, find) {
   const known = (state.found ??= { src: state.src });
   if (known.src !== state.src) state.found = { src: state.src };
   return (state.found[key] ??= find(state.src));
 }
 
+/**
+ * @param {InlineState} state
+ * @param {boolean} silent
+ */
 function inlineTag(state, silent) {
   const { src, pos, posMax } = state;
   if (src[pos] !== "<") return false;
   if (src.startsWith(NOTE, pos)) return inlineNote(state);
   TAG.lastIndex = pos;
   const [source, slash, word, rest] = TAG.exec(src) ?? [];
-  const name = word?.toLowerCase();
+  const name = (word ?? "").toLowerCase();
   if (!source || TAG.lastIndex > posMax || !(INLINE.has(name) || BREAKS.has(name))) return false;
   if (!silent) {
     const hollow = BREAKS.has(name) || rest.endsWith("/");
@@ -71,6 +121,7 @@ function inlineTag(state, silent) {
   return true;
 }
 
+/** @param {InlineState} state */
 function inlineNote(state) {
   const { src, pos, posMax } = state;
   if (once(state, "note", (text) => text.lastIndexOf("-->") + 1) <= pos + NOTE.length) return false;
@@ -80,7 +131,13 @@ function inlineNote(state) {
   return true;
 }
 
-/** Lines that begin with the tag of a block: they wait as a paragraph for `split`. */
+/**
+ * Lines that begin with the tag of a block: they wait as a paragraph for `split`.
+ * @param {BlockState} state
+ * @param {number} startLine
+ * @param {number} endLine
+ * @param {boolean} silent
+ */
 function htmlLines(state, startLine, endLine, silent) {
   const start = state.bMarks[startLine] + state.tShift[startLine];
   if (state.src[start] !== "<") return false;
@@ -102,30 +159,46 @@ function htmlLines(state, startLine, endLine, silent) {
   return true;
 }
 
-/** A note, also over several lines, or <pre>: to its end, which is looked for once. */
+/**
+ * A note, also over several lines, or <pre>: to its end, which is looked for once.
+ * @param {BlockState} state
+ * @param {number} startLine
+ * @param {number} endLine
+ * @param {boolean} silent
+ */
 function htmlWhole(state, startLine, endLine, silent) {
   const start = state.bMarks[startLine] + state.tShift[startLine];
   if (state.src[start] !== "<" || state.sCount[startLine] - state.blkIndent >= 4) return false;
   const isNote = state.src.startsWith(NOTE, start);
   if (!isNote && !/^<pre[\s>]/i.test(state.src.slice(start, start + 5))) return false;
-  const ends = once(state, isNote ? "notes" : "pres", (text) => [...text.matchAll(isNote ? /-->/g : /<\/pre>/gi)].map((match) => match.index));
+  const ends = once(state, isNote ? "notes" : "pres", (text) =>
+    [...text.matchAll(isNote ? /-->/g : /<\/pre>/gi)].map((match) => match.index),
+  );
   const mark = isNote ? "-->" : "</pre>";
   const to = ends[below(ends, start + NOTE.length)];
   const last = to === undefined ? endLine - 1 : below(state.eMarks, to);
   if (last >= firstOutside(state, startLine, endLine)) return false;
-  if (to === undefined ? !isGrowing(state, endLine) : state.src.slice(to + mark.length, state.eMarks[last]).trim()) return false;
+  if (to === undefined ? !isGrowing(state, endLine) : state.src.slice(to + mark.length, state.eMarks[last]).trim())
+    return false;
   if (silent) return true;
   const token = state.push(isNote ? "html_note" : "code_block", isNote ? "" : "code", 0);
   token.map = [startLine, last + 1];
   if (!isNote) {
-    const text = state.getLines(startLine, last + 1, state.blkIndent, false).trim().replace(/^<pre(?:\s[^<>]*)?>\n?/i, "").replace(/<\/pre>$/i, "");
+    const text = state
+      .getLines(startLine, last + 1, state.blkIndent, false)
+      .trim()
+      .replace(/^<pre(?:\s[^<>]*)?>\n?/i, "")
+      .replace(/<\/pre>$/i, "");
     token.content = `${state.md.utils.unescapeAll(text.replace(WITHIN_CODE, "")).trimEnd()}\n`;
   }
   state.line = last + 1;
   return true;
 }
 
-/** Where code stands in `text`, from and to: what looks like a tag there is none. */
+/**
+ * Where code stands in `text`, from and to: what looks like a tag there is none.
+ * @param {string} text
+ */
 function codeSpans(text) {
   const runs = [...text.matchAll(/`+/g)].map((match) => ({ at: match.index, length: match[0].length }));
   const later = new Map();
@@ -134,6 +207,7 @@ function codeSpans(text) {
     partner[each] = later.get(runs[each].length);
     later.set(runs[each].length, each);
   }
+  /** @type {[number, number][]} */
   const spans = [];
   for (let each = 0; each < runs.length; each += 1) {
     if (partner[each] === undefined) continue;
@@ -147,10 +221,16 @@ function codeSpans(text) {
 /**
  * The tags of blocks in `text` that have a meaning: they begin a line, or have a partner here, or end what is `opened` by name.
  * `html` says that the text begins with one, as lines of HTML do.
+ * @param {string} text
+ * @param {boolean} html
+ * @param {Map<string, number>} opened
+ * @returns {BlockTag[]}
  */
 function blockTags(text, html, opened) {
   const spans = codeSpans(text);
+  /** @type {BlockTag[]} */
   const tags = [];
+  /** @type {Record<string, BlockTag[]>} */
   const begun = {};
   let [behind, span] = [0, 0]; // the end of the last tag, and the code that comes next
   let leads = true; // only tags were on this line so far
@@ -161,25 +241,45 @@ function blockTags(text, html, opened) {
     const between = text.slice(behind, at);
     leads = between.trim() ? /\n[ \t]*$/.test(between) : leads || between.includes("\n");
     behind = at + source.length;
-    const tag = { at, end: behind, name, source, closes: Boolean(slash), means: leads || (html && (slash || ENDS_ITSELF.has(name))) };
+    const tag = {
+      at,
+      end: behind,
+      name,
+      source,
+      closes: Boolean(slash),
+      means: leads || (html && (Boolean(slash) || ENDS_ITSELF.has(name))),
+    };
     tags.push(tag);
     if (!slash) (begun[name] ??= []).push(tag);
-    else if (begun[name]?.length) begun[name].pop().means = tag.means = true;
-    else if (opened.get(name)) tag.means = true;
+    else {
+      const partner = begun[name]?.pop();
+      if (partner) partner.means = true;
+      if (partner || opened.get(name)) tag.means = true;
+    }
   }
   return tags.filter((tag) => tag.means);
 }
 
 /** Takes paragraphs and cells apart where they hold tags of blocks, and lets each such block end within what it began in. */
 class Blocks {
+  /** @param {CoreState} state */
   constructor(state) {
     this.Token = state.Token;
+    /** @type {Token[]} */
     this.out = [];
+    /** @type {Frame[][]} */
     this.frames = [[]]; // for each block of Markdown that is open, the blocks of HTML that are open in it
     this.depth = 0;
+    /** @type {Map<string, number>} */
     this.opened = new Map(); // how many are open, by name
   }
 
+  /**
+   * @param {string} type
+   * @param {string} tag
+   * @param {-1 | 0 | 1} nesting
+   * @param {Partial<Token>} fields
+   */
   put(type, tag, nesting, fields = {}) {
     spendToken();
     const token = Object.assign(new this.Token(type, tag, nesting), { block: true, level: this.level }, fields);
@@ -187,31 +287,48 @@ class Blocks {
     return token;
   }
 
+  /** The blocks of HTML in the innermost block of Markdown. */
+  get frame() {
+    return /** @type {Frame[]} */ (this.frames.at(-1));
+  }
+
   get level() {
     return this.frames.length - 1 + this.depth;
   }
 
+  /** @param {Token} token */
   keep(token) {
     token.level += this.depth;
     this.out.push(token);
   }
 
+  /**
+   * @param {BlockTag} tag
+   * @param {[number, number] | null} map
+   * @param {boolean} beside
+   */
   open(tag, map, beside) {
-    while (ENDED_BY[tag.name]?.includes(this.frames.at(-1).at(-1)?.name)) this.end(true);
+    while (ENDED_BY[tag.name]?.includes(this.frame.at(-1)?.name ?? "")) this.end(true);
     const heading = /^h[1-6]$/.test(tag.name);
     const drawn = heading ? "h3" : (OTHER[tag.name] ?? tag.name);
     const token = this.put(`${LIKE_MARKDOWN[drawn] ?? "html_block"}_open`, drawn, 1, { map });
     if (heading) token.attrSet("class", `level-${tag.name[1]}`);
-    this.frames.at(-1).push({ name: tag.name, drawn, source: tag.source, beside, at: this.out.length - 1 });
+    this.frame.push({ name: tag.name, drawn, source: tag.source, beside, at: this.out.length - 1 });
     this.opened.set(tag.name, (this.opened.get(tag.name) ?? 0) + 1);
     this.depth += 1;
   }
 
-  /** The innermost block of HTML ends; `partner` says that its own tag ends it, `waits` that this may still come. */
+  /**
+   * The innermost block of HTML ends; `partner` says that its own tag ends it, `waits` that this may still come.
+   * @param {boolean} partner
+   * @param {boolean} waits
+   */
   end(partner, waits = false) {
-    const { name, drawn, source, beside, at } = this.frames.at(-1).pop();
+    const frame = this.frame.pop();
+    if (!frame) return;
+    const { name, drawn, source, beside, at } = frame;
     this.depth -= 1;
-    this.opened.set(name, this.opened.get(name) - 1);
+    this.opened.set(name, (this.opened.get(name) ?? 0) - 1);
     const begin = this.out[at];
     const words = this.out.slice(at + 1, at + 3).find((token) => token.type === "inline");
     if (!partner && !waits && beside && words && !ENDS_ITSELF.has(name)) {
@@ -224,25 +341,37 @@ class Blocks {
     this.put(`${LIKE_MARKDOWN[drawn] ?? "html_block"}_close`, drawn, -1);
   }
 
+  /** @param {string} name */
   close(name) {
-    const frame = this.frames.at(-1);
+    const { frame } = this;
     if (!this.opened.get(name) || !frame.some((each) => each.name === name)) return;
-    while (frame.at(-1).name !== name) this.end(false);
+    while (frame.at(-1)?.name !== name) this.end(false);
     this.end(true);
   }
 
-  /** What stands between two tags. */
+  /**
+   * What stands between two tags.
+   * @param {string} text
+   * @param {[number, number] | null} map
+   * @param {boolean} isCell
+   */
   words(text, map, isCell) {
-    const bare = isCell || HOLDS_WORDS.has(this.frames.at(-1).at(-1)?.drawn);
+    const bare = isCell || HOLDS_WORDS.has(this.frame.at(-1)?.drawn ?? "");
     this.put("paragraph_open", "p", 1, { map, hidden: bare });
     this.put("inline", "", 0, { content: text, map, children: [], level: this.level + 1 });
     this.put("paragraph_close", "p", -1, { hidden: bare });
   }
 
+  /**
+   * @param {string} text
+   * @param {BlockTag[]} tags
+   * @param {[number, number] | null} map
+   * @param {boolean} isCell
+   */
   split(text, tags, map, isCell) {
     let at = 0;
     let place = map; // of the first piece: all come from the same lines
-    const piece = (to) => {
+    const piece = (/** @type {number} */ to) => {
       const words = text.slice(at, to).trim();
       if (!words) return;
       this.words(words, place, isCell);
@@ -264,6 +393,7 @@ class Blocks {
   }
 }
 
+/** @param {CoreState} state */
 function blocks(state) {
   if (!state.src.includes("<")) return;
   const { tokens } = state;
@@ -272,6 +402,11 @@ function blocks(state) {
   bounded(state, () => takeApart(tokens, made, state.env));
 }
 
+/**
+ * @param {Token[]} tokens
+ * @param {Blocks} made
+ * @param {any} env
+ */
 function takeApart(tokens, made, env) {
   // What is open at the end of a text that grows may still be closed.
   let last = tokens.length;
@@ -279,27 +414,32 @@ function takeApart(tokens, made, env) {
   for (let index = 0; index < tokens.length; index += 1) {
     const token = tokens[index];
     const isCell = token.type === "inline" && /^t[dh]_open$/.test(tokens[index - 1]?.type);
-    const inline = isCell ? token : token.type === "paragraph_open" && tokens[index + 1];
-    const tags = inline && inline.content.includes("<") ? blockTags(inline.content, token.meta?.html, made.opened) : [];
-    if (tags.length) {
+    const inline = isCell ? token : token.type === "paragraph_open" ? tokens[index + 1] : null;
+    const tags = inline?.content.includes("<") ? blockTags(inline.content, token.meta?.html, made.opened) : [];
+    if (inline && tags.length) {
       made.split(inline.content, tags, token.map, isCell);
       if (!isCell) index += 2;
       continue;
     }
-    if (token.nesting < 0) while (made.frames.at(-1).length) made.end(false, index >= last && env.growing);
+    if (token.nesting < 0) while (made.frame.length) made.end(false, index >= last && env.growing);
     if (token.nesting < 0) made.frames.pop();
     made.keep(token);
     if (token.nesting > 0) made.frames.push([]);
   }
-  while (made.frames.at(-1).length) made.end(false, env.growing);
+  while (made.frame.length) made.end(false, env.growing);
 }
 
-/** Within a line a tag needs its partner, in the same line and the same emphasis; one that has none is text. */
+/**
+ * Within a line a tag needs its partner, in the same line and the same emphasis; one that has none is text.
+ * @param {Token[]} children
+ */
 function pairs(children) {
+  /** @type {{ open: Token[], count: Record<string, number> }[]} */
   const frames = [{ open: [], count: {} }];
-  const asText = (token) => Object.assign(token, { type: "text", tag: "", nesting: 0, content: token.meta.source });
+  const asText = (/** @type {Token} */ token) =>
+    Object.assign(token, { type: "text", tag: "", nesting: 0, content: token.meta.source });
   for (const token of children) {
-    const { open, count } = frames.at(-1);
+    const { open, count } = frames[frames.length - 1];
     if (token.type === "html_tag" && token.meta.turn > 0) {
       if (open.length >= MAX_DEPTH) {
         asText(token);
@@ -312,7 +452,7 @@ function pairs(children) {
         asText(token);
         continue;
       }
-      for (let last = open.pop(); ; last = open.pop()) {
+      for (let last = open.pop(); last; last = open.pop()) {
         count[last.tag] -= 1;
         if (last.tag === token.tag) {
           pair(last, token);
@@ -321,11 +461,15 @@ function pairs(children) {
         asText(last);
       }
     } else if (token.type !== "html_tag" && token.nesting > 0) frames.push({ open: [], count: {} });
-    else if (token.type !== "html_tag" && token.nesting < 0 && frames.length > 1) frames.pop().open.forEach(asText);
+    else if (token.type !== "html_tag" && token.nesting < 0 && frames.length > 1) frames.pop()?.open.forEach(asText);
   }
   for (const frame of frames) frame.open.forEach(asText);
 }
 
+/**
+ * @param {Token} begin
+ * @param {Token} end
+ */
 function pair(begin, end) {
   begin.nesting = 1;
   end.nesting = -1;
@@ -336,7 +480,10 @@ function pair(begin, end) {
   end.type = "link_close";
 }
 
-/** A markdown-it plugin. */
+/**
+ * A markdown-it plugin.
+ * @param {MarkdownIt} md
+ */
 export function htmlTags(md) {
   const alt = { alt: ["paragraph", "reference", "blockquote", "list"] };
   md.inline.ruler.at("html_inline", inlineTag);
@@ -349,7 +496,7 @@ export function htmlTags(md) {
   md.renderer.rules.html_note = () => "";
   md.renderer.rules.html_tag = (tokens, index) => {
     const { tag, nesting, meta } = tokens[index];
-    if (nesting === 0) return meta.drawn ? `<${tag}>` : "";
+    if (nesting === 0) return meta?.drawn ? `<${tag}>` : "";
     return nesting > 0 ? `<${tag}>` : `</${tag}>`;
   };
 }

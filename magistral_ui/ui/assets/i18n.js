@@ -1,12 +1,20 @@
 // The page's texts by key, with their gaps filled and their numbers written as the language does.
 
+/** @import { Message, Values } from "./types.js" */
+
 // The page names the file of its language, and has begun to fetch it (see ui/translated_page.py).
-const { language, texts } = await import(new URL(document.documentElement.dataset.texts, document.baseURI));
+/** @type {{language: string, texts: Record<string, string | Record<string, string>>}} */
+const { language, texts } = await import(new URL(document.documentElement.dataset.texts ?? "", document.baseURI).href);
 const plural = new Intl.PluralRules(language);
 const isolate = document.documentElement.dir === "rtl";
 const whole = new Intl.NumberFormat(language, { maximumFractionDigits: 2 });
 
-/** The text of `key`; `values` fill its gaps, and `count` (or else `limit`) chooses its plural form. */
+/**
+ * The text of `key`; `values` fill its gaps, and `count` (or else `limit`) chooses its plural form.
+ * @param {string} key
+ * @param {Values} values
+ * @returns {string}
+ */
 export function t(key, values = {}) {
   let text = texts[key] ?? key;
   if (typeof text === "object") text = text[plural.select(values.count ?? values.limit ?? 0)] ?? text.other;
@@ -19,37 +27,63 @@ export function t(key, values = {}) {
   });
 }
 
-/** Whether there is a text of this key. */
+/**
+ * Whether there is a text of this key.
+ * @param {string} key
+ */
 export const has = (key) => key in texts;
 
-/** What to tell about a failure `{key, values}`, remedy included. */
+/**
+ * What to tell about a failure `{key, values}`, remedy included.
+ * @param {Message} failure
+ */
 export function sentence(failure) {
   const key = `error_${failure.key}`;
   return t(has(key) ? key : "error_unexpected", failure.values);
 }
 
-/** A number with its digits grouped as the language does. */
+/**
+ * A number with its digits grouped as the language does.
+ * @param {number} value
+ */
 export const number = (value) => whole.format(value);
 
-/** Seconds with one decimal below a hundred, without above. */
+/**
+ * Seconds with one decimal below a hundred, without above.
+ * @param {number} value
+ */
 export function seconds(value) {
   const digits = value < 100 ? 1 : 0;
-  return new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
+  return new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(
+    value,
+  );
 }
 
-/** A number in short, such as 24B or 1.6M in English. */
-export const short = (value) => new Intl.NumberFormat(language, { notation: "compact", maximumFractionDigits: 1 }).format(value);
+/**
+ * A number in short, such as 24B or 1.6M in English.
+ * @param {number} value
+ */
+export const short = (value) =>
+  new Intl.NumberFormat(language, { notation: "compact", maximumFractionDigits: 1 }).format(value);
 
-/** A count of bytes in the unit that suits it. */
+/**
+ * A count of bytes in the unit that suits it.
+ * @param {number} value
+ */
 export function bytes(value) {
   const units = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
   const step = Math.min(units.length - 1, Math.floor(Math.log10(Math.max(value, 1)) / 3));
+  /** @type {Intl.NumberFormatOptions} */
   const format = { style: "unit", unit: units[step], unitDisplay: "short", maximumFractionDigits: step > 1 ? 1 : 0 };
   return new Intl.NumberFormat(language, format).format(value / 1000 ** step);
 }
 
-/** A rough time to wait, in seconds below two minutes, in minutes above. */
+/**
+ * A rough time to wait, in seconds below two minutes, in minutes above.
+ * @param {number} value
+ */
 export function duration(value) {
+  /** @type {[number, string]} */
   const [amount, unit] = value < 120 ? [Math.ceil(value), "second"] : [Math.ceil(value / 60), "minute"];
   return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "long" }).format(amount);
 }

@@ -2,7 +2,13 @@
 
 import { make } from "./dom.js";
 
-/** Save what the ticket is for as a file: `{}`, or `{failure}`. */
+/** @import { Exchanged, Ticket } from "./types.js" */
+
+/**
+ * Save what the ticket is for as a file: `{}`, or `{failure}`.
+ * @param {Ticket} ticket
+ * @returns {Promise<Exchanged>}
+ */
 export async function exportFile({ token, name }) {
   const response = await fetch("magistral/export", { headers: { "X-Ticket": token }, cache: "no-store" });
   if (response.status === 429) return response.json();
@@ -16,7 +22,12 @@ export async function exportFile({ token, name }) {
   return {};
 }
 
-/** Bring a file: `{imported}` or `{failure}`. */
+/**
+ * Bring a file: `{imported}` or `{failure}`.
+ * @param {Ticket} ticket
+ * @param {File} file
+ * @returns {Promise<Exchanged>}
+ */
 export async function importFile({ token }, file) {
   const response = await fetch("magistral/import", { method: "POST", headers: { "X-Ticket": token }, body: file });
   if (!response.ok) throw new Error(response.statusText);

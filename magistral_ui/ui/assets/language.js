@@ -3,10 +3,13 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
+/** @import { Language } from "./types.js" */
+
 const LANGUAGE_COOKIE = "magistral-ui-language"; // see i18n/languages.py
 const YEAR = 31_536_000;
 
 export class LanguageView {
+  /** @param {HTMLElement} element */
   constructor(element) {
     this.select = make("select", { id: "language-choice" });
     this.select.addEventListener("change", () => {
@@ -16,10 +19,14 @@ export class LanguageView {
     element.replaceChildren(make("label", { htmlFor: "language-choice" }, t("language_heading")), this.select);
   }
 
-  /** `{languages: [{tag, name, code}]}`, those that there are. */
+  /**
+   * `{languages: [{tag, name, code}]}`, those that there are.
+   * @param {{ languages: Language[] }} value
+   */
   show({ languages }) {
     const chosen = kept();
-    const option = ({ code, name, tag }) => make("option", { value: code, lang: tag, dir: "auto", selected: code === chosen }, name);
+    const option = (/** @type {Language} */ { code, name, tag }) =>
+      make("option", { value: code, lang: tag, dir: "auto", selected: code === chosen }, name);
     this.select.replaceChildren(make("option", { value: "" }, t("language_of_browser")), ...languages.map(option));
   }
 }
@@ -29,10 +36,12 @@ function kept() {
   return found?.slice(LANGUAGE_COOKIE.length + 1) ?? "";
 }
 
+/** @param {string} code */
 function keep(code) {
   const path = new URL(".", document.baseURI).pathname;
   // Inside another site's frame, as on a Space, only a partitioned cookie is kept.
   const framed = window.top !== window && location.protocol === "https:";
   const where = framed ? "SameSite=None; Secure; Partitioned" : "SameSite=Lax";
+  // biome-ignore lint/suspicious/noDocumentCookie: Safari has no other way, and pages without https have none
   document.cookie = `${LANGUAGE_COOKIE}=${code}; path=${path}; max-age=${code ? YEAR : 0}; ${where}`;
 }

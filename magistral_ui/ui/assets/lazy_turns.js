@@ -3,40 +3,66 @@
 
 import { make } from "./dom.js";
 
+/** @import { MoreValue, Outline, OutlineValue, ReplyValue, UserValue } from "./types.js" */
+
 const LOAD_MARGIN = "1500px 0px"; // so far ahead of the reader
 const TURNS_PER_REQUEST = 20; // turns in one question
 const RETRY_MS = 10_000; // ms after which a question is asked again
 const CHARACTERS_PER_LINE = 90; // characters, for a guess at how high a turn will be
 
+/** @type {(job: () => void, options?: IdleRequestOptions) => void} */
 const idle = window.requestIdleCallback ?? ((job) => setTimeout(job, 50));
 
 export class LazyTurns {
-  /** `ask(data)` asks the server, whose answer comes to `take`; `draw(turn, outline, answer)` puts a turn in its place. */
+  /**
+   * `ask(data)` asks the server, whose answer comes to `take`; `draw(turn, outline, answer)` puts a turn in its place.
+   * @param {(data: object) => void} ask
+   * @param {(turn: UserValue | ReplyValue, outline: Outline, more: MoreValue) => void} draw
+   */
   constructor(ask, draw) {
-    Object.assign(this, { ask, draw });
+    this.ask = ask;
+    this.draw = draw;
     this.observer = new IntersectionObserver((entries) => this.look(entries), { rootMargin: LOAD_MARGIN });
-    this.reset();
+    /** @type {Map<number, Outline>} */
+    this.outlines = new Map(); // by message, from the top of the conversation
+    /** @type {Set<number>} */
+    this.near = new Set(); // messages that the reader is close to
+    /** @type {{ turn: UserValue | ReplyValue, more: MoreValue }[]} */
+    this.arrived = []; // turns that are not drawn yet
+    /** @type {Map<number, ((text: string) => void)[]>} */
+    this.readers = new Map(); // by message, those who wait for its reasoning
+    this.number = 0; // of the question that is open
+    this.asking = false;
+    this.working = false;
   }
 
   /** Another conversation is shown. */
   reset() {
     this.observer.disconnect();
     clearTimeout(this.timer);
-    this.outlines = new Map(); // message id → outline, from the top of the conversation
-    this.near = new Set(); // ids that the reader is close to
-    this.arrived = []; // turns that are not drawn yet
-    this.readers = new Map(); // message id → those who wait for its reasoning
-    this.number = (this.number ?? 0) + 1; // of the question that is open
+    this.outlines.clear();
+    this.near.clear();
+    this.arrived = [];
+    this.readers.clear();
+    this.number += 1;
     this.asking = false;
   }
 
-  /** The place of a turn that is not here yet. */
+  /**
+   * The place of a turn that is not here yet.
+   * @param {OutlineValue} value
+   * @returns {Outline}
+   */
   outline({ id, role, outline: length }) {
     const known = this.outlines.get(id);
     if (known) return known;
-    const element = make("article", { class: `turn outline ${role === "user" ? "user" : "reply"}`, "aria-busy": "true" });
+    const element = make("article", {
+      class: `turn outline ${role === "user" ? "user" : "reply"}`,
+      "aria-busy": "true",
+    });
     element.style.minBlockSize = `${4 + 1.65 * Math.ceil(length / CHARACTERS_PER_LINE)}rem`;
-    element.dataset.message = id;
+    element.dataset.message = String(id);
+    /** @type {Outline} */
     const found = { id, element, branches: { show() {}, focus() {} }, update() {}, isOutline: true };
     this.outlines.set(id, found);
     this.observer.observe(element);
@@ -44,7 +70,10 @@ export class LazyTurns {
     return found;
   }
 
-  /** A turn is here, or gone. */
+  /**
+   * A turn is here, or gone.
+   * @param {number} id
+   */
   drop(id) {
     const outline = this.outlines.get(id);
     if (!outline) return;
@@ -53,7 +82,11 @@ export class LazyTurns {
     this.near.delete(id);
   }
 
-  /** The whole reasoning of a reply. */
+  /**
+   * The whole reasoning of a reply.
+   * @param {number} message
+   * @returns {Promise<string>}
+   */
   reasoning(message) {
     return new Promise((resolve) => {
       this.readers.set(message, [...(this.readers.get(message) ?? []), resolve]);
@@ -61,9 +94,10 @@ export class LazyTurns {
     });
   }
 
+  /** @param {IntersectionObserverEntry[]} entries */
   look(entries) {
     for (const { target, isIntersecting } of entries) {
-      const id = Number(target.dataset.message);
+      const id = Number(/** @type {HTMLElement} */ (target).dataset.message);
       if (isIntersecting && this.outlines.has(id)) this.near.add(id);
       else this.near.delete(id);
     }
@@ -79,7 +113,7 @@ export class LazyTurns {
   }
 
   question() {
-    const waiting = new Set(this.arrived.map((turn) => turn.id));
+    const waiting = new Set(this.arrived.map(({ turn }) => turn.id));
     const missing = [...this.near, ...[...this.outlines.keys()].reverse()].filter((id) => !waiting.has(id));
     const messages = [...new Set(missing)].slice(0, TURNS_PER_REQUEST);
     const [reasoning] = this.readers.keys();
@@ -94,15 +128,20 @@ export class LazyTurns {
     }, RETRY_MS);
   }
 
-  /** The server's answer. */
+  /**
+   * The server's answer.
+   * @param {MoreValue | undefined} value
+   */
   take(value) {
     if (!value || value.number !== this.number) return;
     clearTimeout(this.timer);
     this.asking = false;
     const { message, text } = value.reasoning;
-    for (const resolve of this.readers.get(message) ?? []) resolve(text);
-    this.readers.delete(message);
-    this.arrived.push(...value.turns.map((turn) => ({ ...turn, more: value })));
+    if (message !== null) {
+      for (const resolve of this.readers.get(message) ?? []) resolve(text);
+      this.readers.delete(message);
+    }
+    this.arrived.push(...value.turns.map((turn) => ({ turn, more: value })));
     // What the server does not know any more is not asked for again.
     if (!value.turns.length && message === null) this.outlines.clear();
     this.work();
@@ -111,21 +150,26 @@ export class LazyTurns {
 
   /** Draw what has arrived: what is near at once, the rest one by one when the browser has time. */
   work() {
-    const near = this.arrived.filter((turn) => this.near.has(turn.id));
-    this.arrived = this.arrived.filter((turn) => !this.near.has(turn.id));
-    for (const turn of near) this.put(turn);
+    const near = this.arrived.filter(({ turn }) => this.near.has(turn.id));
+    this.arrived = this.arrived.filter(({ turn }) => !this.near.has(turn.id));
+    for (const { turn, more } of near) this.put(turn, more);
     if (this.working || !this.arrived.length) return;
     this.working = true;
     idle(() => {
       this.working = false;
-      const turn = this.arrived.shift();
-      if (turn) this.put(turn);
+      const next = this.arrived.shift();
+      if (next) this.put(next.turn, next.more);
       this.work();
     });
   }
 
-  put(turn) {
-    if (this.outlines.has(turn.id)) this.draw(turn, this.outlines.get(turn.id), turn.more);
+  /**
+   * @param {UserValue | ReplyValue} turn
+   * @param {MoreValue} more
+   */
+  put(turn, more) {
+    const outline = this.outlines.get(turn.id);
+    if (outline) this.draw(turn, outline, more);
     this.drop(turn.id);
   }
 }

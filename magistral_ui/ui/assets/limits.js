@@ -1,23 +1,36 @@
 // Tells a visitor of a shared page its limits before they matter, and lets them sign out.
 
 import { make } from "./dom.js";
-import { signOut } from "./login.js";
 import { t } from "./i18n.js";
+import { signOut } from "./login.js";
+
+/** @import { LimitsValue } from "./types.js" */
 
 export class LimitsView {
+  /** @param {HTMLElement} element */
   constructor(element) {
     this.element = element;
   }
 
-  /** `{keys, values, login}`, see ui/panels.py. */
+  /**
+   * `{keys, values, login}`, see ui/panels.py.
+   * @param {LimitsValue | undefined} value
+   */
   show(value) {
     if (!value) return;
     const told = value.keys.map((key) => make("li", {}, t(key, value.values)));
-    const leave = make("form", { method: "post", action: "logout" }, make("button", { class: "quiet" }, t("login_leave")));
+    const leave = make(
+      "form",
+      { method: "post", action: "logout" },
+      make("button", { class: "quiet" }, t("login_leave")),
+    );
     leave.addEventListener("submit", (event) => {
       event.preventDefault();
       signOut().catch(() => leave.submit()); // the browser then says why that cannot be
     });
-    this.element.replaceChildren(...(told.length ? [make("ul", { class: "limits" }, ...told)] : []), ...(value.login ? [leave] : []));
+    this.element.replaceChildren(
+      ...(told.length ? [make("ul", { class: "limits" }, ...told)] : []),
+      ...(value.login ? [leave] : []),
+    );
   }
 }

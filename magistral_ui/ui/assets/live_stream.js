@@ -2,10 +2,16 @@
 
 import { over } from "./login.js";
 
+/** @import { LiveUpdate } from "./types.js" */
+
 const SILENCE_TIMEOUT_MS = 15_000; // ms without a sign of life after which the line counts as dead; the server gives one every two seconds
 const RETRY_DELAYS_MS = [0, 250, 500, 1000, 2000, 4000]; // ms before each new attempt; the last one again and again
 
-/** Complete messages out of a stream of server-sent events. Not by `for await`: in Safari, a stream cannot be gone through so. */
+/**
+ * Complete messages out of a stream of server-sent events. Not by `for await`: in Safari, a stream cannot be gone through so.
+ * @param {ReadableStream<Uint8Array>} body
+ * @returns {AsyncGenerator<LiveUpdate, void>}
+ */
 async function* messages(body) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
@@ -15,7 +21,7 @@ async function* messages(body) {
       const { done, value } = await reader.read();
       if (done) return;
       const parts = (text + decoder.decode(value, { stream: true })).split("\n\n");
-      text = parts.pop();
+      text = parts.pop() ?? "";
       for (const part of parts) yield JSON.parse(part.slice("data: ".length));
     }
   } finally {
@@ -24,9 +30,20 @@ async function* messages(body) {
 }
 
 export class LiveStream {
-  /** `take(update)` gets what is new, see LiveView in sessions/live_view.py; `end()` is called until `close`, while the reply has ended. */
+  /**
+   * `take(update)` gets what is new, see LiveView in sessions/live_view.py; `end()` is called until `close`, while the reply has ended.
+   * @param {string} generation
+   * @param {(update: LiveUpdate) => void} take
+   * @param {() => void} end
+   */
   constructor(generation, take, end) {
-    Object.assign(this, { generation, take, end });
+    this.generation = generation;
+    this.take = take;
+    this.end = end;
+    /** @type {AbortController | undefined} */
+    this.line = undefined;
+    /** @type {((value?: unknown) => void) | undefined} */
+    this.wake = undefined;
     this.seen = 0;
     this.closed = false;
     this.run();
@@ -47,7 +64,10 @@ export class LiveStream {
     }
   }
 
-  /** Read until the reply or the line ends; whether it was the reply. */
+  /**
+   * Read until the reply or the line ends; whether it was the reply.
+   * @param {() => void} heard
+   */
   async read(heard) {
     this.line = new AbortController();
     this.expect();
@@ -55,7 +75,7 @@ export class LiveStream {
     const response = await fetch("magistral/live", { headers, cache: "no-store", signal: this.line.signal });
     if (response.status === 404) return true;
     if (response.status === 401) over();
-    if (!response.ok) throw new Error(response.statusText);
+    if (!response.ok || !response.body) throw new Error(response.statusText);
     for await (const update of messages(response.body)) {
       if (this.closed) return false;
       heard();
@@ -72,10 +92,13 @@ export class LiveStream {
   /** Give the line so long to say something. */
   expect() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.line.abort(), SILENCE_TIMEOUT_MS);
+    this.timer = setTimeout(() => this.line?.abort(), SILENCE_TIMEOUT_MS);
   }
 
-  /** Wait, or until the network is back. */
+  /**
+   * Wait, or until the network is back.
+   * @param {number} time
+   */
   pause(time) {
     if (!time) return undefined;
     return new Promise((resolve) => {

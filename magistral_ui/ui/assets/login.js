@@ -19,13 +19,17 @@ export const left = () => leaving;
 function* storages() {
   for (const name of ["localStorage", "sessionStorage"]) {
     try {
-      yield window[name];
+      yield/** @type {Storage} */ (window[/** @type {keyof Window} */ (name)]);
     } catch {
       // Switched off: nothing lies there.
     }
   }
 }
 
+/**
+ * @param {Storage} storage
+ * @param {string | null} keeping
+ */
 function clear(storage, keeping) {
   for (const key of Object.keys(storage)) if (key.startsWith(OURS) && key !== keeping) storage.removeItem(key);
 }
@@ -40,14 +44,17 @@ function settleIn() {
     const before = storage.getItem(TAG);
     if (before !== null && before !== (login ?? "")) clear(storage, null);
     try {
-      if (named) storage.setItem(TAG, login);
+      if (login) storage.setItem(TAG, login);
     } catch {
       clear(storage, PLACE); // full; what cannot be told apart is not left to the next one
     }
   }
 }
 
-/** Show nothing more, and come back as whoever is in now; without `keeping`, nothing of this one is left in the browser. */
+/**
+ * Show nothing more, and come back as whoever is in now; without `keeping`, nothing of this one is left in the browser.
+ * @param {boolean} keeping
+ */
 function leave(keeping) {
   if (leaving) return;
   leaving = true;
@@ -56,7 +63,7 @@ function leave(keeping) {
     clearAll();
     addEventListener("pagehide", clearAll); // behind what else is put down then
   }
-  location.replace(new URL(".", document.baseURI));
+  location.replace(new URL(".", document.baseURI).href);
 }
 
 /** The server no longer accepts this login. Unsent words come back once the same person has signed in again. */
@@ -66,7 +73,10 @@ export function over() {
   leave(true);
 }
 
-/** Whoever comes back to the page sees it only if they are still in. Nobody asks while nobody is there: that would keep the login. */
+/**
+ * Whoever comes back to the page sees it only if they are still in. Nobody asks while nobody is there: that would keep the login.
+ * @param {Event} event
+ */
 async function look({ type }) {
   const lately = performance.now() - looked < PAUSE && type !== "visibilitychange";
   if (document.hidden || leaving || lately) return;
@@ -86,7 +96,8 @@ line.addEventListener("message", ({ data }) => data !== (login ?? "") && leave(f
 settleIn();
 if (login !== undefined) {
   line.postMessage(login);
-  for (const kind of ["visibilitychange", "focus", "pointerdown", "keydown"]) addEventListener(kind, look, { passive: true });
+  for (const kind of ["visibilitychange", "focus", "pointerdown", "keydown"])
+    addEventListener(kind, look, { passive: true });
   addEventListener("pagehide", () => (document.documentElement.style.visibility = "hidden"));
   // A page that the browser has kept would show what was said to whoever goes back.
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload());

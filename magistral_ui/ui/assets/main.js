@@ -3,36 +3,56 @@
 import "./login.js"; // first: the others read what it may clear
 import { Attachments } from "./attachments.js";
 import { answered, setUpComposer } from "./composer.js";
+import { ContextMeter } from "./context_meter.js";
 import { ContextSettings } from "./context_settings.js";
 import { setUpDraft } from "./draft.js";
 import { setUpDrawer } from "./drawer.js";
 import { setUpGradioTexts } from "./gradio_texts.js";
-import { LimitsView } from "./limits.js";
 import { HistoryView } from "./history.js";
 import { LanguageView } from "./language.js";
-import { ContextMeter } from "./context_meter.js";
+import { LimitsView } from "./limits.js";
 import { ModelState } from "./model_state.js";
 import { ParametersView } from "./parameters.js";
 import { PromptView } from "./prompt.js";
 import { ask, askLatest, onAnswer, setPlace } from "./server.js";
 import { Transcript } from "./transcript.js";
 
+/** @import { Composed, Place, Trigger, Unsettled } from "./types.js" */
+
+/** @type {Transcript | null} */
 let transcript = null;
+/** @type {ContextMeter | null} */
 let meter = null;
+/** @type {Attachments | null} */
 let attachments = null;
-let begin = null; // called once the conversation can be shown
-let settle = null; // has Gradio fetch what `settled` tells
-let unsettled = {}; // what Gradio does not know yet: `place`, and properties of the composer
-const begun = new Promise((resolve) => (begin = resolve));
+/** @type {() => void} */
+let begin = () => {}; // called once the conversation can be shown
+/** @type {Trigger} */
+let settle = () => {}; // has Gradio fetch what `settled` tells
+/** @type {Unsettled} */
+let unsettled = {};
+/** @type {Promise<void>} */
+const begun = new Promise((resolve) => {
+  begin = resolve;
+});
+/** @type {((message: Composed) => void)[]} */
 const readers = []; // those who wait for the composer's content
 
-/** Draw by a view what the page came with, and what answers tell of it. */
+/**
+ * Draw by a view what the page came with, and what answers tell of it.
+ * @param {{ show: (value: any) => void }} view
+ * @param {string} part
+ * @param {any} value
+ */
 function drawnBy(view, part, value) {
   onAnswer(part, (told) => view.show(told));
   if (value) view.show(value);
 }
 
-/** The composer's content, files included, as only Gradio knows it. */
+/**
+ * The composer's content, files included, as only Gradio knows it.
+ * @returns {Promise<Composed>}
+ */
 function content() {
   return new Promise((resolve) => {
     readers.push(resolve);
@@ -40,6 +60,7 @@ function content() {
   });
 }
 
+/** @param {Unsettled} changes */
 function tell(changes) {
   unsettled = { ...unsettled, ...changes, composer: { ...unsettled.composer, ...changes.composer } };
   settle("settle");
@@ -50,20 +71,26 @@ onAnswer("place", (place) => {
   tell({ place });
 });
 onAnswer("composer", (composer) => tell({ composer }));
-onAnswer("alert", (failure) => transcript.showAlert(failure));
-onAnswer("more", (value) => transcript.above.take(value));
+onAnswer("alert", (failure) => transcript?.showAlert(failure));
+onAnswer("more", (value) => transcript?.above.take(value));
 onAnswer("attached", (value) => attachments?.answer(value));
 onAnswer("meter", (value) => meter?.show(value));
 onAnswer("turns", (value) => {
-  transcript.show(value);
+  transcript?.show(value);
   if (!value.follows) answered(value.alert === null);
   meter?.renew(); // another conversation, or more of it
 });
 
+/**
+ * Each part by the name of its component: drawn in `element`, with the value that the page came with.
+ * @type {Record<string, (element: HTMLElement, value: any, trigger: Trigger) => void>}
+ */
 const mounts = {
-  turns(element, value, trigger) {
+  turns(element, _value, trigger) {
     settle = trigger;
-    transcript = new Transcript(element, (name, data) => (name === "ended" ? askLatest("turns/ended") : ask(`turns/${name}`, data)));
+    transcript = new Transcript(element, (name, data) =>
+      name === "ended" ? askLatest("turns/ended") : ask(`turns/${name}`, data),
+    );
     begin();
   },
   "history-list"(element) {
@@ -76,8 +103,11 @@ const mounts = {
   parameters: (element, value) => drawnBy(new ParametersView(element), "parameters", value),
   prompt: (element, value) => drawnBy(new PromptView(element, () => askLatest("model/compose")), "prompt", value),
   meter(element, { most }) {
-    meter = new ContextMeter(element, () => askLatest("composer/weigh", async () => ask("composer/weigh", {}, await content())));
-    const look = async (name, data) => ask("composer/look", data, await content());
+    meter = new ContextMeter(element, () =>
+      askLatest("composer/weigh", async () => ask("composer/weigh", {}, await content())),
+    );
+    const look = async (/** @type {string} */ _name, /** @type {object} */ data = {}) =>
+      ask("composer/look", data, await content());
     const attach = () => {
       if (document.querySelector("#box textarea")) attachments = new Attachments(look, most);
       else requestAnimationFrame(attach);
@@ -89,12 +119,21 @@ const mounts = {
   },
 };
 
-/** Called once by each component, with its element and what it begins with. */
+/**
+ * Called once by each component, with its element and what it begins with.
+ * @param {string} name
+ * @param {HTMLElement} element
+ * @param {string} value
+ * @param {Trigger} trigger
+ */
 export function mount(name, element, value, trigger) {
   mounts[name](element, value && JSON.parse(value), trigger);
 }
 
-/** Gradio has the place that this browser has kept. */
+/**
+ * Gradio has the place that this browser has kept.
+ * @param {Place | null} place
+ */
 export async function open(place) {
   setPlace(place);
   await begun;
@@ -104,11 +143,14 @@ export async function open(place) {
 }
 
 /** What the composer holds is to be sent. */
-export const say = (message) => void ask("composer/say", {}, message);
+export const say = (/** @type {Composed} */ message) => void ask("composer/say", {}, message);
 export const stop = () => void ask("turns/stop");
 export const newChat = () => void ask("turns/new_chat");
 
-/** What Gradio was asked for by `content`. */
+/**
+ * What Gradio was asked for by `content`.
+ * @param {Composed} message
+ */
 export function composed(message) {
   for (const read of readers.splice(0)) read(message);
 }

@@ -1,21 +1,29 @@
 // Turns what a model wrote into harmless HTML: only tags of an allow-list, no attributes, no pictures, no links but web and mail.
 
-import { DOMPurify, MarkdownIt, katex } from "./vendor/renderers.js";
 import { bounds } from "./bounds.js";
 import { emphasis } from "./emphasis.js";
-import { environments } from "./latex_environments.js";
 import { directionSeen, gfm, isFollowed } from "./gfm.js";
 import { begin, highlight } from "./highlight.js";
 import { htmlTags } from "./html_tags.js";
-import { math } from "./math.js";
 import { t } from "./i18n.js";
+import { environments } from "./latex_environments.js";
+import { math } from "./math.js";
+import { DOMPurify, katex, MarkdownIt } from "./vendor/renderers.js";
+
+/** @import { Token } from "./types.js" */
 
 const MAX_FORMULA_LENGTH = 5_000; // characters; longer ones are shown as text
 const MOST_FORMULAS = 1_500; // as many as one block of an ordinary answer may hold
-/** Nodes of formulas that were drawn, because the same come again, and the open block is rendered again and again while it grows. */
+/**
+ * Nodes of formulas that were drawn, because the same come again, and the open block is rendered again and again while it grows.
+ * @type {Map<string, DocumentFragment>}
+ */
 const formulas = new Map();
+/** @type {string[]} */
 let drawing = []; // the formulas of what is rendered now, in their order
+/** @type {Set<string>} */
 let begun = new Set(); // those that were not drawn before
+/** @type {{ content: string, language: string }[]} */
 let codes = []; // the code to be coloured, in its order
 
 const md = new MarkdownIt({ html: false, linkify: true, typographer: false, breaks: true });
@@ -30,7 +38,11 @@ for (const schema of ["//", "ftp:"]) md.linkify.add(schema, null);
 
 const { escapeHtml } = md.utils;
 
-/** A place for a formula; the first of its kind is drawn in it, and cleaned with all else. */
+/**
+ * A place for a formula; the first of its kind is drawn in it, and cleaned with all else.
+ * @param {string} content
+ * @param {boolean} display
+ */
 function formula(content, display) {
   const key = `${display}${content}`;
   const isNew = !formulas.has(key) && !begun.has(key);
@@ -39,7 +51,10 @@ function formula(content, display) {
   return `<span class="formula">${isNew ? drawn(content, display) : ""}</span>`;
 }
 
-/** Put the formulas into their places in `fragment`. */
+/**
+ * Put the formulas into their places in `fragment`.
+ * @param {DocumentFragment} fragment
+ */
 function putFormulas(fragment) {
   fragment.querySelectorAll("span.formula").forEach((place, index) => {
     const key = drawing[index];
@@ -53,12 +68,22 @@ function putFormulas(fragment) {
   return fragment;
 }
 
-/** What KaTeX makes of a formula that is not too long; where it may not be a display, or holds more than it may, in the words for within a line. */
+/**
+ * What KaTeX makes of a formula that is not too long; where it may not be a display, or holds more than it may, in the words for within a line.
+ * @param {string} content
+ * @param {boolean} display
+ */
 function drawn(content, display) {
   if (content.length > MAX_FORMULA_LENGTH) return `<code>${escapeHtml(content)}</code>`;
+  /** @type {import("katex").KatexOptions} */
   const options = { displayMode: display, strict: "ignore", trust: false, maxExpand: 1000, maxSize: 30 };
   const first = environments(content, !display);
-  for (const [latex, throwOnError] of [[first, first !== content || content.includes("\\begin")], [environments(content, true), false]]) {
+  /** @type {[string, boolean][]} */
+  const attempts = [
+    [first, first !== content || content.includes("\\begin")],
+    [environments(content, true), false],
+  ];
+  for (const [latex, throwOnError] of attempts) {
     try {
       // A space, which LaTeX skips: whoever looks through the page for an environment that was not drawn finds none in its source.
       return katex.renderToString(latex, { ...options, throwOnError }).replaceAll("\\begin{", "\\begin {");
@@ -69,7 +94,10 @@ function drawn(content, display) {
   return `<code>${escapeHtml(content)}</code>`;
 }
 
-/** Let the code in `fragment` get its colours. */
+/**
+ * Let the code in `fragment` get its colours.
+ * @param {DocumentFragment} fragment
+ */
 function colour(fragment) {
   fragment.querySelectorAll("code.coloured").forEach((element, index) => {
     element.removeAttribute("class");
@@ -87,7 +115,7 @@ md.core.ruler.push("headings", (state) => {
   }
 });
 
-md.renderer.rules.link_open = (tokens, index, options, env, self) => {
+md.renderer.rules.link_open = (tokens, index, options, _, self) => {
   tokens[index].attrSet("target", "_blank");
   tokens[index].attrSet("rel", "noopener noreferrer nofollow");
   return self.renderToken(tokens, index, options);
@@ -95,7 +123,7 @@ md.renderer.rules.link_open = (tokens, index, options, env, self) => {
 
 // A picture would be fetched from anywhere, and tell it what was said here: show where it points instead.
 md.renderer.rules.image = (tokens, index) => {
-  const url = tokens[index].attrGet("src") ?? "";
+  const url = String(tokens[index].attrGet("src") ?? "");
   const text = escapeHtml(t("turn_image", { text: tokens[index].content || url }));
   if (!isFollowed(url)) return text;
   return `<a href="${escapeHtml(url)}" target="_blank" rel="noopener noreferrer nofollow">${text}</a>`;
@@ -124,20 +152,47 @@ const CLEAN = {
   ADD_TAGS: ["semantics", "annotation"],
   ADD_ATTR: ["target"],
   FORBID_TAGS: [
-    "img", "image", "picture", "video", "audio", "source", "track", "iframe", "object", "embed", "style", "link", "form",
-    "input", "textarea", "select", "option", "use", "foreignObject", "animate", "set",
+    "img",
+    "image",
+    "picture",
+    "video",
+    "audio",
+    "source",
+    "track",
+    "iframe",
+    "object",
+    "embed",
+    "style",
+    "link",
+    "form",
+    "input",
+    "textarea",
+    "select",
+    "option",
+    "use",
+    "foreignObject",
+    "animate",
+    "set",
   ],
-  RETURN_DOM_FRAGMENT: true,
+  RETURN_DOM_FRAGMENT: /** @type {const} */ (true),
 };
 
 export { directionSeen };
 
-/** The tokens of `text`; `growing` says that more of it will come. */
+/**
+ * The tokens of `text`; `growing` says that more of it will come.
+ * @param {string} text
+ * @param {boolean} growing
+ * @returns {Token[]}
+ */
 export const parse = (text, growing) => md.parse(text, { growing });
 
 /**
  * Nodes for `tokens`; `name` tells the footnotes of one answer from those of others. The renderer escapes everything already;
  * DOMPurify is the second wall.
+ * @param {Token[]} tokens
+ * @param {string} name
+ * @returns {DocumentFragment}
  */
 export function render(tokens, name = "") {
   if (formulas.size > MOST_FORMULAS) formulas.clear();
@@ -145,5 +200,6 @@ export function render(tokens, name = "") {
   begun = new Set();
   codes = [];
   begin();
-  return colour(putFormulas(DOMPurify.sanitize(md.renderer.render(tokens, md.options, { docId: name }), CLEAN)));
+  const html = md.renderer.render(tokens, md.options, { docId: name });
+  return colour(putFormulas(DOMPurify.sanitize(html, CLEAN)));
 }

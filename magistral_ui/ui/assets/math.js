@@ -7,6 +7,8 @@ import { isFormula } from "./dollar_math.js";
 import { DISPLAYS, ENVIRONMENTS } from "./latex_environments.js";
 import { below, firstOutside, isGrowing } from "./lines.js";
 
+/** @import { BlockState, InlineState, Mark, MarkdownIt, Marks } from "./types.js" */
+
 const COST = 4; // tokens that a formula counts, and the half of its characters
 const MOST_COST = 2_500; // that of the longest formula that is drawn; longer ones are text
 const MAX_DISPLAY_LINES = 200; // a display that has not closed after so many lines was no display
@@ -19,12 +21,31 @@ const CITED = /^\s*(?:[0-9]+[a-z]?(?:\s*[,;\u2013-]\s*[0-9]+[a-z]?)*|x|\u2026|\.
 const SIGN = /[\\^_=+<>*/(){}|$]/;
 const WORD = /\p{L}{2}/u;
 const INDEX = /^[^\s\\=]+$/;
-/** What stands between "$$" and "$$" has a letter or a number, and does not go on with a sentence. */
+/**
+ * What stands between "$$" and "$$" has a letter or a number, and does not go on with a sentence.
+ * @param {string} content
+ */
 const isDisplay = (content) => /[A-Za-z0-9\\]/.test(content) && !/^\s*[;,.)]/.test(content);
 
-/** Where the marks of `text` stand, in order, and where what opens is closed. */
+/**
+ * Where the marks of `text` stand, in order, and where what opens is closed.
+ * @param {string} text
+ * @returns {Marks}
+ */
 function look(text) {
-  const found = { text, round: [], square: [], dollar: [], dollars: [], signs: [], lines: [], braces: new Map(), environments: new Map() };
+  /** @type {Marks} */
+  const found = {
+    text,
+    round: [],
+    square: [],
+    dollar: [],
+    dollars: [],
+    signs: [],
+    lines: [],
+    braces: new Map(),
+    environments: new Map(),
+  };
+  /** @type {number[]} */
   const braces = [];
   const begun = new Map();
   for (const match of text.matchAll(MARK)) {
@@ -49,12 +70,17 @@ function look(text) {
   return found;
 }
 
-/** What `look` finds in the text of `state`, which is looked through once. */
+/**
+ * What `look` finds in the text of `state`, which is looked through once.
+ * @param {BlockState | InlineState} state
+ * @returns {Marks}
+ */
 function marksOf(state) {
-  if (state.marks?.text !== state.src) state.marks = look(state.src);
-  return state.marks;
+  if (state.marks?.text === state.src) return state.marks;
+  return (state.marks = look(state.src));
 }
 
+/** @type {(Mark & { ends: "dollars" | "dollar" | "square" | "round" })[]} */
 const KINDS = [
   { begin: "$$", end: "$$", display: true, ends: "dollars" },
   { begin: "$", end: "$", display: false, ends: "dollar" },
@@ -62,7 +88,11 @@ const KINDS = [
   { begin: "\\(", end: "\\)", display: false, ends: "round" },
 ];
 
-/** The formula whose marks begin at `at`: `from` and `to` of what is drawn, `next` behind it; `to` is -1 while it is open. */
+/**
+ * The formula whose marks begin at `at`: `from` and `to` of what is drawn, `next` behind it; `to` is -1 while it is open.
+ * @param {BlockState | InlineState} state
+ * @param {number} at
+ */
 function formulaAt(state, at) {
   const { src } = state;
   const marks = marksOf(state);
@@ -83,19 +113,28 @@ function formulaAt(state, at) {
   return { begin: "", end, display: DISPLAYS.has(name.replace("*", "")), from: at, to: next, next };
 }
 
-/** Whether nothing else is on the lines from `from` to `to`. */
+/**
+ * Whether nothing else is on the lines from `from` to `to`.
+ * @param {Marks} marks
+ * @param {number} from
+ * @param {number} to
+ */
 function isAlone({ text, lines }, from, to) {
   const next = below(lines, from);
   return !text.slice((lines[next - 1] ?? -1) + 1, from).trim() && !text.slice(to, lines[below(lines, to)]).trim();
 }
 
+/**
+ * @param {InlineState} state
+ * @param {boolean} silent
+ */
 function inlineMath(state, silent) {
   const { src, pos, posMax } = state;
   if (src[pos] !== "$" && src[pos] !== "\\") return false;
   BARE.lastIndex = pos;
   if (BARE.test(src)) {
     const end = marksOf(state).braces.get(BARE.lastIndex - 1);
-    return end <= posMax && inlineToken(state, src.slice(pos, end), false, end, silent);
+    return end !== undefined && end <= posMax && inlineToken(state, src.slice(pos, end), false, end, silent);
   }
   const found = formulaAt(state, pos);
   if (!found) return false;
@@ -109,6 +148,13 @@ function inlineMath(state, silent) {
   return inlineToken(state, content, display, next, silent);
 }
 
+/**
+ * @param {InlineState} state
+ * @param {string} content
+ * @param {boolean} display
+ * @param {number} next
+ * @param {boolean} silent
+ */
 function inlineToken(state, content, display, next, silent) {
   if (!silent) {
     spendToken(COST + content.length / 2);
@@ -120,13 +166,24 @@ function inlineToken(state, content, display, next, silent) {
   return true;
 }
 
-/** \[1\] in running text, or a list\[0\]. */
+/**
+ * \[1\] in running text, or a list\[0\].
+ * @param {InlineState} state
+ * @param {number} pos
+ * @param {number} next
+ * @param {string} content
+ */
 function isCitation(state, pos, next, content) {
   if (/[A-Za-z0-9_)]/.test(state.src[pos - 1] ?? "") && INDEX.test(content)) return true;
   return (CITED.test(content) || (WORD.test(content) && !SIGN.test(content))) && !isAlone(marksOf(state), pos, next);
 }
 
-/** A formula whose end never came is shown as it was written, to the end of its line: its signs are no Markdown. */
+/**
+ * A formula whose end never came is shown as it was written, to the end of its line: its signs are no Markdown.
+ * @param {InlineState} state
+ * @param {number} from
+ * @param {boolean} silent
+ */
 function openInline(state, from, silent) {
   const { src, pos, posMax } = state;
   const { lines, signs } = marksOf(state);
@@ -137,6 +194,12 @@ function openInline(state, from, silent) {
   return true;
 }
 
+/**
+ * @param {BlockState} state
+ * @param {number} startLine
+ * @param {number} endLine
+ * @param {boolean} silent
+ */
 function blockMath(state, startLine, endLine, silent) {
   const start = state.bMarks[startLine] + state.tShift[startLine];
   if (state.sCount[startLine] - state.blkIndent >= 4 || !/[$\\]/.test(state.src[start])) return false;
@@ -155,12 +218,20 @@ function blockMath(state, startLine, endLine, silent) {
   return push(state, content, [startLine, last + 1]);
 }
 
-/** What is written from `from` to `to`, lines `first` to `last`, without what makes them part of a list or a quotation. */
+/**
+ * What is written from `from` to `to`, lines `first` to `last`, without what makes them part of a list or a quotation.
+ * @param {BlockState} state
+ * @param {number} first
+ * @param {number} from
+ * @param {number} last
+ * @param {number} to
+ */
 function linesOf(state, first, from, last, to) {
   let content = "";
   for (let line = first; line <= last; line += 1) {
     const begin = line === first ? from : state.bMarks[line] + Math.min(state.tShift[line], state.blkIndent);
-    content += line === last ? state.src.slice(begin, Math.max(begin, to)) : `${state.src.slice(begin, state.eMarks[line])}\n`;
+    content +=
+      line === last ? state.src.slice(begin, Math.max(begin, to)) : `${state.src.slice(begin, state.eMarks[line])}\n`;
   }
   return content;
 }
@@ -168,12 +239,19 @@ function linesOf(state, first, from, last, to) {
 /**
  * Not closed. While the text still grows it waits as plain text, so that nothing jumps when it closes; what has ended so is
  * shown as it was written, up to the next empty line.
+ * @param {BlockState} state
+ * @param {number} startLine
+ * @param {number} endLine
+ * @param {string} begin
+ * @param {number} from
+ * @param {boolean} silent
  */
 function openBlock(state, startLine, endLine, begin, from, silent) {
   const end = firstOutside(state, startLine, endLine);
   const waits = end - startLine <= MAX_DISPLAY_LINES && isGrowing(state, end);
   const { signs } = marksOf(state);
-  if (!waits && !(signs[below(signs, from)] < state.eMarks[Math.min(startLine + MAX_LINES_TO_FIRST_SIGN, end) - 1])) return false;
+  if (!waits && !(signs[below(signs, from)] < state.eMarks[Math.min(startLine + MAX_LINES_TO_FIRST_SIGN, end) - 1]))
+    return false;
   if (silent) return true;
   let line = waits ? end : startLine + 1;
   while (line < end && !state.isEmpty(line)) line += 1;
@@ -181,6 +259,12 @@ function openBlock(state, startLine, endLine, begin, from, silent) {
   return push(state, `${begin}${content}`, [startLine, line], true);
 }
 
+/**
+ * @param {BlockState} state
+ * @param {string} content
+ * @param {[number, number]} map
+ * @param {boolean} open
+ */
 function push(state, content, map, open = false) {
   if (!open) spendToken(Math.min(COST + content.length / 2, MOST_COST));
   const token = state.push("math", "", 0);
@@ -192,15 +276,20 @@ function push(state, content, map, open = false) {
   return true;
 }
 
-/** A markdown-it plugin; `render(content, display)` gives the HTML of one formula. */
+/**
+ * A markdown-it plugin; `render(content, display)` gives the HTML of one formula.
+ * @param {MarkdownIt} md
+ * @param {(content: string, display: boolean) => string} render
+ */
 export function math(md, render) {
   md.inline.ruler.before("escape", "math", inlineMath);
   md.block.ruler.before("fence", "math", blockMath, { alt: ["paragraph", "reference", "blockquote", "list"] });
   md.renderer.rules.math = (tokens, index) => {
     const { block, content, meta } = tokens[index];
-    if (meta.open) return `<pre class="math-open">${md.utils.escapeHtml(content)}</pre>`;
-    const html = render(content, meta.display);
-    if (!meta.display) return html;
+    if (meta?.open) return `<pre class="math-open">${md.utils.escapeHtml(content)}</pre>`;
+    const display = Boolean(meta?.display);
+    const html = render(content, display);
+    if (!display) return html;
     const name = block ? "div" : "span"; // in a paragraph, where no block may stand
     return `<${name} class="math-display" tabindex="0">${html}</${name}>`;
   };

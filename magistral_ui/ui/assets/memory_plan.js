@@ -3,9 +3,14 @@
 import { make } from "./dom.js";
 import { bytes, t } from "./i18n.js";
 
+/** @import { ModelInfo } from "./types.js" */
+
 const PARTS = ["weights", "kv_bytes", "working", "margin"];
 
-/** The plan of `info`, as ui/panels.py sends it, as elements; nothing where there is none, as with a server. */
+/**
+ * The plan of `info`, as ui/panels.py sends it, as elements; nothing where there is none, as with a server.
+ * @param {ModelInfo | undefined} info
+ */
 export function memoryPlan(info) {
   const plan = info?.plan;
   if (!plan) return [];
@@ -15,13 +20,20 @@ export function memoryPlan(info) {
   const list = make("ul", { class: "shares-list" });
   for (const { name, size } of parts) {
     const piece = make("span", { data: { part: name } });
-    piece.style.flexGrow = size;
+    piece.style.flexGrow = String(size);
     bar.append(piece);
-    list.append(make("li", { data: { part: name } }, make("span", {}, t(`memory_${name}`)), make("span", {}, bytes(size))));
+    list.append(
+      make("li", { data: { part: name } }, make("span", {}, t(`memory_${name}`)), make("span", {}, bytes(size))),
+    );
   }
-  const told = [t("memory_context", { count: info.context_length }), t("memory_visitors", { count: plan.visitors, tokens: plan.usual })];
+  const told = [
+    t("memory_context", { count: info.context_length }),
+    t("memory_visitors", { count: plan.visitors, tokens: plan.usual }),
+  ];
   if (plan.shares.length > 1) {
-    told.push(t("memory_spread", { count: plan.shares.length, layers: plan.shares.map((share) => share.layers).join(" + ") }));
+    told.push(
+      t("memory_spread", { count: plan.shares.length, layers: plan.shares.map((share) => share.layers).join(" + ") }),
+    );
   }
   return [make("h3", {}, t("memory_heading")), bar, list, ...told.map((text) => make("p", {}, text))];
 }

@@ -2,10 +2,16 @@
 
 import { make } from "./dom.js";
 
+/** @import { MenuItem } from "./types.js" */
+
 const BUTTON_GAP = 4; // pixels between the button and what opens at it
 const WINDOW_MARGIN = 8; // pixels that stay free at the window's edges
 
-/** Put an open popover `element` at `button`: below it, or above it where there is more room. */
+/**
+ * Put an open popover `element` at `button`: below it, or above it where there is more room.
+ * @param {HTMLElement} element
+ * @param {HTMLElement} button
+ */
 export function placeAt(element, button) {
   const at = button.getBoundingClientRect();
   const { width, height } = element.getBoundingClientRect();
@@ -19,7 +25,14 @@ export function placeAt(element, button) {
 
 /** An element that opens at a button, closes at Escape and at a click elsewhere, and gives the focus back. */
 export class Popup {
+  /**
+   * @param {HTMLElement} parent
+   * @param {object} options
+   */
   constructor(parent, options) {
+    /** @type {HTMLElement | undefined} */
+    this.button = undefined; // at which it is open
+    this.pressed = false;
     this.element = parent.appendChild(make("div", { popover: "auto", ...options }));
     this.element.addEventListener("beforetoggle", ({ newState }) => newState === "closed" && this.closing());
     const stay = () => this.isOpen && this.place();
@@ -30,7 +43,11 @@ export class Popup {
     return this.element.matches(":popover-open");
   }
 
-  /** A button that opens this with what `fill()` returns; pressed again, it closes it. */
+  /**
+   * A button that opens this with what `fill()` returns; pressed again, it closes it.
+   * @param {HTMLElement} button
+   * @param {() => Element[]} fill
+   */
   opens(button, fill) {
     // A press outside closes a popover before the click arrives, which would then open it again.
     button.addEventListener("pointerdown", () => (this.pressed = this.isOpen && this.button === button));
@@ -41,6 +58,10 @@ export class Popup {
     });
   }
 
+  /**
+   * @param {HTMLElement} button
+   * @param {Element[]} nodes
+   */
   open(button, nodes) {
     this.button = button;
     this.element.replaceChildren(...nodes);
@@ -50,7 +71,16 @@ export class Popup {
     this.first()?.focus({ preventScroll: true });
   }
 
+  /**
+   * What gets the focus.
+   * @returns {HTMLElement | null | undefined}
+   */
+  first() {
+    return this.element.querySelector("button");
+  }
+
   place() {
+    if (!this.button) return;
     const { top, bottom } = this.button.getBoundingClientRect();
     if (!this.button.isConnected || bottom < 0 || top > window.innerHeight) this.close();
     else placeAt(this.element, this.button);
@@ -61,18 +91,23 @@ export class Popup {
   }
 
   closing() {
-    this.button.setAttribute("aria-expanded", "false");
-    if (this.element.contains(document.activeElement)) this.button.focus({ preventScroll: true });
+    this.button?.setAttribute("aria-expanded", "false");
+    if (this.element.contains(document.activeElement)) this.button?.focus({ preventScroll: true });
   }
 }
 
 /** Items are `{label, note, act, checked, disabled, why}`, or null for a line between them. */
 export class Menu extends Popup {
+  /**
+   * @param {HTMLElement} parent
+   * @param {string} label
+   */
   constructor(parent, label) {
     super(parent, { class: "menu", role: "menu", "aria-label": label });
     this.element.addEventListener("keydown", (event) => this.walk(event));
   }
 
+  /** @override */
   first() {
     return this.items[0];
   }
@@ -81,19 +116,27 @@ export class Menu extends Popup {
     return [...this.element.querySelectorAll("button")];
   }
 
-  /** A button that opens this menu with what `items()` returns. */
+  /**
+   * A button that opens this menu with what `items()` returns.
+   * @param {HTMLElement} button
+   * @param {() => (MenuItem | null)[]} items
+   */
   attach(button, items) {
     button.setAttribute("aria-haspopup", "menu");
     button.setAttribute("aria-expanded", "false");
     button.addEventListener("keydown", (event) => {
       if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
       event.preventDefault();
-      this.open(button, items().map((item) => this.draw(item)));
-      if (event.key === "ArrowUp") this.items.at(-1).focus();
+      this.open(
+        button,
+        items().map((item) => this.draw(item)),
+      );
+      if (event.key === "ArrowUp") this.items.at(-1)?.focus();
     });
     this.opens(button, () => items().map((item) => this.draw(item)));
   }
 
+  /** @param {MenuItem | null} item */
   draw(item) {
     if (!item) return make("div", { role: "separator" });
     const { label, note, act, checked, disabled, why } = item;
@@ -116,23 +159,31 @@ export class Menu extends Popup {
       if (disabled) return;
       const opener = this.button;
       this.close();
-      act(opener);
+      if (opener) act(opener);
     });
     return button;
   }
 
+  /** @param {KeyboardEvent} event */
   walk(event) {
     const { items } = this;
-    const at = items.indexOf(document.activeElement);
+    const at = items.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
+    /** @type {Record<string, number>} */
     const steps = { ArrowDown: at + 1, ArrowUp: at - 1 + items.length, Home: 0, End: items.length - 1 };
-    if (event.key === "Tab") this.close(); // the focus is back at the button, from where Tab goes on
+    if (event.key === "Tab")
+      this.close(); // the focus is back at the button, from where Tab goes on
     else if (event.key in steps) this.go(event, items[steps[event.key] % items.length]);
     else if (event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.metaKey && !event.altKey) {
-      const begins = (item) => item.textContent.toLowerCase().startsWith(event.key.toLowerCase());
+      const begins = (/** @type {HTMLElement} */ item) =>
+        item.textContent.toLowerCase().startsWith(event.key.toLowerCase());
       this.go(event, [...items.slice(at + 1), ...items.slice(0, at + 1)].find(begins));
     }
   }
 
+  /**
+   * @param {Event} event
+   * @param {HTMLElement | undefined} item
+   */
   go(event, item) {
     event.preventDefault();
     item?.focus();

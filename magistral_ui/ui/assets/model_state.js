@@ -1,29 +1,46 @@
 // Shows how far the model is loaded, what runs here, and why: in the panel, in the top bar, and above the composer.
 
 import { setModelSeesImages } from "./attachments.js";
+import { field } from "./composer.js";
 import { make } from "./dom.js";
+import { bytes, duration, has, sentence, short, t } from "./i18n.js";
 import { over } from "./login.js";
 import { memoryPlan } from "./memory_plan.js";
 import { showUnsupported } from "./unsupported.js";
-import { bytes, duration, has, sentence, short, t } from "./i18n.js";
 
-/** Whether what is broken is a server: nothing was to be loaded here. */
+/** @import { Act, Message, ModelValue } from "./types.js" */
+
+/**
+ * Whether what is broken is a server: nothing was to be loaded here.
+ * @param {string | undefined} key
+ */
 const onServer = (key) => Boolean(key?.startsWith("remote_"));
 
 const LOADING_POLL_MS = 500; // ms between two looks at a model that is loading
 const POLL_MS = 5_000; // ms between two questions whether the server that runs the model is still there
 
 export class ModelState {
+  /**
+   * @param {HTMLElement} element
+   * @param {Act} act
+   */
   constructor(element, act) {
     this.element = element;
     this.act = act;
     setInterval(() => this.look(), POLL_MS);
     addEventListener("visibilitychange", () => this.look());
+    /** @type {string | undefined} */
+    this.mark = undefined; // stands for the state of a server
+    this.drawnBanner = "";
+    this.drawnPanel = "";
     this.banner = document.getElementById("model-banner");
     this.name = document.getElementById("model-name");
   }
 
-  /** `{state: "loading" | "ready" | "broken", card, demo, …}`, see ui/panels.py. */
+  /**
+   * `{state: "loading" | "ready" | "broken", card, demo, …}`, see ui/panels.py.
+   * @param {ModelValue | undefined} value
+   */
   show(value) {
     if (!value) return;
     const before = document.body.dataset.model;
@@ -31,12 +48,14 @@ export class ModelState {
     this.mark = value.mark;
     document.body.dataset.model = value.state;
     setModelSeesImages({ vision: value.vision, away: value.state === "ready" ? null : this.placeholder(value) });
-    this.box = document.querySelector("#box textarea");
-    if (this.box) this.box.placeholder = this.placeholder(value);
+    const box = field();
+    if (box) box.placeholder = this.placeholder(value);
     if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");
     // The demo model is called what it is, in the visitor's language.
     const name = value.demo ? t("model_demo_badge") : value.card;
-    this.name?.replaceChildren(...(name ? [make("span", { class: value.demo ? "badge" : "name", dir: "auto" }, name)] : []));
+    this.name?.replaceChildren(
+      ...(name ? [make("span", { class: value.demo ? "badge" : "name", dir: "auto" }, name)] : []),
+    );
     this.showBanner(value);
     this.showPanel(value);
     if (value.info) showUnsupported(value.info.missing);
@@ -48,7 +67,10 @@ export class ModelState {
     this.polling = setTimeout(async () => (await this.act("poll")) || this.poll(), LOADING_POLL_MS);
   }
 
-  /** While it loads only the numbers change: whoever reads or copies the rest is not disturbed. */
+  /**
+   * While it loads only the numbers change: whoever reads or copies the rest is not disturbed.
+   * @param {ModelValue} value
+   */
   showBanner(value) {
     const { state, key, values, notices } = value;
     const drawn = JSON.stringify([state, key, values, notices]);
@@ -57,7 +79,10 @@ export class ModelState {
     this.drawnBanner = drawn;
   }
 
-  /** The command there is to be copied, which nobody could do if it were drawn anew twice a second. */
+  /**
+   * The command there is to be copied, which nobody could do if it were drawn anew twice a second.
+   * @param {ModelValue} value
+   */
   showPanel(value) {
     const { state, key, card, demo, info, description, command } = value;
     const drawn = JSON.stringify([state, key, card, demo, info, description, command]);
@@ -67,16 +92,18 @@ export class ModelState {
 
   /** A server may go away, or come back as another one, while nobody writes: only a mark is asked for, and only where one looks. */
   async look() {
-    if (!this.mark || document.hidden) return undefined;
+    if (!this.mark || document.hidden) return;
     const shown = this.mark;
     const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // a page without its app has other worries
-    if (answer?.status === 401) return over();
+    if (answer?.status === 401) return void over();
     const mark = answer?.ok ? await answer.text() : shown;
     if (mark !== shown && shown === this.mark) this.act("poll");
-    return undefined;
   }
 
-  /** The composer says why nothing can be sent. */
+  /**
+   * The composer says why nothing can be sent.
+   * @param {ModelValue} value
+   */
   placeholder({ state, key, vision }) {
     if (onServer(key)) return t("broken_server_heading"); // what to do stands right above
     if (state !== "ready") return t(`page_placeholder_${state}`);
@@ -84,6 +111,7 @@ export class ModelState {
     return t(vision && matchMedia("(hover: hover)").matches ? "page_placeholder_vision" : "page_placeholder");
   }
 
+  /** @param {ModelValue} value */
   bannerFor(value) {
     if (value.state === "loading") return [this.progress(value)];
     if (value.state !== "broken") return [];
@@ -92,23 +120,41 @@ export class ModelState {
       retry.disabled = true;
       this.act("retry");
     });
-    const told = make("div", {}, make("strong", {}, t(onServer(value.key) ? "broken_server_heading" : "broken_heading")), make("p", {}, sentence(value)));
+    const told = make(
+      "div",
+      {},
+      make("strong", {}, t(onServer(value.key) ? "broken_server_heading" : "broken_heading")),
+      make("p", {}, sentence(value)),
+    );
     return [make("div", { class: "broken", role: "alert" }, told, retry)];
   }
 
-  /** What is not as it could be on this machine, each with its remedy. */
+  /**
+   * What is not as it could be on this machine, each with its remedy.
+   * @param {Message[] | undefined} told
+   */
   notices(told) {
     return (told ?? []).map((each) => make("p", { class: "machine-notice" }, sentence(each)));
   }
 
+  /** @param {ModelValue} value */
   progress(value) {
     this.bar = make("progress", { "aria-label": t("loading_heading") });
     this.facts = make("span");
     this.showProgress(value);
-    return make("div", { class: "loading" }, make("strong", {}, t("loading_heading")), this.facts, this.bar, ...this.notices(value.notices));
+    return make(
+      "div",
+      { class: "loading" },
+      make("strong", {}, t("loading_heading")),
+      this.facts,
+      this.bar,
+      ...this.notices(value.notices),
+    );
   }
 
+  /** @param {ModelValue} value */
   showProgress({ stage, done, total, seconds_left: left }) {
+    if (!this.facts || !this.bar) return;
     const facts = [t(`loading_${stage}`)];
     if (total) facts.push(t("loading_bytes", { done: bytes(done), total: bytes(total) }));
     if (left !== null && left !== undefined) facts.push(t("loading_left", { time: duration(left) }));
@@ -117,7 +163,9 @@ export class ModelState {
     else this.bar.removeAttribute("value"); // it is not known how far it is
   }
 
+  /** @param {ModelValue} value */
   panelFor({ state, key, card, demo, info, description, command }) {
+    /** @type {[string, string | Node][]} */
     const rows = [["model_name", demo ? t("model_demo_badge") : (info?.name ?? card)]];
     if (info) {
       rows.push(["model_source", info.source]);
@@ -126,15 +174,25 @@ export class ModelState {
       rows.push([info.chosen_because === "model_on_a_server" ? "model_server" : "model_device", info.device]);
       rows.push(["model_context", t("turn_tokens", { count: info.context_length })]);
       // A commit is known by its beginning; all of it does not fit on a line.
-      if (info.revision) rows.push(["model_revision", make("span", { title: info.revision }, info.revision.replace(/^([0-9a-f]{12})[0-9a-f]{28}$/, "$1"))]);
+      if (info.revision)
+        rows.push([
+          "model_revision",
+          make("span", { title: info.revision }, info.revision.replace(/^([0-9a-f]{12})[0-9a-f]{28}$/, "$1")),
+        ]);
     }
     const list = make("dl", {});
     for (const [key, value] of rows) list.append(make("dt", {}, t(key)), make("dd", {}, value));
+    /** @type {HTMLElement[]} */
     const told = [make("p", {}, t(description))];
     const onServersSide = info?.chosen_because === "model_on_a_server" || onServer(key);
-    if (state === "ready" && has(info.chosen_because)) told.push(make("p", {}, t(info.chosen_because)), ...this.notices(info.notices));
+    if (state === "ready" && info && has(info.chosen_because))
+      told.push(make("p", {}, t(info.chosen_because)), ...this.notices(info.notices));
     if (onServersSide) told.push(make("p", {}, t("model_how_to_choose_server")));
-    else told.push(make("p", {}, t("model_how_to_choose")), make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)));
+    else
+      told.push(
+        make("p", {}, t("model_how_to_choose")),
+        make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)),
+      );
     return [list, ...memoryPlan(info), ...told];
   }
 }

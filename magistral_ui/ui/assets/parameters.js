@@ -1,14 +1,20 @@
 // One control for each sampling parameter, drawn from the table that the server sends: common ones first, the rest folded.
 
 import { lack, make } from "./dom.js";
-import { PresetsView } from "./presets.js";
-import { bounded, choose, facts, settings, values, measured } from "./settings.js";
 import { has, number, t } from "./i18n.js";
+import { PresetsView } from "./presets.js";
+import { bounded, choose, facts, measured, settings, values } from "./settings.js";
+
+/** @import { PanelValue, Parameter } from "./types.js" */
 
 const SLIDER_STEPS = 240; // positions of a logarithmic slider
 
 export class ParametersView {
+  /** @param {HTMLElement} element */
   constructor(element) {
+    /** @type {Control[]} */
+    this.controls = [];
+    this.drawn = ""; // the facts
     this.element = element;
     this.presets = new PresetsView();
     this.more = make("summary", {});
@@ -17,6 +23,7 @@ export class ParametersView {
     measured.follow(() => this.refresh());
   }
 
+  /** @param {PanelValue | undefined} value */
   show(value) {
     const drawn = JSON.stringify(value);
     // What is being typed would be lost with its field: nothing is built anew for the same facts.
@@ -25,18 +32,24 @@ export class ParametersView {
     facts.set(value);
   }
 
+  /** @param {PanelValue} value */
   build({ parameters, own, missing }) {
     this.controls = parameters.map((parameter) => new Control(parameter, own[parameter.name], missing[parameter.name]));
     const common = this.controls.filter((control) => control.parameter.common);
     const rare = this.controls.filter((control) => !control.parameter.common);
     const open = this.element.querySelector("details")?.open ?? false;
-    const folded = make("details", { class: "more", id: "more-parameters", open }, this.more, ...rare.map((each) => each.element));
+    const folded = make(
+      "details",
+      { class: "more", id: "more-parameters", open },
+      this.more,
+      ...rare.map((each) => each.element),
+    );
     this.element.replaceChildren(this.presets.element, ...common.map((each) => each.element), folded);
     this.refresh();
   }
 
   refresh() {
-    if (!this.controls) return;
+    if (!this.controls.length) return;
     const now = values();
     for (const control of this.controls) control.show(now[control.parameter.name]);
     const changed = this.controls.filter((control) => !control.parameter.common && control.changed).length;
@@ -46,16 +59,30 @@ export class ParametersView {
 
 /** A label, a number, a slider where there is one, what it does, and the way back to the card's own value. */
 class Control {
-  /** `lacking` is the key of the reason why the server that runs the model has no such parameter. */
+  /**
+   * `lacking` is the key of the reason why the server that runs the model has no such parameter.
+   * @param {Parameter} parameter
+   * @param {number | null} own
+   * @param {string | undefined} lacking
+   */
   constructor(parameter, own, lacking) {
-    Object.assign(this, { parameter, own });
+    this.parameter = parameter;
+    this.own = own;
+    this.changed = false;
     const { name, low, high, integer, optional } = parameter;
     const id = `parameter-${name.replaceAll("_", "-")}`;
     const label = t(`parameter_${name}`);
     const empty = has(`parameter_${name}_empty`) ? t(`parameter_${name}_empty`) : "";
     this.number = make("input", {
-      type: "number", id: `${id}-number`, min: low, max: high, step: integer ? 1 : "any", placeholder: empty, inputMode: integer ? "numeric" : "decimal",
-      "aria-describedby": `${id}-help`, autocomplete: "off",
+      type: "number",
+      id: `${id}-number`,
+      min: low,
+      max: high,
+      step: integer ? 1 : "any",
+      placeholder: empty,
+      inputMode: integer ? "numeric" : "decimal",
+      "aria-describedby": `${id}-help`,
+      autocomplete: "off",
     });
     this.number.addEventListener("change", () => this.typed());
     this.back = make("button", { type: "button", class: "back", hidden: true });
@@ -76,6 +103,7 @@ class Control {
     if (lacking) lack(this.element, t(lacking));
   }
 
+  /** @param {string} label */
   makeSlider(label) {
     const { low, high, step, logarithmic } = this.parameter;
     const bounds = logarithmic ? { min: 0, max: SLIDER_STEPS, step: 1 } : { min: low, max: high, step };
@@ -90,9 +118,10 @@ class Control {
     // An empty field of a parameter that must have a value gets the card's own.
     const value = text === "" ? (optional ? null : this.own) : bounded(this.parameter, Number(text));
     choose(name, value);
-    this.number.value = values()[name] ?? "";
+    this.number.value = String(values()[name] ?? "");
   }
 
+  /** @param {number} position */
   fromSlider(position) {
     const { low, high, logarithmic } = this.parameter;
     if (!logarithmic) return Number(position.toFixed(4));
@@ -102,18 +131,29 @@ class Control {
     return bounded(this.parameter, Number(value.toPrecision(value < 100 ? 2 : value < 10_000 ? 3 : 2)));
   }
 
+  /** @param {number} value */
   toSlider(value) {
     const { low, high, logarithmic } = this.parameter;
     return logarithmic ? Math.round((SLIDER_STEPS * Math.log(value / low)) / Math.log(high / low)) : value;
   }
 
+  /**
+   * @param {HTMLInputElement} slider
+   * @param {number} value
+   */
+  showSlider(slider, value) {
+    if (slider !== document.activeElement) slider.value = String(this.toSlider(value)); // not while someone moves it
+    slider.setAttribute("aria-valuetext", number(value));
+    const [at, low, high] = [slider.value, slider.min, slider.max].map(Number);
+    slider.style.setProperty("--filled", `${(100 * (at - low)) / (high - low)}%`);
+  }
+
+  /** @param {number | null} value */
   show(value) {
     this.changed = value !== this.own;
     this.element.classList.toggle("changed", this.changed);
-    if (this.number !== document.activeElement) this.number.value = value ?? ""; // not while someone is typing in it
-    if (this.slider && this.slider !== document.activeElement) this.slider.value = this.toSlider(value);
-    if (this.slider) this.slider.setAttribute("aria-valuetext", number(value));
-    this.slider?.style.setProperty("--filled", `${(100 * (this.slider.value - this.slider.min)) / (this.slider.max - this.slider.min)}%`);
+    if (this.number !== document.activeElement) this.number.value = String(value ?? ""); // not while someone is typing in it
+    if (this.slider) this.showSlider(this.slider, value ?? this.parameter.low);
     const own = this.own === null ? t("parameter_none") : number(this.own);
     this.back.hidden = !this.changed;
     this.back.textContent = own;
@@ -121,7 +161,7 @@ class Control {
     this.back.setAttribute("aria-label", this.back.title);
     const room = this.parameter.name === "max_tokens" && measured.value?.limit ? measured.value.room : null;
     // The default asks for all there is: only a visitor's own number that cannot be had is worth a word.
-    this.note.hidden = room === null || !this.changed || value <= room;
+    this.note.hidden = room === null || !this.changed || (value ?? 0) <= room;
     if (!this.note.hidden) this.note.textContent = t("parameter_room", { count: room });
   }
 }

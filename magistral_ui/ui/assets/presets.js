@@ -1,8 +1,21 @@
 // Presets by name: a click sets the parameters to them, and a visitor's own are kept in this browser.
 
 import { make } from "./dom.js";
-import { MAX_NAME_LENGTH, bounded, choosePreset, deletePreset, facts, ownPresets, savePreset, settings, values } from "./settings.js";
 import { t } from "./i18n.js";
+import {
+  bounded,
+  card,
+  choosePreset,
+  deletePreset,
+  facts,
+  MAX_NAME_LENGTH,
+  ownPresets,
+  savePreset,
+  settings,
+  values,
+} from "./settings.js";
+
+/** @import { Parameters } from "./types.js" */
 
 export class PresetsView {
   constructor() {
@@ -23,11 +36,16 @@ export class PresetsView {
     settings.follow(() => this.refresh());
   }
 
+  /** @returns {{ label: string, help: string, values: Parameters, name?: string, key?: string }[]} */
   get all() {
-    const { presets, recommended } = facts.value;
-    const help = (key) => t(key === "own" && !recommended ? "preset_own_help_server" : `preset_${key}_help`);
+    const { presets, recommended } = card();
+    const help = (/** @type {string} */ key) =>
+      t(key === "own" && !recommended ? "preset_own_help_server" : `preset_${key}_help`);
     const known = presets.map(({ key, values }) => ({ key, label: t(`preset_${key}`), help: help(key), values }));
-    return [...known, ...ownPresets.value.map(({ name, values }) => ({ name, label: name, help: t("preset_mine_help"), values }))];
+    return [
+      ...known,
+      ...ownPresets.value.map(({ name, values }) => ({ name, label: name, help: t("preset_mine_help"), values })),
+    ];
   }
 
   build() {
@@ -37,7 +55,11 @@ export class PresetsView {
       radio.addEventListener("change", () => choosePreset(preset.values));
       return { ...preset, radio };
     });
-    this.chips.replaceChildren(...this.shown.map(({ radio, label, help }) => make("label", { class: "chip", title: help }, radio, make("bdi", {}, label))));
+    this.chips.replaceChildren(
+      ...this.shown.map(({ radio, label, help }) =>
+        make("label", { class: "chip", title: help }, radio, make("bdi", {}, label)),
+      ),
+    );
     this.refresh();
   }
 
@@ -45,8 +67,10 @@ export class PresetsView {
   refresh() {
     if (!this.shown) return;
     const now = values();
-    const fits = ({ values: wanted }) =>
-      facts.value.parameters.every((each) => each.name === "seed" || bounded(each, wanted[each.name] ?? null) === now[each.name]);
+    const fits = (/** @type {{values: Parameters}} */ { values: wanted }) =>
+      card().parameters.every(
+        (each) => each.name === "seed" || bounded(each, wanted[each.name] ?? null) === now[each.name],
+      );
     const matching = this.shown.filter(fits);
     this.current = matching.find((each) => each.radio.checked) ?? matching[0] ?? null;
     for (const each of this.shown) each.radio.checked = each === this.current;
@@ -57,10 +81,23 @@ export class PresetsView {
 
   /** Ask for the name of a preset of the visitor's own. */
   ask() {
-    const field = make("input", { type: "text", maxLength: MAX_NAME_LENGTH, "aria-label": t("preset_name"), placeholder: t("preset_name"), dir: "auto", autocomplete: "off" });
+    const field = make("input", {
+      type: "text",
+      maxLength: MAX_NAME_LENGTH,
+      "aria-label": t("preset_name"),
+      placeholder: t("preset_name"),
+      dir: "auto",
+      autocomplete: "off",
+    });
     const cancel = make("button", { type: "button", class: "quiet" }, t("preset_cancel"));
-    const form = make("form", { class: "preset-name" }, field, make("button", { type: "submit", class: "quiet strong" }, t("preset_keep")), cancel);
-    const end = (focus) => {
+    const form = make(
+      "form",
+      { class: "preset-name" },
+      field,
+      make("button", { type: "submit", class: "quiet strong" }, t("preset_keep")),
+      cancel,
+    );
+    const end = (/** @type {HTMLElement | undefined} */ focus) => {
       form.replaceWith(this.foot);
       focus?.focus();
     };

@@ -1,29 +1,55 @@
 // Custom instructions, and the whole system prompt as the model reads it, to be seen and, by those who want to, edited.
 
 import { make } from "./dom.js";
-import { change, facts, settings } from "./settings.js";
 import { t } from "./i18n.js";
+import { change, facts, settings } from "./settings.js";
+
+/** @import { Act, PromptValue } from "./types.js" */
 
 const DEBOUNCE_MS = 300; // milliseconds without a key until the server is asked
 
 export class PromptView {
-  /** `act("compose")` asks the server for the prompt with the present settings. */
+  /**
+   * `act("compose")` asks the server for the prompt with the present settings.
+   * @param {HTMLElement} element
+   * @param {Act} act
+   */
   constructor(element, act) {
     this.act = act;
+    /** @type {PromptValue | null} */
+    this.value = null;
+    this.made = ""; // what the prompt was asked for with
     this.instructions = make("textarea", {
-      id: "instructions-text", rows: 3, dir: "auto", placeholder: t("instructions_placeholder"), "aria-describedby": "instructions-help",
+      id: "instructions-text",
+      rows: 3,
+      dir: "auto",
+      placeholder: t("instructions_placeholder"),
+      "aria-describedby": "instructions-help",
       value: settings.value.instructions,
     });
     this.written(this.instructions, (text) => change({ instructions: text }));
-    this.preview = make("div", { class: "prompt-text", tabIndex: 0, role: "group", "aria-label": t("system_prompt_heading"), dir: "auto" });
-    this.field = make("textarea", { class: "prompt-edit", rows: 12, dir: "auto", hidden: true, "aria-label": t("system_prompt_label"), spellcheck: false });
+    this.preview = make("div", {
+      class: "prompt-text",
+      tabIndex: 0,
+      role: "group",
+      "aria-label": t("system_prompt_heading"),
+      dir: "auto",
+    });
+    this.field = make("textarea", {
+      class: "prompt-edit",
+      rows: 12,
+      dir: "auto",
+      hidden: true,
+      "aria-label": t("system_prompt_label"),
+      spellcheck: false,
+    });
     this.written(this.field, (text) => this.edit(text));
     this.toggle = make("button", { type: "button", class: "quiet" }, t("system_prompt_edit"));
-    this.toggle.addEventListener("click", () => this.editing(this.field.hidden));
+    this.toggle.addEventListener("click", () => this.editing(Boolean(this.field.hidden)));
     this.back = make("button", { type: "button", class: "quiet", hidden: true }, t("system_prompt_back"));
     this.back.addEventListener("click", () => {
       this.edit(null);
-      this.field.value = this.value.own;
+      this.field.value = this.value?.own ?? "";
       this.toggle.focus();
     });
     this.help = make("p", { class: "help" });
@@ -32,14 +58,21 @@ export class PromptView {
     this.badge = make("span", { class: "badge", hidden: true }, t("system_prompt_edited"));
     const actions = make("div", { class: "actions" }, this.toggle, this.back);
     element.replaceChildren(
-      make("div", { class: "instructions", id: "instructions" },
+      make(
+        "div",
+        { class: "instructions", id: "instructions" },
         make("label", { class: "visually-hidden", htmlFor: "instructions-text" }, t("instructions_label")),
         this.about,
         this.instructions,
       ),
-      make("details", { class: "more", id: "system-prompt" },
+      make(
+        "details",
+        { class: "more", id: "system-prompt" },
         make("summary", {}, t("system_prompt_heading"), " ", this.badge),
-        this.help, this.preview, this.field, actions,
+        this.help,
+        this.preview,
+        this.field,
+        actions,
       ),
       this.warning,
     );
@@ -47,37 +80,52 @@ export class PromptView {
     facts.follow(() => this.changed());
   }
 
-  /** The prompt as the server composed it. */
+  /**
+   * The prompt as the server composed it.
+   * @param {PromptValue | undefined} value
+   */
   show(value) {
     if (!value?.marks) return;
     this.value = value;
     this.field.maxLength = this.instructions.maxLength = value.limit;
     const [begin, end] = value.marks.map((mark) => () => make("span", { class: "mark", dir: "ltr" }, mark));
-    const parts = value.parts.map(({ text, reasoning }) => (reasoning ? [begin(), make("em", {}, text), end()] : [text])).flat();
+    /** @type {(part: { text: string, reasoning: boolean }) => (HTMLElement | string)[]} */
+    const drawn = ({ text, reasoning }) => (reasoning ? [begin(), make("em", {}, text), end()] : [text]);
+    const parts = value.parts.flatMap(drawn);
     this.preview.replaceChildren(...(parts.length ? parts : [make("em", {}, t("system_prompt_empty"))]));
     this.about.textContent = t(value.own ? "instructions_help" : "instructions_help_plain");
     this.warning.hidden = value.thinks;
-    this.warning.textContent = value.thinks ? "" : t("system_prompt_no_marks", { begin: value.marks[0], end: value.marks[1] });
+    this.warning.textContent = value.thinks
+      ? ""
+      : t("system_prompt_no_marks", { begin: value.marks[0], end: value.marks[1] });
     this.changed();
   }
 
   get edited() {
-    return settings.value.system_prompts[this.value?.card] ?? null;
+    return settings.value.system_prompts[this.value?.card ?? ""] ?? null;
   }
 
+  /**
+   * @param {string | null} text
+   */
   edit(text) {
-    const prompts = { ...settings.value.system_prompts, [this.value.card]: text };
-    if (text === null || text === this.value.own) delete prompts[this.value.card];
+    if (!this.value) return;
+    const { card, own } = this.value;
+    const { [card]: _, ...others } = settings.value.system_prompts;
+    const prompts = text === null || text === own ? others : { ...others, [card]: text };
     change({ system_prompts: prompts });
   }
 
+  /**
+   * @param {boolean} on
+   */
   editing(on) {
     this.field.hidden = !on;
     this.preview.hidden = on;
     this.toggle.textContent = t(on ? "system_prompt_done" : "system_prompt_edit");
     this.help.textContent = t(on ? "system_prompt_edit_help" : "system_prompt_help");
     if (!on) return;
-    this.field.value = this.edited ?? this.value.own;
+    this.field.value = this.edited ?? this.value?.own ?? "";
     this.field.focus();
     this.field.setSelectionRange(0, 0);
   }
@@ -88,23 +136,29 @@ export class PromptView {
     if (!this.help.textContent) this.help.textContent = t("system_prompt_help");
     const made = JSON.stringify([settings.value.instructions, this.edited, facts.value?.card]);
     if (!this.value || made === this.made) return;
-    const first = this.made === undefined && settings.value.instructions === "" && this.edited === null;
+    const first = this.made === "" && settings.value.instructions === "" && this.edited === null;
     this.made = made;
     if (!first) this.act("compose");
   }
 
-  /** Take what is written at every pause, and at once when the field is left. */
+  /**
+   * Take what is written at every pause, and at once when the field is left.
+   * @param {HTMLTextAreaElement} field
+   * @param {(text: string) => void} take
+   */
   written(field, take) {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let pause;
     const now = () => {
-      clearTimeout(field.pause);
-      field.pause = null;
+      clearTimeout(pause);
+      pause = undefined;
       take(field.value);
     };
     field.addEventListener("input", () => {
-      clearTimeout(field.pause);
-      field.pause = setTimeout(now, DEBOUNCE_MS);
+      clearTimeout(pause);
+      pause = setTimeout(now, DEBOUNCE_MS);
     });
-    field.addEventListener("change", () => field.pause && now());
-    field.addEventListener("blur", () => field.pause && now());
+    field.addEventListener("change", () => pause && now());
+    field.addEventListener("blur", () => pause && now());
   }
 }

@@ -7,10 +7,15 @@ const SECTION_CHARACTERS = 8_000; // characters; the browser skips the layout of
 const BLOCK_CHARACTERS = 600; // characters of a section, to the end of the line: what is laid out again when a word comes
 const MAX_BLOCK_CHARACTERS = 16_000; // of a block that has no line break
 
-/** Put `text` into an element without making its node anew, and not at all where it is there. */
+/**
+ * Put `text` into an element without making its node anew, and not at all where it is there.
+ * @param {HTMLElement} element
+ * @param {string} text
+ */
 function write(element, text) {
-  if (!element.firstChild) element.textContent = text;
-  else if (element.firstChild.data !== text) element.firstChild.data = text;
+  const node = /** @type {Text | null} */ (element.firstChild);
+  if (!node) element.textContent = text;
+  else if (node.data !== text) node.data = text;
 }
 
 export class ReasoningView {
@@ -23,8 +28,20 @@ export class ReasoningView {
     this.text = make("div", { class: "reasoning-text", dir: "auto" });
     this.element = make("details", { class: "reasoning", hidden: true }, this.summary, this.text);
     this.received = 0;
+    /** @type {string[]} */
     this.held = []; // what came while closed
+    /** @type {string[]} */
     this.pieces = []; // all that came
+    /** @type {HTMLElement | null} */
+    this.section = null; // the last one, and its last block
+    /** @type {HTMLElement | null} */
+    this.block = null;
+    /** @type {Text | null} */
+    this.last = null; // the text of that
+    /** @type {(() => Promise<string>) | null} */
+    this.fetch = null; // gets the whole text
+    /** @type {(() => Promise<string>) | null} */
+    this.filling = null; // the one that is at it
     this.size = 0; // characters in the last block
     this.room = 0; // for how many more its section has room
     this.touched = false; // opened or closed by hand
@@ -32,7 +49,10 @@ export class ReasoningView {
     this.element.addEventListener("toggle", () => this.flush());
   }
 
-  /** Take in more of the text. */
+  /**
+   * Take in more of the text.
+   * @param {string} text
+   */
   add(text) {
     if (!text) return;
     this.held.push(text);
@@ -53,7 +73,11 @@ export class ReasoningView {
     this.fetch = this.filling = null;
   }
 
-  /** No more will come. What is there is most often all of the `length` characters; if not, `fetch` gets it when it is opened. */
+  /**
+   * No more will come. What is there is most often all of the `length` characters; if not, `fetch` gets it when it is opened.
+   * @param {number} length
+   * @param {() => Promise<string>} fetch
+   */
   complete(length, fetch) {
     this.element.hidden = !length;
     if (this.received === length) return;
@@ -68,7 +92,7 @@ export class ReasoningView {
   }
 
   async fill() {
-    if (this.filling) return;
+    if (this.filling || !this.fetch) return;
     const fetch = (this.filling = this.fetch);
     this.text.setAttribute("aria-busy", "true");
     const text = await fetch();
@@ -86,11 +110,12 @@ export class ReasoningView {
     for (let at = 0; at < text.length; at += BLOCK_CHARACTERS) this.append(text.slice(at, at + BLOCK_CHARACTERS));
   }
 
+  /** @param {string} piece */
   append(piece) {
     if (!this.block || this.size > BLOCK_CHARACTERS) {
       // A block begins at a line break where there is one in sight.
       const line = this.block ? piece.indexOf("\n") : -1;
-      if (this.block && line < 0 && this.size < MAX_BLOCK_CHARACTERS) return this.grow(piece);
+      if (this.block && line < 0 && this.size < MAX_BLOCK_CHARACTERS) return void this.grow(piece);
       if (this.block && line >= 0) {
         this.grow(piece.slice(0, line));
         piece = piece.slice(line + 1);
@@ -102,7 +127,7 @@ export class ReasoningView {
 
   begin() {
     this.room -= this.size;
-    if (!this.block || this.room <= 0) {
+    if (!this.section || this.room <= 0) {
       this.section = this.text.appendChild(make("section"));
       this.room = SECTION_CHARACTERS;
     }
@@ -111,19 +136,28 @@ export class ReasoningView {
     this.last = null;
   }
 
+  /** @param {string} piece */
   grow(piece) {
     if (!piece) return;
-    this.last ??= this.block.appendChild(document.createTextNode(""));
+    this.last ??= /** @type {HTMLElement} */ (this.block).appendChild(document.createTextNode(""));
     this.last.appendData(piece);
     this.size += piece.length;
   }
 
-  /** Open or close it, unless the reader has chosen. */
+  /**
+   * Open or close it, unless the reader has chosen.
+   * @param {boolean} open
+   */
   unfold(open) {
     if (!this.touched && this.element.open !== open) this.element.open = open;
   }
 
-  /** The running header: whole seconds, because they change by themselves. */
+  /**
+   * The running header: whole seconds, because they change by themselves.
+   * @param {number} time
+   * @param {number} tokens
+   * @param {boolean} asked
+   */
   thinking(time, tokens, asked) {
     this.element.hidden = false;
     this.element.classList.add("running");
@@ -131,23 +165,35 @@ export class ReasoningView {
     write(this.count, `${t("turn_seconds", { seconds: Math.floor(time) })} · ${t("turn_tokens", { count: tokens })}`);
   }
 
-  /** The header that stays. */
+  /**
+   * The header that stays.
+   * @param {number} time
+   * @param {number} tokens
+   * @param {boolean} closed
+   */
   thought(time, tokens, closed = true) {
     this.element.classList.remove("running");
     write(this.label, t(closed ? "turn_thought" : "turn_thought_unfinished", { seconds: seconds(time) }));
     write(this.count, t("turn_tokens", { count: tokens }));
   }
 
-  /** What else the header tells; whether the reasoning is left out of the context is decided in transcript.css. */
+  /**
+   * What else the header tells; whether the reasoning is left out of the context is decided in transcript.css.
+   * @param {boolean} edited
+   * @param {boolean} mayBeLeftOut
+   */
   showBadges(edited, mayBeLeftOut) {
     this.edited.hidden = !edited;
     this.leftOut.hidden = !mayBeLeftOut;
   }
 
-  /** Show `element` in the text's place, or with null the text again. */
+  /**
+   * Show `element` in the text's place, or with null the text again.
+   * @param {HTMLElement | null} element
+   */
   replaceText(element) {
     const shown = this.element.lastElementChild;
-    shown.replaceWith(element ?? this.text);
+    shown?.replaceWith(element ?? this.text);
     if (!element) return;
     this.touched = true;
     this.element.open = true;

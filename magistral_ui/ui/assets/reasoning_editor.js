@@ -3,10 +3,23 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
+/** @import { ReasoningView } from "./reasoning.js" */
+
 export class ReasoningEditor {
-  /** Over a ReasoningView `view`; `send(text, closed)` goes on from the text. */
+  /**
+   * Over a ReasoningView `view`; `send(text, closed)` goes on from the text.
+   * @param {ReasoningView} view
+   * @param {(text: string, closed: boolean) => void} send
+   */
   constructor(view, send) {
-    Object.assign(this, { view, send });
+    this.view = view;
+    this.send = send;
+    this.field = make("textarea", { class: "edit", dir: "auto", "aria-label": t("reasoning_edit_label") });
+    /** @type {HTMLFormElement | null} */
+    this.form = null;
+    /** @type {HTMLElement | null} */
+    this.opener = null; // the button that opened it, which gets the focus back
+    /** @type {string | null} */
     this.draft = null; // what was written and not sent, kept until the reply leaves the page
   }
 
@@ -14,20 +27,32 @@ export class ReasoningEditor {
     return Boolean(this.form?.isConnected);
   }
 
+  /**
+   * @param {string} text
+   * @param {HTMLElement} opener
+   */
   open(text, opener) {
-    if (this.isOpen) return this.field.focus();
+    if (this.isOpen) return void this.field.focus();
     this.opener = opener;
-    this.field = make("textarea", { class: "edit", value: this.draft ?? text, dir: "auto", "aria-label": t("reasoning_edit_label") });
+    this.field = make("textarea", { class: "edit", dir: "auto", "aria-label": t("reasoning_edit_label") });
+    this.field.value = this.draft ?? text;
     const help = make("p", { class: "edit-help", id: "reasoning-edit-help" }, t("reasoning_edit_help"));
     this.field.setAttribute("aria-describedby", help.id);
+    /** @type {(key: string, type: string, name: string) => HTMLButtonElement} */
     const button = (key, type, name) => make("button", { type, class: `quiet ${name}` }, t(key));
     const cancel = button("turn_edit_cancel", "button", "");
     const answer = button("reasoning_answer_from", "button", "strong");
     const think = button("reasoning_think_on", "submit", "strong");
-    this.form = make("form", { class: "rethinking" }, this.field, help, make("div", { class: "actions" }, cancel, answer, think));
+    const form = make(
+      "form",
+      { class: "rethinking" },
+      this.field,
+      help,
+      make("div", { class: "actions" }, cancel, answer, think),
+    );
     cancel.addEventListener("click", () => this.close());
     answer.addEventListener("click", () => this.send(this.field.value, true));
-    this.form.addEventListener("submit", (event) => {
+    form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.send(this.field.value, false);
     });
@@ -38,19 +63,20 @@ export class ReasoningEditor {
     this.field.addEventListener("keydown", (event) => {
       if (event.isComposing) return;
       if (event.key === "Escape") this.close();
-      else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.form.requestSubmit();
+      else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
     });
-    this.view.replaceText(this.form);
+    this.form = form;
+    this.view.replaceText(form);
     this.field.focus({ preventScroll: true });
     this.field.setSelectionRange(this.field.value.length, this.field.value.length);
     this.field.scrollTop = this.field.scrollHeight;
-    this.form.scrollIntoView({ block: "nearest" });
+    form.scrollIntoView({ block: "nearest" });
   }
 
   /** Show the reasoning again; what was written stays for the next time. */
   close() {
     if (!this.isOpen) return;
-    const inside = this.form.contains(document.activeElement);
+    const inside = this.form?.contains(document.activeElement);
     this.view.replaceText(null);
     if (inside) this.opener?.focus({ preventScroll: true });
   }

@@ -1,11 +1,19 @@
 // What can be done with a finished reply: the few things that are done often as buttons, the rest in a menu.
 
 import { actionButton, confirmOn, copy, make } from "./dom.js";
-import { unsupported, greyOut } from "./unsupported.js";
-import { settings } from "./settings.js";
 import { seconds, t } from "./i18n.js";
+import { settings } from "./settings.js";
+import { greyOut, unsupported } from "./unsupported.js";
 
-/** Reasoning and answer as Markdown, the reasoning set apart as a quotation. */
+/** @import { BranchView } from "./branches.js" */
+/** @import { ReasoningEditor } from "./reasoning_editor.js" */
+/** @import { Hands, MenuItem, ReplyValue, Source } from "./types.js" */
+
+/**
+ * Reasoning and answer as Markdown, the reasoning set apart as a quotation.
+ * @param {string} reasoning
+ * @param {{ answer: string, edited: boolean }} turn
+ */
 export function asMarkdown(reasoning, { answer, edited }) {
   const heading = `**${t("reasoning_heading")}**${edited ? ` (${t("reasoning_edited")})` : ""}`;
   const quoted = [heading, "", ...reasoning.trim().split("\n")].map((line) => `> ${line}`.trimEnd());
@@ -16,9 +24,23 @@ export function asMarkdown(reasoning, { answer, edited }) {
 const kept = () => settings.value.keep_reasoning;
 
 export class ReplyFooter {
-  /** `editor` is the reply's ReasoningEditor, `branches` its arrows. */
+  /**
+   * `editor` is the reply's ReasoningEditor, `branches` its arrows.
+   * @param {Hands & { reasoning: () => Promise<string> }} hands
+   * @param {ReasoningEditor} editor
+   * @param {BranchView} branches
+   */
   constructor({ act, reasoning, menu, details, toast }, editor, branches) {
-    Object.assign(this, { act, reasoning, menu, details, toast, editor, branches });
+    this.act = act;
+    this.reasoning = reasoning;
+    this.details = details;
+    this.toast = toast;
+    this.editor = editor;
+    this.branches = branches;
+    /** @type {Source | null | undefined} */
+    this.source = undefined;
+    /** @type {ReplyValue | null} */
+    this.turn = null;
     this.element = make("footer", { class: "foot" });
     this.more = actionButton("more", "turn_more", { icon: "⋯" });
     menu.attach(this.more, () => this.items());
@@ -28,10 +50,13 @@ export class ReplyFooter {
     this.element.replaceChildren();
   }
 
-  /** The foot of a finished reply. */
+  /**
+   * The foot of a finished reply.
+   * @param {ReplyValue} turn
+   */
   show(turn) {
     this.turn = turn;
-    const ask = (act, key) => {
+    const ask = (/** @type {string} */ act, /** @type {string} */ key) => {
       const button = actionButton(act, key);
       // Some servers go on with a plain answer, and not with one that has reasoning.
       if (act === "resume" && turn.reasoning) button.dataset.ability = "resume_reasoning";
@@ -57,56 +82,98 @@ export class ReplyFooter {
     );
   }
 
+  /** @param {ReplyValue} turn */
   facts({ usage }) {
     const facts = [];
     if (usage.completion_tokens) facts.push(t("turn_tokens", { count: usage.completion_tokens }));
-    if (usage.tokens_per_second) facts.push(t("turn_tokens_per_second", { rate: Number(usage.tokens_per_second.toFixed(1)) }));
+    if (usage.tokens_per_second)
+      facts.push(t("turn_tokens_per_second", { rate: Number(usage.tokens_per_second.toFixed(1)) }));
     if (usage.first_token_seconds) facts.push(t("turn_first_token", { seconds: seconds(usage.first_token_seconds) }));
     return facts.join(" · ");
   }
 
+  /**
+   * @param {string} name
+   * @param {object} more
+   */
   ask(name, more = {}) {
-    this.act(name, { message: this.turn.id, ...more });
+    this.act(name, { message: this.turn?.id, ...more });
   }
 
-  /** The menu: copying, changing the reasoning, where it comes from, and away with it. */
+  /**
+   * The menu: copying, changing the reasoning, where it comes from, and away with it.
+   * @returns {(MenuItem | null)[]}
+   */
   items() {
     const { turn } = this;
+    if (!turn) return [];
     const busy = document.body.classList.contains("answering");
     const both = turn.reasoning && turn.answer.trim();
+    /** @type {(MenuItem | null)[]} */
     const items = [];
-    if (turn.reasoning) items.push({ label: t("turn_copy_reasoning"), act: async () => this.copied(await this.reasoning()) });
-    if (both) items.push({ label: t("turn_copy_both"), act: async () => this.copied(asMarkdown(await this.reasoning(), turn)) });
+    if (turn.reasoning)
+      items.push({ label: t("turn_copy_reasoning"), act: async () => this.copied(await this.reasoning()) });
+    if (both)
+      items.push({
+        label: t("turn_copy_both"),
+        act: async () => this.copied(asMarkdown(await this.reasoning(), turn)),
+      });
     if (turn.reasoning) items.push(null, ...this.reasoningItems(turn, busy));
-    if (turn.source !== null || turn.params) items.push(null, { label: t("details_heading"), act: (opener) => this.showDetails(opener) });
-    const followed = this.element.closest(".turn").nextElementSibling;
-    const remove = { label: t(followed ? "turn_delete_from_here" : "turn_delete"), act: () => this.ask("delete"), disabled: busy };
+    if (turn.source !== null || turn.params)
+      items.push(null, { label: t("details_heading"), act: (opener) => this.showDetails(opener) });
+    const followed = this.element.closest(".turn")?.nextElementSibling;
+    const remove = {
+      label: t(followed ? "turn_delete_from_here" : "turn_delete"),
+      act: () => this.ask("delete"),
+      disabled: busy,
+    };
     return items.length ? [...items, null, remove] : [remove];
   }
 
+  /**
+   * @param {ReplyValue} turn
+   * @param {boolean} busy
+   * @returns {MenuItem[]}
+   */
   reasoningItems(turn, busy) {
     const inContext = turn.keep_reasoning ?? kept();
     const note = t("turn_tokens", { count: turn.usage.reasoning_tokens });
     // What the general choice says anyway needs no choice of its own.
     const keep = !inContext === kept() ? null : !inContext;
-    const able = (name) => ({ disabled: busy || Boolean(unsupported(name)), why: unsupported(name) });
+    const able = (/** @type {string} */ name) => ({
+      disabled: busy || Boolean(unsupported(name)),
+      why: unsupported(name),
+    });
+    /** @type {MenuItem[]} */
     const items = [
       { label: t("turn_answer_again"), act: () => this.ask("answer_again"), ...able("answer_again") },
-      { label: t("reasoning_edit"), act: async (opener) => this.editor.open(await this.reasoning(), opener), ...able("rethink") },
+      {
+        label: t("reasoning_edit"),
+        act: async (opener) => this.editor.open(await this.reasoning(), opener),
+        ...able("rethink"),
+      },
     ];
     // A reply without an answer is only its reasoning, which is never left out.
     if (turn.answer.trim()) {
-      items.push({ label: t("reasoning_in_context"), note, checked: inContext, act: () => this.ask("keep_reasoning", { keep }), ...able("keep_reasoning") });
+      items.push({
+        label: t("reasoning_in_context"),
+        note,
+        checked: inContext,
+        act: () => this.ask("keep_reasoning", { keep }),
+        ...able("keep_reasoning"),
+      });
     }
     return items;
   }
 
+  /** @param {string} text */
   async copied(text) {
     await copy(text);
     this.toast.show(t("turn_copied"));
   }
 
+  /** @param {HTMLElement} opener */
   showDetails(opener) {
-    this.details.show(opener, this.turn, this.source, () => this.ask("replay"));
+    if (this.turn) this.details.show(opener, this.turn, this.source, () => this.ask("replay"));
   }
 }

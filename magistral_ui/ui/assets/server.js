@@ -6,18 +6,39 @@ import { sent } from "./settings.js";
 
 const CONVERSATION = "magistral-ui-conversation"; // in sessionStorage, see transcript.js
 // Asked by the page itself: that no answer came is told by what somebody does next.
-const UNASKED = new Set(["history/refresh", "turns/ended", "turns/more", "composer/weigh", "composer/look", "model/poll", "model/ready", "model/compose"]);
+const UNASKED = new Set([
+  "history/refresh",
+  "turns/ended",
+  "turns/more",
+  "composer/weigh",
+  "composer/look",
+  "model/poll",
+  "model/ready",
+  "model/compose",
+]);
+/** @import { Composed, Place } from "./types.js" */
+
+/** @type {Record<string, (value: any) => void>} */
 const takers = {};
+/** @type {Map<string, (() => unknown) | null>} */
 const open = new Map(); // action of which only the last question counts → whether it is to be asked once more
-let place = {}; // whose this tab is, and which conversation it shows, as the server told last
+/** @type {Place} */
+let place = {}; // as the server told last
 let asked = 0;
 
-/** Have `take` called with each answer's `part`. */
+/**
+ * Have `take` called with each answer's `part`.
+ * @param {string} part
+ * @param {(value: any) => void} take
+ */
 export function onAnswer(part, take) {
   takers[part] = take;
 }
 
-/** The place as the browser has kept it from the last time, and then as answers tell it. */
+/**
+ * The place as the browser has kept it from the last time, and then as answers tell it.
+ * @param {Place | null} value
+ */
 export function setPlace(value) {
   place = value ?? {};
 }
@@ -26,6 +47,9 @@ export function setPlace(value) {
  * Ask for `action`, with what is peculiar to it, and with the `message` in the composer where that matters; true where there was an
  * answer. A tab stays with the conversation that it shows, whatever place an answer that came late has left, which is that of the
  * tab used last. The number tells which question an answer belongs to.
+ * @param {string} action
+ * @param {object} [data]
+ * @param {Composed} [message]
  */
 export async function ask(action, data = {}, message = null) {
   const conversation = sessionStorage.getItem(CONVERSATION);
@@ -44,7 +68,11 @@ export async function ask(action, data = {}, message = null) {
   return true;
 }
 
-/** The same, where an answer from before is worth nothing: while one is awaited, only the last of further questions is put. */
+/**
+ * The same, where an answer from before is worth nothing: while one is awaited, only the last of further questions is put.
+ * @param {string} action
+ * @param {() => unknown} [question]
+ */
 export async function askLatest(action, question = () => ask(action)) {
   if (open.has(action)) return void open.set(action, question);
   open.set(action, null);

@@ -1,69 +1,105 @@
 // What the visitor chose, kept in this browser, and what the page knows of the model that it is for; not how it is shown.
 
+/** @import { MeterValue, PanelValue, Parameter, Parameters, Preset, Settings } from "./types.js" */
+
 const SETTINGS_KEY = "magistral-ui-settings";
 const PRESETS_KEY = "magistral-ui-presets";
 const MAX_PRESETS = 30;
 export const MAX_NAME_LENGTH = 40;
 
-/** A value that others follow. */
+/**
+ * A value that others follow.
+ * @template T
+ */
 class Signal {
+  /** @param {T} value */
   constructor(value) {
     this.value = value;
+    /** @type {((value: NonNullable<T>) => void)[]} */
     this.followers = [];
   }
 
+  /** @param {T} value */
   set(value) {
     this.value = value;
-    for (const follower of this.followers) follower(value);
+    for (const follower of this.followers) follower(/** @type {NonNullable<T>} */ (value));
   }
 
-  /** Call `follower` now, where there is a value, and at every change. */
+  /**
+   * Call `follower` now, where there is a value, and at every change.
+   * @param {(value: NonNullable<T>) => void} follower
+   */
   follow(follower) {
     this.followers.push(follower);
-    if (this.value !== null) follower(this.value);
+    if (this.value != null) follower(this.value);
   }
 }
 
 /** The parameters' table, the card's own values and presets, see ui/sampling_panel.py. */
-export const facts = new Signal(null);
+export const facts = new Signal(/** @type {PanelValue | null} */ (null));
 /** What the next message would cost, see ui/context_meter.py. */
-export const measured = new Signal(null);
+export const measured = new Signal(/** @type {MeterValue | null} */ (null));
 /** `params` holds only what is not the card's own; `system_prompts` those that were edited, by card. */
 export const settings = new Signal(restored());
 /** The visitor's own presets: `{name, values}`. */
 export const ownPresets = new Signal(restoredPresets());
 
-/** Lay `changes` over the settings, and keep them. */
+/** What is known of the model, once it is. */
+export function card() {
+  if (!facts.value) throw new Error("the parameters are not here yet");
+  return facts.value;
+}
+
+/**
+ * Lay `changes` over the settings, and keep them.
+ * @param {Partial<Settings>} changes
+ */
 export function change(changes) {
   settings.set({ ...settings.value, ...changes });
   keep(SETTINGS_KEY, settings.value);
 }
 
-/** Every parameter's value on this model: the visitor's own within its bounds, or else the card's. */
+/**
+ * Every parameter's value on this model: the visitor's own within its bounds, or else the card's.
+ * @returns {Parameters}
+ */
 export function values() {
-  const { parameters, own } = facts.value;
-  return Object.fromEntries(parameters.map((each) => [each.name, bounded(each, settings.value.params[each.name] ?? own[each.name])]));
+  const { parameters, own } = card();
+  return Object.fromEntries(
+    parameters.map((each) => [each.name, bounded(each, settings.value.params[each.name] ?? own[each.name])]),
+  );
 }
 
-/** Choose the value of one parameter; null (or the card's own value) gives it back to the card. */
+/**
+ * Choose the value of one parameter; null (or the card's own value) gives it back to the card.
+ * @param {string} name
+ * @param {number | null} value
+ */
 export function choose(name, value) {
   const params = { ...settings.value.params };
-  if (value === null || value === facts.value.own[name]) delete params[name];
+  if (value === null || value === card().own[name]) delete params[name];
   else params[name] = value;
   change({ params });
 }
 
-/** Choose all values of a preset; the seed stays. */
+/**
+ * Choose all values of a preset; the seed stays.
+ * @param {Parameters} wanted
+ */
 export function choosePreset(wanted) {
+  /** @type {Parameters} */
   const params = {};
-  for (const each of facts.value.parameters) {
+  for (const each of card().parameters) {
     const value = each.name === "seed" ? settings.value.params.seed : bounded(each, wanted[each.name] ?? null);
-    if (value !== undefined && value !== facts.value.own[each.name]) params[each.name] = value;
+    if (value !== undefined && value !== card().own[each.name]) params[each.name] = value;
   }
   change({ params });
 }
 
-/** Keep the present values under `name`, in the place of the preset that had it. */
+/**
+ * Keep the present values under `name`, in the place of the preset that had it.
+ * @param {string} name
+ */
 export function savePreset(name) {
   const { seed: _, ...kept } = values();
   const others = ownPresets.value.filter((each) => each.name !== name);
@@ -71,7 +107,10 @@ export function savePreset(name) {
   keep(PRESETS_KEY, ownPresets.value);
 }
 
-/** Forget the preset `name`. */
+/**
+ * Forget the preset `name`.
+ * @param {string} name
+ */
 export function deletePreset(name) {
   ownPresets.set(ownPresets.value.filter((each) => each.name !== name));
   keep(PRESETS_KEY, ownPresets.value);
@@ -80,24 +119,31 @@ export function deletePreset(name) {
 /** What goes with every message. */
 export function sent() {
   const { params, instructions, system_prompts: prompts, keep_reasoning, picture_side } = settings.value;
-  const card = facts.value;
-  const changed = card ? Object.entries(values()).filter(([name, value]) => name in params && value !== card.own[name]) : [];
+  const model = facts.value;
+  const changed = model
+    ? Object.entries(values()).filter(([name, value]) => name in params && value !== model.own[name])
+    : [];
   return {
     params: Object.fromEntries(changed),
     instructions,
-    system_prompt: (card && prompts[card.card]) ?? null,
+    system_prompt: (model && prompts[model.card]) ?? null,
     keep_reasoning,
     picture_side,
   };
 }
 
-/** `value` as the parameter can have it; null where it has none. */
+/**
+ * `value` as the parameter can have it; null where it has none.
+ * @param {Parameter} parameter
+ * @param {number | null | undefined} value
+ */
 export function bounded({ low, high, integer, optional }, value) {
   if (typeof value !== "number" || !Number.isFinite(value)) return optional ? null : low;
   const within = Math.min(high, Math.max(low, value));
   return integer ? Math.round(within) : within;
 }
 
+/** @returns {Settings} */
 function restored() {
   const { params, instructions, system_prompts: prompts, keep_reasoning, picture_side } = read(SETTINGS_KEY) ?? {};
   return {
@@ -109,24 +155,41 @@ function restored() {
   };
 }
 
+/** @returns {Preset[]} */
 function restoredPresets() {
   const found = read(PRESETS_KEY);
-  const sound = (each) => typeof each?.name === "string" && each.name && typeof each.values === "object";
-  return Array.isArray(found) ? found.filter(sound).map(({ name, values }) => ({ name, values: only(values, Number.isFinite) })) : [];
+  const sound = (/** @type {any} */ each) =>
+    typeof each?.name === "string" && each.name && typeof each.values === "object";
+  return Array.isArray(found)
+    ? found.filter(sound).map(({ name, values }) => ({ name, values: only(values, Number.isFinite) }))
+    : [];
 }
 
+/**
+ * @param {Record<string, any> | undefined} object
+ * @param {(value: unknown) => boolean} holds
+ * @returns {Record<string, any>}
+ */
 function only(object, holds) {
   return Object.fromEntries(Object.entries(object ?? {}).filter(([, value]) => holds(value)));
 }
 
+/**
+ * @param {string} key
+ * @returns {any}
+ */
 function read(key) {
   try {
-    return JSON.parse(localStorage.getItem(key));
+    return JSON.parse(localStorage.getItem(key) ?? "null");
   } catch {
     return null; // switched off, or not ours
   }
 }
 
+/**
+ * @param {string} key
+ * @param {unknown} value
+ */
 function keep(key, value) {
   try {
     localStorage.setItem(key, JSON.stringify(value));

@@ -6,6 +6,7 @@ const SHORT_MS = 2_500; // ms for a message alone
 const LONG_MS = 12_000; // ms for one with a button; the clock stands still while the pointer or the focus is in it
 
 export class Toast {
+  /** @param {HTMLElement} parent */
   constructor(parent) {
     this.text = make("span");
     this.button = make("button", { type: "button", class: "quiet strong", hidden: true });
@@ -16,13 +17,21 @@ export class Toast {
       this.hide();
       act?.();
     });
-    for (const [come, go] of [["pointerenter", "pointerleave"], ["focusin", "focusout"]]) {
+    for (const [come, go] of [
+      ["pointerenter", "pointerleave"],
+      ["focusin", "focusout"],
+    ]) {
       this.element.addEventListener(come, () => clearTimeout(this.timer));
       this.element.addEventListener(go, () => this.element.classList.contains("shown") && this.wait());
     }
   }
 
-  /** Show `text`, with a button of `label` that calls `act`. */
+  /**
+   * Show `text`, with a button of `label` that calls `act`.
+   * @param {string} text
+   * @param {string} [label]
+   * @param {() => void} [act]
+   */
   show(text, label, act) {
     this.act = act;
     this.text.textContent = text;

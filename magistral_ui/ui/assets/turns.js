@@ -3,16 +3,22 @@
 import { AnswerView } from "./answer.js";
 import { BranchView } from "./branches.js";
 import { confirmOn, copy, make } from "./dom.js";
-import { greyOut } from "./unsupported.js";
+import { sentence, t } from "./i18n.js";
 import { ReasoningView } from "./reasoning.js";
 import { ReasoningEditor } from "./reasoning_editor.js";
 import { ReplyFooter } from "./reply_footer.js";
 import { facts } from "./settings.js";
-import { sentence, t } from "./i18n.js";
+import { greyOut } from "./unsupported.js";
+
+/** @import { Branch, Hands, LiveUpdate, Message, Parameters, ReplyValue, Surroundings, Usage } from "./types.js" */
 
 const MIN_HEADER_MS = 450; // ms for which a header that runs stays as it is: more often, nobody could read it
 
-/** What ended a reply at its limit, with the advice to raise that only where it can be raised. */
+/**
+ * What ended a reply at its limit, with the advice to raise that only where it can be raised.
+ * @param {Usage} usage
+ * @param {Parameters | null} params
+ */
 function outOfTokens({ completion_tokens: written }, params) {
   const chosen = params?.max_tokens ?? Infinity;
   // A reply that was continued has more tokens than its limit.
@@ -23,9 +29,21 @@ function outOfTokens({ completion_tokens: written }, params) {
 
 /** A reply. `live` shows it as it stands, `finish` as it ended; both keep the nodes that are there. */
 export class ReplyTurn {
+  /** @param {Hands & { announce: (text: string) => void }} hands */
   constructor(hands) {
     const { act, announce, choose, reasoning } = hands;
-    this.fetchReasoning = () => reasoning(this.turn.id);
+    /** @type {ReplyValue | null} */
+    this.turn = null; // the finished one
+    /** @type {Branch | null | undefined} */
+    this.branch = undefined;
+    /** @type {(() => void) | undefined} */
+    this.onDrawn = undefined;
+    this.finished = false;
+    this.resumed = false; // whether it goes on, and its texts have not come again yet
+    this.ticked = -Infinity; // when the header was last written
+    this.clock = { since: 0, seconds: 0, tokens: 0, asked: false };
+    const id = () => /** @type {ReplyValue} */ (this.turn).id;
+    this.fetchReasoning = () => reasoning(id());
     this.branches = new BranchView(choose);
     this.announce = announce;
     this.reasoning = new ReasoningView();
@@ -38,21 +56,30 @@ export class ReplyTurn {
     });
     this.head = make("div", { class: "thinking" }, this.reasoning.element, this.answerNow);
     this.notes = make("div", { class: "notes" });
-    this.editor = new ReasoningEditor(this.reasoning, (text, closed) => act("rethink", { message: this.turn.id, text, closed }));
+    this.editor = new ReasoningEditor(this.reasoning, (text, closed) =>
+      act("rethink", { message: id(), text, closed }),
+    );
     this.foot = new ReplyFooter({ ...hands, reasoning: () => this.reasoning.whole() }, this.editor, this.branches);
     this.element = make(
       "article",
       { class: "turn reply", "aria-label": t("turn_model") },
       // A heading to go to from reply to reply; those of the answers are below it.
       make("h2", { class: "visually-hidden" }, t("turn_model")),
-      this.status, this.head, this.answer.element, this.notes, this.foot.element,
+      this.status,
+      this.head,
+      this.answer.element,
+      this.notes,
+      this.foot.element,
     );
     this.element.addEventListener("click", (event) => this.clicked(event));
     this.state = "starting";
     this.awaited = false; // whether it was seen running: then its end is told, however soon it came
   }
 
-  /** What is new of the reply: an update of the channel. */
+  /**
+   * What is new of the reply: an update of the channel.
+   * @param {LiveUpdate} value
+   */
   live(value) {
     if (this.finished) return;
     if (value.start === 0) this.restart();
@@ -61,9 +88,15 @@ export class ReplyTurn {
     if (value.start === 0 && !value.answer) this.answer.onDrawn?.(); // nothing is left of an answer that was none
     if (value.state !== this.state) this.enter(value.state);
     this.showStatus(value);
-    this.clock = { since: performance.now(), seconds: value.seconds, tokens: value.reasoning_tokens, asked: value.answer_now };
+    this.clock = {
+      since: performance.now(),
+      seconds: value.seconds,
+      tokens: value.reasoning_tokens,
+      asked: value.answer_now,
+    };
     if (value.state === "thinking") this.tick(value.answer_now ? 0 : MIN_HEADER_MS);
-    else if (value.reasoning_tokens) this.reasoning.thought(value.seconds, value.reasoning_tokens, value.state === "answering");
+    else if (value.reasoning_tokens)
+      this.reasoning.thought(value.seconds, value.reasoning_tokens, value.state === "answering");
     this.answerNow.disabled = value.answer_now;
     greyOut(this.answerNow, "answer_now");
   }
@@ -103,10 +136,21 @@ export class ReplyTurn {
     return answer;
   }
 
-  /** Whether `turn` says something else than what is shown: it was continued in another tab. */
+  /**
+   * Whether `turn` says something else than what is shown: it was continued in another tab.
+   * @param {ReplyValue} turn
+   */
   differs(turn) {
     const { answer, reasoning, ended, failure } = this.turn ?? turn;
-    return this.finished && !(turn.answer === answer && turn.reasoning === reasoning && turn.ended === ended && turn.failure?.key === failure?.key);
+    return (
+      this.finished &&
+      !(
+        turn.answer === answer &&
+        turn.reasoning === reasoning &&
+        turn.ended === ended &&
+        turn.failure?.key === failure?.key
+      )
+    );
   }
 
   /** It is not shown any more. */
@@ -114,6 +158,7 @@ export class ReplyTurn {
     clearInterval(this.timer);
   }
 
+  /** @param {string} state */
   enter(state) {
     this.state = state;
     const thinking = state === "thinking";
@@ -128,7 +173,10 @@ export class ReplyTurn {
     }
   }
 
-  /** The header runs with the updates, by itself while there are none, and never more often than after `rest` ms. */
+  /**
+   * The header runs with the updates, by itself while there are none, and never more often than after `rest` ms.
+   * @param {number} rest
+   */
   tick(rest) {
     const now = performance.now();
     if (now - this.ticked < rest) return;
@@ -137,7 +185,9 @@ export class ReplyTurn {
     this.reasoning.thinking(known + (now - since) / 1000, tokens, asked);
   }
 
+  /** @param {LiveUpdate} value */
   showStatus({ state, position, retry_seconds: retry, done, total }) {
+    /** @type {Record<string, () => string>} */
     const texts = {
       starting: () => t("turn_starting"),
       queued: () => t("turn_queued", { position }),
@@ -148,7 +198,10 @@ export class ReplyTurn {
     if (state in texts) this.status.textContent = texts[state]();
   }
 
-  /** The reply as it ended: a finished turn. */
+  /**
+   * The reply as it ended: a finished turn.
+   * @param {ReplyValue} turn
+   */
   finish(turn) {
     if (this.finished) return;
     this.finished = true;
@@ -165,41 +218,60 @@ export class ReplyTurn {
     this.answer.complete(turn.answer);
     this.showNotes(turn);
     this.foot.show(turn);
-    if (this.awaited) this.announce([turn.answer, ...[...this.notes.children].map((note) => note.textContent)].join("\n"));
+    if (this.awaited)
+      this.announce([turn.answer, ...[...this.notes.children].map((note) => note.textContent)].join("\n"));
   }
 
+  /** @param {ReplyValue} turn */
   showNotes({ notices, ended, failure, answer, reasoning, usage, params, may_continue: begun }) {
     const lowered = ended === "length" && notices.find(({ key }) => key === "max_tokens_lowered");
-    const told = ({ key, values }) => (key === "cut_off" && !begun ? t("notice_cut_off_at_start") : t(`notice_${key}`, values));
+    const told = (/** @type {Message} */ { key, values }) =>
+      key === "cut_off" && !begun ? t("notice_cut_off_at_start") : t(`notice_${key}`, values);
     const notes = notices.filter((each) => each !== lowered).map((each) => make("p", { class: "note" }, told(each)));
     if (failure) notes.push(make("p", { class: "note failure" }, sentence(failure)));
-    else if (ended === "length") notes.push(make("p", { class: "note" }, lowered ? t("ended_context_full", lowered.values) : outOfTokens(usage, params)));
-    else if (ended === "cancelled" && !notices.some(({ key }) => key === "cut_off")) notes.push(make("p", { class: "note" }, t("ended_cancelled")));
+    else if (ended === "length")
+      notes.push(
+        make("p", { class: "note" }, lowered ? t("ended_context_full", lowered.values) : outOfTokens(usage, params)),
+      );
+    else if (ended === "cancelled" && !notices.some(({ key }) => key === "cut_off"))
+      notes.push(make("p", { class: "note" }, t("ended_cancelled")));
     if (!failure && ended !== "cancelled" && !answer.trim()) {
       notes.push(make("p", { class: "note" }, t(reasoning ? "turn_no_answer" : "turn_empty")));
     }
     this.notes.replaceChildren(...notes);
   }
 
-  /** What can change of a finished reply: whether its reasoning is in the context, and what would write it again. */
+  /**
+   * What can change of a finished reply: whether its reasoning is in the context, and what would write it again.
+   * @param {ReplyValue} turn
+   * @param {Surroundings} surroundings
+   */
   update(turn, { sources }) {
-    Object.assign(this.turn, turn);
+    this.turn = { ...this.turn, ...turn };
+    this.foot.turn = this.turn;
     this.foot.source = turn.source === null ? null : sources[turn.source];
     this.keep(turn.keep_reasoning);
-    this.reasoning.showBadges(turn.edited, turn.answer.trim());
+    this.reasoning.showBadges(turn.edited, Boolean(turn.answer.trim()));
   }
 
-  /** Whether its reasoning is in the context; null where the general choice holds. */
+  /**
+   * Whether its reasoning is in the context; null where the general choice holds.
+   * @param {boolean | null} kept
+   */
   keep(kept) {
-    this.turn.keep_reasoning = kept;
-    this.element.dataset.keep = kept ?? "";
+    if (this.turn) this.turn.keep_reasoning = kept;
+    this.element.dataset.keep = String(kept ?? "");
   }
 
-  /** The button on a piece of code. */
+  /**
+   * The button on a piece of code.
+   * @param {Event} event
+   */
   async clicked(event) {
-    const button = event.target.closest('[data-act="copy-code"]');
+    /** @type {HTMLElement | null} */
+    const button = /** @type {Element} */ (event.target).closest('[data-act="copy-code"]');
     if (!button) return;
-    await copy(button.closest(".code").querySelector("code").textContent);
+    await copy(button.closest(".code")?.querySelector("code")?.textContent ?? "");
     confirmOn(button);
   }
 }

@@ -2,20 +2,41 @@
 
 import { t } from "./i18n.js";
 
+/** @import { Missing } from "./types.js" */
+
 /** The name of each button's ability, by its act. */
-const ABILITIES = { resume: "continue", resume_reasoning: "continue_reasoning", answer_again: "answer_again", rethink: "continue_reasoning", answer_now: "answer_now", keep_reasoning: "keep_reasoning" };
+/** @type {Record<string, string>} */
+const ABILITIES = {
+  resume: "continue",
+  resume_reasoning: "continue_reasoning",
+  answer_again: "answer_again",
+  rethink: "continue_reasoning",
+  answer_now: "answer_now",
+  keep_reasoning: "keep_reasoning",
+};
+/** @type {Missing} */
 let missing = {};
 
-/** Why the server cannot do `act`, as a text; undefined where it can. */
-export const unsupported = (act) => missing[ABILITIES[act]] && t(missing[ABILITIES[act]]);
+/**
+ * Why the server cannot do `act`, as a text; undefined where it can.
+ * @param {string | undefined} act
+ */
+export const unsupported = (act) => {
+  const reason = missing[ABILITIES[act ?? ""]];
+  return reason ? t(reason) : undefined;
+};
 
-/** `button` as it has to be: it cannot be pressed where the server cannot do what it says, and can again on another server. */
-export function greyOut(button, act = button?.dataset.ability ?? button?.dataset.act) {
+/**
+ * `button` as it has to be: it cannot be pressed where the server cannot do what it says, and can again on another server.
+ * @param {HTMLButtonElement} button
+ * @param {string} [act]
+ */
+export function greyOut(button, act = button.dataset.ability ?? button.dataset.act) {
   const reason = unsupported(act);
-  if (button && reason) {
+  if (reason) {
     button.disabled = true;
     button.title = button.dataset.missing = reason;
-  } else if (button?.dataset.missing) {
+  } else if (button.dataset.missing) {
     button.disabled = false;
     button.removeAttribute("title");
     delete button.dataset.missing;
@@ -23,8 +44,13 @@ export function greyOut(button, act = button?.dataset.ability ?? button?.dataset
   return button;
 }
 
-/** `{name: key of the reason}`, as ui/panels.py sends it. */
+/**
+ * `{name: key of the reason}`, as ui/panels.py sends it.
+ * @param {Missing} value
+ */
 export function showUnsupported(value) {
   missing = value ?? {};
-  document.querySelectorAll("#turns [data-act]").forEach((button) => greyOut(button));
+  /** @type {NodeListOf<HTMLButtonElement>} */
+  const buttons = document.querySelectorAll("#turns [data-act]");
+  for (const button of buttons) greyOut(button);
 }

@@ -4,9 +4,20 @@ import { BranchView } from "./branches.js";
 import { actionButton, copy, make } from "./dom.js";
 import { t } from "./i18n.js";
 
+/** @import { Branch, Hands, MenuItem, Surroundings, UserValue } from "./types.js" */
+
 export class UserTurn {
+  /**
+   * @param {UserValue} value
+   * @param {Hands} hands
+   */
   constructor({ id, text, pictures }, { act, choose, menu, toast }) {
-    Object.assign(this, { id, text, act, toast });
+    this.id = id;
+    this.text = text;
+    this.act = act;
+    this.toast = toast;
+    /** @type {Branch | null | undefined} */
+    this.branch = undefined;
     this.branches = new BranchView(choose);
     this.edit = actionButton("edit", "turn_edit");
     this.edit.addEventListener("click", () => this.beginEdit());
@@ -30,11 +41,16 @@ export class UserTurn {
     );
   }
 
-  /** What can change of a message that was said: whether it still waits for a reply. */
-  update(value, { unanswered }) {
+  /**
+   * What can change of a message that was said: whether it still waits for a reply.
+   * @param {unknown} _
+   * @param {Surroundings} surroundings
+   */
+  update(_, { unanswered }) {
     this.answer.hidden = unanswered !== this.id;
   }
 
+  /** @returns {(MenuItem | null)[]} */
   items() {
     const copyText = async () => {
       await copy(this.text);
@@ -44,12 +60,21 @@ export class UserTurn {
     const busy = document.body.classList.contains("answering");
     return [
       ...(this.text ? [{ label: t("turn_copy"), act: copyText }, null] : []),
-      { label: t(this.element.nextElementSibling ? "turn_delete_from_here" : "turn_delete"), act: remove, disabled: busy },
+      {
+        label: t(this.element.nextElementSibling ? "turn_delete_from_here" : "turn_delete"),
+        act: remove,
+        disabled: busy,
+      },
     ];
   }
 
   beginEdit() {
-    const field = make("textarea", { class: "edit", value: this.text, dir: "auto", "aria-label": t("turn_edit_label") });
+    const field = make("textarea", {
+      class: "edit",
+      value: this.text,
+      dir: "auto",
+      "aria-label": t("turn_edit_label"),
+    });
     field.rows = Math.min(12, Math.max(2, this.text.split("\n").length));
     const send = make("button", { type: "submit", class: "quiet strong" }, t("turn_edit_send"));
     const cancel = make("button", { type: "button", class: "quiet" }, t("turn_edit_cancel"));

@@ -35,7 +35,7 @@ def untouched(vision_folder: Path) -> Loaded:
 def reference(loaded: Loaded, prompt: EncodedPrompt) -> torch.Tensor:
     """transformers' logits behind the prompt."""
     inputs: dict = {"input_ids": torch.tensor([prompt.ids])}
-    pixels = [torch.from_numpy(place.input.pixels) for place in prompt.places if place.input.pixels is not None]
+    pixels = [torch.from_numpy(span.input.pixels) for span in prompt.image_spans if span.input.pixels is not None]
     if pixels:
         height, width = max(p.shape[1] for p in pixels), max(p.shape[2] for p in pixels)
         padded = torch.zeros(len(pixels), 3, height, width)
@@ -66,10 +66,10 @@ def ours(model: Decoder, loaded: Loaded, prompts: list[EncodedPrompt], rng: rand
 
 def part(model: Decoder, loaded: Loaded, prompt: EncodedPrompt, cache, first: int, count: int) -> DecoderInput:  # type: ignore[no-untyped-def]
     out = DecoderInput(cache, prompt.ids[first : first + count])
-    for place in prompt.places:
-        features = model.image_features(torch.from_numpy(place.input.pixels))
-        image = [i for i, token in enumerate(place.input.tokens) if token == loaded.image_token]
-        inside = [(n, place.start + i - first) for n, i in enumerate(image) if 0 <= place.start + i - first < count]
+    for span in prompt.image_spans:
+        features = model.image_features(torch.from_numpy(span.input.pixels))
+        image = [i for i, token in enumerate(span.input.tokens) if token == loaded.image_token]
+        inside = [(n, span.start + i - first) for n, i in enumerate(image) if 0 <= span.start + i - first < count]
         if inside:
             rows = torch.tensor([row for _, row in inside])
             out.features.append((rows, features[[n for n, _ in inside]]))

@@ -72,7 +72,7 @@ def test_idle_entries_spill_and_come_back() -> None:
     cache = PrefixCache(lambda: KVCache(1), budget=2 * 256 * 4, spill_budget=10**6)
     cache.give_back(fill(cache, "a", [1, 2, 3]))
     cache.give_back(fill(cache, "b", [4, 5, 6]))
-    assert cache.spilled_bytes > 0
+    assert cache._bytes(spilled=True) > 0
     assert cache.nbytes <= cache.budget
     entry = cache.take("a", [1, 2, 3, 9])
     assert entry.keys == [1, 2, 3] == held(entry)

@@ -12,7 +12,7 @@ from transformers import AttentionInterface
 
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.local import running_model
-from magistral_ui.engines.local.running_model import RunningModel, bring_up
+from magistral_ui.engines.local.running_model import RunningModel, load_model
 from magistral_ui.engines.weights import devices, loader
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard
@@ -35,7 +35,7 @@ def with_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("with_a_card")
 def test_why_no_card_is_used_is_told_from_the_first_moment_on(text_folder: Path) -> None:
     told: list[Loading] = []
-    brought = bring_up(ModelRequest(str(text_folder)), told.append, threading.Event())
+    brought = load_model(ModelRequest(str(text_folder)), told.append, threading.Event())
     assert brought is not None
     assert [each.key for each in brought.info.notices] == ["gpu_torch_without_cuda"]
     assert told
@@ -50,10 +50,10 @@ def test_a_model_too_large_for_the_processor_names_what_keeps_the_card(
     memory = psutil.virtual_memory()._replace(available=2**20, total=2**30)
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
     with pytest.raises(BadSetting) as refused:
-        bring_up(ModelRequest(str(text_folder)), lambda _: None, threading.Event())
+        load_model(ModelRequest(str(text_folder)), lambda _: None, threading.Event())
     assert refused.value.message.key == "gpu_torch_without_cuda"
     with pytest.raises(DeviceTooSmall):
-        bring_up(ModelRequest(str(text_folder), device="cpu"), lambda _: None, threading.Event())
+        load_model(ModelRequest(str(text_folder), device="cpu"), lambda _: None, threading.Event())
 
 
 def test_what_loading_leaves_over_is_given_back_before_the_plan(

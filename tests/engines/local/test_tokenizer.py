@@ -96,10 +96,10 @@ def test_equals_the_reference_pipeline(encoder: Tokenizer, paint: Callable[..., 
     ids, images = reference(encoder, prompt)
     ours = encoder.encode(prompt)
     assert ours.ids == ids
-    assert len(ours.places) == len(images)
-    for place, image in zip(ours.places, images, strict=True):
-        assert np.array_equal(place.input.pixels, image)
-        assert ours.ids[place.start : place.start + len(place.input.tokens)] == place.input.tokens
+    assert len(ours.image_spans) == len(images)
+    for span, image in zip(ours.image_spans, images, strict=True):
+        assert np.array_equal(span.input.pixels, image)
+        assert ours.ids[span.start : span.start + len(span.input.tokens)] == span.input.tokens
 
 
 def test_a_image_alone_behind_text_alone_comes_first(encoder: Tokenizer, paint: Callable[..., ImageFile]) -> None:
@@ -116,7 +116,7 @@ def test_a_image_alone_behind_text_alone_comes_first(encoder: Tokenizer, paint: 
         ids, images = reference(encoder, Prompt(SYSTEM, turns))
         ours = encoder.encode(Prompt(SYSTEM, turns))
         assert ours.ids == ids
-        assert all(np.array_equal(p.input.pixels, image) for p, image in zip(ours.places, images, strict=True))
+        assert all(np.array_equal(p.input.pixels, image) for p, image in zip(ours.image_spans, images, strict=True))
 
 
 def test_spaces_at_the_end_of_a_reply_are_left_out_where_mistral_common_does(encoder: Tokenizer) -> None:
@@ -173,7 +173,7 @@ def test_measure_adds_up(encoder: Tokenizer, paint: Callable[..., ImageFile]) ->
     assert measure.total == len(encoded.ids) == measure.system + sum(measure.per_message.values())
     assert measure.system == encoded.common
     assert 0 < measure.reasoning[2] < measure.per_message[2]
-    assert next(iter(measure.images.values())) == len(encoded.places[0].input.tokens)
+    assert next(iter(measure.images.values())) == len(encoded.image_spans[0].input.tokens)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_image_s_size_alone_tells_its_tokens(
     measure, outlined = encoder.measure(prompt)
     encoded = encoder.encode(prompt)
     assert (outlined.ids, outlined.keys) == (encoded.ids, encoded.keys)
-    assert list(measure.images.values()) == [len(encoded.places[0].input.tokens)]
+    assert list(measure.images.values()) == [len(encoded.image_spans[0].input.tokens)]
 
 
 def test_measuring_encodes_only_what_is_new(encoder: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,11 +33,11 @@ for size in ((200, 160), (8, 8)):  # a large image is scaled by us, a tiny one b
     Image.new("RGB", size, "white").save(out, "PNG")
     files.append(read_image(out.getvalue(), "white.png"))
 encoded = tokenizer.encode(Prompt(DEMO.system(), (UserTurn("What is this?", tuple(files)),)))
-assert len(encoded.places) == 2
-for place in encoded.places:
-    assert encoded.ids[place.start : place.start + len(place.input.tokens)] == place.input.tokens
-    assert isinstance(place.input.pixels, numpy.ndarray)
-    assert place.input.pixels.dtype == numpy.float32
+assert len(encoded.image_spans) == 2
+for span in encoded.image_spans:
+    assert encoded.ids[span.start : span.start + len(span.input.tokens)] == span.input.tokens
+    assert isinstance(span.input.pixels, numpy.ndarray)
+    assert span.input.pixels.dtype == numpy.float32
 assert tokenizer.measure(Prompt((), (UserTurn("hi", (files[0],)),)))[0].total > 2
 """
 
@@ -61,8 +61,8 @@ class Entry:
 
 class Result:
     error = None
-    def __init__(self, sequence, count, token):
-        self.sequence, self.count, self.token = sequence, count, token
+    def __init__(self, sequence, count, tokens=()):
+        self.sequence, self.count, self.tokens = sequence, count, tokens
 
 class Executor:
     '''Another one: its model says what it is told to.'''
@@ -82,11 +82,11 @@ class Executor:
         assert sequence.next_tokens(count) == sequence.tokens[read : read + count]
         sequence.entry.keys += sequence.keys[read : read + count]
         if sequence.unread:
-            return Result(sequence, count, None)
+            return Result(sequence, count)
         forced = sequence.forced_token()
         token = self.script[sequence.written] if forced is None else forced
         assert token not in sequence.banned_tokens() or forced is not None
-        return Result(sequence, count, token)
+        return Result(sequence, count, (token,))
 
 tokenizer = Tokenizer(DEMO_FOLDER / "tekken.json", DEMO, DEMO.system())
 control = tokenizer.control_tokens()

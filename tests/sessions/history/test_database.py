@@ -15,7 +15,7 @@ from magistral_ui.chat.events import Answer, Finished, Reasoning, Reclassified
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.resume import may_continue
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.client import CLIENT, Client
+from magistral_ui.client import CLIENT, Client, hashed
 from magistral_ui.errors import HistoryUnusable, NotReady
 from magistral_ui.sessions import session_store
 from magistral_ui.sessions.history import catalog, store
@@ -23,7 +23,7 @@ from magistral_ui.sessions.history import search as history_search
 from magistral_ui.sessions.history.database import DATABASE_FILE, History
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.visitors import Place, Visitors, hashed
+from magistral_ui.sessions.visitors import Place, Visitors
 from tests.scripted_engine import Pause
 
 SHORT = [Reasoning("hm"), Answer("yes")]

@@ -11,14 +11,14 @@ import pytest
 
 from magistral_ui.chat.events import Answer
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.client import CLIENT, Client
+from magistral_ui.client import CLIENT, Client, hashed
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.sessions.history import catalog, database, image_store
 from magistral_ui.sessions.history.database import DATABASE_FILE
 from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, V2
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.login_names import canonical, login_of
-from magistral_ui.sessions.visitors import Place, Visitors, hashed
+from magistral_ui.sessions.visitors import Place, Visitors
+from magistral_ui.web.passwords import canonical, login_of
 from tests.sessions.history.test_database import image
 
 SHORT = [Answer("a")]

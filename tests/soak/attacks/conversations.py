@@ -130,7 +130,7 @@ def senseless_files(stranger: Stranger) -> str:
     return bring(stranger, secrets.choice([b"[" * 200_000, b"{}", b"\x00" * 999, b'{"format": 1, "format": 2}']))
 
 
-@attack("“Forget everything of mine”, again and again", per_minute=30, reaches=["forgotten"])
+@attack("“Delete all my data”, again and again", per_minute=30, reaches=["forgotten"])
 def forget(stranger: Stranger) -> str:
     return "forgotten" if "forgotten" in stranger.door.act("history/forget")["history"] else "kept"
 

@@ -26,8 +26,8 @@ from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
 from magistral_ui.errors import PortInUse
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import answer
+from magistral_ui.ui.api.models import ChatRequest, GrowingReply, UsageValue
 from magistral_ui.ui.api.requests import read_chat
-from magistral_ui.ui.api.schemas import growing_reply
 from magistral_ui.ui.page import build_page, close, launch
 from tests.loopback import free_port
 from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
@@ -181,8 +181,8 @@ def test_gradio_neither_fetches_nor_reads_what_claims_to_be_a_file(
         for data, told in (
             ([look], "was not uploaded"),
             (["hi", None, before], "was not uploaded"),
-            ([file], "must be a text"),
-            ([{**file, "meta": "odd"}], "must be a text"),
+            ([file], "must be a string"),
+            ([{**file, "meta": "odd"}], "must be a string"),
         ):
             event = http.post("gradio_api/call/chat", json={"data": data}).json()["event_id"]
             assert told in http.get(f"gradio_api/call/chat/{event}").text
@@ -230,15 +230,15 @@ def test_an_answer_that_was_reasoning_becomes_it(client: Client) -> None:
     [
         ({"text": "", "files": []}, None, "nothing to send"),
         ({"text": "   "}, None, "nothing to send"),
-        (None, None, "must be a text"),
-        (7, None, "must be a text"),
-        ([], None, "must be a text"),
-        ({"text": 7}, None, "must be a text"),
-        ({"text": "a", "files": "b.png"}, None, "must be a text"),
+        (None, None, "must be a string"),
+        (7, None, "must be a string"),
+        ([], None, "must be a string"),
+        ({"text": 7}, None, "must be a string"),
+        ({"text": "a", "files": "b.png"}, None, "must be a string"),
         ({"text": "a", "files": ["/etc/hostname"]}, None, "was not uploaded"),
         ({"text": "a", "files": [{"path": "/etc/hostname"}]}, None, "was not uploaded"),
-        ({"text": "a", "files": [{"path": "http://127.0.0.1/a.png"}]}, None, "nothing is fetched"),
-        ({"text": "a", "system": "b"}, None, "must be a text"),
+        ({"text": "a", "files": [{"path": "http://127.0.0.1/a.png"}]}, None, "nothing is downloaded"),
+        ({"text": "a", "system": "b"}, None, "must be a string"),
         ({"text": "a"}, {"warmth": 1}, "no parameter “warmth”"),
         ({"text": "a"}, {"temperature": 3}, "between 0.0 and 2.0"),
         ({"text": "a"}, {"temperature": "hot"}, "must be a number"),
@@ -249,7 +249,7 @@ def test_an_answer_that_was_reasoning_becomes_it(client: Client) -> None:
         ({"text": "a"}, {"seed": -1}, "between 0 and"),
         ({"text": "a"}, [1], "must be an object"),
         ({"text": "a"}, "hot", "must be an object"),
-        ({"text": "fail"}, None, "no room left"),
+        ({"text": "fail"}, None, "out of memory"),
     ],
 )
 def test_what_cannot_be_used_gets_a_sentence(client: Client, message: Any, parameters: Any, told: str) -> None:
@@ -262,9 +262,9 @@ def test_what_cannot_be_used_gets_a_sentence(client: Client, message: Any, param
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("junk.png", b"no picture at all", "not a picture"),
-        ("notes.txt", b"no picture at all", "not a picture"),
-        ("empty.png", b"", "not a picture"),
+        ("junk.png", b"no picture at all", "isn’t a readable image"),
+        ("notes.txt", b"no picture at all", "isn’t a readable image"),
+        ("empty.png", b"", "isn’t a readable image"),
     ],
 )
 def test_a_file_that_is_no_image_gets_a_sentence(
@@ -322,9 +322,9 @@ def test_nothing_but_chat_is_described(served: tuple[str, ScriptedEngine], clien
 def test_a_reply_is_as_it_is_described(client: Client) -> None:
     for text in ("hello", "slow"):
         for reply in client.submit(message=text, api_name="/chat"):
-            jsonschema.validate(reply, growing_reply())
-            assert set(reply) == set(growing_reply()["properties"])
-            assert set(reply["usage"]) == set(growing_reply()["properties"]["usage"]["properties"])
+            jsonschema.validate(reply, GrowingReply.model_json_schema())
+            assert set(reply) == set(GrowingReply.model_fields)
+            assert set(reply["usage"]) == set(UsageValue.model_fields)
 
 
 def test_what_was_said_before_goes_along(served: tuple[str, ScriptedEngine], client: Client, tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_plain_http_is_enough(served: tuple[str, ScriptedEngine]) -> None:
         event = http.post("gradio_api/call/chat", json=said(7)).json()["event_id"]
         refused = http.get(f"gradio_api/call/chat/{event}").text
         assert "event: error" in refused
-        assert "must be a text" in refused
+        assert "must be a string" in refused
 
 
 def test_plain_http_carries_no_more_than_its_rate() -> None:
@@ -364,7 +364,8 @@ def test_plain_http_carries_no_more_than_its_rate() -> None:
     async def updates(rate: float | None) -> list[Any]:
         visitors = Visitors(engine)
         guest = visitors.temporary_session()
-        return [each async for each in answer(engine, lambda: read_chat(engine, visitors.limits, "hi"), guest, rate)]
+        request = ChatRequest.model_validate({"message": "hi"})
+        return [each async for each in answer(engine, lambda: read_chat(engine, visitors.limits, request), guest, rate)]
 
     all_of_them, few = asyncio.run(updates(None)), asyncio.run(updates(1e-6))
     assert len(all_of_them) > len(few) == 2

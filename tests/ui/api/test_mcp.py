@@ -21,7 +21,8 @@ from magistral_ui.chat.prompt import UserTurn
 from magistral_ui.engines.base import GenerationRequest, Loading, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.api import mcp_route, schemas
+from magistral_ui.ui.api import mcp_route
+from magistral_ui.ui.api.models import FinishedReply
 from magistral_ui.ui.page import build_page, close, launch
 from tests.loopback import free_port
 from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
@@ -100,7 +101,7 @@ def test_a_question_gets_answer_and_reasoning_apart(served: tuple[str, ScriptedE
     assert reasoning.text == "hm"
     assert reasoning.annotations.audience == ["user"]
     reply = found.structured_content
-    jsonschema.validate(reply, schemas.reply())
+    jsonschema.validate(reply, FinishedReply.model_json_schema())
     assert (reply["reasoning"], reply["answer"], reply["finish_reason"]) == ("hm", answer.text, "stop")
     assert (reply["seed"], reply["usage"]["completion_tokens"]) == (7, 2)
     party, _, call_of_it = served[1].requests[-1].visitor.partition("/")
@@ -138,8 +139,8 @@ def test_what_a_model_did_wrong_is_told_to_it(served: tuple[str, ScriptedEngine]
     for arguments, told in (
         ({"question": " "}, "nothing to send"),
         ({"question": "a", "parameters": {"warmth": 1}}, "no parameter “warmth”"),
-        ({"question": "a", "pictures": ["/etc/hostname"]}, "Nothing is fetched"),
-        ({"question": "fail"}, "no room left"),
+        ({"question": "a", "pictures": ["/etc/hostname"]}, "Nothing is downloaded"),
+        ({"question": "fail"}, "out of memory"),
     ):
         found = call(served[0], **arguments)
         assert found.is_error
@@ -148,7 +149,7 @@ def test_what_a_model_did_wrong_is_told_to_it(served: tuple[str, ScriptedEngine]
 
 def test_a_reply_without_an_answer_says_so(served: tuple[str, ScriptedEngine]) -> None:
     found = call(served[0], question="cut")
-    assert "There is no answer" in found.content[0].text
+    assert "No answer: the reply ended" in found.content[0].text
     assert (found.structured_content["answer"], found.structured_content["finish_reason"]) == ("", "length")
 
 
@@ -220,7 +221,7 @@ def test_web_pages_stay_outside(served: tuple[str, ScriptedEngine]) -> None:
     for origin in ("http://evil.example", "null", served[0].removesuffix("/mcp")):
         refused = httpx.post(served[0], json={}, headers={**HEADERS, "Origin": origin}, trust_env=False, timeout=60)
         assert refused.status_code == 403
-        assert ("web pages are not" in refused.text) == (origin in served[0])
+        assert ("web pages cannot" in refused.text) == (origin in served[0])
 
 
 def test_a_request_that_is_too_large_is_refused(served: tuple[str, ScriptedEngine]) -> None:

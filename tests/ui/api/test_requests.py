@@ -15,6 +15,7 @@ from magistral_ui.errors import BadInput
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import DEMO
 from magistral_ui.sessions.limits import Limits
+from magistral_ui.ui.api.models import ChatRequest, ToolRequest, read_request
 from magistral_ui.ui.api.requests import Question, read_chat, read_tool
 from tests.chat import heic
 from tests.scripted_engine import ScriptedEngine
@@ -26,11 +27,15 @@ ANSWERED = {"role": "assistant", "answer": "two", "reasoning": "hm"}
 
 
 def read(message: object = "hi", **more: object) -> Question:
-    return read_chat(ENGINE, LIMITS, message, **more)
+    return chat(ENGINE, message, **more)
+
+
+def chat(engine: ScriptedEngine, message: object, **more: object) -> Question:
+    return read_chat(engine, LIMITS, read_request(ChatRequest, {"message": message, **more}))
 
 
 def tool(**arguments: object) -> Question:
-    return read_tool(ENGINE, LIMITS, arguments)
+    return read_tool(ENGINE, LIMITS, read_request(ToolRequest, arguments))
 
 
 def png(color: str = "red") -> bytes:
@@ -87,19 +92,19 @@ def test_what_is_left_out_has_its_default() -> None:
         ([{"role": "tool", "text": "obey"}, SAID, ANSWERED], "role “tool”"),
         ([{"role": ["user"], "text": "one"}, ANSWERED], "role “['user']”"),
         ([{"text": "one"}, ANSWERED], "role “None”"),
-        ([SAID], "begin with what the user said"),
-        ([ANSWERED, SAID], "begin with what the user said"),
-        ([SAID, SAID], "begin with what the user said"),
-        ([SAID, ANSWERED, ANSWERED, SAID], "begin with what the user said"),
-        ([{"role": "user", "text": " "}, ANSWERED], "nothing in it"),
-        ([SAID, {"role": "assistant"}], "nothing in it"),
-        ([SAID, ANSWERED] * 25, "has 50 turns; at most 49"),
-        ([SAID, {**ANSWERED, "reasoning": "x" * 3_000}], "has 3006 characters; at most 3000"),
+        ([SAID], "begin with a user turn"),
+        ([ANSWERED, SAID], "begin with a user turn"),
+        ([SAID, SAID], "begin with a user turn"),
+        ([SAID, ANSWERED, ANSWERED, SAID], "begin with a user turn"),
+        ([{"role": "user", "text": " "}, ANSWERED], "contains an empty turn"),
+        ([SAID, {"role": "assistant"}], "contains an empty turn"),
+        ([SAID, ANSWERED] * 25, "has 50 turns; the limit is 49"),
+        ([SAID, {**ANSWERED, "reasoning": "x" * 3_000}], "has 3006 characters; the limit is 3000"),
         ([{**SAID, "text": "x" * 1_001}, ANSWERED], "1001 characters"),
         ([{**SAID, "files": [{"path": "/etc/hostname"}]}, ANSWERED], "was not uploaded"),
         ([{**SAID, "files": [{"path": "a\0b"}]}, ANSWERED], "was not uploaded"),
-        ([{**SAID, "files": [None] * 3}, ANSWERED], "3 pictures"),
-        ([{**SAID, "files": [None] * 2}, ANSWERED] * 11, "22 pictures"),
+        ([{**SAID, "files": [None] * 3}, ANSWERED], "3 images"),
+        ([{**SAID, "files": [None] * 2}, ANSWERED] * 11, "22 images"),
     ],
 )
 def test_a_history_that_cannot_be_used_gets_a_sentence(history: Any, told: str) -> None:
@@ -111,8 +116,8 @@ def test_a_history_that_cannot_be_used_gets_a_sentence(history: Any, told: str) 
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({"instructions": 7}, "“instructions” must be a text"),
-        ({"instructions": ["Be brief."]}, "“instructions” must be a text"),
+        ({"instructions": 7}, "“instructions” must be a string"),
+        ({"instructions": ["Be brief."]}, "“instructions” must be a string"),
         ({"instructions": "x" * 1_001}, "1001 characters"),
         ({"keep_reasoning": "no"}, "“keep_reasoning” must be true or false"),
         ({"keep_reasoning": 0}, "“keep_reasoning” must be true or false"),
@@ -127,11 +132,11 @@ def test_choices_that_cannot_be_used_get_a_sentence(more: dict[str, Any], told: 
 def test_images_are_refused_where_the_model_sees_none(upload: dict[str, str]) -> None:
     blind = ScriptedEngine([], card=replace(DEMO, vision=False))
     with pytest.raises(BadInput, match="picture_not_supported"):
-        read_chat(blind, LIMITS, {"text": "look", "files": [upload]})
+        chat(blind, {"text": "look", "files": [upload]})
     with pytest.raises(BadInput, match="picture_not_supported"):
-        read_chat(blind, LIMITS, "look", history=[{**SAID, "files": [upload]}, ANSWERED])
+        chat(blind, "look", history=[{**SAID, "files": [upload]}, ANSWERED])
     with pytest.raises(BadInput, match="picture_not_supported"):
-        read_tool(blind, LIMITS, {"question": "look", "pictures": [base64.b64encode(png()).decode()]})
+        read_tool(blind, LIMITS, ToolRequest(question="look", pictures=[base64.b64encode(png()).decode()]))
 
 
 def test_the_tool_takes_images_as_data_urls_and_base64() -> None:
@@ -151,7 +156,7 @@ def test_all_images_that_cannot_be_used_are_named_at_once(tmp_path: Path, upload
     assert "a.svg, b.png" in sentence(refused.value.message)
     good, bad = base64.b64encode(png()).decode(), base64.b64encode(b"<svg/>").decode()
     with pytest.raises(BadInput) as refused:
-        read_tool(ENGINE, replace(LIMITS, pictures=3), {"question": "look", "pictures": [bad, good, bad]})
+        read_tool(ENGINE, replace(LIMITS, pictures=3), ToolRequest(question="look", pictures=[bad, good, bad]))
     assert "1, 3" in sentence(refused.value.message)
 
 
@@ -165,12 +170,12 @@ def test_a_phone_s_photo_is_taken_by_both_doors(tmp_path: Path, upload: dict[str
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({}, "“question” must be a text"),
-        ({"question": 7}, "“question” must be a text"),
+        ({}, "“question” must be a string"),
+        ({"question": 7}, "“question” must be a string"),
         ({"question": "a", "warmth": 1}, "no argument “warmth”"),
         ({"question": "a", "parameters": {"warmth": 1}}, "no parameter “warmth”"),
         ({"question": "a", "parameters": "hot"}, "must be an object"),
-        ({"question": "a", "instructions": 7}, "“instructions” must be a text"),
+        ({"question": "a", "instructions": 7}, "“instructions” must be a string"),
         ({"question": "a", "include_reasoning": "yes"}, "“include_reasoning” must be true or false"),
         ({"question": "x" * 1_001}, "1001 characters"),
         ({"question": "a", "pictures": "a.png"}, "must be a list"),
@@ -181,8 +186,8 @@ def test_a_phone_s_photo_is_taken_by_both_doors(tmp_path: Path, upload: dict[str
         ({"question": "a", "pictures": ["file:///etc/hostname"]}, "must be a list"),
         ({"question": "a", "pictures": ["data:image/png;base64"]}, "must be a list"),
         ({"question": "a", "pictures": ["data:image/png,%89PNG"]}, "must be a list"),
-        ({"question": "a", "pictures": ["aGVsbG8="]}, "“1” is not a picture"),
-        ({"question": "a", "pictures": ["aGVsbG8="] * 3}, "3 pictures"),
+        ({"question": "a", "pictures": ["aGVsbG8="]}, "“1” isn’t a readable image"),
+        ({"question": "a", "pictures": ["aGVsbG8="] * 3}, "3 images"),
     ],
 )
 def test_arguments_that_cannot_be_used_get_a_sentence(arguments: dict[str, Any], told: str) -> None:

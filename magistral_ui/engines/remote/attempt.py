@@ -1,0 +1,123 @@
+"""One request of a reply and what comes of it, and the phases that a reply goes through; it sends nothing itself."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from magistral_ui.chat.reasoning import ReasoningPiece
+from magistral_ui.engines.remote.chunks import Chunk
+from magistral_ui.engines.remote.reasoning_stream import ReplyReader, finish_of
+from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
+
+TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "tool_use"})
+"""Finish reasons that mean that the model waits for a tool."""
+
+
+class Phase(Enum):
+    """How far a reply is, in this order."""
+
+    REASONING = auto()
+    """Its reasoning may still be closed from here. Every reply begins so, also one that turns out to have no reasoning."""
+    CLOSING = auto()
+    """Its reasoning has to end: this stream is left, and another request asks for the answer."""
+    ANSWERING = auto()
+    """Its answer has begun, or was asked for: there is nothing left to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What decides about the next phase."""
+
+    closable: bool = True
+    """Whether the server can go on with a reply whose reasoning is closed."""
+    answering: bool = False
+    """Whether the answer has begun, or the model has closed its reasoning."""
+    answer_wanted: bool = False
+    """Whether a person wants the answer now, and there is reasoning to answer from."""
+    budget_spent: bool = False
+    looping: bool = False
+
+
+def next_phase(phase: Phase, progress: Progress) -> tuple[Phase, str | None]:
+    """The phase that follows, and where the reasoning has to end, the key of the notice that says why."""
+    if phase is not Phase.REASONING or not progress.closable:
+        return phase, None
+    if progress.answering:
+        return Phase.ANSWERING, None
+    if progress.answer_wanted:
+        return Phase.CLOSING, "answered_now"
+    if progress.budget_spent:
+        return Phase.CLOSING, "budget_spent"
+    if progress.looping:
+        return Phase.CLOSING, "loop_broken"
+    return phase, None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One request, and what its stream has brought so far."""
+
+    body: dict[str, Any] = field(default_factory=dict)
+    """What is sent; empty until it is known."""
+    reader: ReplyReader | None = None
+    wrote: bool = False
+    """Whether anything of the reply came of it, so that it must not be sent again."""
+    finish: str | None = None
+    """`stop` or `length`, once the server has ended the reply."""
+    done: bool = False
+    """Whether the end mark has come."""
+    usage: Chunk = field(default_factory=Chunk)
+    """The last chunk that had a usage."""
+    _payloads: PayloadReader = field(default_factory=PayloadReader)
+    _heard: bool = False
+    """Whether any chunk was part of a chat completion."""
+    _foreign: bool = False
+    """Whether any was meant for another kind of program."""
+    _foreign_words: str = ""
+    _called_tool: bool = False
+    _ended_for_tool: bool = False
+
+    def payloads(self, received: bytes) -> list[bytes]:
+        """The payloads that `received` completes, up to the end mark."""
+        return self._before_done(self._payloads.feed(received))
+
+    def last_payloads(self) -> list[bytes]:
+        """Those that the end of the stream completes."""
+        return [] if self.done else self._before_done(self._payloads.finish())
+
+    def _before_done(self, payloads: list[bytes]) -> list[bytes]:
+        if DONE not in payloads:
+            return payloads
+        self.done = True
+        return payloads[: payloads.index(DONE)]
+
+    def take(self, chunk: Chunk, pieces: list[ReasoningPiece]) -> None:
+        """Add to `pieces` what one more chunk says. Raises StreamBroken, after that, where its finish reason is a failure."""
+        assert self.reader is not None
+        self._heard = self._heard or not chunk.silent
+        self._foreign = self._foreign or chunk.foreign
+        self._foreign_words = self._foreign_words or (chunk.words if chunk.foreign else "")
+        self._called_tool = self._called_tool or chunk.calls_tool
+        self.usage = chunk if chunk.completion_tokens is not None else self.usage
+        pieces += self.reader.feed(chunk)
+        if chunk.finish_reason is not None:
+            self.finish = finish_of(chunk.finish_reason)
+            self._ended_for_tool = chunk.finish_reason in TOOL_CALLS
+
+    def rest(self) -> list[ReasoningPiece]:
+        """What was held back, now that the stream has ended. Raises StreamBroken where it is no whole reply."""
+        assert self.reader is not None
+        if self.finish is None and self._foreign_words and not self._heard:
+            raise StreamBroken("remote_error", detail=self._foreign_words)
+        strange = not self._heard and (self._payloads.strange > 0 or self._foreign)
+        if self.finish is None and (strange or not self.done):
+            raise StreamBroken("remote_malformed" if strange else "remote_cut")
+        return [*self.reader.finish(cut=self.finish == "length"), *self.reader.settle(self.usage)]
+
+    def end(self, answer: str) -> None:
+        """The reply is whole, with `answer`. Raises StreamBroken where the model called a tool instead of answering."""
+        # Not where an answer follows a call: some servers tell of tools that they have called themselves.
+        calls = self._called_tool + self._ended_for_tool
+        if calls == 2 or (calls and not answer.strip()):
+            raise StreamBroken("remote_called_tool")
+        self.finish = self.finish or "stop"
