@@ -15,7 +15,7 @@ from gradio.components.api_component import Api
 from magistral_ui.chat.json_values import Json
 from magistral_ui.engines.base import Engine
 from magistral_ui.errors import MagistralUIError, Message
-from magistral_ui.i18n.texts import sentence, sentence_for_client
+from magistral_ui.i18n.texts import sentence
 from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
@@ -62,11 +62,7 @@ class ChatBlocks(gr.Blocks):
     ) -> list[Any]:
         """The arguments of an event; for the endpoint, None in place of those left out at the end."""
         if block_fn.api_name != ENDPOINT:
-            try:
-                return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
-            except Exception as error:  # Gradio would log everything that was sent
-                log.info("an event is not as the page sends it", exc_info=error)
-                raise gr.Error(sentence_for_client(Message("request_forged")), print_exception=False) from None
+            return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
         missing = len(block_fn.inputs) - len(inputs)
         return [*inputs, *[None] * missing][: len(block_fn.inputs)]
 
