@@ -112,8 +112,8 @@ def _uploads(files: Files, limits: Limits) -> list[ImageFile]:
 
 def _uploaded(file: object) -> str:
     """The path of an upload. Only Gradio's own upload folder is read, whatever path a client sends."""
-    path = file.get("path") if isinstance(file, dict) else file
-    if not isinstance(file, dict) or not isinstance(path, str) or not _is_upload(path):
+    path = file.get("path") if isinstance(file, dict) else None
+    if not isinstance(path, str) or not _is_upload(path):
         raise BadInput("program_file")
     return path
 
@@ -124,10 +124,8 @@ def _is_upload(path: str) -> bool:
     return is_in_or_equal(path, get_upload_folder()) and Path(path).is_file()
 
 
-def _image(sent: object, number: int, limits: Limits) -> ImageFile:
+def _image(sent: str, number: int, limits: Limits) -> ImageFile:
     """An image from a data URL or base64; its name is its number."""
-    if not isinstance(sent, str):
-        raise BadInput("program_pictures")
     _, comma, data = sent.partition(",") if sent.startswith("data:") else ("", ",", sent)
     try:
         decoded = base64.b64decode("".join(data.split()), validate=True)
