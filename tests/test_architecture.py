@@ -160,7 +160,7 @@ BORDERS = {
     "engines/local/executor.py",
     "engines/local/scheduler.py",
     "engines/local/running_model.py",
-    "engines/remote/engine.py",
+    "engines/remote/server_monitor.py",
     "engines/zerogpu/engine.py",
     "engines/remote/streamed_reply.py",
     "sessions/history/writer.py",

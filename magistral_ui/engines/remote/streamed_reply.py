@@ -28,21 +28,21 @@ from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.remote.attempt import Attempt, Phase, Progress, next_phase
 from magistral_ui.engines.remote.chunks import Chunk, read_chunk, read_last_chunk
-from magistral_ui.engines.remote.completion_body import body_of, from_tokens
+from magistral_ui.engines.remote.completion_body import ImageUrls, body_of, from_tokens
 from magistral_ui.engines.remote.http_client import ServerClient
-from magistral_ui.engines.remote.image_urls import ImageUrls
-from magistral_ui.engines.remote.profile_updates import (
+from magistral_ui.engines.remote.reasoning_stream import gathered
+from magistral_ui.engines.remote.request_errors import REQUEST_ERRORS, FailedRequest, failed_request
+from magistral_ui.engines.remote.server_profile import (
+    ServerProfile,
     chosen_fields,
     lengthened,
+    reader_for,
     refused_choice,
     relearned,
     updated_profile,
     why_lowered,
     with_context,
 )
-from magistral_ui.engines.remote.reasoning_stream import gathered
-from magistral_ui.engines.remote.request_errors import REQUEST_ERRORS, FailedRequest, failed_request
-from magistral_ui.engines.remote.server_profile import ServerProfile, reader_for
 from magistral_ui.engines.remote.sse import StreamBroken
 from magistral_ui.engines.remote.token_count import reckoned_measure
 from magistral_ui.errors import MagistralUIError
@@ -231,7 +231,7 @@ class StreamedReply:
     async def _tokens_of(self, body: dict[str, Any]) -> list[int]:
         asked = {name: body[name] for name in ("model", "messages", "continue_final_message", "add_generation_prompt")}
         told = await self._server.ask("/tokenize", asked)
-        tokens = told.value.get("tokens") if told.fine and isinstance(told.value, dict) else None
+        tokens = told.fields.get("tokens")
         if not tokens:
             raise StreamBroken("remote_refused", status=told.status, detail="/tokenize")
         return [int(token) for token in tokens]

@@ -1,4 +1,4 @@
-"""What programs send and get, as models: they check it, and the schemas that are published are made from them."""
+"""What programs send and receive, as pydantic models: they check it, and the published schemas are generated from them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -32,7 +32,7 @@ SENTENCES = {
     "pictures": "program_pictures",
     "include_reasoning": "program_choice",
 }
-"""The key of the sentence that says what an argument has to be."""
+"""For each argument, the key of the sentence that says what it has to be."""
 
 
 class UsageValue(BaseModel):
@@ -108,7 +108,7 @@ FILE_SCHEMA = {
     "required": ["path"],
 }
 Files = list[Annotated[Any, WithJsonSchema(FILE_SCHEMA)]]
-"""Each is checked when it is read."""
+"""Each file is checked when it is read."""
 Parameters = Annotated[dict[str, Any], SamplingSchema]
 PARAMETERS_HELP = "How the reply is drawn; what is left out keeps the model's own value"
 

@@ -11,8 +11,7 @@ from magistral_ui.chat.events import Event, Failed, Queued
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, GenerationRequest, Ready
-from magistral_ui.engines.remote import engine as engine_module
-from magistral_ui.engines.remote import request_errors
+from magistral_ui.engines.remote import request_errors, server_monitor
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.i18n.texts import sentence
 from tests.engines.contract import all_events, words
@@ -24,7 +23,7 @@ Connect = Callable[..., RemoteEngine]
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_errors, "RETRY_DELAYS", (0.01,) * 6)
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 0.05)
 
 
 def ask(engine: RemoteEngine) -> list[Event]:
@@ -49,7 +48,7 @@ def answering(gateway: FakeGateway, status: int, body: str, kind: str = "applica
         (400, '{"error": "out of cheese"}', "application/json", "remote_refused", "out of cheese"),
         (422, '{"detail": "out of cheese"}', "application/json", "remote_refused", "out of cheese"),
         (400, "", "text/plain", "remote_refused", "HTTP 400"),
-        (400, '{"error": "the model context is 4096"}', "application/json", "remote_prompt_too_long", "does not fit"),
+        (400, '{"error": "the model context is 4096"}', "application/json", "remote_prompt_too_long", "doesn’t fit"),
         (
             413,
             "<html><title>413 Request Entity Too Large</title></html>",

@@ -15,10 +15,10 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.remote import engine as engine_module
-from magistral_ui.engines.remote import request_errors
+from magistral_ui.engines.remote import request_errors, server_monitor
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.server_address import ServerAddress
+from magistral_ui.engines.remote.server_monitor import ServerMonitor
 from magistral_ui.errors import NotReady
 from magistral_ui.i18n.texts import sentence
 from tests.engines.contract import all_events, words
@@ -75,8 +75,8 @@ def server() -> Iterator[Troubled]:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_errors, "RETRY_DELAYS", (0.01, 0.02, 0.03))
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_WAITING", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_WAITING", 0.05)
 
 
 def submit(engine: RemoteEngine) -> Generation:
@@ -309,11 +309,10 @@ def test_closing_ends_a_running_reply_whatever_comes_with_it(control: str) -> No
         generation = submit(engine)
         until(lambda: bool(fake.requests) and len(generation) > 0)
         assert engine._loop is not None
-        assert engine._look is not None
         (reply,) = engine._running
         # All in one turn of the loop, as when a person presses a button while the app ends.
         if control == "look":
-            engine._loop.call_soon_threadsafe(engine._look.set)
+            engine._loop.call_soon_threadsafe(engine._monitor.check_soon)
         elif control == "lose":
             engine._loop.call_soon_threadsafe(reply.lose)
         elif control != "nothing":
@@ -332,12 +331,11 @@ def test_closing_ends_a_running_reply_whatever_comes_with_it(control: str) -> No
 def test_closing_again_and_again_beside_a_look_never_hangs(server: Troubled) -> None:
     for _ in range(20):  # what was swallowed was swallowed only where both came in the same turn
         engine = connected(server.base_url)
-        loop, look = engine._loop, engine._look
+        loop, monitor = engine._loop, engine._monitor
         assert loop is not None
-        assert look is not None
 
-        def both(engine: RemoteEngine = engine, look: asyncio.Event = look) -> None:
-            look.set()
+        def both(engine: RemoteEngine = engine, monitor: ServerMonitor = monitor) -> None:
+            monitor.check_soon()
             engine._end()
 
         loop.call_soon_threadsafe(both)

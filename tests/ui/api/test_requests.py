@@ -77,6 +77,18 @@ def test_what_is_left_out_has_its_default() -> None:
     assert read().params == ENGINE.card.sampling
 
 
+def test_null_counts_as_left_out() -> None:
+    asked = tool(question="a", **dict.fromkeys(("pictures", "instructions", "parameters", "include_reasoning")))
+    assert asked == tool(question="a")
+    request = read_request(ToolRequest, {"question": "a", "include_reasoning": None})
+    assert request.include_reasoning
+    turns = [{**SAID, "files": None}, {**ANSWERED, "reasoning": None}]
+    assert (
+        read("b", history=turns).earlier.path()[1]
+        == read("b", history=[SAID, {**ANSWERED, "reasoning": ""}]).earlier.path()[1]
+    )
+
+
 @pytest.mark.parametrize(
     ("history", "told"),
     [
