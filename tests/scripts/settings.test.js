@@ -38,16 +38,13 @@ test("what was kept comes back as far as it is sound", () => {
   assert.deepEqual(settings.ownPresets.value, [{ name: "Mine", values: { temperature: 0.2, max_tokens: 40_000 } }]);
 });
 
-test("followers hear of what there is and of every change, leaders first", () => {
+test("followers hear of what there is and of every change", () => {
   const heard = [];
-  settings.measured.follow((value) => heard.push(["follows", value]));
-  settings.measured.lead((value) => heard.push(["leads", value]));
+  settings.measured.follow((value) => heard.push(value));
   assert.deepEqual(heard, []);
   settings.measured.set({ limit: 5 });
-  assert.deepEqual(
-    heard.map(([who]) => who),
-    ["leads", "follows"],
-  );
+  settings.measured.follow((value) => heard.push(value));
+  assert.deepEqual(heard, [{ limit: 5 }, { limit: 5 }]);
 });
 
 const BOUNDED = [
