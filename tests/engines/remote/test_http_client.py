@@ -125,6 +125,22 @@ def test_a_connection_is_used_again() -> None:
     assert connections == 1
 
 
+def test_a_key_of_any_letters_is_sent_as_it_is() -> None:
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await head_of(reader))
+        writer.write(STREAM)
+        await writer.drain()
+
+    async def work() -> None:
+        async with serving(answer) as port, client(f"http://127.0.0.1:{port}/v1", "schlüssel") as server:
+            await read(server)
+
+    run(work())
+    assert "Bearer schlüssel\r\n".encode() in heads[0]
+
+
 def test_leaving_a_stream_closes_its_connection() -> None:
     async def work() -> None:
         left = asyncio.Event()
