@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -19,17 +19,24 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def serving(answer: Answer) -> AsyncIterator[int]:
+    """A server that is gone at the end, with every connection."""
+    connections: list[asyncio.Task[None] | None] = []
+
     async def whole(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
         try:
             await answer(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     listening = await asyncio.start_server(whole, "127.0.0.1", 0)
     yield listening.sockets[0].getsockname()[1]
     listening.close()
+    await asyncio.gather(*filter(None, connections))
 
 
 @asynccontextmanager
