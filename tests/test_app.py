@@ -38,7 +38,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--port", "x"], "“x” isn’t a valid value for --port"),
+        (["--port", "x"], "“x” is not a valid value for --port"),
         (["--nope"], "--nope"),
         (["--model", "/no/such/folder"], "There is no model “/no/such/folder”"),
         (["--model", "tests"], "“tests” contains no model"),

@@ -1,1 +1,1 @@
-"""The texts of the page in all languages: which there are, what is written, and their plural forms."""
+"""Texts in all languages: which languages there are, their texts and their plural forms."""

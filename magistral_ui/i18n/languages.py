@@ -1,4 +1,4 @@
-"""The languages of the page, and which of them a visitor gets; it does not know the texts, only whether all are there."""
+"""The page's languages, and which one a visitor gets; knows of the texts only whether any are missing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ from typing import Literal
 from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, for_pages, translated
 
 LANGUAGE_COOKIE = "magistral-ui-language"
-"""Where the browser keeps what the visitor chose; assets/language.js writes it."""
+"""The cookie with the visitor's choice, written by assets/language.js."""
 MAX_ACCEPT_LANGUAGE_LENGTH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """One language: `code` names its file of texts, `tag` is what HTML and Intl are told (BCP 47)."""
+    """One language: `code` names its JSON file, `tag` is its BCP 47 tag for HTML and Intl."""
 
     code: str
     name: str
-    """As its speakers call it."""
+    """In the language itself."""
     tag: str
     right_to_left: bool = False
 
     @property
     def direction(self) -> Literal["ltr", "rtl"]:
-        """What HTML calls `dir`."""
+        """The value of HTML's `dir`."""
         return "rtl" if self.right_to_left else "ltr"
 
 
@@ -64,19 +64,19 @@ def _table() -> Mapping[str, Language]:
 
 
 LANGUAGES: Mapping[str, Language] = _table()
-# What browsers ask for under another name, or what its speakers read without effort.
+# Other codes that browsers send for a language, and languages whose speakers read it easily.
 OTHER_NAMES = MappingProxyType({"in": "id", "mo": "ro", "prs": "fa", "gsw": "de"})
 
 
 @cache
 def offered() -> Mapping[str, Language]:
-    """The languages in which no text is missing: these are the ones that a visitor can get."""
+    """The languages without missing texts, which are those that visitors can get."""
     wanted = for_pages(DEFAULT_LANGUAGE).keys()
     return MappingProxyType({code: each for code, each in LANGUAGES.items() if wanted <= translated(code).keys()})
 
 
 def language_for(chosen: str | None, accepted: str) -> Language:
-    """The visitor's own choice, or else the first language of an Accept-Language header that there is, or else English."""
+    """The visitor's choice, or else the first language of the Accept-Language header that is offered, or else English."""
     found = offered()
     if chosen and chosen in found:
         return found[chosen]
@@ -89,7 +89,7 @@ def language_for(chosen: str | None, accepted: str) -> Language:
 
 
 def _by_preference(header: str) -> list[str]:
-    """The language tags of an Accept-Language header (RFC 9110, 12.5.4), the most wanted first."""
+    """The language tags of an Accept-Language header (RFC 9110, 12.5.4), by descending weight."""
     wanted = []
     for part in header.split(","):
         tag, _, weight = part.partition(";")

@@ -1,7 +1,7 @@
-"""Which plural form a whole number takes in a language, after CLDR; it does not know the texts.
+"""CLDR plural categories of whole numbers; knows nothing about the texts.
 
-Rules for cardinals: https://www.unicode.org/cldr/charts/latest/supplemental/language_plural_rules.html. The browser has
-them in Intl.PluralRules; a browser test holds the two together.
+Rules for cardinals: https://www.unicode.org/cldr/charts/latest/supplemental/language_plural_rules.html. Browsers have
+the same rules in Intl.PluralRules; a browser test compares the two.
 """
 
 from collections.abc import Callable, Mapping
@@ -88,10 +88,10 @@ _USUAL: tuple[Rule, str] = (_one, "one other")
 
 
 def categories(language: str) -> tuple[str, ...]:
-    """The forms that a text with a count has in `language`; fractions may need one that whole numbers never take."""
+    """The plural categories of `language`, including those that only fractions take."""
     return tuple(_FORMS.get(language, _USUAL)[1].split())
 
 
 def category(language: str, count: int) -> str:
-    """The form for `count`."""
+    """The plural category of `count`."""
     return _FORMS.get(language, _USUAL)[0](abs(count))

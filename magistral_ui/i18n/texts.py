@@ -1,4 +1,4 @@
-"""Reads the sentences for people by key, from one JSON file per language; it does not know where they are shown."""
+"""Looks up texts for people by key, in one JSON file per language; knows nothing about where they are shown."""
 
 import json
 import re
@@ -11,13 +11,13 @@ from magistral_ui.errors import Message, Value
 from magistral_ui.i18n.plurals import category
 
 DEFAULT_LANGUAGE = "en"
-GAP = re.compile(r"\{(\w+)\}")
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
 Text = str | dict[str, str]
 """A text, or its plural forms by CLDR category (`one`, `other`, …), chosen by the value `count` or else `limit`."""
 COMMAND_LINE_PREFIXES = ("app_", "flag_", "plan_", "space_", "error_space_")
-"""What the keys begin with that only the command line shows; it speaks English."""
+"""Prefixes of keys that only the command line shows, which is in English."""
 PROGRAM_PREFIXES = ("program_", "error_program_")
-"""What the keys begin with that only programs get; they read English, like the documentation."""
+"""Prefixes of keys that only programs get, in English like the documentation."""
 START_ERROR_KEYS = frozenset(
     f"error_{key}"
     for key in (
@@ -37,12 +37,12 @@ START_ERROR_KEYS = frozenset(
         *("file_not_read", "file_not_text", "folder_unusable", "libraries_failed"),
     )
 )
-"""The keys of what ends the app before there is a page: the command line says these too."""
+"""Errors that end the app before there is a page, so the command line shows them too."""
 
 
 @cache
 def translated(language: str) -> Mapping[str, Text]:
-    """What there is in `language` itself, by key; nothing where it has no file."""
+    """The texts of `language` itself; none if it has no file."""
     file = resources.files("magistral_ui.i18n") / "locales" / f"{language}.json"
     found: dict[str, Text] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return found
@@ -50,12 +50,12 @@ def translated(language: str) -> Mapping[str, Text]:
 
 @cache
 def strings(language: str = DEFAULT_LANGUAGE) -> Mapping[str, Text]:
-    """All texts of `language` by key; what it lacks is English, so that no key is ever shown."""
+    """All texts of `language`, with English for those that are missing, so that no key is ever shown."""
     return {**translated(DEFAULT_LANGUAGE), **translated(language)}
 
 
 def for_pages(language: str) -> Mapping[str, Text]:
-    """The texts that a page may need, which are those to translate."""
+    """The texts that a page may need: those to translate."""
     found = strings(language).items()
     return {
         key: text
@@ -65,26 +65,26 @@ def for_pages(language: str) -> Mapping[str, Text]:
 
 
 def text(key: str, /, **values: Value) -> str:
-    """The text `key` in the default language with its gaps filled; KeyError where there is none."""
+    """The text `key` in the default language with its placeholders filled; KeyError if there is none."""
     return text_in(DEFAULT_LANGUAGE, key, **values)
 
 
 def text_in(language: str, key: str, /, **values: Value) -> str:
-    """The text `key` in `language`, likewise."""
+    """The same in `language`."""
     found = strings(language)[key]
     if isinstance(found, dict):
         count = values.get("count", values.get("limit"))
         found = found.get(category(language, count) if isinstance(count, int) else "other", found["other"])
-    # A gap that nothing fills stays visible: a sentence with a hole still helps.
-    return GAP.sub(lambda gap: str(values.get(gap[1], gap[0])), found)
+    # A placeholder without a value stays visible: the sentence still helps.
+    return PLACEHOLDER.sub(lambda match: str(values.get(match[1], match[0])), found)
 
 
 def sentence(message: Message, language: str = DEFAULT_LANGUAGE) -> str:
-    """What an error's message says, remedy included; a general sentence where its key is unknown."""
+    """The text of an error with its remedy; a general one if the key is unknown."""
     name = f"error_{message.key}"
     return text_in(language, name if name in strings() else "error_unexpected", **message.values)
 
 
 def sentence_for_client(message: Message) -> str:
-    """The same in the language of whoever makes the request that is being served."""
+    """The same in the language of the client whose request is being served."""
     return sentence(message, CLIENT.get().find_language() or DEFAULT_LANGUAGE)

@@ -76,12 +76,12 @@ def main() -> None:
         upstream.wait()
     columns = [*COLUMNS, "busy"]
     lines = [
-        "# What one process carries of a remote engine",
+        "# One process with a model server: measurements",
         "",
-        f"Made by `make bench-remote` on {os.cpu_count()} cores: a server streams {RATE} tokens a second to each follower for",
-        f"{SECONDS} seconds; engine and followers share one process. `incomplete` counts replies that lacked a token or had one",
-        "twice, `cores` is that process's share of the processor, `busy` the whole machine's, other",
-        "programs included: where it is near 100 %, lags tell of the machine and not of the engine.",
+        f"Measured by `make bench-remote` on {os.cpu_count()} cores: a server streams {RATE} tokens per second to each follower",
+        f"for {SECONDS} seconds; the engine and all followers share one process. `incomplete` counts replies with a missing",
+        "or repeated token. `cores` is the CPU use of that process, `busy` that of the whole machine, other programs",
+        "included: near 100 %, the lags are those of the machine and not of the engine.",
         "",
         "| " + " | ".join(name.replace("_", " ") for name in columns) + " |",
         "|" + "---|" * len(columns),

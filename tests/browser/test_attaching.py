@@ -224,7 +224,7 @@ def test_a_message_that_does_not_fit_is_not_sent_and_nothing_is_said_of_an_empty
 def test_a_message_over_a_limit_is_held(page: Any, serve: Any) -> None:
     visit(page, serve([Answer("yes")], Limits(text_length=20)))
     box(page).fill("x" * 21)
-    expect(page.locator(".fit")).to_contain_text("at most 20 can be sent at once")
+    expect(page.locator(".fit")).to_contain_text("the limit is 20")
     expect(page.locator("#box .submit-button")).to_be_disabled()
     box(page).fill("x" * 20)
     expect(page.locator(".fit")).to_be_hidden()

@@ -105,7 +105,7 @@ def test_a_reply_that_was_cut_in_its_answer_goes_on_where_it_stands(page: Any, s
 
     visit(page, serve(script))
     ask(page, "count")
-    expect(done(page)).to_contain_text("reached the limit of 2 tokens")
+    expect(done(page)).to_contain_text("Stopped at the limit of 2 tokens")
     page.evaluate("document.querySelector('.turn.reply').mine = document.querySelector('.reasoning').mine = true")
     expect(reply(page).locator(".answer strong")).to_have_text("One")
     page.evaluate(SAMPLE)

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import GenerationRequest, Loading
-from tests.browser.conftest import PATIENCE, Serve
+from tests.browser.conftest import STEP_TIMEOUT_MS, Serve
 from tests.browser.steps import ask, attempt, box, done, more, reply, visit
 from tests.scripted_engine import Pause, Script, ScriptedEngine
 
@@ -29,7 +29,7 @@ def script(request: GenerationRequest) -> Script:
 def page(browser: Any) -> Iterator[Any]:
     """A tab on a phone."""
     context = browser.new_context(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(STEP_TIMEOUT_MS)
     yield context.new_page()
     context.close()
 

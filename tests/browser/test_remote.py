@@ -109,7 +109,7 @@ def test_another_model_in_the_place_of_the_first_is_shown_as_what_it_is(
             "aria-valuetext", re.compile("4,096")
         )
         expect(page.locator("#instructions-help")).not_to_contain_text("reasoning prompt")
-        expect(page.locator("#presets")).not_to_contain_text("makers recommend.")
+        expect(page.locator("#presets")).not_to_contain_text("recommended for this model.")
         expect(page.locator("#settings .warning")).to_be_hidden()
         ask(page, "hi")
         expect(done(page).locator(".answer")).to_contain_text("Fine.")

@@ -269,7 +269,7 @@ def test_why_a_reply_ended_and_what_there_is_to_tell(page: Any, serve: Any) -> N
 
     visit(page, serve(script))
     ask(page, "one")
-    expect(done(page)).to_contain_text("reached the limit of 5 tokens")
+    expect(done(page)).to_contain_text("Stopped at the limit of 5 tokens")
     expect(reply(page)).to_contain_text("No answer: the reply ended")
     expect(reply(page).locator(".reasoning")).to_have_attribute("open", "")
     ask(page, "two")

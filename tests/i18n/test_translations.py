@@ -1,4 +1,4 @@
-"""The translations: whole and sound in every language; `make translations` lists what is missing."""
+"""Every language has all texts in the right form; `make translations` lists what is missing."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.i18n.translations import faults, missing
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_no_text_is_missing(code: str) -> None:
-    """A language that lacks one is not offered, so a new English text needs all 24."""
+    """A language that lacks a text is not offered, so a new English text needs all 24."""
     assert missing(code) == []
 
 
@@ -26,7 +26,7 @@ def test_a_missing_text_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
-def test_texts_have_the_gaps_and_the_plural_forms_of_their_language(code: str) -> None:
+def test_texts_have_the_placeholders_and_the_plural_forms_of_their_language(code: str) -> None:
     assert faults(code) == []
 
 
@@ -42,10 +42,10 @@ def test_texts_are_translated_and_not_left_in_english(code: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ({"one": "{count} ora", "other": "{count} ore"}, "should be one few other"),
-        ({"one": "o oră", "few": "{number} ore", "other": "{count} de ore"}, "has the gaps"),
+        ({"one": "{count} ora", "other": "{count} ore"}, "instead of one few other"),
+        ({"one": "o oră", "few": "{number} ore", "other": "{count} de ore"}, "has the placeholders"),
         ({"one": "o oră", "few": "{count} ore", "other": " "}, "is empty"),
-        ("{count} ore", "plural forms in one of the two"),
+        ("{count} ore", "plural forms in only one"),
     ],
 )
 def test_a_faulty_text_is_found(monkeypatch: pytest.MonkeyPatch, text: i18n.Text, fault: str) -> None:

@@ -1,6 +1,6 @@
-"""What is wrong with the translations, language by language; it knows their form, not whether they read well.
+"""Checks the form of the translations, language by language, not whether they read well.
 
-`make translations` prints it; test_translations.py fails on it.
+`make translations` prints the faults; test_translations.py fails on them.
 """
 
 import json
@@ -10,7 +10,7 @@ from importlib import resources
 
 from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.i18n.plurals import categories
-from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, GAP, Text, for_pages, translated
+from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, PLACEHOLDER, Text, for_pages, translated
 
 
 def missing(language: str) -> list[str]:
@@ -19,9 +19,9 @@ def missing(language: str) -> list[str]:
 
 
 def faults(language: str) -> list[str]:
-    """What is wrong with the texts that there are, one line each."""
+    """The faults of the existing texts, one line each."""
     english, found = for_pages(DEFAULT_LANGUAGE), translated(language)
-    told = [f"{key} is no English text's key" for key in found if key not in translated(DEFAULT_LANGUAGE)]
+    told = [f"{key} is not a key in en.json" for key in found if key not in translated(DEFAULT_LANGUAGE)]
     for key, text in found.items():
         if key in english:
             told += [f"{key}: {each}" for each in _faults_of(language, english[key], text)]
@@ -30,10 +30,10 @@ def faults(language: str) -> list[str]:
 
 def _faults_of(language: str, english: Text, text: Text) -> list[str]:
     if isinstance(text, dict) != isinstance(english, dict):
-        return ["it has plural forms in one of the two languages only"]
+        return ["has plural forms in only one of the two languages"]
     told = []
     if isinstance(text, dict) and set(text) != set(categories(language)):
-        told.append(f"its forms are {' '.join(text)}, and should be {' '.join(categories(language))}")
+        told.append(f"has the plural forms {' '.join(text)} instead of {' '.join(categories(language))}")
     for form, each in _forms(text).items():
         told += [f"{form} {fault}".strip() for fault in _faults_of_form(english, each)]
     return told
@@ -41,14 +41,14 @@ def _faults_of(language: str, english: Text, text: Text) -> list[str]:
 
 def _faults_of_form(english: Text, text: str) -> list[str]:
     told = []
-    gaps = set(GAP.findall(text))
-    wanted = {name for each in _forms(english).values() for name in GAP.findall(each)}
-    # "Deleted." need not say that it was one; a form for one or two of something may leave the number to its words.
-    may_lack = {"count", "limit"} if isinstance(english, dict) else set()
-    if not wanted - may_lack <= gaps <= wanted:
-        told.append(f"has the gaps {sorted(gaps)}, and English has {sorted(wanted)}")
+    found = set(PLACEHOLDER.findall(text))
+    wanted = {name for each in _forms(english).values() for name in PLACEHOLDER.findall(each)}
+    # Plural forms may spell out the number, or leave it out: "Deleted."
+    optional = {"count", "limit"} if isinstance(english, dict) else set()
+    if not wanted - optional <= found <= wanted:
+        told.append(f"has the placeholders {sorted(found)}, while English has {sorted(wanted)}")
     if not text.strip() or text != text.strip():
-        told.append("is empty, or begins or ends with a space")
+        told.append("is empty, or starts or ends with a space")
     return told
 
 
@@ -70,7 +70,7 @@ def _twice(language: str) -> list[str]:
 
 
 def main() -> int:
-    """Print what is missing or wrong in every language; 1 if there is anything."""
+    """Print what is missing or wrong in each language; return 1 if anything is."""
     found = 0
     for code, language in LANGUAGES.items():
         lacking = missing(code)
@@ -79,7 +79,7 @@ def main() -> int:
         found += len(told)
         for each in told:
             print(f"{code} ({language.name}): {each}")
-    print(f"{len(for_pages(DEFAULT_LANGUAGE))} texts, {len(LANGUAGES)} languages: {found or 'nothing'} to mend")
+    print(f"{len(for_pages(DEFAULT_LANGUAGE))} texts, {len(LANGUAGES)} languages: {found or 'no'} faults")
     return bool(found)
 
 

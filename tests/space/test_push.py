@@ -107,11 +107,11 @@ def test_a_dry_run_asks_nobody(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["elsewhere/magistral"], None, "doesn’t let you push"),
-        (["not a name!"], None, "isn’t a valid name for a Space"),
-        (["someone/magistral", "--secret", "ABSENT"], None, "isn’t set in this shell"),
-        (["someone/magistral"], 401, "aren’t signed in to the Hub"),
-        (["someone/magistral"], 500, "couldn’t be pushed"),
+        (["elsewhere/magistral"], None, "does not let you push"),
+        (["not a name!"], None, "is not a valid name for a Space"),
+        (["someone/magistral", "--secret", "ABSENT"], None, "is not set in this shell"),
+        (["someone/magistral"], 401, "are not signed in to the Hub"),
+        (["someone/magistral"], 500, "could not be pushed"),
     ],
 )
 def test_what_goes_wrong_is_told(

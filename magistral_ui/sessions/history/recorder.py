@@ -42,7 +42,7 @@ class UnsavedEvents:
 
 
 class HistoryRecorder:
-    """Where a session saves its conversation. Its methods may be called from any thread."""
+    """What saves a session's conversation; `Recorder` in reply_state.py says what its methods do. Thread-safe."""
 
     def __init__(self, history: History, visitor: str, id: str, kept: StoredConversation | None = None) -> None:
         """`kept` is what the history already holds."""
@@ -70,7 +70,10 @@ class HistoryRecorder:
     def save(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
     ) -> None:
-        """Save what has changed since the last call; called repeatedly, and returns at once."""
+        """Save what has changed since the last time; called again and again, and returns at once.
+
+        While anything is still being written, nothing more is queued: a slow disk gets larger pieces, not more of them.
+        """
         with self._lock:
             self._settle()
             if self._closed or self._pending:
@@ -79,7 +82,7 @@ class HistoryRecorder:
                 self._generation, self._unwritten = running.generation, UnsavedEvents()
             if conversation is not self._saved or self._drafting != (running is not None):
                 if conversation.messages or self._saved is not None:
-                    # This starts the draft afresh, so all of it is written again afterwards.
+                    # Saving the conversation begins its draft anew, so all of the reply's pieces are written again.
                     self._drafting, self._unwritten = running is not None, UnsavedEvents()
                     self._save(StoredConversation(conversation, written, running))
             elif running is not None:

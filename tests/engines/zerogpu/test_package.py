@@ -65,7 +65,7 @@ def test_a_space_is_lent_its_gpu(tmp_path: Path) -> None:
             assert int(service.parameters("/allow")[0]["pid"]) > 1
             assert service.parameters("/release")[0]["fail"] == "false"
             service.quota = (0, 12_345.0)
-            with pytest.raises(Exception, match="graphics card"):
+            with pytest.raises(Exception, match="GPU time"):
                 client.predict(message, parameters, api_name="/chat")
             client.close()
             lent = psutil.Process(process).children(recursive=True)
