@@ -62,7 +62,7 @@ class ServerClient:
     def __init__(self, address: ServerAddress) -> None:
         """Raises environment.ProxyUnusable where the environment names a proxy that cannot be used."""
         self.address = address
-        headers = {"Accept": "application/json", "User-Agent": "magistral-ui"}
+        headers = httpx2.Headers({"Accept": "application/json", "User-Agent": "magistral-ui"}, encoding="utf-8")
         if address.key:
             headers["Authorization"] = f"Bearer {address.key}"
         timeout = httpx2.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)

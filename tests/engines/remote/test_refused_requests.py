@@ -166,6 +166,11 @@ def test_a_server_of_http_1_0_is_read(connect: Connect) -> None:
         writer.write(OLD % ((b"text/event-stream", REPLY) if chat else (b"application/json", LIST)))
         await writer.drain()
         writer.close()
+        await writer.wait_closed()
+
+    async def no_other_task() -> None:
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)  # type: ignore[type-var]
 
     listening = loop.run_until_complete(asyncio.start_server(answer, "127.0.0.1", 0))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -174,6 +179,8 @@ def test_a_server_of_http_1_0_is_read(connect: Connect) -> None:
         engine = connect(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1")
         assert isinstance(engine.status(), Ready)
         assert words(ask(engine)) == ("", "Fine.")
+        engine.close()  # it checks the server all the time, and what it has asked for is answered before the loop ends
+        asyncio.run_coroutine_threadsafe(no_other_task(), loop).result(60)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(60)

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from magistral_ui.chat.events import LAST, Event, Failed, Finished, Notice, Queued
-from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.chat.prompt import Prompt, Resume, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
 from magistral_ui.engines.generation import Generation
@@ -151,6 +151,20 @@ def test_a_stop_ends_the_wait(server: Troubled, connect: Connect) -> None:
     last = generation.take()[-1].event
     assert isinstance(last, Finished)
     assert last.why == "cancelled"
+
+
+def test_answer_now_ends_the_wait_and_not_the_reply(server: Troubled, connect: Connect) -> None:
+    engine = connect(server.base_url, dialect="mistral")
+    server.plan = [web.Response(status=429, headers={"Retry-After": "50"})]
+    prompt = Prompt((), (UserTurn("hi"),), Resume("because", False, ""))
+    generation = engine.submit(GenerationRequest(prompt, SamplingParams(seed=1)))
+    for event in follow(generation):
+        if isinstance(event, Queued):
+            generation.answer_now()
+    events = all_events(generation)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].why == "stop"
+    assert words(events)[1] == "Fine."
 
 
 @pytest.mark.parametrize(
