@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
-from magistral_ui.engines.base import GenerationRequest, Loading
+from magistral_ui.engines.base import Broken, GenerationRequest
 from tests.browser.conftest import PATIENCE, Serve
 from tests.browser.steps import ask, attempt, box, done, more, reply, visit
 from tests.scripted_engine import Pause, Script, ScriptedEngine
@@ -122,8 +122,8 @@ def test_what_cannot_be_done_while_a_reply_is_written_waits_in_its_place(page: A
 
 
 def test_why_nothing_can_be_sent_yet_is_told_in_full(page: Any, serve: Serve) -> None:
-    page.goto(serve(ScriptedEngine(script, status=Loading("reading", 3_000_000_000, 48_000_000_000, 90))))
-    expect(box(page)).to_have_attribute("placeholder", "The model is loading…")
+    page.goto(serve(ScriptedEngine(script, status=Broken("model_error"))))
+    expect(box(page)).to_have_attribute("placeholder", "The model couldn’t be loaded. See above for how to fix it.")
     assert box(page).evaluate("(field) => field.clientHeight > 1.9 * parseFloat(getComputedStyle(field).lineHeight)")
     assert box(page).evaluate("(field) => field.scrollWidth <= field.clientWidth")
 
