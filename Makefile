@@ -18,7 +18,7 @@ CHROMIUM_FOR_TESTS = $$($(PY) tests/browser/install_chromium.py)
 # A process that dies ends the run: with another in its place, pytest-xdist 3.8 may wait for ever (its issue 1378).
 WORKERS = $$($(PY) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
-UNIT_TESTS := tests/test_architecture.py tests/test_errors.py tests/test_settings.py tests/test_text_files.py tests/chat tests/i18n tests/export
+UNIT_TESTS := tests/test_architecture.py tests/test_errors.py tests/test_settings.py tests/test_fairness.py tests/chat tests/i18n tests/export
 OFFLINE := HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help

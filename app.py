@@ -164,13 +164,22 @@ def import_gradio() -> None:
         raise ServeError("libraries_failed", reason=f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
+def data_folder(settings: Settings) -> Path:
+    """Where conversations are kept. BadSetting where the user has no home folder and no other was named."""
+    from platformdirs import user_data_path
+
+    folder = Path(settings.data_dir) if settings.data_dir else user_data_path("magistral-ui", appauthor=False)
+    if str(folder).startswith("~") and not settings.data_dir:
+        reason = os.strerror(errno.ENOENT)
+        raise BadSetting("folder_unusable", name="MAGISTRAL_UI_DATA_DIR", folder=str(folder), reason=reason)
+    return folder
+
+
 def serve(settings: Settings) -> None:
     """Open the page first, then load the model; return at the first signal to end, raise KeyboardInterrupt at the second."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     import_gradio()
     # Imported late, so that --help and wrong flags are answered at once.
-    from platformdirs import user_data_path
-
     from magistral_ui.json_log import start_json_log
     from magistral_ui.sessions.history.database import History
     from magistral_ui.sessions.public_engine import PublicEngine
@@ -195,13 +204,8 @@ def serve(settings: Settings) -> None:
         over.set()
 
     listen(ask)
-    folder = Path(settings.data_dir) if settings.data_dir else user_data_path("magistral-ui", appauthor=False)
-    if str(folder).startswith("~") and not settings.data_dir:  # there is no home folder
-        raise BadSetting(
-            "folder_unusable", name="MAGISTRAL_UI_DATA_DIR", folder=str(folder), reason=os.strerror(errno.ENOENT)
-        )
     known = PublicEngine(engine, limits) if exposure.shared else engine
-    visitors = Visitors(known, limits, History(folder, settings.keep_days))
+    visitors = Visitors(known, limits, History(data_folder(settings), settings.keep_days))
     page = build_page(known, visitors, login=passwords is not None, hugging_face=identity is not None)
     try:
         token = os.environ.get(METRICS_TOKEN, "")
@@ -228,9 +232,8 @@ def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
     """
     from magistral_ui.engines.base import Ready
 
-    while not (
-        over.wait(SIGNAL_POLL_SECONDS) or isinstance(status(), Ready)
-    ):  # on Windows, nothing else lets a signal in
+    # On Windows, a signal is noticed only between two waits.
+    while not (over.wait(SIGNAL_POLL_SECONDS) or isinstance(status(), Ready)):
         pass
     if not over.is_set():
         gc.collect()

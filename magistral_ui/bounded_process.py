@@ -1,6 +1,6 @@
-"""Calls one function in a child process that is ended when it takes too long or too much memory; it does not know which.
+"""Calls a function in a child process that is ended when it takes too long or too much memory; it does not know which function.
 
-For libraries that read what strangers write, and hold Python's lock, or fill the memory, while they do.
+For libraries that parse untrusted input, and hold the GIL or fill the memory while they do.
 """
 
 import json
@@ -18,41 +18,41 @@ from types import MappingProxyType, TracebackType
 from typing import IO, Any
 
 CPU_SECONDS = 1
-"""Processor time of one call, up to twice as much, where the system can bound it (Linux, macOS); on a busy machine it lasts
-longer, and is no less."""
+"""Processor time of one call, or up to twice as much, where the system can bound it (Linux, macOS). On a busy machine a call
+lasts longer, but may do no less."""
 WALL_SECONDS = 60.0
-"""Time on the clock of one call, which waits for whatever is more urgent."""
+"""Wall-clock time of one call, which waits for whatever is more urgent."""
 MEMORY_BYTES = 512 * 2**20
 """Address space of the child, where the system can bound it (Linux)."""
 MAX_STARTS = 3
-"""How often a child is started: who ends that many is not served any more."""
+"""How often a child is started: input that ends this many is not processed any more."""
 LENGTH_PREFIX = Struct("<Q")
 NICE = 10
-"""By how much a child's priority is lower than ours: the page, and whoever uses this machine, come first."""
+"""How much lower a child's priority is than ours: the page and other programs on this machine come first."""
 LOWER_PRIORITY = getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)
-"""The same on Windows."""
+"""The same for Windows."""
 CHILD_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {here} import serve; serve(sys.argv[2])"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimits:
-    """What one call may take."""
+    """What one call may use."""
 
     cpu_seconds: int = CPU_SECONDS
     memory_bytes: int = MEMORY_BYTES
     beyond: bool = False
-    """Whether that is memory beyond what the child has before the call, its libraries, or all of it."""
+    """Whether `memory_bytes` are beyond what the child has before the call, such as its libraries, or all of it."""
 
 
 USUAL = ProcessLimits()
 
 
 class ChildEnded(Exception):
-    """The child was ended, or has ended, before it answered: it took too long, or too much memory."""
+    """The child ended, or was ended, before it answered: it took too long or too much memory."""
 
 
 class BoundedProcess:
-    """One function in a child process, which starts with the first call. One call at a time; a context manager."""
+    """A function in a child process, which starts at the first call. One call at a time; a context manager."""
 
     def __init__(
         self,
@@ -62,22 +62,22 @@ class BoundedProcess:
         starts: float = MAX_STARTS,
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`function` is `package.module:name`, or a class whose one object is called; it takes and gives what JSON can hold.
+        """`function` is `package.module:name`, or a class whose single instance is called; its values are what JSON can hold.
 
-        `variables` are laid over the environment in which the child is started.
+        `variables` are added to the child's environment.
         """
         self._function, self._wall, self._starts = function, wall_seconds, starts
         self._variables = variables
         self._child: subprocess.Popen[bytes] | None = None
 
     def call(self, *arguments: Any) -> Any:
-        """What the function gives for `arguments`. Raises Ended; the next call starts another child, a few times."""
+        """The function's result for `arguments`. Raises ChildEnded; the next call starts another child, a few times."""
         return self.call_with(b"", *arguments)[0]
 
     def call_with(self, data: bytes, *arguments: Any, bounds: ProcessLimits = USUAL) -> tuple[Any, bytes]:
-        """The same with bytes beside the arguments: the function gets `data` first where there is any.
+        """The same with bytes beside the arguments: the function gets `data` as its first argument where there is any.
 
-        It may give bytes, too, as a pair with what JSON can hold.
+        It may return bytes, too, in a pair with what JSON can hold.
         """
         child = self._started()
         assert child.stdin is not None
@@ -118,7 +118,7 @@ class BoundedProcess:
             child.wait()
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
-                    with suppress(OSError):  # what was not read any more
+                    with suppress(OSError):  # input that was not read any more
                         pipe.close()
 
     def __enter__(self) -> "BoundedProcess":
@@ -129,12 +129,12 @@ class BoundedProcess:
 
 
 def serve(function: str) -> None:
-    """In the child: answer calls until there are no more."""
+    """Runs in the child: answers calls until there are no more."""
     if sys.platform != "win32":
         os.nice(NICE)
     module, _, name = function.partition(":")
     calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints must not look like an answer
     found = getattr(import_module(module), name)
     act = found() if isinstance(found, type) else found
     with suppress(EOFError):
@@ -149,7 +149,7 @@ def serve(function: str) -> None:
 
 
 def _bound(bounds: ProcessLimits) -> None:
-    """Have the system end this process once it has taken too much; Windows cannot, there only the clock counts."""
+    """Have the system end this process once it takes too much; Windows cannot do that, only the wall clock counts there."""
     if sys.platform == "win32":
         return
     import resource
@@ -158,12 +158,12 @@ def _bound(bounds: ProcessLimits) -> None:
     seconds = int(used.ru_utime + used.ru_stime) + bounds.cpu_seconds + 1
     space = bounds.memory_bytes + (_address_space() if bounds.beyond else 0)
     for kind, soft in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, space)):
-        with suppress(OSError, ValueError):  # a system, or its operator, may allow less than that
+        with suppress(OSError, ValueError):  # the system or its operator may allow less than that
             resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
 
 
 def _address_space() -> int:
-    """Bytes that this process has now; very many where the system does not tell, and then bounds nothing either."""
+    """Bytes that this process has now; very many where the system does not say, and so cannot bound them either."""
     with suppress(OSError, ValueError, IndexError):
         return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     return 2**40

@@ -1,7 +1,7 @@
 """What can go wrong, as a tree; each error has a message: the key of the page's sentence and its values, never prose.
 
 MagistralUIError
-├── BadInput                 a visitor can mend it
+├── BadInput                 a visitor can fix it
 │   ├── EmptyMessage
 │   ├── TextTooLong
 │   ├── ConversationFull     key conversation_full, conversation_too_long
@@ -19,7 +19,7 @@ MagistralUIError
 │   ├── TooManyReplies       key too_many_replies, too_many_replies_from_address
 │   ├── TooManyRequests
 │   └── AlreadyAnswering
-├── ModelError               the operator can mend it; key model_error, model_not_loaded
+├── ModelError               the operator can fix it; key model_error, model_not_loaded
 │   ├── ModelNotFound
 │   ├── NotAMistralModel
 │   ├── ModelFilesBroken     key model_files_broken, model_file_unreadable, weights_missing, weights_misshapen
@@ -28,7 +28,7 @@ MagistralUIError
 │   ├── CopyNotSaved
 │   ├── ServerUnusable       key remote_unreachable, remote_key_refused, remote_model_unknown, …
 │   └── OutOfMemory          key out_of_memory_loading
-├── HistoryUnusable          conversations cannot be kept; key history_in_use, history_newer, history_failed
+├── HistoryUnusable          conversations cannot be saved; key history_in_use, history_newer, history_failed
 └── ServeError
     ├── PortInUse
     └── BadSetting           key bad_setting, gpu_too_old and other gpu_… where --device names a card that cannot be used, …
@@ -61,13 +61,13 @@ class MagistralUIError(Exception):
 
 
 class BadInput(MagistralUIError):
-    """What a visitor sent cannot be used as it is."""
+    """What a visitor sent cannot be used."""
 
     key = "bad_input"
 
 
 class EmptyMessage(BadInput):
-    """Neither text nor a picture."""
+    """Neither text nor an image."""
 
     key = "empty_message"
 
@@ -85,13 +85,13 @@ class ConversationFull(BadInput):
 
 
 class MessageGone(BadInput):
-    """The message that something was asked for is not in this conversation (any more)."""
+    """The message that a request is about is not, or no longer, in this conversation."""
 
     key = "message_gone"
 
 
 class ImageRefused(BadInput):
-    """A file that cannot be taken as a picture; values: name, and the limit that it broke."""
+    """A file that cannot be used as an image; values: name, and the limit that it exceeds."""
 
     key = "picture_not_an_image"
 
@@ -103,19 +103,19 @@ class ImagesRefused(BadInput):
 
 
 class TooManyImages(BadInput):
-    """More pictures in one message than allowed; values: count, limit."""
+    """More images in one message than allowed; values: count, limit."""
 
     key = "too_many_pictures"
 
 
 class ImportRefused(BadInput):
-    """A file of which nothing was imported; values by key: where, name, count, limit, needed, version, known."""
+    """A file from which nothing was imported; values by key: where, name, count, limit, needed, version, known."""
 
     key = "import_not_ours"
 
 
 class ParameterRefused(BadInput):
-    """An unknown parameter or a value out of its bounds; values: name, low, high."""
+    """An unknown parameter, or a value out of bounds; values: name, low, high."""
 
     key = "parameter_unknown"
 
@@ -127,7 +127,7 @@ class PromptTooLong(BadInput):
 
 
 class Unavailable(MagistralUIError):
-    """The request is fine, but it cannot be served now."""
+    """The request is valid, but it cannot be served now."""
 
     key = "unavailable"
 
@@ -139,31 +139,31 @@ class NotReady(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """Too many requests wait already; values: limit."""
+    """Too many requests are waiting; values: limit."""
 
     key = "queue_full"
 
 
 class Overloaded(Unavailable):
-    """Too many replies are being written for anybody to begin one more, or the app is about to end."""
+    """Too many replies are being written to start another, or the app is shutting down."""
 
     key = "overloaded"
 
 
 class TooManyReplies(Unavailable):
-    """As many replies of this visitor, or address, are being written as may be at once; values: limit."""
+    """This visitor, or address, already has as many running replies as allowed; values: limit."""
 
     key = "too_many_replies"
 
 
 class TooManyRequests(Unavailable):
-    """Asked too often; values: seconds until it may be asked again."""
+    """Too many requests in a short time; values: seconds until the next one is allowed."""
 
     key = "too_many_requests"
 
 
 class AlreadyAnswering(Unavailable):
-    """This conversation has an answer that is still being written."""
+    """A reply to this conversation is still being written."""
 
     key = "already_answering"
 
@@ -181,25 +181,25 @@ class ModelNotFound(ModelError):
 
 
 class NotAMistralModel(ModelError):
-    """A folder that holds something else; values: model, found."""
+    """A folder that holds another kind of model; values: model, found."""
 
     key = "not_a_mistral_model"
 
 
 class ModelFilesBroken(ModelError):
-    """Files are missing, damaged, unreadable or do not belong together; values: model, and by key file, reason, name, …"""
+    """Files are missing, damaged, unreadable or inconsistent; values: model, and by key file, reason, name, …"""
 
     key = "model_files_broken"
 
 
 class DownloadFailed(ModelError):
-    """A repository could not be brought here; values: model, and by key host, file, needed, free, folder, reason."""
+    """A repository could not be downloaded; values: model, and by key host, file, needed, free, folder, reason."""
 
     key = "download_failed"
 
 
 class DeviceTooSmall(ModelError):
-    """The plan says that the model does not fit; values: model, precision, device, free, needed (GB), other."""
+    """By the plan, the model does not fit; values: model, precision, device, free, needed (GB), other."""
 
     key = "device_too_small"
 
@@ -223,7 +223,7 @@ class OutOfMemory(ModelError):
 
 
 class HistoryUnusable(MagistralUIError):
-    """Conversations cannot be kept on disk; values: folder, reason."""
+    """Conversations cannot be saved to disk; values: folder, reason."""
 
     key = "history_failed"
 
@@ -235,12 +235,12 @@ class ServeError(MagistralUIError):
 
 
 class PortInUse(ServeError):
-    """Another program listens there; values: port."""
+    """Another program is listening on the port; values: port."""
 
     key = "port_in_use"
 
 
 class BadSetting(ServeError):
-    """A flag or a variable has an impossible value; values: name, value."""
+    """A flag or an environment variable has an invalid value; values: name, value."""
 
     key = "bad_setting"

@@ -47,7 +47,6 @@ class FairShares:
 
     @property
     def running(self) -> int:
-        """The running tasks of all owners."""
         return self._running.total()
 
     def rank(self, owner: str) -> tuple[int, int]:
@@ -55,7 +54,6 @@ class FairShares:
         return self._running[owner], self._served.get(owner, 0)
 
     def begin(self, owner: str) -> None:
-        """A task of the owner's begins."""
         self._turn += 1
         self._served[owner] = self._turn
         self._running[owner] += 1

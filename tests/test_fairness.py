@@ -1,8 +1,10 @@
-"""What is fair between visitors: whose value makes room where a cache is full."""
+"""What is fair between visitors: who may take a place, and whose value a full cache evicts."""
 
 import math
 
-from magistral_ui.fairness import FairCache
+import pytest
+
+from magistral_ui.fairness import FairCache, Quota
 
 
 def test_the_owner_who_has_most_makes_room_with_the_value_used_least_recently() -> None:
@@ -34,3 +36,22 @@ def test_a_value_can_change_its_owner_and_be_taken_out() -> None:
     assert cache.pop("a", None) is None
     del cache["b"]
     assert len(cache) == 0
+
+
+@pytest.mark.parametrize(
+    ("taken", "reached"),
+    [
+        ([], None),
+        ([("v", "a")], None),
+        ([("v", "a"), ("v", "b")], "of_visitor"),
+        ([("w", "a"), ("x", "a"), ("y", "a")], "of_address"),
+        ([("v", "a"), ("v", "a"), ("w", "a")], "of_visitor"),
+        ([("w", "b"), ("x", "b"), ("y", "b"), ("z", "c")], "in_all"),
+    ],
+)
+def test_a_place_is_counted_in_all_by_visitor_and_by_address(taken: list[tuple[str, str]], reached: str | None) -> None:
+    assert Quota(in_all=4, of_visitor=2, of_address=3).reached(taken, "v", "a") == reached
+
+
+def test_nobody_is_counted_where_nothing_is_bounded() -> None:
+    assert Quota().reached([("v", "a")] * 1_000, "v", "a") is None

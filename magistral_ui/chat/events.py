@@ -1,4 +1,4 @@
-"""What happens while a reply is written, as tagged values matched by class; not who writes or reads them."""
+"""What happens while a reply is written, as values matched by class; it does not know who writes or reads them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 from magistral_ui.errors import Message
 
 FinishReason = Literal["stop", "length", "cancelled"]
-"""`stop`: the model ended by itself; `length`: a token limit ended it; `cancelled`: a person or a limit stopped it."""
+"""`stop`: the model ended the reply; `length`: a token limit did; `cancelled`: a person or a time limit did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Usage:
 
     prompt_tokens: int = 0
     reused_tokens: int = 0
-    """Prompt tokens whose keys and values were still in the cache."""
+    """Prompt tokens whose keys and values were still cached."""
     reasoning_tokens: int = 0
     answer_tokens: int = 0
     first_token_seconds: float = 0.0
@@ -29,21 +29,20 @@ class Usage:
     """From the first piece of reasoning to the last one that has text."""
     total_seconds: float = 0.0
     prompt_estimated: bool = False
-    """Whether the prompt's tokens were reckoned from its length, since a server that was stopped had not told them."""
+    """Whether the prompt's tokens were estimated from its length, because the server was stopped before it reported them."""
 
     @property
     def completion_tokens(self) -> int:
-        """All tokens that the model wrote."""
         return self.reasoning_tokens + self.answer_tokens
 
     @property
     def tokens_per_second(self) -> float:
-        """Decode speed after the first token; 0.0 where fewer than two tokens were written."""
+        """Decoding speed after the first token; 0.0 for fewer than two tokens."""
         seconds = self.total_seconds - self.first_token_seconds
         return (self.completion_tokens - 1) / seconds if self.completion_tokens > 1 and seconds > 0 else 0.0
 
     def then(self, more: "Usage") -> "Usage":
-        """What a reply cost that was continued: the prompt as it was read last, the time without the wait between."""
+        """The cost of this reply continued by `more`: the latest prompt, and the time without the pause in between."""
         writing = max(0.0, more.total_seconds - more.first_token_seconds)
         return Usage(
             prompt_tokens=more.prompt_tokens,
@@ -59,9 +58,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Waiting for a place; `position` 1 is the next to start, 0 where that is not known.
+    """Waiting to start; `position` 1 is next, 0 is unknown.
 
-    `retry_seconds` says after how long a busy or unreachable server is asked again; 0.0: nobody has to ask.
+    `retry_seconds`: when a busy or unreachable server is asked again; 0.0 where no retry is needed.
     """
 
     position: int
@@ -70,7 +69,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Prefilling:
-    """The prompt is being read: `done` of `total` tokens, of which `reused` came from the cache."""
+    """The prompt is being processed: `done` of `total` tokens, of which `reused` came from the cache."""
 
     done: int
     total: int
@@ -95,9 +94,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reclassified:
-    """A mark came that closes reasoning which none had opened: the whole answer so far was reasoning.
+    """A mark closed reasoning that no mark had opened: the whole answer so far was reasoning.
 
-    In the events of a generation the earlier ones are changed accordingly, so this is for whoever has read them already.
+    A generation changes its earlier events accordingly, so this event is for readers who have already seen them.
     """
 
 
@@ -108,7 +107,7 @@ class Notice(Message):
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a reply that ended in order. An engine leaves `usage` to the generation."""
+    """The last event of a reply that ended normally. An engine leaves `usage` to the generation."""
 
     why: FinishReason
     usage: Usage = field(default_factory=Usage)
@@ -123,11 +122,11 @@ class Failed(Message):
 
 Event = Queued | Prefilling | Reasoning | Answer | Reclassified | Notice | Finished | Failed
 LAST = (Finished, Failed)
-"""The classes that end a list of events; every list ends with exactly one of them."""
+"""The classes of the last event; every reply has exactly one."""
 
 
 def as_reasoning(events: Iterable[Event]) -> Iterator[Event]:
-    """`events` with their answer as reasoning, less the line breaks with which the reply began: they belong to its marks."""
+    """`events` with their answer as reasoning, without the reply's leading line breaks, which belong to its marks."""
     begun = False
     for event in events:
         if isinstance(event, Answer):

@@ -1,4 +1,4 @@
-"""Has pictures decoded in child processes, so much memory at once for the whole process; it does not know whose they are.
+"""Decodes images in child processes, within bounds of memory and time for the whole app; what a child does is in image_worker.py.
 
 The memory is estimated from the header, before anything is decoded; the system ends a child that takes more than that.
 """
@@ -6,7 +6,7 @@ The memory is estimated from the header, before anything is decoded; the system 
 import atexit
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -20,36 +20,38 @@ from magistral_ui.errors import TooManyRequests
 from magistral_ui.fairness import FairShares, Quota
 
 MAX_CHILDREN = 2
-"""Pictures that are decoded at the same time."""
+"""Images that are decoded at the same time."""
 MAX_DECODING_BYTES = 512 * 2**20
-"""Memory for all that is decoded at once, or a quarter of what is free where that is less; a picture that needs more by itself is
-decoded alone. Two photographs of 25 megapixels take 0.45 GB."""
+"""Memory for all images being decoded, or a quarter of what is free if that is less. One that needs more is decoded alone;
+two photographs of 25 megapixels take 0.45 GB."""
 MAX_WAITING = Quota(in_all=24, of_address=8)
-"""Threads that wait for their turn; the page has 40 that answer events."""
+"""Threads that wait for their turn; the page has 40 to answer requests."""
 REFUSAL, RETRY_SECONDS = "too_many_new_pictures", 10
-"""The refusal when as many wait already, and its seconds to wait."""
+"""The key of the refusal when no more may wait, and its seconds to wait."""
 HEADER_BYTES = 96 * 2**20
 """Memory for a header: PIL unpacks at most 64 MB of a PNG's texts."""
 HEADER_SECONDS, PIXELS_PER_SECOND = 3, 4_000_000
-"""Time of the processor, a tenth of which pictures take usually."""
+"""Processor time that an image may take: ten times what images usually take."""
 LIBRARY_BYTES = 256 * 2**20
-"""Address space, hardly any of it used, that OpenCV takes when a picture is scaled for the first time."""
+"""Address space, most of it unused, that OpenCV takes when it first scales an image."""
 IDLE_SECONDS = 10.0
-"""After so long without a picture a child, which takes 60 MB, is ended."""
+"""How long a child, which takes 60 MB, waits for an image before it is ended."""
 CACHED_SIZES = 20_000
-"""Pictures of which the size, or why they are refused, is remembered."""
+"""Images whose size, or refusal, is remembered."""
 VARIABLES = {
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "262144",  # what is freed goes back to the system at once
+    "MALLOC_MMAP_THRESHOLD_": "262144",  # freed memory goes back to the system at once
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
 
 Size = tuple[int, int]
+SizeCache = LRUCache[tuple[str, int], "Size | DecodingRefused"]
+"""Sizes of images, or why they are refused, by digest and the most pixels allowed."""
 
 
 class DecodingRefused(Exception):
-    """There is no picture to use; `size` is that of one with too many pixels, as far as it is known."""
+    """There is no image to use; `size` is that of one with too many pixels, as far as it is known."""
 
     def __init__(self, key: str, size: Size = (0, 0)) -> None:
         super().__init__(key, size)
@@ -57,36 +59,33 @@ class DecodingRefused(Exception):
 
 
 class Decoders:
-    """Child processes that decode, each one picture at a time. Any thread may ask, and waits for its turn."""
+    """Child processes that decode, each one image at a time. Any thread may ask, and waits for its turn."""
 
     def __init__(self, most_bytes: int | None = None) -> None:
         self.turns, self.room = DecodingQueue(MAX_CHILDREN), DecodingMemory(most_bytes or _free_share())
         self._lock = threading.Lock()
         self._idle: list[tuple[float, BoundedProcess]] = []
         self._resting: threading.Timer | None = None
-        self._sizes = SizeCache()
-        self._checked = SizeCache()
+        self._sizes: SizeCache = LRUCache(CACHED_SIZES)
+        """What headers say; `_checked` has what decoding has shown."""
+        self._checked: SizeCache = LRUCache(CACHED_SIZES)
         self._here = threading.local()
 
     def size(self, data: bytes, digest: str, most: int) -> Size:
-        """Width and height of the picture in `data`, upright, by its header where that is enough. Raises Refused.
+        """Width and height of the upright image in `data`, from its header where that is enough. Raises DecodingRefused.
 
-        `digest` is the content's; a picture has at most `most` pixels.
+        `digest` is the content's; an image may have at most `most` pixels.
         """
-        known = self._checked.get((digest, most)) or self._sizes.get((digest, most))
-        return known if known is not None else self._keep(self._sizes, digest, most, lambda: self._size(data, most))
+        known = self._known((digest, most), self._checked, self._sizes)
+        return known or self._remember(self._sizes, (digest, most), data, check=False)
 
     def check(self, data: bytes, digest: str, most: int) -> Size:
-        """The same of a picture that is decoded to see whether it is sound; that is done once for each content."""
-        known = self._checked.get((digest, most))
-        return known if known is not None else self._keep(self._checked, digest, most, lambda: self._check(data, most))
-
-    def knows(self, digest: str, most: int) -> bool:
-        """Whether `check` would decode nothing."""
-        return self._checked.has((digest, most))
+        """The same, for an image that is decoded to see whether it is intact; that is done once for each content."""
+        known = self._known((digest, most), self._checked)
+        return known or self._remember(self._checked, (digest, most), data, check=True)
 
     def call(self, data: bytes, what: str, *values: Any, more: int = 0) -> tuple[dict[str, Any], bytes]:
-        """What `Pixels` gives for a call, which takes `more` bytes than to make the picture plain. Raises Refused."""
+        """What `ImageDecoder` returns for a call, which takes `more` bytes beyond those of plain RGB. Raises DecodingRefused."""
         try:
             with self._child() as child:
                 facts = self._open(child, data)
@@ -96,44 +95,46 @@ class Decoders:
 
     @property
     def seconds(self) -> float:
-        """Time of the processor that decoding for this thread has taken so far."""
+        """Processor time that decoding for this thread has taken so far."""
         return getattr(self._here, "seconds", 0.0)
 
     def close(self) -> None:
-        """End the children that do nothing."""
+        """End the idle children."""
         with self._lock:
             idle, self._idle = self._idle, []
         for _, child in idle:
             child.close()
 
-    def _size(self, data: bytes, most: int) -> Size:
-        with self._child() as child:
-            facts = self._open(child, data, most)
-            if facts["upright"] is None:  # told behind the pixels only
-                facts, _ = self._ask(child, facts["check"], facts["size"], "check")
-            return _pair(facts["upright"])
+    def _known(self, key: tuple[str, int], *caches: SizeCache) -> Size | None:
+        with self._lock:
+            found = next((known for cache in caches if (known := cache.get(key)) is not None), None)
+        return None if found is None else _size_or_raise(found)
 
-    def _check(self, data: bytes, most: int) -> Size:
-        with self._child() as child:
-            facts = self._open(child, data, most)
-            return _pair(self._ask(child, facts["check"], facts["size"], "check")[0]["upright"])
-
-    def _keep(self, known: "SizeCache", digest: str, most: int, find: Callable[[], Size]) -> Size:
+    def _remember(self, cache: SizeCache, key: tuple[str, int], data: bytes, *, check: bool) -> Size:
+        found: Size | DecodingRefused
         try:
-            found = find()
+            found = self._size(data, key[1], check=check)
         except DecodingRefused as error:
-            known.put((digest, most), error)
-            raise
-        except ChildEnded as error:  # it may have been ended for another reason, so that is not remembered
+            found = DecodingRefused(error.key, error.size)
+        except ChildEnded as error:  # perhaps for another reason, so that is not remembered
             raise DecodingRefused("picture_broken") from error
-        known.put((digest, most), found)
-        return found
+        with self._lock:
+            cache[key] = found
+        return _size_or_raise(found)
+
+    def _size(self, data: bytes, most: int, *, check: bool) -> Size:
+        with self._child() as child:
+            facts = self._open(child, data, most)
+            if check or facts["upright"] is None:  # some formats have it after the pixels
+                facts, _ = self._ask(child, facts["check"], facts["size"], "check")
+            width, height = facts["upright"]
+            return width, height
 
     def _open(self, child: BoundedProcess, data: bytes, most: int | None = None) -> dict[str, Any]:
         if not data:
             raise DecodingRefused("picture_not_an_image")
         bounds = ProcessLimits(HEADER_SECONDS, HEADER_BYTES + 3 * len(data), beyond=True)
-        facts = self._told(child.call_with(data, "open", bounds=bounds))[0]
+        facts = self._accepted(child.call_with(data, "open", bounds=bounds))[0]
         width, height = facts["size"]
         if most is not None and width * height > most:
             raise DecodingRefused("picture_too_many_pixels", (width, height))
@@ -143,13 +144,13 @@ class Decoders:
         seconds = HEADER_SECONDS + size[0] * size[1] // PIXELS_PER_SECOND
         space = cost + (LIBRARY_BYTES if call[0] == "scale" else 0)
         with self.room.of(cost):
-            return self._told(child.call_with(b"", *call, bounds=ProcessLimits(seconds, space, beyond=True)))
+            return self._accepted(child.call_with(b"", *call, bounds=ProcessLimits(seconds, space, beyond=True)))
 
-    def _told(self, told: tuple[dict[str, Any], bytes]) -> tuple[dict[str, Any], bytes]:
-        self._here.seconds = self.seconds + told[0]["seconds"]
-        if "refused" in told[0]:
-            raise DecodingRefused(told[0]["refused"])
-        return told
+    def _accepted(self, answer: tuple[dict[str, Any], bytes]) -> tuple[dict[str, Any], bytes]:
+        self._here.seconds = self.seconds + answer[0]["seconds"]
+        if "refused" in answer[0]:
+            raise DecodingRefused(answer[0]["refused"])
+        return answer
 
     @contextmanager
     def _child(self) -> Iterator[BoundedProcess]:
@@ -171,7 +172,7 @@ class Decoders:
                     self._rest_later()
 
     def _rest_later(self) -> None:
-        """Look after a while whether children are idle. With the lock held."""
+        """Check after a while whether children are idle. With the lock held."""
         if self._resting is None:
             self._resting = threading.Timer(IDLE_SECONDS, self._rest)
             self._resting.daemon = True
@@ -190,53 +191,53 @@ class Decoders:
 
 
 class DecodingQueue:
-    """So many at once; of those who wait, whose party has less in work, and was served longer ago, is next."""
+    """A few at once. Replies that are being written go first, then clients by their fair shares."""
 
     def __init__(self, places: int) -> None:
         self._free, self._changed = places, threading.Condition()
         self._waiting: list[str] = []
-        """The parties in the order in which they came."""
+        """The clients' addresses in the order in which they came."""
         self._shares = FairShares()
 
     @contextmanager
-    def turn(self, party: str) -> Iterator[None]:
-        """Wait for a place, and have it; TooManyRequests where too many wait already."""
-        self._take(party)
+    def turn(self, address: str) -> Iterator[None]:
+        """Wait for a place, and hold it. TooManyRequests where too many wait already; a reply (no `address`) always waits."""
+        self._take(address)
         try:
             yield
         finally:
-            self._give_back(party)
+            self._give_back(address)
 
-    def _take(self, party: str) -> None:
-        ticket = _Ticket(party)
+    def _take(self, address: str) -> None:
+        waiter = _Waiter(address)
         with self._changed:
-            if party and MAX_WAITING.reached([("", each) for each in self._waiting], "", party):
+            if address and MAX_WAITING.reached([("", each) for each in self._waiting], "", address):
                 raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)
-            self._waiting.append(ticket)
-            self._changed.wait_for(lambda: self._free and self._next() is ticket)
-            self._waiting = [each for each in self._waiting if each is not ticket]
+            self._waiting.append(waiter)
+            self._changed.wait_for(lambda: self._free and self._next() is waiter)
+            self._waiting = [each for each in self._waiting if each is not waiter]
             self._free -= 1
-            self._shares.begin(party)
+            self._shares.begin(address)
             self._changed.notify_all()
 
-    def _give_back(self, party: str) -> None:
+    def _give_back(self, address: str) -> None:
         with self._changed:
             self._free += 1
-            self._shares.end(party, self._waiting)
+            self._shares.end(address, self._waiting)
             self._changed.notify_all()
 
     def _next(self) -> str:
         return min(self._waiting, key=lambda each: (each != "", *self._shares.rank(each)))
 
 
-class _Ticket(str):
-    """A party that waits; two of one party are equal, and not the same."""
+class _Waiter(str):
+    """An address that waits; two of one address are equal, but not identical."""
 
     __slots__ = ()
 
 
 class DecodingMemory:
-    """Bytes that are shared out; who wants more than all of them gets them alone."""
+    """A budget of bytes; whoever needs more than all of it gets it alone."""
 
     def __init__(self, most: int) -> None:
         self.most, self.held, self.most_held = most, 0, 0
@@ -245,7 +246,7 @@ class DecodingMemory:
 
     @contextmanager
     def of(self, cost: int) -> Iterator[None]:
-        """Wait until there is room for `cost` bytes, and hold it. Who came first is first, so a large one is not passed by."""
+        """Wait until there is room for `cost` bytes, and hold it. First come, first served: a large one is never overtaken."""
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
@@ -265,41 +266,18 @@ class DecodingMemory:
         return not self.held or self.held + cost <= self.most
 
 
-class SizeCache:
-    """Sizes of pictures, or why they are refused, by digest and bound: numbers, and so many of them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._found: LRUCache[tuple[str, int], Size | DecodingRefused] = LRUCache(CACHED_SIZES)
-
-    def get(self, key: tuple[str, int]) -> Size | None:
-        """The size, if it is known. Raises Refused where that is known."""
-        with self._lock:
-            found = self._found.get(key)
-        if isinstance(found, DecodingRefused):
-            raise DecodingRefused(found.key, found.size)
-        return found
-
-    def has(self, key: tuple[str, int]) -> bool:
-        """Whether anything is known."""
-        return key in self._found
-
-    def put(self, key: tuple[str, int], found: Size | DecodingRefused) -> None:
-        """Remember it."""
-        with self._lock:
-            self._found[key] = DecodingRefused(found.key, found.size) if isinstance(found, DecodingRefused) else found
-
-
 @cache
 def decoders() -> Decoders:
-    """The one that this process has: memory is the whole process's, however many pages and engines there are in it."""
+    """The only ones of this process: its memory is shared by all pages and engines in it."""
     made = Decoders()
     atexit.register(made.close)
     return made
 
 
-def _pair(size: list[int]) -> Size:
-    return size[0], size[1]
+def _size_or_raise(found: Size | DecodingRefused) -> Size:
+    if isinstance(found, DecodingRefused):
+        raise DecodingRefused(found.key, found.size)  # a copy: a traceback would keep the image's bytes in the cache
+    return found
 
 
 def _free_share() -> int:

@@ -1,6 +1,6 @@
-"""Decodes one picture after the other in a child process: its size from the header, then what is wanted of its pixels.
+"""Decodes one image after another in a child process: its size from the header, then what is wanted of its pixels.
 
-It runs where the system ends it once it takes too much (bounded_process.py), since headers lie and decoders have holes.
+It runs where the system ends it if it takes too much (bounded_process.py), since headers lie and decoders have vulnerabilities.
 """
 
 import io
@@ -18,8 +18,8 @@ import pi_heif
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
-"""PIL opens MPO, the double pictures of some cameras, as JPEG. TIFF is left out: a container for dozens of codecs, with the
-longest list of holes of all that PIL opens, and no browser but Safari shows it."""
+"""PIL opens MPO, the double images of some cameras, as JPEG. TIFF is left out: a container for dozens of codecs, with the longest
+list of vulnerabilities of all that PIL opens, and no browser but Safari shows it."""
 # What PIL's decoders raise for truncated and damaged files.
 DECODE_ERRORS = (
     OSError,
@@ -42,29 +42,29 @@ EXIF_TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How to turn a picture upright, by its EXIF orientation."""
+"""How to turn an image upright, by its EXIF orientation."""
 ON_THEIR_SIDE = frozenset({EXIF_TRANSPOSES[5], EXIF_TRANSPOSES[6], EXIF_TRANSPOSES[7], EXIF_TRANSPOSES[8]})
 STRIP_ROWS = 256
-"""Rows of a picture that are worked on together, so that nothing but its pixels is there twice."""
+"""Rows of an image that are converted together, so that only they are in memory twice."""
 AT_ONCE = 4_000_000
-"""Pixels up to which a picture is scaled for the model in one step, as mistral-common does it. A larger one is scaled first
-in width and then in height: the same but for the last bit of some numbers, and with a tenth of the memory."""
+"""Pixels up to which an image is scaled for the model in one step, as mistral-common does it. A larger one is scaled first in
+width and then in height: the same but for the last bit of some numbers, with a tenth of the memory."""
 WIDTH_OF_MODES = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Bytes that PIL takes for a pixel; 4 in all other modes."""
 DECODERS = {"PNG": 0, "GIF": 2, "BMP": 2, "WEBP": 15, "AVIF": 18, "HEIF": 16}
-"""Bytes a pixel that a format's decoder takes besides PIL's own: measured 0, 1, 1, 14, 10 and 7, the last two with 8 bits a
-channel, so doubled nearly for 10 and 12 bits."""
+"""Bytes per pixel that a format's decoder takes besides PIL's own: measured 0, 1, 1, 14, 10 and 7, the last two with 8 bits per
+channel, so nearly doubled for 10 and 12 bits."""
 USUAL_SCANS, SCANNED_PIXELS = 20, 1_000_000_000
-"""Passes of a JPEG, of which cameras and programs write a dozen at most, and the pixels of more than these together: each may
-be a few bytes long, and goes over the whole picture, which takes a second for so many pixels."""
+"""Scans of a JPEG, of which cameras and programs write a dozen at most; with more than these, the pixels of all scans together.
+A scan may be a few bytes long, yet goes over the whole image, which takes a second for this many pixels."""
 NEXT_MARK = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-"""A JPEG's next part, past what is coded."""
+"""The next marker of a JPEG, after coded data."""
 OVERHEAD_BYTES = 32 * 2**20
-"""Bytes beside the pixels: tables, strips, and what is written."""
+"""Bytes besides the pixels: tables, strips, and output."""
 
 
 class ImageDecoder:
-    """Answers calls about one picture: `open` with its bytes, then at most one of the others, which lets it go."""
+    """Answers calls about one image: `open` with its bytes, then at most one of the others, which frees it."""
 
     def __init__(self) -> None:
         warnings.simplefilter("ignore")
@@ -72,11 +72,11 @@ class ImageDecoder:
         AvifImagePlugin.DEFAULT_MAX_THREADS = 1
         Image.init()
         self._image: Image.Image | None = None
-        with suppress(OSError):  # where memory is short all the same, this process goes first
+        with suppress(OSError):  # where memory runs out all the same, this process is killed first
             Path("/proc/self/oom_score_adj").write_text("1000")
 
     def __call__(self, *arguments: Any) -> tuple[Any, bytes]:
-        """`data, "open"`, or the name of a call and its values. The answer has the seconds of the processor that it took."""
+        """`data, "open"`, or the name of a call and its values. The answer has the processor time that it took."""
         began = time.process_time()
         try:
             value, data = self._answer(*arguments)
@@ -114,19 +114,19 @@ class ImageDecoder:
 
 
 def facts(image: Image.Image, data: bytes) -> dict[str, Any]:
-    """What the header tells: the size, that of the upright picture where it is known yet, and the bytes that decoding takes."""
+    """What the header says: the size, that of the upright image where it is known yet, and the bytes that decoding takes."""
     upright = None if image.format == "PNG" and _has_late_chunks(data) else _upright_size(image)
     check, whole = needed(image, len(data))
     return {"size": image.size, "upright": upright, "check": check, "whole": whole}
 
 
 def check_scans(data: bytes, pixels: int) -> None:
-    """Raises ValueError for a JPEG with more passes over its `pixels` than anybody needs, before any is decoded."""
+    """Raises ValueError for a JPEG with more scans over its `pixels` than anybody needs, before any is decoded."""
     most = max(USUAL_SCANS, SCANNED_PIXELS // max(1, pixels))
     at = scans = 0
     while (mark := NEXT_MARK.search(data, at)) and mark[1] != b"\xd9":
         at = mark.end()
-        if mark[1] not in (b"\xd8", b"\x01"):  # the others tell their length
+        if mark[1] not in (b"\xd8", b"\x01"):  # the others have a length
             at += int.from_bytes(data[at : at + 2], "big")
         scans += mark[1] == b"\xda"
         if scans > most:
@@ -134,7 +134,7 @@ def check_scans(data: bytes, pixels: int) -> None:
 
 
 def needed(image: Image.Image, length: int) -> tuple[int, int]:
-    """Bytes of memory to look whether a picture of `length` bytes is sound, and to have it as plain RGB."""
+    """Bytes of memory to check whether an image of `length` bytes is intact, and to convert it to plain RGB."""
     pixels = image.width * image.height
     own = WIDTH_OF_MODES.get(image.mode, 4)
     around = OVERHEAD_BYTES + 3 * length
@@ -147,18 +147,18 @@ def needed(image: Image.Image, length: int) -> tuple[int, int]:
 
 
 def check(image: Image.Image) -> dict[str, Any]:
-    """Decode all of it; DECODE_ERRORS where that cannot be. The size of the upright picture."""
+    """Decode all of it, and return the size of the upright image. Raises DECODE_ERRORS."""
     upright = _upright_size(image) if image.format != "PNG" else None
     if image.format in ("JPEG", "MPO"):
-        image.draft(image.mode, (1, 1))  # what is coded is read whole all the same
+        image.draft(image.mode, (1, 1))  # all coded data is read all the same
     image.load()
     return {"upright": upright or _upright_size(image)}
 
 
 def upright(image: Image.Image, draft: int | None = None) -> Image.Image:
-    """The picture as people see it: first frame, turned as EXIF says, transparency over white, 8-bit RGB.
+    """The image as people see it: first frame, turned as EXIF says, transparency over white, 8-bit RGB.
 
-    With a `draft`, it may come smaller, but with no side below that one where it was longer, where that takes less memory.
+    With a `draft`, it may be scaled down to save memory, but no side that was longer than `draft` gets shorter than that.
     """
     if draft and image.format in ("JPEG", "MPO"):
         image.draft(image.mode, (draft, draft))
@@ -178,9 +178,9 @@ def rewritten(
     quality: int,
     draft: bool,
 ) -> tuple[dict[str, Any], bytes]:
-    """The picture as a new file without any metadata, its longer side between `shortest` and `longest` pixels.
+    """The image as a new file without any metadata, its longer side between `shortest` and `longest` pixels.
 
-    It is a JPEG where it has more than `photo` pixels, or else of the `format`.
+    It is a JPEG where it has more than `photo` pixels, else of the `format`.
     """
     del draft
     longer = max(image.size)
@@ -196,7 +196,7 @@ def rewritten(
 
 
 def scaled(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """float32 (height, width, 3) of `size`, by OpenCV's cubic interpolation, as mistral-common scales a picture."""
+    """float32 (height, width, 3) of `size`, by OpenCV's cubic interpolation, as mistral-common scales an image."""
     import cv2
 
     if image.width * image.height <= AT_ONCE:
@@ -214,7 +214,7 @@ def _enlarged(image: Image.Image, scale: float) -> Image.Image:
 
 
 def _has_late_chunks(data: bytes) -> bool:
-    """Whether a PNG tells something behind its pixels, which PIL reads once it has decoded them."""
+    """Whether a PNG has chunks after its pixels, which PIL reads only once it has decoded them."""
     at, seen = 8, False
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -230,9 +230,9 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How to turn `image` upright, without decoding it. Not ImageOps.exif_transpose: damaged EXIF is beside sound pixels."""
+    """How to turn `image` upright, without decoding it. Not ImageOps.exif_transpose: intact pixels may have damaged EXIF."""
     try:
-        orientation = Image.Image.getexif(image).get(EXIF_ORIENTATION)  # a PNG's own would decode the picture
+        orientation = Image.Image.getexif(image).get(EXIF_ORIENTATION)  # a PNG's own method would decode the image
     except DECODE_ERRORS:
         return None
     return EXIF_TRANSPOSES.get(orientation) if isinstance(orientation, int) else None

@@ -1,4 +1,4 @@
-"""A picture that someone sent: its bytes, and what is made of them elsewhere (image_decoding.py); it knows no paths, no URLs."""
+"""An image that someone sent: its bytes, and what is made of them in image_decoding.py; it knows no paths and no URLs."""
 
 import hashlib
 import math
@@ -14,7 +14,7 @@ from magistral_ui.chat.image_decoding import DecodingRefused, Size, decoders
 from magistral_ui.errors import ImageRefused, ImagesRefused
 
 BROWSER_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/avif"})
-"""What every browser shows by itself; of the others it gets a thumbnail."""
+"""What every browser can show; of other images the page shows a thumbnail."""
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 120_000_000
 """A 108-megapixel phone's photo is 12,000 × 9,000; PIL itself stops at 179 million."""
@@ -25,17 +25,17 @@ MAGIC_BYTES = {
     b"BM": "image/bmp",
 }
 SMALL_PIXELS = 4_000_000
-"""Pixels up to which a picture is scaled in one step, see pixels.py."""
+"""Pixels up to which an image is scaled in one step, see image_worker.py."""
 FLOAT = 4
-"""Bytes of a number as models read them."""
+"""Bytes of a number as models read it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """The bytes as they were sent, with width and height in pixels (after turning) and the content's digest.
+    """The bytes as they were sent, with width and height in pixels (upright) and the content's digest.
 
-    Its pixels are decoded anew whenever they are asked for, and not kept. What makes something of them may have to wait, and
-    raises TooManyRequests where too many wait already.
+    Its pixels are decoded anew whenever they are needed, and not kept. Methods that need them may have to wait, and raise
+    TooManyRequests where too many wait already.
     """
 
     data: bytes = field(repr=False)
@@ -46,7 +46,7 @@ class ImageFile:
     name: str = ""
 
     def rgb(self) -> Image.Image:
-        """The picture as people see it: first frame, turned as EXIF says, transparency over white, 8-bit RGB."""
+        """The image as people see it: first frame, turned as EXIF says, transparency over white, 8-bit RGB."""
         told, data = self._ask("plain", more=6 * self.width * self.height)
         return Image.frombytes("RGB", tuple(told["size"]), data)
 
@@ -60,7 +60,7 @@ class ImageFile:
         return self.rewritten(longest=side, format="JPEG", draft=True)[0]
 
     def shrunk(self, side: int) -> "ImageFile":
-        """The same picture, lossless, with at most `side` × `side` pixels; itself where it is as small already."""
+        """The same image, lossless, with at most `side` × `side` pixels; itself where it is small enough."""
         if max(self.width, self.height) <= side:
             return self
         data, (width, height), _ = self.rewritten(longest=side, format="PNG", resample=Image.Resampling.LANCZOS)
@@ -77,10 +77,10 @@ class ImageFile:
         resample: Image.Resampling = Image.Resampling.BICUBIC,
         draft: bool = False,
     ) -> tuple[bytes, Size, str]:
-        """The picture as a new file without any metadata, its size and format: JPEG, or PNG.
+        """The image as a new file without any metadata, with its size and format: JPEG or PNG.
 
         Its longer side has `shortest` to `longest` pixels; with more than `photo` pixels it is a JPEG in any case. A `draft` is
-        made smaller while it is decoded, where the format can.
+        scaled down while it is decoded, where the format allows that.
         """
         wanted = {"longest": longest, "shortest": shortest, "photo": photo, "quality": quality}
         how = {**wanted, "format": format, "resample": int(resample), "draft": draft}
@@ -100,7 +100,7 @@ class ImageFile:
 
 
 def read_image(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageFile:
-    """The picture in `data`; ImageRefused, with the file's `name` and the broken limit, where there is none to use.
+    """The image in `data`; ImageRefused, with the file's `name` and the limit, where there is none to use.
 
     The size is read from the header first, so that a decompression bomb is never unpacked. It may wait, like `ImageFile`.
     """
@@ -110,7 +110,7 @@ def read_image(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_p
 def measure_image(
     data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
 ) -> ImageFile:
-    """The picture in `data` by its header, which is enough to tell what it costs; whether it is sound is not looked at."""
+    """The image in `data` from its header, which is enough to tell what it costs; whether it is intact is not checked."""
     return replace(_read(data, name, max_bytes, max_pixels, sound=False), data=b"")
 
 
@@ -126,7 +126,7 @@ def _read(data: bytes, name: str, max_bytes: int, max_pixels: int, *, sound: boo
 
 @contextmanager
 def _told_by_name(name: str, max_pixels: int = MAX_PIXELS, *, begun: bool = True) -> Iterator[None]:
-    """ImageRefused for what is Refused, with the file's name."""
+    """Turns DecodingRefused into ImageRefused, with the file's name."""
     try:
         yield
     except DecodingRefused as error:
@@ -139,7 +139,7 @@ def _told_by_name(name: str, max_pixels: int = MAX_PIXELS, *, begun: bool = True
 
 
 def shrunk_size(width: int, height: int, side: int) -> Size:
-    """What `ImageFile.shrunk` makes of a size, without a picture; PIL's `Image.thumbnail` reckons so."""
+    """What `ImageFile.shrunk` makes of a size, without an image; computed as PIL's `Image.thumbnail` does."""
     if max(width, height) <= side:
         return width, height
     ratio = width / height
@@ -153,7 +153,7 @@ def _nearest(number: float, distance: Callable[[int], float]) -> int:
 
 
 def media_type(data: bytes) -> str:
-    """Such as `image/png`, by how the bytes begin; empty where that is none that is taken."""
+    """Such as `image/png`, by the first bytes; empty where the format is not accepted."""
     brand, brands = data[8:12], data[8 : 8 + 64]
     if data[4:8] == b"ftyp":
         avif = brand in (b"avif", b"avis") or (brand in (b"mif1", b"msf1") and b"avi" in brands)
@@ -167,7 +167,7 @@ Sent = TypeVar("Sent")
 
 
 def read_images(sent: Iterable[Sent], read: Callable[[Sent], ImageFile]) -> list[ImageFile]:
-    """What `read` makes of each; where some are refused, all of these are told at once, by name."""
+    """What `read` makes of each; where some are refused, one error names all of these."""
     images: list[ImageFile] = []
     refused: list[ImageRefused] = []
     for each in sent:
@@ -183,7 +183,7 @@ def read_images(sent: Iterable[Sent], read: Callable[[Sent], ImageFile]) -> list
 
 
 def begins_as_one(data: bytes) -> bool:
-    """Whether a file that PIL cannot make out begins like a picture of one of the formats."""
+    """Whether a file that PIL cannot identify begins like an image in one of the formats."""
     brands = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
     return data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (
         (data[:4] == b"RIFF" and data[8:12] == b"WEBP") or (data[4:8] == b"ftyp" and data[8:12] in brands)

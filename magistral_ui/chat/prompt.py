@@ -1,4 +1,4 @@
-"""What the model will read: system prompt, custom instructions, turns, and a reply to go on with; no tokens yet."""
+"""What the model will read: system prompt, custom instructions, turns, and a reply to resume; no tokens yet."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ class SystemPart:
 
 @dataclass(frozen=True, slots=True)
 class UserTurn:
-    """Pictures, then text: the order in which the model is used to read them."""
+    """Images, then text: the order in which the model was trained to read them."""
 
     text: str
     images: tuple[ImageFile, ...] = ()
@@ -27,9 +27,9 @@ class UserTurn:
 
 
 def user_parts(turns: Sequence[UserTurn]) -> list[str | ImageFile]:
-    """The one message that the model reads of user turns in a row: texts that meet are joined by a blank line.
+    """The single message that the model reads for consecutive user turns: adjacent texts are joined by a blank line.
 
-    A picture that nothing but text comes before is put first, as mistral-common does it.
+    An image that follows only text is put first, as mistral-common does it.
     """
     parts: list[str | ImageFile] = []
     for turn in turns:
@@ -51,7 +51,7 @@ class AssistantTurn:
     reasoning: str | None = None
     message: int | None = None
     left_out: str = ""
-    """The reasoning that is left out: the model does not read it, but what it would cost can be told."""
+    """The reasoning that is left out: the model does not read it, but what it would cost can be measured."""
 
 
 Turn = UserTurn | AssistantTurn
@@ -59,7 +59,7 @@ Turn = UserTurn | AssistantTurn
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The beginning of a reply to continue: open reasoning goes on thinking, closed reasoning goes on answering."""
+    """The part of a reply to resume: open reasoning is continued, closed reasoning is answered from."""
 
     reasoning: str | None
     closed: bool
@@ -68,7 +68,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Everything that one reply depends on, but for the sampling parameters; ends with a user turn."""
+    """Everything that one reply depends on except the sampling parameters; ends with a user turn."""
 
     system: tuple[SystemPart, ...]
     turns: tuple[Turn, ...]
@@ -76,12 +76,12 @@ class Prompt:
 
     @property
     def images(self) -> tuple[ImageFile, ...]:
-        """All pictures in the order in which the model sees them."""
+        """All images in the order in which the model sees them."""
         return tuple(p for turn in self.turns if isinstance(turn, UserTurn) for p in turn.images)
 
     @property
     def digest(self) -> str:
-        """The same for prompts that read the same, whichever messages they were made of."""
+        """The same for prompts that read the same, whatever messages they come from."""
         system = [[part.text, part.reasoning] for part in self.system]
         turns = [
             ["user", turn.text, [image.digest for image in turn.images]]
@@ -98,24 +98,24 @@ class PromptChoices:
     """What a person may choose about the prompt."""
 
     instructions: str = ""
-    """Added to the model's reasoning prompt: replacing it is what stops Magistral from thinking."""
+    """Added to the model's reasoning prompt, since Magistral does not reason without that one."""
     system_prompt: str | None = None
-    """For those who want to: another reasoning prompt instead of the card's, with its literal marks."""
+    """Optionally, another reasoning prompt in place of the card's, with literal reasoning marks."""
     keep_reasoning: bool = True
-    """Whether earlier reasoning stays in the context, where a message does not say otherwise."""
+    """Whether earlier reasoning stays in the context, unless a message says otherwise."""
 
 
 HEADING = "Problem:\n\n"
 
 
 def has_marks(text: str, marks: tuple[str, str]) -> bool:
-    """Whether a system prompt shows the model both reasoning `marks`, one after the other: without, it does not think."""
+    """Whether a system prompt shows the model both reasoning `marks` in order: without them, it does not reason."""
     begin = text.find(marks[0])
     return begin >= 0 and text.find(marks[1], begin) >= 0
 
 
 def split_system_prompt(text: str, marks: tuple[str, str]) -> tuple[SystemPart, ...]:
-    """`text` cut at its first pair of literal `marks`, as the model cards' loaders do, less one trailing newline."""
+    """`text` split at its first pair of literal `marks`, as the model cards' loaders do, less one trailing newline."""
     text = text.removesuffix("\n")
     before, begin, rest = text.partition(marks[0])
     thought, end, after = rest.partition(marks[1])
@@ -126,9 +126,9 @@ def split_system_prompt(text: str, marks: tuple[str, str]) -> tuple[SystemPart, 
 
 
 def with_instructions(system: tuple[SystemPart, ...], instructions: str) -> tuple[SystemPart, ...]:
-    """`instructions` after the last part of the system prompt, a blank line between.
+    """`instructions` after the last part of the system prompt, separated by a blank line.
 
-    The prompt of Magistral 1.0 ends with the heading under which the problem comes: instructions go before it.
+    The prompt of Magistral 1.0 ends with the heading of the problem: instructions go before it.
     """
     instructions = instructions.strip()
     if not instructions:
@@ -145,7 +145,7 @@ def compose(
 ) -> Prompt:
     """The prompt for a reply to the chosen branch of `conversation`, which must end with a user message.
 
-    Two user messages can follow each other where a reply was deleted or failed without a word; an encoder joins them.
+    Two user messages can follow each other where a reply was deleted or failed without text; an encoder joins them.
     """
     turns: list[Turn] = []
     for message in conversation.path():

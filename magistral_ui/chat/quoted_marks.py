@@ -1,19 +1,19 @@
-"""Tells a mark that the model sets from one that it only speaks of, by what stands around it; it does not look for marks.
+"""Tells a mark that the model sets from one that it only mentions, by the text around it; it does not search for marks.
 
-A model whose prompt had opened a thought ends it with a bare `</think>`; one that explains the tag writes the same letters.
-The first stands at the end of a line or behind a whole sentence, the second in code, in quotes, or within a sentence.
+A model whose prompt has opened the reasoning ends it with a bare `</think>`; one that explains the tag writes the same letters.
+The first stands at the end of a line or after a whole sentence, the second in code, in quotes, or within a sentence.
 """
 
 import re
 import unicodedata
 
 TAIL_CHARACTERS = 64
-"""Characters of a line that are kept: all that is asked about is right before the mark."""
+"""Characters of a line that are kept: only what is right before the mark matters."""
 FENCE = re.compile(r"\s*(?:(?:[-*+>]|\d{1,9}[.)])\s+)*(`{3,}|~{3,})")
-"""What opens or closes a block of code, also within lists and quotations."""
+"""What opens or closes a code block, also within lists and quotations."""
 INDENTED = re.compile(r"(?: {4}|\t)\s*")
 ITEM = re.compile(r"\s*(?:[-*+>|]|#{1,6}|\d{1,9}[.)])\s+")
-"""What begins a list's item, a heading, a quotation or a row."""
+"""What begins a list item, a heading, a quotation or a table row."""
 SENTENCE_ENDS = frozenset(".!?…。！？।؟\"'”’»)]}）】」』*_`$")
 OPENERS = frozenset("“‘«„‹「『（【([{<")
 FOLLOWERS = frozenset(",;.:?!)]}”’»›」』）】、，。；：？！、…")
@@ -24,7 +24,7 @@ UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 
 
 class MarkContext:
-    """What was written so far, as far as it says whether a mark behind it is meant; `feed` costs the text's length."""
+    """The text so far, as far as it says whether a mark after it is set; `feed` takes time linear in its text."""
 
     def __init__(self) -> None:
         self._fence = ""
@@ -35,7 +35,6 @@ class MarkContext:
         self._quotes = 0
 
     def feed(self, text: str) -> None:
-        """Take in more of it."""
         first, *others = text.split("\n")
         self._grow(first)
         for line in others:
@@ -44,43 +43,43 @@ class MarkContext:
 
     @property
     def in_code(self) -> bool:
-        """Whether what follows is code: a block of it, or within a line."""
+        """Whether what follows is code, in a block or within a line."""
         return bool(self._fence) or self._ticks % 2 == 1
 
     @property
     def at_line_start(self) -> bool:
-        """Whether nothing stands before it in its line."""
+        """Whether what follows is the first in its line."""
         return self._blank
 
     def quotes(self, after: str, final: bool) -> bool | None:
-        """Whether a mark that comes here and is followed by `after` is only spoken of; None where more has to come first."""
+        """Whether a mark that comes here and is followed by `after` is only mentioned; None where that needs more text."""
         if self.in_code:
             return True
         rest = after.lstrip(" \t")
         if not rest and not final:
             return None
         if self._blank:
-            return bool(INDENTED.fullmatch(self._start)) or _goes_on(after, rest)
+            return bool(INDENTED.fullmatch(self._start)) or _continues(after, rest)
         before = self._line.rstrip(" \t")
         if before != self._line:
             return self._within_sentence(before, after, rest, final)
-        if before[-1] in COLONS and not after.strip():  # it may be the last that is said
+        if before[-1] in COLONS and not after.strip():  # it may be the end
             return final or None
         if before[-1] == ">" and after == "<" and not final:
             return None
         return self._is_enclosed(before, after)
 
     def introduces(self, after: str) -> bool:
-        """Whether a colon and the end of the line around a mark say that an example of it begins."""
+        """Whether a mark between a colon and the end of the line begins an example."""
         return self._line.rstrip()[-1:] in COLONS and after.lstrip(" \t")[:1] in ("\r", "\n")
 
     def _within_sentence(self, before: str, after: str, rest: str, final: bool) -> bool | None:
-        """The same for a mark behind a space."""
+        """`quotes` for a mark after a space."""
         if before[-1] in SENTENCE_ENDS and not ITEM.fullmatch(self._start):
-            return _goes_on(after, rest) or after[:1] in FOLLOWERS
+            return _continues(after, rest) or after[:1] in FOLLOWERS
         if not rest or rest[0] not in "\r\n" or ITEM.match(self._start) or before[-1] == "|":
             return True
-        # At the end of a line it closes a thought, unless the sentence goes on in the next line.
+        # At the end of a line it closes the reasoning, unless the sentence continues in the next line.
         end = rest.lstrip("\r\n \t")
         breaks = rest[: len(rest) - len(end)].count("\n")
         if breaks < 2 and not end:
@@ -88,7 +87,7 @@ class MarkContext:
         return breaks < 2 and end[0].islower()
 
     def _is_enclosed(self, before: str, after: str) -> bool:
-        """The same for a mark that stands right behind another character."""
+        """`quotes` for a mark right after another character."""
         last, following = before[-1], after[:1]
         if following in FOLLOWERS and following:
             return True
@@ -126,13 +125,13 @@ class MarkContext:
         self._blank, self._ticks, self._quotes = True, 0, 0
 
 
-def _goes_on(after: str, rest: str) -> bool:
-    """Whether a sentence or a table's row goes on behind the mark, as in “</think> is a tag”."""
+def _continues(after: str, rest: str) -> bool:
+    """Whether a sentence or a table row continues after the mark, as in “</think> is a tag”."""
     return after != rest and (rest[:1].islower() or rest[:1] == "|")
 
 
 def _is_wide(character: str) -> bool:
-    """Whether it is of a script without spaces between words."""
+    """Whether it belongs to a script without spaces between words."""
     if not character:
         return False
     wide = unicodedata.east_asian_width(character) in "WF" and character.isalpha()

@@ -1,10 +1,10 @@
-"""Tells reasoning from the answer while it is written: by token id, or by text where the marks are text.
+"""Separates reasoning from the answer as they are written: by token id, or by text where the marks are text.
 
-A reader is fed what the model writes and gives events; joined, their texts are the same however the stream was cut.
-Characters are given whole. What was given is taken back in one case only: a mark that closes reasoning which none had opened
-makes reasoning of the whole answer so far (`Reclassified`). A reader does not know why the stream ends.
+A reader is fed what the model writes and returns events, whose joined texts do not depend on how the stream was split.
+Characters are never split. What was returned is revised in one case only: a mark that closes reasoning which no mark had opened
+turns the whole answer so far into reasoning (`Reclassified`). A reader does not know why the stream ends.
 
-Line breaks next to marks belong to the template and are left out, whichever engine and server the reply comes from.
+Line breaks next to marks belong to the template and are dropped, whichever engine or server the reply comes from.
 """
 
 import codecs
@@ -17,15 +17,15 @@ from magistral_ui.chat.events import Answer, Reasoning, Reclassified
 from magistral_ui.chat.quoted_marks import MarkContext
 
 Channel = Literal["before", "reasoning", "answer"]
-"""`before`: nothing but white space was written yet, so reasoning may still begin."""
+"""`before`: only white space so far, so reasoning may still begin."""
 ReasoningPiece = Reasoning | Answer | Reclassified
 LINE_BREAKS = "\r\n"
 MIN_PARTIAL_MARK = 2
-"""Characters of a mark's beginning at which a reply that was cut is taken to be cut within the mark; one may be anything."""
+"""Leading characters of a mark that make a cut reply count as cut inside the mark; a single one may be anything."""
 
 
 class TokenReader(Protocol):
-    """What the engine needs of a reader of tokens."""
+    """What an engine needs of a token reader."""
 
     @property
     def channel(self) -> Channel:
@@ -35,31 +35,31 @@ class TokenReader(Protocol):
         """The events of one more token."""
 
     def take_up(self) -> None:
-        """What was fed so far is the beginning of a reply that goes on: what is held back of it was told before."""
+        """Treat what was fed so far as a resumed reply: whatever is held back of it is known already."""
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """What was held back; call once, at the end. Half a character is left out where the reply was `cut` there."""
+        """What was held back; call once, at the end. Half a character is dropped where the reply was `cut`."""
 
 
 class MarkEdges:
-    """Leaves out line breaks next to marks: behind one, and before one that closes reasoning."""
+    """Drops line breaks next to marks: after any mark, and before one that closes reasoning."""
 
     def __init__(self, *, fresh: bool = False) -> None:
-        """`fresh`: right behind a mark, whatever follows."""
+        """`fresh`: right after a mark, whatever follows."""
         self._opened = self._closed = fresh
         self._held = ""
-        self._told = 0  # characters of what is held, and of what follows, that were told before
+        self._told = 0  # characters held, and still to come, that are known already
 
     def open(self) -> None:
         """Reasoning begins."""
         self._opened = True
 
     def close(self) -> None:
-        """An answer begins; what is held comes back only if there is more reasoning later."""
+        """An answer begins; what is held returns only if there is more reasoning later."""
         self._closed, self._told = True, 0
 
     def reasoning(self, text: str) -> str:
-        """What of more reasoning can be told: no line break at its end, which a mark may follow."""
+        """As much of the next reasoning as is certain: no trailing line break, since a mark may follow."""
         if not text:
             return ""
         text = self._held + text
@@ -72,18 +72,18 @@ class MarkEdges:
         return said
 
     def answer(self, text: str) -> str:
-        """What of more of the answer can be told."""
+        """The next part of the answer, without line breaks after a mark."""
         if self._closed:
             text = text.lstrip(LINE_BREAKS)
             self._closed = not text
         return text
 
     def take_up(self, more: int = 0) -> None:
-        """What is held, and so many characters that follow, were told before."""
+        """What is held, and the next `more` characters, are known already."""
         self._told = len(self._held) + more
 
     def rest(self) -> str:
-        """What is held of reasoning that was cut: no mark follows."""
+        """What is held of reasoning that was cut, since no mark follows."""
         held, self._held = self._held[self._told :], ""
         return held
 
@@ -91,20 +91,20 @@ class MarkEdges:
 class TokenIdReader:
     """Reads tokens of models whose marks are single control tokens (Magistral 1.1, 1.2 and the demo model).
 
-    Only the two ids open and close reasoning: the same letters typed as text stay text. Opening is possible
-    anywhere in an answer; where nothing was opened, the first closing mark closes what came before it. Another mark that has
-    nothing to open or to close is dropped, as other control tokens are.
+    Only the two ids open and close reasoning: the same letters typed as text stay text. Reasoning may open
+    anywhere in an answer; where none was opened, the first closing mark closes everything before it. Any other mark with
+    nothing to open or close is dropped, like other control tokens.
     """
 
     def __init__(self, begin: int, end: int, bytes_of: Callable[[int], bytes], channel: Channel = "before") -> None:
-        """`bytes_of` gives a token's bytes, b"" for control tokens; `channel` is where a resumed reply goes on."""
+        """`bytes_of` returns a token's bytes, b"" for control tokens; `channel` is where a resumed reply continues."""
         self._begin, self._end, self._bytes_of = begin, end, bytes_of
         self._channel: Channel = channel
         self._reasoned = channel != "before"
-        """Whether there was reasoning, so that the answer is known for one."""
+        """Whether there was reasoning, so that the answer is certain to be one."""
         self._decoder = _utf8()
         self._edges = MarkEdges()
-        self._tail = ""  # line breaks of what may not be an answer
+        self._tail = ""  # line breaks of what may turn out not to be an answer
 
     @property
     def channel(self) -> Channel:
@@ -112,7 +112,7 @@ class TokenIdReader:
         return self._channel
 
     def feed(self, token: int) -> list[ReasoningPiece]:
-        """The events of one more token; an empty Answer says that the reasoning is closed."""
+        """The events of one more token; an empty Answer means that the reasoning is closed."""
         if token == self._begin and self._channel != "reasoning":
             turned = self._turn("reasoning")
             self._edges.open()
@@ -128,13 +128,13 @@ class TokenIdReader:
         return [Answer(self._edges.answer(text) if self._reasoned else self._unsure(text))]
 
     def take_up(self) -> None:
-        """What was told of an answer is known for one, and no line break is told again."""
+        """An answer so far is certain to be one, and no line break is returned again."""
         self._reasoned = self._reasoned or self._channel == "answer"
         self._tail = ""
         self._edges.take_up()
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """The replacement character where the stream ended, but was not `cut`, inside a character."""
+        """A replacement character where the stream ended inside a character, unless it was `cut`."""
         if not cut:
             return self._turn(self._channel)
         if self._channel == "reasoning":
@@ -143,7 +143,7 @@ class TokenIdReader:
         return [Answer(self._tail, 0)] if self._tail else []
 
     def _close(self) -> list[ReasoningPiece]:
-        """The closing mark: what came before it is reasoning, opened or not."""
+        """The closing mark: everything before it is reasoning, opened or not."""
         was, self._tail = self._channel, ""
         pieces = self._turn("answer")
         if was == "answer":
@@ -162,14 +162,14 @@ class TokenIdReader:
         return [Answer(rest, 0)] if rest else []
 
     def _unsure(self, text: str) -> str:
-        """What can be told of an answer that a closing mark may still make reasoning of: no line break at its end."""
+        """As much as is certain of an answer that a closing mark may still turn into reasoning: no trailing line break."""
         text = self._tail + text
         kept = text.rstrip(LINE_BREAKS)
         self._tail = text[len(kept) :]
         return kept
 
     def _cut(self) -> str:
-        """What a character that a control token broke off leaves: the bytes on both sides are decoded apart."""
+        """What is left of a character that a control token interrupts: the bytes on both sides are decoded separately."""
         rest = self._decoder.decode(b"", True)
         self._decoder.reset()
         return rest
@@ -178,8 +178,8 @@ class TokenIdReader:
 class TextReader:
     """Reads text whose marks are text, such as `<think>` and `</think>` (Magistral 1.0, and some servers).
 
-    Reasoning opens only at the beginning (white space aside) and closes once; later marks are text of the answer. Where none was
-    opened, the first closing mark that is not only spoken of closes it. A tail that may become a mark is held back.
+    Reasoning opens only at the start (white space aside) and closes once; later marks are text of the answer. Where none was
+    opened, the first closing mark that is not merely mentioned closes it. A tail that may become a mark is held back.
     """
 
     def __init__(
@@ -191,20 +191,20 @@ class TextReader:
         *,
         fresh: bool = False,
     ) -> None:
-        """`more` are other pairs of marks that may come instead; open reasoning ends with the first pair's.
+        """`more` are other pairs of marks that may occur instead; reasoning that is already open ends with the first pair's.
 
-        `fresh` says that a resumed reply goes on right behind a mark.
+        `fresh` says that a resumed reply continues right after a mark.
         """
         self._marks, self._end = [(begin, end), *more], end
         self._channel: Channel = channel
         self._held = ""
-        self._uncounted = 0  # tokens of what is held back while it is open where they belong
+        self._uncounted = 0  # tokens of what is held back while its channel is undecided
         self._edges = MarkEdges(fresh=fresh)
-        self._known = channel != "before"  # an answer is known for one, and no mark changes that any more
-        self._said = False  # whether there is anything of an answer that may turn out to be reasoning
-        self._passage = MarkContext()  # what that is
-        self._opened = [0] * len(self._marks)  # marks of each pair that opened within it
-        self._named = [0] * len(self._marks)  # those that were only spoken of
+        self._known = channel != "before"  # whether an answer is certain to be one, so that no mark changes that
+        self._said = False  # whether any answer was returned that may turn out to be reasoning
+        self._passage = MarkContext()  # that answer
+        self._opened = [0] * len(self._marks)  # opening marks of each pair within it
+        self._named = [0] * len(self._marks)  # those that were only mentioned
 
     @property
     def channel(self) -> Channel:
@@ -212,7 +212,7 @@ class TextReader:
         return self._channel
 
     def feed(self, text: str, tokens: int = 1) -> list[ReasoningPiece]:
-        """The events of more text; the first of them carries the count of `tokens`, the marks' among the reasoning's."""
+        """The events of more text; the first one carries `tokens`. A mark's tokens count as reasoning."""
         self._held += text
         self._uncounted += tokens
         was = self._channel
@@ -222,7 +222,7 @@ class TextReader:
         return self._counted(pieces, "answer" if was == "answer" else "reasoning")
 
     def take_up(self) -> None:
-        """What is held back was told before, and counted; not so the beginning of a mark, see `finish`."""
+        """What is held back is known already, and counted, unless it is the start of a mark; see `finish`."""
         self._uncounted = 0
         if self._channel == "before":
             if self._is_cut_in_a_mark():
@@ -236,7 +236,7 @@ class TextReader:
         self._held = ""
 
     def settle(self) -> list[ReasoningPiece]:
-        """What is held back, now that reasoning comes by another way: an answer that has begun is one, white space is dropped."""
+        """What was held back, now that reasoning comes another way: it is answer if one has begun; white space is dropped."""
         if self._channel == "before" and not self._held.strip():
             self._held = ""
             return []
@@ -244,7 +244,7 @@ class TextReader:
         return self.finish()
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """What was held back, now that no mark can follow; where the reply was `cut`, not the beginning of a mark."""
+        """What was held back, now that no mark can follow; where the reply was `cut`, without the start of a mark."""
         if cut and self._channel != "answer" and self._is_cut_in_a_mark():
             self._held = ""
             return []
@@ -254,14 +254,14 @@ class TextReader:
         return self._counted(pieces, "answer")
 
     def _is_cut_in_a_mark(self) -> bool:
-        """Whether a reply that ended here would end within a mark."""
+        """Whether a reply that ended here would end inside a mark."""
         start = self._held.lstrip()
         if self._channel == "before":
             return len(start) >= MIN_PARTIAL_MARK and any(begin.startswith(start) for begin, _ in self._marks)
         return len(self._held) >= MIN_PARTIAL_MARK
 
     def _counted(self, pieces: list[ReasoningPiece], channel: Channel) -> list[ReasoningPiece]:
-        """`pieces` with the count of all tokens so far on the first; an empty one of `channel` where there are none."""
+        """`pieces` with all uncounted tokens on the first one, or on an empty piece of `channel` where there is none."""
         tokens, self._uncounted = self._uncounted, 0
         if not tokens:
             return pieces
@@ -306,7 +306,7 @@ class TextReader:
         return [Answer(text, 0)] if text else []
 
     def _look_for_a_mark(self, final: bool) -> list[ReasoningPiece]:
-        """The same while a closing mark may still come that makes reasoning of it; such a mark and what is next to it wait."""
+        """Likewise while a closing mark may still turn it into reasoning; such a mark and its surroundings are held back."""
         pieces: list[ReasoningPiece] = []
         while (found := self._first_mark()) is not None:
             at, mark = found
@@ -328,7 +328,7 @@ class TextReader:
         text = self._held[: len(self._held) - held]
         text = text if final else text.rstrip(LINE_BREAKS)
         if not (self._said or final or text.strip()):
-            text = ""  # white space that a mark may follow is told with what it leads to
+            text = ""  # white space that a mark may follow is held back until it is clear what follows
         self._held = self._held[len(text) :]
         return [*pieces, *self._answered(text)]
 
@@ -337,7 +337,7 @@ class TextReader:
         return min(found, default=None)
 
     def _is_spoken_of(self, mark: str, around: str, after: str, final: bool) -> bool | None:
-        """Whether a mark that `around` comes before is text; None where that depends on what follows."""
+        """Whether a mark that follows `around` is text; None where that depends on what comes next."""
         passage = copy(self._passage)
         passage.feed(around)
         if passage.in_code:
@@ -350,7 +350,7 @@ class TextReader:
             spoken_of = spoken_of and not passage.introduces(after)
             (self._named if spoken_of else self._opened)[number] += 1
             return True
-        # What was opened in the text is closed in the text; where it was only named, a mark that stands alone closes a thought.
+        # What was opened in the text is closed in the text; if it was only mentioned, a mark on its own line closes reasoning.
         if self._opened[number]:
             self._opened[number] -= 1
             return True
@@ -367,7 +367,7 @@ class TextReader:
         return [Answer(text, 0)]
 
     def _reclassified(self) -> list[ReasoningPiece]:
-        """What came so far was reasoning, and is closed; then the answer, as far as it has come."""
+        """Everything so far was reasoning, which is closed; then the answer so far."""
         self._known = True
         self._edges.close()
         pieces: list[ReasoningPiece] = [Reclassified()] if self._said else []
@@ -401,27 +401,13 @@ class TextTokenReader:
         self._text.take_up()
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """What was held back, but where the reply was `cut`, the part of a character or of a mark at which it was."""
+        """What was held back; where the reply was `cut`, without a partial character or mark."""
         rest = "" if cut else self._decoder.decode(b"", True)
         return [*self._text.feed(rest, tokens=0), *self._text.finish(cut)]
 
 
-def joined(pieces: Iterable[ReasoningPiece]) -> tuple[str, str]:
-    """Reasoning and answer, each as one text."""
-    reasoning: list[str] = []
-    answer: list[str] = []
-    for piece in pieces:
-        if isinstance(piece, Reclassified):
-            said = "".join(answer)
-            reasoning.append(said if any(reasoning) else said.lstrip(LINE_BREAKS))
-            answer.clear()
-        else:
-            (reasoning if isinstance(piece, Reasoning) else answer).append(piece.text)
-    return "".join(reasoning), "".join(answer)
-
-
 def part_of(text: str, marks: Iterable[str]) -> int:
-    """How many characters at the end of `text` may be the beginning of one of `marks`."""
+    """How many characters at the end of `text` may be the start of one of `marks`."""
     sizes = (size for mark in marks for size in range(1, len(mark)) if text.endswith(mark[:size]))
     return max(sizes, default=0)
 

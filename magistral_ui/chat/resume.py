@@ -1,21 +1,20 @@
-"""The beginning that a reply goes on from: one that was cut, its reasoning alone, or reasoning in other words; no engine yet.
+"""The partial reply that another one resumes: a reply that was cut, its reasoning alone, or edited reasoning; no engine yet.
 
-A beginning is a Reply itself, with what it had cost so far, and with the provenance of the reply that it was taken from.
+A partial reply is itself a Reply, with what it had cost, and with the provenance of the reply that it was taken from.
 """
 
 from dataclasses import replace
 
-from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.conversation import Provenance, Reply
 from magistral_ui.chat.events import Usage
 from magistral_ui.chat.prompt import Resume
-from magistral_ui.chat.provenance import Provenance
 
 FINAL_FAILURES = frozenset({"remote_filtered", "remote_called_tool"})
-"""Failures that would come again: the server does not let the reply go on, or the model waits for a tool."""
+"""Failures that would recur: the server does not let the reply continue, or the model waits for a tool."""
 
 
 def may_continue(reply: Reply) -> bool:
-    """Whether `reply` was cut or failed on its way, and has a beginning to go on from."""
+    """Whether `reply` was cut or failed partway, and has text to resume from."""
     if reply.failure in FINAL_FAILURES:
         return False
     unfinished = reply.failure is not None or reply.finish_reason in ("length", "cancelled")
@@ -23,21 +22,21 @@ def may_continue(reply: Reply) -> bool:
 
 
 def may_replay(reply: Reply) -> bool:
-    """Whether it is known what `reply` was written with."""
+    """Whether everything that `reply` was written with is known."""
     return reply.params is not None and reply.params.seed is not None and reply.provenance is not None
 
 
 def resume_of(partial: Reply | None) -> Resume | None:
-    """What the model reads of a beginning."""
+    """What the model reads of a partial reply."""
     if partial is None:
         return None
     return Resume(partial.reasoning or None, partial.reasoning_closed, partial.answer)
 
 
 def as_read(reply: Reply, *, textual_marks: bool) -> Reply:
-    """A reply to go on with as the model will read it: less the spaces at the end of one that is nothing but text.
+    """A partial reply as the model will read it: without trailing spaces where it is nothing but text.
 
-    mistral-common leaves these out. Where marks are text, reasoning is a part of that text.
+    mistral-common strips these. Where marks are text, reasoning is part of that text.
     """
     if reply.reasoning and not textual_marks:
         return reply
@@ -53,14 +52,14 @@ def reasoning_of(reply: Reply) -> Reply:
 
 
 def with_reasoning(reply: Reply, reasoning: str, *, closed: bool) -> Reply:
-    """A reply's beginning with `reasoning` in the place of its own; `closed` goes on with the answer."""
+    """A partial reply with `reasoning` instead of its own; where `closed`, the answer comes next."""
     known = reply.provenance or Provenance()
     known = replace(known, edited=known.edited or reasoning != reply.reasoning)
     return Reply(reasoning=reasoning, reasoning_closed=closed, provenance=known)
 
 
 def resumed_part(reply: Reply) -> Reply | None:
-    """The beginning that `reply` went on from itself; None where it went on from none."""
+    """The partial reply that `reply` itself resumed; None where it resumed none."""
     source = reply.provenance
     if source is None or not (source.begun_reasoning or source.begun_answer):
         return None
@@ -73,13 +72,13 @@ def resumed_part(reply: Reply) -> Reply | None:
 
 
 def with_usage_share(partial: Reply, reply: Reply, tokens: int) -> Reply:
-    """`partial` with what its `tokens` had cost as a part of `reply`."""
+    """`partial` with what its `tokens` had cost as part of `reply`."""
     reasoning_tokens = min(reply.usage.reasoning_tokens, tokens) if partial.answer else tokens
     return replace(partial, usage=_usage(reply, reasoning_tokens, tokens - reasoning_tokens))
 
 
 def _usage(reply: Reply, reasoning_tokens: int, answer_tokens: int) -> Usage:
-    """What so many tokens of `reply` had cost: the time in proportion."""
+    """What that many tokens of `reply` had cost; the time is proportional."""
     usage = reply.usage
     reasoning_seconds = usage.reasoning_seconds * _share(reasoning_tokens, usage.reasoning_tokens)
     answer_seconds = max(0.0, usage.total_seconds - usage.first_token_seconds - usage.reasoning_seconds)

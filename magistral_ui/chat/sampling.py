@@ -1,4 +1,4 @@
-"""How the next token is drawn: a table of the parameters with bounds and step, and presets; it does not draw anything."""
+"""Sampling parameters with their bounds and steps, and presets; it samples nothing itself."""
 
 import math
 import random
@@ -13,7 +13,7 @@ MAX_SEED = 2**53 - 1
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One knob: its bounds are inclusive; `integer` ones refuse fractions; `optional` ones may be None.
+    """One parameter: its bounds are inclusive; `integer` ones refuse fractions; `optional` ones may be None.
 
     `common` ones are shown first; a `logarithmic` one's slider takes equal steps for equal factors.
     """
@@ -89,7 +89,7 @@ class SamplingParams:
             object.__setattr__(self, each.name, value)
 
     def changed(self, changes: Mapping[str, object]) -> "SamplingParams":
-        """These parameters with `changes` laid over them; ParameterRefused for an unknown name or a bad value."""
+        """These parameters with `changes`; ParameterRefused for an unknown name or a bad value."""
         for name in changes:
             if name not in PARAMETERS:
                 raise ParameterRefused("parameter_unknown", name=name, known=", ".join(PARAMETERS))
@@ -104,7 +104,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Values by a name: a card's own with `changes` laid over them; the seed is nobody's but the visitor's."""
+    """A named set of values: a card's own with `changes`; never the seed, which is the visitor's own."""
 
     key: str
     changes: Mapping[str, float | int | None]
@@ -122,4 +122,4 @@ PRESETS = (
     Preset("quick", {"reasoning_budget": 512}),
     Preset("long", {"max_tokens": PARAMETERS["max_tokens"].high}),
 )
-"""What a click sets; `preset_<key>` names it, `preset_<key>_help` says in one line what it is for."""
+"""The presets on the page: `preset_<key>` is a preset's name, `preset_<key>_help` says in one line what it is for."""

@@ -1,4 +1,4 @@
-"""The one seam between the page and what runs a model: requests go in, generations come out; it runs nothing itself."""
+"""The interface between the page and what runs a model: requests go in, generations come out. It runs nothing itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What was loaded, as an answer's provenance and the page's model panel show it."""
+    """What was loaded, as a reply's provenance and the page's model panel show it."""
 
     name: str
     source: str
@@ -35,19 +35,19 @@ class ModelInfo:
     """`float32`, `bfloat16`, `nf4` or `int8`."""
     device: str
     context_length: int
-    """Tokens of prompt and reply together that fit here."""
+    """How many tokens of prompt and reply together fit here."""
     parameters: int = 0
     revision: str = ""
     chosen_because: str = "model_chosen_by_hand"
-    """Key of the sentence that says why this model runs here: by hand, because a GPU fits it, or for want of one."""
+    """Key of the sentence that says why this model runs: it was chosen, it fits the GPU, or there is no GPU."""
     engine: str = "transformers"
-    """What runs it, by the name that people know: a library or a server."""
+    """The library or server that runs it, by its usual name."""
     plan: MemoryPlan | None = None
-    """How the device's bytes are shared out; `weights` is measured."""
+    """How the device's memory is divided; `weights` is measured."""
     notices: tuple[Message, ...] = ()
-    """What is not as it could be on this machine, each with its remedy: a card that cannot be used, a slow processor."""
+    """What could be better on this machine, each with its remedy: a GPU that cannot be used, a slow processor."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """What the page offers and this engine cannot do → key of the sentence that says why.
+    """What the page offers but this engine cannot do → key of the sentence that says why.
 
     Names are those of sampling parameters, and `continue`, `answer_again`, `answer_now`, `keep_reasoning`.
     """
@@ -58,7 +58,7 @@ Stage = Literal["starting", "server", "downloading", "reading", "quantizing", "s
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Not ready yet; `done` and `total` are bytes (total 0: not known)."""
+    """Not ready yet. `done` and `total` are bytes; a total of 0 is unknown."""
 
     stage: Stage = "starting"
     done: int = 0
@@ -70,7 +70,7 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Requests are served."""
+    """The engine serves requests."""
 
     info: ModelInfo
 
@@ -90,15 +90,15 @@ class Measure:
     total: int
     system: int
     per_message: dict[int, int]
-    """Message id → tokens of its text, pictures, answer and kept reasoning together."""
+    """Message id → tokens of its text, images, answer and kept reasoning together."""
     reasoning: dict[int, int]
-    """Message id → tokens of its reasoning, whether or not it is kept."""
+    """Message id → tokens of its reasoning, kept or not."""
     images: dict[str, int]
-    """Picture digest → tokens."""
+    """Image digest → tokens."""
     reused: int = 0
-    """Tokens at the prompt's beginning that the visitor's cache holds already."""
+    """Tokens at the start of the prompt that the visitor's cache already holds."""
     estimated: bool = False
-    """Whether a part of it was reckoned from lengths, for want of the model's tokenizer."""
+    """Whether part of it was estimated from lengths, because the model's tokenizer was not available."""
 
 
 class Engine(Protocol):
@@ -106,22 +106,22 @@ class Engine(Protocol):
 
     @property
     def card(self) -> ModelCard:
-        """The model that is run, or will be once it is loaded."""
+        """The model that runs, or will run once it is loaded."""
 
     def status(self) -> EngineStatus:
-        """How far loading is, or that it is done, or why it failed."""
+        """Loading progress, readiness, or why loading failed."""
 
     def retry(self) -> None:
-        """Load again after a failure; nothing happens in any other state."""
+        """Load again after a failure; does nothing in any other state."""
 
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
-        """What `prompt` costs; NotReady before the tokenizer is loaded."""
+        """What `prompt` costs. Raises NotReady before the tokenizer is loaded."""
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Begin a reply. Raises NotReady, QueueFull or PromptTooLong; later failures are the reply's last event."""
+        """Start a reply. Raises NotReady, QueueFull or PromptTooLong; a later failure is the reply's last event."""
 
     def forget(self, visitor: str) -> None:
-        """Drop whatever is kept of a visitor's conversations to make their next turn faster."""
+        """Drop everything cached for a visitor's conversations."""
 
     def close(self) -> None:
-        """Stop all generations and free the device; returns when that is done."""
+        """Stop all generations and free the device; returns once that is done."""

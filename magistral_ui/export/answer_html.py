@@ -1,4 +1,4 @@
-"""Turns an answer's Markdown into HTML that needs no script and does nothing: tags of an allow-list, links to web and mail."""
+"""Renders an answer's Markdown as HTML without scripts or active content: allowed tags only, and links to web and mail."""
 
 from collections.abc import Callable, Sequence
 from html import escape
@@ -19,7 +19,7 @@ from magistral_ui.export.latex_delimiters import latex_marks
 from magistral_ui.export.mathml import Formulas, FormulasHere
 
 SCHEMES = {"http", "https", "mailto"}
-# What the renderer makes; nh3, the second wall, lets nothing else through.
+# All that the renderer produces. nh3 removes anything else, should the renderer have a hole.
 TEXT_TAGS = "p br wbr hr h3 ul ol li blockquote pre code em strong s a table thead tbody tr th td div section span"
 ALLOWED_TAGS = (
     "abbr b bdi caption center cite del details dfn dd dl dt figcaption figure i ins kbd mark q rp rt ruby samp small sub "
@@ -86,10 +86,10 @@ STYLES = {
 
 
 class AnswerRenderer:
-    """Renders answers one after the other."""
+    """Renders answers, one after the other."""
 
-    def __init__(self, words: Texts, patience: TimeBudget | None = None, formulas: Formulas | None = None) -> None:
-        self._patience, self._formulas = patience, formulas or FormulasHere()
+    def __init__(self, words: Texts, budget: TimeBudget | None = None, formulas: Formulas | None = None) -> None:
+        self._budget, self._formulas = budget, formulas or FormulasHere()
         self._count = 0
         self._markdown = MarkdownIt("js-default", {"linkify": True, "typographer": False, "breaks": True})
         emphasis(self._markdown)
@@ -106,12 +106,11 @@ class AnswerRenderer:
         self._markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
 
     def html(self, text: str) -> str:
-        """The HTML of one answer."""
-        late = self._patience is not None and self._patience.is_over
+        late = self._budget is not None and self._budget.is_over
         if late or not is_readable(text):
             return plain(text)
         self._formulas.begin_answer()
-        self._count += 1  # so that each answer's footnotes have names of their own
+        self._count += 1  # makes the names of each answer's footnotes unique
         return nh3.clean(
             self._markdown.render(text, {"docId": str(self._count)}),
             tags=TAGS,
@@ -123,7 +122,7 @@ class AnswerRenderer:
 
 
 def _images_as_links(words: Texts) -> Callable[..., str]:
-    """A picture would be fetched from anywhere, and tell that the file was read: show where it points instead."""
+    """A link in place of each image: fetching one from anywhere would tell that the file was read."""
 
     def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
         address = str(tokens[index].attrGet("src") or "")
@@ -136,7 +135,7 @@ def _images_as_links(words: Texts) -> Callable[..., str]:
 
 
 def _scrolls(name: str) -> str:
-    """What lets the keyboard scroll a part that is wider than the page, and a screen reader name it."""
+    """Attributes that let the keyboard scroll a part wider than the page, and a screen reader name it."""
     return f' tabindex="0" role="group" aria-label="{escape(name)}"'
 
 
@@ -161,7 +160,7 @@ def _code_in(words: Texts) -> Callable[..., str]:
 
 
 def _level_headings(state: StateCore) -> None:
-    """All of one level below the turn's own heading; how large they look is told by the class."""
+    """Put all headings one level below the turn's own; their size comes from the class."""
     for token in state.tokens:
         if token.type == "heading_open":
             token.attrJoin("class", f"level-{token.tag[1]}")

@@ -1,6 +1,6 @@
-"""Bounds the work of reading one text, whatever its marks: what goes beyond is shown as it was written, and no word is lost.
+"""Bounds the work of parsing one text, whatever is in it: the rest is shown as it was written, and no word is lost.
 
-It counts steps, not time, so that a text looks the same from every machine. ui/assets/bounds.js has the same rule.
+It counts steps, not time, so that a text looks the same on every machine. ui/assets/bounds.js has the same rule.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,28 +17,28 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
 MAX_TOKENS = 2_000
-"""Of one text, of blocks and again within lines: each becomes an element or a piece of text."""
+"""Of one text: block tokens, and as many inline tokens. Each becomes an element or a piece of text."""
 CHARACTERS_PER_TOKEN = 40
-"""One more for so many characters of the text's beginning, whatever they are."""
+"""This many characters at the beginning of the text, whatever they are, allow one token more."""
 BEGINNING = 200_000
 MAX_STEPS = 60_000
-"""Besides half the length of the text's beginning: a mark that is looked at takes some, again a single one."""
+"""Plus half the length of the beginning: a mark costs several steps, skipping one a single step."""
 STEPS_PER_NEW = 10
-"""For each character that is no repetition, which also earns a token."""
+"""Steps for each character that is not a repetition; it also allows a token."""
 MARK = 10
 MARK_OF_LINE = 25
 LONG_LINE = 4_000
-"""Characters; such a line counts by its pieces."""
+"""Characters; a longer line is compared piece by piece."""
 PIECE = 16
 LINE = 8
-"""What a line earns besides, because short ones become as many elements as long ones."""
+"""What each line earns in addition, because short ones become as many elements as long ones."""
 SENTENCE = 60
-"""Characters of a line that may come again, and then earns a part of what it did at first."""
+"""Characters of a line that may repeat, and then earns a part of what it did the first time."""
 AGAIN = 1 / 3
 LONGEST = 2_000_000
-"""Characters of a text that is read at all."""
+"""Characters; a longer text is not parsed at all."""
 NEW = 1 / 25
-"""What part of a long text has to be no repetition."""
+"""The share of a long text that must not be repetition."""
 
 
 class Exhausted(Exception):
@@ -47,14 +47,14 @@ class Exhausted(Exception):
 
 @dataclass(slots=True)
 class _Left:
-    """What may still be spent on one text."""
+    """The work that one text may still take."""
 
     tokens: float
     steps: float
 
 
 def spend_token(env: EnvType, count: float = 1) -> None:
-    """Count a token of the text of `env`, or what takes as long as several. Raises Exhausted."""
+    """Count a token, or the cost of several, for the text of `env`. Raises Exhausted."""
     if (left := env.get("left")) is not None:
         left.tokens -= count
         if left.tokens < 0:
@@ -70,7 +70,7 @@ def spend_steps(env: EnvType, steps: float = 1) -> None:
 
 
 def bounds(markdown: MarkdownIt) -> None:
-    """Bound what `markdown` reads; before any rule for blocks is added, and behind `emphasis`."""
+    """Bound what `markdown` parses; to be called after `emphasis` and before any block rule is added."""
     markdown.block = _BoundedParser()
     markdown.block.ruler.before("table", "work", _count_line, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     markdown.core.ruler.at("block", _read_blocks)
@@ -85,10 +85,10 @@ def plain(text: str) -> str:
 
 
 def news(text: str) -> float:
-    """What `text` earns by what is no repetition: a token for each such character.
+    """What `text` earns by not repeating itself: a token for each new character.
 
-    Ordinary texts say something new in each line, and so earn more than they need; marks that are repeated earn next to nothing,
-    however many they are.
+    Ordinary texts say something new in each line, and so earn more than they need; repeated marks earn next to nothing,
+    however many there are.
     """
     lines = text.split("\n")
     seen = set(lines)
@@ -101,12 +101,12 @@ def news(text: str) -> float:
 
 
 def is_readable(text: str) -> bool:
-    """Whether `text` is short, or long and no repetition."""
+    """Whether `text` is short, or long without repeating itself."""
     return len(text) <= BEGINNING or (len(text) <= LONGEST and news(text) >= NEW * len(text))
 
 
 def bounded(state: StateCore, work: Callable[[], None], place: Callable[[], int] | None = None) -> None:
-    """What `work` makes of the tokens of `state`; where it is too much, they are cut at the token that `place` gives."""
+    """Run `work` on the tokens of `state`; where it is too much, cut them at the token that `place` returns."""
     beginning = min(len(state.src), BEGINNING)
     if "news" not in state.env:
         state.env["news"] = news(state.src)
@@ -124,14 +124,13 @@ def bounded(state: StateCore, work: Callable[[], None], place: Callable[[], int]
 
 class _BlockState(StateBlock):
     def push(self, ttype: str, tag: str, nesting: Literal[-1, 0, 1]) -> Token:
-        """As markdown-it does, and counted."""
         spend_token(self.env)
         return super().push(ttype, tag, nesting)
 
 
 class _BoundedParser(ParserBlock):
     def tokenize(self, state: StateBlock, startLine: int, endLine: int) -> None:
-        """What stands too deep within lists and quotations to be one more of them is words of the last; markdown-it drops it."""
+        """Text nested too deeply in lists and quotations becomes a paragraph of the innermost; markdown-it drops it."""
         if state.level < state.md.options.maxNesting:
             super().tokenize(state, startLine, endLine)
             return
@@ -147,7 +146,6 @@ class _BoundedParser(ParserBlock):
             state.push("paragraph_close", "p", -1)
 
     def parse(self, src: str, md: MarkdownIt, env: EnvType, outTokens: list[Token]) -> list[Token] | None:
-        """As markdown-it does, with our state."""
         if not src:
             return None
         state = _BlockState(src, md, env, outTokens)
@@ -160,7 +158,7 @@ def _read_blocks(state: StateCore) -> None:
 
 
 def _ignore(_: object) -> None:
-    """For what gives back what it was given."""
+    """For functions that return their argument."""
 
 
 def _read_words(state: StateCore) -> None:
@@ -168,7 +166,7 @@ def _read_words(state: StateCore) -> None:
 
     def all_words() -> None:
         nonlocal at
-        for at, token in enumerate(state.tokens):  # noqa: B007  # `at` is read where this ends early
+        for at, token in enumerate(state.tokens):  # noqa: B007  # `at` is read after an early end
             if token.type == "inline":
                 token.children = []
                 state.md.inline.parse(token.content, state.md, state.env, token.children)
@@ -184,12 +182,12 @@ def _count_mark(state: StateInline, _silent: bool) -> bool:
 def _count_line(state: StateBlock, _first: int, _last: int, silent: bool) -> bool:
     spend_steps(state.env, MARK_OF_LINE)
     if not silent:
-        spend_token(state.env)  # a definition makes none
+        spend_token(state.env)  # a definition makes no token of its own
     return False
 
 
 def _is_place(token: Token) -> bool:
-    """Whether a text can be cut before `token`: it says on which line it begins, and the next can do without it."""
+    """Whether a text can be cut before `token`: it knows the line it begins on, and what follows does not depend on it."""
     return bool(token.map) and token.nesting > 0 and not token.hidden and token.type not in ("tbody_open", "thead_open")
 
 
@@ -198,7 +196,7 @@ def _line_of(token: Token, otherwise: int) -> int:
 
 
 def _place_of(tokens: list[Token], at: int) -> tuple[int, int]:
-    """Where to cut so that token number `at` is left out: before its block, row or item, and before what begins with that."""
+    """Where to cut to leave out token number `at`: before its block, row or item, and before what begins with it."""
     at = max(0, min(at, len(tokens) - 1))
     while at > 0 and not _is_place(tokens[at]):
         at -= 1
@@ -209,7 +207,7 @@ def _place_of(tokens: list[Token], at: int) -> tuple[int, int]:
 
 
 def _ends(tokens: Iterable[Token]) -> list[Token]:
-    """The ends of what is open behind `tokens`."""
+    """Closing tokens for all that is open after `tokens`."""
     open_ones: list[Token] = []
     for token in tokens:
         if token.nesting > 0 and (not token.hidden or token.type == "paragraph_open"):
@@ -231,7 +229,7 @@ def _ends(tokens: Iterable[Token]) -> list[Token]:
 
 
 def _cut(state: StateCore, at: int) -> None:
-    """Show the text as it was written, from the block, row or item on that holds token number `at`."""
+    """Show the text as it was written from the block, row or item that contains token number `at`."""
     to, start = _place_of(state.tokens, at)
     outermost = next((token for token in reversed(state.tokens[: to + 1]) if token.level == 0 and token.map), None)
     lines = state.src.split("\n")
@@ -245,7 +243,7 @@ def _cut(state: StateCore, at: int) -> None:
 
 
 def first_outside(state: StateBlock, line: int, end: int) -> int:
-    """The first line behind `line` that stands no longer in the list item or quotation that is read; `end` if there is none."""
+    """The first line after `line` outside the list item or quotation being parsed; `end` if there is none."""
     key = (state.blkIndent, state.level, end)
     known = state.env.get("inside")
     if known and known[0] == key and known[1] <= line < known[2]:

@@ -1,4 +1,4 @@
-"""What there is to tell about a message besides its text, in a reader's words; it does not know how it is laid out."""
+"""What an export says about conversations and messages besides their text, in the reader's language; not its layout."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -10,30 +10,30 @@ from magistral_ui.errors import Value
 from magistral_ui.export.document import Document, Texts, moment
 
 ALWAYS_SHOWN = ("temperature", "top_p", "seed")
-"""Parameters that are told also where they are as usual."""
+"""Parameters that are shown even at their default."""
 
 
 def title(document: Document, words: Texts) -> str:
-    """The document's title on one line; the general one where it has none."""
+    """The document's title on one line; a general one where it has none."""
     return " ".join(document.title.split()) or words("export_untitled")
 
 
 def about(document: Document, words: Texts) -> str:
-    """When the conversation was last changed, and with what it was written."""
+    """When the conversation was last changed, and the name of this app."""
     when = document.updated or document.created
     made = words("export_made", app=words("page_title"))
     return " · ".join([moment(when), made] if when else [made])
 
 
 def shown(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
-    """The messages of a branch that have something to read."""
+    """The messages of a branch that are not empty."""
     for message in messages:
         if not isinstance(message, UserMessage) or message.text.strip() or message.images:
             yield message
 
 
 def thought(reply: Reply, words: Texts) -> str:
-    """How long the model thought, and how much."""
+    """How long the model thought, and in how many tokens."""
     usage = reply.usage
     if not usage.reasoning_tokens:
         return words("export_reasoning")
@@ -48,9 +48,9 @@ def seconds(value: float) -> str:
 
 
 def notes(reply: Reply, words: Texts) -> list[str]:
-    """What was special about a reply: its notices, why it did not end by itself, that there is no answer."""
+    """A reply's notices, why it was cut short, and that there is no answer."""
     found = [words(f"notice_{key}") for key in reply.notices if _is_known(f"notice_{key}", words)]
-    # A gap that nothing fills: the value was told when it happened, and is not kept.
+    # A notice with a gap left unfilled: its value was shown at the time, and is not kept.
     found = [note for note in found if "{" not in note]
     if reply.failure:
         key = f"error_{reply.failure}"
@@ -65,7 +65,7 @@ def notes(reply: Reply, words: Texts) -> list[str]:
 
 
 def source(reply: Reply, words: Texts) -> str:
-    """On one line: the model, how it ran, what it cost, and with which parameters."""
+    """On one line: the model, how it ran, its tokens, and the parameters."""
     known = reply.provenance
     ran = [known.revision[:12], known.precision] if known else []
     count = reply.usage.completion_tokens
@@ -74,7 +74,7 @@ def source(reply: Reply, words: Texts) -> str:
 
 
 def image_name(image: ImageFile, number: int, words: Texts) -> str:
-    """What to say of a picture instead of showing it."""
+    """The text in place of an image."""
     return words("turn_picture", number=number, name=image.name, width=image.width, height=image.height)
 
 

@@ -1,4 +1,4 @@
-"""Turns chemistry, \\ce{2H2 + O2 -> 2H2O}, and physical units, \\pu{123 kJ/mol}, into plain LaTeX, as mhchem reads them.
+"""Converts chemistry, \\ce{2H2 + O2 -> 2H2O}, and physical units, \\pu{123 kJ/mol}, to plain LaTeX, as mhchem reads them.
 
 The page has KaTeX's mhchem. What the two share is the notation of mhchem's manual; what is not known here stays as it is.
 """
@@ -11,7 +11,7 @@ BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 MAX_LABEL_LENGTH = 300
 """Characters above or below an arrow."""
 MAX_DEPTH = 8
-"""Chemistry within chemistry, as above an arrow."""
+"""Of chemistry within chemistry, such as above an arrow."""
 ARROW = re.compile(r"<=>>|<<=>|<-->|<=>|<->|->|<-|[⇌→←↔]")
 FORTH, BACK = ("xrightarrow", "longrightarrow"), ("xleftarrow", "longleftarrow")
 BOTH, BALANCE = ("xleftrightarrow", "longleftrightarrow"), ("xrightleftharpoons", "rightleftharpoons")
@@ -21,7 +21,7 @@ ARROWS = {
     **dict.fromkeys(("<->", "↔"), BOTH),
     **dict.fromkeys(("<-->", "<=>", "⇌", "<=>>", "<<=>"), BALANCE),
 }
-"""Each with words above or below, and without."""
+"""The command with labels, and the one without."""
 BONDS = {
     **dict.fromkeys("-1", "-"),
     **dict.fromkeys("=2", "="),
@@ -44,10 +44,9 @@ PIECE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 STANDING = re.compile(r"(?:\(?v\)?|\^|\(\^\))(?=\s|\Z)")
-"""What falls out, or bubbles away."""
+"""A precipitate or a gas."""
 SCRIPT = re.compile(r"[0-9]*[.,]?[0-9]*[+\-]|[0-9]+(?:[.,][0-9]+)?|[IVX]+|[A-Za-z]|\\[A-Za-z]+|[*.•·+\-]")
 CHARGE = re.compile(r"[+-](?=\s|\Z|[)\]},;:])")
-AFTER_ATOM = re.compile(r"[A-Za-z0-9)\]}]")
 SIGNS = {
     "#": r"{\equiv}",
     "=": "{=}",
@@ -89,7 +88,7 @@ def _replaced(latex: str, depth: int) -> str:
 
 
 def _braces(text: str) -> dict[int, int]:
-    """Where each brace is closed."""
+    """The position at which each opening brace is closed."""
     ends, open_braces = dict[int, int](), list[int]()
     for match in BRACE.finditer(text):
         if match[0] == "{":
@@ -104,7 +103,7 @@ def _reaction(text: str, depth: int) -> str:
 
 
 def _terms(text: str, depth: int) -> Iterator[str]:
-    """The LaTeX of one piece after the other."""
+    """The LaTeX of each piece in turn."""
     ends, at, atom, scripts = _braces(text), 0, False, ""
     while at < len(text):
         if arrow := ARROW.match(text, at):
@@ -128,7 +127,7 @@ def _terms(text: str, depth: int) -> Iterator[str]:
         latex, at, atom = _piece(text, piece, ends, atom, depth)
         script = latex[:1] if latex[:1] in ("^", "_") else ""
         if script and script in scripts:
-            yield "{}"  # a third one stands behind the first two
+            yield "{}"  # a third one follows the first two
             scripts = ""
         scripts = scripts + script if script else ""
         yield latex
@@ -161,7 +160,7 @@ def _piece(text: str, piece: re.Match[str], ends: dict[int, int], atom: bool, de
         return (f"_{{{number}}}", at, True) if atom else (rf"{number}\,", at, False)
     if kind == "command":
         start = at
-        while text[at : at + 1] == "{" and at in ends:  # what it is given is LaTeX
+        while text[at : at + 1] == "{" and at in ends:  # its arguments are LaTeX
             at = ends[at] + 1
         return f"{found}{text[start:at] or ' '}", at, True
     if found == "+":
@@ -176,7 +175,7 @@ def _behind_spaces(text: str, at: int) -> int:
 
 
 def _script(text: str, at: int, ends: dict[int, int], depth: int) -> tuple[str, int]:
-    """What stands above or below, and where it ends."""
+    """The content of a sub- or superscript, and where it ends."""
     if text[at] == "{" and at in ends:
         content = text[at + 1 : ends[at]]
         plain = re.fullmatch(r"[0-9+\-.*•·\s]*", content)
@@ -191,14 +190,14 @@ def _script(text: str, at: int, ends: dict[int, int], depth: int) -> tuple[str, 
 
 
 def _words(text: str, depth: int) -> str:
-    """What stands in braces: words, or something that has parts of its own."""
+    """The content of braces: words, or a formula of its own."""
     if re.fullmatch(r"[^\\{}$^_~#%&]*", text) and (" " in text or not text.isalnum()):
         return rf"\text{{{text}}}"
     return f"{{{_reaction(text, depth + 1) if depth < MAX_DEPTH else text}}}"
 
 
 def _labels(text: str, at: int, ends: dict[int, int], depth: int) -> tuple[str, str, int]:
-    """What stands above and below an arrow."""
+    """The labels above and below an arrow."""
     labels: list[str] = []
     while len(labels) < 2 and text[at : at + 1] == "[" and depth < MAX_DEPTH:
         end, inner = at + 1, 0

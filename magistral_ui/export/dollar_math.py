@@ -1,4 +1,4 @@
-"""Tells a formula between two dollar signs from money, variables, cells and patterns.
+"""Tells a formula between two dollar signs from prices, variables, spreadsheet cells and regular expressions.
 
 ui/assets/dollar_math.js has the same rule.
 """
@@ -9,21 +9,21 @@ from magistral_ui.export.emphasis import UNSPACED
 
 BLANK = re.compile("[\t-\r \u00a0\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 GOES_ON = re.compile(r"[\\^_]|\{\}")
-"""What a formula that stands right behind a word begins with: H$_2$O, 20$^\\circ$."""
+"""How a formula right after a word begins: H$_2$O, 20$^\\circ$."""
 NO_BEGINNING = re.compile(r'[/;,?&%#@)}"*]|:(?!=)|\.(?![0-9])|\|\^|\{[A-Za-z_][A-Za-z0-9_.()[\]!:?-]*\}(?![_^])')
 """What no formula begins with."""
 NO_END = re.compile(r'[:;,./=+\-*&<>@#?~([{"^_]\Z')
-"""What no formula ends with if a word follows: there the second sign begins something too."""
+"""How no formula ends before a word: there the second dollar sign begins something as well."""
 WORD_FOLLOWS = re.compile(r"[A-Za-z_{(]")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+\Z")
 ORDINAL = re.compile(r"(?:th|st|nd|rd|e?s)(?![A-Za-z])")
 FOREIGN = re.compile(r"(?:^|[^\\])\\(?:[wdsbWDB](?![A-Za-z])|\.)|`|\*\*")
-"""Regular expressions, and marks of Markdown that are none of LaTeX."""
+"""Regular expressions, and Markdown that is not LaTeX."""
 CURRENCY = re.compile("[€£¥₹₽₩₺₫₴฿]")
-"""Other currencies, which stand beside prices, and in a formula only within a command."""
+"""Other currencies: next to prices, and in a formula only within a command."""
 COMMAND = re.compile(r"\\[A-Za-z]{2,}")
 POINT = re.compile("[，。；：！？、،؛]")
-"""What ends a part of a sentence where no space does."""
+"""Punctuation that needs no space after it."""
 FOREIGN_WORD = re.compile(r"[^\W\d_A-Za-z]{2}")
 MAX_UNIT_LENGTH = 3
 """Letters: 5元."""
@@ -37,9 +37,9 @@ SIZED = re.compile(r"\\(?:left|right|[bB]igg?|[lr]angle|[lr]floor|[lr]ceil|mid)"
 
 
 def is_formula(text: str, start: int, stop: int) -> bool:
-    """Whether what stands between the dollar signs at `start` and `stop` of `text` is mathematics."""
+    """Whether the text between the dollar signs at `start` and `stop` is a formula."""
     content, before, after = text[start + 1 : stop], text[max(0, start - 1) : start], text[stop + 1 : stop + 2]
-    # The rule that pandoc uses: "$5 and $10" is money.
+    # Pandoc's rule: "$5 and $10" are prices.
     if not content or BLANK.match(content[0]) or BLANK.match(content[-1]) or DIGIT.match(after):
         return False
     # US$5, 5$ a month, ^a$|^b$, $A$1.
@@ -62,7 +62,7 @@ def is_formula(text: str, start: int, stop: int) -> bool:
 
 
 def _is_balanced(content: str) -> bool:
-    """Whether as many brackets close as open: [0, 1) is an interval, "5 (about 4" is none."""
+    """Whether as many brackets close as open: [0, 1) is an interval, "5 (about 4" is not."""
     braces = brackets = bars = 0
     for match in BRACKET.finditer(content):
         sign = match[0]
@@ -79,7 +79,7 @@ def _is_balanced(content: str) -> bool:
 
 
 def _is_prose(content: str) -> bool:
-    """Whether words stand between two sums of money."""
+    """Whether the text is words between two prices."""
     if SIGN.search(content):
         return False
     if DIGIT.match(content[0]) and len(UNSPACED.findall(content)) > MAX_UNIT_LENGTH:

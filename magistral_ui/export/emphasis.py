@@ -1,4 +1,4 @@
-"""Lets emphasis begin and end beside scripts that set no spaces between words; all else is as CommonMark says.
+"""Lets emphasis begin and end next to scripts written without spaces between words; all else follows CommonMark.
 
 ui/assets/emphasis.js has the same rule.
 """
@@ -22,25 +22,23 @@ UNSPACED = re.compile(
 """Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese, Korean and Yi, with their punctuation and full-width forms."""
 SPACE = re.compile("[\t-\r \u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]")
 JOINER = re.compile("[\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-"""What changes how the letter before it looks, and is none itself."""
+"""Characters that only change how the one before them looks."""
 
 
 class _EmphasisState(StateInline):
     def pushPending(self) -> Token:
-        """As markdown-it does, and counted."""
         spend_token(self.env)
         return super().pushPending()
 
     def push(self, ttype: str, tag: str, nesting: Literal[-1, 0, 1]) -> Token:
-        """The same."""
         spend_token(self.env)
         return super().push(ttype, tag, nesting)
 
     def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:
         """Whether the run of marks at `start` may open and close.
 
-        In CommonMark, punctuation inside of the marks needs a space or punctuation outside of them; where words are not set
-        apart by spaces, a letter outside is as good, and so is punctuation of such a script inside.
+        In CommonMark, punctuation inside the marks needs a space or punctuation outside them. In scripts without spaces
+        between words, a letter outside is enough, and so is that script's own punctuation inside.
         """
         stop = start
         while stop < self.posMax and self.src[stop] == self.src[start]:
@@ -60,12 +58,10 @@ class _EmphasisState(StateInline):
 
 class _Inline(ParserInline):
     def skipToken(self, state: StateInline) -> None:
-        """As markdown-it does, and counted."""
         spend_steps(state.env)
         super().skipToken(state)
 
     def parse(self, src: str, md: MarkdownIt, env: EnvType, tokens: list[Token]) -> list[Token]:
-        """As markdown-it does, with our state."""
         state = _EmphasisState(src, md, env, tokens)
         self.tokenize(state)
         for rule in self.ruler2.getRules(""):
@@ -74,12 +70,12 @@ class _Inline(ParserInline):
 
 
 def emphasis(markdown: MarkdownIt) -> None:
-    """Let `markdown` see emphasis so; before any other rule is added."""
+    """Make `markdown` read emphasis this way; to be called before any other rule is added."""
     markdown.inline = _Inline()
 
 
 def _before(text: str, at: int) -> str:
-    """The character that ends before `at`; a space at the beginning."""
+    """The character before `at`; a space at the beginning."""
     while at > 0:
         if not JOINER.match(text[at - 1]):
             return text[at - 1]

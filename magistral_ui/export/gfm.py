@@ -1,5 +1,5 @@
-"""What an answer has besides CommonMark: line breaks that are kept, task lists, footnotes, links that may be followed and others
-that are only named, and a direction for each block. The rules are those of ui/assets/gfm.js.
+"""What an answer has beyond CommonMark: kept line breaks, task lists, footnotes, bare addresses as links, links only to web and
+mail, and a text direction for each block. The rules are those of ui/assets/gfm.js.
 """
 
 import re
@@ -15,7 +15,7 @@ FOLLOWED = re.compile(r"\s*(?:https?:|mailto:)", re.IGNORECASE)
 TASK = re.compile("\\[([ xX])\\](?=[ \u00a0])")
 REFERENCE = re.compile(r"\[\^([^\s[\]]{1,100})\]")
 MAX_BACKREFERENCES = 20
-"""Links from a footnote to where it is referred to."""
+"""Links from a footnote back to its references."""
 RIGHT_TO_LEFT = ("R", "AL")
 DIRECTED = ("blockquote", "bullet_list", "ordered_list")
 MAX_URL_LENGTH = 2_000
@@ -24,11 +24,11 @@ SCHEME = re.compile(r"(?:^|[^a-z0-9.+-])(https?)$", re.IGNORECASE)
 
 
 def gfm(markdown: MarkdownIt) -> None:
-    """Let `markdown` read all that."""
+    """Make `markdown` read all of it."""
     footnote_plugin(markdown, inline=False)
     markdown.inline.ruler.at("footnote_ref", _reference)
     markdown.core.ruler.at("footnote_tail", _tail)
-    markdown.validateLink = lambda url: url is not None  # type: ignore[method-assign]  # _links() has the last word, and keeps their words
+    markdown.validateLink = lambda url: url is not None  # type: ignore[method-assign]  # _links() decides, and keeps their text
     markdown.core.ruler.push("gfm", _all)
     markdown.add_render_rule("footnote_caption", lambda _, tokens, index, *__: str(tokens[index].meta["id"] + 1))
     markdown.add_render_rule("footnote_block_open", lambda *_: '<section class="footnotes"><ol>\n')
@@ -42,7 +42,7 @@ def is_followed(address: str) -> bool:
 
 
 def direction_of(text: str) -> str:
-    """ "rtl" or "ltr", as the first letter of `text` is; "" without one."""
+    """ "rtl" or "ltr", by the first letter of `text`; "" where it has none."""
     letter = next((each for each in text if each.isalpha()), "")
     if not letter:
         return ""
@@ -64,7 +64,7 @@ def _all(state: StateCore) -> None:
 
 
 def _breaks(children: list[Token], in_heading: bool) -> None:
-    """A line ends where it was ended, but once; a heading is one line."""
+    """Keep line breaks, but only one where a tag or a display breaks the line too; a heading is one line."""
     for at, token in enumerate(children):
         if token.type not in ("softbreak", "hardbreak"):
             continue
@@ -78,7 +78,7 @@ def _breaks(children: list[Token], in_heading: bool) -> None:
 
 
 def _links(children: list[Token]) -> None:
-    """A link that may not be followed is its words."""
+    """A link that must not be followed becomes its text."""
     dropped = 0
     for token in children:
         if token.type == "link_open" and not is_followed(str(token.attrGet("href") or "")):
@@ -104,7 +104,7 @@ def _task(tokens: list[Token], at: int) -> None:
 
 
 def _directions(tokens: list[Token]) -> None:
-    """The outermost list or quotation finds its own direction; one within it that has another is told."""
+    """The outermost list or quotation gets `dir="auto"`; an inner one only where its direction differs."""
     ahead, following = [""] * len(tokens), ""
     for at in range(len(tokens) - 1, -1, -1):
         if tokens[at].type == "inline":
@@ -128,7 +128,7 @@ def _directions(tokens: list[Token]) -> None:
 
 
 def _reference(state: StateInline, silent: bool) -> bool:
-    """A reference to a footnote; the plugin's own would look for each one's end anew."""
+    """A footnote reference. The plugin's own rule searches for the end of each one again."""
     notes = state.env.get("footnotes")
     found = REFERENCE.match(state.src, state.pos, state.posMax) if notes else None
     if notes is None or found is None or f":{found[1]}" not in notes["refs"]:
@@ -146,7 +146,7 @@ def _reference(state: StateInline, silent: bool) -> bool:
 
 
 def _tail(state: StateCore) -> None:
-    """The footnotes stand at the end, in the order in which they are referred to; one that is not, behind them."""
+    """Put the footnotes at the end, in the order of their references; unreferenced ones come last."""
     found = state.env.get("footnotes")
     if not found:
         return
@@ -178,14 +178,14 @@ def _tail(state: StateCore) -> None:
 
 
 def addresses(markdown: MarkdownIt) -> None:
-    """Let `markdown` link them; `linkify` has to be on."""
+    """Make `markdown` link bare web addresses; `linkify` has to be on."""
     assert markdown.linkify is not None
     markdown.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
     markdown.inline.ruler.at("linkify", _inline)
 
 
 def _inline(state: StateInline, silent: bool) -> bool:
-    # markdown-it's own rule looks through, and copies, all that came before and behind each address.
+    # markdown-it's own rule scans and copies everything before and after each address.
     if state.linkLevel > 0 or not state.src.startswith("://", state.pos):
         return False
     scheme = SCHEME.search(state.src[max(0, state.pos - 6) : state.pos])
@@ -196,7 +196,7 @@ def _inline(state: StateInline, silent: bool) -> bool:
     link = linkify.match_at_start(state.src[start : start + MAX_URL_LENGTH])
     if not link:
         return False
-    address = str(link.url).rstrip("*")  # a mark of emphasis
+    address = str(link.url).rstrip("*")  # emphasis
     if not silent:
         state.pending = state.pending[: -len(scheme[1])]
         token = state.push("link_open", "a", 1)

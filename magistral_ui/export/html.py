@@ -20,24 +20,24 @@ from magistral_ui.export.document import Document, Texts, TimeBudget
 from magistral_ui.export.mathml import BoundedFormulas
 
 MAX_SIDE = 1600
-"""Pixels of a picture's longer side: enough to read a screenshot, and the file stays small. Made anew, so without a
-camera's metadata, which tells where a photo was taken."""
+"""Pixels of an image's longer side: enough to read a screenshot, and the file stays small. Images are re-encoded, so they lose
+a camera's metadata, which tells where a photo was taken."""
 MAX_IMAGE_CHARACTERS = 100_000_000
-"""Characters of all pictures in one file: one picture may be shown in very many messages."""
+"""Characters of all images in one file: one image may be shown in very many messages."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""What HTML cannot hold."""
+"""Characters that HTML does not allow."""
 
 
 class ImageTags:
-    """Draws the pictures of one file; where there is no room or time for one any more, its name is there."""
+    """The images of one file, each re-encoded once; where there is no room or time left for one, its name."""
 
-    def __init__(self, words: Texts, patience: TimeBudget, room: int = MAX_IMAGE_CHARACTERS) -> None:
-        self._words, self._patience, self._room = words, patience, room
+    def __init__(self, words: Texts, budget: TimeBudget, room: int = MAX_IMAGE_CHARACTERS) -> None:
+        self._words, self._budget, self._room = words, budget, room
         self._made: dict[str, str] = {}
 
     def html(self, image: ImageFile, number: int) -> str:
-        """The picture, as the `number`th of its message."""
+        """The element for the `number`th image of a message."""
         name = escape(captions.image_name(image, number, self._words))
         data = self._data(image)
         if len(data) > self._room or not data:
@@ -47,7 +47,7 @@ class ImageTags:
         return f'<img src="data:image/jpeg;base64,{data}" alt="{name}" title="{name}" {size}>'
 
     def _data(self, image: ImageFile) -> str:
-        if image.digest not in self._made and not self._patience.is_over:
+        if image.digest not in self._made and not self._budget.is_over:
             with suppress(ImageRefused, TooManyRequests):
                 self._made[image.digest] = base64.b64encode(image.thumbnail(MAX_SIDE)).decode("ascii")
         return self._made.get(image.digest, "")
@@ -62,13 +62,13 @@ def export_html(
 ) -> str:
     """One page with the chosen branch of each of `documents`, in the reader's `words`.
 
-    Answers that are left when the time of `clock` is over are shown as text, and pictures by name.
+    When the time budget, by `clock`, is used up, the remaining answers are shown as text, and images by name.
     """
-    patience = TimeBudget(clock)
+    budget = TimeBudget(clock)
     titles = [captions.title(document, words) for document in documents]
     title = titles[0] if len(titles) == 1 else words("export_many", count=len(titles))
     with BoundedFormulas() as formulas:
-        drawn = _Rendering(words, AnswerRenderer(words, patience, formulas), ImageTags(words, patience))
+        drawn = _Rendering(words, AnswerRenderer(words, budget, formulas), ImageTags(words, budget))
         body = "".join(_conversation(number, document, drawn) for number, document in enumerate(documents, 1))
     page = f"""<!doctype html>
 <html lang="{escape(language)}" dir="{direction}">
@@ -93,7 +93,7 @@ def export_html(
 
 @cache
 def style() -> str:
-    """The style of answers, which is that of the app's page, and the file's own."""
+    """The style sheet for answers, which the page shares, and the file's own."""
     package = resources.files("magistral_ui")
     sheets = (package / "ui" / "assets" / "answer.css", package / "export" / "page.css")
     return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
@@ -108,7 +108,7 @@ def _contents(titles: Sequence[str], words: Texts) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Rendering:
-    """What the parts of one file are drawn with."""
+    """What renders the parts of one file."""
 
     words: Texts
     answers: AnswerRenderer

@@ -1,7 +1,7 @@
-"""Reads the harmless tags of HTML that models write: an allow-list, without attributes; all others stay text.
+"""Reads the harmless HTML tags that models write: an allow-list, without attributes; all other tags stay text.
 
-A tag of a line that has no partner there is text too. Blocks of HTML hold Markdown. The rules are those of
-ui/assets/html_tags.js; a test holds the two together.
+An inline tag without a partner on its line is text too. HTML blocks may contain Markdown. The rules are those of
+ui/assets/html_tags.js; a test keeps the two in step.
 """
 
 import re
@@ -36,16 +36,16 @@ _AS_SPAN = "big data font label time"
 _HOLDS_WORDS = "caption dd dt figcaption h3 li summary td th"
 _ENDS_ITSELF = "caption dd details dt li summary tbody td tfoot th thead tr"
 INLINE = set(_INLINE.split())
-"""What stands within a line."""
+"""Tags allowed within a line."""
 BREAKS = {"br", "wbr"}
 BLOCK = set(_BLOCK.split())
-"""What stands on lines of its own."""
+"""Tags allowed on lines of their own."""
 OTHER = dict.fromkeys(_AS_DIV.split(), "div") | dict.fromkeys(_AS_SPAN.split(), "span") | {"strike": "s", "tt": "code"}
-"""What is drawn as something else."""
+"""Tags that are rendered as another."""
 HOLDS_WORDS = set(_HOLDS_WORDS.split())
-"""What holds words themselves, without a paragraph around them."""
+"""Tags that contain text directly, without a paragraph around it."""
 ENDS_ITSELF = set(_ENDS_ITSELF.split())
-"""What its parent ends where nothing else does."""
+"""Tags that end with their parent where nothing else ends them."""
 ENDED_BY = {
     "dd": {"dd", "dt"},
     "dt": {"dd", "dt"},
@@ -56,13 +56,13 @@ ENDED_BY = {
     "tbody": {"td", "th", "tr", "tbody", "thead"},
     "tfoot": {"td", "th", "tr", "tbody", "thead"},
 }
-"""What ends where one of its kind begins."""
+"""Which open tags end where the tag begins."""
 LIKE_MARKDOWN = {
     **{name: name for name in ("blockquote", "table", "td", "th")},
     "ol": "ordered_list",
     "ul": "bullet_list",
 }
-"""Blocks that are drawn like those of Markdown."""
+"""HTML blocks that are rendered like their Markdown counterparts."""
 TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]{0,9})((?:\s[^<>]*|/)?)>")
 ADDRESS = re.compile(r"""\shref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
 NOTE, NOTE_END = "<!--", "-->"
@@ -70,12 +70,12 @@ PRE = re.compile(r"<pre(?:\s[^<>]*)?>\n?", re.IGNORECASE)
 PRE_END = re.compile("</pre>", re.IGNORECASE)
 WITHIN_CODE = re.compile(r"</?(?:b|code|em|i|kbd|mark|s|samp|span|strong|u|var)(?:\s[^<>]*)?>", re.IGNORECASE)
 MAX_DEPTH = 50
-"""Tags within each other."""
+"""Of tags inside each other."""
 LINE_BEGINS = re.compile(r"\n[ \t]*\Z")
 
 
 def html_tags(markdown: MarkdownIt) -> None:
-    """Let `markdown` read tags."""
+    """Make `markdown` read tags."""
     alt: RuleOptionsType = {"alt": ["paragraph", "reference", "blockquote", "list"]}
     markdown.inline.ruler.at("html_inline", _inline)
     markdown.block.ruler.before("fence", "html_whole", _whole, alt)
@@ -122,7 +122,7 @@ def _inline_note(state: StateInline) -> bool:
 
 
 def _once(text: str, env: EnvType, key: str, find: Callable[[str], list[int]]) -> list[int]:
-    """What `find` gives for `text`, the last that was asked for."""
+    """What `find` returns for `text`; the result for the latest text is kept."""
     if env.get(key, ("", []))[0] is not text:
         env[key] = (text, find(text))
     found = env[key][1]
@@ -136,12 +136,12 @@ def _block_at(text: str, at: int) -> bool:
 
 
 def _lines(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """Lines that begin with the tag of a block: they wait as a paragraph for `_BlockSplitter`."""
+    """Lines that begin with a block tag become a paragraph, which `_BlockSplitter` takes apart later."""
     if state.is_code_block(first) or not _block_at(state.src, state.bMarks[first] + state.tShift[first]):
         return False
     if silent:
         return True
-    # What is indented behind them, as in a table of HTML, is no code.
+    # Indented lines after them, as in an HTML table, are not code.
     line = first + 1
     while line < last and not state.isEmpty(line) and state.sCount[line] >= state.blkIndent:
         if not (_block_at(state.src, state.bMarks[line] + state.tShift[line]) or state.is_code_block(line)):
@@ -159,7 +159,7 @@ def _lines(state: StateBlock, first: int, last: int, silent: bool) -> bool:
 
 
 def _whole(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """A note, also over several lines, or <pre>: to its end, which is looked for once."""
+    """A comment, possibly of several lines, or <pre>, up to its end; all ends are found in one pass."""
     start = state.bMarks[first] + state.tShift[first]
     if state.src[start : start + 1] != "<" or state.is_code_block(first):
         return False
@@ -188,7 +188,7 @@ def _whole(state: StateBlock, first: int, last: int, silent: bool) -> bool:
 
 
 def _code_spans(text: str) -> list[tuple[int, int]]:
-    """Where code stands in `text`, from and to: what looks like a tag there is none."""
+    """Start and end of each code span in `text`: what looks like a tag in one is not."""
     runs = [match.span() for match in re.finditer("`+", text)]
     later: dict[int, int] = {}
     partner: list[int | None] = [None] * len(runs)
@@ -217,13 +217,12 @@ class _Tag:
 
 
 def _block_tags(text: str, html: bool, opened: Counter[str]) -> list[_Tag]:
-    """The tags of blocks in `text` that have a meaning.
+    """The block tags in `text` that are meant as tags: they begin a line, have a partner in it, or end one that is `opened`.
 
-    They begin a line, or have a partner here, or end what is `opened` by name. `html`: the text begins with one, as lines of
-    HTML do.
+    `html` says that the text begins with a block tag.
     """
     spans, tags, begun = _code_spans(text), list[_Tag](), dict[str, list[_Tag]]()
-    behind = span = 0  # the end of the last tag, and the code that comes next
+    behind = span = 0  # the end of the last tag, and the next code span
     leads = True  # only tags were on this line so far
     for match in TAG.finditer(text):
         at, name, closes = match.start(), match[2].lower(), bool(match[1])
@@ -256,12 +255,12 @@ class _Open:
 
 @dataclass(slots=True)
 class _BlockSplitter:
-    """Takes paragraphs and cells apart where they hold tags of blocks, and lets each such block end within what it began in."""
+    """Splits paragraphs and cells at their block tags, and ends each HTML block within the Markdown block that it began in."""
 
     env: EnvType
     out: list[Token] = field(default_factory=list)
     frames: list[list[_Open]] = field(default_factory=lambda: [[]])
-    """For each block of Markdown that is open, the blocks of HTML that are open in it."""
+    """For each open Markdown block, the HTML blocks open in it."""
     depth: int = 0
     opened: Counter[str] = field(default_factory=Counter)
 
@@ -273,7 +272,7 @@ class _BlockSplitter:
 
     @property
     def level(self) -> int:
-        """How deep what comes next stands in others."""
+        """The nesting level of the next token."""
         return len(self.frames) - 1 + self.depth
 
     def keep(self, token: Token) -> None:
@@ -293,19 +292,19 @@ class _BlockSplitter:
         self.depth += 1
 
     def end(self, partner: bool) -> None:
-        """The innermost block of HTML ends; `partner` says that its own tag ends it."""
+        """End the innermost HTML block; `partner` says that its own closing tag ends it."""
         block = self.frames[-1].pop()
         self.depth -= 1
         self.opened[block.name] -= 1
         begin = self.out[block.at]
         words = next((token for token in self.out[block.at + 1 : block.at + 3] if token.type == "inline"), None)
         if not partner and block.beside and words and block.name not in ENDS_ITSELF:
-            # "<div> is a block": a tag that is spoken of.
+            # "<div> is a block": a tag that is only mentioned.
             words.content = f"{block.source} {words.content}"
             begin.hidden = True
             return
         if not partner and block.name == "details":
-            begin.attrSet("open", "")  # hides nothing that it was not meant to
+            begin.attrSet("open", "")  # never closed, so it must not hide the rest
         self.put(f"{LIKE_MARKDOWN.get(block.drawn, 'html_block')}_close", block.drawn, -1)
 
     def end_all(self) -> None:
@@ -320,7 +319,7 @@ class _BlockSplitter:
         self.end(True)
 
     def words(self, text: str, is_cell: bool) -> None:
-        """What stands between two tags."""
+        """Add the text between two tags."""
         text = text.strip()
         if not text:
             return
@@ -393,7 +392,7 @@ class _Frame:
 
 
 def _pairs(children: list[Token]) -> None:
-    """Within a line a tag needs its partner, in the same line and the same emphasis; one that has none is text."""
+    """Pair the inline tags: partners stand in the same line and the same emphasis, and a tag without one becomes text."""
     frames = [_Frame()]
     for token in children:
         frame, turn = frames[-1], token.meta.get("turn", 0)
@@ -424,6 +423,6 @@ def _as_text(token: Token) -> None:
 
 def _pair(begin: Token, end: Token) -> None:
     begin.nesting, end.nesting = 1, -1
-    if begin.tag == "a":  # a link like any other, or only its words
+    if begin.tag == "a":  # a link like any other, or just its text
         begin.type, end.type = "link_open", "link_close"
         begin.attrs = {"href": begin.meta.get("href", "")}

@@ -1,4 +1,4 @@
-"""Conversations as one JSON file, whole trees with their images: written, and read back only where all of it is sound."""
+"""Writes and reads conversations as one JSON file, whole trees with their images; a file with any fault is refused."""
 
 import base64
 import binascii
@@ -29,18 +29,18 @@ from magistral_ui.export.json_models import (
 
 FORMAT = "magistral-ui/conversation"
 MAX_DEPTH = 12
-"""Objects and lists inside each other; the format has 7."""
+"""Of nested objects and lists; the format has 7."""
 MAX_STRUCTURE_BYTES = 16 * 2**20
-"""Bytes outside of strings and spaces: each may become a Python object of a hundred bytes."""
+"""Bytes outside strings and whitespace: each may become a Python object of a hundred bytes."""
 MAX_NUMBER_LENGTH = 25
-"""Characters: enough for every float and every whole number that JSON keeps exactly."""
+"""Characters: enough for every float and every integer that JSON keeps exactly."""
 PIECE = 2**18
-"""Bytes that are looked at together: other threads wait for so long."""
+"""Bytes scanned at a time, while other threads wait."""
 SPACES = b" \t\r\n"
 
 
 def export_json(documents: Sequence[Document]) -> bytes:
-    """One file with all `documents`. What JSON in UTF-8 cannot hold, half a surrogate pair, becomes a question mark."""
+    """One file with all `documents`. Half a surrogate pair, which UTF-8 cannot encode, becomes a question mark."""
     images = {
         image.digest: image
         for document in documents
@@ -80,9 +80,9 @@ def _message_value(message: ChatMessage) -> dict[str, Any]:
 
 
 def import_json(data: bytes, limits: ImportLimits | None = None) -> list[Document]:
-    """The conversations in `data`, in their order; ImportRefused with the key of a sentence where anything is not sound.
+    """The conversations in `data`, in their order; ImportRefused for the first fault.
 
-    Message ids keep their meaning inside their own conversation only.
+    Message ids are unique within their own conversation only.
     """
     totals = ImportTotals(limits or ImportLimits())
     value = parse_json(data, totals.limits.bytes)
@@ -100,12 +100,12 @@ def import_json(data: bytes, limits: ImportLimits | None = None) -> list[Documen
 
 
 def _refusal(error: ErrorDetails) -> ImportRefused:
-    """What is wrong, and the place of it, such as `conversations[0].title`."""
+    """What is wrong, and where, such as `conversations[0].title`."""
     where = ""
     for each in error["loc"]:
-        if each not in ("user", "assistant"):  # pydantic names the kind of message too
+        if each not in ("user", "assistant"):  # pydantic adds the kind of message
             where += f"[{each}]" if isinstance(each, int) else f".{each}" if where else each
-        if each == "failure_values":  # the names in it are anyone's, and no part of the place
+        if each == "failure_values":  # anyone may have chosen the names in it, so they are not shown
             break
     if error["type"].startswith("union_tag"):
         where += ".role"
@@ -115,7 +115,7 @@ def _refusal(error: ErrorDetails) -> ImportRefused:
 
 @dataclasses.dataclass(slots=True)
 class _Reader:
-    """Makes conversations of the file's entries, and checks what they have to do with each other and with the images."""
+    """Turns the file's entries into conversations, and checks how they relate to each other and to the images."""
 
     totals: ImportTotals
     entries: dict[str, ImageEntry]
@@ -128,7 +128,7 @@ class _Reader:
         messages: dict[int, ChatMessage] = {}
         for index, each in enumerate(entry.messages):
             place = f"{where}.messages[{index}]"
-            # Ids only grow: so none occurs twice, a parent comes before its children, and nothing goes round in a circle.
+            # Ids only grow, so none occurs twice, a parent comes before its children, and there are no cycles.
             if not next(reversed(messages), 0) < each.id <= entry.last_id:
                 raise ImportRefused("import_broken", where=f"{place}.id")
             parent = messages.get(each.parent) if each.parent else None
@@ -147,7 +147,7 @@ class _Reader:
         return Conversation(messages, chosen, entry.last_id)
 
     def image(self, reference: ImageReference) -> ImageFile:
-        """The image that a message names by its digest; its bytes are decoded and checked once."""
+        """The image that a message refers to by its digest; its bytes are decoded and checked once."""
         name = reference.name or ""
         if reference.digest not in self.images:
             self.images[reference.digest] = self.decoded(reference.digest, name)
@@ -172,9 +172,9 @@ class _Reader:
 
 
 def parse_json(data: bytes, longest: int) -> Any:
-    """The value in `data`, at most `longest` bytes of JSON in UTF-8; ImportRefused where it is anything else.
+    """The value in `data`, which has to be at most `longest` bytes of JSON in UTF-8; ImportRefused otherwise.
 
-    Refused besides: a name that occurs twice in one object, NaN and infinities, numbers without measure, half a surrogate pair.
+    Also refused: a name that occurs twice in one object, NaN, infinities, and numbers of excessive length.
     """
     if len(data) > longest:
         raise ImportRefused("import_too_large", limit=longest // 2**20)
@@ -192,18 +192,9 @@ def parse_json(data: bytes, longest: int) -> Any:
         raise ImportRefused("import_not_json") from error
 
 
-def is_text(value: str) -> bool:
-    """Whether `value` can be written as UTF-8: JSON can spell half a surrogate pair, which is no character."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _measure(data: bytes) -> None:
-    """Refuse what would take much memory or go deep, by what is left without the strings: brackets, commas, numbers."""
-    plain = data.replace(rb"\\", b"").replace(rb"\"", b"")  # so that all quotes that are left begin or end a string
+    """Refuse JSON that is nested deeply or takes much memory, by what is left without strings: brackets, commas, numbers."""
+    plain = data.replace(rb"\\", b"").replace(rb"\"", b"")  # so that each remaining quote begins or ends a string
     length, depth, inside = 0, 0, False
     for start in range(0, len(plain), PIECE):
         parts = plain[start : start + PIECE].split(b'"')
@@ -227,16 +218,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _whole(digits: str) -> int:
     if len(digits) > MAX_NUMBER_LENGTH:
-        raise ValueError("a number without measure")
+        raise ValueError("too long a number")
     return int(digits)
 
 
 def _fraction(digits: str) -> float:
     value = float(digits)
     if len(digits) > 2 * MAX_NUMBER_LENGTH or value in (float("inf"), float("-inf")):
-        raise ValueError("a number without measure")
+        raise ValueError("too long a number")
     return value
 
 
 def _constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

@@ -1,6 +1,6 @@
-"""The format of an exported file as models, which also check what a file says; docs/export.schema.json is made from them.
+"""The format of an exported file as pydantic models; docs/export.schema.json is generated from them.
 
-They know one value at a time: what messages and images have to do with each other is checked in json.py.
+They check each value by itself; json.py checks how messages and images relate to each other.
 """
 
 import json
@@ -23,10 +23,9 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.conversation import Provenance, Reply
 from magistral_ui.chat.events import FinishReason, Usage
 from magistral_ui.chat.images import BROWSER_TYPES, MAX_BYTES, MAX_PIXELS
-from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.errors import BadInput
 
@@ -43,7 +42,7 @@ DIGEST = "^[0-9a-f]{64}$"
 
 @dataclass(frozen=True, slots=True)
 class ImportLimits:
-    """How much one file may hold; whoever serves strangers makes them smaller."""
+    """How much one file may contain; smaller where strangers are served."""
 
     bytes: int = 256 * 2**20
     conversations: int = 1_000
@@ -65,7 +64,7 @@ class ImportLimits:
 
 @dataclass(slots=True)
 class ImportTotals:
-    """What all conversations of one file have used up so far."""
+    """What the conversations read so far have used of the limits."""
 
     limits: ImportLimits
     messages: int = 0
@@ -74,14 +73,14 @@ class ImportTotals:
 
 def _check_length(value: Any, most: int) -> Any:
     if isinstance(value, str):
-        value.encode("utf-8")  # JSON can spell half a surrogate pair, which is no character
+        value.encode("utf-8")  # raises ValueError for half a surrogate pair, which JSON can spell
     if isinstance(value, str | list) and len(value) > most:
         raise PydanticCustomError("too_much", "too long", {"count": len(value), "limit": most})
     return value
 
 
 def _at_most(limit: str | int) -> BeforeValidator:
-    """Bounds a string or list by a number, or by one of the ImportLimits, before its items are looked at."""
+    """Bounds a string or list by a number, or by one of the ImportLimits, before its items are read."""
     if isinstance(limit, int):
         return BeforeValidator(lambda value: _check_length(value, limit))
     return BeforeValidator(lambda value, info: _check_length(value, getattr(info.context.limits, limit)))
@@ -126,7 +125,7 @@ PLAIN_TYPES: dict[Any, Any] = {
 
 
 class PlainFields:
-    """Reads a dataclass of plain values, whose fields are not listed again here; one that the file lacks keeps its default."""
+    """Reads a dataclass of plain values by its own list of fields; one that the file lacks keeps its default."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -149,7 +148,7 @@ class PlainFields:
 
 
 class Entry(BaseModel):
-    """A part of the file. Nothing is converted to another type, and fields that are not known here are left out."""
+    """A part of the file. Nothing is converted to another type, and unknown fields are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
@@ -238,7 +237,7 @@ class ImageEntry(Entry):
 
 
 class ExportFile(Entry):
-    """The whole file. Its images are looked at one by one, when a message names them."""
+    """The whole file. Each image is checked when the first message refers to it."""
 
     model_config = ConfigDict(title=f"Conversations of Magistral UI, version {FORMAT_VERSION}")
 

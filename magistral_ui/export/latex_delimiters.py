@@ -1,7 +1,7 @@
 """Teaches markdown-it to read LaTeX as the page does: \\( \\), \\[ \\], $ $, $$ $$, bare environments, \\boxed{}, \\ce{}, \\pu{}.
 
-It draws nothing. Each text is looked through once, so that no number of marks takes long. The rules are those of
-ui/assets/math.js; a test holds the two together.
+It renders nothing. Each text is scanned once, so that no number of marks takes long. The rules are those of
+ui/assets/math.js; a test keeps the two in step.
 """
 
 import re
@@ -24,22 +24,22 @@ MARK = re.compile(r"\\(?:(begin|end)\{([A-Za-z]{1,20}\*?)\}|.)|[${}_^=\n]", re.D
 BARE = re.compile(r"\\(?:boxed|ce|pu)\{")
 BEGIN = re.compile(r"\\begin\{([A-Za-z]{1,20}\*?)\}")
 MAX_DISPLAY_LINES = 200
-"""Lines; a display that has not closed by then was none."""
+"""A display that has not closed by then is not one."""
 MAX_LINES_TO_FIRST_SIGN = 3
-"""Where a sign of LaTeX must be, so that two dollars or a bracket are taken for an open display."""
+"""Within so many lines there must be a sign of LaTeX for two dollars or a bracket to count as an open display."""
 CITED = re.compile(r"\s*(?:[0-9]+[a-z]?(?:\s*[,;\u2013-]\s*[0-9]+[a-z]?)*|x|\u2026|\.\.\.)\s*\Z")
-"""Brackets that were escaped to be read as brackets: a number, or words."""
+"""What escaped brackets contain that are meant as brackets, such as a reference."""
 SIGN = re.compile(r"[\\^_=+<>*/(){}|$]")
 WORD = re.compile(r"[^\W\d_]{2}")
 SEEN = re.compile(r"\S")
 INDEX = re.compile(r"[^\s\\=]+\Z")
 NO_DISPLAY = re.compile(r"\s*(?:[;,.)]|[^A-Za-z0-9\\]*\Z)")
-"""What stands between "$$" and "$$" has a letter or a number, and does not go on with a sentence."""
+"""Between "$$" and "$$", what has no letter or digit, or continues a sentence, is not a display."""
 
 
 @dataclass(slots=True)
 class _Marks:
-    """Where the marks of a text stand, in order, and where what opens is closed."""
+    """The positions of a text's marks, in order, and where each opening one is closed."""
 
     round: list[int] = field(default_factory=list)
     square: list[int] = field(default_factory=list)
@@ -53,7 +53,7 @@ class _Marks:
 
 @dataclass(frozen=True, slots=True)
 class _Formula:
-    """From where to where it is drawn, and what is behind it; `to` is -1 while it is open."""
+    """The range to render, and the position after the closing mark; `to` is -1 while it is open."""
 
     begin: str
     display: bool
@@ -63,14 +63,14 @@ class _Formula:
 
 
 COST = 4
-"""Tokens that a formula counts, and the half of its characters."""
+"""Tokens that a formula counts as, plus half its characters."""
 MAX_COST = 2_500
-"""That of the longest formula that is drawn; longer ones are text."""
+"""Of the longest formula that is rendered; longer ones are text."""
 KINDS = (("$$", True, "dollars"), ("$", False, "dollar"), ("\\[", True, "square"), ("\\(", False, "round"))
 
 
 def latex_marks(markdown: MarkdownIt, draw: Callable[[str, bool], str]) -> None:
-    """Let `markdown` read formulas; `draw(latex, display)` gives the HTML of one."""
+    """Make `markdown` read formulas; `draw(latex, display)` returns the HTML of one."""
     markdown.inline.ruler.before("escape", "math", _inline)
     markdown.block.ruler.before("fence", "math", _block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     markdown.add_render_rule("math", lambda _, tokens, index, *__: _drawn(tokens[index], draw))
@@ -82,7 +82,7 @@ def _drawn(token: Token, draw: Callable[[str, bool], str]) -> str:
     html = draw(token.content, token.meta["display"])
     if not token.meta["display"]:
         return html
-    name = "div" if token.block else "span"  # in a paragraph, where no block may stand
+    name = "div" if token.block else "span"  # in a paragraph, which cannot contain a block
     return f'<{name} class="math-display" tabindex="0">{html}</{name}>' + ("\n" if token.block else "")
 
 
@@ -116,7 +116,7 @@ def _look(text: str) -> _Marks:
 
 
 def _marks_of(text: str, env: EnvType) -> _Marks:
-    """What there is in `text`, the last that was asked for."""
+    """The marks in `text`; those of the latest text are kept."""
     if env.get("marks", ("", None))[0] is not text:
         env["marks"] = (text, _look(text))
     marks = env["marks"][1]
@@ -125,7 +125,7 @@ def _marks_of(text: str, env: EnvType) -> _Marks:
 
 
 def _formula_at(state: StateInline | StateBlock, at: int) -> _Formula | None:
-    """The formula whose marks begin at `at`."""
+    """The formula that begins at `at`."""
     text = state.src
     if text[at : at + 1] not in ("$", "\\"):
         return None
@@ -133,7 +133,7 @@ def _formula_at(state: StateInline | StateBlock, at: int) -> _Formula | None:
     for begin, display, ends in KINDS:
         if text.startswith(begin, at):
             start = at + len(begin)
-            bare = BARE.match(text, start)  # which may hold formulas between dollar signs of their own
+            bare = BARE.match(text, start)  # which may contain formulas with dollar signs of their own
             to = _next(getattr(marks, ends), marks.braces.get(bare.end() - 1, start) if bare else start, -1)
             return _Formula(begin, display, start, to, to + len(begin))
     name = BEGIN.match(text, at)
@@ -196,7 +196,7 @@ def _next(places: list[int], at: int, otherwise: int) -> int:
 
 
 def _open_inline(state: StateInline, start: int, silent: bool) -> bool:
-    """A formula whose end never came is shown as it was written, to the end of its line: its signs are no Markdown."""
+    """A formula that never closes is shown as it was written, to the end of its line: its signs are not Markdown."""
     marks = _marks_of(state.src, state.env)
     end = min(_next(marks.lines, start, state.posMax), state.posMax)
     if _next(marks.signs, start, end) >= end:
@@ -217,7 +217,7 @@ def _block(state: StateBlock, first: int, last: int, silent: bool) -> bool:
     stop = bisect_left(state.eMarks, found.after)
     if stop >= min(first_outside(state, first, last), first + MAX_DISPLAY_LINES):
         return _open_block(state, first, last, found, silent)
-    # Text behind the closing mark: an ordinary paragraph, in which the inline rule finds the display.
+    # Text after the closing mark makes it an ordinary paragraph, in which the inline rule finds the display.
     if state.src[found.after : state.eMarks[stop]].strip():
         return False
     content = _lines(state, first, found.start, stop, found.to)
@@ -229,7 +229,7 @@ def _block(state: StateBlock, first: int, last: int, silent: bool) -> bool:
 
 
 def _lines(state: StateBlock, first: int, start: int, last: int, to: int) -> str:
-    """What is written from `start` to `to`, lines `first` to `last`, without what makes them part of a list or a quotation."""
+    """The text from `start` to `to` in lines `first` to `last`, without the indent or mark of a list or quotation."""
     parts = []
     for line in range(first, last + 1):
         begin = start if line == first else state.bMarks[line] + min(state.tShift[line], state.blkIndent)
@@ -238,7 +238,7 @@ def _lines(state: StateBlock, first: int, start: int, last: int, to: int) -> str
 
 
 def _open_block(state: StateBlock, first: int, last: int, found: _Formula, silent: bool) -> bool:
-    """Not closed: it is shown as it was written, up to the next empty line."""
+    """A display that never closes is shown as it was written, up to the next empty line."""
     outside = first_outside(state, first, last)
     end = state.eMarks[min(first + MAX_LINES_TO_FIRST_SIGN, outside) - 1]
     if _next(_marks_of(state.src, state.env).signs, found.start, end) >= end:

@@ -1,4 +1,4 @@
-"""Writes conversations as Markdown that a viewer shows and people can read as it is; nothing that was said leaves its place."""
+"""Writes conversations as Markdown for viewers and for reading as it is; no text can break out of its turn."""
 
 import re
 import time
@@ -16,7 +16,7 @@ from magistral_ui.export.emphasis import emphasis
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 PROSE = re.compile(
     r"(?P<code>(?<!`)(`+)(?!`)[^\n]*?(?<!`)\2(?!`))"
-    # A formula holds no beginning of another one: so nothing is read more than once, however many are left open.
+    # A formula cannot contain the beginning of another, so nothing is scanned twice, however many are left open.
     r"|\\\((?P<round>(?:[^$\\]|\\[^$(])+?)\\\)|\\\[(?P<square>(?:[^$\\]|\\[^$\[])+?)\\\]"
     r"|(?P<dollars>\$\$[^$]+\$\$|\$(?=\S)[^\n$]*(?<=\S)\$(?!\d))"
     r"|(?P<escaped>\\.)|(?P<tag><(?=[A-Za-z/!?]))|(?P<picture>!\[)",
@@ -27,10 +27,10 @@ BEHIND = "behind"
 
 
 def contained(text: str, keep_lines: bool = False, plain: bool = False) -> str:
-    """`text` as Markdown that ends where it ends; `keep_lines` where it was written as plain text.
+    """`text` as Markdown that affects nothing after it; `keep_lines` where it was written as plain text.
 
-    HTML and pictures become text and links, as the page shows them, and formulas get the marks that Markdown viewers know. Where
-    that does not help, or it has to be `plain`, all of it is shown as it is, in a fence.
+    HTML and images become text and links, as on the page, and formulas get the marks that Markdown viewers know. Where
+    that is not enough, or with `plain`, all of it is shown as it is, in a fence.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "\ufffd").strip("\n")
     if plain or not is_readable(text):
@@ -40,7 +40,7 @@ def contained(text: str, keep_lines: bool = False, plain: bool = False) -> str:
 
 
 def fenced(text: str) -> str:
-    """`text` as it is, in a fence that is longer than any in it."""
+    """`text` as it is, in a fence longer than any in it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"
@@ -52,12 +52,12 @@ def quoted(markdown: str) -> str:
 
 
 def inline(text: str) -> str:
-    """`text` on one line, every letter as it is."""
+    """`text` on one line, with Markdown's special characters escaped."""
     return SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
 def _pieces(text: str, keep_lines: bool) -> list[str]:
-    """Fenced code as it is, closed where it was not; prose made harmless."""
+    """Fenced code as it is, closed where it was left open; prose made harmless."""
     done: list[str] = []
     prose: list[str] = []
     fence = ""
@@ -94,15 +94,15 @@ def _replaced(match: re.Match[str]) -> str:
 
 
 def _without_tags(latex: str) -> str:
-    """The same formula without the sign that begins a tag."""
+    """The same formula without the character that begins a tag."""
     return latex.replace("<", r"\lt ")
 
 
 def _is_closed(markdown: str) -> bool:
-    """Whether what comes behind `markdown` is read as if it stood alone, and nothing in it is HTML or a picture."""
+    """Whether text after `markdown` is parsed as if it stood alone, and nothing in it is HTML or an image."""
     reader = MarkdownIt("commonmark")
     emphasis(reader)
-    bounds(reader)  # where it is too much, the end is none
+    bounds(reader)  # too much work counts as not closed
     tokens = reader.parse(f"{markdown}\n\n# {BEHIND}\n")
     inner = [child for token in tokens for child in token.children or ()]
     if any(token.type in ("html_block", "html_inline", "image") for token in [*tokens, *inner]):
@@ -112,40 +112,40 @@ def _is_closed(markdown: str) -> bool:
 
 
 def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = time.thread_time) -> str:
-    """The chosen branch of each of `documents`, in the reader's `words`; a picture is named, not shown.
+    """The chosen branch of each of `documents`, in the reader's `words`; images are named, not shown.
 
-    What is left when the time of `clock` is over is shown as text.
+    Whatever is left when the time budget, by `clock`, is used up is shown as text.
     """
-    patience = TimeBudget(clock)
-    return "\n---\n\n".join("\n\n".join(_conversation(document, words, patience)) + "\n" for document in documents)
+    budget = TimeBudget(clock)
+    return "\n---\n\n".join("\n\n".join(_conversation(document, words, budget)) + "\n" for document in documents)
 
 
-def _conversation(document: Document, words: Texts, patience: TimeBudget) -> Iterator[str]:
+def _conversation(document: Document, words: Texts, budget: TimeBudget) -> Iterator[str]:
     yield f"# {inline(captions.title(document, words))}"
     yield f"*{inline(captions.about(document, words))}*"
     for message in captions.shown(document.conversation.path()):
-        yield from _turn(message, words, patience)
+        yield from _turn(message, words, budget)
 
 
-def _turn(message: ChatMessage, words: Texts, patience: TimeBudget) -> Iterator[str]:
+def _turn(message: ChatMessage, words: Texts, budget: TimeBudget) -> Iterator[str]:
     if not isinstance(message, UserMessage):
         yield f"## {inline(words('turn_model'))}"
-        yield from _reply(message.reply, words, patience)
+        yield from _reply(message.reply, words, budget)
         return
     yield f"## {inline(words('turn_you'))}"
     for number, image in enumerate(message.images, 1):
         yield f"*{inline(captions.image_name(image, number, words))}*"
     if message.text.strip():
-        yield contained(message.text, keep_lines=True, plain=patience.is_over)
+        yield contained(message.text, keep_lines=True, plain=budget.is_over)
 
 
-def _reply(reply: Reply, words: Texts, patience: TimeBudget) -> Iterator[str]:
+def _reply(reply: Reply, words: Texts, budget: TimeBudget) -> Iterator[str]:
     if reply.reasoning.strip():
         yield f"<details>\n<summary>{escape(captions.thought(reply, words))}</summary>"
-        yield quoted(contained(reply.reasoning, keep_lines=True, plain=patience.is_over))
+        yield quoted(contained(reply.reasoning, keep_lines=True, plain=budget.is_over))
         yield "</details>"
     if reply.answer.strip():
-        yield contained(reply.answer, plain=patience.is_over)
+        yield contained(reply.answer, plain=budget.is_over)
     for note in captions.notes(reply, words):
         yield f"*{inline(note)}*"
     if source := captions.source(reply, words):

@@ -1,4 +1,4 @@
-"""Turns LaTeX formulas into MathML, which browsers draw without a script; what it cannot turn stays text."""
+"""Converts LaTeX formulas to MathML, which browsers draw without a script; what it cannot convert stays text."""
 
 import re
 import time
@@ -22,13 +22,14 @@ _WITHIN_LINES = (
 _ALIGNED = "displaymath dmath math alignedat split eqnarray IEEEeqnarray"
 _NUMBERED = "equation align flalign alignat xalignat gather gathered multline multlined CD"
 DISPLAYS = set(_ON_LINES.split())
-"""Those that stand on lines of their own."""
+"""Environments on lines of their own."""
 ENVIRONMENTS = DISPLAYS | set(_WITHIN_LINES.split())
-"""Those, and others that may also stand within a line."""
+"""Those, and others that are also allowed within a line."""
 MARK = re.compile(r"\\(begin|end)\{([A-Za-z]{1,20})(\*?)\}(\{[^{}]{0,200}\}|\[[^\][]{0,200}\])?")
 ALIGNED = set(_ALIGNED.split())
-"""What is drawn like `aligned`, and what is so where it cannot be numbered."""
+"""Environments that become `aligned`."""
 NUMBERED = set(_NUMBERED.split())
+"""Environments that become `aligned` where equations cannot be numbered."""
 OTHER = {
     "alignat": "align",
     "xalignat": "align",
@@ -39,27 +40,27 @@ OTHER = {
     "smallmatrix": "matrix",
 }
 PERCENT = re.compile("([0-9}] ?)%")
-"""A sign behind a number, where LaTeX would begin a note."""
+"""A percent sign after a number, where LaTeX would begin a comment."""
 ARGUMENT = {"alignat", "xalignat", "alignedat", "IEEEeqnarray"}
-"""What has an argument that is about columns only."""
+"""Environments whose argument is about columns only."""
 MAX_FORMULA_LENGTH = 5_000
 """Characters; longer ones are shown as text, as on the page."""
 FILE_TIMEOUT = 30.0
-"""For how long one file's formulas are turned; a thousand usual ones take one second."""
+"""Seconds for all formulas of one file; a thousand ordinary ones take one."""
 MAX_DEPTH = 200
-"""The converter calls itself for what stands inside of something else, at most 1.6 kB of stack a level, and a full stack
-ends the process: measured, 512 kB are full at 332 levels of the worst kind. A thread has 512 kB at least."""
+"""The converter recurses for each nesting level, which takes up to 1.6 kB of stack, and a full stack ends the process.
+Measured: 512 kB, the least that a thread has, are full at 332 levels of the worst kind."""
 PART = re.compile(r"\\[A-Za-z]+|\\.|\S", re.DOTALL)
 CLOSERS = {"{": "}", "(": ")", "[": ")", "\\left": "\\right", "\\begin": "\\end"}
 DEFINITION = re.compile(r"\\[a-z]*(?:def|let|command|environment|operator)(?![a-z])", re.IGNORECASE)
-"""What makes new commands: their depth cannot be seen before they are expanded."""
+"""Definitions of new commands, whose depth is unknown before they are expanded."""
 
 LINE = ('<mo stretchy="true">\u0332</mo>', '<mo class="line"></mo>')
-"""Only fonts made for mathematics have lines that stretch, and many computers have none: the style sheet draws this one."""
+"""Only fonts for mathematics have lines that stretch, and many computers have none, so the style sheet draws this one."""
 
 
 def environments(latex: str, plain: bool) -> str:
-    """`latex` in math-core's words; `plain` where numbered displays cannot be, and only rows and columns are left."""
+    """`latex` with the environments that math-core knows; `plain` keeps rows and columns only, not numbers."""
     latex = PERCENT.sub(r"\1\%", latex)
     if "\\begin" not in latex:
         return latex
@@ -81,34 +82,32 @@ def environments(latex: str, plain: bool) -> str:
 
 
 class Formulas(Protocol):
-    """Turns the formulas of answers, one answer after the other."""
+    """Converts the formulas of answers, one answer after the other."""
 
     def begin_answer(self) -> None:
-        """The next formula is another answer's: equations are numbered anew."""
+        """The next formula belongs to another answer, in which equations are numbered from 1."""
 
     def html(self, latex: str, display: bool) -> str:
         """MathML for `latex`, or its text as code."""
 
 
 class FormulasHere:
-    """Formulas that are turned in this process, where nothing can end one that takes for ever: not for what strangers write."""
+    """Converts formulas in this process, where nothing can end one that takes forever: not for what strangers write."""
 
     def __init__(self) -> None:
         self._converter = new_converter()
 
     def begin_answer(self) -> None:
-        """Number anew."""
         self._converter.reset_global_state()
 
     def html(self, latex: str, display: bool) -> str:
-        """MathML for `latex`, or its text as code."""
         return formula_html(latex, display, self._converter)
 
 
 class BoundedFormulas:
-    """Formulas that are turned in a child process; one that takes too long, or too much memory, stays text.
+    """Converts formulas in a child process; one that takes too long, or too much memory, stays text. A context manager.
 
-    The converter doubles its time with each bracket that stays open, and holds Python's lock meanwhile. A context manager.
+    The converter's time doubles with each bracket left open, and it holds Python's lock meanwhile.
     """
 
     def __init__(self) -> None:
@@ -116,11 +115,9 @@ class BoundedFormulas:
         self._answer, self._seconds = 0, 0.0
 
     def begin_answer(self) -> None:
-        """Number anew."""
         self._answer += 1
 
     def html(self, latex: str, display: bool) -> str:
-        """MathML for `latex`, or its text as code."""
         if len(latex) > MAX_FORMULA_LENGTH or self._seconds > FILE_TIMEOUT:
             return as_text(latex)
         began = time.monotonic()
@@ -139,13 +136,12 @@ class BoundedFormulas:
 
 
 class FormulasOfAnswers:
-    """In the child: the formulas of answers that are told by number."""
+    """In the child process: formulas of numbered answers."""
 
     def __init__(self) -> None:
         self._formulas, self._answer = FormulasHere(), 0
 
     def __call__(self, answer: int, latex: str, display: bool) -> str:
-        """MathML for `latex`, or its text as code."""
         if answer != self._answer:
             self._answer = answer
             self._formulas.begin_answer()
@@ -158,11 +154,11 @@ def as_text(latex: str) -> str:
 
 
 def formula_html(latex: str, display: bool, converter: LatexToMathML | None = None) -> str:
-    """MathML for `latex`, or its text as code. The numbers of equations run on through all that one `converter` turns."""
+    """MathML for `latex`, or its text as code. One `converter` numbers the equations of all that it converts."""
     converter = converter or new_converter()
     if len(latex) <= MAX_FORMULA_LENGTH:
         plain = chemistry(latex)
-        # A display that holds more than it may, or stands in a line, is drawn in rows alone.
+        # A display with more in it than allowed, or within a line, is rendered as plain rows.
         for known in dict.fromkeys([environments(plain, not display), environments(plain, True)]):
             if html := _converted(known, display, converter):
                 return html
@@ -170,12 +166,11 @@ def formula_html(latex: str, display: bool, converter: LatexToMathML | None = No
 
 
 def new_converter() -> LatexToMathML:
-    """A converter that has numbered nothing yet."""
     return LatexToMathML(fancy_error=False, max_expansions=100)
 
 
 def _converted(latex: str, display: bool, converter: LatexToMathML) -> str:
-    """MathML for `latex`; "" where that cannot be."""
+    """MathML for `latex`; "" where it cannot be converted."""
     if len(latex) > MAX_FORMULA_LENGTH or DEFINITION.search(latex) or depth(latex) > MAX_DEPTH:
         return ""
     try:
@@ -185,9 +180,9 @@ def _converted(latex: str, display: bool, converter: LatexToMathML) -> str:
 
 
 def depth(latex: str) -> int:
-    """How deep the parts of `latex` may stand inside each other: rather too large than too small.
+    """How deep the parts of `latex` may be nested; an upper bound.
 
-    A command may take several of the parts behind it into itself, so it counts up to the end of its group or cell.
+    A command may take several of the parts after it as arguments, so it counts up to the end of its group or cell.
     """
     deepest = level = scripts = 0
     opened: list[tuple[str, int]] = [("", -1)]
@@ -202,14 +197,14 @@ def depth(latex: str) -> int:
         elif part[0] == "\\" or part in "^_":
             level += 1
         else:
-            level -= scripts  # an exponent of one character ends with it
+            level -= scripts  # a one-character exponent ends here
         scripts = scripts + 1 if part in "^_" else 0
         deepest = max(deepest, level)
     return deepest
 
 
 def _closed(opened: list[tuple[str, int]], closer: str, level: int) -> int:
-    """The level behind `closer`; it takes back what it closes, and round brackets that were open in it."""
+    """The level after `closer`, which also closes round brackets left open inside."""
     while closer != ")" and opened[-1][0] == ")":
         opened.pop()
     return opened.pop()[1] if opened[-1][0] == closer else level

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import ceil
 
 from magistral_ui.client import CLIENT
@@ -41,10 +42,6 @@ class Admission:
         self.closing = False
         """Whether the app is about to end: no more replies begin."""
 
-    def for_visitor(self, visitor: str, address: str | None = None) -> "VisitorAdmission":
-        """The admission of one visitor's replies; without an `address`, it is the one of the client that asks."""
-        return VisitorAdmission(self, visitor, address)
-
     def welcome(self) -> None:
         """A new visitor comes; TooManyRequests where too many have come from that address."""
         if wait := self._newcomers.take(CLIENT.get().address):
@@ -60,8 +57,25 @@ class Admission:
             self._forget_ended()
             return [generation for _, _, generation in self._replies]
 
-    def enter(self, visitor: str, address: str) -> None:
-        """Reserve a place. Raises Overloaded, TooManyReplies, QueueFull or TooManyRequests where there is none."""
+    @contextmanager
+    def reply(self, visitor: str, address: str | None = None) -> Iterator[OnReply]:
+        """A place for one more reply, which is to be handed to what this yields. Without an `address`, it is the client's.
+
+        Raises Overloaded, TooManyReplies, QueueFull or TooManyRequests where there is no place.
+        """
+        holder = visitor, CLIENT.get().address if address is None else address
+        self._reserve(*holder)
+        begun: list[Generation] = []
+        try:
+            yield begun.append
+        finally:
+            with self._lock:
+                self._beginning.remove(holder)
+                self._replies += [(*holder, generation) for generation in begun]
+            for generation in begun:
+                generation.when_ended(partial(self._end, generation))
+
+    def _reserve(self, visitor: str, address: str) -> None:
         limits = self._limits
         with self._lock:
             self._forget_ended()
@@ -82,15 +96,6 @@ class Admission:
             if wait := self._rate.take(visitor, address):
                 raise TooManyRequests(seconds=ceil(wait))
             self._beginning.append((visitor, address))
-
-    def leave(self, visitor: str, address: str, generation: Generation | None) -> None:
-        """Give the place to the reply that has begun, or back where none has."""
-        with self._lock:
-            self._beginning.remove((visitor, address))
-            if generation is not None:
-                self._replies.append((visitor, address, generation))
-        if generation is not None:
-            generation.when_ended(lambda: self._end(generation))
 
     def stop_unattended(self) -> None:
         """Stop the replies that nobody has looked at for too long."""
@@ -114,21 +119,3 @@ class Admission:
     def _forget_ended(self) -> None:
         """With the lock held. A reply's own flag decides: whoever has seen it end may ask for the next one at once."""
         self._replies = [each for each in self._replies if not each[2].ended]
-
-
-class VisitorAdmission:
-    """The admission of one visitor's replies."""
-
-    def __init__(self, admission: Admission, visitor: str, address: str | None) -> None:
-        self._admission, self._visitor, self._address = admission, visitor, address
-
-    @contextmanager
-    def reply(self) -> Iterator[OnReply]:
-        """A place for one more reply, which is to be handed to what this yields; raises Unavailable where there is none."""
-        address = CLIENT.get().address if self._address is None else self._address
-        self._admission.enter(self._visitor, address)
-        begun: list[Generation] = []
-        try:
-            yield begun.append
-        finally:
-            self._admission.leave(self._visitor, address, begun[0] if begun else None)

@@ -1,4 +1,4 @@
-"""How much one visitor and one address may send, ask for and hold; it knows neither what is sent nor who sends it."""
+"""How much one visitor and one address may send, ask for and hold; it does not know who sends it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,18 +14,18 @@ MOST = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds that keep one visitor from taking the whole machine. The defaults are those of a page for its owner."""
+    """Bounds that keep one visitor from taking the whole machine. The defaults are for a page that only its owner uses."""
 
     pictures: int = 10
-    """Pictures in one message."""
+    """Images in one message."""
     picture_bytes: int = MAX_BYTES
     picture_pixels: int = MAX_PIXELS
     text_length: int = 500_000
     """Characters in one message: about what fits into the longest context."""
     import_mb: int = 256
-    """Of one file of conversations, in units of 2**20 bytes; what it may hold besides shrinks with it."""
+    """Size of one imported file, in units of 2**20 bytes; bounds on its contents shrink with it."""
     conversations: int = 100_000
-    """Conversations of one visitor, where more would come by a file."""
+    """Conversations of one visitor beyond which no more can be imported."""
     messages: int = 10_000
     """Messages in one conversation, all branches together."""
     conversation_length: int = 20_000_000
@@ -35,51 +35,55 @@ class Limits:
     reasoning_tokens: int = 131_072
     """The reasoning of one reply."""
     replies: int = 1_000
-    """Replies of one visitor that wait or are written at once."""
+    """Replies of one visitor that wait or are being written at once."""
     replies_per_address: int = 1_000
-    """The same for all visitors from one address: a school, or an office, has one for everybody."""
+    """The same for all visitors from one address: a school or an office may have one for everybody."""
     replies_in_all: int = 1_000
-    """The same for everybody together; who comes then is asked to come back in a moment."""
+    """The same for everybody together; whoever comes then is asked to come back in a moment."""
     messages_per_minute: int = 600
     """Replies that one visitor may ask for, on average."""
     messages_per_minute_per_address: int = 6_000
     pictures_per_minute: int = 6_000
-    """New pictures that are looked at for one visitor, on average: attached, sent, or brought by a program."""
+    """New images that are decoded for one visitor, on average: attached, sent, or brought by a program."""
     pictures_per_minute_per_address: int = 60_000
     requests_per_minute_per_address: int = 60_000
-    """Requests of any kind: a page that is open asks for little, one that is being opened for about a hundred."""
+    """Requests of any kind: an open page makes few, a page being opened about a hundred."""
     visitors_per_minute_per_address: int = 6_000
-    """Visitors who are new."""
+    """New visitors."""
     upload_mb_per_hour_per_address: int = 100_000
-    """Millions of bytes of files."""
+    """Millions of bytes sent in bodies of all kinds."""
     unattended_seconds: int = 900
-    """For how long a reply is written that nobody looks at: a closed laptop comes back, a forgotten tab does not."""
+    """How long a reply continues that nobody looks at: a closed laptop comes back, a forgotten tab does not."""
     follow_seconds: int = 20
-    """For how long a program's call waits for somebody to read its reply, before it begins."""
+    """How long a program's call waits for somebody to read its reply, before it begins."""
     unread_seconds: int = 25
-    """After so long without taking anything in, whoever is sent something is dropped."""
+    """How long a client that is sent something may read nothing before the connection is closed."""
     visitors: int = 500
-    """Sessions that are kept in memory; the least recently used idle one is forgotten first."""
+    """Sessions that are kept in memory; the least recently used idle one is evicted first."""
     memory_mb: int = 2_000
-    """Millions of bytes that those sessions may hold in texts and pictures."""
+    """Millions of bytes that those sessions may hold in texts and images."""
     login_idle_hours: int = 24
-    """After so long without a request, the password is asked for again."""
+    """How long without a request until the password is asked for again."""
     login_hours: int = 168
-    """After so long in any case."""
+    """How long until it is asked for again in any case."""
     closing_seconds: int = 0
-    """For how long replies may be finished when the app is asked to end (SIGTERM)."""
+    """How long replies may still be written when the app is asked to end (SIGTERM)."""
     shared: bool = False
-    """Whether they were made for a page that strangers reach: then the page says what they are."""
+    """Whether these are the limits of a page that others can reach: then the page states them."""
 
     def check_message(self, text: str, images: Sequence[object]) -> None:
-        """Raises BadInput for a message with more in it than may be sent at once."""
+        """Raises BadInput for a message that is too long or has too many images."""
         if len(text) > self.text_length:
             raise TextTooLong(count=len(text), limit=self.text_length)
+        self.check_count(images)
+
+    def check_count(self, images: Sequence[object]) -> None:
+        """Raises TooManyImages for more images than a message may have."""
         if len(images) > self.pictures:
             raise TooManyImages(count=len(images), limit=self.pictures)
 
     def check_conversation(self, conversation: Conversation) -> None:
-        """Raises ConversationFull where there is more in it than may be."""
+        """Raises ConversationFull where it has too many messages or characters."""
         if len(conversation.messages) > self.messages:
             raise ConversationFull(limit=self.messages)
         if length_of(conversation) > self.conversation_length:
@@ -93,14 +97,14 @@ class Limits:
                 raise ParameterRefused("parameter_out_of_range", name=name, low=PARAMETERS[name].low, high=limit)
 
     def bounded(self, params: SamplingParams, budget: bool = True) -> SamplingParams:
-        """`params` with no more tokens than one reply may have; `budget` tells whether the engine can close reasoning."""
+        """`params` with no more tokens than one reply may have; `budget` says whether the engine can close reasoning."""
         reasoning = params.reasoning_budget
         if budget and self.reasoning_tokens < PARAMETERS["reasoning_budget"].high:
             reasoning = min(reasoning or self.reasoning_tokens, self.reasoning_tokens)
         return replace(params, max_tokens=min(params.max_tokens, self.max_tokens), reasoning_budget=reasoning)
 
     def changed(self, changes: Mapping[str, object]) -> "Limits":
-        """These limits with others laid over them. LookupError, with the name, for what is no limit; ValueError for a value."""
+        """These limits with `changes`. Raises LookupError with the name of what is no limit, ValueError for a bad value."""
         known = {each.name for each in fields(self)} - {"shared"}
         for name, value in changes.items():
             if name not in known:
@@ -136,11 +140,11 @@ SHARED = Limits(
     closing_seconds=30,
     shared=True,
 )
-"""Those of a page that strangers reach: room for a long thought, not for a flood."""
+"""The limits of a page that others can reach: room for long reasoning, none for a flood of requests."""
 
 
 def length_of(conversation: Conversation) -> int:
-    """Characters of all that was said and written, in all branches."""
+    """Characters of all messages and replies, in all branches."""
     return sum(
         len(each.text) if isinstance(each, UserMessage) else len(each.reply.reasoning) + len(each.reply.answer)
         for each in conversation.messages.values()
@@ -148,7 +152,7 @@ def length_of(conversation: Conversation) -> int:
 
 
 def bytes_of(conversation: Conversation) -> int:
-    """About the bytes that it takes in memory: pictures as they were sent, and two bytes a character."""
+    """About the bytes that it takes in memory: images as they were sent, and two bytes a character."""
     images = {
         image.digest: len(image.data)
         for each in conversation.messages.values()

@@ -1,4 +1,4 @@
-"""Watches one generation for one reader: what is new, ten times a second; it owns nothing, so it may leave at any time."""
+"""Watches one generation for one reader: what is new, ten times a second. It owns nothing, so a reader may leave at any time."""
 
 import asyncio
 import time
@@ -6,47 +6,46 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.conversation import Reply, ReplyBuilder
 from magistral_ui.chat.events import Prefilling, Reclassified, Usage
-from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.engines.generation import Generation, Stamped
 
 UPDATE_INTERVAL = 0.1
-"""Seconds between two updates: fast enough to read along, and the same cost however fast the tokens come."""
+"""Seconds between two updates: fast enough to read along, at the same cost however fast the tokens come."""
 HEARTBEAT_INTERVAL = 2.0
-"""Seconds after which an update is sent even without news, so that both sides notice a line that is dead."""
+"""Seconds after which an update is sent even without news, so that both sides notice a dead connection."""
 
 NO_REPLY = Reply(reasoning_closed=False)
-"""The beginning of a reply that goes on from none."""
+"""What a reply that resumes nothing begins with."""
 
 
 @dataclass(slots=True)
 class LiveView:
-    """One reply as a reader is to see it now: the counts as they stand, and of the texts what is new.
+    """One reply as a reader should see it now: the current counts, and the new part of the texts.
 
-    No update costs more because much was said before.
+    An update costs the same however long the reply already is.
     """
 
     generation: Generation
     before: Reply = NO_REPLY
-    """The beginning that the reply goes on from, shown as if it had been written now."""
+    """The partial reply that this one resumes, shown as if it had just been written."""
     draft: ReplyBuilder = field(default_factory=ReplyBuilder)
     start: int = 0
-    """The number of the event with which this update begins; 0 says that the texts begin with it too."""
+    """Number of the first event in this update; at 0 the texts start afresh too."""
     seen: int = 0
-    """How many events have been taken in."""
+    """How many events have been read."""
     reasoning: str = ""
     answer: str = ""
     usage: Usage = field(default_factory=Usage)
     """What the reply has cost so far, without `before`."""
 
     def skip(self, seen: int) -> None:
-        """Take in the first `seen` events, which the reader has already."""
+        """Read the first `seen` events, which the reader already has."""
         self._take(self.generation.take()[: max(0, seen)])
         self.draft.take_texts()
 
     def advance(self) -> bool:
-        """Take in what is new; whether there was anything."""
+        """Read what is new; whether there was anything."""
         self.start = self.seen
         fresh = self.generation.take(self.seen)
         if any(
@@ -83,7 +82,7 @@ class LiveView:
 
     @property
     def reasoning_seconds(self) -> float:
-        """From the first token of reasoning to its last, or to now while it goes on."""
+        """From the start of the reasoning to its end, or until now while it lasts."""
         spent = self.before.usage.reasoning_seconds
         began = self.generation.reasoning_began
         if began is not None and self.state == "thinking":
@@ -91,7 +90,7 @@ class LiveView:
         return spent + self.usage.reasoning_seconds
 
     def value(self) -> dict[str, Any]:
-        """What the browser gets."""
+        """The update as the browser gets it."""
         draft = self.draft
         prefilling = draft.prefilling or Prefilling(0, 0)
         return {

@@ -1,4 +1,4 @@
-"""The engine as strangers may know it: with replies of bounded length, and without what concerns its operator only."""
+"""The engine as a public page shows it: with replies of bounded length, and without what concerns its operator only."""
 
 from dataclasses import replace
 
@@ -10,11 +10,11 @@ from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
 
 PUBLIC_FAILURES = frozenset({"remote_busy", "remote_cut", "remote_filtered", "remote_prompt_too_long", "remote_silent"})
-"""What may happen on a model server that strangers can do something about; they read the model's name for the server's."""
+"""Failures of a model server that its visitors can do something about; they read the model's name in place of the server's."""
 
 
 class PublicEngine:
-    """Hands everything on to another engine, except that nobody outside may load a model or read of folders and servers."""
+    """Passes everything on to another engine, but visitors can load no model and read nothing about folders and servers."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self._engine, self._limits = engine, limits
@@ -27,7 +27,7 @@ class PublicEngine:
         return replace(card, sampling=self._limits.bounded(card.sampling, budget))
 
     def status(self) -> EngineStatus:
-        """How far loading is. Why it failed is for the operator's log: the reason may name folders and servers."""
+        """How far loading is. Why it failed stays in the operator's log: the reason may name folders and servers."""
         status = self._engine.status()
         if isinstance(status, Broken):
             return Broken("model_error")
@@ -41,25 +41,22 @@ class PublicEngine:
         """Only the operator loads a model."""
 
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
-        """What `prompt` costs."""
         return self._engine.measure(prompt, visitor)
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Begin a reply. If it fails, nobody outside reads the model server's address, or its words."""
+        """Begin a reply. If it fails, visitors read neither the model server's address nor its words."""
         generation = self._engine.submit(request)
         generation.conceal(self._told)
         return generation
 
     def forget(self, visitor: str) -> None:
-        """Drop what is kept of a visitor's conversations."""
         self._engine.forget(visitor)
 
     def close(self) -> None:
-        """Stop all generations and free the device."""
         self._engine.close()
 
     def _told(self, failed: Failed) -> Failed:
-        """`failed` as strangers may read it: with numbers and the model's name, and no other words."""
+        """`failed` as visitors may read it: with numbers and the model's name, and no other words."""
         if failed.key.startswith("remote_") and failed.key not in PUBLIC_FAILURES:
             return replace(failed, key="unavailable", values={})
         values: dict[str, str | int | float] = {

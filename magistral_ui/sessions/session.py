@@ -1,17 +1,13 @@
-"""One visitor's conversation and the reply that is being written for it; it does not know browsers or how a reply looks."""
+"""What a visitor does in one conversation: say, edit, resume, delete; it does not know browsers or how a reply looks."""
 
 import random
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, Provenance, Reply, UserMessage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import Prompt, PromptChoices, compose
-from magistral_ui.chat.provenance import Provenance
-from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.resume import (
     as_read,
     may_continue,
@@ -25,27 +21,25 @@ from magistral_ui.chat.resume import (
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, GenerationRequest, Measure, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.errors import AlreadyAnswering, BadInput, EmptyMessage, MessageGone, Overloaded, TextTooLong
-from magistral_ui.sessions.admission import VisitorAdmission
+from magistral_ui.errors import BadInput, EmptyMessage, MessageGone, TextTooLong
+from magistral_ui.sessions.admission import OnReply
 from magistral_ui.sessions.history.reply_state import (
     Recorder,
-    ReplyOrigin,
     RunningReply,
     provenance,
-    replay_notice,
     runs,
 )
-from magistral_ui.sessions.limits import Limits, bytes_of
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.sessions.session_state import SessionState
+
+Admit = Callable[[], AbstractContextManager[OnReply]]
+"""A place for one more reply of the visitor's: `Admission.reply`, for one visitor."""
 
 
-def _uncounted(generation: Generation) -> None:
-    """Nobody counts."""
+class Session(SessionState):
+    """What one visitor says and reads in one conversation. Its methods may be called from any thread.
 
-
-class Session:
-    """What one visitor says and reads. Its methods may be called from any thread.
-
-    The reply belongs to the session, not to whoever watches it: it goes on when every browser has left.
+    A reply belongs to the session, not to whoever watches it: it continues when every browser has left.
     """
 
     def __init__(
@@ -56,91 +50,16 @@ class Session:
         seeds: random.Random | None = None,
         id: str = "",
         recorder: Recorder | None = None,
-        admission: VisitorAdmission | None = None,
+        admission: Admit | None = None,
     ) -> None:
         """`key` is the opaque visitor key that the engine gets; `seeds` draws the seed where a request has none.
 
-        Without the visitor's `admission`, there may be as many replies as anybody asks for.
+        Without the visitor's `admission`, there may be any number of replies.
         """
-        self.id, self._recorder, self._admission = id, recorder, admission
+        super().__init__(recorder)
+        self.id, self._admit = id, admission or (lambda: nullcontext(lambda _: None))
         self._engine, self._limits, self._key, self._seeds = engine, limits or Limits(), key, seeds
-        self._lock = threading.RLock()
-        self._conversation = Conversation()
-        self._weighed = self._conversation, 0
-        self._running: RunningReply | None = None
-        self._written: dict[int, ReplyOrigin] = {}
         self._deleted: tuple[int, Conversation] | None = None
-        self._retired = False
-
-    def load(
-        self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
-    ) -> None:
-        """Go on from what an earlier process has kept."""
-        with self._lock:
-            self._conversation, self._written, self._running = conversation, dict(written), running
-
-    def save(self) -> None:
-        """Put down what has changed since the last time; called again and again, and does nothing where someone is busy."""
-        if self._recorder is None or not self._lock.acquire(blocking=False):
-            return
-        try:
-            self._settle()
-            self._recorder.save(self._conversation, dict(self._written), self._running)
-        finally:
-            self._lock.release()
-
-    @property
-    def conversation(self) -> Conversation:
-        """All that was said so far; a reply that has just ended is in it."""
-        with self._lock:
-            self._settle()
-            return self._conversation
-
-    @property
-    def running(self) -> RunningReply | None:
-        """The reply that is being written, or None."""
-        with self._lock:
-            self._settle()
-            return self._running
-
-    @property
-    def current(self) -> RunningReply | None:
-        """The reply that is being written, or None; never waits for whoever works with the session."""
-        running = self._running
-        return running if running is not None and not running.generation.ended else None
-
-    @property
-    def busy(self) -> bool:
-        """Whether a reply is being written; never waits, likewise."""
-        return self.current is not None
-
-    @property
-    def saved(self) -> bool:
-        """Whether nothing of it is here only; never waits, likewise."""
-        return self._recorder is None or (self._running is None and self._recorder.has_saved(self._conversation))
-
-    @property
-    def memory_bytes(self) -> int:
-        """About the bytes of what was said, reckoned once for each state of the conversation."""
-        conversation = self._conversation
-        if self._weighed[0] is not conversation:
-            self._weighed = conversation, bytes_of(conversation)
-        return self._weighed[1]
-
-    def snapshot(self) -> tuple[Conversation, RunningReply | None]:
-        """The conversation and the running reply as they are at one moment."""
-        with self._lock:
-            self._settle()
-            return self._conversation, self._running
-
-    def view(self) -> tuple[Conversation, RunningReply | None, int]:
-        """What `snapshot` sees, and when: whoever got a higher number in this process saw a later state, or the same."""
-        with self._lock:
-            return *self.snapshot(), time.perf_counter_ns()
-
-    def written(self, message: int) -> ReplyOrigin:
-        """How the reply `message` came to be; an empty generation where that is not known."""
-        return self._written.get(message, ReplyOrigin(""))
 
     def say(
         self, text: str, images: Sequence[ImageFile], params: SamplingParams, choices: PromptChoices | None = None
@@ -158,7 +77,7 @@ class Session:
             return self._begin(self._conversation.at(old.parent), params, choices)
 
     def continue_reply(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
-        """Go on with a reply that was cut; it stays the same message, with more in it."""
+        """Continue a reply that was cut off; it stays the same message, with more in it."""
         with self._lock:
             old = self._reply(reply)
             if not may_continue(old.reply):
@@ -179,7 +98,7 @@ class Session:
     def rethink(
         self, reply: int, reasoning: str, closed: bool, params: SamplingParams, choices: PromptChoices | None = None
     ) -> RunningReply:
-        """Begin another reply from other reasoning: think on from its end, or (`closed`) answer from it."""
+        """Begin another reply from other reasoning: continue it, or answer from it where it is `closed`."""
         with self._lock:
             old = self._reply(reply)
             reasoning = self._checked(reasoning, old.reply)
@@ -189,7 +108,7 @@ class Session:
             return self._begin(conversation, params, choices, before)
 
     def replay(self, reply: int) -> RunningReply:
-        """Write a reply again with exactly what it was written with; the old one stays as its sibling."""
+        """Reproduce a reply from exactly what it was made from; the old one stays as its sibling."""
         with self._lock:
             old = self._reply(reply)
             params, source = old.reply.params, old.reply.provenance
@@ -210,7 +129,7 @@ class Session:
             return self._begin(self._conversation.at(message), params, choices)
 
     def delete(self, message: int) -> int:
-        """Take out a message with all that follows it, a sibling taking its place; how many messages that were."""
+        """Delete a message with all that follows it; a sibling takes its place. The number of messages deleted."""
         with self._lock:
             self._refuse_while_running()
             before = self._conversation
@@ -221,7 +140,7 @@ class Session:
             return len(before.messages) - len(self._conversation.messages)
 
     def restore(self, message: int) -> None:
-        """Bring back what was deleted last; MessageGone where that was not `message`, or nothing is left to follow."""
+        """Bring back what was deleted last; MessageGone where that was not `message`, or what it followed is gone."""
         with self._lock:
             self._refuse_while_running()
             if self._deleted is None or self._deleted[0] != message:
@@ -239,7 +158,7 @@ class Session:
     def edit(
         self, message: int, text: str, params: SamplingParams, choices: PromptChoices | None = None
     ) -> RunningReply:
-        """Say something else in the place of a message, with the same pictures; the old one stays as its sibling."""
+        """Say something else in place of a message, with the same images; the old one stays as its sibling."""
         with self._lock:
             self._refuse_while_running()
             old = self._user(message)
@@ -282,22 +201,6 @@ class Session:
         if running := self.running:
             running.generation.answer_now()
 
-    def retire(self) -> bool:
-        """Take no more words, to be dropped from memory by whoever is told True; never waits, likewise.
-
-        False where somebody works with it, or drops it already.
-        """
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            if self._retired:
-                return False
-            self._settle()
-            self._retired = self._running is None
-            return self._retired
-        finally:
-            self._lock.release()
-
     def close(self) -> None:
         """Stop what runs and let the engine forget it; the session is not used any more."""
         with self._lock:
@@ -311,7 +214,7 @@ class Session:
         return runs(self._engine)
 
     def _checked(self, reasoning: str, old: Reply) -> str:
-        """Reasoning that a person wrote, as it may be gone on from: as much more than `old` had as a message may have."""
+        """Reasoning that a person wrote, as it may be resumed: it may exceed that of `old` by the length of a message."""
         if self._engine.card.marks == "text":  # there, a mark that someone types would end the reasoning
             for mark in self._engine.card.reasoning_marks:
                 reasoning = reasoning.replace(mark, "")
@@ -328,7 +231,7 @@ class Session:
         self._limits.check_message(text, images)
 
     def _reply(self, message: int) -> AssistantMessage:
-        """A finished reply to do something with; with the lock held."""
+        """A finished reply to work with; with the lock held."""
         self._refuse_while_running()
         found = self._conversation.messages.get(message)
         if not isinstance(found, AssistantMessage):
@@ -341,25 +244,18 @@ class Session:
             raise MessageGone
         return found
 
-    def _tokens(self, conversation: Conversation, beginning: Reply, choices: PromptChoices | None) -> int:
-        """How many tokens a beginning has."""
-        prompt = self._prompt(conversation, choices, beginning)
+    def _tokens(self, conversation: Conversation, resumed: Reply, choices: PromptChoices | None) -> int:
+        """How many tokens the part of a reply has that is resumed."""
+        prompt = self._prompt(conversation, choices, resumed)
         without = replace(prompt, resume=None)
         return self._engine.measure(prompt, self._key).total - self._engine.measure(without, self._key).total
 
     def _prompt(
-        self, conversation: Conversation, choices: PromptChoices | None, beginning: Reply | None = None
+        self, conversation: Conversation, choices: PromptChoices | None, resumed: Reply | None = None
     ) -> Prompt:
         choices = choices or PromptChoices()
         system = self._engine.card.system(choices.system_prompt)
-        return compose(conversation, system, choices, resume_of(beginning))
-
-    def _refuse_while_running(self) -> None:
-        if self._retired:  # whoever asks again gets the one that is in its place
-            raise Overloaded
-        self._settle()
-        if self._running is not None:
-            raise AlreadyAnswering
+        return compose(conversation, system, choices, resume_of(resumed))
 
     def _begin(
         self,
@@ -380,12 +276,12 @@ class Session:
         prompt = self._prompt(conversation, choices, before)
         source = provenance(self._engine, prompt, choices, before)
         running = RunningReply(Generation(), asked.id, params, source, before, continues, replays)
-        with self._admission.reply() if self._admission else nullcontext(_uncounted) as begun_with:
+        with self._admit() as begun_with:
             if self._recorder is not None and isinstance(self._engine.status(), Ready):
                 self._recorder.begin(conversation, dict(self._written), running)
             generation = self._engine.submit(GenerationRequest(prompt, params, self._key))
             begun_with(generation)
-        # Only now, so that a request that the engine refuses leaves no trace; from the record, `save` takes it out again.
+        # Only now, so that a request that the engine refuses leaves no trace; `save` removes it from the record again.
         self._conversation, self._running = conversation, replace(running, generation=generation)
         return self._running
 
@@ -394,26 +290,3 @@ class Session:
         """Whether the engine can close reasoning when a budget is spent."""
         status = self._engine.status()
         return not (isinstance(status, Ready) and "reasoning_budget" in status.info.missing)
-
-    def _settle(self) -> None:
-        """Attach the reply that has ended; with the lock held."""
-        running = self._running
-        if running is None or not running.generation.ended:
-            return
-        self._running = None
-        draft = ReplyBuilder()
-        for stamped in running.generation.take():
-            draft.feed(stamped.event)
-        reply = draft.reply(running.params, running.model, running.before)
-        reply = replace(reply, provenance=running.provenance)
-        notice = replay_notice(running.replays, reply) if running.replays else None
-        if notice is not None:
-            draft.notices.append(notice)
-            reply = replace(reply, notices=(*reply.notices, notice.key))
-        written = ReplyOrigin(running.generation.id, tuple(draft.notices))
-        if running.continues is not None:
-            self._conversation = self._conversation.rewritten(running.continues, reply)
-            self._written[running.continues] = written
-        elif isinstance(self._conversation.messages.get(running.to), UserMessage):
-            self._conversation = self._conversation.with_reply(reply, running.to)
-            self._written[self._conversation.last_id] = written

@@ -1,4 +1,4 @@
-"""The sessions that are in memory, bounded in number and weight, and who may read along; it does not know what is on disk."""
+"""The sessions in memory: bounded in number and bytes, saved as they change, with who may read along in each."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from magistral_ui.sessions.session import Session
 MAX_BROWSERS_PER_VISITOR = 16
 """Browsers of one visitor that may read along at once."""
 GRACE_SECONDS = 10.0
-"""Seconds in which whoever has come to a session may be about to say something there."""
+"""Seconds after coming to a session in which a visitor may be about to say something there."""
 SAVE_INTERVAL = 0.5
 """Seconds between two saves: with the writing itself, an answer is on disk within a second."""
 PURGE_INTERVAL = 60.0
@@ -28,18 +28,17 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class OpenSession:
-    """A conversation in memory, and where it is put down."""
+    """A session, and what saves it."""
 
     session: Session
     recorder: HistoryRecorder
     browsers: list[str] = field(default_factory=list)
     """Those that have shown the visitor's secret here, the latest last: only they may read along."""
-
     used: float = 0.0
-    """When somebody last came to it, in seconds of the monotonic clock."""
+    """When somebody last came to it, by the monotonic clock."""
 
     def seen(self) -> None:
-        """Whoever calls has shown the secret; the last few browsers are remembered."""
+        """The client has shown the secret; the last few browsers are remembered."""
         self.used = time.monotonic()
         browser = CLIENT.get().browser
         if browser in self.browsers:
@@ -49,7 +48,7 @@ class OpenSession:
 
 
 class SessionStore:
-    """By visitor and conversation, the least recently used first. Nobody here waits for a session or for the disk."""
+    """Sessions by visitor and conversation, the least recently used first. Nothing here waits for a session or for the disk."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -57,7 +56,7 @@ class SessionStore:
         self._open: dict[Key, OpenSession] = {}
 
     def find(self, visitor: str, conversation: str) -> Session | None:
-        """The session, used now by whoever calls."""
+        """The session, now the most recently used one."""
         with self._lock:
             if (found := self._open.pop((visitor, conversation), None)) is None:
                 return None
@@ -68,9 +67,9 @@ class SessionStore:
     def add(
         self, key: Key, opened: OpenSession, unless: Callable[[], bool]
     ) -> tuple[Session, dict[Key, Session]] | None:
-        """The session at `key`, which is that of `opened` where there was none, and those that have to go for it.
+        """The session at `key`, which is that of `opened` where there was none, and those to evict for it.
 
-        None where it must not be added; `unless` is asked while nobody else can add or take one out.
+        None where it must not be added: `unless` is asked while nobody else can add or remove one.
         """
         with self._lock:
             if unless():
@@ -80,12 +79,11 @@ class SessionStore:
             return found.session, self._surplus()
 
     def take_out(self, visitor: str, conversation: str) -> OpenSession | None:
-        """The session, which is in memory no more."""
         with self._lock:
             return self._open.pop((visitor, conversation), None)
 
     def clear(self) -> list[OpenSession]:
-        """All that were there."""
+        """Remove and return all of them."""
         with self._lock:
             gone = list(self._open.values())
             self._open.clear()
@@ -97,12 +95,11 @@ class SessionStore:
             return {id: each.session for (whose, id), each in self._open.items() if whose == visitor}
 
     def all(self) -> Sequence[Session]:
-        """Everybody's."""
         with self._lock:
             return [each.session for each in self._open.values()]
 
     def reading(self, generation: str) -> RunningReply | None:
-        """The reply that is being written under that id; None where the caller may not read it."""
+        """The reply that is being written under that id; None where the client may not read it."""
         with self._lock:
             opened = list(self._open.values())
         for each in opened:
@@ -115,10 +112,11 @@ class SessionStore:
         return len(self._open)
 
     def _surplus(self) -> dict[Key, Session]:
-        """Which sessions have to go, empty ones first; never one with a running reply. With the lock held.
+        """The sessions to evict, empty ones first; never the newest, and never one with a running reply. With the lock held.
 
-        Some go last, and only beyond twice the bounds: those that somebody has just come to, who may be about to say something,
-        and after them those that could not be put down, as on a full disk, and would be lost.
+        Two kinds are spared until there are twice as many as there may be, since evicting them costs a person something: first
+        those that somebody has just come to, who would be told to say it again, and longer still those that are not saved, as on
+        a full disk, whose words would be lost. Twice, and not without end: memory must stay bounded on a full disk, too.
         """
         limits, now = self._limits, time.monotonic()
         newest = next(reversed(self._open))
@@ -127,16 +125,17 @@ class SessionStore:
         spared = {key: 2 * (not each.session.saved) + (each.used > now - GRACE_SECONDS) for key, each in idle}
         surplus = len(self._open) - limits.visitors
         excess = sum(weights.values()) - limits.memory_mb * 10**6
-        doomed: dict[Key, Session] = {}
+        evicted: dict[Key, Session] = {}
         for key in sorted(weights, key=lambda key: (spared[key], weights[key] > 0)):
-            more = bool(spared[key])
-            over = surplus - more * limits.visitors, excess - more * limits.memory_mb * 10**6
-            if max(over) <= 0:
+            allowed = 1 if spared[key] else 0  # times the bounds beyond them
+            too_many = surplus > allowed * limits.visitors
+            too_large = excess > allowed * limits.memory_mb * 10**6
+            if not (too_many or too_large):
                 break
-            if over[0] > 0 or weights[key]:
-                doomed[key] = self._open[key].session
+            if too_many or weights[key]:  # an empty session frees no bytes
+                evicted[key] = self._open[key].session
                 surplus, excess = surplus - 1, excess - weights[key]
-        return doomed
+        return evicted
 
 
 class Autosave:

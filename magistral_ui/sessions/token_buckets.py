@@ -1,4 +1,4 @@
-"""How often something may happen: token buckets by name, bounded in number; it does not know what is counted."""
+"""How often something may happen: token buckets by name, a bounded number of them; it does not know what is counted."""
 
 import threading
 import time
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from cachetools import LRUCache
 
 MAX_BUCKETS = 20_000
-"""Names that are remembered: about 5 MB. The one that was used least recently is forgotten first."""
+"""Names that are remembered, in about 5 MB. The least recently used one is forgotten first."""
 
 
 class TokenBuckets:
-    """So many a minute for each name, with a burst: each name has a bucket that fills by itself. Any thread may ask."""
+    """A rate per minute for each name, with bursts: each name has a bucket that refills over time. Thread-safe."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class TokenBuckets:
         self._burst = burst if burst is not None else max(1.0, per_minute / 2)
         self._lock = threading.Lock()
         self._buckets: LRUCache[str, tuple[float, float]] = LRUCache(kept)
-        """What is in a bucket, and when that was reckoned."""
+        """What is in a bucket, and when that was computed."""
 
     def wait(self, name: str, cost: float = 1.0) -> float:
         """Seconds until `name` may; 0.0 where it may now. Nothing is taken."""
@@ -41,12 +41,11 @@ class TokenBuckets:
             return 0.0
 
     def owe(self, name: str, cost: float) -> None:
-        """Take out what has happened already, even where that leaves less than nothing."""
+        """Take out `cost` for what has happened already, even where that leaves less than nothing."""
         with self._lock:
             self._put(name, max(-self._burst, self._level(name) - cost))
 
     def clear(self, name: str) -> None:
-        """Fill the bucket."""
         with self._lock:
             self._buckets.pop(name, None)
 
@@ -68,7 +67,7 @@ class TokenBuckets:
 
 
 class RateLimit:
-    """So many a minute of one visitor, and of one address: both have to allow it."""
+    """A rate per minute for each visitor and one for each address: both have to allow it."""
 
     def __init__(self, of_visitor: float, of_address: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._of_visitor, self._of_address = (
@@ -77,7 +76,7 @@ class RateLimit:
         )
 
     def take(self, visitor: str, address: str, cost: float = 1.0) -> float:
-        """Take `cost` of both and return 0.0; or, where either has not enough, of neither, and the seconds until it has."""
+        """Take `cost` from both and return 0.0; or, where one has not enough, take nothing and return the seconds to wait."""
         if wait := self._of_visitor.wait(visitor, cost) or self._of_address.wait(address, cost):
             return wait
         self._of_visitor.take(visitor, cost)

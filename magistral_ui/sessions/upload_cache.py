@@ -1,6 +1,6 @@
-"""Reads uploaded pictures, each once, however often the page asks what they would cost; it does not know who sent them.
+"""Reads uploaded images, each once, however often the page asks what they would cost; it does not know who sent them.
 
-Nothing that was decoded is kept: of pictures that are only weighed their sizes, of the others their files.
+Nothing decoded is kept: of images that are only measured their sizes, of the others their files.
 """
 
 import threading
@@ -12,28 +12,26 @@ from pathlib import Path
 from cachetools import LRUCache, cachedmethod
 
 from magistral_ui.chat.images import ImageFile, measure_image, read_image, read_images, shrunk_size
-from magistral_ui.errors import ImageRefused, TooManyImages
+from magistral_ui.errors import ImageRefused
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
 
 CACHE_BYTES = 128 * 2**20
 """Bytes of files that are kept between attaching and sending."""
-
 CACHED_SIZES = 5_000
-"""Files of which the size in pixels is kept, for weighing."""
+"""Files whose size in pixels is kept, to measure messages."""
 
 Read = Callable[..., ImageFile]
 
 
 def read_files(paths: Sequence[str], limits: Limits) -> list[ImageFile]:
-    """The pictures in uploaded files; BadInput for files that are none, or for too many."""
-    if len(paths) > limits.pictures:
-        raise TooManyImages(count=len(paths), limit=limits.pictures)
+    """The images in uploaded files; BadInput for files that are none, or for too many."""
+    limits.check_count(paths)
     return read_images(paths, lambda path: read_file(path, limits))
 
 
 def read_file(path: str, limits: Limits, read: Read = read_image) -> ImageFile:
-    """The picture in an uploaded file, by `read_image` or `measure_image`; ImageRefused for one that is none."""
+    """The image in an uploaded file, by `read_image` or `measure_image`; ImageRefused for one that is none."""
     name = Path(path).name
     try:
         data = Path(path).read_bytes()
@@ -43,13 +41,13 @@ def read_file(path: str, limits: Limits, read: Read = read_image) -> ImageFile:
 
 
 def check_seen(card: ModelCard, images: Sequence[ImageFile]) -> None:
-    """Raises ImageRefused where the model sees no pictures."""
+    """Raises ImageRefused where the model cannot see images."""
     if images and not card.vision:
         raise ImageRefused("picture_not_supported", name=images[0].name)
 
 
 class UploadCache:
-    """Pictures by the path of their file, which Gradio names after its content, and by the size that was asked for."""
+    """Images by the path of their file, which Gradio names after its content, and by the size asked for. Thread-safe."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits, self._lock = limits, threading.Lock()
@@ -58,8 +56,8 @@ class UploadCache:
         """Images without their bytes."""
 
     def measure(self, paths: Sequence[str], side: int | None = None) -> list[ImageFile]:
-        """What `read` gives, but without bytes, and by the headers alone: enough to tell what the pictures cost."""
-        self._check_count(paths)
+        """What `read` gives, but without bytes and from the headers alone: enough to tell what the images cost."""
+        self._limits.check_count(paths)
         return read_images(paths, lambda path: _shrunk(self._measure(str(path)), side))
 
     def count_new(self, paths: Sequence[str], *, measured: bool = False) -> int:
@@ -69,13 +67,9 @@ class UploadCache:
         return len(set(paths) - known)
 
     def read(self, paths: Sequence[str], side: int | None = None) -> list[ImageFile]:
-        """The pictures, none larger than `side` pixels; what `read_files` raises."""
-        self._check_count(paths)
+        """The images, none larger than `side` pixels; raises what `read_files` raises."""
+        self._limits.check_count(paths)
         return read_images(paths, lambda path: self._read(str(path), side))
-
-    def _check_count(self, paths: Sequence[str]) -> None:
-        if len(paths) > self._limits.pictures:
-            raise TooManyImages(count=len(paths), limit=self._limits.pictures)
 
     def _measure(self, path: str) -> ImageFile:
         with self._lock:

@@ -80,7 +80,7 @@ class Visitors:
     def temporary_session(self, client: Client = NO_CLIENT) -> Session:
         """A session that is not kept, for one call of a program. All calls of a client are counted together."""
         visitor, key = client.login or client.browser[:32], secrets.token_urlsafe(16)
-        admission = self.admission.for_visitor(visitor, client.address)
+        admission = partial(self.admission.reply, visitor, client.address)
         return Session(self.engine, self.limits, key=_engine_key(visitor, key), admission=admission)
 
     def reading(self, generation: str) -> tuple[Generation, Reply | None] | None:
@@ -89,7 +89,6 @@ class Visitors:
         return (running.generation, running.before) if running else None
 
     def sessions(self) -> Sequence[Session]:
-        """All sessions in memory."""
         return self._open.all()
 
     @property
@@ -100,7 +99,6 @@ class Visitors:
 
     @property
     def durable(self) -> bool:
-        """Whether conversations are kept on disk."""
         return self._history.durable
 
     def listing(self, place: object) -> list[ConversationSummary]:
@@ -229,7 +227,7 @@ class Visitors:
             key=_engine_key(counted, conversation),
             id=conversation,
             recorder=recorder,
-            admission=self.admission.for_visitor(counted),
+            admission=partial(self.admission.reply, counted),
         )
         if kept is not None:
             session.load(kept.conversation, kept.written, kept.running)

@@ -1,8 +1,7 @@
-"""What the page's script may ask for, one typed address for each action; what an action does is in chat.py and history_panel.py.
+"""The actions that the page's script can ask for, each a typed route; chat.py and history_panel.py do the work.
 
-Gradio could carry these as events of its components. It would send every value of a component with each of them, find the
-function by a number, and answer with whatever components the function was joined to; here a body says what is asked, an
-answer what has changed, and neither is more than that.
+Gradio could carry them as events of its components. It would look functions up by number, send whole component values both ways,
+and answer to components rather than to whoever asked. Here a request says what is wanted and a response what has changed.
 """
 
 import logging
@@ -25,14 +24,15 @@ from magistral_ui.ui.context_meter import UNSEEN, refused_meter, size_of
 from magistral_ui.ui.history_panel import HistoryPanel
 from magistral_ui.ui.panels import model_value
 from magistral_ui.ui.sampling_panel import panel_value
-from magistral_ui.web.client_address import ACTIONS_PATH, client_of
+from magistral_ui.web.client_address import client_of
 from magistral_ui.web.error_responses import sentence_response
+from magistral_ui.web.request_guard import ACTIONS_PATH
 
 log = logging.getLogger(__name__)
 
 
 class Upload(BaseModel):
-    """A file in the composer. What else Gradio holds of it is not read; None where it is not the caller's."""
+    """A file in the composer. What else Gradio knows about it is ignored; gradio_events.py puts None for files of others."""
 
     path: str
 
@@ -46,14 +46,14 @@ class Composed(BaseModel):
 
 
 class Action(BaseModel):
-    """The body of every action. Whose it is and which conversation it is about stands in `place`, see sessions/visitors.py."""
+    """The body of every action. `place` says whose it is and which conversation it is about, see sessions/visitors.py."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     place: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    """What the panel says, see sampling_panel.py."""
+    """The settings panel's values, see sampling_panel.py."""
     data: dict[str, Any] = {}
-    """What is peculiar to the action, such as the message that it is about."""
+    """What only this action needs, such as the id of a message."""
     message: Composed | None = None
 
     @property
@@ -66,11 +66,11 @@ class Action(BaseModel):
 
 Act = Callable[[Action, Request], Awaitable[Json]]
 TURN, LISTED = ("place", "turns", "composer"), ("place", "turns", "composer", "history")
-"""The parts of an answer: where the tab is, what is said there, the composer, and the list of conversations."""
+"""Parts of an answer: where the tab is, its conversation, the composer's properties, and the list of conversations."""
 
 
 def action_route(chat: Chat) -> Route:
-    """Where the page's script asks for something to be done."""
+    """The route of all actions, `/magistral/act/PART/NAME`."""
     actions = {
         **turn_actions(chat),
         **history_actions(HistoryPanel(chat)),
@@ -85,7 +85,7 @@ def action_route(chat: Chat) -> Route:
         try:
             action = Action.model_validate_json(await request.body())
         except ValidationError as error:
-            log.info("an action is not as the page sends it: %d faults", error.error_count())
+            log.info("refused a malformed action: %d errors", error.error_count())
             return sentence_response(400, sentence_for_client(Message("request_forged")))
         try:
             answer = await known(action, request)
@@ -94,7 +94,7 @@ def action_route(chat: Chat) -> Route:
         except Exception:
             log.exception("an action of the page failed")
             return sentence_response(500, sentence_for_client(Message("unexpected")))
-        if "turns" in answer:  # a model on a server may have gone since, or come back
+        if "turns" in answer:  # a remote model may have gone away or come back since
             answer["model"] = model_value(chat.engine)
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
@@ -102,7 +102,7 @@ def action_route(chat: Chat) -> Route:
 
 
 def _in_thread(act: Callable[[Action], Any], parts: Sequence[str] = ()) -> Act:
-    """`act`, which may wait for a lock or the disk; its values become these parts of the answer."""
+    """Run `act` in a thread, as it may wait for a lock or the disk, and answer with its values as `parts`."""
 
     async def acted(action: Action, _: Request) -> Json:
         values = await to_thread.run_sync(act, action)
@@ -120,7 +120,7 @@ def _with_settings(act: Callable[..., Any]) -> Callable[[Action], Any]:
 
 
 def turn_actions(chat: Chat) -> dict[str, Act]:
-    """What is done with the conversation that is shown."""
+    """Actions on the conversation that the tab shows."""
     begin = (
         chat.example,
         chat.regenerate,
@@ -144,7 +144,7 @@ def turn_actions(chat: Chat) -> dict[str, Act]:
 
 
 def history_actions(panel: HistoryPanel) -> dict[str, Act]:
-    """What is done with the list of conversations."""
+    """Actions on the list of conversations."""
 
     async def refresh(action: Action, _: Request) -> Json:
         return {"history": await panel.refresh(action.data, action.place)}
@@ -159,7 +159,7 @@ def history_actions(panel: HistoryPanel) -> dict[str, Act]:
 
 
 def composer_actions(chat: Chat) -> dict[str, Act]:
-    """What comes with pictures: each waits for its turn without holding a thread; without new ones there is no turn."""
+    """Actions on the message being written. Those with new images wait for their turn without holding a thread."""
 
     async def say(action: Action, request: Request) -> Json:
         try:
@@ -172,7 +172,7 @@ def composer_actions(chat: Chat) -> dict[str, Act]:
         return dict(zip(TURN, said, strict=True))
 
     async def weigh(action: Action, request: Request) -> Json:
-        """Only the pictures are looked at in turn: to count the rest, a server may be asked."""
+        """Only measuring the images waits for a turn: counting the rest may mean asking a server."""
         try:
             await turn(action, request, lambda: measure(action))
         except TooManyRequests as error:
@@ -180,7 +180,7 @@ def composer_actions(chat: Chat) -> dict[str, Act]:
         return {"meter": await to_thread.run_sync(chat.weigh, action.composed, action.place, action.settings)}
 
     async def look(action: Action, request: Request) -> Json:
-        """What nobody had time to look at stays, and is looked at when it is sent."""
+        """Images that could not be checked now stay attached and are checked when they are sent."""
         try:
             return {"attached": await turn(action, request, lambda: chat.look(action.data, action.composed), sent=True)}
         except TooManyRequests:
@@ -192,7 +192,7 @@ def composer_actions(chat: Chat) -> dict[str, Act]:
         return files[: chat.visitors.limits.pictures]
 
     def measure(action: Action) -> None:
-        with suppress(BadInput):  # which is told when all is counted
+        with suppress(BadInput):  # reported once everything is counted
             chat.uploads.measure(paths(action))
 
     async def turn(action: Action, request: Request, act: Callable[[], Any], *, sent: bool = False) -> Any:
@@ -206,7 +206,7 @@ def composer_actions(chat: Chat) -> dict[str, Act]:
 
 
 def model_actions(chat: Chat) -> dict[str, Act]:
-    """What the page asks of the model while it is loading or away, and of the prompt that it would read."""
+    """The state of the model, and the system prompt that it would read."""
     engine = chat.engine
 
     def poll(_: Action) -> tuple[Json, Json]:
@@ -217,7 +217,7 @@ def model_actions(chat: Chat) -> dict[str, Act]:
         return poll(action)
 
     def ready(action: Action) -> tuple[Any, ...]:
-        # Which model it is may have become known only now, and with it what suits it and what fits.
+        # Only now may it be known which model this is, and so its own settings and what fits.
         return *chat.commit(action.place), panel_value(engine), chat.prompt(action.settings)
 
     return {

@@ -1,4 +1,4 @@
-"""Components that our own JavaScript draws: Gradio only carries what they begin with, JSON as text.
+"""Components that the page's own JavaScript draws: Gradio only carries their initial values, as JSON text.
 
 They are plain gr.HTML, no subclasses: Gradio writes a .pyi file beside the source of every subclass when it is imported.
 """
@@ -15,7 +15,7 @@ from magistral_ui.i18n.languages import offered
 from magistral_ui.i18n.texts import for_pages
 
 LABELLED = re.compile(r"page_\w+|\w+_heading")
-"""The keys that `label` may be asked for: a page carries their texts in its first bytes."""
+"""The keys that `label` accepts: their texts are part of the page itself."""
 MOUNT_JS = """
 import(new URL("magistral/main.js", document.baseURI)).then((page) =>
   page.mount("%s", element, props.value, (name) => trigger(name)));
@@ -36,14 +36,14 @@ def component(part: str, value: dict[str, Any] | None = None, *, triggers: tuple
 
 
 def page_script(call: str, *values: str) -> str:
-    """What runs in the browser instead of a function of the server: `call` of assets/main.js, with what components hold."""
+    """A listener that runs in the browser only: `call`, exported by assets/main.js, with the values of its input components."""
     return (
         f'({", ".join(values)}) => import(new URL("magistral/main.js", document.baseURI)).then((page) => page.{call})'
     )
 
 
 def language_choice() -> gr.HTML:
-    """Where the visitor chooses the page's language."""
+    """The choice of the page's language."""
     return component("language", {"languages": [asdict(each) for each in offered().values()]})
 
 
@@ -53,7 +53,7 @@ def heading(text: object) -> gr.HTML:
 
 
 def label(key: str) -> I18nData:
-    """The text `key`, to be put in by the browser; KeyError for one that a page does not carry."""
+    """The text `key`, filled in by the browser; KeyError where the page does not carry it."""
     if not LABELLED.fullmatch(key):
         raise KeyError(key)
     return I18nData(key)

@@ -1,4 +1,4 @@
-"""What the next message would cost and whether it fits, as the browser draws it; it does not count tokens itself."""
+"""How full the context would be with the next message, as the browser draws it; it does not count tokens itself."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,9 +15,11 @@ from magistral_ui.ui.rendering import Thumbnails, utf16_length
 from magistral_ui.ui.sampling_panel import IMAGE_SIDES, VisitorSettings
 
 LOW_ROOM_FRACTION = 8
-"""Room for the reply is called little where it is less than this part of all, and than the visitor's own max tokens."""
+"""Room for the reply is low where it is less than this fraction of the context, and less than the visitor's max tokens."""
+
+
 UNSEEN: Json = {"failure": None, "thumbnail": None}
-"""Of an attached file at which nobody has looked."""
+"""The value of an attached file that has not been checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +80,25 @@ def _id(turn: UserTurn | AssistantTurn) -> int:
 
 
 def empty_meter() -> Json:
-    """The meter while there is nothing to tell."""
+    """The meter while nothing is known."""
     return {"limit": None, "failure": None}
 
 
 def first_meter(limits: Limits) -> Json:
-    """The meter before anything is counted: it tells how many pictures of how many bytes a message may have."""
+    """The meter before anything is counted: how many images a message may have, and of how many bytes each."""
     return {"most": {"pictures": limits.pictures, "bytes": limits.picture_bytes}}
 
 
 def size_of(message: Json | None) -> tuple[int, int]:
-    """What a value is about, as the browser can tell: the characters and the pictures of the message."""
+    """The length of the message and the number of its images, by which the browser knows which message a value is about."""
     said = message or {}
     return utf16_length(str(said.get("text") or "")), len(said.get("files") or ())
 
 
 def meter_value(engine: Engine, use: ContextUse, images: Sequence[ImageFile], settings: VisitorSettings) -> Json:
-    """Tokens used and left, and what may be done where that is too little; `images` are those of the message.
+    """Tokens used and left, and remedies where too few are left; `images` are those of the message.
 
-    `fit` is `fits`, `tight`, `too_long` where the message does not fit, or `full` where nothing would.
+    `fit` is `fits`, `tight`, `too_long` if the message does not fit, or `full` if no message would.
     """
     status = engine.status()
     if not isinstance(status, Ready):
@@ -120,7 +122,7 @@ def meter_value(engine: Engine, use: ContextUse, images: Sequence[ImageFile], se
 
 
 def remedies(use: ContextUse, images: Sequence[ImageFile], settings: VisitorSettings) -> list[Json]:
-    """What one click can do for more room, with the tokens that it frees where they are known."""
+    """What one click can do for more room, with the number of tokens that it frees where that is known."""
     found: list[Json] = []
     if use.reasoning and settings.choices.keep_reasoning:
         found.append({"key": "leave_reasoning_out", "count": use.reasoning})
@@ -133,7 +135,7 @@ def remedies(use: ContextUse, images: Sequence[ImageFile], settings: VisitorSett
 
 
 def next_side(images: Sequence[ImageFile], chosen: int | None) -> int | None:
-    """The next smaller size that would change one of these pictures, as they are sent now."""
+    """The next smaller size that would shrink one of these images."""
     longest = max((max(each.width, each.height) for each in images), default=0)
     return next((side for side in IMAGE_SIDES if side < longest and (chosen is None or side < chosen)), None)
 
@@ -144,7 +146,7 @@ def refused_meter(error: MagistralUIError) -> Json:
 
 
 def attached_value(paths: Sequence[str], uploads: UploadCache, card: ModelCard, thumbnails: Thumbnails) -> list[Json]:
-    """For each attached file, why it cannot be sent, or what to show of it where a browser cannot show the file itself."""
+    """For each attached file, why it cannot be sent, or a thumbnail where browsers cannot show the file itself."""
     found: list[Json] = []
     for path in paths:
         try:
@@ -155,5 +157,5 @@ def attached_value(paths: Sequence[str], uploads: UploadCache, card: ModelCard, 
         except ImageRefused as error:
             found.append({"failure": alert_value(error), "thumbnail": None})
         except TooManyRequests:
-            found.append(UNSEEN)  # it stays, and sending it tells what there is to tell
+            found.append(UNSEEN)  # it stays attached; sending it will report what is wrong
     return found

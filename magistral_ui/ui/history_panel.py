@@ -1,4 +1,4 @@
-"""The list of a visitor's conversations: what its actions do; what is kept is not decided here."""
+"""The actions of the list of conversations, as plain functions; sessions/history/ decides what is kept."""
 
 import asyncio
 import time
@@ -16,25 +16,29 @@ from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.import_export import FORMATS, ExportPurpose, ImportPurpose, name_of
 
 MAX_QUERY_LENGTH = 200
-"""Characters of a search that are read."""
+"""Characters of a search; the rest is ignored."""
 Turned = tuple[Place, Json, Json, Json]
-"""Where the tab is now, what is said there, the composer, and the list."""
+"""Where the tab is, what its conversation shows, the composer's properties, and the list."""
 
 
 class HistoryPanel:
-    """What the list's actions do, as plain functions: values in, values out."""
+    """What the list's actions do, as plain functions: values in, values out.
+
+    Every answer carries the whole list, with the times between which it was read: answers may overtake each other, and the page
+    shows the newest.
+    """
 
     def __init__(self, chat: Chat) -> None:
         self.chat, self.visitors = chat, chat.visitors
 
     def listing(self, data: Json, visitor: object, **more: Any) -> Json:
-        """The list. While the visitor searches it has no entries: the page asks for those that are found by `refresh`."""
+        """The list. While the visitor searches it has no entries: the page then asks for the matches by `refresh`."""
         begun = time.perf_counter_ns()
         found = None if _query(data) else self.visitors.listing(visitor)
         return self._value(data, visitor, begun, found, **more)
 
     async def refresh(self, data: Json, visitor: object) -> Json:
-        """The list, or what a search finds; a search that waits for its turn holds no thread."""
+        """The list, or what a search finds; a search that waits for its turn blocks no thread."""
         if not _query(data):
             return await asyncio.to_thread(self.listing, data, visitor)
         begun = time.perf_counter_ns()
@@ -62,7 +66,7 @@ class HistoryPanel:
         }
 
     def open(self, data: Json, visitor: object) -> Turned:
-        """Turn the tab to another conversation."""
+        """Show another conversation in the tab."""
         wanted = {**visitor, "conversation": _id(data)} if isinstance(visitor, dict) else visitor
         if self.visitors.find(wanted) is None:
             gone = alert_value(MessageGone("conversation_gone"))
@@ -70,17 +74,17 @@ class HistoryPanel:
         return self._turned(visitor, *self.visitors.open(wanted), data)
 
     def rename(self, data: Json, visitor: object) -> Json:
-        """Give a conversation another name."""
+        """Rename a conversation."""
         self.visitors.change(visitor, _id(data), catalog.rename, str(data.get("title") or ""))
         return self.listing(data, visitor)
 
     def pin(self, data: Json, visitor: object) -> Json:
-        """Keep a conversation at the top, or not any more."""
+        """Pin a conversation to the top, or unpin it."""
         self.visitors.change(visitor, _id(data), catalog.pin, data.get("pinned") is True)
         return self.listing(data, visitor)
 
     def save(self, data: Json, visitor: object) -> Json:
-        """A ticket to fetch one conversation, or all as JSON, as a file."""
+        """A ticket for downloading one conversation as a file, or all of them as JSON."""
         format, wanted = data.get("format"), (_id(data),) if data.get("id") else ()
         if not isinstance(format, str) or format not in FORMATS or not (wanted or format == "json"):
             return self.listing(data, visitor)
@@ -89,7 +93,7 @@ class HistoryPanel:
         return self.listing(data, visitor, ticket={"does": "save", "token": token, "name": name_of(title, format)})
 
     def bring(self, data: Json, visitor: object) -> Json:
-        """A ticket to bring a file with conversations, of as many bytes as the browser tells."""
+        """A ticket for uploading a file with conversations, whose size the browser has told."""
         size, most = data.get("size"), self.visitors.limits.import_mb
         if not isinstance(size, int) or size > most * 2**20:
             return self.listing(data, visitor, refused=alert_value(ImportRefused("import_too_large", limit=most)))
@@ -97,19 +101,19 @@ class HistoryPanel:
         return self.listing(data, visitor, ticket={"does": "bring", "token": token})
 
     def remove(self, data: Json, visitor: object) -> Turned:
-        """Delete a conversation; a tab that showed it begins an empty one."""
+        """Delete a conversation; a tab that shows it gets an empty one."""
         removed = _id(data) if self.visitors.remove(visitor, _id(data)) else None
         return self._turned(visitor, *self.visitors.open(visitor), data, removed=removed)
 
     def restore(self, data: Json, visitor: object) -> Turned:
-        """Bring back a conversation that was just deleted, and show it where it was shown before."""
+        """Undo the deletion of a conversation, and show it again if it was shown before."""
         restored = self.visitors.change(visitor, _id(data), catalog.restore)
         if restored and data.get("shown") is True:
             return self.open(data, visitor)
         return self._turned(visitor, *self.visitors.open(visitor), data)
 
     def forget(self, data: Json, visitor: object) -> Turned:
-        """Delete everything of this visitor, who is a new one from then on."""
+        """Delete everything of this visitor, who is a new visitor from then on."""
         clean, place, session = self.visitors.begin_anew(visitor)
         return self._turned(visitor, place, session, data, forgotten=clean)
 

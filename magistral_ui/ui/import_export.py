@@ -1,4 +1,4 @@
-"""Sends a visitor's conversations as files and takes files in, beside Gradio's events; the formats are in export/."""
+"""The routes through which a visitor's conversations are exported and imported as files; export/ has the formats."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ from magistral_ui.web.client_address import visitors_language
 FORMATS = {"json": "application/json", "markdown": "text/markdown", "html": "text/html"}
 ENDINGS = {"json": "json", "markdown": "md", "html": "html"}
 PARALLEL_FILES = 2
-"""Files that are read and written at the same time."""
+"""Files that are read or written at the same time."""
 MAX_FILES_PER_ADDRESS = 4
-"""Files of one address that are on their way, wait, or are read and written."""
+"""Files of one address that are being sent, wait, or are being processed."""
 DOWNLOAD_HEADERS = {"Cache-Control": "no-store", "Content-Disposition": "attachment"}
 
 
@@ -41,7 +41,7 @@ class ExportPurpose:
 
     place: Any
     conversations: tuple[str, ...]
-    """Ids; none stands for all."""
+    """Ids; empty for all conversations."""
     format: str
 
 
@@ -53,7 +53,7 @@ class ImportPurpose:
 
 
 def name_of(title: str, format: str) -> str:
-    """How the file is called."""
+    """The name of the file."""
     return file_name(title, ENDINGS[format], text("page_title"))
 
 
@@ -68,7 +68,7 @@ def written(documents: Sequence[Document], format: str, language: Language = LAN
 
 
 def import_limits(limits: Limits) -> ImportLimits:
-    """What one file may hold on a page with these `limits`."""
+    """The limits of one file on a page with these `limits`."""
     most = ImportLimits()
     size = limits.import_mb * 2**20
     return replace(
@@ -84,7 +84,7 @@ def import_limits(limits: Limits) -> ImportLimits:
 
 
 def exchange_routes(visitors: Visitors) -> list[Route]:
-    """Where the page's script fetches and brings files, with a ticket in a header: no address opens anything.
+    """The routes for downloading and uploading files. A ticket in a header is needed: no URL gives access by itself.
 
     What a ticket opens is looked up among its visitor's conversations only. A few files are read and written at once, in
     threads of their own; the others wait, and addresses take turns.
@@ -136,7 +136,7 @@ def _take(visitors: Visitors, place: Any, data: bytearray, limits: ImportLimits)
 
 
 def _check_size(conversation: Conversation, limits: Limits, where: str) -> None:
-    """Raises ImportRefused for what would be too large if it were written here."""
+    """Raises ImportRefused for a conversation that would be too large if it had been held here."""
     for count, limit in (
         (len(conversation.messages), limits.messages),
         (length_of(conversation), limits.conversation_length),

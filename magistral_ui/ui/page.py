@@ -1,4 +1,4 @@
-"""Puts the page together: what stands where. What it does is asked for by its own script, see actions.py and assets/main.js."""
+"""Lays out the page in Gradio Blocks; its own script, assets/main.js, does the rest through actions.py."""
 
 import gradio as gr
 
@@ -16,14 +16,14 @@ __all__ = ["build_page", "close", "launch", "launch_options"]
 
 
 def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> ChatBlocks:
-    """The page over `engine`, ready for `launch`; `login` tells whether visitors came in by one.
+    """The page over `engine`, ready for `launch`; `login` says whether visitors have to sign in.
 
-    With `hugging_face_login`, Gradio serves the addresses of its login by Hugging Face.
+    With `hugging_face`, Gradio serves the routes of its own login by Hugging Face.
     """
     with ChatBlocks(
         visitors.limits, title=text("page_title"), delete_cache=(3600, 3600), analytics_enabled=False
     ) as demo:
-        # The key and the secret are fixed, so that a restart of the server does not lose whose conversation it is.
+        # The key and the secret are fixed, so that visitors find their conversations again after a restart of the server.
         place = gr.BrowserState({}, storage_key="magistral-ui-place", secret="magistral-ui")
         with gr.Row(elem_id="topbar"):
             gr.Button(label("page_history"), elem_id="history-toggle", size="sm")
@@ -47,11 +47,11 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
             language_choice()
             build_limits_panel(visitors.limits, login)
             if hugging_face:
-                gr.LoginButton(visible=False)  # Gradio looks for it; the door shows a link of its own
+                gr.LoginButton(visible=False)  # Gradio looks for it; the login page has a link of its own
         _connect(demo, place, turns, box, new_chat)
         add_api(engine, visitors, demo.calls)
     page: ChatBlocks = demo
-    page.queue(api_open=False)  # not bounded here: queued_calls.py does that by visitor and address
+    page.queue(api_open=False)  # queued_calls.py bounds it, by visitor and address
     return page
 
 
@@ -61,7 +61,7 @@ def _brand() -> str:
 
 def _composer() -> gr.MultimodalTextbox:
     return gr.MultimodalTextbox(
-        file_types=None,  # the page looks at what is in a file, not at its name: see assets/file_kinds.js
+        file_types=None,  # the page checks the content, not the name: see assets/file_kinds.js
         file_count="multiple",
         sources=["upload"],
         label=label("page_message_label"),
@@ -79,10 +79,9 @@ def _composer() -> gr.MultimodalTextbox:
 def _connect(
     demo: gr.Blocks, place: gr.BrowserState, turns: gr.HTML, box: gr.MultimodalTextbox, new_chat: gr.Button
 ) -> None:
-    """What Gradio's own components hold is told to the page's script, and what an answer changes of them told to Gradio.
+    """Join Gradio's own components to the page's script, in both directions; no listener here calls the server.
 
-    None of this calls a function of the server. The composer opens with the conversation, never before: what is sent must have
-    somewhere to go.
+    The composer is enabled together with the conversation, never before: what is sent needs somewhere to go.
     """
     demo.load(None, place, None, js=page_script("open(place)", "place"))
     box.submit(None, box, None, js=page_script("say(message)", "message"))

@@ -1,4 +1,4 @@
-"""What the panel tells without being asked: which model runs and why, the limits in words, and how to sign out; it sets none."""
+"""What the settings panel only shows: which model runs and why, and the visitor's limits; it sets nothing."""
 
 import hashlib
 from dataclasses import asdict, fields
@@ -11,7 +11,7 @@ from magistral_ui.ui.components import component, heading, label
 
 LOAD_COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
 ON_A_SERVER = "model_on_a_server"
-"""Why a model runs that may be gone at any time: the page goes on looking after it was ready."""
+"""The reason that marks a model as remote: it may go away at any time, so the page keeps checking on it."""
 
 
 def model_value(engine: Engine) -> Json:
@@ -35,17 +35,17 @@ def model_value(engine: Engine) -> Json:
 
 
 def mark(status: EngineStatus) -> str:
-    """The same for the same state of the same model, and short."""
+    """A short digest of the state and the model: equal for equal ones."""
     return hashlib.sha256(repr(status).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _plan(info: ModelInfo) -> Json | None:
-    """How the device's memory is shared out, with the length of the conversations that `visitors` counts."""
+    """How the device's memory is divided, and how long the conversations are that `visitors` counts."""
     return asdict(info.plan) | {"usual": min(TYPICAL_CONTEXT, info.context_length)} if info.plan else None
 
 
 def build_limits_panel(limits: Limits, login: bool) -> None:
-    """The panel's last part, inside whatever container is open; nothing where the page is its owner's."""
+    """The panel's last section, inside whatever container is open; nothing where only the owner uses the page."""
     if not (limits.shared or login):
         return
     if limits.shared:
@@ -54,7 +54,7 @@ def build_limits_panel(limits: Limits, login: bool) -> None:
 
 
 def limits_value(limits: Limits, login: bool) -> Json:
-    """The sentences by key, and what fills them all."""
+    """The keys of the sentences, and the values for their gaps."""
     keys = (
         "limits_message",
         "limits_reply",

@@ -1,4 +1,4 @@
-"""Turns a session's conversation into the values that the page's own components draw; it does not draw or send them."""
+"""Turns a session's conversation into the values that the page's script draws; it neither draws nor sends them."""
 
 import base64
 import json
@@ -12,10 +12,9 @@ from pathlib import Path
 
 from cachetools import LRUCache, cachedmethod
 
-from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Provenance, UserMessage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.json_values import Json, failure_value, notices_value, usage_value
-from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.resume import may_continue, may_replay
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
@@ -25,14 +24,14 @@ from magistral_ui.sessions.session import Session
 THUMBNAIL_SIDE = 480
 """Pixels of a thumbnail's longer side: twice what is shown, for screens of high density."""
 RECENT_MESSAGES = 20
-"""Messages at the end of a conversation that the page gets at once; it asks for those before them, and for reasoning."""
+"""Messages at the end of a conversation that the page gets at once; it asks for earlier ones, and for reasoning."""
 MAX_MESSAGES_PER_REQUEST = 40
-"""Messages that it may ask for at once."""
+"""Messages in one answer to such a request."""
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 
 
 def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails") -> Json:
-    """The finished turns of the chosen branch, those far above only in outline, and the id of the generation that runs."""
+    """The finished turns of the chosen branch, early ones only in outline, and the id of the running generation."""
     welcome = {"demo": card.demo, "description": card.description_key, "examples": examples_value(card)}
     if session is None:
         nothing: Json = {"conversation": None, "seen": 0, "turns": [], "live": None, "continues": None}
@@ -62,7 +61,7 @@ def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails
 
 
 def more_value(session: Session, thumbnails: "Thumbnails", messages: Sequence[int], reasoning: int | None) -> Json:
-    """What the page has asked for: turns that it has in outline, and the reasoning of one reply."""
+    """Turns that the page has only in outline, and the reasoning of one reply."""
     known = session.snapshot()[0].messages
     sources = ReplySources(session.runs)
     turns = [
@@ -75,7 +74,7 @@ def more_value(session: Session, thumbnails: "Thumbnails", messages: Sequence[in
 
 
 def outline_value(message: ChatMessage) -> Json:
-    """A turn far above: enough to keep its place, and what may have changed of it."""
+    """An early turn: enough to reserve its place, and what may have changed about it."""
     if isinstance(message, UserMessage):
         return {"id": message.id, "role": "user", "outline": len(message.text)}
     kept = message.keep_reasoning
@@ -83,7 +82,7 @@ def outline_value(message: ChatMessage) -> Json:
 
 
 def branch_value(conversation: Conversation, message: ChatMessage) -> Json | None:
-    """Which of its siblings a message is, and who is beside it; None for one that has none."""
+    """The position of a message among its siblings, and its neighbours; None for one without siblings."""
     siblings = conversation.siblings(message.id)
     if len(siblings) == 1:
         return None
@@ -97,14 +96,14 @@ def branch_value(conversation: Conversation, message: ChatMessage) -> Json | Non
 
 
 class ReplySources:
-    """Where replies come from, each source once: a long system prompt is not sent with every reply."""
+    """The sources of replies, each once, so that a long system prompt is not sent with every reply."""
 
     def __init__(self, here: Provenance) -> None:
-        """`here` is what would write a reply now."""
+        """`here` is the source of a reply that would be written now."""
         self._here, self._numbers = here, dict[Provenance, int]()
 
     def number(self, provenance: Provenance | None) -> int | None:
-        """Which of `values` it is."""
+        """Its index in `values`."""
         if provenance is None:
             return None
         source = replace(provenance, prompt="", begun_reasoning=0, begun_answer=0, begun_closed=False, edited=False)
@@ -112,12 +111,12 @@ class ReplySources:
 
     @property
     def values(self) -> list[Json]:
-        """All sources so far; `here` says whether the same model would write now."""
+        """All sources so far; `here` says whether the current model is the same."""
         return [{**asdict(each), "here": same_model(each, self._here)} for each in self._numbers]
 
 
 def turn_value(message: ChatMessage, session: Session, thumbnails: "Thumbnails", sources: ReplySources) -> Json:
-    """One finished turn; of the reasoning only its length, because most of it is never opened."""
+    """One finished turn. Of the reasoning only the length is told, as most of it is never opened."""
     if isinstance(message, UserMessage):
         images = [thumbnails.value(image) for image in message.images]
         return {"id": message.id, "role": "user", "text": message.text, "pictures": images}
@@ -153,18 +152,18 @@ def utf16_length(text: str) -> int:
 
 
 class Thumbnails:
-    """Small pictures as data URLs, so that no address of a visitor's picture exists; made once for each content."""
+    """Thumbnails as data URLs, so that a visitor's image has no address of its own; made once for each content."""
 
     def __init__(self, kept: int = 200) -> None:
         self._urls: LRUCache[str, str] = LRUCache(kept)
         self._lock = threading.Lock()
 
     def value(self, image: ImageFile) -> Json:
-        """The thumbnail and what to say of the picture."""
+        """The thumbnail, and the image's name and size."""
         try:
             url = self._url(image)
         except (ImageRefused, TooManyRequests):
-            url = ""  # its name is there, and the picture once it is drawn the next time
+            url = ""  # the name is shown, and the image the next time
         return {"src": url, "name": image.name, "width": image.width, "height": image.height}
 
     @cachedmethod(attrgetter("_urls"), key=lambda _, image: image.digest, lock=attrgetter("_lock"))
@@ -175,12 +174,12 @@ class Thumbnails:
 
 @cache
 def examples() -> tuple[Mapping[str, str], ...]:
-    """The examples to click: `text`, its `language`, the file name of a `image` where there is one, and whom it is `for`."""
+    """The examples to click: `text`, its `language`, the file name of a `picture` if any, and the models that it is `for`."""
     return tuple(json.loads((ASSETS / "examples" / "examples.json").read_text(encoding="utf-8")))
 
 
 def examples_value(card: ModelCard) -> list[Json]:
-    """The examples that suit the model: the demo model can do little, and the others more than that."""
+    """The examples that suit the model: the demo model can do far less than the others."""
     whom = "demo" if card.demo else "others"
     suiting = (each for each in examples() if each.get("for", whom) == whom)
     shown = [each for each in suiting if card.vision or "picture" not in each]

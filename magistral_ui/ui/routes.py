@@ -1,7 +1,7 @@
-"""Sends running replies to the page's own script, ten updates a second and only what is new; it does not draw them.
+"""Streams running replies to the page's script, ten updates a second with only what is new, and tells the model's state.
 
-Gradio could carry them as a component's value. It compares whole values on both sides, compiles the component's template
-again for each, and reloads the page when the line drops: several times the work, and nothing to take up a reply with.
+Gradio could carry replies as a component's value. It would compare whole values on both sides, recompile the component's
+template for each update, and reload the page when the connection drops: several times the work, and no way to resume.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 def live_route(visitors: Visitors) -> Route:
-    """Where a page asks for a reply by its generation, and for what comes after the events that it has seen.
+    """The stream of a reply, by its generation, from the first event that the page has not seen.
 
     Both are headers: an address would be logged, and a foreign page may not send headers of its own. A generation's id is 256
-    random bits that only its visitor's pages are told, and it is worth nothing once the reply has ended: then 404 is the
-    answer, and the finished turn has everything.
+    random bits known only to its visitor's pages, and useless once the reply has ended: then the
+    answer is 404, and the finished turn has everything.
     """
 
     async def live(request: Request) -> Response:
@@ -50,9 +50,9 @@ async def _messages(generation: Generation, before: Reply | None, seen: int) -> 
 
 
 def model_route(engine: Engine) -> Route:
-    """Where an idle page asks whether anything has changed: a mark and no more, so that hundreds may ask."""
+    """Where an idle page asks whether anything has changed: only a mark, so that hundreds can ask."""
 
-    async def look(request: Request) -> Response:  # noqa: ARG001  # nothing about it matters
+    async def look(request: Request) -> Response:  # noqa: ARG001  # the answer is the same for everybody
         return PlainTextResponse(mark(engine.status()), headers={"Cache-Control": "no-store"})
 
     return Route(MODEL_PATH, look)

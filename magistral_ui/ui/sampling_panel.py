@@ -1,8 +1,7 @@
-"""The settings beside the conversation: what the browser draws of them, and what it sends back; the browser keeps them."""
+"""The settings beside the conversation: what the browser draws, and what it sends back; only the browser keeps them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from magistral_ui.chat.json_values import Json
 from magistral_ui.chat.prompt import PromptChoices, has_marks, with_instructions
@@ -13,35 +12,35 @@ from magistral_ui.models.cards import ModelCard
 from magistral_ui.ui.components import component, heading, label
 
 IMAGE_SIDES = (1024, 512)
-"""Pixels of a picture's longer side that can be chosen instead of its own."""
+"""Sizes to which images can be shrunk before they are sent: pixels of the longer side."""
 MAX_PROMPT_LENGTH = 50_000
-"""Characters of custom instructions, and of a system prompt."""
+"""Characters of the custom instructions, and of the system prompt."""
 TOKEN_PARAMETERS = ("max_tokens", "reasoning_budget")
-"""Parameters that cannot be more than the tokens that fit."""
+"""Parameters that cannot exceed the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class VisitorSettings:
-    """What a visitor chose; it comes with every message, so nothing of it is kept here."""
+    """What a visitor chose. It comes with every action that needs it, so the server keeps none of it."""
 
     params: SamplingParams
     choices: PromptChoices
     image_side: int | None = None
-    """Pixels that a picture's longer side may have; None: as many as it has."""
+    """Pixels to which an image's longer side is shrunk; None keeps its size."""
 
 
 def build_settings_panel(engine: Engine) -> None:
-    """The panel inside whatever container is open, set to what the browser has kept, or else to the card's own values."""
+    """The panel, inside whatever container is open. The browser lays the settings that it has kept over these values."""
     heading(label("parameters_heading"))
     component("parameters", panel_value(engine))
     heading(label("context_heading"))
     component("context")
     heading(label("instructions_heading"))
-    component("prompt", prompt_value(engine.card, ()))
+    component("prompt", prompt_value(engine.card))
 
 
 def panel_value(engine: Engine) -> Json:
-    """All that the browser needs to draw the parameters: the table, the card's own values, presets; bound by what fits."""
+    """All that the browser needs to draw the parameters: table, the card's own values, presets; bounded by the context."""
     card, status = engine.card, engine.status()
     info = status.info if isinstance(status, Ready) else None
     room = info.context_length if info else card.context_length
@@ -53,41 +52,33 @@ def panel_value(engine: Engine) -> Json:
         "vision": card.vision,
         "parameters": table,
         "own": asdict(own),
-        # A preset that changes nothing on this model is none.
+        # A preset that changes nothing on this model is left out.
         "presets": [{"key": key, "values": asdict(of)} for key, of in presets if key == "own" or of != own],
-        # Of a server's model without a card nobody here knows what its makers recommend.
+        # What its makers recommend is unknown for a remote model without a card.
         "recommended": card.key != "remote",
         "picture_sides": list(IMAGE_SIDES) if card.vision else [],
         "missing": dict(info.missing) if info else {},
     }
 
 
-def prompt_value(card: ModelCard, panel: Sequence[Any]) -> Json:
-    """The system prompt as the model will read it, the model's own one with its marks, and whether the model will think."""
-    choices = read_settings(card, panel).choices
+def prompt_value(card: ModelCard, settings: object = None) -> Json:
+    """The system prompt as the model will read it, the model's own prompt, and whether the model will think with it."""
+    choices = read_settings(card, settings).choices
     text = card.system_prompt() if choices.system_prompt is None else choices.system_prompt
     return {
         "card": card.key,
         "own": card.system_prompt(),
         "parts": [asdict(part) for part in with_instructions(card.system(text), choices.instructions)],
         "marks": card.reasoning_marks,
-        # A model whose own prompt shows it no reasoning lacks nothing where there is none.
+        # A model whose own prompt shows no reasoning marks does not need them.
         "thinks": has_marks(text, card.reasoning_marks) or not has_marks(card.system_prompt(), card.reasoning_marks),
         "limit": MAX_PROMPT_LENGTH,
     }
 
 
-def params_from(card: ModelCard, panel: Sequence[Any]) -> tuple[SamplingParams, PromptChoices]:
-    """The parameters and the prompt's choices in what the browser sent."""
-    settings = read_settings(card, panel)
-    return settings.params, settings.choices
-
-
-def read_settings(card: ModelCard, panel: Sequence[Any]) -> VisitorSettings:
-    """What the browser sent, checked; BadInput for anything that cannot be used. Nothing sent is the card's own values."""
-    sent = panel[0] if panel else None
-    if sent is None or sent == "":
-        sent = {}
+def read_settings(card: ModelCard, settings: object) -> VisitorSettings:
+    """The settings that the browser sent; BadInput for any that cannot be used. Without any, the card's own values apply."""
+    sent = {} if settings is None else settings
     known = {"params", "instructions", "system_prompt", "keep_reasoning", "picture_side"}
     if not isinstance(sent, Mapping) or not set(sent) <= known:
         raise BadInput("bad_parameters")

@@ -1,4 +1,4 @@
-"""Serves the page in the visitor's language: Gradio writes one page for all, and it is completed on its way out.
+"""Serves the page in the visitor's language: Gradio renders one page for everybody, which is completed on its way out.
 
 The page says its language and direction from its first byte and carries the labels; all other texts are one file of the
 visitor's language only, which the browser fetches beside Gradio's scripts and keeps until a text changes.
@@ -22,7 +22,7 @@ from magistral_ui.web.client_address import visitors_language
 from magistral_ui.web.login_watch import TAB
 
 OPENING = re.compile(rb'<html\s+lang="en"')
-# Only the browser surely knows the page's own address: a proxy may have changed name and path on the way.
+# Only the browser knows the page's URL for sure: a proxy may have changed host and path.
 OWN_ADDRESS = 'new URL(".", document.baseURI).href'
 WRITTEN_ADDRESS, MANIFEST = re.compile(rb'const root = "[^"]*";'), b'<link rel="manifest" href="/manifest.json" />'
 # Gradio shows the browser's language and writes it on the page; both have to be the visitor's choice. Labels are looked up in
@@ -48,13 +48,13 @@ CACHE_FOREVER = "public, max-age=31536000, immutable"
 
 
 class TranslatedPageMiddleware:
-    """Completes the page with the visitor's language; hands everything else on."""
+    """Completes the page with the visitor's language; passes everything else through."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and the page back in one piece."""
+        """Pass the request on, and return the page as one piece."""
         if not _asks_for_the_page(scope):
             await self.app(scope, receive, send)
             return
@@ -73,13 +73,13 @@ class TranslatedPageMiddleware:
             else:
                 await send(message)
 
-        # Packed again further out; here the page has to be readable.
+        # Here the page must not be compressed; that happens further out.
         headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
         await self.app({**scope, "headers": headers}, receive, completed)
 
 
 def texts_route() -> Route:
-    """Where a language's texts are."""
+    """The route of a language's texts, a JavaScript module."""
     return Route("/magistral/texts/{name}.js", _texts)
 
 
@@ -110,7 +110,7 @@ async def _texts(request: Request) -> Response:
     code = name.split("-")[0]
     if code not in LANGUAGES:
         return Response(status_code=404)
-    # An older page may still ask by the name of older texts; it gets these, but they are not kept under that name.
+    # A page from before an update asks for older texts by their name; it gets the new ones, uncached.
     kept = CACHE_FOREVER if name == _name(code) else "no-store"
     return Response(_module(code), media_type="text/javascript", headers={"Cache-Control": kept})
 
@@ -132,6 +132,6 @@ def _address(code: str) -> str:
 
 @cache
 def _first(code: str) -> str:
-    # "<" must not end the script element from inside a text.
+    # A "</script>" in a text must not end the script element.
     data = json.dumps(labels(code), ensure_ascii=False).replace("<", "\\u003c")
     return HEAD_TEMPLATE % {"texts": _address(code), "tag": LANGUAGES[code].tag, "labels": data, "address": OWN_ADDRESS}

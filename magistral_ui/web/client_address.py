@@ -36,7 +36,7 @@ HIDDEN_HEADERS = frozenset(name.encode() for name in FORWARDED_HEADERS)
 PREFIX_HEADER = "x-forwarded-prefix"
 PROBE_HEADER = "x-magistral-ui-probe"
 VISITOR_COOKIE = "magistral-ui-visit"
-PAGE_PATHS, ACTIONS_PATH = ("/", "/config"), "/magistral/act/"
+PAGE_PATHS = ("/", "/config")
 """Where a browser, or a program, begins, and is given the cookie."""
 
 

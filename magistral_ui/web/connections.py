@@ -11,12 +11,15 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import h11
 from h11._receivebuffer import ReceiveBuffer
 from starlette.types import ASGIApp
 from uvicorn import Server
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.token_buckets import TokenBuckets
@@ -43,84 +46,95 @@ LENGTH = re.compile(rb"[0-9]{1,18}")
 CHUNK = re.compile(rb"[0-9A-Fa-f]{1,16}\r\n")
 
 
+@dataclass(slots=True)
+class ConnectionWatch:
+    """The connections of one server."""
+
+    is_proxy: Callable[[str], bool]
+    """Whether an address may hold any number of connections, because they are its visitors'."""
+    unread: SlowReaders
+    held: Counter[str] = field(default_factory=Counter)
+    """Connections by address."""
+
+
+class WatchedProtocol(H11Protocol):
+    """uvicorn's side of one connection: strict, slow heads and unread answers end it, and only so many are one address's."""
+
+    def __init__(self, watch: ConnectionWatch, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        read_strictly(self.conn)
+        self._watch = watch
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._peer = plain_address(str(self.client[0])) if self.client else ""
+        self._watch.held[self._peer] += 1
+        self._reader = self._watch.unread.reader(transport, self._peer, self.loop)
+        if self._watch.held[self._peer] > MAX_CONNECTIONS_PER_ADDRESS and not self._watch.is_proxy(self._peer):
+            transport.abort()
+            return
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._watch.held[self._peer] -= 1
+        if self._watch.held[self._peer] <= 0:
+            del self._watch.held[self._peer]
+        self._stop_timer()
+        self._reader.resumed()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader.paused()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reader.resumed()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # what exactly was wrong helps only an attacker
+        if self.cycle is not None and not self.cycle.response_complete:  # nobody would read the rest of its answer
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        begun = self.conn.our_state is not h11.IDLE  # its method may be one whose answer has no body
+        if not begun or (self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] != "HEAD"):
+            told = text("error_program_not_http").encode()
+            headers = [*REFUSAL_HEADERS, ("Content-Length", str(len(told)))]
+            answer = h11.Response(status_code=400, headers=headers, reason="Bad Request")
+            parts = (answer, h11.Data(data=told), h11.EndOfMessage())
+            self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
+        self.transport.close()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait_for_head()
+
+    def _wait_for_head(self) -> None:
+        self._stop_timer()
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._close_if_idle)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _close_if_idle(self) -> None:
+        self._head_timer = None
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            self.transport.abort()
+
+
 def open_to_visitors(server: Server, app: ASGIApp, *, is_proxy: Callable[[str], bool], unread_seconds: int) -> None:
     """From now on, `server` serves `app` to every new connection, and watches it.
 
-    Only a proxy may hold any number of connections, which are its visitors'. A client that takes in nothing of an answer for
-    `unread_seconds` is dropped.
+    A client that takes in nothing of an answer for `unread_seconds` is dropped.
     """
-    base: Any = server.config.http_protocol_class
-    held: Counter[str] = Counter()
-    unread = SlowReaders(max(1.0, unread_seconds))
-
-    class Watched(base):  # type: ignore[misc]  # uvicorn chooses its base when it starts
-        def __init__(self, *given: Any, **named: Any) -> None:
-            super().__init__(*given, **named)
-            read_strictly(self.conn)
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._peer = plain_address(str(self.client[0])) if self.client else ""
-            held[self._peer] += 1
-            self._reader = unread.reader(transport, self._peer, self.loop)
-            self._head_timer: asyncio.TimerHandle | None = None
-            if held[self._peer] > MAX_CONNECTIONS_PER_ADDRESS and not is_proxy(self._peer):
-                transport.abort()
-                return
-            self._wait_for_head()
-
-        def connection_lost(self, error: Exception | None) -> None:
-            held[self._peer] -= 1
-            if held[self._peer] <= 0:
-                del held[self._peer]
-            self._stop_timer()
-            self._reader.resumed()
-            super().connection_lost(error)
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._reader.paused()
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._reader.resumed()
-
-        def send_400_response(self, *_: str) -> None:
-            if self.cycle is not None and not self.cycle.response_complete:  # nobody would read the rest of its answer
-                self.cycle.disconnected = True
-                self.cycle.message_event.set()
-            begun = self.conn.our_state is not h11.IDLE  # its method may be one whose answer has no body
-            if not begun or (self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] != "HEAD"):
-                told = text("error_program_not_http").encode()
-                headers = [*REFUSAL_HEADERS, ("Content-Length", str(len(told)))]
-                answer = h11.Response(status_code=400, headers=headers, reason="Bad Request")
-                self.transport.write(b"".join(map(self.conn.send, (answer, h11.Data(data=told), h11.EndOfMessage()))))
-            self.transport.close()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._wait_for_head()
-
-        def _wait_for_head(self) -> None:
-            self._stop_timer()
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._close_if_idle)
-
-        def _stop_timer(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-
-        def _close_if_idle(self) -> None:
-            self._head_timer = None
-            cycle = getattr(self, "cycle", None)
-            if (cycle is None or cycle.response_complete) and not self.transport.is_closing():
-                self.transport.abort()
-
     log = logging.getLogger("uvicorn.error")
     if not any(isinstance(each, LogLimit) for each in log.filters):
         log.addFilter(LogLimit())
+    watch = ConnectionWatch(is_proxy, SlowReaders(max(1.0, unread_seconds)))
     # In this order: no connection reaches `app` unwatched.
-    server.config.http_protocol_class = Watched
+    server.config.http_protocol_class = partial(WatchedProtocol, watch)  # type: ignore[assignment]  # uvicorn only calls it
     server.config.loaded_app = app
 
 

@@ -1,4 +1,4 @@
-"""Looks at each action of the page, and each call of a program, before it is served: nothing forged gets further in."""
+"""Checks the body of each action of the page, and of each call of a program, before either is served."""
 
 import json
 import os
@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.web.client_address import ACTIONS_PATH
 from magistral_ui.web.error_responses import error_response, not_found
 from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.queued_calls import QueuedCalls, TooManyCalls
@@ -29,29 +28,29 @@ from magistral_ui.web.request_body import (
     read_json,
     replayed,
 )
-from magistral_ui.web.request_guard import MCP_PATH
+from magistral_ui.web.request_guard import ACTIONS_PATH, MCP_PATH
 
 SESSION_HASH = re.compile(r"[\w-]{1,64}")
 EVENT_FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
 QUEUE_PATH, CALL_PATH = "/gradio_api/queue/join", "/gradio_api/call/"
 MESSAGES_PATH = "/gradio_api/queue/data"
 RETRY_SECONDS = 5
-"""What a program is told to wait that has too many calls."""
+"""Seconds that a program with too many calls is told to wait."""
 CONTROL_PATHS = ("/gradio_api/cancel", "/gradio_api/reset")
 MAX_CONTROL_BYTES = 4_096
 
 
 class InvalidEvent(Exception):
-    """What the page would never send."""
+    """A request that neither the page nor Gradio's client would send."""
 
 
 class NotOwned(Exception):
-    """An id of somebody else's, or of nobody."""
+    """An id that belongs to somebody else, or to nobody."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """What programs, and the page's login button, send to one of Gradio's functions: so many values, from these components."""
+    """One of Gradio's functions, for programs or for the login button: how many values it takes, and from which components."""
 
     name: str
     values: int
@@ -59,7 +58,7 @@ class Listener:
 
 
 class GradioEventsMiddleware:
-    """Checks the bodies of actions and calls and the owners of what they name: sessions, calls, uploaded files."""
+    """Checks bodies, and the owners of what they name: sessions, calls, uploaded files."""
 
     def __init__(
         self,
@@ -73,20 +72,20 @@ class GradioEventsMiddleware:
         values: int = MAX_JSON_VALUES,
         hourly: ByteQuota | None = None,
     ) -> None:
-        """`listeners` by the number that Gradio gives them; uploads are in `folder`; `most` bytes and `values` of an event."""
+        """`listeners` by Gradio's numbers; uploads are in `folder`; a body has up to `most` bytes and `values` values."""
         self.app, self._listeners, self._claims, self._most, self._values = app, listeners, claims, most, values
         self._calls, self._held = calls, HeldBytes()
         self._folder = os.path.abspath(folder)
         self._hourly = hourly or ByteQuota(Limits())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a body that is sound, or refuse it."""
+        """Pass the request on with a valid body, or refuse it."""
         address = CLIENT.get().address
         with self._held.counted(receive, address) as counted:
             await self._let_in(scope, receive, self._hourly.counted(counted, address), send)
 
     async def _let_in(self, scope: Scope, receive: Receive, counted: Receive, send: Send) -> None:
-        """The same; a body that is read here is read from `counted`."""
+        """The same; bodies are read from `counted`, which is `receive` within the caller's quotas."""
         path, session = scope["path"].rstrip("/") if scope["type"] == "http" else "", ""
         try:
             if scope["type"] == "http" and scope["method"] == "POST" and _is_checked(path):
@@ -118,7 +117,7 @@ class GradioEventsMiddleware:
             await self._hand_on(path, session, scope, receive, send)
 
     async def _hand_on(self, path: str, session: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a sound request on; of calls, which may be of a `session`, it is known how many there are and who reads them."""
+        """Pass a valid request on, and note calls and who reads their answers; `session` is that of a call, if it has one."""
         method = scope["method"] if scope["type"] == "http" else ""
         if method == "POST" and (path == QUEUE_PATH or path.startswith(CALL_PATH)):
             try:
@@ -138,7 +137,7 @@ class GradioEventsMiddleware:
             await self.app(scope, receive, send)
 
     def _check_owner(self, scope: Scope) -> None:
-        """A session's messages, a call's answer and an upload's progress are for whoever began them."""
+        """A session's messages, a call's answer and an upload's progress are for the browser that began them."""
         path, query = scope["path"], parse_qs(scope["query_string"].decode("latin-1"))
         session = _session_read(path, scope) if path == MESSAGES_PATH else ""
         if path.startswith("/gradio_api/heartbeat/"):
@@ -164,10 +163,10 @@ class GradioEventsMiddleware:
             raise NotOwned
 
     def _checked(self, path: str, body: object) -> dict[str, Any]:
-        """What is handed on of a body."""
+        """The part of a body that is passed on."""
         if path.startswith(ACTIONS_PATH) and isinstance(body, dict):
             checked: dict[str, Any] = self._file_checked(body)
-            return checked  # its own route knows the fields
+            return checked  # ui/actions.py checks the fields
         if not isinstance(body, dict) or not set(body) <= EVENT_FIELDS:
             raise InvalidEvent
         if body.get("session_hash") is not None or not path.startswith(CALL_PATH):
@@ -181,7 +180,7 @@ class GradioEventsMiddleware:
         happened = body.get("event_data")
         if happened is not None and not isinstance(happened, dict):
             raise InvalidEvent
-        # What a program leaves out has its default; Gradio would refuse it, and write all the rest into the log.
+        # Values that a program leaves out have defaults; Gradio would refuse the call, and log all that was sent.
         values = [self._file_checked(each) for each in data] + [None] * (listener.values - len(data))
         if path.startswith(
             CALL_PATH
@@ -198,7 +197,7 @@ class GradioEventsMiddleware:
         return body
 
     def _listener(self, path: str, body: dict[str, Any]) -> Listener:
-        """Whom the call is for."""
+        """The function that is called."""
         if path.startswith(CALL_PATH):
             for each in self._listeners.values():
                 if each.name == path.removeprefix(CALL_PATH):
@@ -213,7 +212,7 @@ class GradioEventsMiddleware:
         return listener
 
     def _file_checked(self, value: Any) -> Any:
-        """`value`, with no files in it but the caller's own uploads, and no addresses of files."""
+        """`value`, with None for all files but the caller's own uploads, and without URLs."""
         if isinstance(value, list):
             return [self._file_checked(each) for each in value]
         if not isinstance(value, dict):
@@ -221,12 +220,12 @@ class GradioEventsMiddleware:
         if "path" in value or "url" in value or "meta" in value:
             path = value.get("path")
             if not isinstance(path, str) or not self._claims.owns("file", path):
-                return None  # as if there were none; a program is told in words
+                return None  # as if it were missing; a program gets a sentence
             value = {name: each for name, each in value.items() if name not in ("url", "is_stream")}
         return {name: self._file_checked(each) for name, each in value.items()}
 
     def _check_paths(self, value: object) -> None:
-        """NotOwned where a text is the path of somebody else's upload: the tool takes paths where it takes pictures."""
+        """NotOwned where a text is the path of somebody else's upload: the MCP tool accepts paths as images."""
         if isinstance(value, dict | list):
             for each in value.values() if isinstance(value, dict) else value:
                 self._check_paths(each)
@@ -237,7 +236,7 @@ class GradioEventsMiddleware:
         return len(text) < 1_000 and os.path.abspath(text).startswith(self._folder + os.sep)
 
     def _listening(self, send: Send, session: str, begun: Callable[[str], None]) -> Send:
-        """Remember whose call it is that begins, and tell its session: it is its own, where it has no other."""
+        """Remember who began the call and in which session; a call without one is its own session."""
 
         async def heard(message: Message) -> None:
             if message["type"] == "http.response.body" and message.get("body", b"").startswith(b'{"event_id"'):
@@ -252,7 +251,7 @@ class GradioEventsMiddleware:
 
 
 def _session_read(path: str, scope: Scope) -> str:
-    """The session whose messages are asked for: a call of the plain interface is one of its own."""
+    """The session whose messages are read; a call of the plain interface is its own session."""
     if path != MESSAGES_PATH:
         return path.rpartition("/")[2]
     named = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])

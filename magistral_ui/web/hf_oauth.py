@@ -22,7 +22,6 @@ from magistral_ui.web.passwords import canonical, login_of
 
 AUTH_CHOICE = "huggingface"
 """The value of `--auth` that asks for it."""
-OAUTH_LOGIN_PATH, OAUTH_CALLBACK_PATH = "/login/huggingface", "/login/callback"
 OAUTH_COOKIE, MAX_COOKIE_LENGTH = "session", 8_192
 MAX_ENDED = 10_000
 """Logins that are remembered because somebody has signed out of them."""

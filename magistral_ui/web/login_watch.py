@@ -9,9 +9,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
-from magistral_ui.web.client_address import ACTIONS_PATH, CLIENT_KEY
+from magistral_ui.web.client_address import CLIENT_KEY
 from magistral_ui.web.error_responses import error_response
 from magistral_ui.web.request_body import take_back_cancel
+from magistral_ui.web.request_guard import ACTIONS_PATH
 from magistral_ui.web.security_headers import is_asset
 
 TAB = "magistral.tab"

@@ -1,4 +1,4 @@
-"""Remembers which browser an id belongs to: the first that uses it; it does not know what the ids name."""
+"""Remembers which browsers own an id, such as a session's or a file's; it does not know what the ids stand for."""
 
 import math
 import threading
@@ -7,14 +7,14 @@ from magistral_ui.client import CLIENT
 from magistral_ui.fairness import FairCache
 
 MAX_OWNED_IDS = 50_000
-"""Claims that are remembered, of everybody."""
+"""Pairs of an id and an owner that are remembered."""
 MAX_OWNERS = 1_000
-"""Browsers that may own one id; the one that came first goes first."""
+"""Owners of one id; the earliest one makes room for others."""
 Id = tuple[str, str]
 
 
 class Ownership:
-    """Ids by kind with the browsers that own them; too many make room, those first of the address that has the most."""
+    """Ids by kind with the browsers that own them; past the limit, the address that has most loses its oldest."""
 
     def __init__(self, kept: int = MAX_OWNED_IDS) -> None:
         self._kept, self._lock = kept, threading.Lock()
@@ -24,7 +24,7 @@ class Ownership:
         """From which address a browser used an id last."""
 
     def claim(self, kind: str, id: str) -> bool:
-        """Whether the id is the caller's, or nobody's so far: then it is the caller's from now on."""
+        """Whether the caller owns the id; an id without an owner becomes the caller's."""
         browser = CLIENT.get().browser
         with self._lock:
             owners = self._owners.get((kind, id))
@@ -34,7 +34,7 @@ class Ownership:
             return True
 
     def share(self, kind: str, id: str) -> None:
-        """The id is the caller's, too: two visitors may have sent the same file."""
+        """Make the caller one of the id's owners: two visitors may have sent the same file."""
         with self._lock:
             self._use((kind, id), CLIENT.get().browser)
             owners = self._owners[(kind, id)]
@@ -42,12 +42,12 @@ class Ownership:
                 self._forget((kind, id), next(iter(owners)))
 
     def owns(self, kind: str, id: str) -> bool:
-        """Whether the id is the caller's already."""
+        """Whether the caller owns the id already."""
         with self._lock:
             return CLIENT.get().browser in self._owners.get((kind, id), ())
 
     def _use(self, id: Id, browser: str) -> None:
-        """The id is the browser's, and was used just now. With the lock held."""
+        """Note that the browser, an owner of the id, has used it. The lock is held."""
         if browser in self._owners.get(id, ()):
             self._forget(id, browser)
         self._owners.setdefault(id, {})[browser] = None

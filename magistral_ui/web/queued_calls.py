@@ -1,4 +1,4 @@
-"""Knows the calls of programs that are in Gradio's queue: whose they are, how many, and whether anybody reads along.
+"""Keeps track of programs' calls in Gradio's queue: whose they are, how many, and whether anybody reads their answers.
 
 What they are about it does not know. Gradio itself runs a call that nobody reads, keeps its messages for ever, and drops
 those of whoever came first once there are too many.
@@ -18,13 +18,13 @@ from magistral_ui.web.client_address import client_of
 from magistral_ui.web.request_body import within
 
 MAX_CALLS_PER_VISITOR, MAX_CALLS_PER_ADDRESS, MAX_CALLS = 8, 32, 200
-"""Calls beyond the replies that one may have at once: they wait for their reader, or have been refused and tell why."""
+"""Calls allowed beyond the replies that run at once: some wait for their reader, others were refused and say why."""
 RETRY_SECONDS = 0.5
-"""Between two looks whether a call that nobody reads any more has ended."""
+"""Seconds between two checks whether a call without a reader has ended."""
 
 
 class TooManyCalls(Exception):
-    """The caller, or everybody together (`full`), has as many calls in the queue as may be."""
+    """The caller, or everybody together (`full`), has too many calls in the queue."""
 
     def __init__(self, *, full: bool) -> None:
         super().__init__(full)
@@ -32,33 +32,33 @@ class TooManyCalls(Exception):
 
 
 class QueuedCalls:
-    """All calls of programs on one page. Lives in the page's event loop.
+    """All programs' calls of one page; used in its event loop only.
 
     A session is Gradio's name for who reads together: one of gradio_client's, or a single call of the plain interface.
     """
 
     def __init__(self, queue: Callable[[], Queue], limits: Limits) -> None:
-        """`queue` gives the page's, which may be made anew until the page is served."""
+        """`queue` returns the page's queue, which Gradio may replace until the page is served."""
         self._queue, self.patience = queue, float(max(1, limits.follow_seconds))
         self.most = limits.replies_in_all + MAX_CALLS
-        """Calls that may be there at once."""
+        """Calls that may be in the queue at once."""
         self._quota = Quota(
             in_all=self.most,
             of_visitor=limits.replies + MAX_CALLS_PER_VISITOR,
             of_address=limits.replies_per_address + MAX_CALLS_PER_ADDRESS,
         )
         self._sessions: dict[str, Client] = {}
-        """Those of which Gradio holds anything, with who began them."""
+        """Sessions of which Gradio holds anything, and who began them."""
         self._beginning: list[Client] = []
-        """Whose calls are on their way into the queue."""
+        """The clients of calls that are about to enter the queue."""
         self._readers: Counter[str] = Counter()
-        """Streams that are open, by session."""
+        """Open streams by session."""
         self._awaited: dict[str, asyncio.Event] = {}
         """Sessions whose calls wait for a reader."""
 
     @contextmanager
     def place(self) -> Iterator[Callable[[str], None]]:
-        """A place for one more call of this caller; gives what is to be told the call's session. Raises TooManyCalls."""
+        """A place for one more call of this caller; yields a function to be told the call's session. Raises TooManyCalls."""
         caller = CLIENT.get()
         self._check(caller)
         self._beginning.append(caller)
@@ -69,7 +69,7 @@ class QueuedCalls:
 
     @contextmanager
     def reading(self, session: str) -> Iterator[None]:
-        """Somebody reads what comes for this session meanwhile."""
+        """While it is open, somebody reads this session's messages."""
         self._readers[session] += 1
         if come := self._awaited.pop(session, None):
             come.set()
@@ -82,7 +82,7 @@ class QueuedCalls:
                 self._forget(session)
 
     def is_known(self, session: str) -> bool:
-        """Whether there is anything to be read: of another session, Gradio would find that out in the middle of its answer.
+        """Whether there is anything to read: Gradio itself would notice only in the middle of its answer.
 
         Of one that was read to its end, the messages may still be there for a moment; whoever read them then would wait for ever.
         """
@@ -90,11 +90,11 @@ class QueuedCalls:
         return session in queue.pending_messages_per_session and bool(queue.pending_event_ids_session.get(session))
 
     def is_read(self, session: str) -> bool:
-        """Whether somebody reads along."""
+        """Whether somebody reads this session's messages."""
         return session in self._readers
 
     async def is_taken_up(self, session: str) -> bool:
-        """Whether somebody reads along before the patience ends; waits for that."""
+        """Wait until somebody reads this session's messages; whether that happens in time."""
         if not self.is_read(session):
             come = self._awaited.setdefault(session, asyncio.Event())
             with suppress(asyncio.TimeoutError):
@@ -116,9 +116,9 @@ class QueuedCalls:
         asyncio.get_running_loop().call_later(self.patience, self._forget, session)
 
     def _forget(self, session: str) -> None:
-        """Free what Gradio holds of a session, unless it is read; a little later, where something of it still runs."""
+        """Free what Gradio holds of a session that nobody reads, as soon as none of its calls is running."""
         if session not in self._sessions or self.is_read(session):
-            return  # at the end of reading, this is asked again
+            return  # called again when the reader leaves
         queue = self._queue()
         if any(event.session_hash == session for event in list(queue.event_ids_to_events.values())):
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self._forget, session)

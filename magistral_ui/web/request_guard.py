@@ -11,7 +11,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.web.error_responses import error_response, not_found
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.hf_oauth import OAUTH_CALLBACK_PATH
 
 SINGLE_HEADERS = frozenset(
     b"authorization content-length content-type host last-event-id mcp-protocol-version mcp-session-id origin "
@@ -42,6 +41,9 @@ STREAMS = ("/magistral/live", "/gradio_api/queue/data", "/gradio_api/heartbeat/"
 PATH_TRAVERSAL = re.compile(r"(?:^|/)\.{1,2}(?:/|$)|//|\\|[\x00-\x1f]")
 FILE_PATH = "/gradio_api/file="
 MCP_PATH = "/mcp"
+ACTIONS_PATH = "/magistral/act/"
+"""Below it are the actions of the page's script, see ui/actions.py."""
+OAUTH_LOGIN_PATH, OAUTH_CALLBACK_PATH = "/login/huggingface", "/login/callback"
 
 
 class HostCheckMiddleware:

@@ -5,12 +5,13 @@ import secrets
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from magistral_ui.web.request_guard import FILE_PATH
+
 HUGGING_FACE_SOURCES = "https://huggingface.co https://*.huggingface.co https://*.hf.space"
 PERMISSIONS_POLICY = (
     "accelerometer=(), autoplay=(), browsing-topics=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), hid=(), "
     "magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=(), xr-spatial-tracking=()"
 )
-FILE_PATH = "/gradio_api/file="
 ASSETS = ("/assets/", "/static/", "/theme.css", "/favicon.ico")
 FILE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 """For a file that a visitor sent: opened on its own, it can only be looked at."""

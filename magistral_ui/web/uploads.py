@@ -1,4 +1,4 @@
-"""Takes files in and gives them back to whoever sent them, and to nobody else; it does not look into them."""
+"""Limits uploads, and serves a file only to the browser that sent it; it does not look into files."""
 
 import asyncio
 import json
@@ -22,24 +22,24 @@ from magistral_ui.web.request_guard import FILE_PATH, MCP_PATH
 
 UPLOAD_PATH, IMPORT_PATH = "/gradio_api/upload", "/magistral/import"
 FORM_OVERHEAD_BYTES = 65_536
-"""Bytes of a form beside its files."""
+"""Bytes of a form in addition to its files."""
 EXTRA_BYTES_PER_FILE = 100_000
-"""Bytes that a file counts for beside its own: a folder, its block on the disk, and the memory of whose it is."""
+"""Bytes that a file costs in addition to its own: a folder, a block on the disk, and the note of its owner."""
 UNFINISHED_SECONDS = 3_600.0
-"""After so long, what is left of a form is not on its way any more."""
+"""The age of a partial file at which its upload is considered abandoned."""
 MIN_FREE_BYTES = 512 * 2**20
-"""Bytes that stay free on the disk, whatever is sent."""
+"""Bytes that uploads always leave free on the disk."""
 
 
 class TooManyParts(Exception):
-    """More parts than a form of the page has."""
+    """A form with more parts than the page sends."""
 
 
 BODY_ERRORS = (QuotaExceeded, TooManyParts, BodyTooLarge, BodyTimeout)
 
 
 class UploadsMiddleware:
-    """Bounds the bytes of a form and of an hour, and remembers which browser sent which file."""
+    """Limits the bytes of a form and of an hour, and remembers which browser sent which file."""
 
     def __init__(
         self, app: ASGIApp, *, claims: Ownership, limits: Limits, folder: Path, hourly: ByteQuota | None = None
@@ -80,7 +80,7 @@ class UploadsMiddleware:
         async def watched_send(message: Message) -> None:
             nonlocal started
             if broken is not None and not started:
-                return  # what is behind this would say that it failed; below, it is told why
+                return  # the app's own words; the reason is sent below
             started = True
             if path == UPLOAD_PATH:
                 self._remember(message)
@@ -99,7 +99,7 @@ class UploadsMiddleware:
                 await refuse(error_response(507, "uploads_full"))
             else:
                 await self.app(scope, watched_receive, watched_send)
-                if broken is not None and not started:  # what is behind this took it for its own
+                if broken is not None and not started:  # the app swallowed it
                     raise broken
         except QuotaExceeded as error:
             await refuse(error.refusal)
@@ -112,12 +112,12 @@ class UploadsMiddleware:
             await refuse(error_response(408, "request_slow"))
 
     def _bounded(self, scope: Scope, receive: Receive, path: str, address: str) -> Receive:
-        """What comes, and no more of it than may."""
+        """`receive` that raises one of BODY_ERRORS for a body that exceeds a limit."""
         pieces = self._hourly.counted(bounded(receive, self._most[path]), address)
         return bounded_parts(scope, pieces, self._limits.pictures) if path == UPLOAD_PATH else pieces
 
     def _sweep(self) -> None:
-        """Delete what Gradio leaves of forms that did not come whole."""
+        """Delete what Gradio leaves behind of aborted uploads."""
         oldest = time.time() - UNFINISHED_SECONDS
         with suppress(OSError):
             for each in os.scandir(self._folder):
@@ -137,8 +137,8 @@ class UploadsMiddleware:
 
 
 def bounded_parts(scope: Scope, receive: Receive, most: int) -> Receive:
-    """`receive` that raises TooManyParts in place of what brings more than `most` parts."""
-    # The boundary as the parser behind this reads it, so that no odd header makes two of it.
+    """`receive` that raises TooManyParts once there are more than `most` parts; it does not parse them."""
+    # Read as the parser reads it, so that no malformed header means two different boundaries.
     _, options = parse_options_header(Headers(scope=scope).get("content-type", ""))
     mark = b"--" + options.get(b"boundary", b"")
     seen, rest = 0, b""

@@ -106,7 +106,7 @@ class Bench:
     def generate(self, requests: list[GenerationRequest]) -> None:
         """(a) what a typical Space does: one `generate` per request, one after the other."""
         for request in requests:
-            ids = torch.tensor([self.running.encoder.encode(request.prompt).ids], device=self.device.torch)
+            ids = torch.tensor([self.running.tokenizer.encode(request.prompt).ids], device=self.device.torch)
             n = request.params.max_tokens
             with torch.inference_mode():
                 self.plain.generate(input_ids=ids, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=11)
@@ -130,7 +130,7 @@ class Bench:
     def continuous_batching(self, tokens: int, new: int, visitors: int = 8) -> float:
         """(b) transformers' own continuous batching ÷ `generate`, the same job."""
         requests = [self.request(tokens, new, n) for n in range(visitors)]
-        ids = [self.running.encoder.encode(request.prompt).ids for request in requests]
+        ids = [self.running.tokenizer.encode(request.prompt).ids for request in requests]
         config = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=-1, pad_token_id=11)
         blocks = visitors * (tokens + new + 64) // 16 + 16
         batching = ContinuousBatchingConfig(num_blocks=blocks, page_size=16, max_batch_tokens=512)
@@ -213,7 +213,7 @@ def overhead(tokens: int) -> tuple[float, float]:
     running = RunningModel(loaded, CPU)
     request = GenerationRequest(Prompt((), (UserTurn("?"),)), SamplingParams(temperature=0, max_tokens=131_072, seed=0))
     generation = Generation()
-    sequence = Sequence(request, running.encoder.encode(request.prompt), generation, running.encoder, tokens + 1)
+    sequence = Sequence(request, running.tokenizer.encode(request.prompt), generation, running.tokenizer, tokens + 1)
 
     def write(count: int) -> float:
         return cost(lambda: [sequence.write(300 + i % 1000) for i in range(count)]) / count * 1e6

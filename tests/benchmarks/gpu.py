@@ -32,7 +32,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 def graphs_gain(bench: Bench) -> float:
     """Seconds of a decode step with plain calls ÷ those with recorded graphs; 1.0 where graphs turned themselves off."""
-    stages = bench.running.scheduler._model._stages
+    stages = bench.running.decoder._stages
     record = stages._record
     times = []
     for switch in (None, record):

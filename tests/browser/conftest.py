@@ -4,6 +4,7 @@ import importlib.util
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-PATIENCE = 20_000
+STEP_TIMEOUT_MS = 20_000
 """Milliseconds that a browser step may take on a busy machine before it counts as failed."""
 
 Serve = Callable[..., str]
@@ -64,11 +65,11 @@ def browser(chromium: str) -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def context(browser: Any) -> Iterator[Any]:
-    """A visitor: a profile of its own, in which an error in a script and a request to elsewhere are failures."""
+@contextmanager
+def visitor(browser: Any) -> Iterator[Any]:
+    """A profile of its own, in which an error in a script and a request to elsewhere are failures."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(STEP_TIMEOUT_MS)
     problems: list[str] = []
     context.on("weberror", lambda error: problems.append(f"script error: {error.error}"))
 
@@ -79,9 +80,43 @@ def context(browser: Any) -> Iterator[Any]:
     # The browser finds no other machine; that it only looks for one is a failure already. Nothing is intercepted: that
     # would turn the browser's cache off, and make every page slow.
     context.on("request", look)
-    yield context
-    context.close()
+    try:
+        yield context
+    finally:
+        context.close()
     assert problems == []
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Serve]:
+    """A function that serves a page over an engine, or over a script, and returns its address."""
+    from magistral_ui.ui.page import build_page, close, launch
+
+    closers: list[Callable[[], None]] = []
+
+    def start(source: Any, limits: Limits | None = None, history: Path | None = None, **options: Any) -> str:
+        engine = source if hasattr(source, "submit") else ScriptedEngine(source, **options)
+        visitors = Visitors(engine, limits, History(history or folder / "data"))
+        demo = build_page(engine, visitors)
+        url = launch(demo, visitors, port=free_port())
+        closers.append(visitors.close)
+        closers.append(lambda: close(demo))
+        if isinstance(engine, ScriptedEngine):
+            closers.append(engine.close)
+        return url
+
+    try:
+        yield start
+    finally:
+        for each in reversed(closers):
+            each()
+
+
+@pytest.fixture
+def context(browser: Any, serve: Serve) -> Iterator[Any]:
+    """A visitor, who leaves before the pages close: a server waits for the answers that it owes."""
+    with visitor(browser) as context:
+        yield context
 
 
 @pytest.fixture
@@ -93,24 +128,8 @@ def page(context: Any) -> Any:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """A function that serves a page over an engine, or over a script, and returns its address."""
-    from magistral_ui.ui.page import build_page, close, launch
-
-    closers: list[Callable[[], None]] = []
-
-    def start(source: Any, limits: Limits | None = None, history: Path | None = None, **options: Any) -> str:
-        engine = source if hasattr(source, "submit") else ScriptedEngine(source, **options)
-        visitors = Visitors(engine, limits, History(history or tmp_path / "data"))
-        demo = build_page(engine, visitors)
-        url = launch(demo, visitors, port=free_port())
-        closers.append(visitors.close)
-        closers.append(lambda: close(demo))
-        if isinstance(engine, ScriptedEngine):
-            closers.append(engine.close)
-        return url
-
-    yield start
-    for each in reversed(closers):
-        each()
+    with serving(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The page under fingers: an empty chat begins at its top, targets are large enough, and nothing is squeezed to letters."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import Broken, GenerationRequest
-from tests.browser.conftest import PATIENCE, Serve
+from tests.browser.conftest import STEP_TIMEOUT_MS, Serve
 from tests.browser.steps import ask, attempt, box, done, more, reply, visit
 from tests.scripted_engine import Pause, Script, ScriptedEngine
 
@@ -29,7 +30,7 @@ def script(request: GenerationRequest) -> Script:
 def page(browser: Any) -> Iterator[Any]:
     """A tab on a phone."""
     context = browser.new_context(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(STEP_TIMEOUT_MS)
     yield context.new_page()
     context.close()
 
@@ -122,8 +123,8 @@ def test_what_cannot_be_done_while_a_reply_is_written_waits_in_its_place(page: A
 
 
 def test_why_nothing_can_be_sent_yet_is_told_in_full(page: Any, serve: Serve) -> None:
-    page.goto(serve(ScriptedEngine(script, status=Broken("model_error"))))
-    expect(box(page)).to_have_attribute("placeholder", "The model couldn’t be loaded. See above for how to fix it.")
+    page.goto(serve(ScriptedEngine(script, status=Broken("out_of_memory_loading"))))
+    expect(box(page)).to_have_attribute("placeholder", re.compile("The model couldn’t be loaded. See above"))
     assert box(page).evaluate("(field) => field.clientHeight > 1.9 * parseFloat(getComputedStyle(field).lineHeight)")
     assert box(page).evaluate("(field) => field.scrollWidth <= field.clientWidth")
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from magistral_ui.engines.remote import engine as engine_module
+from magistral_ui.engines.remote import server_monitor
 from magistral_ui.engines.remote.engine import RemoteEngine
 from tests.browser.steps import ask, box, done, more, reply, visit
 from tests.engines.remote.conftest import connected
@@ -25,8 +25,8 @@ def lm_studio() -> Iterator[FakeLMStudio]:
 
 @pytest.fixture
 def engine(lm_studio: FakeLMStudio, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteEngine]:
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.1)
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_WAITING", 0.1)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 0.1)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_WAITING", 0.1)
     engine = connected(lm_studio.base_url)
     yield engine
     engine.close()
@@ -91,7 +91,7 @@ def test_another_model_in_the_place_of_the_first_is_shown_as_what_it_is(
     page: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server was never away; nothing is said of the new model that was only true of Magistral."""
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.1)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 0.1)
     gateway = FakeGateway()
     gateway.listed = {"data": [{"id": "magistral-small-2509", "context_length": 40_960}]}
     engine = connected(gateway.base_url)

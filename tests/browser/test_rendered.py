@@ -1,6 +1,7 @@
 """What a model writes is drawn on the page as the cases say, and as in an exported file; in pieces it ends the same."""
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.i18n.texts import text
+from tests.browser.conftest import serving, visitor
 from tests.browser.steps import ask, done, reply, visit
 from tests.fuzz.marks import MARKS as MARKS_TO_FUZZ
 from tests.rendered.cases import MARKS, cases, normal
@@ -96,10 +98,18 @@ MANY = """async (marks) => {
 }"""
 
 
-def test_the_page_draws_every_case_and_the_export_draws_the_same(page: Any, serve: Any) -> None:
-    visit(page, serve([Answer("x")]))
+@pytest.fixture(scope="module")
+def scripts(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A page whose scripts draw the texts; nothing is said on it, so that one is enough for all of them."""
+    with visitor(browser) as context, serving(tmp_path_factory.mktemp("scripts")) as serve:
+        page = context.new_page()
+        visit(page, serve([Answer("x")]))
+        yield page
+
+
+def test_the_page_draws_every_case_and_the_export_draws_the_same(scripts: Any) -> None:
     table, answers = cases(), AnswerRenderer(text)
-    drawn = [normal(html) for html in page.evaluate(DRAW, [case.text for case in table])]
+    drawn = [normal(html) for html in scripts.evaluate(DRAW, [case.text for case in table])]
     wrong = {
         case.text: (found, html) for case, html in zip(table, drawn, strict=True) if (found := case.problems(html))
     }
@@ -109,50 +119,42 @@ def test_the_page_draws_every_case_and_the_export_draws_the_same(page: Any, serv
     assert not unlike
 
 
-def test_an_answer_that_grows_ends_as_if_it_came_at_once(page: Any, serve: Any) -> None:
-    visit(page, serve([Answer("x")]))
+def test_an_answer_that_grows_ends_as_if_it_came_at_once(scripts: Any) -> None:
     texts = [case.text for case in cases()]
     mixed = ["\n\n".join(texts[at : at + 12]) for at in range(0, len(texts), 12)]
-    assert page.evaluate(GROW, texts) == []
-    assert page.evaluate(GROW, mixed[:10]) == []
+    assert scripts.evaluate(GROW, texts) == []
+    assert scripts.evaluate(GROW, mixed[:10]) == []
 
 
-def test_many_marks_do_not_hold_the_page_up(page: Any, serve: Any) -> None:
-    visit(page, serve([Answer("x")]))
-    assert page.evaluate(MANY, list(MARKS)) > 0
+def test_many_marks_do_not_hold_the_page_up(scripts: Any) -> None:
+    assert scripts.evaluate(MANY, list(MARKS)) > 0
 
 
-def test_an_ordinary_text_is_drawn_to_its_end_at_once_or_in_pieces(page: Any, serve: Any) -> None:
-    visit(page, serve([Answer("x")]))
+def test_an_ordinary_text_is_drawn_to_its_end_at_once_or_in_pieces(scripts: Any) -> None:
     for name, written in ordinary().items():
-        once, often, same = page.evaluate(WHOLE, [written, 12])
+        once, often, same = scripts.evaluate(WHOLE, [written, 12])
         assert (once["plain"], often["plain"], same) == (0, 0, True), name
 
 
 @pytest.mark.parametrize("unit", ["word *a* ", "- word\n", "| word | b |\n", "> word\n>\n", "word\n\n", "[word](b) "])
-def test_what_is_too_much_is_the_same_at_once_or_in_pieces_and_no_word_is_lost(
-    page: Any, serve: Any, unit: str
-) -> None:
-    visit(page, serve([Answer("x")]))
+def test_what_is_too_much_is_the_same_at_once_or_in_pieces_and_no_word_is_lost(scripts: Any, unit: str) -> None:
     head = "before\n\n" + ("| a | b |\n|---|---|\n" if unit.startswith("|") else "")
-    once, often, same = page.evaluate(WHOLE, [f"{head}{unit * 8_000}\n\nbehind", 12])
+    once, often, same = scripts.evaluate(WHOLE, [f"{head}{unit * 8_000}\n\nbehind", 12])
     assert same
     assert once["text"] == often["text"]
     assert once["text"].count("word") == 8_000
 
 
-def test_pairs_of_marks_become_so_many_pieces_at_most_on_the_page(page: Any, serve: Any) -> None:
-    visit(page, serve([Answer("x")]))
+def test_pairs_of_marks_become_so_many_pieces_at_most_on_the_page(scripts: Any) -> None:
     source = random.Random(1)
     pairs = [source.choice(MARKS_TO_FUZZ) + source.choice(MARKS_TO_FUZZ) for _ in range(40)]
-    found = page.evaluate(PIECES, [(pair * 20_000)[:200_000] for pair in pairs])
+    found = scripts.evaluate(PIECES, [(pair * 20_000)[:200_000] for pair in pairs])
     assert max(found) < MOST_PIECES, pairs[found.index(max(found))]
 
 
 @pytest.mark.parametrize("line", ["- word\n", "- word {}\n", "> word {} $x$\n"])
-def test_an_open_block_that_grows_is_not_read_anew_with_each_piece(page: Any, serve: Any, line: str) -> None:
-    visit(page, serve([Answer("x")]))
-    _, often, _ = page.evaluate(WHOLE, ["".join(line.format(at) for at in range(3_000)), 300])
+def test_an_open_block_that_grows_is_not_read_anew_with_each_piece(scripts: Any, line: str) -> None:
+    _, often, _ = scripts.evaluate(WHOLE, ["".join(line.format(at) for at in range(3_000)), 300])
     assert often["read"] < MOST_READ
 
 

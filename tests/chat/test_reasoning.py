@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from magistral_ui.chat.events import Answer, Reasoning, Reclassified
 from magistral_ui.chat.quoted_marks import MarkContext
-from magistral_ui.chat.reasoning import Channel, ReasoningPiece, TextReader, TextTokenReader, TokenIdReader, joined
+from magistral_ui.chat.reasoning import Channel, ReasoningPiece, TextReader, TextTokenReader, TokenIdReader
+from tests.chat.joined import joined
 
 BEGIN, END, PAD = 256, 257, 258  # a toy vocabulary: every byte is a token, and three control tokens follow
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.conversation import Reply, ReplyBuilder
 from magistral_ui.chat.events import (
     Answer,
     Event,
@@ -16,7 +16,6 @@ from magistral_ui.chat.events import (
     Usage,
     as_reasoning,
 )
-from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 
 

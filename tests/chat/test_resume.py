@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.conversation import Provenance, Reply
 from magistral_ui.chat.events import Usage
 from magistral_ui.chat.prompt import Resume
-from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.resume import (
     as_read,
     may_continue,

@@ -12,11 +12,11 @@ import pytest
 
 from magistral_ui.chat.events import LAST, Answer, Event, Finished, Reasoning
 from magistral_ui.chat.prompt import Prompt, UserTurn
-from magistral_ui.chat.reasoning import joined
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import NotReady
+from tests.chat.joined import joined
 from tests.engines.following import follow
 
 SOON = 60.0

@@ -12,6 +12,13 @@ from magistral_ui.export.html import export_html
 from magistral_ui.export.mathml import BoundedFormulas, FormulasHere, FormulasOfAnswers
 from magistral_ui.i18n.texts import text
 
+
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine one formula, and a process started anew, take longer than the formulas of a file may."""
+    monkeypatch.setattr(mathml, "FILE_TIMEOUT", 600.0)
+
+
 OPENERS = ("(", "[", r"\{ ", r"\langle ", r"\lfloor ", r"\lvert ")
 
 

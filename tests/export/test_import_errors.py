@@ -201,7 +201,7 @@ SPOILED_IMAGES: dict[str, Spoil] = {
 
 
 @pytest.mark.parametrize("name", SPOILED_IMAGES)
-def test_a_image_that_is_not_what_was_exported_is_refused(name: str) -> None:
+def test_an_image_that_is_not_what_was_exported_is_refused(name: str) -> None:
     data = exported()
     [image_value] = data["pictures"].values()
     SPOILED_IMAGES[name](image_value)
@@ -209,7 +209,7 @@ def test_a_image_that_is_not_what_was_exported_is_refused(name: str) -> None:
     assert (error.message.key, error.message.values) == ("import_picture_broken", {"name": "sum.png"})
 
 
-def test_a_image_that_is_not_in_the_file_is_refused() -> None:
+def test_an_image_that_is_not_in_the_file_is_refused() -> None:
     data = exported()
     data["pictures"] = {}
     assert refusal(json.dumps(data).encode()).message.key == "import_broken"
@@ -240,7 +240,7 @@ def test_messages_are_counted_over_all_conversations() -> None:
     assert refusal(data, ImportLimits(messages=11)).message.values["where"] == "conversations[1].messages"
 
 
-def test_a_image_over_the_limits_is_refused() -> None:
+def test_an_image_over_the_limits_is_refused() -> None:
     data = export_json([sample()])
     assert refusal(data, ImportLimits(picture_bytes=20)).message.key == "import_picture_broken"
     assert refusal(data, ImportLimits(picture_pixels=20)).message.key == "import_picture_broken"

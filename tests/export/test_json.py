@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, Provenance, Reply
 from magistral_ui.chat.events import Usage
 from magistral_ui.chat.images import read_image
-from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.export.document import Document
 from magistral_ui.export.html import export_html
@@ -49,7 +48,7 @@ def test_the_order_of_siblings_comes_back_too() -> None:
     assert back.conversation.path() == document.conversation.path()
 
 
-def test_a_image_that_many_messages_share_is_written_once() -> None:
+def test_an_image_that_many_messages_share_is_written_once() -> None:
     red = image("red", "PNG", "a.png")
     conversation = Conversation().say("a", (red,)).edit(1, "b").edit(1, "c")
     data = exported(Document(conversation), Document(Conversation().say("d", (replace(red, name="b.png"),))))

@@ -67,7 +67,7 @@ def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> No
     running = RunningModel(loaded, device)
     assert running.info.plan is not None
     torch.cuda.reset_peak_memory_stats()
-    model, cache, tokens = running.scheduler._model, running.scheduler._model.new_cache(), 16_384
+    model, cache, tokens = running.decoder, running.decoder.new_cache(), 16_384
     for start in range(0, tokens, 2_048):
         model([DecoderInput(cache, [(start + i) % 2_000 for i in range(2_048)])])
     logits = model([DecoderInput(cache, [5])])
@@ -92,7 +92,7 @@ def test_a_longest_conversation_grows_within_its_bytes(folder: Path) -> None:
     assert running.info.plan is not None
     held = torch.cuda.memory_allocated(device.torch)
     torch.cuda.reset_peak_memory_stats(device.torch)
-    model = running.scheduler._model
+    model = running.decoder
     cache = model.new_cache()
     for _ in range(0, running.context_length, 2_048):
         model([DecoderInput(cache, list(range(2_048)))])
@@ -147,8 +147,8 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
     running = RunningModel(on_two, spread)
     assert running.info.plan is not None
     assert len(running.info.plan.shares) == 2
-    cache = running.scheduler._model.new_cache()
-    running.scheduler._model([DecoderInput(cache, [1, 2, 3])])
+    cache = running.decoder.new_cache()
+    running.decoder([DecoderInput(cache, [1, 2, 3])])
     assert len({layer._keys.device for layer in cache.layers if layer._keys is not None}) == 2
     running.close()
 

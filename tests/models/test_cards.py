@@ -12,9 +12,10 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.tekken import SpecialTokenPolicy, Tekkenizer
 
 from magistral_ui.chat.prompt import SystemPart
-from magistral_ui.chat.reasoning import TokenIdReader, joined
+from magistral_ui.chat.reasoning import TokenIdReader
 from magistral_ui.models.cards import CARDS, DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard, find_card
 from magistral_ui.models.folder import DEMO_FOLDER
+from tests.chat.joined import joined
 
 BY_TOKEN = [card for card in CARDS.values() if card.marks == "tokens"]
 

@@ -38,16 +38,20 @@ test("what was kept comes back as far as it is sound", () => {
   assert.deepEqual(settings.ownPresets.value, [{ name: "Mine", values: { temperature: 0.2, max_tokens: 40_000 } }]);
 });
 
-test("followers hear of what there is and of every change, leaders first", () => {
+test("followers hear of what there is and of every change, in their order", () => {
   const heard = [];
-  settings.measured.follow((value) => heard.push(["follows", value]));
-  settings.measured.lead((value) => heard.push(["leads", value]));
+  settings.measured.follow((value) => heard.push(["first", value.limit]));
   assert.deepEqual(heard, []);
   settings.measured.set({ limit: 5 });
-  assert.deepEqual(
-    heard.map(([who]) => who),
-    ["leads", "follows"],
-  );
+  settings.measured.follow((value) => heard.push(["second", value.limit]));
+  settings.measured.set({ limit: 6 });
+  const told = [
+    ["first", 5],
+    ["second", 5],
+    ["first", 6],
+    ["second", 6],
+  ];
+  assert.deepEqual(heard, told);
 });
 
 const BOUNDED = [

@@ -22,7 +22,7 @@ class Clock:
 
 def begin(admission: Admission, visitor: str, address: str = "a") -> Generation:
     generation = Generation()
-    with admission.for_visitor(visitor, address).reply() as begun:
+    with admission.reply(visitor, address) as begun:
         begun(generation)
     return generation
 
@@ -87,7 +87,7 @@ def test_whoever_is_refused_for_the_queue_has_not_asked_too_often() -> None:
 
 def test_a_reply_that_never_began_gives_its_place_back() -> None:
     admission = Admission(Limits(replies=1))
-    with pytest.raises(RuntimeError), admission.for_visitor("v", "a").reply():
+    with pytest.raises(RuntimeError), admission.reply("v", "a"):
         raise RuntimeError
     begin(admission, "v")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from magistral_ui.web.client_address import ACTIONS_PATH
+from magistral_ui.web.request_guard import ACTIONS_PATH
 
 
 class PageClient:

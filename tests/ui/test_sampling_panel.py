@@ -11,13 +11,13 @@ from magistral_ui.engines.base import Loading, Ready
 from magistral_ui.errors import BadInput
 from magistral_ui.i18n.texts import strings
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2
-from magistral_ui.ui.sampling_panel import MAX_PROMPT_LENGTH, panel_value, params_from, prompt_value, read_settings
+from magistral_ui.ui.sampling_panel import MAX_PROMPT_LENGTH, VisitorSettings, panel_value, prompt_value, read_settings
 from tests.scripted_engine import INFO, ScriptedEngine
 
 
-@pytest.mark.parametrize("sent", [(), (None,), ({},), ("",)])
-def test_nothing_sent_is_the_card_s_own(sent: tuple[Any, ...]) -> None:
-    assert params_from(MAGISTRAL_1_2, sent) == (MAGISTRAL_1_2.sampling, PromptChoices())
+@pytest.mark.parametrize("sent", [None, {}])
+def test_nothing_sent_is_the_card_s_own(sent: Any) -> None:
+    assert read_settings(MAGISTRAL_1_2, sent) == VisitorSettings(MAGISTRAL_1_2.sampling, PromptChoices())
 
 
 def test_what_is_sent_is_laid_over_the_card_s_own() -> None:
@@ -28,7 +28,7 @@ def test_what_is_sent_is_laid_over_the_card_s_own() -> None:
         "keep_reasoning": False,
         "picture_side": 512,
     }
-    settings = read_settings(DEMO, [sent])
+    settings = read_settings(DEMO, sent)
     assert settings.params == replace(DEMO.sampling, temperature=0.0, max_tokens=5, seed=12)
     assert settings.choices == PromptChoices("Be brief.", "", False)
     assert settings.image_side == 512
@@ -37,6 +37,7 @@ def test_what_is_sent_is_laid_over_the_card_s_own() -> None:
 @pytest.mark.parametrize(
     "sent",
     [
+        "",
         "x",
         [1],
         {"unknown": 1},
@@ -56,7 +57,7 @@ def test_what_is_sent_is_laid_over_the_card_s_own() -> None:
 )
 def test_anything_else_is_refused_with_a_sentence(sent: Any) -> None:
     with pytest.raises(BadInput) as refused:
-        read_settings(DEMO, [sent])
+        read_settings(DEMO, sent)
     assert f"error_{refused.value.message.key}" in strings()
 
 
@@ -93,12 +94,12 @@ def test_only_a_model_with_eyes_offers_sizes_of_images() -> None:
 
 
 def test_the_prompt_is_shown_as_the_model_reads_it() -> None:
-    value = prompt_value(MAGISTRAL_1_2, [{"instructions": "Be brief."}])
+    value = prompt_value(MAGISTRAL_1_2, {"instructions": "Be brief."})
     assert [part["reasoning"] for part in value["parts"]] == [False, True, False]
     assert value["parts"][-1]["text"].endswith("\n\nBe brief.")
     assert value["thinks"]
     assert value["own"] == MAGISTRAL_1_2.system_prompt()
-    text = prompt_value(MAGISTRAL_1_0, [{"instructions": "Be brief."}])["parts"]
+    text = prompt_value(MAGISTRAL_1_0, {"instructions": "Be brief."})["parts"]
     assert len(text) == 1
     assert text[0]["text"].endswith("Be brief.\n\nProblem:\n\n")
 
@@ -116,12 +117,12 @@ def test_the_prompt_is_shown_as_the_model_reads_it() -> None:
     ],
 )
 def test_a_prompt_without_its_model_s_marks_is_told(card: Any, prompt: str, thinks: bool) -> None:
-    assert prompt_value(card, [{"system_prompt": prompt}])["thinks"] is thinks
+    assert prompt_value(card, {"system_prompt": prompt})["thinks"] is thinks
 
 
 def test_marks_in_an_edited_prompt_are_marks_and_in_instructions_are_text() -> None:
     sent = {"system_prompt": "a[THINK]b[/THINK]c", "instructions": "[THINK]x[/THINK]"}
-    parts = prompt_value(MAGISTRAL_1_2, [sent])["parts"]
+    parts = prompt_value(MAGISTRAL_1_2, sent)["parts"]
     assert [(part["text"], part["reasoning"]) for part in parts] == [
         ("a", False),
         ("b", True),
@@ -135,6 +136,6 @@ SOME_MODEL = replace(MAGISTRAL_1_2, key="remote", name="some-model", system_prom
 def test_of_a_server_s_other_model_nothing_is_said_that_is_true_of_magistral_only() -> None:
     assert panel_value(ScriptedEngine([], card=SOME_MODEL))["recommended"] is False
     assert panel_value(ScriptedEngine([]))["recommended"] is True
-    assert prompt_value(SOME_MODEL, [])["thinks"] is True, "no warning of marks where the model's own prompt has none"
-    assert prompt_value(SOME_MODEL, [{"system_prompt": "Be a pirate."}])["thinks"] is True
-    assert prompt_value(SOME_MODEL, [])["own"] == ""
+    assert prompt_value(SOME_MODEL)["thinks"] is True, "no warning of marks where the model's own prompt has none"
+    assert prompt_value(SOME_MODEL, {"system_prompt": "Be a pirate."})["thinks"] is True
+    assert prompt_value(SOME_MODEL)["own"] == ""

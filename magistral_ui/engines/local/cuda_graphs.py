@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
+from magistral_ui.engines.local.attention import rotated
 from magistral_ui.engines.weights.device_memory import empty_device_cache, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -296,10 +297,3 @@ def record_on_cuda(compute: Callable[[], Tensors], device: torch.device) -> tupl
                 results = compute()
         torch.cuda.current_stream(device).wait_stream(stream)
     return graph.replay, results
-
-
-def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (rows, heads, head_dim), pairing the two halves of a head (as in Llama)."""
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos + turned * sin

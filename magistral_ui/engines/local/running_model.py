@@ -41,35 +41,35 @@ class RunningModel:
 
     def __init__(self, loaded: Loaded, device: Device, context_length: int | None = None) -> None:
         self.card = loaded.card
-        self.encoder = encoder_of(loaded)
+        self.tokenizer = tokenizer_of(loaded)
         self.system = loaded.system
-        text_model = Decoder(loaded.model)
+        self.decoder = Decoder(loaded.model)
         empty_device_cache()  # what loading left over is free, and would otherwise shorten the context
         planned = plan_now(loaded, device)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
-        text_model.longest = self.context_length
+        self.decoder.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
-        self.cache = PrefixCache(text_model.new_cache, planned.kv_bytes, host)
-        executor = Executor(text_model, self.cache, loaded.image_token, planned.kv_per_token)
+        self.cache = PrefixCache(self.decoder.new_cache, planned.kv_bytes, host)
+        executor = Executor(self.decoder, self.cache, loaded.image_token, planned.kv_per_token)
         self.scheduler = Scheduler(executor, scheduler_limits(device.type))
-        warm_up(text_model)
+        warm_up(self.decoder)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
         """What `prompt` costs, and what of it the visitor's cache holds."""
-        measure, encoded = self.encoder.measure(prompt, visitor)
+        measure, encoded = self.tokenizer.measure(prompt, visitor)
         return replace(measure, reused=self.cache.match(visitor, encoded.keys))
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Begin a reply; raises PromptTooLong, NotReady or QueueFull."""
-        encoded, limit = encoded_within(self.context_length, self.encoder, request)
+        """Begin a reply; raises PromptTooLong or NotReady."""
+        encoded, limit = encoded_within(self.context_length, self.tokenizer, request)
         generation = Generation(on_control=self.scheduler.wake)
-        self.scheduler.submit(Sequence(request, encoded, generation, self.encoder, limit))
+        self.scheduler.submit(Sequence(request, encoded, generation, self.tokenizer, limit))
         return generation
 
     def forget(self, visitor: str) -> None:
         """Drop what is kept of a visitor."""
-        self.encoder.forget(visitor)
+        self.tokenizer.forget(visitor)
         self.cache.forget(visitor)
 
     def run(self) -> None:
@@ -146,7 +146,7 @@ def _name_hindrance(device: Device) -> Iterator[None]:
         raise BadSetting(device.hindrance.key, **device.hindrance.values) from error
 
 
-def encoder_of(loaded: Loaded) -> Tokenizer:
+def tokenizer_of(loaded: Loaded) -> Tokenizer:
     """The model's tokenizer; raises ModelFilesBroken if its file is not one."""
     try:
         return Tokenizer(loaded.tekken, loaded.card, loaded.system)
@@ -154,9 +154,9 @@ def encoder_of(loaded: Loaded) -> Tokenizer:
         raise ModelFilesBroken(model=loaded.info.source, file=loaded.tekken.name) from error
 
 
-def encoded_within(context_length: int, encoder: Tokenizer, request: GenerationRequest) -> tuple[EncodedPrompt, int]:
+def encoded_within(context_length: int, tokenizer: Tokenizer, request: GenerationRequest) -> tuple[EncodedPrompt, int]:
     """The prompt, and how many tokens its reply may have; raises PromptTooLong if it leaves no room for one."""
-    encoded = encoder.encode(request.prompt, request.visitor)
+    encoded = tokenizer.encode(request.prompt, request.visitor)
     room = context_length - len(encoded.ids)
     if room < 1:
         raise PromptTooLong(tokens=len(encoded.ids), limit=context_length)

@@ -20,9 +20,12 @@ REVIEW_INTERVAL = 32
 class Slot(Protocol):
     """What scheduling may know of a sequence."""
 
-    @property
-    def party(self) -> str:
-        """Whom fairness counts."""
+    owner: str
+    """Whom it counts for in fairness."""
+    admitted: int
+    """Grows with each admission."""
+    turn: int
+    """Grows each time that it comes first in a prefill chunk; its admission counts as one."""
 
     @property
     def stopped(self) -> bool:
@@ -38,15 +41,7 @@ class Slot(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the device that it holds now. Asking costs, so it is asked in few steps."""
-
-    @property
-    def admitted(self) -> int:
-        """Grows with each admission."""
-
-    @property
-    def turn(self) -> int:
-        """Grows each time that it comes first in a prefill chunk; its admission counts as one."""
+        """Bytes of the device that it holds now. Counting them takes a while, so few steps ask."""
 
 
 S = TypeVar("S", bound=Slot)
@@ -57,8 +52,6 @@ class SchedulerLimits:
     """How much runs at once: sequences in a step, and prompt tokens read in a step."""
 
     running: int = 8
-    waiting: int = 64
-    """A net below the limits of the sessions, which say how many replies there may be."""
     chunk: int = 256
     """While others decode."""
     chunk_alone: int = 512
@@ -78,7 +71,7 @@ class Load:
     """Whether the running sequences may have outgrown the budget since the last look."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step(Generic[S]):
     """One step: `cancel`, `preempt` and `admit` are done in this order, then `rows` are run together in one forward."""
 
@@ -120,7 +113,7 @@ def _outgrown(running: Sequence[S], load: Load) -> tuple[S, ...]:
 
 
 def _admissible(queue: list[S], running: Sequence[S], load: Load, limits: SchedulerLimits) -> tuple[S, ...]:
-    """Who comes in: of the party with the fewest running sequences, and among equals whoever came first.
+    """Who comes in: a sequence of the owner with the fewest running ones, and among equals the one that came first.
 
     If the next in line does not fit, nobody overtakes it: short conversations could keep a long one waiting forever.
     A sequence counts with its whole length, however little of it has been read: what is admitted together fits together.
@@ -128,16 +121,16 @@ def _admissible(queue: list[S], running: Sequence[S], load: Load, limits: Schedu
     admitted: list[S] = []
     if not queue or len(running) >= limits.running:
         return ()
-    shares = Counter(each.party for each in running)
+    shares = Counter(each.owner for each in running)
     taken = max(sum(each.held_bytes for each in running), sum(_needed_bytes(each, load) for each in running))
     while queue and len(running) + len(admitted) < limits.running:
-        first = min(queue, key=lambda each: shares[each.party])
+        first = min(queue, key=lambda each: shares[each.owner])
         taken += _needed_bytes(first, load)
         if (running or admitted) and taken > load.budget:  # one alone always comes in
             break
         queue.remove(first)
         admitted.append(first)
-        shares[first.party] += 1
+        shares[first.owner] += 1
     return tuple(admitted)
 
 

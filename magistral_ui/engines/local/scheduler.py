@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from magistral_ui.chat.events import Queued
 from magistral_ui.engines.local.schedule import Load, SchedulerLimits, Step, schedule
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.errors import NotReady, QueueFull
+from magistral_ui.errors import NotReady
 
 if TYPE_CHECKING:
     from magistral_ui.engines.local.executor import Executor, RowResult
@@ -42,12 +42,10 @@ class Scheduler:
         self._turns = itertools.count(1)
 
     def submit(self, sequence: Sequence) -> None:
-        """Let `sequence` wait for its turn."""
+        """Let `sequence` wait for its turn. How many may wait is decided before they get here."""
         with self._news:
             if self._closing:
                 raise NotReady
-            if len(self._waiting) >= self._limits.waiting:
-                raise QueueFull(limit=self._limits.waiting)
             self._waiting.append(sequence)
             excess = len(self._running) + len(self._waiting) - self._limits.running
             if excess > 0:

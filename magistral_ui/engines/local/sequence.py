@@ -50,13 +50,13 @@ class Sequence:
         request: GenerationRequest,
         prompt: "EncodedPrompt",
         generation: Generation,
-        encoder: "Tokenizer",
+        tokenizer: "Tokenizer",
         limit: int,
     ) -> None:
         """`limit` is the number of tokens that the reply may have, never more than fit after the prompt."""
         params = request.params
         self.visitor = request.visitor
-        self.party = owner_of(request.visitor)
+        self.owner = owner_of(request.visitor)
         self.generation = generation
         self.prompt = prompt
         self.tokens = list(prompt.ids)
@@ -65,13 +65,13 @@ class Sequence:
         self.reused = 0
         self.admitted = self.turn = 0
         """The scheduler's numbers, see `schedule.Slot`."""
-        self._encoder = encoder
+        self._tokenizer = tokenizer
         self.limit = limit
-        self._reader: TokenReader = encoder.reader()
+        self._reader: TokenReader = tokenizer.reader()
         penalised = set(prompt.ids) if params.repetition_penalty != 1.0 else set()
         self.sampling = SamplingState(params, penalised, prompt.resumed)
         self._control = ReasoningControl(
-            encoder.control_tokens(), reasoning_limit(limit, params.reasoning_budget), LoopGuard()
+            tokenizer.control_tokens(), reasoning_limit(limit, params.reasoning_budget), LoopGuard()
         )
         self._closed_at: int | None = None  # tokens of the reply before its answer
         generation.count_prompt(len(prompt.ids))
@@ -193,7 +193,7 @@ class Sequence:
             self.generation.put(Notice(self._control.notice))
             self._control.notice = None
         self.generation.count_first_token()
-        if token == self._encoder.end_of_turn:
+        if token == self._tokenizer.end_of_turn:
             self.finish("stop")
             return False
         self._tell(self._took(token))
@@ -215,9 +215,9 @@ class Sequence:
         """Remember the tokens of the whole reply, and of its reasoning alone, from which it may be answered again."""
         written = self.tokens[len(self.prompt.ids) :]
         closed = reasoning is None or self._closed_at is not None
-        self._encoder.remember_reply(self.visitor, reasoning, answer, written, closed=closed)
+        self._tokenizer.remember_reply(self.visitor, reasoning, answer, written, closed=closed)
         if reasoning is not None and self._closed_at is not None:
-            self._encoder.remember_reply(self.visitor, reasoning, "", written[: self._closed_at])
+            self._tokenizer.remember_reply(self.visitor, reasoning, "", written[: self._closed_at])
 
     def fail(self, key: str, values: Mapping[str, Value] | None = None) -> None:
         """Put the last event of a reply that failed."""

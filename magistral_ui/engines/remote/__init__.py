@@ -1,1 +1,1 @@
-"""The engine behind which another program runs the model: servers that speak OpenAI's chat completions."""
+"""The engine for models that run on a server with OpenAI's chat completions API."""

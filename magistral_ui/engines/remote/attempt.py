@@ -1,4 +1,4 @@
-"""One request of a reply and what comes of it, and the phases that a reply goes through; it sends nothing itself."""
+"""One request of a reply and what it brings, and the phases that a reply goes through; it sends nothing itself."""
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -17,11 +17,11 @@ class Phase(Enum):
     """How far a reply is, in this order."""
 
     REASONING = auto()
-    """Its reasoning may still be closed from here. Every reply begins so, also one that turns out to have no reasoning."""
+    """Its reasoning may still be closed. Every reply starts here, even one that turns out to have no reasoning."""
     CLOSING = auto()
     """Its reasoning has to end: this stream is left, and another request asks for the answer."""
     ANSWERING = auto()
-    """Its answer has begun, or was asked for: there is nothing left to close."""
+    """Its answer has begun or was requested: there is nothing left to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Progress:
     """What decides about the next phase."""
 
     closable: bool = True
-    """Whether the server can go on with a reply whose reasoning is closed."""
+    """Whether the server can resume a reply whose reasoning is closed."""
     answering: bool = False
     """Whether the answer has begun, or the model has closed its reasoning."""
     answer_wanted: bool = False

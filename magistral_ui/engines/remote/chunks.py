@@ -1,50 +1,32 @@
-"""Reads the payloads of a chat completion: what each holds; it knows neither servers nor channels.
+"""Reads the payloads of a chat completion; it knows neither servers nor channels.
 
-Tolerant in what differs between servers and their versions, strict in what would lose text: that is a StreamBroken.
+It tolerates what differs between servers and versions, but raises StreamBroken for anything that would lose text.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from magistral_ui.engines.remote.error_body import error_words
 from magistral_ui.engines.remote.sse import StreamBroken, parsed
 
 Kind = Literal["reasoning", "thinking", "text", "refusal"]
-"""`reasoning` and `refusal`: of a field of their own; `thinking`: of a list's thinking part; `text`: of the content."""
+"""`reasoning` and `refusal`: from fields of their own; `thinking`: from a list's thinking part; `text`: from the content."""
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
-"""Where servers put reasoning. Several of them in one delta are equal, so only the first is taken."""
+"""Where servers put reasoning. Several of them in one delta are equal, so only the first is used."""
 THINKING_TYPES = frozenset({"thinking", "reasoning", "think", "reasoning_text", "summary_text"})
-"""Types of a content part that is reasoning."""
+"""Types of content parts that hold reasoning."""
 ERROR_FIELDS = ("error_msg", "error_code", "error_message", "errmsg", "err", "fault", "exception", "__type")
-"""Names that only an error has, besides `error` itself."""
-ERROR_TEXT_FIELDS = (
-    "message",
-    "msg",
-    "faultstring",
-    "detail",
-    "error",
-    "title",
-    "reason",
-    "error_msg",
-    "error_message",
-    "errmsg",
-    "err",
-    "status_msg",
-    "fault",
-    "exception",
-    "type",
-    "code",
-)
-"""Where an error has its words, the most telling first."""
+"""Names that only errors have, besides `error` itself."""
 REASON_FIELDS = ("message", "Message", "msg", "description")
-"""Names under which an object without any sign of an error may still say why nothing else comes."""
+"""Names under which an object that is not marked as an error may still say why nothing else follows."""
 SILENT_TYPES = frozenset({"status", "ping", "info", "progress", "event", "log", "notice"})
-"""Types of objects that tell of something else, whatever words they use for it."""
+"""Types of objects that report something else, whatever fields they use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one payload says. `parts` are texts in their order; an empty `thinking` closes the reasoning."""
+    """One payload. `parts` are its texts in order; an empty `thinking` closes the reasoning."""
 
     parts: tuple[tuple[Kind, str], ...] = ()
     finish_reason: str | None = None
@@ -53,21 +35,21 @@ class Chunk:
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
     progress: tuple[int, int, int] | None = None
-    """Prompt tokens that are read, all of them, and those that were in the cache (llama.cpp)."""
+    """Prompt tokens processed, in total, and cached (llama.cpp)."""
     whole: bool = False
-    """Whether `parts` are the reply so far, or all of it, and not only what is new."""
+    """Whether `parts` are the whole reply so far, and not only what is new."""
     calls_tool: bool = False
     silent: bool = field(default=False, compare=False)
-    """Whether it is no part of a chat completion: a ping, or something that another kind of program would understand."""
+    """Whether it is not part of a chat completion: a ping, or something meant for another kind of client."""
     foreign: bool = field(default=False, compare=False)
-    """Whether it is the second of these."""
+    """Whether it is meant for another kind of client."""
     words: str = field(default="", compare=False)
-    """What that says; where nothing else comes, it is why."""
+    """What a silent payload says; where nothing else follows, that is the reason."""
     identity: str = field(default="", compare=False)
 
 
 def read_chunk(payload: bytes) -> Chunk:
-    """`payload` understood; StreamBroken where it is an error, or broken."""
+    """The chunk in `payload`; StreamBroken where it is an error, or broken."""
     try:
         value = parsed(payload)
     except ValueError as error:
@@ -105,7 +87,7 @@ def read_chunk(payload: bytes) -> Chunk:
 
 
 def read_last_chunk(payload: bytes) -> Chunk:
-    """The chunk of a line that nothing ended: where it is no whole one, the stream was cut there."""
+    """The chunk of a line without a line break: where it is incomplete, the stream was cut there."""
     try:
         return read_chunk(payload)
     except StreamBroken as broken:
@@ -115,13 +97,13 @@ def read_last_chunk(payload: bytes) -> Chunk:
 
 
 def error_text(value: Mapping[str, Any]) -> str | None:
-    """What an answer that is an error says; None for any other. Its shapes: an object, a text, or lists within."""
+    """What an error says, whatever its shape; None where `value` is not an error."""
     error = _error_of(value)
-    return None if error is None else _told(error) or "?"
+    return None if error is None else error_words(error, depth=1) or "?"
 
 
 def _error_of(value: Mapping[str, Any]) -> Any:
-    """The error that `value` is or has, in whichever of the shapes that servers and gateways give it; None for none."""
+    """The error that `value` is or contains, in any of the shapes that servers and gateways use; None where there is none."""
     error = value.get("error")
     if error or error == {}:
         says_more = isinstance(error, int | float) or (isinstance(error, str) and isinstance(value.get("message"), str))
@@ -142,26 +124,11 @@ def _error_of(value: Mapping[str, Any]) -> Any:
     if value.get("detail"):
         return value["detail"]
     status = next((code for key in ("code", "status", "status_code") if _is_status(code := value.get(key))), None)
-    return value if status is not None and _told(value) else None
+    return value if status is not None and error_words(value) else None
 
 
 def _is_status(code: Any) -> bool:
     return isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
-
-
-def _told(error: Any) -> str:
-    if isinstance(error, str):
-        return error
-    if isinstance(error, list):
-        return "; ".join(filter(None, map(_told, error)))
-    if isinstance(error, dict):
-        said = next((told for key in ERROR_TEXT_FIELDS if (told := _told(error.get(key)))), "")
-        if not said:  # by the names of fields
-            said = "; ".join(f"{key}: {told}" for key, each in error.items() if (told := _told(each)))
-        place = error.get("loc")
-        where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
-        return f"{where}: {said}" if where and said else said
-    return ""
 
 
 def _first_choice(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -174,13 +141,13 @@ def _first_choice(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is new, or where nothing is called so, the message."""
+    """The delta, or the message where there is no delta."""
     delta = choice.get("delta")
     return delta if isinstance(delta, dict) else _mapping(choice.get("message"))
 
 
 def _said(choice: Mapping[str, Any]) -> tuple[tuple[tuple[Kind, str], ...], bool]:
-    """The texts of a choice, and whether they are all of them: some send the message so far beside what is new."""
+    """The texts of a choice, and whether they are the whole message: some servers send that beside the delta."""
     delta, message, text = choice.get("delta"), choice.get("message"), choice.get("text")
     if isinstance(delta, dict):
         parts = _parts(delta)
@@ -194,7 +161,7 @@ def _said(choice: Mapping[str, Any]) -> tuple[tuple[tuple[Kind, str], ...], bool
 
 
 def _parts(delta: Mapping[str, Any]) -> tuple[tuple[Kind, str], ...]:
-    """Reasoning first; the same reasoning once more among the parts of the content is left out."""
+    """Reasoning first; where the content repeats the same reasoning, it is dropped."""
     parts: list[tuple[Kind, str]] = []
     reasoning = next((text for key in REASONING_FIELDS if (text := _joined(delta.get(key)))), "")
     if reasoning or (reasoning := _details(delta.get("reasoning_details"))):
@@ -208,7 +175,7 @@ def _parts(delta: Mapping[str, Any]) -> tuple[tuple[Kind, str], ...]:
 
 
 def _details(details: Any) -> str:
-    """OpenRouter's list, for whoever fills no other field; what is encrypted is no text."""
+    """OpenRouter's list, for providers that fill no other field; encrypted entries have no text."""
     each_of = details if isinstance(details, list) else []
     return "".join(_joined(_mapping(each).get("text") or _mapping(each).get("summary")) for each in each_of)
 
@@ -233,12 +200,12 @@ def _content_part(part: Any) -> list[tuple[Kind, str]]:
         refusal = part.get("refusal")
         return [("refusal", refusal)] if isinstance(refusal, str) and refusal else []
     text = part.get("text")
-    text = text.get("value") if isinstance(text, dict) else text  # as OpenAI's assistants have it
+    text = text.get("value") if isinstance(text, dict) else text  # the shape of OpenAI's assistants
     return [("text", text)] if isinstance(text, str) and text else []
 
 
 def _joined(thinking: Any) -> str:
-    """A text, a list of texts, or objects that have one."""
+    """The text of a string, of an object, or of a list of these."""
     if isinstance(thinking, str):
         return thinking
     if isinstance(thinking, dict):

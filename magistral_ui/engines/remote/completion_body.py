@@ -1,29 +1,48 @@
-"""The body of one request: messages, and the parameters under the names that the server has for them; it sends nothing."""
+"""The body of one request: messages, images and parameters in the shape that the server accepts; it sends nothing."""
 
+import base64
+import threading
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
-from magistral_ui.chat.prompt import Resume
+from cachetools import LRUCache, cachedmethod
+
+from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, user_parts
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
+from magistral_ui.client import NO_CLIENT, serving
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.remote.dialects import Dialect
-from magistral_ui.engines.remote.image_urls import ImageUrls
-from magistral_ui.engines.remote.messages import messages_of, resumed_fields
-from magistral_ui.engines.remote.profile_updates import chose_length
-from magistral_ui.engines.remote.server_profile import ServerProfile
+from magistral_ui.engines.remote.server_profile import ServerProfile, chose_length
 from magistral_ui.errors import ParameterRefused
 
+MessageJson = dict[str, Any]
+Marks = tuple[str, str]
 MAX_SERVER_SEED = 2**32 - 1
-"""Seeds of the servers: below 32 bits, of which llama.cpp takes the last one as none."""
+"""Servers' seeds have 32 bits; to llama.cpp, the largest one means none."""
+MAX_SIDE = 1_540
+"""Pixels of the longer side beyond which Magistral scales an image down itself."""
+MIN_SIDE = 56
+"""Pixels of the longer side: transformers fails on an image of a single token, which is 28 × 28 pixels."""
+MIN_JPEG_PIXELS = 640 * 480
+"""Pixels from which JPEG is used, since PNG would be many times larger."""
+CACHE_BYTES = 64 * 2**20
+"""Bytes of URLs that are kept, so that a conversation's pictures are not made anew for every turn."""
 
 
 def body_of(
-    request: GenerationRequest, profile: ServerProfile, urls: ImageUrls, resume: Resume | None, max_tokens: int
+    request: GenerationRequest,
+    profile: ServerProfile,
+    url_of: Callable[[ImageFile], str],
+    resume: Resume | None,
+    max_tokens: int,
 ) -> dict[str, Any]:
-    """The request as it is sent; only fields that the server knows, since some refuse any other."""
+    """The body as it is sent, with only fields that the server knows, since some refuse any others."""
     dialect, prompt = profile.dialect, request.prompt
     body: dict[str, Any] = {"model": profile.model, **dialect.always}
     prompt = type(prompt)(prompt.system, prompt.turns, resume)
-    body["messages"] = messages_of(prompt, dialect, profile.marks[0], urls)
+    body["messages"] = messages_of(prompt, dialect, profile.marks[0], url_of)
     if resume is not None:
         body |= resumed_fields(resume, dialect)
     if dialect.stream_options:
@@ -42,22 +61,145 @@ def body_of(
 
 
 def says_length(params: SamplingParams, profile: ServerProfile) -> bool:
-    """Whether the server is told how long the reply may be."""
+    """Whether the request says how long the reply may be."""
     chose = chose_length(params, profile.card.sampling, profile.info.context_length)
     return profile.dialect.bounds_replies or profile.cuts_short or chose
 
 
 def from_tokens(body: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
-    """The same request as a completion of `tokens`, whose text has the marks spelled out."""
+    """The same request as a completion of `tokens`, with the marks in its text."""
     chat = ("messages", "continue_final_message", "add_generation_prompt")
     plain = {name: value for name, value in body.items() if name not in chat}
     return {**plain, "prompt": tokens, "skip_special_tokens": False}
 
 
 def refuse_what_is_missing(params: SamplingParams, dialect: Dialect, server: str) -> None:
-    """ParameterRefused for a parameter that was set and that this server would not heed."""
+    """Raise ParameterRefused for a parameter that was set but that this server would ignore."""
     for name, reason in dialect.missing().items():
-        if name not in PARAMETERS or name == "seed":  # a seed is drawn for every reply, whether or not it is heeded
+        if name not in PARAMETERS or name == "seed":  # every reply has a seed, whether or not it is used
             continue
         if getattr(params, name) != PARAMETERS[name].default:
             raise ParameterRefused("parameter_not_supported", name=name, server=server, reason=reason)
+
+
+def messages_of(
+    prompt: Prompt, dialect: Dialect, marks: Marks, url_of: Callable[[ImageFile], str]
+) -> list[MessageJson]:
+    """All messages, system prompt first; consecutive user turns become one, since templates may refuse several."""
+    messages = system_messages(prompt.system, dialect, marks)
+    users: list[UserTurn] = []
+    for turn in prompt.turns:
+        if isinstance(turn, UserTurn):
+            users.append(turn)
+        elif assistant := assistant_message(turn, dialect, marks):
+            messages += [user_message(users, url_of), assistant]
+            users = []
+    if users:
+        messages.append(user_message(users, url_of))
+    if prompt.resume is not None:
+        messages.append(resumed_message(prompt.resume, dialect, marks))
+    return messages
+
+
+def system_messages(parts: tuple[SystemPart, ...], dialect: Dialect, marks: Marks) -> list[MessageJson]:
+    """The system prompt in the dialect's shape; no message if it is empty."""
+    if not parts:
+        return []
+    if dialect.system == "chunks" and any(part.reasoning for part in parts):
+        content: Any = [_thinking(part.text) if part.reasoning else _text(part.text) for part in parts]
+    elif dialect.system == "plain":
+        content = "".join(part.text for part in parts)
+    else:
+        content = "".join(f"{marks[0]}{part.text}{marks[1]}" if part.reasoning else part.text for part in parts)
+    return [{"role": "system", "content": content}]
+
+
+def user_message(turns: list[UserTurn], url_of: Callable[[ImageFile], str]) -> MessageJson:
+    """One message for one or several turns, in the order that every engine uses."""
+    parts: list[MessageJson] = [
+        _text(part) if isinstance(part, str) else {"type": "image_url", "image_url": {"url": url_of(part)}}
+        for part in user_parts(turns)
+    ]
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        return {"role": "user", "content": parts[0]["text"]}
+    return {"role": "user", "content": parts or ""}
+
+
+def assistant_message(turn: AssistantTurn, dialect: Dialect, marks: Marks) -> MessageJson | None:
+    """An earlier reply; None if nothing of it is left to send, since servers refuse an empty message."""
+    message: MessageJson = {"role": "assistant", "content": turn.answer}
+    if turn.reasoning and dialect.history == "reasoning_content":
+        message["reasoning_content"] = turn.reasoning
+    elif turn.reasoning and dialect.history == "nested":
+        message["content"] = _nested(turn.reasoning, turn.answer, closed=True)
+    elif turn.reasoning and dialect.history == "inline":
+        message["content"] = f"{marks[0]}{turn.reasoning}{marks[1]}{turn.answer}"
+    elif not turn.answer.strip():
+        return None
+    return message
+
+
+def resumed_message(resume: Resume, dialect: Dialect, marks: Marks) -> MessageJson:
+    """The partial reply to resume; `resumed_fields` has the fields that go with it."""
+    message: MessageJson = {"role": "assistant", "content": resume.answer}
+    if dialect.resume == "prefix":
+        reasoned = resume.reasoning is not None
+        content = _nested(resume.reasoning or "", resume.answer, closed=resume.closed) if reasoned else resume.answer
+        return {**message, "content": content, "prefix": True}
+    if resume.reasoning is None:
+        return message
+    if dialect.resume == "named":
+        if dialect.history == "reasoning_content":
+            return {**message, "reasoning_content": resume.reasoning}
+        closing = marks[1] if resume.closed else ""
+        return {**message, "content": f"{marks[0]}{resume.reasoning}{closing}{resume.answer}"}
+    if dialect.system == "chunks":
+        chunks = [_thinking(resume.reasoning, closed=resume.closed)]
+        return {**message, "content": [*chunks, _text(resume.answer)] if resume.answer else chunks}
+    closing = marks[1] if resume.closed else ""
+    return {**message, "content": f"{marks[0]}{resume.reasoning}{closing}{resume.answer}"}
+
+
+def resumed_fields(resume: Resume, dialect: Dialect) -> dict[str, object]:
+    """The fields that make the server continue the last message instead of answering it."""
+    if dialect.resume == "prefix":
+        return {}
+    named = "reasoning_content" if resume.reasoning is not None and not resume.closed else "content"
+    in_field = dialect.resume == "named" and dialect.history == "reasoning_content"
+    return {"continue_final_message": named if in_field else True, "add_generation_prompt": False}
+
+
+def _text(text: str) -> MessageJson:
+    return {"type": "text", "text": text}
+
+
+def _thinking(text: str, *, closed: bool = True) -> MessageJson:
+    return {"type": "thinking", "thinking": text, "closed": closed}
+
+
+def _nested(reasoning: str, answer: str, *, closed: bool) -> list[MessageJson]:
+    """Mistral's own shape, in which the thinking is a list of texts."""
+    thinking = {"type": "thinking", "thinking": [_text(reasoning)], "closed": closed}
+    return [thinking, _text(answer)] if answer else [thinking]
+
+
+class ImageUrls:
+    """Data URLs by the picture's content; thread-safe."""
+
+    def __init__(self) -> None:
+        self._urls: LRUCache[str, str] = LRUCache(CACHE_BYTES, len)
+        self._lock = threading.Lock()
+
+    @cachedmethod(attrgetter("_urls"), key=lambda _, image: image.digest, lock=attrgetter("_lock"))
+    def __call__(self, image: ImageFile) -> str:
+        """The data URL of `image`; the first call for a large photo takes tens of milliseconds."""
+        with serving(NO_CLIENT):  # the visitor has waited and was counted before the reply began
+            return data_url(image)
+
+
+def data_url(image: ImageFile) -> str:
+    """`image` re-encoded, so that no EXIF, animation or odd format reaches a server that cannot read it."""
+    data, _, kind = image.rewritten(
+        longest=MAX_SIDE, shortest=MIN_SIDE, format="PNG", photo=MIN_JPEG_PIXELS, quality=92
+    )
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}"

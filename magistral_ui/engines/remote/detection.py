@@ -1,6 +1,6 @@
-"""Asks a server what it is, which model it has, and how that model's prompts must be shaped; it starts nothing.
+"""Finds out what a server is, which model it has, and which shape that model's prompts need; it starts nothing.
 
-Which facts were asked is in the functions' names; what a server says nothing about is taken from the dialect's own value.
+Whatever a server does not say is taken from its dialect.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ from magistral_ui.engines.remote.dialects import (
     VLLM,
     Dialect,
 )
-from magistral_ui.engines.remote.http_client import ServerClient, ServerResponse
+from magistral_ui.engines.remote.http_client import ServerClient
+from magistral_ui.engines.remote.request_errors import InsecureConnection, speaks_tls, was_hung_up
 from magistral_ui.engines.remote.served_models import ServedModel, card_for, choose, served_models
 from magistral_ui.engines.remote.server_profile import ServerProfile
-from magistral_ui.engines.remote.tls_errors import InsecureConnection, speaks_tls, was_hung_up
 from magistral_ui.errors import ServerUnusable
 from magistral_ui.models.cards import ModelCard
 
 PROBE_SYSTEM = ("system", "thought", "prompt")
 THINK_MARK = "[THINK]"
 MODEL_LOAD_TIMEOUT = 900.0
-"""Seconds that a router may take to load a model."""
+"""Seconds for a router to load a model."""
 IDENTITY_FIELDS = (
     "modalities",
     "chat_template",
@@ -43,16 +43,16 @@ IDENTITY_FIELDS = (
     "version",
     "model_id",
 )
-"""What a server's own pages say about a model that another one would say differently."""
+"""What a server's own pages say that identifies a model."""
 
 
 class StillLoading(Exception):
-    """The server is there, and its model is not ready yet."""
+    """The server is up, but its model is not ready yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What the operator said about the server; None leaves it to the server."""
+    """What the operator specified about the server; None: detect it."""
 
     model: str | None = None
     dialect: str | None = None
@@ -60,11 +60,11 @@ class ServerOptions:
 
 
 async def detect(server: ServerClient, wish: ServerOptions) -> ServerProfile:
-    """The server's profile. Raises StillLoading, or ServerUnusable with a sentence that says what to do."""
+    """The server's profile. Raises StillLoading, or ServerUnusable with a remedy."""
     models = await list_models(server)
     dialect = DIALECTS[wish.dialect] if wish.dialect else await which_dialect(server, models)
     if dialect is LLAMA_CPP and any(each.state for each in served_models(models, {})):
-        dialect = replace(dialect, lists_all_models=True)  # a router takes the names of its own models only
+        dialect = replace(dialect, lists_all_models=True)  # a router accepts only the names of its own models
     path, facts = await common_facts(server, dialect)
     served = choose(served_models(models, facts), wish.model, dialect, server.address.host)
     if served.state in ("loading", "downloading"):
@@ -76,15 +76,15 @@ async def detect(server: ServerClient, wish: ServerOptions) -> ServerProfile:
         loaded = loaded or "chat_template" in facts
     dialect, thinks = await shaped(server, dialect, served.name, facts) if loaded else (dialect, False)
     card = card_for(served, thinks)
-    if dialect is MISTRAL and "magistral" in served.name:  # these think by themselves, and refuse to be asked to
+    if dialect is MISTRAL and "magistral" in served.name:  # these reason anyway, and reject the parameter
         dialect = replace(dialect, always={})
     if dialect.history == "inline" and not thinks and card.key == "remote":
-        dialect = replace(dialect, history="left_out")  # marks mean something to a Magistral only
+        dialect = replace(dialect, history="left_out")  # only a Magistral understands the marks
     if not dialect.resumes_reasoning and card.key != "remote":
         dialect = replace(dialect, resume=None)  # every reply of a Magistral has reasoning
     context = _context(served, card, wish)
     if "samplers" in dialect.always:
-        # The penalty is to see all there is. -1 meant that once and is refused by now; the context's length always does.
+        # The penalty should cover the whole context. -1 used to mean that and is now refused; the length always works.
         reach = max(context, served.context_length or 0)
         dialect = replace(dialect, always={**dialect.always, "repeat_last_n": reach})
     card = replace(card, context_length=context, vision=card.vision if served.vision is None else served.vision)
@@ -113,14 +113,14 @@ async def detect(server: ServerClient, wish: ServerOptions) -> ServerProfile:
 
 
 def as_known_before(profile: ServerProfile, before: ServerProfile | None) -> ServerProfile:
-    """`profile`, or what was known before, where a router has only put the same model out of its memory."""
+    """`profile`, or what was known before where a router has merely unloaded the same model."""
     if profile.loaded or before is None or not before.shaped or before.model != profile.model:
         return profile
     return replace(before, loaded=False, seen=profile.seen)
 
 
 async def seen_now(server: ServerClient, profile: ServerProfile) -> str:
-    """What `profile.seen` would be if the server were asked now: another value means that it is not what it was."""
+    """The current value of `profile.seen`: if it differs, the server has changed."""
     models = await list_models(server)
     if profile.dialect.key == "llama.cpp":
         return seen_of(models, await properties(server, profile.model), profile.model)
@@ -128,9 +128,9 @@ async def seen_now(server: ServerClient, profile: ServerProfile) -> str:
 
 
 def seen_of(models: Mapping[str, Any], facts: Mapping[str, Any], name: str) -> str:
-    """All that matters of what a server said, as a digest: its models' names, and everything about the one that is asked for.
+    """A digest of the relevant part of what a server says: its models' names, and everything about the one in use.
 
-    What changes by itself does not count, such as the time, and the state of a router's other models.
+    It excludes what changes on its own, such as the time, and the state of a router's other models.
     """
     served = served_models(models, facts)
     own = next((each for each in served if each.name == name), served[0] if len(served) == 1 else None)
@@ -142,21 +142,21 @@ def seen_of(models: Mapping[str, Any], facts: Mapping[str, Any], name: str) -> s
 
 
 def _with_facts(served: ServedModel, models: Mapping[str, Any], facts: Mapping[str, Any]) -> ServedModel:
-    """`served` with what the model's own page tells; its name stays the one that was wished for."""
+    """`served` with what the model's own page says; it keeps the requested name."""
     every = served_models(models, facts)
     found = next((each for each in every if each.name == served.name), every[0] if len(every) == 1 else None)
     return replace(found, name=served.name, listed=served.listed) if found else served
 
 
 def _context(served: ServedModel, card: ModelCard, wish: ServerOptions) -> int:
-    """Tokens that fit: what the server says, no more than was wished for or than a model that is known can read."""
+    """The context length: what the server says, limited by the operator's choice and by what a known model can read."""
     most = wish.context_length or (card.context_length if card.key != "remote" or not served.context_length else None)
     said = served.context_length or card.context_length
     return min(said, most or said)
 
 
 async def list_models(server: ServerClient) -> Mapping[str, Any]:
-    """What `/v1/models` says."""
+    """The answer of `/v1/models`."""
     host = server.address.host
     try:
         told = await server.ask("models")
@@ -175,7 +175,7 @@ async def list_models(server: ServerClient) -> Mapping[str, Any]:
     if 300 <= told.status < 400:
         raise ServerUnusable("remote_redirects", server=host, detail=told.location)
     if told.status == 400 and server.address.base_url.startswith("http:") and await speaks_tls(server.address):
-        raise ServerUnusable("remote_needs_tls", server=host)  # some say so in words of their own
+        raise ServerUnusable("remote_needs_tls", server=host)  # some servers say so in their own words
     value = {"data": told.value} if isinstance(told.value, list) else told.value  # a bare list: Together
     if not told.fine or not isinstance(value, dict) or not isinstance(value.get("data") or [], list):
         raise ServerUnusable("remote_not_compatible", server=host, status=told.status)
@@ -183,7 +183,7 @@ async def list_models(server: ServerClient) -> Mapping[str, Any]:
 
 
 async def which_dialect(server: ServerClient, models: Mapping[str, Any]) -> Dialect:
-    """The kind of server, by what only that kind says."""
+    """The kind of server, by what only that kind answers."""
     listed = [each for each in models.get("data") or () if isinstance(each, dict)]
     owners = {str(each.get("owned_by", "")).lower() for each in listed}
     if "llamacpp" in owners:
@@ -194,19 +194,17 @@ async def which_dialect(server: ServerClient, models: Mapping[str, Any]) -> Dial
         "capabilities" in each and "aliases" in each for each in listed
     ):
         return MISTRAL
-    properties = await _asked(server, "/props")
-    if _is(properties, "total_slots") or _is(properties, "default_generation_settings"):
+    if {"total_slots", "default_generation_settings"} & (await server.try_ask("/props")).fields.keys():
         return LLAMA_CPP
-    if _is(await _asked(server, "/api/v0/models"), "data"):
+    if "data" in (await server.try_ask("/api/v0/models")).fields:
         return LM_STUDIO
-    paths = await _asked(server, "/openapi.json")
-    if _is(paths, "paths") and "/load_model" in paths.value["paths"]:
+    if "/load_model" in (await server.try_ask("/openapi.json")).fields.get("paths", ()):
         return TRANSFORMERS
     return UNKNOWN
 
 
 async def common_facts(server: ServerClient, dialect: Dialect) -> tuple[str, Mapping[str, Any]]:
-    """What the server tells of all its models beside their list, and where; nothing where it has no such page."""
+    """What the server says about all its models besides listing them, and on which page; empty where it has none."""
     paths: tuple[str, ...] = {"lm-studio": ("/api/v0/models",), "vllm": ("/version",)}.get(dialect.key, ())
     if dialect.key == "unknown":
         paths = ("model/info", "/info")  # LiteLLM's, and that of text-generation-inference
@@ -217,22 +215,19 @@ async def common_facts(server: ServerClient, dialect: Dialect) -> tuple[str, Map
 
 
 async def _facts(server: ServerClient, path: str) -> Mapping[str, Any]:
-    told = await _asked(server, path) if path else ServerResponse(404)
-    if not told.fine or not isinstance(told.value, dict):
-        return {}
-    if path == "/info" and "max_total_tokens" in told.value:
-        return {**told.value, "data": [{**told.value, "id": told.value.get("model_id")}]}
-    return told.value
+    facts = (await server.try_ask(path)).fields if path else {}
+    if path == "/info" and "max_total_tokens" in facts:
+        return {**facts, "data": [{**facts, "id": facts.get("model_id")}]}
+    return facts
 
 
 async def properties(server: ServerClient, model: str) -> Mapping[str, Any]:
-    """llama.cpp's page about one model; a router is not made to load it by being asked."""
-    told = await _asked(server, f"/props?{urlencode({'model': model, 'autoload': 'false'}, quote_via=quote)}")
-    return told.value if told.fine and isinstance(told.value, dict) else {}
+    """llama.cpp's page about one model, requested so that a router does not load it."""
+    return (await server.try_ask(f"/props?{urlencode({'model': model, 'autoload': 'false'}, quote_via=quote)}")).fields
 
 
 async def make_loaded(server: ServerClient, model: str) -> None:
-    """Let a router load a model, and wait until it has; whatever goes wrong is said again where the model is used."""
+    """Have a router load a model, and wait for it; failures are reported where the model is used."""
     with suppress(ConnectionError, TimeoutError):
         await server.ask(f"/props?{urlencode({'model': model}, quote_via=quote)}", timeout=MODEL_LOAD_TIMEOUT)
 
@@ -247,7 +242,7 @@ async def shaped(server: ServerClient, dialect: Dialect, model: str, facts: Mapp
 
 
 async def _shaped_by_template(server: ServerClient, dialect: Dialect, model: str, thinks: bool) -> tuple[Dialect, bool]:
-    """llama.cpp shows a prompt without running it: templates differ in what they do to earlier reasoning."""
+    """llama.cpp renders a prompt without running it: templates differ in what they do with earlier reasoning."""
     user = {"role": "user", "content": "question"}
     fields = {"role": "assistant", "content": "answer", "reasoning_content": "thought"}
     plain = {"role": "assistant", "content": "answer"}
@@ -262,7 +257,7 @@ async def _shaped_by_template(server: ServerClient, dialect: Dialect, model: str
     elif "[THINK]thought[/THINK]answer" in await shown(user, marked, user):
         dialect = replace(
             dialect, history="inline"
-        )  # a template hands on any text: whether it means anything is seen later
+        )  # a template passes any text on; whether the model understands it is decided later
     else:
         dialect = replace(dialect, history="left_out")
     if not (await shown(user, plain, resume="content")).endswith("answer"):
@@ -279,12 +274,11 @@ async def _rendered(
     body: dict[str, Any] = {"model": model, "messages": list(messages)}
     if resume:
         body |= {"continue_final_message": resume, "add_generation_prompt": False}
-    told = await _asked(server, "/apply-template", body)
-    return str(told.value["prompt"]) if _is(told, "prompt") else ""
+    return str((await server.try_ask("/apply-template", body)).fields.get("prompt", ""))
 
 
 async def _shaped_by_tokens(server: ServerClient, dialect: Dialect, model: str) -> tuple[Dialect, bool]:
-    """vLLM shows a prompt's tokens: with Mistral's tokenizer only chunks become marks, with another one only text does."""
+    """vLLM shows a prompt's tokens: with Mistral's tokenizer only chunks become marks, with others only text does."""
     begin, thought, end = PROBE_SYSTEM
     user = {"role": "user", "content": "question"}
     chunks = [{"type": "text", "text": begin}, {"type": "thinking", "thinking": thought}, {"type": "text", "text": end}]
@@ -297,24 +291,11 @@ async def _shaped_by_tokens(server: ServerClient, dialect: Dialect, model: str) 
 
 async def _has_mark(server: ServerClient, model: str, messages: Sequence[Mapping[str, Any]]) -> bool:
     body = {"model": model, "messages": list(messages), "return_token_strs": True}
-    told = await _asked(server, "/tokenize", body)
-    strings = told.value.get("token_strs") if told.fine and isinstance(told.value, dict) else None
+    strings = (await server.try_ask("/tokenize", body)).fields.get("token_strs")
     return isinstance(strings, list) and THINK_MARK in strings
 
 
-async def _asked(server: ServerClient, path: str, body: dict[str, Any] | None = None) -> ServerResponse:
-    """The answer to one of many questions: a server that does not understand it has answered it."""
-    try:
-        return await server.ask(path, body)
-    except (ConnectionError, TimeoutError):
-        return ServerResponse(0)
-
-
-def _is(told: ServerResponse, key: str) -> bool:
-    return told.fine and isinstance(told.value, dict) and key in told.value
-
-
 def _named(dialect: Dialect, facts: Mapping[str, Any]) -> str:
-    """The kind of server with its version where it says one."""
+    """The kind of server, with its version where known."""
     version = facts.get("version") or facts.get("build_info") or ""
     return f"{dialect.name} {version}".strip() if isinstance(version, str) else dialect.name

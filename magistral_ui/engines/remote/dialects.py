@@ -1,6 +1,6 @@
-"""How servers differ in what they take: one value per kind of server; it does not ask a server and sends nothing.
+"""How servers differ in what they accept: one value per kind of server; it sends nothing.
 
-Sources: the servers' own documentation and sources, and what they answered when the tests of this project asked them.
+Sources: the servers' documentation and source code, and their answers in this project's tests.
 """
 
 from collections.abc import Mapping
@@ -14,54 +14,54 @@ SystemShape = Literal["text", "chunks", "plain"]
 HistoryShape = Literal["reasoning_content", "nested", "inline", "left_out"]
 """Earlier reasoning: a field of its own; nested thinking chunks (Mistral); marks in the text; or not at all."""
 ResumeShape = Literal["chunks", "named", "prefix"]
-"""A reply to go on with: vLLM's chunks with a flag, llama.cpp's flag that names the field, or Mistral's `prefix`."""
+"""A reply to resume: vLLM's chunks with a flag, llama.cpp's flag that names the field, or Mistral's `prefix`."""
 Tokenizer = Literal["vllm", "llama_cpp"]
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One kind of server. Detection may change single facts, since many of them depend on how a server was started."""
+    """One kind of server. Detection may adjust it, since much depends on how a server was started."""
 
     key: str
     name: str
     system: SystemShape = "text"
     history: HistoryShape = "left_out"
     resume: ResumeShape | None = None
-    """None where a reply that was begun cannot be gone on with."""
+    """None where a partial reply cannot be resumed."""
     resumes_reasoning: bool = True
-    """Whether that holds for a reply with reasoning too; where not, a plain answer can still be gone on with."""
+    """Whether that includes replies with reasoning; if not, a plain answer can still be resumed."""
     tokenizer: Tokenizer | None = None
-    """Whose way to count tokens is understood; None where the server counts none beforehand."""
+    """Whose API for counting tokens the server has; None where it cannot count them in advance."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """Our parameter → the field of the request. What is not here the server does not take."""
+    """Our parameter → the field of the request. The server accepts no others."""
     always: Mapping[str, object] = field(default_factory=dict)
-    """Fields that every request has."""
+    """Fields of every request."""
     stream_options: Mapping[str, bool] = field(default_factory=dict)
-    """What asks for the usage; empty where it comes by itself or not at all."""
+    """What requests the usage; empty where it comes automatically or never."""
     open_by_tokens: bool = False
-    """Whether open reasoning is gone on with from the prompt's tokens, outside of the chat.
+    """Whether open reasoning is resumed from the prompt's tokens, outside the chat API.
 
-    vLLM's grammar for Mistral's tokenizer lets a continued reply never close its reasoning (seen in 0.32); from tokens it can.
+    vLLM's grammar for Mistral's tokenizer never lets a continued reply close its reasoning (seen in 0.32); from tokens it can.
     """
     one_token_a_chunk: bool = False
-    """Whether each piece of a stream is one token; where not, tokens are reckoned from the text until the usage comes."""
+    """Whether each piece of a stream is one token; if not, tokens are estimated from the text until the usage arrives."""
     must_fit: bool = False
-    """Whether a request is refused whose prompt and `max_tokens` together are more than the context."""
+    """Whether a request is refused if its prompt and `max_tokens` together exceed the context."""
     bounds_replies: bool = True
     """Whether `max_tokens` is sent even where nobody chose it.
 
-    Behind a gateway may be a server that refuses more than it has room for, or a provider that charges for what was asked for.
+    A gateway may lead to a server that refuses more than it has room for, or to a provider that charges for what is requested.
     """
     lists_all_models: bool = True
-    """Whether a model that is not in its list cannot be asked for."""
+    """Whether only listed models can be requested."""
 
     @property
     def closes_reasoning(self) -> bool:
-        """Whether reasoning can be closed, and the answer be written behind it."""
+        """Whether reasoning can be closed, and the answer written after it."""
         return self.resume is not None and self.resumes_reasoning
 
     def missing(self) -> dict[str, str]:
-        """What the page offers and this server cannot do, with the key of the sentence that says why."""
+        """What the page offers but this server cannot do → key of the sentence that says why."""
         lacking = {name: "missing_parameter" for name in PARAMETERS if name not in self.fields}
         if self.resume is None:
             lacking["continue"] = "missing_resume"
@@ -75,11 +75,11 @@ class Dialect:
 
 
 NEEDS_RESUMED_REASONING = ("continue_reasoning", "answer_again", "answer_now", "reasoning_budget")
-"""What needs a reply with reasoning to be gone on with."""
+"""What requires that a reply with reasoning can be resumed."""
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
-"""The order of our own engine, which is that of transformers; llama.cpp's has the temperature last.
+"""The order of the local engine and of transformers; llama.cpp's own has the temperature last.
 
-It takes no other sampler along, such as one that was switched on when the server was started.
+It also disables any other sampler that the server was started with.
 """
 OPENAI_FIELDS = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_tokens", "seed": "seed"}
 ALL_FIELDS = {**OPENAI_FIELDS, "top_k": "top_k", "min_p": "min_p"}
@@ -107,7 +107,7 @@ LLAMA_CPP = Dialect(
     always={"return_progress": True, "cache_prompt": True, "samplers": list(SAMPLERS)},
     stream_options={"include_usage": True},
     one_token_a_chunk=True,
-    lists_all_models=False,  # a server with one model takes any name
+    lists_all_models=False,  # a server with one model accepts any name
 )
 LM_STUDIO = Dialect(
     key="lm-studio",

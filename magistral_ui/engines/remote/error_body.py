@@ -1,4 +1,4 @@
-"""Reads why a server refused a request, out of whatever body it answered with; it decides nothing about what to do then."""
+"""Reads from a response's body, whatever its shape, why a server refused a request; it does not decide what to do then."""
 
 import json
 import re
@@ -10,9 +10,9 @@ from typing import Any
 import httpx2
 
 MAX_DETAIL_LENGTH = 300
-"""Characters of a server's own words that are shown."""
+"""Characters of a server's own words to show."""
 MAX_BODY_CHARACTERS = 20_000
-"""Characters of a body that are looked at: some servers send the whole request back."""
+"""Characters of a body to read: some servers echo the whole request."""
 MESSAGE_FIELDS = (
     "message",
     "error",
@@ -32,15 +32,17 @@ MESSAGE_FIELDS = (
     "faultstring",
     "err",
     "errmsg",
+    "exception",
+    "type",
     "code",
 )
-"""Names under which an error has its words; what is most of its own comes first."""
+"""Names under which an error has its words; the most telling come first."""
 MAX_ERROR_DEPTH, MAX_ERRORS = 6, 20
-"""Levels of an error that are looked at, and errors of one list."""
+"""Levels of an error to read, and errors of one list."""
 MIN_CONTEXT = 256
-"""Tokens below which a number in a sentence is no length of a context."""
+"""Tokens below which a number in a sentence is not a context length."""
 REQUIRED_FIELDS = frozenset({"model", "messages", "prompt", "stream"})
-"""Fields without which there is no request, so that none of them is ever left out."""
+"""Fields that every request needs, so that none of them is ever left out."""
 
 TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<h1[^>]*>(.*?)</h1>", re.I | re.S)
 NUMBER = re.compile(r"(?<![\w.-])(\d{1,3}(?:[,_]\d{3})+|\d+)(?:\.0+)?(?![\w-]|\.\d)", re.A)
@@ -56,7 +58,7 @@ TOO_LONG = re.compile(
     r"|exceeds? n_ctx|greater than max_seq_len"
     r"|\b(?:context|ctx|window)(?: (?:size|is|of|only|holds?|allows?|has|takes|at most|up to))*[ :=(]{1,3}\d+(?:,\d|\d\d)"
     r"|(?:prompt|input|message|request|conversation|sequence)s? (?:\w+ ){0,3}(?:is|are|was|were) too long"
-    # As Chinese providers have it: the context's length, or that the input goes beyond it.
+    # Chinese providers: the context length, or that the input exceeds it.
     r"|上下文(?:长度|窗口)|(?:输入|提示词|prompt|tokens?)\W*\w{0,12}(?:超长|过长|超过|超出)",
     re.I,
 )
@@ -91,32 +93,32 @@ EITHER = re.compile(r"\bboth\b|\btogether\b|mutually exclusive|only one of", re.
 
 @dataclass(frozen=True, slots=True)
 class ServerRefusal:
-    """What a server said when it refused a request; 0 and empty where it did not say."""
+    """What a server said when it refused a request; 0 or empty where it did not say."""
 
     words: str = ""
-    """The server's own words, for people."""
+    """The server's own words."""
     tokens: int = 0
-    """What it counted in the prompt."""
+    """The prompt's tokens, as the server counted them."""
     limit: int = 0
-    """How many tokens it can read and write together, or read."""
+    """How many tokens of prompt and reply together, or of the prompt, it accepts."""
     too_long: bool = False
-    """Whether the prompt does not fit, however short the reply may be."""
+    """Whether the prompt does not fit, however short the reply."""
     reply_bounded: bool = False
-    """Whether it only refused to write as much as it was asked to."""
+    """Whether it only refused the requested length of the reply."""
     most: int = 0
-    """How much it would write instead."""
+    """How many tokens it would write instead."""
     fields: tuple[str, ...] = ()
-    """Fields of the request that it named."""
+    """The fields of the request that it named."""
     unknown: bool = False
-    """Whether it does not know these fields; otherwise their values do not please it."""
+    """Whether it does not know these fields; otherwise it rejects their values."""
     instead: str = ""
-    """The name under which it wants the field."""
+    """The name that it expects instead."""
     either: bool = False
-    """Whether it would take one of the fields, and not all of them."""
+    """Whether it would accept one of the fields, but not all of them."""
 
 
 def read_refusal(status: int, value: Any, text: str, sent: Mapping[str, Any]) -> ServerRefusal:
-    """The refusal in a body, `value` where it was JSON; `sent` is the request."""
+    """The refusal in a body: `value` is its JSON, if any, `text` its text, `sent` the request."""
     words = words_of(value, text)
     body = _body(value)
     told = f"{words} {_codes(body)}"[:MAX_BODY_CHARACTERS]
@@ -150,9 +152,9 @@ def value_and_text(response: httpx2.Response) -> tuple[Any, str]:
 
 
 def words_of(value: Any, text: str) -> str:
-    """A body's own words: of JSON in any of its shapes, of a page of HTML its title, or plain text."""
+    """A body's own words: from JSON of any shape, the title of an HTML page, or plain text."""
     if value is not None:
-        words = _said(value)
+        words = error_words(value)
     elif text.lstrip()[:1] == "<":
         found = TITLE.search(text[:MAX_BODY_CHARACTERS])
         words = unescape(next(filter(None, found.groups()), "")) if found else ""
@@ -162,19 +164,22 @@ def words_of(value: Any, text: str) -> str:
     return words if len(words) <= MAX_DETAIL_LENGTH else _inner(words)
 
 
-def _said(value: Any, depth: int = 0) -> str:
-    """The words in an error of any shape: a text, an object that holds them under one of many names, or a list of such."""
+def error_words(value: Any, depth: int = 0) -> str:
+    """The words in an error of any shape: a text, an object that holds them under one of many names, or a list of such.
+
+    Deeper than the top (`depth`), an object may also name the fields that are wrong.
+    """
     if isinstance(value, str):
         return value
     if depth > MAX_ERROR_DEPTH:
         return ""
     if isinstance(value, list):
-        return "; ".join(filter(None, (_said(each, depth + 1) for each in value[:MAX_ERRORS])))
+        return "; ".join(filter(None, (error_words(each, depth + 1) for each in value[:MAX_ERRORS])))
     if not isinstance(value, Mapping):
         return ""
-    said = next((words for key in MESSAGE_FIELDS if (words := _said(value.get(key), depth + 1))), "")
+    said = next((words for key in MESSAGE_FIELDS if (words := error_words(value.get(key), depth + 1))), "")
     if not said and depth:  # by the names of fields
-        said = "; ".join(f"{key}: {words}" for key, each in value.items() if (words := _said(each, depth + 1)))
+        said = "; ".join(f"{key}: {words}" for key, each in value.items() if (words := error_words(each, depth + 1)))
     place = value.get("loc")
     where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
     return f"{where}: {said}" if where and said else said
@@ -185,7 +190,7 @@ def _inner(words: str) -> str:
 
 
 def _body(value: Any) -> Mapping[str, Any]:
-    """The error's own object, at whichever depth it is."""
+    """The object that describes the error."""
     if not isinstance(value, Mapping):
         return {}
     inner = value.get("error")
@@ -205,7 +210,7 @@ def _limit(text: str) -> list[int]:
 
 
 def _about_the_reply(words: str, told: str, sent: Mapping[str, Any]) -> ServerRefusal | None:
-    """Where only the reply was to be too long: the numbers tell the prompt, the limit and their sum apart."""
+    """The refusal where only the reply would be too long: its numbers reveal the prompt, the limit and their sum."""
     asked = next((n for name in REPLY_FIELDS if isinstance(n := sent.get(name), int)), None)
     if asked is None or not OF_THE_REPLY.search(told) or NO_ROOM_AT_ALL.search(told) or OTHER_LIMIT.search(told):
         return None
@@ -219,7 +224,7 @@ def _about_the_reply(words: str, told: str, sent: Mapping[str, Any]) -> ServerRe
     prompt = prompt or next((each for each in sorted(rest) if 1 < each != limit), 0)
     if prompt >= limit:
         return ServerRefusal(words, prompt, limit, too_long=True)
-    # "lower than 4096" is not 4096; where the prompt was counted, what is left behind it.
+    # "lower than 4096" excludes 4096; where the prompt was counted, the rest is what remains after it.
     most = limit - prompt - (1 if BELOW.search(told) else 0)
     if most >= asked:
         return None
@@ -237,7 +242,7 @@ def _about_the_prompt(words: str, told: str) -> ServerRefusal | None:
     numbers = [number for number in _numbers(told) if number > 1]
     limits = [each for each in _limit(told) if each >= MIN_CONTEXT]
     large = sorted(number for number in numbers if number >= MIN_CONTEXT)
-    # The limit is the number that is called so, and smaller than another one; or the smaller one of two.
+    # The limit is a number that is called a limit and is smaller than another one, or the smaller of two.
     limit = next((each for each in limits if not large or each < large[-1]), 0)
     if not limit and len(large) > 1 and large[0] < large[-1]:
         limit = large[0]
@@ -247,7 +252,7 @@ def _about_the_prompt(words: str, told: str) -> ServerRefusal | None:
 
 
 def _named_by_structure(value: Any, sent: Mapping[str, Any]) -> Iterable[str]:
-    """Fields that the error names in a place made for it: OpenAI's `param`, FastAPI's `loc`."""
+    """Fields named in the places meant for that: OpenAI's `param`, FastAPI's `loc`."""
     body = _body(value)
     places = [body.get("param")]
     for holder in (body, value if isinstance(value, Mapping) else {}):
@@ -261,7 +266,7 @@ def _named_by_structure(value: Any, sent: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _named_by_text(told: str, sent: Mapping[str, Any]) -> Iterable[str]:
-    """Fields that the error names in its words, but for those that it lists as the ones it would take."""
+    """Fields named in the error's words, except those listed as the ones it would accept."""
     told = EXPECTED.split(told, maxsplit=1)[0]
     return [
         name for name in sent if name not in REQUIRED_FIELDS and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", told)

@@ -6,7 +6,7 @@ The access key goes to this server only: redirects are not followed.
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ import aiohttp
 import httpx2
 
 from magistral_ui.engines.remote.error_body import value_and_text, words_of
+from magistral_ui.engines.remote.request_errors import RequestRefused, not_secure
 from magistral_ui.engines.remote.server_address import ServerAddress
-from magistral_ui.engines.remote.tls_errors import not_secure
 from magistral_ui.environment import proxy_for
 
 MAX_CONNECTIONS = 10_000
@@ -50,22 +50,19 @@ class ServerResponse:
         """Whether it is an answer and not an error."""
         return 200 <= self.status < 300
 
-
-class RequestRefused(Exception):
-    """The server answered a request for a stream with an error or a redirect; `response` has been read."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        super().__init__(response.status_code)
-        self.response = response
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The JSON object that was answered; empty where it was an error or anything else."""
+        return self.value if self.fine and isinstance(self.value, dict) else {}
 
 
 class ServerClient:
     """A connection pool to one server. Use it in one event loop only."""
 
     def __init__(self, address: ServerAddress) -> None:
-        """Raises proxies.ProxyUnusable where the environment names a proxy that cannot be used."""
+        """Raises environment.ProxyUnusable where the environment names a proxy that cannot be used."""
         self.address = address
-        headers = {"Accept": "application/json", "User-Agent": "magistral-ui"}
+        headers = httpx2.Headers({"Accept": "application/json", "User-Agent": "magistral-ui"}, encoding="utf-8")
         if address.key:
             headers["Authorization"] = f"Bearer {address.key}"
         timeout = httpx2.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
@@ -86,6 +83,13 @@ class ServerClient:
         words = words_of(value, text) if response.status_code >= 400 else ""
         location = headers.get("location", "")[:MAX_LOCATION_LENGTH]
         return ServerResponse(response.status_code, value, headers.get("server", ""), location, words)
+
+    async def try_ask(self, path: str, body: dict[str, Any] | None = None) -> ServerResponse:
+        """The same where it does not matter whether the server can be reached; the status is 0 then."""
+        try:
+            return await self.ask(path, body)
+        except (ConnectionError, TimeoutError):
+            return ServerResponse(0)
 
     @contextlib.asynccontextmanager
     async def stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -1,7 +1,7 @@
-"""Tells reasoning from the answer in a remote stream, whatever carries it; it does not know where the stream comes from.
+"""Separates reasoning from the answer in a server's stream, however it is marked; it does not know where the stream comes from.
 
-Four things may carry reasoning: a field of its own (of several names, sometimes more than one), parts of a content list, marks in
-the text, or nothing at all. The same words are never given twice. What the marks mean is in chat/reasoning.py.
+Reasoning may come in a field of its own (of several names, sometimes more than one), in parts of a content list, between marks in
+the text, or unmarked. The same words are never returned twice. chat/reasoning.py says what the marks mean.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,17 +15,17 @@ from magistral_ui.engines.remote.repeated_reasoning import RepeatedReasoning
 from magistral_ui.engines.remote.sse import StreamBroken
 
 CHARACTERS_PER_TOKEN = 4
-"""Where a server sends several tokens in one piece: about what Magistral's tokenizer makes of English."""
+"""For servers that send several tokens per piece: about the ratio of Magistral's tokenizer for English."""
 
 
 class EchoFilter:
-    """Drops the beginning of a text that repeats what a request had given as its beginning (Mistral)."""
+    """Drops the start of a text that only repeats the request's prefix (Mistral)."""
 
     def __init__(self, expected: str = "") -> None:
         self._expected, self._held = expected, ""
 
     def feed(self, text: str) -> str:
-        """`text` without what is only repeated; held back while it may be."""
+        """`text` without the repetition; held back while it may be one."""
         if not self._expected:
             return text
         self._held += text
@@ -39,16 +39,16 @@ class EchoFilter:
         return text
 
     def finish(self) -> str:
-        """What was held back and is no echo after all: all of it where the stream ended within."""
+        """What was held back and is not an echo after all; all of it where the stream ended inside."""
         text, self._held = self._held, ""
         return text
 
 
 class ReplyReader:
-    """Chunks in, events out; keeps count of tokens as well as the server lets it.
+    """Chunks in, events out. It counts tokens as exactly as the server allows.
 
-    Until a field or a thinking part brings reasoning, marks in the text may. From then on the text is the answer, whatever marks
-    are written in it, but for what repeated_reasoning.py takes out.
+    Marks in the text separate reasoning until a field or a thinking part brings reasoning. From then on the text is the answer,
+    whatever marks it contains, except for what repeated_reasoning.py removes.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class ReplyReader:
         fresh: bool = True,
         echo: tuple[str, str] = ("", ""),
     ) -> None:
-        """`channel` is where a resumed reply goes on, `fresh` that a reply begins or goes on right behind a mark.
+        """`channel` is where a resumed reply continues; `fresh`: a reply starts, or continues right after a mark.
 
-        `echo` is the reasoning and the answer that the server will repeat before it goes on.
+        `echo` is the reasoning and the answer that the server repeats before it continues.
         """
         own, *more = marks
         self._marks = marks
@@ -71,7 +71,7 @@ class ReplyReader:
         self._one_token_a_chunk = one_token_a_chunk
         self._by_field = self._refused = self._answered = False
         self._thought = StringIO()  # reasoning so far, whatever brought it
-        self._again = 0  # characters of it that a field brought though marks had told them
+        self._again = 0  # characters of it that a field repeated after marks had brought them
         self._leftovers: RepeatedReasoning | None = None
         self._echoes = (EchoFilter(echo[0]), EchoFilter(echo[1]))
         self._halves: dict[str, str] = {}
@@ -80,9 +80,9 @@ class ReplyReader:
         self.reasoning = channel != "before"
         """Whether there was reasoning."""
         self.answer = channel == "answer"
-        """Whether the answer has begun, or the reasoning is closed."""
+        """Whether the answer has begun, or the reasoning has been closed."""
         self.marked = channel == "reasoning"
-        """Whether a mark, and not only a field, told the reasoning from the answer."""
+        """Whether a mark, and not only a field, separated the reasoning from the answer."""
 
     def feed(self, chunk: Chunk) -> list[ReasoningPiece]:
         """The events of one chunk, with its tokens on the first of each kind."""
@@ -93,17 +93,17 @@ class ReplyReader:
         return self._counted(pieces, chunk)
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """What was held back; `cut` where a limit ended the reply."""
+        """What was held back; `cut`: a limit ended the reply."""
         held = self._echoes[1].finish()
         pieces = self._read_text(held) if held else []
         return self._noted([*pieces, *self._rest(cut)])
 
     def leave(self, cut: bool = False) -> list[ReasoningPiece]:
-        """What was held back where the reply is left in its middle: a part of an echo is no part of the reply."""
+        """What was held back where the stream is left early: part of an echo is not part of the reply."""
         return self._noted(self._rest(cut))
 
     def settle(self, chunk: Chunk) -> list[ReasoningPiece]:
-        """What the server's own count has above ours, as events without text; it may come behind the end of the text."""
+        """The difference between the server's token count and ours, as events without text; it may come after the text."""
         if chunk.completion_tokens is None:
             return []
         reasoned = chunk.reasoning_tokens
@@ -136,7 +136,7 @@ class ReplyReader:
         return pieces
 
     def _read_field(self, text: str) -> list[ReasoningPiece]:
-        """Reasoning that is called so. What marks in the text have told already is not told again."""
+        """Reasoning from a field. What marks in the text have already brought is not returned again."""
         if not text:
             return []
         pieces: list[ReasoningPiece] = []
@@ -152,7 +152,7 @@ class ReplyReader:
         return [*pieces, Reasoning(text, 0)] if text else pieces
 
     def _read_refusal(self, text: str) -> list[ReasoningPiece]:
-        """What the server will not say is an answer too, apart from what it had said before."""
+        """A refusal is shown as an answer, separated from any earlier one."""
         pieces = self._rest() if text and not self._refused else []
         if text and not self._refused and (self._answered or any(isinstance(piece, Answer) for piece in pieces)):
             text = f"\n\n{text}"
@@ -163,19 +163,18 @@ class ReplyReader:
         return [*pieces, Answer(text, 0)] if text else []
 
     def _answer_by_field(self) -> None:
-        """From now on the text is the answer."""
+        """Treat the text as the answer from now on."""
         if not self._by_field:
             self._by_field = True
             self._leftovers = RepeatedReasoning(self._marks, self._thoughts)
             self._edges.close()
 
     def _thoughts(self, start: int, count: int) -> str:
-        """So many characters of the reasoning so far."""
         self._thought.seek(start)
         return self._thought.read(count)
 
     def _behind_a_field(self, text: str) -> list[ReasoningPiece]:
-        """The answer of a reply whose reasoning a field brought."""
+        """The answer of a reply whose reasoning came in a field."""
         if self._leftovers is not None:
             answer = self._leftovers.feed(text)
             if answer is None:
@@ -195,12 +194,12 @@ class ReplyReader:
         return [Reasoning(rest, 0)] if rest else []
 
     def _new(self, kind: Kind, text: str) -> str:
-        """What is new in a text that has all that came before in it; nothing of one that says something else."""
+        """The new part of a text that contains everything so far; nothing where it says something else."""
         before = "".join(self._received.get(kind, ()))
         return text[len(before) :] if text.startswith(before) else ""
 
     def _whole(self, channel: str, text: str) -> str:
-        """`text` without half characters: some servers write one in two escapes, and cut between them."""
+        """`text` without half characters: some servers write a character as two escapes, and split between them."""
         text = self._halves.get(channel, "") + text
         self._halves[channel] = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
@@ -224,7 +223,7 @@ class ReplyReader:
         return noted
 
     def _counted(self, pieces: list[ReasoningPiece], chunk: Chunk) -> list[ReasoningPiece]:
-        """`pieces` with their tokens: the server's running count where it sends one, else by the piece or by its length."""
+        """`pieces` with token counts: from the server's running total if it sends one, else one per piece, or by length."""
         first = next((n for n, piece in enumerate(pieces) if not isinstance(piece, Reclassified)), None)
         if chunk.completion_tokens is not None and chunk.finish_reason is None and pieces:
             tokens = max(0, chunk.completion_tokens - self.reasoning_tokens - self.answer_tokens)
@@ -256,7 +255,7 @@ def _with_tokens(piece: ReasoningPiece, tokens: int) -> ReasoningPiece:
 
 
 def gathered(pieces: Sequence[ReasoningPiece]) -> list[ReasoningPiece]:
-    """Neighbours of one kind as one event: what came with one read of the network is shown at once anyway."""
+    """Adjacent pieces of one kind as one event, since what arrives in one read is shown at once anyway."""
     out: list[ReasoningPiece] = []
     for piece in pieces:
         last = out[-1] if out else None
@@ -277,7 +276,7 @@ FILTER_REASONS = frozenset(
 
 
 def finish_of(reason: str) -> str:
-    """`stop` or `length`; StreamBroken for a reason that means that the reply is not whole."""
+    """`stop` or `length`; StreamBroken for a reason that means that the reply is incomplete."""
     reason = reason.lower()
     if reason in LENGTH_REASONS:
         return "length"

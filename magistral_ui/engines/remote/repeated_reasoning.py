@@ -1,7 +1,7 @@
-"""Takes out of an answer what a server has left of the reasoning at its beginning, where a field of its own has brought that.
+"""Removes leftovers of the reasoning from the start of an answer, where the reasoning came in a field of its own.
 
-There are two such things: one closing mark that stands first, and the whole reasoning once more between marks, as llama.cpp's
-`deepseek-legacy` writes it. Every other mark is text.
+There are two kinds: a single leading closing mark, and the whole reasoning once more between marks, as in llama.cpp's
+`deepseek-legacy` format. Every other mark is text.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ from magistral_ui.chat.reasoning import LINE_BREAKS, part_of
 
 
 class RepeatedReasoning:
-    """Holds the beginning of an answer back until it is known what of it is one; `feed` costs the length of what is new."""
+    """Holds back the start of an answer until the leftovers are known; `feed` costs the length of what is new."""
 
     def __init__(self, marks: Sequence[tuple[str, str]], thought: Callable[[int, int], str]) -> None:
-        """`thought` gives a part of the reasoning so far: from a place on, so many characters at most."""
+        """`thought(start, count)` returns at most `count` characters of the reasoning so far."""
         self._marks, self._thought = marks, thought
         self._lead: list[str] = []
         self._end = ""  # the mark that would end the reasoning, while it is said once more
@@ -21,7 +21,7 @@ class RepeatedReasoning:
         self._same = 0  # characters of the reasoning that came again
 
     def feed(self, text: str) -> str | None:
-        """The beginning of the answer; None while it is not known, and then nothing is lost."""
+        """The start of the answer; None while it is unknown, in which case nothing is lost."""
         self._lead.append(text)
         if self._end:
             return self._compared(text)
@@ -37,7 +37,7 @@ class RepeatedReasoning:
         return "".join(self._lead)
 
     def finish(self) -> str:
-        """What was held back and is an answer after all, now that nothing follows."""
+        """What was held back and is answer after all, now that nothing follows."""
         lead = "".join(self._lead)
         if self._same or any(lead.strip() == end for _, end in self._marks):
             return ""

@@ -1,9 +1,12 @@
-"""What went wrong with a request, as a sentence's key, and whether and when to try it again; it does not try."""
+"""What can go wrong with a request, from TLS to a refusal: which message to show, and whether and when to try it again."""
 
+import asyncio
+import contextlib
 import math
 import random
 import re
-from collections.abc import Mapping
+import ssl
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -18,47 +21,72 @@ from magistral_ui.engines.remote.error_body import (
     read_refusal,
     value_and_text,
 )
-from magistral_ui.engines.remote.http_client import RequestRefused
+from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.engines.remote.sse import StreamBroken
-from magistral_ui.engines.remote.tls_errors import InsecureConnection
 from magistral_ui.errors import Message, Value
 
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each new try, 31.5 in all: a server that is started again is back by then, or needs a person."""
+"""Seconds before each retry, 31.5 in total: a restarting server is back by then, or needs a person."""
 MAX_RETRY_AFTER = 60.0
-"""Seconds beyond which a server's own wish to be asked later is not waited for."""
+"""Longest `Retry-After`, in seconds, that is waited for."""
 RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request may succeed."""
 MAX_SERVER_ERRORS = 2
-"""Tries after which an error of the server's own is taken to be a lasting one."""
+"""Retries after which a server's internal error counts as permanent."""
 QUOTA_SPENT = re.compile(r"insufficient_quota|billing|exceeded your (?:current|monthly) quota|out of credits", re.I)
-"""Words of a 429 that no waiting mends."""
+"""Words of a 429 that waiting does not help."""
 ABOUT_THE_KEY = re.compile(r"\bkey|token\b|auth|credential|permission|forbidden|access|denied|login|sign in", re.I)
 ABOUT_THE_MODEL = re.compile(r"model|deployment|engine", re.I)
 ABOUT_TOKENS = re.compile(r"tokens?\b", re.I)
 PINNED = re.compile(r"pinned to ['\"]?(.+?)['\"]?\s*[;,]")
-"""`transformers serve` with a model of its own names it in no list, only when it refuses another one."""
+"""`transformers serve` started with one model names it only when it refuses another one."""
+NOT_YET, EXPIRED, OTHER_NAME, OTHER_ADDRESS = 9, 10, 62, 64
+"""OpenSSL's reasons to reject a certificate (x509_vfy.h); all others mean that no trusted authority signed it."""
+CERTIFICATE_ERROR_KEYS = {
+    NOT_YET: "remote_certificate_expired",
+    EXPIRED: "remote_certificate_expired",
+    OTHER_NAME: "remote_certificate_name",
+    OTHER_ADDRESS: "remote_certificate_name",
+}
+PLAIN_TEXT_REASONS = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "UNKNOWN_PROTOCOL",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+)
+"""How TLS reports an answer in plain text."""
+TLS_PROBE_TIMEOUT = 3.0
+"""Seconds to check whether a port speaks TLS."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedRequest(Message):
-    """One failed try, and what to tell of it. `wait` is None where trying again is of no use."""
+    """One failed request and its message. `wait` is None where a retry is pointless."""
 
     wait: float | None = None
     busy: bool = False
-    """Whether the server is there and only cannot serve now."""
+    """Whether the server is up, but cannot serve now."""
     refusal: ServerRefusal | None = None
-    """What the server said, where it refused the request itself."""
+    """What the server said, where it rejected the request itself."""
+
+
+class RequestRefused(Exception):
+    """The server answered a request for a stream with an error or a redirect; `response` has been read."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
 
 
 REQUEST_ERRORS = (StreamBroken, RequestRefused, OSError)
-"""What may go wrong with a request; ConnectionError and TimeoutError are OSErrors. Anything else is a defect of this program."""
+"""What can go wrong with a request; ConnectionError and TimeoutError are OSErrors. Anything else is a bug in this program."""
 
 
 def failed_request(
     error: BaseException, host: str, tries: int, jitter: random.Random, sent: Mapping[str, Any] | None = None
 ) -> FailedRequest:
-    """What one of the REQUEST_ERRORS means after so many `tries`; `sent` is the request."""
+    """What one of the REQUEST_ERRORS means after `tries` retries; `sent` is the request."""
     if isinstance(error, StreamBroken):
         return _broken(error, host, _wait(tries, jitter))
     if isinstance(error, RequestRefused):
@@ -71,7 +99,7 @@ def failed_request(
 
 
 def _broken(error: StreamBroken, host: str, wait: float | None) -> FailedRequest:
-    """A stream that was only cut may be begun again; one in which the server reports an error would bring it again."""
+    """A stream that was merely cut may be requested again; an error reported in a stream would recur."""
     key, values = error.message.key, {"server": host, **error.message.values}
     detail = str(values.get("detail", ""))
     if key == "remote_error" and (refusal := read_refusal(400, error.body or detail, detail, {})).too_long:
@@ -102,7 +130,7 @@ def _refused(
         return FailedRequest("remote_not_compatible", values)
     if (pinned := PINNED.search(detail)) is not None:
         return FailedRequest("remote_other_model", {"server": host, "model": pinned[1]}, refusal=refusal)
-    # A chat template that refuses is an error of the server to llama.cpp, but asking again does not mend it.
+    # To llama.cpp, a chat template that refuses is a server error, but a retry does not help.
     of_template = "jinja" in detail.lower() or "template" in detail.lower()
     if (
         status in RETRYABLE_STATUSES
@@ -122,7 +150,7 @@ def _too_long(refusal: ServerRefusal, host: str) -> FailedRequest:
 
 
 def _passing(response: httpx2.Response, values: dict[str, Value], tries: int, jitter: random.Random) -> FailedRequest:
-    """What may be over soon: busy servers and gateways are asked six times more, one that fails by itself only twice."""
+    """What may soon be over: busy servers and gateways are retried six times, an internal error only twice."""
     status = response.status_code
     asked = retry_after(response.headers)
     wait = _wait(tries, jitter) if asked is None else asked if tries < len(RETRY_DELAYS) else None
@@ -134,7 +162,7 @@ def _passing(response: httpx2.Response, values: dict[str, Value], tries: int, ji
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, which it may also say as a date; None where it says nothing."""
+    """Seconds that the server asks to wait, which it may also give as a date; None where it does not say."""
     for name, unit in (("retry-after-ms", 1_000), ("retry-after", 1)):
         try:
             seconds = float(headers.get(name, "")) / unit
@@ -146,10 +174,57 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         until = parsedate_to_datetime(headers.get("retry-after", ""))
     except ValueError:
         return None
-    if until.tzinfo is None:  # a date that says it is of no zone, which is Greenwich's all the same
+    if until.tzinfo is None:  # "-0000" means an unknown zone; the time is UTC all the same
         until = until.replace(tzinfo=timezone.utc)
     return max(0.0, (until - datetime.now(timezone.utc)).total_seconds())
 
 
 def _wait(tries: int, jitter: random.Random) -> float | None:
     return RETRY_DELAYS[tries] * jitter.uniform(0.8, 1.2) if tries < len(RETRY_DELAYS) else None
+
+
+class InsecureConnection(ConnectionError):
+    """There is no secure connection to the server; `message` says why, without the server's name."""
+
+    def __init__(self, key: str) -> None:
+        self.message = Message(key)
+        super().__init__(key)
+
+
+def not_secure(error: BaseException) -> InsecureConnection | None:
+    """The TLS problem behind `error` or its causes; None where there is none."""
+    for each in _causes(error):
+        # aiohttp's errors also have these types, but only their causes say why.
+        code, reason = getattr(each, "verify_code", None), getattr(each, "reason", None)
+        if isinstance(each, ssl.SSLCertVerificationError) and code is not None:
+            return InsecureConnection(CERTIFICATE_ERROR_KEYS.get(code, "remote_certificate_untrusted"))
+        if isinstance(each, ssl.SSLError) and reason in PLAIN_TEXT_REASONS:
+            return InsecureConnection("remote_not_tls")
+    return None
+
+
+def was_hung_up(error: BaseException) -> bool:
+    """Whether a server was there and closed the connection without an answer, as a TLS port does on plain text."""
+    return not any(isinstance(each, ConnectionRefusedError | TimeoutError) for each in _causes(error))
+
+
+async def speaks_tls(address: ServerAddress) -> bool:
+    """Whether the port of a plain-text address speaks TLS; nothing is sent, so the certificate is not checked."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        opening = asyncio.open_connection(address.name, address.port, ssl=context)
+        _, line = await asyncio.wait_for(opening, TLS_PROBE_TIMEOUT)
+    except (OSError, asyncio.TimeoutError):
+        return False
+    line.close()
+    with contextlib.suppress(OSError, asyncio.TimeoutError):
+        await asyncio.wait_for(line.wait_closed(), TLS_PROBE_TIMEOUT)
+    return True
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or each.__context__

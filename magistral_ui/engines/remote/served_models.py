@@ -1,4 +1,4 @@
-"""The models that a server lists, which of them is asked for, and which model card suits it; it asks nothing."""
+"""The models that a server lists, which of them to use, and which model card fits it; it sends nothing."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from magistral_ui.errors import ServerUnusable
 from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard, find_card
 
 MAX_NAMES_SHOWN = 12
-"""Names of models in a sentence."""
+"""Model names to list in a sentence."""
 
 
 CONTEXT_FIELDS = (
@@ -35,9 +35,9 @@ CONTEXT_FIELDS = (
         "n_ctx_train",
     ),
 )
-"""Names under which servers and gateways tell how much a model can read and write; what is loaded comes first."""
+"""Names under which servers and gateways report a context length; that of the loaded model comes first."""
 OUTPUT_FIELDS = ("max_completion_tokens", "max_output_tokens", "output_token_limit", "outputTokenLimit")
-"""The same for how much it writes at most."""
+"""Likewise for the longest reply."""
 NESTED_OBJECTS = (
     "meta",
     "metadata",
@@ -49,7 +49,7 @@ NESTED_OBJECTS = (
     "config",
     "parameters",
 )
-"""Objects within a model's entry that may hold them."""
+"""Objects inside a model's entry that may contain them."""
 MIN_CONTEXT = 16
 CTX_SIZE = re.compile(r"^(?:-c|-ctx|--ctx-size)$")
 IMAGE_MODALITIES = frozenset({"image", "images", "vision", "multimodal"})
@@ -57,7 +57,7 @@ IMAGE_MODALITIES = frozenset({"image", "images", "vision", "multimodal"})
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One model of a server; None and empty where the server does not say."""
+    """One model of a server; None or empty where the server does not say."""
 
     name: str
     context_length: int | None = None
@@ -65,18 +65,18 @@ class ServedModel:
     precision: str = ""
     chats: bool = True
     most_tokens: int | None = None
-    """How much it writes at most."""
+    """Tokens of its longest reply."""
     aliases: tuple[str, ...] = ()
     state: str = ""
-    """Of a server with several models: `loaded`, `loading`, `unloaded`, `sleeping`, `failed`."""
+    """On a server with several models: `loaded`, `loading`, `unloaded`, `sleeping` or `failed`."""
     listed: str = ""
-    """Its name in the server's list, where it is asked for by another one."""
+    """Its name in the server's list, where requests use another one."""
     identity: str = ""
-    """What tells one file from another under the same name."""
+    """What distinguishes files of the same name."""
 
 
 def served_models(models: Mapping[str, Any], facts: Mapping[str, Any]) -> list[ServedModel]:
-    """All models of `/v1/models`, with what the server's own pages tell beside it."""
+    """All models of `/v1/models`, with what the server's other pages say about them."""
     listed = [each for each in models.get("data") or () if isinstance(each, dict) and each.get("id")]
     beside: dict[Any, Mapping[str, Any]] = {}
     more = facts.get("data")
@@ -109,7 +109,7 @@ def _served(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> ServedModel:
 
 
 def _first(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:
-    """The first number of tokens by these names, in the entry itself or an object within it."""
+    """The first token count under these names, in the entry itself or an object inside it."""
     holders = [entry, *(inner for key in NESTED_OBJECTS if isinstance(inner := entry.get(key), dict))]
     return next((n for name in names for holder in holders if (n := _tokens(holder.get(name)))), None)
 
@@ -123,7 +123,7 @@ def _tokens(value: object) -> int | None:
 
 
 def _of_providers(listed: Mapping[str, Any]) -> int | None:
-    """Hugging Face's router: any of several providers may answer, so the shortest context holds."""
+    """Hugging Face's router: any of several providers may answer, so the shortest context counts."""
     providers = listed.get("providers")
     known = (
         [_first(each, CONTEXT_FIELDS) for each in providers if isinstance(each, dict)]
@@ -134,7 +134,7 @@ def _of_providers(listed: Mapping[str, Any]) -> int | None:
 
 
 def _of_arguments(listed: Mapping[str, Any]) -> int | None:
-    """llama.cpp's router: the command that a model is, or will be, started with."""
+    """llama.cpp's router: the command line that a model is, or will be, started with."""
     status = listed.get("status")
     arguments = status.get("args") if isinstance(status, dict) else None
     for name, value in pairwise(arguments) if isinstance(arguments, list) else ():
@@ -145,7 +145,7 @@ def _of_arguments(listed: Mapping[str, Any]) -> int | None:
 
 def _state(listed: Mapping[str, Any]) -> str:
     status = listed.get("status")
-    if isinstance(listed.get("state"), str):  # LM Studio's word
+    if isinstance(listed.get("state"), str):  # LM Studio
         return "unloaded" if listed["state"] == "not-loaded" else str(listed["state"])
     if isinstance(status, dict):
         return (
@@ -170,13 +170,13 @@ def _sees(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
     for name in ("supports_image_input", "supports_vision"):
         if isinstance(listed.get(name), bool):
             return bool(listed[name])
-    if listed.get("type") in ("vlm", "llm"):  # LM Studio's own words
+    if listed.get("type") in ("vlm", "llm"):  # LM Studio
         return bool(listed["type"] == "vlm")
     return None
 
 
 def choose(served: Sequence[ServedModel], wish: str | None, dialect: Dialect, host: str) -> ServedModel:
-    """The model that was wished for, or the one that there is; ServerUnusable where that is not clear."""
+    """The requested model, or the only one; ServerUnusable where that is ambiguous."""
     talking = [each for each in served if each.chats]
     names = ", ".join(each.name for each in talking[:MAX_NAMES_SHOWN]) + (
         ", …" if len(talking) > MAX_NAMES_SHOWN else ""
@@ -188,11 +188,11 @@ def choose(served: Sequence[ServedModel], wish: str | None, dialect: Dialect, ho
         if known is None and dialect.lists_all_models and served:
             raise ServerUnusable("remote_model_unknown", server=host, detail=wish, models=names)
         only = served[0] if len(served) == 1 and not dialect.lists_all_models else None
-        listed = only.name if only and dialect.key == "llama.cpp" else ""  # which takes any name for its one model
+        listed = only.name if only and dialect.key == "llama.cpp" else ""  # which accepts any name for its one model
         return known or (replace(only, name=wish, listed=listed) if only else ServedModel(wish))
     magistral = [each for each in talking if "magistral" in each.name.casefold()]
     found = talking if len(talking) == 1 else magistral
-    if len(found) > 1:  # of several Magistrals, the one that is in memory
+    if len(found) > 1:  # of several Magistrals, the one that is loaded
         found = [each for each in found if each.state in ("loaded", "sleeping")]
     if len(found) != 1:
         raise ServerUnusable("remote_model_not_chosen" if talking else "remote_no_model", server=host, models=names)
@@ -207,12 +207,12 @@ GENERAL = replace(
     system_prompt_file="",
     description_key="model_on_a_server_unknown",
 )
-"""A model of which nothing is known: no system prompt of ours, since another model's would only confuse it."""
+"""For an unknown model: without a system prompt, since another model's would only confuse it."""
 RELEASES = ((re.compile(r"2506|1\.0"), MAGISTRAL_1_0), (re.compile(r"2507|1\.1"), MAGISTRAL_1_1))
 
 
 def card_for(served: ServedModel, thinks: bool) -> ModelCard:
-    """The card of the model by its name, or by whether its template has thinking marks."""
+    """The model's card, by its name, or by whether its template has thinking marks."""
     plain = PurePosixPath(served.name.replace("\\", "/")).name
     name = plain.casefold()
     known = find_card(served.name) or find_card(plain)

@@ -1,18 +1,18 @@
-"""Where a server is, and which access key may be sent to it; it opens no connection."""
+"""The address of a server, and which access key may be sent to it; it opens no connection."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 API_KEY_VARIABLE = "MAGISTRAL_UI_API_KEY"
-"""Sent to whatever server was named: whoever sets it means that server."""
+"""Sent to whichever server is named: whoever sets it means that server."""
 VENDOR_KEY_VARIABLES = {"mistral.ai": "MISTRAL_API_KEY", "openai.com": "OPENAI_API_KEY"}
-"""Keys that people have lying about: each is sent to its own makers only, never to another server."""
+"""Keys that people commonly have set: each is sent to its own vendor only, never to another server."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a server is, and the key for it; neither a log line nor the page ever shows the key."""
+    """A server's address and its key, which neither the log nor the page ever shows."""
 
     base_url: str
     """Ends with the version, as in `http://127.0.0.1:8000/v1`."""
@@ -20,27 +20,26 @@ class ServerAddress:
 
     @property
     def host(self) -> str:
-        """Name and port, to tell people."""
+        """Name and port, for messages."""
         return urlsplit(self.base_url).netloc
 
     @property
     def name(self) -> str:
-        """The name alone."""
         return urlsplit(self.base_url).hostname or ""
 
     @property
     def port(self) -> int:
-        """The port, also where none is written."""
+        """The port, explicit or implied."""
         parts = urlsplit(self.base_url)
         return parts.port or (443 if parts.scheme == "https" else 80)
 
     def url(self, path: str) -> str:
-        """An address beside the version: `/props` is not below `/v1`."""
+        """A URL outside the versioned API: `/props` is not below `/v1`."""
         return self.base_url.rsplit("/v1", 1)[0] + path
 
 
 def read_base_url(text: str) -> str:
-    """`text` as a base URL: `/v1` is added where it has no path. ValueError for what is none, or holds a password."""
+    """`text` as a base URL; `/v1` is added where it has no path. ValueError if it is not a URL, or contains a password."""
     url = text.strip().rstrip("/")
     parts = urlsplit(url)
     if (
@@ -56,7 +55,7 @@ def read_base_url(text: str) -> str:
 
 
 def address_of(base_url: str, environment: Mapping[str, str]) -> ServerAddress:
-    """The server at `base_url` with the key that is meant for it, or none."""
+    """The server at `base_url` with the key that is meant for it, if any."""
     host = urlsplit(base_url).hostname or ""
     names = [
         API_KEY_VARIABLE,

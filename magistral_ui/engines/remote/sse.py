@@ -1,7 +1,7 @@
-"""Cuts a stream of server-sent events into payloads, however the network had cut it; it does not know what they mean.
+"""Splits a stream of server-sent events into payloads, wherever the network split it; it does not know what they mean.
 
-It follows the standard (https://html.spec.whatwg.org/multipage/server-sent-events.html), and takes what servers send besides:
-events without a blank line between them, JSON outside of any event, and llama.cpp's `error:` lines.
+It follows the standard (https://html.spec.whatwg.org/multipage/server-sent-events.html), and also accepts what servers send
+besides: events without a blank line between them, JSON outside any event, and llama.cpp's `error:` lines.
 """
 
 import json
@@ -11,13 +11,13 @@ from magistral_ui.errors import Message, Value
 
 DONE = b"[DONE]"
 MAX_PAYLOAD_BYTES = 4_000_000
-"""Bytes of one line or one payload: a whole answer in one payload fits; what is longer is no chat."""
+"""Bytes of one line or one payload: a whole answer in one payload fits; anything longer is not a chat."""
 MAX_FOREIGN_BYTES = 100_000
-"""Bytes that are no part of an event, as in a page of HTML, after which the rest is not waited for."""
+"""Bytes outside any event, as in a page of HTML, after which the rest is not read."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry")
 END_EVENTS = (b"done", b"end")
-"""Names of events that say that nothing follows."""
+"""Names of events after which nothing follows."""
 
 
 class StreamBroken(Exception):
@@ -29,7 +29,7 @@ class StreamBroken(Exception):
 
 
 def parsed(payload: bytes) -> Any:
-    """The JSON in `payload`; ValueError where it is none. Bytes that are no UTF-8 become replacement characters."""
+    """The JSON in `payload`; ValueError where it is not JSON. Invalid UTF-8 becomes replacement characters."""
     try:
         return json.loads(payload.decode("utf-8", "replace"), strict=False)
     except RecursionError as error:
@@ -37,19 +37,18 @@ def parsed(payload: bytes) -> Any:
 
 
 class LineReader:
-    """Bytes in, whole lines out; a line ends with a line feed, a carriage return, or both, and both may come apart."""
+    """Bytes in, whole lines out. A line ends with LF, CR or CRLF; CR and LF may arrive separately."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
         self._begun = False
         self._returned = False
-        """Whether the last line ended with a carriage return, whose line feed may follow."""
+        """Whether the last line ended with CR, so that its LF may follow."""
 
     def __len__(self) -> int:
         return len(self._rest)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that are complete now."""
         if not data:
             return []
         if self._returned and data.startswith(b"\n"):
@@ -63,7 +62,7 @@ class LineReader:
         return lines
 
     def finish(self) -> bytes:
-        """The last line, which nothing ended."""
+        """The last line, without a line break."""
         line, self._rest = self._unmarked(bytes(self._rest)), bytearray()
         return line
 
@@ -73,10 +72,10 @@ class LineReader:
 
 
 class PayloadReader:
-    """Lines in, payloads out: what `data:` brings, and JSON that stands outside of any event.
+    """Lines in, payloads out: the data of events, and JSON outside any event.
 
-    A payload is given as soon as it is whole, since not every server puts a blank line behind it. What a named event brings is
-    given only where it may be of use: an error as `{"error": …}`, everything else where it is a JSON object.
+    A payload is returned as soon as it is complete, since not every server sends a blank line after it. The data of a named event
+    is returned only where it may be useful: an error as `{"error": …}`, anything else if it is a JSON object.
     """
 
     def __init__(self) -> None:
@@ -84,26 +83,26 @@ class PayloadReader:
         self._name = b""
         self._data: list[bytes] = []
         self._bare: list[bytes] = []
-        """Lines of JSON outside of any event, from the one that opens it."""
+        """Lines of JSON outside any event, from its first line on."""
         self._size = 0
         self.strange = 0
-        """Bytes that were no part of an event."""
+        """Bytes outside any event."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The payloads that are complete now; StreamBroken where there is too much that is none."""
+        """The payloads that are now complete; StreamBroken where too much is not an event."""
         if len(self._lines) + self._size > MAX_PAYLOAD_BYTES or self.strange > MAX_FOREIGN_BYTES:
             raise StreamBroken("remote_malformed")
         return [payload for line in self._lines.feed(data) for payload in self._read(line)]
 
     def finish(self) -> list[bytes]:
-        """What is left at the end; where the stream was cut, its last payload is no whole one."""
+        """What is left at the end; where the stream was cut, the last payload is incomplete."""
         payloads = self._read(self._lines.finish())
         return [*payloads, *self._dispatched(), *self._bare_payloads(final=True)]
 
     def _read(self, line: bytes) -> list[bytes]:
         if self._bare and not line.startswith(b"data:"):
             return self._in_bare(line)
-        if self._bare:  # it was no document after all
+        if self._bare:  # it was not a document after all
             return [*self._bare_payloads(final=True), *self._read(line)]
         line = line.strip()
         if not line:
@@ -122,16 +121,16 @@ class PayloadReader:
         return []
 
     def _in_event(self, value: bytes) -> list[bytes]:
-        while value.startswith(b"data:"):  # a gateway that wraps what is wrapped already
+        while value.startswith(b"data:"):  # a gateway wrapped an event in an event
             value = value[5:].strip()
-        if not self._data and _is_whole(value):  # nothing that begins with whole JSON goes on in another line
+        if not self._data and _is_whole(value):  # complete JSON never continues on another line
             return self._given(value)
         self._data.append(value)
         self._size += len(value)
         return []
 
     def _dispatched(self) -> list[bytes]:
-        """What the event that ends here brings."""
+        """The payloads of the event that ends here."""
         lines, self._data, self._size = self._data, [], 0
         whole = b"\n".join(lines).strip()
         payloads = self._given(whole) if _is_whole(whole) or len(lines) < 2 else []
@@ -143,7 +142,7 @@ class PayloadReader:
         return payloads
 
     def _given(self, value: bytes) -> list[bytes]:
-        """`value` where it is of use. JSON that is broken is: it would lose text."""
+        """`value` where it may be useful. Broken JSON is: ignoring it would lose text."""
         if not value:
             return []
         if value.strip(b'"').upper() == DONE:
@@ -160,7 +159,7 @@ class PayloadReader:
     def _in_bare(self, line: bytes) -> list[bytes]:
         self._bare.append(line)
         self._size += len(line)
-        # Only where a document may end: to try at each line would cost its square.
+        # Only where a document may end: trying at each line would be quadratic.
         return self._bare_payloads() if len(self._bare) == 1 or line[:1] in (b"}", b"]") else []
 
     def _bare_payloads(self, *, final: bool = False) -> list[bytes]:
@@ -192,7 +191,7 @@ def _is_whole(value: bytes) -> bool:
 
 
 def _as_error(value: bytes) -> bytes:
-    """What an `error:` line or an event of that name brings, in the shape of an error in a payload."""
+    """The content of an `error:` line or event, in the shape of an error in a payload."""
     try:
         told = parsed(value)
     except ValueError:

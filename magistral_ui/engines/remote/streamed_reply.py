@@ -1,7 +1,7 @@
-"""One reply from a server: streams that follow each other, the controls in between, and the events that come of it.
+"""One reply from a server: its requests one after the other, the controls between them, and the events that result.
 
-Answer-now, the reasoning budget and the loop guard close the stream and go on in another one with the reasoning closed, so that
-they are the same on every server that can go on with a reply.
+Answer-now, the reasoning budget and the loop guard close the stream and continue in another one with the reasoning closed, so
+they work alike on every server that can resume a reply.
 """
 
 import asyncio
@@ -28,21 +28,21 @@ from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.remote.attempt import Attempt, Phase, Progress, next_phase
 from magistral_ui.engines.remote.chunks import Chunk, read_chunk, read_last_chunk
-from magistral_ui.engines.remote.completion_body import body_of, from_tokens
+from magistral_ui.engines.remote.completion_body import ImageUrls, body_of, from_tokens
 from magistral_ui.engines.remote.http_client import ServerClient
-from magistral_ui.engines.remote.image_urls import ImageUrls
-from magistral_ui.engines.remote.profile_updates import (
+from magistral_ui.engines.remote.reasoning_stream import gathered
+from magistral_ui.engines.remote.request_errors import REQUEST_ERRORS, FailedRequest, failed_request
+from magistral_ui.engines.remote.server_profile import (
+    ServerProfile,
     chosen_fields,
     lengthened,
+    reader_for,
     refused_choice,
     relearned,
     updated_profile,
     why_lowered,
     with_context,
 )
-from magistral_ui.engines.remote.reasoning_stream import gathered
-from magistral_ui.engines.remote.request_errors import REQUEST_ERRORS, FailedRequest, failed_request
-from magistral_ui.engines.remote.server_profile import ServerProfile, reader_for
 from magistral_ui.engines.remote.sse import StreamBroken
 from magistral_ui.engines.remote.token_count import reckoned_measure
 from magistral_ui.errors import MagistralUIError
@@ -53,23 +53,23 @@ CHARACTER_LOOPS = ((2_048, 4), (6_144, 3))
 """The loop guard's windows and rounds, in characters: four times those in tokens."""
 LOOP_CHECK_CHARACTERS = 1_024
 MAX_REPAIRS = 4
-"""Times that one request goes out again without something that the server refused: it may name one field after the other."""
+"""How often one request is repeated without something that the server refused: it may name one field at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyContext:
-    """What a reply needs of the engine that it is written for."""
+    """What a reply needs from its engine."""
 
     pause: Callable[[], float]
-    """Gives the seconds between two reads: with many streams, fewer and larger reads carry more."""
+    """Returns the seconds between two reads: with many streams, fewer and larger reads are more efficient."""
     failed: Callable[[FailedRequest], None]
-    """Is told why a reply failed."""
+    """Called with the reason why a reply failed."""
     learned: Callable[[Callable[[ServerProfile], ServerProfile]], None] = lambda _: None
-    """Takes what a reply has learned about the server, for all later ones."""
+    """Called with what a reply has learned about the server, for all later ones."""
 
 
 class StreamedReply:
-    """Writes one generation. `write` runs in the engine's loop, and so must all its other methods."""
+    """Writes one generation. All methods must run in the engine's loop."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class StreamedReply:
     ) -> None:
         self.generation = generation
         self.heard = 0.0
-        """When the server last said anything, in the loop's time."""
+        """When the server last sent anything, in the loop's time."""
         self._request, self._server, self._profile, self._urls, self._context = request, server, profile, urls, context
         self._guard = LoopGuard(CHARACTER_LOOPS, every=LOOP_CHECK_CHARACTERS)
         self._phase, self._attempt = Phase.REASONING, Attempt()
@@ -94,7 +94,7 @@ class StreamedReply:
         self._jitter = random.Random()
 
     async def write(self, room: Callable[[], Awaitable[int | None]]) -> None:
-        """Everything from the first request to the last event; `room` gives the tokens that the reply may have at most."""
+        """Write the reply, from the first request to the last event; `room` returns the tokens that it may have at most."""
         self.heard = asyncio.get_running_loop().time()
         try:
             self._limit = min(self._limit, await room() or self._limit)
@@ -108,22 +108,22 @@ class StreamedReply:
             self._fail(FailedRequest("remote_failed", {"server": self._server.address.host}))
 
     def know(self, profile: ServerProfile) -> None:
-        """The server has been looked at since this reply was asked for."""
+        """Use a newer profile: the server has been checked since the reply was submitted."""
         self._profile = profile
 
     def wake(self) -> None:
-        """Look at the controls: a person wants to stop, or to have the answer now."""
+        """Look at the controls: a person may want to stop, or to have the answer now."""
         if self._reading is not None and (self.generation.stop_asked or self._answer_is_wanted()):
             self._reading.cancel()
 
     def lose(self) -> None:
-        """The server is gone, though this stream's line has not noticed."""
+        """The server is gone, although this stream's connection has not noticed."""
         self._lost = True
         if self._reading is not None:
             self._reading.cancel()
 
     def close(self) -> None:
-        """The engine is closing: what cancels this reply from now on is meant for all of it, not for one stream."""
+        """The engine is closing: from now on a cancellation means the whole reply, not one stream."""
         self._closing = True
 
     async def _write(self) -> None:
@@ -166,7 +166,7 @@ class StreamedReply:
         return True
 
     async def _stream(self, resume: Resume | None, tries: int) -> FailedRequest | None:
-        """One request, until its end or until its reasoning has to end; what went wrong, or None."""
+        """Make one request, until it ends or its reasoning has to end; returns what went wrong, or None."""
         attempt = self._attempt = Attempt()
         self._reading = asyncio.ensure_future(self._read(attempt, resume))
         try:
@@ -189,9 +189,9 @@ class StreamedReply:
         return None
 
     async def _read(self, attempt: Attempt, resume: Resume | None) -> None:
-        """Send one request, and tell what its stream brings."""
+        """Send one request, and put what its stream brings."""
         profile, room = self._profile, self._limit - self.generation.usage.completion_tokens
-        # In a thread: to encode images takes long enough for other streams to falter.
+        # In a thread, because encoding images takes long enough to delay other streams.
         body = await asyncio.to_thread(body_of, self._request, profile, self._urls, resume, room)
         by_tokens = resume is not None and not resume.closed and resume.reasoning and profile.dialect.open_by_tokens
         attempt.body = from_tokens(body, await self._tokens_of(body)) if by_tokens else body
@@ -207,7 +207,7 @@ class StreamedReply:
                     return  # which closes the connection, so that the server stops
                 if pause := self._context.pause():
                     await asyncio.sleep(pause)
-        # A last line that nothing ended is read as well: servers that end without a line break send whole payloads there.
+        # A last line without a line break counts too: some servers end with a complete payload there.
         self._take(attempt, attempt.last_payloads(), read_last_chunk)
         self._tell(attempt.rest())
         attempt.end(self.generation.answer)
@@ -226,18 +226,18 @@ class StreamedReply:
                     self.generation.count_first_token()
                 attempt.take(chunk, pieces)
         finally:
-            self._tell(pieces)  # what stands before something that cannot be read is kept
+            self._tell(pieces)  # what came before an unreadable payload is kept
 
     async def _tokens_of(self, body: dict[str, Any]) -> list[int]:
         asked = {name: body[name] for name in ("model", "messages", "continue_final_message", "add_generation_prompt")}
         told = await self._server.ask("/tokenize", asked)
-        tokens = told.value.get("tokens") if told.fine and isinstance(told.value, dict) else None
+        tokens = told.fields.get("tokens")
         if not tokens:
             raise StreamBroken("remote_refused", status=told.status, detail="/tokenize")
         return [int(token) for token in tokens]
 
     def _count_prompt(self, chunk: Chunk) -> None:
-        """What a chunk tells of the prompt. Of several requests the first one's counts: the others repeat the reply so far."""
+        """What a chunk says about the prompt. Only the first request counts: later ones include the reply so far."""
         if chunk.progress is not None and not self.generation.usage.completion_tokens:
             done, total, reused = chunk.progress
             self.generation.put(Prefilling(done, total, reused))
@@ -250,7 +250,7 @@ class StreamedReply:
                 self.generation.count_prompt(chunk.prompt_tokens, cached)
 
     def _advance(self) -> Phase:
-        """Go on to the next phase, and tell why where the reasoning has to end."""
+        """Enter the next phase, and say why if the reasoning has to end."""
         self._phase, notice = next_phase(self._phase, self._progress())
         if notice is not None:
             self.generation.put(Notice(notice))
@@ -279,14 +279,14 @@ class StreamedReply:
         return reader.reasoning_tokens >= limit
 
     async def _wait(self, failed: FailedRequest) -> None:
-        """Show how long it is until the next try, and wait; a stop ends it."""
+        """Show the time until the next try, and wait; a stop ends the wait."""
         assert failed.wait is not None
         self.generation.put(Queued(0, failed.wait))
         self._reading = asyncio.ensure_future(asyncio.sleep(failed.wait))
         try:
             await self._reading
         except asyncio.CancelledError:
-            # Whoever wants the answer now has the next try begin at once.
+            # Where the answer is wanted now, the next try starts at once.
             if self._closing or not (self.generation.stop_asked or self._lost or self._answer_is_wanted()):
                 raise
             self._lost = False
@@ -294,12 +294,12 @@ class StreamedReply:
             self._reading = None
 
     def _reasoning(self) -> str:
-        """All reasoning so far, that of the beginning included."""
+        """All reasoning so far, including that of a resumed reply."""
         resume = self._request.prompt.resume
         return ((resume.reasoning or "") if resume else "") + self.generation.reasoning
 
     def _show_lone_reasoning(self, attempt: Attempt) -> None:
-        """Show reasoning as the answer where nothing else came: some servers call all words reasoning without any thinking."""
+        """Show the reasoning as the answer where nothing else came: some servers label every reply as reasoning."""
         reader = attempt.reader
         if reader and attempt.finish == "stop" and reader.reasoning and not reader.answer and not reader.marked:
             self.generation.put(Notice("remote_only_reasoning"))
@@ -339,6 +339,6 @@ class StreamedReply:
         self.generation.put(Failed(failed.key, failed.values))
 
     def _estimate_prompt(self) -> None:
-        """A server tells the prompt's tokens at the end, which a reply that is cut does not see."""
+        """Estimate the prompt's tokens where the reply was cut before the server reported them."""
         if self._sent and not self.generation.usage.prompt_tokens:
             self.generation.count_prompt(reckoned_measure(self._request.prompt).total, estimated=True)

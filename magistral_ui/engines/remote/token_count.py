@@ -1,12 +1,12 @@
-"""Counts tokens without running the model: by the server's own tokenizer where it has one, else by length; it sends no chat.
+"""Counts tokens without running the model: by the server's tokenizer where it has one, else by length; it requests no reply.
 
-Magistral's tokenizer joins nothing across the marks, so a prompt has as many tokens as its pieces and its marks together. What
-another model's template writes around the pieces is found out by counting a whole prompt.
+Magistral's tokenizer never merges across its marks, so a prompt has as many tokens as its pieces and marks together. What
+another model's template adds around the pieces is measured by counting a whole prompt.
 """
 
 import asyncio
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +16,8 @@ from cachetools import LRUCache
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.engines.base import Measure
+from magistral_ui.engines.remote.completion_body import messages_of, resumed_fields
 from magistral_ui.engines.remote.http_client import ServerClient
-from magistral_ui.engines.remote.messages import messages_of, resumed_fields
 from magistral_ui.engines.remote.server_profile import ServerProfile
 
 CHARACTERS_PER_TOKEN = 3.6
@@ -25,32 +25,32 @@ CHARACTERS_PER_TOKEN = 3.6
 CACHED_TOKENS = 8_000_000
 """Tokens of texts whose counts are kept: about 30 million characters."""
 PARALLEL_REQUESTS = 8
-"""Questions to the server at the same time."""
+"""Concurrent requests to the server."""
 PATCH_PIXELS = 28
 MAX_IMAGE_SIDE = 1_540
-"""Pixels of a picture's longer side beyond which it is made smaller."""
+"""Pixels of an image's longer side beyond which it is scaled down."""
 MAX_WHOLE_PROMPT_CHARACTERS = 20_000
-"""Characters of a prompt that is sent to be counted as a whole each time; of a longer one, only what has changed."""
+"""Prompts up to this many characters are counted as a whole each time; of longer ones, only what has changed."""
 LIMIT_MARGIN_TOKENS = 256
-"""Tokens from the limit within which it is counted as a whole too."""
+"""Tokens below the limit within which a longer prompt is counted as a whole too."""
 CACHED_SHAPES = 256
-"""Shapes of prompts whose templates' tokens are kept."""
+"""Shapes of prompts whose template tokens are cached."""
 MAX_TEMPLATE_TOKENS_PER_TURN = 64
-"""More tokens than any template writes around a turn."""
+"""More tokens than any template adds per turn."""
 MARKS_PER_TURN = 2
-"""Tokens around a user's message, a system prompt or reasoning; a reply has one at its end."""
+"""Tokens around a user message, a system prompt or reasoning; a reply has one at its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """Tokens of a text, and whether they are only reckoned."""
+    """Tokens of a text, and whether they are an estimate."""
 
     tokens: int
     estimated: bool
 
 
 class TokenCounter:
-    """Tokens of texts, each asked for once."""
+    """Counts tokens of texts, each one once."""
 
     def __init__(self, server: ServerClient, profile: ServerProfile) -> None:
         self._server, self._profile = server, profile
@@ -59,7 +59,7 @@ class TokenCounter:
         self._around: LRUCache[Hashable, int] = LRUCache(CACHED_SHAPES)
 
     async def measure(self, prompt: Prompt, limit: int | None = None) -> Measure:
-        """What `prompt` costs; `estimated` where any of it had to be reckoned. It is exact where it comes near to `limit`."""
+        """What `prompt` costs; `estimated` where any part had to be estimated. It is exact near `limit`."""
         texts = texts_of(prompt)
         pieces = measured(prompt, await self._counts(texts), sent=self._dialect.history != "left_out")
         if self._dialect.tokenizer is None:
@@ -69,34 +69,26 @@ class TokenCounter:
         near = limit is not None and (around is None or pieces.total + around + LIMIT_MARGIN_TOKENS > limit)
         if around is None or near or size < MAX_WHOLE_PROMPT_CHARACTERS:
             around = await self._around_pieces(prompt, pieces)
-            if around is None:  # without its template, what is known of Magistral's is still known
+            if around is None:  # without its template, Magistral's is still known
                 return pieces if self._profile.card.key != "remote" else replace(pieces, estimated=True)
             self._around[shape] = around
         return replace(pieces, total=pieces.total + around, system=max(0, pieces.system + around))
 
     async def _around_pieces(self, prompt: Prompt, pieces: Measure) -> int | None:
-        """Tokens that the server's template writes around the texts, beyond those that Magistral's would; None where unknown."""
+        """Tokens that the server's template adds around the texts, compared with Magistral's; None where unknown."""
         seen = replace(prompt, turns=tuple(map(_without_images, prompt.turns)))
         body: dict[str, Any] = {"model": self._model}
         body["messages"] = messages_of(seen, self._dialect, self._profile.marks[0], lambda _: "")
         body |= resumed_fields(prompt.resume, self._dialect) if prompt.resume else {}
         if self._dialect.tokenizer == "llama_cpp":
-            shown = await self._ask("/apply-template", body)
-            rendered = shown.get("prompt")
+            rendered = (await self._server.try_ask("/apply-template", body)).fields.get("prompt")
             if not isinstance(rendered, str):
                 return None
             body = {"model": self._model, "content": rendered, "add_special": True, "parse_special": True}
-        tokens = (await self._ask("/tokenize", body)).get("tokens")
+        tokens = (await self._server.try_ask("/tokenize", body)).fields.get("tokens")
         if not isinstance(tokens, list) or not tokens:
             return None
         return len(tokens) - pieces.total + sum(pieces.images[image.digest] for image in prompt.images)
-
-    async def _ask(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]:
-        try:
-            told = await self._server.ask(path, body)
-        except (ConnectionError, TimeoutError):
-            return {}
-        return told.value if told.fine and isinstance(told.value, dict) else {}
 
     async def _counts(self, texts: Iterable[str]) -> dict[str, TokenCount]:
         gate = asyncio.Semaphore(PARALLEL_REQUESTS)
@@ -121,18 +113,18 @@ class TokenCounter:
         return TokenCount(known, False)
 
     async def _asked(self, text: str) -> int | None:
-        """The server's own count; None where it gives none."""
+        """The server's own count; None where it has none."""
         if self._dialect.tokenizer is None:
             return None
         body: dict[str, Any] = {"model": self._model, "content": text, "add_special": False, "parse_special": False}
         if self._dialect.tokenizer == "vllm":
             body = {"model": self._model, "prompt": text, "add_special_tokens": False}
-        tokens = (await self._ask("/tokenize", body)).get("tokens")
+        tokens = (await self._server.try_ask("/tokenize", body)).fields.get("tokens")
         return len(tokens) if isinstance(tokens, list) else None
 
 
 def texts_of(prompt: Prompt) -> list[str]:
-    """All texts that make up a prompt, marks and pictures aside."""
+    """All texts of a prompt, without marks and images."""
     texts = [part.text for part in prompt.system]
     for turn in prompt.turns:
         texts += [turn.text] if isinstance(turn, UserTurn) else [turn.answer, turn.reasoning or ""]
@@ -142,19 +134,19 @@ def texts_of(prompt: Prompt) -> list[str]:
 
 
 def reckoned_measure(prompt: Prompt) -> Measure:
-    """What `prompt` costs by the lengths of its texts alone."""
+    """What `prompt` costs, estimated from the lengths of its texts."""
     return measured(prompt, {text: TokenCount(reckoned(text), True) for text in texts_of(prompt)})
 
 
 def surely_fits(prompt: Prompt, limit: int) -> bool:
-    """Whether `prompt` fits without being counted: no text has more tokens than bytes."""
+    """Whether `prompt` certainly fits, uncounted: no text has more tokens than bytes."""
     size = sum(len(text.encode("utf-8", "replace")) for text in texts_of(prompt))
     spent = sum(map(image_tokens, prompt.images)) + MAX_TEMPLATE_TOKENS_PER_TURN * (len(prompt.turns) + 3)
     return size + spent < limit
 
 
 def _shape(prompt: Prompt) -> Hashable:
-    """What a template sees of a prompt but for its texts: prompts of one shape have as many tokens around them."""
+    """What a template sees of a prompt besides its texts: prompts of one shape get the same number of extra tokens."""
     turns = tuple(
         ("user", bool(turn.text)) if isinstance(turn, UserTurn) else ("reply", bool(turn.answer), bool(turn.reasoning))
         for turn in prompt.turns
@@ -168,9 +160,9 @@ def _without_images(turn: Turn) -> Turn:
 
 
 def measured(prompt: Prompt, counts: dict[str, TokenCount], *, sent: bool = True) -> Measure:
-    """The whole prompt from the counts of its texts; pictures are reckoned from their sizes.
+    """The whole prompt from the counts of its texts; images are estimated from their sizes.
 
-    Where earlier reasoning is not `sent`, it costs nothing.
+    Earlier reasoning costs nothing unless it is `sent`.
     """
     system = 1 + sum(counts[part.text].tokens + MARKS_PER_TURN * part.reasoning for part in prompt.system)
     system += MARKS_PER_TURN if prompt.system else 0
@@ -204,13 +196,13 @@ def _reasoning_tokens(reasoning: str | None, counts: dict[str, TokenCount]) -> i
 
 
 def reckoned(text: str) -> int:
-    """About how many tokens `text` has: letters beyond ASCII cost more."""
+    """About how many tokens `text` has; letters of other scripts cost more."""
     wide = sum(1 for letter in text if ord(letter) > 0x2FF)
     return math.ceil((len(text) - wide) / CHARACTERS_PER_TOKEN + wide * 0.8)
 
 
 def image_tokens(image: ImageFile) -> int:
-    """Tokens of a picture for Magistral: one for each 28 × 28 pixels, and one for the end of each row."""
+    """Tokens of an image for Magistral: one for each 28 × 28 pixels, and one at the end of each row."""
     ratio = max(image.width, image.height) / MAX_IMAGE_SIDE
     width, height = image.width, image.height
     if ratio > 1:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_REPLIES = 64
-"""Replies that wait or are being written: a net below the limits of the sessions. ZeroGPU has a queue of its own."""
+"""Replies that wait or are being written, for each of which there is a place in shared memory."""
 MAX_EMPTY_SLICES = 3
 """Slices in a row that may write nothing."""
 KILL_TIMEOUT = 1.0

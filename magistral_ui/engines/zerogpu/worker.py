@@ -22,7 +22,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.running_model import encoded_within, encoder_of, load_source
+from magistral_ui.engines.local.running_model import encoded_within, load_source, tokenizer_of
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
@@ -45,29 +45,29 @@ class PlacedModel:
 
     def __init__(self, loaded: Loaded, device: Device, context_length: int | None, flags: SharedFlags) -> None:
         self.card = loaded.card
-        self.encoder = encoder_of(loaded)
-        self._vocabulary = _Vocabulary(self.encoder)
-        self._model = Decoder(loaded.model)
+        self.tokenizer = tokenizer_of(loaded)
+        self._vocabulary = _Vocabulary(self.tokenizer)
+        self._decoder = Decoder(loaded.model)
         self._plan = plan_loaded(loaded.shape, loaded.info.precision, device.place, loaded.layers, loaded.weights)
         self.context_length = min(loaded.info.context_length, self._plan.context, context_length or self._plan.context)
-        self._model.longest = self.context_length
+        self._decoder.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=self._plan)
         self.weights = loaded.weights
         self._image_token, self._flags = loaded.image_token, flags
-        self._limits = replace(scheduler_limits(self._model.device.type), running=1, waiting=1)
+        self._limits = replace(scheduler_limits(self._decoder.device.type), running=1)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
         """What `prompt` costs; nothing of it is ever in a cache."""
-        return self.encoder.measure(prompt, visitor)[0]
+        return self.tokenizer.measure(prompt, visitor)[0]
 
     def sequence(self, request: GenerationRequest, generation: Generation) -> Sequence:
         """The reply as it is told in the page's process; PromptTooLong if there is no room for one."""
-        encoded, limit = encoded_within(self.context_length, self.encoder, request)
-        return Sequence(request, encoded, generation, self.encoder, limit)
+        encoded, limit = encoded_within(self.context_length, self.tokenizer, request)
+        return Sequence(request, encoded, generation, self.tokenizer, limit)
 
     def forget(self, visitor: str) -> None:
         """Drop what is kept of a visitor."""
-        self.encoder.forget(visitor)
+        self.tokenizer.forget(visitor)
 
     def write(self, job: SliceJob) -> Iterator[SlicePiece]:
         """What comes after `job.written`, until the reply ends or the time is over."""
@@ -76,8 +76,8 @@ class PlacedModel:
         request = GenerationRequest(Prompt((), ()), job.params)
         sequence = Sequence(request, job.prompt, generation, self._vocabulary, job.limit)  # type: ignore[arg-type]
         sequence.take_up(job.written)
-        cache = PrefixCache(self._model.new_cache, self._plan.kv_bytes)
-        executor = Executor(self._model, cache, self._image_token, self._plan.kv_per_token)
+        cache = PrefixCache(self._decoder.new_cache, self._plan.kv_bytes)
+        executor = Executor(self._decoder, cache, self._image_token, self._plan.kv_per_token)
         scheduler = Scheduler(executor, self._limits)
         scheduler.submit(sequence)
         last, until, told = job.tokens, began + job.seconds - SLICE_MARGIN_SECONDS, 0.0
@@ -154,13 +154,13 @@ class _WatchedGeneration(Generation):
 class _Vocabulary:
     """The part of the tokenizer that takes no lock. In which tokens a reply was written is remembered on the other side."""
 
-    def __init__(self, encoder: Tokenizer) -> None:
-        self.end_of_turn = encoder.end_of_turn
-        self._control = encoder.control_tokens()
-        self._encoder = encoder
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.end_of_turn = tokenizer.end_of_turn
+        self._control = tokenizer.control_tokens()
+        self._tokenizer = tokenizer
 
     def reader(self) -> TokenReader:
-        return self._encoder.reader()
+        return self._tokenizer.reader()
 
     def control_tokens(self) -> ControlTokens:
         return self._control

@@ -1,4 +1,4 @@
-"""A visitor's conversations as a list: found, named, pinned, deleted and really forgotten; not what is said in them."""
+"""A visitor's conversations as a list: listed, renamed, pinned, removed, restored, forgotten; not what is said in them."""
 
 import sqlite3
 import time
@@ -35,7 +35,6 @@ def _summaries(db: sqlite3.Connection, visitor: str, order: str) -> list[Convers
 
 
 def count(db: sqlite3.Connection, visitor: str) -> int:
-    """How many conversations the visitor has."""
     rows = db.execute("SELECT count(*) FROM conversations WHERE visitor = ? AND deleted IS NULL", (visitor,))
     return int(rows.fetchone()[0])
 
@@ -57,7 +56,7 @@ def pin(db: sqlite3.Connection, visitor: str, id: str, pinned: bool) -> bool:
 
 
 def remove(db: sqlite3.Connection, visitor: str, id: str) -> bool:
-    """Delete it in such a way that it can come back for a moment; whether it was there."""
+    """Mark it as deleted, so that it can come back for a minute; whether it was there."""
     return _change(db, visitor, id, "deleted = ?", time.time(), only=" AND deleted IS NULL")
 
 
@@ -73,12 +72,12 @@ def _change(db: sqlite3.Connection, visitor: str, id: str, change: str, *values:
 
 
 def forget(db: sqlite3.Connection, visitor: str) -> int:
-    """Delete all of the visitor's, for good; how many conversations that were."""
+    """Delete all of the visitor's for good; the number of conversations."""
     return _erase(db, "visitor = ?", (visitor,))
 
 
 def purge(db: sqlite3.Connection, oldest: float | None, reprieve: float = UNDO_SECONDS) -> int:
-    """Delete for good what was deleted before, and what has not changed since `oldest`; how many conversations that were."""
+    """Delete for good what was removed before, and what has not changed since `oldest`; the number of conversations."""
     where, values = "deleted < ?", [time.time() - reprieve]
     if oldest is not None:
         where, values = f"{where} OR changed < ?", [*values, oldest]
@@ -90,7 +89,7 @@ def _erase(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> in
 
 
 def sweep(db: sqlite3.Connection, files: ImageStore) -> bool:
-    """Delete the pictures that no message shows; whether all of them are gone."""
+    """Delete the images that no message shows; whether all of them are gone."""
     shown = {digest for (digest,) in db.execute("SELECT DISTINCT digest FROM pictures")}
     gone = [files.remove(digest) for digest in files.all() if digest not in shown]
     return all([*gone, files.remove_unfinished()])

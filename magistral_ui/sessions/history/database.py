@@ -1,4 +1,4 @@
-"""The history as the sessions use it: opened once, asked from any thread; what cannot be kept on disk is kept in memory."""
+"""The history as the sessions use it: opened once, used from any thread; what cannot be kept on disk is kept in memory."""
 
 import logging
 import shutil
@@ -19,96 +19,83 @@ from magistral_ui.export.document import Document
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
-from magistral_ui.sessions.history.save_errors import save_error
-from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, migrate
-from magistral_ui.sessions.history.search import Reading, SearchResult, search, words_of
-from magistral_ui.sessions.history.writer import WriteJob, Writer
+from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, lock_folder, migrate
+from magistral_ui.sessions.history.search import SearchResult, search, words_of
+from magistral_ui.sessions.history.writer import WriteJob, Writer, save_error
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 DATABASE_FILE, LOCK_FILE, IMAGES_FOLDER = "history.sqlite3", "history.lock", "pictures"
 WRITE_TIMEOUT = 5.0
-"""Seconds for which a person waits for the disk; then the chat goes on, and the page says that it is not saved."""
+"""Seconds for which a person waits for the disk; then the chat continues, and the page says that it is not saved."""
 SEARCH_TIMEOUT = 2.0
-"""For how long a search looks; then it tells what it has found, and that it did not look through all."""
+"""Seconds that a search may take; then it returns what it has found, and says that it is not all."""
 DAY = 86_400.0
 IMPORT_DISK_FACTOR = 4
-"""Times a file's size that its conversations take on the disk while they come in: rows, index, and both in the log."""
+"""Disk space that importing a file takes, as a multiple of its size: rows, index, and both again in the log."""
 MIN_FREE_BYTES = 16 * 10**6
-"""Bytes that a file leaves free beside that, so that the chat can go on."""
+"""Bytes that an import leaves free beside that, so that the chat can continue."""
 
 
 class History:
     """All conversations of all visitors, each found under its visitor only."""
 
     def __init__(self, folder: Path | None = None, keep_days: int | None = None) -> None:
-        """Opens the history in `folder`. None, or 0 in `keep_days`, keeps it in this process's memory.
+        """Opens the history in `folder`. None, or `keep_days` of 0, keeps it in this process's memory.
 
-        A folder that cannot be used is told by `save_error`; then memory serves too.
+        Where a folder cannot be used, `save_error` says so, and memory serves instead.
         """
         self.open, self._untidy, self._copied = True, False, False
         self._keep_days = keep_days
         self._lock, self._tidying = threading.Lock(), threading.Lock()
         self._searching: dict[str, object] = {}
-        """Who searches, with what stands for their latest search: it ends those before it."""
-        self._held: sqlite3.Connection | None = None
+        """Who searches, with a token of their latest search: a later one ends those before it."""
+        self._folder_lock: sqlite3.Connection | None = None
         self._unusable: Message | None = None
-        self._folder = folder if keep_days != 0 else None
+        self._file = folder / DATABASE_FILE if folder is not None and keep_days != 0 else None
         try:
             db = self._open()
         except (OSError, sqlite3.Error, HistoryUnusable) as error:
             self._unusable = save_error(error, str(folder))
             log.warning("the history cannot be opened: %s", error)
             self._release()
-            self._folder = None
+            self._file = None
             db = self._open()
         self._db = db
-        self.images = ImageStore(self._folder / IMAGES_FOLDER if self._folder else None)
+        self.images = ImageStore(self._file.with_name(IMAGES_FOLDER) if self._file else None)
         self._writer = Writer(db, self._lock, str(folder))
         self._untidy = not self.wait(lambda db: catalog.sweep(db, self.images), False)
         self.purge()
 
     def _open(self) -> sqlite3.Connection:
-        if self._folder is None:
-            db = connect(None, writing=True)
-        else:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
-            self._hold(self._folder / LOCK_FILE)
-            db = connect(self._folder / DATABASE_FILE, writing=True)
+        if self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.parent.chmod(0o700)
+            self._folder_lock = lock_folder(self._file.with_name(LOCK_FILE))
+        db = connect(self._file, writing=True)
         try:
-            migrate(db, self._folder / DATABASE_FILE if self._folder else None)
+            migrate(db, self._file)
             self.owners = Owners(db)
         except (sqlite3.Error, OSError, HistoryUnusable):
             db.close()
             raise
         return db
 
-    def _hold(self, lock: Path) -> None:
-        """Be the only process in this folder: SQLite's own lock, which the system takes back however the process ends."""
-        self._held = sqlite3.connect(lock, timeout=0, isolation_level=None, check_same_thread=False)
-        try:
-            self._held.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise HistoryUnusable("history_in_use") from error
-            raise
-
     def _release(self) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        if self._folder_lock is not None:
+            self._folder_lock.close()
+            self._folder_lock = None
 
     @property
     def durable(self) -> bool:
         """Whether anything is kept on disk."""
-        return self._folder is not None
+        return self._file is not None
 
     @property
     def save_error(self) -> Message | None:
         """Why conversations cannot be saved at the moment."""
-        return self._unusable or self._writer.trouble
+        return self._unusable or self._writer.error
 
     def put(self, job: WriteJob) -> "Future[Any]":
         """Have something written soon."""
@@ -126,30 +113,30 @@ class History:
             return default
         return done
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees all that was put before now."""
-        self.wait(_nothing, None)
-        if self._folder is None:
-            with self._lock:
-                yield self._db
-        else:
-            with closing(connect(self._folder / DATABASE_FILE, writing=False)) as db:
-                yield db
-
     def read(
         self, default: T, ask: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **more: P.kwargs
     ) -> T:
-        """What `ask` finds, which sees all that was put before now; `default` where it cannot be read."""
+        """What `ask` finds after all that was put before now; `default` where it cannot be read."""
+        self.wait(_nothing, None)
         try:
-            with self._reading() as db:
+            with self._connection() as db:
                 return ask(db, *args, **more)
         except (sqlite3.Error, OSError, ValueError, KeyError) as error:
             log.warning("the history cannot be read: %s", type(error).__name__)
             return default
 
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection for reading. In memory there is only one, so others wait for it."""
+        if self._file is None:
+            with self._lock:
+                yield self._db
+        else:
+            with closing(connect(self._file, writing=False)) as db:
+                yield db
+
     def documents(self, visitor: str, ids: Sequence[str] = ()) -> list[Document]:
-        """The visitor's conversations of these ids, or all, as they go into a file."""
+        """The visitor's conversations with these ids, or all, as they go into a file."""
 
         def read(db: sqlite3.Connection) -> list[Document]:
             wanted = ids or [entry.id for entry in catalog.listing(db, visitor)]
@@ -159,15 +146,15 @@ class History:
         return self.read([], read)
 
     def take_in(self, visitor: str, documents: Mapping[str, Document], size: int = 0) -> None:
-        """Conversations that came in a file of `size` bytes, by their new ids: all in one transaction, or none.
+        """Import conversations from a file of `size` bytes, by their new ids: all in one transaction, or none.
 
-        Raises HistoryUnusable, or ImportRefused where the disk has no room for them: what a transaction takes is given back
-        only where there is still some left.
+        Raises HistoryUnusable, or ImportRefused where the disk has no room for them. That is checked first: SQLite can give back
+        what a transaction took only while there is still some room left.
         """
-        if self._folder is not None and size:
+        if self._file is not None and size:
             needed = IMPORT_DISK_FACTOR * size + MIN_FREE_BYTES
             with suppress(OSError):
-                if shutil.disk_usage(self._folder).free < needed:
+                if shutil.disk_usage(self._file.parent).free < needed:
                     raise ImportRefused("import_no_disk", needed=ceil(needed / 10**6))
 
         def write(db: sqlite3.Connection) -> bool:
@@ -180,7 +167,7 @@ class History:
             return True
 
         try:
-            # Without a limit of time: who gave up waiting could not say whether it will be there.
+            # Without a timeout: whoever gave up waiting could not say whether it will be there.
             if not self.put(write).result():
                 raise HistoryUnusable(reason="")
         except (OSError, sqlite3.Error, HistoryUnusable) as error:
@@ -190,7 +177,7 @@ class History:
             self._clean()
 
     def search(self, visitor: str, query: str, seconds: float = SEARCH_TIMEOUT) -> SearchResult:
-        """The latest of the visitor's conversations that hold the words of `query`, in whatever `seconds` allow.
+        """The latest of the visitor's conversations that hold the words of `query`, as far as `seconds` allow.
 
         A later search of the same visitor ends this one.
         """
@@ -200,13 +187,15 @@ class History:
         until, mine = time.monotonic() + seconds, object()
         self._searching[visitor] = mine
 
-        def goes_on() -> bool:
+        def may_continue() -> bool:
             return self._searching.get(visitor) is mine and time.monotonic() < until
 
         entries = self.read([], catalog.by_date, visitor)
         try:
-            with self._looking() as reading:
-                return search(reading, entries, words, goes_on)
+            if self._file is None:  # a connection for each conversation, so that others have their turn in between
+                return search(self._connection, entries, words, may_continue)
+            with self._connection() as db:
+                return search(lambda: nullcontext(db), entries, words, may_continue)
         except (sqlite3.Error, OSError) as error:
             log.warning("the history cannot be searched: %s", type(error).__name__)
             return SearchResult(complete=False)
@@ -214,22 +203,8 @@ class History:
             if self._searching.get(visitor) is mine:
                 del self._searching[visitor]
 
-    @contextmanager
-    def _looking(self) -> Iterator[Reading]:
-        """Connections for one look after the other; in memory, others have their turn between two of them."""
-        if self._folder is None:
-            yield self._shared
-        else:
-            with closing(connect(self._folder / DATABASE_FILE, writing=False)) as db:
-                yield lambda: nullcontext(db)
-
-    @contextmanager
-    def _shared(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            yield self._db
-
     def hand_over(self, before: str, visitor: str) -> bool:
-        """Make all conversations of one visitor another's; whether the first has none any more."""
+        """Make all conversations of one visitor another's; whether the first has none left."""
 
         def write(db: sqlite3.Connection) -> bool:
             if self.owners.is_forgotten(visitor):
@@ -242,24 +217,24 @@ class History:
         return self.wait(write, False)
 
     def forget(self, visitor: str) -> bool:
-        """Delete all that is kept of a visitor, rows, words, pictures, free pages and copies; whether that was done.
+        """Delete all that is kept of a visitor: rows, words, images, free pages and back-ups; whether that was done.
 
-        What could not be deleted is tried again whenever something is purged, and by the next process.
+        What could not be deleted is tried again at every purge, and by the next process.
         """
         self.owners.forget(visitor)
-        self.wait(lambda db: mark(db, visitor), None)  # by itself: there may be room for it, and none for what follows
+        self.wait(lambda db: mark(db, visitor), None)  # on its own: a full disk may have room for this and no more
         if not self._tidying.acquire(timeout=WRITE_TIMEOUT):
             return False
         try:
             erased = self._erase(self.owners.unerased(visitor))
-            if self._folder is not None and not forget_backups(self._folder / DATABASE_FILE, time.time()):
+            if self._file is not None and not forget_backups(self._file, time.time()):
                 self._copied = self._untidy = True
             return self._tidy() and erased
         finally:
             self._tidying.release()
 
     def _erase(self, visitors: Sequence[str]) -> bool:
-        """Delete the rows of those who are forgotten; whether all are gone. With the lock for that held, as below."""
+        """Delete the rows of forgotten visitors; whether all are gone. With `_tidying` held, as in `_tidy`."""
 
         def erase(db: sqlite3.Connection, visitor: str) -> int:
             count = catalog.forget(db, visitor)
@@ -275,9 +250,9 @@ class History:
         return True
 
     def purge(self, reprieve: float = catalog.UNDO_SECONDS) -> None:
-        """Delete for good what was deleted more than `reprieve` seconds ago, what is older than it may be, and what is left."""
-        if self._folder is not None:
-            forget_backups(self._folder / DATABASE_FILE, time.time() - BACKUP_SECONDS)
+        """Delete for good what was deleted more than `reprieve` seconds ago, what is too old, and what is left of either."""
+        if self._file is not None:
+            forget_backups(self._file, time.time() - BACKUP_SECONDS)
         oldest = time.time() - DAY * self._keep_days if self._keep_days else None
         with self._tidying:
             self._erase(self.owners.unerased())
@@ -286,17 +261,17 @@ class History:
             self._tidy()
 
     def _tidy(self) -> bool:
-        """Delete what rows leave behind that are gone: pictures, copies of the file, free pages; whether nothing is left."""
+        """Delete what deleted rows leave behind: images, back-ups, free pages; whether nothing is left."""
         if not self._untidy:
             return True
         swept = self.wait(lambda db: catalog.sweep(db, self.images), False)
-        if self._copied and self._folder is not None:
-            self._copied = not forget_backups(self._folder / DATABASE_FILE, time.time())
+        if self._copied and self._file is not None:
+            self._copied = not forget_backups(self._file, time.time())
         self._untidy = not all([swept, not self._copied, self._clean()])
         return not self._untidy
 
     def _clean(self) -> bool:
-        """Take what was deleted out of the file and out of the log beside it, which no transaction may do for itself."""
+        """Remove what was deleted from the file and from the log beside it, which no transaction can do for itself."""
         try:
             with self._lock:
                 # On a full disk, the first makes the room that the second needs.
@@ -321,4 +296,4 @@ class History:
 
 
 def _nothing(db: sqlite3.Connection) -> None:
-    """A job whose end tells that all before it are done."""
+    """A job that ends once all before it are done."""

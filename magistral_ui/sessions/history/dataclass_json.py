@@ -1,7 +1,7 @@
-"""Frozen dataclasses to JSON and back, checked by pydantic; it knows no class by name, so a new field needs nothing here.
+"""Converts frozen dataclasses to JSON and back, checked by pydantic; it knows no class by name, so new fields work.
 
-A field that the JSON lacks keeps its default, and one that the class lacks is left out: files of an older and of a newer
-version can both be read.
+A field missing from the JSON keeps its default, and an unknown one is ignored, so that records of older and newer versions
+can be read.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ def from_json(kind: type[T], record: str, /, **given: Any) -> T:
 
 @cache
 def _stored(kind: Any, given: frozenset[str]) -> type[BaseModel]:
-    """A model of the fields that are in the JSON. Nothing is converted to another type, and no error tells content."""
+    """A model of the fields in the JSON. It converts nothing to another type, and its errors do not show content."""
     hints = get_type_hints(kind)
     names = [each for each in dataclasses.fields(kind) if each.name not in given]
     stored: dict[str, Any] = {each.name: (hints[each.name], _default(each)) for each in names}

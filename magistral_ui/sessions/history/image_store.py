@@ -1,4 +1,4 @@
-"""Pictures as files named by the SHA-256 of their content, each kept once; which message shows one is not known here."""
+"""Images as files named by the SHA-256 of their content, each kept once; it does not know which messages show them."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class ImageStore:
-    """A folder of pictures; None keeps them in memory."""
+    """A folder of images; None keeps them in memory."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._memory: dict[str, bytes] = {}
 
     def put(self, digest: str, data: bytes) -> None:
-        """Keep `data`; it is whole on disk when this returns. OSError where it cannot be."""
+        """Keep `data`; all of it is on disk when this returns. OSError where it cannot be."""
         if self._folder is None:
             self._memory[digest] = data
             return
@@ -54,14 +54,14 @@ class ImageStore:
         return _unlinked(self._path(digest))
 
     def all(self) -> Iterator[str]:
-        """The digests of all that are here."""
+        """The digests of all images here."""
         if self._folder is None:
             yield from tuple(self._memory)
             return
         yield from sorted(path.name for path in self._folder.glob("*/*") if NAME.fullmatch(path.name))
 
     def remove_unfinished(self) -> bool:
-        """Delete what was left of pictures that were not written whole; whether all of it is gone."""
+        """Delete what is left of images that were not written completely; whether all of it is gone."""
         unfinished = self._folder.glob("*/*.part") if self._folder is not None else ()
         gone = [_unlinked(path) for path in unfinished]
         return all(gone)

@@ -1,47 +1,47 @@
-"""Whose the conversations are: which visitor a login is, and of which visitors everything is to be forgotten; it reads none."""
+"""Whose conversations are: the visitor of each login, and the visitors who are forgotten; it reads no conversation."""
 
 import secrets
 import sqlite3
 import threading
 
 MAX_ERASED = 10_000
-"""Visitors that are remembered after all of theirs was deleted, for what may still be on its way."""
+"""Forgotten visitors that are remembered after all of theirs was deleted, in case more of theirs is still on its way."""
 PREFIX = "login-"
-"""What no hash of a browser's secret begins with: who is found by a login is found by no browser's place."""
+"""No hash of a browser's secret begins like this: a visitor found by a login is found by no browser's place."""
 
 
 class Owners:
-    """By name and browser. A login is one visitor in every browser, and another one after everything was forgotten."""
+    """A login is one visitor in every browser, and another one after everything was forgotten. Thread-safe."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._lock = threading.Lock()
         forgotten = db.execute("SELECT visitor FROM forgotten")
         self._forgotten: dict[str, bool] = {visitor: False for (visitor,) in forgotten}
-        """Visitors of whom nothing is kept any more, with whether all of it is deleted."""
+        """Visitors of whom nothing is kept any more, with whether all of it has been deleted."""
         rows = db.execute("SELECT login, visitor FROM logins").fetchall()
         self._logins: dict[str, str] = {visitor: login for login, visitor in rows}
-        """Logins by their visitors, those too that are forgotten and not deleted yet."""
+        """Logins by their visitors, including forgotten ones that are not deleted yet."""
         self._visitors: dict[str, str] = {login: each for login, each in rows if each not in self._forgotten}
 
     def visitor_of(self, login: str) -> str:
-        """The visitor who comes in by `login`."""
+        """The visitor that `login` stands for."""
         with self._lock:
             return self._visitors.get(login) or self._renew(login)
 
     def record(self, db: sqlite3.Connection, visitor: str) -> None:
-        """Write down by which login a visitor comes in; goes with the first thing that is kept of them, and with all others."""
+        """Record a visitor's login, in the same transaction as whatever else is kept of them."""
         with self._lock:
             login = self._logins.get(visitor)
             if login is None or self._visitors.get(login) != visitor:
                 return
-        # Whom it was before has had everything forgotten, even where the disk was too full to say so then.
+        # The login's visitor before has been forgotten, even if the disk was too full to record that then.
         before = "INSERT OR IGNORE INTO forgotten SELECT visitor FROM logins WHERE login = ? AND visitor <> ?"
         db.execute(before, (login, visitor))
         changed = "UPDATE SET visitor = excluded.visitor WHERE visitor <> excluded.visitor"
         db.execute(f"INSERT INTO logins VALUES (?,?) ON CONFLICT DO {changed}", (login, visitor))
 
     def forget(self, visitor: str) -> None:
-        """From now on nothing more of a visitor is kept; whoever comes in by their login is another one."""
+        """From now on nothing more of a visitor is kept; their login stands for another one."""
         with self._lock:
             self._forgotten.setdefault(visitor, False)
             login = self._logins.get(visitor)
@@ -56,7 +56,7 @@ class Owners:
         return visitor in self._forgotten
 
     def unerased(self, of: str | None = None) -> list[str]:
-        """Who is forgotten but not deleted yet; `of` a visitor, those only who came in by the same login."""
+        """Visitors who are forgotten but not deleted yet; `of` a visitor, only those that the same login stood for."""
         with self._lock:
             login = self._logins.get(of) if of is not None else None
             waiting = [visitor for visitor, erased in self._forgotten.items() if not erased]
@@ -64,7 +64,7 @@ class Owners:
             return [each for each, wanted in zip(waiting, same, strict=True) if of is None or wanted]
 
     def erased(self, visitor: str) -> None:
-        """All of theirs is deleted."""
+        """All of the visitor's has been deleted."""
         with self._lock:
             self._forgotten[visitor] = True
             self._logins.pop(visitor, None)
@@ -76,17 +76,17 @@ class Owners:
 
 
 def mark(db: sqlite3.Connection, visitor: str) -> None:
-    """Write down that everything of a visitor is to be deleted, so that the next process does what this one cannot."""
+    """Record that everything of a visitor is to be deleted, so that the next process does what this one cannot."""
     kept = "INSERT OR IGNORE INTO forgotten SELECT ? WHERE EXISTS (SELECT 1 FROM conversations WHERE visitor = ?)"
     db.execute(kept, (visitor, visitor))
 
 
 def unmark(db: sqlite3.Connection, visitor: str) -> None:
-    """It is deleted, and which login it was is not known any more."""
+    """Remove the record that a visitor is to be deleted, and their login."""
     db.execute("DELETE FROM logins WHERE visitor = ?", (visitor,))
     db.execute("DELETE FROM forgotten WHERE visitor = ?", (visitor,))
 
 
 def hand_over(db: sqlite3.Connection, before: str, visitor: str) -> None:
-    """All conversations of one visitor are another's from now on."""
+    """Make all conversations of one visitor another's."""
     db.execute("UPDATE conversations SET visitor = ? WHERE visitor = ?", (visitor, before))

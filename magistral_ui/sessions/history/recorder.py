@@ -1,4 +1,4 @@
-"""One conversation's place in the history: it knows what of it is written already, and writes the rest, a piece at a time."""
+"""Saves one conversation to the history: it knows what is already written, and writes the rest piece by piece."""
 
 import sqlite3
 import threading
@@ -7,9 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from magistral_ui.chat.conversation import Conversation
+from magistral_ui.chat.conversation import Conversation, ReplyBuilder
 from magistral_ui.chat.events import Answer, Notice, Reasoning, Reclassified
-from magistral_ui.chat.reply_builder import ReplyBuilder
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.history import store
 from magistral_ui.sessions.history.database import History
@@ -19,16 +18,16 @@ from magistral_ui.sessions.history.store import DraftPiece, StoredConversation
 
 @dataclass(slots=True)
 class UnsavedEvents:
-    """What a generation has added since the last piece that was handed to the history."""
+    """What a generation has added since the last piece was handed to the history."""
 
     seen: int = 0
-    """Events that were taken in."""
+    """Events that were read."""
     number: int = 0
-    """Of the next piece."""
+    """Number of the next piece."""
     draft: ReplyBuilder = field(default_factory=ReplyBuilder)
 
     def next_piece(self, generation: Generation) -> DraftPiece | None:
-        """What there is to write, or None."""
+        """The next piece to write, or None where nothing is new."""
         fresh = [each.event for each in generation.take(self.seen, looking=False)]
         for event in fresh:
             self.draft.feed(event)
@@ -43,10 +42,10 @@ class UnsavedEvents:
 
 
 class HistoryRecorder:
-    """Where a session puts down its conversation. Its methods may be called from any thread."""
+    """What saves a session's conversation; `Recorder` in reply_state.py says what its methods do. Thread-safe."""
 
     def __init__(self, history: History, visitor: str, id: str, kept: StoredConversation | None = None) -> None:
-        """`kept` is what the history holds of it already."""
+        """`kept` is what the history already holds."""
         self._history, self._visitor, self._id = history, visitor, id
         self._lock = threading.Lock()
         self._saved = kept.conversation if kept else None
@@ -59,7 +58,7 @@ class HistoryRecorder:
         self._closed = False
 
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
-        """Put down the conversation and that a reply is begun; returns when that is on disk, or cannot be."""
+        """Save the conversation and that a reply has started; returns once that is on disk, or has failed."""
         with self._lock:
             if self._closed:
                 return
@@ -71,7 +70,10 @@ class HistoryRecorder:
     def save(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
     ) -> None:
-        """Put down what has changed since the last time; called again and again, and returns at once."""
+        """Save what has changed since the last time; called again and again, and returns at once.
+
+        While anything is still being written, nothing more is queued: a slow disk gets larger pieces, not more of them.
+        """
         with self._lock:
             self._settle()
             if self._closed or self._pending:
@@ -80,14 +82,14 @@ class HistoryRecorder:
                 self._generation, self._unwritten = running.generation, UnsavedEvents()
             if conversation is not self._saved or self._drafting != (running is not None):
                 if conversation.messages or self._saved is not None:
-                    # A draft is begun again with it, so all of it is written again behind this.
+                    # Saving the conversation begins its draft anew, so all of the reply's pieces are written again.
                     self._drafting, self._unwritten = running is not None, UnsavedEvents()
                     self._save(StoredConversation(conversation, written, running))
             elif running is not None:
                 self._add_piece(running.generation)
 
     def has_saved(self, conversation: Conversation) -> bool:
-        """Whether all of it is written; never waits for that."""
+        """Whether everything is written; never waits."""
         with self._lock:
             self._settle()
             if self._closed:
@@ -101,14 +103,14 @@ class HistoryRecorder:
             self._closed = True
 
     def flush(self) -> None:
-        """Wait for what is on its way."""
+        """Wait for pending writes."""
         with self._lock:
             pending = list(self._pending)
         for each in pending:
             self._history.wait_for(each, None)
 
     def _settle(self) -> None:
-        """Take note of what is written by now; after a failure all is written again. With the lock held."""
+        """Drop finished writes; after a failure, everything is written again. Call with the lock held."""
         for each in [each for each in self._pending if each.done()]:
             self._pending.remove(each)
             if each.exception() is not None:

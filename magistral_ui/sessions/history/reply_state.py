@@ -1,13 +1,12 @@
-"""A reply on its way into a conversation, and what there is to tell of how it came there; it does not write it."""
+"""A reply on its way into a conversation, and where it comes from; it does not write the reply."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation, Provenance, Reply
 from magistral_ui.chat.events import Notice
 from magistral_ui.chat.prompt import Prompt, PromptChoices
-from magistral_ui.chat.provenance import Provenance
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.engines.generation import Generation
@@ -15,46 +14,45 @@ from magistral_ui.engines.generation import Generation
 
 @dataclass(frozen=True, slots=True)
 class RunningReply:
-    """A reply on its way: to which user message, and with what."""
+    """A reply being written: to which user message, and from what."""
 
     generation: Generation
     to: int
     params: SamplingParams
     provenance: Provenance
     before: Reply | None = None
-    """The beginning that it goes on from."""
+    """The part of a reply that it resumes."""
     continues: int | None = None
-    """The reply in whose place it will stand."""
+    """The reply that it will replace."""
     replays: Reply | None = None
-    """The reply that it is to write again."""
+    """The reply that it is to reproduce."""
 
     @property
     def model(self) -> str:
-        """The model's name."""
         return self.provenance.model
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyOrigin:
-    """How a reply came into the conversation: by which generation, and what there was to tell about it."""
+    """How a reply came into the conversation: the id of its generation, and the notices about it."""
 
     generation: str
     notices: tuple[Notice, ...] = ()
 
 
 class Recorder(Protocol):
-    """Where a session's conversation is put down, so that it outlives this process; see recorder.py."""
+    """What saves a session's conversation, so that it outlives this process; see recorder.py."""
 
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
-        """Put down the conversation, and that `running` is about to begin (its generation is not the real one yet)."""
+        """Save the conversation, and that `running` is about to begin (its generation is not the real one yet)."""
 
     def save(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
     ) -> None:
-        """Put down what has changed; never waits."""
+        """Save what has changed; never waits."""
 
     def has_saved(self, conversation: Conversation) -> bool:
-        """Whether all of it is put down; never waits."""
+        """Whether all of it is saved; never waits."""
 
 
 def runs(engine: Engine) -> Provenance:
@@ -67,7 +65,7 @@ def runs(engine: Engine) -> Provenance:
 
 
 def provenance(engine: Engine, prompt: Prompt, choices: PromptChoices, before: Reply | None) -> Provenance:
-    """Where a reply comes from that goes on from `before`."""
+    """The provenance of a reply that resumes `before`."""
     source = before.provenance if before else None
     return replace(
         runs(engine),
@@ -83,13 +81,13 @@ def provenance(engine: Engine, prompt: Prompt, choices: PromptChoices, before: R
 
 
 def same_model(one: Provenance, other: Provenance) -> bool:
-    """Whether equal requests give equal words: the same weights, in the same precision, on the same kind of device."""
+    """Whether equal requests give equal replies: the same weights, in the same precision, on the same kind of device."""
     facts = [(p.model, p.source, p.revision, p.precision, p.device, p.engine) for p in (one, other)]
     return facts[0] == facts[1]
 
 
 def replay_notice(old: Reply, new: Reply) -> Notice | None:
-    """What there is to tell of `new`, which was to be `old` again; None where a hand on a button made the difference."""
+    """The notice about `new`, which was to reproduce `old`; None where a person pressing a button made the difference."""
     if (new.reasoning, new.answer) == (old.reasoning, old.answer):
         return Notice("replay_same")
     by_hand = "cancelled" in (old.finish_reason, new.finish_reason) or "answered_now" in old.notices + new.notices

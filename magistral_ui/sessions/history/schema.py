@@ -1,4 +1,4 @@
-"""The tables of the history, how an older file becomes a newer one, and how it is opened; not what is asked of it."""
+"""The tables of the history, how a file is opened, locked and migrated; it does not know what is asked of it."""
 
 import sqlite3
 from contextlib import closing
@@ -72,15 +72,15 @@ FTS_TABLE = "words"
 TRIGGERS = ("words_added", "words_removed", "words_changed")
 FTS_SHADOW_TABLES = ("words_data", "words_idx", "words_docsize", "words_config")
 BACKUP_NAME = "{name}.version-{version}"
-"""What a file is copied to before it becomes a newer one."""
+"""The copy of a file that is made before it is migrated."""
 BACKUP_SECONDS = 7 * 86_400.0
-"""For how long the copy is kept."""
+"""How long the copy is kept."""
 MAX_WAL_BYTES = 4 * 2**20
 """Bytes that the write-ahead log keeps after a checkpoint."""
 
 
 def connect(file: Path | None, *, writing: bool) -> sqlite3.Connection:
-    """The database `file` (None: one in memory), for any thread, but for one at a time."""
+    """The database `file` (None: one in memory), for any thread, but only one at a time."""
     name = f"{file.absolute().as_uri()}?mode={'rwc' if writing else 'ro'}" if file else ":memory:"
     db = sqlite3.connect(name, uri=file is not None, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
@@ -89,6 +89,22 @@ def connect(file: Path | None, *, writing: bool) -> sqlite3.Connection:
             _prepare(db)
     except sqlite3.Error:
         db.close()
+        raise
+    return db
+
+
+def lock_folder(lock: Path) -> sqlite3.Connection:
+    """Be the only process in a folder while the connection is open; HistoryUnusable where another one is.
+
+    It is SQLite's own lock, on a file of its own: the system releases it however the process ends.
+    """
+    db = sqlite3.connect(lock, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        db.close()
+        if "locked" in str(error):
+            raise HistoryUnusable("history_in_use") from error
         raise
     return db
 
@@ -103,7 +119,7 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def migrate(db: sqlite3.Connection, file: Path | None = None) -> None:
-    """Bring the tables to this version, with a copy of the `file` before; HistoryUnusable where a newer one wrote them."""
+    """Bring the tables to this version, after a copy of the `file`; HistoryUnusable where a newer version wrote them."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise HistoryUnusable("history_newer")
@@ -116,7 +132,7 @@ def migrate(db: sqlite3.Connection, file: Path | None = None) -> None:
 
 
 def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
-    """Copy the whole database beside its `file`; an older copy is replaced only by a whole one."""
+    """Copy the whole database beside its `file`; an older copy is replaced only by a complete one."""
     copy = file.with_name(BACKUP_NAME.format(name=file.name, version=version))
     unfinished = copy.with_name(copy.name + ".part")
     unfinished.unlink(missing_ok=True)
@@ -125,12 +141,12 @@ def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
             db.backup(target)
         unfinished.replace(copy)
     except (sqlite3.Error, OSError):
-        unfinished.unlink(missing_ok=True)  # on a full disk, a part of a copy would take the last room
+        unfinished.unlink(missing_ok=True)  # on a full disk, part of a copy would take the last room
         raise
 
 
 def forget_backups(file: Path, before: float) -> bool:
-    """Delete the copies that were made before that time, in seconds since 1970; whether none of them is left."""
+    """Delete the copies made before that time, in seconds since 1970; whether none of them is left."""
     gone = True
     for copy in file.parent.glob(BACKUP_NAME.format(name=file.name, version="*")):
         try:
@@ -144,9 +160,9 @@ def forget_backups(file: Path, before: float) -> bool:
 
 
 def _without_words(db: sqlite3.Connection) -> str:
-    """What takes the index of words out, which holds what was said; a SQLite without FTS5 can drop its parts only.
+    """SQL that drops the index of words, which holds what was said; a SQLite without FTS5 can only drop its parts.
 
-    It belongs to the migration's own transaction: after a failure the file is as whole as before, and so is the next copy.
+    It belongs to the migration's own transaction: after a failure the file is as complete as before, and so is the next copy.
     """
     tables = (FTS_TABLE,) if has_fts5(db) else FTS_SHADOW_TABLES
     triggers = (f"DROP TRIGGER IF EXISTS {trigger};" for trigger in TRIGGERS)

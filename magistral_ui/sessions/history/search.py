@@ -1,8 +1,8 @@
-"""Finds a visitor's conversations by words in titles, texts and reasoning; how they are kept is not known here.
+"""Finds a visitor's conversations by words in titles, texts and reasoning; it does not know whose they are.
 
-Each message is kept a second time without case and accents (`folded`), in its row and so under the same secure deletion.
-SQLite looks through these copies in C, one conversation at a time, so that a search holds up nobody else and can end at any
-moment. It finds parts of words too, in every script.
+Each message is stored a second time without case and accents (`folded`), in the same row and so under the same secure deletion.
+SQLite searches these copies in C, one conversation at a time, so that a search blocks nobody else and can end at any moment. It
+also finds parts of words, in every script.
 """
 
 import functools
@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 MAX_RESULTS = 100
 """Conversations that a search shows."""
 MAX_QUERY_WORDS = 20
-"""Words of a query that are looked for."""
+"""Words of a query that are searched for."""
 EXCERPT_CHARACTERS = 40
-"""Characters before what was found, and half of those behind it."""
+"""Characters shown before a match; twice as many are shown from its beginning on."""
 MAX_FOLD_SHIFT = 1_000
-"""Characters around the reckoned place in which what was found is looked for, where folding has changed lengths."""
+"""Characters around the estimated place in which the match is looked for, where folding has changed lengths."""
 FOLD_CHUNK = 256
-"""Characters that are folded at once. Python sorts marks that stand behind each other, in a time that grows with the square of
-their number, and other threads wait for so long; as all of them are dropped, it makes no difference where a piece ends."""
+"""Characters that are folded at once. Python sorts combining marks that follow each other in quadratic time, and other threads
+wait meanwhile; as all marks are dropped, it makes no difference where a piece ends."""
 LAST_OF_BMP = "\uffff"
 Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
@@ -41,26 +41,26 @@ class ConversationSummary:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search found; `complete` unless it ended before all was looked through."""
+    """What a search found; not `complete` where it ended before it had looked through all."""
 
     entries: tuple[ConversationSummary, ...] = ()
     complete: bool = True
 
 
 def words_of(query: str) -> list[str]:
-    """The words of a search, folded; of one that is marks alone, nothing is left to look for."""
+    """The words of a query, folded; a word of combining marks alone is left out."""
     return [word for word in map(folded, query.split()) if word][:MAX_QUERY_WORDS]
 
 
 def search(
-    reading: Reading, entries: Iterable[ConversationSummary], words: list[str], goes_on: Callable[[], bool]
+    reading: Reading, entries: Iterable[ConversationSummary], words: list[str], may_continue: Callable[[], bool]
 ) -> SearchResult:
-    """Those of `entries` whose title, or one message, holds all `words`; asked before each whether it `goes_on`."""
+    """Those of `entries` whose title, or one message, holds all `words`; asked before each whether it `may_continue`."""
     found: list[ConversationSummary] = []
     for entry in entries:
         if len(found) == MAX_RESULTS:
             break
-        if not goes_on():
+        if not may_continue():
             return SearchResult(tuple(found), complete=False)
         with reading() as db:
             place = _place(db, entry.id, words)
@@ -72,7 +72,7 @@ def search(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the first word is found: in which row, at which character of its folded text, and how long the texts are."""
+    """Where the first word was found: the row, the character of its folded text, and the lengths of the texts."""
 
     row: int
     at: int
@@ -93,15 +93,15 @@ def _place(db: sqlite3.Connection, conversation: str, words: list[str]) -> _Plac
 
 
 def _excerpt(db: sqlite3.Connection, place: _Place, word: str) -> str:
-    """What stands around it, on one line."""
+    """The text around a match, on one line."""
     at = place.at
     if place.folded_length != place.length:
-        reckoned = at * place.length // max(1, place.folded_length)
-        start = max(0, reckoned - MAX_FOLD_SHIFT)
+        estimated = at * place.length // max(1, place.folded_length)
+        start = max(0, estimated - MAX_FOLD_SHIFT)
         near = _part(db, place.row, start, 2 * MAX_FOLD_SHIFT)
         seen = folded(near)
         offset = seen.find(word)
-        at = start + offset * len(near) // len(seen) if offset >= 0 else reckoned
+        at = start + offset * len(near) // len(seen) if offset >= 0 else estimated
     in_text = at < place.text_length
     first, end = (0, place.text_length) if in_text else (place.text_length + 1, place.length)
     start, stop = max(first, at - EXCERPT_CHARACTERS), min(end, at + 2 * EXCERPT_CHARACTERS)
@@ -116,12 +116,12 @@ def _part(db: sqlite3.Connection, row: int, start: int, count: int) -> str:
 
 
 def folded_message(text: str, reasoning: str) -> str:
-    """What is searched of a message."""
+    """The text of a message in which words are searched."""
     return f"{folded(text)}\n{folded(reasoning)}"
 
 
 def folded(text: str) -> str:
-    """`text` without case and accents, as it is compared."""
+    """`text` without case and accents, as words are compared."""
     if text.isascii():  # the same, a hundred times faster
         return text.lower()
     return "".join(_fold(text[start : start + FOLD_CHUNK]) for start in range(0, len(text), FOLD_CHUNK))

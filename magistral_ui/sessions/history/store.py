@@ -1,4 +1,4 @@
-"""One conversation as rows: written by what has changed, read back whole; it does not know threads or the page."""
+"""Stores one conversation as rows, writing only what has changed; it does not know about threads or the page."""
 
 import json
 import sqlite3
@@ -22,15 +22,15 @@ RECORD_VERSION = 1
 """Version of the JSON in the `record` columns."""
 MAX_TITLE_LENGTH = 80
 CUT_OFF = Notice("cut_off")
-"""What is told about a reply whose writing process has ended before it did."""
+"""The notice on a reply whose process ended before it did."""
 NOT_STORED = frozenset({"generation"})
 OWN_COLUMNS = frozenset({"reasoning", "answer"})
-"""Texts that have columns of their own, to be searched."""
+"""Texts with columns of their own, for the search."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredConversation:
-    """A conversation as it is kept, with the reply that is being written for it."""
+    """A conversation as it is stored, with the reply that is being written."""
 
     conversation: Conversation = field(default_factory=Conversation)
     written: Mapping[int, ReplyOrigin] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class StoredConversation:
 
 @dataclass(frozen=True, slots=True)
 class MessageFields:
-    """What a message's record says; its id, texts and images have columns and rows of their own."""
+    """The part of a message in its record; id, texts and images have columns and rows of their own."""
 
     parent: int | None
     reply: Reply = field(default_factory=Reply)
@@ -48,7 +48,7 @@ class MessageFields:
 
 @dataclass(frozen=True, slots=True)
 class MessageRecord:
-    """The JSON beside a message's texts."""
+    """The JSON stored with a message's texts."""
 
     role: Literal["user", "assistant"]
     message: MessageFields
@@ -57,7 +57,7 @@ class MessageRecord:
 
 @dataclass(frozen=True, slots=True)
 class DraftPiece:
-    """What has been added to a draft, and the reply's counts and times so far."""
+    """An addition to a draft, with the reply's counts and times so far."""
 
     number: int
     reasoning: str
@@ -66,7 +66,7 @@ class DraftPiece:
     closed: bool = False
     notices: tuple[Notice, ...] = ()
     reclassified: bool = False
-    """Whether what the pieces before it call the answer was reasoning."""
+    """Whether the answer in earlier pieces was in fact reasoning."""
 
 
 def save(
@@ -77,7 +77,7 @@ def save(
     before: Conversation | None,
     now: StoredConversation,
 ) -> None:
-    """Make the rows say `now` where they say `before`; a new draft is begun where something is running."""
+    """Change the rows from `before` to `now`, and begin a new draft if a reply is running."""
     conversation, old = now.conversation, before.messages if before is not None else {}
     if not conversation.messages:
         db.execute("DELETE FROM conversations WHERE id = ? AND visitor = ?", (id, visitor))
@@ -100,7 +100,6 @@ def save(
 
 
 def add_piece(db: sqlite3.Connection, id: str, piece: DraftPiece) -> None:
-    """Put down what was added to the draft."""
     record = to_json(piece, frozenset({"number", *OWN_COLUMNS}))
     values = (id, piece.number, sound(piece.reasoning), sound(piece.answer), _dump({"v": RECORD_VERSION, **record}))
     db.execute(
@@ -109,7 +108,7 @@ def add_piece(db: sqlite3.Connection, id: str, piece: DraftPiece) -> None:
 
 
 def load(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> StoredConversation | None:
-    """The conversation, if it is the visitor's. A draft comes back as a reply that was cut just now."""
+    """The conversation, if it is the visitor's. A draft comes back as a reply that was cut off."""
     head = db.execute(
         "SELECT state FROM conversations WHERE id = ? AND visitor = ? AND deleted IS NULL", (id, visitor)
     ).fetchone()
@@ -138,7 +137,7 @@ def load(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> St
 
 
 def load_document(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> Document | None:
-    """The conversation as it goes into a file."""
+    """The conversation, for an export."""
     kept = load(db, files, visitor, id)
     head = db.execute("SELECT title, created, changed FROM conversations WHERE id = ?", (id,)).fetchone()
     if kept is None:
@@ -150,7 +149,7 @@ def load_document(db: sqlite3.Connection, files: ImageStore, visitor: str, id: s
 def save_document(
     db: sqlite3.Connection, files: ImageStore, visitor: str, id: str, document: Document, dated: bool = True
 ) -> None:
-    """A conversation that came in a file, as a new one of the visitor's; `dated` as the file says, or now."""
+    """Store an imported conversation as a new one of the visitor's; `dated` keeps the times in the file."""
     save(db, files, visitor, id, None, StoredConversation(document.conversation))
     title = sound(" ".join(document.title.split())[:MAX_TITLE_LENGTH])
     if title and title != title_of(document.conversation):
@@ -162,7 +161,7 @@ def save_document(
 
 
 def title_of(conversation: Conversation) -> str:
-    """The beginning of what was said first; empty where that was pictures alone."""
+    """The beginning of the first message; empty if that was only images."""
     first = next((m for m in conversation.messages.values() if isinstance(m, UserMessage)), None)
     line = " ".join((first.text if first else "")[: 4 * MAX_TITLE_LENGTH].split())
     return sound(line if len(line) <= MAX_TITLE_LENGTH else line[: MAX_TITLE_LENGTH - 1].rstrip() + "…")
@@ -212,18 +211,18 @@ def _save_message(
 def _images(
     db: sqlite3.Connection, files: ImageStore, row: int, read: dict[str, bytes | None]
 ) -> tuple[ImageFile, ...]:
-    """The pictures of a message; what was `read` is not read again, so one that is sent often is held once."""
+    """The images of a message; `read` has those already loaded, so that an image sent often is in memory once."""
     rows = db.execute("SELECT digest, record FROM pictures WHERE message = ? ORDER BY place", (row,)).fetchall()
     for digest, _ in rows:
         if digest not in read:
             read[digest] = files.get(digest)
-    # A file that someone has deleted by hand takes the picture with it, not the conversation.
+    # If someone has deleted a file by hand, only that image is missing.
     found = ((digest, record, read[digest]) for digest, record in rows)
     return tuple(from_json(ImageFile, r, digest=d, data=data) for d, r, data in found if data is not None)
 
 
 def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:
-    """The reply that was being written, as a generation that has ended with what there is of it."""
+    """The reply that was being written, as a generation that ended with what there is of it."""
     draft = db.execute("SELECT record FROM drafts WHERE conversation = ?", (id,)).fetchone()
     if draft is None:
         return None
@@ -235,7 +234,7 @@ def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:
 
 
 def cut_generation(pieces: Sequence[DraftPiece]) -> Generation:
-    """A generation that has written `pieces` and was cut then."""
+    """A generation that was cut off after `pieces`."""
     generation = Generation()
     usage = pieces[-1].usage if pieces else Usage()
     reasoning = answer = ""
@@ -260,5 +259,5 @@ def _dump(data: Any) -> str:
 
 
 def sound(text: str) -> str:
-    """`text` as SQLite can hold it: half a surrogate pair becomes a question mark."""
+    """`text` as SQLite can store it: half a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,5 +1,6 @@
-"""One thread that writes: jobs come by a bounded queue and share transactions; it does not know what they write."""
+"""One thread that writes: jobs come through a bounded queue and share transactions; it does not know what they write."""
 
+import errno
 import logging
 import queue
 import sqlite3
@@ -9,24 +10,25 @@ from concurrent.futures import Future
 from typing import Any
 
 from magistral_ui.errors import HistoryUnusable, Message
-from magistral_ui.sessions.history.save_errors import save_error
 
 log = logging.getLogger(__name__)
 WriteJob = Callable[[sqlite3.Connection], Any]
 MAX_QUEUED_JOBS = 1_000
-"""Jobs that may wait: more than all visitors' together, so only a disk that stands still fills it."""
+"""Jobs that may wait: more than all visitors have together, so only a stalled disk fills the queue."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing may take."""
 MAX_BATCH = 200
 """Jobs that share a transaction, and so one fsync."""
+DISK_FULL_ERRNOS = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+NOT_WRITABLE_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class Writer:
     """Owns the writing connection. A job's future is done when its transaction is on disk, or has failed."""
 
     def __init__(self, db: sqlite3.Connection, lock: threading.Lock, folder: str) -> None:
-        self.trouble: Message | None = None
-        """Why the last transaction could not be kept; None after one that was."""
+        self.error: Message | None = None
+        """Why the last transaction was not written; None after one that was."""
         self._db, self._lock, self._folder = db, lock, folder
         self._queue: queue.Queue[tuple[WriteJob, Future[Any]] | None] = queue.Queue(MAX_QUEUED_JOBS)
         self._closed = False
@@ -34,19 +36,19 @@ class Writer:
         self._thread.start()
 
     def put(self, job: WriteJob) -> "Future[Any]":
-        """Have `job` done; the future fails at once where too much waits already."""
+        """Queue a `job`; its future fails at once where the queue is full."""
         done: Future[Any] = Future()
         try:
             if self._closed:
                 raise queue.Full
             self._queue.put_nowait((job, done))
         except queue.Full:
-            self.trouble = Message("history_slow", {"folder": self._folder})
+            self.error = Message("history_slow", {"folder": self._folder})
             done.set_exception(TimeoutError())
         return done
 
     def close(self) -> None:
-        """Do what waits, then end; a disk that stands still is not waited for."""
+        """Do what waits, then end; a stalled disk is not waited for."""
         self._closed = True
         self._queue.put(None)
         self._thread.join(CLOSE_TIMEOUT)
@@ -81,13 +83,13 @@ class Writer:
                 done.set_result(result)
 
     def _one(self, job: WriteJob) -> Any:
-        """The job's result, or its error: one that fails takes nothing with it."""
+        """The job's result, or its error: one that fails does not undo the others."""
         self._db.execute("SAVEPOINT one")
         try:
             result = job(self._db)
         except (sqlite3.Error, OSError) as error:
             result = error
-        except Exception as error:  # a border: a defect in one job must not end the thread that all depend on
+        except Exception as error:  # a border: a bug in one job must not end the thread that all depend on
             log.exception("a conversation could not be written")
             result = HistoryUnusable(reason=type(error).__name__)
         if self._db.in_transaction:  # a full disk may have ended it
@@ -99,7 +101,24 @@ class Writer:
         return result
 
     def _note(self, failed: Exception | None) -> None:
-        trouble = save_error(failed, self._folder) if failed else None
-        if trouble and trouble != self.trouble:
+        error = save_error(failed, self._folder) if failed else None
+        if error and error != self.error:
             log.warning("conversations cannot be saved: %s", failed)
-        self.trouble = trouble
+        self.error = error
+
+
+def save_error(error: Exception, folder: str) -> Message:
+    """Why conversations cannot be saved, found from what SQLite and the system say."""
+    if isinstance(error, HistoryUnusable):
+        return Message(error.message.key, {"folder": folder, **error.message.values})
+    told = str(error).lower()
+    if "full" in told or getattr(error, "errno", None) in DISK_FULL_ERRNOS:
+        return Message("history_disk_full", {"folder": folder})
+    if "readonly" in told or "unable to open" in told or getattr(error, "errno", None) in NOT_WRITABLE_ERRNOS:
+        return Message("history_read_only", {"folder": folder})
+    if isinstance(error, sqlite3.DatabaseError) and ("malformed" in told or "not a database" in told):
+        return Message("history_broken", {"folder": folder})
+    reason = getattr(error, "strerror", None) or (
+        str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
+    )
+    return Message("history_failed", {"folder": folder, "reason": reason})

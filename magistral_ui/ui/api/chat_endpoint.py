@@ -1,4 +1,4 @@
-"""The endpoint /chat for programs: one question, with what was said before it, and its reply as it grows; nothing is kept."""
+"""The endpoint /chat for programs: a question with earlier turns, and its reply as it grows; nothing is stored."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from gradio.components.api_component import Api
 from magistral_ui.chat.json_values import Json
 from magistral_ui.engines.base import Engine
 from magistral_ui.errors import MagistralUIError, Message
-from magistral_ui.i18n.texts import sentence, sentence_for_client
+from magistral_ui.i18n.texts import sentence
 from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
@@ -34,17 +34,17 @@ from magistral_ui.web.queued_calls import QueuedCalls
 log = logging.getLogger(__name__)
 ENDPOINT = "chat"
 CALL_PATH = "/call/"
-"""In the address of Gradio's plain interface, which carries the whole reply in every update."""
+"""Part of the address of Gradio's plain HTTP interface, which sends the whole reply with every update."""
 MAX_CALL_CHARACTERS_PER_SECOND = 20_000
-"""Characters a second that the plain interface carries at most, so that a long reply costs no more than its length."""
+"""Characters per second that the plain interface sends at most: otherwise a reply would cost the square of its length."""
 Ask = Callable[[Callable[[], RunningReply]], Awaitable[RunningReply]]
 
 
 class ChatBlocks(gr.Blocks):
-    """A page that hands on to the endpoint what programs send as it is, and knows who reads the replies.
+    """A page that passes requests to the endpoint as they are, and knows who reads the replies.
 
-    Gradio would look for files in it first: it fetches addresses, fails without a sentence where a path is not an upload's,
-    and holds on to what was sent.
+    Gradio would first look for files in them: it fetches URLs, fails without a sentence where a path is not an upload, and
+    keeps what was sent.
     """
 
     def __init__(self, limits: Limits, **options: Any) -> None:
@@ -52,7 +52,7 @@ class ChatBlocks(gr.Blocks):
         self.calls = QueuedCalls(lambda: self._queue, limits)
 
     def run_startup_events(self) -> None:
-        """Begin to serve, with room in Gradio's queue for all calls that may be there: none waits for another's reader."""
+        """Begin to serve, with room in Gradio's queue for as many calls as are allowed: none waits for another's reader."""
         self._queue.max_thread_count = self.calls.most
         self._queue.pending_messages_per_session.max_size = self.calls.most + 1
         super().run_startup_events()  # type: ignore[no-untyped-call]
@@ -60,19 +60,15 @@ class ChatBlocks(gr.Blocks):
     async def preprocess_data(
         self, block_fn: BlockFunction, inputs: list[Any], state: Any, explicit_call: bool = False
     ) -> list[Any]:
-        """The values for a function of the page; for the endpoint, with None for those that were left out at the end."""
+        """The arguments of an event; for the endpoint, None in place of those left out at the end."""
         if block_fn.api_name != ENDPOINT:
-            try:
-                return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
-            except Exception as error:  # Gradio would write all that was sent into the log
-                log.info("an event is not as the page sends it", exc_info=error)
-                raise gr.Error(sentence_for_client(Message("request_forged")), print_exception=False) from None
+            return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
         missing = len(block_fn.inputs) - len(inputs)
         return [*inputs, *[None] * missing][: len(block_fn.inputs)]
 
 
 def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
-    """Add the endpoint to the page that is being built; `calls` tells whether somebody reads a reply."""
+    """Add the endpoint to the page being built; `calls` knows whether somebody reads a reply."""
 
     async def chat(
         message: Any,
@@ -84,14 +80,14 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
     ) -> AsyncIterator[Json]:
         session = str(request.session_hash) if request is not None else ""
         if session and not await calls.is_taken_up(session):
-            return  # there is nobody to be told anything
+            return  # nobody is listening
         caller = client_of_request(request)
         guest = visitors.temporary_session(caller)
         rate = MAX_CALL_CHARACTERS_PER_SECOND if request is not None and CALL_PATH in str(request.url) else None
         try:
             arguments = (message, parameters, history, instructions, keep_reasoning)
             asked = read_request(ChatRequest, dict(zip(ChatRequest.model_fields, arguments, strict=True)))
-            engine.card.sampling.changed(asked.parameters)  # what is wrong is said at once
+            engine.card.sampling.changed(asked.parameters)  # refused before it waits for the model
             images = asked.image_count
 
             async def ask(begin: Callable[[], RunningReply]) -> RunningReply:
@@ -104,11 +100,11 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
                     yield each
         except MagistralUIError as error:
             raise gr.Error(sentence(error.message), print_exception=False) from error
-        except Exception as error:  # Gradio would write all that was sent into the log
+        except Exception as error:  # Gradio would log everything that was sent
             log.exception("a call failed")
             raise gr.Error(sentence(Message("unexpected")), print_exception=False) from error
         finally:
-            guest.close()  # whoever leaves before the end stops the reply, since nobody else could ever read it
+            guest.close()  # a client that leaves early stops the reply, which nobody else could read
 
     defaults = {"keep_reasoning": True}
     inputs = [Api(defaults.get(name), chat_schema(name), name) for name in ChatRequest.model_fields]
@@ -125,7 +121,7 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
 
 
 def always() -> bool:
-    """Somebody reads, whoever that is."""
+    """For a call whose reader is not known."""
     return True
 
 
@@ -137,11 +133,9 @@ async def answer(
     ask: Ask = asyncio.to_thread,
     is_read: Callable[[], bool] = always,
 ) -> AsyncGenerator[Json, None]:
-    """The reply to what `read` gives, as it grows, with at most `rate` characters a second; ends where nobody reads it any more.
+    """The reply to the question that `read` returns, as it grows, with at most `rate` characters per second.
 
-    `ask` finds a thread to begin it in.
-
-    Raises MagistralUIError.
+    `ask` begins it in a thread. Ends when nobody reads it any more. Raises MagistralUIError.
     """
     async for _ in wait_for_model(engine):
         if not is_read():
@@ -152,7 +146,7 @@ async def answer(
     async for view in follow_reply(running):
         if not is_read():
             return
-        if view.start == 0:  # what came so far comes once more where its reasoning was taken for the answer
+        if view.start == 0:  # the reply starts over when reasoning had been taken for the answer
             thought = said = ""
         thought, said = thought + view.reasoning, said + view.answer
         if view.draft.last is None and time.monotonic() < due:

@@ -1,6 +1,6 @@
-"""The door for MCP clients at /mcp: closed to web pages, and opened by the first client; what is behind it is in mcp_tool.py.
+"""The route /mcp for MCP clients, closed to web pages, and their sessions; the server itself is in mcp_server.py.
 
-Until then the mcp package, which is an extra, is neither imported nor run.
+The first client starts it: until then the mcp package, an extra, is not imported.
 """
 
 import asyncio
@@ -27,32 +27,34 @@ from magistral_ui.web.error_responses import not_found
 from magistral_ui.web.request_body import MAX_MCP_BYTES, ClientGone, read_body, replayed
 
 MAX_ENDED = 10_000
-"""Ids that are remembered as ended; without that, they would only be of use to their own client again."""
+"""Ids that are remembered as ended; if forgotten, an id works again, but only for its own client."""
 RequestId = str | int
 MCP_PATH = "/mcp"
 MCP_MAJOR_VERSION = "2"
-"""The mcp package's version that this is written for; the first knows other names."""
+"""The major version of the mcp package that this is written for; the first has other names."""
 SESSION = "mcp-session-id"
 CONTROL_BYTES = 16_384
-"""Of a message that begins a session or cancels a call; a longer one asks something, and is not looked at here."""
+"""Of a message that begins a session or cancels a call; a longer one is a question, and is not parsed here."""
 
 
 @dataclass(slots=True)
 class RunningCall:
-    """A call of a tool, and the reply that it waits for once there is one."""
+    """A tool call, and the generation that it waits for once there is one."""
 
     cancelled: bool = False
     generation: Generation | None = None
 
     def cancel(self) -> None:
-        """Its client wants no result."""
         self.cancelled = True
         if self.generation is not None:
             self.generation.stop()
 
 
 class McpSessions:
-    """Sessions of one process. An owner is whatever string tells clients apart. Lives in one event loop."""
+    """The sessions of one process, in one event loop. An id proves whose it is, so only running calls are stored.
+
+    An owner is any string that tells clients apart.
+    """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
@@ -60,18 +62,18 @@ class McpSessions:
         self._ended: LRUCache[str, None] = LRUCache(MAX_ENDED)
 
     def begin(self, owner: str) -> str:
-        """The id of a new session, of 128 random bits and a proof that it is the owner's."""
+        """The id of a new session: 128 random bits and a proof that it is the owner's."""
         nonce = secrets.token_hex(16)
         return nonce + self._proof(nonce, owner)
 
     def belongs(self, session: str, owner: str) -> bool:
-        """Whether that is a session of the owner's that has not ended."""
+        """Whether `session` is the owner's and has not ended."""
         nonce, proof = session[:32], session[32:]
         right = hmac.compare_digest(proof.encode("utf-8", "replace"), self._proof(nonce, owner).encode())
         return right and session not in self._ended
 
     def end(self, session: str) -> None:
-        """Cancel what runs in it; it belongs to nobody any more."""
+        """Cancel its calls; from now on it belongs to nobody."""
         for (of, _), call in list(self._calls.items()):
             if of == session:
                 call.cancel()
@@ -79,7 +81,7 @@ class McpSessions:
 
     @contextmanager
     def call(self, session: str | None, request: RequestId | None) -> Iterator[RunningCall]:
-        """A call that runs meanwhile, and can be cancelled by its number where it is one of a session."""
+        """A call that runs within the `with` block, and can be cancelled by its id if it has a session."""
         running = RunningCall()
         if session is None or request is None:
             yield running
@@ -93,7 +95,6 @@ class McpSessions:
                 del self._calls[key]
 
     def cancel(self, session: str, request: object) -> None:
-        """Cancel that call of the session, if it runs."""
         if isinstance(request, str | int) and (call := self._calls.get((session, request))):
             call.cancel()
 
@@ -105,12 +106,11 @@ class McpSessions:
 
 
 def mcp_route(visitors: Visitors) -> Route:
-    """Where MCP clients come in."""
     return Route(MCP_PATH, McpApp(visitors))
 
 
 def is_installed() -> bool:
-    """Whether the package is there, in a version that serves."""
+    """Whether the mcp package is installed in a version that works here."""
     try:
         return version("mcp").split(".")[0] == MCP_MAJOR_VERSION
     except PackageNotFoundError:
@@ -118,7 +118,7 @@ def is_installed() -> bool:
 
 
 class McpApp:
-    """An ASGI app that starts the MCP server when it is first asked for; it ends with the event loop."""
+    """An ASGI app that starts the MCP server with the first request; it ends with the event loop."""
 
     def __init__(self, visitors: Visitors) -> None:
         self._visitors, self._sessions = visitors, McpSessions()
@@ -127,23 +127,22 @@ class McpApp:
         self._running: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         headers, owner = Headers(scope=scope), owner_of(scope)
         session = headers.get(SESSION)
         if refusal := self._refusal(headers):
             await refusal(scope, receive, send)
         elif session is not None and not self._sessions.belongs(session, owner):
-            await not_found()(scope, receive, send)  # which has a client begin anew
+            await not_found()(scope, receive, send)  # makes a client begin a new session
         elif scope["method"] == "POST":
             await self._post(scope, receive, send, session, owner)
         elif scope["method"] == "DELETE" and session is not None:
             self._sessions.end(session)
             await Response()(scope, receive, send)
-        else:  # there is nothing to be told but replies, and so no stream for the rest
+        else:  # the server sends nothing but replies, so there is no stream to open
             await Response(status_code=405, headers={"Allow": "POST, DELETE"})(scope, receive, send)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send, session: str | None, owner: str) -> None:
-        """Hand a message on. The server takes each one by itself: what joins them, beginning and cancelling, is done here."""
+        """Pass a message on. The server handles each by itself; what connects them, sessions and cancelling, is handled here."""
         try:
             body = await read_body(scope, receive, MAX_MCP_BYTES)
         except ClientGone:
@@ -158,8 +157,8 @@ class McpApp:
         await app(scope, replayed(body, receive), send)
 
     def _refusal(self, headers: Headers) -> Response | None:
-        # A browser says where a request comes from and cannot be made not to: so no page, not even one whose name was
-        # turned to this machine behind the browser's back, can use the visitor's own server.
+        # A browser always sends Origin with such a request, so no web page can use the visitor's own server, not even
+        # by DNS rebinding.
         if "origin" in headers:
             return PlainTextResponse(text("program_mcp_from_page"), 403)
         if not is_installed():
@@ -174,30 +173,30 @@ class McpApp:
                 self._running = asyncio.create_task(tool.serve(self._visitors, self._sessions, opened))
                 await asyncio.wait((self._running, opened), return_when=asyncio.FIRST_COMPLETED)
                 if self._running.done():
-                    await self._running  # raises why
+                    await self._running  # raises the reason
                 self._server = opened.result()
             return self._server
 
 
 def owner_of(scope: Scope) -> str:
-    """Who has a session: a person with a login, or else a browser, or an address."""
+    """Who owns a session: a person with a login, or else a browser, or an address."""
     caller = client_of(scope)
     return f"login {caller.login}" if caller.login else f"browser {caller.browser}"
 
 
 def control_in(body: bytes) -> dict[str, object]:
-    """The message, where it is a short one."""
+    """The message, if it is a short one."""
     if len(body) > CONTROL_BYTES:
         return {}
     try:
         message = json.loads(body)
-    except (ValueError, RecursionError):  # the server says what is wrong with it
+    except (ValueError, RecursionError):  # the server reports the error
         return {}
     return message if isinstance(message, dict) else {}
 
 
 def _naming(send: Send, session: str) -> Send:
-    """`send` that tells the client its session."""
+    """`send` that also sends the session's id."""
 
     async def named(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 200:

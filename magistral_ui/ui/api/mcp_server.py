@@ -1,6 +1,6 @@
-"""The MCP tool `ask_magistral`: one question with pictures, its answer and reasoning apart; needs requirements-mcp.txt.
+"""The MCP tool `ask_magistral`: one question with images, its answer and reasoning apart; needs requirements-mcp.txt.
 
-It is a guest like any program that calls /chat, with the same limits, and nothing of it is kept.
+A call is a visitor like any call of /chat, with the same limits, and nothing of it is stored.
 """
 
 import asyncio
@@ -42,13 +42,13 @@ from magistral_ui.web.request_body import MAX_MCP_BYTES
 
 TOOL_NAME, TOOL_TITLE = "ask_magistral", "Ask Magistral"
 PROGRESS_INTERVAL = 1.0
-"""Seconds between two notifications of progress: clients give up on a tool that says nothing for long."""
+"""Seconds between two progress notifications: clients give up on a tool that stays silent for long."""
 
 Context = ServerRequestContext[Any, Any]
 
 
 async def serve(visitors: Visitors, sessions: McpSessions, opened: "asyncio.Future[ASGIApp]") -> None:
-    """Run the MCP server until this is cancelled; `opened` gets the app that answers its requests, each by itself."""
+    """Run the MCP server until cancelled; `opened` receives the app that answers its requests."""
     manager = StreamableHTTPSessionManager(
         server(visitors, sessions), stateless=True, max_request_body_size=MAX_MCP_BYTES
     )
@@ -58,7 +58,6 @@ async def serve(visitors: Visitors, sessions: McpSessions, opened: "asyncio.Futu
 
 
 def server(visitors: Visitors, sessions: McpSessions) -> Server[Any]:
-    """An MCP server with the one tool."""
     asker = McpHandlers(visitors, sessions)
     return Server(
         "magistral-ui",
@@ -70,13 +69,12 @@ def server(visitors: Visitors, sessions: McpSessions) -> Server[Any]:
 
 
 class McpHandlers:
-    """What the server does when it is asked."""
+    """The server's callbacks."""
 
     def __init__(self, visitors: Visitors, sessions: McpSessions) -> None:
         self._visitors, self._sessions = visitors, sessions
 
     async def list_tools(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:  # noqa: ARG002
-        """The one tool."""
         tool = Tool(
             name=TOOL_NAME,
             title=TOOL_TITLE,
@@ -88,7 +86,7 @@ class McpHandlers:
         return ListToolsResult(tools=[tool])
 
     async def call_tool(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
-        """Ask. What a caller can mend is a result with a sentence; a caller who cancels or leaves stops the reply."""
+        """Ask the question. What the client can correct becomes a result with a sentence; one that leaves stops the reply."""
         if params.name != TOOL_NAME:
             raise MCPError(INVALID_PARAMS, text("program_no_tool", name=params.name[:100]))
         guest = self._visitors.temporary_session(client_of_request(context.request))
@@ -133,13 +131,13 @@ class McpHandlers:
 
 
 class ProgressNotifier:
-    """Tells a client now and then how far its reply is; does nothing for one that did not ask to be told."""
+    """Reports the progress of a reply to a client that asked for it."""
 
     def __init__(self, context: Context) -> None:
         self._context, self._began, self._due = context, time.monotonic(), 0.0
 
     async def tell(self, message: str) -> None:
-        """Say it, unless something was said just now. Seconds are what always increases, as the protocol wants it."""
+        """Report `message`, at most once per interval. The protocol wants a value that only grows: the seconds."""
         seconds = time.monotonic() - self._began
         if seconds >= self._due:
             self._due = seconds + PROGRESS_INTERVAL
@@ -147,7 +145,7 @@ class ProgressNotifier:
 
 
 def result(reply: Json, *, with_reasoning: bool) -> CallToolResult:
-    """The answer for whoever asked, and the reasoning apart: as a text for people, and a field of the structured reply."""
+    """The answer, and the reasoning apart from it: as text for people, and as a field of the structured reply."""
     answer = reply["answer"] if reply["answer"].strip() else text("turn_no_answer")
     content: list[ContentBlock] = [TextContent(text=answer)]
     if not with_reasoning:
@@ -174,5 +172,5 @@ def _progress(view: LiveView) -> str:
 
 
 async def _is_gone(context: Context) -> bool:
-    """Whether nobody can read the result any more: a stream of this server cannot be taken up again."""
+    """Whether the client has left: a stream of this server cannot be resumed."""
     return context.request is not None and await context.request.is_disconnected()

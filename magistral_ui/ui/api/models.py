@@ -1,4 +1,4 @@
-"""What programs send and get, as models: they check it, and the schemas that are published are made from them."""
+"""What programs send and receive, as pydantic models: they check it, and the published schemas are generated from them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -32,7 +32,7 @@ SENTENCES = {
     "pictures": "program_pictures",
     "include_reasoning": "program_choice",
 }
-"""The key of the sentence that says what an argument has to be."""
+"""For each argument, the key of the sentence that says what it has to be."""
 
 
 class UsageValue(BaseModel):
@@ -94,8 +94,14 @@ class Sent(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_null(cls, sent: Any) -> Any:
-        return {name: value for name, value in sent.items() if value is not None} if isinstance(sent, dict) else sent
+    def _check_names(cls, sent: Any) -> Any:
+        if not isinstance(sent, dict):
+            return sent
+        # pydantic would make an error of every unknown name, and there may be millions.
+        unknown = next((name for name in sent if name not in cls.model_fields), None)
+        if unknown is not None:
+            raise PydanticCustomError("unknown_name", "an unknown name", {"name": unknown})
+        return {name: value for name, value in sent.items() if value is not None}
 
 
 FILE_SCHEMA = {
@@ -108,7 +114,7 @@ FILE_SCHEMA = {
     "required": ["path"],
 }
 Files = list[Annotated[Any, WithJsonSchema(FILE_SCHEMA)]]
-"""Each is checked when it is read."""
+"""Each file is checked when it is read."""
 Parameters = Annotated[dict[str, Any], SamplingSchema]
 PARAMETERS_HELP = "How the reply is drawn; what is left out keeps the model's own value"
 
@@ -230,11 +236,12 @@ def read_request(kind: type[Request], sent: Mapping[str, object]) -> Request:
 
 
 def _refusal(error: ErrorDetails, kind: type[Sent]) -> BadInput:
-    name, fault = str(error["loc"][0]), error["type"]
+    fault = error["type"]
+    if not error["loc"]:
+        return BadInput("program_argument", name=error["ctx"]["name"][:100], known=", ".join(kind.model_fields))
     if fault.startswith("program_"):
         return BadInput(fault)
     if fault.startswith("union_tag"):
         return BadInput("program_history_role", role=str(error["input"].get("role"))[:40])
-    if name not in kind.model_fields:
-        return BadInput("program_argument", name=name[:100], known=", ".join(kind.model_fields))
+    name = str(error["loc"][0])
     return BadInput(SENTENCES[name], name=name)

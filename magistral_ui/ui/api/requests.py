@@ -1,4 +1,4 @@
-"""Makes a question for a session of what a program sends, and follows its reply; it does not know which way either came."""
+"""Turns a program's request into a question for a session, and follows its reply; it does not know about HTTP or MCP."""
 
 import asyncio
 import base64
@@ -29,15 +29,15 @@ from magistral_ui.ui.api.models import AssistantTurn, ChatRequest, Files, Growin
 from magistral_ui.web.client_address import client_of
 
 MESSAGES_WORTH_OF_IMAGES = 10
-"""How many times the images of one message a request may bring, all its turns together."""
+"""How many times the images of one message a whole request may contain."""
 LOAD_TIMEOUT = 60.0
-"""Seconds for which a request waits for a model that is being loaded."""
+"""Seconds to wait for a model that is loading."""
 LOAD_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One thing to ask, checked but for what the session checks itself."""
+    """A question that is checked, except for what the session checks itself."""
 
     text: str
     images: Sequence[ImageFile]
@@ -46,14 +46,14 @@ class Question:
     earlier: Conversation = field(default_factory=Conversation)
 
     def ask(self, session: Session) -> RunningReply:
-        """Begin the reply, in a session that nothing was said in yet."""
+        """Begin the reply in a new session."""
         if self.earlier.messages:
             session.load(self.earlier, {}, None)
         return session.say(self.text, self.images, self.params, self.choices)
 
 
 def read_chat(engine: Engine, limits: Limits, request: ChatRequest) -> Question:
-    """The question in a request to /chat; files are decoded, so not to be called in an event loop. Raises BadInput."""
+    """The question in a request to /chat. Decodes images, so it must not be called in an event loop. Raises BadInput."""
     params = engine.card.sampling.changed(request.parameters)
     message = request.message
     limits.check_message(message.text, message.files)
@@ -76,7 +76,7 @@ def read_tool(engine: Engine, limits: Limits, request: ToolRequest) -> Question:
 def _conversation(
     turns: Sequence[UserTurn | AssistantTurn], images: Callable[[Files], Sequence[ImageFile]]
 ) -> Conversation:
-    """The conversation that a history tells, made in one go: growing it turn by turn copies it each time."""
+    """The conversation in a history, built at once: adding turn after turn would copy it each time."""
     messages: dict[int, ChatMessage] = {}
     for id, turn in enumerate(turns, 1):
         if isinstance(turn, UserTurn):
@@ -87,7 +87,7 @@ def _conversation(
 
 
 def _check_history(request: ChatRequest, limits: Limits) -> None:
-    """What a history may bring in all; checked before any image in it is decoded."""
+    """Check the size of the whole request before any of its images is decoded."""
     turns = request.history
     if len(turns) >= limits.messages:
         raise BadInput("program_history_long", count=len(turns), limit=limits.messages - 1)
@@ -111,23 +111,21 @@ def _uploads(files: Files, limits: Limits) -> list[ImageFile]:
 
 
 def _uploaded(file: object) -> str:
-    """The path of an upload. Only Gradio's own upload folder is read, whatever path a client writes."""
-    path = file.get("path") if isinstance(file, dict) else file
-    if not isinstance(file, dict) or not isinstance(path, str) or not _is_upload(path):
+    """The path of an upload. Only Gradio's own upload folder is read, whatever path a client sends."""
+    path = file.get("path") if isinstance(file, dict) else None
+    if not isinstance(path, str) or not _is_upload(path):
         raise BadInput("program_file")
     return path
 
 
 def _is_upload(path: str) -> bool:
-    if "\0" in path or len(path) > 1_000:  # no system has a name for these
+    if "\0" in path or len(path) > 1_000:  # no system allows such names
         return False
     return is_in_or_equal(path, get_upload_folder()) and Path(path).is_file()
 
 
-def _image(sent: object, number: int, limits: Limits) -> ImageFile:
-    """A picture from a data URL or base64; it is called by its number."""
-    if not isinstance(sent, str):
-        raise BadInput("program_pictures")
+def _image(sent: str, number: int, limits: Limits) -> ImageFile:
+    """An image from a data URL or base64; its name is its number."""
     _, comma, data = sent.partition(",") if sent.startswith("data:") else ("", ",", sent)
     try:
         decoded = base64.b64decode("".join(data.split()), validate=True)
@@ -139,13 +137,13 @@ def _image(sent: object, number: int, limits: Limits) -> ImageFile:
 
 
 def client_of_request(request: Any) -> Client:
-    """Who asks, as the doors have found out: all that one caller asks counts as one party."""
+    """Who sent the request."""
     inner = request.request if isinstance(request, gr.Request) else request  # Gradio hands over its own
     return client_of(inner.scope) if inner is not None else NO_CLIENT
 
 
 async def wait_for_model(engine: Engine) -> AsyncIterator[None]:
-    """Wait while the model is loading, so that a program may ask as soon as the page is up."""
+    """Wait while the model is loading, so that programs can ask as soon as the page is served."""
     for _ in range(round(LOAD_TIMEOUT / LOAD_POLL_SECONDS)):
         if not isinstance(engine.status(), Loading):
             return
@@ -154,7 +152,7 @@ async def wait_for_model(engine: Engine) -> AsyncIterator[None]:
 
 
 async def follow_reply(running: RunningReply) -> AsyncGenerator[LiveView, None]:
-    """The reply as it grows; a failure in the middle is raised."""
+    """The reply as it grows; a failure on the way is raised."""
     async for view in watch(running.generation):
         if isinstance(view.draft.last, Failed):
             raise MagistralUIError(view.draft.last.key, **view.draft.last.values)
@@ -162,7 +160,7 @@ async def follow_reply(running: RunningReply) -> AsyncGenerator[LiveView, None]:
 
 
 def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: str) -> Json:
-    """The reply as far as it goes; `finish_reason` is null until its end."""
+    """The reply so far; `finish_reason` is null until it ends."""
     last = view.draft.last
     counts = Usage(reasoning_tokens=view.usage.reasoning_tokens, answer_tokens=view.usage.answer_tokens)
     value = {
@@ -178,7 +176,7 @@ def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: s
 
 
 def whole_value(view: LiveView, running: RunningReply, session: Session) -> Json:
-    """The reply when it has ended."""
+    """The finished reply."""
     last = session.conversation.last()
     reply = last.reply if isinstance(last, AssistantMessage) else None
     return reply_value(view, running, reply.reasoning if reply else "", reply.answer if reply else "")

@@ -1,33 +1,33 @@
-// Shows a growing answer: finished blocks are rendered once and left alone, only the last one is rendered again.
+// Renders a growing answer: finished blocks are rendered once, and only the last block is rendered again.
 
 import { make } from "./dom.js";
 
 /** @import { Renderers, Token } from "./types.js" */
 
-// A definition such as "[1]: https://…" gives a meaning to links far above it, so then all is rendered once more at the end.
-// The same goes for a footnote.
+// A definition such as "[1]: https://…" gives a meaning to links far above it, and so does a footnote. An answer with one is
+// rendered again as a whole when it is complete.
 const DEFINITION = /^ {0,3}\[[^\]\n]{1,1000}\]:/m;
 
-let views = 0; // how many there have been: each has a name, for its footnotes
+let views = 0; // views made so far; the number names each one's footnotes
 
-// What is open is drawn again when it has grown by a part of itself, or many times as long has passed as that takes; what comes
-// meanwhile is shown as it was written. So a growing answer costs a multiple of one that is drawn once, whatever is in it.
+// The open block is rendered again once it has grown by a fraction of its length, or once many times its rendering time has
+// passed; until then new text is shown as plain text. A growing answer therefore costs a constant multiple of a finished one.
 const GROWTH = 1 / 8;
-const LARGE = 8_000; // characters of an open block, from which on it is drawn more rarely
+const LARGE = 8_000; // characters from which an open block is rendered less often
 const LARGE_GROWTH = 1 / 2;
 const REST = 40;
 const READ_AT_ONCE = 8_000; // characters; more where a block is longer
-/** A line that may end a block of code. */
+/** A line that may close a fenced code block. */
 const FENCE_LINE = /^ {0,3}(?:`{3,}|~{3,})[ \t]*$/m;
 const LONGEST_FENCE = 100; // characters of such a line
 
-const RETRY_MS = 2_000; // ms after which what could not be fetched is asked for again
+const RETRY_MS = 2_000; // ms before a failed fetch is retried
 
 /** @type {Promise<typeof import("./markdown.js")> | null} */
-let renderers = null; // loaded once, beside the page: half a megabyte that the first paint need not wait for
+let renderers = null; // loaded once, after the page: half a megabyte that must not delay the first paint
 const loading = () => (renderers ??= load());
 
-/** The line may be down just now. A browser remembers what failed by its address, so each time has another. */
+/** Retries while the connection is down. Browsers remember a failed import by its address, so each attempt uses another. */
 async function load() {
   for (let time = 0; ; time += 1) {
     try {
@@ -96,18 +96,18 @@ export class AnswerView {
     this.open = make("div", { class: "open" });
     this.element = make("div", { class: "answer", dir: "ltr", hidden: true }, this.open);
     this.received = 0; // characters taken in
-    this.tail = ""; // text behind the last finished block
-    this.reach = READ_AT_ONCE; // how much of it is read at once
+    this.tail = ""; // text after the last finished block
+    this.reach = READ_AT_ONCE; // how much of it is parsed at once
     /** @type {Token[]} */
-    this.left = []; // the tokens of what is drawn again
-    this.carriage = ""; // a carriage return at the end, whose line feed may follow
+    this.left = []; // the tokens of the open block
+    this.carriage = ""; // a trailing carriage return, whose line feed may still come
     this.final = false;
     this.waiting = false;
     this.shown = 0; // characters of the tail that are drawn
     this.next = 0; // how long the tail has to be to be drawn again
     this.due = 0; // when it is drawn again in any case
     /** @type {Text | null} */
-    this.rest = null; // the text node of what came since
+    this.rest = null; // the text node of what has come since
     /** @type {Text | null} */
     this.fence = null; // that of an open block of code
     /** @type {Promise<void> | null} */
@@ -117,8 +117,8 @@ export class AnswerView {
     this.done = false;
     this.turned = false; // whether its direction is known
     this.whole = ""; // the text once it is complete
-    this.behind = false; // whether there is such
-    this.pause = 0; // ms between two drawings: a block that is slow to render is rendered less often
+    this.behind = false; // whether there is any
+    this.pause = 0; // ms between two renderings: a slow block is rendered less often
     this.drawn = 0; // when the last one ended
     loading();
   }
@@ -230,11 +230,11 @@ export class AnswerView {
     const [from, end] = tokens.find(({ type }) => type === "plain")?.meta.block ?? [0, 0];
     this.left = tokens;
     if (end && !from && lineOf(/** @type {Token} */ (tokens.at(-1))) === end) {
-      // The first block took too much. What it is does not depend on what comes behind it, nor on how that came.
+      // The first block exceeded its budget. What it becomes does not depend on what follows, or on how that arrived.
       this.settle(parse(text.slice(0, offsetOf(text, end)), false), end, render);
       return true;
     }
-    // The block that took too much is tried again by itself.
+    // The block that exceeded its budget is tried again alone.
     const last = (end ? first.find((index) => lineOf(tokens[index]) >= from) : first.at(-1)) ?? 0;
     if (last > 0 && lineOf(tokens[last]) > 0 && (end ? from > 0 : first.length > 1)) {
       this.settle(tokens.slice(0, last), lineOf(tokens[last]), render);
@@ -291,7 +291,7 @@ export class AnswerView {
     this.done = true;
   }
 
-  /** Show what came behind a large open block as it was written, until that is drawn again; false if it has to be now. */
+  /** Show new text after a large open block as plain text until that is rendered again; false if it must be rendered now. */
   drawRest() {
     const text = this.tail.slice(this.shown);
     if (this.fence) {
@@ -314,7 +314,7 @@ export class AnswerView {
   drawOpen(tokens, render) {
     const [token] = tokens;
     if (!token) return;
-    // What was before it is forgotten.
+    // The text before it has been dropped.
     const isOpenFence = token.type === "fence" && !fenceClosed(token, this.tail, 0);
     if (isOpenFence && this.fence) {
       const { data } = this.fence;

@@ -1,4 +1,4 @@
-// Takes pictures in, however they come: dropped or pasted anywhere, or picked; says by name which cannot be taken, and why.
+// Accepts images that are dropped or pasted anywhere, or picked, and names those that cannot be accepted, with the reason.
 
 import { above, attached, field, hold, look, within } from "./composer.js";
 import { make } from "./dom.js";
@@ -8,11 +8,11 @@ import { t } from "./i18n.js";
 
 /** @import { Act, AttachedValue, MessageLimits, Refused } from "./types.js" */
 
-const ACCEPTED_TYPES = "image/*,.heic,.heif,.avif"; // what the system's own dialog offers first
+const ACCEPTED_TYPES = "image/*,.heic,.heif,.avif"; // what the file dialog offers first
 const CHECK_TIMEOUT_MS = 10_000; // ms for which a message waits for the server to look at its pictures
 const RECENT_MS = 1_000; // ms
 
-/** What the page knows of the model: whether it sees pictures, and why it is not there. */
+/** What the page knows of the model: whether it sees images, and why it is unavailable. */
 /** @type {{ vision: boolean, away: string | null }} */
 let model = { vision: true, away: t("page_placeholder_loading") };
 /** @type {Attachments | null} */
@@ -30,7 +30,7 @@ export function setModelSeesImages(now) {
 /** Why no picture can be taken at all; null where it can. */
 const reason = () => model.away ?? (model.vision ? null : t("pictures_not_seen"));
 
-/** Whether files are on their way to the server, or were until just now. */
+/** Whether files are on their way to the server, or were a moment ago. */
 export const uploads = () => Boolean(here && (here.uploading || performance.now() - here.ended < RECENT_MS));
 
 /** @param {Element} thumbnail */
@@ -68,7 +68,7 @@ export class Attachments {
     addEventListener("sending", () => this.clear());
     const all = { childList: true, subtree: true, attributes: true, attributeFilter: ["src", "disabled"] };
     const composer = /** @type {HTMLElement} */ (document.getElementById("composer"));
-    new MutationObserver(() => this.follow()).observe(composer, all); // Gradio draws what is in it anew
+    new MutationObserver(() => this.follow()).observe(composer, all); // Gradio re-renders its content
     hold(() => (this.waits ? { told: t("composer_waiting"), waits: true } : null));
     this.known = 0; // what was there before this, too, is looked at
     this.follow();
@@ -157,7 +157,7 @@ export class Attachments {
     this.handing = false;
   }
 
-  /** Gradio has drawn something anew. */
+  /** Gradio has re-rendered the composer. */
   follow() {
     this.lock();
     const shown = attached();

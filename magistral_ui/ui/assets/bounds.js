@@ -1,22 +1,22 @@
-// Bounds the work of reading one text, whatever its marks: what goes beyond is shown as it was written, and no word is lost.
-// The count is of steps, not of time, so that a text looks the same on every machine. export/bounds.py has the same rule.
+// Bounds the work of parsing one text, whatever marks it holds: the rest is shown as plain text, and no word is lost.
+// It counts steps, not time, so that a text looks the same on every machine. export/bounds.py has the same rule.
 
 /** @import { BlockState, CoreState, MarkdownIt, Token, TokenHead } from "./types.js" */
 
 const TOKENS = 5_000; // of one text, of blocks and again within lines; each becomes an element or a piece of text
-const CHARACTERS_PER_TOKEN = 40; // one more for so many characters of the text's beginning, whatever they are
+const CHARACTERS_PER_TOKEN = 40; // one more token for this many characters at the beginning of the text
 const BEGINNING = 200_000;
-const STEPS = 300_000; // marks that are looked at, and looked at again; twice the length of the text besides
+const STEPS = 300_000; // marks examined, repeatedly if need be; twice the text's length on top
 const STEPS_PER_NEW = 10; // for each character that is no repetition, which also earns a token
 const LONG_LINE = 4_000; // characters; such a line counts by its pieces
 const PIECE = 16;
-const LINE = 8; // what a line earns besides, because short ones become as many elements as long ones
+const LINE = 8; // what each line earns on top, because a short one becomes as many elements as a long one
 const SENTENCE = 60; // characters of a line that may come again, and then earns a part of what it did at first
 const AGAIN = 1 / 3;
 const LABEL = 16; // characters of a link's label that take as long as one step
 
 /** @type {Record<string, number>} */
-const COSTS = { fence: 40, code_block: 40, table_open: 10 }; // what is drawn as many elements
+const COSTS = { fence: 40, code_block: 40, table_open: 10 }; // what is rendered as many elements
 
 class Exhausted extends Error {}
 
@@ -56,7 +56,7 @@ function placeOf(tokens, at) {
 }
 
 /**
- * The ends of what is open behind `tokens`.
+ * The closing tokens of what is still open after `tokens`.
  * @param {CoreState} state
  * @param {Token[]} tokens
  */
@@ -76,7 +76,7 @@ function ends(state, tokens) {
 
 /**
  * Show the text as it was written, from the block, row or item on that holds token number `at`: to the end of the outermost
- * block around it, and all behind that.
+ * block around it, and everything after that.
  * @param {CoreState} state
  * @param {number} at
  */
@@ -176,7 +176,7 @@ function words(state) {
 }
 
 /**
- * A markdown-it plugin, behind all others.
+ * A markdown-it plugin, to be used last.
  * @param {MarkdownIt} md
  */
 export function bounds(md) {

@@ -11,7 +11,7 @@ const checks = [];
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer;
 const held = make("p", { class: "held visually-hidden", role: "status" }); // says why the message waits
-let wanted = false; // whether it goes by itself when nothing holds it any more
+let wanted = false; // whether it is sent automatically once nothing holds it back
 /** @type {string | null} */
 let sent = null; // the words that are on their way
 /** @type {string | null} */
@@ -39,7 +39,7 @@ export function above(element) {
 }
 
 /**
- * `check()` tells what keeps the message here, or null: `{told}`, with `waits` where that passes by itself, and `hurry`, which is
+ * `check()` tells what keeps the message here, or null: `{told}`, with `waits` where that will pass, and `hurry`, which is
  * called once somebody wants to send it.
  * @param {() => Obstacle | null} check
  */
@@ -111,7 +111,7 @@ export function write(text) {
 }
 
 /**
- * What passes at once is not worth a word; what does not pass by itself stands in a notice of its own, and is only said.
+ * What passes quickly is not announced; what does not pass has a notice of its own, and is only announced to screen readers.
  * @param {Obstacle | null} obstacle
  */
 function wait(obstacle) {
@@ -134,7 +134,7 @@ function tell(told, seen) {
 export const within = (/** @type {Event} */ { target }, /** @type {string} */ selector) =>
   target instanceof Element && target.closest(selector) !== null;
 
-/** Gradio would draw the composer anew for an empty message, over what is typed meanwhile. */
+/** Gradio would re-render the composer for an empty message, over what is being typed. */
 export function setUpComposer() {
   const keep = (/** @type {Event} */ event) => {
     if (mayGo()) return;
@@ -149,7 +149,7 @@ export function setUpComposer() {
   prepare();
 }
 
-/** Once Gradio has drawn the composer; it draws its button anew now and then. */
+/** Runs once Gradio has rendered the composer, whose button it re-renders now and then. */
 function prepare() {
   const composer = document.getElementById("composer");
   const box = document.getElementById("box");

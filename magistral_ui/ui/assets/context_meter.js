@@ -46,7 +46,7 @@ export class ContextMeter {
     this.listen();
   }
 
-  /** Follow what is written and attached: Gradio draws the composer anew, so its surroundings are listened to. */
+  /** Follow what is written and attached: Gradio re-renders the composer, so the listeners are on its container. */
   listen() {
     const composer = document.getElementById("composer");
     if (!composer) return void requestAnimationFrame(() => this.listen());
@@ -67,7 +67,7 @@ export class ContextMeter {
     this.changed = performance.now();
     const value = measured.value;
     if (empty()) this.settle();
-    // The same count as the one before brings no news from Gradio, so what is known of this message is told at once.
+    // Gradio does not report a value that equals the last one, so what is known of this message is shown at once.
     else if (value?.limit && this.isOf(value)) this.showFit(value);
     this.ask(empty() ? 0 : DEBOUNCE_MS);
     look();

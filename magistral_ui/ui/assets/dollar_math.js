@@ -3,7 +3,7 @@
 import { UNSPACED } from "./emphasis.js";
 
 const BLANK = /[\t-\r \u00a0\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
-/** What a formula that stands right behind a word begins with: H$_2$O, 20$^\circ$. */
+/** What a formula directly after a word begins with: H$_2$O, 20$^\circ$. */
 const GOES_ON = /^(?:[\\^_]|\{\})/;
 /** What no formula begins with. */
 const NO_BEGINNING = /^(?:[/;,?&%#@)}"*]|:(?!=)|\.(?![0-9])|\|\^|\{[A-Za-z_][\w.()[\]!:?-]*\}(?![_^]))/;

@@ -31,7 +31,7 @@ export function setUpDrawer(id, shown, wide) {
     if (isOpen() && !column.matches) close.focus();
   });
   close.addEventListener("click", leave);
-  // What is chosen in a drawer is behind it.
+  // A drawer hides what was chosen in it.
   panel.addEventListener("chosen", () => !column.matches && leave());
   addEventListener(
     "keydown",

@@ -5,7 +5,7 @@ import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
 const DRAG_END_MS = 1_000; // ms without a sign of the drag, which comes many times a second, after which it has ended elsewhere
-const TEXT_FIELDS = "textarea, input, [contenteditable]"; // what takes dropped words by itself
+const TEXT_FIELDS = "textarea, input, [contenteditable]"; // fields that accept dropped text natively
 
 export class DropZone {
   /**
@@ -38,7 +38,7 @@ export class DropZone {
   }
 
   /**
-   * What is over the page: files, words for a field that takes them by itself, or anything else.
+   * What is over the page: files, text for a field that accepts it natively, or anything else.
    * @param {DragEvent} event
    */
   kind(event) {

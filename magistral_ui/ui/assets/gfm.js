@@ -1,4 +1,4 @@
-// What an answer has besides CommonMark: line breaks that are kept, task lists, footnotes, links that may be followed and
+// What answers have beyond CommonMark: line breaks that are kept, task lists, footnotes, links that may be followed and
 // others that are only named, and a direction for each block. export/gfm.py has the same rules.
 
 import { footnotes } from "./vendor/renderers.js";
@@ -103,7 +103,7 @@ export function directionSeen(tokens) {
 
 /**
  * Lists, quotations and cells are told their direction, that of their first letter; one within another only where it has another.
- * A browser told to find it ("auto") would look for that letter anew with each node that it is given.
+ * With dir="auto" the browser would search for that letter again with each node added.
  * @param {Token[]} tokens
  */
 function directions(tokens) {
@@ -143,7 +143,7 @@ function directions(tokens) {
 }
 
 /**
- * A reference to a footnote; the plugin's own would look for each one's end anew.
+ * A reference to a footnote; the plugin's own rule would search for the end of each one again.
  * @param {InlineState} state
  * @param {boolean} silent
  */
@@ -164,7 +164,7 @@ function reference(state, silent) {
 }
 
 /**
- * The footnotes stand at the end, in the order in which they are referred to; one that is not, behind them.
+ * Footnotes stand at the end in the order of their references; unreferenced ones come last.
  * @param {CoreState} state
  */
 function tail(state) {

@@ -1,4 +1,4 @@
-// Puts our words in the place of those that Gradio's components have in English only: the composer's names, and its messages.
+// Translates what Gradio's components say in English only: the composer's labels, and Gradio's messages.
 
 import { uploads } from "./attachments.js";
 import { t } from "./i18n.js";
@@ -17,7 +17,7 @@ const NAMES = {
   Stop: "composer_stop",
   Close: "page_close",
 };
-// What Gradio's client says by itself; what the app says comes in the visitor's language already.
+// Gradio's own messages; those of the app are in the visitor's language already.
 /** @type {[string | RegExp, string][]} */
 const MESSAGES = [
   ["Connection Lost", "line_lost_heading"],

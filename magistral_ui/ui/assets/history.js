@@ -1,4 +1,4 @@
-// Shows the list of conversations: found, opened, named, pinned, deleted; the server keeps them.
+// Shows the list of conversations, to search, open, rename, pin and delete them; the server keeps them.
 
 import { make, place, writing } from "./dom.js";
 import { HistoryEntry } from "./history_entry.js";
@@ -113,7 +113,7 @@ export class HistoryView {
     if (value.refused) this.fileEnds(sentence(value.refused));
     if (value.query !== this.field.value.trim()) return; // a later one is on its way
     if (value.entries === null) return void this.later(0); // what is found is only told by a search of its own
-    if (this.overlaps(value)) this.later(0); // which of them is true is told by a question that is put behind both
+    if (this.overlaps(value)) this.later(0); // a question asked after both settles which of them is right
     if (this.isLate(value)) return;
     this.server = value.server;
     this.read = value.read;
@@ -231,7 +231,7 @@ export class HistoryView {
     return known;
   }
 
-  /** The reader has come to the end of what is drawn. */
+  /** The reader has reached the end of the rendered entries. */
   grow() {
     if (this.drawn >= this.entries.length) return;
     this.drawn += PAGE_SIZE;

@@ -14,7 +14,7 @@ const FORMATS = [
 
 export class HistoryEntry {
   /**
-   * `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw`, once no name is being written any more.
+   * `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw` again once no name is being edited.
    * @param {ConversationSummary} entry
    * @param {HistoryView} list
    */

@@ -143,7 +143,7 @@ function htmlLines(state, startLine, endLine, silent) {
   if (state.src[start] !== "<") return false;
   if (state.sCount[startLine] - state.blkIndent >= 4 || !blockAt(state.src, start)) return false;
   if (silent) return true;
-  // What is indented behind them, as in a table of HTML, is no code.
+  // Indented lines after them, as in an HTML table, are not code.
   let line = startLine + 1;
   for (; line < endLine && !state.isEmpty(line) && state.sCount[line] >= state.blkIndent; line += 1) {
     if (!blockAt(state.src, state.bMarks[line] + state.tShift[line]) && state.sCount[line] - state.blkIndent < 4) break;

@@ -29,7 +29,7 @@ const OTHER = {
   IEEEeqnarray: "darray",
 };
 const STARRED = /^(?:equation|align|alignat|gather|[pbBvV]?matrix)$/;
-/** A sign behind a number, where LaTeX would begin a note. */
+/** A percent sign after a number, where LaTeX would begin a comment. */
 const PERCENT = /([0-9}] ?)%/g;
 const UNNUMBERED = new Set(["displaymath", "dmath"]);
 /** What stands in a line, or where the first is not taken. */

@@ -1,5 +1,5 @@
-// Fetches what a long conversation did not bring along: turns far above, when the reader comes near them or when there is
-// nothing else to do, and reasoning when it is opened. It knows places and texts, not how a turn looks.
+// Fetches what is left out of a long conversation: turns far above, when the reader comes near them or the browser is idle,
+// and reasoning when it is opened. It knows places and texts, not how a turn looks.
 
 import { make } from "./dom.js";
 
@@ -142,7 +142,7 @@ export class LazyTurns {
       this.readers.delete(message);
     }
     this.arrived.push(...value.turns.map((turn) => ({ turn, more: value })));
-    // What the server does not know any more is not asked for again.
+    // What the server no longer knows is not asked for again.
     if (!value.turns.length && message === null) this.outlines.clear();
     this.work();
     this.next();

@@ -1,4 +1,4 @@
-// What the rules that read a text line by line look up, so that nothing is looked through again and again.
+// Lookups for the rules that parse a text line by line, so that nothing is scanned repeatedly.
 
 /** @import { BlockState } from "./types.js" */
 
@@ -18,7 +18,7 @@ export function below(sorted, value) {
 }
 
 /**
- * The first line behind `line` that stands no longer in the list item or quotation that is read; `end` if there is none.
+ * The first line after `line` that is outside the current list item or quotation; `end` if there is none.
  * @param {BlockState} state
  * @param {number} line
  * @param {number} end
@@ -41,7 +41,7 @@ export function firstOutside(state, line, end) {
 }
 
 /**
- * Whether more of the text may come behind the lines before `end`: they are its last ones.
+ * Whether more text may follow the lines before `end`, because they are the last ones.
  * @param {BlockState} state
  * @param {number} end
  */

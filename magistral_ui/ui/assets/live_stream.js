@@ -1,10 +1,10 @@
-// Reads a running reply from the server, and takes it up again behind the last event seen when the line drops; draws nothing.
+// Reads a running reply from the server, and resumes after the last event seen when the connection drops; it draws nothing.
 
 import { over } from "./login.js";
 
 /** @import { LiveUpdate } from "./types.js" */
 
-const SILENCE_TIMEOUT_MS = 15_000; // ms without a sign of life after which the line counts as dead; the server gives one every two seconds
+const SILENCE_TIMEOUT_MS = 15_000; // ms of silence after which the connection counts as lost; the server sends something every two seconds
 const RETRY_DELAYS_MS = [0, 250, 500, 1000, 2000, 4000]; // ms before each new attempt; the last one again and again
 
 /**
@@ -25,7 +25,7 @@ async function* messages(body) {
       for (const part of parts) yield JSON.parse(part.slice("data: ".length));
     }
   } finally {
-    reader.cancel().catch(() => {}); // the line is dead already
+    reader.cancel().catch(() => {}); // the connection is lost already
   }
 }
 
@@ -59,7 +59,7 @@ export class LiveStream {
           failures = Math.max(failures, 3); // it is asked for again only if nothing comes of it
         }
       } catch {
-        // The line is down, or was cut: the next attempt says which.
+        // The connection is down, or was cut: the next attempt tells which.
       }
     }
   }
@@ -89,7 +89,7 @@ export class LiveStream {
     return false;
   }
 
-  /** Give the line so long to say something. */
+  /** Restart the timeout that ends a silent connection. */
   expect() {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.line?.abort(), SILENCE_TIMEOUT_MS);

@@ -61,7 +61,7 @@ function leave(keeping) {
   document.documentElement.style.visibility = "hidden";
   if (!keeping) {
     clearAll();
-    addEventListener("pagehide", clearAll); // behind what else is put down then
+    addEventListener("pagehide", clearAll); // after whatever else is stored then
   }
   location.replace(new URL(".", document.baseURI).href);
 }

@@ -1,5 +1,5 @@
 // Teaches markdown-it to read LaTeX: \( \), \[ \], $ $, $$ $$, bare environments, and a bare \boxed{}, \ce{} or \pu{}.
-// What is half open stays text. Each text is looked through once, so that no number of marks takes long;
+// What is not closed stays text. Each text is scanned once, so that no number of marks takes long;
 // export/latex_delimiters.py has the same rules.
 
 import { spendToken } from "./bounds.js";
@@ -11,7 +11,7 @@ import { below, firstOutside, isGrowing } from "./lines.js";
 
 const COST = 4; // tokens that a formula counts, and the half of its characters
 const MOST_COST = 2_500; // that of the longest formula that is drawn; longer ones are text
-const MAX_DISPLAY_LINES = 200; // a display that has not closed after so many lines was no display
+const MAX_DISPLAY_LINES = 200; // lines after which an unclosed display counts as text
 const MAX_LINES_TO_FIRST_SIGN = 3; // where a sign of LaTeX must be, so that two dollars or a bracket are taken for an open display
 const MARK = /\\(?:(begin|end)\{([A-Za-z]{1,20}\*?)\}|[\s\S])|[${}_^=\n]/g;
 const BARE = /\\(?:boxed|ce|pu)\{/y;
@@ -22,7 +22,7 @@ const SIGN = /[\\^_=+<>*/(){}|$]/;
 const WORD = /\p{L}{2}/u;
 const INDEX = /^[^\s\\=]+$/;
 /**
- * What stands between "$$" and "$$" has a letter or a number, and does not go on with a sentence.
+ * What stands between "$$" and "$$" has a letter or a number, and is not the rest of a sentence.
  * @param {string} content
  */
 const isDisplay = (content) => /[A-Za-z0-9\\]/.test(content) && !/^\s*[;,.)]/.test(content);
@@ -89,7 +89,7 @@ const KINDS = [
 ];
 
 /**
- * The formula whose marks begin at `at`: `from` and `to` of what is drawn, `next` behind it; `to` is -1 while it is open.
+ * The formula whose marks begin at `at`: `from` and `to` of what is rendered, `next` after it; `to` is -1 while it is open.
  * @param {BlockState | InlineState} state
  * @param {number} at
  */
@@ -210,7 +210,7 @@ function blockMath(state, startLine, endLine, silent) {
   const last = below(state.eMarks, next);
   const end = Math.min(firstOutside(state, startLine, endLine), startLine + MAX_DISPLAY_LINES);
   if (last >= end) return openBlock(state, startLine, endLine, begin, from, silent);
-  // Text behind the closing mark: an ordinary paragraph, in which the inline rule finds the display.
+  // Text after the closing mark: an ordinary paragraph, in which the inline rule finds the display.
   if (state.src.slice(next, state.eMarks[last]).trim()) return false;
   const content = linesOf(state, startLine, from, last, to);
   if (!content.trim() || (begin === "$$" && !isDisplay(content))) return false;

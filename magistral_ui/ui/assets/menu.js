@@ -171,7 +171,7 @@ export class Menu extends Popup {
     /** @type {Record<string, number>} */
     const steps = { ArrowDown: at + 1, ArrowUp: at - 1 + items.length, Home: 0, End: items.length - 1 };
     if (event.key === "Tab")
-      this.close(); // the focus is back at the button, from where Tab goes on
+      this.close(); // the focus is back at the button, from which Tab moves on
     else if (event.key in steps) this.go(event, items[steps[event.key] % items.length]);
     else if (event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.metaKey && !event.altKey) {
       const begins = (/** @type {HTMLElement} */ item) =>

@@ -80,7 +80,7 @@ export class ModelState {
   }
 
   /**
-   * The command there is to be copied, which nobody could do if it were drawn anew twice a second.
+   * Its command is there to be copied, which nobody could do if it were rendered twice a second.
    * @param {ModelValue} value
    */
   showPanel(value) {

@@ -26,7 +26,7 @@ export class ParametersView {
   /** @param {PanelValue | undefined} value */
   show(value) {
     const drawn = JSON.stringify(value);
-    // What is being typed would be lost with its field: nothing is built anew for the same facts.
+    // Rebuilding would lose what is being typed, so equal facts rebuild nothing.
     if (!value?.parameters || drawn === this.drawn) return;
     this.drawn = drawn;
     facts.set(value);

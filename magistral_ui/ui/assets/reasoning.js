@@ -8,7 +8,7 @@ const BLOCK_CHARACTERS = 600; // characters of a section, to the end of the line
 const MAX_BLOCK_CHARACTERS = 16_000; // of a block that has no line break
 
 /**
- * Put `text` into an element without making its node anew, and not at all where it is there.
+ * Set the text of an element without replacing its node, and only where it differs.
  * @param {HTMLElement} element
  * @param {string} text
  */
@@ -43,7 +43,7 @@ export class ReasoningView {
     /** @type {(() => Promise<string>) | null} */
     this.filling = null; // the one that is at it
     this.size = 0; // characters in the last block
-    this.room = 0; // for how many more its section has room
+    this.room = 0; // characters that still fit into its section
     this.touched = false; // opened or closed by hand
     this.summary.addEventListener("click", () => (this.touched = true));
     this.element.addEventListener("toggle", () => this.flush());
@@ -97,7 +97,7 @@ export class ReasoningView {
     this.text.setAttribute("aria-busy", "true");
     const text = await fetch();
     this.text.removeAttribute("aria-busy");
-    if (this.filling !== fetch) return; // it has begun anew meanwhile
+    if (this.filling !== fetch) return; // it was restarted meanwhile
     this.restart();
     this.add(text);
   }

@@ -7,7 +7,7 @@ import { t } from "./i18n.js";
 
 export class ReasoningEditor {
   /**
-   * Over a ReasoningView `view`; `send(text, closed)` goes on from the text.
+   * Over a ReasoningView `view`; `send(text, closed)` resumes from the text.
    * @param {ReasoningView} view
    * @param {(text: string, closed: boolean) => void} send
    */

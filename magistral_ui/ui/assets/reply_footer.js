@@ -58,7 +58,7 @@ export class ReplyFooter {
     this.turn = turn;
     const ask = (/** @type {string} */ act, /** @type {string} */ key) => {
       const button = actionButton(act, key);
-      // Some servers go on with a plain answer, and not with one that has reasoning.
+      // Some servers can resume a plain answer, but not one with reasoning.
       if (act === "resume" && turn.reasoning) button.dataset.ability = "resume_reasoning";
       greyOut(button);
       button.addEventListener("click", () => this.ask(act));

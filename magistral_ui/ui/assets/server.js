@@ -1,11 +1,11 @@
-// Asks the server for what the page does, and hands each part of its answer to whoever shows it; it does not know the parts.
+// Asks the server for the page's actions, and hands each part of an answer to its view; it does not know the parts.
 
 import { t } from "./i18n.js";
 import { over } from "./login.js";
 import { sent } from "./settings.js";
 
 const CONVERSATION = "magistral-ui-conversation"; // in sessionStorage, see transcript.js
-// Asked by the page itself: that no answer came is told by what somebody does next.
+// Actions that nobody clicked for: if one fails, the next click will tell.
 const UNASKED = new Set([
   "history/refresh",
   "turns/ended",
@@ -21,10 +21,11 @@ const UNASKED = new Set([
 /** @type {Record<string, (value: any) => void>} */
 const takers = {};
 /** @type {Map<string, (() => unknown) | null>} */
-const open = new Map(); // action of which only the last question counts → whether it is to be asked once more
+const open = new Map(); // running action → the latest request that waits for it
 /** @type {Place} */
 let place = {}; // as the server told last
 let asked = 0;
+let lost = false; // whether the page says that the connection is lost
 
 /**
  * Have `take` called with each answer's `part`.
@@ -36,7 +37,7 @@ export function onAnswer(part, take) {
 }
 
 /**
- * The place as the browser has kept it from the last time, and then as answers tell it.
+ * The place: at first as the browser has kept it, then as answers tell it.
  * @param {Place | null} value
  */
 export function setPlace(value) {
@@ -44,9 +45,9 @@ export function setPlace(value) {
 }
 
 /**
- * Ask for `action`, with what is peculiar to it, and with the `message` in the composer where that matters; true where there was an
- * answer. A tab stays with the conversation that it shows, whatever place an answer that came late has left, which is that of the
- * tab used last. The number tells which question an answer belongs to.
+ * Ask for `action` with its own `data`, and with the composer's `message` where it needs that; resolves to true once there is an
+ * answer. A tab stays with the conversation that it shows, even if a late answer has brought the place of another one. By the number
+ * `asked`, the transcript knows which request an answer belongs to.
  * @param {string} action
  * @param {object} [data]
  * @param {Composed} [message]
@@ -61,23 +62,30 @@ export async function ask(action, data = {}, message = null) {
   if (response?.status === 401) return void over();
   const answer = await response?.json().catch(() => ({}));
   if (!response?.ok) {
-    if (!UNASKED.has(action)) takers.alert(answer?.error ?? t(response ? "error_unavailable" : "line_lost"));
+    if (UNASKED.has(action)) return false;
+    lost = !response;
+    takers.alert(answer?.error ?? t(lost ? "line_lost" : "error_unavailable"));
     return false;
   }
+  if (lost) takers.alert(null);
+  lost = false;
   for (const [part, value] of Object.entries(answer)) takers[part]?.(value);
   return true;
 }
 
 /**
- * The same, where an answer from before is worth nothing: while one is awaited, only the last of further questions is put.
+ * The same, where only the latest answer counts: while one is awaited, further requests are dropped but for the last.
  * @param {string} action
  * @param {() => unknown} [question]
  */
 export async function askLatest(action, question = () => ask(action)) {
   if (open.has(action)) return void open.set(action, question);
   open.set(action, null);
-  await question();
-  const next = open.get(action);
-  open.delete(action);
-  if (next) askLatest(action, next);
+  try {
+    await question();
+  } finally {
+    const next = open.get(action);
+    open.delete(action);
+    if (next) askLatest(action, next);
+  }
 }

@@ -1,4 +1,4 @@
-// A short message above the composer that goes by itself, with a button where there is something to undo.
+// A short message above the composer that disappears automatically, with a button where there is something to undo.
 
 import { make, writing } from "./dom.js";
 

@@ -204,7 +204,7 @@ export class Transcript {
   }
 
   /**
-   * A finished reply goes on as generation `live`: the same nodes, under another name.
+   * A finished reply resumes as generation `live`: the same nodes under another name.
    * @param {number} message
    * @param {string} live
    */

@@ -1,4 +1,4 @@
-// A reply as the reader sees it: while it grows, when it is done, and when it goes on.
+// A reply as the reader sees it: while it grows, when it is finished, and when it resumes.
 
 import { AnswerView } from "./answer.js";
 import { BranchView } from "./branches.js";
@@ -39,7 +39,7 @@ export class ReplyTurn {
     /** @type {(() => void) | undefined} */
     this.onDrawn = undefined;
     this.finished = false;
-    this.resumed = false; // whether it goes on, and its texts have not come again yet
+    this.resumed = false; // whether it resumes, and its texts have not come again yet
     this.ticked = -Infinity; // when the header was last written
     this.clock = { since: 0, seconds: 0, tokens: 0, asked: false };
     const id = () => /** @type {ReplyValue} */ (this.turn).id;
@@ -101,7 +101,7 @@ export class ReplyTurn {
     greyOut(this.answerNow, "answer_now");
   }
 
-  /** A finished reply goes on: what is there stays until its texts have come again, and then grows. */
+  /** A finished reply resumes: what is shown stays until its texts have come again, and then grows. */
   resume() {
     this.finished = false;
     this.resumed = true;
@@ -153,7 +153,7 @@ export class ReplyTurn {
     );
   }
 
-  /** It is not shown any more. */
+  /** It is no longer shown. */
   leave() {
     clearInterval(this.timer);
   }
@@ -174,7 +174,7 @@ export class ReplyTurn {
   }
 
   /**
-   * The header runs with the updates, by itself while there are none, and never more often than after `rest` ms.
+   * Refresh the running header, with updates and between them, but at most once in `rest` ms.
    * @param {number} rest
    */
   tick(rest) {

@@ -18,7 +18,7 @@ class Slot:
     """A sequence as scheduling sees it; `name` tells them apart."""
 
     name: str
-    party: str = ""
+    owner: str = ""
     length: int = 100
     unread: int = 1
     held_bytes: int = 0
@@ -27,14 +27,14 @@ class Slot:
     stopped: bool = False
 
     @classmethod
-    def new(cls, name: str, party: str = "", length: int = 100, **more: object) -> "Slot":
+    def new(cls, name: str, owner: str = "", length: int = 100, **more: object) -> "Slot":
         """It waits: nothing of it is read."""
-        return cls(name, party or name, length, length, **more)  # type: ignore[arg-type]
+        return cls(name, owner or name, length, length, **more)  # type: ignore[arg-type]
 
     @classmethod
-    def writing(cls, name: str, party: str = "", number: int = 0, **more: object) -> "Slot":
+    def writing(cls, name: str, owner: str = "", number: int = 0, **more: object) -> "Slot":
         """It decodes; `number` is its admission's."""
-        return cls(name, party or name, admitted=number, turn=number, **more)  # type: ignore[arg-type]
+        return cls(name, owner or name, admitted=number, turn=number, **more)  # type: ignore[arg-type]
 
     @classmethod
     def reading(cls, name: str, unread: int, turn: int = 0, **more: object) -> "Slot":
@@ -200,7 +200,7 @@ def test_bytes_are_looked_at_after_a_chunk_and_now_and_then() -> None:
     assert [n for n, review in enumerate(reviewed, 1) if review] == [REVIEW_INTERVAL, 2 * REVIEW_INTERVAL]
 
 
-PARTY = st.sampled_from("abc")
+OWNER = st.sampled_from("abc")
 LENGTH = st.integers(2, 2000)
 
 
@@ -215,8 +215,8 @@ def situations(draw: st.DrawFn) -> tuple[list[Slot], list[Slot], Load, Scheduler
         length = draw(LENGTH)
         unread = draw(st.one_of(st.just(1), st.integers(1, length)))
         held, stopped = draw(st.integers(0, 3000)), draw(st.booleans())
-        running.append(Slot(f"r{number}", draw(PARTY), length, unread, held, number, number, stopped))
-    waiting = [Slot.new(f"w{n}", draw(PARTY), draw(LENGTH)) for n in range(draw(st.integers(0, 5)))]
+        running.append(Slot(f"r{number}", draw(OWNER), length, unread, held, number, number, stopped))
+    waiting = [Slot.new(f"w{n}", draw(OWNER), draw(LENGTH)) for n in range(draw(st.integers(0, 5)))]
     return waiting, running, load, limits
 
 
@@ -255,12 +255,12 @@ def test_a_step_is_bounded_and_leaves_nobody_that_decodes(
         )
 
 
-@given(st.lists(st.tuples(PARTY, st.integers(2, 400), st.integers(1, 5)), min_size=1, max_size=8), st.integers(32, 100))
+@given(st.lists(st.tuples(OWNER, st.integers(2, 400), st.integers(1, 5)), min_size=1, max_size=8), st.integers(32, 100))
 def test_nobody_starves(asked: list[tuple[str, int, int]], chunk: int) -> None:
     """Every sequence ends, and while one is read, no two chunks of its own are further apart than there are seats."""
     limits = SchedulerLimits(running=3, chunk=chunk, chunk_alone=chunk)
     load = Load(budget=1500, bytes_per_token=1)
-    waiting = [Slot.new(f"{n}", party, length) for n, (party, length, _) in enumerate(asked)]
+    waiting = [Slot.new(f"{n}", owner, length) for n, (owner, length, _) in enumerate(asked)]
     to_write = {f"{n}": count for n, (_, _, count) in enumerate(asked)}
     running: list[Slot] = []
     turns, idle = 0, dict.fromkeys(to_write, 0)

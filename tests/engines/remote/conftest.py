@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from magistral_ui.engines.base import Loading
-from magistral_ui.engines.remote import engine as engine_module
+from magistral_ui.engines.remote import server_monitor
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.server_address import ServerAddress
 from tests.loopback import free_port
@@ -62,8 +62,8 @@ def gateway() -> Iterator[FakeGateway]:
 @pytest.fixture
 def mortal(gguf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerProcess]:
     """A server to be killed."""
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_WAITING", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_WAITING", 0.05)
     server = start_llama_cpp(gguf_folder)
     yield server
     server.close()

@@ -9,8 +9,7 @@ from aiohttp import web
 from magistral_ui.chat.events import Event, Failed, Finished, Notice
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.engines.base import GenerationRequest, Ready
-from magistral_ui.engines.remote import engine as engine_module
-from magistral_ui.engines.remote import request_errors
+from magistral_ui.engines.remote import request_errors, server_monitor
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.errors import ParameterRefused, PromptTooLong
 from tests.engines.contract import all_events, words
@@ -23,7 +22,7 @@ Connect = Callable[..., RemoteEngine]
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_errors, "RETRY_DELAYS", (0.01, 0.02, 0.03))
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 0.05)
 
 
 def ask(engine: RemoteEngine, text: str = "hi", **params: object) -> list[Event]:

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -19,17 +19,24 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def serving(answer: Answer) -> AsyncIterator[int]:
+    """A server that is gone at the end, with every connection."""
+    connections: list[asyncio.Task[None] | None] = []
+
     async def whole(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
         try:
             await answer(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     listening = await asyncio.start_server(whole, "127.0.0.1", 0)
     yield listening.sockets[0].getsockname()[1]
     listening.close()
+    await asyncio.gather(*filter(None, connections))
 
 
 @asynccontextmanager
@@ -123,6 +130,22 @@ def test_a_connection_is_used_again() -> None:
 
     run(work())
     assert connections == 1
+
+
+def test_a_key_of_any_letters_is_sent_as_it_is() -> None:
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await head_of(reader))
+        writer.write(STREAM)
+        await writer.drain()
+
+    async def work() -> None:
+        async with serving(answer) as port, client(f"http://127.0.0.1:{port}/v1", "schlüssel") as server:
+            await read(server)
+
+    run(work())
+    assert "Bearer schlüssel\r\n".encode() in heads[0]
 
 
 def test_leaving_a_stream_closes_its_connection() -> None:

@@ -21,9 +21,8 @@ from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.sampler import candidates
 from magistral_ui.engines.remote import request_errors
-from magistral_ui.engines.remote.completion_body import body_of
+from magistral_ui.engines.remote.completion_body import ImageUrls, body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
-from magistral_ui.engines.remote.image_urls import ImageUrls
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import PromptTooLong
 from magistral_ui.ui.rendering import ASSETS
@@ -282,11 +281,11 @@ def test_marks_in_the_text_are_read_too(shared: RemoteEngine) -> None:
     profile = shared.profile
     assert profile is not None
     spelled = replace(profile, dialect=replace(profile.dialect, always={"reasoning_format": "none"}))
-    shared._profile = spelled
+    shared._monitor.profile = spelled
     try:
         assert words(ask(shared, Conversation().say(SUM))) == (THOUGHTS, ANSWER)
     finally:
-        shared._profile = profile
+        shared._monitor.profile = profile
 
 
 OTHER_TEMPLATE = """{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}

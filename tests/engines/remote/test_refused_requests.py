@@ -11,8 +11,7 @@ from magistral_ui.chat.events import Event, Failed, Queued
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, GenerationRequest, Ready
-from magistral_ui.engines.remote import engine as engine_module
-from magistral_ui.engines.remote import request_errors
+from magistral_ui.engines.remote import request_errors, server_monitor
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.i18n.texts import sentence
 from tests.engines.contract import all_events, words
@@ -24,7 +23,7 @@ Connect = Callable[..., RemoteEngine]
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_errors, "RETRY_DELAYS", (0.01,) * 6)
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 0.05)
 
 
 def ask(engine: RemoteEngine) -> list[Event]:
@@ -49,7 +48,7 @@ def answering(gateway: FakeGateway, status: int, body: str, kind: str = "applica
         (400, '{"error": "out of cheese"}', "application/json", "remote_refused", "out of cheese"),
         (422, '{"detail": "out of cheese"}', "application/json", "remote_refused", "out of cheese"),
         (400, "", "text/plain", "remote_refused", "HTTP 400"),
-        (400, '{"error": "the model context is 4096"}', "application/json", "remote_prompt_too_long", "does not fit"),
+        (400, '{"error": "the model context is 4096"}', "application/json", "remote_prompt_too_long", "doesn’t fit"),
         (
             413,
             "<html><title>413 Request Entity Too Large</title></html>",
@@ -167,6 +166,11 @@ def test_a_server_of_http_1_0_is_read(connect: Connect) -> None:
         writer.write(OLD % ((b"text/event-stream", REPLY) if chat else (b"application/json", LIST)))
         await writer.drain()
         writer.close()
+        await writer.wait_closed()
+
+    async def no_other_task() -> None:
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)  # type: ignore[type-var]
 
     listening = loop.run_until_complete(asyncio.start_server(answer, "127.0.0.1", 0))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -175,6 +179,8 @@ def test_a_server_of_http_1_0_is_read(connect: Connect) -> None:
         engine = connect(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1")
         assert isinstance(engine.status(), Ready)
         assert words(ask(engine)) == ("", "Fine.")
+        engine.close()  # it checks the server all the time, and what it has asked for is answered before the loop ends
+        asyncio.run_coroutine_threadsafe(no_other_task(), loop).result(60)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(60)

@@ -11,14 +11,14 @@ import pytest
 from aiohttp import web
 
 from magistral_ui.chat.events import LAST, Event, Failed, Finished, Notice, Queued
-from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.chat.prompt import Prompt, Resume, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.remote import engine as engine_module
-from magistral_ui.engines.remote import request_errors
+from magistral_ui.engines.remote import request_errors, server_monitor
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.server_address import ServerAddress
+from magistral_ui.engines.remote.server_monitor import ServerMonitor
 from magistral_ui.errors import NotReady
 from magistral_ui.i18n.texts import sentence
 from tests.engines.contract import all_events, words
@@ -75,8 +75,8 @@ def server() -> Iterator[Troubled]:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_errors, "RETRY_DELAYS", (0.01, 0.02, 0.03))
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_WAITING", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_WAITING", 0.05)
 
 
 def submit(engine: RemoteEngine) -> Generation:
@@ -151,6 +151,20 @@ def test_a_stop_ends_the_wait(server: Troubled, connect: Connect) -> None:
     last = generation.take()[-1].event
     assert isinstance(last, Finished)
     assert last.why == "cancelled"
+
+
+def test_answer_now_ends_the_wait_and_not_the_reply(server: Troubled, connect: Connect) -> None:
+    engine = connect(server.base_url, dialect="mistral")
+    server.plan = [web.Response(status=429, headers={"Retry-After": "50"})]
+    prompt = Prompt((), (UserTurn("hi"),), Resume("because", False, ""))
+    generation = engine.submit(GenerationRequest(prompt, SamplingParams(seed=1)))
+    for event in follow(generation):
+        if isinstance(event, Queued):
+            generation.answer_now()
+    events = all_events(generation)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].why == "stop"
+    assert words(events)[1] == "Fine."
 
 
 @pytest.mark.parametrize(
@@ -309,11 +323,10 @@ def test_closing_ends_a_running_reply_whatever_comes_with_it(control: str) -> No
         generation = submit(engine)
         until(lambda: bool(fake.requests) and len(generation) > 0)
         assert engine._loop is not None
-        assert engine._look is not None
         (reply,) = engine._running
         # All in one turn of the loop, as when a person presses a button while the app ends.
         if control == "look":
-            engine._loop.call_soon_threadsafe(engine._look.set)
+            engine._loop.call_soon_threadsafe(engine._monitor.check_soon)
         elif control == "lose":
             engine._loop.call_soon_threadsafe(reply.lose)
         elif control != "nothing":
@@ -332,12 +345,11 @@ def test_closing_ends_a_running_reply_whatever_comes_with_it(control: str) -> No
 def test_closing_again_and_again_beside_a_look_never_hangs(server: Troubled) -> None:
     for _ in range(20):  # what was swallowed was swallowed only where both came in the same turn
         engine = connected(server.base_url)
-        loop, look = engine._loop, engine._look
+        loop, monitor = engine._loop, engine._monitor
         assert loop is not None
-        assert look is not None
 
-        def both(engine: RemoteEngine = engine, look: asyncio.Event = look) -> None:
-            look.set()
+        def both(engine: RemoteEngine = engine, monitor: ServerMonitor = monitor) -> None:
+            monitor.check_soon()
             engine._end()
 
         loop.call_soon_threadsafe(both)

@@ -12,7 +12,7 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.remote import engine as engine_module
+from magistral_ui.engines.remote import server_monitor
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.i18n.texts import sentence
 from tests.engines.contract import all_events, words
@@ -78,8 +78,8 @@ class Swapped(FakeServer):
 
 @pytest.fixture
 def swapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Swapped]]:
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_WAITING", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_WAITING", 0.05)
     made: list[Swapped] = []
 
     def make(kind: str) -> Swapped:
@@ -150,8 +150,8 @@ def test_a_message_goes_to_no_other_model_than_it_was_written_for(
     swapped: Callable[[str], Swapped], connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server was swapped between two looks."""
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 3600.0)
-    monkeypatch.setattr(engine_module, "CHECK_VALID_SECONDS", 0.0)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 3600.0)
+    monkeypatch.setattr(server_monitor, "CHECK_VALID_SECONDS", 0.0)
     server = swapped("gateway")
     engine = connect(server.base_url)
     time.sleep(0.1)

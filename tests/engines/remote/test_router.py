@@ -10,7 +10,7 @@ from magistral_ui.chat.events import Event
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
-from magistral_ui.engines.remote import engine as engine_module
+from magistral_ui.engines.remote import server_monitor
 from magistral_ui.engines.remote.engine import RemoteEngine
 from tests.engines.contract import all_events, words
 from tests.servers.fake_llama_router import PLAIN, FakeLlamaRouter, Model, rendered
@@ -21,8 +21,8 @@ NAME = "Magistral-Small-2509-GGUF:Q4_K_M"
 
 @pytest.fixture
 def routers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeLlamaRouter]]:
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_READY", 0.05)
-    monkeypatch.setattr(engine_module, "CHECK_INTERVAL_WAITING", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_READY", 0.05)
+    monkeypatch.setattr(server_monitor, "CHECK_INTERVAL_WAITING", 0.05)
     made: list[FakeLlamaRouter] = []
 
     def make(*models: Model, autoload: bool = True) -> FakeLlamaRouter:
@@ -151,7 +151,7 @@ def test_a_model_is_loaded_by_the_first_message_and_not_by_looking_at_it(
 def test_a_model_that_is_being_loaded_is_waited_for(routers: Callable[..., FakeLlamaRouter], connect: Connect) -> None:
     model = Model(NAME, state="loading")
     router = routers(Model("other"), model)
-    engine = RemoteEngine(connect(router.base_url, model="other")._address, model=NAME)
+    engine = RemoteEngine(connect(router.base_url, model="other")._server.address, model=NAME)
     engine.start()
     try:
         until(lambda: engine.status() == Loading("server"))

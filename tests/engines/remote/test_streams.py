@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magistral_ui.chat.events import Answer, Reasoning
-from magistral_ui.chat.reasoning import ReasoningPiece, joined
+from magistral_ui.chat.reasoning import ReasoningPiece
 from magistral_ui.engines.remote.chunks import Chunk, read_chunk
 from magistral_ui.engines.remote.reasoning_stream import EchoFilter, ReplyReader, gathered
 from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
 from magistral_ui.models.cards import TEXT_MARKS, TOKEN_MARKS
+from tests.chat.joined import joined
 
 STREAMS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "streams.json").read_text(encoding="utf-8"))
 MARKS = (TOKEN_MARKS, TEXT_MARKS)

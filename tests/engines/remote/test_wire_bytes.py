@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from magistral_ui.chat.events import Failed, Finished
 from magistral_ui.chat.prompt import Prompt, UserTurn
-from magistral_ui.chat.reasoning import ReasoningPiece, joined
+from magistral_ui.chat.reasoning import ReasoningPiece
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.remote import request_errors
@@ -19,6 +19,7 @@ from magistral_ui.engines.remote.reasoning_stream import ReplyReader
 from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import MAGISTRAL_1_2
+from tests.chat.joined import joined
 from tests.engines.contract import all_events, words
 from tests.engines.remote.conftest import connected
 from tests.engines.remote.wire_bytes import WIRES, Wire

@@ -144,9 +144,11 @@ def where(cache: KVCache) -> list[torch.device]:
     return [layer._keys.device for layer in cache.layers if layer._keys is not None]
 
 
-def test_a_hidden_state_that_is_not_moved_would_be_noticed(spread: Callable[[list[int]], Decoder]) -> None:
+def test_a_hidden_state_that_is_not_moved_would_be_noticed(
+    spread: Callable[[list[int]], Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = spread([0, 1, 1, 1])
-    model._stages._plain.move = lambda tensor, place: tensor
+    monkeypatch.setattr("magistral_ui.engines.local.cuda_graphs.move", lambda tensor, device: tensor)
     with pytest.raises(RuntimeError, match="cuda:1"):
         model([DecoderInput(model.new_cache(), [1, 2, 3])])
 

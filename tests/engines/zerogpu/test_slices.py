@@ -122,7 +122,7 @@ def test_the_next_turn_begins_with_the_reply_s_own_tokens(engine: ZeroGPUEngine)
     request = ask(engine)
     reasoning, answer = words(all_events(engine.submit(request)))
     assert engine._placed is not None
-    ids = engine._placed.encoder._replies.get(("someone", reasoning, answer, True))
+    ids = engine._placed.tokenizer._replies.get(("someone", reasoning, answer, True))
     assert ids, "the reply is remembered on this side of the fork"
 
 

@@ -599,7 +599,7 @@ def test_a_thousand_conversations_are_listed_with_one_question(visiting: Any, op
 
     history.wait(fill, None)
     asked: list[str] = []
-    with history._reading() as db:
+    with history._connection() as db:
         db.set_trace_callback(asked.append)
         assert len(catalog.listing(db, "me")) == 1_000
         plan = " ".join(str(row) for row in db.execute(f"EXPLAIN QUERY PLAN {asked[0]}"))
@@ -607,7 +607,7 @@ def test_a_thousand_conversations_are_listed_with_one_question(visiting: Any, op
     assert "conversations_of_visitor" in plan
 
 
-def test_no_events_are_taken_for_looking_by_the_keeper(visiting: Any) -> None:
+def test_saving_is_not_taken_for_looking(visiting: Any) -> None:
     visitors: Visitors = visiting([Answer("a"), Pause(0.3), Finished("stop")])
     _, session = visitors.open()
     running = session.say("one", (), SamplingParams())

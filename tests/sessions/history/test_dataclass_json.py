@@ -73,6 +73,13 @@ def test_what_does_not_fit_is_refused(data: object) -> None:
         from_json(Outer, json.dumps(data))
 
 
+def test_an_error_shows_no_content() -> None:
+    for data in ('{"name": 1234567}', '{"name": "1234567'):
+        with pytest.raises(ValueError) as refused:
+            from_json(Outer, data)
+        assert "1234567" not in str(refused.value)
+
+
 def test_a_field_can_be_left_out_and_given_again() -> None:
     value = Outer("x", 1.5)
     data = to_json(value, frozenset({"name"}))

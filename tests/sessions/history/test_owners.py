@@ -192,7 +192,7 @@ def test_a_login_goes_on_after_everything_was_forgotten(visiting: Any, opened: A
             say(visitors, "two")
             assert titles(visitors) == ["two"]
         assert visitors.forget({})
-    with kept._reading() as db:
+    with kept._connection() as db:
         for table in ("conversations", "messages", "logins", "forgotten"):
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
@@ -250,7 +250,7 @@ def test_what_could_not_be_deleted_before_the_end_is_deleted_by_the_next_process
         kept = opened()
         visitors = visiting(SHORT, kept)
         assert titles(visitors, place) == ["new"]
-        with kept._reading() as db:
+        with kept._connection() as db:
             assert db.execute("SELECT title FROM conversations").fetchall() == [("new",)]
             assert db.execute("SELECT count(*) FROM forgotten").fetchone() == (0,)
     finally:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from gradio.utils import get_upload_folder
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 
 from magistral_ui.chat.conversation import AssistantMessage, UserMessage
 from magistral_ui.errors import BadInput
@@ -75,6 +76,35 @@ def test_what_is_left_out_has_its_default() -> None:
     assert not read(keep_reasoning=False).choices.keep_reasoning
     assert read(instructions="Be brief.").choices.instructions == "Be brief."
     assert read().params == ENGINE.card.sampling
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        (ToolRequest, {"question": "a", **dict.fromkeys("bcdefghi", 1)}),
+        (ToolRequest, {"question": "a", "pictures": [None] * 9}),
+        (ChatRequest, {"message": "a", "history": [None] * 9}),
+        (ChatRequest, {"message": "a", "history": [{**SAID, **dict.fromkeys("bcdefghi", 1)}] * 9}),
+        (ChatRequest, {"message": {"text": "a", **dict.fromkeys("bcdefghi", 1)}}),
+    ],
+)
+def test_the_first_of_many_faults_ends_the_reading(kind: type[BaseModel], sent: dict[str, Any]) -> None:
+    """A request can hold millions of them."""
+    with pytest.raises(ValidationError) as refused:
+        kind.model_validate(sent)
+    assert refused.value.error_count() == 1
+
+
+def test_null_counts_as_left_out() -> None:
+    asked = tool(question="a", **dict.fromkeys(("pictures", "instructions", "parameters", "include_reasoning")))
+    assert asked == tool(question="a")
+    request = read_request(ToolRequest, {"question": "a", "include_reasoning": None})
+    assert request.include_reasoning
+    turns = [{**SAID, "files": None}, {**ANSWERED, "reasoning": None}]
+    assert (
+        read("b", history=turns).earlier.path()[1]
+        == read("b", history=[SAID, {**ANSWERED, "reasoning": ""}]).earlier.path()[1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""One conversation and the reply being written for it, as they are now: read, saved and given up; it begins no reply."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from magistral_ui.chat.conversation import Conversation, ReplyBuilder, UserMessage
+from magistral_ui.errors import AlreadyAnswering, Overloaded
+from magistral_ui.sessions.history.reply_state import Recorder, ReplyOrigin, RunningReply, replay_notice
+from magistral_ui.sessions.limits import bytes_of
+
+
+class SessionState:
+    """What a session holds. Its methods may be called from any thread.
+
+    `current`, `busy`, `saved`, `memory_bytes`, `save` and `retire` never wait for a thread that works with the session: they are
+    asked about all sessions at once, and one that is measuring a long prompt must not hold up the others.
+    """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        """Without a `recorder`, nothing is saved."""
+        self._recorder = recorder
+        self._lock = threading.RLock()
+        self._conversation = Conversation()
+        self._running: RunningReply | None = None
+        self._written: dict[int, ReplyOrigin] = {}
+        self._measured = self._conversation, 0
+        self._retired = False
+
+    def load(
+        self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
+    ) -> None:
+        """Continue from what an earlier process has saved."""
+        with self._lock:
+            self._conversation, self._written, self._running = conversation, dict(written), running
+
+    def save(self) -> None:
+        """Save what has changed since the last time; does nothing where someone works with the session."""
+        if self._recorder is None or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._settle()
+            self._recorder.save(self._conversation, dict(self._written), self._running)
+        finally:
+            self._lock.release()
+
+    @property
+    def conversation(self) -> Conversation:
+        """All that was said so far, a reply that has just ended included."""
+        return self.snapshot()[0]
+
+    @property
+    def running(self) -> RunningReply | None:
+        """The reply that is being written, or None."""
+        return self.snapshot()[1]
+
+    @property
+    def current(self) -> RunningReply | None:
+        """The reply that is being written, or None."""
+        running = self._running
+        return running if running is not None and not running.generation.ended else None
+
+    @property
+    def busy(self) -> bool:
+        return self.current is not None
+
+    @property
+    def saved(self) -> bool:
+        return self._recorder is None or (self._running is None and self._recorder.has_saved(self._conversation))
+
+    @property
+    def memory_bytes(self) -> int:
+        """About the bytes of what was said, computed once for each state of the conversation."""
+        conversation = self._conversation
+        if self._measured[0] is not conversation:
+            self._measured = conversation, bytes_of(conversation)
+        return self._measured[1]
+
+    def snapshot(self) -> tuple[Conversation, RunningReply | None]:
+        """The conversation and the running reply at one moment."""
+        with self._lock:
+            self._settle()
+            return self._conversation, self._running
+
+    def view(self) -> tuple[Conversation, RunningReply | None, int]:
+        """What `snapshot` sees, and when: whoever got a higher number in this process saw a later state, or the same."""
+        with self._lock:
+            return *self.snapshot(), time.perf_counter_ns()
+
+    def written(self, message: int) -> ReplyOrigin:
+        """How the reply `message` came to be; an empty generation where that is not known."""
+        return self._written.get(message, ReplyOrigin(""))
+
+    def retire(self) -> bool:
+        """Take no more words; whether the caller is to drop the session from memory.
+
+        False while a reply is being written or someone works with the session, and where another caller drops it already.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._retired:
+                return False
+            self._settle()
+            self._retired = self._running is None
+            return self._retired
+        finally:
+            self._lock.release()
+
+    def _refuse_while_running(self) -> None:
+        if self._retired:  # whoever asks again gets the session that replaces it
+            raise Overloaded
+        self._settle()
+        if self._running is not None:
+            raise AlreadyAnswering
+
+    def _settle(self) -> None:
+        """Add a reply that has ended to the conversation; with the lock held.
+
+        Done by whoever comes next, not by the thread that ends the reply: an engine must never wait for a session.
+        """
+        running = self._running
+        if running is None or not running.generation.ended:
+            return
+        self._running = None
+        draft = ReplyBuilder()
+        for stamped in running.generation.take():
+            draft.feed(stamped.event)
+        reply = draft.reply(running.params, running.model, running.before)
+        reply = replace(reply, provenance=running.provenance)
+        notice = replay_notice(running.replays, reply) if running.replays else None
+        if notice is not None:
+            draft.notices.append(notice)
+            reply = replace(reply, notices=(*reply.notices, notice.key))
+        written = ReplyOrigin(running.generation.id, tuple(draft.notices))
+        if running.continues is not None:
+            self._conversation = self._conversation.rewritten(running.continues, reply)
+            self._written[running.continues] = written
+        elif isinstance(self._conversation.messages.get(running.to), UserMessage):
+            self._conversation = self._conversation.with_reply(reply, running.to)
+            self._written[self._conversation.last_id] = written
