@@ -111,7 +111,6 @@ class BoundedProcess:
         return self._child
 
     def close(self) -> None:
-        """End the child, and wait until it has ended."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()

@@ -101,7 +101,6 @@ class FairCache(Cache[Key, Value]):
             del self._keys[owner]
 
     def popitem(self) -> tuple[Key, Value]:
-        """Remove and return the value that a full cache would evict."""
         owner = max(self._keys, key=lambda each: len(self._keys[each]))
         key = next(iter(self._keys[owner]))
         value = super().__getitem__(key)

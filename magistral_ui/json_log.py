@@ -22,7 +22,6 @@ class JsonFormatter(logging.Formatter):
     """A record as one line of JSON. Of an exception only the kind and the places in the code: its words may quote people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
         facts = getattr(record, FACTS_ATTRIBUTE, None)
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),

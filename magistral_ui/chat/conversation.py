@@ -116,7 +116,6 @@ class Conversation:
             yield self.messages[at]
 
     def last(self) -> ChatMessage | None:
-        """The last message of the chosen branch, or None in an empty conversation."""
         path = self.path()
         return path[-1] if path else None
 
@@ -199,7 +198,6 @@ class Conversation:
         return frozenset(found)
 
     def last_user(self) -> UserMessage | None:
-        """The last user message of the chosen branch."""
         return next((m for m in reversed(self.path()) if isinstance(m, UserMessage)), None)
 
     def _user(self, message: int) -> UserMessage:

@@ -99,7 +99,6 @@ class Decoders:
         return getattr(self._here, "seconds", 0.0)
 
     def close(self) -> None:
-        """End the idle children."""
         with self._lock:
             idle, self._idle = self._idle, []
         for _, child in idle:

@@ -48,7 +48,6 @@ class MarkContext:
 
     @property
     def at_line_start(self) -> bool:
-        """Whether what follows is the first in its line."""
         return self._blank
 
     def quotes(self, after: str, final: bool) -> bool | None:

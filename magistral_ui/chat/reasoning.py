@@ -51,7 +51,6 @@ class MarkEdges:
         self._told = 0  # characters held, and still to come, that are known already
 
     def open(self) -> None:
-        """Reasoning begins."""
         self._opened = True
 
     def close(self) -> None:
@@ -108,7 +107,6 @@ class TokenIdReader:
 
     @property
     def channel(self) -> Channel:
-        """Where the next token would go."""
         return self._channel
 
     def feed(self, token: int) -> list[ReasoningPiece]:
@@ -134,7 +132,6 @@ class TokenIdReader:
         self._edges.take_up()
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """A replacement character where the stream ended inside a character, unless it was `cut`."""
         if not cut:
             return self._turn(self._channel)
         if self._channel == "reasoning":
@@ -208,7 +205,6 @@ class TextReader:
 
     @property
     def channel(self) -> Channel:
-        """Where the next text would go."""
         return self._channel
 
     def feed(self, text: str, tokens: int = 1) -> list[ReasoningPiece]:
@@ -389,19 +385,15 @@ class TextTokenReader:
 
     @property
     def channel(self) -> Channel:
-        """Where the next token would go."""
         return self._text.channel
 
     def feed(self, token: int) -> list[ReasoningPiece]:
-        """The events of one more token."""
         return self._text.feed(self._decoder.decode(self._bytes_of(token)))
 
     def take_up(self) -> None:
-        """What is held back was told before."""
         self._text.take_up()
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """What was held back; where the reply was `cut`, without a partial character or mark."""
         rest = "" if cut else self._decoder.decode(b"", True)
         return [*self._text.feed(rest, tokens=0), *self._text.finish(cut)]
 

@@ -51,14 +51,12 @@ class ReasoningControl:
         return self._queue.popleft() if self._queue else None
 
     def banned(self) -> tuple[int, ...]:
-        """Token ids that must not be sampled next."""
         if not self._closed:
             return ()
         marks = (*self._tokens.opening, *self._tokens.closing) if len(self._tokens.closing) == 1 else ()
         return marks if self._answered else (*marks, self._tokens.end_of_turn)
 
     def took(self, token: int, channel: Channel) -> None:
-        """`token` was written, and `channel` is where it went."""
         if channel == "reasoning":
             self._reasoned += 1
             if self._guard is not None:
@@ -105,7 +103,6 @@ class LoopGuard:
         self.looping = False
 
     def feed(self, token: int) -> None:
-        """One more token of reasoning."""
         self._recent.append(token)
         self._seen += 1
         if self._seen % self._every == 0:

@@ -80,7 +80,6 @@ def bounds(markdown: MarkdownIt) -> None:
 
 
 def plain(text: str) -> str:
-    """`text` as it was written."""
     return f'<div class="plain">{escape(text)}</div>'
 
 

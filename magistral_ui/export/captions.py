@@ -19,7 +19,6 @@ def title(document: Document, words: Texts) -> str:
 
 
 def about(document: Document, words: Texts) -> str:
-    """When the conversation was last changed, and the name of this app."""
     when = document.updated or document.created
     made = words("export_made", app=words("page_title"))
     return " · ".join([moment(when), made] if when else [made])
@@ -74,7 +73,6 @@ def source(reply: Reply, words: Texts) -> str:
 
 
 def image_name(image: ImageFile, number: int, words: Texts) -> str:
-    """The text in place of an image."""
     return words("turn_picture", number=number, name=image.name, width=image.width, height=image.height)
 
 

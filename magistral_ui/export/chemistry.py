@@ -103,7 +103,6 @@ def _reaction(text: str, depth: int) -> str:
 
 
 def _terms(text: str, depth: int) -> Iterator[str]:
-    """The LaTeX of each piece in turn."""
     ends, at, atom, scripts = _braces(text), 0, False, ""
     while at < len(text):
         if arrow := ARROW.match(text, at):

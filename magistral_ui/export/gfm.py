@@ -24,7 +24,6 @@ SCHEME = re.compile(r"(?:^|[^a-z0-9.+-])(https?)$", re.IGNORECASE)
 
 
 def gfm(markdown: MarkdownIt) -> None:
-    """Make `markdown` read all of it."""
     footnote_plugin(markdown, inline=False)
     markdown.inline.ruler.at("footnote_ref", _reference)
     markdown.core.ruler.at("footnote_tail", _tail)

@@ -37,7 +37,6 @@ class ImageTags:
         self._made: dict[str, str] = {}
 
     def html(self, image: ImageFile, number: int) -> str:
-        """The element for the `number`th image of a message."""
         name = escape(captions.image_name(image, number, self._words))
         data = self._data(image)
         if len(data) > self._room or not data:

@@ -75,7 +75,6 @@ LINE_BEGINS = re.compile(r"\n[ \t]*\Z")
 
 
 def html_tags(markdown: MarkdownIt) -> None:
-    """Make `markdown` read tags."""
     alt: RuleOptionsType = {"alt": ["paragraph", "reference", "blockquote", "list"]}
     markdown.inline.ruler.at("html_inline", _inline)
     markdown.block.ruler.before("fence", "html_whole", _whole, alt)
@@ -272,7 +271,6 @@ class _BlockSplitter:
 
     @property
     def level(self) -> int:
-        """The nesting level of the next token."""
         return len(self.frames) - 1 + self.depth
 
     def keep(self, token: Token) -> None:
@@ -319,7 +317,6 @@ class _BlockSplitter:
         self.end(True)
 
     def words(self, text: str, is_cell: bool) -> None:
-        """Add the text between two tags."""
         text = text.strip()
         if not text:
             return

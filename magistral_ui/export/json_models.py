@@ -254,10 +254,7 @@ class ExportFile(Entry):
 
 def schema() -> bytes:
     """docs/export.schema.json."""
-    found = {
-        "$schema": GenerateJsonSchema.schema_dialect,
-        **ExportFile.model_json_schema(),
-    }
+    found = {"$schema": GenerateJsonSchema.schema_dialect, **ExportFile.model_json_schema()}
     return json.dumps(found, indent=2).encode() + b"\n"
 
 

@@ -125,7 +125,6 @@ def _marks_of(text: str, env: EnvType) -> _Marks:
 
 
 def _formula_at(state: StateInline | StateBlock, at: int) -> _Formula | None:
-    """The formula that begins at `at`."""
     text = state.src
     if text[at : at + 1] not in ("$", "\\"):
         return None

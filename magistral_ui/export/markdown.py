@@ -47,7 +47,6 @@ def fenced(text: str) -> str:
 
 
 def quoted(markdown: str) -> str:
-    """`markdown` as a quotation."""
     return "\n".join(f"> {line}" if line else ">" for line in markdown.split("\n"))
 
 

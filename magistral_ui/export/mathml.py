@@ -149,7 +149,6 @@ class FormulasOfAnswers:
 
 
 def as_text(latex: str) -> str:
-    """A formula as it was written."""
     return f"<code>{escape(latex)}</code>"
 
 

@@ -25,7 +25,6 @@ class Language:
 
     @property
     def direction(self) -> Literal["ltr", "rtl"]:
-        """The value of HTML's `dir`."""
         return "rtl" if self.right_to_left else "ltr"
 
 

@@ -93,5 +93,4 @@ def categories(language: str) -> tuple[str, ...]:
 
 
 def category(language: str, count: int) -> str:
-    """The plural category of `count`."""
     return _FORMS.get(language, _USUAL)[0](abs(count))

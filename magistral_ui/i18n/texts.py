@@ -70,7 +70,6 @@ def text(key: str, /, **values: Value) -> str:
 
 
 def text_in(language: str, key: str, /, **values: Value) -> str:
-    """The same in `language`."""
     found = strings(language)[key]
     if isinstance(found, dict):
         count = values.get("count", values.get("limit"))

@@ -52,7 +52,6 @@ class Admission:
         self._listeners.append(tell)
 
     def running(self) -> list[Generation]:
-        """All replies that have not ended."""
         with self._lock:
             self._forget_ended()
             return [generation for _, _, generation in self._replies]
@@ -98,7 +97,6 @@ class Admission:
             self._beginning.append((visitor, address))
 
     def stop_unattended(self) -> None:
-        """Stop the replies that nobody has looked at for too long."""
         for generation in self.running():
             if generation.unattended > self._limits.unattended_seconds:
                 generation.stop()

@@ -90,7 +90,6 @@ class LiveView:
         return spent + self.usage.reasoning_seconds
 
     def value(self) -> dict[str, Any]:
-        """The update as the browser gets it."""
         draft = self.draft
         prefilling = draft.prefilling or Prefilling(0, 0)
         return {

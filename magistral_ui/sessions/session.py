@@ -23,12 +23,7 @@ from magistral_ui.engines.base import Engine, GenerationRequest, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import BadInput, EmptyMessage, MessageGone, TextTooLong
 from magistral_ui.sessions.admission import OnReply
-from magistral_ui.sessions.history.reply_state import (
-    Recorder,
-    RunningReply,
-    provenance,
-    runs,
-)
+from magistral_ui.sessions.history.reply_state import Recorder, RunningReply, provenance, runs
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session_state import SessionState
 
@@ -151,7 +146,6 @@ class Session(SessionState):
             self._conversation = self._conversation.restored(message, earlier)
 
     def keep_reasoning(self, reply: int, keep: bool | None) -> None:
-        """Leave the reasoning of one reply in or out of the context; None follows the general choice."""
         with self._lock:
             self._conversation = self._conversation.keep_reasoning(self._reply(reply).id, keep)
 
@@ -166,7 +160,6 @@ class Session(SessionState):
             return self._begin(self._conversation.edit(message, text), params, choices)
 
     def choose(self, message: int) -> None:
-        """Show the branch of `message` instead of its sibling's."""
         with self._lock:
             self._refuse_while_running()
             if message not in self._conversation.messages:
@@ -197,7 +190,6 @@ class Session(SessionState):
             running.generation.stop()
 
     def answer_now(self) -> None:
-        """End the reasoning of the running reply."""
         if running := self.running:
             running.generation.answer_now()
 
@@ -210,7 +202,6 @@ class Session(SessionState):
 
     @property
     def runs(self) -> Provenance:
-        """What would write a reply now."""
         return runs(self._engine)
 
     def _checked(self, reasoning: str, old: Reply) -> str:

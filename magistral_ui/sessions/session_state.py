@@ -52,12 +52,10 @@ class SessionState:
 
     @property
     def running(self) -> RunningReply | None:
-        """The reply that is being written, or None."""
         return self.snapshot()[1]
 
     @property
     def current(self) -> RunningReply | None:
-        """The reply that is being written, or None."""
         running = self._running
         return running if running is not None and not running.generation.ended else None
 

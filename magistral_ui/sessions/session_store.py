@@ -83,7 +83,6 @@ class SessionStore:
             return self._open.pop((visitor, conversation), None)
 
     def clear(self) -> list[OpenSession]:
-        """Remove and return all of them."""
         with self._lock:
             gone = list(self._open.values())
             self._open.clear()
@@ -149,7 +148,6 @@ class Autosave:
         self._thread.start()
 
     def close(self) -> None:
-        """End, after a last save."""
         self._ending.set()
         self._thread.join()
 

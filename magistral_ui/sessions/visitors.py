@@ -165,7 +165,6 @@ class Visitors:
         self._history.take_in(visitor, {secrets.token_urlsafe(16): document for document in documents}, size)
 
     def close(self) -> None:
-        """Stop all that runs, and save what was written."""
         self._autosave.close()
         for each in self._open.clear():
             each.session.close()
@@ -267,12 +266,10 @@ def _engine_key(visitor: str, conversation: str) -> str:
 
 
 def _secret(place: object) -> str:
-    """The secret that a place shows; empty where there is none."""
     return _text(place, "visitor")
 
 
 def _conversation(place: object) -> str:
-    """The conversation that a place names; empty where it names none."""
     return _text(place, "conversation")
 
 

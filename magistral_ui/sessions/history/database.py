@@ -94,7 +94,6 @@ class History:
 
     @property
     def save_error(self) -> Message | None:
-        """Why conversations cannot be saved at the moment."""
         return self._unusable or self._writer.error
 
     def put(self, job: WriteJob) -> "Future[Any]":
@@ -286,7 +285,6 @@ class History:
         return not busy
 
     def close(self) -> None:
-        """Write what waits, and let go of the folder."""
         self.open = False
         self._writer.close()
         with suppress(sqlite3.Error):

@@ -54,7 +54,6 @@ class ImageStore:
         return _unlinked(self._path(digest))
 
     def all(self) -> Iterator[str]:
-        """The digests of all images here."""
         if self._folder is None:
             yield from tuple(self._memory)
             return

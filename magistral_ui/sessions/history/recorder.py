@@ -58,7 +58,6 @@ class HistoryRecorder:
         self._closed = False
 
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
-        """Save the conversation and that a reply has started; returns once that is on disk, or has failed."""
         with self._lock:
             if self._closed:
                 return
@@ -89,7 +88,6 @@ class HistoryRecorder:
                 self._add_piece(running.generation)
 
     def has_saved(self, conversation: Conversation) -> bool:
-        """Whether everything is written; never waits."""
         with self._lock:
             self._settle()
             if self._closed:
@@ -103,7 +101,6 @@ class HistoryRecorder:
             self._closed = True
 
     def flush(self) -> None:
-        """Wait for pending writes."""
         with self._lock:
             pending = list(self._pending)
         for each in pending:

@@ -44,7 +44,10 @@ class Recorder(Protocol):
     """What saves a session's conversation, so that it outlives this process; see recorder.py."""
 
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
-        """Save the conversation, and that `running` is about to begin (its generation is not the real one yet)."""
+        """Save the conversation, and that `running` is about to begin (its generation is not the real one yet).
+
+        Returns once that is on disk, or has failed.
+        """
 
     def save(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None

@@ -170,5 +170,4 @@ def _without_words(db: sqlite3.Connection) -> str:
 
 
 def has_fts5(db: sqlite3.Connection) -> bool:
-    """Whether this SQLite was built with full-text search."""
     return bool(db.execute("SELECT count(*) FROM pragma_module_list WHERE name = 'fts5'").fetchone()[0])

@@ -137,7 +137,6 @@ def load(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> St
 
 
 def load_document(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> Document | None:
-    """The conversation, for an export."""
     kept = load(db, files, visitor, id)
     head = db.execute("SELECT title, created, changed FROM conversations WHERE id = ?", (id,)).fetchone()
     if kept is None:
