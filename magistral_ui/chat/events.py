@@ -1,11 +1,13 @@
-"""What happens while a reply is written, as values matched by class; it does not know who writes or reads them."""
+"""What happens while a reply is written, as values matched by class, and how they look in JSON; not who writes or reads them."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from magistral_ui.errors import Message
+from magistral_ui.errors import MagistralUIError, Message
 
+Json = dict[str, Any]
+"""A JSON object, for the page and for programs alike."""
 FinishReason = Literal["stop", "length", "cancelled"]
 """`stop`: the model ended the reply; `length`: a token limit did; `cancelled`: a person or a time limit did."""
 
@@ -133,3 +135,24 @@ def as_reasoning(events: Iterable[Event]) -> Iterator[Event]:
             event = Reasoning(event.text if begun else event.text.lstrip("\r\n"), event.tokens)
         begun = begun or (isinstance(event, Reasoning) and bool(event.text))
         yield event
+
+
+def usage_value(usage: Usage) -> Json:
+    """Counts and seconds, including the derived ones."""
+    derived = {"completion_tokens": usage.completion_tokens, "tokens_per_second": usage.tokens_per_second}
+    return {**asdict(usage), **derived}
+
+
+def notices_value(notices: Sequence[Notice]) -> list[Json]:
+    """What a reply's reader is told beside the reply."""
+    return [{"key": notice.key, "values": notice.values} for notice in notices]
+
+
+def failure_value(key: str, values: Mapping[str, str | int | float]) -> Json:
+    """A failure whose sentence the browser writes in its own language."""
+    return {"key": key, "values": dict(values)}
+
+
+def alert_value(error: MagistralUIError) -> Json:
+    """The failure that `error` stands for."""
+    return failure_value(error.message.key, error.message.values)

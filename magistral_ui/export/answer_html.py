@@ -12,8 +12,7 @@ from markdown_it.token import Token
 
 from magistral_ui.export.bounds import bounds, is_readable, plain
 from magistral_ui.export.document import Texts, TimeBudget
-from magistral_ui.export.emphasis import emphasis
-from magistral_ui.export.gfm import addresses, gfm, is_followed
+from magistral_ui.export.gfm import addresses, emphasis, gfm, is_followed
 from magistral_ui.export.html_tags import html_tags
 from magistral_ui.export.latex_delimiters import latex_marks
 from magistral_ui.export.mathml import Formulas, FormulasHere

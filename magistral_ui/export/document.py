@@ -1,17 +1,23 @@
-"""What every exported file has: a conversation with title and times, a file name, a bound on its work; it knows no format."""
+"""What every exported file has: a conversation with title and times, captions in the reader's language, a file name, and a bound
+on its work; it knows no format.
+"""
 
 import re
 import time
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Protocol
 
-from magistral_ui.chat.conversation import Conversation
+from magistral_ui.chat.conversation import ChatMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.image_decoding import decoders
+from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.errors import Value
 
+ALWAYS_SHOWN = ("temperature", "top_p", "seed")
+"""Parameters that are shown even at their default."""
 MAX_NAME_LENGTH = 80
 """Characters of a name without its ending."""
 MAX_NAME_BYTES = 200
@@ -87,3 +93,81 @@ class TimeBudget:
     def is_over(self) -> bool:
         """Whether the rest has to be shown as it is."""
         return self._clock() >= self._until
+
+
+def document_title(document: Document, words: Texts) -> str:
+    """The document's title on one line; a general one where it has none."""
+    return " ".join(document.title.split()) or words("export_untitled")
+
+
+def document_facts(document: Document, words: Texts) -> str:
+    when = document.updated or document.created
+    made = words("export_made", app=words("page_title"))
+    return " · ".join([moment(when), made] if when else [made])
+
+
+def shown_messages(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
+    """The messages of a branch that are not empty."""
+    for message in messages:
+        if not isinstance(message, UserMessage) or message.text.strip() or message.images:
+            yield message
+
+
+def reasoning_summary(reply: Reply, words: Texts) -> str:
+    """How long the model thought, and in how many tokens."""
+    usage = reply.usage
+    if not usage.reasoning_tokens:
+        return words("export_reasoning")
+    key = "turn_thought" if reply.reasoning_closed else "turn_thought_unfinished"
+    time = words(key, seconds=seconds(usage.reasoning_seconds))
+    return f"{time} · {words('turn_tokens', count=usage.reasoning_tokens)}"
+
+
+def seconds(value: float) -> str:
+    """One decimal below a hundred, none above."""
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def reply_notes(reply: Reply, words: Texts) -> list[str]:
+    """A reply's notices, why it was cut short, and that there is no answer."""
+    found = [words(f"notice_{key}") for key in reply.notices if _is_known(f"notice_{key}", words)]
+    # A notice with a gap left unfilled: its value was shown at the time, and is not kept.
+    found = [note for note in found if "{" not in note]
+    if reply.failure:
+        key = f"error_{reply.failure}"
+        found.append(words(key if _is_known(key, words) else "error_unexpected", **dict(reply.failure_values)))
+    elif reply.finish_reason == "length":
+        found.append(words("export_ended_length"))
+    elif reply.finish_reason == "cancelled":
+        found.append(words("ended_cancelled"))
+    if not reply.failure and reply.finish_reason != "cancelled" and not reply.answer.strip():
+        found.append(words("turn_no_answer" if reply.reasoning else "turn_empty"))
+    return found
+
+
+def reply_source(reply: Reply, words: Texts) -> str:
+    """On one line: the model, how it ran, its tokens, and the parameters."""
+    known = reply.provenance
+    ran = [known.revision[:12], known.precision] if known else []
+    count = reply.usage.completion_tokens
+    parts = [reply.model, *ran, words("turn_tokens", count=count) if count else ""]
+    return " · ".join(part for part in [*parts, *_parameters(reply, words)] if part)
+
+
+def image_name(image: ImageFile, number: int, words: Texts) -> str:
+    return words("turn_picture", number=number, name=image.name, width=image.width, height=image.height)
+
+
+def _parameters(reply: Reply, words: Texts) -> Iterator[str]:
+    values: dict[str, Value | None] = asdict(reply.params) if reply.params else {}
+    for name, value in values.items():
+        if value is not None and (name in ALWAYS_SHOWN or value != PARAMETERS[name].default):
+            yield f"{words(f'parameter_{name}')} {value}"
+
+
+def _is_known(key: str, words: Texts) -> bool:
+    try:
+        words(key)
+    except KeyError:
+        return False
+    return True

@@ -5,7 +5,7 @@ ui/assets/dollar_math.js has the same rule.
 
 import re
 
-from magistral_ui.export.emphasis import UNSPACED
+from magistral_ui.export.gfm import UNSPACED
 
 BLANK = re.compile("[\t-\r \u00a0\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 GOES_ON = re.compile(r"[\\^_]|\{\}")

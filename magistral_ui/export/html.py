@@ -14,9 +14,19 @@ from typing import Literal
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.errors import ImageRefused, TooManyRequests
-from magistral_ui.export import captions
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.document import Document, Texts, TimeBudget
+from magistral_ui.export.document import (
+    Document,
+    Texts,
+    TimeBudget,
+    document_facts,
+    document_title,
+    image_name,
+    reasoning_summary,
+    reply_notes,
+    reply_source,
+    shown_messages,
+)
 from magistral_ui.export.mathml import BoundedFormulas
 
 MAX_SIDE = 1600
@@ -37,7 +47,7 @@ class ImageTags:
         self._made: dict[str, str] = {}
 
     def html(self, image: ImageFile, number: int) -> str:
-        name = escape(captions.image_name(image, number, self._words))
+        name = escape(image_name(image, number, self._words))
         data = self._data(image)
         if len(data) > self._room or not data:
             return f'<span class="note">{name}</span>'
@@ -64,7 +74,7 @@ def export_html(
     When the time budget, by `clock`, is used up, the remaining answers are shown as text, and images by name.
     """
     budget = TimeBudget(clock)
-    titles = [captions.title(document, words) for document in documents]
+    titles = [document_title(document, words) for document in documents]
     title = titles[0] if len(titles) == 1 else words("export_many", count=len(titles))
     with BoundedFormulas() as formulas:
         drawn = _Rendering(words, AnswerRenderer(words, budget, formulas), ImageTags(words, budget))
@@ -116,12 +126,12 @@ class _Rendering:
 
 def _conversation(number: int, document: Document, drawn: _Rendering) -> str:
     words = drawn.words
-    messages = captions.shown(document.conversation.path())
+    messages = shown_messages(document.conversation.path())
     turns = "".join(_turn(message, drawn) for message in messages)
     return f"""<section id="c{number}">
 <header>
-<h1 dir="auto">{escape(captions.title(document, words))}</h1>
-<p class="about">{escape(captions.about(document, words))}</p>
+<h1 dir="auto">{escape(document_title(document, words))}</h1>
+<p class="about">{escape(document_facts(document, words))}</p>
 </header>
 {turns}</section>
 """
@@ -147,12 +157,12 @@ def _said(message: UserMessage, drawn: _Rendering) -> Iterator[str]:
 def _reply(reply: Reply, drawn: _Rendering) -> Iterator[str]:
     words = drawn.words
     if reply.reasoning.strip():
-        summary = escape(captions.thought(reply, words))
+        summary = escape(reasoning_summary(reply, words))
         text = f'<div class="reasoning" dir="auto">{escape(reply.reasoning)}</div>'
         yield f"<details>\n<summary>{summary}</summary>\n{text}\n</details>\n"
     if reply.answer.strip():
         yield f'<div class="answer" dir="auto">\n{drawn.answers.html(reply.answer)}</div>\n'
-    for note in captions.notes(reply, words):
+    for note in reply_notes(reply, words):
         yield f'<p class="{"note failure" if reply.failure else "note"}">{escape(note)}</p>\n'
-    if source := captions.source(reply, words):
+    if source := reply_source(reply, words):
         yield f'<footer dir="auto">{escape(source)}</footer>\n'

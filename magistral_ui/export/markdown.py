@@ -8,10 +8,20 @@ from html import escape
 from markdown_it import MarkdownIt
 
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
-from magistral_ui.export import captions
 from magistral_ui.export.bounds import bounds, is_readable
-from magistral_ui.export.document import Document, Texts, TimeBudget
-from magistral_ui.export.emphasis import emphasis
+from magistral_ui.export.document import (
+    Document,
+    Texts,
+    TimeBudget,
+    document_facts,
+    document_title,
+    image_name,
+    reasoning_summary,
+    reply_notes,
+    reply_source,
+    shown_messages,
+)
+from magistral_ui.export.gfm import emphasis
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 PROSE = re.compile(
@@ -120,9 +130,9 @@ def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable
 
 
 def _conversation(document: Document, words: Texts, budget: TimeBudget) -> Iterator[str]:
-    yield f"# {inline(captions.title(document, words))}"
-    yield f"*{inline(captions.about(document, words))}*"
-    for message in captions.shown(document.conversation.path()):
+    yield f"# {inline(document_title(document, words))}"
+    yield f"*{inline(document_facts(document, words))}*"
+    for message in shown_messages(document.conversation.path()):
         yield from _turn(message, words, budget)
 
 
@@ -133,19 +143,19 @@ def _turn(message: ChatMessage, words: Texts, budget: TimeBudget) -> Iterator[st
         return
     yield f"## {inline(words('turn_you'))}"
     for number, image in enumerate(message.images, 1):
-        yield f"*{inline(captions.image_name(image, number, words))}*"
+        yield f"*{inline(image_name(image, number, words))}*"
     if message.text.strip():
         yield contained(message.text, keep_lines=True, plain=budget.is_over)
 
 
 def _reply(reply: Reply, words: Texts, budget: TimeBudget) -> Iterator[str]:
     if reply.reasoning.strip():
-        yield f"<details>\n<summary>{escape(captions.thought(reply, words))}</summary>"
+        yield f"<details>\n<summary>{escape(reasoning_summary(reply, words))}</summary>"
         yield quoted(contained(reply.reasoning, keep_lines=True, plain=budget.is_over))
         yield "</details>"
     if reply.answer.strip():
         yield contained(reply.answer, plain=budget.is_over)
-    for note in captions.notes(reply, words):
+    for note in reply_notes(reply, words):
         yield f"*{inline(note)}*"
-    if source := captions.source(reply, words):
+    if source := reply_source(reply, words):
         yield f"*{inline(source)}*"

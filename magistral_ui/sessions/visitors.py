@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from magistral_ui.chat.conversation import Reply
-from magistral_ui.client import CLIENT, NO_CLIENT, Client, hashed
+from magistral_ui.client import CLIENT, NO_CLIENT, Client, OneTimeTokens, hashed
 from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import HistoryUnusable, ImportRefused, Message
@@ -19,7 +19,6 @@ from magistral_ui.sessions.history.recorder import HistoryRecorder
 from magistral_ui.sessions.history.search import ConversationSummary, SearchResult
 from magistral_ui.sessions.history.store import StoredConversation
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.one_time_tokens import OneTimeTokens
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.session_store import Autosave, OpenSession, SessionStore
 

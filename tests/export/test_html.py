@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magistral_ui.chat.conversation import Conversation, Reply
-from magistral_ui.export import captions
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.export.bounds import BEGINNING
-from magistral_ui.export.document import EXPORT_CPU_SECONDS, Document, TimeBudget
+from magistral_ui.export.document import EXPORT_CPU_SECONDS, Document, TimeBudget, image_name
 from magistral_ui.export.html import ImageTags, export_html
 from magistral_ui.export.mathml import MAX_DEPTH, depth, formula_html
 from magistral_ui.i18n.texts import text
@@ -162,7 +161,7 @@ def test_what_takes_too_long_is_shown_as_text_and_by_name() -> None:
     assert "<strong>one</strong>" in html
     assert '<div class="plain">**two**</div>' in html
     assert html.count("<img ") == 1
-    assert f'<span class="note">{captions.image_name(image("blue", name="blue.png"), 1, text)}</span>' in html
+    assert f'<span class="note">{image_name(image("blue", name="blue.png"), 1, text)}</span>' in html
 
 
 def test_images_have_only_so_much_room_and_one_is_made_once() -> None:
@@ -171,7 +170,7 @@ def test_images_have_only_so_much_room_and_one_is_made_once() -> None:
     tags = ImageTags(text, TimeBudget(), room=2 * one)
     drawn = [tags.html(seen, 1) for _ in range(4)]
     assert drawn[0] == drawn[1] == ImageTags(text, TimeBudget()).html(seen, 1)
-    assert drawn[-1] == f'<span class="note">{captions.image_name(seen, 1, text)}</span>'
+    assert drawn[-1] == f'<span class="note">{image_name(seen, 1, text)}</span>'
 
 
 @settings(max_examples=25)  # each is dear to draw

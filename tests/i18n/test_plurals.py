@@ -3,7 +3,7 @@
 import pytest
 
 from magistral_ui.i18n.languages import LANGUAGES
-from magistral_ui.i18n.plurals import categories, category
+from magistral_ui.i18n.texts import categories, category
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from importlib import resources
 
 from magistral_ui.i18n.languages import LANGUAGES
-from magistral_ui.i18n.plurals import categories
-from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, PLACEHOLDER, Text, for_pages, translated
+from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, PLACEHOLDER, Text, categories, for_pages, translated
 
 
 def missing(language: str) -> list[str]:

@@ -1,25 +1,31 @@
 """Stores one conversation as rows, writing only what has changed; it does not know about threads or the page."""
 
+import dataclasses
 import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic_core import to_jsonable_python
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Usage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.engines.generation import Generation
 from magistral_ui.export.document import Document
-from magistral_ui.sessions.history.dataclass_json import from_json, to_json
 from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply
 from magistral_ui.sessions.history.search import folded_message
 
+T = TypeVar("T")
 RECORD_VERSION = 1
-"""Version of the JSON in the `record` columns."""
+"""Version of the JSON in the `record` columns. A field missing there keeps its default, and an unknown one is ignored, so that
+records of older and newer versions can be read."""
 MAX_TITLE_LENGTH = 80
 CUT_OFF = Notice("cut_off")
 """The notice on a reply whose process ended before it did."""
@@ -260,3 +266,30 @@ def _dump(data: Any) -> str:
 def sound(text: str) -> str:
     """`text` as SQLite can store it: half a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def to_json(value: Any, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The fields of a dataclass as dicts, lists and plain values, except those named in `without`."""
+    names = [field.name for field in dataclasses.fields(value) if field.name not in without]
+    return {name: to_jsonable_python(getattr(value, name)) for name in names}
+
+
+def from_json(kind: type[T], record: str, /, **given: Any) -> T:
+    """The dataclass `kind` from the JSON that `to_json` made, and the fields in `given`; ValueError where it does not fit."""
+    model = _stored(kind, frozenset(given))  # type: ignore[arg-type]  # a class can be hashed
+    return kind(**given, **dict(model.model_validate_json(record)))
+
+
+@cache
+def _stored(kind: Any, given: frozenset[str]) -> type[BaseModel]:
+    """A model of the fields in the JSON. It converts nothing to another type, and its errors do not show content."""
+    hints = get_type_hints(kind)
+    names = [each for each in dataclasses.fields(kind) if each.name not in given]
+    stored: dict[str, Any] = {each.name: (hints[each.name], _default(each)) for each in names}
+    return create_model(str(kind.__name__), __config__=ConfigDict(strict=True, hide_input_in_errors=True), **stored)
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return Field(default_factory=field.default_factory)
+    return ... if field.default is dataclasses.MISSING else field.default

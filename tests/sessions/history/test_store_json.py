@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magistral_ui.chat.conversation import Reply
-from magistral_ui.sessions.history.dataclass_json import from_json, to_json
+from magistral_ui.sessions.history.store import from_json, to_json
 
 
 @dataclass(frozen=True)
