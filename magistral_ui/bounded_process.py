@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import astuple, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -51,7 +51,7 @@ class ChildEnded(Exception):
     """The child ended, or was ended, before it answered: it took too long or too much memory."""
 
 
-class BoundedProcess:
+class BoundedProcess(AbstractContextManager["BoundedProcess"]):
     """A function in a child process, which starts at the first call. One call at a time; a context manager."""
 
     def __init__(
@@ -119,9 +119,6 @@ class BoundedProcess:
                 if pipe is not None:
                     with suppress(OSError):  # input that was not read any more
                         pipe.close()
-
-    def __enter__(self) -> "BoundedProcess":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()

@@ -26,7 +26,8 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage() if _is_ours(record) else "log",  # others may write anything into theirs
+            # Others may write anything into theirs.
+            "event": record.getMessage() if record.name.partition(".")[0] == OUR_NAME else "log",
             "source": record.name,
         }
         if isinstance(facts, Mapping):
@@ -55,10 +56,6 @@ def start_json_log(stream: TextIO | None = None) -> Callable[[], None]:
         _, theirs.handlers, theirs.propagate = before
 
     return end
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    return record.name.partition(".")[0] == OUR_NAME
 
 
 def _places(record: logging.LogRecord) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from magistral_ui.errors import MagistralUIError, Message
 
 Json = dict[str, Any]
-"""A JSON object, for the page and for programs alike."""
 FinishReason = Literal["stop", "length", "cancelled"]
 """`stop`: the model ended the reply; `length`: a token limit did; `cancelled`: a person or a time limit did."""
 

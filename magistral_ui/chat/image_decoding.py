@@ -62,7 +62,8 @@ class Decoders:
     """Child processes that decode, each one image at a time. Any thread may ask, and waits for its turn."""
 
     def __init__(self, most_bytes: int | None = None) -> None:
-        self.turns, self.room = DecodingQueue(MAX_CHILDREN), DecodingMemory(most_bytes or _free_share())
+        most_bytes = most_bytes or min(MAX_DECODING_BYTES, psutil.virtual_memory().available // 4)
+        self.turns, self.room = DecodingQueue(MAX_CHILDREN), DecodingMemory(most_bytes)
         self._lock = threading.Lock()
         self._idle: list[tuple[float, BoundedProcess]] = []
         self._resting: threading.Timer | None = None
@@ -205,7 +206,10 @@ class DecodingQueue:
         try:
             yield
         finally:
-            self._give_back(address)
+            with self._changed:
+                self._free += 1
+                self._shares.end(address, self._waiting)
+                self._changed.notify_all()
 
     def _take(self, address: str) -> None:
         waiter = _Waiter(address)
@@ -217,12 +221,6 @@ class DecodingQueue:
             self._waiting = [each for each in self._waiting if each is not waiter]
             self._free -= 1
             self._shares.begin(address)
-            self._changed.notify_all()
-
-    def _give_back(self, address: str) -> None:
-        with self._changed:
-            self._free += 1
-            self._shares.end(address, self._waiting)
             self._changed.notify_all()
 
     def _next(self) -> str:
@@ -249,7 +247,9 @@ class DecodingMemory:
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
-            self._changed.wait_for(lambda: self._waiting[0] is ticket and self._fits(cost))
+            self._changed.wait_for(
+                lambda: self._waiting[0] is ticket and (not self.held or self.held + cost <= self.most)
+            )
             del self._waiting[0]
             self._changed.notify_all()
             self.held += cost
@@ -260,9 +260,6 @@ class DecodingMemory:
             with self._changed:
                 self.held -= cost
                 self._changed.notify_all()
-
-    def _fits(self, cost: int) -> bool:
-        return not self.held or self.held + cost <= self.most
 
 
 @cache
@@ -277,7 +274,3 @@ def _size_or_raise(found: Size | DecodingRefused) -> Size:
     if isinstance(found, DecodingRefused):
         raise DecodingRefused(found.key, found.size)  # a copy: a traceback would keep the image's bytes in the cache
     return found
-
-
-def _free_share() -> int:
-    return min(MAX_DECODING_BYTES, int(psutil.virtual_memory().available) // 4)

@@ -29,18 +29,8 @@ MATH_TAGS = (
     "mpadded mphantom mstyle mmultiscripts mprescripts"
 )
 TAGS = {*TEXT_TAGS.split(), *ALLOWED_TAGS.split(), *MATH_TAGS.split()}
-SPACING = {
-    "lspace",
-    "rspace",
-    "stretchy",
-    "form",
-    "fence",
-    "minsize",
-    "maxsize",
-    "symmetric",
-    "largeop",
-    "movablelimits",
-}
+_SPACING = "lspace rspace stretchy form fence minsize maxsize symmetric largeop movablelimits"
+SPACING = set(_SPACING.split())
 SCROLLING = {"tabindex", "role", "aria-label"}
 ATTRIBUTES = {
     "a": {"href", "id", "class"},
@@ -72,16 +62,8 @@ ATTRIBUTES = {
     "mtd": {"style"},
     "menclose": {"notation"},
 }
-STYLES = {
-    "text-align",
-    "color",
-    "border-top",
-    "border-right",
-    "border-left",
-    "border-bottom",
-    "padding-right",
-    "padding-left",
-}
+_STYLES = "text-align color border-top border-right border-left border-bottom padding-right padding-left"
+STYLES = set(_STYLES.split())
 
 
 class AnswerRenderer:

@@ -104,7 +104,7 @@ def is_readable(text: str) -> bool:
     return len(text) <= BEGINNING or (len(text) <= LONGEST and news(text) >= NEW * len(text))
 
 
-def bounded(state: StateCore, work: Callable[[], None], place: Callable[[], int] | None = None) -> None:
+def bounded(state: StateCore, work: Callable[[], object], place: Callable[[], int] | None = None) -> None:
     """Run `work` on the tokens of `state`; where it is too much, cut them at the token that `place` returns."""
     beginning = min(len(state.src), BEGINNING)
     if "news" not in state.env:
@@ -153,11 +153,7 @@ class _BoundedParser(ParserBlock):
 
 
 def _read_blocks(state: StateCore) -> None:
-    bounded(state, lambda: _ignore(state.md.block.parse(state.src, state.md, state.env, state.tokens)))
-
-
-def _ignore(_: object) -> None:
-    """For functions that return their argument."""
+    bounded(state, lambda: state.md.block.parse(state.src, state.md, state.env, state.tokens))
 
 
 def _read_words(state: StateCore) -> None:

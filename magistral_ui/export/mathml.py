@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import AbstractContextManager
 from html import escape
 from types import TracebackType
 from typing import Protocol
@@ -104,7 +105,7 @@ class FormulasHere:
         return formula_html(latex, display, self._converter)
 
 
-class BoundedFormulas:
+class BoundedFormulas(AbstractContextManager["BoundedFormulas"]):
     """Converts formulas in a child process; one that takes too long, or too much memory, stays text. A context manager.
 
     The converter's time doubles with each bracket left open, and it holds Python's lock meanwhile.
@@ -127,9 +128,6 @@ class BoundedFormulas:
             return as_text(latex)
         finally:
             self._seconds += time.monotonic() - began
-
-    def __enter__(self) -> "BoundedFormulas":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._process.close()

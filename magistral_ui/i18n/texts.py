@@ -22,25 +22,13 @@ COMMAND_LINE_PREFIXES = ("app_", "flag_", "plan_", "space_", "error_space_")
 """Prefixes of keys that only the command line shows, which is in English."""
 PROGRAM_PREFIXES = ("program_", "error_program_")
 """Prefixes of keys that only programs get, in English like the documentation."""
-START_ERROR_KEYS = frozenset(
-    f"error_{key}"
-    for key in (
-        *(
-            "auth_needs_space",
-            "bad_flag",
-            "bad_setting",
-            "base_url_missing",
-            "port_in_use",
-            "serve_error",
-            "share_failed",
-        ),
-        *("address_not_here", "address_not_spoken", "host_unknown", "not_listening", "port_forbidden"),
-        *("auth_file_not_sound", "auth_names_alike", "auth_not_sound", "bad_proxies"),
-        *("limits_no_object", "limits_not_read", "limits_not_sound", "limits_twice", "limits_unknown"),
-        *("password_too_short", "password_too_long"),
-        *("file_not_read", "file_not_text", "folder_unusable", "libraries_failed"),
-    )
+_START_ERRORS = (
+    "auth_needs_space bad_flag bad_setting base_url_missing port_in_use serve_error share_failed address_not_here "
+    "address_not_spoken host_unknown not_listening port_forbidden auth_file_not_sound auth_names_alike auth_not_sound "
+    "bad_proxies limits_no_object limits_not_read limits_not_sound limits_twice limits_unknown password_too_short "
+    "password_too_long file_not_read file_not_text folder_unusable libraries_failed"
 )
+START_ERROR_KEYS = frozenset(f"error_{key}" for key in _START_ERRORS.split())
 """Errors that end the app before there is a page, so the command line shows them too."""
 
 
@@ -147,36 +135,20 @@ def _arabic(n: int) -> str:
     return "many" if n % 100 >= 11 else "other"
 
 
-_FORMS: Mapping[str, tuple[Rule, str]] = MappingProxyType(
+_RULES: Mapping[str, Rule] = MappingProxyType(
     {
-        "ar": (_arabic, "zero one two few many other"),
-        "bn": (_zero_and_one, "one other"),
-        "es": (_one_and_millions, "one many other"),
-        "fa": (_zero_and_one, "one other"),
-        "fr": (_low_and_millions, "one many other"),
-        "hi": (_zero_and_one, "one other"),
-        "id": (_other, "other"),
-        "it": (_one_and_millions, "one many other"),
-        "ja": (_other, "other"),
-        "ko": (_other, "other"),
-        "ms": (_other, "other"),
-        "pl": (_polish, "one few many other"),
-        "pt": (_low_and_millions, "one many other"),
-        "ro": (_romanian, "one few other"),
-        "ru": (_east_slavic, "one few many other"),
-        "sr": (_serbian, "one few other"),
-        "uk": (_east_slavic, "one few many other"),
-        "vi": (_other, "other"),
-        "zh": (_other, "other"),
+        **dict.fromkeys(("id", "ja", "ko", "ms", "vi", "zh"), _other),
+        **dict.fromkeys(("bn", "fa", "hi"), _zero_and_one),
+        **dict.fromkeys(("es", "it"), _one_and_millions),
+        **dict.fromkeys(("fr", "pt"), _low_and_millions),
+        **dict.fromkeys(("ru", "uk"), _east_slavic),
+        "ar": _arabic,
+        "pl": _polish,
+        "ro": _romanian,
+        "sr": _serbian,
     }
 )
-_USUAL: tuple[Rule, str] = (_one, "one other")
-
-
-def categories(language: str) -> tuple[str, ...]:
-    """The plural categories of `language`, including those that only fractions take."""
-    return tuple(_FORMS.get(language, _USUAL)[1].split())
 
 
 def category(language: str, count: int) -> str:
-    return _FORMS.get(language, _USUAL)[0](abs(count))
+    return _RULES.get(language, _one)(abs(count))

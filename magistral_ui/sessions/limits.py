@@ -49,7 +49,6 @@ class Limits:
     requests_per_minute_per_address: int = 60_000
     """Requests of any kind: an open page makes few, a page being opened about a hundred."""
     visitors_per_minute_per_address: int = 6_000
-    """New visitors."""
     upload_mb_per_hour_per_address: int = 100_000
     """Millions of bytes sent in bodies of all kinds."""
     unattended_seconds: int = 900

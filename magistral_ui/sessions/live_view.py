@@ -33,7 +33,6 @@ class LiveView:
     start: int = 0
     """Number of the first event in this update; at 0 the texts start afresh too."""
     seen: int = 0
-    """How many events have been read."""
     reasoning: str = ""
     answer: str = ""
     usage: Usage = field(default_factory=Usage)
@@ -48,9 +47,7 @@ class LiveView:
         """Read what is new; whether there was anything."""
         self.start = self.seen
         fresh = self.generation.take(self.seen)
-        if any(
-            isinstance(each.event, Reclassified) for each in fresh
-        ):  # what the reader has seen as answer is reasoning
+        if any(isinstance(each.event, Reclassified) for each in fresh):  # what the reader saw as answer is reasoning
             fresh, self.start, self.seen, self.draft = self.generation.take(), 0, 0, ReplyBuilder()
         before = self.before if self.start == 0 else NO_REPLY
         self._take(fresh)

@@ -23,7 +23,7 @@ from magistral_ui.engines.base import Engine, GenerationRequest, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import BadInput, EmptyMessage, MessageGone, TextTooLong
 from magistral_ui.sessions.admission import OnReply
-from magistral_ui.sessions.history.reply_state import Recorder, RunningReply, provenance, runs
+from magistral_ui.sessions.history.reply_state import Recorder, RunningReply, closes_reasoning, provenance, runs
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session_state import SessionState
 
@@ -263,7 +263,7 @@ class Session(SessionState):
         choices = choices or PromptChoices()
         self._limits.check_conversation(conversation)
         self._limits.check_params(params)
-        params = self._limits.bounded(params, self._budgets).with_seed(self._seeds)
+        params = self._limits.bounded(params, closes_reasoning(self._engine)).with_seed(self._seeds)
         prompt = self._prompt(conversation, choices, before)
         source = provenance(self._engine, prompt, choices, before)
         running = RunningReply(Generation(), asked.id, params, source, before, continues, replays)
@@ -275,9 +275,3 @@ class Session(SessionState):
         # Only now, so that a request that the engine refuses leaves no trace; `save` removes it from the record again.
         self._conversation, self._running = conversation, replace(running, generation=generation)
         return self._running
-
-    @property
-    def _budgets(self) -> bool:
-        """Whether the engine can close reasoning when a budget is spent."""
-        status = self._engine.status()
-        return not (isinstance(status, Ready) and "reasoning_budget" in status.info.missing)

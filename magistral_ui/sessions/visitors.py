@@ -264,17 +264,13 @@ def _engine_key(visitor: str, conversation: str) -> str:
     return f"{visitor[:32]}/{conversation}" if visitor else conversation
 
 
-def _secret(place: object) -> str:
-    return _text(place, "visitor")
-
-
-def _conversation(place: object) -> str:
-    return _text(place, "conversation")
-
-
 def _text(place: object, name: str) -> str:
+    """What a place names; empty where it names nothing."""
     value = place.get(name) if isinstance(place, dict) else None
     return value if isinstance(value, str) else ""
+
+
+_secret, _conversation = partial(_text, name="visitor"), partial(_text, name="conversation")
 
 
 def _place(secret: str, conversation: str) -> Place:

@@ -116,7 +116,7 @@ class History:
         self, default: T, ask: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **more: P.kwargs
     ) -> T:
         """What `ask` finds after all that was put before now; `default` where it cannot be read."""
-        self.wait(_nothing, None)
+        self.wait(lambda _: None, None)  # done once all jobs before it are
         try:
             with self._connection() as db:
                 return ask(db, *args, **more)
@@ -291,7 +291,3 @@ class History:
             self._clean()
         self._db.close()
         self._release()
-
-
-def _nothing(db: sqlite3.Connection) -> None:
-    """A job that ends once all before it are done."""

@@ -21,9 +21,7 @@ class UnsavedEvents:
     """What a generation has added since the last piece was handed to the history."""
 
     seen: int = 0
-    """Events that were read."""
     number: int = 0
-    """Number of the next piece."""
     draft: ReplyBuilder = field(default_factory=ReplyBuilder)
 
     def next_piece(self, generation: Generation) -> DraftPiece | None:
@@ -84,8 +82,8 @@ class HistoryRecorder:
                     # Saving the conversation begins its draft anew, so all of the reply's pieces are written again.
                     self._drafting, self._unwritten = running is not None, UnsavedEvents()
                     self._save(StoredConversation(conversation, written, running))
-            elif running is not None:
-                self._add_piece(running.generation)
+            elif running is not None and (piece := self._unwritten.next_piece(running.generation)) is not None:
+                self._pending.append(self._history.put(lambda db: store.add_piece(db, self._id, piece)))
 
     def has_saved(self, conversation: Conversation) -> bool:
         with self._lock:
@@ -125,8 +123,3 @@ class HistoryRecorder:
         self._saved = now.conversation
         self._pending.append(done := self._history.put(job))
         return done
-
-    def _add_piece(self, generation: Generation) -> None:
-        piece = self._unwritten.next_piece(generation)
-        if piece is not None:
-            self._pending.append(self._history.put(lambda db: store.add_piece(db, self._id, piece)))

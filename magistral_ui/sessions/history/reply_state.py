@@ -67,6 +67,12 @@ def runs(engine: Engine) -> Provenance:
     return Provenance(info.name, info.source, info.revision, info.precision, info.device, info.engine)
 
 
+def closes_reasoning(engine: Engine) -> bool:
+    """Whether the engine can close reasoning when a budget is spent."""
+    status = engine.status()
+    return not (isinstance(status, Ready) and "reasoning_budget" in status.info.missing)
+
+
 def provenance(engine: Engine, prompt: Prompt, choices: PromptChoices, before: Reply | None) -> Provenance:
     """The provenance of a reply that resumes `before`."""
     source = before.provenance if before else None

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic_core import to_jsonable_python
 
-from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
-from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Usage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, ReplyBuilder, UserMessage
+from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Reclassified, Usage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.engines.generation import Generation
 from magistral_ui.export.document import Document
@@ -29,8 +29,7 @@ records of older and newer versions can be read."""
 MAX_TITLE_LENGTH = 80
 CUT_OFF = Notice("cut_off")
 """The notice on a reply whose process ended before it did."""
-NOT_STORED = frozenset({"generation"})
-OWN_COLUMNS = frozenset({"reasoning", "answer"})
+OWN_COLUMNS = ("reasoning", "answer")
 """Texts with columns of their own, for the search."""
 
 
@@ -101,12 +100,12 @@ def save(
             _save_message(db, files, id, message, now.written.get(each))
     db.execute("DELETE FROM drafts WHERE conversation = ?", (id,))
     if now.running is not None:
-        record = {"v": RECORD_VERSION, **to_json(now.running, NOT_STORED)}
+        record = {"v": RECORD_VERSION, **to_json(now.running, "generation")}
         db.execute("INSERT INTO drafts(conversation, record) VALUES (?, ?)", (id, _dump(record)))
 
 
 def add_piece(db: sqlite3.Connection, id: str, piece: DraftPiece) -> None:
-    record = to_json(piece, frozenset({"number", *OWN_COLUMNS}))
+    record = to_json(piece, "number", *OWN_COLUMNS)
     values = (id, piece.number, sound(piece.reasoning), sound(piece.answer), _dump({"v": RECORD_VERSION, **record}))
     db.execute(
         "INSERT OR REPLACE INTO pieces(conversation, number, reasoning, answer, record) VALUES (?,?,?,?,?)", values
@@ -194,10 +193,10 @@ def _save_message(
 ) -> None:
     if isinstance(message, UserMessage):
         text, reasoning = message.text, ""
-        record: dict[str, Any] = {"role": "user", "message": to_json(message, frozenset({"id", "text", "images"}))}
+        record: dict[str, Any] = {"role": "user", "message": to_json(message, "id", "text", "images")}
     else:
         text, reasoning = message.reply.answer, message.reply.reasoning
-        said = to_json(message, frozenset({"id", "reply"})) | {"reply": to_json(message.reply, OWN_COLUMNS)}
+        said = to_json(message, "id", "reply") | {"reply": to_json(message.reply, *OWN_COLUMNS)}
         record = {"role": "assistant", "message": said, "written": to_json(written or ReplyOrigin(""))}
     text, reasoning = sound(text), sound(reasoning)
     (row,) = db.execute(
@@ -209,7 +208,7 @@ def _save_message(
     db.execute("DELETE FROM pictures WHERE message = ?", (row,))
     for place, image in enumerate(message.images if isinstance(message, UserMessage) else ()):
         files.put(image.digest, image.data)
-        facts = _dump(to_json(image, frozenset({"data", "digest"})))
+        facts = _dump(to_json(image, "data", "digest"))
         db.execute("INSERT INTO pictures VALUES (?,?,?,?)", (row, place, image.digest, facts))
 
 
@@ -240,14 +239,14 @@ def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:
 
 def cut_generation(pieces: Sequence[DraftPiece]) -> Generation:
     """A generation that was cut off after `pieces`."""
-    generation = Generation()
+    generation, draft = Generation(), ReplyBuilder()
     usage = pieces[-1].usage if pieces else Usage()
-    reasoning = answer = ""
     for piece in pieces:
         if piece.reclassified:
-            said = reasoning + answer
-            reasoning, answer = said if reasoning else said.lstrip("\r\n"), ""
-        reasoning, answer = reasoning + piece.reasoning, answer + piece.answer
+            draft.feed(Reclassified())
+        draft.feed(Reasoning(piece.reasoning))
+        draft.feed(Answer(piece.answer))
+    reasoning, answer = draft.take_texts()
     put: Callable[[Any], None] = generation.put
     if reasoning:
         put(Reasoning(reasoning, usage.reasoning_tokens))
@@ -268,7 +267,7 @@ def sound(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def to_json(value: Any, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+def to_json(value: Any, *without: str) -> dict[str, Any]:
     """The fields of a dataclass as dicts, lists and plain values, except those named in `without`."""
     names = [field.name for field in dataclasses.fields(value) if field.name not in without]
     return {name: to_jsonable_python(getattr(value, name)) for name in names}
