@@ -62,10 +62,7 @@ class BoundedProcess(AbstractContextManager["BoundedProcess"]):
         starts: float = MAX_STARTS,
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`function` is `package.module:name`, or a class whose single instance is called; its values are what JSON can hold.
-
-        `variables` are added to the child's environment.
-        """
+        """`function` is `package.module:name`, called with JSON values, or a class whose single instance is called."""
         self._function, self._wall, self._starts = function, wall_seconds, starts
         self._variables = variables
         self._child: subprocess.Popen[bytes] | None = None

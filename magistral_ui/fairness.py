@@ -34,10 +34,7 @@ class Quota:
 
 
 class FairShares:
-    """Who is next: the owner with the fewest running tasks, then the one served longest ago.
-
-    An owner is an address or a visitor. Not thread-safe: its user holds a lock.
-    """
+    """Who is next: the owner (address or visitor) with the fewest running tasks, then the longest unserved. Not thread-safe."""
 
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()

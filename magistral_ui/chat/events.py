@@ -59,10 +59,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Waiting to start; `position` 1 is next, 0 is unknown.
-
-    `retry_seconds`: when a busy or unreachable server is asked again; 0.0 where no retry is needed.
-    """
+    """Waiting to start; `position` 1 is next, 0 is unknown. `retry_seconds`: when a busy server is asked again, or 0.0."""
 
     position: int
     retry_seconds: float = 0.0

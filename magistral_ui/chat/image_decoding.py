@@ -73,10 +73,7 @@ class Decoders:
         self._here = threading.local()
 
     def size(self, data: bytes, digest: str, most: int) -> Size:
-        """Width and height of the upright image in `data`, from its header where that is enough. Raises DecodingRefused.
-
-        `digest` is the content's; an image may have at most `most` pixels.
-        """
+        """Size of the upright image in `data`, from its header if possible; DecodingRefused for none, or over `most` pixels."""
         known = self._known((digest, most), self._checked, self._sizes)
         return known or self._remember(self._sizes, (digest, most), data, check=False)
 

@@ -103,7 +103,7 @@ class ImageDecoder:
                 del image
                 return {"size": found.size}, found.tobytes()
             case ("rewrite", wanted) if image is not None:
-                found = upright(image, wanted["longest"] if wanted["draft"] else None)
+                found = upright(image, wanted["longest"] if wanted.pop("draft") else None)
                 del image
                 return rewritten(found, **wanted)
             case ("scale", width, height) if image is not None:
@@ -176,13 +176,8 @@ def rewritten(
     format: str,
     photo: int,
     quality: int,
-    draft: bool,
 ) -> tuple[dict[str, Any], bytes]:
-    """The image as a new file without any metadata, its longer side between `shortest` and `longest` pixels.
-
-    It is a JPEG where it has more than `photo` pixels, else of the `format`.
-    """
-    del draft
+    """A new file without metadata, its longer side `shortest` to `longest` pixels; JPEG above `photo` pixels, else `format`."""
     longer = max(image.size)
     if longer > longest:
         image.thumbnail((longest, longest), Image.Resampling(resample))

@@ -188,10 +188,7 @@ class TextReader:
         *,
         fresh: bool = False,
     ) -> None:
-        """`more` are other pairs of marks that may occur instead; reasoning that is already open ends with the first pair's.
-
-        `fresh` says that a resumed reply continues right after a mark.
-        """
+        """`more` are other possible pairs of marks; open reasoning ends with the first pair's. `fresh`: right after a mark."""
         self._marks, self._end = [(begin, end), *more], end
         self._channel: Channel = channel
         self._held = ""

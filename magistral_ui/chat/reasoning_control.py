@@ -90,10 +90,7 @@ which two are known for repeating themselves and still end: their longest exact 
 
 
 class LoopGuard:
-    """Sees reasoning that goes round in a circle for good.
-
-    Reasoning that says things again and ends must not be cut, so only exact repetition counts, and much of it.
-    """
+    """Detects endless repetition: only long, exact repetition counts, since reasoning may repeat itself and still end."""
 
     def __init__(self, loops: Sequence[tuple[int, int]] = LOOPS, every: int = 64) -> None:
         """Looks at the last tokens every `every` tokens: that costs about sum(window) ÷ every steps per token."""

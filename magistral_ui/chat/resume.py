@@ -34,10 +34,7 @@ def resume_of(partial: Reply | None) -> Resume | None:
 
 
 def as_read(reply: Reply, *, textual_marks: bool) -> Reply:
-    """A partial reply as the model will read it: without trailing spaces where it is nothing but text.
-
-    mistral-common strips these. Where marks are text, reasoning is part of that text.
-    """
+    """A partial reply as the model reads it: mistral-common strips a text's trailing spaces, or textual reasoning's."""
     if reply.reasoning and not textual_marks:
         return reply
     if reply.answer or reply.reasoning_closed:

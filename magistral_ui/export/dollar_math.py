@@ -1,7 +1,4 @@
-"""Tells a formula between two dollar signs from prices, variables, spreadsheet cells and regular expressions.
-
-ui/assets/dollar_math.js has the same rule.
-"""
+"""Tells a formula between dollar signs from prices, variables, cells and code, as ui/assets/dollar_math.js does."""
 
 import re
 

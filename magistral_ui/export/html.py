@@ -69,10 +69,7 @@ def export_html(
     direction: Literal["ltr", "rtl"] = "ltr",
     clock: Callable[[], float] = time.thread_time,
 ) -> str:
-    """One page with the chosen branch of each of `documents`, in the reader's `words`.
-
-    When the time budget, by `clock`, is used up, the remaining answers are shown as text, and images by name.
-    """
+    """One page with each document's chosen branch; beyond the time budget, answers are text and images are named."""
     budget = TimeBudget(clock)
     titles = [document_title(document, words) for document in documents]
     title = titles[0] if len(titles) == 1 else words("export_many", count=len(titles))

@@ -16,7 +16,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-from magistral_ui.export.bounds import first_outside, spend_token
+from magistral_ui.export.bounds import find_once, first_outside, spend_token
 from magistral_ui.export.dollar_math import is_formula
 from magistral_ui.export.mathml import DISPLAYS, ENVIRONMENTS
 
@@ -116,12 +116,7 @@ def _look(text: str) -> _Marks:
 
 
 def _marks_of(text: str, env: EnvType) -> _Marks:
-    """The marks in `text`; those of the latest text are kept."""
-    if env.get("marks", ("", None))[0] is not text:
-        env["marks"] = (text, _look(text))
-    marks = env["marks"][1]
-    assert isinstance(marks, _Marks)
-    return marks
+    return find_once(text, env, "marks", _look)
 
 
 def _formula_at(state: StateInline | StateBlock, at: int) -> _Formula | None:

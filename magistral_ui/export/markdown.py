@@ -121,10 +121,7 @@ def _is_closed(markdown: str) -> bool:
 
 
 def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = time.thread_time) -> str:
-    """The chosen branch of each of `documents`, in the reader's `words`; images are named, not shown.
-
-    Whatever is left when the time budget, by `clock`, is used up is shown as text.
-    """
+    """The chosen branch of each of `documents`, images by name; what exceeds the time budget is shown as text."""
     budget = TimeBudget(clock)
     return "\n---\n\n".join("\n\n".join(_conversation(document, words, budget)) + "\n" for document in documents)
 

@@ -36,9 +36,7 @@ class FairQueue:
     """
 
     def __init__(self, name: str, threads: int = 2, waiting: int = 4, *, refusal: str = TooManyRequests.key) -> None:
-        """`name` names the threads; an owner has at most `waiting` tasks here, running ones included; `refusal` is the key of the
-        sentence for one too many.
-        """
+        """An owner has at most `waiting` tasks here, running ones included; `refusal` is the key of the refusal's sentence."""
         self._threads, self._most, self._refusal = threads, waiting, refusal
         self._executor = ThreadPoolExecutor(threads, name)
         self._lock = threading.Lock()
@@ -54,10 +52,7 @@ class FairQueue:
 
     @contextmanager
     def place(self, owner: str) -> Iterator[Submit]:
-        """A place reserved for one task that is still to come, such as a file being uploaded; gives what submits it, once.
-
-        Raises TooManyRequests where the owner has too many here.
-        """
+        """A place for one task still to come, such as an upload; gives what submits it, once. May raise TooManyRequests."""
         self._hold(owner)
         submitted: list[Future[Any]] = []
 

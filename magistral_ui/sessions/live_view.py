@@ -21,10 +21,7 @@ NO_REPLY = Reply(reasoning_closed=False)
 
 @dataclass(slots=True)
 class LiveView:
-    """One reply as a reader should see it now: the current counts, and the new part of the texts.
-
-    An update costs the same however long the reply already is.
-    """
+    """One reply as a reader should see it now. An update costs the same however long the reply already is."""
 
     generation: Generation
     before: Reply = NO_REPLY

@@ -23,7 +23,8 @@ from magistral_ui.engines.base import Engine, GenerationRequest, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import BadInput, EmptyMessage, MessageGone, TextTooLong
 from magistral_ui.sessions.admission import OnReply
-from magistral_ui.sessions.history.reply_state import Recorder, RunningReply, closes_reasoning, provenance, runs
+from magistral_ui.sessions.history.recorder import HistoryRecorder
+from magistral_ui.sessions.history.reply_state import RunningReply, closes_reasoning, provenance, runs
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session_state import SessionState
 
@@ -44,13 +45,10 @@ class Session(SessionState):
         key: str = "",
         seeds: random.Random | None = None,
         id: str = "",
-        recorder: Recorder | None = None,
+        recorder: HistoryRecorder | None = None,
         admission: Admit | None = None,
     ) -> None:
-        """`key` is the opaque visitor key that the engine gets; `seeds` draws the seed where a request has none.
-
-        Without the visitor's `admission`, there may be any number of replies.
-        """
+        """`key` is the engine's visitor key; `seeds` draws missing seeds; without `admission`, replies are unlimited."""
         super().__init__(recorder)
         self.id, self._admit = id, admission or (lambda: nullcontext(lambda _: None))
         self._engine, self._limits, self._key, self._seeds = engine, limits or Limits(), key, seeds
@@ -77,9 +75,8 @@ class Session(SessionState):
             old = self._reply(reply)
             if not may_continue(old.reply):
                 raise MessageGone
-            conversation = self._conversation.at(old.parent)
             before = as_read(old.reply, textual_marks=self._engine.card.marks == "text")
-            return self._begin(conversation, params, choices, before=before, continues=reply)
+            return self._begin(self._conversation.at(old.parent), params, choices, before, continues=reply)
 
     def answer_again(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
         """Begin another reply with the same reasoning; the old one stays as its sibling."""
@@ -87,8 +84,7 @@ class Session(SessionState):
             old = self._reply(reply)
             if not old.reply.reasoning:
                 raise MessageGone
-            conversation = self._conversation.at(old.parent)
-            return self._begin(conversation, params, choices, before=reasoning_of(old.reply))
+            return self._begin(self._conversation.at(old.parent), params, choices, reasoning_of(old.reply))
 
     def rethink(
         self, reply: int, reasoning: str, closed: bool, params: SamplingParams, choices: PromptChoices | None = None

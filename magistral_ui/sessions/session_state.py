@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from magistral_ui.chat.conversation import Conversation, ReplyBuilder, UserMessage
 from magistral_ui.errors import AlreadyAnswering, Overloaded
-from magistral_ui.sessions.history.reply_state import Recorder, ReplyOrigin, RunningReply, replay_notice
+from magistral_ui.sessions.history.recorder import HistoryRecorder
+from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply, replay_notice
 from magistral_ui.sessions.limits import bytes_of
 
 
@@ -18,7 +19,7 @@ class SessionState:
     asked about all sessions at once, and one that is measuring a long prompt must not hold up the others.
     """
 
-    def __init__(self, recorder: Recorder | None = None) -> None:
+    def __init__(self, recorder: HistoryRecorder | None = None) -> None:
         """Without a `recorder`, nothing is saved."""
         self._recorder = recorder
         self._lock = threading.RLock()

@@ -151,10 +151,7 @@ class Visitors:
         return self._history.documents(visitor, conversations)
 
     def take_in(self, place: object, documents: Sequence[Document], size: int = 0) -> None:
-        """Make conversations from a file of `size` bytes the visitor's at `place`.
-
-        Raises HistoryUnusable or ImportRefused; then none of them is.
-        """
+        """Make conversations from a file of `size` bytes the visitor's, or raise HistoryUnusable or ImportRefused."""
         visitor = self._visitor(place)
         if not (CLIENT.get().login or self._knows(visitor)):
             raise HistoryUnusable(reason="")

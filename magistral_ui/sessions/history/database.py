@@ -176,10 +176,7 @@ class History:
             self._clean()
 
     def search(self, visitor: str, query: str, seconds: float = SEARCH_TIMEOUT) -> SearchResult:
-        """The latest of the visitor's conversations that hold the words of `query`, as far as `seconds` allow.
-
-        A later search of the same visitor ends this one.
-        """
+        """The visitor's conversations with the words of `query`, as far as `seconds` allow; their next search ends this one."""
         words = words_of(store.sound(query))
         if not words:
             return SearchResult(tuple(self.read([], catalog.listing, visitor)))

@@ -40,7 +40,7 @@ class UnsavedEvents:
 
 
 class HistoryRecorder:
-    """What saves a session's conversation; `Recorder` in reply_state.py says what its methods do. Thread-safe."""
+    """What saves a session's conversation, so that it outlives this process. Thread-safe."""
 
     def __init__(self, history: History, visitor: str, id: str, kept: StoredConversation | None = None) -> None:
         """`kept` is what the history already holds."""
@@ -56,6 +56,7 @@ class HistoryRecorder:
         self._closed = False
 
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
+        """Save the conversation and `running`, whose generation is not the real one yet; wait until that is on disk."""
         with self._lock:
             if self._closed:
                 return
@@ -86,6 +87,7 @@ class HistoryRecorder:
                 self._pending.append(self._history.put(lambda db: store.add_piece(db, self._id, piece)))
 
     def has_saved(self, conversation: Conversation) -> bool:
+        """Whether all of it is saved; never waits."""
         with self._lock:
             self._settle()
             if self._closed:
