@@ -41,7 +41,7 @@ class ProcessLimits:
     cpu_seconds: int = CPU_SECONDS
     memory_bytes: int = MEMORY_BYTES
     beyond: bool = False
-    """Whether `memory_bytes` are beyond what the child has before the call, such as its libraries, or all of it."""
+    """Whether `memory_bytes` are in addition to what the child has before the call, such as its libraries."""
 
 
 USUAL = ProcessLimits()

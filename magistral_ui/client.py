@@ -20,7 +20,7 @@ MAX_PENDING = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request comes from: set by the middleware, read where something is counted or kept apart."""
+    """Where a request comes from: set by the middleware, read where requests are counted or separated."""
 
     address: str = ""
     """The network address, an IPv6 one without its last 64 bits; empty where there is none, as in a test."""

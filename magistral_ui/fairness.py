@@ -39,7 +39,7 @@ class FairShares:
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()
         self._served: dict[str, int] = {}
-        """The turn at which an owner was last served; forgotten once nothing of theirs runs or waits."""
+        """The turn at which an owner was last served; forgotten once none of their tasks runs or waits."""
         self._turn = 0
 
     @property

@@ -1,4 +1,4 @@
-"""Writes down what happens for whoever runs the app: one JSON object a line, numbers and names, never what was said."""
+"""Logs events for the operator: one JSON object a line, with numbers and names, never what was said."""
 
 import json
 import logging

@@ -43,7 +43,7 @@ class Usage:
         return (self.completion_tokens - 1) / seconds if self.completion_tokens > 1 and seconds > 0 else 0.0
 
     def then(self, more: "Usage") -> "Usage":
-        """The cost of this reply continued by `more`: the latest prompt, and the time without the pause in between."""
+        """The cost of this reply continued by `more`: the latest prompt, and the time without the pause between them."""
         writing = max(0.0, more.total_seconds - more.first_token_seconds)
         return Usage(
             prompt_tokens=more.prompt_tokens,
@@ -140,7 +140,7 @@ def usage_value(usage: Usage) -> Json:
 
 
 def notices_value(notices: Sequence[Notice]) -> list[Json]:
-    """What a reply's reader is told beside the reply."""
+    """The notices shown beside a reply."""
     return [{"key": notice.key, "values": notice.values} for notice in notices]
 
 

@@ -188,7 +188,7 @@ class Decoders:
 
 
 class DecodingQueue:
-    """A few at once. Replies that are being written go first, then clients by their fair shares."""
+    """Admits a few threads at a time: replies being written first, then clients by their fair shares."""
 
     def __init__(self, places: int) -> None:
         self._free, self._changed = places, threading.Condition()
@@ -231,7 +231,7 @@ class _Waiter(str):
 
 
 class DecodingMemory:
-    """A budget of bytes; whoever needs more than all of it gets it alone."""
+    """A budget of bytes; a thread that needs more than all of it runs alone."""
 
     def __init__(self, most: int) -> None:
         self.most, self.held, self.most_held = most, 0, 0

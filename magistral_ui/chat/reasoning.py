@@ -229,7 +229,7 @@ class TextReader:
         self._held = ""
 
     def settle(self) -> list[ReasoningPiece]:
-        """What was held back, now that reasoning comes another way: it is answer if one has begun; white space is dropped."""
+        """Return what was held back, since reasoning arrives separately: as answer if one has begun; white space is dropped."""
         if self._channel == "before" and not self._held.strip():
             self._held = ""
             return []
@@ -299,7 +299,7 @@ class TextReader:
         return [Answer(text, 0)] if text else []
 
     def _look_for_a_mark(self, final: bool) -> list[ReasoningPiece]:
-        """Likewise while a closing mark may still turn it into reasoning; such a mark and its surroundings are held back."""
+        """Like `_read_answer`, while a closing mark may still turn the answer into reasoning: a possible mark is held back."""
         pieces: list[ReasoningPiece] = []
         while (found := self._first_mark()) is not None:
             at, mark = found

@@ -82,7 +82,7 @@ class ReasoningControl:
 
 
 LOOPS = ((512, 4), (1_536, 3))
-"""(tokens, rounds): so many last tokens that are one piece, said so often, are a loop.
+"""(tokens, rounds): the last `tokens` are a loop if they are one piece repeated `rounds` times.
 
 Measured on published answers of Magistral Small 1.0, Medium 1.1 and Small 4 to one riddle (4,182, 4,524 and 759 tokens), of
 which two are known for repeating themselves and still end: their longest exact repetition was 30 tokens.

@@ -12,7 +12,7 @@ from markdown_it.token import Token
 
 from magistral_ui.export.bounds import bounds, is_readable, plain
 from magistral_ui.export.document import Texts, TimeBudget
-from magistral_ui.export.gfm import addresses, emphasis, gfm, is_followed
+from magistral_ui.export.gfm import emphasis, gfm, is_followed
 from magistral_ui.export.html_tags import html_tags
 from magistral_ui.export.latex_delimiters import latex_marks
 from magistral_ui.export.mathml import Formulas, FormulasHere
@@ -75,7 +75,6 @@ class AnswerRenderer:
         self._markdown = MarkdownIt("js-default", {"linkify": True, "typographer": False, "breaks": True})
         emphasis(self._markdown)
         bounds(self._markdown)
-        addresses(self._markdown)
         latex_marks(self._markdown, self._formulas.html)
         html_tags(self._markdown)
         gfm(self._markdown)

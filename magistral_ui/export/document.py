@@ -49,11 +49,6 @@ class Texts(Protocol):
         """The text `key` with `values` in its gaps."""
 
 
-def moment(time: datetime) -> str:
-    """`time` to the minute, in UTC."""
-    return time.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-
-
 def file_name(title: str, ending: str, fallback: str) -> str:
     """`A sum.json` for the title “A sum” and the ending `json`; `fallback` where nothing of the title is left.
 
@@ -95,15 +90,69 @@ class TimeBudget:
         return self._clock() >= self._until
 
 
-def document_title(document: Document, words: Texts) -> str:
-    """The document's title on one line; a general one where it has none."""
-    return " ".join(document.title.split()) or words("export_untitled")
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """What an export says about conversations and messages besides their text, in the reader's language."""
 
+    words: Texts
 
-def document_facts(document: Document, words: Texts) -> str:
-    when = document.updated or document.created
-    made = words("export_made", app=words("page_title"))
-    return " · ".join([moment(when), made] if when else [made])
+    def title(self, document: Document) -> str:
+        """The document's title on one line; a general one where it has none."""
+        return " ".join(document.title.split()) or self.words("export_untitled")
+
+    def about(self, document: Document) -> str:
+        when = document.updated or document.created
+        made = self.words("export_made", app=self.words("page_title"))
+        return f"{when.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC · {made}" if when else made
+
+    def reasoning(self, reply: Reply) -> str:
+        """How long the model thought, and in how many tokens."""
+        usage = reply.usage
+        if not usage.reasoning_tokens:
+            return self.words("export_reasoning")
+        key = "turn_thought" if reply.reasoning_closed else "turn_thought_unfinished"
+        time = self.words(key, seconds=seconds(usage.reasoning_seconds))
+        return f"{time} · {self.words('turn_tokens', count=usage.reasoning_tokens)}"
+
+    def notes(self, reply: Reply) -> list[str]:
+        """A reply's notices, why it was cut short, and that there is no answer."""
+        found = [self.words(f"notice_{key}") for key in reply.notices if self._is_known(f"notice_{key}")]
+        # A notice with a gap left unfilled: its value was shown at the time, and is not kept.
+        found = [note for note in found if "{" not in note]
+        if reply.failure:
+            key = f"error_{reply.failure}"
+            found.append(self.words(key if self._is_known(key) else "error_unexpected", **dict(reply.failure_values)))
+        elif reply.finish_reason == "length":
+            found.append(self.words("export_ended_length"))
+        elif reply.finish_reason == "cancelled":
+            found.append(self.words("ended_cancelled"))
+        if not reply.failure and reply.finish_reason != "cancelled" and not reply.answer.strip():
+            found.append(self.words("turn_no_answer" if reply.reasoning else "turn_empty"))
+        return found
+
+    def source(self, reply: Reply) -> str:
+        """On one line: the model, how it ran, its tokens, and the parameters."""
+        known = reply.provenance
+        ran = [known.revision[:12], known.precision] if known else []
+        count = reply.usage.completion_tokens
+        parts = [reply.model, *ran, self.words("turn_tokens", count=count) if count else ""]
+        return " · ".join(part for part in [*parts, *self._parameters(reply)] if part)
+
+    def image_name(self, image: ImageFile, number: int) -> str:
+        return self.words("turn_picture", number=number, name=image.name, width=image.width, height=image.height)
+
+    def _parameters(self, reply: Reply) -> Iterator[str]:
+        values: dict[str, Value | None] = asdict(reply.params) if reply.params else {}
+        for name, value in values.items():
+            if value is not None and (name in ALWAYS_SHOWN or value != PARAMETERS[name].default):
+                yield f"{self.words(f'parameter_{name}')} {value}"
+
+    def _is_known(self, key: str) -> bool:
+        try:
+            self.words(key)
+        except KeyError:
+            return False
+        return True
 
 
 def shown_messages(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
@@ -113,61 +162,6 @@ def shown_messages(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
             yield message
 
 
-def reasoning_summary(reply: Reply, words: Texts) -> str:
-    """How long the model thought, and in how many tokens."""
-    usage = reply.usage
-    if not usage.reasoning_tokens:
-        return words("export_reasoning")
-    key = "turn_thought" if reply.reasoning_closed else "turn_thought_unfinished"
-    time = words(key, seconds=seconds(usage.reasoning_seconds))
-    return f"{time} · {words('turn_tokens', count=usage.reasoning_tokens)}"
-
-
 def seconds(value: float) -> str:
     """One decimal below a hundred, none above."""
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def reply_notes(reply: Reply, words: Texts) -> list[str]:
-    """A reply's notices, why it was cut short, and that there is no answer."""
-    found = [words(f"notice_{key}") for key in reply.notices if _is_known(f"notice_{key}", words)]
-    # A notice with a gap left unfilled: its value was shown at the time, and is not kept.
-    found = [note for note in found if "{" not in note]
-    if reply.failure:
-        key = f"error_{reply.failure}"
-        found.append(words(key if _is_known(key, words) else "error_unexpected", **dict(reply.failure_values)))
-    elif reply.finish_reason == "length":
-        found.append(words("export_ended_length"))
-    elif reply.finish_reason == "cancelled":
-        found.append(words("ended_cancelled"))
-    if not reply.failure and reply.finish_reason != "cancelled" and not reply.answer.strip():
-        found.append(words("turn_no_answer" if reply.reasoning else "turn_empty"))
-    return found
-
-
-def reply_source(reply: Reply, words: Texts) -> str:
-    """On one line: the model, how it ran, its tokens, and the parameters."""
-    known = reply.provenance
-    ran = [known.revision[:12], known.precision] if known else []
-    count = reply.usage.completion_tokens
-    parts = [reply.model, *ran, words("turn_tokens", count=count) if count else ""]
-    return " · ".join(part for part in [*parts, *_parameters(reply, words)] if part)
-
-
-def image_name(image: ImageFile, number: int, words: Texts) -> str:
-    return words("turn_picture", number=number, name=image.name, width=image.width, height=image.height)
-
-
-def _parameters(reply: Reply, words: Texts) -> Iterator[str]:
-    values: dict[str, Value | None] = asdict(reply.params) if reply.params else {}
-    for name, value in values.items():
-        if value is not None and (name in ALWAYS_SHOWN or value != PARAMETERS[name].default):
-            yield f"{words(f'parameter_{name}')} {value}"
-
-
-def _is_known(key: str, words: Texts) -> bool:
-    try:
-        words(key)
-    except KeyError:
-        return False
-    return True

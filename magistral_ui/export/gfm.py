@@ -40,6 +40,10 @@ JOINER = re.compile("[\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 def gfm(markdown: MarkdownIt) -> None:
+    """Make `markdown` read all of this except emphasis; its `linkify` has to be on."""
+    assert markdown.linkify is not None
+    markdown.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
+    markdown.inline.ruler.at("linkify", _address)
     footnote_plugin(markdown, inline=False)
     markdown.inline.ruler.at("footnote_ref", _reference)
     markdown.core.ruler.at("footnote_tail", _tail)
@@ -192,14 +196,7 @@ def _tail(state: StateCore) -> None:
     state.tokens = rest
 
 
-def addresses(markdown: MarkdownIt) -> None:
-    """Make `markdown` link bare web addresses; `linkify` has to be on."""
-    assert markdown.linkify is not None
-    markdown.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
-    markdown.inline.ruler.at("linkify", _inline)
-
-
-def _inline(state: StateInline, silent: bool) -> bool:
+def _address(state: StateInline, silent: bool) -> bool:
     # markdown-it's own rule scans and copies everything before and after each address.
     if state.linkLevel > 0 or not state.src.startswith("://", state.pos):
         return False

@@ -15,18 +15,7 @@ from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.document import (
-    Document,
-    Texts,
-    TimeBudget,
-    document_facts,
-    document_title,
-    image_name,
-    reasoning_summary,
-    reply_notes,
-    reply_source,
-    shown_messages,
-)
+from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, shown_messages
 from magistral_ui.export.mathml import BoundedFormulas
 
 MAX_SIDE = 1600
@@ -43,11 +32,11 @@ class ImageTags:
     """The images of one file, each re-encoded once; where there is no room or time left for one, its name."""
 
     def __init__(self, words: Texts, budget: TimeBudget, room: int = MAX_IMAGE_CHARACTERS) -> None:
-        self._words, self._budget, self._room = words, budget, room
+        self._captions, self._budget, self._room = Captions(words), budget, room
         self._made: dict[str, str] = {}
 
     def html(self, image: ImageFile, number: int) -> str:
-        name = escape(image_name(image, number, self._words))
+        name = escape(self._captions.image_name(image, number))
         data = self._data(image)
         if len(data) > self._room or not data:
             return f'<span class="note">{name}</span>'
@@ -70,11 +59,11 @@ def export_html(
     clock: Callable[[], float] = time.thread_time,
 ) -> str:
     """One page with each document's chosen branch; beyond the time budget, answers are text and images are named."""
-    budget = TimeBudget(clock)
-    titles = [document_title(document, words) for document in documents]
+    budget, captions = TimeBudget(clock), Captions(words)
+    titles = [captions.title(document) for document in documents]
     title = titles[0] if len(titles) == 1 else words("export_many", count=len(titles))
     with BoundedFormulas() as formulas:
-        drawn = _Rendering(words, AnswerRenderer(words, budget, formulas), ImageTags(words, budget))
+        drawn = _Rendering(captions, AnswerRenderer(words, budget, formulas), ImageTags(words, budget))
         body = "".join(_conversation(number, document, drawn) for number, document in enumerate(documents, 1))
     page = f"""<!doctype html>
 <html lang="{escape(language)}" dir="{direction}">
@@ -116,19 +105,19 @@ def _contents(titles: Sequence[str], words: Texts) -> str:
 class _Rendering:
     """What renders the parts of one file."""
 
-    words: Texts
+    captions: Captions
     answers: AnswerRenderer
     images: ImageTags
 
 
 def _conversation(number: int, document: Document, drawn: _Rendering) -> str:
-    words = drawn.words
+    captions = drawn.captions
     messages = shown_messages(document.conversation.path())
     turns = "".join(_turn(message, drawn) for message in messages)
     return f"""<section id="c{number}">
 <header>
-<h1 dir="auto">{escape(document_title(document, words))}</h1>
-<p class="about">{escape(document_facts(document, words))}</p>
+<h1 dir="auto">{escape(captions.title(document))}</h1>
+<p class="about">{escape(captions.about(document))}</p>
 </header>
 {turns}</section>
 """
@@ -136,9 +125,9 @@ def _conversation(number: int, document: Document, drawn: _Rendering) -> str:
 
 def _turn(message: ChatMessage, drawn: _Rendering) -> str:
     if isinstance(message, UserMessage):
-        heading, content = drawn.words("turn_you"), "".join(_said(message, drawn))
+        heading, content = drawn.captions.words("turn_you"), "".join(_said(message, drawn))
     else:
-        heading, content = drawn.words("turn_model"), "".join(_reply(message.reply, drawn))
+        heading, content = drawn.captions.words("turn_model"), "".join(_reply(message.reply, drawn))
     kind = "user" if isinstance(message, UserMessage) else "reply"
     return f'<article class="turn {kind}">\n<h2>{escape(heading)}</h2>\n{content}</article>\n'
 
@@ -152,14 +141,14 @@ def _said(message: UserMessage, drawn: _Rendering) -> Iterator[str]:
 
 
 def _reply(reply: Reply, drawn: _Rendering) -> Iterator[str]:
-    words = drawn.words
+    captions = drawn.captions
     if reply.reasoning.strip():
-        summary = escape(reasoning_summary(reply, words))
+        summary = escape(captions.reasoning(reply))
         text = f'<div class="reasoning" dir="auto">{escape(reply.reasoning)}</div>'
         yield f"<details>\n<summary>{summary}</summary>\n{text}\n</details>\n"
     if reply.answer.strip():
         yield f'<div class="answer" dir="auto">\n{drawn.answers.html(reply.answer)}</div>\n'
-    for note in reply_notes(reply, words):
+    for note in captions.notes(reply):
         yield f'<p class="{"note failure" if reply.failure else "note"}">{escape(note)}</p>\n'
-    if source := reply_source(reply, words):
+    if source := captions.source(reply):
         yield f'<footer dir="auto">{escape(source)}</footer>\n'

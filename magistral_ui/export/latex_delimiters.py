@@ -26,7 +26,7 @@ BEGIN = re.compile(r"\\begin\{([A-Za-z]{1,20}\*?)\}")
 MAX_DISPLAY_LINES = 200
 """A display that has not closed by then is not one."""
 MAX_LINES_TO_FIRST_SIGN = 3
-"""Within so many lines there must be a sign of LaTeX for two dollars or a bracket to count as an open display."""
+"""Lines within which a sign of LaTeX must occur for two dollars or a bracket to count as an open display."""
 CITED = re.compile(r"\s*(?:[0-9]+[a-z]?(?:\s*[,;\u2013-]\s*[0-9]+[a-z]?)*|x|\u2026|\.\.\.)\s*\Z")
 """What escaped brackets contain that are meant as brackets, such as a reference."""
 SIGN = re.compile(r"[\\^_=+<>*/(){}|$]")

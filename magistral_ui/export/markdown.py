@@ -9,18 +9,7 @@ from markdown_it import MarkdownIt
 
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.export.bounds import bounds, is_readable
-from magistral_ui.export.document import (
-    Document,
-    Texts,
-    TimeBudget,
-    document_facts,
-    document_title,
-    image_name,
-    reasoning_summary,
-    reply_notes,
-    reply_source,
-    shown_messages,
-)
+from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, shown_messages
 from magistral_ui.export.gfm import emphasis
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -122,37 +111,37 @@ def _is_closed(markdown: str) -> bool:
 
 def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = time.thread_time) -> str:
     """The chosen branch of each of `documents`, images by name; what exceeds the time budget is shown as text."""
-    budget = TimeBudget(clock)
-    return "\n---\n\n".join("\n\n".join(_conversation(document, words, budget)) + "\n" for document in documents)
+    captions, budget = Captions(words), TimeBudget(clock)
+    return "\n---\n\n".join("\n\n".join(_conversation(document, captions, budget)) + "\n" for document in documents)
 
 
-def _conversation(document: Document, words: Texts, budget: TimeBudget) -> Iterator[str]:
-    yield f"# {inline(document_title(document, words))}"
-    yield f"*{inline(document_facts(document, words))}*"
+def _conversation(document: Document, captions: Captions, budget: TimeBudget) -> Iterator[str]:
+    yield f"# {inline(captions.title(document))}"
+    yield f"*{inline(captions.about(document))}*"
     for message in shown_messages(document.conversation.path()):
-        yield from _turn(message, words, budget)
+        yield from _turn(message, captions, budget)
 
 
-def _turn(message: ChatMessage, words: Texts, budget: TimeBudget) -> Iterator[str]:
+def _turn(message: ChatMessage, captions: Captions, budget: TimeBudget) -> Iterator[str]:
     if not isinstance(message, UserMessage):
-        yield f"## {inline(words('turn_model'))}"
-        yield from _reply(message.reply, words, budget)
+        yield f"## {inline(captions.words('turn_model'))}"
+        yield from _reply(message.reply, captions, budget)
         return
-    yield f"## {inline(words('turn_you'))}"
+    yield f"## {inline(captions.words('turn_you'))}"
     for number, image in enumerate(message.images, 1):
-        yield f"*{inline(image_name(image, number, words))}*"
+        yield f"*{inline(captions.image_name(image, number))}*"
     if message.text.strip():
         yield contained(message.text, keep_lines=True, plain=budget.is_over)
 
 
-def _reply(reply: Reply, words: Texts, budget: TimeBudget) -> Iterator[str]:
+def _reply(reply: Reply, captions: Captions, budget: TimeBudget) -> Iterator[str]:
     if reply.reasoning.strip():
-        yield f"<details>\n<summary>{escape(reasoning_summary(reply, words))}</summary>"
+        yield f"<details>\n<summary>{escape(captions.reasoning(reply))}</summary>"
         yield quoted(contained(reply.reasoning, keep_lines=True, plain=budget.is_over))
         yield "</details>"
     if reply.answer.strip():
         yield contained(reply.answer, plain=budget.is_over)
-    for note in reply_notes(reply, words):
+    for note in captions.notes(reply):
         yield f"*{inline(note)}*"
-    if source := reply_source(reply, words):
+    if source := captions.source(reply):
         yield f"*{inline(source)}*"

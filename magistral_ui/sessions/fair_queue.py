@@ -21,7 +21,7 @@ T = TypeVar("T")
 QueuedTask = tuple["Future[Any]", Callable[[], Any]]
 Submit = Callable[[Callable[[], Any]], "Future[Any]"]
 RETRY_SECONDS = 10
-"""Seconds after which a visitor is told to try again whose earlier tasks are not done yet."""
+"""Seconds after which a visitor whose earlier tasks are not done yet is asked to try again."""
 MAX_IMAGE_REQUESTS = 64
 """Requests with images from one address that run or wait: a school has one address."""
 POLL_INTERVAL = 1.0
@@ -116,7 +116,7 @@ class FairQueue:
 
 
 class ImageQueue:
-    """Runs requests that decode images: a few at once, in turns between addresses, and only so many images a minute.
+    """Runs requests that decode images: a few at once, in turns between addresses, and a limited number of images a minute.
 
     Those who wait hold no thread, so that no number of images keeps the page from answering others.
     """

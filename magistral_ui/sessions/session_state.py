@@ -48,7 +48,7 @@ class SessionState:
 
     @property
     def conversation(self) -> Conversation:
-        """All that was said so far, a reply that has just ended included."""
+        """Everything said so far, including a reply that has just ended."""
         return self.snapshot()[0]
 
     @property
@@ -83,7 +83,7 @@ class SessionState:
             return self._conversation, self._running
 
     def view(self) -> tuple[Conversation, RunningReply | None, int]:
-        """What `snapshot` sees, and when: whoever got a higher number in this process saw a later state, or the same."""
+        """What `snapshot` returns, and a number: in this process, a higher number means a later state, or the same."""
         with self._lock:
             return *self.snapshot(), time.perf_counter_ns()
 
@@ -108,7 +108,7 @@ class SessionState:
             self._lock.release()
 
     def _refuse_while_running(self) -> None:
-        if self._retired:  # whoever asks again gets the session that replaces it
+        if self._retired:  # the next request gets the session that replaces it
             raise Overloaded
         self._settle()
         if self._running is not None:

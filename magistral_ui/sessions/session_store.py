@@ -138,7 +138,7 @@ class SessionStore:
 
 
 class Autosave:
-    """A thread that saves what is new in every session, whoever watches, and deletes what is due. It ends with `close`."""
+    """A thread that saves what is new in every session, watched or not, and deletes what is due. `close` ends it."""
 
     def __init__(self, sessions: Callable[[], Sequence[Session]], history: History, tick: Callable[[], None]) -> None:
         """`sessions` gives those that there are; `tick` is called between two saves."""

@@ -136,10 +136,10 @@ class Visitors:
         return self._history.forget(visitor)
 
     def begin_anew(self, place: object) -> tuple[bool, Place, Session]:
-        """Forget the visitor at `place`, and begin as a new one, who is always let in because another one goes."""
+        """Forget the visitor at `place`, and begin as a new one, who is always admitted because another one leaves."""
         visitor, login = self._visitor(place), CLIENT.get().login
         if not (login or self._knows(visitor) or self._history.owners.is_forgotten(visitor)):
-            self.admission.welcome()  # nobody goes
+            self.admission.welcome()  # nobody leaves
         return (self.forget(place), *self._begin("" if login else secrets.token_urlsafe(32)))
 
     def documents(self, place: object, conversations: Sequence[str] = ()) -> list[Document]:
@@ -204,7 +204,7 @@ class Visitors:
         return self._add(visitor, conversation, kept) if kept else None
 
     def _begin(self, secret: str) -> tuple[Place, Session]:
-        """An empty conversation of whoever knows the secret, or of the client's login."""
+        """An empty conversation for the secret, or for the client's login."""
         conversation, login = secrets.token_urlsafe(16), CLIENT.get().login
         visitor = self._history.owners.visitor_of(login) if login else hashed(secret)
         if (session := self._add(visitor, conversation, None)) is None:

@@ -161,12 +161,12 @@ class History:
                 return False
             self.owners.record(db, visitor)
             for id, document in documents.items():
-                # Where nothing old is kept, what comes in an old file is new.
+                # Where nothing old is kept, conversations from an old file count as new.
                 store.save_document(db, self.images, visitor, id, document, dated=not self._keep_days)
             return True
 
         try:
-            # Without a timeout: whoever gave up waiting could not say whether it will be there.
+            # Without a timeout: after giving up, nobody could tell whether it will be there.
             if not self.put(write).result():
                 raise HistoryUnusable(reason="")
         except (OSError, sqlite3.Error, HistoryUnusable) as error:
@@ -188,7 +188,7 @@ class History:
 
         entries = self.read([], catalog.by_date, visitor)
         try:
-            if self._file is None:  # a connection for each conversation, so that others have their turn in between
+            if self._file is None:  # a connection for each conversation, so that others get their turn
                 return search(self._connection, entries, words, may_continue)
             with self._connection() as db:
                 return search(lambda: nullcontext(db), entries, words, may_continue)

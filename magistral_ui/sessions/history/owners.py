@@ -5,7 +5,7 @@ import sqlite3
 import threading
 
 MAX_ERASED = 10_000
-"""Forgotten visitors that are remembered after all of theirs was deleted, in case more of theirs is still on its way."""
+"""Forgotten visitors that are remembered after their data was deleted, in case more of it is still on its way."""
 PREFIX = "login-"
 """No hash of a browser's secret begins like this: a visitor found by a login is found by no browser's place."""
 

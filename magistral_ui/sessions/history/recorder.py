@@ -68,7 +68,7 @@ class HistoryRecorder:
     def save(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
     ) -> None:
-        """Save what has changed since the last time; called again and again, and returns at once.
+        """Save what has changed since the last time; called repeatedly, and never waits.
 
         While anything is still being written, nothing more is queued: a slow disk gets larger pieces, not more of them.
         """
@@ -80,7 +80,7 @@ class HistoryRecorder:
                 self._generation, self._unwritten = running.generation, UnsavedEvents()
             if conversation is not self._saved or self._drafting != (running is not None):
                 if conversation.messages or self._saved is not None:
-                    # Saving the conversation begins its draft anew, so all of the reply's pieces are written again.
+                    # Saving the conversation restarts its draft, so all of the reply's pieces are written again.
                     self._drafting, self._unwritten = running is not None, UnsavedEvents()
                     self._save(StoredConversation(conversation, written, running))
             elif running is not None and (piece := self._unwritten.next_piece(running.generation)) is not None:
