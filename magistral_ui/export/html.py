@@ -2,7 +2,6 @@
 
 import base64
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, shown_messages
+from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, shown_messages, spent
 from magistral_ui.export.mathml import BoundedFormulas
 
 MAX_SIDE = 1600
@@ -56,7 +55,7 @@ def export_html(
     words: Texts,
     language: str = "en",
     direction: Literal["ltr", "rtl"] = "ltr",
-    clock: Callable[[], float] = time.thread_time,
+    clock: Callable[[], float] = spent,
 ) -> str:
     """One page with each document's chosen branch; beyond the time budget, answers are text and images are named."""
     budget, captions = TimeBudget(clock), Captions(words)

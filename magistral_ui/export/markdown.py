@@ -1,7 +1,6 @@
 """Writes conversations as Markdown for viewers and for reading as it is; no text can break out of its turn."""
 
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
@@ -9,7 +8,7 @@ from markdown_it import MarkdownIt
 
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.export.bounds import bounds, is_readable
-from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, shown_messages
+from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, shown_messages, spent
 from magistral_ui.export.gfm import emphasis
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -109,7 +108,7 @@ def _is_closed(markdown: str) -> bool:
     return last == [("heading_open", 0, ""), ("inline", 1, BEHIND)]
 
 
-def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = time.thread_time) -> str:
+def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = spent) -> str:
     """The chosen branch of each of `documents`, images by name; what exceeds the time budget is shown as text."""
     captions, budget = Captions(words), TimeBudget(clock)
     return "\n---\n\n".join("\n\n".join(_conversation(document, captions, budget)) + "\n" for document in documents)

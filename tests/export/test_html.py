@@ -5,12 +5,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.export.bounds import BEGINNING
 from magistral_ui.export.document import EXPORT_CPU_SECONDS, Captions, Document, TimeBudget
@@ -162,6 +164,20 @@ def test_what_takes_too_long_is_shown_as_text_and_by_name() -> None:
     assert '<div class="plain">**two**</div>' in html
     assert html.count("<img ") == 1
     assert f'<span class="note">{Captions(text).image_name(image("blue", name="blue.png"), 1)}</span>' in html
+
+
+def test_decoding_images_counts_as_the_files_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr("magistral_ui.export.document.decoders", lambda: decoding)
+    shown = ImageFile.thumbnail
+
+    def slow(self: ImageFile, side: int) -> bytes:
+        decoding.seconds += EXPORT_CPU_SECONDS
+        return shown(self, side)
+
+    monkeypatch.setattr(ImageFile, "thumbnail", slow)
+    talk = Conversation().say("a", (image("red", name="red.png"), image("blue", name="blue.png")))
+    assert export_html([Document(talk, "t")], text).count("<img ") == 1
 
 
 def test_images_have_only_so_much_room_and_one_is_made_once() -> None:
