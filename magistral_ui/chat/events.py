@@ -140,7 +140,6 @@ def usage_value(usage: Usage) -> Json:
 
 
 def notices_value(notices: Sequence[Notice]) -> list[Json]:
-    """The notices shown beside a reply."""
     return [{"key": notice.key, "values": notice.values} for notice in notices]
 
 
@@ -150,5 +149,4 @@ def failure_value(key: str, values: Mapping[str, str | int | float]) -> Json:
 
 
 def alert_value(error: MagistralUIError) -> Json:
-    """The failure that `error` stands for."""
     return failure_value(error.message.key, error.message.values)

@@ -118,7 +118,7 @@ def _serbian(n: int) -> str:
 def _polish(n: int) -> str:
     if n == 1:
         return "one"
-    return "few" if n % 10 in (2, 3, 4) and n % 100 not in (12, 13, 14) else "many"
+    return "few" if _east_slavic(n) == "few" else "many"
 
 
 def _romanian(n: int) -> str:

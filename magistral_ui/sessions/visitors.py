@@ -101,7 +101,6 @@ class Visitors:
         return self._history.durable
 
     def listing(self, place: object) -> list[ConversationSummary]:
-        """The conversations of the visitor at `place`: pinned ones first, then the latest."""
         visitor = self._visitor(place)
         return self._history.read([], catalog.listing, visitor)
 

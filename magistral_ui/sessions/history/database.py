@@ -97,7 +97,6 @@ class History:
         return self._unusable or self._writer.error
 
     def put(self, job: WriteJob) -> "Future[Any]":
-        """Have something written soon."""
         return self._writer.put(job)
 
     def wait(self, job: WriteJob, default: T) -> T:
@@ -105,7 +104,6 @@ class History:
         return self.wait_for(self.put(job), default)
 
     def wait_for(self, writing: "Future[Any]", default: T) -> T:
-        """The result of something that is being written; `default` where that fails or takes too long."""
         try:
             done: T = writing.result(WRITE_TIMEOUT)
         except (OSError, sqlite3.Error, HistoryUnusable, TookTooLong):

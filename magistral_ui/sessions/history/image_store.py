@@ -38,7 +38,6 @@ class ImageStore:
             raise
 
     def get(self, digest: str) -> bytes | None:
-        """The content, or None where it is gone."""
         if self._folder is None:
             return self._memory.get(digest)
         try:
