@@ -202,7 +202,7 @@ class Conversation:
     def _assistant(self, message: int) -> AssistantMessage:
         found = self.messages[message]
         if not isinstance(found, AssistantMessage):
-            raise ValueError(f"message {message} is not a reply: only an assistant message has one")
+            raise ValueError(f"message {message} is the user's: only an assistant message has a reply")
         return found
 
     def _grown(self, message: ChatMessage) -> "Conversation":

@@ -34,7 +34,7 @@ def resume_of(partial: Reply | None) -> Resume | None:
 
 
 def as_read(reply: Reply, *, textual_marks: bool) -> Reply:
-    """A partial reply as the model reads it: mistral-common strips a text's trailing spaces, or textual reasoning's."""
+    """A partial reply as the model reads it: mistral-common strips trailing spaces where it ends with plain text."""
     if reply.reasoning and not textual_marks:
         return reply
     if reply.answer or reply.reasoning_closed:

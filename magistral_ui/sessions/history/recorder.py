@@ -56,7 +56,7 @@ class HistoryRecorder:
         self._closed = False
 
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
-        """Save the conversation and `running`, whose generation is not the real one yet; wait until that is on disk."""
+        """Save the conversation and `running`, whose generation is not the real one yet; wait until it is saved, or failed."""
         with self._lock:
             if self._closed:
                 return
