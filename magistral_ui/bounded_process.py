@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import astuple, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -41,7 +41,7 @@ class ProcessLimits:
     cpu_seconds: int = CPU_SECONDS
     memory_bytes: int = MEMORY_BYTES
     beyond: bool = False
-    """Whether `memory_bytes` are beyond what the child has before the call, such as its libraries, or all of it."""
+    """Whether `memory_bytes` are in addition to what the child has before the call, such as its libraries."""
 
 
 USUAL = ProcessLimits()
@@ -51,7 +51,7 @@ class ChildEnded(Exception):
     """The child ended, or was ended, before it answered: it took too long or too much memory."""
 
 
-class BoundedProcess:
+class BoundedProcess(AbstractContextManager["BoundedProcess"]):
     """A function in a child process, which starts at the first call. One call at a time; a context manager."""
 
     def __init__(
@@ -62,10 +62,7 @@ class BoundedProcess:
         starts: float = MAX_STARTS,
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`function` is `package.module:name`, or a class whose single instance is called; its values are what JSON can hold.
-
-        `variables` are added to the child's environment.
-        """
+        """`function` is `package.module:name`, called with JSON values, or a class whose single instance is called."""
         self._function, self._wall, self._starts = function, wall_seconds, starts
         self._variables = variables
         self._child: subprocess.Popen[bytes] | None = None
@@ -111,7 +108,6 @@ class BoundedProcess:
         return self._child
 
     def close(self) -> None:
-        """End the child, and wait until it has ended."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -120,9 +116,6 @@ class BoundedProcess:
                 if pipe is not None:
                     with suppress(OSError):  # input that was not read any more
                         pipe.close()
-
-    def __enter__(self) -> "BoundedProcess":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()

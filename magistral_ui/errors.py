@@ -6,8 +6,8 @@ MagistralUIError
 │   ├── TextTooLong
 │   ├── ConversationFull     key conversation_full, conversation_too_long
 │   ├── MessageGone
-│   ├── ImageRefused       key picture_not_an_image, picture_broken, picture_too_large, picture_not_supported
-│   ├── ImagesRefused      several of them
+│   ├── ImageRefused         key picture_not_an_image, picture_broken, picture_too_large, picture_not_supported
+│   ├── ImagesRefused        several of them
 │   ├── TooManyImages
 │   ├── ParameterRefused     key parameter_unknown, parameter_out_of_range, parameter_not_a_number, parameter_not_supported
 │   ├── ImportRefused        key import_not_json, import_not_ours, import_version, import_broken, import_too_large, …

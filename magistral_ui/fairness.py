@@ -34,15 +34,12 @@ class Quota:
 
 
 class FairShares:
-    """Who is next: the owner with the fewest running tasks, then the one served longest ago.
-
-    An owner is an address or a visitor. Not thread-safe: its user holds a lock.
-    """
+    """Who is next: the owner (address or visitor) with the fewest running tasks, then the longest unserved. Not thread-safe."""
 
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()
         self._served: dict[str, int] = {}
-        """The turn at which an owner was last served; forgotten once nothing of theirs runs or waits."""
+        """The turn at which an owner was last served; forgotten once none of their tasks runs or waits."""
         self._turn = 0
 
     @property
@@ -101,7 +98,6 @@ class FairCache(Cache[Key, Value]):
             del self._keys[owner]
 
     def popitem(self) -> tuple[Key, Value]:
-        """Remove and return the value that a full cache would evict."""
         owner = max(self._keys, key=lambda each: len(self._keys[each]))
         key = next(iter(self._keys[owner]))
         value = super().__getitem__(key)

@@ -1,4 +1,4 @@
-"""Writes down what happens for whoever runs the app: one JSON object a line, numbers and names, never what was said."""
+"""Logs events for the operator: one JSON object a line, with numbers and names, never what was said."""
 
 import json
 import logging
@@ -22,12 +22,12 @@ class JsonFormatter(logging.Formatter):
     """A record as one line of JSON. Of an exception only the kind and the places in the code: its words may quote people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
         facts = getattr(record, FACTS_ATTRIBUTE, None)
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage() if _is_ours(record) else "log",  # others may write anything into theirs
+            # Others may write anything into theirs.
+            "event": record.getMessage() if record.name.partition(".")[0] == OUR_NAME else "log",
             "source": record.name,
         }
         if isinstance(facts, Mapping):
@@ -56,10 +56,6 @@ def start_json_log(stream: TextIO | None = None) -> Callable[[], None]:
         _, theirs.handlers, theirs.propagate = before
 
     return end
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    return record.name.partition(".")[0] == OUR_NAME
 
 
 def _places(record: logging.LogRecord) -> list[str]:

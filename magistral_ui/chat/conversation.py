@@ -1,6 +1,6 @@
 """A conversation as a tree of messages, and its replies while they grow; it does not know models, prompts or storage."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from magistral_ui.chat.events import (
@@ -37,7 +37,6 @@ class Provenance:
     engine: str = ""
     """What ran the model, such as `transformers`."""
     instructions: str = ""
-    """The custom instructions."""
     system_prompt: str | None = None
     """The reasoning prompt used instead of the model's own, with literal marks; None: the model's own."""
     keep_reasoning: bool = True
@@ -108,15 +107,13 @@ class Conversation:
 
     def path(self) -> tuple[ChatMessage, ...]:
         """The chosen branch, from the first message to the last."""
-        return tuple(self._walk())
-
-    def _walk(self) -> Iterator[ChatMessage]:
+        path: list[ChatMessage] = []
         at: int | None = None
         while (at := self.chosen.get(at)) is not None:
-            yield self.messages[at]
+            path.append(self.messages[at])
+        return tuple(path)
 
     def last(self) -> ChatMessage | None:
-        """The last message of the chosen branch, or None in an empty conversation."""
         path = self.path()
         return path[-1] if path else None
 
@@ -128,27 +125,25 @@ class Conversation:
     def say(self, text: str, images: tuple[ImageFile, ...] = ()) -> "Conversation":
         """A new user message at the end of the chosen branch."""
         last = self.last()
-        return self._grown(UserMessage(self._next_id(), last.id if last else None, text, images))
+        return self._grown(UserMessage(self.last_id + 1, last.id if last else None, text, images))
 
     def edit(self, message: int, text: str, images: tuple[ImageFile, ...] | None = None) -> "Conversation":
         """A sibling of a user message with new text (and the same images, unless others are given), now chosen."""
         old = self._user(message)
         kept = old.images if images is None else images
-        return self._grown(UserMessage(self._next_id(), old.parent, text, kept))
+        return self._grown(UserMessage(self.last_id + 1, old.parent, text, kept))
 
     def with_reply(self, reply: Reply, to: int | None = None) -> "Conversation":
         """`reply` attached to the user message `to` (by default the last one of the chosen branch), now chosen."""
         target = self.last_user() if to is None else self._user(to)
         if target is None:
             raise ValueError("there is no user message to reply to")
-        return self._grown(AssistantMessage(self._next_id(), target.id, reply))
+        return self._grown(AssistantMessage(self.last_id + 1, target.id, reply))
 
     def rewritten(self, message: int, reply: Reply) -> "Conversation":
         """The tree with `reply` instead of the one in the assistant message `message`, now chosen."""
-        old = self.messages[message]
-        if not isinstance(old, AssistantMessage):
-            raise ValueError(f"message {message} is not a reply")
-        return replace(self, messages={**self.messages, message: replace(old, reply=reply)}).choose(message)
+        changed = replace(self._assistant(message), reply=reply)
+        return replace(self, messages={**self.messages, message: changed}).choose(message)
 
     def choose(self, message: int) -> "Conversation":
         """The tree that shows the branch of `message` instead of its sibling's."""
@@ -156,15 +151,12 @@ class Conversation:
 
     def keep_reasoning(self, message: int, keep: bool | None) -> "Conversation":
         """The tree with one message's reasoning in or out of the context; None follows the general setting."""
-        old = self.messages[message]
-        if not isinstance(old, AssistantMessage):
-            raise ValueError("only an assistant message has reasoning")
-        return replace(self, messages={**self.messages, message: replace(old, keep_reasoning=keep)})
+        changed = replace(self._assistant(message), keep_reasoning=keep)
+        return replace(self, messages={**self.messages, message: changed})
 
     def at(self, message: int) -> "Conversation":
         """The same tree with the chosen branch cut after `message`, so that the next message follows it."""
-        chosen: dict[int | None, int] = {k: v for k, v in self.chosen.items() if k != message}
-        return replace(self, chosen=chosen)
+        return replace(self, chosen={parent: child for parent, child in self.chosen.items() if parent != message})
 
     def without(self, message: int) -> "Conversation":
         """The tree without `message` and everything after it; a sibling, if any, takes its place."""
@@ -199,7 +191,6 @@ class Conversation:
         return frozenset(found)
 
     def last_user(self) -> UserMessage | None:
-        """The last user message of the chosen branch."""
         return next((m for m in reversed(self.path()) if isinstance(m, UserMessage)), None)
 
     def _user(self, message: int) -> UserMessage:
@@ -208,8 +199,11 @@ class Conversation:
             raise ValueError(f"message {message} is not a user's")
         return found
 
-    def _next_id(self) -> int:
-        return self.last_id + 1
+    def _assistant(self, message: int) -> AssistantMessage:
+        found = self.messages[message]
+        if not isinstance(found, AssistantMessage):
+            raise ValueError(f"message {message} is the user's: only an assistant message has a reply")
+        return found
 
     def _grown(self, message: ChatMessage) -> "Conversation":
         messages = {**self.messages, message.id: message}
@@ -224,7 +218,6 @@ class ReplyBuilder:
     answer: list[str] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     reasoned: bool = False
-    """Whether there was reasoning."""
     closed: bool = False
     """Whether the reasoning is closed: by its mark, or because an answer without reasoning has begun."""
     answering: bool = False

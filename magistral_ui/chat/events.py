@@ -1,11 +1,12 @@
-"""What happens while a reply is written, as values matched by class; it does not know who writes or reads them."""
+"""What happens while a reply is written, as values matched by class, and how they look in JSON; not who writes or reads them."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from magistral_ui.errors import Message
+from magistral_ui.errors import MagistralUIError, Message
 
+Json = dict[str, Any]
 FinishReason = Literal["stop", "length", "cancelled"]
 """`stop`: the model ended the reply; `length`: a token limit did; `cancelled`: a person or a time limit did."""
 
@@ -42,7 +43,7 @@ class Usage:
         return (self.completion_tokens - 1) / seconds if self.completion_tokens > 1 and seconds > 0 else 0.0
 
     def then(self, more: "Usage") -> "Usage":
-        """The cost of this reply continued by `more`: the latest prompt, and the time without the pause in between."""
+        """The cost of this reply continued by `more`: the latest prompt, and the time without the pause between them."""
         writing = max(0.0, more.total_seconds - more.first_token_seconds)
         return Usage(
             prompt_tokens=more.prompt_tokens,
@@ -58,10 +59,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Waiting to start; `position` 1 is next, 0 is unknown.
-
-    `retry_seconds`: when a busy or unreachable server is asked again; 0.0 where no retry is needed.
-    """
+    """Waiting to start; `position` 1 is next, 0 is unknown. `retry_seconds`: when a busy server is asked again, or 0.0."""
 
     position: int
     retry_seconds: float = 0.0
@@ -133,3 +131,22 @@ def as_reasoning(events: Iterable[Event]) -> Iterator[Event]:
             event = Reasoning(event.text if begun else event.text.lstrip("\r\n"), event.tokens)
         begun = begun or (isinstance(event, Reasoning) and bool(event.text))
         yield event
+
+
+def usage_value(usage: Usage) -> Json:
+    """Counts and seconds, including the derived ones."""
+    derived = {"completion_tokens": usage.completion_tokens, "tokens_per_second": usage.tokens_per_second}
+    return {**asdict(usage), **derived}
+
+
+def notices_value(notices: Sequence[Notice]) -> list[Json]:
+    return [{"key": notice.key, "values": notice.values} for notice in notices]
+
+
+def failure_value(key: str, values: Mapping[str, str | int | float]) -> Json:
+    """A failure whose sentence the browser writes in its own language."""
+    return {"key": key, "values": dict(values)}
+
+
+def alert_value(error: MagistralUIError) -> Json:
+    return failure_value(error.message.key, error.message.values)

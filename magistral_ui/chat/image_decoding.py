@@ -62,7 +62,8 @@ class Decoders:
     """Child processes that decode, each one image at a time. Any thread may ask, and waits for its turn."""
 
     def __init__(self, most_bytes: int | None = None) -> None:
-        self.turns, self.room = DecodingQueue(MAX_CHILDREN), DecodingMemory(most_bytes or _free_share())
+        most_bytes = most_bytes or min(MAX_DECODING_BYTES, psutil.virtual_memory().available // 4)
+        self.turns, self.room = DecodingQueue(MAX_CHILDREN), DecodingMemory(most_bytes)
         self._lock = threading.Lock()
         self._idle: list[tuple[float, BoundedProcess]] = []
         self._resting: threading.Timer | None = None
@@ -72,10 +73,7 @@ class Decoders:
         self._here = threading.local()
 
     def size(self, data: bytes, digest: str, most: int) -> Size:
-        """Width and height of the upright image in `data`, from its header where that is enough. Raises DecodingRefused.
-
-        `digest` is the content's; an image may have at most `most` pixels.
-        """
+        """Size of the upright image in `data`, from its header if possible; DecodingRefused for none, or over `most` pixels."""
         known = self._known((digest, most), self._checked, self._sizes)
         return known or self._remember(self._sizes, (digest, most), data, check=False)
 
@@ -99,7 +97,6 @@ class Decoders:
         return getattr(self._here, "seconds", 0.0)
 
     def close(self) -> None:
-        """End the idle children."""
         with self._lock:
             idle, self._idle = self._idle, []
         for _, child in idle:
@@ -191,7 +188,7 @@ class Decoders:
 
 
 class DecodingQueue:
-    """A few at once. Replies that are being written go first, then clients by their fair shares."""
+    """Admits a few threads at a time: replies being written first, then clients by their fair shares."""
 
     def __init__(self, places: int) -> None:
         self._free, self._changed = places, threading.Condition()
@@ -206,7 +203,10 @@ class DecodingQueue:
         try:
             yield
         finally:
-            self._give_back(address)
+            with self._changed:
+                self._free += 1
+                self._shares.end(address, self._waiting)
+                self._changed.notify_all()
 
     def _take(self, address: str) -> None:
         waiter = _Waiter(address)
@@ -220,12 +220,6 @@ class DecodingQueue:
             self._shares.begin(address)
             self._changed.notify_all()
 
-    def _give_back(self, address: str) -> None:
-        with self._changed:
-            self._free += 1
-            self._shares.end(address, self._waiting)
-            self._changed.notify_all()
-
     def _next(self) -> str:
         return min(self._waiting, key=lambda each: (each != "", *self._shares.rank(each)))
 
@@ -237,7 +231,7 @@ class _Waiter(str):
 
 
 class DecodingMemory:
-    """A budget of bytes; whoever needs more than all of it gets it alone."""
+    """A budget of bytes; a thread that needs more than all of it runs alone."""
 
     def __init__(self, most: int) -> None:
         self.most, self.held, self.most_held = most, 0, 0
@@ -250,7 +244,9 @@ class DecodingMemory:
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
-            self._changed.wait_for(lambda: self._waiting[0] is ticket and self._fits(cost))
+            self._changed.wait_for(
+                lambda: self._waiting[0] is ticket and (not self.held or self.held + cost <= self.most)
+            )
             del self._waiting[0]
             self._changed.notify_all()
             self.held += cost
@@ -261,9 +257,6 @@ class DecodingMemory:
             with self._changed:
                 self.held -= cost
                 self._changed.notify_all()
-
-    def _fits(self, cost: int) -> bool:
-        return not self.held or self.held + cost <= self.most
 
 
 @cache
@@ -278,7 +271,3 @@ def _size_or_raise(found: Size | DecodingRefused) -> Size:
     if isinstance(found, DecodingRefused):
         raise DecodingRefused(found.key, found.size)  # a copy: a traceback would keep the image's bytes in the cache
     return found
-
-
-def _free_share() -> int:
-    return min(MAX_DECODING_BYTES, int(psutil.virtual_memory().available) // 4)

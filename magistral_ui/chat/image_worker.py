@@ -56,7 +56,7 @@ DECODERS = {"PNG": 0, "GIF": 2, "BMP": 2, "WEBP": 15, "AVIF": 18, "HEIF": 16}
 channel, so nearly doubled for 10 and 12 bits."""
 USUAL_SCANS, SCANNED_PIXELS = 20, 1_000_000_000
 """Scans of a JPEG, of which cameras and programs write a dozen at most; with more than these, the pixels of all scans together.
-A scan may be a few bytes long, yet goes over the whole image, which takes a second for this many pixels."""
+A scan may be a few bytes long, yet it covers the whole image, which takes a second for this many pixels."""
 NEXT_MARK = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 """The next marker of a JPEG, after coded data."""
 OVERHEAD_BYTES = 32 * 2**20
@@ -72,7 +72,7 @@ class ImageDecoder:
         AvifImagePlugin.DEFAULT_MAX_THREADS = 1
         Image.init()
         self._image: Image.Image | None = None
-        with suppress(OSError):  # where memory runs out all the same, this process is killed first
+        with suppress(OSError):  # if memory runs out anyway, this process is killed first
             Path("/proc/self/oom_score_adj").write_text("1000")
 
     def __call__(self, *arguments: Any) -> tuple[Any, bytes]:
@@ -103,7 +103,7 @@ class ImageDecoder:
                 del image
                 return {"size": found.size}, found.tobytes()
             case ("rewrite", wanted) if image is not None:
-                found = upright(image, wanted["longest"] if wanted["draft"] else None)
+                found = upright(image, wanted["longest"] if wanted.pop("draft") else None)
                 del image
                 return rewritten(found, **wanted)
             case ("scale", width, height) if image is not None:
@@ -150,7 +150,7 @@ def check(image: Image.Image) -> dict[str, Any]:
     """Decode all of it, and return the size of the upright image. Raises DECODE_ERRORS."""
     upright = _upright_size(image) if image.format != "PNG" else None
     if image.format in ("JPEG", "MPO"):
-        image.draft(image.mode, (1, 1))  # all coded data is read all the same
+        image.draft(image.mode, (1, 1))  # all coded data is read anyway
     image.load()
     return {"upright": upright or _upright_size(image)}
 
@@ -176,18 +176,15 @@ def rewritten(
     format: str,
     photo: int,
     quality: int,
-    draft: bool,
 ) -> tuple[dict[str, Any], bytes]:
-    """The image as a new file without any metadata, its longer side between `shortest` and `longest` pixels.
-
-    It is a JPEG where it has more than `photo` pixels, else of the `format`.
-    """
-    del draft
+    """A new file without metadata, its longer side `shortest` to `longest` pixels; JPEG above `photo` pixels, else `format`."""
     longer = max(image.size)
     if longer > longest:
         image.thumbnail((longest, longest), Image.Resampling(resample))
     elif longer < shortest:
-        image = _enlarged(image, shortest / longer)
+        scale = shortest / longer
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.NEAREST)
     kind = "JPEG" if image.width * image.height > photo else format
     options: dict[str, Any] = {"JPEG": {"quality": quality}, "PNG": {"compress_level": 1}}[kind]
     out = io.BytesIO()
@@ -206,11 +203,6 @@ def scaled(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
         rows = np.array(strip, dtype=np.float32)
         wide[top : top + strip.height] = cv2.resize(rows, (size[0], strip.height), interpolation=cv2.INTER_CUBIC)
     return np.asarray(cv2.resize(wide, size, interpolation=cv2.INTER_CUBIC))
-
-
-def _enlarged(image: Image.Image, scale: float) -> Image.Image:
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.NEAREST)
 
 
 def _has_late_chunks(data: bytes) -> bool:

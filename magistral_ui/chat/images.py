@@ -52,7 +52,6 @@ class ImageFile:
 
     @property
     def media_type(self) -> str:
-        """Such as `image/png`, read from the bytes."""
         return media_type(self.data)
 
     def thumbnail(self, side: int) -> bytes:

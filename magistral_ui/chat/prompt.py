@@ -76,7 +76,6 @@ class Prompt:
 
     @property
     def images(self) -> tuple[ImageFile, ...]:
-        """All images in the order in which the model sees them."""
         return tuple(p for turn in self.turns if isinstance(turn, UserTurn) for p in turn.images)
 
     @property

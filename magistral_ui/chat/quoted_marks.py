@@ -1,4 +1,4 @@
-"""Tells a mark that the model sets from one that it only mentions, by the text around it; it does not search for marks.
+"""Distinguishes a mark that the model sets from one that it only mentions, by the text around it; it does not search for marks.
 
 A model whose prompt has opened the reasoning ends it with a bare `</think>`; one that explains the tag writes the same letters.
 The first stands at the end of a line or after a whole sentence, the second in code, in quotes, or within a sentence.
@@ -48,11 +48,10 @@ class MarkContext:
 
     @property
     def at_line_start(self) -> bool:
-        """Whether what follows is the first in its line."""
         return self._blank
 
     def quotes(self, after: str, final: bool) -> bool | None:
-        """Whether a mark that comes here and is followed by `after` is only mentioned; None where that needs more text."""
+        """Whether a mark here that is followed by `after` is only mentioned; None if more text is needed to decide."""
         if self.in_code:
             return True
         rest = after.lstrip(" \t")

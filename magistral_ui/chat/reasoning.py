@@ -51,7 +51,6 @@ class MarkEdges:
         self._told = 0  # characters held, and still to come, that are known already
 
     def open(self) -> None:
-        """Reasoning begins."""
         self._opened = True
 
     def close(self) -> None:
@@ -108,7 +107,6 @@ class TokenIdReader:
 
     @property
     def channel(self) -> Channel:
-        """Where the next token would go."""
         return self._channel
 
     def feed(self, token: int) -> list[ReasoningPiece]:
@@ -134,7 +132,6 @@ class TokenIdReader:
         self._edges.take_up()
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """A replacement character where the stream ended inside a character, unless it was `cut`."""
         if not cut:
             return self._turn(self._channel)
         if self._channel == "reasoning":
@@ -191,10 +188,7 @@ class TextReader:
         *,
         fresh: bool = False,
     ) -> None:
-        """`more` are other pairs of marks that may occur instead; reasoning that is already open ends with the first pair's.
-
-        `fresh` says that a resumed reply continues right after a mark.
-        """
+        """`more` are other possible pairs of marks; open reasoning ends with the first pair's. `fresh`: right after a mark."""
         self._marks, self._end = [(begin, end), *more], end
         self._channel: Channel = channel
         self._held = ""
@@ -208,7 +202,6 @@ class TextReader:
 
     @property
     def channel(self) -> Channel:
-        """Where the next text would go."""
         return self._channel
 
     def feed(self, text: str, tokens: int = 1) -> list[ReasoningPiece]:
@@ -236,7 +229,7 @@ class TextReader:
         self._held = ""
 
     def settle(self) -> list[ReasoningPiece]:
-        """What was held back, now that reasoning comes another way: it is answer if one has begun; white space is dropped."""
+        """Return what was held back, since reasoning arrives separately: as answer if one has begun; white space is dropped."""
         if self._channel == "before" and not self._held.strip():
             self._held = ""
             return []
@@ -306,7 +299,7 @@ class TextReader:
         return [Answer(text, 0)] if text else []
 
     def _look_for_a_mark(self, final: bool) -> list[ReasoningPiece]:
-        """Likewise while a closing mark may still turn it into reasoning; such a mark and its surroundings are held back."""
+        """Like `_read_answer`, while a closing mark may still turn the answer into reasoning: a possible mark is held back."""
         pieces: list[ReasoningPiece] = []
         while (found := self._first_mark()) is not None:
             at, mark = found
@@ -389,19 +382,15 @@ class TextTokenReader:
 
     @property
     def channel(self) -> Channel:
-        """Where the next token would go."""
         return self._text.channel
 
     def feed(self, token: int) -> list[ReasoningPiece]:
-        """The events of one more token."""
         return self._text.feed(self._decoder.decode(self._bytes_of(token)))
 
     def take_up(self) -> None:
-        """What is held back was told before."""
         self._text.take_up()
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """What was held back; where the reply was `cut`, without a partial character or mark."""
         rest = "" if cut else self._decoder.decode(b"", True)
         return [*self._text.feed(rest, tokens=0), *self._text.finish(cut)]
 

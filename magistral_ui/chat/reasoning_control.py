@@ -51,14 +51,12 @@ class ReasoningControl:
         return self._queue.popleft() if self._queue else None
 
     def banned(self) -> tuple[int, ...]:
-        """Token ids that must not be sampled next."""
         if not self._closed:
             return ()
         marks = (*self._tokens.opening, *self._tokens.closing) if len(self._tokens.closing) == 1 else ()
         return marks if self._answered else (*marks, self._tokens.end_of_turn)
 
     def took(self, token: int, channel: Channel) -> None:
-        """`token` was written, and `channel` is where it went."""
         if channel == "reasoning":
             self._reasoned += 1
             if self._guard is not None:
@@ -84,7 +82,7 @@ class ReasoningControl:
 
 
 LOOPS = ((512, 4), (1_536, 3))
-"""(tokens, rounds): so many last tokens that are one piece, said so often, are a loop.
+"""(tokens, rounds): the last `tokens` are a loop if they are one piece repeated `rounds` times.
 
 Measured on published answers of Magistral Small 1.0, Medium 1.1 and Small 4 to one riddle (4,182, 4,524 and 759 tokens), of
 which two are known for repeating themselves and still end: their longest exact repetition was 30 tokens.
@@ -92,10 +90,7 @@ which two are known for repeating themselves and still end: their longest exact 
 
 
 class LoopGuard:
-    """Sees reasoning that goes round in a circle for good.
-
-    Reasoning that says things again and ends must not be cut, so only exact repetition counts, and much of it.
-    """
+    """Detects endless repetition: only long, exact repetition counts, since reasoning may repeat itself and still end."""
 
     def __init__(self, loops: Sequence[tuple[int, int]] = LOOPS, every: int = 64) -> None:
         """Looks at the last tokens every `every` tokens: that costs about sum(window) ÷ every steps per token."""
@@ -105,7 +100,6 @@ class LoopGuard:
         self.looping = False
 
     def feed(self, token: int) -> None:
-        """One more token of reasoning."""
         self._recent.append(token)
         self._seen += 1
         if self._seen % self._every == 0:

@@ -34,10 +34,7 @@ def resume_of(partial: Reply | None) -> Resume | None:
 
 
 def as_read(reply: Reply, *, textual_marks: bool) -> Reply:
-    """A partial reply as the model will read it: without trailing spaces where it is nothing but text.
-
-    mistral-common strips these. Where marks are text, reasoning is part of that text.
-    """
+    """A partial reply as the model reads it: mistral-common strips trailing spaces where it ends with plain text."""
     if reply.reasoning and not textual_marks:
         return reply
     if reply.answer or reply.reasoning_closed:
@@ -52,7 +49,7 @@ def reasoning_of(reply: Reply) -> Reply:
 
 
 def with_reasoning(reply: Reply, reasoning: str, *, closed: bool) -> Reply:
-    """A partial reply with `reasoning` instead of its own; where `closed`, the answer comes next."""
+    """A partial reply with `reasoning` instead of its own; if `closed`, the answer follows."""
     known = reply.provenance or Provenance()
     known = replace(known, edited=known.edited or reasoning != reply.reasoning)
     return Reply(reasoning=reasoning, reasoning_closed=closed, provenance=known)
@@ -72,13 +69,13 @@ def resumed_part(reply: Reply) -> Reply | None:
 
 
 def with_usage_share(partial: Reply, reply: Reply, tokens: int) -> Reply:
-    """`partial` with what its `tokens` had cost as part of `reply`."""
+    """`partial` with the share of `reply`'s usage that its `tokens` account for."""
     reasoning_tokens = min(reply.usage.reasoning_tokens, tokens) if partial.answer else tokens
     return replace(partial, usage=_usage(reply, reasoning_tokens, tokens - reasoning_tokens))
 
 
 def _usage(reply: Reply, reasoning_tokens: int, answer_tokens: int) -> Usage:
-    """What that many tokens of `reply` had cost; the time is proportional."""
+    """The usage of that many tokens of `reply`; times are proportional."""
     usage = reply.usage
     reasoning_seconds = usage.reasoning_seconds * _share(reasoning_tokens, usage.reasoning_tokens)
     answer_seconds = max(0.0, usage.total_seconds - usage.first_token_seconds - usage.reasoning_seconds)

@@ -32,7 +32,10 @@ class Parameter:
         """`value` in the parameter's own type, or ParameterRefused."""
         if value is None and self.optional:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ParameterRefused("parameter_not_a_number", name=self.name)
+        # math.isfinite fails on whole numbers that no float can hold; those are out of range, but numbers.
+        if isinstance(value, float) and not math.isfinite(value):
             raise ParameterRefused("parameter_not_a_number", name=self.name)
         if self.integer and value != int(value):
             raise ParameterRefused("parameter_not_whole", name=self.name)
@@ -43,11 +46,6 @@ class Parameter:
     def json_schema(self) -> dict[str, object]:
         """Its type and bounds as a JSON schema, leaving aside that an optional one may be null."""
         return {"type": "integer" if self.integer else "number", "minimum": self.low, "maximum": self.high}
-
-
-def _is_finite(value: float) -> bool:
-    # math.isfinite fails on whole numbers that no float can hold; those are out of range, but numbers.
-    return isinstance(value, int) or math.isfinite(value)
 
 
 PARAMETERS = {

@@ -12,8 +12,7 @@ from markdown_it.token import Token
 
 from magistral_ui.export.bounds import bounds, is_readable, plain
 from magistral_ui.export.document import Texts, TimeBudget
-from magistral_ui.export.emphasis import emphasis
-from magistral_ui.export.gfm import addresses, gfm, is_followed
+from magistral_ui.export.gfm import emphasis, gfm, is_followed
 from magistral_ui.export.html_tags import html_tags
 from magistral_ui.export.latex_delimiters import latex_marks
 from magistral_ui.export.mathml import Formulas, FormulasHere
@@ -30,18 +29,8 @@ MATH_TAGS = (
     "mpadded mphantom mstyle mmultiscripts mprescripts"
 )
 TAGS = {*TEXT_TAGS.split(), *ALLOWED_TAGS.split(), *MATH_TAGS.split()}
-SPACING = {
-    "lspace",
-    "rspace",
-    "stretchy",
-    "form",
-    "fence",
-    "minsize",
-    "maxsize",
-    "symmetric",
-    "largeop",
-    "movablelimits",
-}
+_SPACING = "lspace rspace stretchy form fence minsize maxsize symmetric largeop movablelimits"
+SPACING = set(_SPACING.split())
 SCROLLING = {"tabindex", "role", "aria-label"}
 ATTRIBUTES = {
     "a": {"href", "id", "class"},
@@ -73,16 +62,8 @@ ATTRIBUTES = {
     "mtd": {"style"},
     "menclose": {"notation"},
 }
-STYLES = {
-    "text-align",
-    "color",
-    "border-top",
-    "border-right",
-    "border-left",
-    "border-bottom",
-    "padding-right",
-    "padding-left",
-}
+_STYLES = "text-align color border-top border-right border-left border-bottom padding-right padding-left"
+STYLES = set(_STYLES.split())
 
 
 class AnswerRenderer:
@@ -94,7 +75,6 @@ class AnswerRenderer:
         self._markdown = MarkdownIt("js-default", {"linkify": True, "typographer": False, "breaks": True})
         emphasis(self._markdown)
         bounds(self._markdown)
-        addresses(self._markdown)
         latex_marks(self._markdown, self._formulas.html)
         html_tags(self._markdown)
         gfm(self._markdown)

@@ -6,7 +6,7 @@ It counts steps, not time, so that a text looks the same on every machine. ui/as
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
-from typing import Literal
+from typing import Literal, TypeVar
 
 from markdown_it import MarkdownIt
 from markdown_it.parser_block import ParserBlock
@@ -16,6 +16,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
+Found = TypeVar("Found")
 MAX_TOKENS = 2_000
 """Of one text: block tokens, and as many inline tokens. Each becomes an element or a piece of text."""
 CHARACTERS_PER_TOKEN = 40
@@ -80,7 +81,6 @@ def bounds(markdown: MarkdownIt) -> None:
 
 
 def plain(text: str) -> str:
-    """`text` as it was written."""
     return f'<div class="plain">{escape(text)}</div>'
 
 
@@ -105,7 +105,7 @@ def is_readable(text: str) -> bool:
     return len(text) <= BEGINNING or (len(text) <= LONGEST and news(text) >= NEW * len(text))
 
 
-def bounded(state: StateCore, work: Callable[[], None], place: Callable[[], int] | None = None) -> None:
+def bounded(state: StateCore, work: Callable[[], object], place: Callable[[], int] | None = None) -> None:
     """Run `work` on the tokens of `state`; where it is too much, cut them at the token that `place` returns."""
     beginning = min(len(state.src), BEGINNING)
     if "news" not in state.env:
@@ -154,11 +154,7 @@ class _BoundedParser(ParserBlock):
 
 
 def _read_blocks(state: StateCore) -> None:
-    bounded(state, lambda: _ignore(state.md.block.parse(state.src, state.md, state.env, state.tokens)))
-
-
-def _ignore(_: object) -> None:
-    """For functions that return their argument."""
+    bounded(state, lambda: state.md.block.parse(state.src, state.md, state.env, state.tokens))
 
 
 def _read_words(state: StateCore) -> None:
@@ -240,6 +236,14 @@ def _cut(state: StateCore, at: int) -> None:
         content = "\n".join(lines[first:last])
         if content.strip():
             state.tokens.append(Token("plain", "", 0, block=True, map=[first, last], content=content))
+
+
+def find_once(text: str, env: EnvType, key: str, find: Callable[[str], Found]) -> Found:
+    """What `find` returns for `text`; the result for the latest text is kept."""
+    if env.get(key, ("",))[0] is not text:
+        env[key] = (text, find(text))
+    found: Found = env[key][1]
+    return found
 
 
 def first_outside(state: StateBlock, line: int, end: int) -> int:

@@ -103,7 +103,6 @@ def _reaction(text: str, depth: int) -> str:
 
 
 def _terms(text: str, depth: int) -> Iterator[str]:
-    """The LaTeX of each piece in turn."""
     ends, at, atom, scripts = _braces(text), 0, False, ""
     while at < len(text):
         if arrow := ARROW.match(text, at):
@@ -197,7 +196,6 @@ def _words(text: str, depth: int) -> str:
 
 
 def _labels(text: str, at: int, ends: dict[int, int], depth: int) -> tuple[str, str, int]:
-    """The labels above and below an arrow."""
     labels: list[str] = []
     while len(labels) < 2 and text[at : at + 1] == "[" and depth < MAX_DEPTH:
         end, inner = at + 1, 0

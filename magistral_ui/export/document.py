@@ -1,17 +1,23 @@
-"""What every exported file has: a conversation with title and times, a file name, a bound on its work; it knows no format."""
+"""What every exported file has: a conversation with title and times, captions in the reader's language, a file name, and a bound
+on its work; it knows no format.
+"""
 
 import re
 import time
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Protocol
 
-from magistral_ui.chat.conversation import Conversation
+from magistral_ui.chat.conversation import ChatMessage, Conversation, Reply, UserMessage
 from magistral_ui.chat.image_decoding import decoders
+from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.errors import Value
 
+ALWAYS_SHOWN = ("temperature", "top_p", "seed")
+"""Parameters that are shown even at their default."""
 MAX_NAME_LENGTH = 80
 """Characters of a name without its ending."""
 MAX_NAME_BYTES = 200
@@ -41,11 +47,6 @@ class Texts(Protocol):
 
     def __call__(self, key: str, /, **values: Value) -> str:
         """The text `key` with `values` in its gaps."""
-
-
-def moment(time: datetime) -> str:
-    """`time` to the minute, in UTC."""
-    return time.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def file_name(title: str, ending: str, fallback: str) -> str:
@@ -87,3 +88,80 @@ class TimeBudget:
     def is_over(self) -> bool:
         """Whether the rest has to be shown as it is."""
         return self._clock() >= self._until
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """What an export says about conversations and messages besides their text, in the reader's language."""
+
+    words: Texts
+
+    def title(self, document: Document) -> str:
+        """The document's title on one line; a general one where it has none."""
+        return " ".join(document.title.split()) or self.words("export_untitled")
+
+    def about(self, document: Document) -> str:
+        when = document.updated or document.created
+        made = self.words("export_made", app=self.words("page_title"))
+        return f"{when.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC · {made}" if when else made
+
+    def reasoning(self, reply: Reply) -> str:
+        """How long the model thought, and in how many tokens."""
+        usage = reply.usage
+        if not usage.reasoning_tokens:
+            return self.words("export_reasoning")
+        key = "turn_thought" if reply.reasoning_closed else "turn_thought_unfinished"
+        time = self.words(key, seconds=seconds(usage.reasoning_seconds))
+        return f"{time} · {self.words('turn_tokens', count=usage.reasoning_tokens)}"
+
+    def notes(self, reply: Reply) -> list[str]:
+        """A reply's notices, why it was cut short, and that there is no answer."""
+        found = [self.words(f"notice_{key}") for key in reply.notices if self._is_known(f"notice_{key}")]
+        # A notice with a gap left unfilled: its value was shown at the time, and is not kept.
+        found = [note for note in found if "{" not in note]
+        if reply.failure:
+            key = f"error_{reply.failure}"
+            found.append(self.words(key if self._is_known(key) else "error_unexpected", **dict(reply.failure_values)))
+        elif reply.finish_reason == "length":
+            found.append(self.words("export_ended_length"))
+        elif reply.finish_reason == "cancelled":
+            found.append(self.words("ended_cancelled"))
+        if not reply.failure and reply.finish_reason != "cancelled" and not reply.answer.strip():
+            found.append(self.words("turn_no_answer" if reply.reasoning else "turn_empty"))
+        return found
+
+    def source(self, reply: Reply) -> str:
+        """On one line: the model, how it ran, its tokens, and the parameters."""
+        known = reply.provenance
+        ran = [known.revision[:12], known.precision] if known else []
+        count = reply.usage.completion_tokens
+        parts = [reply.model, *ran, self.words("turn_tokens", count=count) if count else ""]
+        return " · ".join(part for part in [*parts, *self._parameters(reply)] if part)
+
+    def image_name(self, image: ImageFile, number: int) -> str:
+        return self.words("turn_picture", number=number, name=image.name, width=image.width, height=image.height)
+
+    def _parameters(self, reply: Reply) -> Iterator[str]:
+        values: dict[str, Value | None] = asdict(reply.params) if reply.params else {}
+        for name, value in values.items():
+            if value is not None and (name in ALWAYS_SHOWN or value != PARAMETERS[name].default):
+                yield f"{self.words(f'parameter_{name}')} {value}"
+
+    def _is_known(self, key: str) -> bool:
+        try:
+            self.words(key)
+        except KeyError:
+            return False
+        return True
+
+
+def shown_messages(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
+    """The messages of a branch that are not empty."""
+    for message in messages:
+        if not isinstance(message, UserMessage) or message.text.strip() or message.images:
+            yield message
+
+
+def seconds(value: float) -> str:
+    """One decimal below a hundred, none above."""
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"

@@ -1,11 +1,8 @@
-"""Tells a formula between two dollar signs from prices, variables, spreadsheet cells and regular expressions.
-
-ui/assets/dollar_math.js has the same rule.
-"""
+"""Tells a formula between dollar signs from prices, variables, cells and code, as ui/assets/dollar_math.js does."""
 
 import re
 
-from magistral_ui.export.emphasis import UNSPACED
+from magistral_ui.export.gfm import UNSPACED
 
 BLANK = re.compile("[\t-\r \u00a0\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 GOES_ON = re.compile(r"[\\^_]|\{\}")

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from typing import Literal
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.errors import ImageRefused, TooManyRequests
-from magistral_ui.export import captions
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.document import Document, Texts, TimeBudget
+from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, shown_messages, spent
 from magistral_ui.export.mathml import BoundedFormulas
 
 MAX_SIDE = 1600
@@ -33,12 +31,11 @@ class ImageTags:
     """The images of one file, each re-encoded once; where there is no room or time left for one, its name."""
 
     def __init__(self, words: Texts, budget: TimeBudget, room: int = MAX_IMAGE_CHARACTERS) -> None:
-        self._words, self._budget, self._room = words, budget, room
+        self._captions, self._budget, self._room = Captions(words), budget, room
         self._made: dict[str, str] = {}
 
     def html(self, image: ImageFile, number: int) -> str:
-        """The element for the `number`th image of a message."""
-        name = escape(captions.image_name(image, number, self._words))
+        name = escape(self._captions.image_name(image, number))
         data = self._data(image)
         if len(data) > self._room or not data:
             return f'<span class="note">{name}</span>'
@@ -58,17 +55,14 @@ def export_html(
     words: Texts,
     language: str = "en",
     direction: Literal["ltr", "rtl"] = "ltr",
-    clock: Callable[[], float] = time.thread_time,
+    clock: Callable[[], float] = spent,
 ) -> str:
-    """One page with the chosen branch of each of `documents`, in the reader's `words`.
-
-    When the time budget, by `clock`, is used up, the remaining answers are shown as text, and images by name.
-    """
-    budget = TimeBudget(clock)
-    titles = [captions.title(document, words) for document in documents]
+    """One page with each document's chosen branch; beyond the time budget, answers are text and images are named."""
+    budget, captions = TimeBudget(clock), Captions(words)
+    titles = [captions.title(document) for document in documents]
     title = titles[0] if len(titles) == 1 else words("export_many", count=len(titles))
     with BoundedFormulas() as formulas:
-        drawn = _Rendering(words, AnswerRenderer(words, budget, formulas), ImageTags(words, budget))
+        drawn = _Rendering(captions, AnswerRenderer(words, budget, formulas), ImageTags(words, budget))
         body = "".join(_conversation(number, document, drawn) for number, document in enumerate(documents, 1))
     page = f"""<!doctype html>
 <html lang="{escape(language)}" dir="{direction}">
@@ -110,19 +104,19 @@ def _contents(titles: Sequence[str], words: Texts) -> str:
 class _Rendering:
     """What renders the parts of one file."""
 
-    words: Texts
+    captions: Captions
     answers: AnswerRenderer
     images: ImageTags
 
 
 def _conversation(number: int, document: Document, drawn: _Rendering) -> str:
-    words = drawn.words
-    messages = captions.shown(document.conversation.path())
+    captions = drawn.captions
+    messages = shown_messages(document.conversation.path())
     turns = "".join(_turn(message, drawn) for message in messages)
     return f"""<section id="c{number}">
 <header>
-<h1 dir="auto">{escape(captions.title(document, words))}</h1>
-<p class="about">{escape(captions.about(document, words))}</p>
+<h1 dir="auto">{escape(captions.title(document))}</h1>
+<p class="about">{escape(captions.about(document))}</p>
 </header>
 {turns}</section>
 """
@@ -130,9 +124,9 @@ def _conversation(number: int, document: Document, drawn: _Rendering) -> str:
 
 def _turn(message: ChatMessage, drawn: _Rendering) -> str:
     if isinstance(message, UserMessage):
-        heading, content = drawn.words("turn_you"), "".join(_said(message, drawn))
+        heading, content = drawn.captions.words("turn_you"), "".join(_said(message, drawn))
     else:
-        heading, content = drawn.words("turn_model"), "".join(_reply(message.reply, drawn))
+        heading, content = drawn.captions.words("turn_model"), "".join(_reply(message.reply, drawn))
     kind = "user" if isinstance(message, UserMessage) else "reply"
     return f'<article class="turn {kind}">\n<h2>{escape(heading)}</h2>\n{content}</article>\n'
 
@@ -146,14 +140,14 @@ def _said(message: UserMessage, drawn: _Rendering) -> Iterator[str]:
 
 
 def _reply(reply: Reply, drawn: _Rendering) -> Iterator[str]:
-    words = drawn.words
+    captions = drawn.captions
     if reply.reasoning.strip():
-        summary = escape(captions.thought(reply, words))
+        summary = escape(captions.reasoning(reply))
         text = f'<div class="reasoning" dir="auto">{escape(reply.reasoning)}</div>'
         yield f"<details>\n<summary>{summary}</summary>\n{text}\n</details>\n"
     if reply.answer.strip():
         yield f'<div class="answer" dir="auto">\n{drawn.answers.html(reply.answer)}</div>\n'
-    for note in captions.notes(reply, words):
+    for note in captions.notes(reply):
         yield f'<p class="{"note failure" if reply.failure else "note"}">{escape(note)}</p>\n'
-    if source := captions.source(reply, words):
+    if source := captions.source(reply):
         yield f'<footer dir="auto">{escape(source)}</footer>\n'

@@ -7,7 +7,6 @@ ui/assets/html_tags.js; a test keeps the two in step.
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -21,7 +20,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-from magistral_ui.export.bounds import bounded, first_outside, spend_token
+from magistral_ui.export.bounds import bounded, find_once, first_outside, spend_token
 
 _INLINE = (
     "a abbr b bdi big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span strike strong sub "
@@ -75,7 +74,6 @@ LINE_BEGINS = re.compile(r"\n[ \t]*\Z")
 
 
 def html_tags(markdown: MarkdownIt) -> None:
-    """Make `markdown` read tags."""
     alt: RuleOptionsType = {"alt": ["paragraph", "reference", "blockquote", "list"]}
     markdown.inline.ruler.at("html_inline", _inline)
     markdown.block.ruler.before("fence", "html_whole", _whole, alt)
@@ -113,21 +111,14 @@ def _inline(state: StateInline, silent: bool) -> bool:
 
 def _inline_note(state: StateInline) -> bool:
     start = state.pos + len(NOTE)
-    ends = _once(state.src, state.env, "notes", lambda text: [match.start() for match in re.finditer(NOTE_END, text)])
+    ends = find_once(
+        state.src, state.env, "notes", lambda text: [match.start() for match in re.finditer(NOTE_END, text)]
+    )
     index = bisect_left(ends, start)
     if index == len(ends) or ends[index] + len(NOTE_END) > state.posMax:
         return False
     state.pos = ends[index] + len(NOTE_END)
     return True
-
-
-def _once(text: str, env: EnvType, key: str, find: Callable[[str], list[int]]) -> list[int]:
-    """What `find` returns for `text`; the result for the latest text is kept."""
-    if env.get(key, ("", []))[0] is not text:
-        env[key] = (text, find(text))
-    found = env[key][1]
-    assert isinstance(found, list)
-    return found
 
 
 def _block_at(text: str, at: int) -> bool:
@@ -168,7 +159,7 @@ def _whole(state: StateBlock, first: int, last: int, silent: bool) -> bool:
         return False
     mark = re.compile(NOTE_END) if is_note else PRE_END
     key = "all_notes" if is_note else "all_pres"
-    ends = _once(state.src, state.env, key, lambda text: [match.start() for match in mark.finditer(text)])
+    ends = find_once(state.src, state.env, key, lambda text: [match.start() for match in mark.finditer(text)])
     index = bisect_left(ends, start + len(NOTE))
     if index == len(ends):
         return False
@@ -272,7 +263,6 @@ class _BlockSplitter:
 
     @property
     def level(self) -> int:
-        """The nesting level of the next token."""
         return len(self.frames) - 1 + self.depth
 
     def keep(self, token: Token) -> None:
@@ -319,7 +309,6 @@ class _BlockSplitter:
         self.end(True)
 
     def words(self, text: str, is_cell: bool) -> None:
-        """Add the text between two tags."""
         text = text.strip()
         if not text:
             return

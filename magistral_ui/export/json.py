@@ -80,10 +80,7 @@ def _message_value(message: ChatMessage) -> dict[str, Any]:
 
 
 def import_json(data: bytes, limits: ImportLimits | None = None) -> list[Document]:
-    """The conversations in `data`, in their order; ImportRefused for the first fault.
-
-    Message ids are unique within their own conversation only.
-    """
+    """The conversations in `data`, in order; ImportRefused for the first fault. Ids are unique within a conversation only."""
     totals = ImportTotals(limits or ImportLimits())
     value = parse_json(data, totals.limits.bytes)
     if not isinstance(value, dict) or value.get("format") != FORMAT:

@@ -1,7 +1,4 @@
-"""The format of an exported file as pydantic models; docs/export.schema.json is generated from them.
-
-They check each value by itself; json.py checks how messages and images relate to each other.
-"""
+"""An exported file's format as pydantic models, which check each value; docs/export.schema.json comes from them."""
 
 import json
 from dataclasses import dataclass, fields
@@ -254,10 +251,7 @@ class ExportFile(Entry):
 
 def schema() -> bytes:
     """docs/export.schema.json."""
-    found = {
-        "$schema": GenerateJsonSchema.schema_dialect,
-        **ExportFile.model_json_schema(),
-    }
+    found = {"$schema": GenerateJsonSchema.schema_dialect, **ExportFile.model_json_schema()}
     return json.dumps(found, indent=2).encode() + b"\n"
 
 

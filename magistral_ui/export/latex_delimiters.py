@@ -16,7 +16,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-from magistral_ui.export.bounds import first_outside, spend_token
+from magistral_ui.export.bounds import find_once, first_outside, spend_token
 from magistral_ui.export.dollar_math import is_formula
 from magistral_ui.export.mathml import DISPLAYS, ENVIRONMENTS
 
@@ -26,7 +26,7 @@ BEGIN = re.compile(r"\\begin\{([A-Za-z]{1,20}\*?)\}")
 MAX_DISPLAY_LINES = 200
 """A display that has not closed by then is not one."""
 MAX_LINES_TO_FIRST_SIGN = 3
-"""Within so many lines there must be a sign of LaTeX for two dollars or a bracket to count as an open display."""
+"""Lines within which a sign of LaTeX must occur for two dollars or a bracket to count as an open display."""
 CITED = re.compile(r"\s*(?:[0-9]+[a-z]?(?:\s*[,;\u2013-]\s*[0-9]+[a-z]?)*|x|\u2026|\.\.\.)\s*\Z")
 """What escaped brackets contain that are meant as brackets, such as a reference."""
 SIGN = re.compile(r"[\\^_=+<>*/(){}|$]")
@@ -116,16 +116,10 @@ def _look(text: str) -> _Marks:
 
 
 def _marks_of(text: str, env: EnvType) -> _Marks:
-    """The marks in `text`; those of the latest text are kept."""
-    if env.get("marks", ("", None))[0] is not text:
-        env["marks"] = (text, _look(text))
-    marks = env["marks"][1]
-    assert isinstance(marks, _Marks)
-    return marks
+    return find_once(text, env, "marks", _look)
 
 
 def _formula_at(state: StateInline | StateBlock, at: int) -> _Formula | None:
-    """The formula that begins at `at`."""
     text = state.src
     if text[at : at + 1] not in ("$", "\\"):
         return None

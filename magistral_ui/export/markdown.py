@@ -1,17 +1,15 @@
 """Writes conversations as Markdown for viewers and for reading as it is; no text can break out of its turn."""
 
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from markdown_it import MarkdownIt
 
 from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
-from magistral_ui.export import captions
 from magistral_ui.export.bounds import bounds, is_readable
-from magistral_ui.export.document import Document, Texts, TimeBudget
-from magistral_ui.export.emphasis import emphasis
+from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, shown_messages, spent
+from magistral_ui.export.gfm import emphasis
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 PROSE = re.compile(
@@ -47,7 +45,6 @@ def fenced(text: str) -> str:
 
 
 def quoted(markdown: str) -> str:
-    """`markdown` as a quotation."""
     return "\n".join(f"> {line}" if line else ">" for line in markdown.split("\n"))
 
 
@@ -111,42 +108,39 @@ def _is_closed(markdown: str) -> bool:
     return last == [("heading_open", 0, ""), ("inline", 1, BEHIND)]
 
 
-def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = time.thread_time) -> str:
-    """The chosen branch of each of `documents`, in the reader's `words`; images are named, not shown.
-
-    Whatever is left when the time budget, by `clock`, is used up is shown as text.
-    """
-    budget = TimeBudget(clock)
-    return "\n---\n\n".join("\n\n".join(_conversation(document, words, budget)) + "\n" for document in documents)
+def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = spent) -> str:
+    """The chosen branch of each of `documents`, images by name; what exceeds the time budget is shown as text."""
+    captions, budget = Captions(words), TimeBudget(clock)
+    return "\n---\n\n".join("\n\n".join(_conversation(document, captions, budget)) + "\n" for document in documents)
 
 
-def _conversation(document: Document, words: Texts, budget: TimeBudget) -> Iterator[str]:
-    yield f"# {inline(captions.title(document, words))}"
-    yield f"*{inline(captions.about(document, words))}*"
-    for message in captions.shown(document.conversation.path()):
-        yield from _turn(message, words, budget)
+def _conversation(document: Document, captions: Captions, budget: TimeBudget) -> Iterator[str]:
+    yield f"# {inline(captions.title(document))}"
+    yield f"*{inline(captions.about(document))}*"
+    for message in shown_messages(document.conversation.path()):
+        yield from _turn(message, captions, budget)
 
 
-def _turn(message: ChatMessage, words: Texts, budget: TimeBudget) -> Iterator[str]:
+def _turn(message: ChatMessage, captions: Captions, budget: TimeBudget) -> Iterator[str]:
     if not isinstance(message, UserMessage):
-        yield f"## {inline(words('turn_model'))}"
-        yield from _reply(message.reply, words, budget)
+        yield f"## {inline(captions.words('turn_model'))}"
+        yield from _reply(message.reply, captions, budget)
         return
-    yield f"## {inline(words('turn_you'))}"
+    yield f"## {inline(captions.words('turn_you'))}"
     for number, image in enumerate(message.images, 1):
-        yield f"*{inline(captions.image_name(image, number, words))}*"
+        yield f"*{inline(captions.image_name(image, number))}*"
     if message.text.strip():
         yield contained(message.text, keep_lines=True, plain=budget.is_over)
 
 
-def _reply(reply: Reply, words: Texts, budget: TimeBudget) -> Iterator[str]:
+def _reply(reply: Reply, captions: Captions, budget: TimeBudget) -> Iterator[str]:
     if reply.reasoning.strip():
-        yield f"<details>\n<summary>{escape(captions.thought(reply, words))}</summary>"
+        yield f"<details>\n<summary>{escape(captions.reasoning(reply))}</summary>"
         yield quoted(contained(reply.reasoning, keep_lines=True, plain=budget.is_over))
         yield "</details>"
     if reply.answer.strip():
         yield contained(reply.answer, plain=budget.is_over)
-    for note in captions.notes(reply, words):
+    for note in captions.notes(reply):
         yield f"*{inline(note)}*"
-    if source := captions.source(reply, words):
+    if source := captions.source(reply):
         yield f"*{inline(source)}*"

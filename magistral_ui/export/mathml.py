@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import AbstractContextManager
 from html import escape
 from types import TracebackType
 from typing import Protocol
@@ -85,7 +86,7 @@ class Formulas(Protocol):
     """Converts the formulas of answers, one answer after the other."""
 
     def begin_answer(self) -> None:
-        """The next formula belongs to another answer, in which equations are numbered from 1."""
+        """Begin another answer, in which equations are numbered from 1."""
 
     def html(self, latex: str, display: bool) -> str:
         """MathML for `latex`, or its text as code."""
@@ -95,16 +96,31 @@ class FormulasHere:
     """Converts formulas in this process, where nothing can end one that takes forever: not for what strangers write."""
 
     def __init__(self) -> None:
-        self._converter = new_converter()
+        self._converter = LatexToMathML(fancy_error=False, max_expansions=100)
 
     def begin_answer(self) -> None:
         self._converter.reset_global_state()
 
     def html(self, latex: str, display: bool) -> str:
-        return formula_html(latex, display, self._converter)
+        if len(latex) <= MAX_FORMULA_LENGTH:
+            plain = chemistry(latex)
+            # A display with more in it than allowed, or within a line, is rendered as plain rows.
+            for known in dict.fromkeys([environments(plain, not display), environments(plain, True)]):
+                if html := self._converted(known, display):
+                    return html
+        return as_text(latex)
+
+    def _converted(self, latex: str, display: bool) -> str:
+        """MathML for `latex`; "" where it cannot be converted."""
+        if len(latex) > MAX_FORMULA_LENGTH or DEFINITION.search(latex) or depth(latex) > MAX_DEPTH:
+            return ""
+        try:
+            return self._converter.convert_with_global_state(latex, displaystyle=display).replace(*LINE)
+        except (LatexError, UnicodeEncodeError):
+            return ""
 
 
-class BoundedFormulas:
+class BoundedFormulas(AbstractContextManager["BoundedFormulas"]):
     """Converts formulas in a child process; one that takes too long, or too much memory, stays text. A context manager.
 
     The converter's time doubles with each bracket left open, and it holds Python's lock meanwhile.
@@ -128,9 +144,6 @@ class BoundedFormulas:
         finally:
             self._seconds += time.monotonic() - began
 
-    def __enter__(self) -> "BoundedFormulas":
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._process.close()
 
@@ -149,34 +162,7 @@ class FormulasOfAnswers:
 
 
 def as_text(latex: str) -> str:
-    """A formula as it was written."""
     return f"<code>{escape(latex)}</code>"
-
-
-def formula_html(latex: str, display: bool, converter: LatexToMathML | None = None) -> str:
-    """MathML for `latex`, or its text as code. One `converter` numbers the equations of all that it converts."""
-    converter = converter or new_converter()
-    if len(latex) <= MAX_FORMULA_LENGTH:
-        plain = chemistry(latex)
-        # A display with more in it than allowed, or within a line, is rendered as plain rows.
-        for known in dict.fromkeys([environments(plain, not display), environments(plain, True)]):
-            if html := _converted(known, display, converter):
-                return html
-    return as_text(latex)
-
-
-def new_converter() -> LatexToMathML:
-    return LatexToMathML(fancy_error=False, max_expansions=100)
-
-
-def _converted(latex: str, display: bool, converter: LatexToMathML) -> str:
-    """MathML for `latex`; "" where it cannot be converted."""
-    if len(latex) > MAX_FORMULA_LENGTH or DEFINITION.search(latex) or depth(latex) > MAX_DEPTH:
-        return ""
-    try:
-        return converter.convert_with_global_state(latex, displaystyle=display).replace(*LINE)
-    except (LatexError, UnicodeEncodeError):
-        return ""
 
 
 def depth(latex: str) -> int:

@@ -25,45 +25,40 @@ class Language:
 
     @property
     def direction(self) -> Literal["ltr", "rtl"]:
-        """The value of HTML's `dir`."""
         return "rtl" if self.right_to_left else "ltr"
 
 
-def _table() -> Mapping[str, Language]:
-    # The 24 languages of Magistral's model cards, in the order of the picker: by script, then by name.
-    names = {
-        "id": "Bahasa Indonesia",
-        "ms": "Bahasa Melayu",
-        "de": "Deutsch",
-        "en": "English",
-        "es": "Español",
-        "fr": "Français",
-        "it": "Italiano",
-        "pl": "Polski",
-        "pt": "Português",
-        "ro": "Română",
-        "sv": "Svenska",
-        "vi": "Tiếng Việt",
-        "tr": "Türkçe",
-        "ru": "Русский",
-        "sr": "Српски",
-        "uk": "Українська",
-        "ar": "العربية",
-        "fa": "فارسی",
-        "ne": "नेपाली",
-        "hi": "हिन्दी",
-        "bn": "বাংলা",
-        "zh": "简体中文",
-        "ja": "日本語",
-        "ko": "한국어",
-    }
-    tags = {"zh": "zh-CN"}
-    return MappingProxyType(
-        {code: Language(code, name, tags.get(code, code), code in ("ar", "fa")) for code, name in names.items()}
-    )
-
-
-LANGUAGES: Mapping[str, Language] = _table()
+# The 24 languages of Magistral's model cards, in the order of the picker: by script, then by name.
+_NAMES = {
+    "id": "Bahasa Indonesia",
+    "ms": "Bahasa Melayu",
+    "de": "Deutsch",
+    "en": "English",
+    "es": "Español",
+    "fr": "Français",
+    "it": "Italiano",
+    "pl": "Polski",
+    "pt": "Português",
+    "ro": "Română",
+    "sv": "Svenska",
+    "vi": "Tiếng Việt",
+    "tr": "Türkçe",
+    "ru": "Русский",
+    "sr": "Српски",
+    "uk": "Українська",
+    "ar": "العربية",
+    "fa": "فارسی",
+    "ne": "नेपाली",
+    "hi": "हिन्दी",
+    "bn": "বাংলা",
+    "zh": "简体中文",
+    "ja": "日本語",
+    "ko": "한국어",
+}
+_TAGS = {"zh": "zh-CN"}
+LANGUAGES: Mapping[str, Language] = MappingProxyType(
+    {code: Language(code, name, _TAGS.get(code, code), code in ("ar", "fa")) for code, name in _NAMES.items()}
+)
 # Other codes that browsers send for a language, and languages whose speakers read it easily.
 OTHER_NAMES = MappingProxyType({"in": "id", "mo": "ro", "prs": "fa", "gsw": "de"})
 

@@ -15,8 +15,8 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import RateLimit, TokenBuckets
 
 QUEUE = Quota(in_all=64, of_visitor=16)
-"""Replies that wait for their turn on this machine. Whoever stood behind 64 others would wait for minutes, and had better come
-back later. A model server has a queue of its own, which is not seen here."""
+"""Replies that wait for their turn on this machine. Behind 64 others, a visitor would wait for minutes, and should rather come
+back later. A model server has its own queue, which is not visible here."""
 
 OnReply = Callable[[Generation], None]
 
@@ -43,7 +43,7 @@ class Admission:
         """Whether the app is about to end: no more replies begin."""
 
     def welcome(self) -> None:
-        """A new visitor comes; TooManyRequests where too many have come from that address."""
+        """Admit a new visitor; TooManyRequests if too many have arrived from that address."""
         if wait := self._newcomers.take(CLIENT.get().address):
             raise TooManyRequests(seconds=ceil(wait))
 
@@ -52,7 +52,6 @@ class Admission:
         self._listeners.append(tell)
 
     def running(self) -> list[Generation]:
-        """All replies that have not ended."""
         with self._lock:
             self._forget_ended()
             return [generation for _, _, generation in self._replies]
@@ -98,7 +97,6 @@ class Admission:
             self._beginning.append((visitor, address))
 
     def stop_unattended(self) -> None:
-        """Stop the replies that nobody has looked at for too long."""
         for generation in self.running():
             if generation.unattended > self._limits.unattended_seconds:
                 generation.stop()
@@ -117,5 +115,5 @@ class Admission:
             tell(generation)
 
     def _forget_ended(self) -> None:
-        """With the lock held. A reply's own flag decides: whoever has seen it end may ask for the next one at once."""
+        """With the lock held. A reply's own flag decides: a visitor who has seen it end may ask for the next one immediately."""
         self._replies = [each for each in self._replies if not each[2].ended]

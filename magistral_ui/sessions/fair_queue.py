@@ -21,7 +21,7 @@ T = TypeVar("T")
 QueuedTask = tuple["Future[Any]", Callable[[], Any]]
 Submit = Callable[[Callable[[], Any]], "Future[Any]"]
 RETRY_SECONDS = 10
-"""Seconds after which a visitor is told to try again whose earlier tasks are not done yet."""
+"""Seconds after which a visitor whose earlier tasks are not done yet is asked to try again."""
 MAX_IMAGE_REQUESTS = 64
 """Requests with images from one address that run or wait: a school has one address."""
 POLL_INTERVAL = 1.0
@@ -36,9 +36,7 @@ class FairQueue:
     """
 
     def __init__(self, name: str, threads: int = 2, waiting: int = 4, *, refusal: str = TooManyRequests.key) -> None:
-        """`name` names the threads; an owner has at most `waiting` tasks here, running ones included; `refusal` is the key of the
-        sentence for one too many.
-        """
+        """An owner has at most `waiting` tasks here, running ones included; `refusal` is the key of the refusal's sentence."""
         self._threads, self._most, self._refusal = threads, waiting, refusal
         self._executor = ThreadPoolExecutor(threads, name)
         self._lock = threading.Lock()
@@ -54,10 +52,7 @@ class FairQueue:
 
     @contextmanager
     def place(self, owner: str) -> Iterator[Submit]:
-        """A place reserved for one task that is still to come, such as a file being uploaded; gives what submits it, once.
-
-        Raises TooManyRequests where the owner has too many here.
-        """
+        """A place for one task still to come, such as an upload; gives what submits it, once. May raise TooManyRequests."""
         self._hold(owner)
         submitted: list[Future[Any]] = []
 
@@ -121,7 +116,7 @@ class FairQueue:
 
 
 class ImageQueue:
-    """Runs requests that decode images: a few at once, in turns between addresses, and only so many images a minute.
+    """Runs requests that decode images: a few at once, in turns between addresses, and a limited number of images a minute.
 
     Those who wait hold no thread, so that no number of images keeps the page from answering others.
     """

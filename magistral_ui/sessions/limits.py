@@ -39,7 +39,7 @@ class Limits:
     replies_per_address: int = 1_000
     """The same for all visitors from one address: a school or an office may have one for everybody."""
     replies_in_all: int = 1_000
-    """The same for everybody together; whoever comes then is asked to come back in a moment."""
+    """The same for everybody together; later visitors are asked to come back in a moment."""
     messages_per_minute: int = 600
     """Replies that one visitor may ask for, on average."""
     messages_per_minute_per_address: int = 6_000
@@ -49,11 +49,10 @@ class Limits:
     requests_per_minute_per_address: int = 60_000
     """Requests of any kind: an open page makes few, a page being opened about a hundred."""
     visitors_per_minute_per_address: int = 6_000
-    """New visitors."""
     upload_mb_per_hour_per_address: int = 100_000
     """Millions of bytes sent in bodies of all kinds."""
     unattended_seconds: int = 900
-    """How long a reply continues that nobody looks at: a closed laptop comes back, a forgotten tab does not."""
+    """How long a reply that nobody looks at continues: a closed laptop comes back, a forgotten tab does not."""
     follow_seconds: int = 20
     """How long a program's call waits for somebody to read its reply, before it begins."""
     unread_seconds: int = 25

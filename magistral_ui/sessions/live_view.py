@@ -21,10 +21,7 @@ NO_REPLY = Reply(reasoning_closed=False)
 
 @dataclass(slots=True)
 class LiveView:
-    """One reply as a reader should see it now: the current counts, and the new part of the texts.
-
-    An update costs the same however long the reply already is.
-    """
+    """One reply as a reader should see it now. An update costs the same however long the reply already is."""
 
     generation: Generation
     before: Reply = NO_REPLY
@@ -33,7 +30,6 @@ class LiveView:
     start: int = 0
     """Number of the first event in this update; at 0 the texts start afresh too."""
     seen: int = 0
-    """How many events have been read."""
     reasoning: str = ""
     answer: str = ""
     usage: Usage = field(default_factory=Usage)
@@ -48,9 +44,7 @@ class LiveView:
         """Read what is new; whether there was anything."""
         self.start = self.seen
         fresh = self.generation.take(self.seen)
-        if any(
-            isinstance(each.event, Reclassified) for each in fresh
-        ):  # what the reader has seen as answer is reasoning
+        if any(isinstance(each.event, Reclassified) for each in fresh):  # what the reader saw as answer is reasoning
             fresh, self.start, self.seen, self.draft = self.generation.take(), 0, 0, ReplyBuilder()
         before = self.before if self.start == 0 else NO_REPLY
         self._take(fresh)
@@ -90,7 +84,6 @@ class LiveView:
         return spent + self.usage.reasoning_seconds
 
     def value(self) -> dict[str, Any]:
-        """The update as the browser gets it."""
         draft = self.draft
         prefilling = draft.prefilling or Prefilling(0, 0)
         return {

@@ -7,6 +7,7 @@ from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, Engine, EngineStatus, GenerationRequest, Loading, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.models.cards import ModelCard
+from magistral_ui.sessions.history.reply_state import closes_reasoning
 from magistral_ui.sessions.limits import Limits
 
 PUBLIC_FAILURES = frozenset({"remote_busy", "remote_cut", "remote_filtered", "remote_prompt_too_long", "remote_silent"})
@@ -22,9 +23,8 @@ class PublicEngine:
     @property
     def card(self) -> ModelCard:
         """The model's card, with a length of replies that the limits allow."""
-        card, status = self._engine.card, self._engine.status()
-        budget = not (isinstance(status, Ready) and "reasoning_budget" in status.info.missing)
-        return replace(card, sampling=self._limits.bounded(card.sampling, budget))
+        card = self._engine.card
+        return replace(card, sampling=self._limits.bounded(card.sampling, closes_reasoning(self._engine)))
 
     def status(self) -> EngineStatus:
         """How far loading is. Why it failed stays in the operator's log: the reason may name folders and servers."""

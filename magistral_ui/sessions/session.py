@@ -23,12 +23,8 @@ from magistral_ui.engines.base import Engine, GenerationRequest, Measure, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import BadInput, EmptyMessage, MessageGone, TextTooLong
 from magistral_ui.sessions.admission import OnReply
-from magistral_ui.sessions.history.reply_state import (
-    Recorder,
-    RunningReply,
-    provenance,
-    runs,
-)
+from magistral_ui.sessions.history.recorder import HistoryRecorder
+from magistral_ui.sessions.history.reply_state import RunningReply, closes_reasoning, provenance, runs
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session_state import SessionState
 
@@ -49,13 +45,10 @@ class Session(SessionState):
         key: str = "",
         seeds: random.Random | None = None,
         id: str = "",
-        recorder: Recorder | None = None,
+        recorder: HistoryRecorder | None = None,
         admission: Admit | None = None,
     ) -> None:
-        """`key` is the opaque visitor key that the engine gets; `seeds` draws the seed where a request has none.
-
-        Without the visitor's `admission`, there may be any number of replies.
-        """
+        """`key` is the engine's visitor key; `seeds` draws missing seeds; without `admission`, replies are unlimited."""
         super().__init__(recorder)
         self.id, self._admit = id, admission or (lambda: nullcontext(lambda _: None))
         self._engine, self._limits, self._key, self._seeds = engine, limits or Limits(), key, seeds
@@ -82,9 +75,8 @@ class Session(SessionState):
             old = self._reply(reply)
             if not may_continue(old.reply):
                 raise MessageGone
-            conversation = self._conversation.at(old.parent)
             before = as_read(old.reply, textual_marks=self._engine.card.marks == "text")
-            return self._begin(conversation, params, choices, before=before, continues=reply)
+            return self._begin(self._conversation.at(old.parent), params, choices, before, continues=reply)
 
     def answer_again(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
         """Begin another reply with the same reasoning; the old one stays as its sibling."""
@@ -92,8 +84,7 @@ class Session(SessionState):
             old = self._reply(reply)
             if not old.reply.reasoning:
                 raise MessageGone
-            conversation = self._conversation.at(old.parent)
-            return self._begin(conversation, params, choices, before=reasoning_of(old.reply))
+            return self._begin(self._conversation.at(old.parent), params, choices, reasoning_of(old.reply))
 
     def rethink(
         self, reply: int, reasoning: str, closed: bool, params: SamplingParams, choices: PromptChoices | None = None
@@ -151,7 +142,6 @@ class Session(SessionState):
             self._conversation = self._conversation.restored(message, earlier)
 
     def keep_reasoning(self, reply: int, keep: bool | None) -> None:
-        """Leave the reasoning of one reply in or out of the context; None follows the general choice."""
         with self._lock:
             self._conversation = self._conversation.keep_reasoning(self._reply(reply).id, keep)
 
@@ -166,7 +156,6 @@ class Session(SessionState):
             return self._begin(self._conversation.edit(message, text), params, choices)
 
     def choose(self, message: int) -> None:
-        """Show the branch of `message` instead of its sibling's."""
         with self._lock:
             self._refuse_while_running()
             if message not in self._conversation.messages:
@@ -197,7 +186,6 @@ class Session(SessionState):
             running.generation.stop()
 
     def answer_now(self) -> None:
-        """End the reasoning of the running reply."""
         if running := self.running:
             running.generation.answer_now()
 
@@ -210,7 +198,6 @@ class Session(SessionState):
 
     @property
     def runs(self) -> Provenance:
-        """What would write a reply now."""
         return runs(self._engine)
 
     def _checked(self, reasoning: str, old: Reply) -> str:
@@ -272,7 +259,7 @@ class Session(SessionState):
         choices = choices or PromptChoices()
         self._limits.check_conversation(conversation)
         self._limits.check_params(params)
-        params = self._limits.bounded(params, self._budgets).with_seed(self._seeds)
+        params = self._limits.bounded(params, closes_reasoning(self._engine)).with_seed(self._seeds)
         prompt = self._prompt(conversation, choices, before)
         source = provenance(self._engine, prompt, choices, before)
         running = RunningReply(Generation(), asked.id, params, source, before, continues, replays)
@@ -284,9 +271,3 @@ class Session(SessionState):
         # Only now, so that a request that the engine refuses leaves no trace; `save` removes it from the record again.
         self._conversation, self._running = conversation, replace(running, generation=generation)
         return self._running
-
-    @property
-    def _budgets(self) -> bool:
-        """Whether the engine can close reasoning when a budget is spent."""
-        status = self._engine.status()
-        return not (isinstance(status, Ready) and "reasoning_budget" in status.info.missing)

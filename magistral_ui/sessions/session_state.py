@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from magistral_ui.chat.conversation import Conversation, ReplyBuilder, UserMessage
 from magistral_ui.errors import AlreadyAnswering, Overloaded
-from magistral_ui.sessions.history.reply_state import Recorder, ReplyOrigin, RunningReply, replay_notice
+from magistral_ui.sessions.history.recorder import HistoryRecorder
+from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply, replay_notice
 from magistral_ui.sessions.limits import bytes_of
 
 
@@ -18,7 +19,7 @@ class SessionState:
     asked about all sessions at once, and one that is measuring a long prompt must not hold up the others.
     """
 
-    def __init__(self, recorder: Recorder | None = None) -> None:
+    def __init__(self, recorder: HistoryRecorder | None = None) -> None:
         """Without a `recorder`, nothing is saved."""
         self._recorder = recorder
         self._lock = threading.RLock()
@@ -47,17 +48,15 @@ class SessionState:
 
     @property
     def conversation(self) -> Conversation:
-        """All that was said so far, a reply that has just ended included."""
+        """Everything said so far, including a reply that has just ended."""
         return self.snapshot()[0]
 
     @property
     def running(self) -> RunningReply | None:
-        """The reply that is being written, or None."""
         return self.snapshot()[1]
 
     @property
     def current(self) -> RunningReply | None:
-        """The reply that is being written, or None."""
         running = self._running
         return running if running is not None and not running.generation.ended else None
 
@@ -84,7 +83,7 @@ class SessionState:
             return self._conversation, self._running
 
     def view(self) -> tuple[Conversation, RunningReply | None, int]:
-        """What `snapshot` sees, and when: whoever got a higher number in this process saw a later state, or the same."""
+        """What `snapshot` returns, and a number: in this process, a higher number means a later state, or the same."""
         with self._lock:
             return *self.snapshot(), time.perf_counter_ns()
 
@@ -109,7 +108,7 @@ class SessionState:
             self._lock.release()
 
     def _refuse_while_running(self) -> None:
-        if self._retired:  # whoever asks again gets the session that replaces it
+        if self._retired:  # the next request gets the session that replaces it
             raise Overloaded
         self._settle()
         if self._running is not None:

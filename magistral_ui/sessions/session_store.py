@@ -83,7 +83,6 @@ class SessionStore:
             return self._open.pop((visitor, conversation), None)
 
     def clear(self) -> list[OpenSession]:
-        """Remove and return all of them."""
         with self._lock:
             gone = list(self._open.values())
             self._open.clear()
@@ -139,7 +138,7 @@ class SessionStore:
 
 
 class Autosave:
-    """A thread that saves what is new in every session, whoever watches, and deletes what is due. It ends with `close`."""
+    """A thread that saves what is new in every session, watched or not, and deletes what is due. `close` ends it."""
 
     def __init__(self, sessions: Callable[[], Sequence[Session]], history: History, tick: Callable[[], None]) -> None:
         """`sessions` gives those that there are; `tick` is called between two saves."""
@@ -149,7 +148,6 @@ class Autosave:
         self._thread.start()
 
     def close(self) -> None:
-        """End, after a last save."""
         self._ending.set()
         self._thread.join()
 

@@ -70,10 +70,8 @@ class RateLimit:
     """A rate per minute for each visitor and one for each address: both have to allow it."""
 
     def __init__(self, of_visitor: float, of_address: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._of_visitor, self._of_address = (
-            TokenBuckets(of_visitor, clock=clock),
-            TokenBuckets(of_address, clock=clock),
-        )
+        self._of_visitor = TokenBuckets(of_visitor, clock=clock)
+        self._of_address = TokenBuckets(of_address, clock=clock)
 
     def take(self, visitor: str, address: str, cost: float = 1.0) -> float:
         """Take `cost` from both and return 0.0; or, where one has not enough, take nothing and return the seconds to wait."""

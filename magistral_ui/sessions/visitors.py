@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from magistral_ui.chat.conversation import Reply
-from magistral_ui.client import CLIENT, NO_CLIENT, Client, hashed
+from magistral_ui.client import CLIENT, NO_CLIENT, Client, OneTimeTokens, hashed
 from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import HistoryUnusable, ImportRefused, Message
@@ -19,7 +19,6 @@ from magistral_ui.sessions.history.recorder import HistoryRecorder
 from magistral_ui.sessions.history.search import ConversationSummary, SearchResult
 from magistral_ui.sessions.history.store import StoredConversation
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.one_time_tokens import OneTimeTokens
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.session_store import Autosave, OpenSession, SessionStore
 
@@ -102,7 +101,6 @@ class Visitors:
         return self._history.durable
 
     def listing(self, place: object) -> list[ConversationSummary]:
-        """The conversations of the visitor at `place`: pinned ones first, then the latest."""
         visitor = self._visitor(place)
         return self._history.read([], catalog.listing, visitor)
 
@@ -137,10 +135,10 @@ class Visitors:
         return self._history.forget(visitor)
 
     def begin_anew(self, place: object) -> tuple[bool, Place, Session]:
-        """Forget the visitor at `place`, and begin as a new one, who is always let in because another one goes."""
+        """Forget the visitor at `place`, and begin as a new one, who is always admitted because another one leaves."""
         visitor, login = self._visitor(place), CLIENT.get().login
         if not (login or self._knows(visitor) or self._history.owners.is_forgotten(visitor)):
-            self.admission.welcome()  # nobody goes
+            self.admission.welcome()  # nobody leaves
         return (self.forget(place), *self._begin("" if login else secrets.token_urlsafe(32)))
 
     def documents(self, place: object, conversations: Sequence[str] = ()) -> list[Document]:
@@ -152,10 +150,7 @@ class Visitors:
         return self._history.documents(visitor, conversations)
 
     def take_in(self, place: object, documents: Sequence[Document], size: int = 0) -> None:
-        """Make conversations from a file of `size` bytes the visitor's at `place`.
-
-        Raises HistoryUnusable or ImportRefused; then none of them is.
-        """
+        """Make conversations from a file of `size` bytes the visitor's, or raise HistoryUnusable or ImportRefused."""
         visitor = self._visitor(place)
         if not (CLIENT.get().login or self._knows(visitor)):
             raise HistoryUnusable(reason="")
@@ -165,7 +160,6 @@ class Visitors:
         self._history.take_in(visitor, {secrets.token_urlsafe(16): document for document in documents}, size)
 
     def close(self) -> None:
-        """Stop all that runs, and save what was written."""
         self._autosave.close()
         for each in self._open.clear():
             each.session.close()
@@ -209,7 +203,7 @@ class Visitors:
         return self._add(visitor, conversation, kept) if kept else None
 
     def _begin(self, secret: str) -> tuple[Place, Session]:
-        """An empty conversation of whoever knows the secret, or of the client's login."""
+        """An empty conversation for the secret, or for the client's login."""
         conversation, login = secrets.token_urlsafe(16), CLIENT.get().login
         visitor = self._history.owners.visitor_of(login) if login else hashed(secret)
         if (session := self._add(visitor, conversation, None)) is None:
@@ -266,19 +260,13 @@ def _engine_key(visitor: str, conversation: str) -> str:
     return f"{visitor[:32]}/{conversation}" if visitor else conversation
 
 
-def _secret(place: object) -> str:
-    """The secret that a place shows; empty where there is none."""
-    return _text(place, "visitor")
-
-
-def _conversation(place: object) -> str:
-    """The conversation that a place names; empty where it names none."""
-    return _text(place, "conversation")
-
-
 def _text(place: object, name: str) -> str:
+    """What a place names; empty where it names nothing."""
     value = place.get(name) if isinstance(place, dict) else None
     return value if isinstance(value, str) else ""
+
+
+_secret, _conversation = partial(_text, name="visitor"), partial(_text, name="conversation")
 
 
 def _place(secret: str, conversation: str) -> Place:

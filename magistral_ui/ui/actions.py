@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from magistral_ui.chat.json_values import Json, alert_value
+from magistral_ui.chat.events import Json, alert_value
 from magistral_ui.engines.base import Ready
 from magistral_ui.errors import BadInput, MagistralUIError, Message, TooManyRequests
 from magistral_ui.i18n.texts import sentence_for_client

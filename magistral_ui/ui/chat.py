@@ -4,8 +4,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from magistral_ui.chat.events import Json, alert_value
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.json_values import Json, alert_value
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, Ready

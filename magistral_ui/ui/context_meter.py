@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from magistral_ui.chat.events import Json, alert_value
 from magistral_ui.chat.images import BROWSER_TYPES, ImageFile
-from magistral_ui.chat.json_values import Json, alert_value
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, UserTurn
 from magistral_ui.engines.base import Engine, Measure, Ready
 from magistral_ui.errors import ImageRefused, MagistralUIError, TooManyRequests

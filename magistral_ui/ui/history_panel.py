@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from magistral_ui.chat.json_values import Json, alert_value, failure_value
+from magistral_ui.chat.events import Json, alert_value, failure_value
 from magistral_ui.errors import ImportRefused, MessageGone, TooManyRequests
 from magistral_ui.sessions.history import catalog
 from magistral_ui.sessions.history.search import ConversationSummary

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from magistral_ui.chat.conversation import Conversation
-from magistral_ui.chat.json_values import alert_value
+from magistral_ui.chat.events import alert_value
 from magistral_ui.client import CLIENT
 from magistral_ui.errors import HistoryUnusable, ImportRefused, TooManyRequests
 from magistral_ui.export.document import Document, Texts, file_name

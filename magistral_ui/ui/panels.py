@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import asdict, fields
 
-from magistral_ui.chat.json_values import Json
+from magistral_ui.chat.events import Json
 from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready
 from magistral_ui.models.memory import TYPICAL_CONTEXT
 from magistral_ui.sessions.limits import Limits

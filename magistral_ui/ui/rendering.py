@@ -13,8 +13,8 @@ from pathlib import Path
 from cachetools import LRUCache, cachedmethod
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Provenance, UserMessage
+from magistral_ui.chat.events import Json, failure_value, notices_value, usage_value
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.json_values import Json, failure_value, notices_value, usage_value
 from magistral_ui.chat.resume import may_continue, may_replay
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from magistral_ui.chat.json_values import Json
+from magistral_ui.chat.events import Json
 from magistral_ui.chat.prompt import PromptChoices, has_marks, with_instructions
 from magistral_ui.chat.sampling import PARAMETERS, PRESETS, Parameter, SamplingParams
 from magistral_ui.engines.base import Engine, Ready

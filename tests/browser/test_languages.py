@@ -9,8 +9,7 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.i18n import languages
 from magistral_ui.i18n.languages import LANGUAGES
-from magistral_ui.i18n.plurals import category
-from magistral_ui.i18n.texts import text_in
+from magistral_ui.i18n.texts import category, text_in
 from tests.browser.conftest import Serve
 from tests.browser.steps import ask, box, done, visit
 

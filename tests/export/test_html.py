@@ -5,18 +5,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magistral_ui.chat.conversation import Conversation, Reply
-from magistral_ui.export import captions
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.export.bounds import BEGINNING
-from magistral_ui.export.document import EXPORT_CPU_SECONDS, Document, TimeBudget
+from magistral_ui.export.document import EXPORT_CPU_SECONDS, Captions, Document, TimeBudget
 from magistral_ui.export.html import ImageTags, export_html
-from magistral_ui.export.mathml import MAX_DEPTH, depth, formula_html
+from magistral_ui.export.mathml import MAX_DEPTH, FormulasHere, depth
 from magistral_ui.i18n.texts import text
 from tests.export.conversations import DOCUMENTS, image, sample
 
@@ -65,7 +66,7 @@ class Elements(HTMLParser):
 
 @pytest.mark.parametrize("latex", FORMULAS)
 def test_what_magistral_writes_becomes_mathml(latex: str) -> None:
-    html = formula_html(latex, True)
+    html = FormulasHere().html(latex, True)
     assert html.startswith('<math display="block">')
     # The second wall lets through all that the converter makes: nothing is lost, which would change what is read.
     before, after = Elements(html), Elements(ANSWERS.html(f"$${latex}$$"))
@@ -79,15 +80,15 @@ def test_what_magistral_writes_becomes_mathml(latex: str) -> None:
     + [rf"\{command}\a{{x}}\a" for command in ("def", "gdef", "newcommand", "renewcommand", "let", "newenvironment")],
 )
 def test_what_cannot_be_drawn_stays_text(latex: str) -> None:
-    assert formula_html(latex, False).startswith("<code>")
+    assert FormulasHere().html(latex, False).startswith("<code>")
 
 
 @pytest.mark.parametrize(
     "latex", [r"\text{<script>x</script>}", "<img src=x onerror=x>", r"\mathrm{</math><img>}", r"a<b&c"]
 )
 def test_a_formula_cannot_bring_html_in(latex: str) -> None:
-    assert not Elements(formula_html(latex, True)).names & {"script", "img"}
-    assert not Elements(formula_html(latex + "^y^z", True)).names & {"script", "img"}
+    assert not Elements(FormulasHere().html(latex, True)).names & {"script", "img"}
+    assert not Elements(FormulasHere().html(latex + "^y^z", True)).names & {"script", "img"}
 
 
 def test_depth_counts_what_may_stand_inside_of_something() -> None:
@@ -110,10 +111,10 @@ def nested(source: random.Random) -> str:
 
 DEEP = """
 import sys, threading
-from magistral_ui.export.mathml import depth, formula_html
+from magistral_ui.export.mathml import FormulasHere, depth
 formulas = sys.stdin.read().split("\\n")
 threading.stack_size(512 * 1024)
-thread = threading.Thread(target=lambda: [formula_html(each, True) for each in formulas])
+thread = threading.Thread(target=lambda: [FormulasHere().html(each, True) for each in formulas])
 thread.start()
 thread.join()
 print(len(formulas), max(map(depth, formulas)))
@@ -162,7 +163,21 @@ def test_what_takes_too_long_is_shown_as_text_and_by_name() -> None:
     assert "<strong>one</strong>" in html
     assert '<div class="plain">**two**</div>' in html
     assert html.count("<img ") == 1
-    assert f'<span class="note">{captions.image_name(image("blue", name="blue.png"), 1, text)}</span>' in html
+    assert f'<span class="note">{Captions(text).image_name(image("blue", name="blue.png"), 1)}</span>' in html
+
+
+def test_decoding_images_counts_as_the_files_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr("magistral_ui.export.document.decoders", lambda: decoding)
+    shown = ImageFile.thumbnail
+
+    def slow(self: ImageFile, side: int) -> bytes:
+        decoding.seconds += EXPORT_CPU_SECONDS
+        return shown(self, side)
+
+    monkeypatch.setattr(ImageFile, "thumbnail", slow)
+    talk = Conversation().say("a", (image("red", name="red.png"), image("blue", name="blue.png")))
+    assert export_html([Document(talk, "t")], text).count("<img ") == 1
 
 
 def test_images_have_only_so_much_room_and_one_is_made_once() -> None:
@@ -171,7 +186,7 @@ def test_images_have_only_so_much_room_and_one_is_made_once() -> None:
     tags = ImageTags(text, TimeBudget(), room=2 * one)
     drawn = [tags.html(seen, 1) for _ in range(4)]
     assert drawn[0] == drawn[1] == ImageTags(text, TimeBudget()).html(seen, 1)
-    assert drawn[-1] == f'<span class="note">{captions.image_name(seen, 1, text)}</span>'
+    assert drawn[-1] == f'<span class="note">{Captions(text).image_name(seen, 1)}</span>'
 
 
 @settings(max_examples=25)  # each is dear to draw

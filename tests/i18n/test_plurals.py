@@ -3,7 +3,8 @@
 import pytest
 
 from magistral_ui.i18n.languages import LANGUAGES
-from magistral_ui.i18n.plurals import categories, category
+from magistral_ui.i18n.texts import category
+from tests.i18n.translations import categories
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,20 @@ from collections.abc import Mapping
 from importlib import resources
 
 from magistral_ui.i18n.languages import LANGUAGES
-from magistral_ui.i18n.plurals import categories
 from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, PLACEHOLDER, Text, for_pages, translated
+
+_CATEGORIES = {
+    "ar": "zero one two few many other",
+    **dict.fromkeys(("es", "fr", "it", "pt"), "one many other"),
+    **dict.fromkeys(("id", "ja", "ko", "ms", "vi", "zh"), "other"),
+    **dict.fromkeys(("pl", "ru", "uk"), "one few many other"),
+    **dict.fromkeys(("ro", "sr"), "one few other"),
+}
+
+
+def categories(language: str) -> tuple[str, ...]:
+    """The plural categories of `language` in CLDR, including those that only fractions take."""
+    return tuple(_CATEGORIES.get(language, "one other").split())
 
 
 def missing(language: str) -> list[str]:

@@ -94,11 +94,9 @@ class History:
 
     @property
     def save_error(self) -> Message | None:
-        """Why conversations cannot be saved at the moment."""
         return self._unusable or self._writer.error
 
     def put(self, job: WriteJob) -> "Future[Any]":
-        """Have something written soon."""
         return self._writer.put(job)
 
     def wait(self, job: WriteJob, default: T) -> T:
@@ -106,7 +104,6 @@ class History:
         return self.wait_for(self.put(job), default)
 
     def wait_for(self, writing: "Future[Any]", default: T) -> T:
-        """The result of something that is being written; `default` where that fails or takes too long."""
         try:
             done: T = writing.result(WRITE_TIMEOUT)
         except (OSError, sqlite3.Error, HistoryUnusable, TookTooLong):
@@ -117,7 +114,7 @@ class History:
         self, default: T, ask: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **more: P.kwargs
     ) -> T:
         """What `ask` finds after all that was put before now; `default` where it cannot be read."""
-        self.wait(_nothing, None)
+        self.wait(lambda _: None, None)  # done once all jobs before it are
         try:
             with self._connection() as db:
                 return ask(db, *args, **more)
@@ -162,12 +159,12 @@ class History:
                 return False
             self.owners.record(db, visitor)
             for id, document in documents.items():
-                # Where nothing old is kept, what comes in an old file is new.
+                # Where nothing old is kept, conversations from an old file count as new.
                 store.save_document(db, self.images, visitor, id, document, dated=not self._keep_days)
             return True
 
         try:
-            # Without a timeout: whoever gave up waiting could not say whether it will be there.
+            # Without a timeout: after giving up, nobody could tell whether it will be there.
             if not self.put(write).result():
                 raise HistoryUnusable(reason="")
         except (OSError, sqlite3.Error, HistoryUnusable) as error:
@@ -177,10 +174,7 @@ class History:
             self._clean()
 
     def search(self, visitor: str, query: str, seconds: float = SEARCH_TIMEOUT) -> SearchResult:
-        """The latest of the visitor's conversations that hold the words of `query`, as far as `seconds` allow.
-
-        A later search of the same visitor ends this one.
-        """
+        """The visitor's conversations with the words of `query`, as far as `seconds` allow; their next search ends this one."""
         words = words_of(store.sound(query))
         if not words:
             return SearchResult(tuple(self.read([], catalog.listing, visitor)))
@@ -192,7 +186,7 @@ class History:
 
         entries = self.read([], catalog.by_date, visitor)
         try:
-            if self._file is None:  # a connection for each conversation, so that others have their turn in between
+            if self._file is None:  # a connection for each conversation, so that others get their turn
                 return search(self._connection, entries, words, may_continue)
             with self._connection() as db:
                 return search(lambda: nullcontext(db), entries, words, may_continue)
@@ -286,14 +280,9 @@ class History:
         return not busy
 
     def close(self) -> None:
-        """Write what waits, and let go of the folder."""
         self.open = False
         self._writer.close()
         with suppress(sqlite3.Error):
             self._clean()
         self._db.close()
         self._release()
-
-
-def _nothing(db: sqlite3.Connection) -> None:
-    """A job that ends once all before it are done."""

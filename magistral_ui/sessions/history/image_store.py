@@ -38,7 +38,6 @@ class ImageStore:
             raise
 
     def get(self, digest: str) -> bytes | None:
-        """The content, or None where it is gone."""
         if self._folder is None:
             return self._memory.get(digest)
         try:
@@ -54,7 +53,6 @@ class ImageStore:
         return _unlinked(self._path(digest))
 
     def all(self) -> Iterator[str]:
-        """The digests of all images here."""
         if self._folder is None:
             yield from tuple(self._memory)
             return

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 
 MAX_ERASED = 10_000
-"""Forgotten visitors that are remembered after all of theirs was deleted, in case more of theirs is still on its way."""
+"""Forgotten visitors that are remembered after their data was deleted, in case more of it is still on its way."""
 PREFIX = "login-"
 """No hash of a browser's secret begins like this: a visitor found by a login is found by no browser's place."""
 
@@ -24,7 +24,6 @@ class Owners:
         self._visitors: dict[str, str] = {login: each for login, each in rows if each not in self._forgotten}
 
     def visitor_of(self, login: str) -> str:
-        """The visitor that `login` stands for."""
         with self._lock:
             return self._visitors.get(login) or self._renew(login)
 
@@ -52,7 +51,6 @@ class Owners:
                 del self._forgotten[each]
 
     def is_forgotten(self, visitor: str) -> bool:
-        """Whether nothing of this visitor is kept any more."""
         return visitor in self._forgotten
 
     def unerased(self, of: str | None = None) -> list[str]:
@@ -88,5 +86,4 @@ def unmark(db: sqlite3.Connection, visitor: str) -> None:
 
 
 def hand_over(db: sqlite3.Connection, before: str, visitor: str) -> None:
-    """Make all conversations of one visitor another's."""
     db.execute("UPDATE conversations SET visitor = ? WHERE visitor = ?", (visitor, before))

@@ -21,9 +21,7 @@ class UnsavedEvents:
     """What a generation has added since the last piece was handed to the history."""
 
     seen: int = 0
-    """Events that were read."""
     number: int = 0
-    """Number of the next piece."""
     draft: ReplyBuilder = field(default_factory=ReplyBuilder)
 
     def next_piece(self, generation: Generation) -> DraftPiece | None:
@@ -42,7 +40,7 @@ class UnsavedEvents:
 
 
 class HistoryRecorder:
-    """What saves a session's conversation; `Recorder` in reply_state.py says what its methods do. Thread-safe."""
+    """What saves a session's conversation, so that it outlives this process. Thread-safe."""
 
     def __init__(self, history: History, visitor: str, id: str, kept: StoredConversation | None = None) -> None:
         """`kept` is what the history already holds."""
@@ -58,7 +56,7 @@ class HistoryRecorder:
         self._closed = False
 
     def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
-        """Save the conversation and that a reply has started; returns once that is on disk, or has failed."""
+        """Save the conversation and `running`, whose generation is not the real one yet; wait until it is saved, or failed."""
         with self._lock:
             if self._closed:
                 return
@@ -70,7 +68,7 @@ class HistoryRecorder:
     def save(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
     ) -> None:
-        """Save what has changed since the last time; called again and again, and returns at once.
+        """Save what has changed since the last time; called repeatedly, and never waits.
 
         While anything is still being written, nothing more is queued: a slow disk gets larger pieces, not more of them.
         """
@@ -82,14 +80,14 @@ class HistoryRecorder:
                 self._generation, self._unwritten = running.generation, UnsavedEvents()
             if conversation is not self._saved or self._drafting != (running is not None):
                 if conversation.messages or self._saved is not None:
-                    # Saving the conversation begins its draft anew, so all of the reply's pieces are written again.
+                    # Saving the conversation restarts its draft, so all of the reply's pieces are written again.
                     self._drafting, self._unwritten = running is not None, UnsavedEvents()
                     self._save(StoredConversation(conversation, written, running))
-            elif running is not None:
-                self._add_piece(running.generation)
+            elif running is not None and (piece := self._unwritten.next_piece(running.generation)) is not None:
+                self._pending.append(self._history.put(lambda db: store.add_piece(db, self._id, piece)))
 
     def has_saved(self, conversation: Conversation) -> bool:
-        """Whether everything is written; never waits."""
+        """Whether all of it is saved; never waits."""
         with self._lock:
             self._settle()
             if self._closed:
@@ -103,7 +101,6 @@ class HistoryRecorder:
             self._closed = True
 
     def flush(self) -> None:
-        """Wait for pending writes."""
         with self._lock:
             pending = list(self._pending)
         for each in pending:
@@ -128,8 +125,3 @@ class HistoryRecorder:
         self._saved = now.conversation
         self._pending.append(done := self._history.put(job))
         return done
-
-    def _add_piece(self, generation: Generation) -> None:
-        piece = self._unwritten.next_piece(generation)
-        if piece is not None:
-            self._pending.append(self._history.put(lambda db: store.add_piece(db, self._id, piece)))

@@ -1,10 +1,8 @@
 """A reply on its way into a conversation, and where it comes from; it does not write the reply."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from magistral_ui.chat.conversation import Conversation, Provenance, Reply
+from magistral_ui.chat.conversation import Provenance, Reply
 from magistral_ui.chat.events import Notice
 from magistral_ui.chat.prompt import Prompt, PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
@@ -40,21 +38,6 @@ class ReplyOrigin:
     notices: tuple[Notice, ...] = ()
 
 
-class Recorder(Protocol):
-    """What saves a session's conversation, so that it outlives this process; see recorder.py."""
-
-    def begin(self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply) -> None:
-        """Save the conversation, and that `running` is about to begin (its generation is not the real one yet)."""
-
-    def save(
-        self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
-    ) -> None:
-        """Save what has changed; never waits."""
-
-    def has_saved(self, conversation: Conversation) -> bool:
-        """Whether all of it is saved; never waits."""
-
-
 def runs(engine: Engine) -> Provenance:
     """What would write a reply now; only its name where the model is not loaded."""
     status = engine.status()
@@ -62,6 +45,12 @@ def runs(engine: Engine) -> Provenance:
         return Provenance(model=engine.card.name)
     info = status.info
     return Provenance(info.name, info.source, info.revision, info.precision, info.device, info.engine)
+
+
+def closes_reasoning(engine: Engine) -> bool:
+    """Whether the engine can close reasoning when a budget is spent."""
+    status = engine.status()
+    return not (isinstance(status, Ready) and "reasoning_budget" in status.info.missing)
 
 
 def provenance(engine: Engine, prompt: Prompt, choices: PromptChoices, before: Reply | None) -> Provenance:

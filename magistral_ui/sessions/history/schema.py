@@ -74,7 +74,6 @@ FTS_SHADOW_TABLES = ("words_data", "words_idx", "words_docsize", "words_config")
 BACKUP_NAME = "{name}.version-{version}"
 """The copy of a file that is made before it is migrated."""
 BACKUP_SECONDS = 7 * 86_400.0
-"""How long the copy is kept."""
 MAX_WAL_BYTES = 4 * 2**20
 """Bytes that the write-ahead log keeps after a checkpoint."""
 
@@ -170,5 +169,4 @@ def _without_words(db: sqlite3.Connection) -> str:
 
 
 def has_fts5(db: sqlite3.Connection) -> bool:
-    """Whether this SQLite was built with full-text search."""
     return bool(db.execute("SELECT count(*) FROM pragma_module_list WHERE name = 'fts5'").fetchone()[0])

@@ -1,30 +1,35 @@
 """Stores one conversation as rows, writing only what has changed; it does not know about threads or the page."""
 
+import dataclasses
 import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, TypeVar, get_type_hints
 
-from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
-from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Usage
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic_core import to_jsonable_python
+
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, ReplyBuilder, UserMessage
+from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Reclassified, Usage
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.engines.generation import Generation
 from magistral_ui.export.document import Document
-from magistral_ui.sessions.history.dataclass_json import from_json, to_json
 from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply
 from magistral_ui.sessions.history.search import folded_message
 
+T = TypeVar("T")
 RECORD_VERSION = 1
-"""Version of the JSON in the `record` columns."""
+"""Version of the JSON in the `record` columns. A field missing there keeps its default, and an unknown one is ignored, so that
+records of older and newer versions can be read."""
 MAX_TITLE_LENGTH = 80
 CUT_OFF = Notice("cut_off")
 """The notice on a reply whose process ended before it did."""
-NOT_STORED = frozenset({"generation"})
-OWN_COLUMNS = frozenset({"reasoning", "answer"})
+OWN_COLUMNS = ("reasoning", "answer")
 """Texts with columns of their own, for the search."""
 
 
@@ -95,12 +100,12 @@ def save(
             _save_message(db, files, id, message, now.written.get(each))
     db.execute("DELETE FROM drafts WHERE conversation = ?", (id,))
     if now.running is not None:
-        record = {"v": RECORD_VERSION, **to_json(now.running, NOT_STORED)}
+        record = {"v": RECORD_VERSION, **to_json(now.running, "generation")}
         db.execute("INSERT INTO drafts(conversation, record) VALUES (?, ?)", (id, _dump(record)))
 
 
 def add_piece(db: sqlite3.Connection, id: str, piece: DraftPiece) -> None:
-    record = to_json(piece, frozenset({"number", *OWN_COLUMNS}))
+    record = to_json(piece, "number", *OWN_COLUMNS)
     values = (id, piece.number, sound(piece.reasoning), sound(piece.answer), _dump({"v": RECORD_VERSION, **record}))
     db.execute(
         "INSERT OR REPLACE INTO pieces(conversation, number, reasoning, answer, record) VALUES (?,?,?,?,?)", values
@@ -137,7 +142,6 @@ def load(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> St
 
 
 def load_document(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> Document | None:
-    """The conversation, for an export."""
     kept = load(db, files, visitor, id)
     head = db.execute("SELECT title, created, changed FROM conversations WHERE id = ?", (id,)).fetchone()
     if kept is None:
@@ -189,10 +193,10 @@ def _save_message(
 ) -> None:
     if isinstance(message, UserMessage):
         text, reasoning = message.text, ""
-        record: dict[str, Any] = {"role": "user", "message": to_json(message, frozenset({"id", "text", "images"}))}
+        record: dict[str, Any] = {"role": "user", "message": to_json(message, "id", "text", "images")}
     else:
         text, reasoning = message.reply.answer, message.reply.reasoning
-        said = to_json(message, frozenset({"id", "reply"})) | {"reply": to_json(message.reply, OWN_COLUMNS)}
+        said = to_json(message, "id", "reply") | {"reply": to_json(message.reply, *OWN_COLUMNS)}
         record = {"role": "assistant", "message": said, "written": to_json(written or ReplyOrigin(""))}
     text, reasoning = sound(text), sound(reasoning)
     (row,) = db.execute(
@@ -204,7 +208,7 @@ def _save_message(
     db.execute("DELETE FROM pictures WHERE message = ?", (row,))
     for place, image in enumerate(message.images if isinstance(message, UserMessage) else ()):
         files.put(image.digest, image.data)
-        facts = _dump(to_json(image, frozenset({"data", "digest"})))
+        facts = _dump(to_json(image, "data", "digest"))
         db.execute("INSERT INTO pictures VALUES (?,?,?,?)", (row, place, image.digest, facts))
 
 
@@ -235,14 +239,14 @@ def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:
 
 def cut_generation(pieces: Sequence[DraftPiece]) -> Generation:
     """A generation that was cut off after `pieces`."""
-    generation = Generation()
+    generation, draft = Generation(), ReplyBuilder()
     usage = pieces[-1].usage if pieces else Usage()
-    reasoning = answer = ""
     for piece in pieces:
         if piece.reclassified:
-            said = reasoning + answer
-            reasoning, answer = said if reasoning else said.lstrip("\r\n"), ""
-        reasoning, answer = reasoning + piece.reasoning, answer + piece.answer
+            draft.feed(Reclassified())
+        draft.feed(Reasoning(piece.reasoning))
+        draft.feed(Answer(piece.answer))
+    reasoning, answer = draft.take_texts()
     put: Callable[[Any], None] = generation.put
     if reasoning:
         put(Reasoning(reasoning, usage.reasoning_tokens))
@@ -261,3 +265,30 @@ def _dump(data: Any) -> str:
 def sound(text: str) -> str:
     """`text` as SQLite can store it: half a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def to_json(value: Any, *without: str) -> dict[str, Any]:
+    """The fields of a dataclass as dicts, lists and plain values, except those named in `without`."""
+    names = [field.name for field in dataclasses.fields(value) if field.name not in without]
+    return {name: to_jsonable_python(getattr(value, name)) for name in names}
+
+
+def from_json(kind: type[T], record: str, /, **given: Any) -> T:
+    """The dataclass `kind` from the JSON that `to_json` made, and the fields in `given`; ValueError where it does not fit."""
+    model = _stored(kind, frozenset(given))  # type: ignore[arg-type]  # a class can be hashed
+    return kind(**given, **dict(model.model_validate_json(record)))
+
+
+@cache
+def _stored(kind: Any, given: frozenset[str]) -> type[BaseModel]:
+    """A model of the fields in the JSON. It converts nothing to another type, and its errors do not show content."""
+    hints = get_type_hints(kind)
+    names = [each for each in dataclasses.fields(kind) if each.name not in given]
+    stored: dict[str, Any] = {each.name: (hints[each.name], _default(each)) for each in names}
+    return create_model(str(kind.__name__), __config__=ConfigDict(strict=True, hide_input_in_errors=True), **stored)
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return Field(default_factory=field.default_factory)
+    return ... if field.default is dataclasses.MISSING else field.default

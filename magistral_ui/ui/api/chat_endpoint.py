@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.block_function import BlockFunction
 from gradio.components.api_component import Api
 
-from magistral_ui.chat.json_values import Json
+from magistral_ui.chat.events import Json
 from magistral_ui.engines.base import Engine
 from magistral_ui.errors import MagistralUIError, Message
 from magistral_ui.i18n.texts import sentence

@@ -28,7 +28,7 @@ from mcp_types import (
 from starlette.types import ASGIApp
 
 from magistral_ui import __version__
-from magistral_ui.chat.json_values import Json
+from magistral_ui.chat.events import Json
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.i18n.texts import sentence, text
 from magistral_ui.sessions.history.reply_state import RunningReply

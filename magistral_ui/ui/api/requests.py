@@ -12,9 +12,8 @@ import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
-from magistral_ui.chat.events import Failed, Finished, Usage
+from magistral_ui.chat.events import Failed, Finished, Json, Usage, notices_value, usage_value
 from magistral_ui.chat.images import ImageFile, read_image, read_images
-from magistral_ui.chat.json_values import Json, notices_value, usage_value
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import NO_CLIENT, Client

@@ -1,5 +1,5 @@
 // Lets emphasis begin and end beside scripts that set no spaces between words; all else is as CommonMark says.
-// export/emphasis.py has the same rule.
+// export/gfm.py has the same rule.
 
 /** @import { MarkdownIt } from "./types.js" */
 

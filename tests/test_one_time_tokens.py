@@ -1,7 +1,6 @@
 """Tickets: for one thing, once, and not for ever."""
 
-from magistral_ui.client import CLIENT, Client
-from magistral_ui.sessions.one_time_tokens import MAX_PENDING, OneTimeTokens
+from magistral_ui.client import CLIENT, MAX_PENDING, Client, OneTimeTokens
 
 
 def test_a_ticket_is_for_one_thing_once() -> None:
