@@ -47,7 +47,6 @@ TITLE, DESCRIPTION = 100, 60
 
 
 def front_of(card: str) -> Front:
-    """The front matter of a card, as the Hub's client reads it."""
     return dict(SpaceCard(card).data.to_dict())  # type: ignore[no-untyped-call]
 
 

@@ -29,7 +29,6 @@ from magistral_ui.i18n.texts import sentence, text
 from space.gathering import gather
 
 FREE_HARDWARE = "cpu-basic"
-"""The hardware of a new Space."""
 VARIABLE_PREFIX = "MAGISTRAL_UI_"
 SECRETS = ("MAGISTRAL_UI_API_KEY", "MAGISTRAL_UI_AUTH")
 """Variables that become the Space's secrets."""

@@ -39,7 +39,6 @@ class ModelCard:
 
     @property
     def reasoning_marks(self) -> tuple[str, str]:
-        """The literal spelling of the two marks."""
         return TOKEN_MARKS if self.marks == "tokens" else TEXT_MARKS
 
     @property

@@ -45,7 +45,6 @@ class FolderFacts:
 
     @property
     def bytes(self) -> int:
-        """Size of all weights on disk."""
         return sum(file.stat().st_size for file in self.weights)
 
 

@@ -43,7 +43,6 @@ class Place:
 
     @property
     def all(self) -> tuple["Place", ...]:
-        """This one and the others."""
         return (replace(self, others=()), *self.others)
 
 

@@ -71,11 +71,9 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
         return self.linear_parameters + self.other_parameters
 
     def without_vision(self) -> "ModelShape":
-        """The decoder alone."""
         return replace(self, vision=None)
 
 

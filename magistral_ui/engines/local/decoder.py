@@ -64,7 +64,6 @@ class Decoder:
         return self.embed.weight.dtype
 
     def new_cache(self) -> KVCache:
-        """An empty cache with this model's number of layers."""
         return KVCache(len(self.layers), self.longest)
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -57,7 +57,6 @@ class LocalEngine:
 
     @property
     def card(self) -> ModelCard:
-        """The model that runs; before it is loaded, a first guess."""
         return self._running.card if self._running else self._guess
 
     def start(self) -> None:
@@ -68,11 +67,9 @@ class LocalEngine:
                 self._thread.start()
 
     def status(self) -> EngineStatus:
-        """How far loading has come, or that it is done, or why it failed."""
         return self._status
 
     def retry(self) -> None:
-        """Load again after a failure."""
         with self._lock:
             if not isinstance(self._status, Broken):
                 return
@@ -80,20 +77,16 @@ class LocalEngine:
         self.start()
 
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
-        """What `prompt` costs, and what of it the visitor's cache holds."""
         return self._ready().measure(prompt, visitor)
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Begin a reply."""
         return self._ready().submit(request)
 
     def forget(self, visitor: str) -> None:
-        """Drop what is kept of a visitor."""
         if self._running is not None:
             self._running.forget(visitor)
 
     def close(self) -> None:
-        """Stop all generations and free the device."""
         self._closing.set()
         if self._running is not None:
             self._running.close()

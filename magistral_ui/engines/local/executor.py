@@ -36,7 +36,6 @@ class RowResult:
     tokens: tuple[int, ...] = ()
     """What comes next in the reply; empty while there is more of the sequence to read."""
     error: Exception | None = None
-    """Why it failed."""
 
 
 class Executor:
@@ -49,7 +48,6 @@ class Executor:
 
     @property
     def budget(self) -> int:
-        """Bytes for keys and values."""
         return self._cache.budget
 
     def take(self, sequence: Sequence) -> CacheEntry:
@@ -83,11 +81,9 @@ class Executor:
         return [*failed, *self._forward(ready)]
 
     def failure_key(self, error: Exception) -> str:
-        """Key of the sentence that says what went wrong."""
         return "out_of_memory" if is_out_of_memory(error) else "generation_failed"
 
     def _encode_images(self, sequence: Sequence, count: int) -> None:
-        """Make the features of the images among the next tokens."""
         for image in sequence.unseen_images(count):
             self._with_room(lambda shown=image: self._encode_image(shown))  # type: ignore[misc]
 

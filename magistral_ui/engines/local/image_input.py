@@ -86,7 +86,6 @@ class ImageProcessor:
         return (width - 1) // unit + 1, (height - 1) // unit + 1
 
     def forget(self, visitor: str) -> None:
-        """Drop what is remembered of a visitor."""
         with self._lock:
             for key in [key for key in self._prepared if key[0] == visitor]:
                 del self._prepared[key]

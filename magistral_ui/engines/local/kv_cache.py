@@ -48,11 +48,9 @@ class KVLayer:
         return self._keys[:, :, :tokens], self._values[:, :, :tokens]
 
     def crop(self, length: int) -> None:
-        """Forget all but the first `length` tokens; the buffer stays."""
         self.length = min(self.length, length)
 
     def copy(self, length: int) -> "KVLayer":
-        """A layer of its own with the first `length` tokens."""
         other = KVLayer(self._most)
         if self._keys is not None and self._values is not None and length:
             other.append(self._keys[:, :, :length], self._values[:, :, :length])
@@ -110,22 +108,18 @@ class KVCache:
             layer.crop(length)
 
     def copy(self, length: int) -> "KVCache":
-        """A cache of its own with the first `length` tokens."""
         return KVCache([layer.copy(length) for layer in self.layers])
 
     def spill(self) -> None:
-        """Move all layers to host memory, without the spare room."""
         for layer in self.layers:
             layer.spill()
 
     def restore(self) -> None:
-        """Move each layer back to its device."""
         for layer in self.layers:
             layer.restore()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers, spare room included."""
         return sum(layer.nbytes for layer in self.layers)
 
 

@@ -43,7 +43,6 @@ class CacheEntry:
         self.spilled, self._resting = spilled, None
 
     def rollback(self) -> None:
-        """Undo a forward that broke."""
         self.cache.crop(len(self.keys))
 
 
@@ -132,7 +131,6 @@ class PrefixCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the device."""
         with self._lock:
             return self._bytes(spilled=False)
 

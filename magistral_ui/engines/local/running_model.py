@@ -56,7 +56,6 @@ class RunningModel:
         warm_up(self.decoder)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
-        """What `prompt` costs, and what of it the visitor's cache holds."""
         measure, encoded = self.tokenizer.measure(prompt, visitor)
         return replace(measure, reused=self.cache.match(visitor, encoded.keys))
 
@@ -68,7 +67,6 @@ class RunningModel:
         return generation
 
     def forget(self, visitor: str) -> None:
-        """Drop what is kept of a visitor."""
         self.tokenizer.forget(visitor)
         self.cache.forget(visitor)
 
@@ -118,7 +116,6 @@ def load_source(
     *,
     by_way_of_host: bool = False,
 ) -> Loaded:
-    """Load what was found for `request`, see `load`."""
     return load(
         source.card,
         source.folder,

@@ -84,7 +84,6 @@ class Scheduler:
                     sequence.finish("cancelled")
 
     def step(self) -> None:
-        """Schedule, run, apply."""
         with self._news:
             waiting = tuple(self._waiting)
         load = Load(self._executor.budget, self._executor.bytes_per_token, self._steps, self._review)
@@ -135,7 +134,6 @@ class Scheduler:
         self._running.append(sequence)
 
     def _apply(self, result: "RowResult") -> None:
-        """Tell what a step has made of a sequence."""
         sequence = result.sequence
         if result.error is not None:
             self._fail(sequence, result.error)

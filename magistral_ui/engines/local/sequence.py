@@ -84,22 +84,18 @@ class Sequence:
 
     @property
     def stopped(self) -> bool:
-        """Whether the reply is to end."""
         return self.generation.stop_asked
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and reply so far."""
         return len(self.tokens)
 
     @property
     def written(self) -> int:
-        """Tokens of the reply so far."""
         return len(self.tokens) - len(self.prompt.ids)
 
     @property
     def unread(self) -> int:
-        """Tokens that are not in the cache yet: one while it decodes, more while it prefills."""
         return len(self.tokens) - self._committed
 
     @property
@@ -109,7 +105,6 @@ class Sequence:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the device that its cache entry takes."""
         return self.entry.nbytes if self.entry else 0
 
     def start(self, entry: "CacheEntry") -> None:
@@ -121,7 +116,6 @@ class Sequence:
             self.generation.put(Prefilling(self.reused, len(self.tokens), self.reused))
 
     def next_tokens(self, count: int) -> list[int]:
-        """The next `count` unread tokens."""
         return self.tokens[self._committed : self._committed + count]
 
     def unseen_images(self, count: int) -> Iterator["ImageInput"]:
@@ -156,7 +150,6 @@ class Sequence:
         return self._control.forced(self._reader.channel, self.generation.answer_now_asked)
 
     def banned_tokens(self) -> tuple[int, ...]:
-        """Tokens that the model may not choose next."""
         return self._control.banned()
 
     def accept(self, token: int, answer_now: bool) -> bool:
@@ -220,7 +213,6 @@ class Sequence:
             self._tokenizer.remember_reply(self.visitor, reasoning, "", written[: self._closed_at])
 
     def fail(self, key: str, values: Mapping[str, Value] | None = None) -> None:
-        """Put the last event of a reply that failed."""
         self.generation.put(Failed(key, values or {}))
 
     def _tell(self, pieces: list[ReasoningPiece]) -> None:

@@ -74,7 +74,6 @@ class Tokenizer:
         self._pieces: dict[int, bytes] = {}
 
     def encode(self, prompt: Prompt, visitor: str = "") -> EncodedPrompt:
-        """The ids of `prompt`, the tokens of each message, and its images ready for the model."""
         return self._encode(prompt, visitor, self._images.prepare)
 
     def measure(self, prompt: Prompt, visitor: str = "") -> tuple[Measure, EncodedPrompt]:
@@ -142,7 +141,6 @@ class Tokenizer:
                     del cache[key]
 
     def control_tokens(self) -> ControlTokens:
-        """The ids that open and close reasoning and end the turn."""
         if self._begin is not None and self._end is not None:
             return ControlTokens((self._begin,), (self._end,), self.end_of_turn)
         begin, end = self._card.reasoning_marks

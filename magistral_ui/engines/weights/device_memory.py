@@ -41,7 +41,6 @@ def _says_so(error: BaseException) -> bool:
 
 
 def empty_device_cache() -> None:
-    """Return unused memory to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():

@@ -54,7 +54,6 @@ class Device:
     free: int
     total: int
     index: int = 0
-    """The GPU's index in torch."""
     others: tuple["Device", ...] = ()
     """The machine's other GPUs, the freest first: a model too large for one is spread over them."""
     capability: tuple[int, int] | None = None
@@ -64,17 +63,14 @@ class Device:
 
     @property
     def torch(self) -> torch.device:
-        """The torch device."""
         return torch.device(self.type, self.index) if self.type == "cuda" else torch.device(self.type)
 
     @property
     def all(self) -> tuple["Device", ...]:
-        """This one and the others."""
         return (replace(self, others=()), *self.others)
 
     @property
     def place(self) -> Place:
-        """Its memory, for planning."""
         return Place(self.type, self.free, self.total, tuple(each.place for each in self.others), self.fused)
 
     @property

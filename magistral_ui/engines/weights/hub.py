@@ -90,7 +90,6 @@ class _Store:
 
     @staticmethod
     def of(repository: str, commit: str) -> "_Store":
-        """The store of `repository`; creates its folders."""
         cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository, repo_type="model")
         store = _Store(
             commit, cache / folder / "blobs", cache / ".locks" / folder, cache / folder / "snapshots" / commit

@@ -68,7 +68,6 @@ class QuantizedCopy:
 
 
 def copies_folder() -> Path:
-    """The folder of automatic copies."""
     return Path(constants.HF_ASSETS_CACHE) / "magistral-ui" / "quantized"
 
 
@@ -133,7 +132,6 @@ def _save(model: Any, source: Path, copy: QuantizedCopy, size: int, report: Repo
 
 @contextmanager
 def _watched(folder: Path, size: int, report: Report) -> Iterator[None]:
-    """Within this context, report the bytes written to `folder`."""
     done = threading.Event()
 
     def watch() -> None:

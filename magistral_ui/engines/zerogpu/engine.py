@@ -66,7 +66,6 @@ class ZeroGPUEngine:
 
     @property
     def card(self) -> ModelCard:
-        """The model that runs; before it is loaded, a first guess."""
         return self._placed.card if self._placed else self._guess
 
     def start(self) -> None:
@@ -91,14 +90,12 @@ class ZeroGPUEngine:
         self._status = Ready(self._placed.info)
 
     def status(self) -> EngineStatus:
-        """How far loading has come, or that it is done, or why it failed."""
         return self._status
 
     def retry(self) -> None:
         """Does nothing: weights can be placed at the start only."""
 
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
-        """What `prompt` costs."""
         return self._ready().measure(prompt, visitor)
 
     def submit(self, request: GenerationRequest) -> Generation:
@@ -117,7 +114,6 @@ class ZeroGPUEngine:
         return reply.generation
 
     def forget(self, visitor: str) -> None:
-        """Drop what is kept of a visitor."""
         if self._placed is not None:
             self._placed.forget(visitor)
 
@@ -146,7 +142,6 @@ class ZeroGPUEngine:
         self._status = status
 
     def _write(self, reply: SlicedReply) -> None:
-        """A reply from its first slice to its last, in a thread of its own."""
         try:
             self._slices(reply)
         except Exception as error:
@@ -200,5 +195,4 @@ class ZeroGPUEngine:
 
 
 def _seconds(job: SliceJob) -> int:
-    """What the decorator asks for the duration of a call."""
     return job.seconds

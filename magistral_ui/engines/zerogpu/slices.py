@@ -46,7 +46,6 @@ class SliceJob:
     limit: int
     """Tokens that the whole reply may have."""
     written: tuple[Token, ...]
-    """What earlier slices wrote."""
     place: int
     ticket: int
     """Where in `SharedFlags` the visitor's stop and answer-now are."""
@@ -131,11 +130,9 @@ class SharedFlags:
             self._free.append(place)
 
     def stop(self, place: int) -> None:
-        """Have the reply end."""
         self._memory[place * PLACE_BYTES + STOP] = 1
 
     def answer(self, place: int) -> None:
-        """Have the reasoning end."""
         self._memory[place * PLACE_BYTES + ANSWER] = 1
 
     def read(self, place: int, ticket: int) -> tuple[bool, bool]:
@@ -159,7 +156,6 @@ class SlicedReply:
 
     @property
     def count(self) -> int:
-        """Tokens written."""
         return len(self._written)
 
     @property
@@ -187,7 +183,6 @@ class SlicedReply:
             self._flags.give_back(place)
 
     def job(self, place: int, ticket: int, seconds: int, now: float, tokens: int | None) -> SliceJob:
-        """What the next slice is to write."""
         sequence, params = self._sequence, self._request.params
         written = tuple(self._written)
         return SliceJob(sequence.prompt, params, sequence.limit, written, place, ticket, seconds, now, tokens)
@@ -216,7 +211,6 @@ class SlicedReply:
                 self._sequence.fail(key, values)
 
     def cancel(self) -> None:
-        """End it now."""
         self.generation.stop()
         with self._lock:
             if not self.generation.ended:

@@ -66,7 +66,6 @@ class PlacedModel:
         return Sequence(request, encoded, generation, self.tokenizer, limit)
 
     def forget(self, visitor: str) -> None:
-        """Drop what is kept of a visitor."""
         self.tokenizer.forget(visitor)
 
     def write(self, job: SliceJob) -> Iterator[SlicePiece]:
