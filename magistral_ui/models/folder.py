@@ -22,6 +22,7 @@ WARM_MINISTRAL_WIDTH = 5_120
 """Width of Ministral 3 14B, for which Mistral recommends temperature 1.0; for the others it is 0.7, as for Magistral."""
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,11 @@ def is_repository(model: str) -> bool:
     return _REPOSITORY.fullmatch(model) is not None
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether `revision` is a full commit hash; a branch or a tag can move."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
 def decoder_of(config: dict[str, Any], model: str) -> str:
     """The decoder type in a config.json; NotAMistralModel if the decoder or the vision tower cannot run here."""
     outer = str(config.get("model_type"))
@@ -85,7 +91,7 @@ def inspect_folder(path: Path) -> FolderFacts:
     try:
         return _inspect(path, folder)
     except PermissionError as error:  # the folder itself is not readable
-        raise _unreadable(folder, folder.name, error) from error
+        raise _unreadable(str(folder), folder.name, error) from error
 
 
 def _inspect(path: Path, folder: Path) -> FolderFacts:
@@ -110,21 +116,22 @@ def _inspect(path: Path, folder: Path) -> FolderFacts:
 def _read_config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise NotAMistralModel("not_a_model_folder", model=str(folder))
-    return _read_json(folder, "config.json")
+    return read_json(folder, "config.json")
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str, model: str | None = None) -> dict[str, Any]:
+    """The JSON object in a file of a `model`, which errors name (default: the folder). Raises ModelFilesBroken."""
     try:
         read = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _unreadable(folder, name, error) from error
+        raise _unreadable(model or str(folder), name, error) from error
     if not isinstance(read, dict):
-        raise ModelFilesBroken(model=str(folder), file=name)
+        raise ModelFilesBroken(model=model or str(folder), file=name)
     return read
 
 
 def _special_tokens(folder: Path) -> set[str]:
-    tekken = _read_json(folder, "tekken.json")
+    tekken = read_json(folder, "tekken.json")
     try:
         if tekken["vocab"] and tekken["config"]["pattern"]:
             return {each["token_str"] for each in tekken.get("special_tokens") or ()}
@@ -137,7 +144,7 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, 
     """All weight files, checked to be complete, with the sizes and shapes of their tensors."""
     names = {SINGLE_FILE}
     if not (folder / SINGLE_FILE).exists() and (folder / INDEX_FILE).exists():
-        weight_map = _read_json(folder, INDEX_FILE).get("weight_map")
+        weight_map = read_json(folder, INDEX_FILE).get("weight_map")
         names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
     if not names:
         raise ModelFilesBroken(model=str(folder), file=INDEX_FILE)
@@ -148,7 +155,7 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, 
         try:
             found = _tensors(file)
         except OSError as error:
-            raise _unreadable(folder, file.name, error) from error
+            raise _unreadable(str(folder), file.name, error) from error
         if found is None:
             raise ModelFilesBroken(model=str(folder), file=file.name)
         tensors |= {name: size for name, (size, _) in found.items()}
@@ -177,12 +184,12 @@ def _tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...]]] | None:
     return found if whole else None
 
 
-def _unreadable(folder: Path, name: str, error: Exception) -> ModelFilesBroken:
+def _unreadable(model: str, name: str, error: Exception) -> ModelFilesBroken:
     """A missing file or invalid JSON means broken files; a file that the system will not let us read may be fine."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return ModelFilesBroken(model=str(folder), file=name)
-    return ModelFilesBroken("model_file_unreadable", model=str(folder), file=name, reason=os.strerror(number))
+        return ModelFilesBroken(model=model, file=name)
+    return ModelFilesBroken("model_file_unreadable", model=model, file=name, reason=os.strerror(number))
 
 
 def _card(folder: Path, config: dict[str, Any], shape: ModelShape, decoder: str, special: set[str]) -> ModelCard:

@@ -52,7 +52,7 @@ def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> No
     from magistral_ui.engines.weights.loader import load
     from magistral_ui.models.folder import inspect_folder
     from magistral_ui.models.memory import MAX_GROWTH_TOKENS
-    from magistral_ui.models.sizes import weight_bytes, working_bytes
+    from magistral_ui.models.shape import weight_bytes, working_bytes
 
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -84,7 +84,7 @@ def test_a_longest_conversation_grows_within_its_bytes(folder: Path) -> None:
     from magistral_ui.engines.weights.devices import find_device
     from magistral_ui.engines.weights.loader import load
     from magistral_ui.models.folder import inspect_folder
-    from magistral_ui.models.sizes import working_bytes
+    from magistral_ui.models.shape import working_bytes
 
     facts, device = inspect_folder(folder), find_device("cuda").first(1)
     loaded = load(facts.card, folder, device, "nf4", "", lambda _: None)
@@ -115,7 +115,7 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
     from magistral_ui.engines.weights.loader import load
     from magistral_ui.models.folder import inspect_folder
     from magistral_ui.models.memory import margin_bytes
-    from magistral_ui.models.sizes import kv_bytes_per_token, weight_bytes, working_bytes
+    from magistral_ui.models.shape import kv_bytes_per_token, weight_bytes, working_bytes
 
     facts, real = inspect_folder(folder), find_device("cuda").first(2)
 

@@ -12,7 +12,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from magistral_ui.engines.local.kv_cache import KVCache, KVLayer
-from magistral_ui.models.sizes import queries_at_once
+from magistral_ui.models.shape import queries_at_once
 
 TILE = 64
 """Keys in a tile, on a processor. With half as many, a row gives other results when more rows are read with it."""

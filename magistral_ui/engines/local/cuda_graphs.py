@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import torch
 
 from magistral_ui.engines.local.attention import rotated
-from magistral_ui.engines.weights.device_memory import empty_device_cache, is_out_of_memory
+from magistral_ui.engines.weights.devices import empty_device_cache
+from magistral_ui.engines.weights.load_errors import is_out_of_memory
 
 log = logging.getLogger(__name__)
 

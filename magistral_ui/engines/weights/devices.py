@@ -244,3 +244,10 @@ def device_of(module: nn.Module) -> torch.device:
     weight: Any = next(module.parameters())
     place: torch.device = weight.device
     return place
+
+
+def empty_device_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()

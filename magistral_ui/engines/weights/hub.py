@@ -7,14 +7,13 @@ stopped, even after a restart, and a file is accepted only if its SHA-256 matche
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -38,11 +37,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from magistral_ui.engines.base import Loading
-from magistral_ui.engines.weights.pinned_revisions import is_commit
 from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
 from magistral_ui.environment import ProxyUnusable, check_proxies
-from magistral_ui.errors import DownloadFailed, ModelError, ModelFilesBroken, ModelNotFound
-from magistral_ui.models.folder import inspect_folder
+from magistral_ui.errors import DownloadFailed, ModelError, ModelNotFound
+from magistral_ui.models.folder import inspect_folder, is_commit, read_json
 
 NEEDED_FILES = (
     "config.json",
@@ -153,13 +151,7 @@ def read_config(repository: str, revision: str | None) -> dict[str, Any]:
     with _sentences(repository, revision):
         check_proxies()
         file = hf_hub_download(repository, "config.json", revision=revision)
-    try:
-        read = json.loads(Path(file).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelFilesBroken(model=repository, file="config.json") from error
-    if not isinstance(read, dict):
-        raise ModelFilesBroken(model=repository, file="config.json")
-    return read
+    return read_json(Path(file).parent, "config.json", repository)
 
 
 def _cached(repository: str, revision: str | None) -> Snapshot | None:
@@ -260,15 +252,9 @@ def _sha256(path: Path, meter: Meter) -> str:
 def _bars(add: Callable[[float | None], None]) -> Any:
     """The class that the client uses for progress bars."""
 
-    class Bar:
+    class Bar(nullcontext[Any]):
         def __init__(self, **_: object) -> None:
-            pass
-
-        def __enter__(self) -> "Bar":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
+            super().__init__(self)
 
         def update(self, count: float | None = 1) -> None:
             add(count)
@@ -319,25 +305,19 @@ def _sentences(repository: str, revision: str | None) -> Iterator[None]:
         raise DownloadFailed(key, model=repository, host=host, status=status) from error
     except ProxyUnusable as error:
         raise DownloadFailed("proxy_unusable", model=repository, name=error.name) from error
-    except HTTPError as error:
-        if _is_distrust(error):
-            raise DownloadFailed("hub_certificate", model=repository, host=host) from error
-        connected = "Connect" not in type(error).__name__
-        key = "connection_lost" if connected else "hub_unreachable"
-        raise DownloadFailed(key, model=repository, host=host) from error
-    except LocalEntryNotFoundError as error:  # the client's error for a file neither cached nor reachable
-        if _is_distrust(error):
-            raise DownloadFailed("hub_certificate", model=repository, host=host) from error
-        unreachable = "Connect" in type(error.__cause__).__name__
-        key = "hub_unreachable" if unreachable else "connection_lost"
+    except (HTTPError, LocalEntryNotFoundError) as error:  # the latter: a file is neither cached nor reachable
+        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+        unreachable = "Connect" in type(cause).__name__
+        key = "hub_certificate" if _is_distrust(error) else "hub_unreachable" if unreachable else "connection_lost"
         raise DownloadFailed(key, model=repository, host=host) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE))).free
+            free = shutil.disk_usage(existing_folder(Path(constants.HF_HUB_CACHE))).free
             raise _disk_full(repository, free + MIN_FREE_BYTES, free) from error
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise DownloadFailed(model=repository, reason=reason) from error
 
 
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.parents) if each.exists())
+def existing_folder(path: Path) -> Path:
+    """`path` itself, or the nearest folder above it that exists."""
+    return next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())

@@ -44,8 +44,7 @@ from magistral_ui.errors import ModelFilesBroken
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import FolderFacts, inspect_folder
 from magistral_ui.models.memory import MemoryPlan
-from magistral_ui.models.shape import ModelShape
-from magistral_ui.models.sizes import kv_bytes_per_token
+from magistral_ui.models.shape import ModelShape, kv_bytes_per_token
 
 log = logging.getLogger(__name__)
 

@@ -28,8 +28,7 @@ from magistral_ui.engines.weights.quantization import held_bytes, stored_precisi
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy
 from magistral_ui.errors import NotAMistralModel
 from magistral_ui.models.folder import inspect_folder
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, read_shape
-from magistral_ui.models.sizes import weight_bytes
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, read_shape, weight_bytes
 from tests.engines.conftest import CPU
 
 LINEAR = {"nf4": Linear4bit, "int8": Linear8bitLt}
