@@ -83,7 +83,7 @@ def test_deleting_can_be_undone_and_forgetting_cannot(page: Any, serve: Any, tmp
     expect(titles(page)).to_have_text(["pears", "apples"])
     expect(page.locator(".turn.user .said")).to_have_text("pears")
     of_all(page, "Delete all my data…")
-    page.get_by_role("button", name="Delete all").click()
+    page.get_by_role("button", name="Delete everything").click()
     expect(page.locator("#history-list .told")).to_have_text("All your data was deleted.")
     expect(titles(page)).to_have_count(0)
     expect(page.locator(".welcome")).to_be_visible()
@@ -200,13 +200,13 @@ def test_conversations_are_saved_as_files_and_brought_back(page: Any, serve: Any
     new_chat(page, "apples", "pears")
     expect(titles(page)).to_have_count(2)
     with page.expect_download() as waiting:
-        unfold(page, "apples").get_by_role("button", name="Save as HTML").click()
+        unfold(page, "apples").get_by_role("button", name="Export as HTML").click()
     assert waiting.value.suggested_filename == "apples.html"
     with page.expect_download() as waiting:
         of_all(page, "Export all chats")
     waiting.value.save_as(tmp_path / "all.json")
     of_all(page, "Delete all my data…")
-    page.get_by_role("button", name="Delete all").click()
+    page.get_by_role("button", name="Delete everything").click()
     expect(titles(page)).to_have_count(0)
     page.locator("#history-list input[type=file]").set_input_files(tmp_path / "all.json")
     expect(page.locator("#history-list .told")).to_have_text("2 chats imported.")
