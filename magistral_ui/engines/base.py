@@ -13,6 +13,20 @@ from magistral_ui.models.memory import MemoryPlan
 
 
 @dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """What the operator asked for; None and `auto` let the machine decide."""
+
+    model: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    context_length: int | None = None
+    threads: int | None = None
+    revision: str | None = None
+    save_quantized: str = "auto"
+    """`auto`, `no`, or a folder."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One reply to write. `params.seed` is set; `visitor` is an opaque key: cache reuse stays within it.
 

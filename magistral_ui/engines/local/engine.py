@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from magistral_ui.chat.prompt import Prompt
-from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
+from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import MagistralUIError, NotReady
 from magistral_ui.models.cards import DEMO, ModelCard, find_card
@@ -39,15 +39,7 @@ class LocalEngine:
         `revision` is the repository's. `save_quantized` is a folder for a quantized copy, which is read instead next time;
         `auto` keeps one beside the Hub's cache if there is plenty of room, and `no` keeps none.
         """
-        self._request = {
-            "model": model,
-            "device": device,
-            "precision": precision,
-            "context_length": context_length,
-            "threads": threads,
-            "revision": revision,
-            "save_quantized": save_quantized,
-        }
+        self._request = ModelRequest(model, device, precision, context_length, threads, revision, save_quantized)
         self._guess = (find_card(model) if model else None) or DEMO
         self._status: EngineStatus = Loading()
         self._running: RunningModel | None = None
@@ -106,9 +98,8 @@ class LocalEngine:
     def _load_and_run(self) -> None:
         try:
             from magistral_ui.engines.local.running_model import load_model
-            from magistral_ui.engines.weights.source import ModelRequest
 
-            running = load_model(ModelRequest(**self._request), self._report, self._closing)  # type: ignore[arg-type]
+            running = load_model(self._request, self._report, self._closing)
         except MagistralUIError as error:
             self._status = Broken(error.message.key, error.message.values)
             return

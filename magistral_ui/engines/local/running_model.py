@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from magistral_ui.chat.prompt import Prompt
-from magistral_ui.engines.base import GenerationRequest, Loading, Measure
+from magistral_ui.engines.base import GenerationRequest, Loading, Measure, ModelRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
@@ -25,7 +25,7 @@ from magistral_ui.engines.weights.devices import Device, empty_device_cache, fin
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Cancelled, Report
-from magistral_ui.engines.weights.source import ModelRequest, ModelSource, find_source
+from magistral_ui.engines.weights.source import ModelSource, find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
 from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
 

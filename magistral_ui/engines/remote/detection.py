@@ -156,7 +156,6 @@ def _context(served: ServedModel, card: ModelCard, wish: ServerOptions) -> int:
 
 
 async def list_models(server: ServerClient) -> Mapping[str, Any]:
-    """The answer of `/v1/models`."""
     host = server.address.host
     try:
         told = await server.ask("models")

@@ -62,7 +62,6 @@ class LineReader:
         return lines
 
     def finish(self) -> bytes:
-        """The last line, without a line break."""
         line, self._rest = self._unmarked(bytes(self._rest)), bytearray()
         return line
 

@@ -25,7 +25,6 @@ CHARACTERS_PER_TOKEN = 3.6
 CACHED_TOKENS = 8_000_000
 """Tokens of texts whose counts are kept: about 30 million characters."""
 PARALLEL_REQUESTS = 8
-"""Concurrent requests to the server."""
 PATCH_PIXELS = 28
 MAX_IMAGE_SIDE = 1_540
 """Pixels of an image's longer side beyond which it is scaled down."""
@@ -78,7 +77,7 @@ class TokenCounter:
         """Tokens that the server's template adds around the texts, compared with Magistral's; None where unknown."""
         seen = replace(prompt, turns=tuple(map(_without_images, prompt.turns)))
         body: dict[str, Any] = {"model": self._model}
-        body["messages"] = messages_of(seen, self._dialect, self._profile.marks[0], lambda _: "")
+        body["messages"] = messages_of(seen, self._dialect, self._profile.card.reasoning_marks, lambda _: "")
         body |= resumed_fields(prompt.resume, self._dialect) if prompt.resume else {}
         if self._dialect.tokenizer == "llama_cpp":
             rendered = (await self._server.try_ask("/apply-template", body)).fields.get("prompt")
@@ -113,7 +112,6 @@ class TokenCounter:
         return TokenCount(known, False)
 
     async def _asked(self, text: str) -> int | None:
-        """The server's own count; None where it has none."""
         if self._dialect.tokenizer is None:
             return None
         body: dict[str, Any] = {"model": self._model, "content": text, "add_special": False, "parse_special": False}

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
-from magistral_ui.engines.base import Loading
+from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, slow_pace
 from magistral_ui.engines.weights.hub import download, read_config
 from magistral_ui.engines.weights.progress import Report
@@ -27,20 +27,6 @@ from magistral_ui.models.shape import ModelShape, read_shape
 
 REFERENCE = "magistral-ui"
 """The name of our reference in the Hub's cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """What the operator asked for; None and `auto` let the machine decide."""
-
-    model: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    context_length: int | None = None
-    threads: int | None = None
-    revision: str | None = None
-    save_quantized: str = "auto"
-    """`auto`, `no`, or a folder."""
 
 
 @dataclass(frozen=True, slots=True)

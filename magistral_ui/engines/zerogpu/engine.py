@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from magistral_ui.chat.events import Queued
 from magistral_ui.chat.prompt import Prompt
-from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
+from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.zerogpu.quota_errors import gpu_refusal
 from magistral_ui.engines.zerogpu.slices import SharedFlags, SlicedReply, SliceEstimate, SliceJob, SlicePiece
@@ -52,7 +52,7 @@ class ZeroGPUEngine:
         tokens_a_slice: int | None = None,
     ) -> None:
         """`decorate` is `spaces.GPU`. `tokens_a_slice` bounds a slice besides its time."""
-        self._request = {"model": model, "context_length": context_length, "revision": revision}
+        self._request = ModelRequest(model, context_length=context_length, revision=revision)
         self._decorate, self._tokens = decorate, tokens_a_slice
         self._guess = (find_card(model) if model else None) or DEMO
         self._status: EngineStatus = Loading()
@@ -73,10 +73,9 @@ class ZeroGPUEngine:
         if self._placed is not None or self._closed:
             return
         try:
-            from magistral_ui.engines.weights.source import ModelRequest
             from magistral_ui.engines.zerogpu.worker import place_model
 
-            self._placed = place_model(ModelRequest(**self._request), self._report, self._flags)  # type: ignore[arg-type]
+            self._placed = place_model(self._request, self._report, self._flags)
         except MagistralUIError as error:
             self._status = Broken(error.message.key, error.message.values)
             log.error("the model could not be loaded", exc_info=error)
@@ -86,7 +85,7 @@ class ZeroGPUEngine:
             self._status = Broken("model_error", {"reason": type(error).__name__})
             return
         self._pace = SliceEstimate(self._placed.weights, self._tokens)
-        self._ask = self._decorate(self._placed.write, duration=_seconds)
+        self._ask = self._decorate(self._placed.write, duration=lambda job: job.seconds)
         self._status = Ready(self._placed.info)
 
     def status(self) -> EngineStatus:
@@ -192,7 +191,3 @@ class ZeroGPUEngine:
         if first is not None:
             self._pace.learn(first, last, tokens)
         return None
-
-
-def _seconds(job: SliceJob) -> int:
-    return job.seconds

@@ -17,7 +17,7 @@ from magistral_ui.chat.events import Event, Failed, Finished, FinishReason, Pref
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.chat.reasoning import TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
-from magistral_ui.engines.base import GenerationRequest, Measure
+from magistral_ui.engines.base import GenerationRequest, Measure, ModelRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.executor import Executor
@@ -30,7 +30,7 @@ from magistral_ui.engines.weights.devices import Device, find_device
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.engines.weights.progress import Report
-from magistral_ui.engines.weights.source import ModelRequest, find_source
+from magistral_ui.engines.weights.source import find_source
 from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SharedFlags, SliceJob, SlicePiece, Token
 from magistral_ui.models.memory import plan_loaded
 

@@ -10,14 +10,13 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from magistral_ui.engines.base import Loading
+from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.local import running_model
 from magistral_ui.engines.local.running_model import RunningModel, load_model
 from magistral_ui.engines.weights import devices, loader
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard
 from magistral_ui.engines.weights.loader import Loaded, load
-from magistral_ui.engines.weights.source import ModelRequest
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.models.folder import inspect_folder
 from tests.engines.conftest import CPU
