@@ -25,7 +25,7 @@ from magistral_ui.engines.weights.devices import Device, empty_device_cache, fin
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Cancelled, Report
-from magistral_ui.engines.weights.source import ModelSource, find_source
+from magistral_ui.engines.weights.source import find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
 from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
 
@@ -93,7 +93,7 @@ def load_model(request: ModelRequest, report: Report, closing: threading.Event) 
     try:
         with _name_hindrance(device):
             source = find_source(request, device, tell, closing, notices.append)
-        loaded = load_source(source, request, device, tell, closing)
+        loaded = load(source, device, request.precision, tell, context_length=request.context_length, closing=closing)
     except Cancelled:
         return None
     if closing.is_set():
@@ -104,31 +104,6 @@ def load_model(request: ModelRequest, report: Report, closing: threading.Event) 
         running = RunningModel(loaded, device, request.context_length)
     empty_device_cache()
     return running
-
-
-def load_source(
-    source: ModelSource,
-    request: ModelRequest,
-    device: Device,
-    report: Report,
-    closing: threading.Event | None = None,
-    *,
-    by_way_of_host: bool = False,
-) -> Loaded:
-    return load(
-        source.card,
-        source.folder,
-        device,
-        request.precision,
-        source.chosen_because,
-        report,
-        source=source.name,
-        revision=source.revision,
-        context_length=request.context_length,
-        closing=closing,
-        copy=source.copy,
-        by_way_of_host=by_way_of_host,
-    )
 
 
 @contextmanager

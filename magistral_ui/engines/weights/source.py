@@ -35,9 +35,9 @@ class ModelSource:
 
     card: ModelCard
     folder: Path
-    name: str
-    revision: str
-    chosen_because: str
+    name: str = ""
+    revision: str = ""
+    chosen_because: str = "model_chosen_by_hand"
     copy: QuantizedCopy | None = None
     """Where to save a quantized copy, if the model is quantized."""
 

@@ -22,13 +22,13 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.running_model import encoded_within, load_source, tokenizer_of
+from magistral_ui.engines.local.running_model import encoded_within, tokenizer_of
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.weights.devices import Device, find_device
 from magistral_ui.engines.weights.load_errors import memory_named
-from magistral_ui.engines.weights.loader import Loaded
+from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SharedFlags, SliceJob, SlicePiece, Token
@@ -105,7 +105,7 @@ def place_model(request: ModelRequest, report: Report, flags: SharedFlags) -> Pl
     # Nothing is quantized: that would have to be computed on the GPU.
     request = replace(request, save_quantized="no", precision="bfloat16" if device.type == "cuda" else "auto")
     source = find_source(request, device, report, threading.Event())
-    loaded = load_source(source, request, device, report, by_way_of_host=True)
+    loaded = load(source, device, request.precision, report, context_length=request.context_length, by_way_of_host=True)
     with memory_named(loaded.info.name, device.name):
         return PlacedModel(loaded, device, request.context_length, flags)
 
