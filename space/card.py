@@ -13,7 +13,6 @@ from magistral_ui.models.cards import MAGISTRAL_1_2, find_card
 from space.hardware import find_hardware
 
 SHARDS = 10
-"""Weight files of Magistral Small 1.2."""
 PRELOADED = (
     "config.json",
     "generation_config.json",

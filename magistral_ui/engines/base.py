@@ -108,7 +108,6 @@ class Measure:
     reasoning: dict[int, int]
     """Message id → tokens of its reasoning, kept or not."""
     images: dict[str, int]
-    """Image digest → tokens."""
     reused: int = 0
     """Tokens at the start of the prompt that the visitor's cache already holds."""
     estimated: bool = False

@@ -24,7 +24,6 @@ class ModelCard:
     """Whether reasoning is marked by the control tokens [THINK] and [/THINK], or by <think> and </think> as text."""
     vision: bool
     context_length: int
-    """Most tokens that the model can attend to."""
     recommended_length: int
     """Tokens up to which Mistral recommends it."""
     sampling: SamplingParams

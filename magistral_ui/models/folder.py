@@ -37,7 +37,6 @@ class FolderFacts:
     tensors: dict[str, int]
     """Bytes of each tensor on disk, by name."""
     shapes: dict[str, tuple[int, ...]]
-    """Shape of each tensor, by name."""
     shape: ModelShape
     quantization: dict[str, Any] | None
     """How the saved weights are quantized, from config.json."""

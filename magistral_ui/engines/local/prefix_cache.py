@@ -23,7 +23,6 @@ class CacheEntry:
     """None: shared by all visitors."""
     keys: list[int] = field(default_factory=list)
     busy: bool = True
-    """Whether a sequence is working on it."""
     used: int = 0
     spilled: bool = False
     _resting: int | None = None

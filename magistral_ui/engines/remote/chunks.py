@@ -15,7 +15,6 @@ Kind = Literal["reasoning", "thinking", "text", "refusal"]
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """Where servers put reasoning. Several of them in one delta are equal, so only the first is used."""
 THINKING_TYPES = frozenset({"thinking", "reasoning", "think", "reasoning_text", "summary_text"})
-"""Types of content parts that hold reasoning."""
 ERROR_FIELDS = ("error_msg", "error_code", "error_message", "errmsg", "err", "fault", "exception", "__type")
 """Names that only errors have, besides `error` itself."""
 REASON_FIELDS = ("message", "Message", "msg", "description")
@@ -65,6 +64,7 @@ def read_chunk(payload: bytes) -> Chunk:
         raise StreamBroken("remote_error", choice.get("error"), detail=told)
     usage = _mapping(value.get("usage"))
     progress = _mapping(value.get("prompt_progress"))
+    done, total, cached = (_count(progress, name) for name in ("processed", "total", "cache"))
     parts, whole = _said(choice)
     silent = not ("choices" in value or usage or progress or "object" in value)
     message = _message(choice)
@@ -76,7 +76,7 @@ def read_chunk(payload: bytes) -> Chunk:
         cached_tokens=_count(_mapping(usage.get("prompt_tokens_details")), "cached_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
         reasoning_tokens=_count(_mapping(usage.get("completion_tokens_details")), "reasoning_tokens"),
-        progress=_progress(progress) if progress else None,
+        progress=(done or 0, total or 0, cached or 0) if progress else None,
         whole=whole,
         calls_tool=bool(message.get("tool_calls") or message.get("function_call")),
         silent=silent,
@@ -211,14 +211,6 @@ def _joined(thinking: Any) -> str:
     if isinstance(thinking, dict):
         return next((text for key in ("text", "content") if isinstance(text := thinking.get(key), str)), "")
     return "".join(map(_joined, thinking)) if isinstance(thinking, list) else ""
-
-
-def _progress(progress: Mapping[str, Any]) -> tuple[int, int, int]:
-    return (
-        _count(progress, "processed") or 0,
-        _count(progress, "total") or 0,
-        _count(progress, "cache") or 0,
-    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

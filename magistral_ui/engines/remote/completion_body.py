@@ -61,7 +61,6 @@ def body_of(
 
 
 def says_length(params: SamplingParams, profile: ServerProfile) -> bool:
-    """Whether the request says how long the reply may be."""
     chose = chose_length(params, profile.card.sampling, profile.info.context_length)
     return profile.dialect.bounds_replies or profile.cuts_short or chose
 

@@ -35,7 +35,6 @@ READ_INTERVAL_PER_STREAM = 0.0002
 """Seconds between two reads of a stream, for each running stream: 500 streams are read ten times a second each."""
 MAX_READ_INTERVAL = 0.1
 CLOSE_TIMEOUT = 10.0
-"""Seconds that `close` waits for the thread."""
 CANCEL_RETRY_SECONDS = 0.5
 """Seconds after which a reply that is still running although it was cancelled is cancelled again."""
 MEASURE_TIMEOUT = 5.0

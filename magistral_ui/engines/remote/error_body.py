@@ -96,7 +96,6 @@ class ServerRefusal:
     """What a server said when it refused a request; 0 or empty where it did not say."""
 
     words: str = ""
-    """The server's own words."""
     tokens: int = 0
     """The prompt's tokens, as the server counted them."""
     limit: int = 0
@@ -187,7 +186,6 @@ def error_words(value: Any, depth: int = 0) -> str:
 
 
 def _body(value: Any) -> Mapping[str, Any]:
-    """The object that describes the error."""
     if not isinstance(value, Mapping):
         return {}
     inner = value.get("error")

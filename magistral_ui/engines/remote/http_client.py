@@ -23,13 +23,11 @@ MAX_CONNECTIONS = 10_000
 KEEPALIVE_SECONDS = 5.0
 """Seconds for which an idle connection is kept: servers close theirs after five or more."""
 CONNECT_TIMEOUT = 10.0
-"""Seconds to reach a server."""
 REQUEST_TIMEOUT = 15.0
 """Seconds that a question about a server may take; a busy one is slow."""
 READ_TIMEOUT = 3_600.0
 """Seconds without a byte: llama.cpp sends not even headers while a request is queued, so liveness is checked elsewhere."""
 MAX_LOCATION_LENGTH = 300
-"""Characters of an address that is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +37,11 @@ class ServerResponse:
     status: int
     value: Any = None
     location: str = ""
-    """Where a redirect leads."""
     words: str = ""
     """The server's own words, where it reported an error."""
 
     @property
     def fine(self) -> bool:
-        """Whether it is an answer and not an error."""
         return 200 <= self.status < 300
 
     @property

@@ -134,7 +134,6 @@ class ReplyReader:
         self._received: dict[Kind, list[str]] = {}
         self.reasoning_tokens = self.answer_tokens = 0
         self.reasoning = channel != "before"
-        """Whether there was reasoning."""
         self.answer = channel == "answer"
         """Whether the answer has begun, or the reasoning has been closed."""
         self.marked = channel == "reasoning"

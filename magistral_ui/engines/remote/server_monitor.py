@@ -51,7 +51,6 @@ class ServerMonitor:
         self._check_now = asyncio.Event()
 
     def check_soon(self) -> None:
-        """Check now instead of at the next interval."""
         self._check_now.set()
 
     async def run(self) -> None:

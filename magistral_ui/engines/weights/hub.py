@@ -39,7 +39,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
 from magistral_ui.environment import ProxyUnusable, check_proxies
-from magistral_ui.errors import DownloadFailed, ModelError, ModelNotFound
+from magistral_ui.errors import DownloadFailed, ModelError, ModelNotFound, causes
 from magistral_ui.models.folder import inspect_folder, is_commit, read_json
 
 NEEDED_FILES = (
@@ -53,7 +53,6 @@ NEEDED_FILES = (
 )
 """The rest of each repository is the same weights in another format, just as large."""
 PARALLEL_DOWNLOADS = 4
-"""Files downloaded at the same time."""
 MIN_FREE_BYTES = 2**28
 """Disk space left free after a download."""
 
@@ -250,7 +249,6 @@ def _sha256(path: Path, meter: Meter) -> str:
 
 
 def _bars(add: Callable[[float | None], None]) -> Any:
-    """The class that the client uses for progress bars."""
 
     class Bar(nullcontext[Any]):
         def __init__(self, **_: object) -> None:
@@ -277,14 +275,6 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
 
 
-def _is_distrust(error: BaseException) -> bool:
-    """Whether the certificate of the Hub, or of an inspecting proxy, was rejected."""
-    each: BaseException | None = error
-    while each is not None and not isinstance(each, ssl.SSLCertVerificationError):
-        each = each.__cause__ or each.__context__
-    return each is not None
-
-
 @contextmanager
 def _sentences(repository: str, revision: str | None) -> Iterator[None]:
     """Turn each failure of the Hub's client into an error with a remedy."""
@@ -308,7 +298,9 @@ def _sentences(repository: str, revision: str | None) -> Iterator[None]:
     except (HTTPError, LocalEntryNotFoundError) as error:  # the latter: a file is neither cached nor reachable
         cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
         unreachable = "Connect" in type(cause).__name__
-        key = "hub_certificate" if _is_distrust(error) else "hub_unreachable" if unreachable else "connection_lost"
+        key = "hub_unreachable" if unreachable else "connection_lost"
+        if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes(error)):
+            key = "hub_certificate"  # of the Hub, or of an inspecting proxy
         raise DownloadFailed(key, model=repository, host=host) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import core_model_loading
 
-from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory
+from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory, causes
 from magistral_ui.models.folder import FolderFacts, inspect_folder
 
 NO_MEMORY = (
@@ -49,13 +49,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
     A CUDA graph that runs out of memory says so only in the error before its last one. MPS has no exception type of its own.
     """
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or _says_so(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(isinstance(each, torch.OutOfMemoryError | MemoryError) or _says_so(each) for each in causes(error))
 
 
 def _says_so(error: BaseException) -> bool:

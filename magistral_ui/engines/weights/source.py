@@ -26,7 +26,6 @@ from magistral_ui.models.memory import MemoryPlan
 from magistral_ui.models.shape import ModelShape, read_shape
 
 REFERENCE = "magistral-ui"
-"""The name of our reference in the Hub's cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,6 @@ from magistral_ui.models.memory import plan_loaded
 CUDA_CONTEXT_BYTES = 309_002_240
 """What a CUDA context takes of the device, as the spaces package has it (zero/torch/static.py)."""
 REPORT_INTERVAL = 0.05
-"""Seconds between two pieces."""
 
 
 class PlacedModel:
