@@ -133,7 +133,7 @@ class Generation:
             counter.prompt_tokens, counter.reused_tokens, counter.prompt_estimated = tokens, reused, estimated
 
     def count_first_token(self) -> None:
-        """Say that the model has chosen a token, which may be told later (the writer's side); only the first call counts."""
+        """Say that the model has chosen a token, which may be shown later (the writer's side); only the first call counts."""
         with self._lock:
             if self._counter.first_token is None:
                 self._counter.first_token = self.elapsed

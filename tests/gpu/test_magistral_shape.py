@@ -152,7 +152,7 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
     assert len(running.info.plan.shares) == 2
     cache = running.decoder.new_cache()
     running.decoder([DecoderInput(cache, [1, 2, 3])])
-    assert len({layer._keys.device for layer in cache.layers if layer._keys is not None}) == 2
+    assert len({layer._buffers[0].device for layer in cache.layers if layer._buffers}) == 2
     running.close()
 
 

@@ -113,7 +113,7 @@ class Decoder:
         devices = [*(device_of(layer.input_layernorm) for layer in self.layers), device_of(self.norm)]
         plain = PlainStages(self.layers, self.norm, self.head, devices)
         if self.device.type == "cuda":
-            # torch prefers it on compute capability 9 and 10, and compiles a plan anew for every length of a sequence.
+            # torch prefers it on compute capability 9 and 10, and compiles a new plan for every length of a sequence.
             torch.backends.cuda.enable_cudnn_sdp(False)
         if self.device.type != "cuda" or not graphs:
             return StageChoice(plain, None)

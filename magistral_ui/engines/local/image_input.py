@@ -68,7 +68,7 @@ class ImageProcessor:
         return ImageInput(image, encoded.tokens, encoded.image)
 
     def outline(self, image: ImageFile, visitor: str) -> ImageInput:  # noqa: ARG002
-        """The image's tokens alone: what it costs can be told without decoding it."""
+        """The image's tokens alone, which are known without decoding it."""
         columns, rows = self.grid(image.width, image.height)
         ids = self._encoder.special_ids
         tokens = ([ids.img] * columns + [ids.img_break]) * rows

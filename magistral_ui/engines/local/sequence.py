@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # a sequence only handles them, and mistral-common takes a wh
 
 @dataclass(slots=True)
 class SamplingState:
-    """What the choice of a reply's next token depends on besides the logits."""
+    """What the choice of a reply's next token depends on, apart from the logits."""
 
     params: SamplingParams
     seen: set[int] = field(default_factory=set)
@@ -141,7 +141,7 @@ class Sequence:
                 yield span.input, begin, end
 
     def read(self, count: int) -> None:
-        """Tell that `count` more tokens are in the cache now."""
+        """Report that `count` more tokens are in the cache."""
         if count > 1 and not self.written:
             self.generation.put(Prefilling(self._committed, len(self.tokens), self.reused))
 
@@ -153,15 +153,15 @@ class Sequence:
         return self._control.banned()
 
     def accept(self, token: int, answer_now: bool) -> bool:
-        """Tell a token that a sequence like this one has chosen elsewhere; whether there is more to write.
+        """Emit a token that was chosen elsewhere for this reply; returns whether there is more to write.
 
-        `answer_now` says whether the answer had been asked for by then, so that control reaches the same state here.
+        `answer_now` says whether the answer had been requested by then, so that control reaches the same state here.
         """
         self._control.forced(self._reader.channel, answer_now)
         return self.write(token)
 
     def take_up(self, written: Iterable[tuple[int, bool]]) -> None:
-        """Continue after tokens that were chosen and told elsewhere, as by `accept`."""
+        """Continue after tokens that were chosen and emitted elsewhere, as by `accept`."""
         for token, answer_now in written:
             self._control.forced(self._reader.channel, answer_now)
             self._control.notice = None
@@ -181,7 +181,7 @@ class Sequence:
         return pieces
 
     def write(self, token: int) -> bool:
-        """Tell the next token of the reply; whether there is more to write."""
+        """Emit the next token of the reply; returns whether there is more to write."""
         if self._control.notice is not None:
             self.generation.put(Notice(self._control.notice))
             self._control.notice = None

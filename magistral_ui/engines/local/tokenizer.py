@@ -125,7 +125,7 @@ class Tokenizer:
             self._replies[key] = ids
 
     def reader(self) -> TokenReader:
-        """A reader that tells this model's reasoning from its answer, from a reply's first token on."""
+        """A reader that separates this model's reasoning from its answer, from a reply's first token on."""
         if self._begin is not None and self._end is not None:
             return TokenIdReader(self._begin, self._end, self.token_bytes)
         own, *more = self._card.textual_marks

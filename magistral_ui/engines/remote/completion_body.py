@@ -28,7 +28,7 @@ MIN_SIDE = 56
 MIN_JPEG_PIXELS = 640 * 480
 """Pixels from which JPEG is used, since PNG would be many times larger."""
 CACHE_BYTES = 64 * 2**20
-"""Bytes of URLs that are kept, so that a conversation's pictures are not made anew for every turn."""
+"""Bytes of URLs that are kept, so that a conversation's images are not encoded again for every turn."""
 
 
 def body_of(
@@ -179,7 +179,7 @@ def _nested(reasoning: str, answer: str, *, closed: bool) -> list[MessageJson]:
 
 
 class ImageUrls:
-    """Data URLs by the picture's content; thread-safe."""
+    """Data URLs by the image's content; thread-safe."""
 
     def __init__(self) -> None:
         self._urls: LRUCache[str, str] = LRUCache(CACHE_BYTES, len)

@@ -120,14 +120,7 @@ MISTRAL = Dialect(
     system="plain",
     history="nested",
     resume="prefix",
-    fields={
-        "temperature": "temperature",
-        "top_p": "top_p",
-        "top_k": "top_k",
-        "repetition_penalty": "repetition_penalty",
-        "max_tokens": "max_tokens",
-        "seed": "random_seed",
-    },
+    fields={**OPENAI_FIELDS, "seed": "random_seed", "top_k": "top_k", "repetition_penalty": "repetition_penalty"},
     always={"reasoning_effort": "high"},
     must_fit=True,
 )

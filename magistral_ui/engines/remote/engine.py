@@ -40,7 +40,7 @@ CANCEL_RETRY_SECONDS = 0.5
 MEASURE_TIMEOUT = 5.0
 """Seconds that `measure` waits for the server's tokenizer before it estimates."""
 MEASURE_TIMEOUT_BEFORE_SEND = 2.0
-"""Likewise before a reply, while its sender waits."""
+"""The same before a reply, while its sender waits."""
 T = TypeVar("T")
 
 

@@ -53,9 +53,9 @@ class RepeatedReasoning:
         """`thought(start, count)` returns at most `count` characters of the reasoning so far."""
         self._marks, self._thought = marks, thought
         self._lead: list[str] = []
-        self._end = ""  # the mark that would end the reasoning, while it is said once more
-        self._rest = ""  # what of it has not been compared
-        self._same = 0  # characters of the reasoning that came again
+        self._end = ""  # the mark that would end the reasoning, while it is being repeated
+        self._rest = ""  # the part that has not been compared yet
+        self._same = 0  # characters of the reasoning that were repeated
 
     def feed(self, text: str) -> str | None:
         """The start of the answer; None while it is unknown, in which case nothing is lost."""

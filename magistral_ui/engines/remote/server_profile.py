@@ -116,7 +116,7 @@ def updated_profile(
 def relearned(
     known: ServerProfile, refusal: ServerRefusal, sent: Mapping[str, Any], chosen: frozenset[str]
 ) -> ServerProfile:
-    """The same update for the engine's own profile, which another reply may have changed meanwhile."""
+    """The same update for the engine's own profile, which another reply may have changed since."""
     lesson = updated_profile(known, refusal, sent, chosen)
     return lesson.profile if lesson else known
 

@@ -5,6 +5,7 @@ besides: events without a blank line between them, JSON outside any event, and l
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from magistral_ui.errors import Message, Value
@@ -34,6 +35,11 @@ def parsed(payload: bytes) -> Any:
         return json.loads(payload.decode("utf-8", "replace"), strict=False)
     except RecursionError as error:
         raise ValueError("too deep") from error
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """`value` where it is a JSON object, or else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 class LineReader:

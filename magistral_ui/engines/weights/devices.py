@@ -30,7 +30,7 @@ from magistral_ui.models.memory import (
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
 
 MIN_FUSED_CAPABILITY = (8, 0)
-"""Compute capability of the oldest GPUs (Ampere) with fused attention for bfloat16."""
+"""Compute capability of the oldest GPUs (Ampere) with fused attention for bfloat16, a prefix, and heads that share keys."""
 CPU_SECONDS_PER_BILLION = {"nf4": 1.03, "int8": 0.64, "bfloat16": 0.24}
 """Seconds per token for a billion weights, on one thread without AVX-512.
 

@@ -211,7 +211,7 @@ def _fetch_weights(
 
 def _fetch(repository: str, url: str, file: _Weights, store: _Store, meter: Meter) -> None:
     blob, partial = store.blobs / file.sha256, _partial(store.blobs, file)
-    if store.has(file):  # another process downloaded it meanwhile
+    if store.has(file):  # another process has downloaded it
         meter.add(file.size)
         return
     if _size(partial) > file.size:

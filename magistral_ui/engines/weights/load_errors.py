@@ -92,7 +92,7 @@ def failure_of(error: Exception, folder: Path, model: str, device: str) -> Model
         name = Path(str(error.filename)).name if error.filename else folder.name
         return ModelFilesBroken("model_file_unreadable", model=model, file=name, reason=os.strerror(error.errno))
     try:
-        inspect_folder(folder)  # a file may have been truncated meanwhile
+        inspect_folder(folder)  # a file may have been truncated since
     except ModelError as found:
         return found
     return ModelError("model_not_loaded", model=model, reason=first_line(error))

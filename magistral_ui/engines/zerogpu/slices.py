@@ -1,4 +1,4 @@
-"""A reply in slices: what passes between the page's process and the one that has the GPU, and how a reply is told from it.
+"""A reply in slices: what passes between the page's process and the one that has the GPU, and how it becomes a reply.
 
 A slice is one call on the GPU. A reply that is longer than a slice continues in the next one, which reads its tokens again.
 Nothing here asks for a GPU or needs torch.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from magistral_ui.engines.zerogpu.worker import PlacedModel
 
 Token = tuple[int, bool]
-"""A token, and whether answer-now had been asked for when it was chosen: so control decides alike in both processes."""
+"""A token, and whether answer-now had been requested when it was chosen, so that control decides the same in both processes."""
 
 SLICE_MARGIN_SECONDS = 2.0
 """Seconds left over at the end of a slice, so that it ends in order instead of being aborted."""
@@ -188,7 +188,7 @@ class SlicedReply:
         return SliceJob(sequence.prompt, params, sequence.limit, written, place, ticket, seconds, now, tokens)
 
     def take(self, piece: SlicePiece) -> None:
-        """Tell what a slice has written; nothing once the reply has ended."""
+        """Emit what a slice has written; does nothing once the reply has ended."""
         with self._lock:
             self._waiting = False
             if self.generation.ended:

@@ -60,7 +60,7 @@ class PlacedModel:
         return self.tokenizer.measure(prompt, visitor)[0]
 
     def sequence(self, request: GenerationRequest, generation: Generation) -> Sequence:
-        """The reply as it is told in the page's process; PromptTooLong if there is no room for one."""
+        """The reply as the page's process emits it; PromptTooLong if there is no room for one."""
         encoded, limit = encoded_within(self.context_length, self.tokenizer, request)
         return Sequence(request, encoded, generation, self.tokenizer, limit)
 
@@ -118,7 +118,7 @@ def _lent_device() -> Device:
 
 
 class _WatchedGeneration(Generation):
-    """A reply that is told in the page's process: keeps what that process has to know, and sees its stop and answer-now."""
+    """A reply that the page's process emits: keeps what that process needs, and sees its stop and answer-now."""
 
     def __init__(self, flags: SharedFlags, job: SliceJob) -> None:
         super().__init__()

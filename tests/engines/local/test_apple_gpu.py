@@ -97,9 +97,9 @@ def test_a_prefix_that_was_set_aside_comes_back(apple: RunningModel) -> None:
     told(apple, begun)
     for entry in apple.cache._entries:
         entry.cache.spill()
-        assert {layer._keys.device.type for layer in entry.cache.layers if layer._keys is not None} <= {"cpu"}
+        assert {layer._buffers[0].device.type for layer in entry.cache.layers if layer._buffers} <= {"cpu"}
         entry.cache.restore()
-        assert {layer._keys.device.type for layer in entry.cache.layers if layer._keys is not None} <= {"mps"}
+        assert {layer._buffers[0].device.type for layer in entry.cache.layers if layer._buffers} <= {"mps"}
     told(apple, ask(apple, "What is 3 + 4?", "bob", max_tokens=3))
 
 
