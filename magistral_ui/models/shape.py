@@ -186,23 +186,17 @@ def weight_bytes(shape: ModelShape, precision: str, double_quant: bool = True) -
         return 4 * shape.parameters
     if precision == "bfloat16":
         return 2 * shape.parameters
-    one = _int8_bytes if precision == "int8" else _nf4_nested_bytes if double_quant else _nf4_bytes
-    return 2 * shape.other_parameters + shape.layers * sum(one(rows, columns) for rows, columns in shape.linears)
+    if precision == "int8":
+        layer = sum(rows * columns + 4 * rows for rows, columns in shape.linears)
+    else:
+        layer = sum(_nf4_bytes(rows * columns, double_quant) for rows, columns in shape.linears)
+    return 2 * shape.other_parameters + shape.layers * layer
 
 
-def _int8_bytes(rows: int, columns: int) -> int:
-    return rows * columns + 4 * rows
-
-
-def _nf4_bytes(rows: int, columns: int) -> int:
-    blocks = -(-rows * columns // BLOCK)
-    return -(-rows * columns // 2) + 4 * blocks + 4 * 16
-
-
-def _nf4_nested_bytes(rows: int, columns: int) -> int:
-    blocks = -(-rows * columns // BLOCK)
-    nested = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 + 4
-    return -(-rows * columns // 2) + nested + 4 * 16
+def _nf4_bytes(count: int, double_quant: bool) -> int:
+    blocks = -(-count // BLOCK)
+    scales = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 + 4 if double_quant else 4 * blocks
+    return -(-count // 2) + scales + 4 * 16
 
 
 def kv_bytes_per_token(shape: ModelShape, precision: str) -> int:

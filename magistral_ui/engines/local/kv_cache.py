@@ -78,10 +78,10 @@ class KVLayer:
         wanted += -wanted % MIN_GROWTH_TOKENS
         if self._most is not None:
             wanted = max(tokens, min(wanted, self._most))
-        held = self._buffers
-        self._buffers = tuple(like.new_zeros((1, like.shape[1], wanted, like.shape[3])) for _ in range(2))
-        for buffer, old in zip(self._buffers, held, strict=False):  # none are held before the first token
-            buffer[:, :, : self.length] = old[:, :, : self.length]
+        grown = tuple(like.new_zeros((1, like.shape[1], wanted, like.shape[3])) for _ in range(2))
+        for buffer, held in zip(grown, self._buffers, strict=False):  # nothing is held before the first token
+            buffer[:, :, : self.length] = held[:, :, : self.length]
+        self._buffers = grown
 
 
 class KVCache:

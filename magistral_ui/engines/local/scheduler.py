@@ -102,8 +102,7 @@ class Scheduler:
 
     def _wait_for_work(self) -> bool:
         with self._news:
-            while not (self._closing or self._waiting or self._running):
-                self._news.wait()
+            self._news.wait_for(lambda: self._closing or self._waiting or self._running)
             return not self._closing
 
     def _regroup(self, step: Step[Sequence]) -> None:

@@ -20,7 +20,7 @@ from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, user_parts
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, SystemPart, UserTurn, user_parts
 from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import Measure
@@ -101,7 +101,10 @@ class Tokenizer:
             self._append_assistant(out, turn, visitor)
         self._append_users(out, users, visitor, look, remember=not measured)
         if prompt.resume is not None:
-            self._append_resumed(out, prompt.resume, visitor)
+            resume = prompt.resume
+            ids = self._reply_ids(visitor, resume.reasoning, resume.answer, resume.closed)
+            self._append(out, ids)
+            out.resumed = len(ids)
         return out
 
     def remember_reply(
@@ -209,11 +212,6 @@ class Tokenizer:
         self._append(out, [self.end_of_turn])
         if turn.message is not None:
             out.per_message[turn.message] = len(ids) + 1
-
-    def _append_resumed(self, out: EncodedPrompt, resume: Resume, visitor: str) -> None:
-        ids = self._reply_ids(visitor, resume.reasoning, resume.answer, resume.closed)
-        self._append(out, ids)
-        out.resumed = len(ids)
 
     @cachedmethod(attrgetter("_replies"), lock=attrgetter("_lock"))
     def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, closed: bool) -> list[int]:  # noqa: ARG002

@@ -258,6 +258,5 @@ def _read(file: Path) -> str:
 
 
 def _first_sentence(said: str) -> str:
-    return (
-        said.strip().splitlines()[0].removeprefix("CUDA initialization: ")[:200].rstrip(" .") if said.strip() else "?"
-    )
+    first = (said.strip().splitlines() or ["?"])[0]  # the rest is about drivers and addresses
+    return first.removeprefix("CUDA initialization: ")[:200].rstrip(" .")

@@ -132,7 +132,9 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
             check_proxies()
             info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=10)
         except (OfflineModeIsEnabled, HTTPError, OSError) as error:
-            if _is_refusal(error) or (cached := _cached(repository, revision)) is None:
+            # A refusal is more useful to know than an old cached copy.
+            refused = isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
+            if refused or (cached := _cached(repository, revision)) is None:
                 raise
             return cached
         needed = [file for file in info.siblings or () if any(fnmatch(file.rfilename, p) for p in NEEDED_FILES)]
@@ -268,11 +270,6 @@ def _disk_full(repository: str, needed: int, free: int) -> DownloadFailed:
         free=f"{free / 1e9:.1f}",
         folder=str(constants.HF_HUB_CACHE),
     )
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether the Hub answered with a refusal: that is more useful to know than an old cached copy."""
-    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
 
 
 @contextmanager
