@@ -71,7 +71,6 @@ class Executor:
         self._cache.shrink()
 
     def run(self, rows: list[Row]) -> list[RowResult]:
-        """Run the next tokens of all sequences in one forward."""
         failed, ready = [], []
         for sequence, count in rows:
             try:

@@ -109,7 +109,6 @@ def find_device(wanted: str = "auto") -> Device:
 
 
 def look_again(device: Device) -> Device:
-    """The same devices with their current free memory."""
     if device.type != "cuda":
         now = find_device(device.type)
         return replace(device, free=now.free, total=now.total)
@@ -230,7 +229,6 @@ def is_slow(device: Device) -> bool:
 
 
 def slow_pace(shape: ModelShape, plan: MemoryPlan, device: Device) -> Message | None:
-    """A warning if the model would be very slow on this processor."""
     if plan.precision not in CPU_SECONDS_PER_BILLION or not is_slow(device):
         return None
     weights = shape.linear_parameters

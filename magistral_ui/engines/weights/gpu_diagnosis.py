@@ -72,7 +72,6 @@ class TorchBuild:
 
 
 def find_graphics_cards() -> list[GraphicsCard]:
-    """All GPUs that can be found, NVIDIA's first."""
     nvidia = _from_smi() or _from_proc() or _from_windows() or _from_pci(NVIDIA, "NVIDIA")
     return [*nvidia, *_from_pci(AMD, "AMD"), *_amd_on_windows()]
 

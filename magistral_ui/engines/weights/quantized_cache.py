@@ -55,7 +55,6 @@ class QuantizedCopy:
             return False
 
     def check_folder(self) -> None:
-        """Reject a folder that holds something else, before hours of work go into it."""
         folder = self.folder
         if folder.exists() and not (folder / ORIGIN_FILE).exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise CopyNotSaved("copy_folder_in_use", folder=str(folder))

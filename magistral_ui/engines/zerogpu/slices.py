@@ -90,7 +90,6 @@ class SliceEstimate:
         return seconds > SLICE_MARGIN_SECONDS + self.opening + 2
 
     def missed(self, seconds: int) -> None:
-        """A slice of `seconds` wrote nothing."""
         self.opening = max(self.opening, float(seconds))
 
     def learn(self, first: float, last: float, tokens: int) -> None:
