@@ -34,7 +34,7 @@ MagistralUIError
     └── BadSetting           key bad_setting, gpu_too_old and other gpu_… where --device names a card that cannot be used, …
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -244,3 +244,12 @@ class BadSetting(ServeError):
     """A flag or an environment variable has an invalid value; values: name, value."""
 
     key = "bad_setting"
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """`error`, and the errors that led to it; each once, even where they name each other."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

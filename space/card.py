@@ -13,7 +13,6 @@ from magistral_ui.models.cards import MAGISTRAL_1_2, find_card
 from space.hardware import find_hardware
 
 SHARDS = 10
-"""Weight files of Magistral Small 1.2."""
 PRELOADED = (
     "config.json",
     "generation_config.json",
@@ -47,7 +46,6 @@ TITLE, DESCRIPTION = 100, 60
 
 
 def front_of(card: str) -> Front:
-    """The front matter of a card, as the Hub's client reads it."""
     return dict(SpaceCard(card).data.to_dict())  # type: ignore[no-untyped-call]
 
 

@@ -81,7 +81,6 @@ def find_hardware(flavor: str) -> Hardware | None:
 
 
 def table() -> list[str]:
-    """The lines of the table, in Markdown."""
     head = "| `--hardware` | | Memory, GiB | Model | Precision | Longest context | Visitors |"
     return [head, "|---|---|---|---|---|---|---|", *map(_row, HARDWARE)]
 

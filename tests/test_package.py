@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from space.gathering import SUFFIXES
+from space.push import SUFFIXES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "magistral_ui"

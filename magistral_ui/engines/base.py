@@ -13,6 +13,20 @@ from magistral_ui.models.memory import MemoryPlan
 
 
 @dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """What the operator asked for; None and `auto` let the machine decide."""
+
+    model: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    context_length: int | None = None
+    threads: int | None = None
+    revision: str | None = None
+    save_quantized: str = "auto"
+    """`auto`, `no`, or a folder."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One reply to write. `params.seed` is set; `visitor` is an opaque key: cache reuse stays within it.
 
@@ -94,7 +108,6 @@ class Measure:
     reasoning: dict[int, int]
     """Message id → tokens of its reasoning, kept or not."""
     images: dict[str, int]
-    """Image digest → tokens."""
     reused: int = 0
     """Tokens at the start of the prompt that the visitor's cache already holds."""
     estimated: bool = False

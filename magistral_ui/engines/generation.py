@@ -47,7 +47,6 @@ class UsageCounter:
     """When the last piece with text came, of reasoning or answer."""
 
     def count(self, event: Event, seconds: float) -> None:
-        """Count one more event, which came after so many `seconds`."""
         if isinstance(event, Reasoning | Answer):
             self.first_token = seconds if self.first_token is None else self.first_token
             self.last_text = seconds if event.text else self.last_text
@@ -65,7 +64,6 @@ class UsageCounter:
                 self.reasoning_ended = max(self.reasoning_began, self.last_text)
 
     def usage(self, seconds: float) -> Usage:
-        """The usage of a reply that has taken so many `seconds`."""
         return Usage(
             prompt_tokens=self.prompt_tokens,
             reused_tokens=self.reused_tokens,
@@ -135,7 +133,7 @@ class Generation:
             counter.prompt_tokens, counter.reused_tokens, counter.prompt_estimated = tokens, reused, estimated
 
     def count_first_token(self) -> None:
-        """Say that the model has chosen a token, which may be told later (the writer's side); only the first call counts."""
+        """Say that the model has chosen a token, which may be shown later (the writer's side); only the first call counts."""
         with self._lock:
             if self._counter.first_token is None:
                 self._counter.first_token = self.elapsed
@@ -178,12 +176,10 @@ class Generation:
 
     @property
     def reasoning(self) -> str:
-        """All reasoning so far."""
         return "".join(each.event.text for each in self.take(looking=False) if isinstance(each.event, Reasoning))
 
     @property
     def answer(self) -> str:
-        """All of the answer so far."""
         return "".join(each.event.text for each in self.take(looking=False) if isinstance(each.event, Answer))
 
     @property
@@ -199,12 +195,10 @@ class Generation:
 
     @property
     def stop_asked(self) -> bool:
-        """Whether `stop` was called."""
         return self._stop.is_set()
 
     @property
     def answer_now_asked(self) -> bool:
-        """Whether `answer_now` was called."""
         return self._answer_now.is_set()
 
     @property
@@ -215,7 +209,6 @@ class Generation:
 
     @property
     def ended(self) -> bool:
-        """Whether the last event is there."""
         return self._ended.is_set()
 
     @property

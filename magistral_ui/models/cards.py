@@ -24,7 +24,6 @@ class ModelCard:
     """Whether reasoning is marked by the control tokens [THINK] and [/THINK], or by <think> and </think> as text."""
     vision: bool
     context_length: int
-    """Most tokens that the model can attend to."""
     recommended_length: int
     """Tokens up to which Mistral recommends it."""
     sampling: SamplingParams
@@ -39,7 +38,6 @@ class ModelCard:
 
     @property
     def reasoning_marks(self) -> tuple[str, str]:
-        """The literal spelling of the two marks."""
         return TOKEN_MARKS if self.marks == "tokens" else TEXT_MARKS
 
     @property

@@ -22,6 +22,7 @@ WARM_MINISTRAL_WIDTH = 5_120
 """Width of Ministral 3 14B, for which Mistral recommends temperature 1.0; for the others it is 0.7, as for Magistral."""
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,6 @@ class FolderFacts:
     tensors: dict[str, int]
     """Bytes of each tensor on disk, by name."""
     shapes: dict[str, tuple[int, ...]]
-    """Shape of each tensor, by name."""
     shape: ModelShape
     quantization: dict[str, Any] | None
     """How the saved weights are quantized, from config.json."""
@@ -45,7 +45,6 @@ class FolderFacts:
 
     @property
     def bytes(self) -> int:
-        """Size of all weights on disk."""
         return sum(file.stat().st_size for file in self.weights)
 
 
@@ -62,6 +61,11 @@ def check_name(model: str) -> None:
 def is_repository(model: str) -> bool:
     """Whether `model` has the form `owner/name` of the Hugging Face Hub."""
     return _REPOSITORY.fullmatch(model) is not None
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether `revision` is a full commit hash; a branch or a tag can move."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
 def decoder_of(config: dict[str, Any], model: str) -> str:
@@ -86,7 +90,7 @@ def inspect_folder(path: Path) -> FolderFacts:
     try:
         return _inspect(path, folder)
     except PermissionError as error:  # the folder itself is not readable
-        raise _unreadable(folder, folder.name, error) from error
+        raise _unreadable(str(folder), folder.name, error) from error
 
 
 def _inspect(path: Path, folder: Path) -> FolderFacts:
@@ -111,21 +115,22 @@ def _inspect(path: Path, folder: Path) -> FolderFacts:
 def _read_config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise NotAMistralModel("not_a_model_folder", model=str(folder))
-    return _read_json(folder, "config.json")
+    return read_json(folder, "config.json")
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str, model: str | None = None) -> dict[str, Any]:
+    """The JSON object in a file of a `model`, which errors name (default: the folder). Raises ModelFilesBroken."""
     try:
         read = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _unreadable(folder, name, error) from error
+        raise _unreadable(model or str(folder), name, error) from error
     if not isinstance(read, dict):
-        raise ModelFilesBroken(model=str(folder), file=name)
+        raise ModelFilesBroken(model=model or str(folder), file=name)
     return read
 
 
 def _special_tokens(folder: Path) -> set[str]:
-    tekken = _read_json(folder, "tekken.json")
+    tekken = read_json(folder, "tekken.json")
     try:
         if tekken["vocab"] and tekken["config"]["pattern"]:
             return {each["token_str"] for each in tekken.get("special_tokens") or ()}
@@ -138,7 +143,7 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, 
     """All weight files, checked to be complete, with the sizes and shapes of their tensors."""
     names = {SINGLE_FILE}
     if not (folder / SINGLE_FILE).exists() and (folder / INDEX_FILE).exists():
-        weight_map = _read_json(folder, INDEX_FILE).get("weight_map")
+        weight_map = read_json(folder, INDEX_FILE).get("weight_map")
         names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
     if not names:
         raise ModelFilesBroken(model=str(folder), file=INDEX_FILE)
@@ -149,7 +154,7 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, 
         try:
             found = _tensors(file)
         except OSError as error:
-            raise _unreadable(folder, file.name, error) from error
+            raise _unreadable(str(folder), file.name, error) from error
         if found is None:
             raise ModelFilesBroken(model=str(folder), file=file.name)
         tensors |= {name: size for name, (size, _) in found.items()}
@@ -178,12 +183,12 @@ def _tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...]]] | None:
     return found if whole else None
 
 
-def _unreadable(folder: Path, name: str, error: Exception) -> ModelFilesBroken:
+def _unreadable(model: str, name: str, error: Exception) -> ModelFilesBroken:
     """A missing file or invalid JSON means broken files; a file that the system will not let us read may be fine."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return ModelFilesBroken(model=str(folder), file=name)
-    return ModelFilesBroken("model_file_unreadable", model=str(folder), file=name, reason=os.strerror(number))
+        return ModelFilesBroken(model=model, file=name)
+    return ModelFilesBroken("model_file_unreadable", model=model, file=name, reason=os.strerror(number))
 
 
 def _card(folder: Path, config: dict[str, Any], shape: ModelShape, decoder: str, special: set[str]) -> ModelCard:

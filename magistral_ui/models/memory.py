@@ -5,13 +5,7 @@ Over several devices a model is split by layers: each device holds its layers' w
 
 from dataclasses import dataclass, replace
 
-from magistral_ui.models.shape import ModelShape
-from magistral_ui.models.sizes import (
-    kv_bytes_per_token,
-    value_bytes,
-    weight_bytes,
-    working_bytes,
-)
+from magistral_ui.models.shape import ModelShape, kv_bytes_per_token, value_bytes, weight_bytes, working_bytes
 
 GIB = 2**30
 PRECISIONS = ("bfloat16", "int8", "nf4")
@@ -43,7 +37,6 @@ class Place:
 
     @property
     def all(self) -> tuple["Place", ...]:
-        """This one and the others."""
         return (replace(self, others=()), *self.others)
 
 

@@ -27,6 +27,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import load
+from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
@@ -77,9 +78,9 @@ class Bench:
     def __init__(self, folder: Path, precision: str, times: int, device: Device = CPU) -> None:
         self.times, self.precision, self.device = times, precision, device
         card = inspect_folder(folder).card
-        self.plain = load(card, folder, device, precision, "", lambda _: None).model
+        self.plain = load(ModelSource(card, folder), device, precision, lambda _: None).model
         # On the CPU the engine lays its weights out anew: transformers gets its own.
-        loaded = load(card, folder, device, precision, "", lambda _: None)
+        loaded = load(ModelSource(card, folder), device, precision, lambda _: None)
         self.running = RunningModel(loaded, device)
         self.serial = 0
 
@@ -209,7 +210,7 @@ def overhead(tokens: int) -> tuple[float, float]:
     """Microseconds per token of control, reader, events and accounting: at the first and at the last of `tokens`."""
     from magistral_ui.engines.local.sequence import Sequence
 
-    loaded = load(inspect_folder(DEMO_FOLDER).card, DEMO_FOLDER, CPU, "float32", "", lambda _: None)
+    loaded = load(ModelSource(inspect_folder(DEMO_FOLDER).card, DEMO_FOLDER), CPU, "float32", lambda _: None)
     running = RunningModel(loaded, CPU)
     request = GenerationRequest(Prompt((), (UserTurn("?"),)), SamplingParams(temperature=0, max_tokens=131_072, seed=0))
     generation = Generation()
@@ -227,7 +228,7 @@ def overhead(tokens: int) -> tuple[float, float]:
 
 def growth(turns: int) -> float:
     """Resident bytes gained over `turns` turns of many visitors, beyond the cache's budget, ÷ that budget."""
-    loaded = load(inspect_folder(DEMO_FOLDER).card, DEMO_FOLDER, CPU, "float32", "", lambda _: None)
+    loaded = load(ModelSource(inspect_folder(DEMO_FOLDER).card, DEMO_FOLDER), CPU, "float32", lambda _: None)
     running = RunningModel(loaded, CPU)
     running.cache.budget = 64 * 2**20
     process, held = psutil.Process(), 0

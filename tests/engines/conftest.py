@@ -21,6 +21,7 @@ from magistral_ui.chat.images import ImageFile, read_image
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import Loaded, load
+from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 
 CPU = Device("cpu", "CPU", 2**33, 2**33)
@@ -81,7 +82,7 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_folder(folder: Path) -> Loaded:
-    return load(inspect_folder(folder).card, folder, CPU, "float32", "model_chosen_by_hand", lambda _: None)
+    return load(ModelSource(inspect_folder(folder).card, folder), CPU, "float32", lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -50,15 +50,16 @@ def test_load_peak_and_decode_are_as_planned(folder: Path, precision: str) -> No
     from magistral_ui.engines.local.running_model import RunningModel
     from magistral_ui.engines.weights.devices import find_device
     from magistral_ui.engines.weights.loader import load
+    from magistral_ui.engines.weights.source import ModelSource
     from magistral_ui.models.folder import inspect_folder
     from magistral_ui.models.memory import MAX_GROWTH_TOKENS
-    from magistral_ui.models.sizes import weight_bytes, working_bytes
+    from magistral_ui.models.shape import weight_bytes, working_bytes
 
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     facts, device = inspect_folder(folder), find_device("cuda").first(1)
-    loaded = load(facts.card, folder, device, precision, "", lambda _: None)
+    loaded = load(ModelSource(facts.card, folder), device, precision, lambda _: None)
     planned = weight_bytes(facts.shape, precision)
     held = torch.cuda.memory_allocated() - before
     assert held == pytest.approx(planned, rel=0.03)
@@ -83,11 +84,12 @@ def test_a_longest_conversation_grows_within_its_bytes(folder: Path) -> None:
     from magistral_ui.engines.local.running_model import RunningModel
     from magistral_ui.engines.weights.devices import find_device
     from magistral_ui.engines.weights.loader import load
+    from magistral_ui.engines.weights.source import ModelSource
     from magistral_ui.models.folder import inspect_folder
-    from magistral_ui.models.sizes import working_bytes
+    from magistral_ui.models.shape import working_bytes
 
     facts, device = inspect_folder(folder), find_device("cuda").first(1)
-    loaded = load(facts.card, folder, device, "nf4", "", lambda _: None)
+    loaded = load(ModelSource(facts.card, folder), device, "nf4", lambda _: None)
     running = RunningModel(loaded, device, context_length=65_536)
     assert running.info.plan is not None
     held = torch.cuda.memory_allocated(device.torch)
@@ -113,9 +115,10 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
     from magistral_ui.engines.local.running_model import RunningModel
     from magistral_ui.engines.weights.devices import Device, find_device
     from magistral_ui.engines.weights.loader import load
+    from magistral_ui.engines.weights.source import ModelSource
     from magistral_ui.models.folder import inspect_folder
     from magistral_ui.models.memory import margin_bytes
-    from magistral_ui.models.sizes import kv_bytes_per_token, weight_bytes, working_bytes
+    from magistral_ui.models.shape import kv_bytes_per_token, weight_bytes, working_bytes
 
     facts, real = inspect_folder(folder), find_device("cuda").first(2)
 
@@ -127,8 +130,8 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
 
     first, second = real.all
     spread = replace(tight(first), others=(tight(second),))
-    on_one = load(facts.card, folder, real.first(1), precision, "", lambda _: None)
-    on_two = load(facts.card, folder, spread, precision, "", lambda _: None, context_length=2_048)
+    on_one = load(ModelSource(facts.card, folder), real.first(1), precision, lambda _: None)
+    on_two = load(ModelSource(facts.card, folder), spread, precision, lambda _: None, context_length=2_048)
     assert len(on_two.layers) == 2
     assert all(on_two.layers)
     assert {p.device.index for p in on_two.model.parameters()} == {first.index, second.index}
@@ -149,7 +152,7 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
     assert len(running.info.plan.shares) == 2
     cache = running.decoder.new_cache()
     running.decoder([DecoderInput(cache, [1, 2, 3])])
-    assert len({layer._keys.device for layer in cache.layers if layer._keys is not None}) == 2
+    assert len({layer._buffers[0].device for layer in cache.layers if layer._buffers}) == 2
     running.close()
 
 
@@ -160,10 +163,11 @@ def test_graphs_hold(folder: Path, precision: str) -> None:
     from magistral_ui.engines.local.decoder import Decoder, DecoderInput
     from magistral_ui.engines.weights.devices import find_device
     from magistral_ui.engines.weights.loader import load
+    from magistral_ui.engines.weights.source import ModelSource
     from magistral_ui.models.folder import inspect_folder
 
     facts, device = inspect_folder(folder), find_device("cuda").first(1)
-    loaded = load(facts.card, folder, device, precision, "", lambda _: None)
+    loaded = load(ModelSource(facts.card, folder), device, precision, lambda _: None)
     most = recorded_rows(loaded.model.model.layers[0], device.torch)
     if not most:
         pytest.skip("quantized steps are not recorded on a card this old")

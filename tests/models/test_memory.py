@@ -17,8 +17,17 @@ from magistral_ui.models.memory import (
     plan_loaded,
     with_less,
 )
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, ModelShape, read_shape
-from magistral_ui.models.sizes import SCORE_BYTES, kv_bytes_per_token, prefill_bytes, weight_bytes, working_bytes
+from magistral_ui.models.shape import (
+    MAGISTRAL_SMALL_1_2,
+    MAGISTRAL_SMALL_TEXT,
+    SCORE_BYTES,
+    ModelShape,
+    kv_bytes_per_token,
+    prefill_bytes,
+    read_shape,
+    weight_bytes,
+    working_bytes,
+)
 
 SMALL = ModelShape(1_000, 64, 96, 2, 4, 2, 16, True, 4_096)
 

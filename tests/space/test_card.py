@@ -9,8 +9,8 @@ from huggingface_hub import SpaceHardware
 from magistral_ui.engines.weights.hub import NEEDED_FILES
 from magistral_ui.models.cards import MAGISTRAL_1_2
 from space.card import FIELDS, PRELOADED, card_for, front_of, problems_of
-from space.gathering import requirements
 from space.hardware import HARDWARE, find_hardware, written
+from space.push import requirements
 
 ROOT = Path(__file__).parents[2]
 CARD = (ROOT / "space" / "README.md").read_text(encoding="utf-8")

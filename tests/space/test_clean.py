@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from space.card import front_of
-from space.gathering import gather
+from space.push import gather
 from tests.browser.conftest import ARGUMENTS
 from tests.space.starting import started
 

@@ -12,7 +12,6 @@ import pytest
 from huggingface_hub.utils import close_session, disable_progress_bars, enable_progress_bars
 
 from magistral_ui.models.cards import MAGISTRAL_1_2
-from space import gathering
 from space.card import PRELOADED, front_of
 from space.push import main
 from tests.hub.conftest import point_at
@@ -142,7 +141,7 @@ def test_what_must_not_go_up_stays(
     shutil.copytree(ROOT / "space", tmp_path / "space")
     (tmp_path / "magistral_ui").mkdir()
     (tmp_path / "magistral_ui" / "notes.txt").write_bytes(content)
-    monkeypatch.setattr(gathering, "ROOT", tmp_path)
+    monkeypatch.setattr("space.push.ROOT", tmp_path)
     assert main(["someone/magistral", "--dry-run"], {}) == 2
     assert said in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from gradio_client import Client
 
-from space.gathering import gather
+from space.push import gather
 from tests.space.starting import started, until_ready
 
 

@@ -12,14 +12,13 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from magistral_ui.engines.local.kv_cache import KVCache, KVLayer
-from magistral_ui.models.sizes import queries_at_once
+from magistral_ui.engines.weights.devices import MIN_FUSED_CAPABILITY
+from magistral_ui.models.shape import queries_at_once
 
 TILE = 64
 """Keys in a tile, on a processor. With half as many, a row gives other results when more rows are read with it."""
 MIN_ROWS = 4
 """Rows of the smallest product on a processor: with fewer, kernels round differently, and in float32 oneDNN is no faster."""
-MIN_FUSED_CAPABILITY = (8, 0)
-"""Compute capability from which there is a fused kernel for a chunk after a prefix, with heads that share keys."""
 
 
 @dataclass(slots=True)

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import torch
 
 from magistral_ui.engines.local.attention import rotated
-from magistral_ui.engines.weights.device_memory import empty_device_cache, is_out_of_memory
+from magistral_ui.engines.weights.devices import empty_device_cache
+from magistral_ui.engines.weights.load_errors import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,9 @@ class PlainStages:
         self._tables: Tensors = ()
 
     def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
-        """Start a forward."""
         self._hidden, self._tables = hidden, tables
 
     def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
-        """The next layer's queries, keys and values: (rows, heads, head_dim) each."""
         if attended is not None:
             self._hidden = self.close(index - 1, self._hidden, attended)
         if self.borders(index):
@@ -84,7 +83,6 @@ class PlainStages:
         return self.open(index, self._hidden, self._tables)
 
     def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
-        """The logits."""
         hidden = self.close(len(self.layers) - 1, self._hidden, attended)
         hidden = hidden if last is None else hidden[last]
         return self.logits(move(hidden, self.devices[-1]) if self.borders(len(self.layers)) else hidden)
@@ -172,7 +170,6 @@ class RecordedStages:
         return cross, arrived
 
     def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
-        """Start a forward."""
         self._hidden.copy_(hidden)
         for kept in self._tables.values():
             for mine, given in zip(kept, tables, strict=True):
@@ -183,7 +180,6 @@ class RecordedStages:
         return self._play(index, attended)[1:]
 
     def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
-        """The logits of all rows."""
         logits = self._play(len(self._parts) - 1, attended)[1]
         return logits if last is None else logits[last]
 

@@ -12,6 +12,7 @@ four rows in the general layout take less time than one in that.
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,7 +26,6 @@ from magistral_ui.engines.weights.devices import device_of
 log = logging.getLogger(__name__)
 
 PACKABLE = (torch.float32, torch.bfloat16)
-"""Types whose weights oneDNN packs."""
 
 
 class Decoder:
@@ -64,7 +64,6 @@ class Decoder:
         return self.embed.weight.dtype
 
     def new_cache(self) -> KVCache:
-        """An empty cache with this model's number of layers."""
         return KVCache(len(self.layers), self.longest)
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -114,7 +113,7 @@ class Decoder:
         devices = [*(device_of(layer.input_layernorm) for layer in self.layers), device_of(self.norm)]
         plain = PlainStages(self.layers, self.norm, self.head, devices)
         if self.device.type == "cuda":
-            # torch prefers it on compute capability 9 and 10, and compiles a plan anew for every length of a sequence.
+            # torch prefers it on compute capability 9 and 10, and compiles a new plan for every length of a sequence.
             torch.backends.cuda.enable_cudnn_sdp(False)
         if self.device.type != "cuda" or not graphs:
             return StageChoice(plain, None)
@@ -142,6 +141,7 @@ def query_scale(config: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     return lambda positions: 1 + beta * torch.log(1 + torch.floor(positions / window))
 
 
+@dataclass(slots=True)
 class DecoderInput:
     """The new tokens of one sequence in a forward.
 
@@ -149,12 +149,9 @@ class DecoderInput:
     in place of token embeddings.
     """
 
-    __slots__ = ("cache", "features", "tokens")
-
-    def __init__(
-        self, cache: KVCache, tokens: list[int], features: list[tuple[torch.Tensor, torch.Tensor]] | None = None
-    ) -> None:
-        self.cache, self.tokens, self.features = cache, tokens, features or []
+    cache: KVCache
+    tokens: list[int]
+    features: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
 
 class PackedLinear(nn.Module):

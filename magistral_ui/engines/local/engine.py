@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from magistral_ui.chat.prompt import Prompt
-from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
+from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import MagistralUIError, NotReady
 from magistral_ui.models.cards import DEMO, ModelCard, find_card
@@ -39,15 +39,7 @@ class LocalEngine:
         `revision` is the repository's. `save_quantized` is a folder for a quantized copy, which is read instead next time;
         `auto` keeps one beside the Hub's cache if there is plenty of room, and `no` keeps none.
         """
-        self._request = {
-            "model": model,
-            "device": device,
-            "precision": precision,
-            "context_length": context_length,
-            "threads": threads,
-            "revision": revision,
-            "save_quantized": save_quantized,
-        }
+        self._request = ModelRequest(model, device, precision, context_length, threads, revision, save_quantized)
         self._guess = (find_card(model) if model else None) or DEMO
         self._status: EngineStatus = Loading()
         self._running: RunningModel | None = None
@@ -57,7 +49,6 @@ class LocalEngine:
 
     @property
     def card(self) -> ModelCard:
-        """The model that runs; before it is loaded, a first guess."""
         return self._running.card if self._running else self._guess
 
     def start(self) -> None:
@@ -68,11 +59,9 @@ class LocalEngine:
                 self._thread.start()
 
     def status(self) -> EngineStatus:
-        """How far loading has come, or that it is done, or why it failed."""
         return self._status
 
     def retry(self) -> None:
-        """Load again after a failure."""
         with self._lock:
             if not isinstance(self._status, Broken):
                 return
@@ -80,20 +69,16 @@ class LocalEngine:
         self.start()
 
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
-        """What `prompt` costs, and what of it the visitor's cache holds."""
         return self._ready().measure(prompt, visitor)
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Begin a reply."""
         return self._ready().submit(request)
 
     def forget(self, visitor: str) -> None:
-        """Drop what is kept of a visitor."""
         if self._running is not None:
             self._running.forget(visitor)
 
     def close(self) -> None:
-        """Stop all generations and free the device."""
         self._closing.set()
         if self._running is not None:
             self._running.close()
@@ -113,9 +98,8 @@ class LocalEngine:
     def _load_and_run(self) -> None:
         try:
             from magistral_ui.engines.local.running_model import load_model
-            from magistral_ui.engines.weights.source import ModelRequest
 
-            running = load_model(ModelRequest(**self._request), self._report, self._closing)  # type: ignore[arg-type]
+            running = load_model(self._request, self._report, self._closing)
         except MagistralUIError as error:
             self._status = Broken(error.message.key, error.message.values)
             return

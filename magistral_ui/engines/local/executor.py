@@ -17,7 +17,8 @@ from magistral_ui.engines.local.image_input import ImageInput
 from magistral_ui.engines.local.prefix_cache import CacheEntry, PrefixCache
 from magistral_ui.engines.local.sampler import sample
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.engines.weights.device_memory import empty_device_cache, is_out_of_memory
+from magistral_ui.engines.weights.devices import empty_device_cache
+from magistral_ui.engines.weights.load_errors import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ class RowResult:
     tokens: tuple[int, ...] = ()
     """What comes next in the reply; empty while there is more of the sequence to read."""
     error: Exception | None = None
-    """Why it failed."""
 
 
 class Executor:
@@ -49,7 +49,6 @@ class Executor:
 
     @property
     def budget(self) -> int:
-        """Bytes for keys and values."""
         return self._cache.budget
 
     def take(self, sequence: Sequence) -> CacheEntry:
@@ -72,7 +71,6 @@ class Executor:
         self._cache.shrink()
 
     def run(self, rows: list[Row]) -> list[RowResult]:
-        """Run the next tokens of all sequences in one forward."""
         failed, ready = [], []
         for sequence, count in rows:
             try:
@@ -83,11 +81,9 @@ class Executor:
         return [*failed, *self._forward(ready)]
 
     def failure_key(self, error: Exception) -> str:
-        """Key of the sentence that says what went wrong."""
         return "out_of_memory" if is_out_of_memory(error) else "generation_failed"
 
     def _encode_images(self, sequence: Sequence, count: int) -> None:
-        """Make the features of the images among the next tokens."""
         for image in sequence.unseen_images(count):
             self._with_room(lambda shown=image: self._encode_image(shown))  # type: ignore[misc]
 

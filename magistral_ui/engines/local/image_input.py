@@ -68,7 +68,7 @@ class ImageProcessor:
         return ImageInput(image, encoded.tokens, encoded.image)
 
     def outline(self, image: ImageFile, visitor: str) -> ImageInput:  # noqa: ARG002
-        """The image's tokens alone: what it costs can be told without decoding it."""
+        """The image's tokens alone, which are known without decoding it."""
         columns, rows = self.grid(image.width, image.height)
         ids = self._encoder.special_ids
         tokens = ([ids.img] * columns + [ids.img_break]) * rows
@@ -86,7 +86,6 @@ class ImageProcessor:
         return (width - 1) // unit + 1, (height - 1) // unit + 1
 
     def forget(self, visitor: str) -> None:
-        """Drop what is remembered of a visitor."""
         with self._lock:
             for key in [key for key in self._prepared if key[0] == visitor]:
                 del self._prepared[key]

@@ -16,78 +16,72 @@ square of the length, but slowly: at 131,072 tokens Magistral has copied 5 MB pe
 class KVLayer:
     """One layer: keys and values of shape (1, heads, capacity, head_dim), of which the first `length` tokens count."""
 
-    __slots__ = ("_home", "_keys", "_most", "_values", "length")
+    __slots__ = ("_buffers", "_home", "_most", "length")
 
     def __init__(self, most: int | None = None) -> None:
         """`most` is the greatest length of a sequence: buffers do not grow ahead beyond it."""
         self.length = 0
         self._most = most
         self._home: torch.device | None = None
-        self._keys: torch.Tensor | None = None
-        self._values: torch.Tensor | None = None
+        self._buffers: tuple[torch.Tensor, ...] = ()
+        """Keys and values; nothing before the first token."""
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Append keys and values of shape (1, heads, n, head_dim); returns views of all that is held."""
         end = self.length + keys.shape[2]
-        if self._keys is None or self._values is None or end > self._keys.shape[2]:
+        if end > self._capacity:
             self._grow(end, keys)
-        assert self._keys is not None
-        assert self._values is not None
-        self._keys[:, :, self.length : end] = keys
-        self._values[:, :, self.length : end] = values
+        for buffer, new in zip(self._buffers, (keys, values), strict=True):
+            buffer[:, :, self.length : end] = new
         self.length = end
-        return self._keys[:, :, :end], self._values[:, :, :end]
+        return self.first(end)
 
     def first(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the first `tokens`, which may be more than are held: the rest is finite and means nothing."""
-        assert self._keys is not None
-        assert self._values is not None
-        short = tokens - self._keys.shape[2]
+        keys, values = self._buffers
+        short = tokens - self._capacity
         if short > 0:  # at the very end of the longest sequence
-            return tuple(pad(each, (0, 0, 0, short)) for each in (self._keys, self._values))  # type: ignore[return-value]
-        return self._keys[:, :, :tokens], self._values[:, :, :tokens]
+            return pad(keys, (0, 0, 0, short)), pad(values, (0, 0, 0, short))
+        return keys[:, :, :tokens], values[:, :, :tokens]
 
     def crop(self, length: int) -> None:
-        """Forget all but the first `length` tokens; the buffer stays."""
         self.length = min(self.length, length)
 
     def copy(self, length: int) -> "KVLayer":
-        """A layer of its own with the first `length` tokens."""
         other = KVLayer(self._most)
-        if self._keys is not None and self._values is not None and length:
-            other.append(self._keys[:, :, :length], self._values[:, :, :length])
+        if self._buffers and length:
+            other.append(*self.first(length))
         return other
 
     def spill(self) -> None:
         """Move to host memory, without the spare room; pinned, if that makes the way back to a GPU faster."""
-        if self._keys is not None and self._values is not None:
-            self._home = self._keys.device
-            self._keys = _on_host(self._keys[:, :, : self.length])
-            self._values = _on_host(self._values[:, :, : self.length])
+        if self._buffers:
+            self._home = self._buffers[0].device
+            self._buffers = tuple(_on_host(each[:, :, : self.length]) for each in self._buffers)
 
     def restore(self) -> None:
         """Move back to the device it was spilled from."""
-        if self._keys is not None and self._values is not None and self._home is not None:
-            self._keys = self._keys.to(self._home, copy=True)
-            self._values = self._values.to(self._home, copy=True)
+        if self._home is not None:
+            self._buffers = tuple(each.to(self._home, copy=True) for each in self._buffers)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers, spare room included."""
-        return 0 if self._keys is None else 2 * self._keys.numel() * self._keys.element_size()
+        return sum(each.nbytes for each in self._buffers)
+
+    @property
+    def _capacity(self) -> int:
+        return self._buffers[0].shape[2] if self._buffers else 0
 
     def _grow(self, tokens: int, like: torch.Tensor) -> None:
-        capacity = 0 if self._keys is None else self._keys.shape[2]
-        wanted = max(tokens, capacity + min(capacity // 4, MAX_GROWTH_TOKENS))
+        wanted = max(tokens, self._capacity + min(self._capacity // 4, MAX_GROWTH_TOKENS))
         wanted += -wanted % MIN_GROWTH_TOKENS
         if self._most is not None:
             wanted = max(tokens, min(wanted, self._most))
-        keys = like.new_zeros((1, like.shape[1], wanted, like.shape[3]))
-        values = torch.zeros_like(keys)
-        if self._keys is not None and self._values is not None:
-            keys[:, :, : self.length] = self._keys[:, :, : self.length]
-            values[:, :, : self.length] = self._values[:, :, : self.length]
-        self._keys, self._values = keys, values
+        grown = tuple(like.new_zeros((1, like.shape[1], wanted, like.shape[3])) for _ in range(2))
+        for buffer, held in zip(grown, self._buffers, strict=False):  # nothing is held before the first token
+            buffer[:, :, : self.length] = held[:, :, : self.length]
+        self._buffers = grown
 
 
 class KVCache:
@@ -110,22 +104,18 @@ class KVCache:
             layer.crop(length)
 
     def copy(self, length: int) -> "KVCache":
-        """A cache of its own with the first `length` tokens."""
         return KVCache([layer.copy(length) for layer in self.layers])
 
     def spill(self) -> None:
-        """Move all layers to host memory, without the spare room."""
         for layer in self.layers:
             layer.spill()
 
     def restore(self) -> None:
-        """Move each layer back to its device."""
         for layer in self.layers:
             layer.restore()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers, spare room included."""
         return sum(layer.nbytes for layer in self.layers)
 
 

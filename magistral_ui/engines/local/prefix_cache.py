@@ -23,7 +23,6 @@ class CacheEntry:
     """None: shared by all visitors."""
     keys: list[int] = field(default_factory=list)
     busy: bool = True
-    """Whether a sequence is working on it."""
     used: int = 0
     spilled: bool = False
     _resting: int | None = None
@@ -43,7 +42,6 @@ class CacheEntry:
         self.spilled, self._resting = spilled, None
 
     def rollback(self) -> None:
-        """Undo a forward that broke."""
         self.cache.crop(len(self.keys))
 
 
@@ -132,7 +130,6 @@ class PrefixCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the device."""
         with self._lock:
             return self._bytes(spilled=False)
 

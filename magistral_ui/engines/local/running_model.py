@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from magistral_ui.chat.prompt import Prompt
-from magistral_ui.engines.base import GenerationRequest, Loading, Measure
+from magistral_ui.engines.base import GenerationRequest, Loading, Measure, ModelRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
@@ -21,12 +21,11 @@ from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
-from magistral_ui.engines.weights.device_memory import empty_device_cache
-from magistral_ui.engines.weights.devices import Device, find_device, look_again
+from magistral_ui.engines.weights.devices import Device, empty_device_cache, find_device, look_again
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Cancelled, Report
-from magistral_ui.engines.weights.source import ModelRequest, ModelSource, find_source
+from magistral_ui.engines.weights.source import find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
 from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
 
@@ -56,7 +55,6 @@ class RunningModel:
         warm_up(self.decoder)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
-        """What `prompt` costs, and what of it the visitor's cache holds."""
         measure, encoded = self.tokenizer.measure(prompt, visitor)
         return replace(measure, reused=self.cache.match(visitor, encoded.keys))
 
@@ -68,7 +66,6 @@ class RunningModel:
         return generation
 
     def forget(self, visitor: str) -> None:
-        """Drop what is kept of a visitor."""
         self.tokenizer.forget(visitor)
         self.cache.forget(visitor)
 
@@ -96,7 +93,7 @@ def load_model(request: ModelRequest, report: Report, closing: threading.Event) 
     try:
         with _name_hindrance(device):
             source = find_source(request, device, tell, closing, notices.append)
-        loaded = load_source(source, request, device, tell, closing)
+        loaded = load(source, device, request.precision, tell, context_length=request.context_length, closing=closing)
     except Cancelled:
         return None
     if closing.is_set():
@@ -107,32 +104,6 @@ def load_model(request: ModelRequest, report: Report, closing: threading.Event) 
         running = RunningModel(loaded, device, request.context_length)
     empty_device_cache()
     return running
-
-
-def load_source(
-    source: ModelSource,
-    request: ModelRequest,
-    device: Device,
-    report: Report,
-    closing: threading.Event | None = None,
-    *,
-    by_way_of_host: bool = False,
-) -> Loaded:
-    """Load what was found for `request`, see `load`."""
-    return load(
-        source.card,
-        source.folder,
-        device,
-        request.precision,
-        source.chosen_because,
-        report,
-        source=source.name,
-        revision=source.revision,
-        context_length=request.context_length,
-        closing=closing,
-        copy=source.copy,
-        by_way_of_host=by_way_of_host,
-    )
 
 
 @contextmanager

@@ -66,7 +66,6 @@ class Load:
     """Bytes for keys and values."""
     bytes_per_token: int
     step: int = 0
-    """Number of the step."""
     review: bool = False
     """Whether the running sequences may have outgrown the budget since the last look."""
 

@@ -84,7 +84,6 @@ class Scheduler:
                     sequence.finish("cancelled")
 
     def step(self) -> None:
-        """Schedule, run, apply."""
         with self._news:
             waiting = tuple(self._waiting)
         load = Load(self._executor.budget, self._executor.bytes_per_token, self._steps, self._review)
@@ -103,8 +102,7 @@ class Scheduler:
 
     def _wait_for_work(self) -> bool:
         with self._news:
-            while not (self._closing or self._waiting or self._running):
-                self._news.wait()
+            self._news.wait_for(lambda: self._closing or self._waiting or self._running)
             return not self._closing
 
     def _regroup(self, step: Step[Sequence]) -> None:
@@ -135,7 +133,6 @@ class Scheduler:
         self._running.append(sequence)
 
     def _apply(self, result: "RowResult") -> None:
-        """Tell what a step has made of a sequence."""
         sequence = result.sequence
         if result.error is not None:
             self._fail(sequence, result.error)

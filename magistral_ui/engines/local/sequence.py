@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # a sequence only handles them, and mistral-common takes a wh
 
 @dataclass(slots=True)
 class SamplingState:
-    """What the choice of a reply's next token depends on besides the logits."""
+    """What the choice of a reply's next token depends on, apart from the logits."""
 
     params: SamplingParams
     seen: set[int] = field(default_factory=set)
@@ -84,22 +84,18 @@ class Sequence:
 
     @property
     def stopped(self) -> bool:
-        """Whether the reply is to end."""
         return self.generation.stop_asked
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and reply so far."""
         return len(self.tokens)
 
     @property
     def written(self) -> int:
-        """Tokens of the reply so far."""
         return len(self.tokens) - len(self.prompt.ids)
 
     @property
     def unread(self) -> int:
-        """Tokens that are not in the cache yet: one while it decodes, more while it prefills."""
         return len(self.tokens) - self._committed
 
     @property
@@ -109,7 +105,6 @@ class Sequence:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the device that its cache entry takes."""
         return self.entry.nbytes if self.entry else 0
 
     def start(self, entry: "CacheEntry") -> None:
@@ -121,7 +116,6 @@ class Sequence:
             self.generation.put(Prefilling(self.reused, len(self.tokens), self.reused))
 
     def next_tokens(self, count: int) -> list[int]:
-        """The next `count` unread tokens."""
         return self.tokens[self._committed : self._committed + count]
 
     def unseen_images(self, count: int) -> Iterator["ImageInput"]:
@@ -147,7 +141,7 @@ class Sequence:
                 yield span.input, begin, end
 
     def read(self, count: int) -> None:
-        """Tell that `count` more tokens are in the cache now."""
+        """Report that `count` more tokens are in the cache."""
         if count > 1 and not self.written:
             self.generation.put(Prefilling(self._committed, len(self.tokens), self.reused))
 
@@ -156,19 +150,18 @@ class Sequence:
         return self._control.forced(self._reader.channel, self.generation.answer_now_asked)
 
     def banned_tokens(self) -> tuple[int, ...]:
-        """Tokens that the model may not choose next."""
         return self._control.banned()
 
     def accept(self, token: int, answer_now: bool) -> bool:
-        """Tell a token that a sequence like this one has chosen elsewhere; whether there is more to write.
+        """Emit a token that was chosen elsewhere for this reply; returns whether there is more to write.
 
-        `answer_now` says whether the answer had been asked for by then, so that control reaches the same state here.
+        `answer_now` says whether the answer had been requested by then, so that control reaches the same state here.
         """
         self._control.forced(self._reader.channel, answer_now)
         return self.write(token)
 
     def take_up(self, written: Iterable[tuple[int, bool]]) -> None:
-        """Continue after tokens that were chosen and told elsewhere, as by `accept`."""
+        """Continue after tokens that were chosen and emitted elsewhere, as by `accept`."""
         for token, answer_now in written:
             self._control.forced(self._reader.channel, answer_now)
             self._control.notice = None
@@ -188,7 +181,7 @@ class Sequence:
         return pieces
 
     def write(self, token: int) -> bool:
-        """Tell the next token of the reply; whether there is more to write."""
+        """Emit the next token of the reply; returns whether there is more to write."""
         if self._control.notice is not None:
             self.generation.put(Notice(self._control.notice))
             self._control.notice = None
@@ -220,7 +213,6 @@ class Sequence:
             self._tokenizer.remember_reply(self.visitor, reasoning, "", written[: self._closed_at])
 
     def fail(self, key: str, values: Mapping[str, Value] | None = None) -> None:
-        """Put the last event of a reply that failed."""
         self.generation.put(Failed(key, values or {}))
 
     def _tell(self, pieces: list[ReasoningPiece]) -> None:

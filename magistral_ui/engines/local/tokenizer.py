@@ -20,7 +20,7 @@ from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, user_parts
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, SystemPart, UserTurn, user_parts
 from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
 from magistral_ui.engines.base import Measure
@@ -74,7 +74,6 @@ class Tokenizer:
         self._pieces: dict[int, bytes] = {}
 
     def encode(self, prompt: Prompt, visitor: str = "") -> EncodedPrompt:
-        """The ids of `prompt`, the tokens of each message, and its images ready for the model."""
         return self._encode(prompt, visitor, self._images.prepare)
 
     def measure(self, prompt: Prompt, visitor: str = "") -> tuple[Measure, EncodedPrompt]:
@@ -102,7 +101,10 @@ class Tokenizer:
             self._append_assistant(out, turn, visitor)
         self._append_users(out, users, visitor, look, remember=not measured)
         if prompt.resume is not None:
-            self._append_resumed(out, prompt.resume, visitor)
+            resume = prompt.resume
+            ids = self._reply_ids(visitor, resume.reasoning, resume.answer, resume.closed)
+            self._append(out, ids)
+            out.resumed = len(ids)
         return out
 
     def remember_reply(
@@ -126,7 +128,7 @@ class Tokenizer:
             self._replies[key] = ids
 
     def reader(self) -> TokenReader:
-        """A reader that tells this model's reasoning from its answer, from a reply's first token on."""
+        """A reader that separates this model's reasoning from its answer, from a reply's first token on."""
         if self._begin is not None and self._end is not None:
             return TokenIdReader(self._begin, self._end, self.token_bytes)
         own, *more = self._card.textual_marks
@@ -142,7 +144,6 @@ class Tokenizer:
                     del cache[key]
 
     def control_tokens(self) -> ControlTokens:
-        """The ids that open and close reasoning and end the turn."""
         if self._begin is not None and self._end is not None:
             return ControlTokens((self._begin,), (self._end,), self.end_of_turn)
         begin, end = self._card.reasoning_marks
@@ -211,11 +212,6 @@ class Tokenizer:
         self._append(out, [self.end_of_turn])
         if turn.message is not None:
             out.per_message[turn.message] = len(ids) + 1
-
-    def _append_resumed(self, out: EncodedPrompt, resume: Resume, visitor: str) -> None:
-        ids = self._reply_ids(visitor, resume.reasoning, resume.answer, resume.closed)
-        self._append(out, ids)
-        out.resumed = len(ids)
 
     @cachedmethod(attrgetter("_replies"), lock=attrgetter("_lock"))
     def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, closed: bool) -> list[int]:  # noqa: ARG002

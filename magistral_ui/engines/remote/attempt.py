@@ -6,11 +6,18 @@ from typing import Any
 
 from magistral_ui.chat.reasoning import ReasoningPiece
 from magistral_ui.engines.remote.chunks import Chunk
-from magistral_ui.engines.remote.reasoning_stream import ReplyReader, finish_of
+from magistral_ui.engines.remote.reasoning_stream import ReplyReader
 from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
 
 TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "tool_use"})
 """Finish reasons that mean that the model waits for a tool."""
+LENGTH_REASONS = frozenset({"length", "model_length", "max_length", "max_tokens", "max_output_tokens", "token_limit"})
+CUT_REASONS = frozenset(
+    {"error", "abort", "aborted", "cancelled", "timeout", "network_error", "insufficient_system_resource"}
+)
+FILTER_REASONS = frozenset(
+    {"content_filter", "content_filtered", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"}
+)
 
 
 class Phase(Enum):
@@ -121,3 +128,13 @@ class Attempt:
         if calls == 2 or (calls and not answer.strip()):
             raise StreamBroken("remote_called_tool")
         self.finish = self.finish or "stop"
+
+
+def finish_of(reason: str) -> str:
+    """`stop` or `length`; StreamBroken for a reason that means that the reply is incomplete."""
+    reason = reason.lower()
+    if reason in LENGTH_REASONS:
+        return "length"
+    if reason in CUT_REASONS or reason in FILTER_REASONS:
+        raise StreamBroken("remote_filtered" if reason in FILTER_REASONS else "remote_cut")
+    return "stop"

@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from magistral_ui.engines.remote.error_body import error_words
-from magistral_ui.engines.remote.sse import StreamBroken, parsed
+from magistral_ui.engines.remote.sse import StreamBroken, mapping, parsed
 
 Kind = Literal["reasoning", "thinking", "text", "refusal"]
 """`reasoning` and `refusal`: from fields of their own; `thinking`: from a list's thinking part; `text`: from the content."""
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """Where servers put reasoning. Several of them in one delta are equal, so only the first is used."""
 THINKING_TYPES = frozenset({"thinking", "reasoning", "think", "reasoning_text", "summary_text"})
-"""Types of content parts that hold reasoning."""
 ERROR_FIELDS = ("error_msg", "error_code", "error_message", "errmsg", "err", "fault", "exception", "__type")
-"""Names that only errors have, besides `error` itself."""
+"""Names that only errors have, apart from `error` itself."""
 REASON_FIELDS = ("message", "Message", "msg", "description")
 """Names under which an object that is not marked as an error may still say why nothing else follows."""
 SILENT_TYPES = frozenset({"status", "ping", "info", "progress", "event", "log", "notice"})
@@ -63,8 +62,9 @@ def read_chunk(payload: bytes) -> Chunk:
     choice = _first_choice(value)
     if (told := error_text({"error": choice.get("error")})) is not None:
         raise StreamBroken("remote_error", choice.get("error"), detail=told)
-    usage = _mapping(value.get("usage"))
-    progress = _mapping(value.get("prompt_progress"))
+    usage = mapping(value.get("usage"))
+    progress = mapping(value.get("prompt_progress"))
+    done, total, cached = (_count(progress, name) for name in ("processed", "total", "cache"))
     parts, whole = _said(choice)
     silent = not ("choices" in value or usage or progress or "object" in value)
     message = _message(choice)
@@ -73,10 +73,10 @@ def read_chunk(payload: bytes) -> Chunk:
         parts=parts,
         finish_reason=reason if isinstance(reason, str) and reason not in ("", "null") else None,
         prompt_tokens=_count(usage, "prompt_tokens"),
-        cached_tokens=_count(_mapping(usage.get("prompt_tokens_details")), "cached_tokens"),
+        cached_tokens=_count(mapping(usage.get("prompt_tokens_details")), "cached_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
-        reasoning_tokens=_count(_mapping(usage.get("completion_tokens_details")), "reasoning_tokens"),
-        progress=_progress(progress) if progress else None,
+        reasoning_tokens=_count(mapping(usage.get("completion_tokens_details")), "reasoning_tokens"),
+        progress=(done or 0, total or 0, cached or 0) if progress else None,
         whole=whole,
         calls_tool=bool(message.get("tool_calls") or message.get("function_call")),
         silent=silent,
@@ -110,7 +110,7 @@ def _error_of(value: Mapping[str, Any]) -> Any:
         return value if says_more else error
     if value.get("choices"):
         return None
-    if (failed := _mapping(value.get("base_resp"))).get("status_code"):  # MiniMax
+    if (failed := mapping(value.get("base_resp"))).get("status_code"):  # MiniMax
         return failed
     kind = str(value.get("type") or "").lower()
     if value.get("object") == "error" or "error" in kind or value.get("status") == "error":
@@ -143,7 +143,7 @@ def _first_choice(value: Mapping[str, Any]) -> Mapping[str, Any]:
 def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
     """The delta, or the message where there is no delta."""
     delta = choice.get("delta")
-    return delta if isinstance(delta, dict) else _mapping(choice.get("message"))
+    return delta if isinstance(delta, dict) else mapping(choice.get("message"))
 
 
 def _said(choice: Mapping[str, Any]) -> tuple[tuple[tuple[Kind, str], ...], bool]:
@@ -177,7 +177,7 @@ def _parts(delta: Mapping[str, Any]) -> tuple[tuple[Kind, str], ...]:
 def _details(details: Any) -> str:
     """OpenRouter's list, for providers that fill no other field; encrypted entries have no text."""
     each_of = details if isinstance(details, list) else []
-    return "".join(_joined(_mapping(each).get("text") or _mapping(each).get("summary")) for each in each_of)
+    return "".join(_joined(mapping(each).get("text") or mapping(each).get("summary")) for each in each_of)
 
 
 def _content_parts(content: Any) -> tuple[tuple[Kind, str], ...]:
@@ -211,18 +211,6 @@ def _joined(thinking: Any) -> str:
     if isinstance(thinking, dict):
         return next((text for key in ("text", "content") if isinstance(text := thinking.get(key), str)), "")
     return "".join(map(_joined, thinking)) if isinstance(thinking, list) else ""
-
-
-def _progress(progress: Mapping[str, Any]) -> tuple[int, int, int]:
-    return (
-        _count(progress, "processed") or 0,
-        _count(progress, "total") or 0,
-        _count(progress, "cache") or 0,
-    )
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _count(value: Mapping[str, Any], name: str) -> int | None:

@@ -28,7 +28,7 @@ MIN_SIDE = 56
 MIN_JPEG_PIXELS = 640 * 480
 """Pixels from which JPEG is used, since PNG would be many times larger."""
 CACHE_BYTES = 64 * 2**20
-"""Bytes of URLs that are kept, so that a conversation's pictures are not made anew for every turn."""
+"""Bytes of URLs that are kept, so that a conversation's images are not encoded again for every turn."""
 
 
 def body_of(
@@ -42,7 +42,7 @@ def body_of(
     dialect, prompt = profile.dialect, request.prompt
     body: dict[str, Any] = {"model": profile.model, **dialect.always}
     prompt = type(prompt)(prompt.system, prompt.turns, resume)
-    body["messages"] = messages_of(prompt, dialect, profile.marks[0], url_of)
+    body["messages"] = messages_of(prompt, dialect, profile.card.reasoning_marks, url_of)
     if resume is not None:
         body |= resumed_fields(resume, dialect)
     if dialect.stream_options:
@@ -61,7 +61,6 @@ def body_of(
 
 
 def says_length(params: SamplingParams, profile: ServerProfile) -> bool:
-    """Whether the request says how long the reply may be."""
     chose = chose_length(params, profile.card.sampling, profile.info.context_length)
     return profile.dialect.bounds_replies or profile.cuts_short or chose
 
@@ -140,7 +139,6 @@ def assistant_message(turn: AssistantTurn, dialect: Dialect, marks: Marks) -> Me
 
 
 def resumed_message(resume: Resume, dialect: Dialect, marks: Marks) -> MessageJson:
-    """The partial reply to resume; `resumed_fields` has the fields that go with it."""
     message: MessageJson = {"role": "assistant", "content": resume.answer}
     if dialect.resume == "prefix":
         reasoned = resume.reasoning is not None
@@ -148,12 +146,9 @@ def resumed_message(resume: Resume, dialect: Dialect, marks: Marks) -> MessageJs
         return {**message, "content": content, "prefix": True}
     if resume.reasoning is None:
         return message
-    if dialect.resume == "named":
-        if dialect.history == "reasoning_content":
-            return {**message, "reasoning_content": resume.reasoning}
-        closing = marks[1] if resume.closed else ""
-        return {**message, "content": f"{marks[0]}{resume.reasoning}{closing}{resume.answer}"}
-    if dialect.system == "chunks":
+    if dialect.resume == "named" and dialect.history == "reasoning_content":
+        return {**message, "reasoning_content": resume.reasoning}
+    if dialect.resume != "named" and dialect.system == "chunks":
         chunks = [_thinking(resume.reasoning, closed=resume.closed)]
         return {**message, "content": [*chunks, _text(resume.answer)] if resume.answer else chunks}
     closing = marks[1] if resume.closed else ""
@@ -184,7 +179,7 @@ def _nested(reasoning: str, answer: str, *, closed: bool) -> list[MessageJson]:
 
 
 class ImageUrls:
-    """Data URLs by the picture's content; thread-safe."""
+    """Data URLs by the image's content; thread-safe."""
 
     def __init__(self) -> None:
         self._urls: LRUCache[str, str] = LRUCache(CACHE_BYTES, len)

@@ -24,8 +24,9 @@ from magistral_ui.engines.remote.dialects import (
 )
 from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.request_errors import InsecureConnection, speaks_tls, was_hung_up
-from magistral_ui.engines.remote.served_models import ServedModel, card_for, choose, served_models
+from magistral_ui.engines.remote.served_models import ServedModel, card_for, choose, named_or_only, served_models
 from magistral_ui.engines.remote.server_profile import ServerProfile
+from magistral_ui.engines.remote.sse import mapping
 from magistral_ui.errors import ServerUnusable
 from magistral_ui.models.cards import ModelCard
 
@@ -133,18 +134,16 @@ def seen_of(models: Mapping[str, Any], facts: Mapping[str, Any], name: str) -> s
     It excludes what changes on its own, such as the time, and the state of a router's other models.
     """
     served = served_models(models, facts)
-    own = next((each for each in served if each.name == name), served[0] if len(served) == 1 else None)
+    own = named_or_only(served, name)
     told = {key: facts.get(key) for key in IDENTITY_FIELDS}
-    generation = facts.get("default_generation_settings")
-    told["n_ctx"] = generation.get("n_ctx") if isinstance(generation, dict) else None
+    told["n_ctx"] = mapping(facts.get("default_generation_settings")).get("n_ctx")
     said = repr((sorted(each.name for each in served), own, sorted(told.items())))
     return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
 
 
 def _with_facts(served: ServedModel, models: Mapping[str, Any], facts: Mapping[str, Any]) -> ServedModel:
     """`served` with what the model's own page says; it keeps the requested name."""
-    every = served_models(models, facts)
-    found = next((each for each in every if each.name == served.name), every[0] if len(every) == 1 else None)
+    found = named_or_only(served_models(models, facts), served.name)
     return replace(found, name=served.name, listed=served.listed) if found else served
 
 
@@ -156,7 +155,6 @@ def _context(served: ServedModel, card: ModelCard, wish: ServerOptions) -> int:
 
 
 async def list_models(server: ServerClient) -> Mapping[str, Any]:
-    """The answer of `/v1/models`."""
     host = server.address.host
     try:
         told = await server.ask("models")
@@ -204,7 +202,7 @@ async def which_dialect(server: ServerClient, models: Mapping[str, Any]) -> Dial
 
 
 async def common_facts(server: ServerClient, dialect: Dialect) -> tuple[str, Mapping[str, Any]]:
-    """What the server says about all its models besides listing them, and on which page; empty where it has none."""
+    """The page that describes all models of the server, and what it says; empty where it has none."""
     paths: tuple[str, ...] = {"lm-studio": ("/api/v0/models",), "vllm": ("/version",)}.get(dialect.key, ())
     if dialect.key == "unknown":
         paths = ("model/info", "/info")  # LiteLLM's, and that of text-generation-inference
@@ -255,9 +253,8 @@ async def _shaped_by_template(server: ServerClient, dialect: Dialect, model: str
     if kept.search(await shown(user, fields, user)):
         dialect = replace(dialect, history="reasoning_content")
     elif "[THINK]thought[/THINK]answer" in await shown(user, marked, user):
-        dialect = replace(
-            dialect, history="inline"
-        )  # a template passes any text on; whether the model understands it is decided later
+        # A template passes any text on; whether the model understands it is decided later.
+        dialect = replace(dialect, history="inline")
     else:
         dialect = replace(dialect, history="left_out")
     if not (await shown(user, plain, resume="content")).endswith("answer"):

@@ -35,7 +35,6 @@ class Dialect:
     fields: Mapping[str, str] = field(default_factory=dict)
     """Our parameter → the field of the request. The server accepts no others."""
     always: Mapping[str, object] = field(default_factory=dict)
-    """Fields of every request."""
     stream_options: Mapping[str, bool] = field(default_factory=dict)
     """What requests the usage; empty where it comes automatically or never."""
     open_by_tokens: bool = False
@@ -57,7 +56,6 @@ class Dialect:
 
     @property
     def closes_reasoning(self) -> bool:
-        """Whether reasoning can be closed, and the answer written after it."""
         return self.resume is not None and self.resumes_reasoning
 
     def missing(self) -> dict[str, str]:
@@ -122,14 +120,7 @@ MISTRAL = Dialect(
     system="plain",
     history="nested",
     resume="prefix",
-    fields={
-        "temperature": "temperature",
-        "top_p": "top_p",
-        "top_k": "top_k",
-        "repetition_penalty": "repetition_penalty",
-        "max_tokens": "max_tokens",
-        "seed": "random_seed",
-    },
+    fields={**OPENAI_FIELDS, "seed": "random_seed", "top_k": "top_k", "repetition_penalty": "repetition_penalty"},
     always={"reasoning_effort": "high"},
     must_fit=True,
 )

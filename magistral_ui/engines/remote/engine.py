@@ -35,13 +35,12 @@ READ_INTERVAL_PER_STREAM = 0.0002
 """Seconds between two reads of a stream, for each running stream: 500 streams are read ten times a second each."""
 MAX_READ_INTERVAL = 0.1
 CLOSE_TIMEOUT = 10.0
-"""Seconds that `close` waits for the thread."""
 CANCEL_RETRY_SECONDS = 0.5
 """Seconds after which a reply that is still running although it was cancelled is cancelled again."""
 MEASURE_TIMEOUT = 5.0
 """Seconds that `measure` waits for the server's tokenizer before it estimates."""
 MEASURE_TIMEOUT_BEFORE_SEND = 2.0
-"""Likewise before a reply, while its sender waits."""
+"""The same before a reply, while its sender waits."""
 T = TypeVar("T")
 
 
@@ -73,12 +72,10 @@ class RemoteEngine:
 
     @property
     def card(self) -> ModelCard:
-        """The model that runs; a first guess until the server has been asked."""
         return self._monitor.profile.card if self._monitor.profile else self._guess
 
     @property
     def profile(self) -> ServerProfile | None:
-        """What is known about the server, or None."""
         return self._monitor.profile
 
     def start(self) -> None:
@@ -91,7 +88,6 @@ class RemoteEngine:
                 started.wait()
 
     def status(self) -> EngineStatus:
-        """The state of the server and its model, as of the last check."""
         return self._monitor.status
 
     def retry(self) -> None:
@@ -100,7 +96,6 @@ class RemoteEngine:
                 self._loop.call_soon_threadsafe(self._monitor.check_soon)
 
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:  # noqa: ARG002  # servers keep their caches to themselves
-        """What `prompt` costs, by the server's tokenizer where it has one."""
         if self._monitor.counter is None:
             raise NotReady
         return self._measured(self._monitor.counter, prompt, MEASURE_TIMEOUT)
@@ -158,7 +153,7 @@ class RemoteEngine:
             self._closed = True
         if self._loop is not None and self._thread is not None and self._thread.is_alive():
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._end)
+                self._loop.call_soon_threadsafe(self._watch.cancel)
             self._thread.join(CLOSE_TIMEOUT)
             if self._thread.is_alive():
                 log.error("the remote engine's thread did not end")
@@ -185,9 +180,6 @@ class RemoteEngine:
             self._monitor.status = Broken("engine_closed")
             started.set()
             self._end_submitted()
-
-    def _end(self) -> None:
-        self._watch.cancel()
 
     async def _end_all(self) -> None:
         """Cancel every reply until it has ended: a library that swallows one cancellation does not swallow them all."""
@@ -225,7 +217,7 @@ class RemoteEngine:
         """
         profile = await self._monitor.refresh(lambda: reply.generation.stop_asked)
         assert self._monitor.counter is not None
-        reply.know(profile)
+        reply.profile = profile
         limit = profile.info.context_length
         if not (profile.dialect.must_fit or (profile.context_known and says_length(request.params, profile))):
             return None

@@ -96,7 +96,6 @@ class ServerRefusal:
     """What a server said when it refused a request; 0 or empty where it did not say."""
 
     words: str = ""
-    """The server's own words."""
     tokens: int = 0
     """The prompt's tokens, as the server counted them."""
     limit: int = 0
@@ -121,7 +120,8 @@ def read_refusal(status: int, value: Any, text: str, sent: Mapping[str, Any]) ->
     """The refusal in a body: `value` is its JSON, if any, `text` its text, `sent` the request."""
     words = words_of(value, text)
     body = _body(value)
-    told = f"{words} {_codes(body)}"[:MAX_BODY_CHARACTERS]
+    codes = (body[name] for name in ("type", "code") if isinstance(body.get(name), str))
+    told = " ".join((words, *codes))[:MAX_BODY_CHARACTERS]
     if not 400 <= status < 600 or status in (401, 403, 404, 408, 429):
         return ServerRefusal(words)
     known = body.get("n_prompt_tokens"), body.get("n_ctx")
@@ -161,7 +161,7 @@ def words_of(value: Any, text: str) -> str:
     else:
         words = "" if text.strip() == "null" else text
     words = " ".join(words[:MAX_BODY_CHARACTERS].split())
-    return words if len(words) <= MAX_DETAIL_LENGTH else _inner(words)
+    return words if len(words) <= MAX_DETAIL_LENGTH else f"{words[: MAX_DETAIL_LENGTH - 1].rstrip()}…"
 
 
 def error_words(value: Any, depth: int = 0) -> str:
@@ -185,28 +185,15 @@ def error_words(value: Any, depth: int = 0) -> str:
     return f"{where}: {said}" if where and said else said
 
 
-def _inner(words: str) -> str:
-    return f"{words[: MAX_DETAIL_LENGTH - 1].rstrip()}…"
-
-
 def _body(value: Any) -> Mapping[str, Any]:
-    """The object that describes the error."""
     if not isinstance(value, Mapping):
         return {}
     inner = value.get("error")
     return inner if isinstance(inner, Mapping) else value
 
 
-def _codes(body: Mapping[str, Any]) -> str:
-    return " ".join(str(body[name]) for name in ("type", "code") if isinstance(body.get(name), str))
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(re.sub(r"\D", "", each)) for each in NUMBER.findall(CODES.sub(" ", text))]
-
-
-def _limit(text: str) -> list[int]:
-    return [int(re.sub(r"\D", "", each)) for each in LIMIT.findall(CODES.sub(" ", text))]
+def _numbers(text: str, pattern: re.Pattern[str] = NUMBER) -> list[int]:
+    return [int(re.sub(r"\D", "", each)) for each in pattern.findall(CODES.sub(" ", text))]
 
 
 def _about_the_reply(words: str, told: str, sent: Mapping[str, Any]) -> ServerRefusal | None:
@@ -217,7 +204,7 @@ def _about_the_reply(words: str, told: str, sent: Mapping[str, Any]) -> ServerRe
     numbers = [number for number in _numbers(told) if number != asked]
     prompt = next((each for each in numbers if each > 1 and each + asked in numbers), 0)
     rest = [each for each in numbers if each not in (prompt, prompt + asked)]
-    limits = [each for each in _limit(told) if each in rest] or [each for each in rest if each < asked]
+    limits = [each for each in _numbers(told, LIMIT) if each in rest] or [each for each in rest if each < asked]
     limit = max(limits, default=0)
     if not limit:
         return ServerRefusal(words, reply_bounded=True) if asked in _numbers(told) else None
@@ -240,7 +227,7 @@ def _about_the_prompt(words: str, told: str) -> ServerRefusal | None:
     if not TOO_LONG.search(told) or OTHER_LIMIT.search(told):
         return None
     numbers = [number for number in _numbers(told) if number > 1]
-    limits = [each for each in _limit(told) if each >= MIN_CONTEXT]
+    limits = [each for each in _numbers(told, LIMIT) if each >= MIN_CONTEXT]
     large = sorted(number for number in numbers if number >= MIN_CONTEXT)
     # The limit is a number that is called a limit and is smaller than another one, or the smaller of two.
     limit = next((each for each in limits if not large or each < large[-1]), 0)

@@ -23,13 +23,11 @@ MAX_CONNECTIONS = 10_000
 KEEPALIVE_SECONDS = 5.0
 """Seconds for which an idle connection is kept: servers close theirs after five or more."""
 CONNECT_TIMEOUT = 10.0
-"""Seconds to reach a server."""
 REQUEST_TIMEOUT = 15.0
 """Seconds that a question about a server may take; a busy one is slow."""
 READ_TIMEOUT = 3_600.0
 """Seconds without a byte: llama.cpp sends not even headers while a request is queued, so liveness is checked elsewhere."""
 MAX_LOCATION_LENGTH = 300
-"""Characters of an address that is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +36,12 @@ class ServerResponse:
 
     status: int
     value: Any = None
-    server: str = ""
-    """The header of that name."""
     location: str = ""
-    """Where a redirect leads."""
     words: str = ""
     """The server's own words, where it reported an error."""
 
     @property
     def fine(self) -> bool:
-        """Whether it is an answer and not an error."""
         return 200 <= self.status < 300
 
     @property
@@ -79,10 +73,10 @@ class ServerClient:
         limits = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
         with _network_errors():
             response = await self._client.request("GET" if body is None else "POST", url, json=body, timeout=limits)
-        (value, text), headers = value_and_text(response), response.headers
+        value, text = value_and_text(response)
         words = words_of(value, text) if response.status_code >= 400 else ""
-        location = headers.get("location", "")[:MAX_LOCATION_LENGTH]
-        return ServerResponse(response.status_code, value, headers.get("server", ""), location, words)
+        location = response.headers.get("location", "")[:MAX_LOCATION_LENGTH]
+        return ServerResponse(response.status_code, value, location, words)
 
     async def try_ask(self, path: str, body: dict[str, Any] | None = None) -> ServerResponse:
         """The same where it does not matter whether the server can be reached; the status is 0 then."""
@@ -110,7 +104,6 @@ class ServerClient:
                 yield response.aiter_bytes()
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._client.aclose()
 
 
@@ -125,7 +118,6 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """One request; its response's body is read later."""
         if self._session is None:  # only now is the loop known
             self._session = _session(self._context)
         limits = request.extensions["timeout"]
@@ -143,7 +135,6 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(response.status, headers=list(response.raw_headers), stream=_AiohttpBody(response))
 
     async def aclose(self) -> None:
-        """Close all connections."""
         if self._session is not None:
             await self._session.close()
 

@@ -4,15 +4,13 @@ Reasoning may come in a field of its own (of several names, sometimes more than 
 the text, or unmarked. The same words are never returned twice. chat/reasoning.py says what the marks mean.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from io import SEEK_END, StringIO
 
 from magistral_ui.chat.events import Answer, Reasoning, Reclassified
-from magistral_ui.chat.reasoning import Channel, MarkEdges, ReasoningPiece, TextReader
+from magistral_ui.chat.reasoning import LINE_BREAKS, Channel, MarkEdges, ReasoningPiece, TextReader, part_of
 from magistral_ui.engines.remote.chunks import Chunk, Kind
-from magistral_ui.engines.remote.repeated_reasoning import RepeatedReasoning
-from magistral_ui.engines.remote.sse import StreamBroken
 
 CHARACTERS_PER_TOKEN = 4
 """For servers that send several tokens per piece: about the ratio of Magistral's tokenizer for English."""
@@ -44,11 +42,69 @@ class EchoFilter:
         return text
 
 
+class RepeatedReasoning:
+    """Removes leftovers of the reasoning from the start of an answer, where the reasoning came in a field of its own.
+
+    There are two kinds: a single leading closing mark, and the whole reasoning once more between marks, as in llama.cpp's
+    `deepseek-legacy` format. Every other mark is text. `feed` costs the length of what is new.
+    """
+
+    def __init__(self, marks: Sequence[tuple[str, str]], thought: Callable[[int, int], str]) -> None:
+        """`thought(start, count)` returns at most `count` characters of the reasoning so far."""
+        self._marks, self._thought = marks, thought
+        self._lead: list[str] = []
+        self._end = ""  # the mark that would end the reasoning, while it is being repeated
+        self._rest = ""  # the part that has not been compared yet
+        self._same = 0  # characters of the reasoning that were repeated
+
+    def feed(self, text: str) -> str | None:
+        """The start of the answer; None while it is unknown, in which case nothing is lost."""
+        self._lead.append(text)
+        if self._end:
+            return self._compared(text)
+        start = "".join(self._lead).lstrip()
+        for begin, end in self._marks:
+            if start.startswith(end):
+                return start[len(end) :].lstrip() or None
+            if start.startswith(begin):
+                self._end = end
+                return self._compared(start[len(begin) :])
+        if not start or any(mark.startswith(start) for pair in self._marks for mark in pair):
+            return None
+        return "".join(self._lead)
+
+    def finish(self) -> str:
+        """What was held back and is answer after all, now that nothing follows."""
+        lead = "".join(self._lead)
+        if self._same or any(lead.strip() == end for _, end in self._marks):
+            return ""
+        return lead
+
+    def _compared(self, text: str) -> str | None:
+        rest = self._rest + text
+        if not self._same:
+            rest = rest.lstrip(LINE_BREAKS)
+        again, mark, after = rest.partition(self._end)
+        if not mark:
+            again = again[: len(again) - part_of(again, [self._end])]
+        again = again.rstrip(LINE_BREAKS)
+        if self._thought(self._same, len(again)) != again:
+            return "".join(self._lead)
+        self._same += len(again)
+        if not mark:
+            self._rest = rest[len(again) :]
+            return None
+        if not self._same or self._thought(self._same, 1):
+            return "".join(self._lead)
+        self._lead, self._end = [], ""
+        return after.lstrip(LINE_BREAKS) or None
+
+
 class ReplyReader:
     """Chunks in, events out. It counts tokens as exactly as the server allows.
 
     Marks in the text separate reasoning until a field or a thinking part brings reasoning. From then on the text is the answer,
-    whatever marks it contains, except for what repeated_reasoning.py removes.
+    whatever marks it contains, except for what RepeatedReasoning removes.
     """
 
     def __init__(
@@ -78,7 +134,6 @@ class ReplyReader:
         self._received: dict[Kind, list[str]] = {}
         self.reasoning_tokens = self.answer_tokens = 0
         self.reasoning = channel != "before"
-        """Whether there was reasoning."""
         self.answer = channel == "answer"
         """Whether the answer has begun, or the reasoning has been closed."""
         self.marked = channel == "reasoning"
@@ -111,9 +166,7 @@ class ReplyReader:
         pieces: list[ReasoningPiece] = [Reasoning("", more)] if more and self.reasoning else []
         rest = chunk.completion_tokens - self.reasoning_tokens - self.answer_tokens - (more if pieces else 0)
         if rest > 0:
-            pieces.append(
-                Answer("", rest) if self.answer else Reasoning("", rest) if self.reasoning else Answer("", rest)
-            )
+            pieces.append(Reasoning("", rest) if self.reasoning and not self.answer else Answer("", rest))
         self._count(pieces)
         return pieces
 
@@ -231,12 +284,7 @@ class ReplyReader:
         elif self._one_token_a_chunk:
             pieces = [_with_tokens(piece, int(n == first)) for n, piece in enumerate(pieces)]
         else:
-            pieces = [
-                piece
-                if isinstance(piece, Reclassified)
-                else replace(piece, tokens=-(-len(piece.text) // CHARACTERS_PER_TOKEN))
-                for piece in pieces
-            ]
+            pieces = [_with_tokens(piece, _estimated(piece)) for piece in pieces]
         self._count(pieces)
         return pieces
 
@@ -248,6 +296,10 @@ class ReplyReader:
                 self.answer_tokens += piece.tokens
             else:
                 self.reasoning_tokens, self.answer_tokens = self.reasoning_tokens + self.answer_tokens, 0
+
+
+def _estimated(piece: ReasoningPiece) -> int:
+    return 0 if isinstance(piece, Reclassified) else -(-len(piece.text) // CHARACTERS_PER_TOKEN)
 
 
 def _with_tokens(piece: ReasoningPiece, tokens: int) -> ReasoningPiece:
@@ -264,22 +316,3 @@ def gathered(pieces: Sequence[ReasoningPiece]) -> list[ReasoningPiece]:
         else:
             out.append(piece)
     return out
-
-
-LENGTH_REASONS = frozenset({"length", "model_length", "max_length", "max_tokens", "max_output_tokens", "token_limit"})
-CUT_REASONS = frozenset(
-    {"error", "abort", "aborted", "cancelled", "timeout", "network_error", "insufficient_system_resource"}
-)
-FILTER_REASONS = frozenset(
-    {"content_filter", "content_filtered", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"}
-)
-
-
-def finish_of(reason: str) -> str:
-    """`stop` or `length`; StreamBroken for a reason that means that the reply is incomplete."""
-    reason = reason.lower()
-    if reason in LENGTH_REASONS:
-        return "length"
-    if reason in CUT_REASONS or reason in FILTER_REASONS:
-        raise StreamBroken("remote_filtered" if reason in FILTER_REASONS else "remote_cut")
-    return "stop"

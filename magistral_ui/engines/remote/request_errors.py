@@ -6,7 +6,7 @@ import math
 import random
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -23,7 +23,7 @@ from magistral_ui.engines.remote.error_body import (
 )
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.engines.remote.sse import StreamBroken
-from magistral_ui.errors import Message, Value
+from magistral_ui.errors import Message, Value, causes
 
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each retry, 31.5 in total: a restarting server is back by then, or needs a person."""
@@ -40,14 +40,13 @@ ABOUT_THE_MODEL = re.compile(r"model|deployment|engine", re.I)
 ABOUT_TOKENS = re.compile(r"tokens?\b", re.I)
 PINNED = re.compile(r"pinned to ['\"]?(.+?)['\"]?\s*[;,]")
 """`transformers serve` started with one model names it only when it refuses another one."""
-NOT_YET, EXPIRED, OTHER_NAME, OTHER_ADDRESS = 9, 10, 62, 64
-"""OpenSSL's reasons to reject a certificate (x509_vfy.h); all others mean that no trusted authority signed it."""
 CERTIFICATE_ERROR_KEYS = {
-    NOT_YET: "remote_certificate_expired",
-    EXPIRED: "remote_certificate_expired",
-    OTHER_NAME: "remote_certificate_name",
-    OTHER_ADDRESS: "remote_certificate_name",
+    9: "remote_certificate_expired",  # not valid yet
+    10: "remote_certificate_expired",
+    62: "remote_certificate_name",  # another host name
+    64: "remote_certificate_name",  # another address
 }
+"""OpenSSL's reasons to reject a certificate (x509_vfy.h); all others mean that no trusted authority signed it."""
 PLAIN_TEXT_REASONS = (
     "WRONG_VERSION_NUMBER",
     "HTTP_REQUEST",
@@ -193,7 +192,7 @@ class InsecureConnection(ConnectionError):
 
 def not_secure(error: BaseException) -> InsecureConnection | None:
     """The TLS problem behind `error` or its causes; None where there is none."""
-    for each in _causes(error):
+    for each in causes(error):
         # aiohttp's errors also have these types, but only their causes say why.
         code, reason = getattr(each, "verify_code", None), getattr(each, "reason", None)
         if isinstance(each, ssl.SSLCertVerificationError) and code is not None:
@@ -205,7 +204,7 @@ def not_secure(error: BaseException) -> InsecureConnection | None:
 
 def was_hung_up(error: BaseException) -> bool:
     """Whether a server was there and closed the connection without an answer, as a TLS port does on plain text."""
-    return not any(isinstance(each, ConnectionRefusedError | TimeoutError) for each in _causes(error))
+    return not any(isinstance(each, ConnectionRefusedError | TimeoutError) for each in causes(error))
 
 
 async def speaks_tls(address: ServerAddress) -> bool:
@@ -221,10 +220,3 @@ async def speaks_tls(address: ServerAddress) -> bool:
     with contextlib.suppress(OSError, asyncio.TimeoutError):
         await asyncio.wait_for(line.wait_closed(), TLS_PROBE_TIMEOUT)
     return True
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    each: BaseException | None = error
-    while each is not None:
-        yield each
-        each = each.__cause__ or each.__context__

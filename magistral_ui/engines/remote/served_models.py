@@ -9,6 +9,7 @@ from typing import Any
 
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.remote.dialects import Dialect
+from magistral_ui.engines.remote.sse import mapping
 from magistral_ui.errors import ServerUnusable
 from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard, find_card
 
@@ -37,7 +38,7 @@ CONTEXT_FIELDS = (
 )
 """Names under which servers and gateways report a context length; that of the loaded model comes first."""
 OUTPUT_FIELDS = ("max_completion_tokens", "max_output_tokens", "output_token_limit", "outputTokenLimit")
-"""Likewise for the longest reply."""
+"""The same for the longest reply."""
 NESTED_OBJECTS = (
     "meta",
     "metadata",
@@ -87,10 +88,8 @@ def served_models(models: Mapping[str, Any], facts: Mapping[str, Any]) -> list[S
 
 
 def _served(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> ServedModel:
-    generation = facts.get("default_generation_settings")
-    loaded = generation.get("n_ctx") if isinstance(generation, dict) else None
-    can, aliases, meta = listed.get("capabilities"), listed.get("aliases"), listed.get("meta")
-    sized = meta if isinstance(meta, dict) else {}
+    loaded = mapping(facts.get("default_generation_settings")).get("n_ctx")
+    can, aliases, meta = mapping(listed.get("capabilities")), listed.get("aliases"), mapping(listed.get("meta"))
     return ServedModel(
         name=str(listed["id"]),
         context_length=_tokens(loaded)
@@ -100,11 +99,11 @@ def _served(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> ServedModel:
         vision=_sees(listed, facts),
         precision=str(listed.get("quantization") or facts.get("model_ftype") or ""),
         chats=listed.get("type") not in ("embeddings", "embedding", "rerank", "image", "audio", "moderation")
-        and not (isinstance(can, dict) and can.get("completion_chat") is False),
+        and can.get("completion_chat") is not False,
         most_tokens=_first(listed, OUTPUT_FIELDS),
         aliases=tuple(each for each in aliases if isinstance(each, str)) if isinstance(aliases, list) else (),
         state=_state(listed),
-        identity=" ".join(str(sized[key]) for key in ("n_params", "size", "ftype") if key in sized),
+        identity=" ".join(str(meta[key]) for key in ("n_params", "size", "ftype") if key in meta),
     )
 
 
@@ -125,18 +124,13 @@ def _tokens(value: object) -> int | None:
 def _of_providers(listed: Mapping[str, Any]) -> int | None:
     """Hugging Face's router: any of several providers may answer, so the shortest context counts."""
     providers = listed.get("providers")
-    known = (
-        [_first(each, CONTEXT_FIELDS) for each in providers if isinstance(each, dict)]
-        if isinstance(providers, list)
-        else []
-    )
-    return min((each for each in known if each), default=None)
+    known = [_first(mapping(each), CONTEXT_FIELDS) for each in providers] if isinstance(providers, list) else []
+    return min(filter(None, known), default=None)
 
 
 def _of_arguments(listed: Mapping[str, Any]) -> int | None:
     """llama.cpp's router: the command line that a model is, or will be, started with."""
-    status = listed.get("status")
-    arguments = status.get("args") if isinstance(status, dict) else None
+    arguments = mapping(listed.get("status")).get("args")
     for name, value in pairwise(arguments) if isinstance(arguments, list) else ():
         if isinstance(name, str) and CTX_SIZE.match(name):
             return _tokens(value)
@@ -144,43 +138,43 @@ def _of_arguments(listed: Mapping[str, Any]) -> int | None:
 
 
 def _state(listed: Mapping[str, Any]) -> str:
-    status = listed.get("status")
     if isinstance(listed.get("state"), str):  # LM Studio
         return "unloaded" if listed["state"] == "not-loaded" else str(listed["state"])
-    if isinstance(status, dict):
-        return (
-            "failed" if status.get("failed") and status.get("value") == "unloaded" else str(status.get("value") or "")
-        )
-    return ""
+    status = mapping(listed.get("status"))
+    if status.get("failed") and status.get("value") == "unloaded":
+        return "failed"
+    return str(status.get("value") or "")
 
 
 def _sees(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
-    modalities = facts.get("modalities")
-    if isinstance(modalities, dict) and isinstance(modalities.get("vision"), bool):
-        return bool(modalities["vision"])
-    can = listed.get("capabilities")
-    if isinstance(can, dict) and isinstance(can.get("vision"), bool):
-        return bool(can["vision"])
+    said = _flag((facts.get("modalities"), "vision"), (listed.get("capabilities"), "vision"))
+    if said is not None:
+        return said
     architecture, info = listed.get("architecture"), listed.get("model_info")
-    taken = architecture.get("input_modalities") if isinstance(architecture, dict) else listed.get("input_modalities")
+    taken = (architecture if isinstance(architecture, dict) else listed).get("input_modalities")
     if isinstance(taken, list):
         return bool(IMAGE_MODALITIES & {str(each) for each in taken})
-    if isinstance(info, dict) and isinstance(info.get("supports_vision"), bool):
-        return bool(info["supports_vision"])
-    for name in ("supports_image_input", "supports_vision"):
-        if isinstance(listed.get(name), bool):
-            return bool(listed[name])
-    if listed.get("type") in ("vlm", "llm"):  # LM Studio
+    said = _flag((info, "supports_vision"), (listed, "supports_image_input"), (listed, "supports_vision"))
+    if said is None and listed.get("type") in ("vlm", "llm"):  # LM Studio
         return bool(listed["type"] == "vlm")
-    return None
+    return said
+
+
+def _flag(*places: tuple[Any, str]) -> bool | None:
+    """The first of these fields that says yes or no."""
+    said = (mapping(holder).get(name) for holder, name in places)
+    return next((each for each in said if isinstance(each, bool)), None)
+
+
+def named_or_only(served: Sequence[ServedModel], name: str) -> ServedModel | None:
+    return next((each for each in served if each.name == name), served[0] if len(served) == 1 else None)
 
 
 def choose(served: Sequence[ServedModel], wish: str | None, dialect: Dialect, host: str) -> ServedModel:
     """The requested model, or the only one; ServerUnusable where that is ambiguous."""
     talking = [each for each in served if each.chats]
-    names = ", ".join(each.name for each in talking[:MAX_NAMES_SHOWN]) + (
-        ", …" if len(talking) > MAX_NAMES_SHOWN else ""
-    )
+    names = ", ".join(each.name for each in talking[:MAX_NAMES_SHOWN])
+    names += ", …" if len(talking) > MAX_NAMES_SHOWN else ""
     if wish:
         wanted = wish.casefold()
         known = next((each for each in served if each.name.casefold() == wanted), None)

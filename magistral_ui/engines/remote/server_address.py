@@ -29,7 +29,6 @@ class ServerAddress:
 
     @property
     def port(self) -> int:
-        """The port, explicit or implied."""
         parts = urlsplit(self.base_url)
         return parts.port or (443 if parts.scheme == "https" else 80)
 

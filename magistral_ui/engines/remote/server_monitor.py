@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 CHECK_INTERVAL_READY = 5.0
 """Seconds between two checks of a server that is ready."""
 CHECK_INTERVAL_WAITING = 1.0
-"""Likewise while it is loading or away, so that the page recovers at once."""
+"""The same while it is loading or away, so that the page recovers at once."""
 MAX_FAILED_CHECKS = 3
 """Consecutive checks without an answer after which silent streams are given up too."""
 CHECK_TIMEOUT = 5.0
@@ -51,7 +51,6 @@ class ServerMonitor:
         self._check_now = asyncio.Event()
 
     def check_soon(self) -> None:
-        """Check now instead of at the next interval."""
         self._check_now.set()
 
     async def run(self) -> None:

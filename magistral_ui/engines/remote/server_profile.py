@@ -41,11 +41,6 @@ class ServerProfile:
     seen: str = ""
     """A digest of what the server says about itself."""
 
-    @property
-    def marks(self) -> tuple[tuple[str, str], ...]:
-        """The pairs of marks that may enclose reasoning in its text, the model card's own first."""
-        return self.card.textual_marks
-
 
 def reader_for(profile: ServerProfile, resume: Resume | None, *, by_tokens: bool = False) -> ReplyReader:
     """A reader that continues where `resume` ends; `by_tokens`, open reasoning continues as text."""
@@ -54,7 +49,7 @@ def reader_for(profile: ServerProfile, resume: Resume | None, *, by_tokens: bool
         resume is not None and (resume.closed or resume.reasoning is None) and bool(resume.reasoning or resume.answer)
     )
     return ReplyReader(
-        profile.marks,
+        profile.card.textual_marks,
         one_token_a_chunk=profile.dialect.one_token_a_chunk,
         channel="reasoning" if by_tokens else "answer" if closed else "before",
         fresh=resume is None or (closed and not resume.answer),
@@ -121,7 +116,7 @@ def updated_profile(
 def relearned(
     known: ServerProfile, refusal: ServerRefusal, sent: Mapping[str, Any], chosen: frozenset[str]
 ) -> ServerProfile:
-    """The same update for the engine's own profile, which another reply may have changed meanwhile."""
+    """The same update for the engine's own profile, which another reply may have changed since."""
     lesson = updated_profile(known, refusal, sent, chosen)
     return lesson.profile if lesson else known
 
@@ -192,7 +187,6 @@ def _bounded(
 
 
 def _renamed(profile: ServerProfile, field: str, instead: str) -> ProfileUpdate | None:
-    """Send the field under the name that the server expects."""
     dialect = profile.dialect
     names = [name for name, known in dialect.fields.items() if known == field]
     if not names or instead == field:

@@ -5,6 +5,7 @@ besides: events without a blank line between them, JSON outside any event, and l
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from magistral_ui.errors import Message, Value
@@ -36,6 +37,11 @@ def parsed(payload: bytes) -> Any:
         raise ValueError("too deep") from error
 
 
+def mapping(value: Any) -> Mapping[str, Any]:
+    """`value` where it is a JSON object, or else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
 class LineReader:
     """Bytes in, whole lines out. A line ends with LF, CR or CRLF; CR and LF may arrive separately."""
 
@@ -62,7 +68,6 @@ class LineReader:
         return lines
 
     def finish(self) -> bytes:
-        """The last line, without a line break."""
         line, self._rest = self._unmarked(bytes(self._rest)), bytearray()
         return line
 

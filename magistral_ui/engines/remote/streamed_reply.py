@@ -78,12 +78,14 @@ class StreamedReply:
         server: ServerClient,
         profile: ServerProfile,
         urls: ImageUrls,
-        context: "ReplyContext",
+        context: ReplyContext,
     ) -> None:
         self.generation = generation
         self.heard = 0.0
         """When the server last sent anything, in the loop's time."""
-        self._request, self._server, self._profile, self._urls, self._context = request, server, profile, urls, context
+        self.profile = profile
+        """What is known about the server; newer where it has been checked since."""
+        self._request, self._server, self._urls, self._context = request, server, urls, context
         self._guard = LoopGuard(CHARACTER_LOOPS, every=LOOP_CHECK_CHARACTERS)
         self._phase, self._attempt = Phase.REASONING, Attempt()
         self._repairs = 0
@@ -106,10 +108,6 @@ class StreamedReply:
         except Exception as error:
             log.error("a reply from a server failed", exc_info=error)
             self._fail(FailedRequest("remote_failed", {"server": self._server.address.host}))
-
-    def know(self, profile: ServerProfile) -> None:
-        """Use a newer profile: the server has been checked since the reply was submitted."""
-        self._profile = profile
 
     def wake(self) -> None:
         """Look at the controls: a person may want to stop, or to have the answer now."""
@@ -152,12 +150,12 @@ class StreamedReply:
         if failed.refusal is None or self._attempt.wrote or self._repairs >= MAX_REPAIRS:
             return False
         refusal, sent = failed.refusal, self._attempt.body
-        chosen = chosen_fields(self._request.params, self._profile)
-        update = updated_profile(self._profile, refusal, sent, chosen)
+        chosen = chosen_fields(self._request.params, self.profile)
+        update = updated_profile(self.profile, refusal, sent, chosen)
         if update is None:
             return False
         self._repairs += 1
-        self._profile = update.profile
+        self.profile = update.profile
         self._limit = min(self._limit, update.most or self._limit)
         self._context.learned(lambda known: relearned(known, refusal, sent, chosen))
         for notice in update.notices:
@@ -190,7 +188,7 @@ class StreamedReply:
 
     async def _read(self, attempt: Attempt, resume: Resume | None) -> None:
         """Send one request, and put what its stream brings."""
-        profile, room = self._profile, self._limit - self.generation.usage.completion_tokens
+        profile, room = self.profile, self._limit - self.generation.usage.completion_tokens
         # In a thread, because encoding images takes long enough to delay other streams.
         body = await asyncio.to_thread(body_of, self._request, profile, self._urls, resume, room)
         by_tokens = resume is not None and not resume.closed and resume.reasoning and profile.dialect.open_by_tokens
@@ -259,7 +257,7 @@ class StreamedReply:
     def _progress(self) -> Progress:
         reader = self._attempt.reader
         return Progress(
-            closable=self._profile.dialect.closes_reasoning and reader is not None,
+            closable=self.profile.dialect.closes_reasoning and reader is not None,
             answering=reader is not None and reader.answer,
             answer_wanted=self.generation.answer_now_asked and bool(self._reasoning()),
             budget_spent=self._budget_is_spent(),
@@ -320,7 +318,7 @@ class StreamedReply:
         usage = self.generation.usage
         if why == "length" and usage.completion_tokens < self._request.params.max_tokens:
             self._context.learned(lambda known: lengthened(known, attempt.body, usage))
-            lowered = Notice(why_lowered(self._profile, attempt.body, usage), {"limit": usage.completion_tokens})
+            lowered = Notice(why_lowered(self.profile, attempt.body, usage), {"limit": usage.completion_tokens})
             if lowered.key not in self._noticed:
                 self.generation.put(lowered)
         self._estimate_prompt()
@@ -329,8 +327,8 @@ class StreamedReply:
     def _fail(self, failed: FailedRequest) -> None:
         if refusal := failed.refusal:
             self._context.learned(lambda known: with_context(known, refusal.limit))
-            chosen = chosen_fields(self._request.params, self._profile)
-            if name := refused_choice(self._profile, refusal, chosen):
+            chosen = chosen_fields(self._request.params, self.profile)
+            if name := refused_choice(self.profile, refusal, chosen):
                 failed = FailedRequest("parameter_not_supported", {"name": name, "server": self._server.address.host})
         if self._attempt.reader is not None and self._attempt.wrote:
             self._tell(self._attempt.reader.leave())

@@ -16,7 +16,7 @@ from cachetools import LRUCache
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.engines.base import Measure
-from magistral_ui.engines.remote.completion_body import messages_of, resumed_fields
+from magistral_ui.engines.remote.completion_body import MAX_SIDE, messages_of, resumed_fields
 from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.server_profile import ServerProfile
 
@@ -25,10 +25,7 @@ CHARACTERS_PER_TOKEN = 3.6
 CACHED_TOKENS = 8_000_000
 """Tokens of texts whose counts are kept: about 30 million characters."""
 PARALLEL_REQUESTS = 8
-"""Concurrent requests to the server."""
 PATCH_PIXELS = 28
-MAX_IMAGE_SIDE = 1_540
-"""Pixels of an image's longer side beyond which it is scaled down."""
 MAX_WHOLE_PROMPT_CHARACTERS = 20_000
 """Prompts up to this many characters are counted as a whole each time; of longer ones, only what has changed."""
 LIMIT_MARGIN_TOKENS = 256
@@ -78,7 +75,7 @@ class TokenCounter:
         """Tokens that the server's template adds around the texts, compared with Magistral's; None where unknown."""
         seen = replace(prompt, turns=tuple(map(_without_images, prompt.turns)))
         body: dict[str, Any] = {"model": self._model}
-        body["messages"] = messages_of(seen, self._dialect, self._profile.marks[0], lambda _: "")
+        body["messages"] = messages_of(seen, self._dialect, self._profile.card.reasoning_marks, lambda _: "")
         body |= resumed_fields(prompt.resume, self._dialect) if prompt.resume else {}
         if self._dialect.tokenizer == "llama_cpp":
             rendered = (await self._server.try_ask("/apply-template", body)).fields.get("prompt")
@@ -113,7 +110,6 @@ class TokenCounter:
         return TokenCount(known, False)
 
     async def _asked(self, text: str) -> int | None:
-        """The server's own count; None where it has none."""
         if self._dialect.tokenizer is None:
             return None
         body: dict[str, Any] = {"model": self._model, "content": text, "add_special": False, "parse_special": False}
@@ -146,7 +142,7 @@ def surely_fits(prompt: Prompt, limit: int) -> bool:
 
 
 def _shape(prompt: Prompt) -> Hashable:
-    """What a template sees of a prompt besides its texts: prompts of one shape get the same number of extra tokens."""
+    """What a template sees of a prompt apart from its texts: prompts of one shape get the same number of extra tokens."""
     turns = tuple(
         ("user", bool(turn.text)) if isinstance(turn, UserTurn) else ("reply", bool(turn.answer), bool(turn.reasoning))
         for turn in prompt.turns
@@ -203,7 +199,7 @@ def reckoned(text: str) -> int:
 
 def image_tokens(image: ImageFile) -> int:
     """Tokens of an image for Magistral: one for each 28 × 28 pixels, and one at the end of each row."""
-    ratio = max(image.width, image.height) / MAX_IMAGE_SIDE
+    ratio = max(image.width, image.height) / MAX_SIDE
     width, height = image.width, image.height
     if ratio > 1:
         width, height = max(1, round(width / ratio)), max(1, round(height / ratio))

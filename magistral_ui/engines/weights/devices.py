@@ -30,7 +30,7 @@ from magistral_ui.models.memory import (
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
 
 MIN_FUSED_CAPABILITY = (8, 0)
-"""Compute capability of the oldest GPUs (Ampere) with fused attention for bfloat16."""
+"""Compute capability of the oldest GPUs (Ampere) with fused attention for bfloat16, a prefix, and heads that share keys."""
 CPU_SECONDS_PER_BILLION = {"nf4": 1.03, "int8": 0.64, "bfloat16": 0.24}
 """Seconds per token for a billion weights, on one thread without AVX-512.
 
@@ -54,7 +54,6 @@ class Device:
     free: int
     total: int
     index: int = 0
-    """The GPU's index in torch."""
     others: tuple["Device", ...] = ()
     """The machine's other GPUs, the freest first: a model too large for one is spread over them."""
     capability: tuple[int, int] | None = None
@@ -64,17 +63,14 @@ class Device:
 
     @property
     def torch(self) -> torch.device:
-        """The torch device."""
         return torch.device(self.type, self.index) if self.type == "cuda" else torch.device(self.type)
 
     @property
     def all(self) -> tuple["Device", ...]:
-        """This one and the others."""
         return (replace(self, others=()), *self.others)
 
     @property
     def place(self) -> Place:
-        """Its memory, for planning."""
         return Place(self.type, self.free, self.total, tuple(each.place for each in self.others), self.fused)
 
     @property
@@ -113,7 +109,6 @@ def find_device(wanted: str = "auto") -> Device:
 
 
 def look_again(device: Device) -> Device:
-    """The same devices with their current free memory."""
     if device.type != "cuda":
         now = find_device(device.type)
         return replace(device, free=now.free, total=now.total)
@@ -234,7 +229,6 @@ def is_slow(device: Device) -> bool:
 
 
 def slow_pace(shape: ModelShape, plan: MemoryPlan, device: Device) -> Message | None:
-    """A warning if the model would be very slow on this processor."""
     if plan.precision not in CPU_SECONDS_PER_BILLION or not is_slow(device):
         return None
     weights = shape.linear_parameters
@@ -248,3 +242,10 @@ def device_of(module: nn.Module) -> torch.device:
     weight: Any = next(module.parameters())
     place: torch.device = weight.device
     return place
+
+
+def empty_device_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()

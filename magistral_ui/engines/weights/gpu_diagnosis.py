@@ -72,7 +72,6 @@ class TorchBuild:
 
 
 def find_graphics_cards() -> list[GraphicsCard]:
-    """All GPUs that can be found, NVIDIA's first."""
     nvidia = _from_smi() or _from_proc() or _from_windows() or _from_pci(NVIDIA, "NVIDIA")
     return [*nvidia, *_from_pci(AMD, "AMD"), *_amd_on_windows()]
 
@@ -114,18 +113,15 @@ def why_unusable(cards: Iterable[GraphicsCard], torch: TorchBuild, visible: str 
 
 
 def not_started(name: str, said: str) -> Message:
-    """A GPU that does not start, with torch's own reason."""
     return Message("gpu_not_started", {"card": name, "reason": _first_sentence(said)})
 
 
 def too_old(name: str, capability: tuple[int, int]) -> Message:
-    """A GPU too old for the kernels of today's libraries."""
     values = {"found": f"{capability[0]}.{capability[1]}", "needed": f"{MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]}"}
     return Message("gpu_too_old", {"card": name, **values})
 
 
 def too_new(name: str, version: str) -> Message:
-    """A GPU newer than the kernels of the installed torch."""
     return Message("gpu_too_new", {"card": name, "command": _command(version, NEW_CUDA)})
 
 
@@ -261,7 +257,5 @@ def _read(file: Path) -> str:
 
 
 def _first_sentence(said: str) -> str:
-    """The first sentence of torch's message; the rest is about drivers and addresses."""
-    return (
-        said.strip().splitlines()[0].removeprefix("CUDA initialization: ")[:200].rstrip(" .") if said.strip() else "?"
-    )
+    first = (said.strip().splitlines() or ["?"])[0]  # the rest is about drivers and addresses
+    return first.removeprefix("CUDA initialization: ")[:200].rstrip(" .")

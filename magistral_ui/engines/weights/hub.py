@@ -7,14 +7,13 @@ stopped, even after a restart, and a file is accepted only if its SHA-256 matche
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -38,11 +37,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from magistral_ui.engines.base import Loading
-from magistral_ui.engines.weights.pinned_revisions import is_commit
 from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
 from magistral_ui.environment import ProxyUnusable, check_proxies
-from magistral_ui.errors import DownloadFailed, ModelError, ModelFilesBroken, ModelNotFound
-from magistral_ui.models.folder import inspect_folder
+from magistral_ui.errors import DownloadFailed, ModelError, ModelNotFound, causes
+from magistral_ui.models.folder import inspect_folder, is_commit, read_json
 
 NEEDED_FILES = (
     "config.json",
@@ -55,7 +53,6 @@ NEEDED_FILES = (
 )
 """The rest of each repository is the same weights in another format, just as large."""
 PARALLEL_DOWNLOADS = 4
-"""Files downloaded at the same time."""
 MIN_FREE_BYTES = 2**28
 """Disk space left free after a download."""
 
@@ -90,7 +87,6 @@ class _Store:
 
     @staticmethod
     def of(repository: str, commit: str) -> "_Store":
-        """The store of `repository`; creates its folders."""
         cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository, repo_type="model")
         store = _Store(
             commit, cache / folder / "blobs", cache / ".locks" / folder, cache / folder / "snapshots" / commit
@@ -136,7 +132,9 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
             check_proxies()
             info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=10)
         except (OfflineModeIsEnabled, HTTPError, OSError) as error:
-            if _is_refusal(error) or (cached := _cached(repository, revision)) is None:
+            # A refusal is more useful to know than an old cached copy.
+            refused = isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
+            if refused or (cached := _cached(repository, revision)) is None:
                 raise
             return cached
         needed = [file for file in info.siblings or () if any(fnmatch(file.rfilename, p) for p in NEEDED_FILES)]
@@ -154,13 +152,7 @@ def read_config(repository: str, revision: str | None) -> dict[str, Any]:
     with _sentences(repository, revision):
         check_proxies()
         file = hf_hub_download(repository, "config.json", revision=revision)
-    try:
-        read = json.loads(Path(file).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelFilesBroken(model=repository, file="config.json") from error
-    if not isinstance(read, dict):
-        raise ModelFilesBroken(model=repository, file="config.json")
-    return read
+    return read_json(Path(file).parent, "config.json", repository)
 
 
 def _cached(repository: str, revision: str | None) -> Snapshot | None:
@@ -221,7 +213,7 @@ def _fetch_weights(
 
 def _fetch(repository: str, url: str, file: _Weights, store: _Store, meter: Meter) -> None:
     blob, partial = store.blobs / file.sha256, _partial(store.blobs, file)
-    if store.has(file):  # another process downloaded it meanwhile
+    if store.has(file):  # another process has downloaded it
         meter.add(file.size)
         return
     if _size(partial) > file.size:
@@ -259,17 +251,10 @@ def _sha256(path: Path, meter: Meter) -> str:
 
 
 def _bars(add: Callable[[float | None], None]) -> Any:
-    """The class that the client uses for progress bars."""
 
-    class Bar:
+    class Bar(nullcontext[Any]):
         def __init__(self, **_: object) -> None:
-            pass
-
-        def __enter__(self) -> "Bar":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
+            super().__init__(self)
 
         def update(self, count: float | None = 1) -> None:
             add(count)
@@ -285,19 +270,6 @@ def _disk_full(repository: str, needed: int, free: int) -> DownloadFailed:
         free=f"{free / 1e9:.1f}",
         folder=str(constants.HF_HUB_CACHE),
     )
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether the Hub answered with a refusal: that is more useful to know than an old cached copy."""
-    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
-
-
-def _is_distrust(error: BaseException) -> bool:
-    """Whether the certificate of the Hub, or of an inspecting proxy, was rejected."""
-    each: BaseException | None = error
-    while each is not None and not isinstance(each, ssl.SSLCertVerificationError):
-        each = each.__cause__ or each.__context__
-    return each is not None
 
 
 @contextmanager
@@ -320,25 +292,21 @@ def _sentences(repository: str, revision: str | None) -> Iterator[None]:
         raise DownloadFailed(key, model=repository, host=host, status=status) from error
     except ProxyUnusable as error:
         raise DownloadFailed("proxy_unusable", model=repository, name=error.name) from error
-    except HTTPError as error:
-        if _is_distrust(error):
-            raise DownloadFailed("hub_certificate", model=repository, host=host) from error
-        connected = "Connect" not in type(error).__name__
-        key = "connection_lost" if connected else "hub_unreachable"
-        raise DownloadFailed(key, model=repository, host=host) from error
-    except LocalEntryNotFoundError as error:  # the client's error for a file neither cached nor reachable
-        if _is_distrust(error):
-            raise DownloadFailed("hub_certificate", model=repository, host=host) from error
-        unreachable = "Connect" in type(error.__cause__).__name__
+    except (HTTPError, LocalEntryNotFoundError) as error:  # the latter: a file is neither cached nor reachable
+        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+        unreachable = "Connect" in type(cause).__name__
         key = "hub_unreachable" if unreachable else "connection_lost"
+        if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes(error)):
+            key = "hub_certificate"  # of the Hub, or of an inspecting proxy
         raise DownloadFailed(key, model=repository, host=host) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE))).free
+            free = shutil.disk_usage(existing_folder(Path(constants.HF_HUB_CACHE))).free
             raise _disk_full(repository, free + MIN_FREE_BYTES, free) from error
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise DownloadFailed(model=repository, reason=reason) from error
 
 
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.parents) if each.exists())
+def existing_folder(path: Path) -> Path:
+    """`path` itself, or the nearest folder above it that exists."""
+    return next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())

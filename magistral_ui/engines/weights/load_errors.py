@@ -1,8 +1,9 @@
-"""Classifies what goes wrong while a model is loaded, so that each failure gets its own remedy; it fixes nothing."""
+"""Classifies what goes wrong while a model is loaded or memory runs out, so that each failure gets its own remedy."""
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,51 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import core_model_loading
 
-from magistral_ui.engines.weights.device_memory import is_out_of_memory
-from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory
+from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory, causes
 from magistral_ui.models.folder import FolderFacts, inspect_folder
 
+NO_MEMORY = (
+    "out of memory",  # CUDA, MPS, and C10 in general
+    "can't allocate memory",  # torch on a processor
+    "not enough memory",  # the same on Windows, and oneMKL
+    "cannot allocate memory",  # mapping a file
+    "paging file is too small",  # the same on Windows
+    "invalid buffer size",  # MPS, for more than it could ever give
+    "alloc_failed",  # cuBLAS and cuDNN
+    "std::bad_alloc",
+)
+"""Parts of messages by which libraries without an exception type of their own report it."""
+NO_MEMORY_ON_WINDOWS = (8, 14, 1455)
+"""ERROR_NOT_ENOUGH_MEMORY, ERROR_OUTOFMEMORY, ERROR_COMMITMENT_LIMIT."""
 LIBRARY_ERRORS = (
-    *(
-        OSError,
-        RuntimeError,
-        MemoryError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        AssertionError,
-        ImportError,
-    ),
-    *(SafetensorError, StrictDataclassError),
+    OSError,
+    RuntimeError,
+    MemoryError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
 )
 """What torch (whose OutOfMemoryError is a RuntimeError), transformers, safetensors and bitsandbytes raise."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether `error`, or one that caused it, says that a device (or this machine) is out of memory.
+
+    A CUDA graph that runs out of memory says so only in the error before its last one. MPS has no exception type of its own.
+    """
+    return any(isinstance(each, torch.OutOfMemoryError | MemoryError) or _says_so(each) for each in causes(error))
+
+
+def _says_so(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM or getattr(error, "winerror", None) in NO_MEMORY_ON_WINDOWS
+    words = str(error).lower()
+    return any(each in words for each in NO_MEMORY)
 
 
 @contextmanager
@@ -50,16 +77,11 @@ def first_error_raised() -> Iterator[None]:
     It would otherwise collect the errors of hundreds of tensors and raise one message without a cause.
     """
     usual = core_model_loading.log_conversion_errors
-    core_model_loading.log_conversion_errors = _let_through
+    core_model_loading.log_conversion_errors = lambda *_, **__: nullcontext()
     try:
         yield
     finally:
         core_model_loading.log_conversion_errors = usual
-
-
-@contextmanager
-def _let_through(*_: Any, **__: Any) -> Iterator[None]:
-    yield
 
 
 def failure_of(error: Exception, folder: Path, model: str, device: str) -> ModelError:
@@ -70,7 +92,7 @@ def failure_of(error: Exception, folder: Path, model: str, device: str) -> Model
         name = Path(str(error.filename)).name if error.filename else folder.name
         return ModelFilesBroken("model_file_unreadable", model=model, file=name, reason=os.strerror(error.errno))
     try:
-        inspect_folder(folder)  # a file may have been truncated meanwhile
+        inspect_folder(folder)  # a file may have been truncated since
     except ModelError as found:
         return found
     return ModelError("model_not_loaded", model=model, reason=first_line(error))

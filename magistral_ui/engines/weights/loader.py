@@ -39,13 +39,13 @@ from magistral_ui.engines.weights.quantization import (
     stored_precision,
     update_skip_list,
 )
-from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, save_copy
+from magistral_ui.engines.weights.quantized_cache import save_copy
+from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.errors import ModelFilesBroken
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import FolderFacts, inspect_folder
 from magistral_ui.models.memory import MemoryPlan
-from magistral_ui.models.shape import ModelShape
-from magistral_ui.models.sizes import kv_bytes_per_token
+from magistral_ui.models.shape import ModelShape, kv_bytes_per_token
 
 log = logging.getLogger(__name__)
 
@@ -79,26 +79,21 @@ class Loaded:
 
 
 def load(
-    card: ModelCard,
-    folder: Path,
+    source: ModelSource,
     device: Device,
     precision: str,
-    chosen_because: str,
     report: Report,
     *,
-    source: str = "",
-    revision: str = "",
     context_length: int | None = None,
     closing: threading.Event | None = None,
-    copy: QuantizedCopy | None = None,
     by_way_of_host: bool = False,
 ) -> Loaded:
-    """Load the model of `card` from `folder`; `precision` may be `auto`. Progress goes to `report`.
+    """Load the model that was found, and save a quantized copy where `source` says so; `precision` may be `auto`.
 
     `by_way_of_host` loads into host memory first and moves the model in this thread, as ZeroGPU's GPU emulation requires.
-    `source` and `revision` are shown as the model's origin. `copy` is where to save a quantized copy. Raises ModelError
-    (OutOfMemory if the plan was wrong), or progress.Cancelled once `closing` is set.
+    Raises ModelError (OutOfMemory if the plan was wrong), or progress.Cancelled once `closing` is set.
     """
+    card, folder, copy = source.card, source.folder, source.copy
     facts = inspect_folder(folder)
     stored = stored_precision(folder.name, facts.quantization)
     plan = choose_plan(
@@ -137,13 +132,13 @@ def load(
         card = replace(card, system_prompt_file=str(prompt.resolve()))
     info = ModelInfo(
         name=card.name,
-        source=source or folder.name,
+        source=source.name or folder.name,
         precision=precision,
         device=device.first(len(plan.shares)).name,
         context_length=min(card.context_length, facts.shape.context_length),
         parameters=facts.shape.parameters,
-        revision=revision,
-        chosen_because=chosen_because,
+        revision=source.revision,
+        chosen_because=source.chosen_because,
     )
     return Loaded(
         model=model,

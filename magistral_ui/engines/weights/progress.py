@@ -10,7 +10,6 @@ from magistral_ui.engines.base import Loading, Stage
 Report = Callable[[Loading], None]
 
 REPORT_INTERVAL = 0.2
-"""Seconds between reports."""
 RATE_WINDOW_SECONDS = 15.0
 """Seconds over which the rate is measured: long enough to be steady, short enough to follow a connection that slows down."""
 

@@ -19,6 +19,8 @@ from typing import Any
 from huggingface_hub import constants
 
 from magistral_ui.engines.base import Loading
+from magistral_ui.engines.weights.hub import existing_folder
+from magistral_ui.engines.weights.load_errors import first_line
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.errors import CopyNotSaved, MagistralUIError
 from magistral_ui.models.folder import FolderFacts, inspect_folder
@@ -53,14 +55,13 @@ class QuantizedCopy:
             return False
 
     def check_folder(self) -> None:
-        """Reject a folder that holds something else, before hours of work go into it."""
         folder = self.folder
         if folder.exists() and not (folder / ORIGIN_FILE).exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise CopyNotSaved("copy_folder_in_use", folder=str(folder))
 
     def has_room(self, size: int) -> bool:
         """Whether to save a copy of `size` bytes; CopyNotSaved if it was asked for and does not fit."""
-        free = shutil.disk_usage(_existing(self.folder)).free
+        free = shutil.disk_usage(existing_folder(self.folder)).free
         if self.asked and free < size + MIN_CACHED_BYTES:
             needed = f"{(size + MIN_CACHED_BYTES) / 1e9:.1f}"
             raise CopyNotSaved("copy_no_room", folder=str(self.folder), needed=needed, free=f"{free / 1e9:.1f}")
@@ -68,17 +69,21 @@ class QuantizedCopy:
 
 
 def copies_folder() -> Path:
-    """The folder of automatic copies."""
     return Path(constants.HF_ASSETS_CACHE) / "magistral-ui" / "quantized"
 
 
 def copy_for(wanted: str, model: str, revision: str, precision: str) -> QuantizedCopy | None:
-    """The copy of a model in `precision`; `wanted` is `auto`, `no`, or a folder. None if no copy is to be kept."""
+    """The copy of a model in `precision`; `wanted` is `auto`, `no`, or a folder. None if no copy is to be kept.
+
+    Raises CopyNotSaved for a folder that holds something else, before hours of work go into it.
+    """
     if wanted == "no" or precision not in ("nf4", "int8"):
         return None
     origin = {"model": model, "revision": revision, "precision": precision}
     if wanted != "auto":
-        return QuantizedCopy(Path(wanted).expanduser(), origin, asked=True)
+        copy = QuantizedCopy(Path(wanted).expanduser(), origin, asked=True)
+        copy.check_folder()
+        return copy
     name = re.sub(r"[^\w.-]+", "--", model).strip("-.")[-80:]
     return QuantizedCopy(copies_folder() / f"{name}--{revision[:12]}--{precision}", origin, asked=False)
 
@@ -127,13 +132,11 @@ def _save(model: Any, source: Path, copy: QuantizedCopy, size: int, report: Repo
         unfinished.replace(folder)
     except (OSError, RuntimeError) as error:  # a full disk raises safetensors' own error
         shutil.rmtree(unfinished, ignore_errors=True)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise CopyNotSaved(folder=str(folder), reason=reason) from error
+        raise CopyNotSaved(folder=str(folder), reason=first_line(error)) from error
 
 
 @contextmanager
 def _watched(folder: Path, size: int, report: Report) -> Iterator[None]:
-    """Within this context, report the bytes written to `folder`."""
     done = threading.Event()
 
     def watch() -> None:
@@ -149,7 +152,3 @@ def _watched(folder: Path, size: int, report: Report) -> Iterator[None]:
     finally:
         done.set()
         watching.join()
-
-
-def _existing(path: Path) -> Path:
-    return next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())

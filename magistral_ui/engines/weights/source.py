@@ -1,37 +1,31 @@
-"""Finds the requested model's files: a card's, a repository's, or a folder's; downloads what is missing."""
+"""Finds the requested model's files: a card's, a repository's, or a folder's; downloads what is missing.
+
+It remembers which commit of a repository ran last, so that weights change only on request. That is stored beside the Hub's own
+references in its cache, so it disappears when the model is deleted there.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from magistral_ui.engines.base import Loading
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, slow_pace
 from magistral_ui.engines.weights.hub import download, read_config
-from magistral_ui.engines.weights.pinned_revisions import is_commit, record, recorded
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.quantization import stored_precision
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, copy_for, fingerprint
 from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound
 from magistral_ui.models.cards import ModelCard, find_card
-from magistral_ui.models.folder import DEMO_FOLDER, decoder_of, inspect_folder, is_repository
+from magistral_ui.models.folder import DEMO_FOLDER, decoder_of, inspect_folder, is_commit, is_repository
 from magistral_ui.models.memory import MemoryPlan
 from magistral_ui.models.shape import ModelShape, read_shape
 
-
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """What the operator asked for; None and `auto` let the machine decide."""
-
-    model: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    context_length: int | None = None
-    threads: int | None = None
-    revision: str | None = None
-    save_quantized: str = "auto"
-    """`auto`, `no`, or a folder."""
+REFERENCE = "magistral-ui"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +34,9 @@ class ModelSource:
 
     card: ModelCard
     folder: Path
-    name: str
-    revision: str
-    chosen_because: str
+    name: str = ""
+    revision: str = ""
+    chosen_because: str = "model_chosen_by_hand"
     copy: QuantizedCopy | None = None
     """Where to save a quantized copy, if the model is quantized."""
 
@@ -95,12 +89,7 @@ def _from_folder(
     if stored:
         return source
     copy = copy_for(request.save_quantized, str(folder.resolve()), fingerprint(facts), planned.precision)
-    if copy is None:
-        return source
-    if copy.is_there:
-        return replace(source, folder=copy.folder)
-    copy.check_folder()
-    return replace(source, copy=copy)
+    return _with_copy(source, copy)
 
 
 def _from_hub(
@@ -123,10 +112,7 @@ def _from_hub(
         report(Loading())  # carries the warning
 
         def copy_of(commit: str) -> QuantizedCopy | None:
-            copy = None if stored else copy_for(request.save_quantized, name, commit, precision)
-            if copy is not None and not copy.is_there:
-                copy.check_folder()
-            return copy
+            return None if stored else copy_for(request.save_quantized, name, commit, precision)
 
         copy = copy_of(str(revision)) if is_commit(revision) else None
         if copy is not None and copy.is_there:
@@ -134,10 +120,12 @@ def _from_hub(
         snapshot = download(name, revision, report, closing)
     record(name, snapshot.commit)
     source = ModelSource(card or _card_of(snapshot.folder, name), snapshot.folder, name, snapshot.commit, why)
-    copy = copy_of(snapshot.commit)
-    if copy is not None and copy.is_there:
-        return replace(source, folder=copy.folder)
-    return replace(source, copy=copy)
+    return _with_copy(source, copy_of(snapshot.commit))
+
+
+def _with_copy(source: ModelSource, copy: QuantizedCopy | None) -> ModelSource:
+    """`source`, read from `copy` if that is complete, or else to be saved there."""
+    return replace(source, folder=copy.folder) if copy and copy.is_there else replace(source, copy=copy)
 
 
 def _card_of(folder: Path, name: str) -> ModelCard:
@@ -170,3 +158,27 @@ def _fitting(
             raise ModelFilesBroken(model=name, file="config.json") from error
     wanted = stored or request.precision
     return shape, choose_plan(card.name if card else name, shape, device, wanted, request.context_length), stored
+
+
+def recorded(repository: str) -> str | None:
+    """The commit that ran last on this computer."""
+    try:
+        found = _reference(repository).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return found if is_commit(found) else None
+
+
+def record(repository: str, commit: str) -> None:
+    """Pin `commit` for later starts; if it cannot be written, the next start asks the Hub again."""
+    file = _reference(repository)
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(f".{REFERENCE}.partial")
+        unfinished.write_text(commit, encoding="utf-8")
+        unfinished.replace(file)
+
+
+def _reference(repository: str) -> Path:
+    folder = repo_folder_name(repo_id=repository, repo_type="model")
+    return Path(constants.HF_HUB_CACHE) / folder / "refs" / REFERENCE

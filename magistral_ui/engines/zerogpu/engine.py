@@ -1,26 +1,30 @@
-"""The engine on ZeroGPU: asks for the GPU slice by slice, and tells each reply as its tokens come.
+"""The engine on ZeroGPU: asks for the GPU slice by slice, and emits each reply as its tokens arrive.
 
 How tokens are chosen is left to the forked process. Each reply has a thread here, which waits for its slices.
+
+Errors of the spaces package are told apart by their titles and words, those of spaces 0.51.3, zero/client.py and
+zero/wrappers.py; they are raised as gradio.Error.
 """
 
 import contextvars
 import logging
 import multiprocessing
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from magistral_ui.chat.events import Queued
 from magistral_ui.chat.prompt import Prompt
-from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, Ready
+from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelRequest, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.zerogpu.quota_errors import gpu_refusal
 from magistral_ui.engines.zerogpu.slices import SharedFlags, SlicedReply, SliceEstimate, SliceJob, SlicePiece
-from magistral_ui.errors import MagistralUIError, NotReady, QueueFull
+from magistral_ui.errors import MagistralUIError, Message, NotReady, QueueFull
 from magistral_ui.models.cards import DEMO, ModelCard, find_card
 
 if TYPE_CHECKING:
@@ -34,6 +38,11 @@ MAX_EMPTY_SLICES = 3
 """Slices in a row that may write nothing."""
 KILL_TIMEOUT = 1.0
 """Seconds that a killed process may take to release what it held, and a thread to notice."""
+
+QUOTA_LEFT = re.compile(r"\((\d+)s requested vs\. (-?\d+)s left\)")
+MAX_QUOTA_RATE = 4.0
+"""What a second on a card costs of a quota at most: 2 seconds on a whole card, 1.5 on some others, with room for more."""
+QUOTA_WAIT = re.compile(r"Try again in ([^.]+)\.")
 
 Decorate = Callable[..., Any]
 """`spaces.GPU`, or what behaves like it."""
@@ -51,8 +60,8 @@ class ZeroGPUEngine:
         revision: str | None = None,
         tokens_a_slice: int | None = None,
     ) -> None:
-        """`decorate` is `spaces.GPU`. `tokens_a_slice` bounds a slice besides its time."""
-        self._request = {"model": model, "context_length": context_length, "revision": revision}
+        """`decorate` is `spaces.GPU`. `tokens_a_slice` limits a slice in addition to its time."""
+        self._request = ModelRequest(model, context_length=context_length, revision=revision)
         self._decorate, self._tokens = decorate, tokens_a_slice
         self._guess = (find_card(model) if model else None) or DEMO
         self._status: EngineStatus = Loading()
@@ -66,7 +75,6 @@ class ZeroGPUEngine:
 
     @property
     def card(self) -> ModelCard:
-        """The model that runs; before it is loaded, a first guess."""
         return self._placed.card if self._placed else self._guess
 
     def start(self) -> None:
@@ -74,10 +82,9 @@ class ZeroGPUEngine:
         if self._placed is not None or self._closed:
             return
         try:
-            from magistral_ui.engines.weights.source import ModelRequest
             from magistral_ui.engines.zerogpu.worker import place_model
 
-            self._placed = place_model(ModelRequest(**self._request), self._report, self._flags)  # type: ignore[arg-type]
+            self._placed = place_model(self._request, self._report, self._flags)
         except MagistralUIError as error:
             self._status = Broken(error.message.key, error.message.values)
             log.error("the model could not be loaded", exc_info=error)
@@ -87,18 +94,16 @@ class ZeroGPUEngine:
             self._status = Broken("model_error", {"reason": type(error).__name__})
             return
         self._pace = SliceEstimate(self._placed.weights, self._tokens)
-        self._ask = self._decorate(self._placed.write, duration=_seconds)
+        self._ask = self._decorate(self._placed.write, duration=lambda job: job.seconds)
         self._status = Ready(self._placed.info)
 
     def status(self) -> EngineStatus:
-        """How far loading has come, or that it is done, or why it failed."""
         return self._status
 
     def retry(self) -> None:
         """Does nothing: weights can be placed at the start only."""
 
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
-        """What `prompt` costs."""
         return self._ready().measure(prompt, visitor)
 
     def submit(self, request: GenerationRequest) -> Generation:
@@ -117,7 +122,6 @@ class ZeroGPUEngine:
         return reply.generation
 
     def forget(self, visitor: str) -> None:
-        """Drop what is kept of a visitor."""
         if self._placed is not None:
             self._placed.forget(visitor)
 
@@ -146,7 +150,6 @@ class ZeroGPUEngine:
         self._status = status
 
     def _write(self, reply: SlicedReply) -> None:
-        """A reply from its first slice to its last, in a thread of its own."""
         try:
             self._slices(reply)
         except Exception as error:
@@ -199,6 +202,55 @@ class ZeroGPUEngine:
         return None
 
 
-def _seconds(job: SliceJob) -> int:
-    """What the decorator asks for the duration of a call."""
-    return job.seconds
+@dataclass(frozen=True, slots=True)
+class GpuRefusal(Message):
+    """Why there is no GPU, or no longer."""
+
+    requested: int | None = None
+    """Seconds asked for, as the quota counts them: on some cards each costs more than one."""
+    left: int | None = None
+    """Seconds left of the quota, counted in the same way."""
+    too_long: bool = False
+    """Whether fewer seconds may be given."""
+    unknown: bool = False
+    """Whether the error is not one of the package's own."""
+    aborted: bool = False
+    """Whether the process was killed, mostly because its time was over."""
+
+    def granted(self, asked: int) -> int:
+        """Seconds worth asking for after `asked` were refused; 0 or less if none are."""
+        if self.too_long:
+            return asked // 2
+        if self.left is None or not self.requested:
+            return 0
+        costs = self.requested / asked
+        return int((self.left - 1) / (costs if 1.0 <= costs <= MAX_QUOTA_RATE else 1.0))
+
+
+def gpu_refusal(error: BaseException) -> GpuRefusal:
+    """What `error` means for the visitor."""
+    title, message = str(getattr(error, "title", "")), str(getattr(error, "message", error))
+    if title == "ZeroGPU quota exceeded":
+        return _over_quota(message)
+    if title == "ZeroGPU pending credits exceeded":
+        return GpuRefusal("gpu_quota_gone")
+    if title == "ZeroGPU illegal duration":
+        return GpuRefusal("gpu_busy", too_long=True)
+    if title in ("ZeroGPU queue timeout", "ZeroGPU client error"):  # no card in time, or an expired token
+        return GpuRefusal("gpu_busy")
+    if title == "ZeroGPU worker error":
+        aborted = message == "GPU task aborted"
+        return GpuRefusal("gpu_taken_away" if aborted else "generation_failed", aborted=aborted, unknown=not aborted)
+    return GpuRefusal("gpu_busy", unknown=True)
+
+
+def _over_quota(message: str) -> GpuRefusal:
+    if "No GPU was available" in message:
+        return GpuRefusal("gpu_busy")
+    if "GPU limit" in message:
+        return GpuRefusal("gpu_quota_gone")
+    left, wait = QUOTA_LEFT.search(message), QUOTA_WAIT.search(message)
+    if wait is None:
+        return GpuRefusal("gpu_quota_gone")
+    requested, remaining = (int(left[1]), int(left[2])) if left else (None, None)
+    return GpuRefusal("gpu_quota_spent", {"wait": wait[1]}, requested, remaining)

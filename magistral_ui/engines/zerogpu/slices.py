@@ -1,4 +1,4 @@
-"""A reply in slices: what passes between the page's process and the one that has the GPU, and how a reply is told from it.
+"""A reply in slices: what passes between the page's process and the one that has the GPU, and how it becomes a reply.
 
 A slice is one call on the GPU. A reply that is longer than a slice continues in the next one, which reads its tokens again.
 Nothing here asks for a GPU or needs torch.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from magistral_ui.engines.zerogpu.worker import PlacedModel
 
 Token = tuple[int, bool]
-"""A token, and whether answer-now had been asked for when it was chosen: so control decides alike in both processes."""
+"""A token, and whether answer-now had been requested when it was chosen, so that control decides the same in both processes."""
 
 SLICE_MARGIN_SECONDS = 2.0
 """Seconds left over at the end of a slice, so that it ends in order instead of being aborted."""
@@ -46,7 +46,6 @@ class SliceJob:
     limit: int
     """Tokens that the whole reply may have."""
     written: tuple[Token, ...]
-    """What earlier slices wrote."""
     place: int
     ticket: int
     """Where in `SharedFlags` the visitor's stop and answer-now are."""
@@ -91,7 +90,6 @@ class SliceEstimate:
         return seconds > SLICE_MARGIN_SECONDS + self.opening + 2
 
     def missed(self, seconds: int) -> None:
-        """A slice of `seconds` wrote nothing."""
         self.opening = max(self.opening, float(seconds))
 
     def learn(self, first: float, last: float, tokens: int) -> None:
@@ -131,11 +129,9 @@ class SharedFlags:
             self._free.append(place)
 
     def stop(self, place: int) -> None:
-        """Have the reply end."""
         self._memory[place * PLACE_BYTES + STOP] = 1
 
     def answer(self, place: int) -> None:
-        """Have the reasoning end."""
         self._memory[place * PLACE_BYTES + ANSWER] = 1
 
     def read(self, place: int, ticket: int) -> tuple[bool, bool]:
@@ -159,7 +155,6 @@ class SlicedReply:
 
     @property
     def count(self) -> int:
-        """Tokens written."""
         return len(self._written)
 
     @property
@@ -187,13 +182,12 @@ class SlicedReply:
             self._flags.give_back(place)
 
     def job(self, place: int, ticket: int, seconds: int, now: float, tokens: int | None) -> SliceJob:
-        """What the next slice is to write."""
         sequence, params = self._sequence, self._request.params
         written = tuple(self._written)
         return SliceJob(sequence.prompt, params, sequence.limit, written, place, ticket, seconds, now, tokens)
 
     def take(self, piece: SlicePiece) -> None:
-        """Tell what a slice has written; nothing once the reply has ended."""
+        """Emit what a slice has written; does nothing once the reply has ended."""
         with self._lock:
             self._waiting = False
             if self.generation.ended:
@@ -216,7 +210,6 @@ class SlicedReply:
                 self._sequence.fail(key, values)
 
     def cancel(self) -> None:
-        """End it now."""
         self.generation.stop()
         with self._lock:
             if not self.generation.ended:

@@ -17,27 +17,26 @@ from magistral_ui.chat.events import Event, Failed, Finished, FinishReason, Pref
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.chat.reasoning import TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
-from magistral_ui.engines.base import GenerationRequest, Measure
+from magistral_ui.engines.base import GenerationRequest, Measure, ModelRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.running_model import encoded_within, load_source, tokenizer_of
+from magistral_ui.engines.local.running_model import encoded_within, tokenizer_of
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.weights.devices import Device, find_device
 from magistral_ui.engines.weights.load_errors import memory_named
-from magistral_ui.engines.weights.loader import Loaded
+from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Report
-from magistral_ui.engines.weights.source import ModelRequest, find_source
+from magistral_ui.engines.weights.source import find_source
 from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SharedFlags, SliceJob, SlicePiece, Token
 from magistral_ui.models.memory import plan_loaded
 
 CUDA_CONTEXT_BYTES = 309_002_240
 """What a CUDA context takes of the device, as the spaces package has it (zero/torch/static.py)."""
 REPORT_INTERVAL = 0.05
-"""Seconds between two pieces."""
 
 
 class PlacedModel:
@@ -61,12 +60,11 @@ class PlacedModel:
         return self.tokenizer.measure(prompt, visitor)[0]
 
     def sequence(self, request: GenerationRequest, generation: Generation) -> Sequence:
-        """The reply as it is told in the page's process; PromptTooLong if there is no room for one."""
+        """The reply as the page's process emits it; PromptTooLong if there is no room for one."""
         encoded, limit = encoded_within(self.context_length, self.tokenizer, request)
         return Sequence(request, encoded, generation, self.tokenizer, limit)
 
     def forget(self, visitor: str) -> None:
-        """Drop what is kept of a visitor."""
         self.tokenizer.forget(visitor)
 
     def write(self, job: SliceJob) -> Iterator[SlicePiece]:
@@ -106,7 +104,7 @@ def place_model(request: ModelRequest, report: Report, flags: SharedFlags) -> Pl
     # Nothing is quantized: that would have to be computed on the GPU.
     request = replace(request, save_quantized="no", precision="bfloat16" if device.type == "cuda" else "auto")
     source = find_source(request, device, report, threading.Event())
-    loaded = load_source(source, request, device, report, by_way_of_host=True)
+    loaded = load(source, device, request.precision, report, context_length=request.context_length, by_way_of_host=True)
     with memory_named(loaded.info.name, device.name):
         return PlacedModel(loaded, device, request.context_length, flags)
 
@@ -120,7 +118,7 @@ def _lent_device() -> Device:
 
 
 class _WatchedGeneration(Generation):
-    """A reply that is told in the page's process: keeps what that process has to know, and sees its stop and answer-now."""
+    """A reply that the page's process emits: keeps what that process needs, and sees its stop and answer-now."""
 
     def __init__(self, flags: SharedFlags, job: SliceJob) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from magistral_ui.engines.local import running_model as running_module
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.local.sampler import sample
 from magistral_ui.engines.local.sequence import SamplingState
-from magistral_ui.engines.weights import device_memory
+from magistral_ui.engines.weights import devices
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.models.folder import DEMO_FOLDER
 from tests.engines.conftest import load_folder
@@ -97,9 +97,9 @@ def test_a_prefix_that_was_set_aside_comes_back(apple: RunningModel) -> None:
     told(apple, begun)
     for entry in apple.cache._entries:
         entry.cache.spill()
-        assert {layer._keys.device.type for layer in entry.cache.layers if layer._keys is not None} <= {"cpu"}
+        assert {layer._buffers[0].device.type for layer in entry.cache.layers if layer._buffers} <= {"cpu"}
         entry.cache.restore()
-        assert {layer._keys.device.type for layer in entry.cache.layers if layer._keys is not None} <= {"mps"}
+        assert {layer._buffers[0].device.type for layer in entry.cache.layers if layer._buffers} <= {"mps"}
     told(apple, ask(apple, "What is 3 + 4?", "bob", max_tokens=3))
 
 
@@ -128,5 +128,5 @@ def test_its_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.mps, "empty_cache", lambda: emptied.append("mps"))
-    device_memory.empty_device_cache()
+    devices.empty_device_cache()
     assert emptied == ["mps"]

@@ -21,7 +21,7 @@ from magistral_ui.engines.local.cuda_graphs import (
     recorded_rows,
 )
 from magistral_ui.engines.local.decoder import Decoder
-from magistral_ui.engines.weights.device_memory import is_out_of_memory
+from magistral_ui.engines.weights.load_errors import is_out_of_memory
 from magistral_ui.engines.weights.loader import Loaded
 from tests.engines.conftest import load_folder
 from tests.engines.local.fake_devices import Claims, claim

@@ -17,7 +17,7 @@ from magistral_ui.engines.local.decoder import Decoder, DecoderInput, can_pack, 
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.models.cards import DEMO
-from magistral_ui.models.sizes import attention_bytes, queries_at_once
+from magistral_ui.models.shape import attention_bytes, queries_at_once
 from tests.engines.conftest import load_folder
 
 

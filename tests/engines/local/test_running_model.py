@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from magistral_ui.engines.base import Loading
+from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.local import running_model
 from magistral_ui.engines.local.running_model import RunningModel, load_model
 from magistral_ui.engines.weights import devices, loader
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard
 from magistral_ui.engines.weights.loader import Loaded, load
-from magistral_ui.engines.weights.source import ModelRequest
+from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.models.folder import inspect_folder
 from tests.engines.conftest import CPU
@@ -115,5 +115,5 @@ def test_the_loader_sees_to_it_on_older_cards_alone(
     looked: list[object] = []
     monkeypatch.setattr(loader, "see_in_float32", looked.append)
     monkeypatch.setattr(loader, "device_map", lambda *_, **__: {"": torch.device("cpu")})
-    load(inspect_folder(vision_folder).card, vision_folder, device, "float32", "", lambda _: None)
+    load(ModelSource(inspect_folder(vision_folder).card, vision_folder), device, "float32", lambda _: None)
     assert len(looked) == calls

@@ -20,7 +20,7 @@ from magistral_ui.engines.local import kv_cache
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.local.schedule import SchedulerLimits
-from magistral_ui.engines.weights.device_memory import is_out_of_memory
+from magistral_ui.engines.weights.load_errors import is_out_of_memory
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.errors import NotReady, PromptTooLong
 from tests.engines.conftest import CPU

@@ -141,7 +141,7 @@ def test_keys_and_values_lie_with_their_layer_and_come_back_there(
 
 
 def where(cache: KVCache) -> list[torch.device]:
-    return [layer._keys.device for layer in cache.layers if layer._keys is not None]
+    return [layer._buffers[0].device for layer in cache.layers if layer._buffers]
 
 
 def test_a_hidden_state_that_is_not_moved_would_be_noticed(

@@ -19,6 +19,7 @@ from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights import load_errors
 from magistral_ui.engines.weights.load_errors import is_out_of_memory, memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
+from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory
 from magistral_ui.i18n.texts import sentence, strings
 from magistral_ui.models.folder import inspect_folder
@@ -61,7 +62,7 @@ def test_other_errors_are_not(error: Exception) -> None:
 def refusal(folder: Path, precision: str = "float32") -> ModelError:
     """What reading `folder` ends with; its sentence has no gap left."""
     with pytest.raises(ModelError) as refused:
-        load(inspect_folder(folder).card, folder, CPU, precision, "", lambda _: None)
+        load(ModelSource(inspect_folder(folder).card, folder), CPU, precision, lambda _: None)
     assert f"error_{refused.value.message.key}" in strings()
     assert "{" not in sentence(refused.value.message)
     return refused.value
@@ -103,7 +104,7 @@ def test_no_memory_while_a_tensor_is_placed(
 
 def test_transformers_has_its_own_way_back(text_folder: Path) -> None:
     usual = core_model_loading.log_conversion_errors
-    load(inspect_folder(text_folder).card, text_folder, CPU, "nf4", "", lambda _: None)
+    load(ModelSource(inspect_folder(text_folder).card, text_folder), CPU, "nf4", lambda _: None)
     assert core_model_loading.log_conversion_errors is usual
 
 

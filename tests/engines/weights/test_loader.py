@@ -14,6 +14,7 @@ from magistral_ui.engines.local.running_model import RunningModel, plan_now
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, save_copy
+from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.errors import CopyNotSaved
 from magistral_ui.models.folder import inspect_folder
 from tests.engines.conftest import CPU
@@ -21,7 +22,7 @@ from tests.engines.conftest import CPU
 
 def reports_of(folder: Path, precision: str) -> list[Loading]:
     reports: list[Loading] = []
-    load(inspect_folder(folder).card, folder, CPU, precision, "", reports.append)
+    load(ModelSource(inspect_folder(folder).card, folder), CPU, precision, reports.append)
     return reports
 
 
@@ -53,7 +54,7 @@ def test_closing_gives_up_in_the_middle(vision_folder: Path) -> None:
         closing.set()
 
     with pytest.raises(Cancelled):
-        load(inspect_folder(vision_folder).card, vision_folder, CPU, "float32", "", report, closing=closing)
+        load(ModelSource(inspect_folder(vision_folder).card, vision_folder), CPU, "float32", report, closing=closing)
     assert reports_of(vision_folder, "float32"), "the next one is not disturbed"
 
 
@@ -97,6 +98,7 @@ from pathlib import Path
 import torch
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import load
+from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import inspect_folder
 folder, small = Path(sys.argv[1]), Path(sys.argv[2])
 card, small_card = inspect_folder(folder).card, inspect_folder(small).card
@@ -109,12 +111,12 @@ def watch(done, seen):
         seen.append(private())
 for precision in sys.argv[3:]:
     # Once before, so that what imports and threads take is not counted.
-    load(small_card, small, device, precision, "", lambda _: None)
+    load(ModelSource(small_card, small), device, precision, lambda _: None)
     gc.collect()
     before, seen, done = private(), [], threading.Event()
     thread = threading.Thread(target=watch, args=(done, seen))
     thread.start()
-    loaded = load(card, folder, device, precision, "", lambda _: None)
+    loaded = load(ModelSource(card, folder), device, precision, lambda _: None)
     done.set()
     thread.join()
     print(precision, max(seen) - before, loaded.weights)

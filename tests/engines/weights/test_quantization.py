@@ -26,18 +26,18 @@ from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.quantization import held_bytes, stored_precision, update_skip_list
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy
+from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.errors import NotAMistralModel
 from magistral_ui.models.folder import inspect_folder
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, read_shape
-from magistral_ui.models.sizes import weight_bytes
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, read_shape, weight_bytes
 from tests.engines.conftest import CPU
 
 LINEAR = {"nf4": Linear4bit, "int8": Linear8bitLt}
 QUANTIZED = [*LINEAR]
 
 
-def loaded(folder: Path, precision: str, **more: object) -> Loaded:
-    return load(inspect_folder(folder).card, folder, CPU, precision, "", lambda _: None, **more)  # type: ignore[arg-type]
+def loaded(folder: Path, precision: str, copy: QuantizedCopy | None = None) -> Loaded:
+    return load(ModelSource(inspect_folder(folder).card, folder, copy=copy), CPU, precision, lambda _: None)
 
 
 def write(model: RunningModel, tokens: int = 8, image: ImageFile | None = None) -> list[int]:

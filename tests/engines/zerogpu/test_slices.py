@@ -8,8 +8,7 @@ import pytest
 
 from magistral_ui.chat.events import Answer, Event, Failed, Finished, Notice, Prefilling, Queued, Reasoning
 from magistral_ui.engines.base import Engine, GenerationRequest
-from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
-from magistral_ui.engines.zerogpu.quota_errors import gpu_refusal
+from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine, gpu_refusal
 from magistral_ui.engines.zerogpu.slices import MAX_SLICE_SECONDS, MIN_SLICE_SECONDS, SliceEstimate
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.following import follow
