@@ -18,12 +18,11 @@ from starlette.staticfiles import StaticFiles
 from magistral_ui.environment import ProxyUnusable, check_proxies, without_proxies
 from magistral_ui.errors import ServeError
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.actions import action_route
+from magistral_ui.ui.actions import action_route, live_route, model_route
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.api.mcp_route import mcp_route
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.import_export import exchange_routes
-from magistral_ui.ui.routes import live_route, model_route
 from magistral_ui.ui.theme import theme
 from magistral_ui.ui.translated_page import TranslatedPageMiddleware, texts_route
 from magistral_ui.web.client_address import PROBE_HEADER

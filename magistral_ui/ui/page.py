@@ -6,10 +6,17 @@ from magistral_ui.engines.base import Engine
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks, add_api
-from magistral_ui.ui.components import component, heading, label, language_choice, page_script
 from magistral_ui.ui.context_meter import first_meter
 from magistral_ui.ui.launch import close, launch, launch_options
-from magistral_ui.ui.panels import build_limits_panel, model_value
+from magistral_ui.ui.panels import (
+    build_limits_panel,
+    component,
+    heading,
+    label,
+    language_choice,
+    page_script,
+)
+from magistral_ui.ui.rendering import model_value
 from magistral_ui.ui.sampling_panel import build_settings_panel
 
 __all__ = ["build_page", "close", "launch", "launch_options"]
@@ -51,7 +58,7 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
         _connect(demo, place, turns, box, new_chat)
         add_api(engine, visitors, demo.calls)
     page: ChatBlocks = demo
-    page.queue(api_open=False)  # queued_calls.py bounds it, by visitor and address
+    page.queue(api_open=False)  # web/queued_calls.py bounds it, by visitor and address
     return page
 
 

@@ -1,6 +1,7 @@
-"""Turns a session's conversation into the values that the page's script draws; it neither draws nor sends them."""
+"""Turns a conversation, and the model's state, into the values that the page's script draws; it neither draws nor sends them."""
 
 import base64
+import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,10 @@ from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conver
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.json_values import Json, failure_value, notices_value, usage_value
 from magistral_ui.chat.resume import may_continue, may_replay
+from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
+from magistral_ui.models.memory import TYPICAL_CONTEXT
 from magistral_ui.sessions.history.reply_state import same_model
 from magistral_ui.sessions.session import Session
 
@@ -27,6 +30,9 @@ RECENT_MESSAGES = 20
 """Messages at the end of a conversation that the page gets at once; it asks for earlier ones, and for reasoning."""
 MAX_MESSAGES_PER_REQUEST = 40
 """Messages in one answer to such a request."""
+LOAD_COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
+ON_A_SERVER = "model_on_a_server"
+"""The reason that marks a model as remote: it may go away at any time, so the page keeps checking on it."""
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 
 
@@ -195,3 +201,33 @@ def _image_url(name: str | None) -> str | None:
         return None
     data = base64.b64encode((ASSETS / "examples" / name).read_bytes()).decode("ascii")
     return f"data:image/png;base64,{data}"
+
+
+def model_value(engine: Engine) -> Json:
+    """The state of the engine as the browser draws it."""
+    card, status = engine.card, engine.status()
+    value = {
+        "card": card.name,
+        "demo": card.demo,
+        "vision": card.vision,
+        "description": card.description_key,
+        "command": LOAD_COMMAND,
+    }
+    match status:
+        case Loading():
+            return {**value, "state": "loading", **asdict(status)}
+        case Broken(key, values):
+            return {**value, "state": "broken", "key": key, "values": dict(values)}
+        case Ready(info):
+            watched = {"mark": mark(status)} if info.chosen_because == ON_A_SERVER else {}
+            return {**value, **watched, "state": "ready", "info": asdict(info) | {"plan": _plan(info)}}
+
+
+def mark(status: EngineStatus) -> str:
+    """A short digest of the state and the model: equal for equal ones."""
+    return hashlib.sha256(repr(status).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _plan(info: ModelInfo) -> Json | None:
+    """How the device's memory is divided, and how long the conversations are that `visitors` counts."""
+    return asdict(info.plan) | {"usual": min(TYPICAL_CONTEXT, info.context_length)} if info.plan else None

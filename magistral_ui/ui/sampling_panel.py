@@ -9,7 +9,7 @@ from magistral_ui.chat.sampling import PARAMETERS, PRESETS, Parameter, SamplingP
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import BadInput
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.ui.components import component, heading, label
+from magistral_ui.ui.panels import component, heading, label
 
 IMAGE_SIDES = (1024, 512)
 """Sizes to which images can be shrunk before they are sent: pixels of the longer side."""

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.i18n.languages import LANGUAGES, Language
 from magistral_ui.i18n.texts import for_pages
-from magistral_ui.ui.components import labels
+from magistral_ui.ui.panels import labels
 from magistral_ui.web.client_address import visitors_language
 from magistral_ui.web.login_watch import TAB
 

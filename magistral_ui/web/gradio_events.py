@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from magistral_ui.client import CLIENT
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.error_responses import error_response, not_found
-from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.queued_calls import QueuedCalls, TooManyCalls
 from magistral_ui.web.rate_limit import ByteQuota, QuotaExceeded
 from magistral_ui.web.request_body import (
@@ -29,6 +28,7 @@ from magistral_ui.web.request_body import (
     replayed,
 )
 from magistral_ui.web.request_guard import ACTIONS_PATH, MCP_PATH
+from magistral_ui.web.uploads import Ownership
 
 SESSION_HASH = re.compile(r"[\w-]{1,64}")
 EVENT_FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}

@@ -31,7 +31,7 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import FORWARDED_HEADERS, network_of, peer_of
 from magistral_ui.web.error_responses import not_found
 from magistral_ui.web.exposure import Exposure, is_loopback
-from magistral_ui.web.login_attempts import LoginAttempts
+from magistral_ui.web.passwords import LoginAttempts
 from magistral_ui.web.request_guard import HostCheckMiddleware
 
 HEALTH_PATH, METRICS_PATH = "/healthz", "/metrics"

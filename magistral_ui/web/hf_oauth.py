@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from magistral_ui.errors import BadSetting
-from magistral_ui.web.cookies import cookies
+from magistral_ui.web.client_address import cookies
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.login_watch import ActiveLogin
 from magistral_ui.web.passwords import canonical, login_of

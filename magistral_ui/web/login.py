@@ -21,13 +21,19 @@ from magistral_ui.i18n.texts import text, text_in
 from magistral_ui.json_log import log_event
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import TokenBuckets
-from magistral_ui.web.client_address import client_of, visitors_language
-from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookies
+from magistral_ui.web.client_address import (
+    PREFIX_KEY,
+    client_of,
+    cookie_name,
+    cookie_value,
+    outdated,
+    read_cookies,
+    visitors_language,
+)
 from magistral_ui.web.error_responses import error_response, retry_headers, sentence_response
 from magistral_ui.web.hf_oauth import OAUTH_COOKIE, HuggingFaceLogin
-from magistral_ui.web.login_attempts import LoginAttempts
 from magistral_ui.web.login_watch import ActiveLogin, OpenRequests
-from magistral_ui.web.passwords import LoginSession, LoginSessions, Passwords, canonical, login_of
+from magistral_ui.web.passwords import LoginAttempts, LoginSession, LoginSessions, Passwords, canonical, login_of
 from magistral_ui.web.request_body import BodyTimeout, BodyTooLarge, read_body
 from magistral_ui.web.request_guard import MCP_PATH, OAUTH_CALLBACK_PATH, OAUTH_LOGIN_PATH
 
