@@ -83,7 +83,6 @@ def listen(ask: Callable[..., None]) -> None:
 
 
 def leave(*_: object) -> None:
-    """Exit at once, while there is nothing to save."""
     os._exit(0)
 
 
@@ -147,7 +146,6 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
 
 
 def check_proxy_for(url: str) -> None:
-    """Raises BadSetting where requests to `url` would go through a proxy that cannot be used."""
     try:
         if not is_here(urlsplit(url).hostname or ""):
             check_proxies()
@@ -243,7 +241,6 @@ def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
 
 
 def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngine | ZeroGPUEngine") -> None:
-    """Close the page, save what was written, and release the device."""
     from magistral_ui.ui.page import close
 
     close(page)

@@ -93,7 +93,6 @@ class Flag:
 
     @property
     def expected(self) -> str:
-        """The possible values, for the refusal of another."""
         return f"{self.read.low}..{self.read.high}" if isinstance(self.read, _Whole) else self.metavar
 
 

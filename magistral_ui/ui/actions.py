@@ -70,7 +70,6 @@ class Action(BaseModel):
 
     @property
     def composed(self) -> Json:
-        """The message as `Chat` takes it."""
         if self.message is None:
             return {}
         return {"text": self.message.text, "files": [each.path for each in self.message.files if each is not None]}
@@ -82,7 +81,6 @@ TURN, LISTED = ("place", "turns", "composer"), ("place", "turns", "composer", "h
 
 
 def action_route(chat: Chat) -> Route:
-    """The route of all actions, `/magistral/act/PART/NAME`."""
     actions = {
         **turn_actions(chat),
         **history_actions(HistoryPanel(chat)),
@@ -132,7 +130,6 @@ def _with_settings(act: Callable[..., Any]) -> Callable[[Action], Any]:
 
 
 def turn_actions(chat: Chat) -> dict[str, Act]:
-    """Actions on the conversation that the tab shows."""
     begin = (
         chat.example,
         chat.regenerate,
@@ -156,7 +153,6 @@ def turn_actions(chat: Chat) -> dict[str, Act]:
 
 
 def history_actions(panel: HistoryPanel) -> dict[str, Act]:
-    """Actions on the list of conversations."""
 
     async def refresh(action: Action, _: Request) -> Json:
         return {"history": await panel.refresh(action.data, action.place)}
@@ -218,7 +214,6 @@ def composer_actions(chat: Chat) -> dict[str, Act]:
 
 
 def model_actions(chat: Chat) -> dict[str, Act]:
-    """The state of the model, and the system prompt that it would read."""
     engine = chat.engine
 
     def poll(_: Action) -> tuple[Json, Json]:

@@ -44,7 +44,6 @@ class ContextUse:
 
     @property
     def total(self) -> int:
-        """Tokens of the whole prompt."""
         return self.system + self.conversation + self.reasoning + self.pictures + self.message
 
 
@@ -80,12 +79,10 @@ def _id(turn: UserTurn | AssistantTurn) -> int:
 
 
 def empty_meter() -> Json:
-    """The meter while nothing is known."""
     return {"limit": None, "failure": None}
 
 
 def first_meter(limits: Limits) -> Json:
-    """The meter before anything is counted: how many images a message may have, and of how many bytes each."""
     return {"most": {"pictures": limits.pictures, "bytes": limits.picture_bytes}}
 
 
@@ -135,13 +132,11 @@ def remedies(use: ContextUse, images: Sequence[ImageFile], settings: VisitorSett
 
 
 def next_side(images: Sequence[ImageFile], chosen: int | None) -> int | None:
-    """The next smaller size that would shrink one of these images."""
     longest = max((max(each.width, each.height) for each in images), default=0)
     return next((side for side in IMAGE_SIDES if side < longest and (chosen is None or side < chosen)), None)
 
 
 def refused_meter(error: MagistralUIError) -> Json:
-    """The meter for a message that cannot be sent as it is."""
     return {"limit": None, "failure": alert_value(error)}
 
 

@@ -53,12 +53,10 @@ class ImportPurpose:
 
 
 def name_of(title: str, format: str) -> str:
-    """The name of the file."""
     return file_name(title, ENDINGS[format], text("page_title"))
 
 
 def written(documents: Sequence[Document], format: str, language: Language = LANGUAGES[DEFAULT_LANGUAGE]) -> bytes:
-    """The file's content, in the reader's language."""
     if format == "json":
         return export_json(documents)
     words: Texts = partial(text_in, language.code)
@@ -68,7 +66,6 @@ def written(documents: Sequence[Document], format: str, language: Language = LAN
 
 
 def import_limits(limits: Limits) -> ImportLimits:
-    """The limits of one file on a page with these `limits`."""
     most = ImportLimits()
     size = limits.import_mb * 2**20
     return replace(

@@ -64,7 +64,6 @@ def head() -> str:
 
 
 def listeners(demo: gr.Blocks) -> dict[int, Listener]:
-    """What the page sends to each of its functions."""
     return {
         number: Listener(
             name=str(each.api_name),

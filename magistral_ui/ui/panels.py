@@ -46,12 +46,10 @@ def page_script(call: str, *values: str) -> str:
 
 
 def language_choice() -> gr.HTML:
-    """The choice of the page's language."""
     return component("language", {"languages": [asdict(each) for each in offered().values()]})
 
 
 def heading(text: object) -> gr.HTML:
-    """A heading of the panel."""
     return gr.HTML(f"<h2>{text}</h2>", elem_classes="panel-heading", apply_default_css=False)
 
 
@@ -63,7 +61,6 @@ def label(key: str) -> I18nData:
 
 
 def labels(language: str) -> dict[str, str]:
-    """The texts of all labels in `language`."""
     found = for_pages(language).items()
     return {key: text for key, text in found if isinstance(text, str) and LABELLED.fullmatch(key)}
 

@@ -109,7 +109,6 @@ class ReplySources:
         self._here, self._numbers = here, dict[Provenance, int]()
 
     def number(self, provenance: Provenance | None) -> int | None:
-        """Its index in `values`."""
         if provenance is None:
             return None
         source = replace(provenance, prompt="", begun_reasoning=0, begun_answer=0, begun_closed=False, edited=False)
@@ -165,7 +164,6 @@ class Thumbnails:
         self._lock = threading.Lock()
 
     def value(self, image: ImageFile) -> Json:
-        """The thumbnail, and the image's name and size."""
         try:
             url = self._url(image)
         except (ImageRefused, TooManyRequests):
@@ -204,7 +202,6 @@ def _image_url(name: str | None) -> str | None:
 
 
 def model_value(engine: Engine) -> Json:
-    """The state of the engine as the browser draws it."""
     card, status = engine.card, engine.status()
     value = {
         "card": card.name,

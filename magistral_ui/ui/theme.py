@@ -37,7 +37,6 @@ PAPER = colors.Color(
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's plain theme in our colours, without shadows and gradients."""
     base = gr.themes.Base(
         primary_hue=GREEN,
         secondary_hue=GREEN,

@@ -54,7 +54,6 @@ class TranslatedPageMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and return the page as one piece."""
         if not _asks_for_the_page(scope):
             await self.app(scope, receive, send)
             return
@@ -79,7 +78,6 @@ class TranslatedPageMiddleware:
 
 
 def texts_route() -> Route:
-    """The route of a language's texts, a JavaScript module."""
     return Route("/magistral/texts/{name}.js", _texts)
 
 
@@ -105,7 +103,6 @@ def _complete(start: Message, body: bytes, language: Language, tab: str | None) 
 
 
 async def _texts(request: Request) -> Response:
-    """The texts of one language, as a module."""
     name = str(request.path_params["name"])
     code = name.split("-")[0]
     if code not in LANGUAGES:

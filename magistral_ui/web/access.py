@@ -45,7 +45,6 @@ def limits_of(choice: str | None, exposure: Exposure) -> Limits:
 
 
 def _limits_in(file: Path) -> dict[str, Any]:
-    """The JSON object in the file."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if twice := [name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])]:

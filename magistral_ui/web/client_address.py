@@ -126,7 +126,6 @@ class ClientAddressMiddleware:
         return kept
 
     def _with_cookie(self, scope: Scope, headers: Headers, send: Send) -> Send:
-        """`send` that sets a new cookie with the page."""
         if scope["path"] not in PAGE_PATHS:
             return send
 

@@ -146,7 +146,6 @@ class LogLimit(logging.Filter):
         self._lines = TokenBuckets(MAX_LOGGED_PER_MINUTE)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether `record` is written."""
         return not record.getMessage().startswith(("Invalid HTTP", "Unsupported upgrade")) or not self._lines.take("")
 
 

@@ -104,7 +104,6 @@ class Exposure:
 
     @property
     def shared(self) -> bool:
-        """Whether others than the owner may reach the page."""
         return self.reach != "local"
 
     @property
@@ -129,7 +128,6 @@ class Exposure:
 
     @property
     def public_name(self) -> str:
-        """The host's name in the public address."""
         return urlsplit(self.url).hostname or ""
 
     @property
@@ -175,7 +173,6 @@ def _reached(host: str, share: str, environment: Mapping[str, str]) -> Exposure:
 
 
 def own_names() -> set[str]:
-    """The host names of this machine."""
     name = socket.gethostname().lower()
     return {name, name.partition(".")[0], name.partition(".")[0] + ".local"}
 
@@ -219,7 +216,6 @@ def is_loopback(host: str) -> bool:
 
 
 def is_address(host: str) -> bool:
-    """Whether `host` is an IP address, not a name."""
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -228,7 +224,6 @@ def is_address(host: str) -> bool:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, name and port of a URL, as a browser writes an origin."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}".lower()
 
@@ -260,7 +255,6 @@ def _address_in(hop: str) -> IPAddress | None:
 
 
 def _without_brackets(network: str) -> str:
-    """`network` without the brackets that an IPv6 address may have."""
     return network[1:-1] if network.startswith("[") and network.endswith("]") else network
 
 

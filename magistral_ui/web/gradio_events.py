@@ -79,7 +79,6 @@ class GradioEventsMiddleware:
         self._hourly = hourly or ByteQuota(Limits())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a valid body, or refuse it."""
         address = CLIENT.get().address
         with self._held.counted(receive, address) as counted:
             await self._let_in(scope, receive, self._hourly.counted(counted, address), send)
@@ -163,7 +162,6 @@ class GradioEventsMiddleware:
             raise NotOwned
 
     def _checked(self, path: str, body: object) -> dict[str, Any]:
-        """The part of a body that is passed on."""
         if path.startswith(ACTIONS_PATH) and isinstance(body, dict):
             checked: dict[str, Any] = self._file_checked(body)
             return checked  # ui/actions.py checks the fields
@@ -197,7 +195,6 @@ class GradioEventsMiddleware:
         return body
 
     def _listener(self, path: str, body: dict[str, Any]) -> Listener:
-        """The function that is called."""
         if path.startswith(CALL_PATH):
             for each in self._listeners.values():
                 if each.name == path.removeprefix(CALL_PATH):

@@ -193,7 +193,6 @@ class HealthMiddleware:
 
 
 def health(visitors: Visitors) -> tuple[int, str]:
-    """The status and the one word with which /healthz answers."""
     status = visitors.engine.status()
     if visitors.admission.closing:
         return 503, "closing"

@@ -77,7 +77,6 @@ class LoginMiddleware:
         self._lines = TokenBuckets(MAX_LOGGED_PER_MINUTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a login; without one, show the page to type a password, or refuse."""
         if scope["path"] in self._public:
             await self.app(scope, receive, send)
             return
@@ -119,7 +118,6 @@ class LoginMiddleware:
         return ActiveLogin(login_of("name", canonical(name)) if self._passwords.named else "")
 
     def _end(self, scope: Scope, sessions: Mapping[str, LoginSession]) -> None:
-        """Sign the browser out, and end what it is still being sent."""
         if self._identity is not None and (login := self._identity.active_login(scope)):
             self._identity.end(login)
             self._requests.end(login.key)

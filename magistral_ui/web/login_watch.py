@@ -54,14 +54,12 @@ class OpenRequest:
     timer: asyncio.TimerHandle | None = None
 
     def end(self) -> None:
-        """Send nothing more of it."""
         if not self.ended and not self.complete:
             self.ended = True
             if not self.brief:
                 self.task.cancel()
 
     def end_with(self, login: ActiveLogin) -> None:
-        """End when `login` has expired."""
         if (seconds := login.remaining_seconds) > 0:
             loop = asyncio.get_running_loop()
             self.timer = loop.call_later(min(seconds, CHECK_INTERVAL), self.end_with, login)
@@ -105,7 +103,6 @@ class OpenRequests:
                 CLIENT.reset(token)
 
     def end(self, key: str) -> None:
-        """End what is unfinished of a login that has ended."""
         for request in tuple(self._open.get(key, ())):
             request.end()
 

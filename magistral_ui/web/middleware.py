@@ -88,7 +88,6 @@ def middleware_stack(
 
 
 def wrap(app: ASGIApp, stack: Sequence[Middleware]) -> ASGIApp:
-    """`app` with `stack` around it."""
     for layer in reversed(stack):
         app = layer.cls(app, *layer.args, **layer.kwargs)
     return app

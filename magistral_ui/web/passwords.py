@@ -102,7 +102,6 @@ class LoginSessions:
         return secret
 
     def find(self, secret: str) -> LoginSession | None:
-        """The session of `secret`, if it has not expired."""
         if not secret:
             return None
         key, now = hashed(secret), self._clock()
@@ -124,7 +123,6 @@ class LoginSessions:
             return max(0.0, min(login.seen + self._idle, login.since + self._longest) - now) if login else 0.0
 
     def end(self, secret: str) -> None:
-        """End the session of `secret`."""
         with self._lock:
             self._held.pop(hashed(secret), None)
 
@@ -177,7 +175,6 @@ class LoginAttempts:
         self._clients: dict[str, LRUCache[str, None]] = {}
 
     def check(self, address: str, name: str = "", browser: str = "") -> None:
-        """Raises TooManyRequests after too many wrong passwords."""
         with self._lock:
             known = self._known(address, name, browser)
             failures = self._failures(known or address)
@@ -191,7 +188,6 @@ class LoginAttempts:
                 raise TooManyRequests("too_many_logins", seconds=ceil(left))
 
     def failed(self, address: str, name: str = "", browser: str = "") -> None:
-        """Count a wrong password."""
         with self._lock:
             now, slot = self._clock(), _slot(self._key, name)
             who = self._known(address, name, browser) or address

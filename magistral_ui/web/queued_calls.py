@@ -90,7 +90,6 @@ class QueuedCalls:
         return session in queue.pending_messages_per_session and bool(queue.pending_event_ids_session.get(session))
 
     def is_read(self, session: str) -> bool:
-        """Whether somebody reads this session's messages."""
         return session in self._readers
 
     async def is_taken_up(self, session: str) -> bool:

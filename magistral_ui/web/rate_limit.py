@@ -131,7 +131,6 @@ class QuotaExceeded(Exception):
 
     @property
     def refusal(self) -> ASGIApp:
-        """The answer to the request, with the time to wait."""
         return error_response(429, "too_many_uploads", wait=int(self.seconds) + 1, minutes=int(self.seconds // 60) + 1)
 
 

@@ -93,7 +93,6 @@ class RouteAllowlistMiddleware:
 
 
 def is_open(method: str, path: str) -> bool:
-    """Whether there is something for visitors."""
     if PATH_TRAVERSAL.search(path.removeprefix(FILE_PATH + "/") if path.startswith(FILE_PATH) else path):
         return False
     if path == MCP_PATH:

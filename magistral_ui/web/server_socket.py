@@ -46,7 +46,6 @@ def take(host: str, ports: Iterable[int]) -> list[socket.socket]:
 
 
 def url_of(host: str, port: int) -> str:
-    """The URL to open in this machine's browser."""
     if host in WILDCARD_HOSTS:
         host = "localhost"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
@@ -112,7 +111,6 @@ def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
 
 
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
-    """The addresses that `host` stands for."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:

@@ -35,7 +35,6 @@ class SlowReaders:
         return ReaderState(self, transport, peer, loop)
 
     def waits(self, reader: "ReaderState", count: int) -> None:
-        """Note that `count` bytes wait for `reader` now."""
         self._total += count - self._waiting.pop(reader, 0)
         if count:
             self._waiting[reader] = count
@@ -60,12 +59,10 @@ class ReaderState:
         self._left, self._progress_at = 0, 0.0
 
     def paused(self) -> None:
-        """Bytes wait from now on."""
         self._left, self._progress_at = self._transport.get_write_buffer_size(), self._loop.time()
         self._schedule_check()
 
     def resumed(self) -> None:
-        """No bytes wait any more, or the connection is lost."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -78,7 +78,6 @@ class Ownership:
                 self._forget((kind, id), next(iter(owners)))
 
     def owns(self, kind: str, id: str) -> bool:
-        """Whether the caller owns the id already."""
         with self._lock:
             return CLIENT.get().browser in self._owners.get((kind, id), ())
 
@@ -117,7 +116,6 @@ class UploadsMiddleware:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
         path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
         if path.startswith(FILE_PATH):
             known = self._claims.owns("file", scope["path"].removeprefix(FILE_PATH))

@@ -67,7 +67,6 @@ class McpSessions:
         return nonce + self._proof(nonce, owner)
 
     def belongs(self, session: str, owner: str) -> bool:
-        """Whether `session` is the owner's and has not ended."""
         nonce, proof = session[:32], session[32:]
         right = hmac.compare_digest(proof.encode("utf-8", "replace"), self._proof(nonce, owner).encode())
         return right and session not in self._ended
@@ -185,7 +184,6 @@ def owner_of(scope: Scope) -> str:
 
 
 def control_in(body: bytes) -> dict[str, object]:
-    """The message, if it is a short one."""
     if len(body) > CONTROL_BYTES:
         return {}
     try:
@@ -196,7 +194,6 @@ def control_in(body: bytes) -> dict[str, object]:
 
 
 def _naming(send: Send, session: str) -> Send:
-    """`send` that also sends the session's id."""
 
     async def named(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 200:
