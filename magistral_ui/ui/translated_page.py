@@ -13,13 +13,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.i18n.languages import LANGUAGES, Language
 from magistral_ui.i18n.texts import for_pages
 from magistral_ui.ui.panels import labels
 from magistral_ui.web.client_address import visitors_language
 from magistral_ui.web.login_watch import TAB
+from magistral_ui.web.security_headers import completed, uncompressed
 
 OPENING = re.compile(rb'<html\s+lang="en"')
 # Only the browser knows the page's URL for sure: a proxy may have changed host and path.
@@ -57,24 +58,10 @@ class TranslatedPageMiddleware:
         if not _asks_for_the_page(scope):
             await self.app(scope, receive, send)
             return
-        start: Message = {}
-        body = bytearray()
-
-        async def completed(message: Message) -> None:
-            nonlocal start
-            if message["type"] == "http.response.start":
-                start = message
-            elif message["type"] == "http.response.body":
-                body.extend(message.get("body", b""))
-                if not message.get("more_body", False):
-                    for each in _complete(start, bytes(body), visitors_language(scope), scope.get(TAB)):
-                        await send(each)
-            else:
-                await send(message)
-
+        language, tab = visitors_language(scope), scope.get(TAB)
+        send_page = completed(send, lambda headers, body: _complete(headers, body, language, tab))
         # Here the page must not be compressed; that happens further out.
-        headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-        await self.app({**scope, "headers": headers}, receive, completed)
+        await self.app(uncompressed(scope), receive, send_page)
 
 
 def texts_route() -> Route:
@@ -87,19 +74,15 @@ def _asks_for_the_page(scope: Scope) -> bool:
     return str(scope["path"]).removeprefix(scope.get("root_path", "")) in ("", "/")
 
 
-def _complete(start: Message, body: bytes, language: Language, tab: str | None) -> tuple[Message, Message]:
-    headers = MutableHeaders(scope=start)
-    if headers.get("content-type", "").startswith("text/html"):
-        opening = f'<html lang="{language.tag}" dir="{language.direction}" data-texts="{_address(language.code)}"'
-        if tab is not None:
-            opening += f' data-login="{tab}"'
-        body = OPENING.sub(opening.encode(), body, count=1)
-        body = WRITTEN_ADDRESS.sub(f"const root = {OWN_ADDRESS};".encode(), body, count=1).replace(MANIFEST, b"", 1)
-        body = body.replace(b"</head>", _first(language.code).encode() + b"</head>", 1)
-        headers["Content-Length"] = str(len(body))
-        headers["Content-Language"] = language.tag
-        headers.add_vary_header("Accept-Language, Cookie")
-    return start, {"type": "http.response.body", "body": body}
+def _complete(headers: MutableHeaders, body: bytes, language: Language, tab: str | None) -> bytes:
+    opening = f'<html lang="{language.tag}" dir="{language.direction}" data-texts="{_address(language.code)}"'
+    if tab is not None:
+        opening += f' data-login="{tab}"'
+    headers["Content-Language"] = language.tag
+    headers.add_vary_header("Accept-Language, Cookie")
+    body = OPENING.sub(opening.encode(), body, count=1)
+    body = WRITTEN_ADDRESS.sub(f"const root = {OWN_ADDRESS};".encode(), body, count=1).replace(MANIFEST, b"", 1)
+    return body.replace(b"</head>", _first(language.code).encode() + b"</head>", 1)
 
 
 async def _texts(request: Request) -> Response:

@@ -2,16 +2,15 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
-from html import escape
-from importlib import resources
 from math import ceil
-from urllib.parse import parse_qsl
 
+from jinja2 import Environment, PackageLoader, Template
 from starlette.datastructures import Headers
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,7 +33,7 @@ from magistral_ui.web.error_responses import error_response, retry_headers, sent
 from magistral_ui.web.hf_oauth import OAUTH_COOKIE, HuggingFaceLogin
 from magistral_ui.web.login_watch import ActiveLogin, OpenRequests
 from magistral_ui.web.passwords import LoginAttempts, LoginSession, LoginSessions, Passwords, canonical, login_of
-from magistral_ui.web.request_body import BodyTimeout, BodyTooLarge, read_body
+from magistral_ui.web.request_body import BodyTimeout, BodyTooLarge, read_body, replayed
 from magistral_ui.web.request_guard import MCP_PATH, OAUTH_CALLBACK_PATH, OAUTH_LOGIN_PATH
 
 LOGIN_COOKIE = "magistral-ui-login"
@@ -158,7 +157,7 @@ class LoginMiddleware:
     async def _sign_in(self, scope: Scope, receive: Receive, before: Mapping[str, LoginSession]) -> Response:
         """Answer a password; the sessions `before` of the same browser end."""
         try:
-            form = await read_form(Headers(scope=scope), await read_body(scope, receive, MAX_FORM_BYTES))
+            form = await read_form(scope, receive)
         except (BodyTooLarge, BodyTimeout, ValueError, MultiPartException):
             return self._answer(scope, 400, "login_wrong")
         name, password = form.get("username", "").strip(), form.get("password", "").strip()
@@ -203,67 +202,33 @@ class LoginMiddleware:
     def _page(self, scope: Scope, status: int = 200, told: str = "", wait: int = 0, name: str = "") -> Response:
         """The form, with the `name` that was typed before; the focus is where something is still missing."""
         language = visitors_language(scope)
-
-        def shown(key: str) -> str:
-            return escape(text_in(language.code, key))
-
-        named = self._passwords.named
-        focus = "" if named and not name else "autofocus"
-        page = _template()
-        for gap, value in {
-            "language": language.tag,
-            "direction": language.direction,
-            "title": shown("page_title"),
-            "heading": shown("login_heading" if self._identity is None else "login_heading_hugging_face"),
-            "shown": "" if self._identity is None else "hidden",
-            "other": "" if self._identity is None else _link(shown("login_hugging_face")),
-            "name_field": _name_field(shown("login_name"), name) if named else "",
-            "password": shown("login_password"),
-            "focus": focus,
-            "described": ' aria-describedby="told"' if told else "",
-            "button": shown("login_button"),
-            "told": f'<p id="told" role="alert">{escape(told)}</p>' if told else "",
-        }.items():
-            page = page.replace("{{" + gap + "}}", value)
+        page = _template().render(
+            language=language,
+            text=partial(text_in, language.code),
+            named=self._passwords.named,
+            hugging_face=self._identity is not None,
+            name=name,
+            told=told,
+        )
         return HTMLResponse(page, status, retry_headers(wait))
 
 
 @cache
-def _template() -> str:
-    return (resources.files("magistral_ui.ui") / "assets" / "login.html").read_text(encoding="utf-8")
+def _template() -> Template:
+    pages = Environment(loader=PackageLoader("magistral_ui.ui", "assets"), autoescape=True, trim_blocks=True)
+    return pages.get_template("login.html")
 
 
-def _name_field(label: str, name: str) -> str:
-    """The field with what was typed before; a brace in it is no gap of the template."""
-    typed = escape(name).replace("{", "&#123;")
-    focus = "" if name else " autofocus"
-    return f'<label>{label}<input name="username" value="{typed}" autocomplete="username" required{focus}></label>'
-
-
-def _link(label: str) -> str:
-    """A link that opens a new tab: the Hub does not show its login inside its own frame."""
-    return f'<a class="button" href="login/huggingface" target="_blank" rel="opener">{label}</a>'
-
-
-async def read_form(headers: Headers, body: bytes) -> dict[str, str]:
+async def read_form(scope: Scope, receive: Receive) -> dict[str, str]:
     """The fields of a form in either encoding: browsers and gradio_client use one, @gradio/client the other.
 
     Raises ValueError or MultiPartException, also where a field stands twice: another reader would take the other one.
     """
-    if headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
-        parser = MultiPartParser(
-            headers, _at_once(body), max_files=0, max_fields=MAX_FORM_FIELDS, max_part_size=MAX_FORM_BYTES
-        )
-        read = [(name, value) for name, value in (await parser.parse()).multi_items() if isinstance(value, str)]
-    else:
-        read = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
-    if len(dict(read)) < len(read):
+    body = replayed(await read_body(scope, receive, MAX_FORM_BYTES), receive)
+    form = await Request(scope, body).form(max_files=0, max_fields=MAX_FORM_FIELDS, max_part_size=MAX_FORM_BYTES)
+    if len(form) < len(form.multi_items()):
         raise ValueError("a field stands twice")
-    return dict(read)
-
-
-async def _at_once(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
+    return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
 def credentials_in(headers: Headers) -> tuple[str, str] | None:

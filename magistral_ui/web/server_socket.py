@@ -5,13 +5,13 @@ seconds on a busy machine, and on a Hugging Face Space, or where a variable says
 whoever reaches another port.
 """
 
+import contextlib
 import errno
 import os
 import socket
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.errors import PortInUse, ServeError
 
+MAX_OPEN_FILES = 65_536
 START_TIMEOUT = 120.0
 """Seconds in which the server has to start, on a busy machine too."""
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -51,7 +52,7 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-@contextmanager
+@contextlib.contextmanager
 def served_on(sockets: list[socket.socket]) -> Iterator[None]:
     """Meanwhile, Gradio's `launch` serves on `sockets`."""
 
@@ -170,3 +171,16 @@ def _described(error: OSError, host: str, port: int) -> ServeError:
     if error.errno in UNSUPPORTED_ERRNOS:
         return ServeError("address_not_spoken", host=host)
     return ServeError("not_listening", host=host, port=port, reason=error.strerror or str(error))
+
+
+def allow_many_files() -> None:
+    """Raise the limit of open files, of which each connection is one, as far as the system allows."""
+    try:
+        import resource
+    except ImportError:  # Windows counts otherwise
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
