@@ -43,9 +43,7 @@ if TYPE_CHECKING:
 METRICS_TOKEN = "MAGISTRAL_UI_METRICS_TOKEN"
 """The variable with the token for reading /metrics from elsewhere; no flag, because other users could read that."""
 ENGINE_CLOSE_TIMEOUT = 1.0
-"""Seconds for the engine to end its generations."""
 SIGNAL_POLL_SECONDS = 1.0
-"""Seconds between two checks for a signal."""
 SWITCH_INTERVAL = 1e-3 if sys.platform == "win32" else 20e-6  # Windows waits for whole milliseconds
 """Seconds after which a thread releases Python's lock (the GIL) to another that waits for it. The engine takes that lock again
 for each of the hundreds of operations of a step: with Python's 5 ms, a busy page would delay everybody's replies by seconds."""

@@ -41,7 +41,6 @@ class Settings:
     context: int | None = None
     """Tokens of prompt and reply together."""
     threads: int | None = None
-    """CPU threads that the model may use."""
     revision: str | None = None
     """Commit, tag or branch of the repository; None: the one that ran last, the card's, or the newest."""
     save_quantized: str = "auto"

@@ -1,11 +1,9 @@
 """The routes of the page's script: its actions, the stream of a running reply, and the model's state; it does none of the work.
 
-Gradio could carry them as events of its components. It would look functions up by number, send whole component values both ways,
-and answer to components rather than to whoever asked. Here a request says what is wanted and a response what has changed.
-
-It could carry replies as a component's value. It would compare whole values on both sides, recompile the component's template
-for each update, and reload the page when the connection drops: several times the work, and no way to resume. Here a reply is a
-stream of ten updates a second with only what is new.
+Gradio could carry actions as events of its components. It would look functions up by number, send whole component values both
+ways, and answer to components rather than to whoever asked. It could carry replies as a component's value: it would compare whole
+values on both sides, recompile the template for each update, and reload the page when the connection drops. Here a request says
+what is wanted, a response what has changed, and a reply is a stream of ten updates a second with only what is new.
 """
 
 import asyncio
@@ -239,8 +237,7 @@ def live_route(visitors: Visitors) -> Route:
     """The stream of a reply, by its generation, from the first event that the page has not seen.
 
     Both are headers: an address would be logged, and a foreign page may not send headers of its own. A generation's id is 256
-    random bits known only to its visitor's pages, and useless once the reply has ended: then the
-    answer is 404, and the finished turn has everything.
+    random bits known only to its visitor's pages; once the reply has ended, the answer is 404, and its turn has everything.
     """
 
     async def live(request: Request) -> Response:

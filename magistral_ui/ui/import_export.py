@@ -29,7 +29,6 @@ from magistral_ui.web.client_address import visitors_language
 FORMATS = {"json": "application/json", "markdown": "text/markdown", "html": "text/html"}
 ENDINGS = {"json": "json", "markdown": "md", "html": "html"}
 PARALLEL_FILES = 2
-"""Files that are read or written at the same time."""
 MAX_FILES_PER_ADDRESS = 4
 """Files of one address that are being sent, wait, or are being processed."""
 DOWNLOAD_HEADERS = {"Cache-Control": "no-store", "Content-Disposition": "attachment"}

@@ -24,7 +24,7 @@ from magistral_ui.ui.api.mcp_route import mcp_route
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.import_export import exchange_routes
 from magistral_ui.ui.theme import theme
-from magistral_ui.ui.translated_page import TranslatedPageMiddleware, texts_route
+from magistral_ui.ui.translated_page import complete, texts_route
 from magistral_ui.web.client_address import PROBE_HEADER
 from magistral_ui.web.connections import open_to_visitors
 from magistral_ui.web.exposure import Exposure, seen_by
@@ -32,6 +32,7 @@ from magistral_ui.web.gradio_events import Listener
 from magistral_ui.web.hf_oauth import HuggingFaceLogin
 from magistral_ui.web.middleware import middleware_stack, wrap
 from magistral_ui.web.passwords import Passwords
+from magistral_ui.web.security_headers import CompletedPageMiddleware
 from magistral_ui.web.server_socket import WILDCARD_HOSTS, allow_many_files, served_on, take, url_of
 
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
@@ -72,7 +73,7 @@ def launch_options(visitors: Visitors) -> dict[str, Any]:
         "theme": theme(),
         "head": head(),
         "app_kwargs": {
-            "middleware": [Middleware(TranslatedPageMiddleware)],
+            "middleware": [Middleware(CompletedPageMiddleware, complete=complete)],
             "routes": [
                 action_route(Chat(visitors.engine, visitors)),
                 live_route(visitors),

@@ -1,4 +1,4 @@
-"""Components that the page's own script draws, and those of the panel that are the same for everybody: the language, the limits.
+"""Components that the page's own script draws, labels and headings, and the panel's section about the visitor's limits.
 
 Gradio only carries their initial values, as JSON text. They are plain gr.HTML, no subclasses: Gradio writes a .pyi file beside
 the source of every subclass when it is imported.
@@ -6,14 +6,13 @@ the source of every subclass when it is imported.
 
 import json
 import re
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import gradio as gr
 from gradio.i18n import I18nData
 
 from magistral_ui.chat.json_values import Json
-from magistral_ui.i18n.languages import offered
 from magistral_ui.i18n.texts import for_pages
 from magistral_ui.sessions.limits import Limits
 
@@ -43,10 +42,6 @@ def page_script(call: str, *values: str) -> str:
     return (
         f'({", ".join(values)}) => import(new URL("magistral/main.js", document.baseURI)).then((page) => page.{call})'
     )
-
-
-def language_choice() -> gr.HTML:
-    return component("language", {"languages": [asdict(each) for each in offered().values()]})
 
 
 def heading(text: object) -> gr.HTML:

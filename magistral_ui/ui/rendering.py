@@ -29,7 +29,6 @@ THUMBNAIL_SIDE = 480
 RECENT_MESSAGES = 20
 """Messages at the end of a conversation that the page gets at once; it asks for earlier ones, and for reasoning."""
 MAX_MESSAGES_PER_REQUEST = 40
-"""Messages in one answer to such a request."""
 LOAD_COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
 ON_A_SERVER = "model_on_a_server"
 """The reason that marks a model as remote: it may go away at any time, so the page keeps checking on it."""
@@ -54,15 +53,15 @@ def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails
     ]
     live, continues = (running.generation.id, running.continues) if running else (None, None)
     last = path[-1].id if path and isinstance(path[-1], UserMessage) and running is None else None
-    more = {"unanswered": last, "sources": sources.values}
     return {
         "conversation": session.id,
         "seen": seen,
         "turns": turns,
         "live": live,
         "continues": continues,
+        "unanswered": last,
+        "sources": sources.values,
         "welcome": welcome,
-        **more,
     }
 
 

@@ -13,14 +13,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
-from magistral_ui.i18n.languages import LANGUAGES, Language
+from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.i18n.texts import for_pages
 from magistral_ui.ui.panels import labels
 from magistral_ui.web.client_address import visitors_language
 from magistral_ui.web.login_watch import TAB
-from magistral_ui.web.security_headers import completed, uncompressed
 
 OPENING = re.compile(rb'<html\s+lang="en"')
 # Only the browser knows the page's URL for sure: a proxy may have changed host and path.
@@ -48,33 +47,13 @@ HEAD_TEMPLATE = """<link rel="modulepreload" href="%(texts)s">
 CACHE_FOREVER = "public, max-age=31536000, immutable"
 
 
-class TranslatedPageMiddleware:
-    """Completes the page with the visitor's language; passes everything else through."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _asks_for_the_page(scope):
-            await self.app(scope, receive, send)
-            return
-        language, tab = visitors_language(scope), scope.get(TAB)
-        send_page = completed(send, lambda headers, body: _complete(headers, body, language, tab))
-        # Here the page must not be compressed; that happens further out.
-        await self.app(uncompressed(scope), receive, send_page)
-
-
 def texts_route() -> Route:
     return Route("/magistral/texts/{name}.js", _texts)
 
 
-def _asks_for_the_page(scope: Scope) -> bool:
-    if scope["type"] != "http" or scope["method"] != "GET":
-        return False
-    return str(scope["path"]).removeprefix(scope.get("root_path", "")) in ("", "/")
-
-
-def _complete(headers: MutableHeaders, body: bytes, language: Language, tab: str | None) -> bytes:
+def complete(scope: Scope, headers: MutableHeaders, body: bytes) -> bytes:
+    """The page in the language of the visitor who asks, with what the login needs to know of the tab."""
+    language, tab = visitors_language(scope), scope.get(TAB)
     opening = f'<html lang="{language.tag}" dir="{language.direction}" data-texts="{_address(language.code)}"'
     if tab is not None:
         opening += f' data-login="{tab}"'

@@ -54,7 +54,7 @@ def _limits_in(file: Path) -> dict[str, Any]:
     def number(digits: str) -> int:
         return int(digits[:MAX_DIGITS])  # Python refuses to read thousands of them
 
-    text, line, column = _read_limits(file), 1, 1
+    text, line, column = read_text(file, "limits_not_read"), 1, 1
     try:
         changes = json.loads(text, object_pairs_hook=once, parse_int=number)
         if isinstance(changes, dict):
@@ -64,15 +64,6 @@ def _limits_in(file: Path) -> dict[str, Any]:
     except RecursionError:
         pass
     raise BadSetting("limits_no_object", value=str(file), line=line, column=column, example=EXAMPLE)
-
-
-def _read_limits(file: Path) -> str:
-    try:
-        return read_text(file)
-    except BadSetting as error:
-        if error.message.key != "file_not_read":
-            raise
-        raise BadSetting("limits_not_read", value=str(file), reason=error.message.values["reason"]) from error
 
 
 def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
@@ -133,7 +124,7 @@ def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwo
     return lines
 
 
-def read_text(file: Path) -> str:
+def read_text(file: Path, unread: str = "file_not_read") -> str:
     """UTF-8, or what the file's byte order mark says. BadSetting for anything else, and for what cannot be read.
 
     Older 8-bit encodings are refused: nothing tells which one it is, and a password that is read wrongly lets nobody in.
@@ -141,7 +132,7 @@ def read_text(file: Path) -> str:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise BadSetting("file_not_read", file=str(file), reason=error.strerror or str(error)) from error
+        raise BadSetting(unread, file=str(file), value=str(file), reason=error.strerror or str(error)) from error
     try:
         read = data.decode(_encoding(data))
     except UnicodeDecodeError as error:

@@ -39,9 +39,7 @@ VISITOR_COOKIE = "magistral-ui-visit"
 PREFIX_KEY = "magistral.prefix"
 """Where the path stays below which the page was requested."""
 COOKIE_VALUE = re.compile(r"[\w.~-]{16,128}", re.ASCII)
-"""The value of a cookie of ours."""
 MAX_COOKIES = 8
-"""Cookies of one name that are looked at."""
 PAGE_PATHS = ("/", "/config")
 """Where a browser, or a program, begins, and is given the cookie."""
 
@@ -199,10 +197,7 @@ def cookie_name(name: str, scope: Scope) -> str:
 
 
 def cookie_value(name: str, value: str, scope: Scope, *, framed: bool = False, age: int | None = None) -> str:
-    """A Set-Cookie header for the page that `scope` asks: not for other sites, other paths at its host, or scripts.
-
-    `framed`: also sent where the page stands in the frame of another.
-    """
+    """A Set-Cookie header for the page that `scope` asks: not for other sites, other paths at its host, or scripts."""
     return f"{cookie_name(name, scope)}={value}; {_attributes(scope, framed, age)}"
 
 

@@ -141,7 +141,6 @@ class ConnectionWatch:
     """Whether an address may hold any number of connections, because they are its visitors'."""
     unread: SlowReaders
     held: Counter[str] = field(default_factory=Counter)
-    """Connections by address."""
 
 
 class WatchedProtocol(H11Protocol):
@@ -212,10 +211,7 @@ class WatchedProtocol(H11Protocol):
 
 
 def open_to_visitors(server: Server, app: ASGIApp, *, is_proxy: Callable[[str], bool], unread_seconds: int) -> None:
-    """From now on, `server` serves `app` to every new connection, and watches it.
-
-    A client that takes in nothing of an answer for `unread_seconds` is dropped.
-    """
+    """Serve `app` to every new connection, watch it, and drop a client that takes in nothing for `unread_seconds`."""
     log = logging.getLogger("uvicorn.error")
     if not any(isinstance(each, LogLimit) for each in log.filters):
         log.addFilter(LogLimit())

@@ -18,7 +18,6 @@ TUNNEL_SUFFIX = ".gradio.live"
 PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~-]+){0,8}", re.ASCII)
 MAX_PREFIX_LENGTH = 256
 MAX_PROXIES = 16
-"""Trusted proxies in a row."""
 MAX_CACHED_LENGTH = 64
 """Characters of an address whose parsed form is cached: most requests come from where the last one came from."""
 BRACKETED = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?", re.ASCII)
@@ -91,7 +90,6 @@ class Exposure:
     host: str = "127.0.0.1"
     """The address that the server listens on."""
     url: str = ""
-    """The public address, where there is one."""
     names: set[str] = field(default_factory=set)
     """More host names under which the page answers."""
     named_proxies: TrustedProxies | None = None
@@ -116,12 +114,9 @@ class Exposure:
         """The proxies that are believed about where a request comes from."""
         if self.named_proxies is not None:
             return self.named_proxies
-        if self.reach == "tunnel":
-            return self._tunnel()
-        return {"proxy": ONE, "space": ONE}.get(self.reach, NONE)
-
-    def _tunnel(self) -> TrustedProxies:
-        """Gradio's client runs on this machine, so it connects from the address that the server listens on, where that is one."""
+        if self.reach != "tunnel":
+            return ONE if self.reach in ("proxy", "space") else NONE
+        # Gradio's client runs on this machine, so it connects from the address that the server listens on, where that is one.
         own = address_in(self.host)
         here = () if own is None or own.is_unspecified else (ipaddress.ip_network(own),)
         return replace(TUNNEL, peers=TUNNEL.peers + here)
@@ -150,10 +145,7 @@ class Exposure:
 
 
 def exposure_of(host: str, share: str, environment: Mapping[str, str], proxies: str | None = None) -> Exposure:
-    """The exposure that follows from the address, from `--share` (`yes`, `no`, or a URL), and from a Space's variables.
-
-    `proxies` is the value of `--trusted-proxies`.
-    """
+    """The exposure that follows from `--host`, `--share` (`yes`, `no`, a URL), a Space's variables, and `--trusted-proxies`."""
     exposure = _reached(host, share, environment)
     exposure.named_proxies = None if proxies is None else read_trusted(proxies)
     return exposure

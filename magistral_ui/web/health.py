@@ -1,7 +1,4 @@
-"""Answers whoever runs the app: /healthz for everybody, /metrics (Prometheus) for this machine or with the token.
-
-Counts requests and replies; it knows numbers, and neither words nor visitors.
-"""
+"""Answers /healthz for everybody, and /metrics (Prometheus) for this machine or with the token; it knows numbers, not words."""
 
 import hmac
 from collections.abc import Iterator

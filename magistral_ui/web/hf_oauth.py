@@ -21,10 +21,8 @@ from magistral_ui.web.login_watch import ActiveLogin
 from magistral_ui.web.passwords import canonical, login_of
 
 AUTH_CHOICE = "huggingface"
-"""The value of `--auth` that asks for it."""
 OAUTH_COOKIE, MAX_COOKIE_LENGTH = "session", 8_192
 MAX_ENDED = 10_000
-"""Logins that are remembered because somebody has signed out of them."""
 MAX_LOGIN_SECONDS = 14 * 24 * 3600
 """Seconds for which such a cookie is accepted, as Gradio has it."""
 

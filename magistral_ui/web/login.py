@@ -47,7 +47,6 @@ MAX_LOGGED_PER_MINUTE = 60
 MAX_WAIT_IN_SECONDS = 90
 """A longer wait is told in minutes."""
 WRONG_PASSWORD_DELAY = 0.2
-"""Seconds that a wrong password waits for its answer."""
 
 
 class LoginMiddleware:

@@ -8,11 +8,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.web.client_address import (
-    ClientAddressMiddleware,
-    ForwardedHeadersMiddleware,
-    RestorePrefixMiddleware,
-)
+from magistral_ui.web.client_address import ClientAddressMiddleware, ForwardedHeadersMiddleware, RestorePrefixMiddleware
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.gradio_events import GradioEventsMiddleware, Listener
 from magistral_ui.web.health import HealthMiddleware, Metrics

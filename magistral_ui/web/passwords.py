@@ -46,7 +46,6 @@ MAX_ADDRESSES = 10_000
 MAX_NAMES, MAX_NAMES_PER_ADDRESS = 4_096, 8
 """Slots in which names are counted, each name always in the same one, so that names that nobody has cost nothing."""
 MAX_KNOWN_BROWSERS = 1_000
-"""Browsers and addresses from which one name has logged in."""
 
 
 def make_password() -> str:

@@ -41,7 +41,6 @@ class QueuedCalls:
         """`queue` returns the page's queue, which Gradio may replace until the page is served."""
         self._queue, self.patience = queue, float(max(1, limits.follow_seconds))
         self.most = limits.replies_in_all + MAX_CALLS
-        """Calls that may be in the queue at once."""
         self._quota = Quota(
             in_all=self.most,
             of_visitor=limits.replies + MAX_CALLS_PER_VISITOR,
@@ -52,9 +51,7 @@ class QueuedCalls:
         self._beginning: list[Client] = []
         """The clients of calls that are about to enter the queue."""
         self._readers: Counter[str] = Counter()
-        """Open streams by session."""
         self._awaited: dict[str, asyncio.Event] = {}
-        """Sessions whose calls wait for a reader."""
 
     @contextmanager
     def place(self) -> Iterator[Callable[[str], None]]:

@@ -21,7 +21,6 @@ MAX_OPEN_PER_ADDRESS = 1_500
 """The same of one address, and never more than there is room left: two get a third each, ten an eleventh."""
 MAX_OPEN = 3_000
 RETRY_SECONDS = 5
-"""What a client is told to wait when too many requests are open."""
 
 
 @dataclass(eq=False, slots=True)
@@ -99,8 +98,10 @@ class RateLimitMiddleware:
         # A program without cookies is its address, which many may share.
         all_, address, browser = "", f"a {client.address}", f"b {client.browser}"
         free = MAX_OPEN - self._open[all_]
+        has_cookie = any(name == b"cookie" for name, _ in scope["headers"])
+        most_of_browser = MAX_OPEN_PER_BROWSER if has_cookie else MAX_OPEN_PER_ADDRESS
         crowded = self._open[address] >= min(MAX_OPEN_PER_ADDRESS, max(free, MAX_OPEN_PER_BROWSER)) or (
-            bool(client.browser) and self._open[browser] >= self._most_of_browser(scope)
+            bool(client.browser) and self._open[browser] >= most_of_browser
         )
         if crowded or (free <= 0 and not self._bodies.end_one()):
             await error_response(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
@@ -116,10 +117,6 @@ class RateLimitMiddleware:
             self._open.subtract(names)
             for name in [name for name in names if self._open[name] <= 0]:
                 del self._open[name]
-
-    def _most_of_browser(self, scope: Scope) -> int:
-        has_cookie = any(name == b"cookie" for name, _ in scope["headers"])
-        return MAX_OPEN_PER_BROWSER if has_cookie else MAX_OPEN_PER_ADDRESS
 
 
 class QuotaExceeded(Exception):

@@ -13,9 +13,7 @@ from starlette.types import Message, Receive, Scope
 
 T = TypeVar("T")
 CHUNK_TIMEOUT = 20.0
-"""Seconds to wait for the next piece of a body."""
 BODY_TIMEOUT = 300.0
-"""Seconds in which the whole body has to arrive."""
 MAX_JSON_DEPTH = 24
 """Levels of JSON, more than anything here needs."""
 MAX_MCP_BYTES = 32 * 2**20

@@ -1,7 +1,4 @@
-"""Refuses requests that are not for this page: host check against DNS rebinding, origin check against CSRF, and a list of routes.
-
-`HostCheckMiddleware` looks at the headers, `RouteAllowlistMiddleware` at method and path; neither knows who asks.
-"""
+"""Refuses requests that are not for this page: host check (DNS rebinding), origin check (CSRF), and a list of routes."""
 
 import re
 from urllib.parse import parse_qsl, urlsplit

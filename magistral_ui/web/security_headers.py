@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -122,3 +123,16 @@ def completed(send: Send, complete: Callable[[MutableHeaders, bytes], bytes]) ->
             await send({"type": "http.response.body", "body": body})
 
     return send_completed
+
+
+class CompletedPageMiddleware:
+    """Passes on the page as `complete` makes it from what Gradio renders for everybody, and everything else as it is."""
+
+    def __init__(self, app: ASGIApp, *, complete: Callable[[Scope, MutableHeaders, bytes], bytes]) -> None:
+        self.app, self._complete = app, complete
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_page = scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) in ("", "/")
+        if is_page and scope["method"] == "GET":
+            send, scope = completed(send, partial(self._complete, scope)), uncompressed(scope)
+        await self.app(scope, receive, send)

@@ -23,7 +23,6 @@ from magistral_ui.errors import PortInUse, ServeError
 
 MAX_OPEN_FILES = 65_536
 START_TIMEOUT = 120.0
-"""Seconds in which the server has to start, on a busy machine too."""
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Hosts that stand for all addresses of a machine, and the address at which it reaches itself."""
 PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM)
@@ -84,10 +83,7 @@ def startup_gate(app: ASGIApp) -> ASGIApp:
 
 
 def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
-    """Always on h11, which connections.py makes strict and watches: a WebSocket would escape both.
-
-    Who asks through a proxy is found out by client_address.py, not here.
-    """
+    """Always on h11, which connections.py makes strict and watches: a WebSocket would escape both."""
     server = http_server.Server(
         uvicorn.Config(
             startup_gate(app),
@@ -114,9 +110,7 @@ def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise ServeError("host_unknown", host=host) from error
-    except ValueError as error:  # no possible name: too long, or with characters that none has
+    except (socket.gaierror, ValueError) as error:  # ValueError: too long, or with characters that no name has
         raise ServeError("host_unknown", host=host) from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
@@ -130,7 +124,8 @@ def _bound(addresses: list[tuple[socket.AddressFamily, Any]], host: str) -> list
             bound.append(_listening(family, address))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                _close(bound)
+                for each in bound:
+                    each.close()
                 raise PortInUse(port=address[1]) from error
             failure = failure or error
     if not bound and failure is not None:
@@ -155,11 +150,6 @@ def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _close(sockets: list[socket.socket]) -> None:
-    for each in sockets:
-        each.close()
 
 
 def _described(error: OSError, host: str, port: int) -> ServeError:

@@ -1,7 +1,4 @@
-"""Limits uploads, and serves a file only to the browser that sent it; it does not look into files.
-
-The owners of sessions and calls are remembered here, too.
-"""
+"""Limits uploads, and remembers which browser owns which file, session and call; it does not look into files."""
 
 import asyncio
 import json
@@ -27,16 +24,13 @@ from magistral_ui.web.request_guard import FILE_PATH, MCP_PATH
 
 UPLOAD_PATH, IMPORT_PATH = "/gradio_api/upload", "/magistral/import"
 FORM_OVERHEAD_BYTES = 65_536
-"""Bytes of a form in addition to its files."""
 EXTRA_BYTES_PER_FILE = 100_000
 """Bytes that a file costs in addition to its own: a folder, a block on the disk, and the note of its owner."""
 UNFINISHED_SECONDS = 3_600.0
 """The age of a partial file at which its upload is considered abandoned."""
 MIN_FREE_BYTES = 512 * 2**20
-"""Bytes that uploads always leave free on the disk."""
 
 MAX_OWNED_IDS = 50_000
-"""Pairs of an id and an owner that are remembered."""
 MAX_OWNERS = 1_000
 """Owners of one id; the earliest one makes room for others."""
 Id = tuple[str, str]
@@ -116,7 +110,7 @@ class UploadsMiddleware:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
+        path = scope["path"].rstrip("/")
         if path.startswith(FILE_PATH):
             known = self._claims.owns("file", scope["path"].removeprefix(FILE_PATH))
             await (self.app if known else not_found())(scope, receive, send)

@@ -31,7 +31,6 @@ from magistral_ui.web.client_address import client_of
 MESSAGES_WORTH_OF_IMAGES = 10
 """How many times the images of one message a whole request may contain."""
 LOAD_TIMEOUT = 60.0
-"""Seconds to wait for a model that is loading."""
 LOAD_POLL_SECONDS = 0.1
 
 
