@@ -26,6 +26,7 @@ from magistral_ui.sessions.session import Session
 
 THUMBNAIL_SIDE = 480
 """Pixels of a thumbnail's longer side: twice what is shown, for screens of high density."""
+MAX_THUMBNAILS = 200
 RECENT_MESSAGES = 20
 """Messages at the end of a conversation that the page gets at once; it asks for earlier ones, and for reasoning."""
 MAX_MESSAGES_PER_REQUEST = 40
@@ -158,8 +159,8 @@ def utf16_length(text: str) -> int:
 class Thumbnails:
     """Thumbnails as data URLs, so that a visitor's image has no address of its own; made once for each content."""
 
-    def __init__(self, kept: int = 200) -> None:
-        self._urls: LRUCache[str, str] = LRUCache(kept)
+    def __init__(self) -> None:
+        self._urls: LRUCache[str, str] = LRUCache(MAX_THUMBNAILS)
         self._lock = threading.Lock()
 
     def value(self, image: ImageFile) -> Json:

@@ -1,6 +1,5 @@
 """What follows from the operator's choices about sharing: accounts, limits, and what the terminal says about them."""
 
-import codecs
 import json
 import os
 from pathlib import Path
@@ -19,13 +18,6 @@ MIN_PASSWORD_LENGTH, MIN_SHARED_PASSWORD_LENGTH = 8, 12
 EXAMPLE = json.dumps({"max_tokens": 32768, "replies": 4})
 MAX_DIGITS = 20
 """Digits that are read of a number: more than any limit has."""
-BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 def limits_of(choice: str | None, exposure: Exposure) -> Limits:
@@ -125,7 +117,7 @@ def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwo
 
 
 def read_text(file: Path, unread: str = "file_not_read") -> str:
-    """UTF-8, or what the file's byte order mark says. BadSetting for anything else, and for what cannot be read.
+    """UTF-8, or what the file's byte order mark or first bytes say. BadSetting for anything else, and for what cannot be read.
 
     Older 8-bit encodings are refused: nothing tells which one it is, and a password that is read wrongly lets nobody in.
     """
@@ -134,19 +126,9 @@ def read_text(file: Path, unread: str = "file_not_read") -> str:
     except OSError as error:
         raise BadSetting(unread, file=str(file), value=str(file), reason=error.strerror or str(error)) from error
     try:
-        read = data.decode(_encoding(data))
+        read = data.decode(json.detect_encoding(data))
     except UnicodeDecodeError as error:
         raise BadSetting("file_not_text", file=str(file)) from error
     if "\0" in read:
         raise BadSetting("file_not_text", file=str(file))
     return read
-
-
-def _encoding(data: bytes) -> str:
-    for mark, name in BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            return name
-    # Without a mark, UTF-16 shows in the bytes of its first character, which is surely Latin.
-    if data[:1] != b"\0" and data[1:2] == b"\0":
-        return "utf-16-le"
-    return "utf-16-be" if data[:1] == b"\0" and data[1:2] != b"\0" else "utf-8"

@@ -11,12 +11,10 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
-from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.error_responses import error_response, not_found
 from magistral_ui.web.queued_calls import QueuedCalls, TooManyCalls
 from magistral_ui.web.rate_limit import ByteQuota, QuotaExceeded
 from magistral_ui.web.request_body import (
-    MAX_JSON_VALUES,
     MAX_MCP_BYTES,
     BodyTimeout,
     BodyTooLarge,
@@ -65,14 +63,14 @@ class GradioEventsMiddleware:
         calls: QueuedCalls,
         folder: str,
         most: int,
-        values: int = MAX_JSON_VALUES,
-        hourly: ByteQuota | None = None,
+        values: int,
+        hourly: ByteQuota,
     ) -> None:
         """`listeners` by Gradio's numbers; uploads are in `folder`; a body has up to `most` bytes and `values` values."""
         self.app, self._listeners, self._claims, self._most, self._values = app, listeners, claims, most, values
         self._calls, self._held = calls, HeldBytes()
         self._folder = os.path.abspath(folder)
-        self._hourly = hourly or ByteQuota(Limits())
+        self._hourly = hourly
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = CLIENT.get().address

@@ -98,11 +98,9 @@ class Ownership:
 class UploadsMiddleware:
     """Limits the bytes of a form and of an hour, and remembers which browser sent which file."""
 
-    def __init__(
-        self, app: ASGIApp, *, claims: Ownership, limits: Limits, folder: Path, hourly: ByteQuota | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, claims: Ownership, limits: Limits, folder: Path, hourly: ByteQuota) -> None:
         self.app, self._claims, self._limits, self._folder = app, claims, limits, folder
-        self._hourly = hourly or ByteQuota(limits)
+        self._hourly = hourly
         self._most = {
             UPLOAD_PATH: limits.pictures * limits.picture_bytes + FORM_OVERHEAD_BYTES,
             IMPORT_PATH: limits.import_mb * 2**20,
