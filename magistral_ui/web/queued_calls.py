@@ -7,15 +7,15 @@ those of whoever came first once there are too many.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
+from anyio import move_on_after
 from gradio.queueing import Queue
 
 from magistral_ui.client import CLIENT, Client
 from magistral_ui.fairness import Quota
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.client_address import client_of
-from magistral_ui.web.request_body import within
 
 MAX_CALLS_PER_VISITOR, MAX_CALLS_PER_ADDRESS, MAX_CALLS = 8, 32, 200
 """Calls allowed beyond the replies that run at once: some wait for their reader, others were refused and say why."""
@@ -93,8 +93,8 @@ class QueuedCalls:
         """Wait until somebody reads this session's messages; whether that happens in time."""
         if not self.is_read(session):
             come = self._awaited.setdefault(session, asyncio.Event())
-            with suppress(asyncio.TimeoutError):
-                await within(self.patience, come.wait())
+            with move_on_after(self.patience):
+                await come.wait()
         return self.is_read(session)
 
     def __len__(self) -> int:

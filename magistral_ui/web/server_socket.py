@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -134,21 +133,11 @@ def _bound(addresses: list[tuple[socket.AddressFamily, Any]], host: str) -> list
 
 
 def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
+    both = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
+    created = socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
     # The protocol is named: asyncio sets TCP_NODELAY only on sockets that say that they are TCP.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        # On Windows, this would share the port with another program.
-        if os.name == "posix" and sys.platform != "cygwin":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            both = address[0] == "::" and socket.has_dualstack_ipv6()
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
-        listener.bind(address)
-        listener.listen(2048)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, created.detach())
+    listener.setblocking(False)
     return listener
 
 
@@ -160,7 +149,9 @@ def _described(error: OSError, host: str, port: int) -> ServeError:
         return ServeError("address_not_here", host=host)
     if error.errno in UNSUPPORTED_ERRNOS:
         return ServeError("address_not_spoken", host=host)
-    return ServeError("not_listening", host=host, port=port, reason=error.strerror or str(error))
+    return ServeError(
+        "not_listening", host=host, port=port, reason=os.strerror(error.errno) if error.errno else str(error)
+    )
 
 
 def allow_many_files() -> None:
