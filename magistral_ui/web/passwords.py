@@ -139,8 +139,7 @@ def canonical(name: str) -> str:
 
 def login_of(realm: str, name: str) -> str:
     """The owner of what belongs to a person; never the same in two realms, whatever the names are."""
-    whole = f"{realm}\0{name}".encode("utf-8", "surrogatepass")
-    return "name-" + hashlib.sha256(whole).hexdigest()
+    return "name-" + hashed(f"{realm}\0{name}")
 
 
 @dataclass(slots=True)

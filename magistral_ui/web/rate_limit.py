@@ -1,11 +1,11 @@
 """Rate limits: requests of one address and how many are open at once, and bytes of an address by the hour; not what they say."""
 
-import asyncio
 import math
 from collections import Counter
 from dataclasses import dataclass, field
 from math import ceil
 
+from anyio import CancelScope
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
@@ -13,7 +13,6 @@ from magistral_ui.fairness import FairCache
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.error_responses import error_response
-from magistral_ui.web.request_body import take_back_cancel
 
 MAX_OPEN_PER_BROWSER = 48
 """Requests of one browser that are answered at once: a tab has up to three, a browser at most six connections anyway."""
@@ -28,13 +27,8 @@ class IncomingBody:
     """A request whose body is not there yet."""
 
     address: str
-    task: "asyncio.Task[object]"
-    ended: bool = False
+    cancelling: CancelScope = field(default_factory=CancelScope)
     answered: bool = False
-
-    def end(self) -> None:
-        self.ended = True
-        self.task.cancel()
 
 
 @dataclass(slots=True)
@@ -51,13 +45,11 @@ class IncomingBodies:
         if not self._coming:
             return False
         slowest, _ = self._coming.popitem()
-        slowest.end()
+        slowest.cancelling.cancel()
         return True
 
     async def serve(self, address: str, scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        body = IncomingBody(address, task)
+        body = IncomingBody(address)
         self._coming[body] = body
 
         async def watched_receive() -> Message:
@@ -71,15 +63,12 @@ class IncomingBodies:
             await send(message)
 
         try:
-            await self.app(scope, watched_receive, watched_send)
-        except asyncio.CancelledError:
-            if not body.ended:
-                raise
-            take_back_cancel(task)
-            if not body.answered:
-                await error_response(408, "request_slow")(scope, receive, send)
+            with body.cancelling:
+                await self.app(scope, watched_receive, watched_send)
         finally:
             self._coming.pop(body, None)
+        if body.cancelling.cancelled_caught and not body.answered:
+            await error_response(408, "request_slow")(scope, receive, send)
 
 
 class RateLimitMiddleware:

@@ -119,12 +119,6 @@ def bounded(receive: Receive, most: int) -> Receive:
     return limited
 
 
-def take_back_cancel(task: "asyncio.Task[object]") -> None:
-    """Let a task continue that we cancelled ourselves to end what it waited for; Python 3.11 and later count cancellations."""
-    if hasattr(task, "uncancel"):
-        task.uncancel()
-
-
 def replayed(body: bytes, receive: Receive) -> Receive:
     """`receive` for a body that has been read already."""
     given = False
