@@ -122,10 +122,6 @@ class Exposure:
         return replace(TUNNEL, peers=TUNNEL.peers + here)
 
     @property
-    def public_name(self) -> str:
-        return urlsplit(self.url).hostname or ""
-
-    @property
     def prefix(self) -> str:
         """The path below which a proxy of the operator's own shows the page, such as `/ai`; empty: at its root."""
         return urlsplit(self.url).path if self.reach == "proxy" else ""
@@ -136,12 +132,15 @@ class Exposure:
         if host in LOOPBACK_NAMES or host in self.names or host == self.host.lower() or is_address(host):
             return True
         if self.url:
-            return host == self.public_name
+            return host == urlsplit(self.url).hostname
         return self.reach == "tunnel" and host.endswith(TUNNEL_SUFFIX)
 
     def has_origin(self, origin: str, scheme: str, host: str) -> bool:
         """Whether the page itself, as it was requested, has this origin."""
-        return origin in (f"{scheme}://{host}", f"https://{host}") or bool(self.url and origin == origin_of(self.url))
+        if origin in (f"{scheme}://{host}", f"https://{host}"):
+            return True
+        public = urlsplit(self.url)
+        return bool(self.url) and origin == f"{public.scheme}://{public.netloc}".lower()
 
 
 def exposure_of(host: str, share: str, environment: Mapping[str, str], proxies: str | None = None) -> Exposure:
@@ -213,11 +212,6 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def origin_of(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower()
 
 
 def plain_address(peer: str) -> str:
