@@ -78,7 +78,6 @@ class Metrics:
         self._requests.labels(kind, str(status)).inc()
 
     def reply_ended(self, generation: Generation) -> None:
-        """Count a reply, and log its numbers."""
         last = generation.take(len(generation) - 1, looking=False)[-1].event
         if not isinstance(last, Finished | Failed):
             return

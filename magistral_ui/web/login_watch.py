@@ -67,7 +67,6 @@ class OpenRequest:
             self.end()
 
     async def pass_on(self, message: Message) -> None:
-        """Send a part of the answer, unless it has ended."""
         if self.ended:
             return
         if message["type"] == "http.response.start":

@@ -142,7 +142,6 @@ def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
 
 
 def _described(error: OSError, host: str, port: int) -> ServeError:
-    """The failure with what a person can do about it."""
     if error.errno in PERMISSION_ERRNOS:
         return ServeError("port_forbidden", port=port)
     if error.errno == errno.EADDRNOTAVAIL:
