@@ -43,9 +43,7 @@ if TYPE_CHECKING:
 METRICS_TOKEN = "MAGISTRAL_UI_METRICS_TOKEN"
 """The variable with the token for reading /metrics from elsewhere; no flag, because other users could read that."""
 ENGINE_CLOSE_TIMEOUT = 1.0
-"""Seconds for the engine to end its generations."""
 SIGNAL_POLL_SECONDS = 1.0
-"""Seconds between two checks for a signal."""
 SWITCH_INTERVAL = 1e-3 if sys.platform == "win32" else 20e-6  # Windows waits for whole milliseconds
 """Seconds after which a thread releases Python's lock (the GIL) to another that waits for it. The engine takes that lock again
 for each of the hundreds of operations of a step: with Python's 5 ms, a busy page would delay everybody's replies by seconds."""
@@ -83,7 +81,6 @@ def listen(ask: Callable[..., None]) -> None:
 
 
 def leave(*_: object) -> None:
-    """Exit at once, while there is nothing to save."""
     os._exit(0)
 
 
@@ -147,7 +144,6 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
 
 
 def check_proxy_for(url: str) -> None:
-    """Raises BadSetting where requests to `url` would go through a proxy that cannot be used."""
     try:
         if not is_here(urlsplit(url).hostname or ""):
             check_proxies()
@@ -243,7 +239,6 @@ def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
 
 
 def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngine | ZeroGPUEngine") -> None:
-    """Close the page, save what was written, and release the device."""
     from magistral_ui.ui.page import close
 
     close(page)

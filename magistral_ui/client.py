@@ -52,7 +52,7 @@ def serving(client: Client) -> Iterator[None]:
 
 
 def hashed(secret: str) -> str:
-    """What is stored of a secret in a browser. It has 256 random bits, so a plain SHA-256 cannot be reversed."""
+    """The SHA-256 of a text. What is stored of a secret of 256 random bits, too: a plain hash of that cannot be reversed."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 

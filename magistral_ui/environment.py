@@ -1,7 +1,4 @@
-"""The process's environment: made one in which the libraries can be imported, and read for proxies and certificates.
-
-It reads no setting of ours, and connects to nothing.
-"""
+"""The process's environment: made one in which the libraries can be imported, and read for proxies and certificates."""
 
 import contextlib
 import ipaddress
@@ -34,10 +31,7 @@ CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def settle(environment: MutableMapping[str, str]) -> list[Message]:
-    """Change `environment` so that no library fails because of it; return what the operator has to know.
-
-    Raises BadSetting where there is no folder for uploads.
-    """
+    """Change `environment` so that no library fails because of it; return what the operator has to know. Raises BadSetting."""
     told = _certificates(environment)
     for name in ("no_proxy", "NO_PROXY"):
         if name in environment:

@@ -7,8 +7,8 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from dataclasses import dataclass, field, fields
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from magistral_ui import __version__
@@ -26,48 +26,6 @@ OLD_IPV4 = re.compile(r"(?:0x[\da-f]+|\d+)(?:\.(?:0x[\da-f]+|\d+)){0,3}", re.ASC
 """Older spellings of an address: `0` is 0.0.0.0, `127.1` is 127.0.0.1 (inet_aton)."""
 HOST_NAME = re.compile(r"[\w.:%-]+")
 """A name or an address in a URL; anything else is a typing mistake."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the operator chose; None and `auto` leave the choice to the machine."""
-
-    model: str | None = None
-    """A card's key, a repository, or a folder."""
-    host: str = "127.0.0.1"
-    port: int = 7860
-    device: str = "auto"
-    precision: str = "auto"
-    context: int | None = None
-    """Tokens of prompt and reply together."""
-    threads: int | None = None
-    """CPU threads that the model may use."""
-    revision: str | None = None
-    """Commit, tag or branch of the repository; None: the one that ran last, the card's, or the newest."""
-    save_quantized: str = "auto"
-    """A folder for a quantized copy, which is loaded from then on; `auto` and `no` name none."""
-    data_dir: str | None = None
-    """A folder for conversations; None: the user's data folder."""
-    keep_days: int | None = None
-    """Days for which a conversation is kept after its last change; 0: nothing is kept on disk; None: for ever."""
-    plan: bool = False
-    """Print what fits on which hardware, and exit."""
-    engine: str = "local"
-    """`local`: the model runs in this process; `openai`: on an OpenAI-compatible server."""
-    base_url: str | None = None
-    """That server's address, with its version: `http://127.0.0.1:8000/v1`."""
-    dialect: str | None = None
-    """The kind of server; None: auto-detected."""
-    share: str = "no"
-    """`yes`: through Gradio's share link; a URL: through a proxy of the operator's own at that address."""
-    trusted_proxies: str | None = None
-    """How many proxies are in front of the page, or their networks; None: as many as `share` implies."""
-    auth: str | None = None
-    """`name:password`, or a file with one of these a line; on a Space also `huggingface`."""
-    no_password: bool = False
-    """Whoever can reach the page may use it."""
-    limits: str | None = None
-    """`local`, `shared`, or a JSON file; None: `shared` where others can reach the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +51,6 @@ class Flag:
 
     @property
     def expected(self) -> str:
-        """The possible values, for the refusal of another."""
         return f"{self.read.low}..{self.read.high}" if isinstance(self.read, _Whole) else self.metavar
 
 
@@ -185,28 +142,54 @@ def _proxies(value: str) -> str:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ENGINES = ("local", "openai")
 PRECISIONS = ("auto", "float32", "bfloat16", "nf4", "int8")
-FLAGS = (
-    Flag("model", "NAME|PATH", _path),
-    Flag("host", "ADDRESS", _host),
-    Flag("port", "1..65535", _Whole(1, 65_535)),
-    Flag("device", "|".join(DEVICES), _one_of(*DEVICES)),
-    Flag("precision", "|".join(PRECISIONS), _one_of(*PRECISIONS)),
-    Flag("context", "TOKENS", _Whole(256, 1_048_576)),
-    Flag("threads", "N", _Whole(1, 1_024)),
-    Flag("revision", "NAME", _words),
-    Flag("save_quantized", "auto|no|FOLDER", _path),
-    Flag("data_dir", "FOLDER", _path),
-    Flag("keep_days", "DAYS", _Whole(0, 36_500)),
-    Flag("plan", "yes|no", _yes_or_no, switch=True),
-    Flag("engine", "|".join(ENGINES), _one_of(*ENGINES)),
-    Flag("base_url", "URL", read_base_url),
-    Flag("dialect", "|".join(DIALECTS), _one_of(*DIALECTS)),
-    Flag("share", "yes|no|URL", _share, switch=True),
-    Flag("trusted_proxies", "N|CIDR,CIDR", _proxies, refusal="bad_proxies"),
-    Flag("auth", "NAME:PASSWORD|FILE", _home),
-    Flag("no_password", "yes|no", _yes_or_no, switch=True),
-    Flag("limits", "local|shared|FILE", _path),
-)
+
+
+def _flag(default: Any, metavar: str, read: Callable[[str], str | int], **more: Any) -> Any:
+    return field(default=default, metadata={"metavar": metavar, "read": read, **more})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator chose; None and `auto` leave the choice to the machine."""
+
+    model: str | None = _flag(None, "NAME|PATH", _path)
+    """A card's key, a repository, or a folder."""
+    host: str = _flag("127.0.0.1", "ADDRESS", _host)
+    port: int = _flag(7860, "1..65535", _Whole(1, 65_535))
+    device: str = _flag("auto", "|".join(DEVICES), _one_of(*DEVICES))
+    precision: str = _flag("auto", "|".join(PRECISIONS), _one_of(*PRECISIONS))
+    context: int | None = _flag(None, "TOKENS", _Whole(256, 1_048_576))
+    """Tokens of prompt and reply together."""
+    threads: int | None = _flag(None, "N", _Whole(1, 1_024))
+    revision: str | None = _flag(None, "NAME", _words)
+    """Commit, tag or branch of the repository; None: the one that ran last, the card's, or the newest."""
+    save_quantized: str = _flag("auto", "auto|no|FOLDER", _path)
+    """A folder for a quantized copy, which is loaded from then on; `auto` and `no` name none."""
+    data_dir: str | None = _flag(None, "FOLDER", _path)
+    """A folder for conversations; None: the user's data folder."""
+    keep_days: int | None = _flag(None, "DAYS", _Whole(0, 36_500))
+    """Days for which a conversation is kept after its last change; 0: nothing is kept on disk; None: for ever."""
+    plan: bool = _flag(False, "yes|no", _yes_or_no, switch=True)
+    """Print what fits on which hardware, and exit."""
+    engine: str = _flag("local", "|".join(ENGINES), _one_of(*ENGINES))
+    """`local`: the model runs in this process; `openai`: on an OpenAI-compatible server."""
+    base_url: str | None = _flag(None, "URL", read_base_url)
+    """That server's address, with its version: `http://127.0.0.1:8000/v1`."""
+    dialect: str | None = _flag(None, "|".join(DIALECTS), _one_of(*DIALECTS))
+    """The kind of server; None: auto-detected."""
+    share: str = _flag("no", "yes|no|URL", _share, switch=True)
+    """`yes`: through Gradio's share link; a URL: through a proxy of the operator's own at that address."""
+    trusted_proxies: str | None = _flag(None, "N|CIDR,CIDR", _proxies, refusal="bad_proxies")
+    """How many proxies are in front of the page, or their networks; None: as many as `share` implies."""
+    auth: str | None = _flag(None, "NAME:PASSWORD|FILE", _home)
+    """`name:password`, or a file with one of these a line; on a Space also `huggingface`."""
+    no_password: bool = _flag(False, "yes|no", _yes_or_no, switch=True)
+    """Whoever can reach the page may use it."""
+    limits: str | None = _flag(None, "local|shared|FILE", _path)
+    """`local`, `shared`, or a JSON file; None: `shared` where others can reach the page."""
+
+
+FLAGS = tuple(Flag(each.name, **each.metadata) for each in fields(Settings))
 
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:

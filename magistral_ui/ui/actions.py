@@ -1,34 +1,44 @@
-"""The actions that the page's script can ask for, each a typed route; chat.py and history_panel.py do the work.
+"""The routes of the page's script: its actions, the stream of a running reply, and the model's state; it does none of the work.
 
-Gradio could carry them as events of its components. It would look functions up by number, send whole component values both ways,
-and answer to components rather than to whoever asked. Here a request says what is wanted and a response what has changed.
+Gradio could carry actions as events of its components. It would look functions up by number, send whole component values both
+ways, and answer to components rather than to whoever asked. It could carry replies as a component's value: it would compare whole
+values on both sides, recompile the template for each update, and reload the page when the connection drops. Here a request says
+what is wanted, a response what has changed, and a reply is a stream of ten updates a second with only what is new.
 """
 
+import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from anyio import to_thread
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from magistral_ui.chat.conversation import Reply
 from magistral_ui.chat.events import Json, alert_value
-from magistral_ui.engines.base import Ready
+from magistral_ui.engines.base import Engine, Ready
+from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import BadInput, MagistralUIError, Message, TooManyRequests
 from magistral_ui.i18n.texts import sentence_for_client
+from magistral_ui.sessions.live_view import watch
+from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.context_meter import UNSEEN, refused_meter, size_of
 from magistral_ui.ui.history_panel import HistoryPanel
-from magistral_ui.ui.panels import model_value
+from magistral_ui.ui.rendering import mark, model_value
 from magistral_ui.ui.sampling_panel import panel_value
 from magistral_ui.web.client_address import client_of
 from magistral_ui.web.error_responses import sentence_response
 from magistral_ui.web.request_guard import ACTIONS_PATH
 
 log = logging.getLogger(__name__)
+LIVE_PATH, MODEL_PATH = "/magistral/live", "/magistral/model"
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class Upload(BaseModel):
@@ -58,7 +68,6 @@ class Action(BaseModel):
 
     @property
     def composed(self) -> Json:
-        """The message as `Chat` takes it."""
         if self.message is None:
             return {}
         return {"text": self.message.text, "files": [each.path for each in self.message.files if each is not None]}
@@ -70,7 +79,6 @@ TURN, LISTED = ("place", "turns", "composer"), ("place", "turns", "composer", "h
 
 
 def action_route(chat: Chat) -> Route:
-    """The route of all actions, `/magistral/act/PART/NAME`."""
     actions = {
         **turn_actions(chat),
         **history_actions(HistoryPanel(chat)),
@@ -120,7 +128,6 @@ def _with_settings(act: Callable[..., Any]) -> Callable[[Action], Any]:
 
 
 def turn_actions(chat: Chat) -> dict[str, Act]:
-    """Actions on the conversation that the tab shows."""
     begin = (
         chat.example,
         chat.regenerate,
@@ -144,7 +151,6 @@ def turn_actions(chat: Chat) -> dict[str, Act]:
 
 
 def history_actions(panel: HistoryPanel) -> dict[str, Act]:
-    """Actions on the list of conversations."""
 
     async def refresh(action: Action, _: Request) -> Json:
         return {"history": await panel.refresh(action.data, action.place)}
@@ -206,7 +212,6 @@ def composer_actions(chat: Chat) -> dict[str, Act]:
 
 
 def model_actions(chat: Chat) -> dict[str, Act]:
-    """The state of the model, and the system prompt that it would read."""
     engine = chat.engine
 
     def poll(_: Action) -> tuple[Json, Json]:
@@ -226,3 +231,37 @@ def model_actions(chat: Chat) -> dict[str, Act]:
         "model/ready": _in_thread(ready, ("turns", "composer", "parameters", "prompt")),
         "model/compose": _in_thread(lambda action: chat.prompt(action.settings), ("prompt",)),
     }
+
+
+def live_route(visitors: Visitors) -> Route:
+    """The stream of a reply, by its generation, from the first event that the page has not seen.
+
+    Both are headers: an address would be logged, and a foreign page may not send headers of its own. A generation's id is 256
+    random bits known only to its visitor's pages; once the reply has ended, the answer is 404, and its turn has everything.
+    """
+
+    async def live(request: Request) -> Response:
+        asked, seen = request.headers.get("x-generation", ""), request.headers.get("last-event-id", "0")
+        if not seen.isdecimal() or len(seen) > 9:
+            return Response(status_code=400)
+        found = await asyncio.to_thread(visitors.reading, asked)
+        if found is None:
+            return Response(status_code=404)
+        messages = _messages(*found, int(seen))
+        return StreamingResponse(messages, media_type="text/event-stream", headers=STREAM_HEADERS)
+
+    return Route(LIVE_PATH, live)
+
+
+async def _messages(generation: Generation, before: Reply | None, seen: int) -> AsyncIterator[str]:
+    async for view in watch(generation, before=before, seen=seen):
+        yield f"data: {json.dumps(view.value(), ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def model_route(engine: Engine) -> Route:
+    """Where an idle page asks whether anything has changed: only a mark, so that hundreds can ask."""
+
+    async def look(request: Request) -> Response:  # noqa: ARG001  # the answer is the same for everybody
+        return PlainTextResponse(mark(engine.status()), headers={"Cache-Control": "no-store"})
+
+    return Route(MODEL_PATH, look)

@@ -53,11 +53,9 @@ class Chat:
         return place, value, {**composer, "value": {"text": "", "files": []}}
 
     def refuse(self, visitor: object, error: MagistralUIError) -> Turn:
-        """Leave everything as it is, and say why."""
         return self._turn(*self.visitors.open(visitor), visitor, error)
 
     def example(self, data: Json, visitor: object, settings: object = None) -> Turn:
-        """Send an example that was clicked."""
         shown = examples_value(self.engine.card)
         index = data.get("index")
         if not isinstance(index, int) or not 0 <= index < len(shown):
@@ -67,19 +65,15 @@ class Chat:
         return self.say({"text": chosen["text"], "files": files}, visitor, settings)
 
     def regenerate(self, data: Json, visitor: object, settings: object = None) -> Turn:
-        """Replace the reply that was clicked by another one."""
         return self._change(visitor, lambda session: session.regenerate(_message(data), *self._chosen(settings)))
 
     def resume(self, data: Json, visitor: object, settings: object = None) -> Turn:
-        """Continue a reply that was cut off."""
         return self._change(visitor, lambda session: session.continue_reply(_message(data), *self._chosen(settings)))
 
     def answer_again(self, data: Json, visitor: object, settings: object = None) -> Turn:
-        """Write another answer from the same reasoning."""
         return self._change(visitor, lambda session: session.answer_again(_message(data), *self._chosen(settings)))
 
     def edit_message(self, data: Json, visitor: object, settings: object = None) -> Turn:
-        """Replace a message by an edited one."""
         said = str(data.get("text") or "")
         return self._change(visitor, lambda session: session.edit(_message(data), said, *self._chosen(settings)))
 
@@ -95,7 +89,6 @@ class Chat:
         return self._change(visitor, lambda session: session.replay(_message(data)))
 
     def answer(self, data: Json, visitor: object, settings: object = None) -> Turn:
-        """Answer a message that has no reply."""
         return self._change(visitor, lambda session: session.answer(_message(data), *self._chosen(settings)))
 
     def delete(self, data: Json, visitor: object) -> Turn:
@@ -105,7 +98,6 @@ class Chat:
         return key, {**value, "deleted": {"message": _message(data), "count": counts[0]} if counts else None}, box
 
     def restore(self, data: Json, visitor: object) -> Turn:
-        """Undo the last deletion."""
         return self._change(visitor, lambda session: session.restore(_message(data)))
 
     def keep_reasoning(self, data: Json, visitor: object) -> Turn:
@@ -115,7 +107,6 @@ class Chat:
         return self._change(visitor, lambda session: session.keep_reasoning(_message(data), kept))
 
     def choose_branch(self, data: Json, visitor: object) -> Turn:
-        """Show another branch."""
         return self._change(visitor, lambda session: session.choose(_message(data)))
 
     def more(self, data: Json, visitor: object) -> Json | None:
@@ -162,19 +153,16 @@ class Chat:
         return {"attached": found, "number": data.get("number")}
 
     def prompt(self, settings: object = None) -> Json:
-        """The system prompt as the model would read it with these settings."""
         try:
             return prompt_value(self.engine.card, settings)
         except MagistralUIError as error:
             return {**prompt_value(self.engine.card), "failure": alert_value(error)}
 
     def stop(self, visitor: object) -> None:
-        """End this visitor's running reply."""
         if session := self.visitors.find(visitor):
             session.stop()
 
     def answer_now(self, visitor: object) -> None:
-        """End the reasoning of this visitor's running reply."""
         if session := self.visitors.find(visitor):
             session.answer_now()
 
@@ -213,7 +201,6 @@ class Chat:
     def _composed(
         self, message: Json | None, image_side: int | None, read: Callable[..., list[ImageFile]] | None = None
     ) -> tuple[str, list[ImageFile]]:
-        """The composer's content as the model would get it."""
         said = message or {}
         images: list[ImageFile] = []
         if said.get("files"):

@@ -19,7 +19,6 @@ LOW_ROOM_FRACTION = 8
 
 
 UNSEEN: Json = {"failure": None, "thumbnail": None}
-"""The value of an attached file that has not been checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +31,24 @@ class ContextUse:
     reasoning: int = 0
     """Earlier reasoning that stays in the context."""
     pictures: int = 0
-    """Pictures of earlier messages."""
     message: int = 0
     """The message being written with its pictures; 0 where there is none."""
     message_pictures: tuple[int, ...] = ()
     """Of the message, each picture."""
     left_out: int = 0
-    """Earlier reasoning that is left out of the context."""
     estimated: bool = False
     """Whether a part was estimated from lengths, for want of the model's tokenizer."""
 
     @property
     def total(self) -> int:
-        """Tokens of the whole prompt."""
         return self.system + self.conversation + self.reasoning + self.pictures + self.message
 
 
 def context_use(measure: Measure, prompt: Prompt, draft: int | None) -> ContextUse:
     """What the tokens of `prompt`, measured by an engine, go to; `draft` is the id of the message being written."""
-    kept = sum(measure.reasoning.get(_id(turn), 0) for turn in _earlier_replies(prompt) if turn.reasoning is not None)
-    left_out = sum(measure.reasoning.get(_id(turn), 0) for turn in _earlier_replies(prompt) if turn.reasoning is None)
+    replies = [turn for turn in prompt.turns if isinstance(turn, AssistantTurn)]
+    kept = sum(measure.reasoning.get(_id(turn), 0) for turn in replies if turn.reasoning is not None)
+    left_out = sum(measure.reasoning.get(_id(turn), 0) for turn in replies if turn.reasoning is None)
     written = [turn for turn in prompt.turns if isinstance(turn, UserTurn) and turn.message == draft]
     seen = [p for turn in prompt.turns if isinstance(turn, UserTurn) and turn.message != draft for p in turn.images]
     images = sum(measure.images.get(image.digest, 0) for image in seen)
@@ -71,21 +68,15 @@ def context_use(measure: Measure, prompt: Prompt, draft: int | None) -> ContextU
     )
 
 
-def _earlier_replies(prompt: Prompt) -> list[AssistantTurn]:
-    return [turn for turn in prompt.turns if isinstance(turn, AssistantTurn)]
-
-
 def _id(turn: UserTurn | AssistantTurn) -> int:
     return -1 if turn.message is None else turn.message
 
 
 def empty_meter() -> Json:
-    """The meter while nothing is known."""
     return {"limit": None, "failure": None}
 
 
 def first_meter(limits: Limits) -> Json:
-    """The meter before anything is counted: how many images a message may have, and of how many bytes each."""
     return {"most": {"pictures": limits.pictures, "bytes": limits.picture_bytes}}
 
 
@@ -126,22 +117,17 @@ def remedies(use: ContextUse, images: Sequence[ImageFile], settings: VisitorSett
     found: list[Json] = []
     if use.reasoning and settings.choices.keep_reasoning:
         found.append({"key": "leave_reasoning_out", "count": use.reasoning})
-    side = next_side(images, settings.image_side)
-    if side is not None:
+    longest = max((max(each.width, each.height) for each in images), default=0)
+    chosen = settings.image_side
+    smaller = (side for side in IMAGE_SIDES if side < longest and (chosen is None or side < chosen))
+    if (side := next(smaller, None)) is not None:
         found.append({"key": "smaller_pictures", "side": side})
     if use.conversation or use.reasoning or use.pictures:
         found.append({"key": "new_chat"})
     return found
 
 
-def next_side(images: Sequence[ImageFile], chosen: int | None) -> int | None:
-    """The next smaller size that would shrink one of these images."""
-    longest = max((max(each.width, each.height) for each in images), default=0)
-    return next((side for side in IMAGE_SIDES if side < longest and (chosen is None or side < chosen)), None)
-
-
 def refused_meter(error: MagistralUIError) -> Json:
-    """The meter for a message that cannot be sent as it is."""
     return {"limit": None, "failure": alert_value(error)}
 
 

@@ -66,7 +66,6 @@ class HistoryPanel:
         }
 
     def open(self, data: Json, visitor: object) -> Turned:
-        """Show another conversation in the tab."""
         wanted = {**visitor, "conversation": _id(data)} if isinstance(visitor, dict) else visitor
         if self.visitors.find(wanted) is None:
             gone = alert_value(MessageGone("conversation_gone"))
@@ -74,12 +73,10 @@ class HistoryPanel:
         return self._turned(visitor, *self.visitors.open(wanted), data)
 
     def rename(self, data: Json, visitor: object) -> Json:
-        """Rename a conversation."""
         self.visitors.change(visitor, _id(data), catalog.rename, str(data.get("title") or ""))
         return self.listing(data, visitor)
 
     def pin(self, data: Json, visitor: object) -> Json:
-        """Pin a conversation to the top, or unpin it."""
         self.visitors.change(visitor, _id(data), catalog.pin, data.get("pinned") is True)
         return self.listing(data, visitor)
 

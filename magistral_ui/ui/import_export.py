@@ -29,7 +29,6 @@ from magistral_ui.web.client_address import visitors_language
 FORMATS = {"json": "application/json", "markdown": "text/markdown", "html": "text/html"}
 ENDINGS = {"json": "json", "markdown": "md", "html": "html"}
 PARALLEL_FILES = 2
-"""Files that are read or written at the same time."""
 MAX_FILES_PER_ADDRESS = 4
 """Files of one address that are being sent, wait, or are being processed."""
 DOWNLOAD_HEADERS = {"Cache-Control": "no-store", "Content-Disposition": "attachment"}
@@ -53,12 +52,10 @@ class ImportPurpose:
 
 
 def name_of(title: str, format: str) -> str:
-    """The name of the file."""
     return file_name(title, ENDINGS[format], text("page_title"))
 
 
 def written(documents: Sequence[Document], format: str, language: Language = LANGUAGES[DEFAULT_LANGUAGE]) -> bytes:
-    """The file's content, in the reader's language."""
     if format == "json":
         return export_json(documents)
     words: Texts = partial(text_in, language.code)
@@ -68,7 +65,6 @@ def written(documents: Sequence[Document], format: str, language: Language = LAN
 
 
 def import_limits(limits: Limits) -> ImportLimits:
-    """The limits of one file on a page with these `limits`."""
     most = ImportLimits()
     size = limits.import_mb * 2**20
     return replace(

@@ -18,24 +18,25 @@ from starlette.staticfiles import StaticFiles
 from magistral_ui.environment import ProxyUnusable, check_proxies, without_proxies
 from magistral_ui.errors import ServeError
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.actions import action_route
+from magistral_ui.ui.actions import action_route, live_route, model_route
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.api.mcp_route import mcp_route
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.import_export import exchange_routes
-from magistral_ui.ui.routes import live_route, model_route
 from magistral_ui.ui.theme import theme
-from magistral_ui.ui.translated_page import TranslatedPageMiddleware, texts_route
+from magistral_ui.ui.translated_page import complete, texts_route
 from magistral_ui.web.client_address import PROBE_HEADER
-from magistral_ui.web.connections import allow_many_files, open_to_visitors
+from magistral_ui.web.connections import open_to_visitors
 from magistral_ui.web.exposure import Exposure, seen_by
 from magistral_ui.web.gradio_events import Listener
 from magistral_ui.web.hf_oauth import HuggingFaceLogin
 from magistral_ui.web.middleware import middleware_stack, wrap
 from magistral_ui.web.passwords import Passwords
-from magistral_ui.web.server_socket import WILDCARD_HOSTS, served_on, take, url_of
+from magistral_ui.web.security_headers import CompletedPageMiddleware
+from magistral_ui.web.server_socket import WILDCARD_HOSTS, allow_many_files, served_on, take, url_of
 
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
+STYLES = ("vendor/katex", "page", "answer", "transcript", "history", "panel", "touch")
 DEFAULT_PORTS = range(7860, 7960)
 QUEUE_POLL_SECONDS = 0.1
 """Seconds between two polls of Gradio's queue, which only programs use; Gradio's thousand polls a second take 4 % of a core."""
@@ -50,22 +51,11 @@ PROBE_TIMEOUT = 10.0
 
 def head() -> str:
     """Our styles and scripts for the page's head, all from this server; translated_page.py adds the texts."""
-    return "\n".join(
-        (
-            '<link rel="stylesheet" href="magistral/vendor/katex.css">',
-            '<link rel="stylesheet" href="magistral/page.css">',
-            '<link rel="stylesheet" href="magistral/answer.css">',
-            '<link rel="stylesheet" href="magistral/transcript.css">',
-            '<link rel="stylesheet" href="magistral/history.css">',
-            '<link rel="stylesheet" href="magistral/panel.css">',
-            '<link rel="stylesheet" href="magistral/touch.css">',
-            '<link rel="modulepreload" href="magistral/main.js">',
-        )
-    )
+    links = [f'<link rel="stylesheet" href="magistral/{name}.css">' for name in STYLES]
+    return "\n".join([*links, '<link rel="modulepreload" href="magistral/main.js">'])
 
 
 def listeners(demo: gr.Blocks) -> dict[int, Listener]:
-    """What the page sends to each of its functions."""
     return {
         number: Listener(
             name=str(each.api_name),
@@ -83,7 +73,7 @@ def launch_options(visitors: Visitors) -> dict[str, Any]:
         "theme": theme(),
         "head": head(),
         "app_kwargs": {
-            "middleware": [Middleware(TranslatedPageMiddleware)],
+            "middleware": [Middleware(CompletedPageMiddleware, complete=complete)],
             "routes": [
                 action_route(Chat(visitors.engine, visitors)),
                 live_route(visitors),

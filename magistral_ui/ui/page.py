@@ -1,33 +1,34 @@
 """Lays out the page in Gradio Blocks; its own script, assets/main.js, does the rest through actions.py."""
 
+from dataclasses import asdict
+
 import gradio as gr
 
 from magistral_ui.engines.base import Engine
+from magistral_ui.i18n.languages import offered
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks, add_api
-from magistral_ui.ui.components import component, heading, label, language_choice, page_script
 from magistral_ui.ui.context_meter import first_meter
 from magistral_ui.ui.launch import close, launch, launch_options
-from magistral_ui.ui.panels import build_limits_panel, model_value
+from magistral_ui.ui.panels import build_limits_panel, component, heading, label, page_script
+from magistral_ui.ui.rendering import model_value
 from magistral_ui.ui.sampling_panel import build_settings_panel
 
 __all__ = ["build_page", "close", "launch", "launch_options"]
 
 
 def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> ChatBlocks:
-    """The page over `engine`, ready for `launch`; `login` says whether visitors have to sign in.
-
-    With `hugging_face`, Gradio serves the routes of its own login by Hugging Face.
-    """
+    """The page over `engine`; `login`: visitors have to sign in; `hugging_face`: Gradio serves the routes of that login."""
     with ChatBlocks(
         visitors.limits, title=text("page_title"), delete_cache=(3600, 3600), analytics_enabled=False
     ) as demo:
         # The key and the secret are fixed, so that visitors find their conversations again after a restart of the server.
         place = gr.BrowserState({}, storage_key="magistral-ui-place", secret="magistral-ui")
+        brand = f'<h1>{text("page_title")}</h1><span id="model-name"></span>'
         with gr.Row(elem_id="topbar"):
             gr.Button(label("page_history"), elem_id="history-toggle", size="sm")
-            gr.HTML(_brand(), apply_default_css=False, padding=False, elem_id="brand")
+            gr.HTML(brand, apply_default_css=False, padding=False, elem_id="brand")
             new_chat = gr.Button(label("page_new_chat"), elem_id="new-chat", size="sm")
             gr.Button(label("page_settings"), elem_id="settings-toggle", size="sm")
         with gr.Column(elem_id="history"):
@@ -44,19 +45,15 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
             build_settings_panel(engine)
             heading(label("model_heading"))
             component("model", model_value(engine))
-            language_choice()
+            component("language", {"languages": [asdict(each) for each in offered().values()]})
             build_limits_panel(visitors.limits, login)
             if hugging_face:
                 gr.LoginButton(visible=False)  # Gradio looks for it; the login page has a link of its own
         _connect(demo, place, turns, box, new_chat)
         add_api(engine, visitors, demo.calls)
     page: ChatBlocks = demo
-    page.queue(api_open=False)  # queued_calls.py bounds it, by visitor and address
+    page.queue(api_open=False)  # web/queued_calls.py bounds it, by visitor and address
     return page
-
-
-def _brand() -> str:
-    return f'<h1>{text("page_title")}</h1><span id="model-name"></span>'
 
 
 def _composer() -> gr.MultimodalTextbox:

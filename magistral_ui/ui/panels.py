@@ -1,47 +1,63 @@
-"""What the settings panel only shows: which model runs and why, and the visitor's limits; it sets nothing."""
+"""Components that the page's own script draws, labels and headings, and the panel's section about the visitor's limits.
 
-import hashlib
-from dataclasses import asdict, fields
+Gradio only carries their initial values, as JSON text. They are plain gr.HTML, no subclasses: Gradio writes a .pyi file beside
+the source of every subclass when it is imported.
+"""
+
+import json
+import re
+from dataclasses import fields
+from typing import Any
+
+import gradio as gr
+from gradio.i18n import I18nData
 
 from magistral_ui.chat.events import Json
-from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready
-from magistral_ui.models.memory import TYPICAL_CONTEXT
+from magistral_ui.i18n.texts import for_pages
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.ui.components import component, heading, label
 
-LOAD_COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
-ON_A_SERVER = "model_on_a_server"
-"""The reason that marks a model as remote: it may go away at any time, so the page keeps checking on it."""
-
-
-def model_value(engine: Engine) -> Json:
-    """The state of the engine as the browser draws it."""
-    card, status = engine.card, engine.status()
-    value = {
-        "card": card.name,
-        "demo": card.demo,
-        "vision": card.vision,
-        "description": card.description_key,
-        "command": LOAD_COMMAND,
-    }
-    match status:
-        case Loading():
-            return {**value, "state": "loading", **asdict(status)}
-        case Broken(key, values):
-            return {**value, "state": "broken", "key": key, "values": dict(values)}
-        case Ready(info):
-            watched = {"mark": mark(status)} if info.chosen_because == ON_A_SERVER else {}
-            return {**value, **watched, "state": "ready", "info": asdict(info) | {"plan": _plan(info)}}
+LABELLED = re.compile(r"page_\w+|\w+_heading")
+"""The keys that `label` accepts: their texts are part of the page itself."""
+MOUNT_JS = """
+import(new URL("magistral/main.js", document.baseURI)).then((page) =>
+  page.mount("%s", element, props.value, (name) => trigger(name)));
+"""
 
 
-def mark(status: EngineStatus) -> str:
-    """A short digest of the state and the model: equal for equal ones."""
-    return hashlib.sha256(repr(status).encode("utf-8", "replace")).hexdigest()[:16]
+def component(part: str, value: dict[str, Any] | None = None, *, triggers: tuple[str, ...] = ()) -> gr.HTML:
+    """The component that `part` of assets/main.js draws; `triggers` are its own events, as methods of these names."""
+    # Gradio finds a component's own events by their quoted names in the script.
+    names = "".join(f'// "{name}"\n' for name in triggers)
+    return gr.HTML(
+        None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+        html_template="<div></div>",
+        js_on_load=names + MOUNT_JS % part,
+        apply_default_css=False,
+        elem_id=part,
+    )
 
 
-def _plan(info: ModelInfo) -> Json | None:
-    """How the device's memory is divided, and how long the conversations are that `visitors` counts."""
-    return asdict(info.plan) | {"usual": min(TYPICAL_CONTEXT, info.context_length)} if info.plan else None
+def page_script(call: str, *values: str) -> str:
+    """A listener that runs in the browser only: `call`, exported by assets/main.js, with the values of its input components."""
+    return (
+        f'({", ".join(values)}) => import(new URL("magistral/main.js", document.baseURI)).then((page) => page.{call})'
+    )
+
+
+def heading(text: object) -> gr.HTML:
+    return gr.HTML(f"<h2>{text}</h2>", elem_classes="panel-heading", apply_default_css=False)
+
+
+def label(key: str) -> I18nData:
+    """The text `key`, filled in by the browser; KeyError where the page does not carry it."""
+    if not LABELLED.fullmatch(key):
+        raise KeyError(key)
+    return I18nData(key)
+
+
+def labels(language: str) -> dict[str, str]:
+    found = for_pages(language).items()
+    return {key: text for key, text in found if isinstance(text, str) and LABELLED.fullmatch(key)}
 
 
 def build_limits_panel(limits: Limits, login: bool) -> None:

@@ -1,6 +1,7 @@
-"""Turns a session's conversation into the values that the page's script draws; it neither draws nor sends them."""
+"""Turns a conversation, and the model's state, into the values that the page's script draws; it neither draws nor sends them."""
 
 import base64
+import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -16,17 +17,22 @@ from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conver
 from magistral_ui.chat.events import Json, failure_value, notices_value, usage_value
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.resume import may_continue, may_replay
+from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
+from magistral_ui.models.memory import TYPICAL_CONTEXT
 from magistral_ui.sessions.history.reply_state import same_model
 from magistral_ui.sessions.session import Session
 
 THUMBNAIL_SIDE = 480
 """Pixels of a thumbnail's longer side: twice what is shown, for screens of high density."""
+MAX_THUMBNAILS = 200
 RECENT_MESSAGES = 20
 """Messages at the end of a conversation that the page gets at once; it asks for earlier ones, and for reasoning."""
 MAX_MESSAGES_PER_REQUEST = 40
-"""Messages in one answer to such a request."""
+LOAD_COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
+ON_A_SERVER = "model_on_a_server"
+"""The reason that marks a model as remote: it may go away at any time, so the page keeps checking on it."""
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 
 
@@ -48,15 +54,15 @@ def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails
     ]
     live, continues = (running.generation.id, running.continues) if running else (None, None)
     last = path[-1].id if path and isinstance(path[-1], UserMessage) and running is None else None
-    more = {"unanswered": last, "sources": sources.values}
     return {
         "conversation": session.id,
         "seen": seen,
         "turns": turns,
         "live": live,
         "continues": continues,
+        "unanswered": last,
+        "sources": sources.values,
         "welcome": welcome,
-        **more,
     }
 
 
@@ -103,7 +109,6 @@ class ReplySources:
         self._here, self._numbers = here, dict[Provenance, int]()
 
     def number(self, provenance: Provenance | None) -> int | None:
-        """Its index in `values`."""
         if provenance is None:
             return None
         source = replace(provenance, prompt="", begun_reasoning=0, begun_answer=0, begun_closed=False, edited=False)
@@ -154,12 +159,11 @@ def utf16_length(text: str) -> int:
 class Thumbnails:
     """Thumbnails as data URLs, so that a visitor's image has no address of its own; made once for each content."""
 
-    def __init__(self, kept: int = 200) -> None:
-        self._urls: LRUCache[str, str] = LRUCache(kept)
+    def __init__(self) -> None:
+        self._urls: LRUCache[str, str] = LRUCache(MAX_THUMBNAILS)
         self._lock = threading.Lock()
 
     def value(self, image: ImageFile) -> Json:
-        """The thumbnail, and the image's name and size."""
         try:
             url = self._url(image)
         except (ImageRefused, TooManyRequests):
@@ -195,3 +199,32 @@ def _image_url(name: str | None) -> str | None:
         return None
     data = base64.b64encode((ASSETS / "examples" / name).read_bytes()).decode("ascii")
     return f"data:image/png;base64,{data}"
+
+
+def model_value(engine: Engine) -> Json:
+    card, status = engine.card, engine.status()
+    value = {
+        "card": card.name,
+        "demo": card.demo,
+        "vision": card.vision,
+        "description": card.description_key,
+        "command": LOAD_COMMAND,
+    }
+    match status:
+        case Loading():
+            return {**value, "state": "loading", **asdict(status)}
+        case Broken(key, values):
+            return {**value, "state": "broken", "key": key, "values": dict(values)}
+        case Ready(info):
+            watched = {"mark": mark(status)} if info.chosen_because == ON_A_SERVER else {}
+            return {**value, **watched, "state": "ready", "info": asdict(info) | {"plan": _plan(info)}}
+
+
+def mark(status: EngineStatus) -> str:
+    """A short digest of the state and the model: equal for equal ones."""
+    return hashlib.sha256(repr(status).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _plan(info: ModelInfo) -> Json | None:
+    """How the device's memory is divided, and how long the conversations are that `visitors` counts."""
+    return asdict(info.plan) | {"usual": min(TYPICAL_CONTEXT, info.context_length)} if info.plan else None

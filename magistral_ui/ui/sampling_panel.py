@@ -5,16 +5,15 @@ from dataclasses import asdict, dataclass
 
 from magistral_ui.chat.events import Json
 from magistral_ui.chat.prompt import PromptChoices, has_marks, with_instructions
-from magistral_ui.chat.sampling import PARAMETERS, PRESETS, Parameter, SamplingParams
+from magistral_ui.chat.sampling import PARAMETERS, PRESETS, SamplingParams
 from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import BadInput
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.ui.components import component, heading, label
+from magistral_ui.ui.panels import component, heading, label
 
 IMAGE_SIDES = (1024, 512)
 """Sizes to which images can be shrunk before they are sent: pixels of the longer side."""
 MAX_PROMPT_LENGTH = 50_000
-"""Characters of the custom instructions, and of the system prompt."""
 TOKEN_PARAMETERS = ("max_tokens", "reasoning_budget")
 """Parameters that cannot exceed the context."""
 
@@ -46,7 +45,8 @@ def panel_value(engine: Engine) -> Json:
     room = info.context_length if info else card.context_length
     own = _bounded(card.sampling, room)
     presets = [(preset.key, _bounded(preset.of(card.sampling), room)) for preset in PRESETS]
-    table = [{**asdict(each), "high": _high(each, room)} for each in PARAMETERS.values()]
+    highest = {name: min(PARAMETERS[name].high, room) for name in TOKEN_PARAMETERS}
+    table = [{**asdict(each), "high": highest.get(name, each.high)} for name, each in PARAMETERS.items()]
     return {
         "card": card.key,
         "vision": card.vision,
@@ -91,10 +91,6 @@ def read_settings(card: ModelCard, settings: object) -> VisitorSettings:
         keep_reasoning=sent.get("keep_reasoning") is not False,
     )
     return VisitorSettings(card.sampling.changed(params), choices, side)
-
-
-def _high(parameter: Parameter, room: int) -> float | int:
-    return min(parameter.high, room) if parameter.name in TOKEN_PARAMETERS else parameter.high
 
 
 def _bounded(params: SamplingParams, room: int) -> SamplingParams:

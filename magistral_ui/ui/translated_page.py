@@ -13,11 +13,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
-from magistral_ui.i18n.languages import LANGUAGES, Language
+from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.i18n.texts import for_pages
-from magistral_ui.ui.components import labels
+from magistral_ui.ui.panels import labels
 from magistral_ui.web.client_address import visitors_language
 from magistral_ui.web.login_watch import TAB
 
@@ -47,65 +47,24 @@ HEAD_TEMPLATE = """<link rel="modulepreload" href="%(texts)s">
 CACHE_FOREVER = "public, max-age=31536000, immutable"
 
 
-class TranslatedPageMiddleware:
-    """Completes the page with the visitor's language; passes everything else through."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and return the page as one piece."""
-        if not _asks_for_the_page(scope):
-            await self.app(scope, receive, send)
-            return
-        start: Message = {}
-        body = bytearray()
-
-        async def completed(message: Message) -> None:
-            nonlocal start
-            if message["type"] == "http.response.start":
-                start = message
-            elif message["type"] == "http.response.body":
-                body.extend(message.get("body", b""))
-                if not message.get("more_body", False):
-                    for each in _complete(start, bytes(body), visitors_language(scope), scope.get(TAB)):
-                        await send(each)
-            else:
-                await send(message)
-
-        # Here the page must not be compressed; that happens further out.
-        headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-        await self.app({**scope, "headers": headers}, receive, completed)
-
-
 def texts_route() -> Route:
-    """The route of a language's texts, a JavaScript module."""
     return Route("/magistral/texts/{name}.js", _texts)
 
 
-def _asks_for_the_page(scope: Scope) -> bool:
-    if scope["type"] != "http" or scope["method"] != "GET":
-        return False
-    return str(scope["path"]).removeprefix(scope.get("root_path", "")) in ("", "/")
-
-
-def _complete(start: Message, body: bytes, language: Language, tab: str | None) -> tuple[Message, Message]:
-    headers = MutableHeaders(scope=start)
-    if headers.get("content-type", "").startswith("text/html"):
-        opening = f'<html lang="{language.tag}" dir="{language.direction}" data-texts="{_address(language.code)}"'
-        if tab is not None:
-            opening += f' data-login="{tab}"'
-        body = OPENING.sub(opening.encode(), body, count=1)
-        body = WRITTEN_ADDRESS.sub(f"const root = {OWN_ADDRESS};".encode(), body, count=1).replace(MANIFEST, b"", 1)
-        body = body.replace(b"</head>", _first(language.code).encode() + b"</head>", 1)
-        headers["Content-Length"] = str(len(body))
-        headers["Content-Language"] = language.tag
-        headers.add_vary_header("Accept-Language, Cookie")
-    return start, {"type": "http.response.body", "body": body}
+def complete(scope: Scope, headers: MutableHeaders, body: bytes) -> bytes:
+    """The page in the language of the visitor who asks, with what the login needs to know of the tab."""
+    language, tab = visitors_language(scope), scope.get(TAB)
+    opening = f'<html lang="{language.tag}" dir="{language.direction}" data-texts="{_address(language.code)}"'
+    if tab is not None:
+        opening += f' data-login="{tab}"'
+    headers["Content-Language"] = language.tag
+    headers.add_vary_header("Accept-Language, Cookie")
+    body = OPENING.sub(opening.encode(), body, count=1)
+    body = WRITTEN_ADDRESS.sub(f"const root = {OWN_ADDRESS};".encode(), body, count=1).replace(MANIFEST, b"", 1)
+    return body.replace(b"</head>", _first(language.code).encode() + b"</head>", 1)
 
 
 async def _texts(request: Request) -> Response:
-    """The texts of one language, as a module."""
     name = str(request.path_params["name"])
     code = name.split("-")[0]
     if code not in LANGUAGES:

@@ -1,6 +1,5 @@
 """What follows from the operator's choices about sharing: accounts, limits, and what the terminal says about them."""
 
-import codecs
 import json
 import os
 from pathlib import Path
@@ -19,13 +18,6 @@ MIN_PASSWORD_LENGTH, MIN_SHARED_PASSWORD_LENGTH = 8, 12
 EXAMPLE = json.dumps({"max_tokens": 32768, "replies": 4})
 MAX_DIGITS = 20
 """Digits that are read of a number: more than any limit has."""
-BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 def limits_of(choice: str | None, exposure: Exposure) -> Limits:
@@ -45,7 +37,6 @@ def limits_of(choice: str | None, exposure: Exposure) -> Limits:
 
 
 def _limits_in(file: Path) -> dict[str, Any]:
-    """The JSON object in the file."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if twice := [name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])]:
@@ -55,7 +46,7 @@ def _limits_in(file: Path) -> dict[str, Any]:
     def number(digits: str) -> int:
         return int(digits[:MAX_DIGITS])  # Python refuses to read thousands of them
 
-    text, line, column = _read_limits(file), 1, 1
+    text, line, column = read_text(file, "limits_not_read"), 1, 1
     try:
         changes = json.loads(text, object_pairs_hook=once, parse_int=number)
         if isinstance(changes, dict):
@@ -65,15 +56,6 @@ def _limits_in(file: Path) -> dict[str, Any]:
     except RecursionError:
         pass
     raise BadSetting("limits_no_object", value=str(file), line=line, column=column, example=EXAMPLE)
-
-
-def _read_limits(file: Path) -> str:
-    try:
-        return read_text(file)
-    except BadSetting as error:
-        if error.message.key != "file_not_read":
-            raise
-        raise BadSetting("limits_not_read", value=str(file), reason=error.message.values["reason"]) from error
 
 
 def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
@@ -134,29 +116,19 @@ def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwo
     return lines
 
 
-def read_text(file: Path) -> str:
-    """UTF-8, or what the file's byte order mark says. BadSetting for anything else, and for what cannot be read.
+def read_text(file: Path, unread: str = "file_not_read") -> str:
+    """UTF-8, or what the file's byte order mark or first bytes say. BadSetting for anything else, and for what cannot be read.
 
     Older 8-bit encodings are refused: nothing tells which one it is, and a password that is read wrongly lets nobody in.
     """
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise BadSetting("file_not_read", file=str(file), reason=error.strerror or str(error)) from error
+        raise BadSetting(unread, file=str(file), value=str(file), reason=error.strerror or str(error)) from error
     try:
-        read = data.decode(_encoding(data))
+        read = data.decode(json.detect_encoding(data))
     except UnicodeDecodeError as error:
         raise BadSetting("file_not_text", file=str(file)) from error
     if "\0" in read:
         raise BadSetting("file_not_text", file=str(file))
     return read
-
-
-def _encoding(data: bytes) -> str:
-    for mark, name in BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            return name
-    # Without a mark, UTF-16 shows in the bytes of its first character, which is surely Latin.
-    if data[:1] != b"\0" and data[1:2] == b"\0":
-        return "utf-16-le"
-    return "utf-16-be" if data[:1] == b"\0" and data[1:2] != b"\0" else "utf-8"

@@ -1,14 +1,17 @@
 """Watches the server's connections: no doubtful requests, none that come too slowly, and only so many of one address.
 
 Two programs that disagree about where a request ends would take a part of one visitor's for another's (request smuggling,
-RFC 9112 §11.2). h11 mends some of what is doubtful; here it ends the connection. Connections whose answers nobody reads are
-slow_readers.py's business.
+RFC 9112 §11.2). h11 mends some of what is doubtful; here it ends the connection. A connection whose answer is not read is
+dropped, too; what the peer's operating system receives counts as read, as no server can see further than that.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
 import re
+import socket
+import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,13 +27,17 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.exposure import plain_address
-from magistral_ui.web.slow_readers import SlowReaders
 
 HEAD_TIMEOUT = 15.0
 """Seconds from a connection's beginning, or from its last answer, to the whole head of a request."""
 MAX_CONNECTIONS_PER_ADDRESS = 1_500
 """Connections of one address that is not a proxy's."""
-MAX_OPEN_FILES = 65_536
+CHECKS = 10
+"""Checks of an unread answer in the time after which its connection is dropped."""
+MAX_UNSENT_BYTES = 256 * 2**20
+"""Bytes of answers that wait in this process to be read; beyond them, the peer with the most loses its largest answer."""
+MAX_KERNEL_BUFFER = 128 * 1024
+"""Bytes of one connection that the system takes before it can send them: with few, it shows soon whether any are read."""
 REFUSAL_HEADERS = [
     ("Content-Type", "text/plain; charset=utf-8"),
     ("X-Content-Type-Options", "nosniff"),
@@ -46,6 +53,86 @@ LENGTH = re.compile(rb"[0-9]{1,18}")
 CHUNK = re.compile(rb"[0-9A-Fa-f]{1,16}\r\n")
 
 
+class SlowReaders:
+    """The connections of one server whose answers wait for their readers."""
+
+    def __init__(self, seconds: float, most: int = MAX_UNSENT_BYTES) -> None:
+        """`seconds` for which nothing of an answer leaves before its connection is dropped."""
+        self.seconds, self._most = seconds, most
+        self._waiting: dict[ReaderState, int] = {}
+        self._total = 0
+
+    def reader(self, transport: Any, peer: str, loop: asyncio.AbstractEventLoop) -> "ReaderState":
+        """The state of a new connection from `peer`, to be told when its flow stops and resumes."""
+        limit_system_buffers(transport.get_extra_info("socket"), self.seconds)
+        transport.set_write_buffer_limits(high=0)  # so that paused() is called as soon as a byte waits
+        return ReaderState(self, transport, peer, loop)
+
+    def waits(self, reader: "ReaderState", count: int) -> None:
+        self._total += count - self._waiting.pop(reader, 0)
+        if count:
+            self._waiting[reader] = count
+        while self._total > self._most:
+            self._largest().drop()
+
+    def _largest(self) -> "ReaderState":
+        by_peer: Counter[str] = Counter()
+        for reader, count in self._waiting.items():
+            by_peer[reader.peer] += count
+        ((peer, _),) = by_peer.most_common(1)
+        return max((each for each in self._waiting if each.peer == peer), key=self._waiting.__getitem__)
+
+
+class ReaderState:
+    """How far the other end of a connection has received what is sent."""
+
+    def __init__(self, answers: SlowReaders, transport: Any, peer: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.peer = peer
+        self._answers, self._transport, self._loop = answers, transport, loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._left, self._progress_at = 0, 0.0
+
+    def paused(self) -> None:
+        self._left, self._progress_at = self._transport.get_write_buffer_size(), self._loop.time()
+        self._schedule_check()
+
+    def resumed(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._answers.waits(self, 0)
+
+    def drop(self) -> None:
+        """End the connection; the system, too, discards what it has not sent, instead of trying again and again."""
+        self.resumed()
+        at_once = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+        with contextlib.suppress(OSError):
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self._transport.abort()
+
+    def _schedule_check(self) -> None:
+        self._timer = self._loop.call_later(self._answers.seconds / CHECKS, self._check)
+        self._answers.waits(self, self._left)
+
+    def _check(self) -> None:
+        left, now = self._transport.get_write_buffer_size(), self._loop.time()
+        if left < self._left:
+            self._progress_at = now
+        self._left = left
+        if now - self._progress_at >= self._answers.seconds:
+            self.drop()
+        else:
+            self._schedule_check()
+
+
+def limit_system_buffers(connection: Any, seconds: float) -> None:
+    """Have the system buffer little that it cannot send, and give up a peer that receives nothing, where it supports this."""
+    for name, value in (("TCP_USER_TIMEOUT", int(seconds * 1000)), ("TCP_NOTSENT_LOWAT", MAX_KERNEL_BUFFER)):
+        if hasattr(socket, name):
+            with contextlib.suppress(OSError):  # a socket of another kind, such as a Unix one
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 @dataclass(slots=True)
 class ConnectionWatch:
     """The connections of one server."""
@@ -54,7 +141,6 @@ class ConnectionWatch:
     """Whether an address may hold any number of connections, because they are its visitors'."""
     unread: SlowReaders
     held: Counter[str] = field(default_factory=Counter)
-    """Connections by address."""
 
 
 class WatchedProtocol(H11Protocol):
@@ -125,10 +211,7 @@ class WatchedProtocol(H11Protocol):
 
 
 def open_to_visitors(server: Server, app: ASGIApp, *, is_proxy: Callable[[str], bool], unread_seconds: int) -> None:
-    """From now on, `server` serves `app` to every new connection, and watches it.
-
-    A client that takes in nothing of an answer for `unread_seconds` is dropped.
-    """
+    """Serve `app` to every new connection, watch it, and drop a client that takes in nothing for `unread_seconds`."""
     log = logging.getLogger("uvicorn.error")
     if not any(isinstance(each, LogLimit) for each in log.filters):
         log.addFilter(LogLimit())
@@ -146,7 +229,6 @@ class LogLimit(logging.Filter):
         self._lines = TokenBuckets(MAX_LOGGED_PER_MINUTE)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether `record` is written."""
         return not record.getMessage().startswith(("Invalid HTTP", "Unsupported upgrade")) or not self._lines.take("")
 
 
@@ -212,16 +294,3 @@ def check_head(head: bytes) -> None:
         raise h11.LocalProtocolError("no plain length")
     if codings and (codings[0] != b"chunked" or first.endswith(b"1.0")):
         raise h11.LocalProtocolError("no plain coding")
-
-
-def allow_many_files() -> None:
-    """Raise the limit of open files, of which each connection is one, as far as the system allows."""
-    try:
-        import resource
-    except ImportError:  # Windows counts otherwise
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
-    if soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

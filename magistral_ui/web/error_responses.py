@@ -29,7 +29,6 @@ def sentence_response(status: int, told: str, wait: int = 0, headers: Mapping[st
 
 
 def retry_headers(wait: int) -> dict[str, str]:
-    """The headers of a refusal, with the seconds to wait where there are any."""
     return {"Cache-Control": "no-store", **({"Retry-After": str(wait)} if wait else {})}
 
 

@@ -18,7 +18,6 @@ TUNNEL_SUFFIX = ".gradio.live"
 PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~-]+){0,8}", re.ASCII)
 MAX_PREFIX_LENGTH = 256
 MAX_PROXIES = 16
-"""Trusted proxies in a row."""
 MAX_CACHED_LENGTH = 64
 """Characters of an address whose parsed form is cached: most requests come from where the last one came from."""
 BRACKETED = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?", re.ASCII)
@@ -91,7 +90,6 @@ class Exposure:
     host: str = "127.0.0.1"
     """The address that the server listens on."""
     url: str = ""
-    """The public address, where there is one."""
     names: set[str] = field(default_factory=set)
     """More host names under which the page answers."""
     named_proxies: TrustedProxies | None = None
@@ -104,7 +102,6 @@ class Exposure:
 
     @property
     def shared(self) -> bool:
-        """Whether others than the owner may reach the page."""
         return self.reach != "local"
 
     @property
@@ -117,20 +114,12 @@ class Exposure:
         """The proxies that are believed about where a request comes from."""
         if self.named_proxies is not None:
             return self.named_proxies
-        if self.reach == "tunnel":
-            return self._tunnel()
-        return {"proxy": ONE, "space": ONE}.get(self.reach, NONE)
-
-    def _tunnel(self) -> TrustedProxies:
-        """Gradio's client runs on this machine, so it connects from the address that the server listens on, where that is one."""
+        if self.reach != "tunnel":
+            return ONE if self.reach in ("proxy", "space") else NONE
+        # Gradio's client runs on this machine, so it connects from the address that the server listens on, where that is one.
         own = address_in(self.host)
         here = () if own is None or own.is_unspecified else (ipaddress.ip_network(own),)
         return replace(TUNNEL, peers=TUNNEL.peers + here)
-
-    @property
-    def public_name(self) -> str:
-        """The host's name in the public address."""
-        return urlsplit(self.url).hostname or ""
 
     @property
     def prefix(self) -> str:
@@ -143,19 +132,19 @@ class Exposure:
         if host in LOOPBACK_NAMES or host in self.names or host == self.host.lower() or is_address(host):
             return True
         if self.url:
-            return host == self.public_name
+            return host == urlsplit(self.url).hostname
         return self.reach == "tunnel" and host.endswith(TUNNEL_SUFFIX)
 
     def has_origin(self, origin: str, scheme: str, host: str) -> bool:
         """Whether the page itself, as it was requested, has this origin."""
-        return origin in (f"{scheme}://{host}", f"https://{host}") or bool(self.url and origin == origin_of(self.url))
+        if origin in (f"{scheme}://{host}", f"https://{host}"):
+            return True
+        public = urlsplit(self.url)
+        return bool(self.url) and origin == f"{public.scheme}://{public.netloc}".lower()
 
 
 def exposure_of(host: str, share: str, environment: Mapping[str, str], proxies: str | None = None) -> Exposure:
-    """The exposure that follows from the address, from `--share` (`yes`, `no`, or a URL), and from a Space's variables.
-
-    `proxies` is the value of `--trusted-proxies`.
-    """
+    """The exposure that follows from `--host`, `--share` (`yes`, `no`, a URL), a Space's variables, and `--trusted-proxies`."""
     exposure = _reached(host, share, environment)
     exposure.named_proxies = None if proxies is None else read_trusted(proxies)
     return exposure
@@ -175,7 +164,6 @@ def _reached(host: str, share: str, environment: Mapping[str, str]) -> Exposure:
 
 
 def own_names() -> set[str]:
-    """The host names of this machine."""
     name = socket.gethostname().lower()
     return {name, name.partition(".")[0], name.partition(".")[0] + ".local"}
 
@@ -219,18 +207,11 @@ def is_loopback(host: str) -> bool:
 
 
 def is_address(host: str) -> bool:
-    """Whether `host` is an IP address, not a name."""
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
     return True
-
-
-def origin_of(url: str) -> str:
-    """Scheme, name and port of a URL, as a browser writes an origin."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower()
 
 
 def plain_address(peer: str) -> str:
@@ -260,7 +241,6 @@ def _address_in(hop: str) -> IPAddress | None:
 
 
 def _without_brackets(network: str) -> str:
-    """`network` without the brackets that an IPv6 address may have."""
     return network[1:-1] if network.startswith("[") and network.endswith("]") else network
 
 

@@ -11,13 +11,10 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
-from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.error_responses import error_response, not_found
-from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.queued_calls import QueuedCalls, TooManyCalls
 from magistral_ui.web.rate_limit import ByteQuota, QuotaExceeded
 from magistral_ui.web.request_body import (
-    MAX_JSON_VALUES,
     MAX_MCP_BYTES,
     BodyTimeout,
     BodyTooLarge,
@@ -29,6 +26,7 @@ from magistral_ui.web.request_body import (
     replayed,
 )
 from magistral_ui.web.request_guard import ACTIONS_PATH, MCP_PATH
+from magistral_ui.web.uploads import Ownership
 
 SESSION_HASH = re.compile(r"[\w-]{1,64}")
 EVENT_FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
@@ -38,10 +36,6 @@ RETRY_SECONDS = 5
 """Seconds that a program with too many calls is told to wait."""
 CONTROL_PATHS = ("/gradio_api/cancel", "/gradio_api/reset")
 MAX_CONTROL_BYTES = 4_096
-
-
-class InvalidEvent(Exception):
-    """A request that neither the page nor Gradio's client would send."""
 
 
 class NotOwned(Exception):
@@ -69,35 +63,34 @@ class GradioEventsMiddleware:
         calls: QueuedCalls,
         folder: str,
         most: int,
-        values: int = MAX_JSON_VALUES,
-        hourly: ByteQuota | None = None,
+        values: int,
+        hourly: ByteQuota,
     ) -> None:
         """`listeners` by Gradio's numbers; uploads are in `folder`; a body has up to `most` bytes and `values` values."""
         self.app, self._listeners, self._claims, self._most, self._values = app, listeners, claims, most, values
         self._calls, self._held = calls, HeldBytes()
         self._folder = os.path.abspath(folder)
-        self._hourly = hourly or ByteQuota(Limits())
+        self._hourly = hourly
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a valid body, or refuse it."""
         address = CLIENT.get().address
         with self._held.counted(receive, address) as counted:
             await self._let_in(scope, receive, self._hourly.counted(counted, address), send)
 
     async def _let_in(self, scope: Scope, receive: Receive, counted: Receive, send: Send) -> None:
         """The same; bodies are read from `counted`, which is `receive` within the caller's quotas."""
-        path, session = scope["path"].rstrip("/") if scope["type"] == "http" else "", ""
+        path, session = scope["path"].rstrip("/"), ""
         try:
-            if scope["type"] == "http" and scope["method"] == "POST" and _is_checked(path):
+            if scope["method"] == "POST" and _is_checked(path):
                 body = await read_body(scope, counted, MAX_CONTROL_BYTES if path in CONTROL_PATHS else self._most)
                 value = self._checked(path, read_json(body, values=self._values))
                 session, checked = str(value.get("session_hash", "")), json.dumps(value).encode("ascii")
                 scope, receive = _with_length(scope, len(checked)), replayed(checked, receive)
-            elif scope["type"] == "http" and scope["method"] == "POST" and path == MCP_PATH:
+            elif scope["method"] == "POST" and path == MCP_PATH:
                 body = await read_body(scope, counted, MAX_MCP_BYTES)
                 self._check_paths(read_json(body, values=self._values))
                 receive = replayed(body, receive)
-            elif scope["type"] == "http":
+            else:
                 self._check_owner(scope)
         except BodyTooLarge:
             await error_response(413, "request_too_large", limit=self._most // 1000)(scope, receive, send)
@@ -107,7 +100,7 @@ class GradioEventsMiddleware:
             await error_response(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
         except BodyTimeout:
             await error_response(408, "request_slow")(scope, receive, send)
-        except (ValueError, InvalidEvent):
+        except ValueError:
             await error_response(400, "request_forged")(scope, receive, send)
         except NotOwned:
             await not_found()(scope, receive, send)
@@ -118,7 +111,7 @@ class GradioEventsMiddleware:
 
     async def _hand_on(self, path: str, session: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a valid request on, and note calls and who reads their answers; `session` is that of a call, if it has one."""
-        method = scope["method"] if scope["type"] == "http" else ""
+        method = scope["method"]
         if method == "POST" and (path == QUEUE_PATH or path.startswith(CALL_PATH)):
             try:
                 with self._calls.place() as begun:
@@ -151,7 +144,7 @@ class GradioEventsMiddleware:
 
     def _check_session(self, session: object) -> None:
         if not isinstance(session, str) or not SESSION_HASH.fullmatch(session):
-            raise InvalidEvent
+            raise ValueError
         self._check_id("session", session)
 
     def _check_id(self, kind: str, id: str) -> None:
@@ -163,41 +156,34 @@ class GradioEventsMiddleware:
             raise NotOwned
 
     def _checked(self, path: str, body: object) -> dict[str, Any]:
-        """The part of a body that is passed on."""
         if path.startswith(ACTIONS_PATH) and isinstance(body, dict):
             checked: dict[str, Any] = self._file_checked(body)
             return checked  # ui/actions.py checks the fields
         if not isinstance(body, dict) or not set(body) <= EVENT_FIELDS:
-            raise InvalidEvent
+            raise ValueError
         if body.get("session_hash") is not None or not path.startswith(CALL_PATH):
             self._check_session(body.get("session_hash"))
         if path in CONTROL_PATHS:
-            return self._control(body)
+            if not isinstance(body.get("event_id", ""), str) or not isinstance(body.get("fn_index", 0), int | None):
+                raise ValueError
+            if body.get("event_id"):
+                self._check_call(body["event_id"])
+            return body
         listener = self._listener(path, body)
         data = body.get("data")
         if not isinstance(data, list) or len(data) > listener.values:
-            raise InvalidEvent
+            raise ValueError
         happened = body.get("event_data")
         if happened is not None and not isinstance(happened, dict):
-            raise InvalidEvent
+            raise ValueError
         # Values that a program leaves out have defaults; Gradio would refuse the call, and log all that was sent.
         values = [self._file_checked(each) for each in data] + [None] * (listener.values - len(data))
-        if path.startswith(
-            CALL_PATH
-        ):  # without a session, so that the reply comes under the call's own id and nowhere else
+        if path.startswith(CALL_PATH):  # without a session, so that the reply comes under the call's own id only
             return {"data": values}
         kept = {name: body.get(name) for name in ("session_hash", "fn_index", "trigger_id")}
         return {**kept, "data": values, "event_data": happened}
 
-    def _control(self, body: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(body.get("event_id", ""), str) or not isinstance(body.get("fn_index", 0), int | None):
-            raise InvalidEvent
-        if body.get("event_id"):
-            self._check_call(body["event_id"])
-        return body
-
     def _listener(self, path: str, body: dict[str, Any]) -> Listener:
-        """The function that is called."""
         if path.startswith(CALL_PATH):
             for each in self._listeners.values():
                 if each.name == path.removeprefix(CALL_PATH):
@@ -208,7 +194,7 @@ class GradioEventsMiddleware:
         if listener is None:
             raise NotOwned
         if trigger is not None and (not isinstance(trigger, int) or trigger not in listener.triggers):
-            raise InvalidEvent
+            raise ValueError
         return listener
 
     def _file_checked(self, value: Any) -> Any:

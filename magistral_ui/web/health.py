@@ -1,7 +1,4 @@
-"""Answers whoever runs the app: /healthz for everybody, /metrics (Prometheus) for this machine or with the token.
-
-Counts requests and replies; it knows numbers, and neither words nor visitors.
-"""
+"""Answers /healthz for everybody, and /metrics (Prometheus) for this machine or with the token; it knows numbers, not words."""
 
 import hmac
 from collections.abc import Iterator
@@ -31,7 +28,7 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import FORWARDED_HEADERS, network_of, peer_of
 from magistral_ui.web.error_responses import not_found
 from magistral_ui.web.exposure import Exposure, is_loopback
-from magistral_ui.web.login_attempts import LoginAttempts
+from magistral_ui.web.passwords import LoginAttempts
 from magistral_ui.web.request_guard import HostCheckMiddleware
 
 HEALTH_PATH, METRICS_PATH = "/healthz", "/metrics"
@@ -81,7 +78,6 @@ class Metrics:
         self._requests.labels(kind, str(status)).inc()
 
     def reply_ended(self, generation: Generation) -> None:
-        """Count a reply, and log its numbers."""
         last = generation.take(len(generation) - 1, looking=False)[-1].event
         if not isinstance(last, Finished | Failed):
             return
@@ -193,7 +189,6 @@ class HealthMiddleware:
 
 
 def health(visitors: Visitors) -> tuple[int, str]:
-    """The status and the one word with which /healthz answers."""
     status = visitors.engine.status()
     if visitors.admission.closing:
         return 503, "closing"

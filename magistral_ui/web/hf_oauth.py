@@ -5,7 +5,6 @@ that the Hub gives a Space with `hf_oauth: true` (gradio 6.31, oauth.py).
 """
 
 import base64
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -14,17 +13,16 @@ from cachetools import LRUCache
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from magistral_ui.client import hashed
 from magistral_ui.errors import BadSetting
-from magistral_ui.web.cookies import cookies
+from magistral_ui.web.client_address import cookies
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.login_watch import ActiveLogin
 from magistral_ui.web.passwords import canonical, login_of
 
 AUTH_CHOICE = "huggingface"
-"""The value of `--auth` that asks for it."""
 OAUTH_COOKIE, MAX_COOKIE_LENGTH = "session", 8_192
 MAX_ENDED = 10_000
-"""Logins that are remembered because somebody has signed out of them."""
 MAX_LOGIN_SECONDS = 14 * 24 * 3600
 """Seconds for which such a cookie is accepted, as Gradio has it."""
 
@@ -37,7 +35,7 @@ class HuggingFaceLogin:
         from itsdangerous import TimestampSigner
 
         self._ended: LRUCache[str, None] = LRUCache(MAX_ENDED)
-        self._signer = TimestampSigner(hashlib.sha256((secret + "-v4").encode()).hexdigest())
+        self._signer = TimestampSigner(hashed(secret + "-v4"))
 
     def active_login(self, scope: Scope) -> ActiveLogin | None:
         """The login of who made this request; None without one, or where it has expired or was signed by somebody else.
@@ -57,7 +55,7 @@ class HuggingFaceLogin:
             return None
         login = login_of("huggingface", str(number)) if number else login_of("huggingface name", canonical(name))
         # Gradio signs the cookie anew with each answer; what is in it stays for as long as the login.
-        key = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
+        key = hashed(json.dumps(info, sort_keys=True))
         found = ActiveLogin(login, key, lambda: 0.0 if key in self._ended else until - time.time())
         return found if name and found.remaining_seconds > 0 else None
 

@@ -2,16 +2,15 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
-from html import escape
-from importlib import resources
 from math import ceil
-from urllib.parse import parse_qsl
 
+from jinja2 import Environment, PackageLoader, Template
 from starlette.datastructures import Headers
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -21,14 +20,20 @@ from magistral_ui.i18n.texts import text, text_in
 from magistral_ui.json_log import log_event
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import TokenBuckets
-from magistral_ui.web.client_address import client_of, visitors_language
-from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookies
+from magistral_ui.web.client_address import (
+    PREFIX_KEY,
+    client_of,
+    cookie_name,
+    cookie_value,
+    outdated,
+    read_cookies,
+    visitors_language,
+)
 from magistral_ui.web.error_responses import error_response, retry_headers, sentence_response
 from magistral_ui.web.hf_oauth import OAUTH_COOKIE, HuggingFaceLogin
-from magistral_ui.web.login_attempts import LoginAttempts
 from magistral_ui.web.login_watch import ActiveLogin, OpenRequests
-from magistral_ui.web.passwords import LoginSession, LoginSessions, Passwords, canonical, login_of
-from magistral_ui.web.request_body import BodyTimeout, BodyTooLarge, read_body
+from magistral_ui.web.passwords import LoginAttempts, LoginSession, LoginSessions, Passwords, canonical, login_of
+from magistral_ui.web.request_body import BodyTimeout, BodyTooLarge, read_body, replayed
 from magistral_ui.web.request_guard import MCP_PATH, OAUTH_CALLBACK_PATH, OAUTH_LOGIN_PATH
 
 LOGIN_COOKIE = "magistral-ui-login"
@@ -42,7 +47,6 @@ MAX_LOGGED_PER_MINUTE = 60
 MAX_WAIT_IN_SECONDS = 90
 """A longer wait is told in minutes."""
 WRONG_PASSWORD_DELAY = 0.2
-"""Seconds that a wrong password waits for its answer."""
 
 
 class LoginMiddleware:
@@ -71,7 +75,6 @@ class LoginMiddleware:
         self._lines = TokenBuckets(MAX_LOGGED_PER_MINUTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a login; without one, show the page to type a password, or refuse."""
         if scope["path"] in self._public:
             await self.app(scope, receive, send)
             return
@@ -113,7 +116,6 @@ class LoginMiddleware:
         return ActiveLogin(login_of("name", canonical(name)) if self._passwords.named else "")
 
     def _end(self, scope: Scope, sessions: Mapping[str, LoginSession]) -> None:
-        """Sign the browser out, and end what it is still being sent."""
         if self._identity is not None and (login := self._identity.active_login(scope)):
             self._identity.end(login)
             self._requests.end(login.key)
@@ -154,7 +156,7 @@ class LoginMiddleware:
     async def _sign_in(self, scope: Scope, receive: Receive, before: Mapping[str, LoginSession]) -> Response:
         """Answer a password; the sessions `before` of the same browser end."""
         try:
-            form = await read_form(Headers(scope=scope), await read_body(scope, receive, MAX_FORM_BYTES))
+            form = await read_form(scope, receive)
         except (BodyTooLarge, BodyTimeout, ValueError, MultiPartException):
             return self._answer(scope, 400, "login_wrong")
         name, password = form.get("username", "").strip(), form.get("password", "").strip()
@@ -199,67 +201,33 @@ class LoginMiddleware:
     def _page(self, scope: Scope, status: int = 200, told: str = "", wait: int = 0, name: str = "") -> Response:
         """The form, with the `name` that was typed before; the focus is where something is still missing."""
         language = visitors_language(scope)
-
-        def shown(key: str) -> str:
-            return escape(text_in(language.code, key))
-
-        named = self._passwords.named
-        focus = "" if named and not name else "autofocus"
-        page = _template()
-        for gap, value in {
-            "language": language.tag,
-            "direction": language.direction,
-            "title": shown("page_title"),
-            "heading": shown("login_heading" if self._identity is None else "login_heading_hugging_face"),
-            "shown": "" if self._identity is None else "hidden",
-            "other": "" if self._identity is None else _link(shown("login_hugging_face")),
-            "name_field": _name_field(shown("login_name"), name) if named else "",
-            "password": shown("login_password"),
-            "focus": focus,
-            "described": ' aria-describedby="told"' if told else "",
-            "button": shown("login_button"),
-            "told": f'<p id="told" role="alert">{escape(told)}</p>' if told else "",
-        }.items():
-            page = page.replace("{{" + gap + "}}", value)
+        page = _template().render(
+            language=language,
+            text=partial(text_in, language.code),
+            named=self._passwords.named,
+            hugging_face=self._identity is not None,
+            name=name,
+            told=told,
+        )
         return HTMLResponse(page, status, retry_headers(wait))
 
 
 @cache
-def _template() -> str:
-    return (resources.files("magistral_ui.ui") / "assets" / "login.html").read_text(encoding="utf-8")
+def _template() -> Template:
+    pages = Environment(loader=PackageLoader("magistral_ui.ui", "assets"), autoescape=True, trim_blocks=True)
+    return pages.get_template("login.html")
 
 
-def _name_field(label: str, name: str) -> str:
-    """The field with what was typed before; a brace in it is no gap of the template."""
-    typed = escape(name).replace("{", "&#123;")
-    focus = "" if name else " autofocus"
-    return f'<label>{label}<input name="username" value="{typed}" autocomplete="username" required{focus}></label>'
-
-
-def _link(label: str) -> str:
-    """A link that opens a new tab: the Hub does not show its login inside its own frame."""
-    return f'<a class="button" href="login/huggingface" target="_blank" rel="opener">{label}</a>'
-
-
-async def read_form(headers: Headers, body: bytes) -> dict[str, str]:
+async def read_form(scope: Scope, receive: Receive) -> dict[str, str]:
     """The fields of a form in either encoding: browsers and gradio_client use one, @gradio/client the other.
 
     Raises ValueError or MultiPartException, also where a field stands twice: another reader would take the other one.
     """
-    if headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
-        parser = MultiPartParser(
-            headers, _at_once(body), max_files=0, max_fields=MAX_FORM_FIELDS, max_part_size=MAX_FORM_BYTES
-        )
-        read = [(name, value) for name, value in (await parser.parse()).multi_items() if isinstance(value, str)]
-    else:
-        read = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
-    if len(dict(read)) < len(read):
+    body = replayed(await read_body(scope, receive, MAX_FORM_BYTES), receive)
+    form = await Request(scope, body).form(max_files=0, max_fields=MAX_FORM_FIELDS, max_part_size=MAX_FORM_BYTES)
+    if len(form) < len(form.multi_items()):
         raise ValueError("a field stands twice")
-    return dict(read)
-
-
-async def _at_once(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
+    return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
 def credentials_in(headers: Headers) -> tuple[str, str] | None:

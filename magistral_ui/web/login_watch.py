@@ -1,17 +1,17 @@
 """Serves the requests of those who are logged in, in their name, and ends unfinished answers when a login ends."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
+from anyio import CancelScope
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import CLIENT
+from magistral_ui.client import CLIENT, hashed, serving
 from magistral_ui.web.client_address import CLIENT_KEY
 from magistral_ui.web.error_responses import error_response
-from magistral_ui.web.request_body import take_back_cancel
 from magistral_ui.web.request_guard import ACTIONS_PATH
 from magistral_ui.web.security_headers import is_asset
 
@@ -42,10 +42,10 @@ class ActiveLogin:
 class OpenRequest:
     """A request that is being answered."""
 
-    task: "asyncio.Task[object]"
     send: Send
     brief: bool = False
     """Whether it is an action of the page, which is done soon and must not be left half done."""
+    cancelling: CancelScope = field(default_factory=CancelScope)
     ended: bool = False
     started: bool = False
     complete: bool = False
@@ -54,14 +54,12 @@ class OpenRequest:
     timer: asyncio.TimerHandle | None = None
 
     def end(self) -> None:
-        """Send nothing more of it."""
         if not self.ended and not self.complete:
             self.ended = True
             if not self.brief:
-                self.task.cancel()
+                self.cancelling.cancel()
 
     def end_with(self, login: ActiveLogin) -> None:
-        """End when `login` has expired."""
         if (seconds := login.remaining_seconds) > 0:
             loop = asyncio.get_running_loop()
             self.timer = loop.call_later(min(seconds, CHECK_INTERVAL), self.end_with, login)
@@ -69,7 +67,6 @@ class OpenRequest:
             self.end()
 
     async def pass_on(self, message: Message) -> None:
-        """Send a part of the answer, unless it has ended."""
         if self.ended:
             return
         if message["type"] == "http.response.start":
@@ -93,19 +90,14 @@ class OpenRequests:
         Not the page's own files, which are the same for everybody: half a script would break the page and stay in the cache.
         """
         scope = _in_the_name_of(login, scope)
-        token = CLIENT.set(scope[CLIENT_KEY]) if login.login else None
-        try:
-            if login.key and not is_asset(scope["path"]) and (task := asyncio.current_task()):
-                request = OpenRequest(task, send, brief=scope["path"].startswith(ACTIONS_PATH))
+        with serving(scope[CLIENT_KEY]) if login.login else nullcontext():
+            if login.key and not is_asset(scope["path"]):
+                request = OpenRequest(send, brief=scope["path"].startswith(ACTIONS_PATH))
                 await self._serve_until_end(login, request, scope, receive)
             else:
                 await self.app(scope, receive, send)
-        finally:
-            if token is not None:
-                CLIENT.reset(token)
 
     def end(self, key: str) -> None:
-        """End what is unfinished of a login that has ended."""
         for request in tuple(self._open.get(key, ())):
             request.end()
 
@@ -113,11 +105,8 @@ class OpenRequests:
         self._open.setdefault(login.key, set()).add(request)
         request.end_with(login)
         try:
-            await self.app(scope, receive, request.pass_on)
-        except asyncio.CancelledError:
-            if not request.ended:
-                raise
-            take_back_cancel(request.task)
+            with request.cancelling:
+                await self.app(scope, receive, request.pass_on)
         finally:
             if request.timer is not None:
                 request.timer.cancel()
@@ -137,7 +126,6 @@ def _in_the_name_of(login: ActiveLogin, scope: Scope) -> Scope:
     """The request as the middleware behind this sees it: what belongs to a browser without names is its person's with them."""
     scope = {**scope, TAB: ""}
     if login.login:
-        scope[TAB] = hashlib.sha256(f"tab {login.login}".encode()).hexdigest()[:16]
-        browser = hashlib.sha256(login.login.encode()).hexdigest()
-        scope[CLIENT_KEY] = replace(CLIENT.get(), login=login.login, browser=browser)
+        scope[TAB] = hashed(f"tab {login.login}")[:16]
+        scope[CLIENT_KEY] = replace(CLIENT.get(), login=login.login, browser=hashed(login.login))
     return scope

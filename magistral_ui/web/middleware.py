@@ -8,23 +8,18 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.web.client_address import (
-    ClientAddressMiddleware,
-    ForwardedHeadersMiddleware,
-    RestorePrefixMiddleware,
-)
+from magistral_ui.web.client_address import ClientAddressMiddleware, ForwardedHeadersMiddleware, RestorePrefixMiddleware
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.gradio_events import GradioEventsMiddleware, Listener
 from magistral_ui.web.health import HealthMiddleware, Metrics
 from magistral_ui.web.hf_oauth import HuggingFaceLogin
 from magistral_ui.web.login import LoginMiddleware
-from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.queued_calls import QueuedCalls
 from magistral_ui.web.rate_limit import ByteQuota, RateLimitMiddleware
 from magistral_ui.web.request_guard import HostCheckMiddleware, RouteAllowlistMiddleware
 from magistral_ui.web.security_headers import SecurityHeadersMiddleware
-from magistral_ui.web.uploads import UploadsMiddleware
+from magistral_ui.web.uploads import Ownership, UploadsMiddleware
 
 MAX_EVENT_BYTES = 2_000_000
 """Bytes of an event beside the text of a message, which may take six for a character."""
@@ -89,7 +84,6 @@ def middleware_stack(
 
 
 def wrap(app: ASGIApp, stack: Sequence[Middleware]) -> ASGIApp:
-    """`app` with `stack` around it."""
     for layer in reversed(stack):
         app = layer.cls(app, *layer.args, **layer.kwargs)
     return app

@@ -7,15 +7,15 @@ those of whoever came first once there are too many.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
+from anyio import move_on_after
 from gradio.queueing import Queue
 
 from magistral_ui.client import CLIENT, Client
 from magistral_ui.fairness import Quota
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.client_address import client_of
-from magistral_ui.web.request_body import within
 
 MAX_CALLS_PER_VISITOR, MAX_CALLS_PER_ADDRESS, MAX_CALLS = 8, 32, 200
 """Calls allowed beyond the replies that run at once: some wait for their reader, others were refused and say why."""
@@ -41,7 +41,6 @@ class QueuedCalls:
         """`queue` returns the page's queue, which Gradio may replace until the page is served."""
         self._queue, self.patience = queue, float(max(1, limits.follow_seconds))
         self.most = limits.replies_in_all + MAX_CALLS
-        """Calls that may be in the queue at once."""
         self._quota = Quota(
             in_all=self.most,
             of_visitor=limits.replies + MAX_CALLS_PER_VISITOR,
@@ -52,9 +51,7 @@ class QueuedCalls:
         self._beginning: list[Client] = []
         """The clients of calls that are about to enter the queue."""
         self._readers: Counter[str] = Counter()
-        """Open streams by session."""
         self._awaited: dict[str, asyncio.Event] = {}
-        """Sessions whose calls wait for a reader."""
 
     @contextmanager
     def place(self) -> Iterator[Callable[[str], None]]:
@@ -90,15 +87,14 @@ class QueuedCalls:
         return session in queue.pending_messages_per_session and bool(queue.pending_event_ids_session.get(session))
 
     def is_read(self, session: str) -> bool:
-        """Whether somebody reads this session's messages."""
         return session in self._readers
 
     async def is_taken_up(self, session: str) -> bool:
         """Wait until somebody reads this session's messages; whether that happens in time."""
         if not self.is_read(session):
             come = self._awaited.setdefault(session, asyncio.Event())
-            with suppress(asyncio.TimeoutError):
-                await within(self.patience, come.wait())
+            with move_on_after(self.patience):
+                await come.wait()
         return self.is_read(session)
 
     def __len__(self) -> int:

@@ -1,11 +1,11 @@
 """Rate limits: requests of one address and how many are open at once, and bytes of an address by the hour; not what they say."""
 
-import asyncio
 import math
 from collections import Counter
 from dataclasses import dataclass, field
 from math import ceil
 
+from anyio import CancelScope
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
@@ -13,7 +13,6 @@ from magistral_ui.fairness import FairCache
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.error_responses import error_response
-from magistral_ui.web.request_body import take_back_cancel
 
 MAX_OPEN_PER_BROWSER = 48
 """Requests of one browser that are answered at once: a tab has up to three, a browser at most six connections anyway."""
@@ -21,7 +20,6 @@ MAX_OPEN_PER_ADDRESS = 1_500
 """The same of one address, and never more than there is room left: two get a third each, ten an eleventh."""
 MAX_OPEN = 3_000
 RETRY_SECONDS = 5
-"""What a client is told to wait when too many requests are open."""
 
 
 @dataclass(eq=False, slots=True)
@@ -29,13 +27,8 @@ class IncomingBody:
     """A request whose body is not there yet."""
 
     address: str
-    task: "asyncio.Task[object]"
-    ended: bool = False
+    cancelling: CancelScope = field(default_factory=CancelScope)
     answered: bool = False
-
-    def end(self) -> None:
-        self.ended = True
-        self.task.cancel()
 
 
 @dataclass(slots=True)
@@ -52,13 +45,11 @@ class IncomingBodies:
         if not self._coming:
             return False
         slowest, _ = self._coming.popitem()
-        slowest.end()
+        slowest.cancelling.cancel()
         return True
 
     async def serve(self, address: str, scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        body = IncomingBody(address, task)
+        body = IncomingBody(address)
         self._coming[body] = body
 
         async def watched_receive() -> Message:
@@ -72,15 +63,12 @@ class IncomingBodies:
             await send(message)
 
         try:
-            await self.app(scope, watched_receive, watched_send)
-        except asyncio.CancelledError:
-            if not body.ended:
-                raise
-            take_back_cancel(task)
-            if not body.answered:
-                await error_response(408, "request_slow")(scope, receive, send)
+            with body.cancelling:
+                await self.app(scope, watched_receive, watched_send)
         finally:
             self._coming.pop(body, None)
+        if body.cancelling.cancelled_caught and not body.answered:
+            await error_response(408, "request_slow")(scope, receive, send)
 
 
 class RateLimitMiddleware:
@@ -99,8 +87,10 @@ class RateLimitMiddleware:
         # A program without cookies is its address, which many may share.
         all_, address, browser = "", f"a {client.address}", f"b {client.browser}"
         free = MAX_OPEN - self._open[all_]
+        has_cookie = any(name == b"cookie" for name, _ in scope["headers"])
+        most_of_browser = MAX_OPEN_PER_BROWSER if has_cookie else MAX_OPEN_PER_ADDRESS
         crowded = self._open[address] >= min(MAX_OPEN_PER_ADDRESS, max(free, MAX_OPEN_PER_BROWSER)) or (
-            bool(client.browser) and self._open[browser] >= self._most_of_browser(scope)
+            bool(client.browser) and self._open[browser] >= most_of_browser
         )
         if crowded or (free <= 0 and not self._bodies.end_one()):
             await error_response(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
@@ -117,10 +107,6 @@ class RateLimitMiddleware:
             for name in [name for name in names if self._open[name] <= 0]:
                 del self._open[name]
 
-    def _most_of_browser(self, scope: Scope) -> int:
-        has_cookie = any(name == b"cookie" for name, _ in scope["headers"])
-        return MAX_OPEN_PER_BROWSER if has_cookie else MAX_OPEN_PER_ADDRESS
-
 
 class QuotaExceeded(Exception):
     """The address has used up its bytes of this hour; there are some again after `seconds`."""
@@ -131,7 +117,6 @@ class QuotaExceeded(Exception):
 
     @property
     def refusal(self) -> ASGIApp:
-        """The answer to the request, with the time to wait."""
         return error_response(429, "too_many_uploads", wait=int(self.seconds) + 1, minutes=int(self.seconds // 60) + 1)
 
 

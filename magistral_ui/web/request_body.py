@@ -4,18 +4,15 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
+from anyio import fail_after
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
-T = TypeVar("T")
 CHUNK_TIMEOUT = 20.0
-"""Seconds to wait for the next piece of a body."""
 BODY_TIMEOUT = 300.0
-"""Seconds in which the whole body has to arrive."""
 MAX_JSON_DEPTH = 24
 """Levels of JSON, more than anything here needs."""
 MAX_MCP_BYTES = 32 * 2**20
@@ -108,8 +105,10 @@ def bounded(receive: Receive, most: int) -> Receive:
         if whole:
             return await receive()  # all that comes now is that the client has left
         try:
-            message = await within(min(CHUNK_TIMEOUT, max(0.0, until - loop.time())), receive())
-        except asyncio.TimeoutError as error:
+            # Not asyncio.wait_for, which up to Python 3.11 can swallow a cancellation: a request would outlive its login.
+            with fail_after(min(CHUNK_TIMEOUT, max(0.0, until - loop.time()))):
+                message = await receive()
+        except TimeoutError as error:
             raise BodyTimeout from error
         taken += len(message.get("body", b""))
         if taken > most:
@@ -118,26 +117,6 @@ def bounded(receive: Receive, most: int) -> Receive:
         return message
 
     return limited
-
-
-async def within(seconds: float, waited: Awaitable[T]) -> T:
-    """The result of `waited`; asyncio.TimeoutError after `seconds`.
-
-    Not asyncio.wait_for, which up to Python 3.11 can swallow a cancellation: a request would outlive its login.
-    """
-    task = asyncio.ensure_future(waited)
-    try:
-        if not (await asyncio.wait({task}, timeout=seconds))[0]:
-            raise asyncio.TimeoutError
-        return task.result()
-    finally:
-        task.cancel()  # one that is done stays done
-
-
-def take_back_cancel(task: "asyncio.Task[object]") -> None:
-    """Let a task continue that we cancelled ourselves to end what it waited for; Python 3.11 and later count cancellations."""
-    if hasattr(task, "uncancel"):
-        task.uncancel()
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:

@@ -1,7 +1,4 @@
-"""Refuses requests that are not for this page: host check against DNS rebinding, origin check against CSRF, and a list of routes.
-
-`HostCheckMiddleware` looks at the headers, `RouteAllowlistMiddleware` at method and path; neither knows who asks.
-"""
+"""Refuses requests that are not for this page: host check (DNS rebinding), origin check (CSRF), and a list of routes."""
 
 import re
 from urllib.parse import parse_qsl, urlsplit
@@ -93,7 +90,6 @@ class RouteAllowlistMiddleware:
 
 
 def is_open(method: str, path: str) -> bool:
-    """Whether there is something for visitors."""
     if PATH_TRAVERSAL.search(path.removeprefix(FILE_PATH + "/") if path.startswith(FILE_PATH) else path):
         return False
     if path == MCP_PATH:

@@ -1,6 +1,8 @@
 """The headers that keep what others wrote harmless in the browser, on every response; it does not know what is served."""
 
 import secrets
+from collections.abc import Callable
+from functools import partial
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,15 +56,15 @@ class SecurityHeadersMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         nonce = secrets.token_urlsafe(16)
-        page = NonceSender(nonce, send)
+        mark = f'<script nonce="{nonce}"'.encode()
+        send_page = completed(send, lambda _, body: body.replace(b"<script", mark))
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._secure(MutableHeaders(scope=message), scope, nonce)
-                page.begin(message)
-            await page.send(message)
+            await send_page(message)
 
-        await self.app(_uncompressed(scope), receive, with_headers)
+        await self.app(uncompressed(scope) if scope["path"] == "/" else scope, receive, with_headers)
 
     def _secure(self, headers: MutableHeaders, scope: Scope, nonce: str) -> None:
         for name in CORS_HEADERS:
@@ -90,42 +92,47 @@ def is_asset(path: str) -> bool:
     return path.startswith(ASSETS) or (path.startswith("/magistral/") and "." in path)
 
 
-def _uncompressed(scope: Scope) -> Scope:
-    """The page itself is requested uncompressed, because its scripts get their nonces on the way out."""
-    if scope["path"] != "/":
-        return scope
+def uncompressed(scope: Scope) -> Scope:
+    """The request for a page that is completed on its way out."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
     return {**scope, "headers": headers}
 
 
-class NonceSender:
-    """Sends a response; in an HTML page, each script element gets the nonce."""
+def completed(send: Send, complete: Callable[[MutableHeaders, bytes], bytes]) -> Send:
+    """`send` that holds an HTML page back until it is whole, and sends what `complete` makes of it; anything else as it is."""
+    start: Message = {}
+    page = bytearray()
 
-    def __init__(self, nonce: str, send: Send) -> None:
-        self._mark, self._send = f'<script nonce="{nonce}"'.encode(), send
-        self._start: Message | None = None
-        self._body = bytearray()
+    async def send_completed(message: Message) -> None:
+        nonlocal start
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            if headers.get("content-type", "").startswith("text/html") and "content-encoding" not in headers:
+                start = message
+                return
+        if not start:
+            await send(message)
+            return
+        page.extend(message.get("body", b""))
+        if not message.get("more_body", False):
+            headers = MutableHeaders(scope=start)
+            body = complete(headers, bytes(page))
+            if "content-length" in headers and page:  # the answer to HEAD has the length, but no page
+                headers["Content-Length"] = str(len(body))
+            await send(start)
+            await send({"type": "http.response.body", "body": body})
 
-    def begin(self, message: Message) -> None:
-        """Hold an HTML page back until it is complete."""
-        headers = MutableHeaders(scope=message)
-        if headers.get("content-type", "").startswith("text/html") and "content-encoding" not in headers:
-            self._start = message
+    return send_completed
 
-    async def send(self, message: Message) -> None:
-        if self._start is None:
-            await self._send(message)
-        elif message["type"] == "http.response.body":
-            self._body += message.get("body", b"")
-            if not message.get("more_body", False):
-                await self._finish()
 
-    async def _finish(self) -> None:
-        assert self._start is not None
-        start, self._start = self._start, None
-        body = bytes(self._body).replace(b"<script", self._mark)
-        headers = MutableHeaders(scope=start)
-        if "content-length" in headers and self._body:
-            headers["Content-Length"] = str(len(body))
-        await self._send(start)
-        await self._send({"type": "http.response.body", "body": body})
+class CompletedPageMiddleware:
+    """Passes on the page as `complete` makes it from what Gradio renders for everybody, and everything else as it is."""
+
+    def __init__(self, app: ASGIApp, *, complete: Callable[[Scope, MutableHeaders, bytes], bytes]) -> None:
+        self.app, self._complete = app, complete
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_page = scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) in ("", "/")
+        if is_page and scope["method"] == "GET":
+            send, scope = completed(send, partial(self._complete, scope)), uncompressed(scope)
+        await self.app(scope, receive, send)

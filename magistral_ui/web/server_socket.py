@@ -5,13 +5,12 @@ seconds on a busy machine, and on a Hugging Face Space, or where a variable says
 whoever reaches another port.
 """
 
+import contextlib
 import errno
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -21,8 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.errors import PortInUse, ServeError
 
+MAX_OPEN_FILES = 65_536
 START_TIMEOUT = 120.0
-"""Seconds in which the server has to start, on a busy machine too."""
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Hosts that stand for all addresses of a machine, and the address at which it reaches itself."""
 PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM)
@@ -46,13 +45,12 @@ def take(host: str, ports: Iterable[int]) -> list[socket.socket]:
 
 
 def url_of(host: str, port: int) -> str:
-    """The URL to open in this machine's browser."""
     if host in WILDCARD_HOSTS:
         host = "localhost"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-@contextmanager
+@contextlib.contextmanager
 def served_on(sockets: list[socket.socket]) -> Iterator[None]:
     """Meanwhile, Gradio's `launch` serves on `sockets`."""
 
@@ -84,10 +82,7 @@ def startup_gate(app: ASGIApp) -> ASGIApp:
 
 
 def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
-    """Always on h11, which connections.py makes strict and watches: a WebSocket would escape both.
-
-    Who asks through a proxy is found out by client_address.py, not here.
-    """
+    """Always on h11, which connections.py makes strict and watches: a WebSocket would escape both."""
     server = http_server.Server(
         uvicorn.Config(
             startup_gate(app),
@@ -112,12 +107,9 @@ def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
 
 
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
-    """The addresses that `host` stands for."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise ServeError("host_unknown", host=host) from error
-    except ValueError as error:  # no possible name: too long, or with characters that none has
+    except (socket.gaierror, ValueError) as error:  # ValueError: too long, or with characters that no name has
         raise ServeError("host_unknown", host=host) from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
@@ -131,7 +123,8 @@ def _bound(addresses: list[tuple[socket.AddressFamily, Any]], host: str) -> list
             bound.append(_listening(family, address))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                _close(bound)
+                for each in bound:
+                    each.close()
                 raise PortInUse(port=address[1]) from error
             failure = failure or error
     if not bound and failure is not None:
@@ -140,35 +133,34 @@ def _bound(addresses: list[tuple[socket.AddressFamily, Any]], host: str) -> list
 
 
 def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
+    both = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
+    created = socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
     # The protocol is named: asyncio sets TCP_NODELAY only on sockets that say that they are TCP.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        # On Windows, this would share the port with another program.
-        if os.name == "posix" and sys.platform != "cygwin":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            both = address[0] == "::" and socket.has_dualstack_ipv6()
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
-        listener.bind(address)
-        listener.listen(2048)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, created.detach())
+    listener.setblocking(False)
     return listener
 
 
-def _close(sockets: list[socket.socket]) -> None:
-    for each in sockets:
-        each.close()
-
-
 def _described(error: OSError, host: str, port: int) -> ServeError:
-    """The failure with what a person can do about it."""
     if error.errno in PERMISSION_ERRNOS:
         return ServeError("port_forbidden", port=port)
     if error.errno == errno.EADDRNOTAVAIL:
         return ServeError("address_not_here", host=host)
     if error.errno in UNSUPPORTED_ERRNOS:
         return ServeError("address_not_spoken", host=host)
-    return ServeError("not_listening", host=host, port=port, reason=error.strerror or str(error))
+    return ServeError(
+        "not_listening", host=host, port=port, reason=os.strerror(error.errno) if error.errno else str(error)
+    )
+
+
+def allow_many_files() -> None:
+    """Raise the limit of open files, of which each connection is one, as far as the system allows."""
+    try:
+        import resource
+    except ImportError:  # Windows counts otherwise
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

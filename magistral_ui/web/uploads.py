@@ -1,9 +1,11 @@
-"""Limits uploads, and serves a file only to the browser that sent it; it does not look into files."""
+"""Limits uploads, and remembers which browser owns which file, session and call; it does not look into files."""
 
 import asyncio
 import json
+import math
 import os
 import shutil
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,22 +15,25 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
+from magistral_ui.fairness import FairCache
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.error_responses import error_response, not_found
-from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.rate_limit import ByteQuota, QuotaExceeded
 from magistral_ui.web.request_body import MAX_MCP_BYTES, BodyTimeout, BodyTooLarge, bounded, check_length
 from magistral_ui.web.request_guard import FILE_PATH, MCP_PATH
 
 UPLOAD_PATH, IMPORT_PATH = "/gradio_api/upload", "/magistral/import"
 FORM_OVERHEAD_BYTES = 65_536
-"""Bytes of a form in addition to its files."""
 EXTRA_BYTES_PER_FILE = 100_000
 """Bytes that a file costs in addition to its own: a folder, a block on the disk, and the note of its owner."""
 UNFINISHED_SECONDS = 3_600.0
 """The age of a partial file at which its upload is considered abandoned."""
 MIN_FREE_BYTES = 512 * 2**20
-"""Bytes that uploads always leave free on the disk."""
+
+MAX_OWNED_IDS = 50_000
+MAX_OWNERS = 1_000
+"""Owners of one id; the earliest one makes room for others."""
+Id = tuple[str, str]
 
 
 class TooManyParts(Exception):
@@ -38,14 +43,64 @@ class TooManyParts(Exception):
 BODY_ERRORS = (QuotaExceeded, TooManyParts, BodyTooLarge, BodyTimeout)
 
 
+class Ownership:
+    """Ids by kind with the browsers that own them; past the limit, the address that has most loses its oldest."""
+
+    def __init__(self, kept: int = MAX_OWNED_IDS) -> None:
+        self._kept, self._lock = kept, threading.Lock()
+        self._owners: dict[Id, dict[str, None]] = {}
+        """The browsers that own an id, the one that used it last at the end."""
+        self._addresses: FairCache[tuple[Id, str], str] = FairCache(math.inf, lambda address: address)
+        """From which address a browser used an id last."""
+
+    def claim(self, kind: str, id: str) -> bool:
+        """Whether the caller owns the id; an id without an owner becomes the caller's."""
+        browser = CLIENT.get().browser
+        with self._lock:
+            owners = self._owners.get((kind, id))
+            if owners and browser not in owners:
+                return False
+            self._use((kind, id), browser)
+            return True
+
+    def share(self, kind: str, id: str) -> None:
+        """Make the caller one of the id's owners: two visitors may have sent the same file."""
+        with self._lock:
+            self._use((kind, id), CLIENT.get().browser)
+            owners = self._owners[(kind, id)]
+            if len(owners) > MAX_OWNERS:
+                self._forget((kind, id), next(iter(owners)))
+
+    def owns(self, kind: str, id: str) -> bool:
+        with self._lock:
+            return CLIENT.get().browser in self._owners.get((kind, id), ())
+
+    def _use(self, id: Id, browser: str) -> None:
+        """Note that the browser, an owner of the id, has used it. The lock is held."""
+        if browser in self._owners.get(id, ()):
+            self._forget(id, browser)
+        self._owners.setdefault(id, {})[browser] = None
+        self._addresses[(id, browser)] = CLIENT.get().address
+        if len(self._addresses) > self._kept:
+            (surplus, whose), _ = self._addresses.popitem()
+            self._disown(surplus, whose)
+
+    def _forget(self, id: Id, browser: str) -> None:
+        del self._addresses[(id, browser)]
+        self._disown(id, browser)
+
+    def _disown(self, id: Id, browser: str) -> None:
+        del self._owners[id][browser]
+        if not self._owners[id]:
+            del self._owners[id]
+
+
 class UploadsMiddleware:
     """Limits the bytes of a form and of an hour, and remembers which browser sent which file."""
 
-    def __init__(
-        self, app: ASGIApp, *, claims: Ownership, limits: Limits, folder: Path, hourly: ByteQuota | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, claims: Ownership, limits: Limits, folder: Path, hourly: ByteQuota) -> None:
         self.app, self._claims, self._limits, self._folder = app, claims, limits, folder
-        self._hourly = hourly or ByteQuota(limits)
+        self._hourly = hourly
         self._most = {
             UPLOAD_PATH: limits.pictures * limits.picture_bytes + FORM_OVERHEAD_BYTES,
             IMPORT_PATH: limits.import_mb * 2**20,
@@ -53,8 +108,7 @@ class UploadsMiddleware:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
+        path = scope["path"].rstrip("/")
         if path.startswith(FILE_PATH):
             known = self._claims.owns("file", scope["path"].removeprefix(FILE_PATH))
             await (self.app if known else not_found())(scope, receive, send)

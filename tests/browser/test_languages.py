@@ -21,7 +21,7 @@ MANY = (*range(130), 199, 200, 1_000, 1_001, 1_011, 1_000_000, 2_000_000)
 def all_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every language, also while one of its texts is missing (it is English then)."""
     monkeypatch.setattr(languages, "offered", lambda: LANGUAGES)
-    monkeypatch.setattr("magistral_ui.ui.components.offered", lambda: LANGUAGES)
+    monkeypatch.setattr("magistral_ui.ui.page.offered", lambda: LANGUAGES)
 
 
 def open_as(browser_context: Any, url: str, accepted: str) -> Any:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from magistral_ui.web.cookies import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookie, read_cookies
+from magistral_ui.web.client_address import PREFIX_KEY, cookie_name, cookie_value, outdated, read_cookie, read_cookies
 from magistral_ui.web.exposure import Exposure
 from tests.security.conftest import Served, serving
 

@@ -14,9 +14,8 @@ import pytest
 
 from magistral_ui.client import CLIENT, Client
 from magistral_ui.web import request_body
-from magistral_ui.web.ownership import Ownership
 from magistral_ui.web.request_body import read_json, signs_in
-from magistral_ui.web.uploads import EXTRA_BYTES_PER_FILE, TooManyParts, bounded_parts
+from magistral_ui.web.uploads import EXTRA_BYTES_PER_FILE, Ownership, TooManyParts, bounded_parts
 from tests.security.conftest import ROOMY, Browser, Served, serving
 from tests.security.test_visitors_apart import png
 

@@ -10,8 +10,7 @@ from gradio_client import Client
 from mcp.client.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
-from magistral_ui.web.client_address import ForwardedHeadersMiddleware, RestorePrefixMiddleware
-from magistral_ui.web.cookies import PREFIX_KEY
+from magistral_ui.web.client_address import PREFIX_KEY, ForwardedHeadersMiddleware, RestorePrefixMiddleware
 from magistral_ui.web.exposure import Exposure, is_prefix
 from tests.nginx import HEADERS, proxied, proxy_port
 from tests.security.conftest import Served, serving

@@ -18,8 +18,7 @@ from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.visitors import Place, Visitors
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.panels import model_value
-from magistral_ui.ui.rendering import examples_value
+from magistral_ui.ui.rendering import examples_value, model_value
 from tests.scripted_engine import INFO, Pause, ScriptedEngine
 
 PANEL: list[dict[str, Any]] = [{}]

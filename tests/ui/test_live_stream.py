@@ -12,7 +12,7 @@ from magistral_ui.chat.events import Answer, Finished, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.routes import LIVE_PATH, live_route
+from magistral_ui.ui.actions import LIVE_PATH, live_route
 from tests.scripted_engine import Pause, Script, ScriptedEngine
 
 PARAMS = SamplingParams(seed=0)

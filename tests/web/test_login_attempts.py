@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.web.login_attempts import FREE_TRIES, MAX_NAME_WAIT, MAX_WAIT, NAME_TRIES, LoginAttempts
+from magistral_ui.web.passwords import FREE_TRIES, MAX_NAME_WAIT, MAX_WAIT, NAME_TRIES, LoginAttempts
 
 
 class Clock:

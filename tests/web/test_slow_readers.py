@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from magistral_ui.web.slow_readers import ReaderState, SlowReaders
+from magistral_ui.web.connections import ReaderState, SlowReaders
 
 
 class Clock:

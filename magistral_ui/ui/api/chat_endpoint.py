@@ -121,7 +121,6 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
 
 
 def always() -> bool:
-    """For a call whose reader is not known."""
     return True
 
 

@@ -25,11 +25,11 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import client_of
 from magistral_ui.web.error_responses import not_found
 from magistral_ui.web.request_body import MAX_MCP_BYTES, ClientGone, read_body, replayed
+from magistral_ui.web.request_guard import MCP_PATH
 
 MAX_ENDED = 10_000
 """Ids that are remembered as ended; if forgotten, an id works again, but only for its own client."""
 RequestId = str | int
-MCP_PATH = "/mcp"
 MCP_MAJOR_VERSION = "2"
 """The major version of the mcp package that this is written for; the first has other names."""
 SESSION = "mcp-session-id"
@@ -51,10 +51,7 @@ class RunningCall:
 
 
 class McpSessions:
-    """The sessions of one process, in one event loop. An id proves whose it is, so only running calls are stored.
-
-    An owner is any string that tells clients apart.
-    """
+    """The sessions of one process, in one event loop. An id proves whose it is, so only running calls are stored."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
@@ -67,7 +64,6 @@ class McpSessions:
         return nonce + self._proof(nonce, owner)
 
     def belongs(self, session: str, owner: str) -> bool:
-        """Whether `session` is the owner's and has not ended."""
         nonce, proof = session[:32], session[32:]
         right = hmac.compare_digest(proof.encode("utf-8", "replace"), self._proof(nonce, owner).encode())
         return right and session not in self._ended
@@ -185,7 +181,6 @@ def owner_of(scope: Scope) -> str:
 
 
 def control_in(body: bytes) -> dict[str, object]:
-    """The message, if it is a short one."""
     if len(body) > CONTROL_BYTES:
         return {}
     try:
@@ -196,7 +191,6 @@ def control_in(body: bytes) -> dict[str, object]:
 
 
 def _naming(send: Send, session: str) -> Send:
-    """`send` that also sends the session's id."""
 
     async def named(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 200:

@@ -127,7 +127,6 @@ class TextWithFiles(Sent):
 
     @property
     def said(self) -> str:
-        """All the text in it."""
         return self.text
 
 
@@ -153,7 +152,6 @@ class AssistantTurn(Sent):
 
     @property
     def said(self) -> str:
-        """All the text in it."""
         return self.reasoning + self.answer
 
 
@@ -186,7 +184,6 @@ class ChatRequest(Sent):
 
     @property
     def image_count(self) -> int:
-        """How many images the message and the history bring."""
         return len(self.message.files) + sum(len(turn.files) for turn in self.history)
 
 
@@ -210,7 +207,6 @@ class ToolRequest(Sent):
 
 
 def description_of(kind: type[Sent]) -> str:
-    """What such a request does, on one line."""
     return " ".join((kind.__doc__ or "").split())
 
 

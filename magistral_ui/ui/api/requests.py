@@ -30,7 +30,6 @@ from magistral_ui.web.client_address import client_of
 MESSAGES_WORTH_OF_IMAGES = 10
 """How many times the images of one message a whole request may contain."""
 LOAD_TIMEOUT = 60.0
-"""Seconds to wait for a model that is loading."""
 LOAD_POLL_SECONDS = 0.1
 
 
@@ -45,7 +44,6 @@ class Question:
     earlier: Conversation = field(default_factory=Conversation)
 
     def ask(self, session: Session) -> RunningReply:
-        """Begin the reply in a new session."""
         if self.earlier.messages:
             session.load(self.earlier, {}, None)
         return session.say(self.text, self.images, self.params, self.choices)
@@ -136,7 +134,6 @@ def _image(sent: str, number: int, limits: Limits) -> ImageFile:
 
 
 def client_of_request(request: Any) -> Client:
-    """Who sent the request."""
     inner = request.request if isinstance(request, gr.Request) else request  # Gradio hands over its own
     return client_of(inner.scope) if inner is not None else NO_CLIENT
 
@@ -175,7 +172,6 @@ def reply_value(view: LiveView, running: RunningReply, reasoning: str, answer: s
 
 
 def whole_value(view: LiveView, running: RunningReply, session: Session) -> Json:
-    """The finished reply."""
     last = session.conversation.last()
     reply = last.reply if isinstance(last, AssistantMessage) else None
     return reply_value(view, running, reply.reasoning if reply else "", reply.answer if reply else "")
