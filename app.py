@@ -216,7 +216,7 @@ def serve(settings: Settings) -> None:
         try:
             if limits.closing_seconds and (count := len(visitors.admission.running())):
                 tell(text("app_finishing", count=count, seconds=limits.closing_seconds))
-            visitors.admission.finish(limits.closing_seconds)
+            visitors.admission.drain(limits.closing_seconds)
         finally:  # also at a second signal
             end(page, visitors, engine)
 

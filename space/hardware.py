@@ -9,7 +9,7 @@ from pathlib import Path
 
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
-from magistral_ui.models.memory import GIB, MemoryPlan, Place, best_plan, fits, plan
+from magistral_ui.models.memory import GIB, DeviceBudget, MemoryPlan, best_plan, fits, plan
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 
 MIB = 2**20
@@ -26,7 +26,7 @@ class Hardware:
     flavors: tuple[str, ...]
     """Flavors that differ only in the CPU beside the GPUs share a row."""
     name: str
-    place: Place
+    place: DeviceBudget
     """GPU memory as nvidia-smi reports it, unused; CPU memory as the Hub's documentation states it."""
 
     @property
@@ -41,11 +41,11 @@ class Hardware:
 
 
 def _processor(flavor: str, name: str, gigabytes: int) -> Hardware:
-    return Hardware((flavor,), name, Place("cpu", gigabytes * GIB, gigabytes * GIB))
+    return Hardware((flavor,), name, DeviceBudget("cpu", gigabytes * GIB, gigabytes * GIB))
 
 
 def _cards(flavors: str, name: str, size: int, count: int = 1, *, fused: bool = True) -> Hardware:
-    card = Place("cuda", size, size, fused=fused)
+    card = DeviceBudget("cuda", size, size, fused=fused)
     named = f"{count} × {name}" if count > 1 else name
     return Hardware(tuple(flavors.split()), named, replace(card, others=(card,) * (count - 1)))
 

@@ -17,7 +17,7 @@ import numpy as np
 import pi_heif
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
 """PIL opens MPO, the double images of some cameras, as JPEG. TIFF is left out: a container for dozens of codecs, with the longest
 list of vulnerabilities of all that PIL opens, and no browser but Safari shows it."""
 # What PIL's decoders raise for truncated and damaged files.
@@ -92,7 +92,7 @@ class ImageDecoder:
         self._image, image = None, self._image
         match arguments:
             case (bytes() as data, "open"):
-                self._image = Image.open(io.BytesIO(data), formats=FORMATS)
+                self._image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
                 if self._image.format in ("JPEG", "MPO"):
                     check_scans(data, self._image.width * self._image.height)
                 return facts(self._image, data), b""

@@ -23,20 +23,20 @@ MAX_GROWTH_TOKENS = 2_048
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DeviceBudget:
     """A device's memory in bytes; `free` is what is unused now."""
 
     type: str
     """`cuda`, `mps` or `cpu`."""
     free: int
     total: int
-    others: tuple["Place", ...] = ()
+    others: tuple["DeviceBudget", ...] = ()
     """More devices of this type over which a model can be spread, the freest first."""
     fused: bool = True
     """Whether attention is fused, so that its scores never reach memory, as on all NVIDIA GPUs since Ampere."""
 
     @property
-    def all(self) -> tuple["Place", ...]:
+    def all(self) -> tuple["DeviceBudget", ...]:
         return (replace(self, others=()), *self.others)
 
 
@@ -69,17 +69,17 @@ class MemoryPlan:
     visitors: int
     """Typical conversations that fit in memory together."""
     shares: tuple[Share, ...]
-    """One for each device used, in the order of `Place.all`."""
+    """One for each device used, in the order of `DeviceBudget.all`."""
 
 
-def margin_bytes(place: Place) -> int:
+def margin_bytes(place: DeviceBudget) -> int:
     """Bytes kept in reserve: a share of the device, and the driver's (on a small computer, a tenth)."""
     if place.type == "cpu":
         return min(GIB, place.total // 10)
     return int(0.03 * place.total) + GIB * 3 // 4
 
 
-def plan(shape: ModelShape, precision: str, place: Place, *, weights: int | None = None) -> MemoryPlan:
+def plan(shape: ModelShape, precision: str, place: DeviceBudget, *, weights: int | None = None) -> MemoryPlan:
     """How `place` would be divided: over the fewest devices that leave room for a good context, or else the most room.
 
     `weights` are the bytes of the weights, if they are known better than by counting.
@@ -89,7 +89,9 @@ def plan(shape: ModelShape, precision: str, place: Place, *, weights: int | None
     return next((each for each in plans if each.context >= good), max(plans, key=lambda each: each.context))
 
 
-def plan_loaded(shape: ModelShape, precision: str, place: Place, layers: tuple[int, ...], weights: int) -> MemoryPlan:
+def plan_loaded(
+    shape: ModelShape, precision: str, place: DeviceBudget, layers: tuple[int, ...], weights: int
+) -> MemoryPlan:
     """How `place` is divided once the weights are loaded, and so no longer part of its `free` bytes."""
     parts = _parts(shape, precision, place.type, weights)
     return _shared(shape, precision, place.all, layers, parts, loaded=True)
@@ -116,7 +118,7 @@ def _parts(shape: ModelShape, precision: str, type: str, weights: int | None) ->
     return _Parts(first, weights - first - shape.layers * layer, layer)
 
 
-def _spread(shape: ModelShape, precision: str, places: tuple[Place, ...], weights: int | None) -> MemoryPlan:
+def _spread(shape: ModelShape, precision: str, places: tuple[DeviceBudget, ...], weights: int | None) -> MemoryPlan:
     """Divide the layers so that the longest context fits."""
     parts = _parts(shape, precision, places[0].type, weights)
     if len(places) == 1:
@@ -138,13 +140,13 @@ def _spread(shape: ModelShape, precision: str, places: tuple[Place, ...], weight
     return _shared(shape, precision, places, tuple(layers), parts)
 
 
-def _room(shape: ModelShape, precision: str, places: tuple[Place, ...], n: int, parts: _Parts) -> int:
+def _room(shape: ModelShape, precision: str, places: tuple[DeviceBudget, ...], n: int, parts: _Parts) -> int:
     """Bytes on device `n` for layers and their keys and values."""
     fixed = (parts.first if n == 0 else 0) + (parts.last if n == len(places) - 1 else 0)
     return places[n].free - fixed - _working(shape, precision, places[n], n) - margin_bytes(places[n])
 
 
-def _working(shape: ModelShape, precision: str, place: Place, n: int) -> int:
+def _working(shape: ModelShape, precision: str, place: DeviceBudget, n: int) -> int:
     """Working memory of device `n`; the vision tower is only on the first."""
     return working_bytes(shape if n == 0 else shape.without_vision(), precision, place.type, place.fused)
 
@@ -152,7 +154,7 @@ def _working(shape: ModelShape, precision: str, place: Place, n: int) -> int:
 def _shared(
     shape: ModelShape,
     precision: str,
-    places: tuple[Place, ...],
+    places: tuple[DeviceBudget, ...],
     layers: tuple[int, ...],
     parts: _Parts,
     *,
@@ -214,7 +216,7 @@ def held_tokens(tokens: int) -> int:
 
 
 def best_plan(
-    shape: ModelShape, place: Place, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
+    shape: ModelShape, place: DeviceBudget, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
 ) -> MemoryPlan:
     """The most exact precision that leaves room for a `good` context, or else the one that leaves the most room.
 
@@ -247,7 +249,7 @@ def needed_bytes(
 
     With `count` equal devices: the total, if the layers divide evenly.
     """
-    place = Place(type, 0, 0, fused=fused)
+    place = DeviceBudget(type, 0, 0, fused=fused)
     kv = min(context, shape.context_length) * kv_bytes_per_token(shape, precision)
     working = sum(_working(shape, precision, place, n) for n in range(count))
     fixed = weight_bytes(shape, precision, type != "mps") + working

@@ -6,8 +6,8 @@ from magistral_ui.models.memory import (
     GOOD_CONTEXT,
     PRECISIONS,
     TYPICAL_CONTEXT,
+    DeviceBudget,
     MemoryPlan,
-    Place,
     best_plan,
     fits,
     needed_bytes,
@@ -24,12 +24,12 @@ def card_lines() -> list[str]:
     """The table of common GPUs, each otherwise unused."""
     lines = [text("plan_heading"), "", _heading()]
     for size in CARD_GIGABYTES:
-        lines += _rows(text("plan_card", size=size), Place("cuda", size * GIB, size * GIB))
+        lines += _rows(text("plan_card", size=size), DeviceBudget("cuda", size * GIB, size * GIB))
     return [*lines, "", text("plan_legend", tokens=f"{TYPICAL_CONTEXT:,}"), ""]
 
 
 def machine_lines(
-    name: str, place: Place, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
+    name: str, place: DeviceBudget, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
 ) -> list[str]:
     """The same for a device in its current state, and what to do if Magistral does not fit.
 
@@ -57,7 +57,9 @@ def _heading() -> str:
     return _line([text(f"plan_{name}") for name in COLUMNS])
 
 
-def _rows(name: str, place: Place, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT) -> list[str]:
+def _rows(
+    name: str, place: DeviceBudget, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
+) -> list[str]:
     best = best_plan(MAGISTRAL_SMALL_1_2, place, precisions, good)
     rows: list[str] = []
     for precision in PRECISIONS:

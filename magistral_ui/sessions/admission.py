@@ -42,7 +42,7 @@ class Admission:
         self.closing = False
         """Whether the app is about to end: no more replies begin."""
 
-    def welcome(self) -> None:
+    def check_new_visitor(self) -> None:
         """Admit a new visitor; TooManyRequests if too many have arrived from that address."""
         if wait := self._newcomers.take(CLIENT.get().address):
             raise TooManyRequests(seconds=ceil(wait))
@@ -101,7 +101,7 @@ class Admission:
             if generation.unattended > self._limits.unattended_seconds:
                 generation.stop()
 
-    def finish(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def drain(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Let no more replies begin, and wait for those being written, for at most this number of `seconds`."""
         self.closing = True
         until = clock() + seconds

@@ -69,7 +69,7 @@ class Session(SessionState):
             old = self._reply(reply)
             return self._begin(self._conversation.at(old.parent), params, choices)
 
-    def continue_reply(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
+    def resume(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
         """Continue a reply that was cut off; it stays the same message, with more in it."""
         with self._lock:
             old = self._reply(reply)

@@ -22,7 +22,7 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.session_store import Autosave, OpenSession, SessionStore
 
-Place = dict[str, str]
+TabState = dict[str, str]
 """What a browser tab holds: `visitor`, the secret that makes it the visitor's, and `conversation`, the one it shows.
 
 Where people log in with names, the login makes it theirs, and there is no secret.
@@ -57,7 +57,7 @@ class Visitors:
         """The session at `place`; None where the visitor is not known, or has no such conversation."""
         return self._find(self._visitor(place), _conversation(place))
 
-    def open(self, place: object = None) -> tuple[Place, Session]:
+    def open(self, place: object = None) -> tuple[TabState, Session]:
         """The session at `place`, and its place as the browser has to keep it. Secrets and ids are never taken from outside.
 
         A visitor who names no conversation gets the latest one; one who names a conversation that is gone gets an empty one.
@@ -66,12 +66,12 @@ class Visitors:
         if CLIENT.get().login:
             secret = "" if self._claimed(secret) else secret  # what cannot be claimed now is claimed the next time
         elif not self._knows(visitor):
-            self.admission.welcome()
+            self.admission.check_new_visitor()
             return self._begin(secrets.token_urlsafe(32))
         session = self._find(visitor, _conversation(place) or self._latest(visitor))
         return (_place(secret, session.id), session) if session else self._begin(secret)
 
-    def begin(self, place: object) -> tuple[Place, Session]:
+    def begin(self, place: object) -> tuple[TabState, Session]:
         """An empty conversation of the visitor at `place`: the one that is there, if nothing has been said in it yet."""
         there, session = self.open(place)
         return (there, session) if not session.snapshot()[0].messages else self._begin(_secret(there))
@@ -108,7 +108,7 @@ class Visitors:
         """The conversations that hold the words of `query`, once it is this client's turn. Raises TooManyRequests."""
         return self._searches.submit(CLIENT.get().quota_key, partial(self._history.search, self._visitor(place), query))
 
-    def writing(self, place: object) -> set[str]:
+    def busy_conversations(self, place: object) -> set[str]:
         """Ids of this visitor's conversations in which a reply is being written."""
         return {id for id, session in self._open.of(self._visitor(place)).items() if session.busy}
 
@@ -134,11 +134,11 @@ class Visitors:
             self._close(visitor, conversation, stopping=True)
         return self._history.forget(visitor)
 
-    def begin_anew(self, place: object) -> tuple[bool, Place, Session]:
+    def begin_anew(self, place: object) -> tuple[bool, TabState, Session]:
         """Forget the visitor at `place`, and begin as a new one, who is always admitted because another one leaves."""
         visitor, login = self._visitor(place), CLIENT.get().login
         if not (login or self._knows(visitor) or self._history.owners.is_forgotten(visitor)):
-            self.admission.welcome()  # nobody leaves
+            self.admission.check_new_visitor()  # nobody leaves
         return (self.forget(place), *self._begin("" if login else secrets.token_urlsafe(32)))
 
     def documents(self, place: object, conversations: Sequence[str] = ()) -> list[Document]:
@@ -149,7 +149,7 @@ class Visitors:
                 session.save()
         return self._history.documents(visitor, conversations)
 
-    def take_in(self, place: object, documents: Sequence[Document], size: int = 0) -> None:
+    def import_documents(self, place: object, documents: Sequence[Document], size: int = 0) -> None:
         """Make conversations from a file of `size` bytes the visitor's, or raise HistoryUnusable or ImportRefused."""
         visitor = self._visitor(place)
         if not (CLIENT.get().login or self._knows(visitor)):
@@ -202,7 +202,7 @@ class Visitors:
         kept = self._history.read(None, store.load, self._history.images, visitor, conversation)
         return self._add(visitor, conversation, kept) if kept else None
 
-    def _begin(self, secret: str) -> tuple[Place, Session]:
+    def _begin(self, secret: str) -> tuple[TabState, Session]:
         """An empty conversation for the secret, or for the client's login."""
         conversation, login = secrets.token_urlsafe(16), CLIENT.get().login
         visitor = self._history.owners.visitor_of(login) if login else hashed(secret)
@@ -249,7 +249,7 @@ class Visitors:
         return True
 
 
-def bare(place: object) -> Place:
+def place_fields(place: object) -> TabState:
     """What a place says and no more, to be kept for later: what else a browser sends may be large."""
     said = {name: place.get(name) for name in ("visitor", "conversation")} if isinstance(place, dict) else {}
     return {name: value for name, value in said.items() if isinstance(value, str) and len(value) <= MAX_ID_LENGTH}
@@ -269,5 +269,5 @@ def _text(place: object, name: str) -> str:
 _secret, _conversation = partial(_text, name="visitor"), partial(_text, name="conversation")
 
 
-def _place(secret: str, conversation: str) -> Place:
+def _place(secret: str, conversation: str) -> TabState:
     return {"visitor": secret, "conversation": conversation} if secret else {"conversation": conversation}

@@ -12,12 +12,12 @@ from magistral_ui.engines.base import Engine, Ready
 from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import UploadCache, check_seen
-from magistral_ui.sessions.visitors import Place, Visitors
+from magistral_ui.sessions.visitors import TabState, Visitors
 from magistral_ui.ui.context_meter import attached_value, context_use, empty_meter, meter_value, refused_meter, size_of
 from magistral_ui.ui.rendering import ASSETS, Thumbnails, examples, examples_value, more_value, page_value
 from magistral_ui.ui.sampling_panel import prompt_value, read_settings
 
-Turn = tuple[Place, Json, Json]
+PageUpdate = tuple[TabState, Json, Json]
 """Where the tab is, what its conversation shows, and the composer's properties."""
 
 
@@ -34,11 +34,11 @@ class Chat:
         self.server = secrets.token_hex(4)
         """This run of the app: times in its answers can only be compared with each other."""
 
-    def attach(self, visitor: object) -> Turn:
+    def attach(self, visitor: object) -> PageUpdate:
         """A tab opens the page: where it is, what was said there, and how the composer has to be."""
         return self._turn(*self.visitors.open(visitor), visitor)
 
-    def say(self, message: Json | None, visitor: object, settings: object = None) -> Turn:
+    def say(self, message: Json | None, visitor: object, settings: object = None) -> PageUpdate:
         """Send what is in the composer. A refusal leaves the composer as it is."""
         place, session = self.visitors.open(visitor)
         try:
@@ -52,10 +52,10 @@ class Chat:
         place, value, composer = self._turn(place, session, visitor)
         return place, value, {**composer, "value": {"text": "", "files": []}}
 
-    def refuse(self, visitor: object, error: MagistralUIError) -> Turn:
+    def refuse(self, visitor: object, error: MagistralUIError) -> PageUpdate:
         return self._turn(*self.visitors.open(visitor), visitor, error)
 
-    def example(self, data: Json, visitor: object, settings: object = None) -> Turn:
+    def example(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
         shown = examples_value(self.engine.card)
         index = data.get("index")
         if not isinstance(index, int) or not 0 <= index < len(shown):
@@ -64,49 +64,49 @@ class Chat:
         files = [str(ASSETS / "examples" / chosen["picture"])] if "picture" in chosen else []
         return self.say({"text": chosen["text"], "files": files}, visitor, settings)
 
-    def regenerate(self, data: Json, visitor: object, settings: object = None) -> Turn:
+    def regenerate(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
         return self._change(visitor, lambda session: session.regenerate(_message(data), *self._chosen(settings)))
 
-    def resume(self, data: Json, visitor: object, settings: object = None) -> Turn:
-        return self._change(visitor, lambda session: session.continue_reply(_message(data), *self._chosen(settings)))
+    def resume(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
+        return self._change(visitor, lambda session: session.resume(_message(data), *self._chosen(settings)))
 
-    def answer_again(self, data: Json, visitor: object, settings: object = None) -> Turn:
+    def answer_again(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
         return self._change(visitor, lambda session: session.answer_again(_message(data), *self._chosen(settings)))
 
-    def edit_message(self, data: Json, visitor: object, settings: object = None) -> Turn:
+    def edit_message(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
         said = str(data.get("text") or "")
         return self._change(visitor, lambda session: session.edit(_message(data), said, *self._chosen(settings)))
 
-    def rethink(self, data: Json, visitor: object, settings: object = None) -> Turn:
+    def rethink(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
         """Continue thinking, or answer, from edited reasoning."""
         said, closed = str(data.get("text") or ""), bool(data.get("closed"))
         return self._change(
             visitor, lambda session: session.rethink(_message(data), said, closed, *self._chosen(settings))
         )
 
-    def replay(self, data: Json, visitor: object) -> Turn:
+    def replay(self, data: Json, visitor: object) -> PageUpdate:
         """Reproduce a reply with the settings that it was written with, whatever the panel says."""
         return self._change(visitor, lambda session: session.replay(_message(data)))
 
-    def answer(self, data: Json, visitor: object, settings: object = None) -> Turn:
+    def answer(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
         return self._change(visitor, lambda session: session.answer(_message(data), *self._chosen(settings)))
 
-    def delete(self, data: Json, visitor: object) -> Turn:
+    def delete(self, data: Json, visitor: object) -> PageUpdate:
         """Delete a message and what follows it; the page offers to undo that."""
         counts: list[int] = []
         key, value, box = self._change(visitor, lambda session: counts.append(session.delete(_message(data))))
         return key, {**value, "deleted": {"message": _message(data), "count": counts[0]} if counts else None}, box
 
-    def restore(self, data: Json, visitor: object) -> Turn:
+    def restore(self, data: Json, visitor: object) -> PageUpdate:
         return self._change(visitor, lambda session: session.restore(_message(data)))
 
-    def keep_reasoning(self, data: Json, visitor: object) -> Turn:
+    def keep_reasoning(self, data: Json, visitor: object) -> PageUpdate:
         """Keep the reasoning of one reply in the context or leave it out, or follow the general choice."""
         keep = data.get("keep")
         kept = keep if isinstance(keep, bool) else None
         return self._change(visitor, lambda session: session.keep_reasoning(_message(data), kept))
 
-    def choose_branch(self, data: Json, visitor: object) -> Turn:
+    def choose_branch(self, data: Json, visitor: object) -> PageUpdate:
         return self._change(visitor, lambda session: session.choose(_message(data)))
 
     def more(self, data: Json, visitor: object) -> Json | None:
@@ -166,7 +166,7 @@ class Chat:
         if session := self.visitors.find(visitor):
             session.answer_now()
 
-    def new_chat(self, visitor: object) -> Turn:
+    def new_chat(self, visitor: object) -> PageUpdate:
         """Begin an empty conversation; a reply in the previous one is still written."""
         return self._turn(*self.visitors.begin(visitor), visitor)
 
@@ -180,7 +180,7 @@ class Chat:
         chosen = read_settings(self.engine.card, settings)
         return chosen.params, chosen.choices
 
-    def _change(self, visitor: object, change: Callable[[Session], object]) -> Turn:
+    def _change(self, visitor: object, change: Callable[[Session], object]) -> PageUpdate:
         place, session = self.visitors.open(visitor)
         try:
             change(session)
@@ -188,7 +188,9 @@ class Chat:
             return self._turn(place, session, visitor, error)
         return self._turn(place, session, visitor)
 
-    def _turn(self, place: Place, session: Session, visitor: object, refused: MagistralUIError | None = None) -> Turn:
+    def _turn(
+        self, place: TabState, session: Session, visitor: object, refused: MagistralUIError | None = None
+    ) -> PageUpdate:
         alert = alert_value(refused) if refused else None
         return place, self.value(session, visitor, alert=alert), self.composer(session)
 

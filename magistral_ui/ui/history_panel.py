@@ -11,13 +11,13 @@ from magistral_ui.errors import ImportRefused, MessageGone, TooManyRequests
 from magistral_ui.sessions.history import catalog
 from magistral_ui.sessions.history.search import ConversationSummary
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.visitors import MAX_ID_LENGTH, Place, bare
+from magistral_ui.sessions.visitors import MAX_ID_LENGTH, TabState, place_fields
 from magistral_ui.ui.chat import Chat
-from magistral_ui.ui.import_export import FORMATS, ExportPurpose, ImportPurpose, name_of
+from magistral_ui.ui.import_export import EXPORT_FORMATS, ExportPurpose, ImportPurpose, name_of
 
 MAX_QUERY_LENGTH = 200
 """Characters of a search; the rest is ignored."""
-Turned = tuple[Place, Json, Json, Json]
+Turned = tuple[TabState, Json, Json, Json]
 """Where the tab is, what its conversation shows, the composer's properties, and the list."""
 
 
@@ -58,7 +58,7 @@ class HistoryPanel:
             "read": time.perf_counter_ns(),
             "entries": None if entries is None else [asdict(entry) for entry in entries],
             "complete": True,
-            "writing": sorted(self.visitors.writing(visitor)),
+            "writing": sorted(self.visitors.busy_conversations(visitor)),
             "query": _query(data),
             "trouble": failure_value(trouble.key, trouble.values) if trouble else None,
             "durable": self.visitors.durable,
@@ -83,10 +83,10 @@ class HistoryPanel:
     def save(self, data: Json, visitor: object) -> Json:
         """A ticket for downloading one conversation as a file, or all of them as JSON."""
         format, wanted = data.get("format"), (_id(data),) if data.get("id") else ()
-        if not isinstance(format, str) or format not in FORMATS or not (wanted or format == "json"):
+        if not isinstance(format, str) or format not in EXPORT_FORMATS or not (wanted or format == "json"):
             return self.listing(data, visitor)
         title = next((e.title for e in self.visitors.listing(visitor) if e.id in wanted), "")
-        token = self.visitors.tickets.issue(ExportPurpose(bare(visitor), wanted, format))
+        token = self.visitors.tickets.issue(ExportPurpose(place_fields(visitor), wanted, format))
         return self.listing(data, visitor, ticket={"does": "save", "token": token, "name": name_of(title, format)})
 
     def bring(self, data: Json, visitor: object) -> Json:
@@ -94,7 +94,7 @@ class HistoryPanel:
         size, most = data.get("size"), self.visitors.limits.import_mb
         if not isinstance(size, int) or size > most * 2**20:
             return self.listing(data, visitor, refused=alert_value(ImportRefused("import_too_large", limit=most)))
-        token = self.visitors.tickets.issue(ImportPurpose(bare(visitor)))
+        token = self.visitors.tickets.issue(ImportPurpose(place_fields(visitor)))
         return self.listing(data, visitor, ticket={"does": "bring", "token": token})
 
     def remove(self, data: Json, visitor: object) -> Turned:
@@ -115,7 +115,7 @@ class HistoryPanel:
         return self._turned(visitor, place, session, data, forgotten=clean)
 
     def _turned(
-        self, visitor: object, place: Place, session: Session, data: Json, alert: Json | None = None, **more: Any
+        self, visitor: object, place: TabState, session: Session, data: Json, alert: Json | None = None, **more: Any
     ) -> Turned:
         value = self.chat.value(session, visitor, alert=alert)
         return place, value, self.chat.composer(session), self.listing(data, place, **more)

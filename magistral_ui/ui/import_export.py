@@ -26,7 +26,7 @@ from magistral_ui.sessions.limits import Limits, length_of
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import visitors_language
 
-FORMATS = {"json": "application/json", "markdown": "text/markdown", "html": "text/html"}
+EXPORT_FORMATS = {"json": "application/json", "markdown": "text/markdown", "html": "text/html"}
 ENDINGS = {"json": "json", "markdown": "md", "html": "html"}
 PARALLEL_FILES = 2
 MAX_FILES_PER_ADDRESS = 4
@@ -99,7 +99,7 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
             return JSONResponse(
                 {"failure": alert_value(error)}, 429, {"Retry-After": str(error.message.values["seconds"])}
             )
-        return Response(content, media_type=FORMATS[purpose.format], headers=DOWNLOAD_HEADERS)
+        return Response(content, media_type=EXPORT_FORMATS[purpose.format], headers=DOWNLOAD_HEADERS)
 
     async def take(request: Request) -> Response:
         purpose = visitors.tickets.redeem(request.headers.get("x-ticket", ""))
@@ -127,7 +127,7 @@ def _take(visitors: Visitors, place: Any, data: bytearray, limits: ImportLimits)
     documents = import_json(bytes(data), limits)
     for number, document in enumerate(documents):
         _check_size(document.conversation, visitors.limits, f"conversations[{number}]")
-    visitors.take_in(place, documents, len(data))
+    visitors.import_documents(place, documents, len(data))
     return len(documents)
 
 

@@ -28,7 +28,7 @@ from magistral_ui.ui.translated_page import complete, texts_route
 from magistral_ui.web.client_address import PROBE_HEADER
 from magistral_ui.web.connections import open_to_visitors
 from magistral_ui.web.exposure import Exposure, seen_by
-from magistral_ui.web.gradio_events import Listener
+from magistral_ui.web.gradio_events import ApiFunction
 from magistral_ui.web.hf_oauth import HuggingFaceLogin
 from magistral_ui.web.middleware import middleware_stack, wrap
 from magistral_ui.web.passwords import Passwords
@@ -55,9 +55,9 @@ def head() -> str:
     return "\n".join([*links, '<link rel="modulepreload" href="magistral/main.js">'])
 
 
-def listeners(demo: gr.Blocks) -> dict[int, Listener]:
+def listeners(demo: gr.Blocks) -> dict[int, ApiFunction]:
     return {
-        number: Listener(
+        number: ApiFunction(
             name=str(each.api_name),
             values=len(each.inputs),
             triggers=frozenset(target for target, _ in each.targets if target is not None),

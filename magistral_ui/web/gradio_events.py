@@ -43,7 +43,7 @@ class NotOwned(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ApiFunction:
     """One of Gradio's functions, for programs or for the login button: how many values it takes, and from which components."""
 
     name: str
@@ -58,7 +58,7 @@ class GradioEventsMiddleware:
         self,
         app: ASGIApp,
         *,
-        listeners: Mapping[int, Listener],
+        listeners: Mapping[int, ApiFunction],
         claims: Ownership,
         calls: QueuedCalls,
         folder: str,
@@ -183,7 +183,7 @@ class GradioEventsMiddleware:
         kept = {name: body.get(name) for name in ("session_hash", "fn_index", "trigger_id")}
         return {**kept, "data": values, "event_data": happened}
 
-    def _listener(self, path: str, body: dict[str, Any]) -> Listener:
+    def _listener(self, path: str, body: dict[str, Any]) -> ApiFunction:
         if path.startswith(CALL_PATH):
             for each in self._listeners.values():
                 if each.name == path.removeprefix(CALL_PATH):

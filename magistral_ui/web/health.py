@@ -29,7 +29,7 @@ from magistral_ui.web.client_address import FORWARDED_HEADERS, network_of, peer_
 from magistral_ui.web.error_responses import not_found
 from magistral_ui.web.exposure import Exposure, is_loopback
 from magistral_ui.web.passwords import LoginAttempts
-from magistral_ui.web.request_guard import HostCheckMiddleware
+from magistral_ui.web.request_guard import HostAndOriginMiddleware
 
 HEALTH_PATH, METRICS_PATH = "/healthz", "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4"
@@ -138,7 +138,7 @@ class HealthMiddleware:
         """With a `token`, /metrics is also for whoever sends it as a bearer token."""
         self.app, self._visitors, self._metrics, self._exposure = app, visitors, metrics, exposure
         self._token = token
-        self._own = HostCheckMiddleware(self._answer, exposure=exposure)
+        self._own = HostAndOriginMiddleware(self._answer, exposure=exposure)
         self._lines, self._attempts = TokenBuckets(MAX_LOGGED_PER_MINUTE), LoginAttempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,14 +10,14 @@ from starlette.types import ASGIApp
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import ClientAddressMiddleware, ForwardedHeadersMiddleware, RestorePrefixMiddleware
 from magistral_ui.web.exposure import Exposure
-from magistral_ui.web.gradio_events import GradioEventsMiddleware, Listener
+from magistral_ui.web.gradio_events import ApiFunction, GradioEventsMiddleware
 from magistral_ui.web.health import HealthMiddleware, Metrics
 from magistral_ui.web.hf_oauth import HuggingFaceLogin
 from magistral_ui.web.login import LoginMiddleware
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.queued_calls import QueuedCalls
 from magistral_ui.web.rate_limit import ByteQuota, RateLimitMiddleware
-from magistral_ui.web.request_guard import HostCheckMiddleware, RouteAllowlistMiddleware
+from magistral_ui.web.request_guard import HostAndOriginMiddleware, RouteAllowlistMiddleware
 from magistral_ui.web.security_headers import SecurityHeadersMiddleware
 from magistral_ui.web.uploads import Ownership, UploadsMiddleware
 
@@ -29,7 +29,7 @@ MAX_EVENT_VALUES, MAX_TURN_VALUES = 10_000, 40
 
 def middleware_stack(
     visitors: Visitors,
-    listeners: Mapping[int, Listener],
+    listeners: Mapping[int, ApiFunction],
     calls: QueuedCalls,
     exposure: Exposure,
     passwords: Passwords | None = None,
@@ -65,7 +65,7 @@ def middleware_stack(
             HealthMiddleware, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=metrics_token
         ),
         # Neither a rebound name nor another website gets further; nothing before this may change anything.
-        Middleware(HostCheckMiddleware, exposure=exposure),
+        Middleware(HostAndOriginMiddleware, exposure=exposure),
         # Sets the client, by whom all that follows counts; gives a new browser its cookie.
         Middleware(ClientAddressMiddleware, exposure=exposure),
         # Before the login, so that a flood of requests does not even get to the passwords.

@@ -43,7 +43,7 @@ ACTIONS_PATH = "/magistral/act/"
 OAUTH_LOGIN_PATH, OAUTH_CALLBACK_PATH = "/login/huggingface", "/login/callback"
 
 
-class HostCheckMiddleware:
+class HostAndOriginMiddleware:
     """Lets in requests to the page's own names and from its own pages, in which each header that is checked stands once.
 
     It checks Host, Origin and Sec-Fetch-Site, which browsers send and no website can forge; programs send neither of the latter.

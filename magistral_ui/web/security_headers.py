@@ -20,7 +20,7 @@ FILE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 CORS_HEADERS = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers")
 
 
-def policy(nonce: str, *, framed: bool = False) -> str:
+def content_security_policy(nonce: str, *, framed: bool = False) -> str:
     """The Content-Security-Policy of a page.
 
     Images, fonts and connections stay on this server, whatever a model writes. Scripts come from this server's files, or
@@ -70,7 +70,9 @@ class SecurityHeadersMiddleware:
         for name in CORS_HEADERS:
             del headers[name]
         is_upload = scope["path"].startswith(FILE_PATH)
-        headers["Content-Security-Policy"] = FILE_POLICY if is_upload else policy(nonce, framed=self._framed)
+        headers["Content-Security-Policy"] = (
+            FILE_POLICY if is_upload else content_security_policy(nonce, framed=self._framed)
+        )
         headers["X-Content-Type-Options"] = "nosniff"
         # Not `no-referrer`: with it a browser sends our own forms as if from nowhere (Origin: null).
         headers["Referrer-Policy"] = "same-origin"

@@ -87,7 +87,7 @@ def ours(counter: Counter) -> str:
     from magistral_ui.engines.base import Ready
     from magistral_ui.sessions.live_view import LiveView
     from magistral_ui.sessions.session import Session
-    from magistral_ui.sessions.visitors import Place, Visitors
+    from magistral_ui.sessions.visitors import TabState, Visitors
     from magistral_ui.ui.page import build_page, launch
     from tests.scripted_engine import INFO, Pause, ScriptedEngine
 
@@ -104,7 +104,7 @@ def ours(counter: Counter) -> str:
     class Prepared(Visitors):
         """Visitors who have said something before they come."""
 
-        def open(self, place: object = None) -> tuple[Place, Session]:
+        def open(self, place: object = None) -> tuple[TabState, Session]:
             place, session = super().open(place)
             with lock:
                 if not session.snapshot()[0].messages:

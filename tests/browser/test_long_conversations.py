@@ -9,7 +9,7 @@ from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Ready
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.visitors import Place, Visitors
+from magistral_ui.sessions.visitors import TabState, Visitors
 from tests.browser.steps import ask, done, reply, visit
 from tests.loopback import free_port
 from tests.scripted_engine import INFO, Script, ScriptedEngine
@@ -30,7 +30,7 @@ class Talkative(Visitors):
 
     turns = 40
 
-    def open(self, place: object = None) -> tuple[Place, Session]:
+    def open(self, place: object = None) -> tuple[TabState, Session]:
         place, session = super().open(place)
         while len(session.snapshot()[0].messages) < 2 * self.turns:
             number = len(session.snapshot()[0].messages) // 2

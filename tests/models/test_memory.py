@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from magistral_ui.models.memory import (
     GIB,
     MIN_CONTEXT,
-    Place,
+    DeviceBudget,
     best_plan,
     fits,
     needed_bytes,
@@ -32,8 +32,8 @@ from magistral_ui.models.shape import (
 SMALL = ModelShape(1_000, 64, 96, 2, 4, 2, 16, True, 4_096)
 
 
-def card(gigabytes: int) -> Place:
-    return Place("cuda", gigabytes * GIB, gigabytes * GIB)
+def card(gigabytes: int) -> DeviceBudget:
+    return DeviceBudget("cuda", gigabytes * GIB, gigabytes * GIB)
 
 
 def test_magistral_s_parameters_are_those_of_its_files() -> None:
@@ -141,14 +141,14 @@ def test_more_memory_never_means_less_context() -> None:
 @pytest.mark.parametrize("type", ["cuda", "mps", "cpu"])
 def test_what_is_needed_is_just_what_fits(precision: str, type: str) -> None:
     needed = needed_bytes(MAGISTRAL_SMALL_1_2, precision, type)
-    enough = plan(MAGISTRAL_SMALL_1_2, precision, Place(type, needed, needed))
+    enough = plan(MAGISTRAL_SMALL_1_2, precision, DeviceBudget(type, needed, needed))
     assert MIN_CONTEXT <= enough.context < MIN_CONTEXT + 500
     less = needed - GIB // 4
-    assert plan(MAGISTRAL_SMALL_1_2, precision, Place(type, less, less)).context < MIN_CONTEXT
+    assert plan(MAGISTRAL_SMALL_1_2, precision, DeviceBudget(type, less, less)).context < MIN_CONTEXT
 
 
 def test_a_processor_may_give_less_to_keys_and_values() -> None:
-    planned = plan(SMALL, "float32", Place("cpu", 16 * GIB, 16 * GIB))
+    planned = plan(SMALL, "float32", DeviceBudget("cpu", 16 * GIB, 16 * GIB))
     less = with_less(SMALL, planned, 100 * 4_096 * planned.kv_per_token)
     assert (less.visitors, less.context) == (100, planned.context)
     assert sum(share.kv_bytes for share in less.shares) == less.kv_bytes
@@ -156,19 +156,19 @@ def test_a_processor_may_give_less_to_keys_and_values() -> None:
 
 
 def test_what_others_use_is_not_planned_with() -> None:
-    alone = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", 24 * GIB, 24 * GIB))
-    shared = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", 21 * GIB, 24 * GIB))
+    alone = plan(MAGISTRAL_SMALL_1_2, "nf4", DeviceBudget("cuda", 24 * GIB, 24 * GIB))
+    shared = plan(MAGISTRAL_SMALL_1_2, "nf4", DeviceBudget("cuda", 21 * GIB, 24 * GIB))
     assert alone.kv_bytes - shared.kv_bytes == 3 * GIB
 
 
 def test_loaded_weights_are_not_counted_twice() -> None:
     before = plan(MAGISTRAL_SMALL_1_2, "nf4", card(24))
-    now = Place("cuda", 24 * GIB - before.weights, 24 * GIB)
+    now = DeviceBudget("cuda", 24 * GIB - before.weights, 24 * GIB)
     assert plan_loaded(MAGISTRAL_SMALL_1_2, "nf4", now, (40,), before.weights) == before
 
 
 def test_a_small_model_runs_in_full_precision_wherever_it_is() -> None:
-    best = best_plan(SMALL, Place("cpu", GIB, 4 * GIB))
+    best = best_plan(SMALL, DeviceBudget("cpu", GIB, 4 * GIB))
     assert (best.precision, best.context) == ("float32", SMALL.context_length)
     assert fits(SMALL, best)
 
@@ -196,7 +196,7 @@ def test_a_card_without_fused_attention_keeps_room_for_its_scores(gigabytes: tup
 
 def test_what_a_card_without_fused_attention_needs_is_just_what_fits() -> None:
     needed = needed_bytes(MAGISTRAL_SMALL_1_2, "nf4", fused=False)
-    enough = plan(MAGISTRAL_SMALL_1_2, "nf4", Place("cuda", needed, needed, fused=False))
+    enough = plan(MAGISTRAL_SMALL_1_2, "nf4", DeviceBudget("cuda", needed, needed, fused=False))
     assert MIN_CONTEXT <= enough.context < MIN_CONTEXT + 500
     assert needed > needed_bytes(MAGISTRAL_SMALL_1_2, "nf4")
 
@@ -208,7 +208,9 @@ def test_apples_gpu_keeps_room_for_its_scores() -> None:
 
 
 def test_a_processor_never_gets_int8() -> None:
-    assert {best_plan(MAGISTRAL_SMALL_1_2, Place("cpu", n * GIB, n * GIB)).precision for n in range(8, 129, 8)} == {
+    assert {
+        best_plan(MAGISTRAL_SMALL_1_2, DeviceBudget("cpu", n * GIB, n * GIB)).precision for n in range(8, 129, 8)
+    } == {
         "nf4",
         "bfloat16",
     }

@@ -206,7 +206,7 @@ def test_a_length_that_is_none_and_a_body_that_never_comes_hold_nothing_up(
 
 def _finished(page: Served, alice: Browser) -> Any:
     alice.say("hello")
-    page.visitors.admission.finish(60)
+    page.visitors.admission.drain(60)
     page.visitors.admission.closing = False
     return alice.act("turns/ended").json()["turns"]
 

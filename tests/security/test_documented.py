@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from magistral_ui.sessions.limits import SHARED, Limits
-from magistral_ui.web.security_headers import policy
+from magistral_ui.web.security_headers import content_security_policy
 
 TEXT = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
 
@@ -20,4 +20,4 @@ def test_the_table_has_each_limit_with_its_numbers() -> None:
 def test_the_policy_is_the_one_that_is_sent() -> None:
     found = re.search(r"```\n(default-src.*?)\n```", TEXT, re.DOTALL)
     assert found
-    assert found[1].replace(";\n", "; ") == policy("…")
+    assert found[1].replace(";\n", "; ") == content_security_policy("…")

@@ -41,7 +41,7 @@ def test_metrics_count_requests_replies_and_tokens_and_no_words(page: Served) ->
     before = numbers(page)
     alice = page.browser().open()
     alice.say("a-secret-word")
-    page.visitors.admission.finish(5)
+    page.visitors.admission.drain(5)
     page.visitors.admission.closing = False
     after = numbers(page)
 
@@ -94,7 +94,7 @@ def test_the_journal_has_numbers_and_no_content(page: Served) -> None:
     try:
         alice = page.browser().open()
         alice.say("a-secret-word")
-        page.visitors.admission.finish(5)
+        page.visitors.admission.drain(5)
         page.visitors.admission.closing = False
         assert httpx.get(page.url, headers={"Host": "evil.example"}, trust_env=False, timeout=60).status_code == 421
         log_event("something", count=3)
@@ -138,7 +138,7 @@ def test_who_is_written_when_the_app_ends_is_finished_and_nobody_begins(page: Se
     alice, late = page.browser().open(), page.browser().open()
     live = alice.say("wait")["live"]
     ended: list[bool] = []
-    closer = threading.Thread(target=lambda: ended.append(page.visitors.admission.finish(60) is None))
+    closer = threading.Thread(target=lambda: ended.append(page.visitors.admission.drain(60) is None))
     closer.start()
     try:
         while not page.visitors.admission.closing:

@@ -63,7 +63,7 @@ def test_a_message_and_a_conversation_are_bounded(narrow: Served, alice: Browser
     assert len(narrow.engine.requests) == before
     for number in range(3):
         assert "conversation_full" not in told(alice.say(f"hello {number}"))
-        narrow.visitors.admission.finish(5)
+        narrow.visitors.admission.drain(5)
         narrow.visitors.admission.closing = False
         alice.act("turns/ended")
     assert "conversation_full" in told(alice.say("one more"))

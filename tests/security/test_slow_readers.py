@@ -17,7 +17,7 @@ from magistral_ui.chat.events import Answer
 from magistral_ui.client import CLIENT, Client, hashed
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.sessions.visitors import bare
+from magistral_ui.sessions.visitors import place_fields
 from magistral_ui.ui.import_export import ExportPurpose
 from magistral_ui.web.client_address import VISITOR_COOKIE
 from magistral_ui.web.queued_calls import QueuedCalls
@@ -184,7 +184,7 @@ def test_an_export_may_not_be_asked_for_and_not_read(quick: Served) -> None:
     assert newest(quick, before).wait(PATIENCE)
     alice.act("turns/ended")
     token = CLIENT.set(Client(browser=hashed(alice.http.cookies[VISITOR_COOKIE])))
-    ticket = quick.visitors.tickets.issue(ExportPurpose(bare(alice.place), (), "json"))
+    ticket = quick.visitors.tickets.issue(ExportPurpose(place_fields(alice.place), (), "json"))
     CLIENT.reset(token)
     with deaf(quick, "/magistral/export", {**cookies(alice), "X-Ticket": ticket}) as stream:
         assert stream.recv(12) == b"HTTP/1.1 200"

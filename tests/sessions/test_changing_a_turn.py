@@ -124,7 +124,7 @@ def test_a_replay_of_a_reply_that_was_continued_writes_its_last_stretch_again() 
     engine = ScriptedEngine(lambda request: next(scripts))
     session = asked(engine, "one")
     old, _ = last(session)
-    assert session.continue_reply(old, PARAMS).generation.wait(60)
+    assert session.resume(old, PARAMS).generation.wait(60)
     assert session.replay(old).generation.wait(60)
     new, reply = last(session)
     assert engine.requests[-1] == engine.requests[-2]
@@ -287,19 +287,19 @@ def test_a_reply_that_failed_on_its_way_goes_on_from_what_was_written(begun: lis
     session = asked(engine, "one")
     message, before = last(session)
     assert (before.failure, before.finish_reason) == ("remote_cut", None)
-    assert session.continue_reply(message, PARAMS).generation.wait(60)
+    assert session.resume(message, PARAMS).generation.wait(60)
     assert last(session)[1].failure == "remote_cut", "the server is still away: nothing is lost by having tried"
-    assert session.continue_reply(message, PARAMS).generation.wait(60)
+    assert session.resume(message, PARAMS).generation.wait(60)
     resume = engine.requests[-1].prompt.resume
     assert resume == Resume(before.reasoning or None, before.reasoning_closed, before.answer)
     again, reply = last(session)
     assert (again, reply.failure, reply.finish_reason) == (message, None, "stop")
     assert (reply.reasoning + reply.answer) == before.reasoning + before.answer + "cd"
     with pytest.raises(MessageGone):
-        session.continue_reply(message, PARAMS)
+        session.resume(message, PARAMS)
 
 
 def test_a_reply_that_failed_without_a_word_has_nothing_to_go_on_from() -> None:
     session = asked(ScriptedEngine([Failed("remote_unreachable", {"server": "there"})]), "one")
     with pytest.raises(MessageGone):
-        session.continue_reply(last(session)[0], PARAMS)
+        session.resume(last(session)[0], PARAMS)

@@ -49,7 +49,7 @@ def continued(session: Session) -> None:
     ended(session.regenerate(last(session)[0], replace(WARM, max_tokens=12)))
     old, reply = last(session)
     assert reply.finish_reason == "length"
-    ended(session.continue_reply(old, WARM))
+    ended(session.resume(old, WARM))
 
 
 def answered_again(session: Session) -> None:

@@ -199,7 +199,7 @@ def test_a_reply_that_was_cut_goes_on_in_its_own_place(first: Script, more: Scri
     engine, session = cut_then(first, more)
     ask(session, "one")
     old, cut = last_reply(session)
-    running = session.continue_reply(old, PARAMS)
+    running = session.resume(old, PARAMS)
     assert running.generation.wait(60)
     new, whole = last_reply(session)
     assert engine.requests[-1].prompt.resume == resume
@@ -217,10 +217,10 @@ def test_what_was_not_cut_or_is_empty_cannot_go_on() -> None:
     _, session = cut_then(SHORT, [Finished("cancelled")])
     ask(session, "one")
     with pytest.raises(MessageGone):
-        session.continue_reply(last_reply(session)[0], PARAMS)
+        session.resume(last_reply(session)[0], PARAMS)
     ask(session, "two")
     with pytest.raises(MessageGone):
-        session.continue_reply(last_reply(session)[0], PARAMS)
+        session.resume(last_reply(session)[0], PARAMS)
 
 
 def test_the_reply_that_goes_on_is_still_there_when_the_engine_refuses() -> None:
@@ -229,7 +229,7 @@ def test_the_reply_that_goes_on_is_still_there_when_the_engine_refuses() -> None
     old, _ = last_reply(session)
     engine.set_status(Loading())
     with pytest.raises(NotReady):
-        session.continue_reply(old, PARAMS)
+        session.resume(old, PARAMS)
     assert last_reply(session)[0] == old
 
 

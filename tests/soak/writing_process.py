@@ -11,7 +11,7 @@ from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.errors import AlreadyAnswering
 from magistral_ui.sessions.history.database import History
-from magistral_ui.sessions.visitors import Place, Visitors
+from magistral_ui.sessions.visitors import TabState, Visitors
 from tests.scripted_engine import Pause, ScriptedEngine
 
 speaking = threading.Lock()
@@ -32,7 +32,7 @@ def script(request: Any) -> list[Any]:
     ]
 
 
-def talk(visitors: Visitors, number: int, place: Place | None, life: str) -> None:
+def talk(visitors: Visitors, number: int, place: TabState | None, life: str) -> None:
     """One visitor, for ever: a message, its reply or a part of it, now and then a new conversation."""
     place, session = visitors.open(place)
     tell(visitor=number, place=place)
@@ -56,7 +56,7 @@ def talk(visitors: Visitors, number: int, place: Place | None, life: str) -> Non
 def main() -> None:
     """`writing_process.py FOLDER LIFE`: places of earlier lives come as JSON on the standard input."""
     folder, life = Path(sys.argv[1]), sys.argv[2]
-    places: dict[str, Place] = json.loads(sys.stdin.readline())
+    places: dict[str, TabState] = json.loads(sys.stdin.readline())
     visitors = Visitors(ScriptedEngine(script), history=History(folder))
     if visitors.save_error:
         tell(trouble=visitors.save_error.key)

@@ -16,7 +16,7 @@ from magistral_ui.models import memory
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_1, MAGISTRAL_1_2
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.visitors import Place, Visitors
+from magistral_ui.sessions.visitors import TabState, Visitors
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.rendering import examples_value, model_value
 from tests.scripted_engine import INFO, Pause, ScriptedEngine
@@ -37,7 +37,7 @@ def image(folder: Path, name: str = "red.png", size: tuple[int, int] = (8, 8)) -
     return str(path)
 
 
-def settled(chat: Chat, visitor: Place) -> list[dict[str, Any]]:
+def settled(chat: Chat, visitor: TabState) -> list[dict[str, Any]]:
     session = chat.visitors.find(visitor)
     assert session is not None
     if session.running:
@@ -209,7 +209,7 @@ def test_the_model_panel_tells_each_state() -> None:
     engine = ScriptedEngine([])
     assert model_value(engine)["info"]["name"] == "Scripted"
     assert model_value(engine)["info"]["plan"] is None
-    card = memory.Place("cuda", 24 * memory.GIB, 24 * memory.GIB)
+    card = memory.DeviceBudget("cuda", 24 * memory.GIB, 24 * memory.GIB)
     spread = memory.plan(MAGISTRAL_SMALL_1_2, "int8", replace(card, others=(card,)))
     engine.set_status(Ready(replace(INFO, plan=spread)))
     shown = model_value(engine)["info"]["plan"]

@@ -9,7 +9,7 @@ import pytest
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.sessions.history.database import History
-from magistral_ui.sessions.visitors import Place, Visitors
+from magistral_ui.sessions.visitors import TabState, Visitors
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.history_panel import HistoryPanel
 from tests.scripted_engine import Pause, ScriptedEngine
@@ -28,9 +28,9 @@ def panel(tmp_path: Path) -> Iterator[HistoryPanel]:
     engine.close()
 
 
-def said(panel: HistoryPanel, *texts: str, place: Place | None = None) -> list[Place]:
+def said(panel: HistoryPanel, *texts: str, place: TabState | None = None) -> list[TabState]:
     """Places of new conversations with these messages."""
-    places: list[Place] = []
+    places: list[TabState] = []
     for text in texts:
         place, session = panel.visitors.begin(place or {})
         running = session.say(text, (), SamplingParams())

@@ -27,7 +27,7 @@ from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.database import IMAGES_FOLDER, IMPORT_DISK_FACTOR, MIN_FREE_BYTES, History
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.visitors import Place, Visitors
+from magistral_ui.sessions.visitors import TabState, Visitors
 from magistral_ui.ui import import_export
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.history_panel import HistoryPanel
@@ -45,8 +45,8 @@ class Desk:
         self.panel = HistoryPanel(Chat(engine, self.visitors))
         self.http = TestClient(Starlette(routes=exchange_routes(self.visitors)))
 
-    def said(self, *texts: str) -> Place:
-        place: Place = {}
+    def said(self, *texts: str) -> TabState:
+        place: TabState = {}
         for text in texts:
             place, session = self.visitors.begin(place)
             assert session.say(text, (), SamplingParams(seed=1)).generation.wait(60)
@@ -160,7 +160,7 @@ def test_an_old_conversation_that_is_brought_in_is_new_where_nothing_old_is_kept
     desk.visitors.close()
     desk.visitors = Visitors(ScriptedEngine([]), history=History(tmp_path / "other", keep_days=30))
     other, _ = desk.visitors.open()
-    desk.visitors.take_in(other, [old])
+    desk.visitors.import_documents(other, [old])
     desk.visitors.close()
     history = History(tmp_path / "other", keep_days=30)  # opening it deletes what is too old
     listed = history.read([], catalog.listing, hashed(other["visitor"]))

@@ -71,7 +71,7 @@ def test_a_reply_that_goes_on_begins_with_its_beginning() -> None:
     reader = Reader(lambda request: next(scripts))
     session = reader.visitor()
     session.say("well?", (), PARAMS).generation.wait(60)
-    running = session.continue_reply(session.conversation.last_id, PARAMS)
+    running = session.resume(session.conversation.last_id, PARAMS)
     updates = reader.updates(running.generation.id)
     begun = "".join(each["reasoning"] for each in updates if each["start"] == 0 and each["seen"])
     later = "".join(each["reasoning"] for each in updates if each["start"])

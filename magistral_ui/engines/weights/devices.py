@@ -20,8 +20,8 @@ from magistral_ui.models.memory import (
     MIN_CONTEXT,
     PRECISIONS,
     TYPICAL_CONTEXT,
+    DeviceBudget,
     MemoryPlan,
-    Place,
     best_plan,
     fits,
     needed_bytes,
@@ -70,8 +70,8 @@ class Device:
         return (replace(self, others=()), *self.others)
 
     @property
-    def place(self) -> Place:
-        return Place(self.type, self.free, self.total, tuple(each.place for each in self.others), self.fused)
+    def place(self) -> DeviceBudget:
+        return DeviceBudget(self.type, self.free, self.total, tuple(each.place for each in self.others), self.fused)
 
     @property
     def fused(self) -> bool:

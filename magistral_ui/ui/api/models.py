@@ -130,13 +130,13 @@ class TextWithFiles(Sent):
         return self.text
 
 
-class UserTurn(TextWithFiles):
+class UserMessageIn(TextWithFiles):
     """What was asked before."""
 
     role: Literal["user"]
 
 
-class AssistantTurn(Sent):
+class AssistantMessageIn(Sent):
     """What was answered before. A reply may come back as it was returned; only its texts are read."""
 
     role: Literal["assistant"]
@@ -159,7 +159,7 @@ def _as_text(sent: Any) -> Any:
     return {"text": sent} if isinstance(sent, str) else sent
 
 
-def _check_turns(turns: list[UserTurn | AssistantTurn]) -> list[UserTurn | AssistantTurn]:
+def _check_turns(turns: list[UserMessageIn | AssistantMessageIn]) -> list[UserMessageIn | AssistantMessageIn]:
     if any(not turn.files and not turn.said.strip() for turn in turns):
         raise PydanticCustomError("program_history_empty", "an empty turn")
     if [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
@@ -175,7 +175,7 @@ class ChatRequest(Sent):
     )
     parameters: Parameters = Field({}, description=PARAMETERS_HELP)
     history: Annotated[
-        list[Annotated[UserTurn | AssistantTurn, Field(discriminator="role")]],
+        list[Annotated[UserMessageIn | AssistantMessageIn, Field(discriminator="role")]],
         Field(fail_fast=True),
         AfterValidator(_check_turns),
     ] = Field([], description="What was said before, oldest first: user and assistant by turns")

@@ -24,7 +24,7 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.live_view import LiveView, watch
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import check_seen, read_files
-from magistral_ui.ui.api.models import AssistantTurn, ChatRequest, Files, GrowingReply, ToolRequest, UserTurn
+from magistral_ui.ui.api.models import AssistantMessageIn, ChatRequest, Files, GrowingReply, ToolRequest, UserMessageIn
 from magistral_ui.web.client_address import client_of
 
 MESSAGES_WORTH_OF_IMAGES = 10
@@ -71,12 +71,12 @@ def read_tool(engine: Engine, limits: Limits, request: ToolRequest) -> Question:
 
 
 def _conversation(
-    turns: Sequence[UserTurn | AssistantTurn], images: Callable[[Files], Sequence[ImageFile]]
+    turns: Sequence[UserMessageIn | AssistantMessageIn], images: Callable[[Files], Sequence[ImageFile]]
 ) -> Conversation:
     """The conversation in a history, built at once: adding turn after turn would copy it each time."""
     messages: dict[int, ChatMessage] = {}
     for id, turn in enumerate(turns, 1):
-        if isinstance(turn, UserTurn):
+        if isinstance(turn, UserMessageIn):
             messages[id] = UserMessage(id, id - 1 or None, turn.text, tuple(images(turn.files)))
         else:
             messages[id] = AssistantMessage(id, id - 1, Reply(reasoning=turn.reasoning, answer=turn.answer))
@@ -89,7 +89,7 @@ def _check_history(request: ChatRequest, limits: Limits) -> None:
     if len(turns) >= limits.messages:
         raise BadInput("program_history_long", count=len(turns), limit=limits.messages - 1)
     for turn in turns:
-        if isinstance(turn, UserTurn):
+        if isinstance(turn, UserMessageIn):
             limits.check_message(turn.text, turn.files)
     length = sum(len(turn.said) for turn in turns)
     if length > limits.conversation_length:

@@ -59,7 +59,7 @@ def test_a_reply_goes_on_on_the_server_that_came_back(
     again = start_llama_cpp(gguf_folder, mortal.port)
     try:
         until_ready(engine)
-        assert session.continue_reply(message, PARAMS).generation.wait(60)
+        assert session.resume(message, PARAMS).generation.wait(60)
     finally:
         again.close()
     same, reply = last(session)

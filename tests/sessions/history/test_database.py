@@ -23,7 +23,7 @@ from magistral_ui.sessions.history import search as history_search
 from magistral_ui.sessions.history.database import DATABASE_FILE, History
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.visitors import Place, Visitors
+from magistral_ui.sessions.visitors import TabState, Visitors
 from tests.scripted_engine import Pause
 
 SHORT = [Reasoning("hm"), Answer("yes")]
@@ -115,7 +115,7 @@ def test_what_was_written_when_the_process_died_is_there_marked_as_cut(
     assert last.reply.params is not None
     assert last.reply.params.seed == 7
     assert may_continue(last.reply)
-    assert found.continue_reply(last.id, SamplingParams()).generation.wait(60)
+    assert found.resume(last.id, SamplingParams()).generation.wait(60)
     assert texts(found) == ["one", "so faryes"]
     say(found, "two")
     again.close()
@@ -213,7 +213,7 @@ def test_nothing_leaks_between_visitors(visiting: Any) -> None:
     assert [entry.title for entry in visitors.listing(mine)] == ["my secret"]
 
 
-def place_with(visitors: Visitors, *said: str) -> Place:
+def place_with(visitors: Visitors, *said: str) -> TabState:
     place, session = visitors.open()
     for text in said:
         place, session = visitors.begin(place)
@@ -223,7 +223,7 @@ def place_with(visitors: Visitors, *said: str) -> Place:
     return place
 
 
-def written(visitors: Visitors, place: Place, session: Session) -> None:
+def written(visitors: Visitors, place: TabState, session: Session) -> None:
     """Have all of the session on disk."""
     session.save()
     visitors.listing(place)  # what is written is written
@@ -257,7 +257,7 @@ def test_a_name_that_was_given_stays(visiting: Any) -> None:
     assert [entry.title for entry in visitors.listing(place)] == ["mine"]
 
 
-def found_by(visitors: Visitors, place: Place, query: str) -> list[str]:
+def found_by(visitors: Visitors, place: TabState, query: str) -> list[str]:
     return [entry.title for entry in visitors.search(place, query).result(60).entries]
 
 

@@ -17,7 +17,7 @@ from magistral_ui.sessions.history import catalog, database, image_store
 from magistral_ui.sessions.history.database import DATABASE_FILE
 from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, V2
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.visitors import Place, Visitors
+from magistral_ui.sessions.visitors import TabState, Visitors
 from magistral_ui.web.passwords import canonical, login_of
 from tests.sessions.history.test_database import image
 
@@ -34,7 +34,7 @@ def as_somebody(name: str, browser: str = "one") -> Iterator[None]:
         CLIENT.reset(token)
 
 
-def say(visitors: Visitors, text: str, place: Place | None = None, **options: Any) -> Place:
+def say(visitors: Visitors, text: str, place: TabState | None = None, **options: Any) -> TabState:
     there, session = visitors.begin(place or {})
     assert session.say(text, options.get("pictures", ()), SamplingParams()).generation.wait(60)
     session.save()
