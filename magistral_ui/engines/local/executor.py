@@ -53,7 +53,7 @@ class Executor:
 
     def take(self, sequence: Sequence) -> CacheEntry:
         """A cache entry that holds as much of the sequence's prefix as earlier turns have left."""
-        return self._with_room(lambda: self._cache.take(sequence.visitor, sequence.keys))
+        return self._retry_after_oom(lambda: self._cache.take(sequence.visitor, sequence.keys))
 
     def give_back(self, sequence: Sequence) -> None:
         """Keep what the sequence has read for the next turn, as long as there is room."""
@@ -85,7 +85,7 @@ class Executor:
 
     def _encode_images(self, sequence: Sequence, count: int) -> None:
         for image in sequence.unseen_images(count):
-            self._with_room(lambda shown=image: self._encode_image(shown))  # type: ignore[misc]
+            self._retry_after_oom(lambda shown=image: self._encode_image(shown))  # type: ignore[misc]
 
     @torch.inference_mode()
     def _encode_image(self, image: ImageInput) -> None:
@@ -97,7 +97,7 @@ class Executor:
         if not rows:
             return []
         try:
-            logits = self._with_room(lambda: self._logits(rows))
+            logits = self._retry_after_oom(lambda: self._logits(rows))
         except Exception as error:
             if len(rows) == 1:
                 return [RowResult(*rows[0], error=error)]
@@ -141,7 +141,7 @@ class Executor:
         forced = sequence.forced_token()
         return sample(logits, sequence.sampling, sequence.banned_tokens()) if forced is None else forced
 
-    def _with_room(self, action: Callable[[], T]) -> T:
+    def _retry_after_oom(self, action: Callable[[], T]) -> T:
         """The result of `action`; if the device has no room for it, idle cache entries go, and it is tried once more."""
         try:
             return action()

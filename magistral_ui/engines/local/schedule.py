@@ -1,7 +1,7 @@
 """Decides what the next step runs: who leaves, who comes in, how many tokens of each; a pure function that runs nothing.
 
-The caller hands in what waits and what runs and gets a `Step` back. Nothing here knows torch, caches or events, so every rule
-can be tested with a table, and an engine without torch can use the same rules.
+The caller hands in what waits and what runs and gets a `SchedulerOutput` back. Nothing here knows torch, caches or
+events, so every rule can be tested with a table, and an engine without torch can use the same rules.
 """
 
 from collections import Counter
@@ -11,13 +11,13 @@ from typing import Generic, Protocol, TypeVar
 
 from magistral_ui.models.memory import held_tokens
 
-MIN_SHARE = 32
+MIN_PREFILL_CHUNK = 32
 """Prompt tokens that a sequence reads in a step at least: smaller pieces are hardly cheaper."""
 REVIEW_INTERVAL = 32
 """Steps between looks at the cache's bytes while sequences only decode, when each grows by a token a step."""
 
 
-class Slot(Protocol):
+class SchedulableSequence(Protocol):
     """What scheduling may know of a sequence."""
 
     owner: str
@@ -44,22 +44,22 @@ class Slot(Protocol):
         """Bytes of the device that it holds now. Counting them takes a while, so few steps ask."""
 
 
-S = TypeVar("S", bound=Slot)
+S = TypeVar("S", bound=SchedulableSequence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerLimits:
     """How much runs at once: sequences in a step, and prompt tokens read in a step."""
 
-    running: int = 8
-    chunk: int = 256
+    max_sequences: int = 8
+    max_batched_tokens: int = 256
     """While others decode."""
-    chunk_alone: int = 512
+    max_batched_tokens_alone: int = 512
     """While nobody waits for a next token."""
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class DeviceLoad:
     """What scheduling may know of the device."""
 
     budget: int
@@ -71,7 +71,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Step(Generic[S]):
+class SchedulerOutput(Generic[S]):
     """One step: `cancel`, `preempt` and `admit` are done in this order, then `rows` are run together in one forward."""
 
     cancel: tuple[S, ...] = ()
@@ -86,7 +86,9 @@ class Step(Generic[S]):
     """Whether to look at the bytes afterwards."""
 
 
-def schedule(waiting: Sequence[S], running: Sequence[S], load: Load, limits: SchedulerLimits) -> Step[S]:
+def schedule(
+    waiting: Sequence[S], running: Sequence[S], load: DeviceLoad, limits: SchedulerLimits
+) -> SchedulerOutput[S]:
     """The next step, from those that wait, in the order in which they came, and those that run."""
     cancel = tuple(each for each in (*running, *waiting) if each.stopped)
     queue = [each for each in waiting if each not in cancel]
@@ -97,10 +99,10 @@ def schedule(waiting: Sequence[S], running: Sequence[S], load: Load, limits: Sch
     admit = () if preempt else _admissible(queue, kept, load, limits)
     rows = _rows([*sorted(kept, key=lambda each: each.turn), *admit], limits)
     prefills = any(count > 1 for _, count in rows)
-    return Step(cancel, preempt, admit, rows, prefills or (load.step + 1) % REVIEW_INTERVAL == 0)
+    return SchedulerOutput(cancel, preempt, admit, rows, prefills or (load.step + 1) % REVIEW_INTERVAL == 0)
 
 
-def _outgrown(running: Sequence[S], load: Load) -> tuple[S, ...]:
+def _outgrown(running: Sequence[S], load: DeviceLoad) -> tuple[S, ...]:
     """The sequences, the last admitted first, without which the others fit; one alone always stays."""
     held, outgrown = sum(each.held_bytes for each in running), []
     for each in sorted(running, key=lambda each: each.admitted, reverse=True)[:-1]:
@@ -111,18 +113,18 @@ def _outgrown(running: Sequence[S], load: Load) -> tuple[S, ...]:
     return tuple(outgrown)
 
 
-def _admissible(queue: list[S], running: Sequence[S], load: Load, limits: SchedulerLimits) -> tuple[S, ...]:
+def _admissible(queue: list[S], running: Sequence[S], load: DeviceLoad, limits: SchedulerLimits) -> tuple[S, ...]:
     """Who comes in: a sequence of the owner with the fewest running ones, and among equals the one that came first.
 
     If the next in line does not fit, nobody overtakes it: short conversations could keep a long one waiting forever.
     A sequence counts with its whole length, however little of it has been read: what is admitted together fits together.
     """
     admitted: list[S] = []
-    if not queue or len(running) >= limits.running:
+    if not queue or len(running) >= limits.max_sequences:
         return ()
     shares = Counter(each.owner for each in running)
     taken = max(sum(each.held_bytes for each in running), sum(_needed_bytes(each, load) for each in running))
-    while queue and len(running) + len(admitted) < limits.running:
+    while queue and len(running) + len(admitted) < limits.max_sequences:
         first = min(queue, key=lambda each: shares[each.owner])
         taken += _needed_bytes(first, load)
         if (running or admitted) and taken > load.budget:  # one alone always comes in
@@ -133,19 +135,19 @@ def _admissible(queue: list[S], running: Sequence[S], load: Load, limits: Schedu
     return tuple(admitted)
 
 
-def _needed_bytes(slot: Slot, load: Load) -> int:
+def _needed_bytes(slot: SchedulableSequence, load: DeviceLoad) -> int:
     return held_tokens(slot.length) * load.bytes_per_token
 
 
 def _rows(running: Sequence[S], limits: SchedulerLimits) -> tuple[tuple[S, int], ...]:
-    """One token of each that decodes, and a chunk that is shared by those that prefill, in the order of `running`.
+    """One token of each that decodes, and a chunk that is shared by those that prefill, in the order of `max_sequences`.
 
     The chunk bounds how long a step delays the decoding ones. If it is too small for all, the last ones get nothing this time.
     """
     rows = [(each, 1) for each in running if each.unread <= 1]
     prefilling = [each for each in running if each.unread > 1]
-    room = limits.chunk if rows else limits.chunk_alone
-    share = max(MIN_SHARE, room // max(1, len(prefilling)))
+    room = limits.max_batched_tokens if rows else limits.max_batched_tokens_alone
+    share = max(MIN_PREFILL_CHUNK, room // max(1, len(prefilling)))
     for each in prefilling:
         count = min(each.unread, share, room)
         if count:

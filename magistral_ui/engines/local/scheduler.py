@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from magistral_ui.chat.events import Queued
-from magistral_ui.engines.local.schedule import Load, SchedulerLimits, Step, schedule
+from magistral_ui.engines.local.schedule import DeviceLoad, SchedulerLimits, SchedulerOutput, schedule
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.errors import NotReady
 
@@ -24,7 +24,11 @@ log = logging.getLogger(__name__)
 
 def scheduler_limits(device_type: str) -> SchedulerLimits:
     """What suits a device: all but a processor read longer chunks and run more sequences at once."""
-    return SchedulerLimits() if device_type == "cpu" else SchedulerLimits(running=16, chunk=512, chunk_alone=2048)
+    return (
+        SchedulerLimits()
+        if device_type == "cpu"
+        else SchedulerLimits(max_sequences=16, max_batched_tokens=512, max_batched_tokens_alone=2048)
+    )
 
 
 class Scheduler:
@@ -32,9 +36,9 @@ class Scheduler:
 
     def __init__(self, executor: "Executor", limits: SchedulerLimits) -> None:
         self._executor, self._limits = executor, limits
-        self._news = threading.Condition()
+        self._wakeup = threading.Condition()
         self._waiting: deque[Sequence] = deque()
-        """Guarded by `_news`: other threads append, and only the engine's thread removes."""
+        """Guarded by `_wakeup`: other threads append, and only the engine's thread removes."""
         self._running: list[Sequence] = []
         self._closing = False
         self._steps = 0
@@ -43,25 +47,25 @@ class Scheduler:
 
     def submit(self, sequence: Sequence) -> None:
         """Let `sequence` wait for its turn. How many may wait is decided before they get here."""
-        with self._news:
+        with self._wakeup:
             if self._closing:
                 raise NotReady
             self._waiting.append(sequence)
-            excess = len(self._running) + len(self._waiting) - self._limits.running
+            excess = len(self._running) + len(self._waiting) - self._limits.max_sequences
             if excess > 0:
                 sequence.generation.put(Queued(excess))
-            self._news.notify()
+            self._wakeup.notify()
 
     def wake(self) -> None:
         """Look again: someone pressed stop or answer-now."""
-        with self._news:
-            self._news.notify()
+        with self._wakeup:
+            self._wakeup.notify()
 
     def close(self) -> None:
         """End `run` after the current step; all sequences end as cancelled."""
-        with self._news:
+        with self._wakeup:
             self._closing = True
-            self._news.notify()
+            self._wakeup.notify()
 
     def run(self) -> None:
         """Steps until `close`; whatever happens, every sequence gets its last event."""
@@ -74,7 +78,7 @@ class Scheduler:
                     for sequence in list(self._running):
                         self._fail(sequence, error)
         finally:
-            with self._news:
+            with self._wakeup:
                 self._closing = True
                 left = [*self._running, *self._waiting]
                 self._running.clear()
@@ -84,11 +88,11 @@ class Scheduler:
                     sequence.finish("cancelled")
 
     def step(self) -> None:
-        with self._news:
+        with self._wakeup:
             waiting = tuple(self._waiting)
-        load = Load(self._executor.budget, self._executor.bytes_per_token, self._steps, self._review)
+        load = DeviceLoad(self._executor.budget, self._executor.bytes_per_token, self._steps, self._review)
         step = schedule(waiting, self._running, load, self._limits)
-        self._regroup(step)
+        self._apply_schedule(step)
         rows = [(sequence, min(count, sequence.unread)) for sequence, count in step.rows if sequence.entry is not None]
         first = next((sequence for sequence, _ in rows if sequence.prefilling), None)
         if first is not None:
@@ -101,15 +105,15 @@ class Scheduler:
             self._executor.shrink()
 
     def _wait_for_work(self) -> bool:
-        with self._news:
-            self._news.wait_for(lambda: self._closing or self._waiting or self._running)
+        with self._wakeup:
+            self._wakeup.wait_for(lambda: self._closing or self._waiting or self._running)
             return not self._closing
 
-    def _regroup(self, step: Step[Sequence]) -> None:
+    def _apply_schedule(self, step: SchedulerOutput[Sequence]) -> None:
         """Let sequences leave and come in, and tell those that wait how far the queue has moved."""
         for sequence in (*step.cancel, *step.preempt):
             self._leave(sequence)
-        with self._news:
+        with self._wakeup:
             moved = [each for each in self._waiting if each in step.cancel or each in step.admit]
             for sequence in moved:
                 self._waiting.remove(sequence)

@@ -53,7 +53,7 @@ class PlacedModel:
         self.info = replace(loaded.info, context_length=self.context_length, plan=self._plan)
         self.weights = loaded.weights
         self._image_token, self._flags = loaded.image_token, flags
-        self._limits = replace(scheduler_limits(self._decoder.device.type), running=1)
+        self._limits = replace(scheduler_limits(self._decoder.device.type), max_sequences=1)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
         """What `prompt` costs; nothing of it is ever in a cache."""

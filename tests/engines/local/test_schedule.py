@@ -6,11 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magistral_ui.engines.local.schedule import MIN_SHARE, REVIEW_INTERVAL, Load, SchedulerLimits, Step, schedule
+from magistral_ui.engines.local.schedule import (
+    MIN_PREFILL_CHUNK,
+    REVIEW_INTERVAL,
+    DeviceLoad,
+    SchedulerLimits,
+    SchedulerOutput,
+    schedule,
+)
 from magistral_ui.models.memory import held_tokens
 
-LIMITS = SchedulerLimits(running=4, chunk=256, chunk_alone=512)
-ROOM = Load(budget=10**9, bytes_per_token=1)
+LIMITS = SchedulerLimits(max_sequences=4, max_batched_tokens=256, max_batched_tokens_alone=512)
+ROOM = DeviceLoad(budget=10**9, bytes_per_token=1)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Case:
 
     waiting: list[Slot] = field(default_factory=list)
     running: list[Slot] = field(default_factory=list)
-    load: Load = ROOM
+    load: DeviceLoad = ROOM
     limits: SchedulerLimits = LIMITS
     cancel: str = ""
     preempt: str = ""
@@ -96,54 +103,56 @@ TABLE = {
     ),
     # What the cache has room for.
     "what fits beside the others comes in": Case(
-        [new("a")], [writing("x", held_bytes=500)], Load(625, 1), admit="a", rows={"x": 1, "a": 100}
+        [new("a")], [writing("x", held_bytes=500)], DeviceLoad(625, 1), admit="a", rows={"x": 1, "a": 100}
     ),
-    "what does not fit waits": Case([new("a")], [writing("x", held_bytes=501)], Load(625, 1), rows={"x": 1}),
+    "what does not fit waits": Case([new("a")], [writing("x", held_bytes=501)], DeviceLoad(625, 1), rows={"x": 1}),
     "one that fits does not overtake one that does not": Case(
-        [new("a", length=500), new("b", length=10)], [writing("x", held_bytes=500)], Load(625, 1), rows={"x": 1}
+        [new("a", length=500), new("b", length=10)], [writing("x", held_bytes=500)], DeviceLoad(625, 1), rows={"x": 1}
     ),
     "one larger than the whole cache comes in alone": Case(
-        [new("a", length=1000)], load=Load(10, 1), admit="a", rows={"a": 512}
+        [new("a", length=1000)], load=DeviceLoad(10, 1), admit="a", rows={"a": 512}
     ),
-    "and nobody comes in beside it": Case([new("b")], [reading("a", 900)], Load(10, 1), rows={"a": 512}),
+    "and nobody comes in beside it": Case([new("b")], [reading("a", 900)], DeviceLoad(10, 1), rows={"a": 512}),
     "those that come in together fit together": Case(
-        [new("a"), new("b"), new("c")], load=Load(250, 1), admit="ab", rows={"a": 100, "b": 100}
+        [new("a"), new("b"), new("c")], load=DeviceLoad(250, 1), admit="ab", rows={"a": 100, "b": 100}
     ),
     "one that has hardly been read counts with its whole length": Case(
-        [new("a")], [reading("x", 400, held_bytes=10)], Load(600, 1), rows={"x": 400}
+        [new("a")], [reading("x", 400, held_bytes=10)], DeviceLoad(600, 1), rows={"x": 400}
     ),
     # Who has to make room.
     "of those that outgrew the cache the last admitted waits again": Case(
         running=[writing("a", number=1, held_bytes=60), writing("b", number=2, held_bytes=60)],
-        load=Load(100, 1, review=True),
+        load=DeviceLoad(100, 1, review=True),
         preempt="b",
         rows={"a": 1},
     ),
     "as many as it takes": Case(
         running=[writing(n, number=i, held_bytes=60) for i, n in enumerate("abcd")],
-        load=Load(130, 1, review=True),
+        load=DeviceLoad(130, 1, review=True),
         preempt="dc",
         rows={"a": 1, "b": 1},
     ),
     "the last one left runs on, whatever it takes": Case(
         running=[writing("a", number=1, held_bytes=60), writing("b", number=2, held_bytes=60)],
-        load=Load(10, 1, review=True),
+        load=DeviceLoad(10, 1, review=True),
         preempt="b",
         rows={"a": 1},
     ),
     "nobody comes in while others are put back": Case(
         [new("c", length=1)],
         [writing("a", number=1, held_bytes=60), writing("b", number=2, held_bytes=60)],
-        Load(100, 1, review=True),
+        DeviceLoad(100, 1, review=True),
         preempt="b",
         rows={"a": 1},
     ),
     "bytes are only looked at when it is time": Case(
-        running=[writing("a", held_bytes=60), writing("b", held_bytes=60)], load=Load(100, 1), rows={"a": 1, "b": 1}
+        running=[writing("a", held_bytes=60), writing("b", held_bytes=60)],
+        load=DeviceLoad(100, 1),
+        rows={"a": 1, "b": 1},
     ),
     "a stop may be all the room it takes": Case(
         running=[writing("a", number=1, held_bytes=60, stopped=True), writing("b", number=2, held_bytes=60)],
-        load=Load(100, 1, review=True),
+        load=DeviceLoad(100, 1, review=True),
         cancel="a",
         rows={"b": 1},
     ),
@@ -205,13 +214,15 @@ LENGTH = st.integers(2, 2000)
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[list[Slot], list[Slot], Load, SchedulerLimits]:
+def situations(draw: st.DrawFn) -> tuple[list[Slot], list[Slot], DeviceLoad, SchedulerLimits]:
     limits = SchedulerLimits(
-        running=draw(st.integers(1, 6)), chunk=draw(st.integers(32, 300)), chunk_alone=draw(st.integers(32, 600))
+        max_sequences=draw(st.integers(1, 6)),
+        max_batched_tokens=draw(st.integers(32, 300)),
+        max_batched_tokens_alone=draw(st.integers(32, 600)),
     )
-    load = Load(draw(st.integers(1, 8000)), 1, draw(st.integers(0, 99)), draw(st.booleans()))
+    load = DeviceLoad(draw(st.integers(1, 8000)), 1, draw(st.integers(0, 99)), draw(st.booleans()))
     running = []
-    for number in range(draw(st.integers(0, limits.running))):
+    for number in range(draw(st.integers(0, limits.max_sequences))):
         length = draw(LENGTH)
         unread = draw(st.one_of(st.just(1), st.integers(1, length)))
         held, stopped = draw(st.integers(0, 3000)), draw(st.booleans())
@@ -221,12 +232,12 @@ def situations(draw: st.DrawFn) -> tuple[list[Slot], list[Slot], Load, Scheduler
 
 
 @given(situations())
-def test_what_comes_in_fits_or_is_alone(situation: tuple[list[Slot], list[Slot], Load, SchedulerLimits]) -> None:
+def test_what_comes_in_fits_or_is_alone(situation: tuple[list[Slot], list[Slot], DeviceLoad, SchedulerLimits]) -> None:
     waiting, running, load, limits = situation
-    step: Step[Slot] = schedule(waiting, running, load, limits)
+    step: SchedulerOutput[Slot] = schedule(waiting, running, load, limits)
     left = [slot for slot in running if slot not in (*step.cancel, *step.preempt)]
     together = [*left, *step.admit]
-    assert len(together) <= limits.running
+    assert len(together) <= limits.max_sequences
     assert len(together) >= 1 or all(slot.stopped for slot in (*running, *waiting))
     if step.admit and len(together) > 1:
         assert sum(held_tokens(slot.length) for slot in together) <= load.budget
@@ -235,15 +246,15 @@ def test_what_comes_in_fits_or_is_alone(situation: tuple[list[Slot], list[Slot],
 
 @given(situations())
 def test_a_step_is_bounded_and_leaves_nobody_that_decodes(
-    situation: tuple[list[Slot], list[Slot], Load, SchedulerLimits],
+    situation: tuple[list[Slot], list[Slot], DeviceLoad, SchedulerLimits],
 ) -> None:
     waiting, running, load, limits = situation
-    step: Step[Slot] = schedule(waiting, running, load, limits)
+    step: SchedulerOutput[Slot] = schedule(waiting, running, load, limits)
     kept = [slot for slot in (*running, *step.admit) if slot not in (*step.cancel, *step.preempt)]
     counts = {slot.name: count for slot, count in step.rows}
     decoding = [slot for slot in kept if slot.unread == 1]
     assert all(counts[slot.name] == 1 for slot in decoding)
-    chunk = limits.chunk if decoding else limits.chunk_alone
+    chunk = limits.max_batched_tokens if decoding else limits.max_batched_tokens_alone
     assert sum(counts.values()) <= chunk + len(decoding)
     assert all(0 < count <= slot.unread for slot, count in step.rows)
     assert {slot for slot, _ in step.rows} <= set(kept)
@@ -251,21 +262,23 @@ def test_a_step_is_bounded_and_leaves_nobody_that_decodes(
         assert any(slot.name in counts for slot in prompts), "something is read in each step"
         assert min(prompts, key=lambda slot: (slot in step.admit, slot.turn)).name in counts
         assert all(
-            counts[slot.name] <= max(MIN_SHARE, chunk // len(prompts)) for slot in prompts if slot.name in counts
+            counts[slot.name] <= max(MIN_PREFILL_CHUNK, chunk // len(prompts))
+            for slot in prompts
+            if slot.name in counts
         )
 
 
 @given(st.lists(st.tuples(OWNER, st.integers(2, 400), st.integers(1, 5)), min_size=1, max_size=8), st.integers(32, 100))
 def test_nobody_starves(asked: list[tuple[str, int, int]], chunk: int) -> None:
     """Every sequence ends, and while one is read, no two chunks of its own are further apart than there are seats."""
-    limits = SchedulerLimits(running=3, chunk=chunk, chunk_alone=chunk)
-    load = Load(budget=1500, bytes_per_token=1)
+    limits = SchedulerLimits(max_sequences=3, max_batched_tokens=chunk, max_batched_tokens_alone=chunk)
+    load = DeviceLoad(budget=1500, bytes_per_token=1)
     waiting = [Slot.new(f"{n}", owner, length) for n, (owner, length, _) in enumerate(asked)]
     to_write = {f"{n}": count for n, (_, _, count) in enumerate(asked)}
     running: list[Slot] = []
     turns, idle = 0, dict.fromkeys(to_write, 0)
     for _ in range(sum(length + count for _, length, count in asked) + 1):
-        step: Step[Slot] = schedule(waiting, running, load, limits)
+        step: SchedulerOutput[Slot] = schedule(waiting, running, load, limits)
         assert not step.preempt
         waiting = [slot for slot in waiting if slot not in step.admit]
         for slot in step.admit:
@@ -275,7 +288,7 @@ def test_nobody_starves(asked: list[tuple[str, int, int]], chunk: int) -> None:
         idle = {slot.name: 0 if slot.name in counts else idle[slot.name] + 1 for slot in running} | {
             slot.name: 0 for slot in waiting
         }
-        assert max(idle.values()) < limits.running
+        assert max(idle.values()) < limits.max_sequences
         first = next((slot.name for slot, count in step.rows if slot.unread > 1), None)
         advanced = []
         for slot in running:

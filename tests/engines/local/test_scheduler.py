@@ -239,7 +239,7 @@ def test_stop_while_reading_and_while_writing(running: RunningModel) -> None:
     writing.stop()
     running.scheduler.step()
     assert usage(writing).completion_tokens == written
-    waiting = [running.submit(request(f"{n}")) for n in range(running.scheduler._limits.running + 3)]
+    waiting = [running.submit(request(f"{n}")) for n in range(running.scheduler._limits.max_sequences + 3)]
     running.scheduler.step()
     waiting[-1].stop()
     running.scheduler.step()
@@ -272,7 +272,7 @@ def usage_so_far(generation: Generation) -> int:
 
 def test_the_queue_tells_the_truth(vision_loaded: Loaded) -> None:
     running = RunningModel(vision_loaded, CPU)
-    running.scheduler._limits = SchedulerLimits(running=2)
+    running.scheduler._limits = SchedulerLimits(max_sequences=2)
     first = [running.submit(request(f"a{n}", "ann", max_tokens=30)) for n in range(2)]
     running.scheduler.step()
     waiting = [running.submit(request(f"w{n}", v)) for n, v in enumerate(("ann", "ann", "bob"))]
@@ -294,7 +294,7 @@ def test_a_long_prompt_delays_others_by_a_chunk(running: RunningModel) -> None:
         before = usage_so_far(writer)
         running.scheduler.step()
         seen.append(usage_so_far(writer) - before if not writer.ended else 1)
-    assert len(seen) >= 1500 // running.scheduler._limits.chunk
+    assert len(seen) >= 1500 // running.scheduler._limits.max_batched_tokens
     assert set(seen) == {1}
 
 
