@@ -114,7 +114,7 @@ class ScriptedEngine:
 
 def _put_all(generation: Generation, script: Script, news: threading.Event) -> None:
     for step in script:
-        if generation.stop_asked:
+        if generation.stop_requested:
             break
         if isinstance(step, Pause):
             news.wait(step.seconds)
@@ -123,6 +123,6 @@ def _put_all(generation: Generation, script: Script, news: threading.Event) -> N
         if isinstance(step, LAST):
             generation.put(replace(step, usage=Usage()))
             return
-        if not (isinstance(step, Reasoning) and generation.answer_now_asked):
+        if not (isinstance(step, Reasoning) and generation.answer_now_requested):
             generation.put(step)
-    generation.put(Finished("cancelled" if generation.stop_asked else "stop"))
+    generation.put(Finished("cancelled" if generation.stop_requested else "stop"))

@@ -138,7 +138,7 @@ class Generation:
             if self._counter.first_token is None:
                 self._counter.first_token = self.elapsed
 
-    def conceal(self, told: Callable[[Failed], Failed]) -> None:
+    def redact_failures(self, told: Callable[[Failed], Failed]) -> None:
         """Let readers see what `told` makes of a failure, in place of it. Called before anybody reads."""
         with self._lock:
             self._told = told
@@ -194,11 +194,11 @@ class Generation:
         return self._counter.reasoning_began
 
     @property
-    def stop_asked(self) -> bool:
+    def stop_requested(self) -> bool:
         return self._stop.is_set()
 
     @property
-    def answer_now_asked(self) -> bool:
+    def answer_now_requested(self) -> bool:
         return self._answer_now.is_set()
 
     @property

@@ -99,7 +99,7 @@ class LiveView:
             "seconds": round(self.reasoning_seconds, 2),
             "reasoning_tokens": self.before.usage.reasoning_tokens + self.usage.reasoning_tokens,
             "answer_tokens": self.before.usage.answer_tokens + self.usage.answer_tokens,
-            "answer_now": self.generation.answer_now_asked,
+            "answer_now": self.generation.answer_now_requested,
         }
 
 

@@ -46,7 +46,7 @@ class PublicEngine:
     def submit(self, request: GenerationRequest) -> Generation:
         """Begin a reply. If it fails, visitors read neither the model server's address nor its words."""
         generation = self._engine.submit(request)
-        generation.conceal(self._told)
+        generation.redact_failures(self._told)
         return generation
 
     def forget(self, visitor: str) -> None:

@@ -114,11 +114,11 @@ def test_waiting_for_the_end() -> None:
 def test_stop_and_answer_now_wake_the_engine_and_stay_asked() -> None:
     woken: list[str] = []
     generation = Generation(on_control=lambda: woken.append("woken"))
-    assert (generation.stop_asked, generation.answer_now_asked) == (False, False)
+    assert (generation.stop_requested, generation.answer_now_requested) == (False, False)
     generation.answer_now()
-    assert (generation.stop_asked, generation.answer_now_asked) == (False, True)
+    assert (generation.stop_requested, generation.answer_now_requested) == (False, True)
     generation.stop()
-    assert (generation.stop_asked, generation.answer_now_asked) == (True, True)
+    assert (generation.stop_requested, generation.answer_now_requested) == (True, True)
     assert woken == ["woken", "woken"]
 
 

@@ -121,7 +121,7 @@ def test_a_session_belongs_to_its_login(named: Served) -> None:
             assert bob.post("/mcp", json=cancelling(), headers={SESSION: session}).status_code == 404
             bob.post("/mcp", json=cancelling(), headers={SESSION: begin(bob)})
             bob.post("/mcp", json=cancelling())
-            assert not generation.stop_asked
+            assert not generation.stop_requested
             assert alice.post("/mcp", json=cancelling(), headers={SESSION: session}).status_code == 202
             assert generation.wait(PATIENCE)
 
@@ -132,7 +132,7 @@ def test_an_ended_session_is_over_and_so_is_what_runs_in_it(page: Served) -> Non
         with running(page, alice, session) as generation:
             assert other_line.delete("/mcp", headers={SESSION: session}).status_code == 200
             assert generation.wait(PATIENCE)
-        assert generation.stop_asked
+        assert generation.stop_requested
         assert alice.post("/mcp", json=asking("hello"), headers={SESSION: session}).status_code == 404
 
 
@@ -141,9 +141,9 @@ def test_a_dropped_call_ends(page: Served) -> None:
         before = len(page.engine.generations)
         with alice.stream("POST", "/mcp", json=asking("wait"), headers={SESSION: begin(alice)}):
             generation = newest(page, before)
-            assert not generation.stop_asked
+            assert not generation.stop_requested
         assert generation.wait(PATIENCE)
-        assert generation.stop_asked
+        assert generation.stop_requested
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS", "DELETE"])

@@ -144,7 +144,7 @@ def test_a_reply_ends_when_its_reader_leaves(quick: Served, plain: bool) -> None
         generation = newest(quick, before)
         assert not generation.ended
     assert generation.wait(PATIENCE)
-    assert generation.stop_asked
+    assert generation.stop_requested
     until(lambda: not any(left_of(quick)))
 
 
@@ -166,7 +166,7 @@ def test_no_stream_may_be_opened_and_not_read(quick: Served) -> None:
         replies.append(newest(quick, before + 1))
         streams["live"] = open_deaf("/magistral/live", carol, **{"X-Generation": carol.say("torrent")["live"]})
         until(lambda: not [name for name, stream in streams.items() if is_held(quick, stream)])
-        assert all(reply.wait(PATIENCE) and reply.stop_asked for reply in replies)
+        assert all(reply.wait(PATIENCE) and reply.stop_requested for reply in replies)
         carol.act("turns/stop")
     until(lambda: not any(left_of(quick)))
 
@@ -288,7 +288,7 @@ def test_only_one_s_own_call_can_be_cancelled(quick: Served) -> None:
         generation = newest(quick, before)
         body = {"event_id": event, "session_hash": mallory.session, "fn_index": quick.numbers["chat"]}
         assert mallory.http.post("/gradio_api/cancel", json=body).status_code == 404
-        assert not generation.stop_asked
+        assert not generation.stop_requested
         mine = {**body, "session_hash": alice.session}
         assert alice.http.post("/gradio_api/cancel", json=mine).status_code == 200
         assert generation.wait(PATIENCE)

@@ -66,9 +66,9 @@ def test_another_visitor_s_answer_cannot_be_stopped(page: Served, alice: Browser
     generation = page.engine.generations[-1]
     stolen = {**mallory.place, "conversation": alice.place["conversation"]}
     mallory.act("turns/stop", place=stolen)
-    assert not generation.stop_asked
+    assert not generation.stop_requested
     alice.act("turns/stop")
-    assert generation.stop_asked
+    assert generation.stop_requested
 
 
 def test_an_upload_is_seen_and_sent_by_its_own_browser_only(page: Served, alice: Browser, mallory: Browser) -> None:

@@ -99,14 +99,14 @@ def test_a_reply_that_nobody_looks_at_ends_when_the_limits_say(seconds: int, mon
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + seconds - 5)
     admission.stop_unattended()
-    assert not generation.stop_asked
+    assert not generation.stop_requested
     generation.take()  # somebody looks
     monkeypatch.setattr(time, "monotonic", lambda: now + seconds + 5)
     admission.stop_unattended()
-    assert not generation.stop_asked
+    assert not generation.stop_requested
     monkeypatch.setattr(time, "monotonic", lambda: now + 2 * seconds + 5)
     admission.stop_unattended()
-    assert generation.stop_asked
+    assert generation.stop_requested
 
 
 def test_who_asks_too_often_is_told_for_how_long_to_wait() -> None:

@@ -63,5 +63,5 @@ def test_numbers_are_told() -> None:
 def test_a_failure_that_was_there_before_is_concealed_too() -> None:
     generation = Generation()
     generation.put(Failed("remote_refused", PRIVATE))
-    generation.conceal(lambda failed: Failed("unavailable"))
+    generation.redact_failures(lambda failed: Failed("unavailable"))
     assert [each.event for each in generation.take()] == [Failed("unavailable")]

@@ -137,7 +137,7 @@ def test_answer_now_reaches_the_running_generation() -> None:
     session = Session(ScriptedEngine([Pause(0.2), Reasoning("hm"), Answer("yes")]))
     running = session.say("one", (), PARAMS)
     session.answer_now()
-    assert running.generation.answer_now_asked
+    assert running.generation.answer_now_requested
     assert running.generation.wait(60)
 
 

@@ -138,7 +138,7 @@ def test_when_all_are_busy_nobody_is_stopped_for_a_newcomer() -> None:
     place, session = visitors.open()
     running = session.say("one", (), SamplingParams())
     visitors.open()
-    assert not running.generation.stop_asked
+    assert not running.generation.stop_requested
     assert visitors.find(place) is session
     running.generation.stop()
     assert running.generation.wait(60)

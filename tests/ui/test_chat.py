@@ -186,8 +186,8 @@ def test_stop_and_answer_now_and_new_chat_of_a_stranger_reach_nobody() -> None:
         chat.stop(stranger)
         chat.answer_now(stranger)
         chat.new_chat(stranger)
-    assert not session.running.generation.stop_asked
-    assert not session.running.generation.answer_now_asked
+    assert not session.running.generation.stop_requested
+    assert not session.running.generation.answer_now_requested
     fresh, value, box = chat.new_chat(visitor)
     assert value["turns"] == []
     assert box["submit_btn"]

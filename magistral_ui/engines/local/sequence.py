@@ -84,7 +84,7 @@ class Sequence:
 
     @property
     def stopped(self) -> bool:
-        return self.generation.stop_asked
+        return self.generation.stop_requested
 
     @property
     def length(self) -> int:
@@ -147,7 +147,7 @@ class Sequence:
 
     def forced_token(self) -> int | None:
         """The token that must come next, or None if the model may choose. To be asked once for each token."""
-        return self._control.forced(self._reader.channel, self.generation.answer_now_asked)
+        return self._control.forced(self._reader.channel, self.generation.answer_now_requested)
 
     def banned_tokens(self) -> tuple[int, ...]:
         return self._control.banned()

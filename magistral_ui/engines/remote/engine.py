@@ -215,7 +215,7 @@ class RemoteEngine:
 
         The server is checked first, so that a message does not go to another model than the one it was written for.
         """
-        profile = await self._monitor.refresh(lambda: reply.generation.stop_asked)
+        profile = await self._monitor.refresh(lambda: reply.generation.stop_requested)
         assert self._monitor.counter is not None
         reply.profile = profile
         limit = profile.info.context_length
@@ -238,4 +238,4 @@ class RemoteEngine:
         now = asyncio.get_running_loop().time()
         for reply in list(self._running):
             if now - reply.heard > SILENT_STREAM_SECONDS:
-                reply.lose()
+                reply.connection_lost()

@@ -111,10 +111,10 @@ class StreamedReply:
 
     def wake(self) -> None:
         """Look at the controls: a person may want to stop, or to have the answer now."""
-        if self._reading is not None and (self.generation.stop_asked or self._answer_is_wanted()):
+        if self._reading is not None and (self.generation.stop_requested or self._answer_is_wanted()):
             self._reading.cancel()
 
-    def lose(self) -> None:
+    def connection_lost(self) -> None:
         """The server is gone, although this stream's connection has not noticed."""
         self._lost = True
         if self._reading is not None:
@@ -126,10 +126,10 @@ class StreamedReply:
 
     async def _write(self) -> None:
         resume, tries = self._request.prompt.resume, 0
-        while not self.generation.stop_asked:
+        while not self.generation.stop_requested:
             failed = await self._stream(resume, tries)
             attempt = self._attempt
-            if self.generation.stop_asked:
+            if self.generation.stop_requested:
                 break
             if failed is not None:
                 if self._repair(failed):
@@ -176,9 +176,9 @@ class StreamedReply:
             if self._lost:
                 self._lost = False
                 return failed_request(ConnectionError(), self._server.address.host, tries, self._jitter)
-            if not (self.generation.stop_asked or self._answer_is_wanted()):
+            if not (self.generation.stop_requested or self._answer_is_wanted()):
                 raise
-            if not self.generation.stop_asked:
+            if not self.generation.stop_requested:
                 self._advance()
         except REQUEST_ERRORS as error:
             return failed_request(error, self._server.address.host, tries, self._jitter, attempt.body)
@@ -259,7 +259,7 @@ class StreamedReply:
         return Progress(
             closable=self.profile.dialect.closes_reasoning and reader is not None,
             answering=reader is not None and reader.answer,
-            answer_wanted=self.generation.answer_now_asked and bool(self._reasoning()),
+            answer_wanted=self.generation.answer_now_requested and bool(self._reasoning()),
             budget_spent=self._budget_is_spent(),
             looping=self._guard.looping,
         )
@@ -285,7 +285,7 @@ class StreamedReply:
             await self._reading
         except asyncio.CancelledError:
             # Where the answer is wanted now, the next try starts at once.
-            if self._closing or not (self.generation.stop_asked or self._lost or self._answer_is_wanted()):
+            if self._closing or not (self.generation.stop_requested or self._lost or self._answer_is_wanted()):
                 raise
             self._lost = False
         finally:

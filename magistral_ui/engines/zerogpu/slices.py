@@ -218,11 +218,11 @@ class SlicedReply:
     def _pass_control_on(self) -> None:
         """Hand stop and answer-now to the process that writes; a reply that still waits for a GPU stops at once."""
         with self._lock:
-            stop, place = self.generation.stop_asked, self._place
+            stop, place = self.generation.stop_requested, self._place
             if place is not None:
                 if stop:
                     self._flags.stop(place)
-                if self.generation.answer_now_asked:
+                if self.generation.answer_now_requested:
                     self._flags.answer(place)
             if stop and self._waiting and not self.generation.ended:
                 self._sequence.finish("cancelled")

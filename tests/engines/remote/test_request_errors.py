@@ -328,7 +328,7 @@ def test_closing_ends_a_running_reply_whatever_comes_with_it(control: str) -> No
         if control == "look":
             engine._loop.call_soon_threadsafe(engine._monitor.check_soon)
         elif control == "lose":
-            engine._loop.call_soon_threadsafe(reply.lose)
+            engine._loop.call_soon_threadsafe(reply.connection_lost)
         elif control != "nothing":
             getattr(generation, control)()
         engine.close()

@@ -211,7 +211,7 @@ def test_whoever_cancels_stops_the_reply(served: tuple[str, ScriptedEngine], cli
     assert not generation.ended
     job.cancel()
     assert generation.wait(60)
-    assert generation.stop_asked
+    assert generation.stop_requested
 
 
 def test_an_answer_that_was_reasoning_becomes_it(client: Client) -> None:
@@ -380,7 +380,7 @@ def test_a_reply_ends_when_the_reader_of_plain_http_leaves(served: tuple[str, Sc
             next(line for line in events.iter_lines() if "generating" in line)
     generation = served[1].generations[-1]
     assert generation.wait(30)
-    assert generation.stop_asked
+    assert generation.stop_requested
 
 
 def test_the_page_and_its_assets_are_served_with_safe_headers(served: tuple[str, ScriptedEngine]) -> None:
@@ -413,4 +413,4 @@ def test_a_reply_ends_when_its_reader_leaves(served: tuple[str, ScriptedEngine],
             next(line for line in events.iter_lines() if "process_generating" in line)
     generation = served[1].generations[-1]
     assert generation.wait(30)
-    assert generation.stop_asked
+    assert generation.stop_requested

@@ -197,7 +197,7 @@ def test_who_cancels_stops_the_reply(served: tuple[str, ScriptedEngine], era: st
             assert await asyncio.to_thread(generation.wait, 20)
             return generation
 
-    assert asyncio.run(ask()).stop_asked
+    assert asyncio.run(ask()).stop_requested
 
 
 def test_who_leaves_without_a_word_stops_the_reply(served: tuple[str, ScriptedEngine]) -> None:
@@ -214,7 +214,7 @@ def test_who_leaves_without_a_word_stops_the_reply(served: tuple[str, ScriptedEn
             generation = newest(served[1], before)
             assert not generation.ended
     assert generation.wait(30)
-    assert generation.stop_asked
+    assert generation.stop_requested
 
 
 def test_web_pages_stay_outside(served: tuple[str, ScriptedEngine]) -> None:
