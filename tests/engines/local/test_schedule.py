@@ -172,18 +172,18 @@ TABLE = {
     ),
     "no share is smaller than it pays to read": Case(
         running=[writing("x"), *(reading(n, 2000, i) for i, n in enumerate("abc"))],
-        limits=replace(LIMITS, chunk=64),
+        limits=replace(LIMITS, max_batched_tokens=64),
         rows={"x": 1, "a": 32, "b": 32},
     ),
     "where a chunk does not go round, the one that waited longest begins": Case(
         running=[writing("x"), reading("a", 2000, 9), reading("b", 2000, 7), reading("c", 2000, 8)],
-        limits=replace(LIMITS, chunk=64),
+        limits=replace(LIMITS, max_batched_tokens=64),
         rows={"x": 1, "b": 32, "c": 32},
     ),
     "whoever comes in is read after those that are being read": Case(
         [new("a", turn=1)],
         [writing("x"), reading("b", 2000, 7), reading("c", 2000, 8)],
-        limits=replace(LIMITS, chunk=64),
+        limits=replace(LIMITS, max_batched_tokens=64),
         admit="a",
         rows={"x": 1, "b": 32, "c": 32},
     ),

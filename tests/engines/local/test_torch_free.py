@@ -92,7 +92,7 @@ tokenizer = Tokenizer(DEMO_FOLDER / "tekken.json", DEMO, DEMO.system())
 control = tokenizer.control_tokens()
 answer = tokenizer._text("It is 5.")
 script = [*control.opening, *tokenizer._text("First, add. " * 9)[:12], *answer, control.end_of_turn]
-scheduler = Scheduler(Executor(script), SchedulerLimits(chunk_alone=32))
+scheduler = Scheduler(Executor(script), SchedulerLimits(max_batched_tokens_alone=32))
 prompt = Prompt(DEMO.system(), (UserTurn("2 + 3? " * 20),))
 generation = Generation()
 params = SamplingParams(max_tokens=200, reasoning_budget=11)
