@@ -1,6 +1,6 @@
 // Reads a running reply from the server, and resumes after the last event seen when the connection drops; it draws nothing.
 
-import { over } from "./login.js";
+import { loginExpired } from "./login.js";
 
 /** @import { LiveUpdate } from "./types.js" */
 
@@ -74,7 +74,7 @@ export class LiveStream {
     const headers = { "X-Generation": this.generation, "Last-Event-ID": String(this.seen) };
     const response = await fetch("magistral/live", { headers, cache: "no-store", signal: this.line.signal });
     if (response.status === 404) return true;
-    if (response.status === 401) over();
+    if (response.status === 401) loginExpired();
     if (!response.ok || !response.body) throw new Error(response.statusText);
     for await (const update of messages(response.body)) {
       if (this.closed) return false;

@@ -67,7 +67,7 @@ function leave(keeping) {
 }
 
 /** The server no longer accepts this login. Unsent words come back once the same person has signed in again. */
-export function over() {
+export function loginExpired() {
   if (leaving) return;
   dispatchEvent(new Event("login-over"));
   leave(true);
@@ -82,7 +82,7 @@ async function look({ type }) {
   if (document.hidden || leaving || lately) return;
   looked = performance.now();
   const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // without its app, a page has other worries
-  if (answer?.status === 401) over();
+  if (answer?.status === 401) loginExpired();
 }
 
 /** Sign out: here, in the browser's other tabs, and on the server, which ends what is still on its way. */

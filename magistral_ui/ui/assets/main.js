@@ -44,7 +44,7 @@ const readers = []; // those who wait for the composer's content
  * @param {string} part
  * @param {any} value
  */
-function drawnBy(view, part, value) {
+function bindView(view, part, value) {
   onAnswer(part, (told) => view.show(told));
   if (value) view.show(value);
 }
@@ -99,9 +99,9 @@ const mounts = {
   },
   language: (element, value) => new LanguageView(element).show(value),
   guest: (element, value) => new LimitsView(element).show(value),
-  model: (element, value) => drawnBy(new ModelState(element, (name) => ask(`model/${name}`)), "model", value),
-  parameters: (element, value) => drawnBy(new ParametersView(element), "parameters", value),
-  prompt: (element, value) => drawnBy(new PromptView(element, () => askLatest("model/compose")), "prompt", value),
+  model: (element, value) => bindView(new ModelState(element, (name) => ask(`model/${name}`)), "model", value),
+  parameters: (element, value) => bindView(new ParametersView(element), "parameters", value),
+  prompt: (element, value) => bindView(new PromptView(element, () => askLatest("model/compose")), "prompt", value),
   meter(element, { most }) {
     meter = new ContextMeter(element, () =>
       askLatest("composer/weigh", async () => ask("composer/weigh", {}, await content())),

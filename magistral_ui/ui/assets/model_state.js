@@ -4,7 +4,7 @@ import { setModelSeesImages } from "./attachments.js";
 import { field } from "./composer.js";
 import { make } from "./dom.js";
 import { bytes, duration, has, sentence, short, t } from "./i18n.js";
-import { over } from "./login.js";
+import { loginExpired } from "./login.js";
 import { memoryPlan } from "./memory_plan.js";
 import { showUnsupported } from "./unsupported.js";
 
@@ -95,7 +95,7 @@ export class ModelState {
     if (!this.mark || document.hidden) return;
     const shown = this.mark;
     const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // a page without its app has other worries
-    if (answer?.status === 401) return void over();
+    if (answer?.status === 401) return void loginExpired();
     const mark = answer?.ok ? await answer.text() : shown;
     if (mark !== shown && shown === this.mark) this.act("poll");
   }

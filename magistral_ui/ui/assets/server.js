@@ -1,8 +1,8 @@
 // Asks the server for the page's actions, and hands each part of an answer to its view; it does not know the parts.
 
 import { t } from "./i18n.js";
-import { over } from "./login.js";
-import { sent } from "./settings.js";
+import { loginExpired } from "./login.js";
+import { settingsForRequest } from "./settings.js";
 
 const CONVERSATION = "magistral-ui-conversation"; // in sessionStorage, see transcript.js
 // Actions that nobody clicked for: if one fails, the next click will tell.
@@ -19,7 +19,7 @@ const UNASKED = new Set([
 /** @import { Composed, Place } from "./types.js" */
 
 /** @type {Record<string, (value: any) => void>} */
-const takers = {};
+const handlers = {};
 /** @type {Map<string, (() => unknown) | null>} */
 const open = new Map(); // running action → the latest request that waits for it
 /** @type {Place} */
@@ -33,7 +33,7 @@ let lost = false; // whether the page says that the connection is lost
  * @param {(value: any) => void} take
  */
 export function onAnswer(part, take) {
-  takers[part] = take;
+  handlers[part] = take;
 }
 
 /**
@@ -56,20 +56,20 @@ export async function ask(action, data = {}, message = null) {
   const conversation = sessionStorage.getItem(CONVERSATION);
   asked += 1;
   const here = { ...place, ...(conversation && { conversation }), asked };
-  const body = JSON.stringify({ place: here, settings: sent(), data, ...(message && { message }) });
+  const body = JSON.stringify({ place: here, settings: settingsForRequest(), data, ...(message && { message }) });
   const headers = { "Content-Type": "application/json" };
   const response = await fetch(`magistral/act/${action}`, { method: "POST", headers, body }).catch(() => null);
-  if (response?.status === 401) return void over();
+  if (response?.status === 401) return void loginExpired();
   const answer = await response?.json().catch(() => ({}));
   if (!response?.ok) {
     if (UNASKED.has(action)) return false;
     lost = !response;
-    takers.alert(answer?.error ?? t(lost ? "line_lost" : "error_unavailable"));
+    handlers.alert(answer?.error ?? t(lost ? "line_lost" : "error_unavailable"));
     return false;
   }
-  if (lost) takers.alert(null);
+  if (lost) handlers.alert(null);
   lost = false;
-  for (const [part, value] of Object.entries(answer)) takers[part]?.(value);
+  for (const [part, value] of Object.entries(answer)) handlers[part]?.(value);
   return true;
 }
 

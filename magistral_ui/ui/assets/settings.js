@@ -117,7 +117,7 @@ export function deletePreset(name) {
 }
 
 /** What goes with every message. */
-export function sent() {
+export function settingsForRequest() {
   const { params, instructions, system_prompts: prompts, keep_reasoning, picture_side } = settings.value;
   const model = facts.value;
   const changed = model
