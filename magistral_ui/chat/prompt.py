@@ -1,4 +1,4 @@
-"""What the model will read: system prompt, custom instructions, turns, and a reply to resume; no tokens yet."""
+"""What the model will read, before any chat template: system prompt, instructions, turns, and a reply to resume."""
 
 import hashlib
 import json

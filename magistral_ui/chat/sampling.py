@@ -1,4 +1,4 @@
-"""Sampling parameters with their bounds and steps, and presets; it samples nothing itself."""
+"""Sampling parameters with their bounds and steps, and presets. There are no stop sequences: a reply ends by its own token."""
 
 import math
 import random

@@ -98,7 +98,7 @@ class Generation:
         self._when_ended: list[Callable[[], None]] = []
         self.failure: Failed | None = None
         """Why it failed, for the operator; readers may be told less."""
-        self._told: Callable[[Failed], Failed] | None = None
+        self._redact: Callable[[Failed], Failed] | None = None
         """What readers are told of a failure; None: all of it."""
 
     def put(self, event: Event) -> None:
@@ -118,7 +118,7 @@ class Generation:
                 event = replace(event, usage=self._counter.usage(seconds))
             if isinstance(event, Failed):
                 self.failure = event
-                event = self._told(event) if self._told else event
+                event = self._redact(event) if self._redact else event
             self._events.append(Stamped(seconds, event))
             if not isinstance(event, LAST):
                 return
@@ -141,7 +141,7 @@ class Generation:
     def redact_failures(self, told: Callable[[Failed], Failed]) -> None:
         """Let readers see what `told` makes of a failure, in place of it. Called before anybody reads."""
         with self._lock:
-            self._told = told
+            self._redact = told
             if self.failure is not None:
                 self._events[-1] = Stamped(self._events[-1].seconds, told(self.failure))
 
@@ -153,10 +153,13 @@ class Generation:
                 return
         act()
 
-    def take(self, start: int = 0, *, looking: bool = True) -> list[Stamped]:
-        """The events so far from number `start` on; never waits. A reader that is not `looking` does not attend the reply."""
+    def take(self, start: int = 0, *, attended: bool = True) -> list[Stamped]:
+        """The events so far, from number `start` on; never waits.
+
+        `attended` says whether somebody watches: replies that nobody watches are ended after a while.
+        """
         with self._lock:
-            if looking:
+            if attended:
                 self._looked_at = time.monotonic()
             return self._events[start:]
 
@@ -176,11 +179,11 @@ class Generation:
 
     @property
     def reasoning(self) -> str:
-        return "".join(each.event.text for each in self.take(looking=False) if isinstance(each.event, Reasoning))
+        return "".join(each.event.text for each in self.take(attended=False) if isinstance(each.event, Reasoning))
 
     @property
     def answer(self) -> str:
-        return "".join(each.event.text for each in self.take(looking=False) if isinstance(each.event, Answer))
+        return "".join(each.event.text for each in self.take(attended=False) if isinstance(each.event, Answer))
 
     @property
     def usage(self) -> Usage:

@@ -1,1 +1,1 @@
-"""What people see: the only folder that imports gradio."""
+"""The page, and the API beside it."""

@@ -1,4 +1,4 @@
-"""The routes of the page's script: its actions, the stream of a running reply, and the model's state; it does none of the work.
+"""The routes of the page's script: its actions, the stream (SSE) of a running reply, and the model's state.
 
 Gradio could carry actions as events of its components. It would look functions up by number, send whole component values both
 ways, and answer to components rather than to whoever asked. It could carry replies as a component's value: it would compare whole

@@ -34,106 +34,106 @@ class Chat:
         self.server = secrets.token_hex(4)
         """This run of the app: times in its answers can only be compared with each other."""
 
-    def attach(self, visitor: object) -> PageUpdate:
+    def attach(self, place: object) -> PageUpdate:
         """A tab opens the page: where it is, what was said there, and how the composer has to be."""
-        return self._turn(*self.visitors.open(visitor), visitor)
+        return self._turn(*self.visitors.open(place), place)
 
-    def say(self, message: Json | None, visitor: object, settings: object = None) -> PageUpdate:
+    def say(self, message: Json | None, place: object, settings: object = None) -> PageUpdate:
         """Send what is in the composer. A refusal leaves the composer as it is."""
-        place, session = self.visitors.open(visitor)
+        tab, session = self.visitors.open(place)
         try:
             chosen = read_settings(self.engine.card, settings)
             text, images = self._composed(message, chosen.image_side)
             session.say(text, images, chosen.params, chosen.choices)
         except EmptyMessage:
-            return place, self.value(session, visitor), {}
+            return tab, self.value(session, place), {}
         except MagistralUIError as error:
-            return self._turn(place, session, visitor, error)
-        place, value, composer = self._turn(place, session, visitor)
-        return place, value, {**composer, "value": {"text": "", "files": []}}
+            return self._turn(tab, session, place, error)
+        tab, value, composer = self._turn(tab, session, place)
+        return tab, value, {**composer, "value": {"text": "", "files": []}}
 
-    def refuse(self, visitor: object, error: MagistralUIError) -> PageUpdate:
-        return self._turn(*self.visitors.open(visitor), visitor, error)
+    def refuse(self, place: object, error: MagistralUIError) -> PageUpdate:
+        return self._turn(*self.visitors.open(place), place, error)
 
-    def example(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
+    def example(self, data: Json, place: object, settings: object = None) -> PageUpdate:
         shown = examples_value(self.engine.card)
         index = data.get("index")
         if not isinstance(index, int) or not 0 <= index < len(shown):
-            return self.say(None, visitor, settings)
+            return self.say(None, place, settings)
         chosen = next(each for each in examples() if each["text"] == shown[index]["text"])
         files = [str(ASSETS / "examples" / chosen["picture"])] if "picture" in chosen else []
-        return self.say({"text": chosen["text"], "files": files}, visitor, settings)
+        return self.say({"text": chosen["text"], "files": files}, place, settings)
 
-    def regenerate(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
-        return self._change(visitor, lambda session: session.regenerate(_message(data), *self._chosen(settings)))
+    def regenerate(self, data: Json, place: object, settings: object = None) -> PageUpdate:
+        return self._change(place, lambda session: session.regenerate(_message(data), *self._chosen(settings)))
 
-    def resume(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
-        return self._change(visitor, lambda session: session.resume(_message(data), *self._chosen(settings)))
+    def resume(self, data: Json, place: object, settings: object = None) -> PageUpdate:
+        return self._change(place, lambda session: session.resume(_message(data), *self._chosen(settings)))
 
-    def answer_again(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
-        return self._change(visitor, lambda session: session.answer_again(_message(data), *self._chosen(settings)))
+    def answer_again(self, data: Json, place: object, settings: object = None) -> PageUpdate:
+        return self._change(place, lambda session: session.answer_again(_message(data), *self._chosen(settings)))
 
-    def edit_message(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
+    def edit_message(self, data: Json, place: object, settings: object = None) -> PageUpdate:
         said = str(data.get("text") or "")
-        return self._change(visitor, lambda session: session.edit(_message(data), said, *self._chosen(settings)))
+        return self._change(place, lambda session: session.edit(_message(data), said, *self._chosen(settings)))
 
-    def rethink(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
+    def rethink(self, data: Json, place: object, settings: object = None) -> PageUpdate:
         """Continue thinking, or answer, from edited reasoning."""
         said, closed = str(data.get("text") or ""), bool(data.get("closed"))
         return self._change(
-            visitor, lambda session: session.rethink(_message(data), said, closed, *self._chosen(settings))
+            place, lambda session: session.rethink(_message(data), said, closed, *self._chosen(settings))
         )
 
-    def replay(self, data: Json, visitor: object) -> PageUpdate:
+    def replay(self, data: Json, place: object) -> PageUpdate:
         """Reproduce a reply with the settings that it was written with, whatever the panel says."""
-        return self._change(visitor, lambda session: session.replay(_message(data)))
+        return self._change(place, lambda session: session.replay(_message(data)))
 
-    def answer(self, data: Json, visitor: object, settings: object = None) -> PageUpdate:
-        return self._change(visitor, lambda session: session.answer(_message(data), *self._chosen(settings)))
+    def answer(self, data: Json, place: object, settings: object = None) -> PageUpdate:
+        return self._change(place, lambda session: session.answer(_message(data), *self._chosen(settings)))
 
-    def delete(self, data: Json, visitor: object) -> PageUpdate:
+    def delete(self, data: Json, place: object) -> PageUpdate:
         """Delete a message and what follows it; the page offers to undo that."""
         counts: list[int] = []
-        key, value, box = self._change(visitor, lambda session: counts.append(session.delete(_message(data))))
-        return key, {**value, "deleted": {"message": _message(data), "count": counts[0]} if counts else None}, box
+        tab, value, composer = self._change(place, lambda session: counts.append(session.delete(_message(data))))
+        return tab, {**value, "deleted": {"message": _message(data), "count": counts[0]} if counts else None}, composer
 
-    def restore(self, data: Json, visitor: object) -> PageUpdate:
-        return self._change(visitor, lambda session: session.restore(_message(data)))
+    def restore(self, data: Json, place: object) -> PageUpdate:
+        return self._change(place, lambda session: session.restore(_message(data)))
 
-    def keep_reasoning(self, data: Json, visitor: object) -> PageUpdate:
+    def keep_reasoning(self, data: Json, place: object) -> PageUpdate:
         """Keep the reasoning of one reply in the context or leave it out, or follow the general choice."""
         keep = data.get("keep")
         kept = keep if isinstance(keep, bool) else None
-        return self._change(visitor, lambda session: session.keep_reasoning(_message(data), kept))
+        return self._change(place, lambda session: session.keep_reasoning(_message(data), kept))
 
-    def choose_branch(self, data: Json, visitor: object) -> PageUpdate:
-        return self._change(visitor, lambda session: session.choose(_message(data)))
+    def choose_branch(self, data: Json, place: object) -> PageUpdate:
+        return self._change(place, lambda session: session.choose(_message(data)))
 
-    def more(self, data: Json, visitor: object) -> Json | None:
+    def more(self, data: Json, place: object) -> Json | None:
         """Parts of the conversation that the page was not sent at first and needs now."""
-        session, asked, reasoning = self.visitors.find(visitor), data.get("messages"), data.get("reasoning")
+        session, asked, reasoning = self.visitors.find(place), data.get("messages"), data.get("reasoning")
         if session is None:
             return None
         messages = [each for each in asked if isinstance(each, int)] if isinstance(asked, list) else []
         wanted = reasoning if isinstance(reasoning, int) else None
         return {**more_value(session, self.thumbnails, messages, wanted), "number": data.get("number")}
 
-    def commit(self, visitor: object) -> tuple[Json, Json]:
+    def commit(self, place: object) -> tuple[Json, Json]:
         """After a reply: the finished turns and the composer, ready for the next message.
 
         A tab that shows another conversation by now stays there. A tab without a place cannot send yet: nobody could find
         again what it sent.
         """
-        session = self.visitors.find(visitor)
-        known = isinstance(visitor, dict) and visitor.get("visitor")
-        return self.value(session, visitor, follows=True), self.composer(session) if known else {}
+        session = self.visitors.find(place)
+        known = isinstance(place, dict) and place.get("visitor")
+        return self.value(session, place, follows=True), self.composer(session) if known else {}
 
-    def weigh(self, message: Json | None, visitor: object, settings: object = None) -> Json:
+    def weigh(self, message: Json | None, place: object, settings: object = None) -> Json:
         """How many tokens the message being written would take, and whether it fits; nothing is sent."""
-        return {**self._weighed(message, visitor, settings), "of": size_of(message)}
+        return {**self._weighed(message, place, settings), "of": size_of(message)}
 
-    def _weighed(self, message: Json | None, visitor: object, settings: object) -> Json:
-        session = self.visitors.find(visitor)
+    def _weighed(self, message: Json | None, place: object, settings: object) -> Json:
+        session = self.visitors.find(place)
         if session is None:
             return empty_meter()
         try:
@@ -158,17 +158,17 @@ class Chat:
         except MagistralUIError as error:
             return {**prompt_value(self.engine.card), "failure": alert_value(error)}
 
-    def stop(self, visitor: object) -> None:
-        if session := self.visitors.find(visitor):
+    def stop(self, place: object) -> None:
+        if session := self.visitors.find(place):
             session.stop()
 
-    def answer_now(self, visitor: object) -> None:
-        if session := self.visitors.find(visitor):
+    def answer_now(self, place: object) -> None:
+        if session := self.visitors.find(place):
             session.answer_now()
 
-    def new_chat(self, visitor: object) -> PageUpdate:
+    def new_chat(self, place: object) -> PageUpdate:
         """Begin an empty conversation; a reply in the previous one is still written."""
-        return self._turn(*self.visitors.begin(visitor), visitor)
+        return self._turn(*self.visitors.begin(place), place)
 
     def composer(self, session: Session | None) -> Json:
         """The composer's properties: it sends while nothing is being written, and stops a reply while one is."""
@@ -180,23 +180,23 @@ class Chat:
         chosen = read_settings(self.engine.card, settings)
         return chosen.params, chosen.choices
 
-    def _change(self, visitor: object, change: Callable[[Session], object]) -> PageUpdate:
-        place, session = self.visitors.open(visitor)
+    def _change(self, place: object, change: Callable[[Session], object]) -> PageUpdate:
+        tab, session = self.visitors.open(place)
         try:
             change(session)
         except MagistralUIError as error:
-            return self._turn(place, session, visitor, error)
-        return self._turn(place, session, visitor)
+            return self._turn(tab, session, place, error)
+        return self._turn(tab, session, place)
 
     def _turn(
-        self, place: TabState, session: Session, visitor: object, refused: MagistralUIError | None = None
+        self, tab: TabState, session: Session, place: object, refused: MagistralUIError | None = None
     ) -> PageUpdate:
         alert = alert_value(refused) if refused else None
-        return place, self.value(session, visitor, alert=alert), self.composer(session)
+        return tab, self.value(session, place, alert=alert), self.composer(session)
 
-    def value(self, session: Session | None, visitor: object, **more: Any) -> Json:
+    def value(self, session: Session | None, place: object, **more: Any) -> Json:
         """What the page shows of `session`, and which request of the tab this answers: answers may overtake each other."""
-        asked = visitor.get("asked") if isinstance(visitor, dict) else None
+        asked = place.get("asked") if isinstance(place, dict) else None
         answers = {"server": self.server, "asked": asked if isinstance(asked, int) else 0}
         return {**page_value(session, self.engine.card, self.thumbnails), **answers, **more}
 

@@ -59,7 +59,7 @@ class GradioEventsMiddleware:
         app: ASGIApp,
         *,
         listeners: Mapping[int, ApiFunction],
-        claims: Ownership,
+        ownership: Ownership,
         calls: QueuedCalls,
         folder: str,
         most: int,
@@ -67,7 +67,7 @@ class GradioEventsMiddleware:
         hourly: ByteQuota,
     ) -> None:
         """`listeners` by Gradio's numbers; uploads are in `folder`; a body has up to `most` bytes and `values` values."""
-        self.app, self._listeners, self._claims, self._most, self._values = app, listeners, claims, most, values
+        self.app, self._listeners, self._ownership, self._most, self._values = app, listeners, ownership, most, values
         self._calls, self._held = calls, HeldBytes()
         self._folder = os.path.abspath(folder)
         self._hourly = hourly
@@ -148,11 +148,11 @@ class GradioEventsMiddleware:
         self._check_id("session", session)
 
     def _check_id(self, kind: str, id: str) -> None:
-        if not self._claims.claim(kind, id):
+        if not self._ownership.claim(kind, id):
             raise NotOwned
 
     def _check_call(self, id: str) -> None:
-        if not self._claims.owns("call", id):
+        if not self._ownership.owns("call", id):
             raise NotOwned
 
     def _checked(self, path: str, body: object) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class GradioEventsMiddleware:
             return value
         if "path" in value or "url" in value or "meta" in value:
             path = value.get("path")
-            if not isinstance(path, str) or not self._claims.owns("file", path):
+            if not isinstance(path, str) or not self._ownership.owns("file", path):
                 return None  # as if it were missing; a program gets a sentence
             value = {name: each for name, each in value.items() if name not in ("url", "is_stream")}
         return {name: self._file_checked(each) for name, each in value.items()}
@@ -215,7 +215,7 @@ class GradioEventsMiddleware:
         if isinstance(value, dict | list):
             for each in value.values() if isinstance(value, dict) else value:
                 self._check_paths(each)
-        elif isinstance(value, str) and self._is_upload(value) and not self._claims.owns("file", value):
+        elif isinstance(value, str) and self._is_upload(value) and not self._ownership.owns("file", value):
             raise NotOwned
 
     def _is_upload(self, text: str) -> bool:
@@ -227,9 +227,9 @@ class GradioEventsMiddleware:
         async def heard(message: Message) -> None:
             if message["type"] == "http.response.body" and message.get("body", b"").startswith(b'{"event_id"'):
                 id = str(json.loads(message["body"])["event_id"])
-                self._claims.share("call", id)
+                self._ownership.share("call", id)
                 if not session:
-                    self._claims.share("session", id)
+                    self._ownership.share("session", id)
                 begun(session or id)
             await send(message)
 

@@ -1,4 +1,4 @@
-"""Answers /healthz for everybody, and /metrics (Prometheus) for this machine or with the token; it knows numbers, not words."""
+"""The health check, /healthz, for everybody, and /metrics (Prometheus) for this machine or with the token; no content."""
 
 import hmac
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ class Metrics:
         self._requests.labels(kind, str(status)).inc()
 
     def reply_ended(self, generation: Generation) -> None:
-        last = generation.take(len(generation) - 1, looking=False)[-1].event
+        last = generation.take(len(generation) - 1, attended=False)[-1].event
         if not isinstance(last, Finished | Failed):
             return
         reason, usage = last.why if isinstance(last, Finished) else "failed", last.usage
@@ -205,4 +205,4 @@ def kind_of(path: str, status: int) -> str:
 
 
 def _has_begun(generation: Generation) -> bool:
-    return any(isinstance(each.event, Reasoning | Answer) for each in generation.take(looking=False)[:50])
+    return any(isinstance(each.event, Reasoning | Answer) for each in generation.take(attended=False)[:50])

@@ -45,7 +45,7 @@ def middleware_stack(
     events = Middleware(
         GradioEventsMiddleware,
         listeners=listeners,
-        claims=ownership,
+        ownership=ownership,
         calls=calls,
         folder=folder,
         most=MAX_EVENT_BYTES + 6 * limits.text_length,
@@ -75,7 +75,7 @@ def middleware_stack(
         # Of Gradio's routes, only those that the page and its client need.
         Middleware(RouteAllowlistMiddleware),
         # Bodies are bounded here, and files go back only to who sent them.
-        Middleware(UploadsMiddleware, claims=ownership, limits=limits, folder=Path(folder), hourly=hourly),
+        Middleware(UploadsMiddleware, ownership=ownership, limits=limits, folder=Path(folder), hourly=hourly),
         # Events are read, checked and written anew, so Gradio gets only what was checked.
         events,
         # Innermost: Gradio expects the whole path.

@@ -1,4 +1,4 @@
-"""Names and passwords, the sessions of those who are logged in, and how guessing is slowed down; it knows no requests."""
+"""Names and passwords, login sessions (what a session cookie stands for), and how guessing is slowed down."""
 
 import hashlib
 import hmac

@@ -21,7 +21,7 @@ CORS_HEADERS = ("access-control-allow-origin", "access-control-allow-credentials
 
 
 def content_security_policy(nonce: str, *, framed: bool = False) -> str:
-    """The Content-Security-Policy of a page.
+    """The Content-Security-Policy (CSP) of a page.
 
     Images, fonts and connections stay on this server, whatever a model writes. Scripts come from this server's files, or
     carry the page's `nonce`. Gradio compiles its templates with `new Function`, hence 'unsafe-eval'; Svelte and KaTeX write

@@ -98,8 +98,8 @@ class Ownership:
 class UploadsMiddleware:
     """Limits the bytes of a form and of an hour, and remembers which browser sent which file."""
 
-    def __init__(self, app: ASGIApp, *, claims: Ownership, limits: Limits, folder: Path, hourly: ByteQuota) -> None:
-        self.app, self._claims, self._limits, self._folder = app, claims, limits, folder
+    def __init__(self, app: ASGIApp, *, ownership: Ownership, limits: Limits, folder: Path, hourly: ByteQuota) -> None:
+        self.app, self._ownership, self._limits, self._folder = app, ownership, limits, folder
         self._hourly = hourly
         self._most = {
             UPLOAD_PATH: limits.pictures * limits.picture_bytes + FORM_OVERHEAD_BYTES,
@@ -110,7 +110,7 @@ class UploadsMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].rstrip("/")
         if path.startswith(FILE_PATH):
-            known = self._claims.owns("file", scope["path"].removeprefix(FILE_PATH))
+            known = self._ownership.owns("file", scope["path"].removeprefix(FILE_PATH))
             await (self.app if known else not_found())(scope, receive, send)
         elif path in self._most and scope["method"] == "POST":
             await self._take(scope, receive, send, path)
@@ -186,7 +186,7 @@ class UploadsMiddleware:
         body = message.get("body", b"")
         if message["type"] == "http.response.body" and body.startswith(b"["):
             for path in json.loads(body):
-                self._claims.share("file", str(path))
+                self._ownership.share("file", str(path))
                 self._hourly.owe(CLIENT.get().address, EXTRA_BYTES_PER_FILE)
 
 

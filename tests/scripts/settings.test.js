@@ -74,8 +74,8 @@ test("whole numbers and those that may be missing", () => {
 });
 
 test("without a model nothing but what is the visitor's own is sent", () => {
-  assert.deepEqual(settings.sent().params, {});
-  assert.equal(settings.sent().system_prompt, null);
+  assert.deepEqual(settings.settingsForRequest().params, {});
+  assert.equal(settings.settingsForRequest().system_prompt, null);
 });
 
 test("on a model", async (on) => {
@@ -84,7 +84,7 @@ test("on a model", async (on) => {
 
   await on.test("a value that is not the card's own is kept and sent", () => {
     settings.choose("temperature", 1.2);
-    assert.deepEqual(settings.sent().params, { temperature: 1.2 });
+    assert.deepEqual(settings.settingsForRequest().params, { temperature: 1.2 });
     assert.deepEqual(kept().params, { temperature: 1.2 });
     assert.equal(settings.values().temperature, 1.2);
   });
@@ -92,7 +92,7 @@ test("on a model", async (on) => {
   await on.test("the card's own value, or none, gives it back", () => {
     settings.choose("temperature", 1.2);
     settings.choose("temperature", 0.7);
-    assert.deepEqual(settings.sent().params, {});
+    assert.deepEqual(settings.settingsForRequest().params, {});
     settings.choose("max_tokens", 5);
     settings.choose("max_tokens", null);
     assert.deepEqual(kept().params, {});
@@ -100,7 +100,7 @@ test("on a model", async (on) => {
 
   await on.test("the prompt of this model is sent, not that of another", () => {
     settings.change({ system_prompts: { magistral: "mine", other: "not this" } });
-    assert.equal(settings.sent().system_prompt, "mine");
+    assert.equal(settings.settingsForRequest().system_prompt, "mine");
   });
 
   await on.test("a preset leaves the seed", () => {

@@ -1,1 +1,1 @@
-"""The in-process engine: the only folder that imports torch and transformers."""
+"""The local engine: runs the model in this process."""

@@ -1,4 +1,4 @@
-"""Keys and values of one sequence, in buffers that grow in steps: written in place, cropped at no cost, counted in exact bytes.
+"""The KV cache of one sequence, in buffers that grow in steps: written in place, cropped at no cost, counted in exact bytes.
 
 Each layer's buffers are on the layer's device. Which tokens they hold is known in `prefix_cache.py` only.
 """

@@ -1,4 +1,4 @@
-"""Finds the longest prefix of a prompt that the same visitor's earlier turns left in the cache; counts bytes and evicts.
+"""The prefix cache (KV cache reuse): finds the longest prefix that the same visitor's earlier turns left; counts bytes, evicts.
 
 Visitors share nothing but the system prompt that all of them have. With more, a visitor could tell from the time to the first
 token what another one had sent. This cache does not know what its keys mean.

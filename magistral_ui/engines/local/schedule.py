@@ -1,11 +1,10 @@
-"""Decides what the next step runs: who leaves, who comes in, how many tokens of each; a pure function that runs nothing.
+"""Decides the next step: which sequences to cancel, preempt and admit, and how many tokens each runs (chunked prefill). Pure.
 
 The caller hands in what waits and what runs and gets a `SchedulerOutput` back. Nothing here knows torch, caches or
 events, so every rule can be tested with a table, and an engine without torch can use the same rules.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, abc
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -87,7 +86,7 @@ class SchedulerOutput(Generic[S]):
 
 
 def schedule(
-    waiting: Sequence[S], running: Sequence[S], load: DeviceLoad, limits: SchedulerLimits
+    waiting: abc.Sequence[S], running: abc.Sequence[S], load: DeviceLoad, limits: SchedulerLimits
 ) -> SchedulerOutput[S]:
     """The next step, from those that wait, in the order in which they came, and those that run."""
     cancel = tuple(each for each in (*running, *waiting) if each.stopped)
@@ -102,7 +101,7 @@ def schedule(
     return SchedulerOutput(cancel, preempt, admit, rows, prefills or (load.step + 1) % REVIEW_INTERVAL == 0)
 
 
-def _outgrown(running: Sequence[S], load: DeviceLoad) -> tuple[S, ...]:
+def _outgrown(running: abc.Sequence[S], load: DeviceLoad) -> tuple[S, ...]:
     """The sequences, the last admitted first, without which the others fit; one alone always stays."""
     held, outgrown = sum(each.held_bytes for each in running), []
     for each in sorted(running, key=lambda each: each.admitted, reverse=True)[:-1]:
@@ -113,7 +112,7 @@ def _outgrown(running: Sequence[S], load: DeviceLoad) -> tuple[S, ...]:
     return tuple(outgrown)
 
 
-def _admissible(queue: list[S], running: Sequence[S], load: DeviceLoad, limits: SchedulerLimits) -> tuple[S, ...]:
+def _admissible(queue: list[S], running: abc.Sequence[S], load: DeviceLoad, limits: SchedulerLimits) -> tuple[S, ...]:
     """Who comes in: a sequence of the owner with the fewest running ones, and among equals the one that came first.
 
     If the next in line does not fit, nobody overtakes it: short conversations could keep a long one waiting forever.
@@ -139,7 +138,7 @@ def _needed_bytes(slot: SchedulableSequence, load: DeviceLoad) -> int:
     return held_tokens(slot.length) * load.bytes_per_token
 
 
-def _rows(running: Sequence[S], limits: SchedulerLimits) -> tuple[tuple[S, int], ...]:
+def _rows(running: abc.Sequence[S], limits: SchedulerLimits) -> tuple[tuple[S, int], ...]:
     """One token of each that decodes, and a chunk that is shared by those that prefill, in the order of `max_sequences`.
 
     The chunk bounds how long a step delays the decoding ones. If it is too small for all, the last ones get nothing this time.

@@ -1,4 +1,4 @@
-"""Encodes prompts with mistral-common, message by message, with images; it does not know the model or its cache.
+"""Encodes prompts with mistral-common (in place of a chat template), message by message, with images; it knows no model.
 
 The pieces, joined, are what mistral-common's whole pipeline gives (a test compares them). Encoding by message allows an earlier
 answer to go in as the very tokens in which it was written. Encoding its text again could split it into other tokens, and all

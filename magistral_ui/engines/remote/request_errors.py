@@ -26,7 +26,7 @@ from magistral_ui.engines.remote.sse import StreamBroken
 from magistral_ui.errors import Message, Value, causes
 
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each retry, 31.5 in total: a restarting server is back by then, or needs a person."""
+"""Exponential backoff: seconds before each retry, 31.5 in total; a restarting server is back by then, or needs a person."""
 MAX_RETRY_AFTER = 60.0
 """Longest `Retry-After`, in seconds, that is waited for."""
 RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})

@@ -136,11 +136,11 @@ class _WatchedGeneration(Generation):
             self.end = event.why
 
     @property
-    def stop_asked(self) -> bool:
+    def stop_requested(self) -> bool:
         return self._flags.read(self._place, self._ticket)[0]
 
     @property
-    def answer_now_asked(self) -> bool:
+    def answer_now_requested(self) -> bool:
         self.answered = self._flags.read(self._place, self._ticket)[1]
         return self.answered
 

@@ -26,7 +26,7 @@ class UnsavedEvents:
 
     def next_piece(self, generation: Generation) -> DraftPiece | None:
         """The next piece to write, or None where nothing is new."""
-        fresh = [each.event for each in generation.take(self.seen, looking=False)]
+        fresh = [each.event for each in generation.take(self.seen, attended=False)]
         for event in fresh:
             self.draft.feed(event)
         self.seen += len(fresh)

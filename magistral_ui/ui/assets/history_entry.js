@@ -6,7 +6,7 @@ import { t } from "./i18n.js";
 /** @import { HistoryView } from "./history.js" */
 /** @import { ConversationSummary } from "./types.js" */
 
-const FORMATS = [
+const EXPORT_FORMATS = [
   ["html", "HTML"],
   ["markdown", "Markdown"],
   ["json", "JSON"],
@@ -111,7 +111,7 @@ export class HistoryEntry {
         "div",
         { class: "saving" },
         make("span", {}, t("history_save_as")),
-        ...FORMATS.map(([format, name]) => saving(format, name)),
+        ...EXPORT_FORMATS.map(([format, name]) => saving(format, name)),
       ),
     );
   }

@@ -1,4 +1,4 @@
-// Reads a running reply from the server, and resumes after the last event seen when the connection drops; it draws nothing.
+// Reads a running reply as server-sent events (SSE), and reconnects after the last event seen when the connection drops.
 
 import { loginExpired } from "./login.js";
 

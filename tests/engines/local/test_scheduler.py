@@ -99,7 +99,7 @@ def test_company_changes_nothing(vision_loaded: Loaded, paint: Callable[..., Ima
     for each, generation in zip(asked, generations, strict=True):
         alone = answer(vision_loaded, each)
         got = said(generation)
-        if generation.stop_asked:
+        if generation.stop_requested:
             assert "".join(alone).startswith("".join(got).rstrip("\ufffd"))
         else:
             assert got == alone
