@@ -27,6 +27,8 @@ class SessionState:
         self._running: RunningReply | None = None
         self._written: dict[int, ReplyOrigin] = {}
         self._measured = self._conversation, 0
+        self._settled = self._conversation, 0.0
+        """The conversation with the last reply that has ended, and when that was."""
         self._retired = False
 
     def load(
@@ -42,7 +44,9 @@ class SessionState:
             return
         try:
             self._settle()
-            self._recorder.save(self._conversation, dict(self._written), self._running)
+            settled, ended = self._settled
+            changed = ended if self._conversation is settled else time.time()
+            self._recorder.save(self._conversation, dict(self._written), self._running, changed)
         finally:
             self._lock.release()
 
@@ -124,7 +128,8 @@ class SessionState:
             return
         self._running = None
         draft = ReplyBuilder()
-        for stamped in running.generation.take():
+        events = running.generation.take()
+        for stamped in events:
             draft.feed(stamped.event)
         reply = draft.reply(running.params, running.model, running.before)
         reply = replace(reply, provenance=running.provenance)
@@ -139,3 +144,4 @@ class SessionState:
         elif isinstance(self._conversation.messages.get(running.to), UserMessage):
             self._conversation = self._conversation.with_reply(reply, running.to)
             self._written[self._conversation.last_id] = written
+        self._settled = self._conversation, time.time() - running.generation.elapsed + events[-1].seconds

@@ -106,7 +106,12 @@ class Visitors:
 
     def search(self, place: object, query: str) -> "Future[SearchResult]":
         """The conversations that hold the words of `query`, once it is this client's turn. Raises TooManyRequests."""
-        return self._searches.submit(CLIENT.get().quota_key, partial(self._history.search, self._visitor(place), query))
+        return self._searches.submit(CLIENT.get().quota_key, partial(self._search, self._visitor(place), query))
+
+    def _search(self, visitor: str, query: str) -> SearchResult:
+        for session in self._open.of(visitor).values():
+            session.save()  # what was said just now is found, too
+        return self._history.search(visitor, query)
 
     def busy_conversations(self, place: object) -> set[str]:
         """Ids of this visitor's conversations in which a reply is being written."""
@@ -119,6 +124,8 @@ class Visitors:
 
     def remove(self, place: object, conversation: str) -> bool:
         """Delete one of the visitor's conversations and stop what runs in it; `restore` can bring it back for a minute."""
+        if (session := self._open.of(self._visitor(place)).get(conversation)) is not None:
+            session.save()  # `restore` brings back what was said just now, too
         was_open = self._close(self._visitor(place), conversation, stopping=True)
         return self.change(place, conversation, catalog.remove) or was_open
 

@@ -124,7 +124,8 @@ class Chat:
         A tab that shows another conversation by now stays there. A tab without a place cannot send yet: nobody could find
         again what it sent.
         """
-        session = self.visitors.find(place)
+        if session := self.visitors.find(place):
+            session.save()  # so that the list and a search know of it at once
         known = isinstance(place, dict) and place.get("visitor")
         return self.value(session, place, follows=True), self.composer(session) if known else {}
 

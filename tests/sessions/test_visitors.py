@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from magistral_ui.chat.conversation import UserMessage
 from magistral_ui.chat.events import Answer
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.errors import Overloaded
 from magistral_ui.sessions import session_store
+from magistral_ui.sessions.history import catalog
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors
@@ -165,3 +167,46 @@ def test_a_guest_is_not_kept() -> None:
     visitors = Visitors(ScriptedEngine([Answer("a")]))
     visitors.temporary_session().say("one", (), SamplingParams())
     assert len(visitors) == 0
+
+
+@pytest.fixture
+def unsaved(monkeypatch: pytest.MonkeyPatch) -> Visitors:
+    """Visitors whose conversations are not saved by time alone."""
+    monkeypatch.setattr(session_store, "SAVE_INTERVAL", 3_600.0)
+    return Visitors(ScriptedEngine([Answer("pears, indeed")]))
+
+
+def test_a_search_finds_what_was_said_just_now(unsaved: Visitors) -> None:
+    place, session = unsaved.open()
+    say(session)
+    found = unsaved.search(place, "indeed").result(60)
+    assert [entry.id for entry in found.entries] == [session.id]
+    unsaved.close()
+
+
+def test_a_deleted_conversation_comes_back_with_what_was_said_just_now(unsaved: Visitors) -> None:
+    place, session = unsaved.open()
+    say(session)
+    assert unsaved.remove(place, session.id)
+    assert unsaved.find(place) is None
+    assert unsaved.change(place, session.id, catalog.restore)
+    restored = unsaved.find(place)
+    assert restored is not None
+    assert [
+        each.text if isinstance(each, UserMessage) else each.reply.answer for each in restored.conversation.path()
+    ] == [
+        "one",
+        "pears, indeed",
+    ]
+    unsaved.close()
+
+
+def test_conversations_are_listed_by_when_they_changed_and_not_by_when_they_were_saved(unsaved: Visitors) -> None:
+    place, first = unsaved.open()
+    say(first)
+    place, second = unsaved.begin(place)
+    say(second)
+    second.save()
+    first.save()
+    assert [each.id for each in unsaved.listing(place)] == [second.id, first.id]
+    unsaved.close()

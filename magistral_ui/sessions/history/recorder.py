@@ -66,9 +66,13 @@ class HistoryRecorder:
         self._history.wait_for(done, None)
 
     def save(
-        self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
+        self,
+        conversation: Conversation,
+        written: Mapping[int, ReplyOrigin],
+        running: RunningReply | None,
+        changed: float,
     ) -> None:
-        """Save what has changed since the last time; called repeatedly, and never waits.
+        """Save what has changed since the last time, the last of it at `changed`; called repeatedly, and never waits.
 
         While anything is still being written, nothing more is queued: a slow disk gets larger pieces, not more of them.
         """
@@ -82,7 +86,7 @@ class HistoryRecorder:
                 if conversation.messages or self._saved is not None:
                     # Saving the conversation restarts its draft, so all of the reply's pieces are written again.
                     self._drafting, self._unwritten = running is not None, UnsavedEvents()
-                    self._save(StoredConversation(conversation, written, running))
+                    self._save(StoredConversation(conversation, written, running, changed))
             elif running is not None and (piece := self._unwritten.next_piece(running.generation)) is not None:
                 self._pending.append(self._history.put(lambda db: store.add_piece(db, self._id, piece)))
 

@@ -40,6 +40,8 @@ class StoredConversation:
     conversation: Conversation = field(default_factory=Conversation)
     written: Mapping[int, ReplyOrigin] = field(default_factory=dict)
     running: RunningReply | None = None
+    changed: float = field(default_factory=time.time)
+    """When its messages changed last, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,9 @@ def save(
         return
     chosen = {str(parent): child for parent, child in conversation.chosen.items()}
     state = json.dumps({"v": RECORD_VERSION, "last_id": conversation.last_id, "chosen": chosen})
-    changed = any(old.get(each) is not message for each, message in conversation.messages.items())
-    _save_head(db, visitor, id, title_of(conversation), state, changed or len(old) != len(conversation.messages))
+    has_changed = any(old.get(each) is not message for each, message in conversation.messages.items())
+    changed = now.changed if has_changed or len(old) != len(conversation.messages) else None
+    _save_head(db, visitor, id, title_of(conversation), state, changed)
     if before is None:
         db.execute("DELETE FROM messages WHERE conversation = ?", (id,))
     for gone in old.keys() - conversation.messages.keys():
@@ -171,7 +174,7 @@ def title_of(conversation: Conversation) -> str:
     return sound(line if len(line) <= MAX_TITLE_LENGTH else line[: MAX_TITLE_LENGTH - 1].rstrip() + "…")
 
 
-def _save_head(db: sqlite3.Connection, visitor: str, id: str, title: str, state: str, changed: bool) -> None:
+def _save_head(db: sqlite3.Connection, visitor: str, id: str, title: str, state: str, changed: float | None) -> None:
     now = time.time()
     known = db.execute("SELECT visitor FROM conversations WHERE id = ?", (id,)).fetchone()
     if known is None:
@@ -184,8 +187,8 @@ def _save_head(db: sqlite3.Connection, visitor: str, id: str, title: str, state:
         raise ValueError("the conversation is another visitor's")
     db.execute("UPDATE conversations SET state = ? WHERE id = ?", (state, id))
     db.execute("UPDATE conversations SET title = ? WHERE id = ? AND NOT named AND title <> ?", (title, id, title))
-    if changed:
-        db.execute("UPDATE conversations SET changed = ? WHERE id = ?", (now, id))
+    if changed is not None:
+        db.execute("UPDATE conversations SET changed = ? WHERE id = ?", (changed, id))
 
 
 def _save_message(
