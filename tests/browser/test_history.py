@@ -9,8 +9,8 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer, Finished, Reasoning, Usage
 from magistral_ui.sessions.history.database import DATABASE_FILE, History
 from magistral_ui.sessions.history.store import CUT_OFF
+from tests.browser.axe import violations, violations_in_both_themes
 from tests.browser.steps import ask, box, done, reply, visit
-from tests.browser.test_accessibility import violations
 from tests.scripted_engine import Pause
 
 
@@ -156,9 +156,7 @@ def test_no_violations_in_the_list(page: Any, serve: Any) -> None:
         page.set_viewport_size({"width": width, "height": 844})
         if width < 1280:
             page.locator("#history-toggle").click()
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            assert violations(page) == []
+        assert violations_in_both_themes(page) == []
     entry = unfold(page, "apples")
     of_all(page, "Delete all my data…")
     assert violations(page) == []
