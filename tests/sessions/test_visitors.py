@@ -1,6 +1,7 @@
 """Visitors: who is found by a place, and who is forgotten."""
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -170,10 +171,12 @@ def test_a_guest_is_not_kept() -> None:
 
 
 @pytest.fixture
-def unsaved(monkeypatch: pytest.MonkeyPatch) -> Visitors:
+def unsaved() -> Iterator[Visitors]:
     """Visitors whose conversations are not saved by time alone."""
-    monkeypatch.setattr(session_store, "SAVE_INTERVAL", 3_600.0)
-    return Visitors(ScriptedEngine([Answer("pears, indeed")]))
+    visitors = Visitors(ScriptedEngine([Answer("pears, indeed")]))
+    visitors._autosave.close()
+    yield visitors
+    visitors.close()
 
 
 def test_a_search_finds_what_was_said_just_now(unsaved: Visitors) -> None:
@@ -181,7 +184,6 @@ def test_a_search_finds_what_was_said_just_now(unsaved: Visitors) -> None:
     say(session)
     found = unsaved.search(place, "indeed").result(60)
     assert [entry.id for entry in found.entries] == [session.id]
-    unsaved.close()
 
 
 def test_a_deleted_conversation_comes_back_with_what_was_said_just_now(unsaved: Visitors) -> None:
@@ -198,7 +200,6 @@ def test_a_deleted_conversation_comes_back_with_what_was_said_just_now(unsaved: 
         "one",
         "pears, indeed",
     ]
-    unsaved.close()
 
 
 def test_conversations_are_listed_by_when_they_changed_and_not_by_when_they_were_saved(unsaved: Visitors) -> None:
@@ -209,4 +210,3 @@ def test_conversations_are_listed_by_when_they_changed_and_not_by_when_they_were
     second.save()
     first.save()
     assert [each.id for each in unsaved.listing(place)] == [second.id, first.id]
-    unsaved.close()
