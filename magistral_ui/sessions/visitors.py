@@ -124,8 +124,6 @@ class Visitors:
 
     def remove(self, place: object, conversation: str) -> bool:
         """Delete one of the visitor's conversations and stop what runs in it; `restore` can bring it back for a minute."""
-        if (session := self._open.of(self._visitor(place)).get(conversation)) is not None:
-            session.save()  # `restore` brings back what was said just now, too
         was_open = self._close(self._visitor(place), conversation, stopping=True)
         return self.change(place, conversation, catalog.remove) or was_open
 
@@ -242,13 +240,13 @@ class Visitors:
         return added[0]
 
     def _close(self, visitor: str, conversation: str, stopping: bool = False) -> bool:
-        """Drop a session from memory, saved first; where it is `stopping` for good, nothing more of it is written."""
+        """Drop a session from memory, saved first; where it is `stopping` for good, nothing more of it is written after that."""
         gone = self._open.take_out(visitor, conversation)
         if gone is None:
             return False
+        gone.session.save()
         if stopping:
             gone.recorder.close()
-        gone.session.save()
         gone.session.close()
         gone.recorder.flush()
         if not self._history.durable and not stopping:  # in memory, what no session holds is not kept either
