@@ -32,7 +32,7 @@ CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 def settle(environment: MutableMapping[str, str]) -> list[Message]:
     """Change `environment` so that no library fails because of it; return what the operator has to know. Raises BadSetting."""
-    told = _certificates(environment)
+    warnings = _certificates(environment)
     for name in ("no_proxy", "NO_PROXY"):
         if name in environment:
             environment[name] = without_brackets(environment[name])
@@ -52,7 +52,7 @@ def settle(environment: MutableMapping[str, str]) -> list[Message]:
         for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"):
             environment.pop(name, None)
     environment[UPLOAD_VARIABLE] = upload_folder(environment.get(UPLOAD_VARIABLE))
-    return told
+    return warnings
 
 
 def upload_folder(named: str | None) -> str:
@@ -77,8 +77,8 @@ def upload_folder(named: str | None) -> str:
             return tempfile.mkdtemp(prefix="magistral-ui-")
         return str(usual.resolve())
     except OSError as error:
-        told = os.environ.get("TMPDIR") or tempfile.gettempprefix()
-        raise BadSetting("folder_unusable", name="TMPDIR", folder=told, reason=_reason(error)) from error
+        parent = os.environ.get("TMPDIR") or tempfile.gettempprefix()
+        raise BadSetting("folder_unusable", name="TMPDIR", folder=parent, reason=_reason(error)) from error
 
 
 def without_brackets(names: str) -> str:
@@ -188,7 +188,7 @@ def is_here(host: str) -> bool:
 
 def _certificates(environment: MutableMapping[str, str]) -> list[Message]:
     """Drop the names of certificates that do not exist, as after a conda environment was removed; then the usual ones hold."""
-    told = []
+    warnings = []
     for name in CERTIFICATES:
         if not environment.get(name):
             environment.pop(name, None)
@@ -198,8 +198,8 @@ def _certificates(environment: MutableMapping[str, str]) -> list[Message]:
             environment[name] = named
         else:
             del environment[name]
-            told.append(Message("app_no_certificates", {"name": name, "value": named}))
-    return told
+            warnings.append(Message("app_no_certificates", {"name": name, "value": named}))
+    return warnings
 
 
 def _are_certificates(named: str) -> bool:

@@ -253,8 +253,8 @@ class ReplyBuilder:
 
     def _reclassify(self) -> None:
         """Turn the answer so far into reasoning, which is closed now."""
-        said = "".join(self.answer)
-        self.reasoning.append(said if any(self.reasoning) else said.lstrip("\r\n"))
+        text = "".join(self.answer)
+        self.reasoning.append(text if any(self.reasoning) else text.lstrip("\r\n"))
         self.answer, self.answering, self.closed, self.reasoned = [], False, True, True
 
     def _writing(self) -> None:

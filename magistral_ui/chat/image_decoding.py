@@ -61,9 +61,9 @@ class DecodingRefused(Exception):
 class Decoders:
     """Child processes that decode, each one image at a time. Any thread may ask, and waits for its turn."""
 
-    def __init__(self, most_bytes: int | None = None) -> None:
-        most_bytes = most_bytes or min(MAX_DECODING_BYTES, psutil.virtual_memory().available // 4)
-        self.turns, self.room = DecodingQueue(MAX_CHILDREN), DecodingMemory(most_bytes)
+    def __init__(self, max_bytes: int | None = None) -> None:
+        max_bytes = max_bytes or min(MAX_DECODING_BYTES, psutil.virtual_memory().available // 4)
+        self.turns, self.room = DecodingQueue(MAX_CHILDREN), DecodingMemory(max_bytes)
         self._lock = threading.Lock()
         self._idle: list[tuple[float, BoundedProcess]] = []
         self._resting: threading.Timer | None = None
@@ -72,15 +72,15 @@ class Decoders:
         self._checked: SizeCache = LRUCache(CACHED_SIZES)
         self._here = threading.local()
 
-    def size(self, data: bytes, digest: str, most: int) -> Size:
+    def size(self, data: bytes, digest: str, max_pixels: int) -> Size:
         """Size of the upright image in `data`, from its header if possible; DecodingRefused for none, or over `most` pixels."""
-        known = self._known((digest, most), self._checked, self._sizes)
-        return known or self._remember(self._sizes, (digest, most), data, check=False)
+        known = self._known((digest, max_pixels), self._checked, self._sizes)
+        return known or self._remember(self._sizes, (digest, max_pixels), data, check=False)
 
-    def check(self, data: bytes, digest: str, most: int) -> Size:
+    def check(self, data: bytes, digest: str, max_pixels: int) -> Size:
         """The same, for an image that is decoded to see whether it is intact; that is done once for each content."""
-        known = self._known((digest, most), self._checked)
-        return known or self._remember(self._checked, (digest, most), data, check=True)
+        known = self._known((digest, max_pixels), self._checked)
+        return known or self._remember(self._checked, (digest, max_pixels), data, check=True)
 
     def call(self, data: bytes, what: str, *values: Any, more: int = 0) -> tuple[dict[str, Any], bytes]:
         """What `ImageDecoder` returns for a call, which takes `more` bytes beyond those of plain RGB. Raises DecodingRefused."""
@@ -119,21 +119,21 @@ class Decoders:
             cache[key] = found
         return _size_or_raise(found)
 
-    def _size(self, data: bytes, most: int, *, check: bool) -> Size:
+    def _size(self, data: bytes, max_pixels: int, *, check: bool) -> Size:
         with self._child() as child:
-            facts = self._open(child, data, most)
+            facts = self._open(child, data, max_pixels)
             if check or facts["upright"] is None:  # some formats have it after the pixels
                 facts, _ = self._ask(child, facts["check"], facts["size"], "check")
             width, height = facts["upright"]
             return width, height
 
-    def _open(self, child: BoundedProcess, data: bytes, most: int | None = None) -> dict[str, Any]:
+    def _open(self, child: BoundedProcess, data: bytes, max_pixels: int | None = None) -> dict[str, Any]:
         if not data:
             raise DecodingRefused("picture_not_an_image")
         bounds = ProcessLimits(HEADER_SECONDS, HEADER_BYTES + 3 * len(data), beyond=True)
         facts = self._accepted(child.call_with(data, "open", bounds=bounds))[0]
         width, height = facts["size"]
-        if most is not None and width * height > most:
+        if max_pixels is not None and width * height > max_pixels:
             raise DecodingRefused("picture_too_many_pixels", (width, height))
         return facts
 
@@ -233,8 +233,8 @@ class _Waiter(str):
 class DecodingMemory:
     """A budget of bytes; a thread that needs more than all of it runs alone."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.held, self.most_held = most, 0, 0
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.held, self.peak = max_bytes, 0, 0
         self._changed = threading.Condition()
         self._waiting: list[object] = []
 
@@ -245,12 +245,12 @@ class DecodingMemory:
         with self._changed:
             self._waiting.append(ticket)
             self._changed.wait_for(
-                lambda: self._waiting[0] is ticket and (not self.held or self.held + cost <= self.most)
+                lambda: self._waiting[0] is ticket and (not self.held or self.held + cost <= self.max_bytes)
             )
             del self._waiting[0]
             self._changed.notify_all()
             self.held += cost
-            self.most_held = max(self.most_held, self.held)
+            self.peak = max(self.peak, self.held)
         try:
             yield
         finally:

@@ -47,8 +47,8 @@ class ImageFile:
 
     def rgb(self) -> Image.Image:
         """The image as people see it: first frame, turned as EXIF says, transparency over white, 8-bit RGB."""
-        told, data = self._ask("plain", more=6 * self.width * self.height)
-        return Image.frombytes("RGB", tuple(told["size"]), data)
+        facts, data = self._ask("plain", more=6 * self.width * self.height)
+        return Image.frombytes("RGB", tuple(facts["size"]), data)
 
     @property
     def media_type(self) -> str:
@@ -83,8 +83,8 @@ class ImageFile:
         """
         wanted = {"longest": longest, "shortest": shortest, "photo": photo, "quality": quality}
         how = {**wanted, "format": format, "resample": int(resample), "draft": draft}
-        told, data = self._ask("rewrite", how)
-        return data, (told["size"][0], told["size"][1]), told["format"]
+        facts, data = self._ask("rewrite", how)
+        return data, (facts["size"][0], facts["size"][1]), facts["format"]
 
     def scaled(self, width: int, height: int) -> np.ndarray:
         """float32 (height, width, 3), 0 to 255, scaled as mistral-common does it."""
@@ -118,8 +118,8 @@ def _read(data: bytes, name: str, max_bytes: int, max_pixels: int, *, sound: boo
         raise ImageRefused("picture_too_large", name=name, limit=max_bytes // 2**20)
     digest = hashlib.sha256(data).hexdigest()
     with _told_by_name(name, max_pixels, begun=begins_as_one(data)):
-        look = decoders().check if sound else decoders().size
-        width, height = look(data, digest, max_pixels)
+        read_size = decoders().check if sound else decoders().size
+        width, height = read_size(data, digest, max_pixels)
     return ImageFile(data, width, height, digest, name)
 
 

@@ -34,7 +34,7 @@ class TokenReader(Protocol):
     def feed(self, token: int) -> list[ReasoningPiece]:
         """The events of one more token."""
 
-    def take_up(self) -> None:
+    def mark_resumed(self) -> None:
         """Treat what was fed so far as a resumed reply: whatever is held back of it is known already."""
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
@@ -48,14 +48,14 @@ class MarkEdges:
         """`fresh`: right after a mark, whatever follows."""
         self._opened = self._closed = fresh
         self._held = ""
-        self._told = 0  # characters held, and still to come, that are known already
+        self._known_length = 0  # characters held, and still to come, that are known already
 
     def open(self) -> None:
         self._opened = True
 
     def close(self) -> None:
         """An answer begins; what is held returns only if there is more reasoning later."""
-        self._closed, self._told = True, 0
+        self._closed, self._known_length = True, 0
 
     def reasoning(self, text: str) -> str:
         """As much of the next reasoning as is certain: no trailing line break, since a mark may follow."""
@@ -67,8 +67,8 @@ class MarkEdges:
             self._opened = not text
         kept = text.rstrip(LINE_BREAKS)
         self._held = text[len(kept) :]
-        said, self._told = kept[self._told :], max(0, self._told - len(kept))
-        return said
+        fresh, self._known_length = kept[self._known_length :], max(0, self._known_length - len(kept))
+        return fresh
 
     def answer(self, text: str) -> str:
         """The next part of the answer, without line breaks after a mark."""
@@ -77,13 +77,13 @@ class MarkEdges:
             self._closed = not text
         return text
 
-    def take_up(self, more: int = 0) -> None:
-        """What is held, and the next `more` characters, are known already."""
-        self._told = len(self._held) + more
+    def mark_resumed(self, following: int = 0) -> None:
+        """What is held, and the next `following` characters, are known already."""
+        self._known_length = len(self._held) + following
 
     def rest(self) -> str:
         """What is held of reasoning that was cut, since no mark follows."""
-        held, self._held = self._held[self._told :], ""
+        held, self._held = self._held[self._known_length :], ""
         return held
 
 
@@ -125,11 +125,11 @@ class TokenIdReader:
             self._channel = "answer"
         return [Answer(self._edges.answer(text) if self._reasoned else self._unsure(text))]
 
-    def take_up(self) -> None:
+    def mark_resumed(self) -> None:
         """An answer so far is certain to be one, and no line break is returned again."""
         self._reasoned = self._reasoned or self._channel == "answer"
         self._tail = ""
-        self._edges.take_up()
+        self._edges.mark_resumed()
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
         if not cut:
@@ -184,12 +184,12 @@ class TextReader:
         begin: str,
         end: str,
         channel: Channel = "before",
-        more: Sequence[tuple[str, str]] = (),
+        following: Sequence[tuple[str, str]] = (),
         *,
         fresh: bool = False,
     ) -> None:
-        """`more` are other possible pairs of marks; open reasoning ends with the first pair's. `fresh`: right after a mark."""
-        self._marks, self._end = [(begin, end), *more], end
+        """`following` are other possible pairs of marks; open reasoning ends with the first's. `fresh`: right after a mark."""
+        self._marks, self._end = [(begin, end), *following], end
         self._channel: Channel = channel
         self._held = ""
         self._uncounted = 0  # tokens of what is held back while its channel is undecided
@@ -214,7 +214,7 @@ class TextReader:
             return []
         return self._counted(pieces, "answer" if was == "answer" else "reasoning")
 
-    def take_up(self) -> None:
+    def mark_resumed(self) -> None:
         """What is held back is known already, and counted, unless it is the start of a mark; see `finish`."""
         self._uncounted = 0
         if self._channel == "before":
@@ -223,7 +223,7 @@ class TextReader:
             self._channel = "answer" if self._held.strip() else "before"
         if self._channel == "reasoning":
             if not self._is_cut_in_a_mark():
-                self._edges.take_up(len(self._held))
+                self._edges.mark_resumed(len(self._held))
             return
         self._known = self._channel == "answer"
         self._held = ""
@@ -283,16 +283,16 @@ class TextReader:
         return pieces
 
     def _read_reasoning(self, final: bool) -> list[ReasoningPiece]:
-        said, mark, rest = self._held.partition(self._end)
+        text, mark, rest = self._held.partition(self._end)
         if mark:
-            said = self._edges.reasoning(said)
+            text = self._edges.reasoning(text)
             self._edges.close()
             self._channel, self._held = "answer", rest
-            return [Reasoning(said, 0), Answer("", 0)]
-        part = 0 if final else part_of(said, [self._end])
-        self._held = said[len(said) - part :]
-        said = self._edges.reasoning(said[: len(said) - part])
-        return [Reasoning(said, 0)] if said else []
+            return [Reasoning(text, 0), Answer("", 0)]
+        part = 0 if final else part_of(text, [self._end])
+        self._held = text[len(text) - part :]
+        text = self._edges.reasoning(text[: len(text) - part])
+        return [Reasoning(text, 0)] if text else []
 
     def _read_answer(self) -> list[ReasoningPiece]:
         text, self._held = self._edges.answer(self._held), ""
@@ -376,9 +376,9 @@ class TextTokenReader:
         end: str,
         bytes_of: Callable[[int], bytes],
         channel: Channel = "before",
-        more: Sequence[tuple[str, str]] = (),
+        following: Sequence[tuple[str, str]] = (),
     ) -> None:
-        self._text, self._bytes_of, self._decoder = TextReader(begin, end, channel, more), bytes_of, _utf8()
+        self._text, self._bytes_of, self._decoder = TextReader(begin, end, channel, following), bytes_of, _utf8()
 
     @property
     def channel(self) -> Channel:
@@ -387,8 +387,8 @@ class TextTokenReader:
     def feed(self, token: int) -> list[ReasoningPiece]:
         return self._text.feed(self._decoder.decode(self._bytes_of(token)))
 
-    def take_up(self) -> None:
-        self._text.take_up()
+    def mark_resumed(self) -> None:
+        self._text.mark_resumed()
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
         rest = "" if cut else self._decoder.decode(b"", True)

@@ -138,12 +138,12 @@ class Generation:
             if self._counter.first_token is None:
                 self._counter.first_token = self.elapsed
 
-    def redact_failures(self, told: Callable[[Failed], Failed]) -> None:
-        """Let readers see what `told` makes of a failure, in place of it. Called before anybody reads."""
+    def redact_failures(self, redact: Callable[[Failed], Failed]) -> None:
+        """Let readers see what `redact` makes of a failure, in place of it. Called before anybody reads."""
         with self._lock:
-            self._redact = told
+            self._redact = redact
             if self.failure is not None:
-                self._events[-1] = Stamped(self._events[-1].seconds, told(self.failure))
+                self._events[-1] = Stamped(self._events[-1].seconds, redact(self.failure))
 
     def when_ended(self, act: Callable[[], None]) -> None:
         """Call `act` once the reply has ended, in whatever thread ends it; at once where it has."""

@@ -256,8 +256,8 @@ class Visitors:
 
 def place_fields(place: object) -> TabState:
     """What a place says and no more, to be kept for later: what else a browser sends may be large."""
-    said = {name: place.get(name) for name in ("visitor", "conversation")} if isinstance(place, dict) else {}
-    return {name: value for name, value in said.items() if isinstance(value, str) and len(value) <= MAX_ID_LENGTH}
+    fields = {name: place.get(name) for name in ("visitor", "conversation")} if isinstance(place, dict) else {}
+    return {name: value for name, value in fields.items() if isinstance(value, str) and len(value) <= MAX_ID_LENGTH}
 
 
 def _engine_key(visitor: str, conversation: str) -> str:

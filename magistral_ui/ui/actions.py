@@ -169,13 +169,13 @@ def composer_actions(chat: Chat) -> dict[str, Act]:
 
     async def say(action: Action, request: Request) -> Json:
         try:
-            said = await turn(
+            answer = await turn(
                 action, request, lambda: chat.say(action.composed, action.place, action.settings), sent=True
             )
         except TooManyRequests as error:
             refused = error
-            said = await to_thread.run_sync(lambda: chat.refuse(action.place, refused))
-        return dict(zip(TURN, said, strict=True))
+            answer = await to_thread.run_sync(lambda: chat.refuse(action.place, refused))
+        return dict(zip(TURN, answer, strict=True))
 
     async def weigh(action: Action, request: Request) -> Json:
         """Only measuring the images waits for a turn: counting the rest may mean asking a server."""

@@ -74,14 +74,14 @@ class Chat:
         return self._change(place, lambda session: session.answer_again(_message(data), *self._chosen(settings)))
 
     def edit_message(self, data: Json, place: object, settings: object = None) -> PageUpdate:
-        said = str(data.get("text") or "")
-        return self._change(place, lambda session: session.edit(_message(data), said, *self._chosen(settings)))
+        text = str(data.get("text") or "")
+        return self._change(place, lambda session: session.edit(_message(data), text, *self._chosen(settings)))
 
     def rethink(self, data: Json, place: object, settings: object = None) -> PageUpdate:
         """Continue thinking, or answer, from edited reasoning."""
-        said, closed = str(data.get("text") or ""), bool(data.get("closed"))
+        text, closed = str(data.get("text") or ""), bool(data.get("closed"))
         return self._change(
-            place, lambda session: session.rethink(_message(data), said, closed, *self._chosen(settings))
+            place, lambda session: session.rethink(_message(data), text, closed, *self._chosen(settings))
         )
 
     def replay(self, data: Json, place: object) -> PageUpdate:
@@ -204,12 +204,12 @@ class Chat:
     def _composed(
         self, message: Json | None, image_side: int | None, read: Callable[..., list[ImageFile]] | None = None
     ) -> tuple[str, list[ImageFile]]:
-        said = message or {}
+        sent = message or {}
         images: list[ImageFile] = []
-        if said.get("files"):
-            images = (read or self.uploads.read)(said["files"], image_side)
+        if sent.get("files"):
+            images = (read or self.uploads.read)(sent["files"], image_side)
             check_seen(self.engine.card, images)
-        return str(said.get("text") or ""), images
+        return str(sent.get("text") or ""), images
 
 
 def _message(data: Json) -> int:

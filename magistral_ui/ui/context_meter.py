@@ -82,8 +82,8 @@ def first_meter(limits: Limits) -> Json:
 
 def size_of(message: Json | None) -> tuple[int, int]:
     """The length of the message and the number of its images, by which the browser knows which message a value is about."""
-    said = message or {}
-    return utf16_length(str(said.get("text") or "")), len(said.get("files") or ())
+    sent = message or {}
+    return utf16_length(str(sent.get("text") or "")), len(sent.get("files") or ())
 
 
 def meter_value(engine: Engine, use: ContextUse, images: Sequence[ImageFile], settings: VisitorSettings) -> Json:

@@ -91,9 +91,9 @@ class HistoryPanel:
 
     def bring(self, data: Json, visitor: object) -> Json:
         """A ticket for uploading a file with conversations, whose size the browser has told."""
-        size, most = data.get("size"), self.visitors.limits.import_mb
-        if not isinstance(size, int) or size > most * 2**20:
-            return self.listing(data, visitor, refused=alert_value(ImportRefused("import_too_large", limit=most)))
+        size, limit_mb = data.get("size"), self.visitors.limits.import_mb
+        if not isinstance(size, int) or size > limit_mb * 2**20:
+            return self.listing(data, visitor, refused=alert_value(ImportRefused("import_too_large", limit=limit_mb)))
         token = self.visitors.tickets.issue(ImportPurpose(place_fields(visitor)))
         return self.listing(data, visitor, ticket={"does": "bring", "token": token})
 

@@ -65,17 +65,17 @@ def written(documents: Sequence[Document], format: str, language: Language = LAN
 
 
 def import_limits(limits: Limits) -> ImportLimits:
-    most = ImportLimits()
+    default = ImportLimits()
     size = limits.import_mb * 2**20
     return replace(
-        most,
+        default,
         bytes=size,
-        conversations=min(most.conversations, limits.conversations),
-        messages=most.messages * size // most.bytes,
+        conversations=min(default.conversations, limits.conversations),
+        messages=default.messages * size // default.bytes,
         text_length=limits.text_length,
         picture_bytes=limits.picture_bytes,
         picture_pixels=limits.picture_pixels,
-        all_pixels=most.all_pixels * size // most.bytes,
+        all_pixels=default.all_pixels * size // default.bytes,
     )
 
 
@@ -141,11 +141,11 @@ def _check_size(conversation: Conversation, limits: Limits, where: str) -> None:
             raise ImportRefused("import_too_much", where=where, count=count, limit=limit)
 
 
-async def _body(request: Request, most: int) -> bytearray:
+async def _body(request: Request, max_bytes: int) -> bytearray:
     """The request's body; ImportRefused as soon as it is too large."""
     data = bytearray()
     async for piece in request.stream():
         data += piece
-        if len(data) > most:
-            raise ImportRefused("import_too_large", limit=most // 2**20)
+        if len(data) > max_bytes:
+            raise ImportRefused("import_too_large", limit=max_bytes // 2**20)
     return data

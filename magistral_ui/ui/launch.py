@@ -178,8 +178,8 @@ def learn_hops(exposure: Exposure) -> None:
 
 def _reason(error: Exception) -> str:
     """The reason on one line; Gradio hides it in the cause of a general error."""
-    told = [" ".join(str(each).split()) for each in (error, error.__cause__) if each is not None]
-    return ": ".join(line for line in told if line)[:200] or type(error).__name__
+    reasons = [" ".join(str(each).split()) for each in (error, error.__cause__) if each is not None]
+    return ": ".join(line for line in reasons if line)[:200] or type(error).__name__
 
 
 def close(demo: gr.Blocks) -> None:

@@ -86,15 +86,15 @@ class ForwardedHeadersMiddleware:
         """Whether the visitor used TLS. That may end in front of the nearest proxy; then the public address tells."""
         if self._exposure.reach in ("tunnel", "space") or self._exposure.url.startswith("https:"):
             return True
-        told = ",".join(headers.getlist("x-forwarded-proto")).rpartition(",")[2]
-        return told.strip(" \t").lower() == "https"
+        protocol = ",".join(headers.getlist("x-forwarded-proto")).rpartition(",")[2]
+        return protocol.strip(" \t").lower() == "https"
 
     def _prefix(self, path: str, headers: Headers, forwarded: bool) -> str:
         """The path that was set with `--share`; a header's only from a proxy that was set up there without one."""
         if known := self._exposure.prefix:
             return known if forwarded or _is_below(path, known) else ""
-        told = headers.getlist(PREFIX_HEADER) if forwarded and self._exposure.reach == "proxy" else []
-        prefix = told[0].strip().rstrip("/") if len(told) == 1 else ""
+        prefixes = headers.getlist(PREFIX_HEADER) if forwarded and self._exposure.reach == "proxy" else []
+        prefix = prefixes[0].strip().rstrip("/") if len(prefixes) == 1 else ""
         return prefix if is_prefix(prefix) else ""
 
 

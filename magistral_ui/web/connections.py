@@ -56,9 +56,9 @@ CHUNK = re.compile(rb"[0-9A-Fa-f]{1,16}\r\n")
 class SlowReaders:
     """The connections of one server whose answers wait for their readers."""
 
-    def __init__(self, seconds: float, most: int = MAX_UNSENT_BYTES) -> None:
+    def __init__(self, seconds: float, max_unsent: int = MAX_UNSENT_BYTES) -> None:
         """`seconds` for which nothing of an answer leaves before its connection is dropped."""
-        self.seconds, self._most = seconds, most
+        self.seconds, self._max_unsent = seconds, max_unsent
         self._waiting: dict[ReaderState, int] = {}
         self._total = 0
 
@@ -72,7 +72,7 @@ class SlowReaders:
         self._total += count - self._waiting.pop(reader, 0)
         if count:
             self._waiting[reader] = count
-        while self._total > self._most:
+        while self._total > self._max_unsent:
             self._largest().drop()
 
     def _largest(self) -> "ReaderState":
@@ -184,10 +184,10 @@ class WatchedProtocol(H11Protocol):
             self.cycle.message_event.set()
         begun = self.conn.our_state is not h11.IDLE  # its method may be one whose answer has no body
         if not begun or (self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] != "HEAD"):
-            told = text("error_program_not_http").encode()
-            headers = [*REFUSAL_HEADERS, ("Content-Length", str(len(told)))]
+            body = text("error_program_not_http").encode()
+            headers = [*REFUSAL_HEADERS, ("Content-Length", str(len(body)))]
             answer = h11.Response(status_code=400, headers=headers, reason="Bad Request")
-            parts = (answer, h11.Data(data=told), h11.EndOfMessage())
+            parts = (answer, h11.Data(data=body), h11.EndOfMessage())
             self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
         self.transport.close()
 

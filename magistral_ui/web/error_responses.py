@@ -17,15 +17,15 @@ def error_response(status: int, key: str, /, *, wait: int = 0, **values: Value) 
     """A sentence in the fields that Gradio's page and its client show, and how long to wait where that helps."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        told = text_in(visitors_language(scope).code, f"error_{key}", **values)
-        await sentence_response(status, told, wait)(scope, receive, send)
+        sentence = text_in(visitors_language(scope).code, f"error_{key}", **values)
+        await sentence_response(status, sentence, wait)(scope, receive, send)
 
     return answer
 
 
-def sentence_response(status: int, told: str, wait: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
-    """The sentence `told`, where Gradio's page and its client look for it."""
-    return JSONResponse({"detail": told, "error": told}, status, {**retry_headers(wait), **headers})
+def sentence_response(status: int, sentence: str, wait: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
+    """`sentence`, where Gradio's page and its client look for it."""
+    return JSONResponse({"detail": sentence, "error": sentence}, status, {**retry_headers(wait), **headers})
 
 
 def retry_headers(wait: int) -> dict[str, str]:

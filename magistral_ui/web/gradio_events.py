@@ -62,12 +62,18 @@ class GradioEventsMiddleware:
         ownership: Ownership,
         calls: QueuedCalls,
         folder: str,
-        most: int,
+        max_bytes: int,
         values: int,
         hourly: ByteQuota,
     ) -> None:
-        """`listeners` by Gradio's numbers; uploads are in `folder`; a body has up to `most` bytes and `values` values."""
-        self.app, self._listeners, self._ownership, self._most, self._values = app, listeners, ownership, most, values
+        """`listeners` by Gradio's numbers; uploads are in `folder`; a body has up to `max_bytes` bytes and `values` values."""
+        self.app, self._listeners, self._ownership, self._max_bytes, self._values = (
+            app,
+            listeners,
+            ownership,
+            max_bytes,
+            values,
+        )
         self._calls, self._held = calls, HeldBytes()
         self._folder = os.path.abspath(folder)
         self._hourly = hourly
@@ -82,7 +88,7 @@ class GradioEventsMiddleware:
         path, session = scope["path"].rstrip("/"), ""
         try:
             if scope["method"] == "POST" and _is_checked(path):
-                body = await read_body(scope, counted, MAX_CONTROL_BYTES if path in CONTROL_PATHS else self._most)
+                body = await read_body(scope, counted, MAX_CONTROL_BYTES if path in CONTROL_PATHS else self._max_bytes)
                 value = self._checked(path, read_json(body, values=self._values))
                 session, checked = str(value.get("session_hash", "")), json.dumps(value).encode("ascii")
                 scope, receive = _with_length(scope, len(checked)), replayed(checked, receive)
@@ -93,7 +99,7 @@ class GradioEventsMiddleware:
             else:
                 self._check_owner(scope)
         except BodyTooLarge:
-            await error_response(413, "request_too_large", limit=self._most // 1000)(scope, receive, send)
+            await error_response(413, "request_too_large", limit=self._max_bytes // 1000)(scope, receive, send)
         except QuotaExceeded as error:
             await error.refusal(scope, receive, send)
         except Held:

@@ -101,11 +101,11 @@ class Metrics:
     def text(self) -> bytes:
         return generate_latest(self.registry)
 
-    def _counter(self, name: str, told: str, *labels: str) -> Counter:
-        return Counter(METRIC_PREFIX + name, told, labels, registry=self.registry)
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(METRIC_PREFIX + name, description, labels, registry=self.registry)
 
-    def _histogram(self, name: str, told: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(METRIC_PREFIX + name, told, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, description: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(METRIC_PREFIX + name, description, buckets=buckets, registry=self.registry)
 
 
 class _StateCollector(Collector):
@@ -118,7 +118,7 @@ class _StateCollector(Collector):
         visitors = self._visitors
         running = visitors.admission.running()
         writing = sum(_has_begun(each) for each in running)
-        for name, told, value in (
+        for name, description, value in (
             ("replies_written", "Replies that are being written", writing),
             ("replies_waiting", "Replies that wait for their first token", len(running) - writing),
             ("conversations_open", "Conversations in memory", len(visitors)),
@@ -126,7 +126,7 @@ class _StateCollector(Collector):
             ("history_troubled", "Whether conversations cannot be saved", visitors.save_error is not None),
             ("closing", "Whether the app is about to end", visitors.admission.closing),
         ):
-            yield GaugeMetricFamily(METRIC_PREFIX + name, told, float(value))
+            yield GaugeMetricFamily(METRIC_PREFIX + name, description, float(value))
 
 
 class HealthMiddleware:

@@ -127,8 +127,8 @@ class LoginMiddleware:
         """The refusal without a login: a person reloads the page, a program has to be told how to log in."""
         if not scope["path"].startswith(PROGRAM_PATHS):
             return error_response(401, "login_needed")
-        told = text("error_program_login_needed" if scope["path"] != MCP_PATH else "error_program_mcp_login")
-        return sentence_response(401, told, headers=self._challenge(scope))
+        sentence = text("error_program_login_needed" if scope["path"] != MCP_PATH else "error_program_mcp_login")
+        return sentence_response(401, sentence, headers=self._challenge(scope))
 
     def _challenge(self, scope: Scope) -> dict[str, str]:
         """What MCP clients have to send; a browser that got this would open a dialog of its own."""
@@ -193,12 +193,12 @@ class LoginMiddleware:
 
     def _answer(self, scope: Scope, status: int, key: str, wait: int = 0, name: str = "") -> Response:
         key += "_minutes" if wait > MAX_WAIT_IN_SECONDS else ""
-        told = text_in(visitors_language(scope).code, f"error_{key}", seconds=wait, minutes=ceil(wait / 60))
+        sentence = text_in(visitors_language(scope).code, f"error_{key}", seconds=wait, minutes=ceil(wait / 60))
         if _wants_page(scope):
-            return self._page(scope, status, told, wait, name)
-        return sentence_response(status, told, wait, self._challenge(scope) if status == 401 else {})
+            return self._page(scope, status, sentence, wait, name)
+        return sentence_response(status, sentence, wait, self._challenge(scope) if status == 401 else {})
 
-    def _page(self, scope: Scope, status: int = 200, told: str = "", wait: int = 0, name: str = "") -> Response:
+    def _page(self, scope: Scope, status: int = 200, sentence: str = "", wait: int = 0, name: str = "") -> Response:
         """The form, with the `name` that was typed before; the focus is where something is still missing."""
         language = visitors_language(scope)
         page = _template().render(
@@ -207,7 +207,7 @@ class LoginMiddleware:
             named=self._passwords.named,
             hugging_face=self._identity is not None,
             name=name,
-            told=told,
+            told=sentence,
         )
         return HTMLResponse(page, status, retry_headers(wait))
 

@@ -48,7 +48,7 @@ def middleware_stack(
         ownership=ownership,
         calls=calls,
         folder=folder,
-        most=MAX_EVENT_BYTES + 6 * limits.text_length,
+        max_bytes=MAX_EVENT_BYTES + 6 * limits.text_length,
         values=MAX_EVENT_VALUES + MAX_TURN_VALUES * limits.messages,
         hourly=hourly,
     )

@@ -40,9 +40,9 @@ class QueuedCalls:
     def __init__(self, queue: Callable[[], Queue], limits: Limits) -> None:
         """`queue` returns the page's queue, which Gradio may replace until the page is served."""
         self._queue, self.patience = queue, float(max(1, limits.follow_seconds))
-        self.most = limits.replies_in_all + MAX_CALLS
+        self.max_calls = limits.replies_in_all + MAX_CALLS
         self._quota = Quota(
-            in_all=self.most,
+            in_all=self.max_calls,
             of_visitor=limits.replies + MAX_CALLS_PER_VISITOR,
             of_address=limits.replies_per_address + MAX_CALLS_PER_ADDRESS,
         )

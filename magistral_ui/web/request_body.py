@@ -44,8 +44,8 @@ class Held(Exception):
 class HeldBytes:
     """The bodies that are in memory now, by address."""
 
-    def __init__(self, most: int = MAX_HELD_BYTES, per_address: int = MAX_HELD_BYTES_PER_ADDRESS) -> None:
-        self._most, self._per_address = most, per_address
+    def __init__(self, max_bytes: int = MAX_HELD_BYTES, per_address: int = MAX_HELD_BYTES_PER_ADDRESS) -> None:
+        self._max_bytes, self._per_address = max_bytes, per_address
         self._by_address: Counter[str] = Counter()
 
     @contextmanager
@@ -58,7 +58,7 @@ class HeldBytes:
             message = await receive()
             size = len(message.get("body", b""))
             of_all, of_address = self._by_address.total(), self._by_address[address]
-            if size and (of_all + size > self._most or of_address + size > self._per_address):
+            if size and (of_all + size > self._max_bytes or of_address + size > self._per_address):
                 raise Held
             held += size
             self._by_address[address] += size
@@ -72,10 +72,10 @@ class HeldBytes:
                 del self._by_address[address]
 
 
-async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """The whole body. Raises BodyTooLarge, before reading where the length says so, BodyTimeout or ClientGone."""
-    check_length(scope, most)
-    body, pieces = bytearray(), bounded(receive, most)
+    check_length(scope, max_bytes)
+    body, pieces = bytearray(), bounded(receive, max_bytes)
     while True:
         message = await pieces()
         if message["type"] == "http.disconnect":
@@ -85,17 +85,17 @@ async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
             return bytes(body)
 
 
-def check_length(scope: Scope, most: int) -> int:
+def check_length(scope: Scope, max_bytes: int) -> int:
     """The announced length, -1 without one; BodyTooLarge where it is more than `most`, or no number."""
     length = Headers(scope=scope).get("content-length")
     if length is None:
         return -1
-    if not length.isdecimal() or int(length[:20]) > most:
+    if not length.isdecimal() or int(length[:20]) > max_bytes:
         raise BodyTooLarge
     return int(length)
 
 
-def bounded(receive: Receive, most: int) -> Receive:
+def bounded(receive: Receive, max_bytes: int) -> Receive:
     """`receive` that raises BodyTooLarge after `most` bytes, and BodyTimeout where the body stops coming."""
     loop = asyncio.get_running_loop()
     until, taken, whole = loop.time() + BODY_TIMEOUT, 0, False
@@ -111,7 +111,7 @@ def bounded(receive: Receive, most: int) -> Receive:
         except TimeoutError as error:
             raise BodyTimeout from error
         taken += len(message.get("body", b""))
-        if taken > most:
+        if taken > max_bytes:
             raise BodyTooLarge
         whole = message["type"] == "http.disconnect" or not message.get("more_body", False)
         return message
@@ -136,8 +136,8 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 def read_json(body: bytes, depth: int = MAX_JSON_DEPTH, values: int = MAX_JSON_VALUES) -> object:
     """The JSON in `body`; ValueError for anything else: too deep, too many values, no Unicode, NaN, half of a surrogate pair, a
     name twice in one object. A body of too many values is not even parsed, because that would block the event loop."""
-    most = 2 * values  # a list in a list is preceded by two of these characters
-    if signs_in(body) > most and (texts_in(body) > most or signs_in(JSON_STRINGS.sub(b"", body)) > most):
+    max_signs = 2 * values  # a list in a list is preceded by two of these characters
+    if signs_in(body) > max_signs and (texts_in(body) > max_signs or signs_in(JSON_STRINGS.sub(b"", body)) > max_signs):
         raise ValueError("too many values")
     try:
         value: object = json.loads(body.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_named_once)

@@ -101,7 +101,7 @@ class UploadsMiddleware:
     def __init__(self, app: ASGIApp, *, ownership: Ownership, limits: Limits, folder: Path, hourly: ByteQuota) -> None:
         self.app, self._ownership, self._limits, self._folder = app, ownership, limits, folder
         self._hourly = hourly
-        self._most = {
+        self._max_bytes = {
             UPLOAD_PATH: limits.pictures * limits.picture_bytes + FORM_OVERHEAD_BYTES,
             IMPORT_PATH: limits.import_mb * 2**20,
             MCP_PATH: MAX_MCP_BYTES,
@@ -112,13 +112,13 @@ class UploadsMiddleware:
         if path.startswith(FILE_PATH):
             known = self._ownership.owns("file", scope["path"].removeprefix(FILE_PATH))
             await (self.app if known else not_found())(scope, receive, send)
-        elif path in self._most and scope["method"] == "POST":
+        elif path in self._max_bytes and scope["method"] == "POST":
             await self._take(scope, receive, send, path)
         else:
             await self.app(scope, receive, send)
 
     async def _take(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
-        most, address = self._most[path], CLIENT.get().address
+        max_bytes, address = self._max_bytes[path], CLIENT.get().address
         started = False
         broken: Exception | None = None
         pieces = self._bounded(scope, receive, path, address)
@@ -145,7 +145,7 @@ class UploadsMiddleware:
                 await answer(scope, receive, send)
 
         try:
-            length = max(check_length(scope, most), 0)
+            length = max(check_length(scope, max_bytes), 0)
             self._hourly.check(address, length)
             if path == UPLOAD_PATH:
                 await asyncio.to_thread(self._sweep)
@@ -161,13 +161,13 @@ class UploadsMiddleware:
             count, limit = self._limits.pictures + 1, self._limits.pictures
             await refuse(error_response(413, "too_many_pictures", count=count, limit=limit))
         except BodyTooLarge:
-            await refuse(error_response(413, "upload_too_large", limit=most // 10**6))
+            await refuse(error_response(413, "upload_too_large", limit=max_bytes // 10**6))
         except BodyTimeout:
             await refuse(error_response(408, "request_slow"))
 
     def _bounded(self, scope: Scope, receive: Receive, path: str, address: str) -> Receive:
         """`receive` that raises one of BODY_ERRORS for a body that exceeds a limit."""
-        pieces = self._hourly.counted(bounded(receive, self._most[path]), address)
+        pieces = self._hourly.counted(bounded(receive, self._max_bytes[path]), address)
         return bounded_parts(scope, pieces, self._limits.pictures) if path == UPLOAD_PATH else pieces
 
     def _sweep(self) -> None:
@@ -190,7 +190,7 @@ class UploadsMiddleware:
                 self._hourly.owe(CLIENT.get().address, EXTRA_BYTES_PER_FILE)
 
 
-def bounded_parts(scope: Scope, receive: Receive, most: int) -> Receive:
+def bounded_parts(scope: Scope, receive: Receive, max_parts: int) -> Receive:
     """`receive` that raises TooManyParts once there are more than `most` parts; it does not parse them."""
     # Read as the parser reads it, so that no malformed header means two different boundaries.
     _, options = parse_options_header(Headers(scope=scope).get("content-type", ""))
@@ -204,7 +204,7 @@ def bounded_parts(scope: Scope, receive: Receive, most: int) -> Receive:
         seen += body.count(mark)
         rest = body[max(0, len(body) - len(mark) + 1) :]
         seen -= rest.count(mark)
-        if seen > most + 1:  # the last mark ends the form
+        if seen > max_parts + 1:  # the last mark ends the form
             raise TooManyParts
         return message
 

@@ -105,9 +105,8 @@ def main() -> None:
         for number, each in enumerate(stations, start=1):
             print(f"{number:3}  {each.file:42} {each.function:26} {each.thread}")
     handler = [each.file for each in stations].index(HANDLER)
-    before = sum(
-        each.thread == stations[0].thread for each in stations[:handler]
-    )  # others may be busy with something else
+    thread = stations[handler - 1].thread  # of the server, which calls it; others may be busy with something else
+    before = sum(each.thread == thread for each in stations[:handler])
     print(
         f"{len(stations)} files of the package are entered by one message, {before} of them before the page's handler."
     )

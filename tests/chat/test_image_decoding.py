@@ -223,13 +223,13 @@ def test_children_end_when_there_is_nothing_to_do(fresh: Decoders, monkeypatch: 
 
 
 def test_many_at_once_stay_within_the_room() -> None:
-    made = Decoders(most_bytes=70_000_000)
+    made = Decoders(max_bytes=70_000_000)
     data = [encoded(Image.new("RGB", (1500, 1500 + each)), "PNG") for each in range(6)]
     with ThreadPoolExecutor(6) as threads:
         for told, _ in threads.map(lambda each: made.call(each, "check"), data):
             assert told["upright"][0] == 1500
-    assert 0 < made.room.most_held <= 70_000_000
-    large = Decoders(most_bytes=1)
+    assert 0 < made.room.peak <= 70_000_000
+    large = Decoders(max_bytes=1)
     assert large.call(data[0], "check")[0]["upright"] == [1500, 1500], "what is larger than the room comes alone"
     made.close()
     large.close()
@@ -254,7 +254,7 @@ def test_a_large_one_is_not_passed_by_for_ever() -> None:
         thread.join(20)
     assert order[0] == "large"
     assert room.held == 0
-    assert room.most_held <= 10
+    assert room.peak <= 10
 
 
 def until(true: Callable[[], bool]) -> None:

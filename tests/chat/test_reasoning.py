@@ -88,7 +88,7 @@ def test_a_closing_mark_without_an_opening_one_makes_reasoning_of_what_came_befo
     resumed = token_reader()
     for token in spelled("It is"):
         resumed.feed(token)
-    resumed.take_up()  # what was an answer before stays one
+    resumed.mark_resumed()  # what was an answer before stays one
     assert joined(read(resumed, [*spelled(" 5"), END, *spelled(".")])) == ("", " 5.")
 
 
@@ -245,7 +245,7 @@ def test_a_beginning_that_is_taken_up_is_never_told_again(thought: str, more: st
     told += cut_there.finish(cut=True)
     for token in spelled("<think>" + begun):
         reader.feed(token)
-    reader.take_up()
+    reader.mark_resumed()
     rest = more + ("\n</think>\nyes" if closes else "")
     pieces = [*(piece for token in spelled(rest) for piece in reader.feed(token)), *reader.finish(cut=not closes)]
     whole = joined(told)[0] + joined(pieces)[0]
@@ -263,13 +263,13 @@ def test_a_mark_that_a_limit_cuts_leaves_nothing_behind_and_is_completed_later(p
     assert joined(told) == ("so 5", "")
     for token in spelled(begun):
         resumed.feed(token)
-    resumed.take_up()
+    resumed.mark_resumed()
     rest = "</think>"[len(part.strip()) :]
     assert joined(read(resumed, spelled(f"{rest}\n\n5"))) == ("", "5")
     again = TextTokenReader("<think>", "</think>", bytes_of)
     for token in spelled(begun):
         again.feed(token)
-    again.take_up()  # it was no mark: then it comes now
+    again.mark_resumed()  # it was no mark: then it comes now
     assert joined(read(again, spelled("b>, no"))) == (f"{part}b>, no", "")
 
 
@@ -342,7 +342,7 @@ SPOKEN_OF = [
 @pytest.mark.parametrize(("thought", "answer"), MEANT)
 def test_a_closing_mark_alone_is_told_from_one_that_is_spoken_of(thought: str, answer: str) -> None:
     for marks in (("<think>", "</think>"), ("[THINK]", "[/THINK]")):
-        reader = TextReader(*marks, more=[("<think>", "</think>")])
+        reader = TextReader(*marks, following=[("<think>", "</think>")])
         said = (thought + "</think>" + answer).replace("</think>", marks[1]).replace("<think>", marks[0])
         pieces = [*reader.feed(said), *reader.finish()]
         thought = thought.replace("</think>", marks[1]).replace("<think>", marks[0])

@@ -102,7 +102,7 @@ def test_many_large_images_at_once_take_the_page_no_memory(page: Served, visitor
         assert all(each["attached"] == [{"failure": None, "thumbnail": None}] for each in looked)
     # Decoded in this process, each would take 25 million bytes at the least, and twelve are there at once.
     assert memory("VmHWM") - before < 12 * 25_000_000 / 3
-    assert decoders().room.most_held <= max(decoders().room.most, 500_000_000)
+    assert decoders().room.peak <= max(decoders().room.max_bytes, 500_000_000)
     assert decoders().room.held == 0
 
 

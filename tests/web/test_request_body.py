@@ -29,7 +29,7 @@ def pull(receive: Receive) -> int:
 
 
 def test_one_address_holds_only_so_much_and_others_have_room() -> None:
-    held = HeldBytes(most=1_000, per_address=300)
+    held = HeldBytes(max_bytes=1_000, per_address=300)
     with ExitStack() as open_requests:
         mine = [open_requests.enter_context(held.counted(sending(100, 100), "a")) for _ in range(2)]
         assert [pull(each) for each in (*mine, mine[0])] == [100, 100, 100]
@@ -42,7 +42,7 @@ def test_one_address_holds_only_so_much_and_others_have_room() -> None:
 
 
 def test_everybody_together_holds_only_so_much() -> None:
-    held = HeldBytes(most=250, per_address=200)
+    held = HeldBytes(max_bytes=250, per_address=200)
     with held.counted(sending(200), "a") as first, held.counted(sending(50, 1, 0), "b") as second:
         assert (pull(first), pull(second)) == (200, 50)
         with pytest.raises(Held):

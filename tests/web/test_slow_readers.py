@@ -105,7 +105,7 @@ def test_the_time_begins_anew_with_each_answer_that_waits() -> None:
 
 def test_what_waits_is_bounded_and_the_peer_with_the_most_loses() -> None:
     clock = Clock()
-    answers = SlowReaders(25, most=1_000)
+    answers = SlowReaders(25, max_unsent=1_000)
     single, reader = connected(answers, clock, 500, "a")
     reader.paused()
     greedy = [connected(answers, clock, size, "b") for size in (200, 250, 100)]

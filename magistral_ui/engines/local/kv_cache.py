@@ -16,12 +16,12 @@ square of the length, but slowly: at 131,072 tokens Magistral has copied 5 MB pe
 class KVLayer:
     """One layer: keys and values of shape (1, heads, capacity, head_dim), of which the first `length` tokens count."""
 
-    __slots__ = ("_buffers", "_home", "_most", "length")
+    __slots__ = ("_buffers", "_home", "_max_length", "length")
 
-    def __init__(self, most: int | None = None) -> None:
-        """`most` is the greatest length of a sequence: buffers do not grow ahead beyond it."""
+    def __init__(self, max_length: int | None = None) -> None:
+        """`max_length` is the greatest length of a sequence: buffers do not grow ahead beyond it."""
         self.length = 0
-        self._most = most
+        self._max_length = max_length
         self._home: torch.device | None = None
         self._buffers: tuple[torch.Tensor, ...] = ()
         """Keys and values; nothing before the first token."""
@@ -48,7 +48,7 @@ class KVLayer:
         self.length = min(self.length, length)
 
     def copy(self, length: int) -> "KVLayer":
-        other = KVLayer(self._most)
+        other = KVLayer(self._max_length)
         if self._buffers and length:
             other.append(*self.first(length))
         return other
@@ -76,8 +76,8 @@ class KVLayer:
     def _grow(self, tokens: int, like: torch.Tensor) -> None:
         wanted = max(tokens, self._capacity + min(self._capacity // 4, MAX_GROWTH_TOKENS))
         wanted += -wanted % MIN_GROWTH_TOKENS
-        if self._most is not None:
-            wanted = max(tokens, min(wanted, self._most))
+        if self._max_length is not None:
+            wanted = max(tokens, min(wanted, self._max_length))
         grown = tuple(like.new_zeros((1, like.shape[1], wanted, like.shape[3])) for _ in range(2))
         for buffer, held in zip(grown, self._buffers, strict=False):  # nothing is held before the first token
             buffer[:, :, : self.length] = held[:, :, : self.length]
@@ -89,9 +89,9 @@ class KVCache:
 
     __slots__ = ("layers",)
 
-    def __init__(self, layers: int | list[KVLayer], most: int | None = None) -> None:
-        """`layers` are given, or made: that many, for sequences of at most `most` tokens."""
-        self.layers = [KVLayer(most) for _ in range(layers)] if isinstance(layers, int) else layers
+    def __init__(self, layers: int | list[KVLayer], max_length: int | None = None) -> None:
+        """`layers` are given, or made: that many, for sequences of at most `max_length` tokens."""
+        self.layers = [KVLayer(max_length) for _ in range(layers)] if isinstance(layers, int) else layers
 
     @property
     def length(self) -> int:

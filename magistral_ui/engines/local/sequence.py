@@ -80,7 +80,7 @@ class Sequence:
             self._reader.feed(token)
             self._control.took(token, self._reader.channel)
         if prompt.resumed:
-            self._reader.take_up()
+            self._reader.mark_resumed()
 
     @property
     def stopped(self) -> bool:
@@ -160,7 +160,7 @@ class Sequence:
         self._control.forced(self._reader.channel, answer_now)
         return self.write(token)
 
-    def take_up(self, written: Iterable[tuple[int, bool]]) -> None:
+    def resume_after(self, written: Iterable[tuple[int, bool]]) -> None:
         """Continue after tokens that were chosen and emitted elsewhere, as by `accept`."""
         for token, answer_now in written:
             self._control.forced(self._reader.channel, answer_now)

@@ -132,7 +132,7 @@ class Tokenizer:
         if self._begin is not None and self._end is not None:
             return TokenIdReader(self._begin, self._end, self.token_bytes)
         own, *more = self._card.textual_marks
-        return TextTokenReader(*own, self.token_bytes, more=more)
+        return TextTokenReader(*own, self.token_bytes, following=more)
 
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor's images, texts and replies."""

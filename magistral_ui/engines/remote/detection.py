@@ -135,10 +135,10 @@ def seen_of(models: Mapping[str, Any], facts: Mapping[str, Any], name: str) -> s
     """
     served = served_models(models, facts)
     own = named_or_only(served, name)
-    told = {key: facts.get(key) for key in IDENTITY_FIELDS}
-    told["n_ctx"] = mapping(facts.get("default_generation_settings")).get("n_ctx")
-    said = repr((sorted(each.name for each in served), own, sorted(told.items())))
-    return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
+    identity = {key: facts.get(key) for key in IDENTITY_FIELDS}
+    identity["n_ctx"] = mapping(facts.get("default_generation_settings")).get("n_ctx")
+    seen = repr((sorted(each.name for each in served), own, sorted(identity.items())))
+    return hashlib.sha256(seen.encode("utf-8", "replace")).hexdigest()
 
 
 def _with_facts(served: ServedModel, models: Mapping[str, Any], facts: Mapping[str, Any]) -> ServedModel:
@@ -149,34 +149,38 @@ def _with_facts(served: ServedModel, models: Mapping[str, Any], facts: Mapping[s
 
 def _context(served: ServedModel, card: ModelCard, wish: ServerOptions) -> int:
     """The context length: what the server says, limited by the operator's choice and by what a known model can read."""
-    most = wish.context_length or (card.context_length if card.key != "remote" or not served.context_length else None)
-    said = served.context_length or card.context_length
-    return min(said, most or said)
+    allowed = wish.context_length or (
+        card.context_length if card.key != "remote" or not served.context_length else None
+    )
+    served_length = served.context_length or card.context_length
+    return min(served_length, allowed or served_length)
 
 
 async def list_models(server: ServerClient) -> Mapping[str, Any]:
     host = server.address.host
     try:
-        told = await server.ask("models")
+        response = await server.ask("models")
     except InsecureConnection as error:
         raise ServerUnusable(error.message.key, server=host) from error
     except (ConnectionError, TimeoutError) as error:
         hidden = server.address.base_url.startswith("http:") and was_hung_up(error) and await speaks_tls(server.address)
         raise ServerUnusable("remote_needs_tls" if hidden else "remote_unreachable", server=host) from error
-    if told.status in (401, 403):
+    if response.status in (401, 403):
         raise ServerUnusable("remote_key_refused", server=host)
-    if told.status in (425, 429, 503):
+    if response.status in (425, 429, 503):
         raise StillLoading
-    if told.status >= 500:
-        key = "remote_gateway" if told.status in (502, 504) else "remote_failing"
-        raise ServerUnusable(key, server=host, status=told.status, detail=told.words or f"HTTP {told.status}")
-    if 300 <= told.status < 400:
-        raise ServerUnusable("remote_redirects", server=host, detail=told.location)
-    if told.status == 400 and server.address.base_url.startswith("http:") and await speaks_tls(server.address):
+    if response.status >= 500:
+        key = "remote_gateway" if response.status in (502, 504) else "remote_failing"
+        raise ServerUnusable(
+            key, server=host, status=response.status, detail=response.words or f"HTTP {response.status}"
+        )
+    if 300 <= response.status < 400:
+        raise ServerUnusable("remote_redirects", server=host, detail=response.location)
+    if response.status == 400 and server.address.base_url.startswith("http:") and await speaks_tls(server.address):
         raise ServerUnusable("remote_needs_tls", server=host)  # some servers say so in their own words
-    value = {"data": told.value} if isinstance(told.value, list) else told.value  # a bare list: Together
-    if not told.fine or not isinstance(value, dict) or not isinstance(value.get("data") or [], list):
-        raise ServerUnusable("remote_not_compatible", server=host, status=told.status)
+    value = {"data": response.value} if isinstance(response.value, list) else response.value  # a bare list: Together
+    if not response.fine or not isinstance(value, dict) or not isinstance(value.get("data") or [], list):
+        raise ServerUnusable("remote_not_compatible", server=host, status=response.status)
     return value
 
 

@@ -104,7 +104,7 @@ class ServerRefusal:
     """Whether the prompt does not fit, however short the reply."""
     reply_bounded: bool = False
     """Whether it only refused the requested length of the reply."""
-    most: int = 0
+    max_tokens: int = 0
     """How many tokens it would write instead."""
     fields: tuple[str, ...] = ()
     """The fields of the request that it named."""
@@ -121,24 +121,24 @@ def read_refusal(status: int, value: Any, text: str, sent: Mapping[str, Any]) ->
     words = words_of(value, text)
     body = _body(value)
     codes = (body[name] for name in ("type", "code") if isinstance(body.get(name), str))
-    told = " ".join((words, *codes))[:MAX_BODY_CHARACTERS]
+    message = " ".join((words, *codes))[:MAX_BODY_CHARACTERS]
     if not 400 <= status < 600 or status in (401, 403, 404, 408, 429):
         return ServerRefusal(words)
     known = body.get("n_prompt_tokens"), body.get("n_ctx")
     if isinstance(known[0], int) and isinstance(known[1], int):
         return ServerRefusal(words, known[0], known[1], too_long=True)
-    fields = tuple(_named_by_structure(value, sent)) or tuple(_named_by_text(told, sent))
-    if (told_of := _about_the_reply(words, told, sent) or _about_the_prompt(words, told)) is not None:
-        return told_of
-    unknown = bool(UNKNOWN.search(told))
+    fields = tuple(_named_by_structure(value, sent)) or tuple(_named_by_text(message, sent))
+    if (refusal := _about_the_reply(words, message, sent) or _about_the_prompt(words, message)) is not None:
+        return refusal
+    unknown = bool(UNKNOWN.search(message))
     if not unknown and any(name in REPLY_FIELDS for name in fields):
         return ServerRefusal(words, reply_bounded=True)
     return ServerRefusal(
         words,
         fields=fields if status in (400, 422, 500, 501) else (),
         unknown=unknown,
-        instead=next((each for found in INSTEAD.findall(told) for each in found if each), "") if fields else "",
-        either=bool(EITHER.search(told)),
+        instead=next((each for found in INSTEAD.findall(message) for each in found if each), "") if fields else "",
+        either=bool(EITHER.search(message)),
     )
 
 
@@ -177,12 +177,12 @@ def error_words(value: Any, depth: int = 0) -> str:
         return "; ".join(filter(None, (error_words(each, depth + 1) for each in value[:MAX_ERRORS])))
     if not isinstance(value, Mapping):
         return ""
-    said = next((words for key in MESSAGE_FIELDS if (words := error_words(value.get(key), depth + 1))), "")
-    if not said and depth:  # by the names of fields
-        said = "; ".join(f"{key}: {words}" for key, each in value.items() if (words := error_words(each, depth + 1)))
+    message = next((words for key in MESSAGE_FIELDS if (words := error_words(value.get(key), depth + 1))), "")
+    if not message and depth:  # by the names of fields
+        message = "; ".join(f"{key}: {words}" for key, each in value.items() if (words := error_words(each, depth + 1)))
     place = value.get("loc")
     where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
-    return f"{where}: {said}" if where and said else said
+    return f"{where}: {message}" if where and message else message
 
 
 def _body(value: Any) -> Mapping[str, Any]:
@@ -196,38 +196,43 @@ def _numbers(text: str, pattern: re.Pattern[str] = NUMBER) -> list[int]:
     return [int(re.sub(r"\D", "", each)) for each in pattern.findall(CODES.sub(" ", text))]
 
 
-def _about_the_reply(words: str, told: str, sent: Mapping[str, Any]) -> ServerRefusal | None:
+def _about_the_reply(words: str, message: str, sent: Mapping[str, Any]) -> ServerRefusal | None:
     """The refusal where only the reply would be too long: its numbers reveal the prompt, the limit and their sum."""
     asked = next((n for name in REPLY_FIELDS if isinstance(n := sent.get(name), int)), None)
-    if asked is None or not OF_THE_REPLY.search(told) or NO_ROOM_AT_ALL.search(told) or OTHER_LIMIT.search(told):
+    if (
+        asked is None
+        or not OF_THE_REPLY.search(message)
+        or NO_ROOM_AT_ALL.search(message)
+        or OTHER_LIMIT.search(message)
+    ):
         return None
-    numbers = [number for number in _numbers(told) if number != asked]
+    numbers = [number for number in _numbers(message) if number != asked]
     prompt = next((each for each in numbers if each > 1 and each + asked in numbers), 0)
     rest = [each for each in numbers if each not in (prompt, prompt + asked)]
-    limits = [each for each in _numbers(told, LIMIT) if each in rest] or [each for each in rest if each < asked]
+    limits = [each for each in _numbers(message, LIMIT) if each in rest] or [each for each in rest if each < asked]
     limit = max(limits, default=0)
     if not limit:
-        return ServerRefusal(words, reply_bounded=True) if asked in _numbers(told) else None
+        return ServerRefusal(words, reply_bounded=True) if asked in _numbers(message) else None
     prompt = prompt or next((each for each in sorted(rest) if 1 < each != limit), 0)
     if prompt >= limit:
         return ServerRefusal(words, prompt, limit, too_long=True)
     # "lower than 4096" excludes 4096; where the prompt was counted, the rest is what remains after it.
-    most = limit - prompt - (1 if BELOW.search(told) else 0)
-    if most >= asked:
+    max_tokens = limit - prompt - (1 if BELOW.search(message) else 0)
+    if max_tokens >= asked:
         return None
-    return ServerRefusal(words, prompt, limit if prompt else 0, reply_bounded=True, most=most)
+    return ServerRefusal(words, prompt, limit if prompt else 0, reply_bounded=True, max_tokens=max_tokens)
 
 
 REPLY_FIELDS = ("max_tokens", "max_completion_tokens", "n_predict")
 
 
-def _about_the_prompt(words: str, told: str) -> ServerRefusal | None:
-    if NO_ROOM_AT_ALL.search(told):
+def _about_the_prompt(words: str, message: str) -> ServerRefusal | None:
+    if NO_ROOM_AT_ALL.search(message):
         return ServerRefusal(words, too_long=True)
-    if not TOO_LONG.search(told) or OTHER_LIMIT.search(told):
+    if not TOO_LONG.search(message) or OTHER_LIMIT.search(message):
         return None
-    numbers = [number for number in _numbers(told) if number > 1]
-    limits = [each for each in _numbers(told, LIMIT) if each >= MIN_CONTEXT]
+    numbers = [number for number in _numbers(message) if number > 1]
+    limits = [each for each in _numbers(message, LIMIT) if each >= MIN_CONTEXT]
     large = sorted(number for number in numbers if number >= MIN_CONTEXT)
     # The limit is a number that is called a limit and is smaller than another one, or the smaller of two.
     limit = next((each for each in limits if not large or each < large[-1]), 0)
@@ -252,9 +257,9 @@ def _named_by_structure(value: Any, sent: Mapping[str, Any]) -> Iterable[str]:
     return dict.fromkeys(p for p in places if isinstance(p, str) and p in sent and p not in REQUIRED_FIELDS)
 
 
-def _named_by_text(told: str, sent: Mapping[str, Any]) -> Iterable[str]:
+def _named_by_text(message: str, sent: Mapping[str, Any]) -> Iterable[str]:
     """Fields named in the error's words, except those listed as the ones it would accept."""
-    told = EXPECTED.split(told, maxsplit=1)[0]
+    message = EXPECTED.split(message, maxsplit=1)[0]
     return [
-        name for name in sent if name not in REQUIRED_FIELDS and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", told)
+        name for name in sent if name not in REQUIRED_FIELDS and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message)
     ]

@@ -147,23 +147,23 @@ def _state(listed: Mapping[str, Any]) -> str:
 
 
 def _sees(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
-    said = _flag((facts.get("modalities"), "vision"), (listed.get("capabilities"), "vision"))
-    if said is not None:
-        return said
+    supported = _flag((facts.get("modalities"), "vision"), (listed.get("capabilities"), "vision"))
+    if supported is not None:
+        return supported
     architecture, info = listed.get("architecture"), listed.get("model_info")
     taken = (architecture if isinstance(architecture, dict) else listed).get("input_modalities")
     if isinstance(taken, list):
         return bool(IMAGE_MODALITIES & {str(each) for each in taken})
-    said = _flag((info, "supports_vision"), (listed, "supports_image_input"), (listed, "supports_vision"))
-    if said is None and listed.get("type") in ("vlm", "llm"):  # LM Studio
+    supported = _flag((info, "supports_vision"), (listed, "supports_image_input"), (listed, "supports_vision"))
+    if supported is None and listed.get("type") in ("vlm", "llm"):  # LM Studio
         return bool(listed["type"] == "vlm")
-    return said
+    return supported
 
 
 def _flag(*places: tuple[Any, str]) -> bool | None:
     """The first of these fields that says yes or no."""
-    said = (mapping(holder).get(name) for holder, name in places)
-    return next((each for each in said if isinstance(each, bool)), None)
+    supported = (mapping(holder).get(name) for holder, name in places)
+    return next((each for each in supported if isinstance(each, bool)), None)
 
 
 def named_or_only(served: Sequence[ServedModel], name: str) -> ServedModel | None:

@@ -64,7 +64,7 @@ class ProfileUpdate:
     profile: ServerProfile
     notices: tuple[Notice, ...] = ()
     """What to tell about a request that is repeated with changes."""
-    most: int | None = None
+    max_tokens: int | None = None
     """Tokens that this one reply may have; None where the server named no number."""
 
 
@@ -175,11 +175,11 @@ def _bounded(
     if not field:
         return None
     known = with_context(profile, refusal.limit)
-    if refusal.most > 0:
-        lowered = (Notice("remote_max_tokens_lowered", {"limit": refusal.most}),) if field in chosen else ()
+    if refusal.max_tokens > 0:
+        lowered = (Notice("remote_max_tokens_lowered", {"limit": refusal.max_tokens}),) if field in chosen else ()
         # After another prompt the room differs, but a server's own limit stays.
-        known = known if refusal.tokens else replace(known, most_tokens=refusal.most)
-        return ProfileUpdate(known, lowered, refusal.most)
+        known = known if refusal.tokens else replace(known, most_tokens=refusal.max_tokens)
+        return ProfileUpdate(known, lowered, refusal.max_tokens)
     if field in chosen:
         return None
     dialect = replace(known.dialect, bounds_replies=False, must_fit=False)

@@ -198,9 +198,9 @@ def _is_whole(value: bytes) -> bool:
 def _as_error(value: bytes) -> bytes:
     """The content of an `error:` line or event, in the shape of an error in a payload."""
     try:
-        told = parsed(value)
+        error = parsed(value)
     except ValueError:
-        told = value.decode("utf-8", "replace")
-    if isinstance(told, dict) and told.get("error"):
-        return json.dumps(told).encode()
-    return json.dumps({"error": told}).encode()
+        error = value.decode("utf-8", "replace")
+    if isinstance(error, dict) and error.get("error"):
+        return json.dumps(error).encode()
+    return json.dumps({"error": error}).encode()

@@ -156,7 +156,7 @@ class StreamedReply:
             return False
         self._repairs += 1
         self.profile = update.profile
-        self._limit = min(self._limit, update.most or self._limit)
+        self._limit = min(self._limit, update.max_tokens or self._limit)
         self._context.learned(lambda known: relearned(known, refusal, sent, chosen))
         for notice in update.notices:
             self._noticed.add(notice.key)
@@ -228,10 +228,10 @@ class StreamedReply:
 
     async def _tokens_of(self, body: dict[str, Any]) -> list[int]:
         asked = {name: body[name] for name in ("model", "messages", "continue_final_message", "add_generation_prompt")}
-        told = await self._server.ask("/tokenize", asked)
-        tokens = told.fields.get("tokens")
+        response = await self._server.ask("/tokenize", asked)
+        tokens = response.fields.get("tokens")
         if not tokens:
-            raise StreamBroken("remote_refused", status=told.status, detail="/tokenize")
+            raise StreamBroken("remote_refused", status=response.status, detail="/tokenize")
         return [int(token) for token in tokens]
 
     def _count_prompt(self, chunk: Chunk) -> None:

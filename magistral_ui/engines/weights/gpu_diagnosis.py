@@ -67,7 +67,7 @@ class TorchBuild:
     """Without the local part after the plus sign."""
     cuda: str | None
     """The CUDA version it was built for; None for a CPU build."""
-    said: str = ""
+    error: str = ""
     """Torch's own message about why CUDA does not start."""
 
 
@@ -83,7 +83,7 @@ def why_unusable(cards: Iterable[GraphicsCard], torch: TorchBuild, visible: str 
     """
     found = list(cards)
     card = next((each for each in found if each.nvidia), None)
-    old = _TOO_OLD.search(torch.said)
+    old = _TOO_OLD.search(torch.error)
     if card is None and old is not None:
         card = GraphicsCard("NVIDIA")
     if card is None:
@@ -109,11 +109,11 @@ def why_unusable(cards: Iterable[GraphicsCard], torch: TorchBuild, visible: str 
         return Message("gpu_driver_old_or_torch", values | {"command": command})
     if visible is not None:
         return Message("gpu_hidden", {"card": card.name, "value": visible.strip()})
-    return not_started(card.name, torch.said)
+    return not_started(card.name, torch.error)
 
 
-def not_started(name: str, said: str) -> Message:
-    return Message("gpu_not_started", {"card": name, "reason": _first_sentence(said)})
+def not_started(name: str, error: str) -> Message:
+    return Message("gpu_not_started", {"card": name, "reason": _first_sentence(error)})
 
 
 def too_old(name: str, capability: tuple[int, int]) -> Message:
@@ -166,8 +166,8 @@ def _from_smi() -> list[GraphicsCard]:
     if tool is None:
         return []
     for fields in ("name,driver_version,compute_cap", "name,driver_version"):
-        said = _run(tool, f"--query-gpu={fields}", "--format=csv,noheader")
-        if found := [card for line in said.splitlines() if (card := _read_line(line))]:
+        output = _run(tool, f"--query-gpu={fields}", "--format=csv,noheader")
+        if found := [card for line in output.splitlines() if (card := _read_line(line))]:
             return found
     plain = re.search(r"Driver Version:\s*([\d.]+)", _run(tool))
     return [GraphicsCard("NVIDIA", plain[1], cuda_of_driver(plain[1]))] if plain else []
@@ -200,8 +200,8 @@ def _from_proc() -> list[GraphicsCard]:
         return []
     names = [re.search(r"^Model:\s*(.+?)\s*$", _read(file), re.M) for file in sorted(PROC.glob("gpus/*/information"))]
     driver = version[1]
-    told = [name[1] for name in names if name] or ["NVIDIA"]
-    return [GraphicsCard(name, driver, cuda_of_driver(driver)) for name in told]
+    found = [name[1] for name in names if name] or ["NVIDIA"]
+    return [GraphicsCard(name, driver, cuda_of_driver(driver)) for name in found]
 
 
 def _from_windows() -> list[GraphicsCard]:
@@ -256,6 +256,6 @@ def _read(file: Path) -> str:
         return ""
 
 
-def _first_sentence(said: str) -> str:
-    first = (said.strip().splitlines() or ["?"])[0]  # the rest is about drivers and addresses
+def _first_sentence(message: str) -> str:
+    first = (message.strip().splitlines() or ["?"])[0]  # the rest is about drivers and addresses
     return first.removeprefix("CUDA initialization: ")[:200].rstrip(" .")

@@ -160,10 +160,10 @@ class ZeroGPUEngine:
                 del self._replies[reply]
 
     def _slices(self, reply: SlicedReply) -> None:
-        most, empty = None, 0
+        max_seconds, empty = None, 0
         while not reply.generation.ended:
             seconds = self._pace.seconds(reply.tokens, reply.left)
-            seconds = seconds if most is None else min(seconds, most)
+            seconds = seconds if max_seconds is None else min(seconds, max_seconds)
             before = reply.count
             failure = self._slice(reply, seconds)
             if reply.generation.ended:
@@ -177,10 +177,10 @@ class ZeroGPUEngine:
                     reply.fail("gpu_taken_away")
                 continue
             log.warning("no GPU: %s", refusal.key, exc_info=failure if refusal.unknown else None)
-            most = refusal.granted(seconds)
+            max_seconds = refusal.granted(seconds)
             if empty > 1:  # refused twice in a row: the price of a second was misread
-                most = min(most, seconds // 2)
-            if not self._pace.is_of_use(most) or empty >= MAX_EMPTY_SLICES:
+                max_seconds = min(max_seconds, seconds // 2)
+            if not self._pace.is_of_use(max_seconds) or empty >= MAX_EMPTY_SLICES:
                 reply.fail(refusal.key, refusal.values)
 
     def _slice(self, reply: SlicedReply, seconds: int) -> BaseException | None:

@@ -73,12 +73,12 @@ class PlacedModel:
         generation = _WatchedGeneration(self._flags, job)
         request = GenerationRequest(Prompt((), ()), job.params)
         sequence = Sequence(request, job.prompt, generation, self._vocabulary, job.limit)  # type: ignore[arg-type]
-        sequence.take_up(job.written)
+        sequence.resume_after(job.written)
         cache = PrefixCache(self._decoder.new_cache, self._plan.kv_bytes)
         executor = Executor(self._decoder, cache, self._image_token, self._plan.kv_per_token)
         scheduler = Scheduler(executor, self._limits)
         scheduler.submit(sequence)
-        last, until, told = job.tokens, began + job.seconds - SLICE_MARGIN_SECONDS, 0.0
+        last, until, reported = job.tokens, began + job.seconds - SLICE_MARGIN_SECONDS, 0.0
         fresh: list[Token] = []
         while generation.end is None and time.time() < until and last != 0:
             before = sequence.written
@@ -87,9 +87,9 @@ class PlacedModel:
                 fresh.append((sequence.tokens[-1], generation.answered))
                 last = None if last is None else last - 1
             now = time.time()
-            if now - told >= REPORT_INTERVAL:
+            if now - reported >= REPORT_INTERVAL:
                 yield SlicePiece(tuple(fresh), now - began, generation.prefilling)
-                fresh, generation.prefilling, told = [], None, now
+                fresh, generation.prefilling, reported = [], None, now
         yield SlicePiece(tuple(fresh), time.time() - began, generation.prefilling, generation.end)
 
 

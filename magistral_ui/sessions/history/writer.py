@@ -111,12 +111,12 @@ def save_error(error: Exception, folder: str) -> Message:
     """Why conversations cannot be saved, found from what SQLite and the system say."""
     if isinstance(error, HistoryUnusable):
         return Message(error.message.key, {"folder": folder, **error.message.values})
-    told = str(error).lower()
-    if "full" in told or getattr(error, "errno", None) in DISK_FULL_ERRNOS:
+    text = str(error).lower()
+    if "full" in text or getattr(error, "errno", None) in DISK_FULL_ERRNOS:
         return Message("history_disk_full", {"folder": folder})
-    if "readonly" in told or "unable to open" in told or getattr(error, "errno", None) in NOT_WRITABLE_ERRNOS:
+    if "readonly" in text or "unable to open" in text or getattr(error, "errno", None) in NOT_WRITABLE_ERRNOS:
         return Message("history_read_only", {"folder": folder})
-    if isinstance(error, sqlite3.DatabaseError) and ("malformed" in told or "not a database" in told):
+    if isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a database" in text):
         return Message("history_broken", {"folder": folder})
     reason = getattr(error, "strerror", None) or (
         str(error) if isinstance(error, sqlite3.Error) else type(error).__name__

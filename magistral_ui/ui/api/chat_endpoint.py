@@ -53,8 +53,8 @@ class ChatBlocks(gr.Blocks):
 
     def run_startup_events(self) -> None:
         """Begin to serve, with room in Gradio's queue for as many calls as are allowed: none waits for another's reader."""
-        self._queue.max_thread_count = self.calls.most
-        self._queue.pending_messages_per_session.max_size = self.calls.most + 1
+        self._queue.max_thread_count = self.calls.max_calls
+        self._queue.pending_messages_per_session.max_size = self.calls.max_calls + 1
         super().run_startup_events()  # type: ignore[no-untyped-call]
 
     async def preprocess_data(
@@ -140,16 +140,16 @@ async def answer(
         if not is_read():
             return
     running = await ask(lambda: read().ask(session))
-    thought = said = ""
+    reasoning = answer = ""
     due = 0.0
     async for view in follow_reply(running):
         if not is_read():
             return
         if view.start == 0:  # the reply starts over when reasoning had been taken for the answer
-            thought = said = ""
-        thought, said = thought + view.reasoning, said + view.answer
+            reasoning = answer = ""
+        reasoning, answer = reasoning + view.reasoning, answer + view.answer
         if view.draft.last is None and time.monotonic() < due:
             continue
         if rate is not None:
-            due = time.monotonic() + (len(thought) + len(said)) / rate
-        yield reply_value(view, running, thought, said)
+            due = time.monotonic() + (len(reasoning) + len(answer)) / rate
+        yield reply_value(view, running, reasoning, answer)

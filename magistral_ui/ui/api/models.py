@@ -126,7 +126,7 @@ class TextWithFiles(Sent):
     files: Files = []
 
     @property
-    def said(self) -> str:
+    def content(self) -> str:
         return self.text
 
 
@@ -151,7 +151,7 @@ class AssistantMessageIn(Sent):
         return {name: value for name, value in sent.items() if name not in unread} if isinstance(sent, dict) else sent
 
     @property
-    def said(self) -> str:
+    def content(self) -> str:
         return self.reasoning + self.answer
 
 
@@ -160,7 +160,7 @@ def _as_text(sent: Any) -> Any:
 
 
 def _check_turns(turns: list[UserMessageIn | AssistantMessageIn]) -> list[UserMessageIn | AssistantMessageIn]:
-    if any(not turn.files and not turn.said.strip() for turn in turns):
+    if any(not turn.files and not turn.content.strip() for turn in turns):
         raise PydanticCustomError("program_history_empty", "an empty turn")
     if [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
         raise PydanticCustomError("program_history_order", "not by turns")

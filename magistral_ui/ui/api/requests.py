@@ -91,7 +91,7 @@ def _check_history(request: ChatRequest, limits: Limits) -> None:
     for turn in turns:
         if isinstance(turn, UserMessageIn):
             limits.check_message(turn.text, turn.files)
-    length = sum(len(turn.said) for turn in turns)
+    length = sum(len(turn.content) for turn in turns)
     if length > limits.conversation_length:
         raise BadInput("program_history_text", count=length, limit=limits.conversation_length)
     if request.image_count > MESSAGES_WORTH_OF_IMAGES * limits.pictures:

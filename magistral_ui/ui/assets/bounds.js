@@ -12,7 +12,7 @@ const LONG_LINE = 4_000; // characters; such a line counts by its pieces
 const PIECE = 16;
 const LINE = 8; // what each line earns on top, because a short one becomes as many elements as a long one
 const SENTENCE = 60; // characters of a line that may come again, and then earns a part of what it did at first
-const AGAIN = 1 / 3;
+const REPEATED_SHARE = 1 / 3;
 const LABEL = 16; // characters of a link's label that take as long as one step
 
 /** @type {Record<string, number>} */
@@ -113,7 +113,7 @@ function news(text) {
     seen.add(line);
     if (line.length <= LONG_LINE) {
       if (isNew) count += LINE + line.length;
-      else if (line.length >= SENTENCE) count += line.length * AGAIN;
+      else if (line.length >= SENTENCE) count += line.length * REPEATED_SHARE;
     } else if (isNew) {
       const before = seen.size;
       for (let at = 0; at < line.length; at += PIECE) seen.add(line.slice(at, at + PIECE));

@@ -41,7 +41,7 @@ export class LiveStream {
     this.take = take;
     this.end = end;
     /** @type {AbortController | undefined} */
-    this.line = undefined;
+    this.abort = undefined;
     /** @type {((value?: unknown) => void) | undefined} */
     this.wake = undefined;
     this.seen = 0;
@@ -65,20 +65,20 @@ export class LiveStream {
   }
 
   /**
-   * Read until the reply or the line ends; whether it was the reply.
-   * @param {() => void} heard
+   * Read until the reply or the connection ends; whether it was the reply.
+   * @param {() => void} received
    */
-  async read(heard) {
-    this.line = new AbortController();
+  async read(received) {
+    this.abort = new AbortController();
     this.expect();
     const headers = { "X-Generation": this.generation, "Last-Event-ID": String(this.seen) };
-    const response = await fetch("magistral/live", { headers, cache: "no-store", signal: this.line.signal });
+    const response = await fetch("magistral/live", { headers, cache: "no-store", signal: this.abort.signal });
     if (response.status === 404) return true;
     if (response.status === 401) loginExpired();
     if (!response.ok || !response.body) throw new Error(response.statusText);
     for await (const update of messages(response.body)) {
       if (this.closed) return false;
-      heard();
+      received();
       this.expect();
       // An update that begins with the first event has everything: what was shown as the answer has turned out to be reasoning.
       if (update.start && update.start !== this.seen) throw new Error("a piece is missing");
@@ -92,7 +92,7 @@ export class LiveStream {
   /** Restart the timeout that ends a silent connection. */
   expect() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.line?.abort(), SILENCE_TIMEOUT_MS);
+    this.timer = setTimeout(() => this.abort?.abort(), SILENCE_TIMEOUT_MS);
   }
 
   /**
@@ -111,7 +111,7 @@ export class LiveStream {
   close() {
     this.closed = true;
     clearTimeout(this.timer);
-    this.line?.abort();
+    this.abort?.abort();
     this.wake?.();
   }
 }

@@ -33,7 +33,7 @@ const CHANGE_EVENTS = new Set([
 const CHANGE_TIMEOUT_MS = 5_000; // ms for which a change that was asked for keeps others back, should no answer come
 
 const NO_SIBLINGS = { number: 1, count: 1, previous: null, next: null }; // a message without alternatives
-const [AGAIN, AT_MOST] = [2_000, 60_000]; // ms until the conversation is asked for again where none came, at first and in the end
+const [RETRY_MIN_MS, RETRY_MAX_MS] = [2_000, 60_000]; // ms until the conversation is asked for again where none came, at first and in the end
 const HIDDEN_MS = 15_000; // ms out of sight after which the conversation is asked for again
 
 export class Transcript {
@@ -51,7 +51,7 @@ export class Transcript {
     this.turned = 0; // the number of the question that brought this conversation here
     this.busyUntil = 0;
     this.left = Infinity; // when the tab went out of sight
-    this.pause = AGAIN;
+    this.pause = RETRY_MIN_MS;
     /** @type {{ message: number, way: Way } | null} */
     this.chosen = null; // the arrow that was used
     /** @type {ReplyTurn | null} */
@@ -91,7 +91,7 @@ export class Transcript {
   /** No conversation came, and nothing can be sent without one. */
   openAgain() {
     const { pause } = this;
-    this.pause = Math.min(AT_MOST, 2 * pause);
+    this.pause = Math.min(RETRY_MAX_MS, 2 * pause);
     setTimeout(async () => this.conversation || (await this.tell("attach")) || this.openAgain(), pause);
   }
 

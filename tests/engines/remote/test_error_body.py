@@ -77,7 +77,12 @@ WITHOUT = {name: value for name, value in SENT.items() if name != "max_tokens"}
 )
 def test_how_much_a_server_would_write_instead(words: str, most: int, limit: int) -> None:
     refusal = read_refusal(400, None, words, SENT)
-    assert (refusal.reply_bounded, refusal.most, refusal.limit, refusal.too_long) == (True, most, limit, False)
+    assert (refusal.reply_bounded, refusal.max_tokens, refusal.limit, refusal.too_long) == (
+        True,
+        most,
+        limit,
+        False,
+    )
 
 
 @pytest.mark.parametrize(

@@ -156,13 +156,13 @@ def test_a_hidden_state_that_is_not_moved_would_be_noticed(
 @pytest.mark.parametrize("seed", range(4))
 def test_buffers_hold_what_was_written_and_no_more_than_allowed(seed: int) -> None:
     rng = random.Random(seed)
-    layer, kept, most = KVLayer(most=9_000), torch.empty(1, 1, 0, 1), 9_000
-    while kept.shape[2] < most:
-        count = min(rng.choice([1, 7, 300, 2_048]), most - kept.shape[2])
+    layer, kept, max_length = KVLayer(max_length=9_000), torch.empty(1, 1, 0, 1), 9_000
+    while kept.shape[2] < max_length:
+        count = min(rng.choice([1, 7, 300, 2_048]), max_length - kept.shape[2])
         new = torch.rand(1, 1, count, 1)
         kept = torch.cat([kept, new], dim=2)
         keys, values = layer.append(new, new)
         assert torch.equal(keys, kept)
         assert torch.equal(values, kept)
-        assert layer.nbytes <= 2 * 4 * min(most, kept.shape[2] + 2_048 + 256)
-    assert layer.nbytes == 2 * 4 * most
+        assert layer.nbytes <= 2 * 4 * min(max_length, kept.shape[2] + 2_048 + 256)
+    assert layer.nbytes == 2 * 4 * max_length
