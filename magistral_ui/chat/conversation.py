@@ -155,8 +155,13 @@ class Conversation:
         return replace(self, messages={**self.messages, message: changed})
 
     def at(self, message: int) -> "Conversation":
-        """The same tree with the chosen branch cut after `message`, so that the next message follows it."""
-        return replace(self, chosen={parent: child for parent, child in self.chosen.items() if parent != message})
+        """The tree that shows the branch of `message` and is cut after it, so that the next message follows it."""
+        chosen = {parent: child for parent, child in self.chosen.items() if parent != message}
+        above: int | None = message
+        while above is not None:  # another tab may have chosen another branch at any of these
+            child, above = above, self.messages[above].parent
+            chosen[above] = child
+        return replace(self, chosen=chosen)
 
     def without(self, message: int) -> "Conversation":
         """The tree without `message` and everything after it; a sibling, if any, takes its place."""

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from magistral_ui.chat.events import Json, alert_value
 from magistral_ui.chat.images import ImageFile
@@ -58,7 +58,7 @@ class Chat:
     def example(self, data: Json, place: object, settings: object = None) -> PageUpdate:
         shown = examples_value(self.engine.card)
         index = data.get("index")
-        if not isinstance(index, int) or not 0 <= index < len(shown):
+        if not is_whole(index) or not 0 <= index < len(shown):
             return self.say(None, place, settings)
         chosen = next(each for each in examples() if each["text"] == shown[index]["text"])
         files = [str(ASSETS / "examples" / chosen["picture"])] if "picture" in chosen else []
@@ -114,8 +114,8 @@ class Chat:
         session, asked, reasoning = self.visitors.find(place), data.get("messages"), data.get("reasoning")
         if session is None:
             return None
-        messages = [each for each in asked if isinstance(each, int)] if isinstance(asked, list) else []
-        wanted = reasoning if isinstance(reasoning, int) else None
+        messages = [each for each in asked if is_whole(each)] if isinstance(asked, list) else []
+        wanted = reasoning if is_whole(reasoning) else None
         return {**more_value(session, self.thumbnails, messages, wanted), "number": data.get("number")}
 
     def commit(self, place: object) -> tuple[Json, Json]:
@@ -198,7 +198,7 @@ class Chat:
     def value(self, session: Session | None, place: object, **more: Any) -> Json:
         """What the page shows of `session`, and which request of the tab this answers: answers may overtake each other."""
         asked = place.get("asked") if isinstance(place, dict) else None
-        answers = {"server": self.server, "asked": asked if isinstance(asked, int) else 0}
+        answers = {"server": self.server, "asked": asked if is_whole(asked) else 0}
         return {**page_value(session, self.engine.card, self.thumbnails), **answers, **more}
 
     def _composed(
@@ -215,4 +215,9 @@ class Chat:
 def _message(data: Json) -> int:
     """The id of the message that an action is about; an unused one where it names none."""
     message = data.get("message")
-    return message if isinstance(message, int) else -1
+    return message if is_whole(message) else -1
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value from JSON is an integer; `true`, which Python counts as 1, is none."""
+    return isinstance(value, int) and not isinstance(value, bool)

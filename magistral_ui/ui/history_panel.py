@@ -12,7 +12,7 @@ from magistral_ui.sessions.history import catalog
 from magistral_ui.sessions.history.search import ConversationSummary
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import MAX_ID_LENGTH, TabState, place_fields
-from magistral_ui.ui.chat import Chat
+from magistral_ui.ui.chat import Chat, is_whole
 from magistral_ui.ui.import_export import EXPORT_FORMATS, ExportPurpose, ImportPurpose, name_of
 
 MAX_QUERY_LENGTH = 200
@@ -92,7 +92,7 @@ class HistoryPanel:
     def bring(self, data: Json, visitor: object) -> Json:
         """A ticket for uploading a file with conversations, whose size the browser has told."""
         size, limit_mb = data.get("size"), self.visitors.limits.import_mb
-        if not isinstance(size, int) or size > limit_mb * 2**20:
+        if not is_whole(size) or size > limit_mb * 2**20:
             return self.listing(data, visitor, refused=alert_value(ImportRefused("import_too_large", limit=limit_mb)))
         token = self.visitors.tickets.issue(ImportPurpose(place_fields(visitor)))
         return self.listing(data, visitor, ticket={"does": "bring", "token": token})

@@ -83,6 +83,13 @@ def test_words_after_a_cut_begin_a_branch() -> None:
     assert shown(conversation.at(answer).say("C").choose(conversation.path()[2].id)) == ["a", "b", "c", "d"]
 
 
+def test_cutting_after_a_message_of_another_branch_shows_that_branch() -> None:
+    conversation = talk("a", "b", "c", "d").edit(1, "A").with_reply(Reply(answer="B"))
+    assert shown(conversation.at(3)) == ["a", "b", "c"]
+    assert shown(conversation.at(1)) == ["a"]
+    assert conversation.at(3).last_user() == conversation.messages[3]
+
+
 def test_only_assistant_messages_have_reasoning_to_keep_and_only_users_are_edited_or_answered() -> None:
     conversation = talk("a", "b")
     user, assistant = (m.id for m in conversation.path())

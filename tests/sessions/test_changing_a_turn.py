@@ -7,11 +7,12 @@ import pytest
 
 from magistral_ui.chat.conversation import AssistantMessage, Reply
 from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning
-from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume
+from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Ready
 from magistral_ui.errors import AlreadyAnswering, BadInput, MessageGone, TextTooLong
 from magistral_ui.models.cards import MAGISTRAL_1_0
+from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
 from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
@@ -303,3 +304,16 @@ def test_a_reply_that_failed_without_a_word_has_nothing_to_go_on_from() -> None:
     session = asked(ScriptedEngine([Failed("remote_unreachable", {"server": "there"})]), "one")
     with pytest.raises(MessageGone):
         session.resume(last(session)[0], PARAMS)
+
+
+@pytest.mark.parametrize("change", [Session.regenerate, Session.answer_again, Session.replay, Session.answer])
+def test_a_tab_that_still_shows_another_branch_changes_that_branch(change: Callable[..., RunningReply]) -> None:
+    engine = ScriptedEngine(words)
+    session = asked(engine, "one", "two")
+    assert session.edit(1, "other", PARAMS).generation.wait(60)
+    target, more = (3, (PARAMS,)) if change is Session.answer else (4, () if change is Session.replay else (PARAMS,))
+    assert change(session, target, *more).generation.wait(60)
+    shown = session.conversation.path()
+    assert [each.id for each in shown[:3]] == [1, 2, 3]
+    assert shown[-1].parent == 3
+    assert [turn.text for turn in engine.requests[-1].prompt.turns if isinstance(turn, UserTurn)] == ["one", "two"]

@@ -149,3 +149,11 @@ def test_a_second_message_from_another_tab_gets_the_state_and_keeps_the_composer
     assert box["stop_btn"]
     assert "value" not in box
     chat.stop(visitor)
+
+
+def test_true_is_no_message_s_id(chat: Chat) -> None:
+    visitor = say(chat, "one")
+    settled(chat, visitor)
+    for change in (chat.delete, chat.choose_branch):
+        assert change({"message": True}, visitor)[1]["alert"]["key"] == "message_gone"
+    assert len(settled(chat, visitor)["turns"]) == 2
