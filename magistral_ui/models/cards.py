@@ -1,12 +1,20 @@
 """The model cards: facts about the models that this page is made for, each with its source; nothing is loaded or downloaded."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Literal
 
 from magistral_ui.chat.prompt import SystemPart, split_system_prompt
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, ModelShape
+from magistral_ui.models.shape import (
+    MAGISTRAL_SMALL_1_2,
+    MAGISTRAL_SMALL_TEXT,
+    MINISTRAL_3_3B_SHAPE,
+    MINISTRAL_3_8B_SHAPE,
+    MINISTRAL_3_14B_SHAPE,
+    ModelShape,
+)
 
 TOKEN_MARKS = ("[THINK]", "[/THINK]")
 TEXT_MARKS = ("<think>", "</think>")
@@ -35,6 +43,10 @@ class ModelCard:
     demo: bool = False
     """Whether it is the tiny model that shows how the page works; the page says so."""
     description_key: str = "model_magistral"
+    benchmarks: Mapping[str, float] = field(default_factory=dict)
+    """`aime25`, `aime24`, `gpqa_diamond` and `livecodebench`, in per cent, as Mistral publishes them."""
+    download_bytes: int = 0
+    """Of the files that this app fetches."""
 
     @property
     def reasoning_marks(self) -> tuple[str, str]:
@@ -78,6 +90,8 @@ MAGISTRAL_1_2 = ModelCard(
     system_prompt_file="system_prompts/magistral-small-2509.txt",
     revision="a31cc96ab10cf19bc42c628fedf1e359e0853c49",
     shape=MAGISTRAL_SMALL_1_2,
+    benchmarks={"aime25": 77.3, "aime24": 86.1, "gpqa_diamond": 70.1, "livecodebench": 70.9},
+    download_bytes=2 * MAGISTRAL_SMALL_1_2.parameters,
 )
 MAGISTRAL_1_1 = replace(
     MAGISTRAL_1_2,
@@ -90,6 +104,8 @@ MAGISTRAL_1_1 = replace(
     system_prompt_file="system_prompts/magistral-small-2507.txt",
     revision="b3583a426ca23186681c4297926dfe9219be6161",
     shape=MAGISTRAL_SMALL_TEXT,
+    benchmarks={},
+    download_bytes=2 * MAGISTRAL_SMALL_TEXT.parameters,
 )
 MAGISTRAL_1_0 = replace(
     MAGISTRAL_1_1,
@@ -99,6 +115,41 @@ MAGISTRAL_1_0 = replace(
     marks="text",
     system_prompt_file="system_prompts/magistral-small-2506.txt",
     revision=None,
+)
+# The cards of mistralai/Ministral-3-{3B,8B,14B}-Reasoning-2512; their prompt is that of Magistral Small 1.2. Context: 262,144
+# tokens by config.json and card; 128k for the reasoning models by the paper (arXiv 2601.08584v1).
+MINISTRAL_3_14B = replace(
+    MAGISTRAL_1_2,
+    key="ministral-3-14b",
+    name="Ministral 3 14B",
+    repository="mistralai/Ministral-3-14B-Reasoning-2512",
+    context_length=262_144,
+    sampling=SamplingParams(temperature=1.0, top_p=0.95, max_tokens=131_072),
+    revision="51f9210f3cd20f3452a80d5819d15dc61cc50630",
+    shape=MINISTRAL_3_14B_SHAPE,
+    benchmarks={"aime25": 85.0, "aime24": 89.8, "gpqa_diamond": 71.2, "livecodebench": 64.6},
+    download_bytes=2 * MINISTRAL_3_14B_SHAPE.parameters,
+)
+MINISTRAL_3_8B = replace(
+    MINISTRAL_3_14B,
+    key="ministral-3-8b",
+    name="Ministral 3 8B",
+    repository="mistralai/Ministral-3-8B-Reasoning-2512",
+    sampling=SamplingParams(temperature=0.7, top_p=0.95, max_tokens=131_072),
+    revision="81eaece1948f3875421d9a45bc55487d10e2d894",
+    shape=MINISTRAL_3_8B_SHAPE,
+    benchmarks={"aime25": 78.7, "aime24": 86.0, "gpqa_diamond": 66.8, "livecodebench": 61.6},
+    download_bytes=2 * MINISTRAL_3_8B_SHAPE.parameters,
+)
+MINISTRAL_3_3B = replace(
+    MINISTRAL_3_8B,
+    key="ministral-3-3b",
+    name="Ministral 3 3B",
+    repository="mistralai/Ministral-3-3B-Reasoning-2512",
+    revision="4a36357c811bf511a7b625d132e12f22408aac91",
+    shape=MINISTRAL_3_3B_SHAPE,
+    benchmarks={"aime25": 72.1, "aime24": 77.5, "gpqa_diamond": 53.4, "livecodebench": 54.8},
+    download_bytes=2 * MINISTRAL_3_3B_SHAPE.parameters,
 )
 DEMO = ModelCard(
     key="demo",
@@ -113,7 +164,9 @@ DEMO = ModelCard(
     demo=True,
     description_key="model_demo",
 )
-CARDS = {card.key: card for card in (MAGISTRAL_1_2, MAGISTRAL_1_1, MAGISTRAL_1_0, DEMO)}
+FAMILY = (MAGISTRAL_1_2, MINISTRAL_3_14B, MINISTRAL_3_8B, MINISTRAL_3_3B)
+"""What is chosen from where no model is named, the best first."""
+CARDS = {card.key: card for card in (*FAMILY, MAGISTRAL_1_1, MAGISTRAL_1_0, DEMO)}
 
 
 def find_card(name: str) -> ModelCard | None:

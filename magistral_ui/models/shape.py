@@ -116,6 +116,17 @@ MAGISTRAL_SMALL_1_2 = ModelShape(
 )
 MAGISTRAL_SMALL_TEXT = MAGISTRAL_SMALL_1_2.without_vision()
 
+# config.json of mistralai/Ministral-3-{3B,8B,14B}-Reasoning-2512; their vision towers are Magistral's.
+MINISTRAL_3_3B_SHAPE = replace(
+    MAGISTRAL_SMALL_1_2, hidden=3_072, intermediate=9_216, layers=26, tied=True, context_length=262_144
+)
+MINISTRAL_3_8B_SHAPE = replace(
+    MAGISTRAL_SMALL_1_2, hidden=4_096, intermediate=14_336, layers=34, context_length=262_144
+)
+MINISTRAL_3_14B_SHAPE = replace(
+    MAGISTRAL_SMALL_1_2, hidden=5_120, intermediate=16_384, layers=40, context_length=262_144
+)
+
 
 def read_shape(config: dict[str, Any], has_head: bool | None = None) -> ModelShape:
     """The shape in a config.json; what it leaves out has transformers' defaults.
