@@ -87,8 +87,19 @@ class ModelShape:
     def parameters(self) -> int:
         return self.linear_parameters + self.other_parameters
 
+    @property
+    def image_side(self) -> int:
+        """Longest side of an image in pixels; 0 without vision."""
+        return self.vision.image if self.vision else 0
+
     def without_vision(self) -> "ModelShape":
         return replace(self, vision=None)
+
+    def with_images(self, side: int) -> "ModelShape":
+        """The same model where images are scaled down to `side` pixels at most."""
+        if self.vision is None or side >= self.vision.image:
+            return self
+        return replace(self, vision=replace(self.vision, image=side))
 
 
 # config.json of mistralai/Magistral-Small-2509 (the Mistral Small 3.1 architecture); the count of 24,011,361,280 parameters,

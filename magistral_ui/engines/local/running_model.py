@@ -82,6 +82,7 @@ def load_model(request: ModelRequest, report: Report, closing: threading.Event) 
     """The requested model, ready to run, or None once `closing` is set; raises what `find_source` and `load` do."""
     if request.threads:
         torch.set_num_threads(request.threads)
+    empty_device_cache()  # what a model that was unloaded has left over counts as free
     device = find_device(request.device)
     notices = [device.hindrance] if device.hindrance else []
     for each in notices:
@@ -99,7 +100,7 @@ def load_model(request: ModelRequest, report: Report, closing: threading.Event) 
     if closing.is_set():
         return None
     tell(Loading("warming_up"))
-    loaded = replace(loaded, info=replace(loaded.info, notices=tuple(notices)))
+    loaded = replace(loaded, info=replace(loaded.info, notices=(*notices, *loaded.info.notices)))
     with memory_named(loaded.info.name, loaded.info.device):
         running = RunningModel(loaded, device, request.context_length)
     empty_device_cache()
@@ -120,7 +121,7 @@ def _name_hindrance(device: Device) -> Iterator[None]:
 def tokenizer_of(loaded: Loaded) -> Tokenizer:
     """The model's tokenizer; raises ModelFilesBroken if its file is not one."""
     try:
-        return Tokenizer(loaded.tekken, loaded.card, loaded.system)
+        return Tokenizer(loaded.tekken, loaded.card, loaded.system, loaded.shape.image_side)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelFilesBroken(model=loaded.info.source, file=loaded.tekken.name) from error
 

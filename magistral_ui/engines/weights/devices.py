@@ -180,7 +180,10 @@ def choose_plan(
     if wanted in ("nf4", "int8") and not can_quantize():
         raise DeviceTooSmall("quantization_not_here", precision=wanted)
     best = best_for(shape, device)
-    chosen = best if wanted == "auto" else plan(shape, wanted, device.place, weights=weights)
+    good = good_context(device)
+    chosen = best if wanted == "auto" else plan(shape, wanted, device.place, weights=weights, good=good)
+    if context_length and context_length < good:  # it may leave room for larger images
+        chosen = plan(shape, chosen.precision, device.place, weights=weights, good=context_length)
     if fits(shape, chosen, context_length):
         return chosen
     least = min(context_length or MIN_CONTEXT, MIN_CONTEXT)

@@ -8,7 +8,7 @@ from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
 from magistral_ui.models.memory import GIB
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, MINISTRAL_3_3B_SHAPE
 
 
 def machine(type: str, gigabytes: float, used: float = 0.0) -> Device:
@@ -99,7 +99,7 @@ def test_what_does_not_fit_says_what_would() -> None:
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("Magistral Small 1.2", MAGISTRAL_SMALL_1_2, machine("cuda", 16))
     said = sentence(refused.value.message)
-    assert "needs 18.1 GB" in said
+    assert "needs 18.0 GB" in said
     assert "--model demo" in said
     assert "{" not in said
 
@@ -115,6 +115,12 @@ def test_fewer_tokens_may_fit_where_the_usual_ones_do_not() -> None:
     assert choose_plan("m", MAGISTRAL_SMALL_TEXT, tight, context_length=512).context >= 512
     with pytest.raises(DeviceTooSmall):
         choose_plan("m", MAGISTRAL_SMALL_TEXT, tight)
+
+
+def test_a_shorter_context_leaves_room_for_larger_images() -> None:
+    card = machine("cuda", 8)
+    assert choose_plan("m", MINISTRAL_3_3B_SHAPE, card).image_side == 1_024
+    assert choose_plan("m", MINISTRAL_3_3B_SHAPE, card, context_length=16_384).image_side == 1_540
 
 
 def test_a_checkpoint_s_own_bytes_are_believed() -> None:
