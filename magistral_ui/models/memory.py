@@ -99,6 +99,9 @@ def plan(
     Where none is that long, images are scaled down if that lengthens it. `weights` are the bytes of the weights, if they are
     known better than by counting.
     """
+    if weights is None:
+        weights = weight_bytes(shape, precision, double_quant=place.type != "mps")
+    weights += head_copy_bytes(shape, precision, place.type)
     good = min(good, shape.context_length)
     planned = _fewest_devices(shape, precision, place, weights, good)
     smaller = shape.with_images(SMALL_IMAGE)
@@ -109,9 +112,12 @@ def plan(
     return other if only_so or other.context > planned.context * MIN_CONTEXT_GAIN else planned
 
 
-def _fewest_devices(
-    shape: ModelShape, precision: str, place: DeviceBudget, weights: int | None, good: int
-) -> MemoryPlan:
+def head_copy_bytes(shape: ModelShape, precision: str, type: str) -> int:
+    """Bytes of the head's packed copy: on a processor, where it is also the embedding, which stays as it is."""
+    return shape.vocabulary * shape.hidden * value_bytes(precision) if type == "cpu" and shape.tied else 0
+
+
+def _fewest_devices(shape: ModelShape, precision: str, place: DeviceBudget, weights: int, good: int) -> MemoryPlan:
     plans = [_spread(shape, precision, place.all[: n + 1], weights) for n in range(len(place.all))]
     return next((each for each in plans if each.context >= good), max(plans, key=lambda each: each.context))
 
@@ -120,7 +126,7 @@ def plan_loaded(
     shape: ModelShape, precision: str, place: DeviceBudget, layers: tuple[int, ...], weights: int
 ) -> MemoryPlan:
     """How `place` is divided once the weights are loaded, and so no longer part of its `free` bytes."""
-    parts = _parts(shape, precision, place.type, weights)
+    parts = _parts(shape, precision, weights)
     return _shared(shape, precision, place.all, layers, parts, loaded=True)
 
 
@@ -133,9 +139,7 @@ class _Parts:
     layer: int
 
 
-def _parts(shape: ModelShape, precision: str, type: str, weights: int | None) -> _Parts:
-    if weights is None:
-        weights = weight_bytes(shape, precision, double_quant=type != "mps")
+def _parts(shape: ModelShape, precision: str, weights: int) -> _Parts:
     size = value_bytes(precision)
     last = size * (shape.hidden + (0 if shape.tied else shape.vocabulary * shape.hidden))
     first = size * (shape.vocabulary * shape.hidden + (shape.vision.parameters(shape.hidden) if shape.vision else 0))
@@ -145,9 +149,9 @@ def _parts(shape: ModelShape, precision: str, type: str, weights: int | None) ->
     return _Parts(first, weights - first - shape.layers * layer, layer)
 
 
-def _spread(shape: ModelShape, precision: str, places: tuple[DeviceBudget, ...], weights: int | None) -> MemoryPlan:
+def _spread(shape: ModelShape, precision: str, places: tuple[DeviceBudget, ...], weights: int) -> MemoryPlan:
     """Divide the layers so that the longest context fits."""
-    parts = _parts(shape, precision, places[0].type, weights)
+    parts = _parts(shape, precision, weights)
     if len(places) == 1:
         return _shared(shape, precision, places, (shape.layers,), parts)
     rooms = [_room(shape, precision, places, n, parts) for n in range(len(places))]
@@ -280,7 +284,7 @@ def needed_bytes(
     shape, place = shape.with_images(SMALL_IMAGE), DeviceBudget(type, 0, 0, fused=fused)
     kv = min(context, shape.context_length) * kv_bytes_per_token(shape, precision)
     working = sum(_working(shape, precision, place, n) for n in range(count))
-    fixed = weight_bytes(shape, precision, type != "mps") + working
+    fixed = weight_bytes(shape, precision, type != "mps") + head_copy_bytes(shape, precision, type) + working
     if type == "cpu":
         return fixed + GIB + 2 * kv
     return int((fixed + kv + count * GIB * 3 // 4) / 0.97) + 1

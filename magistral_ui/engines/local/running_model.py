@@ -44,7 +44,7 @@ class RunningModel:
         self.system = loaded.system
         self.decoder = Decoder(loaded.model)
         empty_device_cache()  # what loading left over is free, and would otherwise shorten the context
-        planned = plan_now(loaded, device)
+        planned = plan_now(loaded, device, self.decoder.copied_bytes)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
         self.decoder.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
@@ -135,10 +135,10 @@ def encoded_within(context_length: int, tokenizer: Tokenizer, request: Generatio
     return encoded, min(request.params.max_tokens, room)
 
 
-def plan_now(loaded: Loaded, device: Device) -> MemoryPlan:
-    """How the bytes that are free after loading are divided."""
+def plan_now(loaded: Loaded, device: Device, copied: int = 0) -> MemoryPlan:
+    """How the bytes that are free after loading are divided; `copied` are those that the decoder added to the weights."""
     place = look_again(device.first(len(loaded.layers))).place
-    planned = plan_loaded(loaded.shape, loaded.info.precision, place, loaded.layers, loaded.weights)
+    planned = plan_loaded(loaded.shape, loaded.info.precision, place, loaded.layers, loaded.weights + copied)
     if device.type == "cpu":
         longest = planned.context * planned.kv_per_token
         planned = with_less(loaded.shape, planned, max(MIN_CPU_KV_BYTES, longest))

@@ -32,7 +32,7 @@ from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SharedFlags, SliceJob, SlicePiece, Token
-from magistral_ui.models.memory import plan_loaded
+from magistral_ui.models.memory import plan
 
 CUDA_CONTEXT_BYTES = 309_002_240
 """What a CUDA context takes of the device, as the spaces package has it (zero/torch/static.py)."""
@@ -47,7 +47,8 @@ class PlacedModel:
         self.tokenizer = tokenizer_of(loaded)
         self._vocabulary = _Vocabulary(self.tokenizer)
         self._decoder = Decoder(loaded.model)
-        self._plan = plan_loaded(loaded.shape, loaded.info.precision, device.place, loaded.layers, loaded.weights)
+        # The GPU that will be lent is empty: the weights are still part of its free bytes.
+        self._plan = plan(loaded.shape, loaded.info.precision, device.place, weights=loaded.weights)
         self.context_length = min(loaded.info.context_length, self._plan.context, context_length or self._plan.context)
         self._decoder.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=self._plan)
