@@ -17,6 +17,7 @@ from magistral_ui.engines.base import GenerationRequest, Loading, Measure, Model
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
+from magistral_ui.engines.local.pace_recorder import PaceRecorder
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
@@ -24,6 +25,7 @@ from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.weights.devices import Device, empty_device_cache, find_device, look_again
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
+from magistral_ui.engines.weights.pace import record_pace
 from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
@@ -52,6 +54,8 @@ class RunningModel:
         self.cache = PrefixCache(self.decoder.new_cache, planned.kv_bytes, host)
         executor = Executor(self.decoder, self.cache, loaded.image_token, planned.kv_per_token)
         self.scheduler = Scheduler(executor, scheduler_limits(device.type))
+        shape, precision = loaded.shape, loaded.info.precision
+        self._pace = PaceRecorder(lambda pace: record_pace(shape, precision, device, pace))
         warm_up(self.decoder)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
@@ -62,6 +66,8 @@ class RunningModel:
         """Begin a reply; raises PromptTooLong or NotReady."""
         encoded, limit = encoded_within(self.context_length, self.tokenizer, request)
         generation = Generation(on_control=self.scheduler.wake)
+        if not self.card.demo:
+            self._pace.watch(generation)
         self.scheduler.submit(Sequence(request, encoded, generation, self.tokenizer, limit))
         return generation
 
@@ -94,7 +100,8 @@ def load_model(request: ModelRequest, report: Report, closing: threading.Event) 
     try:
         with _name_hindrance(device):
             source = find_source(request, device, tell, closing, notices.append)
-        loaded = load(source, device, request.precision, tell, context_length=request.context_length, closing=closing)
+        device = look_again(device)  # a download may have taken hours
+        loaded = load(source, device, source.precision, tell, context_length=request.context_length, closing=closing)
     except Cancelled:
         return None
     if closing.is_set():
