@@ -27,7 +27,7 @@ from magistral_ui.environment import (
 )
 from magistral_ui.errors import BadSetting, MagistralUIError, ServeError
 from magistral_ui.i18n.texts import sentence, text
-from magistral_ui.models.folder import check_name
+from magistral_ui.models.folder import AUTO, check_name
 from magistral_ui.models.plan_table import card_lines, machine_lines
 from magistral_ui.settings import Settings, read_settings
 
@@ -133,7 +133,7 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
     from magistral_ui.engines.local.engine import LocalEngine
 
     return LocalEngine(
-        settings.model,
+        settings.model or default_model(),
         device=settings.device,
         precision=settings.precision,
         context_length=settings.context,
@@ -141,6 +141,15 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
         revision=settings.revision,
         save_quantized=settings.save_quantized,
     )
+
+
+def default_model() -> str | None:
+    """What is run where no model is named: on a Space with a GPU, whose owner asked for it, the best one is downloaded."""
+    if not os.environ.get("SPACE_ID"):
+        return None
+    from magistral_ui.engines.weights.gpu_diagnosis import find_graphics_cards
+
+    return AUTO if any(card.driver for card in find_graphics_cards()) else None
 
 
 def check_proxy_for(url: str) -> None:

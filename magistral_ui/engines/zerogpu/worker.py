@@ -32,6 +32,7 @@ from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SharedFlags, SliceJob, SlicePiece, Token
+from magistral_ui.models.folder import AUTO
 from magistral_ui.models.memory import plan
 
 CUDA_CONTEXT_BYTES = 309_002_240
@@ -104,6 +105,8 @@ def place_model(request: ModelRequest, report: Report, flags: SharedFlags) -> Pl
     device = _lent_device()
     # Nothing is quantized: that would have to be computed on the GPU.
     request = replace(request, save_quantized="no", precision="bfloat16" if device.type == "cuda" else "auto")
+    if device.type == "cuda":  # whoever publishes a Space on ZeroGPU has asked for a real model
+        request = replace(request, model=request.model or AUTO)
     source = find_source(request, device, report, threading.Event())
     loaded = load(source, device, request.precision, report, context_length=request.context_length, by_way_of_host=True)
     with memory_named(loaded.info.name, device.name):
