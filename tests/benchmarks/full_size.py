@@ -8,7 +8,6 @@ The 3B needs 7.7 GB of disk, and in bfloat16 12 GB of memory. A folder that is n
 import argparse
 import gc
 import json
-import shutil
 import tempfile
 import threading
 import time
@@ -30,9 +29,9 @@ from magistral_ui.engines.weights.loader import load
 from magistral_ui.engines.weights.pace import estimated_pace
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.cards import FAMILY, ModelCard, find_card
-from magistral_ui.models.folder import DEMO_FOLDER
 from magistral_ui.models.memory import GIB
 from magistral_ui.models.shape import ModelShape
+from tests.benchmarks.models import tokenizer
 
 SHARD_BYTES = 2 * 10**9
 ROPE = {
@@ -103,7 +102,7 @@ def make_folder(folder: Path, shape: ModelShape) -> Path:
     index: dict[str, Any] = {"metadata": {}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     config.save_pretrained(folder)
-    shutil.copy(DEMO_FOLDER / "tekken.json", folder)  # whatever the model writes, this vocabulary can read the prompt
+    (folder / "tekken.json").write_text(json.dumps(tokenizer()), encoding="utf-8")
     return folder
 
 

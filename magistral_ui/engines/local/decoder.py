@@ -16,7 +16,7 @@ from magistral_ui.engines.local.attention import MIN_ROWS, attend, segments_of
 from magistral_ui.engines.local.cuda_graphs import PlainStages, StageChoice, record_on_cuda, recorded_rows
 from magistral_ui.engines.local.kv_cache import KVCache
 from magistral_ui.engines.weights.devices import device_of
-from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like
+from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like, unmap_weights
 
 
 class Decoder:
@@ -40,6 +40,7 @@ class Decoder:
         if self.device.type == "cpu" and can_pack(self.dtype):
             pack_linears(decoder)
             self._pack_head(model)
+            unmap_weights(model)
         self._stages = self._choice(graphs)
         self._query_scale = query_scale(self.config)
         self._image_features = getattr(model, "get_image_features", None)

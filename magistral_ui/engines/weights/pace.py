@@ -7,7 +7,6 @@ nothing were known.
 import json
 import logging
 import os
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +37,8 @@ ROWS = {"cpu": 4}
 MIN_RUNS, MAX_RUNS = 3, 9
 RUN_SECONDS = 2.0
 """Time for the runs of one estimate, where MIN_RUNS take less."""
+CACHE_BYTES = 2**29
+"""Bytes read on a processor before each run, to empty its cache: in a whole model, no layer is still there at the next token."""
 LAYER_COPIES = 4
 """Copies of a layer in 16 bits that an estimate may need at once: random, read, quantized, packed."""
 OLD_SHARE = 0.7
@@ -52,12 +53,19 @@ class _Known:
     measured: dict[str, float]
 
 
-def pace_of(device: Device) -> Pace:
-    """The pace on `device`: measured if the model ran here, or else estimated, which takes seconds the first time."""
+def pace_of(device: Device, *, timed: bool = True) -> Pace:
+    """The pace on `device`: measured if the model ran here, or else estimated, which takes seconds the first time.
+
+    With `timed` False nothing is run: only what is already known is told.
+    """
 
     def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
         measured = measured_pace(shape, precision, device)
-        return (measured, True) if measured is not None else (estimated_pace(shape, precision, device), False)
+        if measured is not None:
+            return measured, True
+        if timed:
+            return estimated_pace(shape, precision, device), False
+        return _read().estimated.get(_key(shape, precision, device)), False
 
     return pace
 
@@ -85,7 +93,7 @@ def estimated_pace(shape: ModelShape, precision: str, device: Device) -> float |
     if known is not None:
         return known
     layer = 2 * shape.linear_parameters // shape.layers
-    if LAYER_COPIES * layer + 4 * HEAD_ROWS * shape.hidden > look_again(device).free:
+    if LAYER_COPIES * layer + 4 * HEAD_ROWS * shape.hidden + CACHE_BYTES > look_again(device).free:
         return None
     try:
         seconds = _seconds(shape, precision, device)
@@ -110,8 +118,8 @@ def _seconds(shape: ModelShape, precision: str, device: Device) -> float:
         head = packed_like(head) or head
     hidden = torch.randn(1, ROWS.get(device.type, 1), shape.hidden, device=device.torch, dtype=DTYPES[precision])
     tables = model.model.rotary_emb(hidden, torch.arange(hidden.shape[1], device=device.torch)[None])
-    of_layer = _median(lambda: layer(hidden, position_embeddings=tables, attention_mask=None), device)
-    of_head = _median(lambda: head(hidden[0]), device)
+    of_layer = _least(lambda: layer(hidden, position_embeddings=tables, attention_mask=None), device)
+    of_head = _least(lambda: head(hidden[0]), device)
     return shape.layers * of_layer + of_head * shape.vocabulary / HEAD_ROWS
 
 
@@ -148,16 +156,19 @@ def _one_layer(shape: ModelShape, precision: str, device: Device) -> Any:
     return model.eval()
 
 
-def _median(run: Callable[[], object], device: Device) -> float:
+def _least(run: Callable[[], object], device: Device) -> float:
+    """Seconds of the run that other programs disturbed least."""
     run()  # kernels are chosen, and nf4 weights rearranged
+    other = torch.ones(CACHE_BYTES // 8 if device.type == "cpu" else 0, dtype=torch.int64)
     taken: list[float] = []
     while len(taken) < MIN_RUNS or (len(taken) < MAX_RUNS and sum(taken) < RUN_SECONDS):
+        other.sum()
         _wait_for(device)
         began = time.perf_counter()
         run()
         _wait_for(device)
         taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    return min(taken)
 
 
 def _wait_for(device: Device) -> None:

@@ -43,6 +43,16 @@ def pack_linears(module: nn.Module) -> int:
     return packed
 
 
+def unmap_weights(model: nn.Module) -> None:
+    """Copy into memory of its own what is still mapped from the model's files, so that all of the files is let go.
+
+    A file stays mapped as a whole while one of its tensors is in use, so what has been packed would be held twice.
+    """
+    for weight in model.parameters():
+        if type(weight) is nn.Parameter and weight.device.type == "cpu":  # bitsandbytes' own are copies already
+            weight.data = weight.data.clone()
+
+
 def packed_like(module: nn.Module) -> PackedLinear | None:
     """`module` packed, or None if it cannot be: another kind of layer, quantized, with a bias, or not on the CPU."""
     if type(module) is not nn.Linear or module.bias is not None:

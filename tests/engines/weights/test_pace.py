@@ -34,8 +34,17 @@ def test_a_layer_is_timed_once_and_remembered(file: Path, precision: str, monkey
     assert pace_of(CPU)(SMALL, precision) == (found, False)
 
 
+def test_where_nothing_may_be_timed_only_what_is_known_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pace_of(CPU, timed=False)(SMALL, "float32") == (None, False)
+    found = estimated_pace(SMALL, "float32", CPU)
+    monkeypatch.setattr(module, "_seconds", lambda *_: 1 / 0)
+    assert pace_of(CPU, timed=False)(SMALL, "float32") == (found, False)
+    record_pace(SMALL, "float32", CPU, 7.0)
+    assert pace_of(CPU, timed=False)(SMALL, "float32") == (7.0, True)
+
+
 def test_all_layers_and_the_whole_head_are_counted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_median", lambda run, device: (run(), 0.001)[1])
+    monkeypatch.setattr(module, "_least", lambda run, device: (run(), 0.001)[1])
     assert estimated_pace(SMALL, "float32", CPU) == pytest.approx(1 / (3 * 0.001 + 2 * 0.001), rel=1e-3)
 
 
