@@ -126,17 +126,12 @@ MAGISTRAL_SMALL_1_2 = ModelShape(
     ),
 )
 MAGISTRAL_SMALL_TEXT = MAGISTRAL_SMALL_1_2.without_vision()
-
-# config.json of mistralai/Ministral-3-{3B,8B,14B}-Reasoning-2512; their vision towers are Magistral's.
-MINISTRAL_3_3B_SHAPE = replace(
-    MAGISTRAL_SMALL_1_2, hidden=3_072, intermediate=9_216, layers=26, tied=True, context_length=262_144
-)
-MINISTRAL_3_8B_SHAPE = replace(
-    MAGISTRAL_SMALL_1_2, hidden=4_096, intermediate=14_336, layers=34, context_length=262_144
-)
-MINISTRAL_3_14B_SHAPE = replace(
-    MAGISTRAL_SMALL_1_2, hidden=5_120, intermediate=16_384, layers=40, context_length=262_144
-)
+# config.json of mistralai/Ministral-3-{14B,8B,3B}-Reasoning-2512; the vision tower is Magistral's. Only the 3B has a tied head:
+# the others' configurations say nothing of it, and their weights have an lm_head. Parameters as their indexes count them:
+# 13,945,031,680, 8,918,026,240 and 3,849,090,048.
+MINISTRAL_3_14B_SHAPE = replace(MAGISTRAL_SMALL_1_2, intermediate=16_384, context_length=262_144)
+MINISTRAL_3_8B_SHAPE = replace(MINISTRAL_3_14B_SHAPE, hidden=4_096, intermediate=14_336, layers=34)
+MINISTRAL_3_3B_SHAPE = replace(MINISTRAL_3_14B_SHAPE, hidden=3_072, intermediate=9_216, layers=26, tied=True)
 
 
 def read_shape(config: dict[str, Any], has_head: bool | None = None) -> ModelShape:
