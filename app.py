@@ -27,8 +27,8 @@ from magistral_ui.environment import (
 )
 from magistral_ui.errors import BadSetting, MagistralUIError, ServeError
 from magistral_ui.i18n.texts import sentence, text
-from magistral_ui.models.folder import check_name
-from magistral_ui.models.plan_table import card_lines, machine_lines
+from magistral_ui.models.folder import AUTO, check_name
+from magistral_ui.models.plan_table import ladder_lines, machine_lines
 from magistral_ui.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -85,21 +85,25 @@ def leave(*_: object) -> None:
 
 
 def print_plan(settings: Settings) -> None:
-    """Print what fits on common graphics cards, at once; then what fits on this machine, which torch has to be asked."""
-    for line in card_lines():
+    """Print what fits on common hardware, at once; then what fits on this machine, and how fast, which torch has to be asked."""
+    for line in ladder_lines():
         print(line)
     sys.stdout.flush()
-    from magistral_ui.engines.weights.devices import best_for, find_device, good_context, good_precisions, slow_pace
-    from magistral_ui.engines.weights.quantized_cache import copies_folder, copies_held
-    from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
+    import torch
 
+    from magistral_ui.engines.weights.devices import find_device, good_context, good_precisions
+    from magistral_ui.engines.weights.pace import pace_of
+    from magistral_ui.engines.weights.quantized_cache import copies_folder, copies_held
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     device = find_device(settings.device)
     name = device.first(len(device.all)).name
-    print("\n".join(machine_lines(name, device.place, good_precisions(device), good_context(device))))
-    pace = slow_pace(MAGISTRAL_SMALL_1_2, best_for(MAGISTRAL_SMALL_1_2, device), device)
-    for told in (device.hindrance, pace):
-        if told is not None:
-            print("\n" + sentence(told))
+    lines = machine_lines(name, device.place, good_precisions(device), good_context(device), pace_of(device))
+    for line in lines:
+        print(line, flush=True)
+    if device.hindrance is not None:
+        print("\n" + sentence(device.hindrance))
     count, size = copies_held()
     if count:
         print("\n" + text("plan_copies", count=count, size=f"{size / 2**30:.1f}", folder=str(copies_folder())))
@@ -133,7 +137,7 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
     from magistral_ui.engines.local.engine import LocalEngine
 
     return LocalEngine(
-        settings.model,
+        settings.model or default_model(),
         device=settings.device,
         precision=settings.precision,
         context_length=settings.context,
@@ -141,6 +145,15 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
         revision=settings.revision,
         save_quantized=settings.save_quantized,
     )
+
+
+def default_model() -> str | None:
+    """What is run where no model is named: on a Space with a GPU, whose owner asked for it, the best one is downloaded."""
+    if not os.environ.get("SPACE_ID"):
+        return None
+    from magistral_ui.engines.weights.gpu_diagnosis import find_graphics_cards
+
+    return AUTO if any(card.driver for card in find_graphics_cards()) else None
 
 
 def check_proxy_for(url: str) -> None:

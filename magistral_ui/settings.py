@@ -153,7 +153,7 @@ class Settings:
     """What the operator chose; None and `auto` leave the choice to the machine."""
 
     model: str | None = _flag(None, "NAME|PATH", _path)
-    """A card's key, a repository, or a folder."""
+    """`auto`, a card's key, a repository, or a folder; None: the best that is downloaded, or the demo model."""
     host: str = _flag("127.0.0.1", "ADDRESS", _host)
     port: int = _flag(7860, "1..65535", _Whole(1, 65_535))
     device: str = _flag("auto", "|".join(DEVICES), _one_of(*DEVICES))

@@ -9,8 +9,9 @@ from typing import Any
 
 from huggingface_hub import SpaceCard, SpaceHardware
 
-from magistral_ui.models.cards import MAGISTRAL_1_2, find_card
-from space.hardware import find_hardware
+from magistral_ui.models.cards import MAGISTRAL_1_2, ModelCard, find_card
+from magistral_ui.models.folder import AUTO
+from space.hardware import Hardware, find_hardware
 
 SHARDS = 10
 PRELOADED = (
@@ -52,25 +53,25 @@ def front_of(card: str) -> Front:
 def card_for(card: str, flavor: str, environment: Mapping[str, str]) -> str:
     """The card for a Space on the hardware `flavor` with the variables in `environment`.
 
-    If Magistral Small 1.2 runs there, its files are downloaded when the Space is built.
+    If Magistral Small 1.2 runs there, its files are downloaded when the Space is built; another model when it starts.
     """
     found, hardware = SpaceCard(card), find_hardware(flavor)
     found.data["suggested_hardware"] = flavor
-    if hardware is not None and hardware.plan is not None and _is_magistral(environment):
-        repository, revision = (
-            MAGISTRAL_1_2.repository,
-            environment.get("MAGISTRAL_UI_REVISION") or MAGISTRAL_1_2.revision,
-        )
-        found.data["models"] = [repository]
-        found.data["preload_from_hub"] = [f"{repository} {','.join(PRELOADED)} {revision}"]
+    model = _card_there(hardware, environment)
+    if model is not None and model.repository:
+        found.data["models"] = [model.repository]
+    if model is MAGISTRAL_1_2:
+        revision = environment.get("MAGISTRAL_UI_REVISION") or MAGISTRAL_1_2.revision
+        found.data["preload_from_hub"] = [f"{model.repository} {','.join(PRELOADED)} {revision}"]
     return str(found)
 
 
-def _is_magistral(environment: Mapping[str, str]) -> bool:
-    if environment.get("MAGISTRAL_UI_BASE_URL"):
-        return False
-    wanted = environment.get("MAGISTRAL_UI_MODEL")
-    return not wanted or find_card(wanted) is MAGISTRAL_1_2
+def _card_there(hardware: Hardware | None, environment: Mapping[str, str]) -> ModelCard | None:
+    """The card of the model that will run on `hardware`; None if it is the demo model, on a server, or not known."""
+    if hardware is None or hardware.best is None or environment.get("MAGISTRAL_UI_BASE_URL"):
+        return None
+    wanted = environment.get("MAGISTRAL_UI_MODEL") or AUTO
+    return hardware.best.card if wanted == AUTO else find_card(wanted)
 
 
 def problems_of(front: Mapping[str, Any]) -> list[str]:

@@ -7,10 +7,10 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
+from magistral_ui.models.cards import DEMO
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
-from magistral_ui.models.memory import GIB, DeviceBudget, MemoryPlan, best_plan, fits, plan
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
+from magistral_ui.models.ladder import Candidate, best_candidate, candidates
+from magistral_ui.models.memory import GIB, DeviceBudget, best_plan
 
 MIB = 2**20
 DOCUMENT = Path(__file__).parents[1] / "docs" / "space.md"
@@ -30,14 +30,12 @@ class Hardware:
     """GPU memory as nvidia-smi reports it, unused; CPU memory as the Hub's documentation states it."""
 
     @property
-    def plan(self) -> MemoryPlan | None:
-        """The memory plan of Magistral Small 1.2 there; None if the demo model runs instead."""
+    def best(self) -> Candidate | None:
+        """The model that runs there, with its plan; None if it is the demo model."""
         if self.place.type == "cpu":
             return None
-        if ZERO in self.flavors:  # weights are loaded before there is a GPU, so none can quantize them
-            return plan(MAGISTRAL_SMALL_1_2, "bfloat16", self.place)
-        best = best_plan(MAGISTRAL_SMALL_1_2, self.place)
-        return best if fits(MAGISTRAL_SMALL_1_2, best) else None
+        # On ZeroGPU weights are loaded before there is a GPU, so none can quantize them.
+        return best_candidate(candidates(self.place, ("bfloat16",) if ZERO in self.flavors else None))
 
 
 def _processor(flavor: str, name: str, gigabytes: int) -> Hardware:
@@ -86,12 +84,13 @@ def table() -> list[str]:
 
 
 def _row(hardware: Hardware) -> str:
-    place, planned, card = hardware.place, hardware.plan, MAGISTRAL_1_2
+    place, best = hardware.place, hardware.best
     memory = f"{sum(each.total for each in place.all) / GIB:.1f}"
     flavors = ", ".join(f"`{flavor}`" for flavor in hardware.flavors)
-    if planned is None:
-        card, shape = DEMO, inspect_folder(DEMO_FOLDER).shape
-        planned = best_plan(shape, place)
+    if best is None:
+        card, planned = DEMO, best_plan(inspect_folder(DEMO_FOLDER).shape, place)
+    else:
+        card, planned = best.card, best.plan
     visitors = "one a slice" if ZERO in hardware.flavors else f"{planned.visitors:,}"
     context = min(planned.context, card.context_length)
     cells = (flavors, hardware.name, memory, card.name, planned.precision, f"{context:,}", visitors)

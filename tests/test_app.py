@@ -18,6 +18,8 @@ import pytest
 
 import app
 from magistral_ui.engines.base import Loading, Ready
+from magistral_ui.engines.weights import gpu_diagnosis
+from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard
 from tests.loopback import free_port
 from tests.scripted_engine import ScriptedEngine
 
@@ -142,6 +144,23 @@ def test_a_signal_right_after_the_start_is_quiet_too() -> None:
             break
     assert process.returncode == 0
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("space", "cards", "model"),
+    [
+        ("", [GraphicsCard("RTX", "580.1")], None),
+        ("owner/name", [GraphicsCard("A10G", "580.1")], "auto"),
+        ("owner/name", [GraphicsCard("no driver")], None),
+        ("owner/name", [], None),
+    ],
+)
+def test_only_a_space_with_a_gpu_downloads_what_nobody_named(
+    space: str, cards: list[GraphicsCard], model: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPACE_ID", space)
+    monkeypatch.setattr(gpu_diagnosis, "find_graphics_cards", lambda: cards)
+    assert app.default_model() == model
 
 
 def test_what_stays_is_not_searched_for_garbage_once_the_model_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

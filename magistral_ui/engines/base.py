@@ -17,6 +17,7 @@ class ModelRequest:
     """What the operator asked for; None and `auto` let the machine decide."""
 
     model: str | None = None
+    """A card's key, a repository or a folder; `auto`: the best for this machine; None: the best that is already downloaded."""
     device: str = "auto"
     precision: str = "auto"
     context_length: int | None = None

@@ -1,15 +1,25 @@
 """The model cards: facts about the models that this page is made for, each with its source; nothing is loaded or downloaded."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Literal
 
 from magistral_ui.chat.prompt import SystemPart, split_system_prompt
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, ModelShape
+from magistral_ui.models.shape import (
+    MAGISTRAL_SMALL_1_2,
+    MAGISTRAL_SMALL_TEXT,
+    MINISTRAL_3_3B_SHAPE,
+    MINISTRAL_3_8B_SHAPE,
+    MINISTRAL_3_14B_SHAPE,
+    ModelShape,
+)
 
 TOKEN_MARKS = ("[THINK]", "[/THINK]")
 TEXT_MARKS = ("<think>", "</think>")
+BENCHMARKS = ("aime25", "aime24", "gpqa_diamond", "livecodebench")
+"""The benchmarks that the cards give: AIME 2025 and 2024, GPQA Diamond, LiveCodeBench; per cent of the tasks solved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,14 @@ class ModelCard:
     demo: bool = False
     """Whether it is the tiny model that shows how the page works; the page says so."""
     description_key: str = "model_magistral"
+    benchmarks: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Per cent of the tasks solved, by the names in BENCHMARKS; empty if unknown."""
+    languages: tuple[str, ...] = ()
+    """The languages that Mistral lists for it, as ISO 639-1 codes; empty if unknown."""
+    download_bytes: int = 0
+    """Bytes of its weights on the Hub: what is downloaded, but for about 20 MB of tokenizer and configuration."""
+    license: str = ""
+    """SPDX identifier; empty if unknown."""
 
     @property
     def reasoning_marks(self) -> tuple[str, str]:
@@ -62,7 +80,21 @@ class ModelCard:
         return (resources.files("magistral_ui.models") / self.system_prompt_file).read_text(encoding="utf-8")
 
 
-# Sampling, lengths and prompts: the cards of mistralai/Magistral-Small-2506, -2507, -2509 on the Hugging Face Hub.
+def _benchmarks(*solved: float) -> Mapping[str, float]:
+    """The figures in the order of BENCHMARKS."""
+    return dict(zip(BENCHMARKS, solved, strict=True))
+
+
+BYTES_PER_PARAMETER = 2
+"""All of these are on the Hub in bfloat16."""
+MAGISTRAL_LANGUAGES = (
+    *("en", "fr", "de", "es", "pt", "it", "ja", "ko", "ru", "zh", "ar", "fa"),
+    *("id", "ms", "ne", "pl", "ro", "sr", "sv", "tr", "uk", "vi", "hi", "bn"),
+)
+MINISTRAL_LANGUAGES = ("en", "fr", "es", "de", "it", "pt", "nl", "zh", "ja", "ko", "ar")
+
+# Sampling, lengths, prompts, benchmarks (LiveCodeBench v5), languages and licences: the cards of mistralai/Magistral-Small-2506,
+# -2507, -2509 on the Hugging Face Hub.
 # Commits: as several independent public projects pin or cite them (2509: a template collection, a model catalogue, two
 # evaluation lists and a path in somebody's Hub cache; 2507: a tokenizer test suite, which also gives the SHA-256 of its
 # tekken.json, and a prompt builder that cites its README). For 2506 two projects name two different commits, so none is pinned.
@@ -78,6 +110,10 @@ MAGISTRAL_1_2 = ModelCard(
     system_prompt_file="system_prompts/magistral-small-2509.txt",
     revision="a31cc96ab10cf19bc42c628fedf1e359e0853c49",
     shape=MAGISTRAL_SMALL_1_2,
+    benchmarks=_benchmarks(77.34, 86.14, 70.07, 70.88),
+    languages=MAGISTRAL_LANGUAGES,
+    download_bytes=BYTES_PER_PARAMETER * MAGISTRAL_SMALL_1_2.parameters,
+    license="Apache-2.0",
 )
 MAGISTRAL_1_1 = replace(
     MAGISTRAL_1_2,
@@ -90,6 +126,8 @@ MAGISTRAL_1_1 = replace(
     system_prompt_file="system_prompts/magistral-small-2507.txt",
     revision="b3583a426ca23186681c4297926dfe9219be6161",
     shape=MAGISTRAL_SMALL_TEXT,
+    benchmarks=_benchmarks(62.03, 70.52, 65.78, 59.17),
+    download_bytes=BYTES_PER_PARAMETER * MAGISTRAL_SMALL_TEXT.parameters,
 )
 MAGISTRAL_1_0 = replace(
     MAGISTRAL_1_1,
@@ -99,6 +137,48 @@ MAGISTRAL_1_0 = replace(
     marks="text",
     system_prompt_file="system_prompts/magistral-small-2506.txt",
     revision=None,
+    benchmarks=_benchmarks(62.76, 70.68, 68.18, 55.84),
+)
+# Ministral 3 Reasoning: the cards and config.json of mistralai/Ministral-3-{3B,8B,14B}-Reasoning-2512 on the Hub; commits as
+# public model catalogues pin them. Temperature: the 8B's and 14B's cards; top_p: Mistral's recipe for vLLM. The configuration
+# allows 262,144 tokens, the paper (arXiv 2601.08584) says 128k for the reasoning models. SYSTEM_PROMPT.txt is Magistral 1.2's.
+MINISTRAL_3_14B = ModelCard(
+    key="ministral-3-14b",
+    name="Ministral 3 14B",
+    repository="mistralai/Ministral-3-14B-Reasoning-2512",
+    marks="tokens",
+    vision=True,
+    context_length=262_144,
+    recommended_length=131_072,
+    sampling=SamplingParams(temperature=1.0, top_p=0.95, max_tokens=131_072),
+    system_prompt_file="system_prompts/magistral-small-2509.txt",
+    revision="51f9210f3cd20f3452a80d5819d15dc61cc50630",
+    shape=MINISTRAL_3_14B_SHAPE,
+    benchmarks=_benchmarks(85.0, 89.8, 71.2, 64.6),
+    languages=MINISTRAL_LANGUAGES,
+    download_bytes=BYTES_PER_PARAMETER * MINISTRAL_3_14B_SHAPE.parameters,
+    license="Apache-2.0",
+)
+MINISTRAL_3_8B = replace(
+    MINISTRAL_3_14B,
+    key="ministral-3-8b",
+    name="Ministral 3 8B",
+    repository="mistralai/Ministral-3-8B-Reasoning-2512",
+    sampling=replace(MINISTRAL_3_14B.sampling, temperature=0.7),
+    revision="81eaece1948f3875421d9a45bc55487d10e2d894",
+    shape=MINISTRAL_3_8B_SHAPE,
+    benchmarks=_benchmarks(78.7, 86.0, 66.8, 61.6),
+    download_bytes=BYTES_PER_PARAMETER * MINISTRAL_3_8B_SHAPE.parameters,
+)
+MINISTRAL_3_3B = replace(
+    MINISTRAL_3_8B,
+    key="ministral-3-3b",
+    name="Ministral 3 3B",
+    repository="mistralai/Ministral-3-3B-Reasoning-2512",
+    revision="4a36357c811bf511a7b625d132e12f22408aac91",
+    shape=MINISTRAL_3_3B_SHAPE,
+    benchmarks=_benchmarks(72.1, 77.5, 53.4, 54.8),
+    download_bytes=BYTES_PER_PARAMETER * MINISTRAL_3_3B_SHAPE.parameters,
 )
 DEMO = ModelCard(
     key="demo",
@@ -113,7 +193,9 @@ DEMO = ModelCard(
     demo=True,
     description_key="model_demo",
 )
-CARDS = {card.key: card for card in (MAGISTRAL_1_2, MAGISTRAL_1_1, MAGISTRAL_1_0, DEMO)}
+FAMILY = (MAGISTRAL_1_2, MINISTRAL_3_14B, MINISTRAL_3_8B, MINISTRAL_3_3B)
+"""The models to choose from for a machine, the best first."""
+CARDS = {card.key: card for card in (*FAMILY, MAGISTRAL_1_1, MAGISTRAL_1_0, DEMO)}
 
 
 def find_card(name: str) -> ModelCard | None:

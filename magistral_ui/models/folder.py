@@ -12,6 +12,8 @@ from magistral_ui.errors import ModelFilesBroken, ModelNotFound, NotAMistralMode
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard, find_card
 from magistral_ui.models.shape import ModelShape, read_shape
 
+AUTO = "auto"
+"""In place of a model's name: the best one that the machine runs."""
 DEMO_FOLDER = Path(__file__).parent / "demo"
 WITH_VISION = "mistral3"
 """The model type that wraps a decoder and a vision tower."""
@@ -53,7 +55,7 @@ def check_name(model: str) -> None:
 
     A repository (`owner/name`) is accepted here; whether it exists is known only when it is downloaded.
     """
-    if find_card(model) or (is_repository(model) and not Path(model).exists()):
+    if model == AUTO or find_card(model) or (is_repository(model) and not Path(model).exists()):
         return
     inspect_folder(Path(model))
 

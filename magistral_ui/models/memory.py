@@ -18,6 +18,11 @@ MIN_CONTEXT = 4_096
 """Context below which a reasoning model is useless: it would run out of tokens while thinking."""
 TYPICAL_CONTEXT = 8_192
 """Tokens of a typical conversation, by which the number of visitors is counted."""
+SMALL_IMAGE = 1_024
+"""Longest side of images, in pixels, where larger ones would cost too much context. Smaller ones would free nothing: reading a
+prompt then needs as much."""
+MIN_CONTEXT_GAIN = 1.1
+"""Factor by which smaller images must lengthen the context to be worth it."""
 MAX_GROWTH_TOKENS = 2_048
 """A conversation's buffers grow ahead by a quarter, at most by this many tokens, and never beyond the longest context."""
 
@@ -70,6 +75,8 @@ class MemoryPlan:
     """Typical conversations that fit in memory together."""
     shares: tuple[Share, ...]
     """One for each device used, in the order of `DeviceBudget.all`."""
+    image_side: int = 0
+    """Longest side of an image in pixels, for which the working memory is; 0 without vision."""
 
 
 def margin_bytes(place: DeviceBudget) -> int:
@@ -79,13 +86,39 @@ def margin_bytes(place: DeviceBudget) -> int:
     return int(0.03 * place.total) + GIB * 3 // 4
 
 
-def plan(shape: ModelShape, precision: str, place: DeviceBudget, *, weights: int | None = None) -> MemoryPlan:
-    """How `place` would be divided: over the fewest devices that leave room for a good context, or else the most room.
+def plan(
+    shape: ModelShape,
+    precision: str,
+    place: DeviceBudget,
+    *,
+    weights: int | None = None,
+    good: int = GOOD_CONTEXT,
+) -> MemoryPlan:
+    """How `place` would be divided: over the fewest devices that leave room for a `good` context, or else the most room.
 
-    `weights` are the bytes of the weights, if they are known better than by counting.
+    Where none is that long, images are scaled down if that lengthens it. `weights` are the bytes of the weights, if they are
+    known better than by counting.
     """
+    if weights is None:
+        weights = weight_bytes(shape, precision, double_quant=place.type != "mps")
+    weights += head_copy_bytes(shape, precision, place.type)
+    good = min(good, shape.context_length)
+    planned = _fewest_devices(shape, precision, place, weights, good)
+    smaller = shape.with_images(SMALL_IMAGE)
+    if planned.context >= good or smaller == shape:
+        return planned
+    other = _fewest_devices(smaller, precision, place, weights, good)
+    only_so = fits(smaller, other) and not fits(shape, planned)
+    return other if only_so or other.context > planned.context * MIN_CONTEXT_GAIN else planned
+
+
+def head_copy_bytes(shape: ModelShape, precision: str, type: str) -> int:
+    """Bytes of the head's packed copy: on a processor, where it is also the embedding, which stays as it is."""
+    return shape.vocabulary * shape.hidden * value_bytes(precision) if type == "cpu" and shape.tied else 0
+
+
+def _fewest_devices(shape: ModelShape, precision: str, place: DeviceBudget, weights: int, good: int) -> MemoryPlan:
     plans = [_spread(shape, precision, place.all[: n + 1], weights) for n in range(len(place.all))]
-    good = min(GOOD_CONTEXT, shape.context_length)
     return next((each for each in plans if each.context >= good), max(plans, key=lambda each: each.context))
 
 
@@ -93,7 +126,7 @@ def plan_loaded(
     shape: ModelShape, precision: str, place: DeviceBudget, layers: tuple[int, ...], weights: int
 ) -> MemoryPlan:
     """How `place` is divided once the weights are loaded, and so no longer part of its `free` bytes."""
-    parts = _parts(shape, precision, place.type, weights)
+    parts = _parts(shape, precision, weights)
     return _shared(shape, precision, place.all, layers, parts, loaded=True)
 
 
@@ -106,9 +139,7 @@ class _Parts:
     layer: int
 
 
-def _parts(shape: ModelShape, precision: str, type: str, weights: int | None) -> _Parts:
-    if weights is None:
-        weights = weight_bytes(shape, precision, double_quant=type != "mps")
+def _parts(shape: ModelShape, precision: str, weights: int) -> _Parts:
     size = value_bytes(precision)
     last = size * (shape.hidden + (0 if shape.tied else shape.vocabulary * shape.hidden))
     first = size * (shape.vocabulary * shape.hidden + (shape.vision.parameters(shape.hidden) if shape.vision else 0))
@@ -118,9 +149,9 @@ def _parts(shape: ModelShape, precision: str, type: str, weights: int | None) ->
     return _Parts(first, weights - first - shape.layers * layer, layer)
 
 
-def _spread(shape: ModelShape, precision: str, places: tuple[DeviceBudget, ...], weights: int | None) -> MemoryPlan:
+def _spread(shape: ModelShape, precision: str, places: tuple[DeviceBudget, ...], weights: int) -> MemoryPlan:
     """Divide the layers so that the longest context fits."""
-    parts = _parts(shape, precision, places[0].type, weights)
+    parts = _parts(shape, precision, weights)
     if len(places) == 1:
         return _shared(shape, precision, places, (shape.layers,), parts)
     rooms = [_room(shape, precision, places, n, parts) for n in range(len(places))]
@@ -190,6 +221,7 @@ def _shared(
         context=min(shape.context_length, tokens),
         visitors=_visitors(shape, tokens),
         shares=shares,
+        image_side=shape.image_side,
     )
 
 
@@ -227,8 +259,8 @@ def best_plan(
     if shape.parameters < MAX_FLOAT32_PARAMETERS:
         return plan(shape, "float32", place)
     choices = precisions or [p for p in PRECISIONS if p != "int8"]
-    plans = [plan(shape, precision, place) for precision in choices]
     good = min(good, shape.context_length)
+    plans = [plan(shape, precision, place, good=good) for precision in choices]
     return next((each for each in plans if each.context >= good), max(plans[::-1], key=lambda each: each.context))
 
 
@@ -249,10 +281,10 @@ def needed_bytes(
 
     With `count` equal devices: the total, if the layers divide evenly.
     """
-    place = DeviceBudget(type, 0, 0, fused=fused)
+    shape, place = shape.with_images(SMALL_IMAGE), DeviceBudget(type, 0, 0, fused=fused)
     kv = min(context, shape.context_length) * kv_bytes_per_token(shape, precision)
     working = sum(_working(shape, precision, place, n) for n in range(count))
-    fixed = weight_bytes(shape, precision, type != "mps") + working
+    fixed = weight_bytes(shape, precision, type != "mps") + head_copy_bytes(shape, precision, type) + working
     if type == "cpu":
         return fixed + GIB + 2 * kv
     return int((fixed + kv + count * GIB * 3 // 4) / 0.97) + 1

@@ -1,86 +1,122 @@
-"""Formats the memory plan of Magistral Small 1.2 for a terminal: for common GPUs, and for one machine; pure."""
+"""Formats the memory plans of the family for a terminal: on common hardware, and on one machine; pure."""
 
-from magistral_ui.i18n.texts import text
-from magistral_ui.models.memory import (
-    GIB,
-    GOOD_CONTEXT,
-    PRECISIONS,
-    TYPICAL_CONTEXT,
-    DeviceBudget,
-    MemoryPlan,
-    best_plan,
-    fits,
-    needed_bytes,
-    plan,
-)
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
+from collections.abc import Iterator
 
-CARD_GIGABYTES = (16, 24, 32, 48, 80)
-COLUMNS = ("device", "precision", "weights", "working", "kv", "context", "visitors")
-WIDTHS = (9, 20, 9, 9, 14, 17, 10)
+from magistral_ui.i18n.texts import sentence, text
+from magistral_ui.models.cards import FAMILY
+from magistral_ui.models.ladder import READABLE_PACE, Candidate, Pace, best_candidate, candidates, no_pace
+from magistral_ui.models.memory import GIB, TYPICAL_CONTEXT, DeviceBudget, MemoryPlan
+
+CARD_GIGABYTES = (8, 12, 16, 24, 32, 48, 80)
+MAC_GIGABYTES = (16, 24, 32, 48, 64, 96, 128)
+CPU_GIGABYTES = (16, 32, 64)
+LARGE_MAC = 36
+"""Gigabytes from which on macOS lets the GPU use three quarters of the memory; two thirds of less."""
+CPU_OTHERS = 3
+"""Gigabytes that other programs use on a computer, or an eighth of its memory if that is more."""
+DEVICE_WIDTH, MODEL_WIDTH = 13, 21
+COLUMNS = ("model", "precision", "weights", "working", "kv", "context", "visitors", "pace")
+WIDTHS = (20, 12, 9, 9, 10, 10, 10, 14)
+BEST, BEST_IF_FAST = "*", "+"
 
 
-def card_lines() -> list[str]:
-    """The table of common GPUs, each otherwise unused."""
-    lines = [text("plan_heading"), "", _heading()]
-    for size in CARD_GIGABYTES:
-        lines += _rows(text("plan_card", size=size), DeviceBudget("cuda", size * GIB, size * GIB))
-    return [*lines, "", text("plan_legend", tokens=f"{TYPICAL_CONTEXT:,}"), ""]
+def ladder_lines() -> list[str]:
+    """The table of common hardware, otherwise unused: each model's precision and longest context, and the best choice."""
+    cards = [(text("plan_card", size=size), DeviceBudget("cuda", size * GIB, size * GIB)) for size in CARD_GIGABYTES]
+    macs = [(text("plan_mac", size=size), _mac(size)) for size in MAC_GIGABYTES]
+    computers = [(text("plan_cpu", size=size), _computer(size)) for size in CPU_GIGABYTES]
+    names = [card.name for card in reversed(FAMILY)]
+    heading = _line([text("plan_device"), *names], (DEVICE_WIDTH, *(MODEL_WIDTH for _ in names)))
+    rows = [_ladder_row(*each) for each in (*cards, *macs, *computers)]
+    legend = text("plan_ladder_legend", pace=f"{READABLE_PACE:g}").splitlines()
+    return [text("plan_heading"), "", heading, *rows, "", *legend, ""]
 
 
 def machine_lines(
-    name: str, place: DeviceBudget, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
-) -> list[str]:
-    """The same for a device in its current state, and what to do if Magistral does not fit.
+    name: str,
+    place: DeviceBudget,
+    precisions: tuple[str, ...] | None = None,
+    good: int | None = None,
+    pace: Pace = no_pace,
+) -> Iterator[str]:
+    """Each model in each precision on a device in its current state, and which is best; made as the paces become known.
 
     `precisions` are those that the device runs well; `good` is the context for which a more exact one is given up.
     """
     free, total = (sum(sizes) for sizes in zip(*((each.free, each.total) for each in place.all), strict=True))
-    head = text("plan_machine", name=name, free=_gigabytes(free), total=_gigabytes(total))
-    lines = [head, "", _heading(), *_rows(place.type, place, precisions, good), ""]
-    best = best_plan(MAGISTRAL_SMALL_1_2, place, precisions, good)
-    if not fits(MAGISTRAL_SMALL_1_2, best):
-        count = len(place.all)
-        needed = _gigabytes(
-            needed_bytes(MAGISTRAL_SMALL_1_2, best.precision, place.type, count=count, fused=place.fused)
-        )
-        lines.append(text("plan_needs", precision=best.precision, needed=needed))
-    elif len(best.shares) > 1:
-        layers = " + ".join(str(share.layers) for share in best.shares)
-        lines.append(text("plan_spread", precision=best.precision, count=len(best.shares), layers=layers))
-    elif place.type == "cpu":
-        lines.append(text("plan_only_demo"))
-    return lines
+    yield text("plan_machine", name=name, free=_gigabytes(free), total=_gigabytes(total))
+    yield ""
+    yield _line([text(f"plan_{column}") for column in COLUMNS], WIDTHS)
+    found: list[Candidate] = []
+    for card in reversed(FAMILY):
+        (candidate,) = candidates(place, precisions, good, pace, (card,))
+        found.insert(0, candidate)
+        yield from _machine_rows(candidate, pace)
+    yield ""
+    yield from text("plan_legend", tokens=f"{TYPICAL_CONTEXT:,}").splitlines()
+    yield ""
+    best = best_candidate(found)
+    if best is None:
+        yield text("plan_only_demo")
+        return
+    size = f"{best.card.download_bytes / 1e9:.1f}"
+    yield text("plan_best", model=best.card.name, precision=best.plan.precision)
+    yield from text("plan_auto", size=size).splitlines()
+    if best.card.shape and best.plan.image_side < best.card.shape.image_side:
+        yield text("plan_images", side=best.plan.image_side)
+    if len(best.plan.shares) > 1:
+        layers = " + ".join(str(share.layers) for share in best.plan.shares)
+        yield text("plan_spread", precision=best.plan.precision, count=len(best.plan.shares), layers=layers)
 
 
-def _heading() -> str:
-    return _line([text(f"plan_{name}") for name in COLUMNS])
+def _mac(gigabytes: int) -> DeviceBudget:
+    """What macOS lets the GPU use of so much memory."""
+    size = gigabytes * GIB * 3 // 4 if gigabytes > LARGE_MAC else gigabytes * GIB * 2 // 3
+    return DeviceBudget("mps", size, size)
 
 
-def _rows(
-    name: str, place: DeviceBudget, precisions: tuple[str, ...] | None = None, good: int = GOOD_CONTEXT
-) -> list[str]:
-    best = best_plan(MAGISTRAL_SMALL_1_2, place, precisions, good)
-    rows: list[str] = []
-    for precision in PRECISIONS:
-        planned = plan(MAGISTRAL_SMALL_1_2, precision, place)
-        chosen = precision == best.precision and fits(MAGISTRAL_SMALL_1_2, planned)
-        rows.append(_row(name if not rows else "", planned, chosen))
-    return rows
+def _computer(gigabytes: int) -> DeviceBudget:
+    return DeviceBudget("cpu", gigabytes * GIB - max(CPU_OTHERS * GIB, gigabytes * GIB // 8), gigabytes * GIB)
 
 
-def _row(name: str, planned: MemoryPlan, chosen: bool) -> str:
-    precision = f"{planned.precision} ({text('plan_chosen')})" if chosen else planned.precision
-    weights = _gigabytes(planned.weights)
-    if not fits(MAGISTRAL_SMALL_1_2, planned):
-        return _line([name, precision, weights, text("plan_too_small")])
-    working = planned.working + planned.margin
-    numbers = (f"{planned.context:,}", str(planned.visitors))
-    return _line([name, precision, weights, _gigabytes(working), _gigabytes(planned.kv_bytes), *numbers])
+def _ladder_row(name: str, place: DeviceBudget) -> str:
+    found = candidates(place)
+    best, mark = best_candidate(found), BEST if place.type == "cuda" else BEST_IF_FAST
+    cells = [name]
+    for each in reversed(found):
+        fact = f"{each.plan.precision:8} {each.plan.context:>7,}" if each.plans else "–"
+        cells.append(f"{fact} {mark}" if each is best else fact)
+    return _line(cells, (DEVICE_WIDTH, *(MODEL_WIDTH for _ in found)))
 
 
-def _line(cells: list[str]) -> str:
-    return " ".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=False)).rstrip()
+def _machine_rows(candidate: Candidate, pace: Pace) -> Iterator[str]:
+    name, shape = candidate.card.name, candidate.card.shape
+    if not candidate.plans and candidate.refusal:
+        cells = [name, candidate.plan.precision, _gigabytes(candidate.plan.weights), sentence(candidate.refusal)]
+        yield _line(cells, WIDTHS)
+        return
+    for planned in candidate.plans:
+        assert shape is not None
+        chosen = planned.precision == candidate.plan.precision and candidate.refusal is None
+        precision = f"{planned.precision} {BEST}" if chosen else planned.precision
+        yield _line([name, precision, *_figures(planned), _told(*pace(shape, planned.precision))], WIDTHS)
+        name = ""
+
+
+def _figures(planned: MemoryPlan) -> list[str]:
+    sizes = map(_gigabytes, (planned.weights, planned.working + planned.margin, planned.kv_bytes))
+    return [*sizes, f"{planned.context:,}", str(planned.visitors)]
+
+
+def _told(tokens: float | None, measured: bool) -> str:
+    if tokens is None:
+        return ""
+    told = f"{tokens:.1f}" if measured else f"~{tokens:.1f}"
+    return text("plan_too_slow", pace=told) if tokens < READABLE_PACE else told
+
+
+def _line(cells: list[str], widths: tuple[int, ...]) -> str:
+    return " ".join(cell.ljust(width - 1) for cell, width in zip(cells, widths, strict=False)).rstrip()
 
 
 def _gigabytes(size: int) -> str:

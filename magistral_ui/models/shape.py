@@ -87,8 +87,19 @@ class ModelShape:
     def parameters(self) -> int:
         return self.linear_parameters + self.other_parameters
 
+    @property
+    def image_side(self) -> int:
+        """Longest side of an image in pixels; 0 without vision."""
+        return self.vision.image if self.vision else 0
+
     def without_vision(self) -> "ModelShape":
         return replace(self, vision=None)
+
+    def with_images(self, side: int) -> "ModelShape":
+        """The same model where images are scaled down to `side` pixels at most."""
+        if self.vision is None or side >= self.vision.image:
+            return self
+        return replace(self, vision=replace(self.vision, image=side))
 
 
 # config.json of mistralai/Magistral-Small-2509 (the Mistral Small 3.1 architecture); the count of 24,011,361,280 parameters,
@@ -115,6 +126,12 @@ MAGISTRAL_SMALL_1_2 = ModelShape(
     ),
 )
 MAGISTRAL_SMALL_TEXT = MAGISTRAL_SMALL_1_2.without_vision()
+# config.json of mistralai/Ministral-3-{14B,8B,3B}-Reasoning-2512; the vision tower is Magistral's. Only the 3B has a tied head:
+# the others' configurations say nothing of it, and their weights have an lm_head. Parameters as their indexes count them:
+# 13,945,031,680, 8,918,026,240 and 3,849,090,048.
+MINISTRAL_3_14B_SHAPE = replace(MAGISTRAL_SMALL_1_2, intermediate=16_384, context_length=262_144)
+MINISTRAL_3_8B_SHAPE = replace(MINISTRAL_3_14B_SHAPE, hidden=4_096, intermediate=14_336, layers=34)
+MINISTRAL_3_3B_SHAPE = replace(MINISTRAL_3_14B_SHAPE, hidden=3_072, intermediate=9_216, layers=26, tied=True)
 
 
 def read_shape(config: dict[str, Any], has_head: bool | None = None) -> ModelShape:

@@ -19,9 +19,9 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Ready
 from magistral_ui.engines.local.engine import LocalEngine
-from magistral_ui.engines.weights import devices, quantized_cache
+from magistral_ui.engines.weights import devices, quantized_cache, source
 from magistral_ui.i18n.texts import sentence
-from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
+from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.folder import inspect_folder
 from tests.engines.following import follow
 from tests.hub.checkpoints import make_repository
@@ -51,7 +51,7 @@ def run(hub: Hub, repositories: dict[str, Path]) -> Iterator[Callable[..., Local
     for card in CARDS:
         hub.add(card.repository or "", repositories[card.key], card.revision or "")
 
-    def started(model: str, **options: object) -> LocalEngine:
+    def started(model: str | None, **options: object) -> LocalEngine:
         engine = LocalEngine(model, device="cpu", **options)  # type: ignore[arg-type]
         engines.append(engine)
         engine.start()
@@ -197,6 +197,30 @@ def test_a_slow_processor_is_told_before_the_download(
     assert isinstance(status, Ready), status
     assert [each.key for each in status.info.notices] == ["slow_processor"]
     assert ("downloading", ("slow_processor",), 0) in told
+
+
+@pytest.mark.usefixtures("large_computer")
+def test_only_auto_downloads_what_nobody_named(
+    hub: Hub, run: Callable[..., LocalEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "pace_of", lambda device: lambda shape, precision: (9.0, False))
+    status = run(None).status()
+    assert isinstance(status, Ready), status
+    assert (status.info.name, status.info.chosen_because) == (DEMO.name, "model_chosen_not_downloaded")
+    assert not hub.served
+    status = run("auto").status()
+    assert isinstance(status, Ready), status
+    assert (status.info.name, status.info.chosen_because) == (MAGISTRAL_1_2.name, "model_chosen_cpu_fits")
+    hub.served.clear()
+    hub.repositories.clear()
+    status = run(None).status()
+    assert isinstance(status, Ready), status
+    assert status.info.name == MAGISTRAL_1_2.name, "what is complete here runs without being named"
+    assert not hub.served
+    monkeypatch.setattr(source, "pace_of", lambda device: lambda shape, precision: (1.0, False))
+    status = run(None).status()
+    assert isinstance(status, Ready), status
+    assert (status.info.name, status.info.chosen_because) == (DEMO.name, "model_chosen_too_slow")
 
 
 @pytest.mark.usefixtures("large_computer")

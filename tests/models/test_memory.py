@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from magistral_ui.models.memory import (
     GIB,
     MIN_CONTEXT,
+    SMALL_IMAGE,
     DeviceBudget,
     best_plan,
     fits,
@@ -20,6 +21,7 @@ from magistral_ui.models.memory import (
 from magistral_ui.models.shape import (
     MAGISTRAL_SMALL_1_2,
     MAGISTRAL_SMALL_TEXT,
+    MINISTRAL_3_3B_SHAPE,
     SCORE_BYTES,
     ModelShape,
     kv_bytes_per_token,
@@ -219,3 +221,17 @@ def test_a_processor_never_gets_int8() -> None:
 def test_images_cost_the_text_models_nothing() -> None:
     with_images = plan(MAGISTRAL_SMALL_1_2, "nf4", card(24))
     assert plan(MAGISTRAL_SMALL_TEXT, "nf4", card(24)).context > with_images.context
+
+
+def test_a_small_card_takes_smaller_images_for_a_longer_context() -> None:
+    large, small = (plan(MINISTRAL_3_3B_SHAPE, "nf4", card(size)) for size in (12, 8))
+    assert (large.image_side, small.image_side) == (1_540, SMALL_IMAGE)
+    assert small == plan(MINISTRAL_3_3B_SHAPE.with_images(SMALL_IMAGE), "nf4", card(8))
+    assert large.working - small.working > GIB // 2
+    assert plan(MAGISTRAL_SMALL_TEXT, "nf4", card(16)).image_side == 0
+
+
+def test_images_stay_as_they_are_where_the_context_is_good_enough() -> None:
+    assert plan(MINISTRAL_3_3B_SHAPE, "nf4", card(8), good=16_384).image_side == 1_540
+    assert plan(MAGISTRAL_SMALL_1_2, "nf4", card(20)).image_side == 1_540, "a long prompt needs as much there"
+    assert plan(MAGISTRAL_SMALL_1_2, "nf4", card(12)).image_side == 1_540, "it does not fit in either case"

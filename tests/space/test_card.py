@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import SpaceHardware
 
 from magistral_ui.engines.weights.hub import NEEDED_FILES
-from magistral_ui.models.cards import MAGISTRAL_1_2
+from magistral_ui.models.cards import MAGISTRAL_1_2, MINISTRAL_3_14B, ModelCard
 from space.card import FIELDS, PRELOADED, card_for, front_of, problems_of
 from space.hardware import HARDWARE, find_hardware, written
 from space.push import requirements
@@ -76,21 +76,23 @@ def test_only_what_the_app_would_download_is_preloaded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flavor", "environment", "preloaded"),
+    ("flavor", "environment", "card"),
     [
-        ("cpu-basic", {}, False),
-        ("t4-small", {}, False),
-        ("a10g-small", {}, True),
-        ("zero-a10g", {}, True),
-        ("zero-a10g", {"MAGISTRAL_UI_MODEL": "demo"}, False),
-        ("a10g-small", {"MAGISTRAL_UI_MODEL": "magistral-small-2509"}, True),
-        ("a10g-small", {"MAGISTRAL_UI_BASE_URL": "http://h/v1"}, False),
+        ("cpu-basic", {}, None),
+        ("t4-small", {}, MINISTRAL_3_14B),
+        ("a10g-small", {}, MAGISTRAL_1_2),
+        ("a10g-small", {"MAGISTRAL_UI_MODEL": "auto"}, MAGISTRAL_1_2),
+        ("zero-a10g", {}, MAGISTRAL_1_2),
+        ("zero-a10g", {"MAGISTRAL_UI_MODEL": "demo"}, None),
+        ("a10g-small", {"MAGISTRAL_UI_MODEL": "magistral-small-2509"}, MAGISTRAL_1_2),
+        ("a10g-small", {"MAGISTRAL_UI_MODEL": "someone/else"}, None),
+        ("a10g-small", {"MAGISTRAL_UI_BASE_URL": "http://h/v1"}, None),
     ],
 )
-def test_preloaded_is_what_runs(flavor: str, environment: dict[str, str], preloaded: bool) -> None:
+def test_preloaded_is_what_runs(flavor: str, environment: dict[str, str], card: ModelCard | None) -> None:
     front = front_of(card_for(CARD, flavor, environment))
-    assert ("preload_from_hub" in front) == preloaded
-    assert front.get("models") == ([MAGISTRAL_1_2.repository] if preloaded else None)
+    assert ("preload_from_hub" in front) == (card is MAGISTRAL_1_2), "the shards of the others are not known"
+    assert front.get("models") == ([card.repository] if card else None)
 
 
 def test_a_builder_that_sees_one_file_sees_all() -> None:
@@ -110,4 +112,6 @@ def test_every_hardware_of_the_hub_is_known() -> None:
 def test_the_documented_table_is_the_plan_s() -> None:
     document = (ROOT / "docs" / "space.md").read_text(encoding="utf-8")
     assert written(document) == document, "run: python -m space.hardware"
-    assert document.count("Magistral Small 1.2 |") == sum(each.plan is not None for each in HARDWARE)
+    assert document.count("Magistral Small 1.2 |") == sum(
+        each.best is not None and each.best.card is MAGISTRAL_1_2 for each in HARDWARE
+    )

@@ -40,8 +40,13 @@ class ImageSpan:
 class ImageProcessor:
     """One model's image preparation; thread-safe. Remembers, per visitor, what it has prepared."""
 
-    def __init__(self, image_encoder: Any) -> None:
-        """`image_encoder` is mistral-common's, or None for a model without vision."""
+    def __init__(self, image_encoder: Any, longest_side: int = 0) -> None:
+        """`image_encoder` is mistral-common's, or None for a model without vision.
+
+        Images are scaled down to `longest_side` pixels, or to what the model takes, if that is less or no side is given.
+        """
+        if image_encoder and 0 < longest_side < image_encoder.image_config.max_image_size:
+            image_encoder.image_config.max_image_size = longest_side
         self._encoder = image_encoder
         self._prepared: LRUCache[tuple[str, str], ImageInput] = LRUCache(IMAGE_CACHE_BYTES, _cost)
         self._lock = threading.Lock()

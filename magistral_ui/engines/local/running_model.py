@@ -17,6 +17,7 @@ from magistral_ui.engines.base import GenerationRequest, Loading, Measure, Model
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
+from magistral_ui.engines.local.pace_recorder import PaceRecorder
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
@@ -24,6 +25,7 @@ from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.weights.devices import Device, empty_device_cache, find_device, look_again
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
+from magistral_ui.engines.weights.pace import record_pace
 from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
@@ -44,7 +46,7 @@ class RunningModel:
         self.system = loaded.system
         self.decoder = Decoder(loaded.model)
         empty_device_cache()  # what loading left over is free, and would otherwise shorten the context
-        planned = plan_now(loaded, device)
+        planned = plan_now(loaded, device, self.decoder.copied_bytes)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
         self.decoder.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
@@ -52,6 +54,8 @@ class RunningModel:
         self.cache = PrefixCache(self.decoder.new_cache, planned.kv_bytes, host)
         executor = Executor(self.decoder, self.cache, loaded.image_token, planned.kv_per_token)
         self.scheduler = Scheduler(executor, scheduler_limits(device.type))
+        shape, precision = loaded.shape, loaded.info.precision
+        self._pace = PaceRecorder(lambda pace: record_pace(shape, precision, device, pace))
         warm_up(self.decoder)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
@@ -62,6 +66,8 @@ class RunningModel:
         """Begin a reply; raises PromptTooLong or NotReady."""
         encoded, limit = encoded_within(self.context_length, self.tokenizer, request)
         generation = Generation(on_control=self.scheduler.wake)
+        if not self.card.demo:
+            self._pace.watch(generation)
         self.scheduler.submit(Sequence(request, encoded, generation, self.tokenizer, limit))
         return generation
 
@@ -82,6 +88,7 @@ def load_model(request: ModelRequest, report: Report, closing: threading.Event) 
     """The requested model, ready to run, or None once `closing` is set; raises what `find_source` and `load` do."""
     if request.threads:
         torch.set_num_threads(request.threads)
+    empty_device_cache()  # what a model that was unloaded has left over counts as free
     device = find_device(request.device)
     notices = [device.hindrance] if device.hindrance else []
     for each in notices:
@@ -93,13 +100,14 @@ def load_model(request: ModelRequest, report: Report, closing: threading.Event) 
     try:
         with _name_hindrance(device):
             source = find_source(request, device, tell, closing, notices.append)
-        loaded = load(source, device, request.precision, tell, context_length=request.context_length, closing=closing)
+        device = look_again(device)  # a download may have taken hours
+        loaded = load(source, device, source.precision, tell, context_length=request.context_length, closing=closing)
     except Cancelled:
         return None
     if closing.is_set():
         return None
     tell(Loading("warming_up"))
-    loaded = replace(loaded, info=replace(loaded.info, notices=tuple(notices)))
+    loaded = replace(loaded, info=replace(loaded.info, notices=(*notices, *loaded.info.notices)))
     with memory_named(loaded.info.name, loaded.info.device):
         running = RunningModel(loaded, device, request.context_length)
     empty_device_cache()
@@ -120,7 +128,7 @@ def _name_hindrance(device: Device) -> Iterator[None]:
 def tokenizer_of(loaded: Loaded) -> Tokenizer:
     """The model's tokenizer; raises ModelFilesBroken if its file is not one."""
     try:
-        return Tokenizer(loaded.tekken, loaded.card, loaded.system)
+        return Tokenizer(loaded.tekken, loaded.card, loaded.system, loaded.shape.image_side)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelFilesBroken(model=loaded.info.source, file=loaded.tekken.name) from error
 
@@ -134,10 +142,10 @@ def encoded_within(context_length: int, tokenizer: Tokenizer, request: Generatio
     return encoded, min(request.params.max_tokens, room)
 
 
-def plan_now(loaded: Loaded, device: Device) -> MemoryPlan:
-    """How the bytes that are free after loading are divided."""
+def plan_now(loaded: Loaded, device: Device, copied: int = 0) -> MemoryPlan:
+    """How the bytes that are free after loading are divided; `copied` are those that the decoder added to the weights."""
     place = look_again(device.first(len(loaded.layers))).place
-    planned = plan_loaded(loaded.shape, loaded.info.precision, place, loaded.layers, loaded.weights)
+    planned = plan_loaded(loaded.shape, loaded.info.precision, place, loaded.layers, loaded.weights + copied)
     if device.type == "cpu":
         longest = planned.context * planned.kv_per_token
         planned = with_less(loaded.shape, planned, max(MIN_CPU_KV_BYTES, longest))

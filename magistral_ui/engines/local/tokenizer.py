@@ -57,14 +57,17 @@ class EncodedPrompt:
 class Tokenizer:
     """One model's tokenizer with its image preparation; thread-safe. Remembers, per visitor, what is costly to make again."""
 
-    def __init__(self, tekken: Path, card: ModelCard, own_system: tuple[SystemPart, ...]) -> None:
-        """`tekken` is the model's tekken.json; `own_system` is the system prompt that all visitors get by default."""
+    def __init__(self, tekken: Path, card: ModelCard, own_system: tuple[SystemPart, ...], image_side: int = 0) -> None:
+        """`tekken` is the model's tekken.json; `own_system` is the system prompt that all visitors get by default.
+
+        Images are scaled down to `image_side` pixels, if the model would take larger ones.
+        """
         self.tokenizer = MistralTokenizer.from_file(str(tekken))
         self._instruct: Any = self.tokenizer.instruct_tokenizer
         self._base: Any = self._instruct.tokenizer
         self._card = card
         self._own_system = own_system
-        self._images = ImageProcessor(self._instruct.image_encoder)
+        self._images = ImageProcessor(self._instruct.image_encoder, image_side)
         self._lock = threading.Lock()
         self._replies: LRUCache[tuple[str, str | None, str, bool], list[int]] = LRUCache(CACHED_REPLY_TOKENS, len)
         self._texts: LRUCache[tuple[str, str | tuple[SystemPart, ...]], list[int]] = LRUCache(CACHED_TEXT_TOKENS, len)

@@ -2,8 +2,9 @@
 
 import os
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -13,7 +14,8 @@ from magistral_ui.engines.weights import gpu_diagnosis
 from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, TorchBuild, find_graphics_cards, runs_kernels_for
 from magistral_ui.engines.weights.quantization import can_quantize, has_fast_nf4
 from magistral_ui.errors import BadSetting, DeviceTooSmall, Message
-from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2, ModelCard
+from magistral_ui.models.cards import DEMO, FAMILY, ModelCard
+from magistral_ui.models.ladder import Candidate, Pace, best_candidate, candidates, no_pace
 from magistral_ui.models.memory import (
     GOOD_CONTEXT,
     MAX_FLOAT32_PARAMETERS,
@@ -27,7 +29,7 @@ from magistral_ui.models.memory import (
     needed_bytes,
     plan,
 )
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
+from magistral_ui.models.shape import ModelShape
 
 MIN_FUSED_CAPABILITY = (8, 0)
 """Compute capability of the oldest GPUs (Ampere) with fused attention for bfloat16, a prefix, and heads that share keys."""
@@ -156,13 +158,42 @@ def _card(index: int) -> Device:
     return Device("cuda", torch.cuda.get_device_name(index), free, total, index, capability=_capability(index))
 
 
-def choose_default(device: Device) -> tuple[ModelCard, str]:
-    """The default model, and the key of the text that says why."""
-    if device.type == "cpu":
-        return DEMO, "model_chosen_gpu_unusable" if device.hindrance else "model_chosen_no_gpu"
-    if fits(MAGISTRAL_SMALL_1_2, best_for(MAGISTRAL_SMALL_1_2, device)):
-        return MAGISTRAL_1_2, "model_chosen_gpu_fits"
-    return DEMO, "model_chosen_gpu_too_small"
+class DefaultModel(NamedTuple):
+    """What runs where no model is named."""
+
+    card: ModelCard
+    why: str
+    """Key of the text that says why."""
+    precision: str = "auto"
+
+
+def choose_default(
+    device: Device, may_run: Callable[[ModelCard], bool], pace: Pace = no_pace, precision: str = "auto"
+) -> DefaultModel:
+    """The best model of those that `may_run`, or the demo model.
+
+    `precision` is the one asked for. `pace` is asked only for models that may run and fit, and never on CUDA, where whatever fits
+    is fast enough.
+    """
+    family = tuple(card for card in FAMILY if may_run(card))
+    precisions = good_precisions(device) if precision == "auto" else (precision,)
+    pace = no_pace if device.type == "cuda" else pace
+    found = candidates(device.place, precisions, good_context(device), pace, family)
+    best = best_candidate(found)
+    if best is None:
+        return DefaultModel(DEMO, _why_demo(device, found), precision)
+    why = "model_chosen_cpu_fits" if device.type == "cpu" else "model_chosen_gpu_fits"
+    return DefaultModel(best.card, why, best.plan.precision)
+
+
+def _why_demo(device: Device, found: Sequence[Candidate]) -> str:
+    if device.hindrance:
+        return "model_chosen_gpu_unusable"
+    if any(each.plans for each in found):
+        return "model_chosen_too_slow"
+    if any(each.plans for each in candidates(device.place, good_precisions(device), good_context(device))):
+        return "model_chosen_not_downloaded"
+    return "model_chosen_no_gpu" if device.type == "cpu" else "model_chosen_gpu_too_small"
 
 
 def choose_plan(
@@ -180,7 +211,10 @@ def choose_plan(
     if wanted in ("nf4", "int8") and not can_quantize():
         raise DeviceTooSmall("quantization_not_here", precision=wanted)
     best = best_for(shape, device)
-    chosen = best if wanted == "auto" else plan(shape, wanted, device.place, weights=weights)
+    good = good_context(device)
+    chosen = best if wanted == "auto" else plan(shape, wanted, device.place, weights=weights, good=good)
+    if context_length and context_length < good:  # it may leave room for larger images
+        chosen = plan(shape, chosen.precision, device.place, weights=weights, good=context_length)
     if fits(shape, chosen, context_length):
         return chosen
     least = min(context_length or MIN_CONTEXT, MIN_CONTEXT)

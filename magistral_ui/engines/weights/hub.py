@@ -125,7 +125,7 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
     """
     disable_progress_bars()  # the page shows the progress
     report(Loading("downloading"))
-    if is_commit(revision) and (held := _cached(repository, revision)) and _is_whole(held.folder):
+    if is_commit(revision) and (held := held_snapshot(repository, revision)):
         return held
     with _sentences(repository, revision):
         try:
@@ -153,6 +153,12 @@ def read_config(repository: str, revision: str | None) -> dict[str, Any]:
         check_proxies()
         file = hf_hub_download(repository, "config.json", revision=revision)
     return read_json(Path(file).parent, "config.json", repository)
+
+
+def held_snapshot(repository: str, revision: str | None) -> Snapshot | None:
+    """The files at `revision`, if all that are needed are in the cache; the Hub is not contacted."""
+    held = _cached(repository, revision)
+    return held if held and _is_whole(held.folder) else None
 
 
 def _cached(repository: str, revision: str | None) -> Snapshot | None:

@@ -41,7 +41,7 @@ from magistral_ui.engines.weights.quantization import (
 )
 from magistral_ui.engines.weights.quantized_cache import save_copy
 from magistral_ui.engines.weights.source import ModelSource
-from magistral_ui.errors import ModelFilesBroken
+from magistral_ui.errors import Message, ModelFilesBroken
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import FolderFacts, inspect_folder
 from magistral_ui.models.memory import MemoryPlan
@@ -72,6 +72,7 @@ class Loaded:
     image_token: int | None
     kv_bytes_per_token: int
     shape: ModelShape
+    """With the images that the plan has room for."""
     weights: int
     """Bytes in memory, as measured."""
     layers: tuple[int, ...]
@@ -130,6 +131,7 @@ def load(
     prompt = folder / "SYSTEM_PROMPT.txt"
     if prompt.is_file():
         card = replace(card, system_prompt_file=str(prompt.resolve()))
+    shape = facts.shape.with_images(plan.image_side)
     info = ModelInfo(
         name=card.name,
         source=source.name or folder.name,
@@ -139,6 +141,7 @@ def load(
         parameters=facts.shape.parameters,
         revision=source.revision,
         chosen_because=source.chosen_because,
+        notices=_image_notice(facts.shape, shape),
     )
     return Loaded(
         model=model,
@@ -148,10 +151,17 @@ def load(
         info=info,
         image_token=getattr(config, "image_token_id", None) if facts.vision else None,
         kv_bytes_per_token=kv_bytes_per_token(facts.shape, precision),
-        shape=facts.shape,
+        shape=shape,
         weights=held_bytes(model),
         layers=tuple(share.layers for share in plan.shares),
     )
+
+
+def _image_notice(own: ModelShape, planned: ModelShape) -> tuple[Message, ...]:
+    """Says that images are scaled down further than the model would need, to leave room for a longer context."""
+    if planned == own:
+        return ()
+    return (Message("smaller_images", {"side": planned.image_side, "full": own.image_side}),)
 
 
 def _read_config(folder: Path) -> Any:

@@ -15,13 +15,14 @@ from huggingface_hub.file_download import repo_folder_name
 
 from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, slow_pace
-from magistral_ui.engines.weights.hub import download, read_config
+from magistral_ui.engines.weights.hub import download, held_snapshot, read_config
+from magistral_ui.engines.weights.pace import pace_of
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.quantization import stored_precision
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, copy_for, fingerprint
 from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound
 from magistral_ui.models.cards import ModelCard, find_card
-from magistral_ui.models.folder import DEMO_FOLDER, decoder_of, inspect_folder, is_commit, is_repository
+from magistral_ui.models.folder import AUTO, DEMO_FOLDER, decoder_of, inspect_folder, is_commit, is_repository
 from magistral_ui.models.memory import MemoryPlan
 from magistral_ui.models.shape import ModelShape, read_shape
 
@@ -37,6 +38,8 @@ class ModelSource:
     name: str = ""
     revision: str = ""
     chosen_because: str = "model_chosen_by_hand"
+    precision: str = "auto"
+    """As requested, or as the ladder chose it with the model."""
     copy: QuantizedCopy | None = None
     """Where to save a quantized copy, if the model is quantized."""
 
@@ -55,17 +58,31 @@ def find_source(
     Raises what `hub.download` and `inspect_folder` do, DeviceTooSmall, CopyNotSaved or progress.Cancelled.
     """
     why, card = "model_chosen_by_hand", find_card(request.model) if request.model else None
-    if request.model is None:
-        card, why = choose_default(device)
+    if request.model in (None, AUTO):
+        may_run = is_complete if request.model is None else lambda _: True
+        card, why, precision = choose_default(device, may_run, pace_of(device), request.precision)
+        request = replace(request, precision=precision)
     name = request.model or ""
     if card is not None:
         name = card.repository or card.key
     folder = Path(name).expanduser()
     if card is not None and card.repository is None:
-        return _from_folder(DEMO_FOLDER, card, card.key, why, device, request, warn)
-    if card is None and (folder.exists() or not is_repository(name)):
-        return _from_folder(folder, None, folder.resolve().name, why, device, request, warn)
-    return _from_hub(name, card, why, device, request, report, closing, warn)
+        source = _from_folder(DEMO_FOLDER, card, card.key, why, device, request, warn)
+    elif card is None and (folder.exists() or not is_repository(name)):
+        source = _from_folder(folder, None, folder.resolve().name, why, device, request, warn)
+    else:
+        source = _from_hub(name, card, why, device, request, report, closing, warn)
+    return replace(source, precision=request.precision)
+
+
+def is_complete(card: ModelCard) -> bool:
+    """Whether all of the card's files are on this computer, at the commit that would run, or a quantized copy of them."""
+    name = card.repository or ""
+    revision = recorded(name) or card.revision
+    if not is_commit(revision):
+        return False
+    copies = (copy_for("auto", name, str(revision), precision) for precision in ("nf4", "int8"))
+    return held_snapshot(name, revision) is not None or any(copy is not None and copy.is_there for copy in copies)
 
 
 def _from_folder(

@@ -32,7 +32,8 @@ from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SharedFlags, SliceJob, SlicePiece, Token
-from magistral_ui.models.memory import plan_loaded
+from magistral_ui.models.folder import AUTO
+from magistral_ui.models.memory import plan
 
 CUDA_CONTEXT_BYTES = 309_002_240
 """What a CUDA context takes of the device, as the spaces package has it (zero/torch/static.py)."""
@@ -47,7 +48,8 @@ class PlacedModel:
         self.tokenizer = tokenizer_of(loaded)
         self._vocabulary = _Vocabulary(self.tokenizer)
         self._decoder = Decoder(loaded.model)
-        self._plan = plan_loaded(loaded.shape, loaded.info.precision, device.place, loaded.layers, loaded.weights)
+        # The GPU that will be lent is empty: the weights are still part of its free bytes.
+        self._plan = plan(loaded.shape, loaded.info.precision, device.place, weights=loaded.weights)
         self.context_length = min(loaded.info.context_length, self._plan.context, context_length or self._plan.context)
         self._decoder.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=self._plan)
@@ -103,6 +105,8 @@ def place_model(request: ModelRequest, report: Report, flags: SharedFlags) -> Pl
     device = _lent_device()
     # Nothing is quantized: that would have to be computed on the GPU.
     request = replace(request, save_quantized="no", precision="bfloat16" if device.type == "cuda" else "auto")
+    if device.type == "cuda":  # whoever publishes a Space on ZeroGPU has asked for a real model
+        request = replace(request, model=request.model or AUTO)
     source = find_source(request, device, report, threading.Event())
     loaded = load(source, device, request.precision, report, context_length=request.context_length, by_way_of_host=True)
     with memory_named(loaded.info.name, device.name):

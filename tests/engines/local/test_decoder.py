@@ -1,24 +1,32 @@
 """One ragged forward gives what transformers gives, however the tokens are cut and whoever else is in it."""
 
 import random
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.attention.bias import causal_lower_right
+from transformers import MistralConfig, MistralForCausalLM
 
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.engines.local import attention as attention_module
 from magistral_ui.engines.local import decoder as forward_module
 from magistral_ui.engines.local.attention import segments_of
-from magistral_ui.engines.local.decoder import Decoder, DecoderInput, can_pack, pack_linears
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.weights.loader import Loaded
+from magistral_ui.engines.weights.packing import can_pack, pack_linears
+from magistral_ui.engines.weights.quantization import held_bytes
 from magistral_ui.models.cards import DEMO
-from magistral_ui.models.shape import attention_bytes, queries_at_once
+from magistral_ui.models.memory import GIB, DeviceBudget, plan
+from magistral_ui.models.shape import attention_bytes, queries_at_once, read_shape
 from tests.engines.conftest import load_folder
+
+ROTARY_BYTES = 2 * 16 * 4
+"""The rotary tables of a head of 32, which no plan counts."""
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +148,30 @@ def test_packed_layers_say_the_same(dtype: torch.dtype) -> None:
         before = layers(rows)
         assert pack_linears(layers) == 2  # the one with a bias stays
         assert torch.allclose(layers(rows), before, atol=1e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_packed_head_is_kept_once_or_counted(tied: bool) -> None:
+    config = MistralConfig(
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
+        tie_word_embeddings=tied,
+    )
+    model = MistralForCausalLM(config).eval()
+    if not can_pack(torch.float32):
+        pytest.skip("this processor does not pack")
+    head = weakref.ref(model.lm_head.weight)
+    decoder = Decoder(model)
+    assert decoder.copied_bytes == (128 * 64 * 4 if tied else 0)
+    assert (head() is not None) == tied, "an original that nothing needs is not kept"
+    shape = read_shape(config.to_dict())
+    planned = plan(shape, "float32", DeviceBudget("cpu", GIB, GIB))
+    assert planned.weights == held_bytes(MistralForCausalLM(config)) - ROTARY_BYTES + decoder.copied_bytes
 
 
 def replayed(

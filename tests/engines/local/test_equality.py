@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from magistral_ui.engines.local.decoder import Decoder, DecoderInput, can_pack
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput
+from magistral_ui.engines.weights.packing import can_pack
 
 SHAPES = {
     "the demo model's": {"hidden_size": 192, "intermediate_size": 512, "num_attention_heads": 6, "head_dim": 32},

@@ -10,8 +10,11 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from magistral_ui.engines.base import Loading, ModelRequest
+from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import GenerationRequest, Loading, ModelRequest
 from magistral_ui.engines.local import running_model
+from magistral_ui.engines.local.pace_recorder import MIN_TOKENS
 from magistral_ui.engines.local.running_model import RunningModel, load_model
 from magistral_ui.engines.weights import devices, loader
 from magistral_ui.engines.weights.devices import Device
@@ -117,3 +120,19 @@ def test_the_loader_sees_to_it_on_older_cards_alone(
     monkeypatch.setattr(loader, "device_map", lambda *_, **__: {"": torch.device("cpu")})
     load(ModelSource(inspect_folder(vision_folder).card, vision_folder), device, "float32", lambda _: None)
     assert len(looked) == calls
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_the_pace_of_real_models_is_recorded(
+    vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch, demo: bool
+) -> None:
+    recorded: list[tuple[object, ...]] = []
+    monkeypatch.setattr(running_model, "record_pace", lambda *values: recorded.append(values))
+    running = RunningModel(replace(vision_loaded, card=replace(vision_loaded.card, demo=demo)), CPU)
+    params = SamplingParams(temperature=0.0, max_tokens=MIN_TOKENS + 8, seed=1)
+    generation = running.submit(GenerationRequest(Prompt((), (UserTurn("What is 12 + 30?"),)), params))
+    while not generation.ended:
+        running.scheduler.step()
+    usage = generation.usage
+    assert usage.reasoning_tokens + usage.answer_tokens >= MIN_TOKENS, "long enough to count"
+    assert [values[:3] for values in recorded] == ([] if demo else [(vision_loaded.shape, "float32", CPU)])

@@ -245,3 +245,17 @@ def test_textual_marks(text_folder: Path) -> None:
 
 def test_the_own_prompt_is_split_at_its_marks() -> None:
     assert [p.reasoning for p in split_system_prompt("a[THINK]b[/THINK]c\n", TOKEN_MARKS)] == [False, True, False]
+
+
+def test_images_are_scaled_down_to_what_the_plan_has_room_for(paint: Callable[..., ImageFile]) -> None:
+    image = paint(300, 200)
+    prompt = Prompt((), (UserTurn("What is this?", (image,)),))
+
+    def pixels(side: int) -> tuple[int, ...]:
+        (span,) = Tokenizer(DEMO_FOLDER / "tekken.json", DEMO, SYSTEM, side).encode(prompt).image_spans
+        assert span.input.pixels is not None
+        return span.input.pixels.shape
+
+    assert pixels(56) == (3, 56, 56)
+    assert pixels(1_540) == pixels(0), "never larger than the model takes"
+    assert max(pixels(0)) == 112

@@ -6,9 +6,9 @@ from magistral_ui.engines.weights import devices
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, find_device, look_again
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.i18n.texts import sentence
-from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
+from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2, MINISTRAL_3_3B, MINISTRAL_3_8B, MINISTRAL_3_14B
 from magistral_ui.models.memory import GIB
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MAGISTRAL_SMALL_TEXT, MINISTRAL_3_3B_SHAPE, ModelShape
 
 
 def machine(type: str, gigabytes: float, used: float = 0.0) -> Device:
@@ -20,16 +20,51 @@ def machine(type: str, gigabytes: float, used: float = 0.0) -> Device:
     [
         (machine("cuda", 24), MAGISTRAL_1_2, "model_chosen_gpu_fits"),
         (machine("cuda", 80), MAGISTRAL_1_2, "model_chosen_gpu_fits"),
-        (machine("cuda", 16), DEMO, "model_chosen_gpu_too_small"),
-        (machine("cuda", 24, used=12), DEMO, "model_chosen_gpu_too_small"),
+        (machine("cuda", 16), MINISTRAL_3_14B, "model_chosen_gpu_fits"),
+        (machine("cuda", 24, used=12), MINISTRAL_3_8B, "model_chosen_gpu_fits"),
+        (machine("cuda", 8), MINISTRAL_3_3B, "model_chosen_gpu_fits"),
+        (machine("cuda", 4), DEMO, "model_chosen_gpu_too_small"),
         (machine("mps", 24), MAGISTRAL_1_2, "model_chosen_gpu_fits"),
-        (machine("mps", 12), DEMO, "model_chosen_gpu_too_small"),
-        (machine("cpu", 512), DEMO, "model_chosen_no_gpu"),
+        (machine("mps", 12), MINISTRAL_3_8B, "model_chosen_gpu_fits"),
+        (machine("mps", 4), DEMO, "model_chosen_gpu_too_small"),
+        (machine("cpu", 512), MAGISTRAL_1_2, "model_chosen_cpu_fits"),
+        (machine("cpu", 4), DEMO, "model_chosen_no_gpu"),
     ],
     ids=lambda value: value.name if isinstance(value, Device) else None,
 )
-def test_the_model_for_someone_who_names_none(device: Device, card: object, why: str) -> None:
-    assert choose_default(device) == (card, why)
+def test_the_best_model_of_a_machine(device: Device, card: object, why: str) -> None:
+    assert choose_default(device, lambda _: True)[:2] == (card, why)
+
+
+@pytest.mark.parametrize("type", ["cuda", "mps", "cpu"])
+def test_nothing_that_is_not_downloaded_runs_unasked(type: str) -> None:
+    assert choose_default(machine(type, 80), lambda _: False)[:2] == (DEMO, "model_chosen_not_downloaded")
+
+
+def test_of_what_is_downloaded_the_best_runs() -> None:
+    """Who had Magistral as the default keeps it."""
+    held = {MAGISTRAL_1_2.key, MINISTRAL_3_3B.key}
+    chosen = choose_default(machine("cuda", 24), lambda card: card.key in held)
+    assert (chosen.card, chosen.precision) == (MAGISTRAL_1_2, "nf4")
+    assert choose_default(machine("cuda", 12), lambda card: card.key in held).card is MINISTRAL_3_3B
+
+
+def test_what_would_be_too_slow_does_not_run_unasked() -> None:
+    chosen = choose_default(machine("cpu", 64), lambda _: True, lambda shape, precision: (1.0, False))
+    assert chosen[:2] == (DEMO, "model_chosen_too_slow")
+
+
+def test_a_card_is_never_timed_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
+        raise AssertionError
+
+    assert choose_default(machine("cuda", 24), lambda _: True, pace).card is MAGISTRAL_1_2
+    assert choose_default(machine("cpu", 64), lambda _: False, pace).card is DEMO, "nor is anything that may not run"
+
+
+def test_the_ladder_keeps_to_the_precision_that_was_asked_for() -> None:
+    chosen = choose_default(machine("cuda", 24), lambda _: True, precision="bfloat16")
+    assert (chosen.card, chosen.precision) == (MINISTRAL_3_8B, "bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +119,7 @@ def test_a_slow_processor_prefers_what_is_fastest_there(monkeypatch: pytest.Monk
 def test_without_bitsandbytes_nothing_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "can_quantize", lambda: False)
     assert choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cpu", 128)).precision == "bfloat16"
-    assert choose_default(machine("cuda", 24))[0] is DEMO
+    assert choose_default(machine("cuda", 24), lambda _: True)[::2] == (MINISTRAL_3_8B, "bfloat16")
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("m", MAGISTRAL_SMALL_1_2, machine("cuda", 24), "nf4")
     assert "bitsandbytes" in sentence(refused.value.message)
@@ -99,7 +134,7 @@ def test_what_does_not_fit_says_what_would() -> None:
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("Magistral Small 1.2", MAGISTRAL_SMALL_1_2, machine("cuda", 16))
     said = sentence(refused.value.message)
-    assert "needs 18.1 GB" in said
+    assert "needs 18.0 GB" in said
     assert "--model demo" in said
     assert "{" not in said
 
@@ -115,6 +150,12 @@ def test_fewer_tokens_may_fit_where_the_usual_ones_do_not() -> None:
     assert choose_plan("m", MAGISTRAL_SMALL_TEXT, tight, context_length=512).context >= 512
     with pytest.raises(DeviceTooSmall):
         choose_plan("m", MAGISTRAL_SMALL_TEXT, tight)
+
+
+def test_a_shorter_context_leaves_room_for_larger_images() -> None:
+    card = machine("cuda", 8)
+    assert choose_plan("m", MINISTRAL_3_3B_SHAPE, card).image_side == 1_024
+    assert choose_plan("m", MINISTRAL_3_3B_SHAPE, card, context_length=16_384).image_side == 1_540
 
 
 def test_a_checkpoint_s_own_bytes_are_believed() -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -11,12 +12,15 @@ import pytest
 
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.local.running_model import RunningModel, plan_now
+from magistral_ui.engines.weights.devices import choose_plan
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, save_copy
 from magistral_ui.engines.weights.source import ModelSource
-from magistral_ui.errors import CopyNotSaved
+from magistral_ui.errors import CopyNotSaved, Message
+from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.folder import inspect_folder
+from magistral_ui.models.memory import MemoryPlan
 from tests.engines.conftest import CPU
 
 
@@ -100,6 +104,7 @@ from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import load
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import inspect_folder
+from magistral_ui.models.memory import MemoryPlan
 folder, small = Path(sys.argv[1]), Path(sys.argv[2])
 card, small_card = inspect_folder(folder).card, inspect_folder(small).card
 import transformers.models.mistral3.modeling_mistral3, transformers.models.pixtral.modeling_pixtral, bitsandbytes
@@ -158,3 +163,15 @@ def test_loading_holds_the_weights_and_one_shard_at_most(
     shard = max(file.stat().st_size for file in large_folder.glob("*.safetensors"))
     peak, weights = peaks[precision]
     assert peak <= weights + shard, f"{peak / 2**20:.0f} MiB for {weights / 2**20:.0f} MiB of weights"
+
+
+def test_images_that_the_plan_makes_smaller_are_said(vision_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(*args: object, **more: object) -> MemoryPlan:
+        return replace(choose_plan(*args, **more), image_side=56)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("magistral_ui.engines.weights.loader.choose_plan", chosen)
+    source = ModelSource(inspect_folder(vision_folder).card, vision_folder)
+    loaded = load(source, CPU, "float32", lambda _: None)
+    assert loaded.info.notices == (Message("smaller_images", {"side": 56, "full": 168}),)
+    assert loaded.shape.image_side == 56
+    assert "56 pixels instead of 168" in sentence(loaded.info.notices[0])

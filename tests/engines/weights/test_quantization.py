@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.quantization import held_bytes, stored_precision, update_skip_list
@@ -29,7 +31,17 @@ from magistral_ui.engines.weights.quantized_cache import QuantizedCopy
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.errors import NotAMistralModel
 from magistral_ui.models.folder import inspect_folder
-from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, read_shape, weight_bytes
+from magistral_ui.models.memory import head_copy_bytes, plan
+from magistral_ui.models.shape import (
+    MAGISTRAL_SMALL_1_2,
+    MINISTRAL_3_3B_SHAPE,
+    MINISTRAL_3_8B_SHAPE,
+    MINISTRAL_3_14B_SHAPE,
+    ModelShape,
+    read_shape,
+    weight_bytes,
+)
+from tests.benchmarks.full_size import configuration, make_folder
 from tests.engines.conftest import CPU
 
 LINEAR = {"nf4": Linear4bit, "int8": Linear8bitLt}
@@ -112,6 +124,37 @@ def test_planned_bytes_are_measured_bytes(wide: Path, precision: str) -> None:
     if precision in ("float32", "bfloat16"):
         assert planned == pytest.approx(model.weights, abs=4096)  # but for the rotary tables
     assert model.info.parameters == inspect_folder(wide).shape.parameters
+
+
+@pytest.mark.parametrize(
+    ("shape", "precision"),
+    [
+        (MINISTRAL_3_3B_SHAPE, "bfloat16"),
+        (MINISTRAL_3_3B_SHAPE, "nf4"),
+        (MINISTRAL_3_8B_SHAPE, "nf4"),
+        (MINISTRAL_3_14B_SHAPE, "nf4"),
+    ],
+)
+def test_planned_bytes_are_those_of_layers_of_real_width(shape: ModelShape, precision: str, tmp_path: Path) -> None:
+    """One layer of each Ministral 3 with a small vocabulary, so that it takes seconds; the benchmark has a whole model."""
+    assert shape.vision is not None
+    vision = replace(shape.vision, layers=1, image=112)
+    one = replace(shape, layers=1, vocabulary=4_096, vision=vision)
+    model = loaded(make_folder(tmp_path / "model", one), precision)
+    planned = plan(one, precision, CPU.place)
+    decoder = Decoder(model.model)
+    assert decoder.copied_bytes in (0, head_copy_bytes(one, precision, "cpu")), "not every processor packs bfloat16"
+    copied = head_copy_bytes(one, precision, "cpu")
+    assert planned.weights == pytest.approx(model.weights + copied, rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [MINISTRAL_3_3B_SHAPE, MINISTRAL_3_8B_SHAPE, MINISTRAL_3_14B_SHAPE])
+def test_the_counts_of_the_ministrals_are_real_models(shape: ModelShape) -> None:
+    with torch.device("meta"):
+        model = Mistral3ForConditionalGeneration(configuration(shape))
+    model.tie_weights()
+    assert sum(each.numel() for each in model.parameters()) == shape.parameters
+    assert read_shape(model.config.to_dict(), has_head=not shape.tied) == shape
 
 
 @pytest.mark.parametrize("text_only", [False, True])

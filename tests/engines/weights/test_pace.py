@@ -1,0 +1,113 @@
+"""The pace of models: estimated on one layer of the real classes, measured when they ran, and kept in a file."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+
+from magistral_ui.engines.weights import pace as module
+from magistral_ui.engines.weights.devices import Device
+from magistral_ui.engines.weights.pace import estimated_pace, measured_pace, pace_of, record_pace
+from magistral_ui.models.memory import GIB
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
+
+CPU = Device("cpu", "CPU", 8 * GIB, 8 * GIB)
+SMALL = ModelShape(16_384, 256, 512, 3, 4, 2, 64, False, 4_096)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(module, "copies_folder", lambda: tmp_path / "assets" / "quantized")
+    return tmp_path / "assets" / "pace.json"
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "nf4", "int8", "float32"])
+def test_a_layer_is_timed_once_and_remembered(file: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = estimated_pace(SMALL, precision, CPU)
+    assert found is not None
+    assert 0 < found < 1e6
+    assert list(json.loads(file.read_text())["estimated"].values()) == [found]
+    monkeypatch.setattr(module, "_seconds", lambda *_: 1 / 0)
+    assert estimated_pace(SMALL, precision, CPU) == found
+    assert pace_of(CPU)(SMALL, precision) == (found, False)
+
+
+def test_where_nothing_may_be_timed_only_what_is_known_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pace_of(CPU, timed=False)(SMALL, "float32") == (None, False)
+    found = estimated_pace(SMALL, "float32", CPU)
+    monkeypatch.setattr(module, "_seconds", lambda *_: 1 / 0)
+    assert pace_of(CPU, timed=False)(SMALL, "float32") == (found, False)
+    record_pace(SMALL, "float32", CPU, 7.0)
+    assert pace_of(CPU, timed=False)(SMALL, "float32") == (7.0, True)
+
+
+def test_all_layers_and_the_whole_head_are_counted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_least", lambda run, device: (run(), 0.001)[1])
+    assert estimated_pace(SMALL, "float32", CPU) == pytest.approx(1 / (3 * 0.001 + 2 * 0.001), rel=1e-3)
+
+
+def test_the_layer_is_of_the_shape_and_quantized_as_when_it_is_loaded() -> None:
+    model = module._one_layer(SMALL, "nf4", CPU)
+    (layer,) = model.model.layers
+    assert isinstance(layer.mlp.down_proj, Linear4bit)
+    assert layer.mlp.down_proj.weight.quant_state.shape == (256, 512)
+    assert layer.self_attn.k_proj.weight.quant_state.nested
+    assert model.lm_head.weight.dtype == torch.bfloat16
+
+
+def test_no_layer_is_made_where_it_would_not_fit(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = module.look_again(CPU)
+    small = Device("cpu", "CPU", GIB, memory.total)
+    monkeypatch.setattr(module, "look_again", lambda _: small)
+    monkeypatch.setattr(module, "_seconds", lambda *_: 1 / 0)
+    assert estimated_pace(MAGISTRAL_SMALL_1_2, "nf4", CPU) is None
+    assert not file.exists()
+
+
+def test_a_layer_that_cannot_run_has_no_pace(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> float:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(module, "_seconds", fail)
+    assert pace_of(CPU)(SMALL, "nf4") == (None, False)
+
+
+def test_what_was_measured_comes_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert measured_pace(SMALL, "nf4", CPU) is None
+    record_pace(SMALL, "nf4", CPU, 10.0)
+    assert pace_of(CPU)(SMALL, "nf4") == (10.0, True)
+    record_pace(SMALL, "nf4", CPU, 20.0)
+    assert measured_pace(SMALL, "nf4", CPU) == pytest.approx(13.0)
+    assert measured_pace(SMALL, "int8", CPU) is None
+    assert measured_pace(SMALL, "nf4", Device("cuda", "RTX", GIB, GIB)) is None
+    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 77)
+    assert measured_pace(SMALL, "nf4", CPU) is None, "with other threads it is another pace"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"version": 99}', '{"version": 1}', '{"version": 1, "estimated": 3, "measured": {}}'],
+)
+def test_a_broken_file_is_as_none(file: Path, content: str) -> None:
+    file.parent.mkdir()
+    file.write_text(content)
+    assert measured_pace(SMALL, "nf4", CPU) is None
+    record_pace(SMALL, "nf4", CPU, 5.0)
+    assert measured_pace(SMALL, "nf4", CPU) == 5.0
+    assert [each.name for each in file.parent.iterdir()] == ["pace.json"]
+
+
+def test_impossible_paces_are_ignored(file: Path) -> None:
+    record_pace(SMALL, "nf4", CPU, 5.0)
+    broken = json.loads(file.read_text())
+    broken["measured"] = dict.fromkeys(broken["measured"], "fast")
+    file.write_text(json.dumps(broken))
+    assert measured_pace(SMALL, "nf4", CPU) is None
+
+
+def test_where_nothing_can_be_written_nothing_is_remembered(file: Path) -> None:
+    file.parent.parent.joinpath("assets").write_text("a file in the way")
+    record_pace(SMALL, "nf4", CPU, 5.0)
+    assert measured_pace(SMALL, "nf4", CPU) is None
