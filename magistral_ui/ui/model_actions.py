@@ -86,7 +86,11 @@ class ModelActions:
 
         engine, library = self._allowed()
         precision, context, running = data.get("precision") or "auto", data.get("context"), _running(data)
-        if precision not in KNOWN_PRECISIONS or not _is_whole(context, MIN_CONTEXT, MAX_CONTEXT, optional=True):
+        if (
+            not isinstance(precision, str)
+            or precision not in KNOWN_PRECISIONS
+            or not _is_whole(context, MIN_CONTEXT, MAX_CONTEXT, optional=True)
+        ):
             raise BadInput
         key = _key(data)
         named = {entry.key: entry.repository for entry in library.entries()} | {DEMO.key: DEMO.key}

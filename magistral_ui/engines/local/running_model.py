@@ -65,7 +65,7 @@ class RunningModel:
     def submit(self, request: GenerationRequest, waiting: Generation | None = None) -> Generation:
         """Begin a reply, in the Generation that is `waiting` for it if there is one; raises PromptTooLong or NotReady."""
         encoded, limit = encoded_within(self.context_length, self.tokenizer, request)
-        generation = waiting or Generation()
+        generation = Generation() if waiting is None else waiting  # an empty one is false
         generation.control_with(self.scheduler.wake)
         if not self.card.demo:
             self._pace.watch(generation)
