@@ -4,7 +4,6 @@ On a page that only this machine reaches, whoever gets in is the owner; on a sha
 """
 
 import logging
-import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +22,7 @@ from magistral_ui.models.memory import PRECISIONS, needed_bytes
 from magistral_ui.models.shape import ModelShape
 
 if TYPE_CHECKING:
-    from magistral_ui.engines.switchable import SwitchableEngine
+    from magistral_ui.engines.local.switchable import SwitchableEngine
     from magistral_ui.engines.weights.devices import Device
     from magistral_ui.engines.weights.library import LibraryEntry, ModelLibrary
 
@@ -82,7 +81,7 @@ class ModelActions:
 
     def switch(self, data: Json) -> Json:
         """Load a listed model; nothing that was not listed, so that no path of this computer can be tried."""
-        from magistral_ui.engines.switchable import request_for
+        from magistral_ui.engines.local.switchable import request_for
 
         engine, library = self._allowed()
         precision, context, running = data.get("precision") or "auto", data.get("context"), _running(data)
@@ -160,7 +159,7 @@ class ModelActions:
             "why_not": None,
             "device": device.name,
             "memory": {"free": device.free, "total": device.total},
-            "disk_free": _disk_free(),
+            "disk_free": library.disk_free,
             "idle_minutes": engine.idle_minutes,
             "current": current,
             "running": len(engine.running()),
@@ -304,16 +303,6 @@ def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:
 
 def _message_value(message: Message | None) -> Json | None:
     return {"key": message.key, "values": dict(message.values)} if message else None
-
-
-def _disk_free() -> int:
-    from pathlib import Path
-
-    from huggingface_hub import constants
-
-    from magistral_ui.engines.weights.hub import existing_folder
-
-    return shutil.disk_usage(existing_folder(Path(constants.HF_HUB_CACHE))).free
 
 
 def _key(data: Json) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from magistral_ui.client import Client, serving
 from magistral_ui.engines.base import ModelRequest
-from magistral_ui.engines.switchable import SwitchableEngine
+from magistral_ui.engines.local.switchable import SwitchableEngine
 from magistral_ui.errors import BadInput, ModelRefused
 from magistral_ui.ui.model_actions import ModelActions
 from magistral_ui.web.access import admins_of

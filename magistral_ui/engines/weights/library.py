@@ -20,7 +20,7 @@ from huggingface_hub.errors import CacheNotFound
 from huggingface_hub.file_download import repo_folder_name
 
 from magistral_ui.engines.base import Loading
-from magistral_ui.engines.weights.hub import Snapshot, download
+from magistral_ui.engines.weights.hub import Snapshot, download, existing_folder
 from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
 from magistral_ui.engines.weights.source import REFERENCE, is_complete, record, recorded
@@ -76,6 +76,11 @@ class ModelLibrary:
         self._lock = threading.Lock()
         self._downloads: dict[str, _Download] = {}
         self._closed = False
+
+    @property
+    def disk_free(self) -> int:
+        """Bytes that are free where the Hub's cache is."""
+        return shutil.disk_usage(existing_folder(_cache())).free
 
     def entries(self) -> list[LibraryEntry]:
         known = {card.repository: card for card in CARDS.values() if card.repository}
