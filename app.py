@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
     from magistral_ui.engines.base import EngineStatus
-    from magistral_ui.engines.local.engine import LocalEngine
+    from magistral_ui.engines.local.switchable import SwitchableEngine
     from magistral_ui.engines.remote.engine import RemoteEngine
+    from magistral_ui.engines.weights.library import ModelLibrary
     from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
     from magistral_ui.sessions.visitors import Visitors
+    from magistral_ui.ui.model_actions import ModelActions
 
 METRICS_TOKEN = "MAGISTRAL_UI_METRICS_TOKEN"
 """The variable with the token for reading /metrics from elsewhere; no flag, because other users could read that."""
@@ -114,7 +116,7 @@ def is_lent_a_gpu(environment: Mapping[str, str]) -> bool:
     return environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
-def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngine":
+def open_engine(settings: Settings) -> "SwitchableEngine | RemoteEngine | ZeroGPUEngine":
     """The chosen engine, not started yet; a remote one never imports torch."""
     if settings.engine == "openai" and settings.base_url:
         from magistral_ui.engines.remote.engine import RemoteEngine
@@ -134,9 +136,10 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
         return ZeroGPUEngine(
             settings.model, decorate=spaces.GPU, context_length=settings.context, revision=settings.revision
         )
-    from magistral_ui.engines.local.engine import LocalEngine
+    from magistral_ui.engines.base import ModelRequest
+    from magistral_ui.engines.local.switchable import SwitchableEngine
 
-    return LocalEngine(
+    request = ModelRequest(
         settings.model or default_model(),
         device=settings.device,
         precision=settings.precision,
@@ -145,6 +148,7 @@ def open_engine(settings: Settings) -> "LocalEngine | RemoteEngine | ZeroGPUEngi
         revision=settings.revision,
         save_quantized=settings.save_quantized,
     )
+    return SwitchableEngine(request, settings.idle_minutes)
 
 
 def default_model() -> str | None:
@@ -194,13 +198,14 @@ def serve(settings: Settings) -> None:
     from magistral_ui.sessions.public_engine import PublicEngine
     from magistral_ui.sessions.visitors import Visitors
     from magistral_ui.ui.page import build_page, launch
-    from magistral_ui.web.access import announcement, limits_of, passwords_of
+    from magistral_ui.web.access import admins_of, announcement, limits_of, passwords_of
     from magistral_ui.web.exposure import exposure_of
     from magistral_ui.web.hf_oauth import hugging_face_login
 
     exposure = exposure_of(settings.host, settings.share, os.environ, settings.trusted_proxies)
     limits = limits_of(settings.limits, exposure)
-    identity = hugging_face_login(settings.auth, exposure, os.environ)
+    admins = admins_of(settings.admin)
+    identity = hugging_face_login(settings.auth, exposure, os.environ, admins)
     passwords, made = passwords_of(settings.auth, exposure, settings.no_password)
     engine = open_engine(settings)
     if settings.engine == "local" and is_lent_a_gpu(os.environ):
@@ -215,10 +220,17 @@ def serve(settings: Settings) -> None:
     listen(ask)
     known = PublicEngine(engine, limits) if exposure.shared else engine
     visitors = Visitors(known, limits, History(data_folder(settings), settings.keep_days))
+    models = model_actions_of(engine, shared=exposure.shared)
     page = build_page(known, visitors, login=passwords is not None, hugging_face=identity is not None)
     try:
         token = os.environ.get(METRICS_TOKEN, "")
-        where: dict[str, Any] = {"host": settings.host, "port": settings.port, "exposure": exposure}
+        where: dict[str, Any] = {
+            "host": settings.host,
+            "port": settings.port,
+            "exposure": exposure,
+            "models": models,
+            "admins": admins,
+        }
         url = launch(page, visitors, passwords=passwords, token=token, identity=identity, **where)
         if exposure.shared:
             start_json_log()
@@ -231,7 +243,24 @@ def serve(settings: Settings) -> None:
                 tell(text("app_finishing", count=count, seconds=limits.closing_seconds))
             visitors.admission.drain(limits.closing_seconds)
         finally:  # also at a second signal
+            models.close()
             end(page, visitors, engine)
+
+
+def model_actions_of(engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine", *, shared: bool) -> "ModelActions":
+    """What the page's owner can do with models; only the local engine can switch."""
+    from magistral_ui.engines.local.switchable import SwitchableEngine
+    from magistral_ui.ui.model_actions import ModelActions
+
+    if not isinstance(engine, SwitchableEngine):
+        return ModelActions(shared=shared)
+
+    def open_library() -> "ModelLibrary":
+        from magistral_ui.engines.weights.library import ModelLibrary
+
+        return ModelLibrary(engine.repository_in_use)
+
+    return ModelActions(engine, open_library, shared=shared)
 
 
 def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
@@ -251,7 +280,7 @@ def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
         pass
 
 
-def end(page: "Blocks", visitors: "Visitors", engine: "LocalEngine | RemoteEngine | ZeroGPUEngine") -> None:
+def end(page: "Blocks", visitors: "Visitors", engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine") -> None:
     from magistral_ui.ui.page import close
 
     close(page)

@@ -30,6 +30,8 @@ class Client:
     """Looks up the code of the language for sentences to this client; only few requests need one."""
     login: str = ""
     """The hash of the name a person has logged in with; empty where people have no names."""
+    admin: bool = False
+    """Whether that name is one that the operator named with `--admin`."""
 
     @property
     def quota_key(self) -> str:

@@ -18,7 +18,8 @@ MagistralUIError
 │   ├── Overloaded           key overloaded, closing
 │   ├── TooManyReplies       key too_many_replies, too_many_replies_from_address
 │   ├── TooManyRequests
-│   └── AlreadyAnswering
+│   ├── AlreadyAnswering
+│   └── ModelSwitching
 ├── ModelError               the operator can fix it; key model_error, model_not_loaded
 │   ├── ModelNotFound
 │   ├── NotAMistralModel
@@ -28,6 +29,7 @@ MagistralUIError
 │   ├── CopyNotSaved
 │   ├── ServerUnusable       key remote_unreachable, remote_key_refused, remote_model_unknown, …
 │   └── OutOfMemory          key out_of_memory_loading
+├── ModelRefused             key not_the_owner, model_in_use, models_elsewhere
 ├── HistoryUnusable          conversations cannot be saved; key history_in_use, history_newer, history_failed
 └── ServeError
     ├── PortInUse
@@ -166,6 +168,18 @@ class AlreadyAnswering(Unavailable):
     """A reply to this conversation is still being written."""
 
     key = "already_answering"
+
+
+class ModelSwitching(Unavailable):
+    """Another model is being loaded."""
+
+    key = "model_switching"
+
+
+class ModelRefused(MagistralUIError):
+    """An action on models that this client, or nobody, may take."""
+
+    key = "not_the_owner"
 
 
 class ModelError(MagistralUIError):

@@ -185,6 +185,10 @@ class Settings:
     """`name:password`, or a file with one of these a line; on a Space also `huggingface`."""
     no_password: bool = _flag(False, "yes|no", _yes_or_no, switch=True)
     """Whoever can reach the page may use it."""
+    admin: str | None = _flag(None, "NAME[,NAME]", _words)
+    """The names of `--auth`, or at Hugging Face, that may switch models on a shared page."""
+    idle_minutes: int = _flag(0, "MINUTES", _Whole(0, 10_080))
+    """Minutes without a reply after which the model is unloaded; 0: never."""
     limits: str | None = _flag(None, "local|shared|FILE", _path)
     """`local`, `shared`, or a JSON file; None: `shared` where others can reach the page."""
 

@@ -91,11 +91,24 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Unloaded:
+    """The model's memory is free; the next request loads it again, and its reply waits for that."""
+
+    info: ModelInfo
+    """What was loaded, and will be."""
+
+
+@dataclass(frozen=True, slots=True)
 class Broken(Message):
     """Loading failed, with the reason and the remedy; `retry` may help."""
 
 
-EngineStatus = Loading | Ready | Broken
+EngineStatus = Loading | Ready | Unloaded | Broken
+
+
+def info_of(status: EngineStatus) -> ModelInfo | None:
+    """What writes a reply that is asked for now; None while no reply can be asked for."""
+    return status.info if isinstance(status, Ready | Unloaded) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,8 +123,13 @@ class Generation:
             if not isinstance(event, LAST):
                 return
             self._ended.set()
+            self._on_control = None  # it would keep the engine, and with it the model, in memory
         for act in self._when_ended:
             act()
+
+    def control_with(self, on_control: Callable[[], None]) -> None:
+        """Call this after `stop` and `answer_now` from now on: another engine has taken over."""
+        self._on_control = None if self.ended else on_control
 
     def count_prompt(self, tokens: int, reused: int = 0, *, estimated: bool = False) -> None:
         """Say how many tokens the prompt has, and how many of them were in a cache (the writer's side)."""
@@ -228,5 +233,6 @@ class Generation:
         return len(self._events)
 
     def _wake(self) -> None:
-        if self._on_control is not None:
-            self._on_control()
+        on_control = self._on_control
+        if on_control is not None:
+            on_control()

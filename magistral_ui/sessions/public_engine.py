@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from magistral_ui.chat.events import Failed
 from magistral_ui.chat.prompt import Prompt
-from magistral_ui.engines.base import Broken, Engine, EngineStatus, GenerationRequest, Loading, Measure, Ready
+from magistral_ui.engines.base import Broken, Engine, EngineStatus, GenerationRequest, Loading, Measure, Ready, Unloaded
 from magistral_ui.engines.generation import Generation
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.history.reply_state import closes_reasoning
@@ -31,10 +31,10 @@ class PublicEngine:
         status = self._engine.status()
         if isinstance(status, Broken):
             return Broken("model_error")
-        if isinstance(status, Ready):
+        if isinstance(status, Ready | Unloaded):
             source = status.info.source if "://" not in status.info.source else status.info.name
             source = source.rstrip("/\\").replace("\\", "/").rpartition("/")[2] if _is_folder(source) else source
-            return Ready(replace(status.info, source=source, plan=None, notices=()))
+            return type(status)(replace(status.info, source=source, plan=None, notices=()))
         return replace(status, notices=()) if isinstance(status, Loading) else status
 
     def retry(self) -> None:

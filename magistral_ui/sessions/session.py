@@ -19,7 +19,7 @@ from magistral_ui.chat.resume import (
     with_usage_share,
 )
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import Engine, GenerationRequest, Measure, Ready
+from magistral_ui.engines.base import Engine, GenerationRequest, Measure, info_of
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import BadInput, EmptyMessage, MessageGone, TextTooLong
 from magistral_ui.sessions.admission import OnReply
@@ -264,7 +264,7 @@ class Session(SessionState):
         source = provenance(self._engine, prompt, choices, before)
         running = RunningReply(Generation(), asked.id, params, source, before, continues, replays)
         with self._admit() as begun_with:
-            if self._recorder is not None and isinstance(self._engine.status(), Ready):
+            if self._recorder is not None and info_of(self._engine.status()) is not None:
                 self._recorder.begin(conversation, dict(self._written), running)
             generation = self._engine.submit(GenerationRequest(prompt, params, self._key))
             begun_with(generation)

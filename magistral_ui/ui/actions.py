@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from magistral_ui.chat.conversation import Reply
 from magistral_ui.chat.events import Json, alert_value
-from magistral_ui.engines.base import Engine, Ready
+from magistral_ui.engines.base import Engine, info_of
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import BadInput, MagistralUIError, Message, TooManyRequests
 from magistral_ui.i18n.texts import sentence_for_client
@@ -30,6 +30,7 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.context_meter import UNSEEN, refused_meter, size_of
 from magistral_ui.ui.history_panel import HistoryPanel
+from magistral_ui.ui.model_actions import ModelActions
 from magistral_ui.ui.rendering import mark, model_value
 from magistral_ui.ui.sampling_panel import panel_value
 from magistral_ui.web.client_address import client_of
@@ -78,12 +79,13 @@ TURN, LISTED = ("place", "turns", "composer"), ("place", "turns", "composer", "h
 """Parts of an answer: where the tab is, its conversation, the composer's properties, and the list of conversations."""
 
 
-def action_route(chat: Chat) -> Route:
+def action_route(chat: Chat, models: ModelActions | None = None) -> Route:
     actions = {
         **turn_actions(chat),
         **history_actions(HistoryPanel(chat)),
         **composer_actions(chat),
         **model_actions(chat),
+        **owner_actions(models or ModelActions()),
     }
 
     async def act(request: Request) -> Response:
@@ -214,8 +216,13 @@ def composer_actions(chat: Chat) -> dict[str, Act]:
 def model_actions(chat: Chat) -> dict[str, Act]:
     engine = chat.engine
 
-    def poll(_: Action) -> tuple[Json, Json]:
-        return model_value(engine), {} if isinstance(engine.status(), Ready) else {"interactive": False}
+    def poll(action: Action) -> tuple[Json, Json]:
+        session = chat.visitors.find(action.place)
+        writing = (
+            session is not None and session.busy
+        )  # Stop is in the composer, also for a reply that waits for the model
+        ready = writing or info_of(engine.status()) is not None
+        return model_value(engine), {} if ready else {"interactive": False}
 
     def retry(action: Action) -> tuple[Json, Json]:
         engine.retry()
@@ -231,6 +238,16 @@ def model_actions(chat: Chat) -> dict[str, Act]:
         "model/ready": _in_thread(ready, ("turns", "composer", "parameters", "prompt")),
         "model/compose": _in_thread(lambda action: chat.prompt(action.settings), ("prompt",)),
     }
+
+
+def owner_actions(models: ModelActions) -> dict[str, Act]:
+    """Actions on the models of this machine; `models` refuses them to all but the owner."""
+    acts = (models.list, models.download, models.pause, models.remove, models.switch, models.unload, models.idle)
+
+    def done_by(act: Callable[[Json], Json]) -> Act:
+        return _in_thread(lambda action: act(action.data), ("models",))
+
+    return {f"models/{each.__name__}": done_by(each) for each in acts}
 
 
 def live_route(visitors: Visitors) -> Route:

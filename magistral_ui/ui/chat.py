@@ -8,7 +8,7 @@ from magistral_ui.chat.events import Json, alert_value
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import Engine, Ready
+from magistral_ui.engines.base import Engine, info_of
 from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import UploadCache, check_seen
@@ -174,8 +174,8 @@ class Chat:
     def composer(self, session: Session | None) -> Json:
         """The composer's properties: it sends while nothing is being written, and stops a reply while one is."""
         running = session is not None and session.running is not None
-        ready = isinstance(self.engine.status(), Ready)
-        return {"interactive": ready, "submit_btn": not running, "stop_btn": running}
+        ready = info_of(self.engine.status()) is not None
+        return {"interactive": ready or running, "submit_btn": not running, "stop_btn": running}
 
     def _chosen(self, settings: object) -> tuple[SamplingParams, PromptChoices]:
         chosen = read_settings(self.engine.card, settings)

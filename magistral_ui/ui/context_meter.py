@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from magistral_ui.chat.events import Json, alert_value
 from magistral_ui.chat.images import BROWSER_TYPES, ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, UserTurn
-from magistral_ui.engines.base import Engine, Measure, Ready
+from magistral_ui.engines.base import Engine, Measure, info_of
 from magistral_ui.errors import ImageRefused, MagistralUIError, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
@@ -91,10 +91,10 @@ def meter_value(engine: Engine, use: ContextUse, images: Sequence[ImageFile], se
 
     `fit` is `fits`, `tight`, `too_long` if the message does not fit, or `full` if no message would.
     """
-    status = engine.status()
-    if not isinstance(status, Ready):
+    info = info_of(engine.status())
+    if info is None:
         return empty_meter()
-    limit = status.info.context_length
+    limit = info.context_length
     room = limit - use.total
     fit = "fits"
     if room < 1:

@@ -23,6 +23,7 @@ from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.api.mcp_route import mcp_route
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.import_export import exchange_routes
+from magistral_ui.ui.model_actions import ModelActions
 from magistral_ui.ui.theme import theme
 from magistral_ui.ui.translated_page import complete, texts_route
 from magistral_ui.web.client_address import PROBE_HEADER
@@ -67,7 +68,7 @@ def listeners(demo: gr.Blocks) -> dict[int, ApiFunction]:
     }
 
 
-def launch_options(visitors: Visitors) -> dict[str, Any]:
+def launch_options(visitors: Visitors, models: ModelActions | None = None) -> dict[str, Any]:
     """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet, and add our routes."""
     return {
         "theme": theme(),
@@ -75,7 +76,7 @@ def launch_options(visitors: Visitors) -> dict[str, Any]:
         "app_kwargs": {
             "middleware": [Middleware(CompletedPageMiddleware, complete=complete)],
             "routes": [
-                action_route(Chat(visitors.engine, visitors)),
+                action_route(Chat(visitors.engine, visitors), models),
                 live_route(visitors),
                 model_route(visitors.engine),
                 mcp_route(visitors),
@@ -112,6 +113,8 @@ def launch(
     passwords: Passwords | None = None,
     token: str = "",
     identity: HuggingFaceLogin | None = None,
+    models: ModelActions | None = None,
+    admins: frozenset[str] = frozenset(),
 ) -> str:
     """Serve `demo`, built for these `visitors`, without blocking, and return its address.
 
@@ -127,8 +130,8 @@ def launch(
     demo._queue.progress_update_sleep_when_free = PROGRESS_POLL_SECONDS
     demo._queue.ANALYTICS_MAX_EVENTS = KEPT_ANALYTICS
     with served_on(sockets), without_proxies():  # Gradio sends a request to the page to start its events
-        demo.launch(**launch_options(visitors), server_name=host, server_port=port, prevent_thread_lock=True)
-    stack = middleware_stack(visitors, listeners(demo), demo.calls, exposure, passwords, identity, token)
+        demo.launch(**launch_options(visitors, models), server_name=host, server_port=port, prevent_thread_lock=True)
+    stack = middleware_stack(visitors, listeners(demo), demo.calls, exposure, passwords, identity, token, admins)
     unread = visitors.limits.unread_seconds
     open_to_visitors(demo.server, wrap(demo.app, stack), is_proxy=exposure.proxies.trusts, unread_seconds=unread)
     if exposure.reach == "tunnel":

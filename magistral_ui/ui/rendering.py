@@ -17,7 +17,7 @@ from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conver
 from magistral_ui.chat.events import Json, failure_value, notices_value, usage_value
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.resume import may_continue, may_replay
-from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready
+from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready, Unloaded
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.memory import TYPICAL_CONTEXT
@@ -215,9 +215,10 @@ def model_value(engine: Engine) -> Json:
             return {**value, "state": "loading", **asdict(status)}
         case Broken(key, values):
             return {**value, "state": "broken", "key": key, "values": dict(values)}
-        case Ready(info):
-            watched = {"mark": mark(status)} if info.chosen_because == ON_A_SERVER else {}
-            return {**value, **watched, "state": "ready", "info": asdict(info) | {"plan": _plan(info)}}
+        case Ready(info) | Unloaded(info):
+            state = "ready" if isinstance(status, Ready) else "unloaded"
+            told = {"state": state, "info": asdict(info) | {"plan": _plan(info)}}
+            return {**value, **told, "mark": mark(status)}
 
 
 def mark(status: EngineStatus) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from magistral_ui.chat.events import Json
 from magistral_ui.chat.prompt import PromptChoices, has_marks, with_instructions
 from magistral_ui.chat.sampling import PARAMETERS, PRESETS, SamplingParams
-from magistral_ui.engines.base import Engine, Ready
+from magistral_ui.engines.base import Engine, info_of
 from magistral_ui.errors import BadInput
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.ui.panels import component, heading, label
@@ -40,8 +40,7 @@ def build_settings_panel(engine: Engine) -> None:
 
 def panel_value(engine: Engine) -> Json:
     """All that the browser needs to draw the parameters: table, the card's own values, presets; bounded by the context."""
-    card, status = engine.card, engine.status()
-    info = status.info if isinstance(status, Ready) else None
+    card, info = engine.card, info_of(engine.status())
     room = info.context_length if info else card.context_length
     own = _bounded(card.sampling, room)
     presets = [(preset.key, _bounded(preset.of(card.sampling), room)) for preset in PRESETS]

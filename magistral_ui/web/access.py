@@ -72,6 +72,11 @@ def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> t
     return Passwords({"": made}), made
 
 
+def admins_of(choice: str | None) -> frozenset[str]:
+    """The names that `--admin` lists, in one spelling."""
+    return frozenset(name for each in (choice or "").split(",") if (name := canonical(each)))
+
+
 def read_accounts(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str, str]:
     """Passwords by name, from `name:password`, or from a file with one of these a line. BadSetting for anything else."""
     file = Path(choice)

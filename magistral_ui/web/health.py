@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
-from magistral_ui.engines.base import Loading, Ready
+from magistral_ui.engines.base import Loading, Ready, Unloaded, info_of
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import TooManyRequests
 from magistral_ui.json_log import log_event
@@ -122,7 +122,8 @@ class _StateCollector(Collector):
             ("replies_written", "Replies that are being written", writing),
             ("replies_waiting", "Replies that wait for their first token", len(running) - writing),
             ("conversations_open", "Conversations in memory", len(visitors)),
-            ("model_ready", "Whether the model answers", isinstance(visitors.engine.status(), Ready)),
+            ("model_ready", "Whether the model answers", info_of(visitors.engine.status()) is not None),
+            ("model_loaded", "Whether the model is in memory", isinstance(visitors.engine.status(), Ready)),
             ("history_troubled", "Whether conversations cannot be saved", visitors.save_error is not None),
             ("closing", "Whether the app is about to end", visitors.admission.closing),
         ):
@@ -194,6 +195,8 @@ def health(visitors: Visitors) -> tuple[int, str]:
         return 503, "closing"
     if isinstance(status, Ready):
         return 200, "ready"
+    if isinstance(status, Unloaded):  # the next message loads it
+        return 200, "unloaded"
     return (200, "loading") if isinstance(status, Loading) else (503, "broken")
 
 

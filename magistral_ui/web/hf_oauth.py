@@ -30,10 +30,11 @@ MAX_LOGIN_SECONDS = 14 * 24 * 3600
 class HuggingFaceLogin:
     """Reads the login's cookie."""
 
-    def __init__(self, secret: str) -> None:
-        """`secret` is the Space's OAUTH_CLIENT_SECRET."""
+    def __init__(self, secret: str, admins: frozenset[str] = frozenset()) -> None:
+        """`secret` is the Space's OAUTH_CLIENT_SECRET; `admins` are canonical names."""
         from itsdangerous import TimestampSigner
 
+        self._admins = admins
         self._ended: LRUCache[str, None] = LRUCache(MAX_ENDED)
         self._signer = TimestampSigner(hashed(secret + "-v4"))
 
@@ -56,7 +57,8 @@ class HuggingFaceLogin:
         login = login_of("huggingface", str(number)) if number else login_of("huggingface name", canonical(name))
         # Gradio signs the cookie anew with each answer; what is in it stays for as long as the login.
         key = hashed(json.dumps(info, sort_keys=True))
-        found = ActiveLogin(login, key, lambda: 0.0 if key in self._ended else until - time.time())
+        admin = canonical(name) in self._admins
+        found = ActiveLogin(login, key, admin, lambda: 0.0 if key in self._ended else until - time.time())
         return found if name and found.remaining_seconds > 0 else None
 
     def end(self, login: ActiveLogin) -> None:
@@ -65,7 +67,7 @@ class HuggingFaceLogin:
 
 
 def hugging_face_login(
-    choice: str | None, exposure: Exposure, environment: Mapping[str, str]
+    choice: str | None, exposure: Exposure, environment: Mapping[str, str], admins: frozenset[str] = frozenset()
 ) -> HuggingFaceLogin | None:
     """The login for `--auth huggingface`; BadSetting anywhere but on a Space that may offer it."""
     if choice != AUTH_CHOICE:
@@ -73,4 +75,4 @@ def hugging_face_login(
     secret = environment.get("OAUTH_CLIENT_SECRET")
     if exposure.reach != "space" or not secret:
         raise BadSetting("auth_needs_space")
-    return HuggingFaceLogin(secret)
+    return HuggingFaceLogin(secret, admins)

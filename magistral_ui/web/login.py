@@ -65,9 +65,12 @@ class LoginMiddleware:
         attempts: LoginAttempts | None = None,
         framed: bool = False,
         identity: HuggingFaceLogin | None = None,
+        admins: frozenset[str] = frozenset(),
     ) -> None:
+        """`admins` are canonical names."""
         self.app, self._passwords, self._framed, self._identity = app, passwords, framed, identity
         self._public = PUBLIC_PATHS if identity is None else (*PUBLIC_PATHS, OAUTH_LOGIN_PATH, OAUTH_CALLBACK_PATH)
+        self._admins = admins
         self._sessions = LoginSessions(limits.login_idle_hours, limits.login_hours)
         self._requests = OpenRequests(app)
         self._attempts = LoginAttempts() if attempts is None else attempts  # one without failures is empty
@@ -113,7 +116,9 @@ class LoginMiddleware:
 
     def _login_of(self, name: str) -> ActiveLogin:
         """The login of somebody whose password was right. Without names, what is theirs is their browser's."""
-        return ActiveLogin(login_of("name", canonical(name)) if self._passwords.named else "")
+        if not self._passwords.named:
+            return ActiveLogin()
+        return ActiveLogin(login_of("name", canonical(name)), admin=canonical(name) in self._admins)
 
     def _end(self, scope: Scope, sessions: Mapping[str, LoginSession]) -> None:
         if self._identity is not None and (login := self._identity.active_login(scope)):

@@ -29,6 +29,8 @@ class ActiveLogin:
     """The hash of the name that owns what is theirs, see passwords.py; empty where people have no names."""
     key: str = ""
     """The hash of this browser's login; empty where each request brings its own password."""
+    admin: bool = False
+    """Whether the operator named it with `--admin`."""
     remaining: Callable[[], float] | None = None
     """The seconds until it expires if nothing else happens; None: it holds as long as the app runs."""
 
@@ -127,5 +129,5 @@ def _in_the_name_of(login: ActiveLogin, scope: Scope) -> Scope:
     scope = {**scope, TAB: ""}
     if login.login:
         scope[TAB] = hashed(f"tab {login.login}")[:16]
-        scope[CLIENT_KEY] = replace(CLIENT.get(), login=login.login, browser=hashed(login.login))
+        scope[CLIENT_KEY] = replace(CLIENT.get(), login=login.login, admin=login.admin, browser=hashed(login.login))
     return scope

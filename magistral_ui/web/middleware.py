@@ -35,6 +35,7 @@ def middleware_stack(
     passwords: Passwords | None = None,
     identity: HuggingFaceLogin | None = None,
     metrics_token: str = "",
+    admins: frozenset[str] = frozenset(),
 ) -> list[Middleware]:
     """What a request passes, the outermost first. With `metrics_token`, /metrics can be read from elsewhere, too.
 
@@ -54,7 +55,16 @@ def middleware_stack(
     )
     login = []
     if passwords is not None:
-        login = [Middleware(LoginMiddleware, passwords=passwords, limits=limits, framed=framed, identity=identity)]
+        login = [
+            Middleware(
+                LoginMiddleware,
+                passwords=passwords,
+                limits=limits,
+                framed=framed,
+                identity=identity,
+                admins=admins,
+            )
+        ]
     return [
         # From here on, `client`, `scheme` and `path` are the visitor's, also behind a trusted proxy.
         Middleware(ForwardedHeadersMiddleware, exposure=exposure),

@@ -33,8 +33,8 @@ def check_closing(patch: pytest.MonkeyPatch) -> None:
 def _remembering(kind: Any, written: "WeakKeyDictionary[Any, WeakSet[Generation]]") -> Callable[..., Generation]:
     submit = kind.submit
 
-    def remembered(self: Any, request: Any) -> Generation:
-        generation: Generation = submit(self, request)
+    def remembered(self: Any, request: Any, *more: Any) -> Generation:
+        generation: Generation = submit(self, request, *more)
         written.setdefault(self, WeakSet()).add(generation)
         return generation
 

@@ -16,6 +16,7 @@ from magistral_ui.sessions.limits import SHARED, Limits
 from magistral_ui.sessions.public_engine import PublicEngine
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
+from magistral_ui.ui.model_actions import ModelActions
 from magistral_ui.ui.page import build_page, close, launch
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.hf_oauth import HuggingFaceLogin
@@ -90,6 +91,7 @@ def serving(
     passwords: dict[str, str] | None = None,
     play: Callable[[GenerationRequest], Script] = script,
     identity: HuggingFaceLogin | None = None,
+    admins: frozenset[str] = frozenset(),
 ) -> Iterator[Served]:
     engine = ScriptedEngine(play)
     known = PublicEngine(engine, limits)
@@ -97,7 +99,13 @@ def serving(
     demo = build_page(known, visitors, login=passwords is not None, hugging_face=identity is not None)
     gate = Passwords(passwords) if passwords is not None else None
     port = free_port()
-    known_by = {"passwords": gate, "token": "the token", "identity": identity}
+    known_by = {
+        "passwords": gate,
+        "token": "the token",
+        "identity": identity,
+        "admins": admins,
+        "models": ModelActions(shared=True),
+    }
     launch(demo, visitors, port=port, exposure=exposure or Exposure("network"), **known_by)  # type: ignore[arg-type]
     served = Served(f"http://127.0.0.1:{port}", engine, visitors, demo)
     for number, each in demo.fns.items():

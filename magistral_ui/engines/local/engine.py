@@ -15,6 +15,7 @@ from magistral_ui.models.cards import DEMO, ModelCard, find_card
 
 if TYPE_CHECKING:
     from magistral_ui.engines.local.running_model import RunningModel
+    from magistral_ui.engines.local.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,11 @@ class LocalEngine:
                 self._thread = threading.Thread(target=self._load_and_run, name="engine", daemon=True)
                 self._thread.start()
 
+    @property
+    def tokenizer(self) -> "Tokenizer | None":
+        """The loaded model's, which holds no weights."""
+        return self._running.tokenizer if self._running else None
+
     def status(self) -> EngineStatus:
         return self._status
 
@@ -71,8 +77,9 @@ class LocalEngine:
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
         return self._ready().measure(prompt, visitor)
 
-    def submit(self, request: GenerationRequest) -> Generation:
-        return self._ready().submit(request)
+    def submit(self, request: GenerationRequest, waiting: Generation | None = None) -> Generation:
+        """Start a reply, in the Generation that is `waiting` for it if there is one."""
+        return self._ready().submit(request, waiting)
 
     def forget(self, visitor: str) -> None:
         if self._running is not None:
@@ -85,6 +92,12 @@ class LocalEngine:
         if self._thread is not None:
             self._thread.join(timeout=10)
         self._running = None
+
+    def wait_closed(self, over: threading.Event) -> None:
+        """After `close`: wait until the memory is free, or it is `over`. Reading weights cannot be interrupted."""
+        thread = self._thread
+        while thread is not None and thread.is_alive() and not over.is_set():
+            thread.join(0.1)
 
     def _ready(self) -> "RunningModel":
         running = self._running

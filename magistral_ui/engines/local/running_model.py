@@ -62,10 +62,11 @@ class RunningModel:
         measure, encoded = self.tokenizer.measure(prompt, visitor)
         return replace(measure, reused=self.cache.match(visitor, encoded.keys))
 
-    def submit(self, request: GenerationRequest) -> Generation:
-        """Begin a reply; raises PromptTooLong or NotReady."""
+    def submit(self, request: GenerationRequest, waiting: Generation | None = None) -> Generation:
+        """Begin a reply, in the Generation that is `waiting` for it if there is one; raises PromptTooLong or NotReady."""
         encoded, limit = encoded_within(self.context_length, self.tokenizer, request)
-        generation = Generation(on_control=self.scheduler.wake)
+        generation = Generation() if waiting is None else waiting  # an empty one is false
+        generation.control_with(self.scheduler.wake)
         if not self.card.demo:
             self._pace.watch(generation)
         self.scheduler.submit(Sequence(request, encoded, generation, self.tokenizer, limit))

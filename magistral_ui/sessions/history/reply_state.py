@@ -6,7 +6,7 @@ from magistral_ui.chat.conversation import Provenance, Reply
 from magistral_ui.chat.events import Notice
 from magistral_ui.chat.prompt import Prompt, PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import Engine, Ready
+from magistral_ui.engines.base import Engine, info_of
 from magistral_ui.engines.generation import Generation
 
 
@@ -40,17 +40,16 @@ class ReplyOrigin:
 
 def runs(engine: Engine) -> Provenance:
     """What would write a reply now; only its name where the model is not loaded."""
-    status = engine.status()
-    if not isinstance(status, Ready):
+    info = info_of(engine.status())
+    if info is None:
         return Provenance(model=engine.card.name)
-    info = status.info
     return Provenance(info.name, info.source, info.revision, info.precision, info.device, info.engine)
 
 
 def closes_reasoning(engine: Engine) -> bool:
     """Whether the engine can close reasoning when a budget is spent."""
-    status = engine.status()
-    return not (isinstance(status, Ready) and "reasoning_budget" in status.info.missing)
+    info = info_of(engine.status())
+    return info is None or "reasoning_budget" not in info.missing
 
 
 def provenance(engine: Engine, prompt: Prompt, choices: PromptChoices, before: Reply | None) -> Provenance:

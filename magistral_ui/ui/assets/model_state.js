@@ -38,7 +38,7 @@ export class ModelState {
   }
 
   /**
-   * `{state: "loading" | "ready" | "broken", card, demo, …}`, see ui/panels.py.
+   * `{state: "loading" | "ready" | "unloaded" | "broken", card, demo, …}`, see ui/panels.py.
    * @param {ModelValue | undefined} value
    */
   show(value) {
@@ -47,7 +47,7 @@ export class ModelState {
     const another = this.mark !== undefined && value.mark !== this.mark; // a server may be another one without having been away
     this.mark = value.mark;
     document.body.dataset.model = value.state;
-    setModelSeesImages({ vision: value.vision, away: value.state === "ready" ? null : this.placeholder(value) });
+    setModelSeesImages({ vision: value.vision, away: value.state === "ready" || value.state === "unloaded" ? null : this.placeholder(value) });
     const box = field();
     if (box) box.placeholder = this.placeholder(value);
     if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");
@@ -60,7 +60,7 @@ export class ModelState {
     this.showPanel(value);
     if (value.info) showUnsupported(value.info.missing);
     clearTimeout(this.polling);
-    if (value.state !== "ready") this.poll();
+    if (value.state !== "ready" && value.state !== "unloaded") this.poll(); // an unloaded one waits for a message
   }
 
   poll() {
@@ -106,7 +106,7 @@ export class ModelState {
    */
   placeholder({ state, key, vision }) {
     if (onServer(key)) return t("broken_server_heading"); // what to do stands right above
-    if (state !== "ready") return t(`page_placeholder_${state}`);
+    if (state !== "ready") return t(`page_placeholder_${state}`); // loading, unloaded or broken
     // Nobody drops a picture with a finger, and the longer text would not fit there.
     return t(vision && matchMedia("(hover: hover)").matches ? "page_placeholder_vision" : "page_placeholder");
   }

@@ -199,7 +199,7 @@ export type ModelValue = {
   vision: boolean;
   description: string;
   command: string;
-  state: "loading" | "ready" | "broken";
+  state: "loading" | "ready" | "unloaded" | "broken";
   mark?: string;
   key: string;
   values?: Values;

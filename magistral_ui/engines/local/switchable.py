@@ -1,0 +1,318 @@
+"""An engine whose model can be switched, unloaded and loaded again while the page is open; it runs none itself.
+
+Each load has a LocalEngine of its own. The one before is closed first, so that two models never share the memory, and where a
+load fails, the model before it is loaded again.
+"""
+
+import gc
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from magistral_ui.chat.events import Failed, Finished
+from magistral_ui.chat.prompt import Prompt
+from magistral_ui.engines.base import (
+    Broken,
+    EngineStatus,
+    GenerationRequest,
+    Loading,
+    Measure,
+    ModelInfo,
+    ModelRequest,
+    Ready,
+    Unloaded,
+)
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.engine import LocalEngine
+from magistral_ui.errors import MagistralUIError, Message, ModelSwitching, NotReady
+from magistral_ui.json_log import log_event
+from magistral_ui.models.cards import ModelCard
+
+if TYPE_CHECKING:
+    from magistral_ui.engines.local.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+Running = Literal["wait", "stop"]
+"""What becomes of the replies that are being written: the switch waits for them, or stops them."""
+POLL_SECONDS = 0.05
+IDLE_POLL_SECONDS = 5.0
+OpenEngine = Callable[[ModelRequest], LocalEngine]
+
+
+def open_local(request: ModelRequest) -> LocalEngine:
+    return LocalEngine(
+        request.model,
+        device=request.device,
+        precision=request.precision,
+        context_length=request.context_length,
+        threads=request.threads,
+        revision=request.revision,
+        save_quantized=request.save_quantized,
+    )
+
+
+class SwitchableEngine:
+    """Runs one model at a time in this process; `engines/base.py` says what the methods do."""
+
+    def __init__(self, request: ModelRequest, idle_minutes: int = 0, open_engine: OpenEngine = open_local) -> None:
+        """`idle_minutes` without a reply unload the model; 0: never. Nothing is loaded before `start`."""
+        self.current = request
+        self.idle_minutes = idle_minutes
+        self.last_failure: Message | None = None
+        """Why the last switch failed; None after one that succeeded."""
+        self._open, self._engine = open_engine, open_engine(request)
+        self._lock = threading.RLock()
+        self._unloaded: tuple[ModelInfo, ModelCard, Tokenizer | None] | None = None
+        self._busy = False
+        """Whether a thread switches, unloads or loads."""
+        self._closing = threading.Event()
+        self._replies: list[Generation] = []
+        self._waiting: list[tuple[GenerationRequest, Generation]] = []
+        self._frozen = False
+        """Whether objects were exempt from garbage collection when a model was freed, and so should be again."""
+        self._used = time.monotonic()
+        self._watching: threading.Thread | None = None
+
+    @property
+    def card(self) -> ModelCard:
+        unloaded = self._unloaded
+        return unloaded[1] if unloaded else self._engine.card
+
+    def start(self) -> None:
+        """Begin loading; returns at once."""
+        self._engine.start()
+        if self._watching is None:
+            self._watching = threading.Thread(target=self._watch_idle, name="idle model", daemon=True)
+            self._watching.start()
+
+    def status(self) -> EngineStatus:
+        with self._lock:
+            if self._unloaded is not None and not self._busy:
+                return Unloaded(self._unloaded[0])
+            status = self._engine.status()
+            return Loading() if self._busy and not isinstance(status, Loading) else status
+
+    def retry(self) -> None:
+        self._engine.retry()
+
+    def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
+        unloaded = self._unloaded
+        if unloaded is None or unloaded[2] is None:
+            return self._engine.measure(prompt, visitor)
+        return unloaded[2].measure(prompt, visitor)[0]
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Start a reply. If the model is unloaded, the reply waits while it is loaded again."""
+        self._check_length(request)
+        with self._lock:
+            self._used = time.monotonic()
+            if self._unloaded is not None and (not self._busy or self._waiting):
+                return self._submit_waiting(request)
+            if self._busy:
+                raise NotReady
+            generation = self._engine.submit(request)
+            self._replies = [*self.running(), generation]
+            return generation
+
+    def repository_in_use(self) -> str | None:
+        """The repository whose files the current model needs, loaded or not."""
+        return self.card.repository
+
+    def forget(self, visitor: str) -> None:
+        self._engine.forget(visitor)
+        unloaded = self._unloaded
+        if unloaded is not None and unloaded[2] is not None:
+            unloaded[2].forget(visitor)
+
+    def running(self) -> list[Generation]:
+        """The replies that have not ended, those that wait for the model included."""
+        return [each for each in self._replies if not each.ended]
+
+    def switch(self, request: ModelRequest, running: Running | None = None) -> bool:
+        """Load another model in place of this one; returns at once.
+
+        False where replies are being written and `running` does not say what becomes of them: nothing has changed then. Raises
+        ModelSwitching while another switch is under way.
+        """
+        return self._begin(running, lambda: self._switch(request))
+
+    def unload(self, running: Running | None = None) -> bool:
+        """Free the model's memory; the same as `switch` otherwise. Does nothing in a state without a model."""
+        if self._unloaded is not None or not isinstance(self._engine.status(), Ready):
+            return True
+        return self._begin(running, self._unload)
+
+    def close(self) -> None:
+        self._closing.set()
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            engine = self._engine
+        for _, generation in waiting:
+            if not generation.ended:
+                generation.put(Finished("cancelled"))
+        engine.close()
+
+    def _check_length(self, request: GenerationRequest) -> None:
+        """Refuse a prompt that is too long before an unloaded model is loaded for it."""
+        unloaded = self._unloaded
+        if unloaded is not None and unloaded[2] is not None:
+            from magistral_ui.engines.local.running_model import encoded_within
+
+            encoded_within(unloaded[0].context_length, unloaded[2], request)
+
+    def _submit_waiting(self, request: GenerationRequest) -> Generation:
+        """A reply that waits for the model; with the lock held."""
+        generation = Generation(on_control=self._cancel_stopped)
+        self._replies = [*self.running(), generation]
+        self._waiting.append((request, generation))
+        if not self._busy:
+            self._busy = True
+            self._run(self._load_again)
+        return generation
+
+    def _cancel_stopped(self) -> None:
+        with self._lock:
+            stopped = [generation for _, generation in self._waiting if generation.stop_requested]
+            self._waiting = [each for each in self._waiting if each[1] not in stopped]
+        for generation in stopped:
+            generation.put(Finished("cancelled"))
+
+    def _begin(self, running: Running | None, act: Callable[[], None]) -> bool:
+        with self._lock:
+            if self._busy or self._closing.is_set():
+                raise ModelSwitching
+            replies = self.running()
+            if replies and running is None:
+                return False
+            self._busy = True
+
+        def begun() -> None:
+            for each in replies:
+                if running == "stop":
+                    each.stop()
+            for each in replies:
+                while not each.wait(POLL_SECONDS):
+                    if self._closing.is_set():
+                        return
+            act()
+
+        self._run(begun)
+        return True
+
+    def _run(self, act: Callable[[], None]) -> None:
+        """Do `act`, for which `_busy` is set already, in a thread of its own."""
+
+        def run() -> None:
+            try:
+                act()
+            finally:
+                with self._lock:
+                    self._busy = False
+                    self._used = time.monotonic()
+
+        threading.Thread(target=run, name="switch model", daemon=True).start()
+
+    def _switch(self, request: ModelRequest) -> None:
+        before = self.current
+        self._unloaded = None
+        failure = self._replace_engine(request)
+        if failure is not None and not self._closing.is_set():
+            self._replace_engine(before)
+        self.last_failure = failure
+        log_event("model_switched" if failure is None else "model_switch_failed", model=self._engine.card.key)
+
+    def _unload(self) -> None:
+        status = self._engine.status()
+        if not isinstance(status, Ready):
+            return
+        kept = status.info, self._engine.card, self._engine.tokenizer
+        engine, self._engine = self._engine, self._open(self.current)
+        with self._lock:
+            self._unloaded = kept
+        engine.close()
+        engine.wait_closed(self._closing)
+        del engine
+        self._frozen = free_memory() or self._frozen
+        log_event("model_unloaded", model=kept[1].key)
+
+    def _load_again(self) -> None:
+        """Load the unloaded model for the replies that wait; if that fails, they end with the reason."""
+        failure = self._replace_engine(self.current)
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            if failure is None:
+                self._unloaded = None
+        for request, generation in waiting:
+            if generation.ended:
+                continue
+            if failure is not None:
+                generation.put(Failed(failure.key, failure.values))
+                continue
+            try:
+                self._engine.submit(request, generation)
+            except MagistralUIError as error:
+                generation.put(Failed(error.message.key, error.message.values))
+        if failure is not None and self._unloaded is not None:
+            self.last_failure = failure
+            self._engine = self._open(self.current)  # the next message tries again
+
+    def _replace_engine(self, request: ModelRequest) -> Message | None:
+        """Close the engine and load `request` in a new one; the reason if that fails."""
+        engine, self._engine = self._engine, self._open(request)
+        engine.close()
+        engine.wait_closed(self._closing)
+        del engine
+        self._frozen = free_memory() or self._frozen
+        self.current = request
+        self._engine.start()
+        while not self._closing.wait(POLL_SECONDS):
+            status = self._engine.status()
+            if isinstance(status, Ready):
+                break
+            if isinstance(status, Broken):
+                return Message(status.key, status.values)
+        else:
+            self._engine.close()
+        if self._frozen:  # as after the first load, see app.py
+            gc.collect()
+            gc.freeze()
+        return None
+
+    def _watch_idle(self) -> None:
+        while not self._closing.wait(IDLE_POLL_SECONDS):
+            self.unload_if_idle()
+
+    def unload_if_idle(self) -> None:
+        with self._lock:
+            if self.running():
+                self._used = time.monotonic()
+            idle = time.monotonic() - self._used
+            if not self.idle_minutes or self._busy or idle < 60 * self.idle_minutes:
+                return
+        self.unload()
+
+
+def free_memory() -> bool:
+    """Collect what a closed engine has left, and return its device memory; whether objects were exempt from collection.
+
+    A model that was frozen would never be collected.
+    """
+    frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    gc.collect()
+    if "torch" in sys.modules:
+        from magistral_ui.engines.weights.devices import empty_device_cache
+
+        empty_device_cache()
+    return frozen
+
+
+def request_for(current: ModelRequest, model: str, precision: str, context_length: int | None) -> ModelRequest:
+    """`current` with another model: the device, threads and copies stay; a revision is of one repository only."""
+    revision = current.revision if model == current.model else None
+    return replace(current, model=model, precision=precision, context_length=context_length, revision=revision)
