@@ -202,3 +202,24 @@ def find_card(name: str) -> ModelCard | None:
     """The card whose key or repository is `name` (case does not matter), or None."""
     wanted = name.casefold()
     return next((c for c in CARDS.values() if wanted in (c.key, (c.repository or c.key).casefold())), None)
+
+
+def nearest_card(shape: ModelShape, ministral: bool) -> ModelCard:
+    """The card of the model that `shape` was most likely made from: the nearest in width, then in layers, then in its MLP.
+
+    `ministral` says whether the decoder is Ministral's.
+    """
+    if not ministral:
+        return MAGISTRAL_1_2 if shape.vision else MAGISTRAL_1_1
+
+    def difference(card: ModelCard) -> tuple[int, ...]:
+        own = card.shape or shape
+        pairs = ((own.hidden, shape.hidden), (own.layers, shape.layers), (own.intermediate, shape.intermediate))
+        return tuple(abs(a - b) for a, b in pairs)
+
+    return min((MINISTRAL_3_14B, MINISTRAL_3_8B, MINISTRAL_3_3B), key=difference)
+
+
+def without_claims(card: ModelCard) -> ModelCard:
+    """`card` without what is only true of the published weights: for a copy that may have been trained further."""
+    return replace(card, repository=None, revision=None, benchmarks={}, languages=(), download_bytes=0, license="")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from magistral_ui.errors import ModelFilesBroken, ModelNotFound, NotAMistralModel
-from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard, find_card
+from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, ModelCard, find_card, nearest_card, without_claims
 from magistral_ui.models.shape import ModelShape, read_shape
 
 AUTO = "auto"
@@ -20,8 +20,6 @@ WITH_VISION = "mistral3"
 DECODERS = ("mistral", "ministral3")
 """Decoders that run here, alone or inside mistral3; Mistral's others (mistral4, mistral_large4) are built differently."""
 VISION = "pixtral"
-WARM_MINISTRAL_WIDTH = 5_120
-"""Width of Ministral 3 14B, for which Mistral recommends temperature 1.0; for the others it is 0.7, as for Magistral."""
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -43,7 +41,7 @@ class FolderFacts:
     quantization: dict[str, Any] | None
     """How the saved weights are quantized, from config.json."""
     card: ModelCard
-    """Facts from the folder; sampling and system prompt, if it has none, from the nearest Magistral."""
+    """Facts from the folder; sampling and system prompt, if it has none, from the nearest card."""
 
     @property
     def bytes(self) -> int:
@@ -196,12 +194,7 @@ def _unreadable(model: str, name: str, error: Exception) -> ModelFilesBroken:
 def _card(folder: Path, config: dict[str, Any], shape: ModelShape, decoder: str, special: set[str]) -> ModelCard:
     if folder.resolve() == DEMO_FOLDER.resolve():
         return DEMO
-    vision, ministral = shape.vision is not None, decoder == "ministral3"
-    nearest = MAGISTRAL_1_2 if vision or ministral else MAGISTRAL_1_1
-    if ministral and shape.hidden == WARM_MINISTRAL_WIDTH:
-        nearest = replace(nearest, sampling=replace(nearest.sampling, temperature=1.0))
-    if "[THINK]" not in special:
-        nearest = MAGISTRAL_1_0
+    nearest = nearest_card(shape, decoder == "ministral3") if "[THINK]" in special else MAGISTRAL_1_0
     # Beyond its sliding window, if it has one, a model needs a kind of attention that we do not implement.
     length = min(
         shape.context_length, (config.get("text_config") or config).get("sliding_window") or shape.context_length
@@ -209,11 +202,11 @@ def _card(folder: Path, config: dict[str, Any], shape: ModelShape, decoder: str,
     own_prompt = folder / "SYSTEM_PROMPT.txt"
     name = folder.resolve().name
     return replace(
-        nearest,
+        without_claims(nearest),
         key=name,
         name=name,
-        repository=None,
-        vision=vision,
+        shape=shape,
+        vision=shape.vision is not None,
         context_length=length,
         recommended_length=min(length, nearest.recommended_length),
         system_prompt_file=str(own_prompt.resolve()) if own_prompt.is_file() else nearest.system_prompt_file,

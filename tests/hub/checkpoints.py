@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from transformers import (
+    Ministral3Config,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
     MistralConfig,
@@ -24,9 +25,18 @@ def make_repository(folder: Path, card: ModelCard, version: str = "v13") -> Path
     """The files of `card`'s repository: shards with an index, Mistral's own format beside them, and no chat template."""
     folder.mkdir(parents=True)
     torch.manual_seed(0)
-    model = _vision() if card.vision else MistralForCausalLM(MistralConfig(**_text()))
+    ministral = card.shape is not None and card.shape.context_length == 262_144
+    tied = card.shape is not None and card.shape.tied
+    model = (
+        _vision(_ministral(tied) if ministral else _text(), tied)
+        if card.vision
+        else MistralForCausalLM(MistralConfig(**_text()))
+    )
     model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="150KB")
-    _as_published(folder / "config.json")
+    if not ministral:
+        _as_published(folder / "config.json")
+    elif not tied:
+        _without_tie(folder / "config.json")
     tekken = tokenizer(version, think=card.marks == "tokens")
     (folder / "tekken.json").write_text(json.dumps(tekken), encoding="utf-8")
     (folder / "SYSTEM_PROMPT.txt").write_text(card.system_prompt(), encoding="utf-8")
@@ -72,7 +82,26 @@ def _text() -> dict[str, object]:
     return dict(config.to_dict())
 
 
-def _vision() -> Mistral3ForConditionalGeneration:
+def _ministral(tied: bool) -> dict[str, object]:
+    """Ministral 3's decoder with its own rotary parameters, but a window of 256 tokens."""
+    rope = {
+        "rope_type": "yarn",
+        "rope_theta": 1e6,
+        "factor": 16.0,
+        "original_max_position_embeddings": 256,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    }
+    same = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    same += ("num_key_value_heads", "head_dim", "max_position_embeddings", "initializer_range")
+    small = {name: _text()[name] for name in same}
+    return dict(Ministral3Config(**small, rope_parameters=rope, tie_word_embeddings=tied).to_dict())
+
+
+def _vision(text: dict[str, object], tied: bool) -> Mistral3ForConditionalGeneration:
     tower = PixtralVisionConfig(
         hidden_size=32,
         intermediate_size=64,
@@ -83,7 +112,7 @@ def _vision() -> Mistral3ForConditionalGeneration:
         initializer_range=0.3,
     )
     config = Mistral3Config(
-        text_config=_text(), vision_config=tower.to_dict(), image_token_index=10, tie_word_embeddings=False
+        text_config=text, vision_config=tower.to_dict(), image_token_index=10, tie_word_embeddings=tied
     )
     return Mistral3ForConditionalGeneration(config)
 
@@ -97,4 +126,12 @@ def _as_published(file: Path) -> None:
             part["torch_dtype"] = part.pop("dtype")
         if rope := part.pop("rope_parameters", None):
             part["rope_theta"] = rope["rope_theta"]
+    file.write_text(json.dumps(config), encoding="utf-8")
+
+
+def _without_tie(file: Path) -> None:
+    """As the 8B's and 14B's configurations are: they do not say that the head is not the embedding."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    for part in (config, config["text_config"]):
+        part.pop("tie_word_embeddings", None)
     file.write_text(json.dumps(config), encoding="utf-8")

@@ -31,6 +31,8 @@ class Repository:
     spoiled: set[str] = field(default_factory=set)
     """Served with a wrong byte."""
     ranges: bool = True
+    card: dict[str, object] = field(default_factory=dict)
+    """The metadata of its README.md."""
 
 
 @dataclass
@@ -119,7 +121,15 @@ class Handler(Answering):
                 facts = describe(file)
                 sibling = {"rfilename": file.name, "size": facts["size"], "blobId": facts["oid"]}
                 siblings.append(sibling | ({"lfs": facts["lfs"]} if "lfs" in facts else {}))
-            self.say({"id": name, "modelId": name, "sha": repository.commit, "siblings": siblings})
+            self.say(
+                {
+                    "id": name,
+                    "modelId": name,
+                    "sha": repository.commit,
+                    "siblings": siblings,
+                    "cardData": repository.card,
+                }
+            )
 
     def tree(self, name: str, revision: str) -> None:
         if repository := self.repository(name, revision):

@@ -1,4 +1,4 @@
-"""The three Magistral Small from a hub on loopback to a reply, through the real engine, in the layout of their repositories."""
+"""Each card's model from a hub on loopback to a reply, through the real engine, in the layout of their repositories."""
 
 import io
 import json
@@ -21,13 +21,13 @@ from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, L
 from magistral_ui.engines.local.engine import LocalEngine
 from magistral_ui.engines.weights import devices, quantized_cache, source
 from magistral_ui.i18n.texts import sentence
-from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
+from magistral_ui.models.cards import DEMO, FAMILY, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.folder import inspect_folder
 from tests.engines.following import follow
 from tests.hub.checkpoints import make_repository
 from tests.hub.server import Hub
 
-CARDS = [MAGISTRAL_1_2, MAGISTRAL_1_1, MAGISTRAL_1_0]
+CARDS = [*FAMILY, MAGISTRAL_1_1, MAGISTRAL_1_0]
 SERVED = {"config.json", "generation_config.json", "tekken.json", "SYSTEM_PROMPT.txt", "model.safetensors.index.json"}
 
 

@@ -13,7 +13,19 @@ from mistral_common.tokens.tokenizers.tekken import SpecialTokenPolicy, Tekkeniz
 
 from magistral_ui.chat.prompt import SystemPart
 from magistral_ui.chat.reasoning import TokenIdReader
-from magistral_ui.models.cards import CARDS, DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard, find_card
+from magistral_ui.models.cards import (
+    BENCHMARKS,
+    CARDS,
+    DEMO,
+    FAMILY,
+    MAGISTRAL_1_0,
+    MAGISTRAL_1_1,
+    MAGISTRAL_1_2,
+    MINISTRAL_3_3B,
+    MINISTRAL_3_14B,
+    ModelCard,
+    find_card,
+)
 from magistral_ui.models.folder import DEMO_FOLDER
 from tests.chat.joined import joined
 
@@ -79,6 +91,9 @@ def test_another_prompt_is_split_in_the_same_way() -> None:
         ("Demo", DEMO),
         ("mistralai/magistral-small-2509", MAGISTRAL_1_2),
         ("magistral-small-2507", MAGISTRAL_1_1),
+        ("Ministral-3-14B", MINISTRAL_3_14B),
+        ("mistralai/ministral-3-3b-reasoning-2512", MINISTRAL_3_3B),
+        ("mistralai/Ministral-3-3B-Instruct-2512", None),
         ("", None),
         ("someone/else", None),
     ],
@@ -91,6 +106,23 @@ def test_recommended_lengths_and_limits_agree() -> None:
     for card in CARDS.values():
         assert card.recommended_length <= card.context_length
         assert card.sampling.max_tokens <= card.context_length
+
+
+def test_the_family_s_cards_have_all_facts_for_a_choice() -> None:
+    assert [card.shape.parameters for card in FAMILY if card.shape] == [
+        24_011_361_280,
+        13_945_031_680,
+        8_918_026_240,
+        3_849_090_048,
+    ]
+    for card in FAMILY:
+        assert card.shape is not None
+        assert tuple(card.benchmarks) == BENCHMARKS
+        assert all(0 < solved < 100 for solved in card.benchmarks.values())
+        assert card.download_bytes == 2 * card.shape.parameters
+        assert card.context_length == card.shape.context_length
+        assert (card.license, card.languages[0]) == ("Apache-2.0", "en")
+        assert card.system() == MAGISTRAL_1_2.system()
 
 
 # The reader over a real vocabulary: what mistral-common decodes in one go is what the reader gives piece by piece.

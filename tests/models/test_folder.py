@@ -11,7 +11,16 @@ import pytest
 
 from magistral_ui.errors import ModelError, ModelFilesBroken, ModelNotFound, NotAMistralModel
 from magistral_ui.i18n.texts import sentence
-from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2
+from magistral_ui.models.cards import (
+    DEMO,
+    MAGISTRAL_1_0,
+    MAGISTRAL_1_1,
+    MAGISTRAL_1_2,
+    MINISTRAL_3_3B,
+    MINISTRAL_3_8B,
+    MINISTRAL_3_14B,
+    ModelCard,
+)
 from magistral_ui.models.folder import DEMO_FOLDER, check_name, inspect_folder
 from magistral_ui.models.shape import read_shape
 
@@ -166,6 +175,23 @@ def test_ministral_s_parameters_are_those_of_its_index(
     shape = read_shape({"model_type": "mistral3", "text_config": text, "vision_config": vision})
     assert shape.parameters == parameters
     assert shape.tied == bool(tied)
+
+
+@pytest.mark.parametrize("card", [MINISTRAL_3_3B, MINISTRAL_3_8B, MINISTRAL_3_14B], ids=lambda card: card.key)
+@pytest.mark.parametrize("pruned", [0, 2])
+def test_a_copy_of_ministral_has_its_facts_but_not_its_figures(folder: Path, card: ModelCard, pruned: int) -> None:
+    assert card.shape is not None
+    text = {
+        "model_type": "ministral3",
+        "hidden_size": card.shape.hidden,
+        "intermediate_size": card.shape.intermediate,
+        "num_hidden_layers": card.shape.layers - pruned,
+    }
+    write(folder, "config.json", text)
+    found = inspect_folder(folder).card
+    assert (found.sampling, found.recommended_length) == (card.sampling, card.recommended_length)
+    assert (found.benchmarks, found.license, found.revision, found.repository) == ({}, "", None, None)
+    assert found.shape == inspect_folder(folder).shape
 
 
 def test_the_context_ends_at_a_sliding_window(folder: Path) -> None:

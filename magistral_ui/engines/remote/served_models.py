@@ -11,7 +11,17 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.remote.dialects import Dialect
 from magistral_ui.engines.remote.sse import mapping
 from magistral_ui.errors import ServerUnusable
-from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard, find_card
+from magistral_ui.models.cards import (
+    MAGISTRAL_1_0,
+    MAGISTRAL_1_1,
+    MAGISTRAL_1_2,
+    MINISTRAL_3_3B,
+    MINISTRAL_3_8B,
+    MINISTRAL_3_14B,
+    ModelCard,
+    find_card,
+    without_claims,
+)
 
 MAX_NAMES_SHOWN = 12
 """Model names to list in a sentence."""
@@ -194,26 +204,44 @@ def choose(served: Sequence[ServedModel], wish: str | None, dialect: Dialect, ho
 
 
 GENERAL = replace(
-    MAGISTRAL_1_2,
+    without_claims(MAGISTRAL_1_2),
     key="remote",
-    repository=None,
     sampling=SamplingParams(temperature=0.7, top_p=0.95, max_tokens=40_960),
     system_prompt_file="",
     description_key="model_on_a_server_unknown",
 )
 """For an unknown model: without a system prompt, since another model's would only confuse it."""
 RELEASES = ((re.compile(r"2506|1\.0"), MAGISTRAL_1_0), (re.compile(r"2507|1\.1"), MAGISTRAL_1_1))
+SIZES = tuple(
+    (re.compile(rf"(?<![\d.]){size}b"), card)
+    for size, card in ((14, MINISTRAL_3_14B), (8, MINISTRAL_3_8B), (3, MINISTRAL_3_3B))
+)
+"""Ministral 3 by its size in a name; only its reasoning models have cards."""
 
 
 def card_for(served: ServedModel, thinks: bool) -> ModelCard:
     """The model's card, by its name, or by whether its template has thinking marks."""
     plain = PurePosixPath(served.name.replace("\\", "/")).name
     name = plain.casefold()
+    if "ministral" in name:
+        return _ministral(served.name, plain, thinks)
     known = find_card(served.name) or find_card(plain)
     if known is None and "magistral" in name and "medium" not in name and "latest" not in name:
         known = next((card for pattern, card in RELEASES if pattern.search(name)), MAGISTRAL_1_2)
     if known is not None:
         return known
-    if thinks or ("ministral" in name and "reasoning" in name):
-        return replace(MAGISTRAL_1_2, key="remote", name=plain, description_key="model_on_a_server_unknown")
-    return replace(GENERAL, name=plain)
+    return _thinking(MAGISTRAL_1_2, plain) if thinks else replace(GENERAL, name=plain)
+
+
+def _ministral(served: str, plain: str, thinks: bool) -> ModelCard:
+    """Ministral comes with and without reasoning, under names that do not always say which."""
+    name = plain.casefold()
+    if not thinks and "reasoning" not in name:
+        return replace(GENERAL, name=plain)
+    size = next((card for pattern, card in SIZES if pattern.search(name)), MAGISTRAL_1_2)
+    return find_card(served) or find_card(plain) or _thinking(size, plain)
+
+
+def _thinking(card: ModelCard, name: str) -> ModelCard:
+    """`card`, for a model of which only the name and that it thinks is known."""
+    return replace(without_claims(card), key="remote", name=name, description_key="model_on_a_server_unknown")

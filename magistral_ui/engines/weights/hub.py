@@ -37,6 +37,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from magistral_ui.engines.base import Loading
+from magistral_ui.engines.weights.originals import BORROWED_FILES, TOKENIZER, find_original
 from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
 from magistral_ui.environment import ProxyUnusable, check_proxies
 from magistral_ui.errors import DownloadFailed, ModelError, ModelNotFound, causes
@@ -78,6 +79,7 @@ class _Weights:
 class _Store:
     """Where the Hub's cache keeps a repository's large files."""
 
+    repository: str
     commit: str
     blobs: Path
     """Files named by their SHA-256; a snapshot's symbolic links point here."""
@@ -89,7 +91,11 @@ class _Store:
     def of(repository: str, commit: str) -> "_Store":
         cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository, repo_type="model")
         store = _Store(
-            commit, cache / folder / "blobs", cache / ".locks" / folder, cache / folder / "snapshots" / commit
+            repository,
+            commit,
+            cache / folder / "blobs",
+            cache / ".locks" / folder,
+            cache / folder / "snapshots" / commit,
         )
         store.blobs.mkdir(parents=True, exist_ok=True)
         store.locks.mkdir(parents=True, exist_ok=True)
@@ -138,13 +144,35 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
                 raise
             return cached
         needed = [file for file in info.siblings or () if any(fnmatch(file.rfilename, p) for p in NEEDED_FILES)]
-        _check_names(repository, {file.rfilename for file in needed})
-        weights = [_Weights(f.rfilename, f.lfs.size, f.lfs.sha256) for f in needed if f.lfs is not None]
-        store = _Store.of(repository, str(info.sha))
-        _fetch_weights(repository, store, weights, report, closing)
-        store.place(weights)
+        names = {file.rfilename for file in needed}
+        original = None if TOKENIZER in names else find_original(info)
+        _check_names(repository, names | ({TOKENIZER} if original else set()))
+        parts = [(_Store.of(repository, str(info.sha)), _large(needed))]
+        if original:
+            lent = [f for f in original.siblings or () if f.rfilename in BORROWED_FILES and f.rfilename not in names]
+            parts.append((_Store.of(original.id, str(original.sha)), _large(lent)))
+        _fetch_weights(repository, parts, report, closing)
+        for store, files in parts:
+            store.place(files)
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(NEEDED_FILES)))
+        if original:
+            _borrow(original.id, str(original.sha), folder)
     return Snapshot(folder, folder.name)
+
+
+def _large(files: list[Any]) -> list[_Weights]:
+    """Those that the Hub keeps by their SHA-256."""
+    return [_Weights(file.rfilename, file.lfs.size, file.lfs.sha256) for file in files if file.lfs is not None]
+
+
+def _borrow(original: str, commit: str, folder: Path) -> None:
+    """Copy what the snapshot in `folder` lacks from its original, so that it is complete without the Hub from now on."""
+    source = Path(snapshot_download(original, revision=commit, allow_patterns=list(BORROWED_FILES)))
+    for name in BORROWED_FILES:
+        if (source / name).is_file() and not (folder / name).exists():
+            unfinished = folder / f".{name}.partial"
+            shutil.copyfile(source / name, unfinished)
+            unfinished.replace(folder / name)
 
 
 def read_config(repository: str, revision: str | None) -> dict[str, Any]:
@@ -188,27 +216,26 @@ def _check_names(repository: str, names: set[str]) -> None:
 
 
 def _fetch_weights(
-    repository: str, store: _Store, weights: list[_Weights], report: Report, closing: threading.Event
+    repository: str, parts: list[tuple[_Store, list[_Weights]]], report: Report, closing: threading.Event
 ) -> None:
-    blobs = store.blobs
-    missing = [file for file in weights if not store.has(file)]
+    missing = [(store, file) for store, files in parts for file in files if not store.has(file)]
     if not missing:
         return
-    begun = sum(min(file.size, _size(_partial(blobs, file))) for file in missing)
-    total = sum(file.size for file in missing)
-    free = shutil.disk_usage(blobs).free
+    begun = sum(min(file.size, _size(_partial(store.blobs, file))) for store, file in missing)
+    total = sum(file.size for _, file in missing)
+    free = shutil.disk_usage(constants.HF_HUB_CACHE).free
     if free < total - begun + MIN_FREE_BYTES:
         raise _disk_full(repository, total - begun + MIN_FREE_BYTES, free)
     stop = threading.Event()
     meter = Meter("downloading", total, report, stop, done=begun)
 
-    def fetch(file: _Weights) -> None:
-        url = hf_hub_url(repository, file.name, revision=store.commit)
+    def fetch(store: _Store, file: _Weights) -> None:
+        url = hf_hub_url(store.repository, file.name, revision=store.commit)
         with WeakFileLock(store.locks / f"{file.sha256}.lock"):
-            _fetch(repository, url, file, store, meter)
+            _fetch(store.repository, url, file, store, meter)
 
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS, thread_name_prefix="download") as pool:
-        begun_files = [pool.submit(fetch, file) for file in missing]
+        begun_files = [pool.submit(fetch, store, file) for store, file in missing]
         while any(not each.done() for each in begun_files):
             if closing.wait(0.05) or any(each.done() and each.exception() for each in begun_files):
                 stop.set()  # once one has failed, the others are pointless
