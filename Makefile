@@ -18,11 +18,13 @@ CHROMIUM_FOR_TESTS = $$($(PY) tests/browser/install_chromium.py)
 # A process that dies ends the run: with another in its place, pytest-xdist 3.8 may wait for ever (its issue 1378).
 WORKERS = $$($(PY) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# mypy, the longest of them, keeps one processor busy: the other checks run beside it.
+SIDE_BY_SIDE = $(MAKE) --no-print-directory -j 2
 UNIT_TESTS := tests/test_architecture.py tests/test_errors.py tests/test_settings.py tests/test_fairness.py tests/chat tests/i18n tests/export
 OFFLINE := HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu install install-dev format lint bench bench-page bench-gpu bench-remote bench-visitors stations test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean check test-scripts
+.PHONY: help run test test-gpu install install-dev format lint lint-types lint-python lint-scripts checks bench bench-page bench-gpu bench-remote bench-visitors stations test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean check test-scripts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +32,10 @@ help: ## show this list
 run: install ## open the page; flags go in ARGS="--port 8000"
 	@exec $(PY) app.py $(ARGS)
 
-check: lint test-scripts ## format, lint, types and the unit tests: less than a minute
+check: checks ## format, lint, types and the unit tests: less than a minute
 	@$(OFFLINE) OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) $(UNIT_TESTS) $(ARGS)
 
-test: lint test-scripts ## everything that must hold: format, lint, types, tests (also in a browser)
+test: checks ## everything that must hold: format, lint, types, tests (also in a browser)
 	@chromium="$(CHROMIUM_FOR_TESTS)" && test -n "$$chromium" && set -x && \
 	$(OFFLINE) OMP_NUM_THREADS=1 CHROMIUM="$$chromium" $(PY) -m pytest $(PARALLEL) $(ARGS)
 
@@ -70,9 +72,19 @@ format: install-dev ## format the code, and fix what ruff and biome can fix
 	@$(PY) -m ruff check --fix-only . && $(PY) -m ruff format . && $(WITH_NODE) node_modules/.bin/biome check --write
 
 lint: install-dev ## format, lint and types of Python and of the page's scripts, without the tests
-	@export $(WITH_NODE) && set -x && \
-	$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && \
-	node_modules/.bin/biome ci --error-on-warnings && node_modules/.bin/tsc
+	@$(SIDE_BY_SIDE) lint-types lint-python lint-scripts
+
+checks: install-dev
+	@$(SIDE_BY_SIDE) lint-types lint-python lint-scripts test-scripts
+
+lint-types: install-dev
+	$(PY) -m mypy
+
+lint-python: install-dev
+	$(PY) -m ruff format --check . && $(PY) -m ruff check .
+
+lint-scripts: install-dev
+	@export $(WITH_NODE) && set -x && node_modules/.bin/biome ci --error-on-warnings && node_modules/.bin/tsc
 
 test-scripts: install-dev ## the unit tests of the page's scripts
 	@export $(WITH_NODE) && set -x && node --test --test-force-exit --test-reporter=dot 'tests/scripts/*.test.js'

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes.functional
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -86,7 +85,7 @@ def test_no_memory_in_the_middle_of_quantizing(
         calls.append(None)
         raise error
 
-    monkeypatch.setattr(bitsandbytes.functional, "quantize_4bit", full)
+    monkeypatch.setattr("bitsandbytes.functional.quantize_4bit", full)
     says_memory(refusal(text_folder, "nf4"))
     assert len(calls) == 1, "and it does not go on with hundreds of tensors"
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
 
 from magistral_ui.engines.weights import pace as module
 from magistral_ui.engines.weights.devices import Device
@@ -49,6 +48,8 @@ def test_all_layers_and_the_whole_head_are_counted(file: Path, monkeypatch: pyte
 
 
 def test_the_layer_is_of_the_shape_and_quantized_as_when_it_is_loaded() -> None:
+    from bitsandbytes.nn import Linear4bit  # its import takes seconds, in every process that only reads this file
+
     model = module._one_layer(SMALL, "nf4", CPU)
     (layer,) = model.model.layers
     assert isinstance(layer.mlp.down_proj, Linear4bit)

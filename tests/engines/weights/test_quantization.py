@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import nn
 from transformers import (
     BitsAndBytesConfig,
@@ -44,8 +43,14 @@ from magistral_ui.models.shape import (
 from tests.benchmarks.full_size import configuration, make_folder
 from tests.engines.conftest import CPU
 
-LINEAR = {"nf4": Linear4bit, "int8": Linear8bitLt}
-QUANTIZED = [*LINEAR]
+QUANTIZED = ["nf4", "int8"]
+
+
+def linear(precision: str) -> type[nn.Linear]:
+    """The class of quantized layers; its import takes seconds, in every process that only reads this file."""
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    return {"nf4": Linear4bit, "int8": Linear8bitLt}[precision]
 
 
 def loaded(folder: Path, precision: str, copy: QuantizedCopy | None = None) -> Loaded:
@@ -184,7 +189,7 @@ def test_just_the_language_model_s_layers_are_quantized(lively: Path, precision:
     kinds = {name: type(module) for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     layers = {name for name in kinds if name.startswith("model.language_model.layers.")}
     assert len(layers) == 3 * 7
-    assert {kinds[name] for name in layers} == {LINEAR[precision]}
+    assert {kinds[name] for name in layers} == {linear(precision)}
     rest = {name: kind for name, kind in kinds.items() if name not in layers}
     assert {"lm_head", "model.multi_modal_projector.linear_1"} < set(rest)
     assert any(name.startswith("model.vision_tower.") for name in rest)
@@ -258,7 +263,7 @@ def test_a_checkpoint_with_last_year_s_skip_list_runs(lively: Path, tmp_path: Pa
     read = loaded(folder, "auto")
     kinds = {name: type(each) for name, each in read.model.named_modules() if isinstance(each, nn.Linear)}
     assert {kind for name, kind in kinds.items() if name.startswith(kept)} == {nn.Linear}
-    assert kinds["model.language_model.layers.0.self_attn.q_proj"] is Linear4bit
+    assert kinds["model.language_model.layers.0.self_attn.q_proj"] is linear("nf4")
     assert kinds["model.vision_tower.transformer.layers.0.attention.q_proj"] is nn.Linear
     assert read.weights == pytest.approx(held_bytes(model), abs=4096)
     assert len(write(RunningModel(read, CPU))) == 7
