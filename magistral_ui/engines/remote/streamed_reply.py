@@ -274,7 +274,7 @@ class StreamedReply:
         limit = reasoning_limit(params.max_tokens, params.reasoning_budget)
         if limit is None or reader is None or self._phase is not Phase.REASONING or reader.answer:
             return False
-        return reader.reasoning_tokens >= limit
+        return reader.reasoning_tokens >= max(1, limit)
 
     async def _wait(self, failed: FailedRequest) -> None:
         """Show the time until the next try, and wait; a stop ends the wait."""
