@@ -321,6 +321,10 @@ class StreamedReply:
             lowered = Notice(why_lowered(self.profile, attempt.body, usage), {"limit": usage.completion_tokens})
             if lowered.key not in self._noticed:
                 self.generation.put(lowered)
+        # Where the dialect closes reasoning, the notice about the budget has already said so.
+        unwanted = self._request.prompt.effort == "none" and self.generation.reasoning
+        if unwanted and not self.profile.dialect.closes_reasoning:
+            self.generation.put(Notice("remote_reasoned_anyway"))
         self._estimate_prompt()
         self.generation.put(Finished(why))
 
