@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, UserMessage
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.sampling import Effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class Prompt:
     system: tuple[SystemPart, ...]
     turns: tuple[Turn, ...]
     resume: Resume | None = None
+    effort: Effort | None = None
+    """`none` where the model must not reason; another one only for models that read it; None: not said."""
 
     @property
     def images(self) -> tuple[ImageFile, ...]:
@@ -89,7 +92,8 @@ class Prompt:
             for turn in self.turns
         ]
         resume = [self.resume.reasoning, self.resume.closed, self.resume.answer] if self.resume else None
-        return hashlib.sha256(json.dumps([system, turns, resume]).encode()).hexdigest()[:32]
+        effort = [self.effort] if self.effort else []
+        return hashlib.sha256(json.dumps([system, turns, resume, *effort]).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,11 @@ def with_instructions(system: tuple[SystemPart, ...], instructions: str) -> tupl
 
 
 def compose(
-    conversation: Conversation, system: tuple[SystemPart, ...], choices: PromptChoices, resume: Resume | None = None
+    conversation: Conversation,
+    system: tuple[SystemPart, ...],
+    choices: PromptChoices,
+    resume: Resume | None = None,
+    effort: Effort | None = None,
 ) -> Prompt:
     """The prompt for a reply to the chosen branch of `conversation`, which must end with a user message.
 
@@ -154,7 +162,7 @@ def compose(
             turns.append(_earlier(message, choices.keep_reasoning))
     if not turns or not isinstance(turns[-1], UserTurn):
         raise ValueError("a prompt ends with a user message")
-    return Prompt(with_instructions(system, choices.instructions), tuple(turns), resume)
+    return Prompt(with_instructions(system, choices.instructions), tuple(turns), resume, effort)
 
 
 def _earlier(message: AssistantMessage, keep_reasoning: bool) -> AssistantTurn:

@@ -20,9 +20,12 @@ class ControlTokens:
 
 
 def reasoning_limit(max_tokens: int, budget: int | None) -> int | None:
-    """How many tokens of reasoning are allowed, so that an answer always has room; None: no bound but `max_tokens`."""
-    if budget is None:
-        return None
+    """How many tokens of reasoning are allowed, so that an answer always has room; None: no bound but `max_tokens`.
+
+    0 if there must be none.
+    """
+    if budget is None or budget == 0:
+        return budget
     return max(1, min(budget, max_tokens - min(MIN_ANSWER_TOKENS, max_tokens // 2)))
 
 
@@ -30,10 +33,12 @@ class ReasoningControl:
     """Decides for one reply, token by token. Call `forced` before sampling and `took` after each token.
 
     Once it has closed the reasoning, the marks are banned for the rest, and the end of the turn until there is an answer.
+    With a limit of 0, they are banned from the start: a reasoning model answers some messages without reasoning anyway, while
+    empty reasoning confuses it. Marks that are text cannot be banned, so there empty reasoning is forced.
     """
 
     def __init__(self, tokens: ControlTokens, limit: int | None = None, guard: "LoopGuard | None" = None) -> None:
-        """`limit` is the number of reasoning tokens allowed (None: any number); `guard` None lets it repeat itself."""
+        """`limit` is the number of reasoning tokens allowed (None: any); `guard` None lets it repeat itself."""
         self._tokens, self._limit, self._guard = tokens, limit, guard
         self._queue: deque[int] = deque()
         self._reasoned = 0
@@ -53,7 +58,7 @@ class ReasoningControl:
     def banned(self) -> tuple[int, ...]:
         if not self._closed:
             return ()
-        marks = (*self._tokens.opening, *self._tokens.closing) if len(self._tokens.closing) == 1 else ()
+        marks = (*self._tokens.opening, *self._tokens.closing) if self._bans_marks else ()
         return marks if self._answered else (*marks, self._tokens.end_of_turn)
 
     def took(self, token: int, channel: Channel) -> None:
@@ -64,10 +69,19 @@ class ReasoningControl:
         elif self._closed and not self._forced:  # the closing mark itself is no answer
             self._answered = True
 
+    @property
+    def _bans_marks(self) -> bool:
+        return len(self._tokens.closing) == 1
+
     def _close(self, channel: Channel, answer_now: bool) -> None:
+        if self._limit == 0 and channel != "reasoning" and self._bans_marks:
+            self._closed, self._answered = True, channel == "answer"
+            return
         if channel == "answer":
             return
-        if answer_now:
+        if self._limit == 0:
+            self.notice = None if channel == "before" else "budget_spent"
+        elif answer_now:
             self.notice = "answered_now"
         elif self._limit is not None and channel == "reasoning" and self._reasoned >= self._limit:
             self.notice = "budget_spent"

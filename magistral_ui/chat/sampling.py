@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from magistral_ui.errors import ParameterRefused
 
@@ -57,7 +58,7 @@ PARAMETERS = {
         Parameter("min_p", 0.0, 0.0, 1.0, 0.01),
         Parameter("repetition_penalty", 1.0, 0.5, 2.0, 0.05),
         Parameter("max_tokens", 40_960, 1, 131_072, 1, integer=True, common=True, logarithmic=True),
-        Parameter("reasoning_budget", None, 1, 131_072, 1, integer=True, optional=True, common=True),
+        Parameter("reasoning_budget", None, 0, 131_072, 1, integer=True, optional=True, common=True),
         Parameter("seed", None, 0, MAX_SEED, 1, integer=True, optional=True),
     )
 }
@@ -68,8 +69,8 @@ class SamplingParams:
     """One request's parameters.
 
     `temperature` 0 always takes the likeliest token; `top_k` 0 and `min_p` 0 are off. `max_tokens` bounds reasoning
-    and answer together; `reasoning_budget` bounds the reasoning alone (None: no bound). Equal parameters with an equal `seed`
-    give equal tokens; None lets the session draw a seed, which it keeps with the reply.
+    and answer together; `reasoning_budget` bounds the reasoning alone (0: none at all; None: no bound). Equal parameters
+    with an equal `seed` give equal tokens; None lets the session draw a seed, which it keeps with the reply.
     """
 
     temperature: float = 0.7
@@ -98,6 +99,21 @@ class SamplingParams:
         if self.seed is not None:
             return self
         return replace(self, seed=(source or random.SystemRandom()).randrange(2**32))
+
+
+Effort = Literal["none", "low", "medium", "high"]
+"""How much to reason, for models and servers that take a word instead of a number of tokens."""
+EFFORT_TOKENS: dict[Effort, int] = {"low": 512, "medium": 4_096, "high": 32_768}
+"""The reasoning budget that each effort stands for, in tokens."""
+
+
+def effort_of(budget: int | None) -> Effort:
+    """The effort for a reasoning budget: the one whose tokens are nearest, as a ratio."""
+    if budget is None:
+        return "high"
+    if budget == 0:
+        return "none"
+    return min(EFFORT_TOKENS, key=lambda effort: abs(math.log(budget / EFFORT_TOKENS[effort])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Literal
 
-from magistral_ui.chat.prompt import SystemPart, split_system_prompt
-from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.chat.prompt import SystemPart, has_marks, split_system_prompt
+from magistral_ui.chat.sampling import Effort, SamplingParams, effort_of
 from magistral_ui.models.shape import (
     MAGISTRAL_SMALL_1_2,
     MAGISTRAL_SMALL_TEXT,
@@ -53,6 +53,8 @@ class ModelCard:
     """Bytes of its weights on the Hub: what is downloaded, but for about 20 MB of tokenizer and configuration."""
     license: str = ""
     """SPDX identifier; empty if unknown."""
+    takes_effort: bool = False
+    """Whether it reads a reasoning effort (tokenizer v15, some servers) instead of a prompt that shows how to reason."""
 
     @property
     def reasoning_marks(self) -> tuple[str, str]:
@@ -63,15 +65,27 @@ class ModelCard:
         """The pairs of marks that may enclose reasoning in a text, the card's own first."""
         return (TEXT_MARKS, TOKEN_MARKS) if self.marks == "text" else (TOKEN_MARKS, TEXT_MARKS)
 
-    def system(self, text: str | None = None) -> tuple[SystemPart, ...]:
-        """The system prompt in parts: the card's own, or `text` with literal marks.
+    def system(self, text: str | None = None, budget: int | None = None) -> tuple[SystemPart, ...]:
+        """The system prompt in parts: the card's own, or `text` with literal marks, for a reasoning `budget`.
 
-        The 1.0 prompt marks reasoning as text, so it is a single part.
+        The card's own template of reasoning is left out where the model must not reason (a budget of 0), or reads an
+        effort instead. The 1.0 prompt marks reasoning as text, so it is a single part.
         """
+        if text is None and self.prompts_reasoning and (budget == 0 or self.takes_effort):
+            return ()
         text = self.system_prompt() if text is None else text
-        if self.marks == "text":
+        if self.marks == "text" or self.takes_effort:  # v15 refuses reasoning in a system prompt
             return (SystemPart(text),) if text else ()
         return split_system_prompt(text, self.reasoning_marks)
+
+    def effort(self, budget: int | None) -> Effort | None:
+        """What a prompt says about how much to reason; None where the model reads nothing of the kind."""
+        return effort_of(budget) if self.takes_effort or budget == 0 else None
+
+    @property
+    def prompts_reasoning(self) -> bool:
+        """Whether the card's own system prompt shows the model how to reason."""
+        return has_marks(self.system_prompt(), self.reasoning_marks)
 
     def system_prompt(self) -> str:
         """The system prompt that the model was trained with, with literal marks; empty if unknown."""

@@ -210,4 +210,5 @@ def _card(folder: Path, config: dict[str, Any], shape: ModelShape, decoder: str,
         context_length=length,
         recommended_length=min(length, nearest.recommended_length),
         system_prompt_file=str(own_prompt.resolve()) if own_prompt.is_file() else nearest.system_prompt_file,
+        takes_effort="[MODEL_SETTINGS]" in special,
     )

@@ -99,7 +99,7 @@ class Limits:
         """`params` with no more tokens than one reply may have; `budget` says whether the engine can close reasoning."""
         reasoning = params.reasoning_budget
         if budget and self.reasoning_tokens < PARAMETERS["reasoning_budget"].high:
-            reasoning = min(reasoning or self.reasoning_tokens, self.reasoning_tokens)
+            reasoning = self.reasoning_tokens if reasoning is None else min(reasoning, self.reasoning_tokens)
         return replace(params, max_tokens=min(params.max_tokens, self.max_tokens), reasoning_budget=reasoning)
 
     def changed(self, changes: Mapping[str, object]) -> "Limits":

@@ -95,8 +95,8 @@ class Session(SessionState):
             reasoning = self._checked(reasoning, old.reply)
             conversation = self._conversation.at(old.parent)
             before = with_reasoning(old.reply, reasoning, closed=closed)
-            before = with_usage_share(before, old.reply, self._tokens(conversation, before, choices))
-            return self._begin(conversation, params, choices, before)
+            tokens = self._tokens(conversation, before, choices, params.reasoning_budget)
+            return self._begin(conversation, params, choices, with_usage_share(before, old.reply, tokens))
 
     def replay(self, reply: int) -> RunningReply:
         """Reproduce a reply from exactly what it was made from; the old one stays as its sibling."""
@@ -109,7 +109,8 @@ class Session(SessionState):
             conversation = self._conversation.at(old.parent)
             before = resumed_part(old.reply)
             if before is not None:
-                before = with_usage_share(before, old.reply, self._tokens(conversation, before, choices))
+                tokens = self._tokens(conversation, before, choices, params.reasoning_budget)
+                before = with_usage_share(before, old.reply, tokens)
             return self._begin(conversation, params, choices, before, replays=old.reply)
 
     def answer(self, message: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
@@ -163,9 +164,15 @@ class Session(SessionState):
             self._conversation = self._conversation.choose(message)
 
     def measure(
-        self, text: str, images: Sequence[ImageFile], choices: PromptChoices | None = None
+        self,
+        text: str,
+        images: Sequence[ImageFile],
+        choices: PromptChoices | None = None,
+        budget: int | None = None,
     ) -> tuple[Measure, Prompt, int | None]:
         """What the next prompt would cost with this message at its end, that prompt, and the message's id in it.
+
+        `budget` is the reasoning budget: the prompt of a reply without reasoning is shorter.
 
         Nothing is sent. While a reply is being written nothing can be, so the message is not in it then, and has no id. Raises
         BadInput or NotReady.
@@ -177,7 +184,7 @@ class Session(SessionState):
         if running is None:
             conversation = conversation.say(text, tuple(images))
             draft = conversation.last_id
-        prompt = self._prompt(conversation, choices)
+        prompt = self._prompt(conversation, choices, budget)
         return self._engine.measure(prompt, self._key), prompt, draft
 
     def stop(self) -> None:
@@ -231,18 +238,24 @@ class Session(SessionState):
             raise MessageGone
         return found
 
-    def _tokens(self, conversation: Conversation, resumed: Reply, choices: PromptChoices | None) -> int:
+    def _tokens(
+        self, conversation: Conversation, resumed: Reply, choices: PromptChoices | None, budget: int | None
+    ) -> int:
         """How many tokens the part of a reply has that is resumed."""
-        prompt = self._prompt(conversation, choices, resumed)
+        prompt = self._prompt(conversation, choices, budget, resumed)
         without = replace(prompt, resume=None)
         return self._engine.measure(prompt, self._key).total - self._engine.measure(without, self._key).total
 
     def _prompt(
-        self, conversation: Conversation, choices: PromptChoices | None, resumed: Reply | None = None
+        self,
+        conversation: Conversation,
+        choices: PromptChoices | None,
+        budget: int | None,
+        resumed: Reply | None = None,
     ) -> Prompt:
-        choices = choices or PromptChoices()
-        system = self._engine.card.system(choices.system_prompt)
-        return compose(conversation, system, choices, resume_of(resumed))
+        choices, card = choices or PromptChoices(), self._engine.card
+        system = card.system(choices.system_prompt, budget)
+        return compose(conversation, system, choices, resume_of(resumed), card.effort(budget))
 
     def _begin(
         self,
@@ -260,7 +273,7 @@ class Session(SessionState):
         self._limits.check_conversation(conversation)
         self._limits.check_params(params)
         params = self._limits.bounded(params, closes_reasoning(self._engine)).with_seed(self._seeds)
-        prompt = self._prompt(conversation, choices, before)
+        prompt = self._prompt(conversation, choices, params.reasoning_budget, before)
         source = provenance(self._engine, prompt, choices, before)
         running = RunningReply(Generation(), asked.id, params, source, before, continues, replays)
         with self._admit() as begun_with:

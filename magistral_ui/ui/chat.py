@@ -140,7 +140,8 @@ class Chat:
         try:
             chosen = read_settings(self.engine.card, settings)
             text, images = self._composed(message, chosen.image_side, self.uploads.measure)
-            use = context_use(*session.measure(text, images, chosen.choices))
+            budget = chosen.params.reasoning_budget
+            use = context_use(*session.measure(text, images, chosen.choices, budget))
             return meter_value(self.engine, use, images, chosen)
         except NotReady:
             return empty_meter()

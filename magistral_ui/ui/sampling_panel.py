@@ -62,15 +62,21 @@ def panel_value(engine: Engine) -> Json:
 
 def prompt_value(card: ModelCard, settings: object = None) -> Json:
     """The system prompt as the model will read it, the model's own prompt, and whether the model will think with it."""
-    choices = read_settings(card, settings).choices
+    chosen = read_settings(card, settings)
+    choices, budget = chosen.choices, chosen.params.reasoning_budget
     text = card.system_prompt() if choices.system_prompt is None else choices.system_prompt
     return {
         "card": card.key,
         "own": card.system_prompt(),
-        "parts": [asdict(part) for part in with_instructions(card.system(text), choices.instructions)],
+        "parts": [
+            asdict(part) for part in with_instructions(card.system(choices.system_prompt, budget), choices.instructions)
+        ],
         "marks": card.reasoning_marks,
-        # A model whose own prompt shows no reasoning marks does not need them.
-        "thinks": has_marks(text, card.reasoning_marks) or not has_marks(card.system_prompt(), card.reasoning_marks),
+        # Marks are not needed where nobody wants reasoning, the model reads an effort, or its own prompt shows none.
+        "thinks": budget == 0
+        or card.takes_effort
+        or has_marks(text, card.reasoning_marks)
+        or not card.prompts_reasoning,
         "limit": MAX_PROMPT_LENGTH,
     }
 

@@ -26,7 +26,16 @@ def step(control: ReasoningControl, channel: Channel, sampled: int = WORD, answe
 
 @pytest.mark.parametrize(
     ("max_tokens", "budget", "limit"),
-    [(4096, None, None), (4096, 100, 100), (4096, 4096, 3072), (100, 100, 50), (1, 1, 1), (2, 5, 1), (131_072, 1, 1)],
+    [
+        (4096, None, None),
+        (4096, 100, 100),
+        (4096, 4096, 3072),
+        (100, 100, 50),
+        (1, 1, 1),
+        (2, 5, 1),
+        (131_072, 1, 1),
+        (4096, 0, 0),
+    ],
 )
 def test_a_budget_leaves_room_for_an_answer(max_tokens: int, budget: int | None, limit: int | None) -> None:
     assert reasoning_limit(max_tokens, budget) == limit
@@ -133,3 +142,39 @@ def _fed(guard: LoopGuard, tokens: Iterable[int]) -> LoopGuard:
     for token in tokens:
         guard.feed(token)
     return guard
+
+
+@pytest.mark.parametrize("word", [WORD, BEGIN])
+def test_without_reasoning_the_marks_are_banned_from_the_first_token(word: int) -> None:
+    control = ReasoningControl(MARKS, limit=0)
+    assert control.forced("before", answer_now=False) is None
+    assert set(control.banned()) == {BEGIN, END, EOS}
+    control.took(word, "answer")
+    assert control.forced("answer", answer_now=False) is None
+    assert set(control.banned()) == {BEGIN, END}
+    assert control.notice is None
+
+
+def test_without_reasoning_textual_marks_enclose_nothing() -> None:
+    control = ReasoningControl(TEXTUAL, limit=0)
+    written = [step(control, "before") for _ in range(5)]
+    assert written == [*TEXTUAL.opening, *TEXTUAL.closing]
+    assert control.banned() == (EOS,)
+    assert [step(control, "answer") for _ in range(3)] == [WORD] * 3
+    assert control.banned() == ()
+    assert control.notice is None
+
+
+@pytest.mark.parametrize("marks", [MARKS, TEXTUAL])
+def test_without_reasoning_resumed_reasoning_is_closed(marks: ControlTokens) -> None:
+    control = ReasoningControl(marks, limit=0)
+    control.took(WORD, "reasoning")
+    assert tuple(step(control, "reasoning") for _ in marks.closing) == marks.closing
+    assert control.notice == "budget_spent"
+
+
+def test_without_reasoning_a_resumed_answer_may_end_at_once() -> None:
+    control = ReasoningControl(MARKS, limit=0)
+    control.took(WORD, "answer")
+    assert control.forced("answer", answer_now=False) is None
+    assert set(control.banned()) == {BEGIN, END}

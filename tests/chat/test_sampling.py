@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
+from magistral_ui.chat.sampling import PARAMETERS, SamplingParams, effort_of
 from magistral_ui.errors import ParameterRefused
 
 
@@ -55,6 +55,17 @@ def test_optional_parameters_may_be_none() -> None:
     assert (
         SamplingParams(seed=3, reasoning_budget=5).changed({"seed": None, "reasoning_budget": None}) == SamplingParams()
     )
+
+
+@pytest.mark.parametrize(
+    ("budget", "effort"),
+    [
+        *((0, "none"), (1, "low"), (512, "low"), (1_400, "low"), (1_500, "medium"), (4_096, "medium")),
+        *((11_000, "medium"), (12_000, "high"), (131_072, "high"), (None, "high")),
+    ],
+)
+def test_an_effort_is_the_one_whose_tokens_are_nearest(budget: int | None, effort: str) -> None:
+    assert effort_of(budget) == effort
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:

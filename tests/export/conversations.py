@@ -43,7 +43,7 @@ PARAMS = st.builds(
     min_p=st.floats(0, 1),
     repetition_penalty=st.floats(0.5, 2),
     max_tokens=st.integers(1, 131_072),
-    reasoning_budget=st.none() | st.integers(1, 131_072),
+    reasoning_budget=st.none() | st.integers(0, 131_072),
     seed=st.none() | st.integers(0, MAX_SEED),
 )
 PLAIN = ("model", "source", "revision", "precision", "device", "engine", "instructions", "prompt")

@@ -1,6 +1,7 @@
 """The cards' system prompts reach the model as their makers meant them: with control tokens where marks are tokens."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -100,6 +101,26 @@ def test_another_prompt_is_split_in_the_same_way() -> None:
 )
 def test_a_card_is_found_by_key_or_repository(name: str, card: ModelCard | None) -> None:
     assert find_card(name) is card
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=lambda card: card.key)
+def test_without_reasoning_the_card_s_template_is_left_out(card: ModelCard) -> None:
+    assert card.prompts_reasoning
+    assert card.system(budget=0) == ()
+    assert card.effort(0) == "none"
+    begin, end = card.reasoning_marks
+    own = f"I am{begin}so{end}here."
+    assert card.system(own, 0) == card.system(own)
+    for budget in (None, 512):
+        assert card.system(budget=budget) == card.system()
+        assert card.effort(budget) is None
+
+
+def test_a_model_that_reads_an_effort_gets_no_template() -> None:
+    card = replace(MAGISTRAL_1_2, takes_effort=True)
+    assert card.system() == card.system(budget=0) == ()
+    assert card.system("a[THINK]b[/THINK]c") == (SystemPart("a[THINK]b[/THINK]c"),)
+    assert [card.effort(budget) for budget in (0, 512, 4_096, None)] == ["none", "low", "medium", "high"]
 
 
 def test_recommended_lengths_and_limits_agree() -> None:

@@ -276,3 +276,34 @@ def test_what_cannot_be_edited_or_chosen_changes_nothing() -> None:
     with pytest.raises(MessageGone):
         session.choose(99)
     assert session.conversation.path() == path
+
+
+def test_a_reply_without_reasoning_is_asked_for_without_the_template() -> None:
+    engine = ScriptedEngine([Answer("4")])
+    session = Session(engine)
+    off, choices = SamplingParams(seed=1, reasoning_budget=0), PromptChoices(instructions="Be brief.")
+    session.say("2+2?", (), off, choices).generation.wait(60)
+    prompt = engine.requests[-1].prompt
+    assert prompt.system == (SystemPart("Be brief."),)
+    assert prompt.effort == "none"
+    measured, seen, _ = session.measure("3+3?", (), choices, 0)
+    assert seen.system == prompt.system
+    assert measured.total < session.measure("3+3?", (), choices)[0].total
+    reply = session.conversation.last_id
+    session.replay(reply).generation.wait(60)
+    assert engine.requests[-1].prompt.digest == prompt.digest
+    assert engine.requests[-1].params.reasoning_budget == 0
+
+
+def test_a_custom_prompt_stays_in_a_reply_without_reasoning() -> None:
+    engine = ScriptedEngine([Answer("4")])
+    choices = PromptChoices(system_prompt="Draft[THINK]so[/THINK]here.")
+    Session(engine).say("2+2?", (), SamplingParams(reasoning_budget=0), choices).generation.wait(60)
+    assert [part.text for part in engine.requests[-1].prompt.system] == ["Draft", "so", "here."]
+
+
+def test_a_page_with_a_limit_on_reasoning_can_still_do_without() -> None:
+    limits = Limits(reasoning_tokens=100)
+    budgets = {budget: limits.bounded(SamplingParams(reasoning_budget=budget)).reasoning_budget for budget in (0, 50)}
+    assert budgets == {0: 0, 50: 50}
+    assert limits.bounded(SamplingParams()).reasoning_budget == 100

@@ -16,6 +16,7 @@ from typing import Any
 from cachetools import LRUCache, cachedmethod
 from mistral_common.protocol.instruct.chunk import ContentChunk, TextChunk, ThinkChunk
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage
+from mistral_common.protocol.instruct.request import ModelSettings, ReasoningEffort
 from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
@@ -23,6 +24,7 @@ from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, SystemPart, UserTurn, user_parts
 from magistral_ui.chat.reasoning import TextTokenReader, TokenIdReader, TokenReader
 from magistral_ui.chat.reasoning_control import ControlTokens
+from magistral_ui.chat.sampling import Effort
 from magistral_ui.engines.base import Measure
 from magistral_ui.engines.local.image_input import ImageInput, ImageProcessor, ImageSpan
 from magistral_ui.models.cards import ModelCard
@@ -46,9 +48,9 @@ class EncodedPrompt:
     keys: list[int] = field(default_factory=list)
     image_spans: list[ImageSpan] = field(default_factory=list)
     system: int = 0
-    """Tokens of the beginning of text and the system prompt."""
+    """Tokens of the beginning of text, the system prompt and the model's settings."""
     common: int = 0
-    """Leading tokens that all visitors share: those of `system` if the prompt is the model's own, else 0."""
+    """Leading tokens that all visitors share: the beginning and the system prompt if it is the model's own, else 0."""
     per_message: dict[int, int] = field(default_factory=dict)
     resumed: int = 0
     """Tokens at the end of the prompt that belong to the reply, which is resumed from them."""
@@ -91,9 +93,10 @@ class Tokenizer:
         out = EncodedPrompt()
         self._append(out, self._instruct.start())
         self._append(out, self._remembered(visitor, prompt.system))
-        out.system = len(out.ids)
         if prompt.system == self._own_system:
-            out.common = out.system
+            out.common = len(out.ids)
+        self._append(out, self._settings(prompt.effort))
+        out.system = len(out.ids)
         users: list[UserTurn] = []
         for turn in prompt.turns:
             if isinstance(turn, UserTurn):
@@ -188,6 +191,20 @@ class Tokenizer:
             ThinkChunk(thinking=p.text) if p.reasoning else TextChunk(text=p.text) for p in parts
         ]
         ids: list[int] = self._instruct.encode_system_message(SystemMessage(content=chunks))[0]
+        return ids
+
+    def _settings(self, effort: Effort | None) -> list[int]:
+        """`[MODEL_SETTINGS]{"reasoning_effort": …}` where the tokenizer (v15) has it, with the nearest effort that it allows."""
+        builder = self._base.model_settings_builder
+        allowed = builder.reasoning_effort.values if builder and builder.reasoning_effort else ()
+        if not allowed:
+            return []
+        order = list(ReasoningEffort)
+        wanted = order.index(ReasoningEffort(effort or "high"))
+        # Only "none" means no reasoning, however near it is to another effort.
+        near = [each for each in allowed if (each == "none") == (effort == "none")] or allowed
+        chosen = min(near, key=lambda each: abs(order.index(each) - wanted))
+        ids: list[int] = self._instruct._encode_settings(ModelSettings(reasoning_effort=chosen))
         return ids
 
     def _append_users(

@@ -3,6 +3,7 @@
 import base64
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -14,6 +15,7 @@ from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.client import NO_CLIENT, serving
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.remote.dialects import Dialect
+from magistral_ui.engines.remote.reasoning_effort import TEMPLATE_FIELDS, effort_fields
 from magistral_ui.engines.remote.server_profile import ServerProfile, chose_length
 from magistral_ui.errors import ParameterRefused
 
@@ -41,7 +43,8 @@ def body_of(
     """The body as it is sent, with only fields that the server knows, since some refuse any others."""
     dialect, prompt = profile.dialect, request.prompt
     body: dict[str, Any] = {"model": profile.model, **dialect.always}
-    prompt = type(prompt)(prompt.system, prompt.turns, resume)
+    prompt = replace(prompt, resume=resume)
+    body |= effort_fields(prompt, dialect)
     body["messages"] = messages_of(prompt, dialect, profile.card.reasoning_marks, url_of)
     if resume is not None:
         body |= resumed_fields(resume, dialect)
@@ -67,7 +70,7 @@ def says_length(params: SamplingParams, profile: ServerProfile) -> bool:
 
 def from_tokens(body: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
     """The same request as a completion of `tokens`, with the marks in its text."""
-    chat = ("messages", "continue_final_message", "add_generation_prompt")
+    chat = ("messages", "continue_final_message", "add_generation_prompt", *TEMPLATE_FIELDS)
     plain = {name: value for name, value in body.items() if name not in chat}
     return {**plain, "prompt": tokens, "skip_special_tokens": False}
 
@@ -77,7 +80,9 @@ def refuse_what_is_missing(params: SamplingParams, dialect: Dialect, server: str
     for name, reason in dialect.missing().items():
         if name not in PARAMETERS or name == "seed":  # every reply has a seed, whether or not it is used
             continue
-        if getattr(params, name) != PARAMETERS[name].default:
+        if name == "reasoning_budget" and params.reasoning_budget == 0:
+            reason = dialect.missing().get("without_reasoning", "")
+        if reason and getattr(params, name) != PARAMETERS[name].default:
             raise ParameterRefused("parameter_not_supported", name=name, server=server, reason=reason)
 
 
@@ -86,6 +91,10 @@ def messages_of(
 ) -> list[MessageJson]:
     """All messages, system prompt first; consecutive user turns become one, since templates may refuse several."""
     messages = system_messages(prompt.system, dialect, marks)
+    if not messages and prompt.effort == "none" and dialect.prompts_reasoning and dialect.system == "text":
+        messages = [
+            {"role": "system", "content": ""}
+        ]  # without one, some templates add a prompt that shows how to reason
     users: list[UserTurn] = []
     for turn in prompt.turns:
         if isinstance(turn, UserTurn):

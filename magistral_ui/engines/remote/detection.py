@@ -23,6 +23,7 @@ from magistral_ui.engines.remote.dialects import (
     Dialect,
 )
 from magistral_ui.engines.remote.http_client import ServerClient
+from magistral_ui.engines.remote.reasoning_effort import with_effort, without_mark
 from magistral_ui.engines.remote.request_errors import InsecureConnection, speaks_tls, was_hung_up
 from magistral_ui.engines.remote.served_models import ServedModel, card_for, choose, named_or_only, served_models
 from magistral_ui.engines.remote.server_profile import ServerProfile
@@ -78,7 +79,9 @@ async def detect(server: ServerClient, wish: ServerOptions) -> ServerProfile:
     dialect, thinks = await shaped(server, dialect, served.name, facts) if loaded else (dialect, False)
     card = card_for(served, thinks)
     if dialect is MISTRAL and "magistral" in served.name:  # these reason anyway, and reject the parameter
-        dialect = replace(dialect, always={})
+        dialect = replace(dialect, effort="", without_reasoning={"prompt_mode": None})
+    dialect = with_effort(dialect, served.name, facts, card, thinks=thinks)
+    card = replace(card, takes_effort=bool(dialect.effort))
     if dialect.history == "inline" and not thinks and card.key == "remote":
         dialect = replace(dialect, history="left_out")  # only a Magistral understands the marks
     if not dialect.resumes_reasoning and card.key != "remote":
@@ -283,17 +286,23 @@ async def _shaped_by_tokens(server: ServerClient, dialect: Dialect, model: str) 
     begin, thought, end = PROBE_SYSTEM
     user = {"role": "user", "content": "question"}
     chunks = [{"type": "text", "text": begin}, {"type": "thinking", "thinking": thought}, {"type": "text", "text": end}]
-    if await _has_mark(server, model, [{"role": "system", "content": chunks}, user]):
-        return dialect, True
+    mark = await _mark_id(server, model, [{"role": "system", "content": chunks}, user])
+    if mark is not None:
+        return without_mark(dialect, mark), True
     text = {"role": "system", "content": f"{begin}[THINK]{thought}[/THINK]{end}"}
-    marked = await _has_mark(server, model, [text, user])
-    return replace(dialect, system="text"), marked
+    mark = await _mark_id(server, model, [text, user])
+    dialect = replace(dialect, system="text")
+    return (dialect, False) if mark is None else (without_mark(dialect, mark), True)
 
 
-async def _has_mark(server: ServerClient, model: str, messages: Sequence[Mapping[str, Any]]) -> bool:
+async def _mark_id(server: ServerClient, model: str, messages: Sequence[Mapping[str, Any]]) -> int | None:
+    """The token that opens reasoning in a prompt; None where there is none."""
     body = {"model": model, "messages": list(messages), "return_token_strs": True}
-    strings = (await server.try_ask("/tokenize", body)).fields.get("token_strs")
-    return isinstance(strings, list) and THINK_MARK in strings
+    fields = (await server.try_ask("/tokenize", body)).fields
+    tokens, strings = fields.get("tokens"), fields.get("token_strs")
+    if not isinstance(tokens, list) or not isinstance(strings, list):
+        return None
+    return next((token for token, text in zip(tokens, strings, strict=False) if text == THINK_MARK), None)
 
 
 def _named(dialect: Dialect, facts: Mapping[str, Any]) -> str:

@@ -35,6 +35,12 @@ class Dialect:
     fields: Mapping[str, str] = field(default_factory=dict)
     """Our parameter → the field of the request. The server accepts no others."""
     always: Mapping[str, object] = field(default_factory=dict)
+    without_reasoning: Mapping[str, object] = field(default_factory=dict)
+    """Fields of a request for a reply without reasoning. Servers ignore or refuse those that they do not know."""
+    effort: str = ""
+    """The field for how much to reason, as `none`, `low`, `medium` or `high`; empty where the model reads none."""
+    prompts_reasoning: bool = False
+    """Whether it is our system prompt that makes the model reason, so that it does not without."""
     stream_options: Mapping[str, bool] = field(default_factory=dict)
     """What requests the usage; empty where it comes automatically or never."""
     open_by_tokens: bool = False
@@ -58,6 +64,12 @@ class Dialect:
     def closes_reasoning(self) -> bool:
         return self.resume is not None and self.resumes_reasoning
 
+    @property
+    def answers_without_reasoning(self) -> bool:
+        """Whether there is any way to get a reply without reasoning."""
+        known = self.effort or self.without_reasoning or self.prompts_reasoning
+        return bool(known) or self.closes_reasoning
+
     def missing(self) -> dict[str, str]:
         """What the page offers but this server cannot do → key of the sentence that says why."""
         lacking = {name: "missing_parameter" for name in PARAMETERS if name not in self.fields}
@@ -67,6 +79,10 @@ class Dialect:
             lacking.pop("reasoning_budget", None)
         else:
             lacking |= dict.fromkeys(NEEDS_RESUMED_REASONING, "missing_resume")
+        if self.effort:
+            lacking.pop("reasoning_budget", None)
+        if not self.answers_without_reasoning:
+            lacking["without_reasoning"] = "missing_without_reasoning"
         if self.history == "left_out":
             lacking["keep_reasoning"] = "missing_history"
         return lacking
@@ -82,6 +98,9 @@ It also disables any other sampler that the server was started with.
 OPENAI_FIELDS = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_tokens", "seed": "seed"}
 ALL_FIELDS = {**OPENAI_FIELDS, "top_k": "top_k", "min_p": "min_p"}
 
+NO_THINKING: Mapping[str, object] = {"chat_template_kwargs": {"enable_thinking": False}}
+"""For templates that can do without, such as Qwen's; others ignore it."""
+
 VLLM = Dialect(
     key="vllm",
     name="vLLM",
@@ -89,6 +108,7 @@ VLLM = Dialect(
     history="reasoning_content",
     resume="chunks",
     tokenizer="vllm",
+    without_reasoning={"reasoning_effort": "none", **NO_THINKING},
     fields={**ALL_FIELDS, "repetition_penalty": "repetition_penalty"},
     stream_options={"include_usage": True, "continuous_usage_stats": True},
     open_by_tokens=True,
@@ -101,6 +121,8 @@ LLAMA_CPP = Dialect(
     history="reasoning_content",
     resume="named",
     tokenizer="llama_cpp",
+    # The first works with Magistral's marks; the second with templates that open the reasoning themselves.
+    without_reasoning={"thinking_budget_tokens": 0, **NO_THINKING},
     fields={**ALL_FIELDS, "repetition_penalty": "repeat_penalty"},
     always={"return_progress": True, "cache_prompt": True, "samplers": list(SAMPLERS)},
     stream_options={"include_usage": True},
@@ -110,6 +132,7 @@ LLAMA_CPP = Dialect(
 LM_STUDIO = Dialect(
     key="lm-studio",
     name="LM Studio",
+    without_reasoning={"reasoning_effort": "none"},
     fields={**OPENAI_FIELDS, "top_k": "top_k", "repetition_penalty": "repeat_penalty"},
     stream_options={"include_usage": True},
     one_token_a_chunk=True,
@@ -121,13 +144,14 @@ MISTRAL = Dialect(
     history="nested",
     resume="prefix",
     fields={**OPENAI_FIELDS, "seed": "random_seed", "top_k": "top_k", "repetition_penalty": "repetition_penalty"},
-    always={"reasoning_effort": "high"},
+    effort="reasoning_effort",
     must_fit=True,
 )
 TRANSFORMERS = Dialect(
     key="transformers",
     name="transformers serve",
     history="inline",
+    without_reasoning=NO_THINKING,
     fields=OPENAI_FIELDS,
     one_token_a_chunk=True,
     lists_all_models=False,  # it lists what was downloaded, not what it was started with
@@ -135,6 +159,7 @@ TRANSFORMERS = Dialect(
 UNKNOWN = Dialect(
     key="unknown",
     name="OpenAI",
+    without_reasoning={"reasoning_effort": "none"},
     fields=OPENAI_FIELDS,
     stream_options={"include_usage": True},
     lists_all_models=False,

@@ -154,6 +154,8 @@ def without(dialect: Dialect, fields: list[str]) -> Dialect:
         dialect,
         fields={name: field for name, field in dialect.fields.items() if field not in fields},
         always={name: value for name, value in dialect.always.items() if name not in fields},
+        without_reasoning={name: value for name, value in dialect.without_reasoning.items() if name not in fields},
+        effort="" if dialect.effort in fields else dialect.effort,
         stream_options={} if "stream_options" in fields else dialect.stream_options,
     )
 

@@ -274,7 +274,7 @@ class StreamedReply:
         limit = reasoning_limit(params.max_tokens, params.reasoning_budget)
         if limit is None or reader is None or self._phase is not Phase.REASONING or reader.answer:
             return False
-        return reader.reasoning_tokens >= limit
+        return reader.reasoning_tokens >= max(1, limit)
 
     async def _wait(self, failed: FailedRequest) -> None:
         """Show the time until the next try, and wait; a stop ends the wait."""
@@ -321,6 +321,10 @@ class StreamedReply:
             lowered = Notice(why_lowered(self.profile, attempt.body, usage), {"limit": usage.completion_tokens})
             if lowered.key not in self._noticed:
                 self.generation.put(lowered)
+        # Where the dialect closes reasoning, the notice about the budget has already said so.
+        unwanted = self._request.prompt.effort == "none" and self.generation.reasoning
+        if unwanted and not self.profile.dialect.closes_reasoning:
+            self.generation.put(Notice("remote_reasoned_anyway"))
         self._estimate_prompt()
         self.generation.put(Finished(why))
 

@@ -18,6 +18,7 @@ from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.engines.base import Measure
 from magistral_ui.engines.remote.completion_body import MAX_SIDE, messages_of, resumed_fields
 from magistral_ui.engines.remote.http_client import ServerClient
+from magistral_ui.engines.remote.reasoning_effort import TEMPLATE_FIELDS, effort_fields
 from magistral_ui.engines.remote.server_profile import ServerProfile
 
 CHARACTERS_PER_TOKEN = 3.6
@@ -77,6 +78,7 @@ class TokenCounter:
         body: dict[str, Any] = {"model": self._model}
         body["messages"] = messages_of(seen, self._dialect, self._profile.card.reasoning_marks, lambda _: "")
         body |= resumed_fields(prompt.resume, self._dialect) if prompt.resume else {}
+        body |= {name: value for name, value in effort_fields(prompt, self._dialect).items() if name in TEMPLATE_FIELDS}
         if self._dialect.tokenizer == "llama_cpp":
             rendered = (await self._server.try_ask("/apply-template", body)).fields.get("prompt")
             if not isinstance(rendered, str):
@@ -148,7 +150,7 @@ def _shape(prompt: Prompt) -> Hashable:
         for turn in prompt.turns
     )
     resume = (bool(prompt.resume.reasoning), prompt.resume.closed, bool(prompt.resume.answer)) if prompt.resume else ()
-    return tuple(part.reasoning for part in prompt.system), turns, resume
+    return tuple(part.reasoning for part in prompt.system), turns, resume, prompt.effort
 
 
 def _without_images(turn: Turn) -> Turn:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from magistral_ui.chat.conversation import ReplyBuilder
 from magistral_ui.chat.events import Event, Finished
-from magistral_ui.chat.prompt import Prompt, Resume, UserTurn
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, UserTurn
 from magistral_ui.chat.resume import resume_of
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
@@ -181,3 +181,34 @@ def test_a_resumed_prompt_reads_as_far_as_it_was_told() -> None:
     prompt = Prompt((), PROMPT.turns, Resume("so", False))
     encoded: EncodedPrompt = TEXTUAL.encode(prompt)
     assert encoded.resumed == len(TEXTUAL._text("<think>\nso"))
+
+
+@pytest.mark.parametrize("encoder", [SPECIAL, TEXTUAL])
+def test_a_reply_without_reasoning_is_only_its_answer(encoder: Tokenizer) -> None:
+    """Even where the model would rather open its reasoning, at any place."""
+    reply = sequence(encoder, reasoning_budget=0)
+    marks = encoder.control_tokens()
+    if encoder is TEXTUAL:
+        for _ in (*marks.opening, *marks.closing):
+            write_likeliest(reply, encoder, marks.end_of_turn)
+    for token in (*marks.opening, *encoder._text("Yes."), marks.end_of_turn):
+        write_likeliest(reply, encoder, token)
+    reasoning, answer = spoken(reply)
+    assert reply.generation.ended
+    assert reasoning == ""
+    assert answer.endswith("Yes.")
+    if encoder is SPECIAL:
+        assert "[THINK]" not in answer
+        assert reply.generation.usage.reasoning_tokens == 0
+
+
+def test_the_next_prompt_begins_with_the_tokens_of_a_reply_without_reasoning() -> None:
+    """Whatever the marks are: otherwise, the prefix cache would be lost from there on."""
+    for encoder in (SPECIAL, TEXTUAL):
+        reply = sequence(encoder, reasoning_budget=0)
+        for token in (*encoder._text("Yes."), encoder.end_of_turn):
+            while (forced := reply.forced_token()) is not None:
+                reply.write(forced)
+            reply.write(token)
+        turns = (*PROMPT.turns, AssistantTurn(spoken(reply)[1]), UserTurn("and?"))
+        assert encoder.encode(Prompt((), turns), "eve").ids[: len(reply.tokens)] == reply.tokens

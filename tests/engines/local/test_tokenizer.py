@@ -1,7 +1,9 @@
 """Our encoding message by message equals mistral-common's whole pipeline."""
 
+import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from mistral_common.protocol.instruct.request import ChatCompletionRequest
 
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, split_system_prompt
+from magistral_ui.chat.sampling import Effort
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, TOKEN_MARKS
 from magistral_ui.models.folder import DEMO_FOLDER
@@ -259,3 +262,54 @@ def test_images_are_scaled_down_to_what_the_plan_has_room_for(paint: Callable[..
     assert pixels(56) == (3, 56, 56)
     assert pixels(1_540) == pixels(0), "never larger than the model takes"
     assert max(pixels(0)) == 112
+
+
+@pytest.fixture
+def v15(tmp_path: Path) -> Callable[..., Tokenizer]:
+    """A tokenizer of version 15, which allows these efforts."""
+
+    def make(*efforts: str) -> Tokenizer:
+        told = json.loads((DEMO_FOLDER / "tekken.json").read_text(encoding="utf-8"))
+        told["config"]["version"] = "v15"
+        for token, name in ((36, "[MODEL_SETTINGS]"), (37, "[/MODEL_SETTINGS]")):
+            told["special_tokens"][token]["token_str"] = name
+        effort = {"type": "enum", "values": efforts, "accepts_none": True, "default": "none"}
+        told["model_settings_builder"] = {"reasoning_effort": effort}
+        (tmp_path / "tekken.json").write_text(json.dumps(told), encoding="utf-8")
+        card = replace(DEMO, takes_effort=True)
+        return Tokenizer(tmp_path / "tekken.json", card, card.system())
+
+    return make
+
+
+@pytest.mark.parametrize("effort", ["none", "low", "medium", "high"])
+def test_an_effort_is_read_before_the_first_message(v15: Callable[..., Tokenizer], effort: Effort) -> None:
+    encoder = v15("none", "low", "medium", "high")
+    turns = (UserTurn("Q"), AssistantTurn("A", "R"), UserTurn("Q2"))
+    prompt = Prompt((SystemPart("Be brief."),), turns, effort=effort)
+    messages = [
+        SystemMessage(content=[TextChunk(text="Be brief.")]),
+        UserMessage(content="Q"),
+        AssistantMessage(content=[ThinkChunk(thinking="R"), TextChunk(text="A")]),
+        UserMessage(content="Q2"),
+    ]
+    asked = ChatCompletionRequest(messages=messages, reasoning_effort=effort)
+    out = encoder.encode(prompt)
+    assert out.ids == encoder.tokenizer.encode_chat_completion(asked).tokens
+    assert f'{{"reasoning_effort": "{effort}"}}' in encoder._base.decode(out.ids[: out.system])
+    assert out.common == 0
+    assert encoder.measure(prompt)[0].total == len(out.ids)
+
+
+@pytest.mark.parametrize(("effort", "chosen"), [("none", "none"), ("low", "high"), ("high", "high"), (None, "high")])
+def test_an_effort_that_a_model_does_not_have_is_the_nearest(
+    v15: Callable[..., Tokenizer], effort: Effort | None, chosen: str
+) -> None:
+    out = (encoder := v15("none", "high")).encode(Prompt((), (UserTurn("Q"),), effort=effort))
+    assert f'{{"reasoning_effort": "{chosen}"}}' in encoder._base.decode(out.ids)
+    assert out.common == 1
+
+
+def test_a_tokenizer_without_settings_reads_no_effort(encoder: Tokenizer) -> None:
+    asked, plain = (encoder.encode(Prompt(SYSTEM, (UserTurn("Q"),), effort=each)) for each in ("none", None))
+    assert asked.ids == plain.ids

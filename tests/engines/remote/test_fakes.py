@@ -101,6 +101,19 @@ def test_mistral_gets_nested_thinking_its_own_seed_and_a_plain_system_prompt(
     assert not {"seed", "min_p", "stream_options", "reasoning_content"} & set(body)
 
 
+@pytest.mark.parametrize(("budget", "effort"), [(0, "none"), (512, "low"), (4_096, "medium")])
+def test_mistral_reads_an_effort(mistral: FakeMistral, connect: Connect, budget: int, effort: str) -> None:
+    engine = connect(mistral.base_url, mistral.key)
+    prompt = compose(
+        conversation(), engine.card.system(budget=budget), PromptChoices(), None, engine.card.effort(budget)
+    )
+    params = SamplingParams(seed=7, max_tokens=100, reasoning_budget=budget)
+    reasoning, answer = words(all_events(engine.submit(GenerationRequest(prompt, params))))
+    assert mistral.requests[-1]["reasoning_effort"] == effort
+    assert bool(reasoning) == (effort != "none")
+    assert answer == "It is 2."
+
+
 def test_mistral_s_echo_of_a_beginning_is_not_shown_again(mistral: FakeMistral, connect: Connect) -> None:
     engine = connect(mistral.base_url, mistral.key)
     resume = Resume("12 plus 30 is 42.", True, "So: ")
@@ -153,6 +166,8 @@ def test_lm_studio_tells_what_it_loaded(lm_studio: FakeLMStudio, connect: Connec
     assert status.info.missing["min_p"] == "missing_parameter"
     with pytest.raises(ParameterRefused):
         engine.submit(ask(engine, Conversation().say("hi"), reasoning_budget=50))
+    assert "without_reasoning" not in status.info.missing
+    all_events(engine.submit(ask(engine, Conversation().say("hi"), reasoning_budget=0)))
     measure = engine.measure(Prompt((), (UserTurn("four words are here", message=1),)))
     assert measure.estimated
     assert 3 <= measure.per_message[1] <= 12

@@ -147,6 +147,18 @@ def test_a_budget_closes_the_reasoning_and_an_answer_follows(shared: RemoteEngin
     assert finished(events).usage.reasoning_tokens == 20
 
 
+def test_a_reply_without_reasoning_is_only_its_answer(shared: RemoteEngine) -> None:
+    said, choices = Conversation().say(SUM), PromptChoices(instructions="Answer in one line.")
+    prompt = compose(said, shared.card.system(budget=0), choices, effort=shared.card.effort(0))
+    params = SamplingParams(temperature=0.0, seed=1, max_tokens=100, reasoning_budget=0)
+    events = all_events(shared.submit(GenerationRequest(prompt, params)))
+    reasoning, answer = words(events)
+    assert reasoning == ""
+    assert answer.strip()
+    assert shared.measure(prompt).total == finished(events).usage.prompt_tokens
+    assert shared.measure(prompt).total < shared.measure(request(shared, said).prompt).total
+
+
 def test_answer_now_closes_the_reasoning_where_it_is(shared: RemoteEngine) -> None:
     generation = shared.submit(request(shared, Conversation().say("Count from 1 to 200."), max_tokens=2000))
     for event in follow(generation):

@@ -88,6 +88,7 @@ def texts(events: list[Event]) -> list[tuple[type, str, int]]:
         {"temperature": 0.9, "top_p": 0.9, "seed": 5},
         {"repetition_penalty": 1.2},
         {"reasoning_budget": 20},
+        {"reasoning_budget": 0},
         {"max_tokens": 30},
     ],
 )
