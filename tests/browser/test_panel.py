@@ -172,9 +172,9 @@ def test_everything_that_was_set_survives_a_reload_and_travels_with_each_message
 @pytest.mark.parametrize(
     "kept", ["junk", "[]", "3", '{"params": {"temperature": "hot", "max_tokens": 1e9}, "instructions": 7}']
 )
-def test_damaged_settings_do_no_harm(page: Any, context: Any, serve: Any, kept: str) -> None:
+def test_damaged_settings_do_no_harm(page: Any, serve: Any, kept: str) -> None:
     engine = engine_with()
-    context.add_init_script(f"localStorage.setItem('magistral-ui-settings', {json.dumps(kept)})")
+    page.add_init_script(f"localStorage.setItem('magistral-ui-settings', {json.dumps(kept)})")
     visit(page, serve(engine))
     ask(page, "one")
     done(page)
