@@ -166,6 +166,7 @@ class ModelActions:
             "asks": asks,
             "failure": _message_value(failure),
             "offer": best_key if is_free else None,
+            "timing": self._timing is not None and self._timing.is_alive(),
             "models": models,
         }
 

@@ -45,6 +45,7 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
             build_settings_panel(engine)
             heading(label("model_heading"))
             component("model", model_value(engine))
+            component("models")
             component("language", {"languages": [asdict(each) for each in offered().values()]})
             build_limits_panel(visitors.limits, login)
             if hugging_face:

@@ -12,6 +12,7 @@ import { HistoryView } from "./history.js";
 import { LanguageView } from "./language.js";
 import { LimitsView } from "./limits.js";
 import { ModelState } from "./model_state.js";
+import { ModelsView } from "./models.js";
 import { ParametersView } from "./parameters.js";
 import { PromptView } from "./prompt.js";
 import { ask, askLatest, onAnswer, setPlace } from "./server.js";
@@ -25,6 +26,8 @@ let transcript = null;
 let meter = null;
 /** @type {Attachments | null} */
 let attachments = null;
+/** @type {ModelsView | null} */
+let models = null;
 /** @type {() => void} */
 let begin = () => {}; // called once the conversation can be shown
 /** @type {Trigger} */
@@ -71,7 +74,10 @@ onAnswer("place", (place) => {
   tell({ place });
 });
 onAnswer("composer", (composer) => tell({ composer }));
-onAnswer("alert", (failure) => transcript?.showAlert(failure));
+onAnswer("alert", (failure, action) => {
+  if (action?.startsWith("models/")) models?.showAlert(failure);
+  else transcript?.showAlert(failure);
+});
 onAnswer("more", (value) => transcript?.above.take(value));
 onAnswer("attached", (value) => attachments?.answer(value));
 onAnswer("meter", (value) => meter?.show(value));
@@ -99,7 +105,19 @@ const mounts = {
   },
   language: (element, value) => new LanguageView(element).show(value),
   guest: (element, value) => new LimitsView(element).show(value),
-  model: (element, value) => bindView(new ModelState(element, (name) => ask(`model/${name}`)), "model", value),
+  model(element, value) {
+    const view = new ModelState(element, (name) => ask(`model/${name}`));
+    onAnswer("model", (told) => {
+      view.show(told);
+      models?.stateChanged(told.state);
+    });
+    if (value) view.show(value);
+  },
+  models(element) {
+    const act = (/** @type {string} */ name, data = {}) => ask(`models/${name}`, data);
+    models = new ModelsView(element, act, () => void ask("model/poll"));
+    onAnswer("models", (value) => models?.show(value));
+  },
   parameters: (element, value) => bindView(new ParametersView(element), "parameters", value),
   prompt: (element, value) => bindView(new PromptView(element, () => askLatest("model/compose")), "prompt", value),
   meter(element, { most }) {

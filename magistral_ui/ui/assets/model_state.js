@@ -47,7 +47,10 @@ export class ModelState {
     const another = this.mark !== undefined && value.mark !== this.mark; // a server may be another one without having been away
     this.mark = value.mark;
     document.body.dataset.model = value.state;
-    setModelSeesImages({ vision: value.vision, away: value.state === "ready" || value.state === "unloaded" ? null : this.placeholder(value) });
+    setModelSeesImages({
+      vision: value.vision,
+      away: value.state === "ready" || value.state === "unloaded" ? null : this.placeholder(value),
+    });
     const box = field();
     if (box) box.placeholder = this.placeholder(value);
     if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");

@@ -15,10 +15,11 @@ const UNASKED = new Set([
   "model/poll",
   "model/ready",
   "model/compose",
+  "models/list",
 ]);
 /** @import { Composed, Place } from "./types.js" */
 
-/** @type {Record<string, (value: any) => void>} */
+/** @type {Record<string, (value: any, action?: string) => void>} */
 const handlers = {};
 /** @type {Map<string, (() => unknown) | null>} */
 const open = new Map(); // running action → the latest request that waits for it
@@ -28,9 +29,9 @@ let asked = 0;
 let lost = false; // whether the page says that the connection is lost
 
 /**
- * Have `take` called with each answer's `part`.
+ * Have `take` called with each answer's `part`, and with the action that was asked for.
  * @param {string} part
- * @param {(value: any) => void} take
+ * @param {(value: any, action?: string) => void} take
  */
 export function onAnswer(part, take) {
   handlers[part] = take;
@@ -64,12 +65,12 @@ export async function ask(action, data = {}, message = null) {
   if (!response?.ok) {
     if (UNASKED.has(action)) return false;
     lost = !response;
-    handlers.alert(answer?.error ?? t(lost ? "line_lost" : "error_unavailable"));
+    handlers.alert(answer?.error ?? t(lost ? "line_lost" : "error_unavailable"), action);
     return false;
   }
   if (lost) handlers.alert(null);
   lost = false;
-  for (const [part, value] of Object.entries(answer)) handlers[part]?.(value);
+  for (const [part, value] of Object.entries(answer)) handlers[part]?.(value, action);
   return true;
 }
 

@@ -210,6 +210,53 @@ export type ModelValue = {
   total: number;
   seconds_left?: number | null;
 };
+/** One way to run a model here; sizes in bytes, `context` in tokens. */
+export type ModelChoice = {
+  precision: string;
+  weights: number;
+  needs: number;
+  context: number;
+  pace: number | null;
+  measured: boolean;
+};
+/** A model of the list, see ui/model_actions.py. */
+export type ModelEntryValue = {
+  key: string;
+  name: string;
+  repository: string;
+  license: string;
+  parameters: number;
+  benchmarks: Record<string, number>;
+  state: "absent" | "partial" | "downloading" | "paused" | "complete" | "local";
+  on_disk: number;
+  download: number;
+  done: number;
+  total: number;
+  seconds_left: number | null;
+  seconds: number | null;
+  fits: boolean;
+  refusal: Message | null;
+  failure: Message | null;
+  best: boolean;
+  choices: ModelChoice[];
+};
+/** The models of this machine; without `owner`, nothing else is told. */
+export type ModelsValue = {
+  owner: boolean;
+  switchable: boolean;
+  device: string;
+  memory: { free: number; total: number };
+  disk_free: number;
+  idle_minutes: number;
+  current: { key: string; precision: string; context: number; state: string };
+  running: number;
+  asks: "running" | null;
+  failure: Message | null;
+  offer: string | null;
+  /** Whether it is being found out how fast models are here. */
+  timing: boolean;
+  models: ModelEntryValue[];
+};
 export type ConversationSummary = { id: string; title: string; changed: number; pinned: boolean; excerpt?: string | null };
 export type Ticket = { does: "save" | "bring"; token: string; name: string };
 export type HistoryValue = {

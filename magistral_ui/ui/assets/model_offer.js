@@ -1,0 +1,107 @@
+// Offers the best model for this machine above the composer while the demo model runs, and shows its download there.
+
+import { above } from "./composer.js";
+import { make } from "./dom.js";
+import { bytes, duration, t } from "./i18n.js";
+import { bestChoice, nameOf, paceText, progressText } from "./model_entry.js";
+
+/** @import { ModelEntryValue, ModelsValue } from "./types.js" */
+
+const DISMISSED_KEY = "magistral-ui-offer-dismissed";
+
+/**
+ * What one wants to know before a download of gigabytes begins.
+ * @param {ModelEntryValue} model
+ * @param {ModelsValue} value
+ */
+export function offerFacts(model, { disk_free: free }) {
+  const choice = bestChoice(model);
+  const download =
+    model.state === "complete"
+      ? []
+      : [
+          t("models_download_size", { size: bytes(model.download) }),
+          model.seconds ? t("models_download_time", { time: duration(model.seconds) }) : null,
+          t("models_disk_free", { size: bytes(free) }),
+        ];
+  const memory = choice?.needs ? t("models_memory", { size: bytes(choice.needs) }) : null;
+  return [...download, memory, paceText(choice)].filter((each) => each !== null);
+}
+
+export class ModelOffer {
+  /** @param {(action: string, model: ModelEntryValue) => void} act */
+  constructor(act) {
+    this.act = act;
+    this.element = make("section", { class: "model-offer", hidden: true, "aria-labelledby": "model-offer-heading" });
+    this.drawn = "";
+    this.facts = make("p", {});
+  }
+
+  /**
+   * Show `model`, or nothing where there is none to offer or the offer was dismissed in this browser.
+   * @param {ModelEntryValue | undefined} model
+   * @param {ModelsValue} value
+   * @param {boolean} isWanted whether its download was begun here
+   */
+  show(model, value, isWanted) {
+    const shown = model && (isWanted || dismissed() !== model.key) ? model : undefined;
+    this.element.hidden = !shown;
+    if (!shown) return;
+    if (!this.element.isConnected) above(this.element);
+    const drawn = JSON.stringify([shown.key, shown.state, isWanted]);
+    if (drawn !== this.drawn) this.draw(shown, isWanted);
+    this.drawn = drawn;
+    const isRunning = shown.state === "downloading" || shown.state === "paused";
+    this.facts.textContent = isRunning ? progressText(shown) : offerFacts(shown, value).join(" · ");
+    if (isRunning && this.bar) Object.assign(this.bar, { max: Math.max(shown.total, 1), value: shown.done });
+  }
+
+  /**
+   * @param {ModelEntryValue} model
+   * @param {boolean} isWanted
+   */
+  draw(model, isWanted) {
+    const hadFocus = this.element.contains(document.activeElement);
+    const isRunning = model.state === "downloading" || model.state === "paused";
+    this.bar = isRunning ? make("progress", { "aria-label": nameOf(model) }) : undefined;
+    /** @type {Record<string, [string, string]>} */
+    const actions = {
+      downloading: ["pause", "models_pause"],
+      paused: ["resume", "models_resume"],
+      complete: ["use", "models_use"],
+    };
+    const [name, key] = actions[model.state] ?? ["get", "models_download_and_use"];
+    const button = make("button", { type: "button", class: "do", data: { act: name } }, t(key));
+    button.addEventListener("click", () => this.act(name, model));
+    const dismiss = make("button", { type: "button", class: "quiet", data: { act: "dismiss" } }, t("turn_dismiss"));
+    dismiss.addEventListener("click", () => this.dismiss(model));
+    const title = isRunning
+      ? `${nameOf(model)}: ${t(`models_state_${model.state}`)}`
+      : t("models_offer", { name: nameOf(model) });
+    this.element.replaceChildren(
+      make("div", {}, make("strong", { id: "model-offer-heading" }, title), this.facts),
+      make("div", { class: "actions" }, button, isWanted ? null : dismiss),
+      ...(this.bar ? [this.bar] : []),
+    );
+    if (hadFocus) button.focus({ preventScroll: true });
+  }
+
+  /** @param {ModelEntryValue} model */
+  dismiss(model) {
+    try {
+      localStorage.setItem(DISMISSED_KEY, model.key);
+    } catch {
+      // Switched off: it is gone until the page is loaded again.
+    }
+    this.element.hidden = true;
+    document.querySelector(/** @type {"textarea"} */ ("#box textarea"))?.focus();
+  }
+}
+
+function dismissed() {
+  try {
+    return localStorage.getItem(DISMISSED_KEY);
+  } catch {
+    return null;
+  }
+}
