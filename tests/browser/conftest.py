@@ -23,7 +23,6 @@ sync_api = pytest.importorskip("playwright.sync_api")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
-    "--in-process-gpu",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -33,6 +32,9 @@ ARGUMENTS = [
 ]
 STEP_TIMEOUT_MS = 20_000
 """Milliseconds that a browser step may take on a busy machine before it counts as failed."""
+
+SERVER_END_TIMEOUT = 60.0
+"""Seconds that a closed server may take to end on a busy machine."""
 
 PAGE_PORT = free_port()
 """Where this process serves one page after another: the browser's cache holds files by address."""
@@ -176,6 +178,8 @@ def serving(folder: Path) -> Iterator[Serve]:
         demo = build_page(engine, visitors)
         url = launch(demo, visitors, port=page_port())
         closers.append(visitors.close)
+        # The next page is served on the same port: a connection to this one must not answer there. Gradio waits 5 s for its end.
+        closers.append(lambda: demo.server.thread.join(SERVER_END_TIMEOUT))
         closers.append(lambda: close(demo))
         if isinstance(engine, ScriptedEngine):
             closers.append(engine.close)
