@@ -165,6 +165,19 @@ def test_the_offer_downloads_pauses_and_switches_when_all_is_there(page: Any, se
     expect(card(page, "Ministral 3 8B")).to_contain_text("In use")
 
 
+def test_a_failure_is_told_where_it_was_begun_and_the_offer_comes_back(page: Any, serve: Any, backend: Backend) -> None:
+    failure = {"key": "connection_lost", "values": {"model": "Ministral 3 8B"}}
+    best = backend.model("ministral-3-8b")
+    backend.on["download"] = lambda _: best.update(state="partial", done=3 * GB, failure=failure)
+    visit(page, url_of(serve))
+    offer = page.locator(".model-offer")
+    offer.get_by_role("button", name="Download and use").click()
+    expect(offer.get_by_role("alert")).to_contain_text("What has been downloaded is kept")
+    expect(card(page, "Ministral 3 8B").get_by_role("alert")).to_contain_text("The connection was lost")
+    expect(offer.get_by_role("button", name="Download and use")).to_be_enabled()
+    assert backend.sent("switch") == []
+
+
 def test_a_dismissed_offer_stays_away_in_this_browser(page: Any, serve: Any, backend: Backend) -> None:
     visit(page, url_of(serve))
     page.locator(".model-offer").get_by_role("button", name="Dismiss").click()
@@ -190,7 +203,8 @@ def test_switching_asks_what_becomes_of_running_replies(page: Any, serve: Any, b
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     use.click()
-    dialog.get_by_role("button", name="Stop and continue").click()
+    with page.expect_response("**/models/switch"):
+        dialog.get_by_role("button", name="Stop and continue").click()
     expect(dialog).to_have_count(0)
     asked = {"key": "ministral-3-3b", "precision": None, "context": 8_192}
     assert backend.sent("switch") == [asked, asked, {**asked, "running": "stop"}]
