@@ -112,7 +112,7 @@ test("what is on disk", () => {
 test("contexts double up to what fits; benchmarks come in one order", () => {
   assert.deepEqual(contextsUpTo(20_000), [8_192, 16_384, 20_000]);
   assert.deepEqual(contextsUpTo(4_096), [4_096]);
-  assert.deepEqual(benchmarksOf(model("any", { benchmarks: { gpqa_diamond: 66.8, aime25: 78.7, other: 1 } })), [
+  assert.deepEqual(benchmarksOf(model("any", { benchmarks: { gpqa_diamond: 66.8, aime25: 78.66, other: 1 } })), [
     ["AIME25", "78.7"],
     ["GPQA Diamond", "66.8"],
   ]);
