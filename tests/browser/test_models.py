@@ -9,9 +9,10 @@ import pytest
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer
+from magistral_ui.engines.base import Unloaded
 from tests.browser.axe import violations_in_both_themes
 from tests.browser.steps import box, visit
-from tests.scripted_engine import ScriptedEngine
+from tests.scripted_engine import INFO, ScriptedEngine
 
 GB = 10**9
 
@@ -238,3 +239,11 @@ def test_whoever_is_no_owner_sees_nothing_and_asks_once(page: Any, serve: Any, b
     expect(page.locator("#settings")).to_be_visible()
     expect(page.locator("#models .model-entry, .model-offer")).to_have_count(0)
     assert [name for name, _ in backend.asked] == ["list"]
+
+
+def test_an_unloaded_model_can_be_written_to_and_the_composer_says_what_happens(page: Any, serve: Any) -> None:
+    visit(page, serve(ScriptedEngine([Answer("yes")], status=Unloaded(INFO))))
+    expect(box(page)).to_be_enabled()
+    expect(box(page)).to_have_attribute(
+        "placeholder", "The model was unloaded to free memory. Your next message loads it again."
+    )
