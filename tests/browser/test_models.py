@@ -9,9 +9,10 @@ import pytest
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer
+from magistral_ui.engines.base import Unloaded
 from tests.browser.axe import violations_in_both_themes
 from tests.browser.steps import box, visit
-from tests.scripted_engine import ScriptedEngine
+from tests.scripted_engine import INFO, ScriptedEngine
 
 GB = 10**9
 
@@ -165,6 +166,19 @@ def test_the_offer_downloads_pauses_and_switches_when_all_is_there(page: Any, se
     expect(card(page, "Ministral 3 8B")).to_contain_text("In use")
 
 
+def test_a_failure_is_told_where_it_was_begun_and_the_offer_comes_back(page: Any, serve: Any, backend: Backend) -> None:
+    failure = {"key": "connection_lost", "values": {"model": "Ministral 3 8B"}}
+    best = backend.model("ministral-3-8b")
+    backend.on["download"] = lambda _: best.update(state="partial", done=3 * GB, failure=failure)
+    visit(page, url_of(serve))
+    offer = page.locator(".model-offer")
+    offer.get_by_role("button", name="Download and use").click()
+    expect(offer.get_by_role("alert")).to_contain_text("What has been downloaded is kept")
+    expect(card(page, "Ministral 3 8B").get_by_role("alert")).to_contain_text("The connection was lost")
+    expect(offer.get_by_role("button", name="Download and use")).to_be_enabled()
+    assert backend.sent("switch") == []
+
+
 def test_a_dismissed_offer_stays_away_in_this_browser(page: Any, serve: Any, backend: Backend) -> None:
     visit(page, url_of(serve))
     page.locator(".model-offer").get_by_role("button", name="Dismiss").click()
@@ -190,7 +204,8 @@ def test_switching_asks_what_becomes_of_running_replies(page: Any, serve: Any, b
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     use.click()
-    dialog.get_by_role("button", name="Stop and continue").click()
+    with page.expect_response("**/models/switch"):
+        dialog.get_by_role("button", name="Stop and continue").click()
     expect(dialog).to_have_count(0)
     asked = {"key": "ministral-3-3b", "precision": None, "context": 8_192}
     assert backend.sent("switch") == [asked, asked, {**asked, "running": "stop"}]
@@ -224,3 +239,11 @@ def test_whoever_is_no_owner_sees_nothing_and_asks_once(page: Any, serve: Any, b
     expect(page.locator("#settings")).to_be_visible()
     expect(page.locator("#models .model-entry, .model-offer")).to_have_count(0)
     assert [name for name, _ in backend.asked] == ["list"]
+
+
+def test_an_unloaded_model_can_be_written_to_and_the_composer_says_what_happens(page: Any, serve: Any) -> None:
+    visit(page, serve(ScriptedEngine([Answer("yes")], status=Unloaded(INFO))))
+    expect(box(page)).to_be_enabled()
+    expect(box(page)).to_have_attribute(
+        "placeholder", "The model was unloaded to free memory. Your next message loads it again."
+    )

@@ -70,7 +70,7 @@ export function diskText(model) {
 export const benchmarksOf = ({ benchmarks }) =>
   Object.entries(BENCHMARKS)
     .filter(([key]) => benchmarks[key] !== undefined)
-    .map(([key, name]) => /** @type {[string, string]} */ ([name, number(benchmarks[key])]));
+    .map(([key, name]) => /** @type {[string, string]} */ ([name, number(Math.round(benchmarks[key] * 10) / 10)]));
 
 /**
  * The actions that make sense for a model in this state, the most wanted first.

@@ -2,10 +2,10 @@
 
 import { above } from "./composer.js";
 import { make } from "./dom.js";
-import { bytes, duration, t } from "./i18n.js";
+import { bytes, duration, sentence, t } from "./i18n.js";
 import { bestChoice, nameOf, paceText, progressText } from "./model_entry.js";
 
-/** @import { ModelEntryValue, ModelsValue } from "./types.js" */
+/** @import { Message, ModelEntryValue, ModelsValue } from "./types.js" */
 
 const DISMISSED_KEY = "magistral-ui-offer-dismissed";
 
@@ -48,8 +48,9 @@ export class ModelOffer {
     this.element.hidden = !shown;
     if (!shown) return;
     if (!this.element.isConnected) above(this.element);
-    const drawn = JSON.stringify([shown.key, shown.state, isWanted]);
-    if (drawn !== this.drawn) this.draw(shown, isWanted);
+    const failure = shown.failure ?? value.failure;
+    const drawn = JSON.stringify([shown.key, shown.state, isWanted, failure]);
+    if (drawn !== this.drawn) this.draw(shown, isWanted, failure);
     this.drawn = drawn;
     const isRunning = shown.state === "downloading" || shown.state === "paused";
     this.facts.textContent = isRunning ? progressText(shown) : offerFacts(shown, value).join(" · ");
@@ -59,8 +60,9 @@ export class ModelOffer {
   /**
    * @param {ModelEntryValue} model
    * @param {boolean} isWanted
+   * @param {Message | null} failure why it could not be downloaded or loaded
    */
-  draw(model, isWanted) {
+  draw(model, isWanted, failure) {
     const hadFocus = this.element.contains(document.activeElement);
     const isRunning = model.state === "downloading" || model.state === "paused";
     this.bar = isRunning ? make("progress", { "aria-label": nameOf(model) }) : undefined;
@@ -82,6 +84,7 @@ export class ModelOffer {
       make("div", {}, make("strong", { id: "model-offer-heading" }, title), this.facts),
       make("div", { class: "actions" }, button, isWanted ? null : dismiss),
       ...(this.bar ? [this.bar] : []),
+      ...(failure && !isRunning ? [make("p", { class: "failure", role: "alert" }, sentence(failure))] : []),
     );
     if (hadFocus) button.focus({ preventScroll: true });
   }

@@ -32,6 +32,8 @@ export class ModelsView {
     this.entries = new Map();
     /** @type {{ name: string, data: object }} */
     this.latest = { name: "list", data: {} }; // what to send again once it is known what becomes of running replies
+    /** @type {string | undefined} */
+    this.shownFailure = undefined;
     this.offer = new ModelOffer((action, model) => this.perform(action, model));
     this.alert = make("div", { class: "failure", role: "alert", hidden: true });
     this.list = make("ul", { class: "model-entries" });
@@ -103,10 +105,22 @@ export class ModelsView {
       t("models_disk_free", { size: bytes(value.disk_free) }),
     ].join(" · ");
     this.drawIdle(value.idle_minutes);
-    if (value.failure && JSON.stringify(value.failure) !== this.shownFailure) this.showAlert(value.failure);
-    this.shownFailure = JSON.stringify(value.failure);
+    this.showFailure(value);
     const wanted = value.models.find(({ key }) => key === wantedKey());
     this.offer.show(wanted ?? value.models.find(({ key }) => key === value.offer), value, Boolean(wanted));
+  }
+
+  /**
+   * A load that failed is told once it is over; the same failure again is news only after another attempt. A download's stands
+   * with its model.
+   * @param {ModelsValue} value
+   */
+  showFailure({ failure, current, models }) {
+    const told = JSON.stringify(failure);
+    if (current.state === "loading") this.shownFailure = undefined;
+    else if (failure && told !== this.shownFailure && !models.some((each) => JSON.stringify(each.failure) === told))
+      this.showAlert(failure);
+    if (current.state !== "loading") this.shownFailure = told;
   }
 
   lay() {
