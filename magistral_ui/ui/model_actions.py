@@ -148,11 +148,11 @@ class ModelActions:
             "state": states[type(status)],
         }
         best_key = best.card.key if best else None
-        models = [_model_value(each, found.get(each.key), each.key == best_key) for each in entries]
+        models = [_model_value(each, found.get(each.key), device, each.key == best_key) for each in entries]
         known = {each["key"] for each in models}
         for key in dict.fromkeys((DEMO.key, current_key)):
             if key not in known:
-                models.append(_local_value(key, engine.card if key != DEMO.key else DEMO, found.get(key)))
+                models.append(_local_value(key, engine.card if key != DEMO.key else DEMO, found.get(key), device))
         return {
             "owner": True,
             "switchable": True,
@@ -186,11 +186,9 @@ class ModelActions:
 
     def _candidates(self, device: "Device") -> tuple[Candidate, ...]:
         """What fits here once the model that runs has been freed."""
-        from magistral_ui.engines.weights.devices import good_context, good_precisions
+        from magistral_ui.engines.weights.devices import freed, good_context, good_precisions
 
-        info = info_of(self._engine.status()) if self._engine else None
-        used = info.plan.weights if info and info.plan and isinstance(self._engine.status(), Ready) else 0  # type: ignore[union-attr]
-        place = replace(device.place, free=min(device.total, device.free + used))
+        place = freed(device, self._engine.held_bytes() if self._engine else 0).place
         demo = replace(DEMO, shape=inspect_folder(DEMO_FOLDER).shape)
         precisions, context = good_precisions(device), good_context(device)
         family = candidates(place, precisions, context, self._pace(device), FAMILY)
@@ -231,9 +229,9 @@ class ModelActions:
                 self._timing.start()
 
 
-def _model_value(entry: "LibraryEntry", found: Candidate | None, is_best: bool) -> Json:
+def _model_value(entry: "LibraryEntry", found: Candidate | None, device: "Device", is_best: bool) -> Json:
     card = entry.card
-    value = _card_value(entry.key, card, found) if card else {**_card_value(entry.key, None, found), "name": entry.key}
+    value = _card_value(entry.key, card, found, device)
     left = entry.seconds_left
     return {
         **value,
@@ -251,30 +249,30 @@ def _model_value(entry: "LibraryEntry", found: Candidate | None, is_best: bool) 
     }
 
 
-def _local_value(key: str, card: ModelCard, found: Candidate | None) -> Json:
+def _local_value(key: str, card: ModelCard, found: Candidate | None, device: "Device") -> Json:
     """The demo model, or a folder of the operator's: nothing of it can be downloaded or removed here."""
     sizes = dict.fromkeys(("on_disk", "download", "done", "total"), 0)
     nothing: Json = {"seconds_left": None, "seconds": None, "best": False, "failure": None, "ways": []}
-    return {**_card_value(key, card, found), "repository": "", "state": "local", **sizes, **nothing}
+    return {**_card_value(key, card, found, device), "repository": "", "state": "local", **sizes, **nothing}
 
 
-def _card_value(key: str, card: ModelCard | None, found: Candidate | None) -> Json:
+def _card_value(key: str, card: ModelCard | None, found: Candidate | None, device: "Device") -> Json:
     shape = found.card.shape if found else card.shape if card else None
     return {
         "key": key,
         "name": card.name if card else key,
-        "license": getattr(card, "license", "Apache-2.0") if card else "",
+        "license": card.license if card else "",
         "parameters": shape.parameters if shape else 0,
         "vision": card.vision if card else False,
-        "languages": list(getattr(card, "languages", ())) if card else [],
+        "languages": list(card.languages) if card else [],
         "benchmarks": dict(card.benchmarks) if card else {},
         "fits": found is None or found.refusal is None,
         "refusal": _message_value(found.refusal) if found else None,
-        "choices": _choices(found),
+        "choices": _choices(found, device),
     }
 
 
-def _choices(found: Candidate | None) -> list[Json]:
+def _choices(found: Candidate | None, device: "Device") -> list[Json]:
     if found is None or found.card.shape is None:
         return []
     shape, limit = found.card.shape, found.card.context_length
@@ -282,7 +280,9 @@ def _choices(found: Candidate | None) -> list[Json]:
         {
             "precision": plan.precision,
             "weights": plan.weights,
-            "needs": needed_bytes(shape, plan.precision, context=min(LADDER_CONTEXT, limit)),
+            "needs": needed_bytes(
+                shape, plan.precision, device.type, min(LADDER_CONTEXT, limit), len(plan.shares), device.fused
+            ),
             "context": min(plan.context, limit),
             "pace": found.tokens_per_second if plan.precision == found.plan.precision else None,
             "measured": found.measured and plan.precision == found.plan.precision,
