@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from magistral_ui.chat.events import Json
 from magistral_ui.client import CLIENT
 from magistral_ui.engines.base import Broken, Loading, Ready, Unloaded, info_of
-from magistral_ui.errors import BadInput, Message, ModelRefused
+from magistral_ui.errors import BadInput, Message, ModelRefused, ModelSwitching
 from magistral_ui.json_log import log_event
 from magistral_ui.models.cards import DEMO, FAMILY, ModelCard, find_card
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
@@ -22,6 +22,7 @@ from magistral_ui.models.memory import PRECISIONS, needed_bytes
 from magistral_ui.models.shape import ModelShape
 
 if TYPE_CHECKING:
+    from magistral_ui.engines.base import ModelRequest
     from magistral_ui.engines.local.switchable import SwitchableEngine
     from magistral_ui.engines.weights.devices import Device
     from magistral_ui.engines.weights.library import LibraryEntry, ModelLibrary
@@ -80,7 +81,10 @@ class ModelActions:
         return self._value()
 
     def switch(self, data: Json) -> Json:
-        """Load a listed model; nothing that was not listed, so that no path of this computer can be tried."""
+        """Load a listed model; nothing that was not listed, so that no path of this computer can be tried.
+
+        One that is not complete is downloaded first, while the current one runs; then replies are waited for by default.
+        """
         from magistral_ui.engines.local.switchable import request_for
 
         engine, library = self._allowed()
@@ -92,14 +96,27 @@ class ModelActions:
         ):
             raise BadInput
         key = _key(data)
-        named = {entry.key: entry.repository for entry in library.entries()} | {DEMO.key: DEMO.key}
+        entries = library.entries()
+        named = {entry.key: entry.repository for entry in entries} | {DEMO.key: DEMO.key}
         if key == self._current_key() and key not in named:  # a folder that the operator named
             named[key] = engine.current.model or key
         if key not in named:
             raise BadInput
         model = key if find_card(key) else named[key]
-        done = engine.switch(request_for(engine.current, model, precision, context), running)
+        request = request_for(engine.current, model, precision, context)
+        if any(entry.key == key and entry.state != "complete" for entry in entries) and key != self._current_key():
+            self._refuse_unfit(key)
+            library.download(key, lambda: _switch_later(engine, request, running or "wait"))
+            log_event("model_download", model=key)
+            return self._value()
+        done = engine.switch(request, running)
         return self._value(asks=None if done else "running")
+
+    def _refuse_unfit(self, key: str) -> None:
+        """Before gigabytes are downloaded for nothing."""
+        for each in self._candidates(self._device_now()):
+            if each.card.key == key and not each.plans and each.refusal is not None:
+                raise ModelRefused(each.refusal.key, **each.refusal.values)
 
     def unload(self, data: Json) -> Json:
         done = self._allowed()[0].unload(_running(data))
@@ -227,6 +244,13 @@ class ModelActions:
             if is_quiet and (self._timing is None or not self._timing.is_alive()):
                 self._timing = threading.Thread(target=time_now, name="time models", daemon=True)
                 self._timing.start()
+
+
+def _switch_later(engine: "SwitchableEngine", request: "ModelRequest", running: Any) -> None:
+    try:
+        engine.switch(request, running)
+    except ModelSwitching:
+        log.info("another model is being loaded: the downloaded one is not switched to")
 
 
 def _model_value(entry: "LibraryEntry", found: Candidate | None, device: "Device", is_best: bool) -> Json:

@@ -263,3 +263,22 @@ def test_choices_say_what_this_kind_of_device_needs(page: Page) -> None:
         assert each["needs"] > each["weights"]
     assert page.model(SMALL.key)["license"] == "Apache-2.0"
     assert "en" in page.model(SMALL.key)["languages"]
+
+
+def test_the_current_model_runs_while_the_next_one_is_downloaded(page: Page, hub: Hub) -> None:
+    hub.step = threading.Event()
+    assert "alert" not in page.act("models/switch", key=SMALL.key)
+    page.until(lambda: page.model(SMALL.key)["done"] > 0)
+    assert page.models()["current"] == page.models()["current"] | {"key": "demo", "state": "ready"}
+    page.say()
+    hub.step.set()
+    page.until(lambda: page.models()["current"]["key"] == SMALL.key)
+    assert page.loaded()["current"]["state"] == "ready"
+
+
+def test_what_cannot_fit_is_not_downloaded_to_switch(page: Page, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = devices.psutil.virtual_memory()._replace(available=2**30, total=2**30)
+    monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
+    assert page.act("models/switch", key=SMALL.key)["alert"]["key"] == "model_needs_memory"
+    assert not hub.served
+    assert page.model(SMALL.key)["fits"] is False

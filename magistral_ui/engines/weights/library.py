@@ -61,6 +61,8 @@ class _Download:
     thread: threading.Thread | None = None
     progress: Loading = field(default_factory=Loading)
     failure: Message | None = None
+    then: Callable[[], None] | None = None
+    """What to do once it is complete."""
 
     @property
     def running(self) -> bool:
@@ -88,14 +90,20 @@ class ModelLibrary:
         names += [name for name in _held_repositories() if name not in names]
         return [self._entry(name, known.get(name)) for name in names]
 
-    def download(self, key: str) -> None:
-        """Begin or resume a download; at once, and only one at a time for each model. Raises BadInput for an unknown key."""
+    def download(self, key: str, then: Callable[[], None] | None = None) -> None:
+        """Begin or resume a download; returns at once, and only one runs at a time for each model.
+
+        `then` is called once it is complete, but not if it is paused or fails. Raises BadInput for an unknown key.
+        """
         entry = self._named(key)
         with self._lock:
             held = self._downloads.get(entry.repository)
-            if self._closed or entry.state == "complete" or (held is not None and held.running):
+            if held is not None and held.running:
+                held.then = then or held.then
                 return
-            begun = self._downloads[entry.repository] = _Download()
+            if self._closed or entry.state == "complete":
+                return
+            begun = self._downloads[entry.repository] = _Download(then=then)
             begun.thread = threading.Thread(target=self._run, args=(entry, begun), name="download model", daemon=True)
             begun.thread.start()
 
@@ -170,6 +178,8 @@ class ModelLibrary:
             log.warning("a model could not be downloaded: %s", error.message.key)
             return
         record(entry.repository, snapshot.commit)
+        if begun.then is not None and not begun.stop.is_set():
+            begun.then()
 
 
 def _cache() -> Path:
