@@ -15,7 +15,7 @@ from magistral_ui.client import CLIENT
 from magistral_ui.engines.base import Broken, Loading, Ready, Unloaded, info_of
 from magistral_ui.errors import BadInput, Message, ModelRefused, ModelSwitching
 from magistral_ui.json_log import log_event
-from magistral_ui.models.cards import DEMO, FAMILY, ModelCard, find_card
+from magistral_ui.models.cards import DEMO, FAMILY, RE_UPLOADS, ModelCard, find_card
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 from magistral_ui.models.ladder import LADDER_CONTEXT, Candidate, Pace, best_candidate, candidates, no_pace
 from magistral_ui.models.memory import PRECISIONS, needed_bytes
@@ -97,15 +97,17 @@ class ModelActions:
             raise BadInput
         key = _key(data)
         entries = library.entries()
-        named = {entry.key: entry.repository for entry in entries} | {DEMO.key: DEMO.key}
+        named = {name: name for name in (DEMO.key, *RE_UPLOADS)}
+        named |= {entry.key: entry.repository for entry in entries}
         if key == self._current_key() and key not in named:  # a folder that the operator named
             named[key] = engine.current.model or key
         if key not in named:
             raise BadInput
         model = key if find_card(key) else named[key]
         request = request_for(engine.current, model, precision, context)
-        if any(entry.key == key and entry.state != "complete" for entry in entries) and key != self._current_key():
-            self._refuse_unfit(key)
+        complete = {DEMO.key, self._current_key(), *(entry.key for entry in entries if entry.state == "complete")}
+        if key not in complete:
+            self._refuse_unfit(RE_UPLOADS[key].key if key in RE_UPLOADS else key)
             library.download(key, lambda: _switch_later(engine, request, running or "wait"))
             log_event("model_download", model=key)
             return self._value()
@@ -317,12 +319,16 @@ def _choices(found: Candidate | None, device: "Device") -> list[Json]:
 
 def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:
     """The ways to get a model, with what each downloads and holds in memory."""
-    plans = found.plans if found else ()
-    download = entry.total
-    return [
-        {"repository": entry.repository, "precision": each.precision, "download": download, "memory": each.weights}
-        for each in plans
-    ]
+    from magistral_ui.engines.weights.library import nf4_download
+
+    ways: list[Json] = []
+    for each in found.plans if found else ():
+        way: Json = {"precision": each.precision, "memory": each.weights}
+        ways.append({**way, "repository": entry.repository, "download": entry.total})
+        if each.precision == "nf4":
+            copies = (name for name, original in RE_UPLOADS.items() if original.repository == entry.repository)
+            ways += ({**way, "repository": name, "download": nf4_download(name)} for name in copies)
+    return ways
 
 
 def _message_value(message: Message | None) -> Json | None:

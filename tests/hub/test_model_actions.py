@@ -21,7 +21,7 @@ from magistral_ui.engines.weights.library import ModelLibrary
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
 from magistral_ui.errors import Message
 from magistral_ui.i18n.texts import sentence
-from magistral_ui.models.cards import MINISTRAL_3_3B, MINISTRAL_3_8B, ModelCard
+from magistral_ui.models.cards import MINISTRAL_3_3B, MINISTRAL_3_8B, RE_UPLOADS, ModelCard
 from magistral_ui.models.ladder import LADDER_CONTEXT
 from magistral_ui.models.memory import needed_bytes
 from magistral_ui.sessions.visitors import Visitors
@@ -282,3 +282,22 @@ def test_what_cannot_fit_is_not_downloaded_to_switch(page: Page, hub: Hub, monke
     assert page.act("models/switch", key=SMALL.key)["alert"]["key"] == "model_needs_memory"
     assert not hub.served
     assert page.model(SMALL.key)["fits"] is False
+
+
+def test_a_known_re_upload_is_a_way_to_get_a_model(
+    page: Page, hub: Hub, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "good_precisions", lambda _: ("bfloat16", "nf4"))
+    name = next(name for name, original in RE_UPLOADS.items() if original is SMALL)
+    ways = {(each["repository"], each["precision"]): each for each in page.model(SMALL.key)["ways"]}
+    assert set(ways) == {(SMALL.repository, "bfloat16"), (SMALL.repository, "nf4"), (name, "nf4")}
+    assert ways[name, "nf4"]["download"] < ways[SMALL.repository, "nf4"]["download"] / 2
+    assert all(each["memory"] > 0 for each in ways.values())
+    assert name not in {each["key"] for each in page.models()["models"]}
+    hub.add(name, repositories[SMALL.key])
+    complete = page.download(name)
+    assert (complete["state"], complete["total"]) == ("complete", complete["on_disk"])
+    assert page.switch(name)["current"]["key"] == name
+    page.switch("demo")
+    page.act("models/remove", key=name)
+    assert name not in {each["key"] for each in page.models()["models"]}

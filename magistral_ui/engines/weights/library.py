@@ -25,8 +25,9 @@ from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
 from magistral_ui.engines.weights.source import REFERENCE, is_complete, record, recorded
 from magistral_ui.errors import BadInput, MagistralUIError, Message, ModelRefused
-from magistral_ui.models.cards import CARDS, FAMILY, ModelCard
+from magistral_ui.models.cards import CARDS, FAMILY, RE_UPLOADS, ModelCard
 from magistral_ui.models.folder import is_repository
+from magistral_ui.models.shape import weight_bytes
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ class ModelLibrary:
     def entries(self) -> list[LibraryEntry]:
         known = {card.repository: card for card in CARDS.values() if card.repository}
         names = [str(card.repository) for card in FAMILY]
-        names += [name for name in _held_repositories() if name not in names]
+        held = (*_held_repositories(), *(name for name in RE_UPLOADS if _folder(name) or name in self._downloads))
+        names += [name for name in dict.fromkeys(held) if name not in names]
         return [self._entry(name, known.get(name)) for name in names]
 
     def download(self, key: str, then: Callable[[], None] | None = None) -> None:
@@ -141,6 +143,8 @@ class ModelLibrary:
 
     def _named(self, key: str) -> LibraryEntry:
         found = next((each for each in self.entries() if each.key == key), None)
+        if found is None and key in RE_UPLOADS:
+            return self._entry(key, None)
         if found is None:
             raise BadInput
         return found
@@ -149,7 +153,7 @@ class ModelLibrary:
         held = self._downloads.get(name)
         files, partial = _sizes(name)
         on_disk = files + partial + sum(_size_of(copy) for copy in _copies_of(name))
-        total = card.download_bytes if card else files + partial
+        total = card.download_bytes if card else max(files + partial, nf4_download(name))
         key = card.key if card else name
         failure = held.failure if held else None
         if held is not None and held.running:
@@ -158,7 +162,8 @@ class ModelLibrary:
             return LibraryEntry(key, name, card, "downloading", on_disk, max(0, done), whole, now.seconds_left)
         if card is not None and is_complete(card):
             return LibraryEntry(key, name, card, "complete", on_disk, total, total)
-        if card is None and not partial:
+        if card is None and not partial and recorded(name) is not None:
+            total = files
             return LibraryEntry(key, name, card, "complete", on_disk, total, total, failure=failure)
         begun: State = "paused" if held is not None and held.stop.is_set() else "partial"
         state: State = begun if files + partial else "absent"
@@ -180,6 +185,12 @@ class ModelLibrary:
         record(entry.repository, snapshot.commit)
         if begun.then is not None and not begun.stop.is_set():
             begun.then()
+
+
+def nf4_download(repository: str) -> int:
+    """Estimated bytes of a known re-upload's files; 0 for any other repository."""
+    original = RE_UPLOADS.get(repository)
+    return weight_bytes(original.shape, "nf4") if original is not None and original.shape is not None else 0
 
 
 def _cache() -> Path:
