@@ -209,6 +209,14 @@ DEMO = ModelCard(
 )
 FAMILY = (MAGISTRAL_1_2, MINISTRAL_3_14B, MINISTRAL_3_8B, MINISTRAL_3_3B)
 """The models to choose from for a machine, the best first."""
+RE_UPLOADS = {
+    "unsloth/Magistral-Small-2509-unsloth-bnb-4bit": MAGISTRAL_1_2,
+    "unsloth/Ministral-3-14B-Reasoning-2512-unsloth-bnb-4bit": MINISTRAL_3_14B,
+    "unsloth/Ministral-3-8B-Reasoning-2512-unsloth-bnb-4bit": MINISTRAL_3_8B,
+    "unsloth/Ministral-3-3B-Reasoning-2512-unsloth-bnb-4bit": MINISTRAL_3_3B,
+}
+"""Repositories with the same weights in nf4, a third of the download, by the card of their original. Their exact sizes are not
+known; they keep some layers more exact, so they are somewhat larger than nf4 of the whole model."""
 CARDS = {card.key: card for card in (*FAMILY, MAGISTRAL_1_1, MAGISTRAL_1_0, DEMO)}
 
 

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from magistral_ui.chat.events import Json
 from magistral_ui.client import CLIENT
 from magistral_ui.engines.base import Broken, Loading, Ready, Unloaded, info_of
-from magistral_ui.errors import BadInput, Message, ModelRefused
+from magistral_ui.errors import BadInput, Message, ModelRefused, ModelSwitching
 from magistral_ui.json_log import log_event
-from magistral_ui.models.cards import DEMO, FAMILY, ModelCard, find_card
+from magistral_ui.models.cards import DEMO, FAMILY, RE_UPLOADS, ModelCard, find_card
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 from magistral_ui.models.ladder import LADDER_CONTEXT, Candidate, Pace, best_candidate, candidates, no_pace
 from magistral_ui.models.memory import PRECISIONS, needed_bytes
 from magistral_ui.models.shape import ModelShape
 
 if TYPE_CHECKING:
+    from magistral_ui.engines.base import ModelRequest
     from magistral_ui.engines.local.switchable import SwitchableEngine
     from magistral_ui.engines.weights.devices import Device
     from magistral_ui.engines.weights.library import LibraryEntry, ModelLibrary
@@ -80,7 +81,10 @@ class ModelActions:
         return self._value()
 
     def switch(self, data: Json) -> Json:
-        """Load a listed model; nothing that was not listed, so that no path of this computer can be tried."""
+        """Load a listed model; nothing that was not listed, so that no path of this computer can be tried.
+
+        One that is not complete is downloaded first, while the current one runs; then replies are waited for by default.
+        """
         from magistral_ui.engines.local.switchable import request_for
 
         engine, library = self._allowed()
@@ -92,14 +96,29 @@ class ModelActions:
         ):
             raise BadInput
         key = _key(data)
-        named = {entry.key: entry.repository for entry in library.entries()} | {DEMO.key: DEMO.key}
+        entries = library.entries()
+        named = {name: name for name in (DEMO.key, *RE_UPLOADS)}
+        named |= {entry.key: entry.repository for entry in entries}
         if key == self._current_key() and key not in named:  # a folder that the operator named
             named[key] = engine.current.model or key
         if key not in named:
             raise BadInput
         model = key if find_card(key) else named[key]
-        done = engine.switch(request_for(engine.current, model, precision, context), running)
+        request = request_for(engine.current, model, precision, context)
+        complete = {DEMO.key, self._current_key(), *(entry.key for entry in entries if entry.state == "complete")}
+        if key not in complete:
+            self._refuse_unfit(RE_UPLOADS[key].key if key in RE_UPLOADS else key)
+            library.download(key, lambda: _switch_later(engine, request, running or "wait"))
+            log_event("model_download", model=key)
+            return self._value()
+        done = engine.switch(request, running)
         return self._value(asks=None if done else "running")
+
+    def _refuse_unfit(self, key: str) -> None:
+        """Before gigabytes are downloaded for nothing."""
+        for each in self._candidates(self._device_now()):
+            if each.card.key == key and not each.plans and each.refusal is not None:
+                raise ModelRefused(each.refusal.key, **each.refusal.values)
 
     def unload(self, data: Json) -> Json:
         done = self._allowed()[0].unload(_running(data))
@@ -148,11 +167,11 @@ class ModelActions:
             "state": states[type(status)],
         }
         best_key = best.card.key if best else None
-        models = [_model_value(each, found.get(each.key), each.key == best_key) for each in entries]
+        models = [_model_value(each, found.get(each.key), device, each.key == best_key) for each in entries]
         known = {each["key"] for each in models}
         for key in dict.fromkeys((DEMO.key, current_key)):
             if key not in known:
-                models.append(_local_value(key, engine.card if key != DEMO.key else DEMO, found.get(key)))
+                models.append(_local_value(key, engine.card if key != DEMO.key else DEMO, found.get(key), device))
         return {
             "owner": True,
             "switchable": True,
@@ -187,11 +206,9 @@ class ModelActions:
 
     def _candidates(self, device: "Device") -> tuple[Candidate, ...]:
         """What fits here once the model that runs has been freed."""
-        from magistral_ui.engines.weights.devices import good_context, good_precisions
+        from magistral_ui.engines.weights.devices import freed, good_context, good_precisions
 
-        info = info_of(self._engine.status()) if self._engine else None
-        used = info.plan.weights if info and info.plan and isinstance(self._engine.status(), Ready) else 0  # type: ignore[union-attr]
-        place = replace(device.place, free=min(device.total, device.free + used))
+        place = freed(device, self._engine.held_bytes() if self._engine else 0).place
         demo = replace(DEMO, shape=inspect_folder(DEMO_FOLDER).shape)
         precisions, context = good_precisions(device), good_context(device)
         family = candidates(place, precisions, context, self._pace(device), FAMILY)
@@ -232,9 +249,16 @@ class ModelActions:
                 self._timing.start()
 
 
-def _model_value(entry: "LibraryEntry", found: Candidate | None, is_best: bool) -> Json:
+def _switch_later(engine: "SwitchableEngine", request: "ModelRequest", running: Any) -> None:
+    try:
+        engine.switch(request, running)
+    except ModelSwitching:
+        log.info("another model is being loaded: the downloaded one is not switched to")
+
+
+def _model_value(entry: "LibraryEntry", found: Candidate | None, device: "Device", is_best: bool) -> Json:
     card = entry.card
-    value = _card_value(entry.key, card, found) if card else {**_card_value(entry.key, None, found), "name": entry.key}
+    value = _card_value(entry.key, card, found, device)
     left = entry.seconds_left
     return {
         **value,
@@ -252,30 +276,30 @@ def _model_value(entry: "LibraryEntry", found: Candidate | None, is_best: bool) 
     }
 
 
-def _local_value(key: str, card: ModelCard, found: Candidate | None) -> Json:
+def _local_value(key: str, card: ModelCard, found: Candidate | None, device: "Device") -> Json:
     """The demo model, or a folder of the operator's: nothing of it can be downloaded or removed here."""
     sizes = dict.fromkeys(("on_disk", "download", "done", "total"), 0)
     nothing: Json = {"seconds_left": None, "seconds": None, "best": False, "failure": None, "ways": []}
-    return {**_card_value(key, card, found), "repository": "", "state": "local", **sizes, **nothing}
+    return {**_card_value(key, card, found, device), "repository": "", "state": "local", **sizes, **nothing}
 
 
-def _card_value(key: str, card: ModelCard | None, found: Candidate | None) -> Json:
+def _card_value(key: str, card: ModelCard | None, found: Candidate | None, device: "Device") -> Json:
     shape = found.card.shape if found else card.shape if card else None
     return {
         "key": key,
         "name": card.name if card else key,
-        "license": getattr(card, "license", "Apache-2.0") if card else "",
+        "license": card.license if card else "",
         "parameters": shape.parameters if shape else 0,
         "vision": card.vision if card else False,
-        "languages": list(getattr(card, "languages", ())) if card else [],
+        "languages": list(card.languages) if card else [],
         "benchmarks": dict(card.benchmarks) if card else {},
         "fits": found is None or found.refusal is None,
         "refusal": _message_value(found.refusal) if found else None,
-        "choices": _choices(found),
+        "choices": _choices(found, device),
     }
 
 
-def _choices(found: Candidate | None) -> list[Json]:
+def _choices(found: Candidate | None, device: "Device") -> list[Json]:
     if found is None or found.card.shape is None:
         return []
     shape, limit = found.card.shape, found.card.context_length
@@ -283,7 +307,9 @@ def _choices(found: Candidate | None) -> list[Json]:
         {
             "precision": plan.precision,
             "weights": plan.weights,
-            "needs": needed_bytes(shape, plan.precision, context=min(LADDER_CONTEXT, limit)),
+            "needs": needed_bytes(
+                shape, plan.precision, device.type, min(LADDER_CONTEXT, limit), len(plan.shares), device.fused
+            ),
             "context": min(plan.context, limit),
             "pace": found.tokens_per_second if plan.precision == found.plan.precision else None,
             "measured": found.measured and plan.precision == found.plan.precision,
@@ -294,12 +320,16 @@ def _choices(found: Candidate | None) -> list[Json]:
 
 def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:
     """The ways to get a model, with what each downloads and holds in memory."""
-    plans = found.plans if found else ()
-    download = entry.total
-    return [
-        {"repository": entry.repository, "precision": each.precision, "download": download, "memory": each.weights}
-        for each in plans
-    ]
+    from magistral_ui.engines.weights.library import nf4_download
+
+    ways: list[Json] = []
+    for each in found.plans if found else ():
+        way: Json = {"precision": each.precision, "memory": each.weights}
+        ways.append({**way, "repository": entry.repository, "download": entry.total})
+        if each.precision == "nf4":
+            copies = (name for name, original in RE_UPLOADS.items() if original.repository == entry.repository)
+            ways += ({**way, "repository": name, "download": nf4_download(name)} for name in copies)
+    return ways
 
 
 def _message_value(message: Message | None) -> Json | None:

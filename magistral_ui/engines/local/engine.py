@@ -64,6 +64,11 @@ class LocalEngine:
         """The loaded model's, which holds no weights."""
         return self._running.tokenizer if self._running else None
 
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values in the device's memory."""
+        return self._running.cache.nbytes if self._running else 0
+
     def status(self) -> EngineStatus:
         return self._status
 

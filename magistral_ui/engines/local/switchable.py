@@ -30,7 +30,8 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.engine import LocalEngine
 from magistral_ui.errors import MagistralUIError, Message, ModelSwitching, NotReady
 from magistral_ui.json_log import log_event
-from magistral_ui.models.cards import ModelCard
+from magistral_ui.models.cards import ModelCard, find_card
+from magistral_ui.models.folder import AUTO
 
 if TYPE_CHECKING:
     from magistral_ui.engines.local.tokenizer import Tokenizer
@@ -120,8 +121,14 @@ class SwitchableEngine:
             return generation
 
     def repository_in_use(self) -> str | None:
-        """The repository whose files the current model needs, loaded or not."""
-        return self.card.repository
+        """The repository whose files the current model needs, loaded or not; a folder's name is no repository's."""
+        return self.card.repository or self.current.model
+
+    def held_bytes(self) -> int:
+        """Bytes of weights, keys and values that unloading would free."""
+        status = self._engine.status()
+        weights = status.info.plan.weights if isinstance(status, Ready) and status.info.plan else 0
+        return weights + self._engine.kv_bytes
 
     def forget(self, visitor: str) -> None:
         self._engine.forget(visitor)
@@ -218,7 +225,7 @@ class SwitchableEngine:
         threading.Thread(target=run, name="switch model", daemon=True).start()
 
     def _switch(self, request: ModelRequest) -> None:
-        before = self.current
+        before = self._pinned()
         self._unloaded = None
         failure = self._replace_engine(request)
         if failure is not None and not self._closing.is_set():
@@ -231,6 +238,7 @@ class SwitchableEngine:
         if not isinstance(status, Ready):
             return
         kept = status.info, self._engine.card, self._engine.tokenizer
+        self.current = self._pinned()
         engine, self._engine = self._engine, self._open(self.current)
         with self._lock:
             self._unloaded = kept
@@ -239,6 +247,11 @@ class SwitchableEngine:
         del engine
         self._frozen = free_memory() or self._frozen
         log_event("model_unloaded", model=kept[1].key)
+
+    def _pinned(self) -> ModelRequest:
+        """The current request, naming the model that it chose: asked again, the machine might choose another."""
+        request, card = self.current, self.card
+        return replace(request, model=card.key) if request.model in (None, AUTO) and find_card(card.key) else request
 
     def _load_again(self) -> None:
         """Load the unloaded model for the replies that wait; if that fails, they end with the reason."""

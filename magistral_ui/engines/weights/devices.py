@@ -118,6 +118,18 @@ def look_again(device: Device) -> Device:
     return replace(first, name=device.name, others=tuple(others))
 
 
+def freed(device: Device, held: int) -> Device:
+    """`device` as it will be when the model that runs, which holds so many bytes, has been freed."""
+    if device.type == "cuda":  # the allocator knows better, and of each GPU
+        first, *others = (_with_free(each, torch.cuda.memory_reserved(each.index)) for each in device.all)
+        return replace(first, others=tuple(others))
+    return _with_free(device, held)
+
+
+def _with_free(device: Device, more: int) -> Device:
+    return replace(device, free=min(device.total, device.free + more))
+
+
 def _cards() -> tuple[list[Device], Message | None]:
     """The usable GPUs, the freest first; if there are none, the reason."""
     version = torch.__version__.partition("+")[0]

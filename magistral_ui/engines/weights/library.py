@@ -25,8 +25,9 @@ from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
 from magistral_ui.engines.weights.source import REFERENCE, is_complete, record, recorded
 from magistral_ui.errors import BadInput, MagistralUIError, Message, ModelRefused
-from magistral_ui.models.cards import CARDS, FAMILY, ModelCard
+from magistral_ui.models.cards import CARDS, FAMILY, RE_UPLOADS, ModelCard
 from magistral_ui.models.folder import is_repository
+from magistral_ui.models.shape import weight_bytes
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class _Download:
     thread: threading.Thread | None = None
     progress: Loading = field(default_factory=Loading)
     failure: Message | None = None
+    then: Callable[[], None] | None = None
+    """What to do once it is complete."""
 
     @property
     def running(self) -> bool:
@@ -85,17 +88,24 @@ class ModelLibrary:
     def entries(self) -> list[LibraryEntry]:
         known = {card.repository: card for card in CARDS.values() if card.repository}
         names = [str(card.repository) for card in FAMILY]
-        names += [name for name in _held_repositories() if name not in names]
+        held = (*_held_repositories(), *(name for name in RE_UPLOADS if _folder(name) or name in self._downloads))
+        names += [name for name in dict.fromkeys(held) if name not in names]
         return [self._entry(name, known.get(name)) for name in names]
 
-    def download(self, key: str) -> None:
-        """Begin or resume a download; at once, and only one at a time for each model. Raises BadInput for an unknown key."""
+    def download(self, key: str, then: Callable[[], None] | None = None) -> None:
+        """Begin or resume a download; returns at once, and only one runs at a time for each model.
+
+        `then` is called once it is complete, but not if it is paused or fails. Raises BadInput for an unknown key.
+        """
         entry = self._named(key)
         with self._lock:
             held = self._downloads.get(entry.repository)
-            if self._closed or entry.state == "complete" or (held is not None and held.running):
+            if held is not None and held.running:
+                held.then = then or held.then
                 return
-            begun = self._downloads[entry.repository] = _Download()
+            if self._closed or entry.state == "complete":
+                return
+            begun = self._downloads[entry.repository] = _Download(then=then)
             begun.thread = threading.Thread(target=self._run, args=(entry, begun), name="download model", daemon=True)
             begun.thread.start()
 
@@ -133,6 +143,8 @@ class ModelLibrary:
 
     def _named(self, key: str) -> LibraryEntry:
         found = next((each for each in self.entries() if each.key == key), None)
+        if found is None and key in RE_UPLOADS:
+            return self._entry(key, None)
         if found is None:
             raise BadInput
         return found
@@ -141,7 +153,7 @@ class ModelLibrary:
         held = self._downloads.get(name)
         files, partial = _sizes(name)
         on_disk = files + partial + sum(_size_of(copy) for copy in _copies_of(name))
-        total = card.download_bytes if card else files + partial
+        total = card.download_bytes if card else max(files + partial, nf4_download(name))
         key = card.key if card else name
         failure = held.failure if held else None
         if held is not None and held.running:
@@ -150,7 +162,8 @@ class ModelLibrary:
             return LibraryEntry(key, name, card, "downloading", on_disk, max(0, done), whole, now.seconds_left)
         if card is not None and is_complete(card):
             return LibraryEntry(key, name, card, "complete", on_disk, total, total)
-        if card is None and not partial:
+        if card is None and not partial and recorded(name) is not None:
+            total = files
             return LibraryEntry(key, name, card, "complete", on_disk, total, total, failure=failure)
         begun: State = "paused" if held is not None and held.stop.is_set() else "partial"
         state: State = begun if files + partial else "absent"
@@ -170,6 +183,14 @@ class ModelLibrary:
             log.warning("a model could not be downloaded: %s", error.message.key)
             return
         record(entry.repository, snapshot.commit)
+        if begun.then is not None and not begun.stop.is_set():
+            begun.then()
+
+
+def nf4_download(repository: str) -> int:
+    """Estimated bytes of a known re-upload's files; 0 for any other repository."""
+    original = RE_UPLOADS.get(repository)
+    return weight_bytes(original.shape, "nf4") if original is not None and original.shape is not None else 0
 
 
 def _cache() -> Path:

@@ -1,0 +1,309 @@
+"""The page's actions on models over HTTP: from a hub on loopback into the cache, into the engine, and away again."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import huggingface_hub.constants as constants
+import pytest
+from starlette.applications import Starlette
+
+from magistral_ui.engines.base import Loading, ModelRequest
+from magistral_ui.engines.local.switchable import SwitchableEngine
+from magistral_ui.engines.weights import devices, pace
+from magistral_ui.engines.weights import hub as hub_client
+from magistral_ui.engines.weights.library import ModelLibrary
+from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
+from magistral_ui.errors import Message
+from magistral_ui.i18n.texts import sentence
+from magistral_ui.models.cards import MINISTRAL_3_3B, MINISTRAL_3_8B, RE_UPLOADS, ModelCard
+from magistral_ui.models.ladder import LADDER_CONTEXT
+from magistral_ui.models.memory import needed_bytes
+from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.actions import action_route
+from magistral_ui.ui.chat import Chat
+from magistral_ui.ui.model_actions import ModelActions
+from magistral_ui.web.request_guard import ACTIONS_PATH
+from tests.hub.checkpoints import make_repository
+from tests.hub.server import Hub
+
+TIMEOUT = 120.0
+"""Seconds for a tiny model's download or load on a machine that does many things at once."""
+SMALL, OTHER = MINISTRAL_3_3B, MINISTRAL_3_8B
+
+
+class Page:
+    """A tab of the page of one owner, over the real engine and library."""
+
+    def __init__(self, model: str | None = "demo") -> None:
+        self.engine = SwitchableEngine(ModelRequest(model, device="cpu", threads=1))
+        self.library = ModelLibrary(self.engine.repository_in_use)
+        models = ModelActions(self.engine, lambda: self.library)
+        self.app = Starlette(routes=[action_route(Chat(self.engine, Visitors(self.engine)), models)])
+        self.place: Any = {}
+        self.engine.start()
+        self.loaded()
+        self.act("turns/attach")
+
+    def act(self, action: str, message: object = None, **data: object) -> dict[str, Any]:
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://page") as client:
+                body = {"place": self.place, "data": data} | ({"message": message} if message else {})
+                return await client.post(ACTIONS_PATH + action, content=json.dumps(body))
+
+        answer = asyncio.run(ask())
+        assert answer.status_code == 200, answer.text
+        parts: dict[str, Any] = answer.json()
+        self.place = parts.get("place", self.place)
+        return parts
+
+    def models(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.act("models/list")["models"]
+        return found
+
+    def model(self, key: str) -> dict[str, Any]:
+        return next(each for each in self.models()["models"] if each["key"] == key)
+
+    def download(self, key: str) -> dict[str, Any]:
+        self.act("models/download", key=key)
+        self.until(lambda: self.model(key)["state"] != "downloading")
+        return self.model(key)
+
+    def switch(self, key: str) -> dict[str, Any]:
+        assert "alert" not in self.act("models/switch", key=key)
+        return self.loaded()
+
+    def fail_to_switch(self, key: str) -> dict[str, Any]:
+        """Files that are broken may be looked for on the hub first, so that the switch comes later."""
+        assert "alert" not in self.act("models/switch", key=key)
+        self.until(lambda: self.models()["failure"] is not None)
+        return self.loaded()
+
+    def loaded(self) -> dict[str, Any]:
+        self.until(lambda: not isinstance(self.engine.status(), Loading))
+        return self.models()
+
+    def say(self) -> None:
+        """A message is answered by the model that is there."""
+        assert "alert" not in self.act("composer/say", message={"text": "17 + 25 = ?", "files": []})
+        assert self.engine.running()
+        self.until(lambda: not self.engine.running())
+
+    @staticmethod
+    def until(is_so: Callable[[], bool]) -> None:
+        end = time.monotonic() + TIMEOUT
+        while not is_so():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self.library.close()
+        self.engine.close()
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("repositories")
+    return {card.key: make_repository(base / card.key, card) for card in (SMALL, OTHER)}
+
+
+@pytest.fixture
+def page(hub: Hub, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    """On a computer that has room for what the cards tell, and where nothing needs to be timed."""
+    memory = devices.psutil.virtual_memory()._replace(available=2**39, total=2**39)
+    monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(pace, "estimated_pace", lambda *_: 9.0)
+    for card in (SMALL, OTHER):
+        hub.add(name_of(card), repositories[card.key], card.revision or "")
+    page = Page()
+    yield page
+    if hub.step:
+        hub.step.set()
+    page.close()
+
+
+def name_of(card: ModelCard) -> str:
+    return str(card.repository)
+
+
+def folder_of(card: ModelCard) -> Path:
+    return Path(constants.HF_HUB_CACHE) / f"models--{name_of(card).replace('/', '--')}"
+
+
+def test_a_model_is_listed_downloaded_and_run(page: Page, hub: Hub) -> None:
+    listed = page.models()
+    assert (listed["owner"], listed["switchable"], listed["current"]["key"]) == (True, True, "demo")
+    assert page.model(SMALL.key)["state"] == "absent"
+    complete = page.download(SMALL.key)
+    assert (complete["state"], complete["done"]) == ("complete", complete["total"])
+    assert complete["on_disk"] > 0
+    now = page.switch(SMALL.key)
+    assert (now["current"]["key"], now["current"]["state"], now["failure"]) == (SMALL.key, "ready", None)
+    page.say()
+    now = page.switch("demo")
+    assert now["current"]["key"] == "demo"
+    page.say()
+
+
+def test_a_download_pauses_and_resumes(page: Page, hub: Hub) -> None:
+    hub.step = threading.Event()
+    page.act("models/download", key=SMALL.key)
+    page.until(lambda: page.model(SMALL.key)["done"] > 0 and bool(list(folder_of(SMALL).glob("blobs/*.partial"))))
+    assert page.model(SMALL.key)["state"] == "downloading"
+    page.act("models/pause", key=SMALL.key)
+    hub.step.set()
+    page.until(lambda: page.model(SMALL.key)["state"] != "downloading")
+    paused = page.model(SMALL.key)
+    assert (paused["state"], paused["failure"]) == ("paused", None)
+    assert paused["on_disk"] > 0
+    hub.step = None
+    assert page.download(SMALL.key)["state"] == "complete"
+
+
+def test_only_that_model_is_removed_and_never_the_one_that_runs(page: Page) -> None:
+    page.download(SMALL.key)
+    page.download(OTHER.key)
+    for card in (SMALL, OTHER):
+        copy = copies_folder() / f"{card.key}--nf4"
+        copy.mkdir(parents=True)
+        (copy / ORIGIN_FILE).write_text(json.dumps({"model": name_of(card)}), encoding="utf-8")
+    page.switch(SMALL.key)
+    assert page.act("models/remove", key=SMALL.key)["alert"]["key"] == "model_in_use"
+    assert page.model(SMALL.key)["state"] == "complete"
+    page.switch("demo")
+    page.act("models/remove", key=SMALL.key)
+    assert page.model(SMALL.key)["state"] == "absent"
+    assert not folder_of(SMALL).exists()
+    assert not (copies_folder() / f"{SMALL.key}--nf4").exists()
+    assert page.model(OTHER.key)["state"] == "complete"
+    assert (copies_folder() / f"{OTHER.key}--nf4").exists()
+
+
+def test_a_partial_download_is_removed(page: Page, hub: Hub) -> None:
+    hub.step = threading.Event()
+    page.act("models/download", key=SMALL.key)
+    page.until(lambda: bool(list(folder_of(SMALL).glob("blobs/*.partial"))))
+    hub.step.set()
+    page.act("models/pause", key=SMALL.key)
+    page.until(lambda: page.model(SMALL.key)["state"] != "downloading")
+    page.act("models/remove", key=SMALL.key)
+    removed = page.model(SMALL.key)
+    assert (removed["state"], removed["on_disk"]) == ("absent", 0)
+    assert not folder_of(SMALL).exists()
+
+
+def test_an_unloaded_model_is_loaded_by_the_next_message(page: Page) -> None:
+    page.download(SMALL.key)
+    page.switch(SMALL.key)
+    page.act("models/unload")
+    page.until(lambda: page.models()["current"]["state"] == "unloaded")
+    assert page.act("models/remove", key=SMALL.key)["alert"]["key"] == "model_in_use"
+    page.say()
+    now = page.loaded()
+    assert (now["current"]["key"], now["current"]["state"]) == (SMALL.key, "ready")
+
+
+def test_a_broken_checkpoint_brings_the_model_before_back(page: Page) -> None:
+    page.download(SMALL.key)
+    for weights in folder_of(SMALL).glob("snapshots/*/model-*"):
+        weights.resolve().write_bytes(b"broken")
+    now = page.fail_to_switch(SMALL.key)
+    assert (now["current"]["key"], now["current"]["state"]) == ("demo", "ready")
+    said(now["failure"])
+    page.say()
+
+
+def said(failure: dict[str, Any]) -> str:
+    """The failure is a sentence of the page."""
+    text = sentence(Message(failure["key"], failure["values"]))
+    assert len(text) > 20
+    return text
+
+
+def test_a_full_disk_is_said(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = hub_client.shutil.disk_usage("/")._replace(free=1_000)
+    monkeypatch.setattr(hub_client.shutil, "disk_usage", lambda _: usage)
+    failed = page.download(SMALL.key)
+    assert failed["failure"]["key"] == "disk_full"
+    said(failed["failure"])
+    assert page.models()["failure"] == failed["failure"]
+
+
+def test_an_offline_computer_is_said(page: Page, offline: Callable[[], None]) -> None:
+    offline()
+    failed = page.download(SMALL.key)
+    assert (failed["state"], failed["failure"]["key"]) == ("absent", "hub_offline")
+    said(failed["failure"])
+
+
+def test_the_model_that_the_machine_chose_stays_the_same(hub: Hub, page: Page) -> None:
+    """Once a larger one is on disk, the machine would choose that: also after a switch to it that failed."""
+    page.close()
+    chosen = Page(None)
+    try:
+        assert chosen.models()["current"]["key"] == "demo"
+        chosen.download(SMALL.key)
+        chosen.act("models/unload")
+        chosen.until(lambda: chosen.models()["current"]["state"] == "unloaded")
+        chosen.say()
+        assert chosen.loaded()["current"]["key"] == "demo"
+        for weights in folder_of(SMALL).glob("snapshots/*/model-*"):
+            weights.resolve().write_bytes(b"broken")
+        assert chosen.fail_to_switch(SMALL.key)["current"]["key"] == "demo"
+    finally:
+        chosen.close()
+
+
+def test_choices_say_what_this_kind_of_device_needs(page: Page) -> None:
+    choices = page.model(SMALL.key)["choices"]
+    assert choices
+    shape = SMALL.shape
+    assert shape is not None
+    for each in choices:
+        assert each["needs"] == needed_bytes(shape, each["precision"], "cpu", LADDER_CONTEXT)
+        assert each["needs"] > each["weights"]
+    assert page.model(SMALL.key)["license"] == "Apache-2.0"
+    assert "en" in page.model(SMALL.key)["languages"]
+
+
+def test_the_current_model_runs_while_the_next_one_is_downloaded(page: Page, hub: Hub) -> None:
+    hub.step = threading.Event()
+    assert "alert" not in page.act("models/switch", key=SMALL.key)
+    page.until(lambda: page.model(SMALL.key)["done"] > 0)
+    assert page.models()["current"] == page.models()["current"] | {"key": "demo", "state": "ready"}
+    page.say()
+    hub.step.set()
+    page.until(lambda: page.models()["current"]["key"] == SMALL.key)
+    assert page.loaded()["current"]["state"] == "ready"
+
+
+def test_what_cannot_fit_is_not_downloaded_to_switch(page: Page, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = devices.psutil.virtual_memory()._replace(available=2**30, total=2**30)
+    monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
+    assert page.act("models/switch", key=SMALL.key)["alert"]["key"] == "model_needs_memory"
+    assert not hub.served
+    assert page.model(SMALL.key)["fits"] is False
+
+
+def test_a_known_re_upload_is_a_way_to_get_a_model(
+    page: Page, hub: Hub, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "good_precisions", lambda _: ("bfloat16", "nf4"))
+    name = next(name for name, original in RE_UPLOADS.items() if original is SMALL)
+    ways = {(each["repository"], each["precision"]): each for each in page.model(SMALL.key)["ways"]}
+    assert set(ways) == {(SMALL.repository, "bfloat16"), (SMALL.repository, "nf4"), (name, "nf4")}
+    assert ways[name, "nf4"]["download"] < ways[SMALL.repository, "nf4"]["download"] / 2
+    assert all(each["memory"] > 0 for each in ways.values())
+    assert name not in {each["key"] for each in page.models()["models"]}
+    hub.add(name, repositories[SMALL.key])
+    complete = page.download(name)
+    assert (complete["state"], complete["total"]) == ("complete", complete["on_disk"])
+    assert page.switch(name)["current"]["key"] == name
+    page.switch("demo")
+    page.act("models/remove", key=name)
+    assert name not in {each["key"] for each in page.models()["models"]}
