@@ -15,6 +15,7 @@ import { ModelState } from "./model_state.js";
 import { ParametersView } from "./parameters.js";
 import { PromptView } from "./prompt.js";
 import { ask, askLatest, onAnswer, setPlace } from "./server.js";
+import { ThinkingControl } from "./thinking.js";
 import { Transcript } from "./transcript.js";
 
 /** @import { Composed, Place, Trigger, Unsettled } from "./types.js" */
@@ -106,6 +107,7 @@ const mounts = {
     meter = new ContextMeter(element, () =>
       askLatest("composer/weigh", async () => ask("composer/weigh", {}, await content())),
     );
+    new ThinkingControl(element);
     const look = async (/** @type {string} */ _name, /** @type {object} */ data = {}) =>
       ask("composer/look", data, await content());
     const attach = () => {
