@@ -88,6 +88,10 @@ def test_every_target_is_large_enough_for_a_finger(page: Any, serve: Serve) -> N
     assert small(page) == []
     page.get_by_role("menuitem", name="Edit reasoning…").tap()
     assert small(page) == []
+    page.locator("#thinking").tap()
+    expect(page.locator(".thinking-menu")).to_be_visible()
+    assert small(page) == []
+    page.keyboard.press("Escape")
     page.locator("#settings-toggle").tap()
     page.locator("#more-parameters").evaluate("(details) => (details.open = true)")
     assert small(page) == []

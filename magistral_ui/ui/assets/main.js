@@ -16,6 +16,7 @@ import { ModelsView } from "./models.js";
 import { ParametersView } from "./parameters.js";
 import { PromptView } from "./prompt.js";
 import { ask, askLatest, onAnswer, setPlace } from "./server.js";
+import { ThinkingControl } from "./thinking.js";
 import { Transcript } from "./transcript.js";
 
 /** @import { Composed, Place, Trigger, Unsettled } from "./types.js" */
@@ -124,6 +125,7 @@ const mounts = {
     meter = new ContextMeter(element, () =>
       askLatest("composer/weigh", async () => ask("composer/weigh", {}, await content())),
     );
+    new ThinkingControl(element);
     const look = async (/** @type {string} */ _name, /** @type {object} */ data = {}) =>
       ask("composer/look", data, await content());
     const attach = () => {

@@ -134,9 +134,10 @@ export class PromptView {
   changed() {
     this.badge.hidden = this.back.hidden = this.edited === null;
     if (!this.help.textContent) this.help.textContent = t("system_prompt_help");
-    const made = JSON.stringify([settings.value.instructions, this.edited, facts.value?.card]);
+    const off = settings.value.params.reasoning_budget === 0; // then the prompt shows nothing of reasoning
+    const made = JSON.stringify([settings.value.instructions, this.edited, off, facts.value?.card]);
     if (!this.value || made === this.made) return;
-    const first = this.made === "" && settings.value.instructions === "" && this.edited === null;
+    const first = this.made === "" && settings.value.instructions === "" && this.edited === null && !off;
     this.made = made;
     if (!first) this.act("compose");
   }

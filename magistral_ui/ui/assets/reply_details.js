@@ -73,8 +73,13 @@ export class ReplyDetails extends Popup {
   /** @param {ReplyValue} turn */
   sampling({ params }) {
     const found = Object.entries(params ?? {}).filter(([, value]) => value !== null);
-    // A seed is a name for a sequence of draws: digits, not an amount.
-    return found.map(([name, value]) => [`parameter_${name}`, name === "seed" ? String(value) : number(value ?? 0)]);
+    /** @param {[string, number | null]} entry */
+    const row = ([name, value]) => {
+      if (name === "reasoning_budget" && value === 0) return ["thinking_label", t("thinking_off")];
+      // A seed is a name for a sequence of draws: digits, not an amount.
+      return [`parameter_${name}`, name === "seed" ? String(value) : number(value ?? 0)];
+    };
+    return found.map(row);
   }
 
   /** @param {ReplyValue} turn */

@@ -155,6 +155,8 @@ export type PanelValue = {
   picture_sides: number[];
   missing: Missing;
 };
+/** How much the model thinks; a budget of null is no limit. */
+export type ThinkingLevel = { name: string; budget: number | null };
 export type Preset = { name: string; values: Parameters };
 export type Settings = {
   params: Parameters;
