@@ -60,7 +60,7 @@ def test_numbers_out_of_bounds_are_brought_within_and_empty_ones_are_the_card_s(
         ("temperature", "", "0.7"),
         ("max_tokens", "999999", "3000"),
         ("max_tokens", "7.6", "8"),
-        ("reasoning_budget", "0", "1"),
+        ("reasoning_budget", "-1", "0"),
         ("reasoning_budget", "", ""),
         ("seed", "-3", "0"),
     ):
