@@ -92,9 +92,8 @@ def messages_of(
     """All messages, system prompt first; consecutive user turns become one, since templates may refuse several."""
     messages = system_messages(prompt.system, dialect, marks)
     if not messages and prompt.effort == "none" and dialect.prompts_reasoning and dialect.system == "text":
-        messages = [
-            {"role": "system", "content": ""}
-        ]  # without one, some templates add a prompt that shows how to reason
+        # Without one, some templates add a prompt that shows how to reason.
+        messages = [{"role": "system", "content": ""}]
     users: list[UserTurn] = []
     for turn in prompt.turns:
         if isinstance(turn, UserTurn):

@@ -78,6 +78,13 @@ def test_what_is_left_out_has_its_default() -> None:
     assert read().params == ENGINE.card.sampling
 
 
+def test_a_program_may_ask_for_an_answer_without_reasoning() -> None:
+    for asked in (read(parameters={"reasoning_budget": 0}), tool(question="a", parameters={"reasoning_budget": 0})):
+        assert asked.params.reasoning_budget == 0
+    described = ChatRequest.model_json_schema()["properties"]["parameters"]["properties"]["reasoning_budget"]
+    assert described["minimum"] == 0
+
+
 @pytest.mark.parametrize(
     ("kind", "sent"),
     [
