@@ -191,6 +191,7 @@ def test_a_partial_download_is_removed(page: Page, hub: Hub) -> None:
     hub.step.set()
     page.act("models/pause", key=SMALL.key)
     page.until(lambda: page.model(SMALL.key)["state"] != "downloading")
+    (folder_of(SMALL) / "blobs" / ("a" * 64)).write_bytes(b"a shard that came whole")
     page.act("models/remove", key=SMALL.key)
     removed = page.model(SMALL.key)
     assert (removed["state"], removed["on_disk"]) == ("absent", 0)

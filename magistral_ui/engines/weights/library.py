@@ -265,12 +265,16 @@ def _delete_revisions(repository: str) -> None:
 
 
 def _delete_leftovers(repository: str) -> None:
-    """Delete what the Hub's client does not know: partial files and our own reference; then the folders that are empty."""
+    """Delete what the Hub's client does not know: files of no revision and our own reference; then the folders that are empty.
+
+    A download that was stopped leaves complete files, too, which belong to no revision yet.
+    """
     folder = _folder(repository)
     if folder is None:
         return
-    ours = [*folder.glob("blobs/*.partial"), *folder.glob("blobs/*.incomplete"), *folder.glob(f"refs/*{REFERENCE}*")]
-    for file in ours:
+    held = {file.resolve() for file in folder.glob("snapshots/**/*")}
+    unheld = [blob for blob in folder.glob("blobs/*") if blob.resolve() not in held]
+    for file in (*unheld, *folder.glob(f"refs/*{REFERENCE}*")):
         with suppress(OSError):
             file.unlink()
     for where, _, _ in os.walk(folder, topdown=False):
