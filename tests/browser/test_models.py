@@ -226,6 +226,7 @@ def test_removing_is_confirmed_and_a_refusal_stays_readable(page: Any, serve: An
     expect(alert).to_contain_text("This model is in use.")
     alert.get_by_role("button", name="Dismiss").click()
     expect(alert).to_be_hidden()
+    backend.on["idle"] = lambda data: backend.value.update(idle_minutes=data["minutes"])
     page.locator("#models-idle").select_option("30")
     expect(page.locator("#models-idle")).to_have_value("30")
     assert backend.sent("remove") == [{"key": "ministral-3-3b"}]
