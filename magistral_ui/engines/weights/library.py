@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 State = Literal["absent", "partial", "downloading", "paused", "complete"]
 Fetch = Callable[[str, str | None, Callable[[Loading], None], threading.Event], Snapshot]
+FileMarks = frozenset[tuple[str, int, int]]
 JOIN_TIMEOUT = 10.0
 """Seconds for a download to notice that it is to pause."""
 
@@ -78,6 +79,7 @@ class ModelLibrary:
         self._in_use, self._fetch = in_use, fetch
         self._lock = threading.Lock()
         self._downloads: dict[str, _Download] = {}
+        self._completeness: dict[str, tuple[FileMarks, bool]] = {}
         self._closed = False
 
     @property
@@ -88,7 +90,7 @@ class ModelLibrary:
     def entries(self) -> list[LibraryEntry]:
         known = {card.repository: card for card in CARDS.values() if card.repository}
         names = [str(card.repository) for card in FAMILY]
-        held = (*_held_repositories(), *(name for name in RE_UPLOADS if _folder(name) or name in self._downloads))
+        held = (*self._held_repositories(), *(name for name in RE_UPLOADS if _folder(name) or name in self._downloads))
         names += [name for name in dict.fromkeys(held) if name not in names]
         return [self._entry(name, known.get(name)) for name in names]
 
@@ -160,7 +162,7 @@ class ModelLibrary:
             now = held.progress
             done, whole = (files + partial, total) if not now.total else (total - now.total + now.done, total)
             return LibraryEntry(key, name, card, "downloading", on_disk, max(0, done), whole, now.seconds_left)
-        if card is not None and is_complete(card):
+        if card is not None and self._is_complete(card):
             return LibraryEntry(key, name, card, "complete", on_disk, total, total)
         if card is None and not partial and recorded(name) is not None:
             total = files
@@ -168,6 +170,25 @@ class ModelLibrary:
         begun: State = "paused" if held is not None and held.stop.is_set() else "partial"
         state: State = begun if files + partial else "absent"
         return LibraryEntry(key, name, card, state, on_disk, files + partial, total, failure=failure)
+
+    def _held_repositories(self) -> Iterator[str]:
+        """Repositories that have run here, by the reference that source.py keeps, or are complete for a known card."""
+        for mark in sorted(_cache().glob(f"models--*--*/refs/{REFERENCE}")):
+            name = mark.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+            if is_repository(name):
+                yield name
+        for card in CARDS.values():
+            known = card.repository
+            if known and recorded(known) is None and _folder(known) and self._is_complete(card):
+                yield known
+
+    def _is_complete(self, card: ModelCard) -> bool:
+        """`is_complete`, which parses a tokenizer of many megabytes; the page asks every second, so only after a change."""
+        name = card.repository or ""
+        marks, held = _file_marks(name), self._completeness.get(name)
+        if held is None or held[0] != marks:
+            held = self._completeness[name] = marks, is_complete(card)
+        return held[1]
 
     def _run(self, entry: LibraryEntry, begun: _Download) -> None:
         def report(progress: Loading) -> None:
@@ -206,17 +227,6 @@ def _folder(repository: str) -> Path | None:
     return folder if is_inside else None
 
 
-def _held_repositories() -> Iterator[str]:
-    """Repositories that have run here, by the reference that source.py keeps, or are complete for a known card."""
-    for mark in sorted(_cache().glob(f"models--*--*/refs/{REFERENCE}")):
-        name = mark.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
-        if is_repository(name):
-            yield name
-    for card in CARDS.values():
-        if card.repository and recorded(card.repository) is None and _folder(card.repository) and is_complete(card):
-            yield card.repository
-
-
 def _sizes(repository: str) -> tuple[int, int]:
     """Bytes of the complete and of the partial files of a repository."""
     folder = _folder(repository)
@@ -234,6 +244,19 @@ def _sizes(repository: str) -> tuple[int, int]:
 def _files_in(folder: Path) -> Iterator[Path]:
     for where, _, names in os.walk(folder):
         yield from (Path(where) / name for name in names if not (Path(where) / name).is_symlink())
+
+
+def _file_marks(repository: str) -> FileMarks:
+    """What changes with the files of a repository and of its copies: their names, sizes and times, links included."""
+    folder = _folder(repository)
+    marks = set()
+    for top in (*([folder] if folder else ()), *_copies_of(repository)):
+        for where, _, names in os.walk(top):
+            for file in (Path(where) / name for name in names):
+                with suppress(OSError):
+                    found = file.lstat()
+                    marks.add((str(file), found.st_size, found.st_mtime_ns))
+    return frozenset(marks)
 
 
 def _size_of(folder: Path) -> int:
