@@ -20,6 +20,7 @@ from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 from magistral_ui.models.ladder import LADDER_CONTEXT, Candidate, Pace, best_candidate, candidates, no_pace
 from magistral_ui.models.memory import PRECISIONS, needed_bytes
 from magistral_ui.models.shape import ModelShape
+from magistral_ui.ui.chat import is_whole
 
 if TYPE_CHECKING:
     from magistral_ui.engines.base import ModelRequest
@@ -51,7 +52,7 @@ class ModelActions:
         """
         self._engine, self._open_library, self._shared, self._why_not = engine, open_library, shared, why_not
         self._paces: dict[tuple[ModelShape, str], float | None] = {}
-        """Estimated tokens per second; None where no estimate was possible."""
+        """What was timed by this process, also where it cannot be written to disk; None where no estimate was possible."""
         self._unknown: dict[tuple[ModelShape, str], None] = {}
         self._timing: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -92,7 +93,7 @@ class ModelActions:
         if (
             not isinstance(precision, str)
             or precision not in KNOWN_PRECISIONS
-            or not _is_whole(context, MIN_CONTEXT, MAX_CONTEXT, optional=True)
+            or not (context is None or (is_whole(context) and MIN_CONTEXT <= context <= MAX_CONTEXT))
         ):
             raise BadInput
         key = _key(data)
@@ -126,7 +127,7 @@ class ModelActions:
 
     def idle(self, data: Json) -> Json:
         engine, minutes = self._allowed()[0], data.get("minutes")
-        if not isinstance(minutes, int) or not _is_whole(minutes, 0, MAX_IDLE_MINUTES):
+        if not is_whole(minutes) or not 0 <= minutes <= MAX_IDLE_MINUTES:
             raise BadInput
         engine.idle_minutes = minutes
         return self._value()
@@ -209,20 +210,25 @@ class ModelActions:
         from magistral_ui.engines.weights.devices import freed, good_context, good_precisions
 
         place = freed(device, self._engine.held_bytes() if self._engine else 0).place
-        demo = replace(DEMO, shape=inspect_folder(DEMO_FOLDER).shape)
         precisions, context = good_precisions(device), good_context(device)
         family = candidates(place, precisions, context, self._pace(device), FAMILY)
-        return *family, *candidates(place, ("float32",), context, no_pace, (demo,))
+        return *family, *candidates(place, ("float32",), context, no_pace, (self._demo,))
+
+    @cached_property
+    def _demo(self) -> ModelCard:
+        """The demo model's card, with the shape that its folder says."""
+        return replace(DEMO, shape=inspect_folder(DEMO_FOLDER).shape)
 
     def _pace(self, device: "Device") -> Pace:
         """What is known; the rest is timed in the background, and known at a later call."""
-        from magistral_ui.engines.weights.pace import measured_pace
+        from magistral_ui.engines.weights.pace import pace_of
+
+        known = pace_of(device, timed=False)
 
         def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
-            if (measured := measured_pace(shape, precision, device)) is not None:
-                return measured, True
-            if device.type == "cuda":  # whatever fits is fast enough
-                return None, False
+            tokens, measured = known(shape, precision)
+            if tokens is not None or device.type == "cuda":  # whatever fits there is fast enough
+                return tokens, measured
             if (shape, precision) not in self._paces:
                 self._unknown[shape, precision] = None
                 self._time_soon(device)
@@ -348,9 +354,3 @@ def _running(data: Json) -> Any:
     if running not in (None, "wait", "stop"):
         raise BadInput
     return running
-
-
-def _is_whole(value: object, low: int, high: int, *, optional: bool = False) -> bool:
-    if value is None:
-        return optional
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
