@@ -1,6 +1,8 @@
 // Makes elements without ever reading text as HTML.
 
-import { t } from "./i18n.js";
+import { sentence, t } from "./i18n.js";
+
+/** @import { Message } from "./types.js" */
 
 /**
  * An element; `options` are properties, except `class`, `data` and `aria-*`/`role`, which are attributes.
@@ -51,6 +53,19 @@ export function actionButton(act, key, { icon, done } = {}) {
 export function confirmOn(button) {
   button.classList.add("confirmed");
   setTimeout(() => button.classList.remove("confirmed"), 1500);
+}
+
+/**
+ * Show why something failed or was refused, with a button to dismiss it; hide the alert where nothing did.
+ * @param {HTMLElement} alert
+ * @param {Message | string | null} failure
+ */
+export function fillAlert(alert, failure) {
+  alert.hidden = !failure;
+  if (!failure) return;
+  const dismiss = make("button", { type: "button", class: "quiet" }, t("turn_dismiss"));
+  dismiss.addEventListener("click", () => (alert.hidden = true));
+  alert.replaceChildren(make("p", {}, typeof failure === "string" ? failure : sentence(failure)), dismiss);
 }
 
 /** Whether someone is writing somewhere: what comes from the server does not take the focus away from that. */

@@ -2,8 +2,8 @@
 
 import { askToChoose } from "./choice_dialog.js";
 import { within } from "./composer.js";
-import { make, place } from "./dom.js";
-import { bytes, duration, sentence, t } from "./i18n.js";
+import { fillAlert, make, place } from "./dom.js";
+import { bytes, duration, t } from "./i18n.js";
 import { ModelEntry, nameOf, ordered } from "./model_entry.js";
 import { ModelOffer } from "./model_offer.js";
 
@@ -82,12 +82,8 @@ export class ModelsView {
    * @param {Message | string | null} failure
    */
   showAlert(failure) {
-    this.alert.hidden = !failure;
-    if (!failure) return;
-    const dismiss = make("button", { type: "button", class: "quiet" }, t("turn_dismiss"));
-    dismiss.addEventListener("click", () => (this.alert.hidden = true));
-    this.alert.replaceChildren(make("p", {}, typeof failure === "string" ? failure : sentence(failure)), dismiss);
-    if (!this.element.contains(this.alert)) this.element.replaceChildren(this.alert);
+    fillAlert(this.alert, failure);
+    if (failure && !this.element.contains(this.alert)) this.element.replaceChildren(this.alert);
   }
 
   /** @param {ModelsValue} value */

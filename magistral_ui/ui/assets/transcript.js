@@ -1,9 +1,9 @@
 // The conversation in one column: finished turns by their id, the live turn by its generation; nodes are never rebuilt.
 
 import { field } from "./composer.js";
-import { make, place, writing } from "./dom.js";
+import { fillAlert, make, place, writing } from "./dom.js";
 import { Follower } from "./follower.js";
-import { sentence, t } from "./i18n.js";
+import { t } from "./i18n.js";
 import { LazyTurns } from "./lazy_turns.js";
 import { LiveStream } from "./live_stream.js";
 import { Menu } from "./menu.js";
@@ -355,12 +355,8 @@ export class Transcript {
 
   /** @param {Message | null} failure */
   showAlert(failure) {
-    this.alert.hidden = !failure;
-    if (!failure) return;
-    const dismiss = make("button", { type: "button", class: "quiet" }, t("turn_dismiss"));
-    dismiss.addEventListener("click", () => (this.alert.hidden = true));
-    this.alert.replaceChildren(make("p", {}, typeof failure === "string" ? failure : sentence(failure)), dismiss);
-    this.follower.toEnd();
+    fillAlert(this.alert, failure);
+    if (failure) this.follower.toEnd();
   }
 
   /**
