@@ -10,7 +10,6 @@ import gc
 import json
 import tempfile
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +142,7 @@ def ask(running: RunningModel, tokens: int) -> Any:
     params = SamplingParams(temperature=0.7, max_tokens=tokens, seed=1)
     generation = running.submit(GenerationRequest(Prompt((), (UserTurn("What is 12 + 30?"),)), params))
     while not generation.wait(1.0):
-        time.sleep(0)
+        pass
     return generation
 
 

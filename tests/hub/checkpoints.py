@@ -16,6 +16,7 @@ from transformers import (
 
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import DEMO_FOLDER
+from tests.benchmarks.full_size import ROPE
 
 SPECIAL = 1_000
 VOCABULARY = SPECIAL + 1_200
@@ -84,17 +85,7 @@ def _text() -> dict[str, object]:
 
 def _ministral(tied: bool) -> dict[str, object]:
     """Ministral 3's decoder with its own rotary parameters, but a window of 256 tokens."""
-    rope = {
-        "rope_type": "yarn",
-        "rope_theta": 1e6,
-        "factor": 16.0,
-        "original_max_position_embeddings": 256,
-        "beta_fast": 32.0,
-        "beta_slow": 1.0,
-        "mscale": 1.0,
-        "mscale_all_dim": 1.0,
-        "llama_4_scaling_beta": 0.1,
-    }
+    rope = ROPE | {"original_max_position_embeddings": 256}
     same = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     same += ("num_key_value_heads", "head_dim", "max_position_embeddings", "initializer_range")
     small = {name: _text()[name] for name in same}

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ from magistral_ui.ui.model_actions import ModelActions
 from magistral_ui.web.request_guard import ACTIONS_PATH
 from tests.hub.checkpoints import make_repository
 from tests.hub.server import Hub
+from tests.waiting import until
 
-TIMEOUT = 120.0
 """Seconds for a tiny model's download or load on a machine that does many things at once."""
 SMALL, OTHER = MINISTRAL_3_3B, MINISTRAL_3_8B
 
@@ -71,7 +70,7 @@ class Page:
 
     def download(self, key: str) -> dict[str, Any]:
         self.act("models/download", key=key)
-        self.until(lambda: self.model(key)["state"] != "downloading")
+        until(lambda: self.model(key)["state"] != "downloading")
         return self.model(key)
 
     def switch(self, key: str) -> dict[str, Any]:
@@ -81,25 +80,18 @@ class Page:
     def fail_to_switch(self, key: str) -> dict[str, Any]:
         """Files that are broken may be looked for on the hub first, so that the switch comes later."""
         assert "alert" not in self.act("models/switch", key=key)
-        self.until(lambda: self.models()["failure"] is not None)
+        until(lambda: self.models()["failure"] is not None)
         return self.loaded()
 
     def loaded(self) -> dict[str, Any]:
-        self.until(lambda: not isinstance(self.engine.status(), Loading))
+        until(lambda: not isinstance(self.engine.status(), Loading))
         return self.models()
 
     def say(self) -> None:
         """A message is answered by the model that is there."""
         assert "alert" not in self.act("composer/say", message={"text": "17 + 25 = ?", "files": []})
         assert self.engine.running()
-        self.until(lambda: not self.engine.running())
-
-    @staticmethod
-    def until(is_so: Callable[[], bool]) -> None:
-        end = time.monotonic() + TIMEOUT
-        while not is_so():
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        until(lambda: not self.engine.running())
 
     def close(self) -> None:
         self.library.close()
@@ -153,11 +145,11 @@ def test_a_model_is_listed_downloaded_and_run(page: Page, hub: Hub) -> None:
 def test_a_download_pauses_and_resumes(page: Page, hub: Hub) -> None:
     hub.step = threading.Event()
     page.act("models/download", key=SMALL.key)
-    page.until(lambda: page.model(SMALL.key)["done"] > 0 and bool(list(folder_of(SMALL).glob("blobs/*.partial"))))
+    until(lambda: page.model(SMALL.key)["done"] > 0 and bool(list(folder_of(SMALL).glob("blobs/*.partial"))))
     assert page.model(SMALL.key)["state"] == "downloading"
     page.act("models/pause", key=SMALL.key)
     hub.step.set()
-    page.until(lambda: page.model(SMALL.key)["state"] != "downloading")
+    until(lambda: page.model(SMALL.key)["state"] != "downloading")
     paused = page.model(SMALL.key)
     assert (paused["state"], paused["failure"]) == ("paused", None)
     assert paused["on_disk"] > 0
@@ -187,10 +179,10 @@ def test_only_that_model_is_removed_and_never_the_one_that_runs(page: Page) -> N
 def test_a_partial_download_is_removed(page: Page, hub: Hub) -> None:
     hub.step = threading.Event()
     page.act("models/download", key=SMALL.key)
-    page.until(lambda: bool(list(folder_of(SMALL).glob("blobs/*.partial"))))
+    until(lambda: bool(list(folder_of(SMALL).glob("blobs/*.partial"))))
     hub.step.set()
     page.act("models/pause", key=SMALL.key)
-    page.until(lambda: page.model(SMALL.key)["state"] != "downloading")
+    until(lambda: page.model(SMALL.key)["state"] != "downloading")
     (folder_of(SMALL) / "blobs" / ("a" * 64)).write_bytes(b"a shard that came whole")
     page.act("models/remove", key=SMALL.key)
     removed = page.model(SMALL.key)
@@ -202,7 +194,7 @@ def test_an_unloaded_model_is_loaded_by_the_next_message(page: Page) -> None:
     page.download(SMALL.key)
     page.switch(SMALL.key)
     page.act("models/unload")
-    page.until(lambda: page.models()["current"]["state"] == "unloaded")
+    until(lambda: page.models()["current"]["state"] == "unloaded")
     assert page.act("models/remove", key=SMALL.key)["alert"]["key"] == "model_in_use"
     page.say()
     now = page.loaded()
@@ -250,7 +242,7 @@ def test_the_model_that_the_machine_chose_stays_the_same(hub: Hub, page: Page) -
         assert chosen.models()["current"]["key"] == "demo"
         chosen.download(SMALL.key)
         chosen.act("models/unload")
-        chosen.until(lambda: chosen.models()["current"]["state"] == "unloaded")
+        until(lambda: chosen.models()["current"]["state"] == "unloaded")
         chosen.say()
         assert chosen.loaded()["current"]["key"] == "demo"
         for weights in folder_of(SMALL).glob("snapshots/*/model-*"):
@@ -275,11 +267,11 @@ def test_choices_say_what_this_kind_of_device_needs(page: Page) -> None:
 def test_the_current_model_runs_while_the_next_one_is_downloaded(page: Page, hub: Hub) -> None:
     hub.step = threading.Event()
     assert "alert" not in page.act("models/switch", key=SMALL.key)
-    page.until(lambda: page.model(SMALL.key)["done"] > 0)
+    until(lambda: page.model(SMALL.key)["done"] > 0)
     assert page.models()["current"] == page.models()["current"] | {"key": "demo", "state": "ready"}
     page.say()
     hub.step.set()
-    page.until(lambda: page.models()["current"]["key"] == SMALL.key)
+    until(lambda: page.models()["current"]["key"] == SMALL.key)
     assert page.loaded()["current"]["state"] == "ready"
 
 

@@ -1,8 +1,7 @@
 """Switching, unloading and loading again, with real tiny models: replies, failures, and what stays in memory."""
 
 import gc
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,18 +16,11 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.switchable import SwitchableEngine
 from magistral_ui.errors import ModelSwitching
 from magistral_ui.models.cards import DEMO
+from tests.waiting import TIMEOUT, until
 
-TIMEOUT = 120.0
 """Seconds for a load on a machine that does many things at once."""
 SHORT = SamplingParams(max_tokens=8, seed=1)
 LONG = SamplingParams(max_tokens=4_000, seed=1, temperature=2.0, top_p=1.0)
-
-
-def until(is_so: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + TIMEOUT
-    while not is_so():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
 
 
 def ready(engine: SwitchableEngine) -> Ready:
