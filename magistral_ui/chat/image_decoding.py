@@ -73,7 +73,7 @@ class Decoders:
         self._here = threading.local()
 
     def size(self, data: bytes, digest: str, max_pixels: int) -> Size:
-        """Size of the upright image in `data`, from its header if possible; DecodingRefused for none, or over `most` pixels."""
+        """Size of the upright image in `data`, from its header if possible; DecodingRefused for none, or over `max_pixels`."""
         known = self._known((digest, max_pixels), self._checked, self._sizes)
         return known or self._remember(self._sizes, (digest, max_pixels), data, check=False)
 

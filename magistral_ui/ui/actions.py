@@ -218,9 +218,8 @@ def model_actions(chat: Chat) -> dict[str, Act]:
 
     def poll(action: Action) -> tuple[Json, Json]:
         session = chat.visitors.find(action.place)
-        writing = (
-            session is not None and session.busy
-        )  # Stop is in the composer, also for a reply that waits for the model
+        # Stop is in the composer, also for a reply that waits for the model.
+        writing = session is not None and session.busy
         ready = writing or info_of(engine.status()) is not None
         return model_value(engine), {} if ready else {"interactive": False}
 

@@ -31,7 +31,6 @@ RECENT_MESSAGES = 20
 """Messages at the end of a conversation that the page gets at once; it asks for earlier ones, and for reasoning."""
 MAX_MESSAGES_PER_REQUEST = 40
 LOAD_COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
-ON_A_SERVER = "model_on_a_server"
 """The reason that marks a model as remote: it may go away at any time, so the page keeps checking on it."""
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 
@@ -217,8 +216,7 @@ def model_value(engine: Engine) -> Json:
             return {**value, "state": "broken", "key": key, "values": dict(values)}
         case Ready(info) | Unloaded(info):
             state = "ready" if isinstance(status, Ready) else "unloaded"
-            told = {"state": state, "info": asdict(info) | {"plan": _plan(info)}}
-            return {**value, **told, "mark": mark(status)}
+            return {**value, "state": state, "info": asdict(info) | {"plan": _plan(info)}, "mark": mark(status)}
 
 
 def mark(status: EngineStatus) -> str:

@@ -86,7 +86,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
 
 
 def check_length(scope: Scope, max_bytes: int) -> int:
-    """The announced length, -1 without one; BodyTooLarge where it is more than `most`, or no number."""
+    """The announced length, -1 without one; BodyTooLarge where it is more than `max_bytes`, or no number."""
     length = Headers(scope=scope).get("content-length")
     if length is None:
         return -1
@@ -96,7 +96,7 @@ def check_length(scope: Scope, max_bytes: int) -> int:
 
 
 def bounded(receive: Receive, max_bytes: int) -> Receive:
-    """`receive` that raises BodyTooLarge after `most` bytes, and BodyTimeout where the body stops coming."""
+    """`receive` that raises BodyTooLarge after `max_bytes` bytes, and BodyTimeout where the body stops coming."""
     loop = asyncio.get_running_loop()
     until, taken, whole = loop.time() + BODY_TIMEOUT, 0, False
 

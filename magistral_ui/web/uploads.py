@@ -191,7 +191,7 @@ class UploadsMiddleware:
 
 
 def bounded_parts(scope: Scope, receive: Receive, max_parts: int) -> Receive:
-    """`receive` that raises TooManyParts once there are more than `most` parts; it does not parse them."""
+    """`receive` that raises TooManyParts once there are more than `max_parts` parts; it does not parse them."""
     # Read as the parser reads it, so that no malformed header means two different boundaries.
     _, options = parse_options_header(Headers(scope=scope).get("content-type", ""))
     mark = b"--" + options.get(b"boundary", b"")

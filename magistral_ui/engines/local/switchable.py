@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Literal
 
 from magistral_ui.chat.events import Failed, Finished
@@ -46,15 +46,7 @@ OpenEngine = Callable[[ModelRequest], LocalEngine]
 
 
 def open_local(request: ModelRequest) -> LocalEngine:
-    return LocalEngine(
-        request.model,
-        device=request.device,
-        precision=request.precision,
-        context_length=request.context_length,
-        threads=request.threads,
-        revision=request.revision,
-        save_quantized=request.save_quantized,
-    )
+    return LocalEngine(**asdict(request))
 
 
 class SwitchableEngine:
