@@ -66,7 +66,7 @@ export class ContextMeter {
   follow() {
     this.changed = performance.now();
     const value = measured.value;
-    if (empty()) this.settle();
+    if (empty()) this.clearStale();
     // Gradio does not report a value that equals the last one, so what is known of this message is shown at once.
     else if (value?.limit && this.isOf(value)) this.showFit(value);
     this.ask(empty() ? 0 : DEBOUNCE_MS);
@@ -76,12 +76,12 @@ export class ContextMeter {
   /** The conversation is another one, or there is more of it. */
   renew() {
     this.base = null;
-    requestAnimationFrame(() => this.settle()); // Gradio empties the composer in the same breath
+    requestAnimationFrame(() => this.clearStale()); // Gradio empties the composer in the same breath
     this.ask();
   }
 
   /** What was said of a message is not true of an empty box. */
-  settle() {
+  clearStale() {
     const { fit, failure } = measured.value ?? {};
     if (empty() && (fit === "too_long" || failure)) this.showFit({ fit: "fits" });
   }

@@ -18,7 +18,7 @@ export type Composed = { text?: string; files?: unknown[] } | null;
 /** Has a component of Gradio's fire an event. */
 export type Trigger = (name: string) => void;
 /** What Gradio does not know yet. */
-export type Unsettled = { place?: Place; composer?: Record<string, unknown> };
+export type PendingUpdates = { place?: Place; composer?: Record<string, unknown> };
 
 // The conversation
 
