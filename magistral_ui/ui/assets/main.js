@@ -49,7 +49,7 @@ const readers = []; // those who wait for the composer's content
  * @param {any} value
  */
 function bindView(view, part, value) {
-  onAnswer(part, (told) => view.show(told));
+  onAnswer(part, (value) => view.show(value));
   if (value) view.show(value);
 }
 
@@ -108,9 +108,9 @@ const mounts = {
   guest: (element, value) => new LimitsView(element).show(value),
   model(element, value) {
     const view = new ModelState(element, (name) => ask(`model/${name}`));
-    onAnswer("model", (told) => {
-      view.show(told);
-      models?.stateChanged(told.state);
+    onAnswer("model", (value) => {
+      view.show(value);
+      models?.stateChanged(value.state);
     });
     if (value) view.show(value);
   },

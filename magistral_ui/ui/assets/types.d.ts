@@ -242,7 +242,7 @@ export type ModelEntryValue = {
   best: boolean;
   choices: ModelChoice[];
 };
-/** The models of this machine; without `owner`, nothing else is told. */
+/** The models of this machine; without `owner`, nothing else is sent. */
 export type ModelsValue = {
   owner: boolean;
   switchable: boolean;
@@ -299,7 +299,7 @@ export type Refused = { name?: string; why: string; limit?: number };
 // The parts
 
 /** What keeps a message in the composer, see `hold` in composer.js. */
-export type Obstacle = { told: string; waits?: boolean; hurry?: () => void };
+export type Obstacle = { reason: string; waits?: boolean; hurry?: () => void };
 export type MenuItem = {
   label: string;
   note?: string;
