@@ -119,7 +119,7 @@ class Attempt:
         strange = not self._heard and (self._payloads.strange > 0 or self._foreign)
         if self.finish is None and (strange or not self.done):
             raise StreamBroken("remote_malformed" if strange else "remote_cut")
-        return [*self.reader.finish(cut=self.finish == "length"), *self.reader.settle(self.usage)]
+        return [*self.reader.finish(cut=self.finish == "length"), *self.reader.reconcile_usage(self.usage)]
 
     def end(self, answer: str) -> None:
         """The reply is whole, with `answer`. Raises StreamBroken where the model called a tool instead of answering."""

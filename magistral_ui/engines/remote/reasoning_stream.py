@@ -157,7 +157,7 @@ class ReplyReader:
         """What was held back where the stream is left early: part of an echo is not part of the reply."""
         return self._noted(self._rest(cut))
 
-    def settle(self, chunk: Chunk) -> list[ReasoningPiece]:
+    def reconcile_usage(self, chunk: Chunk) -> list[ReasoningPiece]:
         """The difference between the server's token count and ours, as events without text; it may come after the text."""
         if chunk.completion_tokens is None:
             return []
@@ -197,7 +197,7 @@ class ReplyReader:
             if self.marked and text.strip() and self._thoughts(self._again, len(text)).strip() == text.strip():
                 self._again += len(text)
                 return []
-            pieces = self._text.finish() if self._text.channel == "reasoning" else self._text.settle()
+            pieces = self._text.finish() if self._text.channel == "reasoning" else self._text.ignore_marks()
             self._answer_by_field()
             if self.answer or any(isinstance(piece, Answer) for piece in pieces):
                 self._leftovers = None  # the answer had begun before

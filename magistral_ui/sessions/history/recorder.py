@@ -60,7 +60,7 @@ class HistoryRecorder:
         with self._lock:
             if self._closed:
                 return
-            self._settle()
+            self._drop_finished()
             self._drafting, self._generation, self._unwritten = True, None, UnsavedEvents()
             done = self._save(StoredConversation(conversation, written, running))
         self._history.wait_for(done, None)
@@ -77,7 +77,7 @@ class HistoryRecorder:
         While anything is still being written, nothing more is queued: a slow disk gets larger pieces, not more of them.
         """
         with self._lock:
-            self._settle()
+            self._drop_finished()
             if self._closed or self._pending:
                 return
             if running is not None and running.generation is not self._generation:
@@ -93,7 +93,7 @@ class HistoryRecorder:
     def has_saved(self, conversation: Conversation) -> bool:
         """Whether all of it is saved; never waits."""
         with self._lock:
-            self._settle()
+            self._drop_finished()
             if self._closed:
                 return True
             empty = self._saved is None and not conversation.messages
@@ -110,7 +110,7 @@ class HistoryRecorder:
         for each in pending:
             self._history.wait_for(each, None)
 
-    def _settle(self) -> None:
+    def _drop_finished(self) -> None:
         """Drop finished writes; after a failure, everything is written again. Call with the lock held."""
         for each in [each for each in self._pending if each.done()]:
             self._pending.remove(each)

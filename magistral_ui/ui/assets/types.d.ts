@@ -18,7 +18,7 @@ export type Composed = { text?: string; files?: unknown[] } | null;
 /** Has a component of Gradio's fire an event. */
 export type Trigger = (name: string) => void;
 /** What Gradio does not know yet. */
-export type Unsettled = { place?: Place; composer?: Record<string, unknown> };
+export type PendingUpdates = { place?: Place; composer?: Record<string, unknown> };
 
 // The conversation
 
@@ -242,7 +242,7 @@ export type ModelEntryValue = {
   best: boolean;
   choices: ModelChoice[];
 };
-/** The models of this machine; without `owner`, nothing else is told. */
+/** The models of this machine; without `owner`, nothing else is sent. */
 export type ModelsValue = {
   owner: boolean;
   switchable: boolean;
@@ -299,7 +299,7 @@ export type Refused = { name?: string; why: string; limit?: number };
 // The parts
 
 /** What keeps a message in the composer, see `hold` in composer.js. */
-export type Obstacle = { told: string; waits?: boolean; hurry?: () => void };
+export type Obstacle = { reason: string; waits?: boolean; hurry?: () => void };
 export type MenuItem = {
   label: string;
   note?: string;

@@ -39,7 +39,7 @@ def read(pieces_of_wire: Sequence[bytes], **options: Any) -> tuple[list[Reasonin
         said += reader.feed(chunk)
         finish = chunk.finish_reason or finish
         usage = chunk if chunk.completion_tokens is not None else usage
-    return [*said, *reader.finish(), *reader.settle(usage)], finish, reader
+    return [*said, *reader.finish(), *reader.reconcile_usage(usage)], finish, reader
 
 
 @pytest.mark.parametrize("one_token", [True, False])
@@ -131,8 +131,8 @@ def test_a_chunk_of_several_tokens_is_reckoned_by_its_length_until_the_usage_com
     reader = ReplyReader(MARKS)
     (piece,) = reader.feed(Chunk((("text", "a dozen chars"),)))
     assert piece.tokens == 4
-    assert reader.settle(Chunk(completion_tokens=10)) == [Answer("", 6)]
-    assert reader.settle(Chunk(completion_tokens=3)) == []
+    assert reader.reconcile_usage(Chunk(completion_tokens=10)) == [Answer("", 6)]
+    assert reader.reconcile_usage(Chunk(completion_tokens=3)) == []
 
 
 def test_neighbours_become_one_event() -> None:
