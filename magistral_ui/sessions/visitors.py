@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.reply import Reply
 from magistral_ui.client import CLIENT, NO_CLIENT, Client, OneTimeTokens, hashed
 from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation

@@ -7,12 +7,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from magistral_ui.chat.conversation import Conversation, ReplyBuilder
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Answer, Notice, Reasoning, Reclassified
-from magistral_ui.engines.generation import Generation
+from magistral_ui.chat.reply import ReplyBuilder, ReplyOrigin
+from magistral_ui.engines.generation import Generation, RunningReply
 from magistral_ui.sessions.history import store
 from magistral_ui.sessions.history.database import History
-from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply
 from magistral_ui.sessions.history.store import DraftPiece, StoredConversation
 
 

@@ -13,7 +13,7 @@ import pytest
 from magistral_ui.chat.conversation import AssistantMessage, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Reasoning, Reclassified
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.resume import may_continue
+from magistral_ui.chat.reply import may_continue
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import CLIENT, Client, hashed
 from magistral_ui.errors import HistoryUnusable, NotReady
