@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
+from magistral_ui.chat.conversation import AssistantMessage, Conversation
 from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.reply import Reply, ReplyOrigin
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.sessions.history import schema, store
 from magistral_ui.sessions.history.image_store import ImageStore
-from magistral_ui.sessions.history.reply_state import ReplyOrigin
 from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, connect, has_fts5, migrate
 from magistral_ui.sessions.history.search import folded_message
 from magistral_ui.sessions.history.store import StoredConversation, title_of
