@@ -1,7 +1,7 @@
 """The interface between the page and what runs a model: requests go in, generations come out. It runs nothing itself."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from magistral_ui.chat.prompt import Prompt
@@ -25,6 +25,11 @@ class ModelRequest:
     revision: str | None = None
     save_quantized: str = "auto"
     """`auto`, `no`, or a folder."""
+
+    def with_model(self, model: str, precision: str, context_length: int | None) -> "ModelRequest":
+        """The same for another model: the device, threads and copies stay; a revision is of one repository only."""
+        revision = self.revision if model == self.model else None
+        return replace(self, model=model, precision=precision, context_length=context_length, revision=revision)
 
 
 @dataclass(frozen=True, slots=True)
