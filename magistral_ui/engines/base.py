@@ -27,6 +27,11 @@ class ModelRequest:
     save_quantized: str = "auto"
     """`auto`, `no`, or a folder."""
 
+    def with_model(self, model: str, precision: str, context_length: int | None) -> "ModelRequest":
+        """The same for another model: the device, threads and copies stay; a revision is of one repository only."""
+        revision = self.revision if model == self.model else None
+        return replace(self, model=model, precision=precision, context_length=context_length, revision=revision)
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:

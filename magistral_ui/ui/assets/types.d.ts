@@ -221,7 +221,7 @@ export type ModelChoice = {
   pace: number | null;
   measured: boolean;
 };
-/** A model of the list, see ui/model_actions.py. */
+/** A model of the list, see ui/model_values.py. */
 export type ModelEntryValue = {
   key: string;
   name: string;
