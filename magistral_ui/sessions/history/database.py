@@ -17,7 +17,14 @@ from magistral_ui.export.document import Document
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
-from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, lock_folder, migrate
+from magistral_ui.sessions.history.schema import (
+    BACKUP_SECONDS,
+    connect,
+    forget_backups,
+    lock_folder,
+    migrate,
+    refuse_newer,
+)
 from magistral_ui.sessions.history.search import SearchResult, search, words_of
 from magistral_ui.sessions.history.writer import WRITE_TIMEOUT, Writer, save_error
 
@@ -69,6 +76,7 @@ class History:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.parent.chmod(0o700)
             self._folder_lock = lock_folder(self._file.with_name(LOCK_FILE))
+            refuse_newer(self._file)
         db = connect(self._file, writing=True)
         try:
             migrate(db, self._file)
