@@ -25,7 +25,10 @@ MAX_HEADER_BYTES = 100_000_000
 """Of a safetensors file: the format's own bound."""
 MAX_TYPE_LENGTH = 100
 """Characters of a model type that an error repeats."""
-_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+MAX_NAME_LENGTH = 96
+MAX_PATH_LENGTH = 1_000
+"""Characters of a name that an error repeats."""
+_REPOSITORY = re.compile(r"\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -59,12 +62,17 @@ def check_name(model: str) -> None:
     """
     if model == AUTO or find_card(model) or (is_repository(model) and not Path(model).exists()):
         return
-    inspect_folder(Path(model))
+    try:
+        inspect_folder(Path(model))
+    except ModelNotFound as error:
+        raise ModelNotFound(model=model[:MAX_PATH_LENGTH]) from error  # as it was written: a path has no doubled slash
 
 
 def is_repository(model: str) -> bool:
-    """Whether `model` has the form `owner/name` of the Hugging Face Hub."""
-    return _REPOSITORY.fullmatch(model) is not None
+    """Whether `model` has the form `owner/name` of the Hugging Face Hub, whose client raises for any other."""
+    if _REPOSITORY.fullmatch(model) is None or model.endswith(".git") or "--" in model or ".." in model:
+        return False
+    return all(len(part) <= MAX_NAME_LENGTH for part in model.split("/"))
 
 
 def is_commit(revision: str | None) -> bool:
@@ -99,8 +107,10 @@ def inspect_folder(path: Path) -> FolderFacts:
     folder = path.expanduser()
     try:
         return _inspect(path, folder)
-    except PermissionError as error:  # the folder itself is not readable
-        raise _unreadable(str(folder), folder.name, error) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ModelNotFound(model=str(path)[:MAX_TYPE_LENGTH]) from error
+        raise _unreadable(str(folder), folder.name, error) from error  # the folder itself is not readable
 
 
 def _inspect(path: Path, folder: Path) -> FolderFacts:

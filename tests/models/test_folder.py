@@ -311,10 +311,19 @@ def test_known_names_and_repositories_pass(name: str) -> None:
     check_name(name)
 
 
-@pytest.mark.parametrize("name", ["nothing", "./nothing", "/no/where", "a/b/c", "../up"])
+OTHER_NAMES = ["nothing", "./nothing", "/no/where", "a/b/c", "../up", "a/b@main", "https://huggingface.co/a/b"]
+
+
+@pytest.mark.parametrize("name", [*OTHER_NAMES, "a--b/c", "a/b..c", "a/b.git", "-a/b", "a/b-", "a/" + "b" * 97])
 def test_other_names_must_be_folders(name: str) -> None:
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFound) as refused:
         check_name(name)
+    assert refused.value.message.values == {"model": name}
+
+
+def test_a_name_that_is_too_long_for_a_folder_is_not_found() -> None:
+    with pytest.raises(ModelNotFound):
+        check_name("a" * 100_000)
 
 
 def test_a_folder_that_is_there_wins_over_a_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
