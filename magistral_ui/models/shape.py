@@ -16,6 +16,8 @@ SCORE_BYTES = 2**28
 """Bytes for the scores of one block of queries on devices without fused attention: MPS, and CUDA before capability 8.0."""
 BYTES_PER_SCORE = 12
 """A score in 16 bits and in float32, its softmax in float32 and in 16 bits."""
+MAX_SIZE = 2**31
+"""No number in a config.json is larger; more is damage, or malice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,35 +139,45 @@ MINISTRAL_3_3B_SHAPE = replace(MINISTRAL_3_14B_SHAPE, hidden=3_072, intermediate
 def read_shape(config: dict[str, Any], has_head: bool | None = None) -> ModelShape:
     """The shape in a config.json; what it leaves out has transformers' defaults.
 
-    `has_head` says whether the weights include a head; None trusts the configuration, which is not always right.
+    `has_head` says whether the weights include a head; None trusts the configuration, which is not always right. Raises
+    ValueError or TypeError where something is not a size that a model can have.
     """
     text = config.get("text_config", config)
+    text = dict(text if text is not None else {})
     text = {**_DEFAULTS.get(str(text.get("model_type")), _MISTRAL), **text}
     tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+    hidden, heads = checked_size(text["hidden_size"]), checked_size(text["num_attention_heads"])
     return ModelShape(
-        vocabulary=text["vocab_size"],
-        hidden=text["hidden_size"],
-        intermediate=text["intermediate_size"],
-        layers=text["num_hidden_layers"],
-        heads=text["num_attention_heads"],
-        kv_heads=text["num_key_value_heads"] or text["num_attention_heads"],
-        head_dim=text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
+        vocabulary=checked_size(text["vocab_size"]),
+        hidden=hidden,
+        intermediate=checked_size(text["intermediate_size"]),
+        layers=checked_size(text["num_hidden_layers"]),
+        heads=heads,
+        kv_heads=checked_size(text["num_key_value_heads"] or heads),
+        head_dim=checked_size(text.get("head_dim") or hidden // heads),
         tied=tied if has_head is None else not has_head,
-        context_length=text["max_position_embeddings"],
+        context_length=checked_size(text["max_position_embeddings"]),
         vision=_vision(config) if "text_config" in config else None,
     )
+
+
+def checked_size(found: object) -> int:
+    """`found` where it is a size that a model can have; ValueError otherwise."""
+    if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found <= MAX_SIZE:
+        raise ValueError(f"not a size: {found!r:.40}")
+    return found
 
 
 def _vision(config: dict[str, Any]) -> VisionShape:
     vision = {**_PIXTRAL, **(config.get("vision_config") or {})}
     return VisionShape(
-        hidden=vision["hidden_size"],
-        intermediate=vision["intermediate_size"],
-        layers=vision["num_hidden_layers"],
-        patch=vision["patch_size"],
-        channels=vision["num_channels"],
-        image=vision["image_size"],
-        merge=config.get("spatial_merge_size", 2),
+        hidden=checked_size(vision["hidden_size"]),
+        intermediate=checked_size(vision["intermediate_size"]),
+        layers=checked_size(vision["num_hidden_layers"]),
+        patch=checked_size(vision["patch_size"]),
+        channels=checked_size(vision["num_channels"]),
+        image=checked_size(vision["image_size"]),
+        merge=checked_size(config.get("spatial_merge_size", 2)),
         projector_bias=bool(config.get("multimodal_projector_bias", False)),
     )
 

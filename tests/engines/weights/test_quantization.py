@@ -28,7 +28,7 @@ from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.quantization import held_bytes, stored_precision, update_skip_list
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy
 from magistral_ui.engines.weights.source import ModelSource
-from magistral_ui.errors import NotAMistralModel
+from magistral_ui.errors import ModelFilesBroken, NotAMistralModel
 from magistral_ui.models.folder import inspect_folder
 from magistral_ui.models.memory import head_copy_bytes, plan
 from magistral_ui.models.shape import (
@@ -263,3 +263,11 @@ def test_other_ways_of_quantizing_are_named() -> None:
     with pytest.raises(NotAMistralModel) as refused:
         stored_precision("m", {"quant_method": "compressed-tensors"})
     assert refused.value.message.key == "quantization_not_supported"
+
+
+@pytest.mark.parametrize(
+    "stored", ["nf4", ["bitsandbytes"], 4, {"quant_method": "bitsandbytes", "llm_int8_skip_modules": 3}]
+)
+def test_a_quantization_that_is_no_description_is_damage(stored: object) -> None:
+    with pytest.raises(ModelFilesBroken):
+        stored_precision("m", stored)
