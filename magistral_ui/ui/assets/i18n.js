@@ -79,6 +79,34 @@ export function bytes(value) {
 }
 
 /**
+ * Per cent with one decimal, so that figures below each other compare.
+ * @param {number} value
+ */
+export const percent = (value) =>
+  new Intl.NumberFormat(language, {
+    style: "percent",
+    minimumFractionDigits: 1,
+    maximumFractionDigits: 1,
+  }).format(value / 100);
+
+/**
+ * A number of bits.
+ * @param {number} value
+ */
+export const bits = (value) =>
+  new Intl.NumberFormat(language, { style: "unit", unit: "bit", unitDisplay: "long" }).format(value);
+
+/**
+ * The names of languages, sorted, as a list.
+ * @param {string[]} codes
+ */
+export function languageNames(codes) {
+  const names = new Intl.DisplayNames(language, { type: "language" });
+  const sorted = codes.map((code) => names.of(code) ?? code).sort(new Intl.Collator(language).compare);
+  return new Intl.ListFormat(language, { type: "unit", style: "short" }).format(sorted);
+}
+
+/**
  * A rough time to wait, in seconds below two minutes, in minutes above.
  * @param {number} value
  */

@@ -3,7 +3,7 @@
 import { above } from "./composer.js";
 import { make } from "./dom.js";
 import { bytes, duration, sentence, t } from "./i18n.js";
-import { bestChoice, nameOf, paceText, progressText } from "./model_entry.js";
+import { bestChoice, choiceText, downloadText, nameOf, progressText } from "./model_facts.js";
 
 /** @import { Message, ModelEntryValue, ModelsValue } from "./types.js" */
 
@@ -15,17 +15,12 @@ const DISMISSED_KEY = "magistral-ui-offer-dismissed";
  * @param {ModelsValue} value
  */
 export function offerFacts(model, { disk_free: free }) {
-  const choice = bestChoice(model);
-  const download =
-    model.state === "complete"
-      ? []
-      : [
-          t("models_download_size", { size: bytes(model.download) }),
-          model.seconds ? t("models_download_time", { time: duration(model.seconds) }) : null,
-          t("models_disk_free", { size: bytes(free) }),
-        ];
-  const memory = choice?.needs ? t("models_memory", { size: bytes(choice.needs) }) : null;
-  return [...download, memory, paceText(choice)].filter((each) => each !== null);
+  const download = [
+    downloadText(model),
+    model.seconds ? t("models_download_time", { time: duration(model.seconds) }) : "",
+    t("models_disk_free", { size: bytes(free) }),
+  ];
+  return [choiceText(bestChoice(model)), ...(model.state === "complete" ? [] : download)].filter(Boolean);
 }
 
 export class ModelOffer {
@@ -77,12 +72,14 @@ export class ModelOffer {
     button.addEventListener("click", () => this.act(name, model));
     const dismiss = make("button", { type: "button", class: "quiet", data: { act: "dismiss" } }, t("turn_dismiss"));
     dismiss.addEventListener("click", () => this.dismiss(model));
+    const options = make("button", { type: "button", class: "quiet", data: { act: "options" } }, t("models_options"));
+    options.addEventListener("click", () => this.act("options", model));
     const title = isRunning
       ? `${nameOf(model)}: ${t(`models_state_${model.state}`)}`
       : t("models_offer", { name: nameOf(model) });
     this.element.replaceChildren(
       make("div", {}, make("strong", { id: "model-offer-heading" }, title), this.facts),
-      make("div", { class: "actions" }, button, isWanted ? null : dismiss),
+      make("div", { class: "actions" }, button, options, isWanted ? null : dismiss),
       ...(this.bar ? [this.bar] : []),
       ...(failure && !isRunning ? [make("p", { class: "failure", role: "alert" }, sentence(failure))] : []),
     );
