@@ -125,8 +125,8 @@ test("contexts double up to what fits; benchmarks come in one order", () => {
 test("an offer says what a download takes, and nothing of it where all is there", () => {
   const offered = model("any", { seconds: 600 });
   const run = "nf4 · 9 GB of memory · about 34 tokens/s";
-  const download = ["18 GB to download", "about 10 minutes to download", "100 GB free on disk"];
-  assert.deepEqual(offerFacts(offered, value([])), [run, ...download]);
+  const download = "18 GB to download · about 10 minutes to download · 100 GB free on disk";
+  assert.deepEqual(offerFacts(offered, value([])), [run, download]);
   assert.deepEqual(offerFacts({ ...offered, state: "complete" }, value([])), [run]);
 });
 
@@ -183,7 +183,7 @@ test("the way that is chosen is what is downloaded; a copy needs no precision", 
 test("languages and figures are written as the reader's language does", () => {
   const entry = new ModelEntry(() => {});
   entry.show(model("any", { repository: "a/b", languages: ["fr", "de"], benchmarks: { aime25: 85 } }), DEMO);
-  assert.match(entry.element.textContent, /Languages: French, German/);
+  assert.match(entry.element.textContent, /Languages: French and German/);
   assert.match(entry.element.textContent, /85\.0%/);
   assert.equal(entry.element.querySelector("a").href, "https://huggingface.co/a/b");
 });

@@ -28,6 +28,16 @@ export function t(key, values = {}) {
 }
 
 /**
+ * Facts in a row; those that are empty are left out.
+ * @param {(string | null)[]} facts
+ */
+export const inRow = (facts) =>
+  facts
+    .filter(Boolean)
+    .map((fact) => (isolate ? `\u2068${fact}\u2069` : fact))
+    .join(" · ");
+
+/**
  * Whether there is a text of this key.
  * @param {string} key
  */
@@ -103,7 +113,7 @@ export const bits = (value) =>
 export function languageNames(codes) {
   const names = new Intl.DisplayNames(language, { type: "language" });
   const sorted = codes.map((code) => names.of(code) ?? code).sort(new Intl.Collator(language).compare);
-  return new Intl.ListFormat(language, { type: "unit", style: "short" }).format(sorted);
+  return new Intl.ListFormat(language, { type: "conjunction" }).format(sorted);
 }
 
 /**

@@ -1,7 +1,7 @@
 // Draws one model of the list: what it needs, how fast and how good it is, and what can be done with it. It asks nothing itself.
 
 import { make } from "./dom.js";
-import { languageNames, sentence, short, t } from "./i18n.js";
+import { inRow, languageNames, sentence, short, t } from "./i18n.js";
 import {
   actionsFor,
   asFrom,
@@ -47,7 +47,7 @@ export class ModelEntry {
     const { done, seconds_left, seconds, on_disk, copies, ...steady } = shown;
     const states = (copies ?? []).map(({ key, state }) => [key, state]);
     const about = isCurrent(model, current) && current;
-    const drawn = JSON.stringify([steady, states, about, current.state === "loading", this.way]);
+    const drawn = JSON.stringify([steady, states, about, current.state === "loading", this.way, this.context]);
     if (drawn !== this.drawn) this.draw(model, shown, current);
     this.drawn = drawn;
     if (this.disk) this.disk.textContent = diskText(shown) ?? "";
@@ -66,7 +66,8 @@ export class ModelEntry {
     const heading = make("h4", { dir: "auto" }, nameOf(model));
     const isRunning = shown.state === "downloading" || shown.state === "paused";
     this.bar = isRunning ? make("progress", { "aria-label": nameOf(model) }) : undefined;
-    this.disk = diskText(shown) === null ? undefined : make("p", { class: "disk" });
+    const isToTell = diskText(shown) !== null && (model.fits || shown.state !== "absent");
+    this.disk = isToTell ? make("p", { class: "disk" }) : undefined;
     this.element.classList.toggle("current", isCurrent(model, current));
     this.element.replaceChildren(
       ...[
@@ -175,8 +176,8 @@ export class ModelEntry {
       "details",
       { class: "more", open: this.isOpen },
       make("summary", {}, t("models_options")),
-      ...(model.fits && model.ways.length ? [this.ways(model, shown, current), this.contexts(model)] : []),
-      model.fits && isInUse ? this.button("use", shown, current, true) : null,
+      ...(model.fits && model.ways.length ? [this.ways(model, shown, current), this.contexts(model, current)] : []),
+      model.fits && isInUse && (this.way || this.context) ? this.button("use", shown, current, true) : null,
       this.about(model),
     );
     details.addEventListener("toggle", () => (this.isOpen = details.open));
@@ -208,15 +209,21 @@ export class ModelEntry {
     return make("fieldset", { class: "ways" }, make("legend", {}, t("models_ways")), ...rows);
   }
 
-  /** @param {ModelEntryValue} model */
-  contexts(model) {
+  /**
+   * @param {ModelEntryValue} model
+   * @param {ModelsValue["current"]} current
+   */
+  contexts(model, current) {
     const select = make("select", { data: { act: "context" } });
     const most = Math.max(...model.choices.map((each) => each.context));
     select.append(make("option", { value: "" }, t("models_automatic")));
     for (const each of contextsUpTo(most))
       select.append(make("option", { value: String(each) }, t("turn_tokens", { count: each })));
     select.value = String(this.context ?? "");
-    select.addEventListener("change", () => (this.context = Number(select.value) || null));
+    select.addEventListener("change", () => {
+      this.context = Number(select.value) || null;
+      this.show(model, current);
+    });
     return make("label", { class: "context" }, make("span", {}, t("model_context")), select);
   }
 
@@ -232,7 +239,7 @@ export class ModelEntry {
     return make(
       "div",
       { class: "small about" },
-      make("p", {}, facts.filter(Boolean).join(" · ")),
+      make("p", {}, inRow(facts)),
       languages.length ? make("p", {}, make("strong", {}, t("models_languages")), " ", languageNames(languages)) : null,
       Object.keys(benchmarks).length ? make("p", {}, source) : null,
     );

@@ -1,6 +1,6 @@
 // What the page tells of a model and of the ways to get it, in words and in which order; it draws nothing.
 
-import { bits, bytes, duration, number, percent, t } from "./i18n.js";
+import { bits, bytes, duration, inRow, number, percent, t } from "./i18n.js";
 
 /** @import { ModelChoice, ModelEntryValue, ModelsValue, ModelWay } from "./types.js" */
 
@@ -110,21 +110,20 @@ export function paceText(choice) {
  */
 export function choiceText(choice) {
   if (!choice?.needs) return "";
-  const told = [choice.precision, t("models_memory", { size: bytes(choice.needs) }), paceText(choice)];
-  return told.filter((each) => each !== null).join(" · ");
+  return inRow([choice.precision, t("models_memory", { size: bytes(choice.needs) }), paceText(choice)]);
 }
 
 /**
- * What there is to download, and how much less that is from somebody who has quantized the model.
+ * What there is to download, and how much less that is from somebody who has quantized the model, if anybody has.
  * @param {ModelEntryValue} model
  */
-export function downloadText({ download, original, repository, ways }) {
-  if (original) return t("models_download_about", { size: bytes(download) });
+export function downloadTexts({ download, original, repository, ways }) {
+  if (original) return [t("models_download_about", { size: bytes(download) })];
   const copies = ways.filter((way) => way.repository !== repository && way.download && way.download < download);
   const smallest = copies.sort((one, other) => one.download - other.download)[0];
   const told = [t("models_download_size", { size: bytes(download) })];
   if (smallest) told.push(t("models_download_copy", { size: bytes(smallest.download), precision: smallest.precision }));
-  return told.join(" · ");
+  return told;
 }
 
 /**
@@ -132,9 +131,9 @@ export function downloadText({ download, original, repository, ways }) {
  * @param {ModelEntryValue} model
  */
 export function progressText({ done, total, seconds_left: left }) {
-  const facts = [t("loading_bytes", { done: bytes(done), total: bytes(total) })];
-  if (left !== null) facts.push(t("loading_left", { time: duration(left) }));
-  return facts.join(" · ");
+  const isKnown = left !== null;
+  const size = t("loading_bytes", { done: bytes(done), total: bytes(total) });
+  return inRow([size, isKnown ? t("loading_left", { time: duration(left) }) : null]);
 }
 
 /**
@@ -144,7 +143,7 @@ export function progressText({ done, total, seconds_left: left }) {
 export function diskText(model) {
   const { state, on_disk: held } = model;
   if (state === "local") return null;
-  if (state === "absent") return downloadText(model);
+  if (state === "absent") return inRow(downloadTexts(model));
   if (state === "complete") return t("models_on_disk", { size: bytes(held) });
   return `${t(`models_state_${state}`)}: ${progressText(model)}`;
 }
@@ -177,10 +176,7 @@ export function wayTexts({ repository, precision, memory, download }, model) {
       ? t("models_on_disk", { size: bytes(from.on_disk) })
       : t(toDownload, { size: bytes(download) });
   const quantized = isCopy ? t("models_way_copy") : size < 16 ? t("models_way_here") : null;
-  return {
-    facts: facts.filter((each) => each !== null).join(" · "),
-    source: [files, quantized].filter((each) => each !== null).join(" · "),
-  };
+  return { facts: inRow(facts), source: inRow([files, quantized]) };
 }
 
 /**

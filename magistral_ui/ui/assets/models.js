@@ -3,7 +3,7 @@
 import { askToChoose } from "./choice_dialog.js";
 import { within } from "./composer.js";
 import { fillAlert, make, place } from "./dom.js";
-import { bytes, duration, sentence, t } from "./i18n.js";
+import { bytes, duration, inRow, sentence, t } from "./i18n.js";
 import { ModelEntry } from "./model_entry.js";
 import { isCurrent, nameOf, ordered, withCopies } from "./model_facts.js";
 import { ModelOffer } from "./model_offer.js";
@@ -40,7 +40,7 @@ export class ModelsView {
     this.list = make("ul", { class: "model-entries" });
     this.refused = make("ul", { class: "model-entries" });
     this.refusedHeading = make("h4", { class: "refused-heading" }, t("models_refused_heading"));
-    this.device = make("p", { class: "small", dir: "auto" });
+    this.device = make("p", { class: "small" });
     this.idle = make("select", { id: "models-idle" });
     this.idle.addEventListener("change", () => this.send("idle", { minutes: Number(this.idle.value) }));
     addEventListener("click", (event) => {
@@ -103,10 +103,10 @@ export class ModelsView {
     place(this.refused, this.drawEntries(others, value));
     this.refusedHeading.hidden = this.refused.hidden = !others.length;
     const { free, total } = value.memory;
-    this.device.textContent = [
+    this.device.textContent = inRow([
       total ? t("models_device", { device: value.device, free: bytes(free), total: bytes(total) }) : value.device,
       t("models_disk_free", { size: bytes(value.disk_free) }),
-    ].join(" · ");
+    ]);
     this.drawIdle(value.idle_minutes);
     this.showFailure(value);
     const wanted = models.find(({ key }) => key === wantedKey());
