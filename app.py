@@ -253,7 +253,10 @@ def model_actions_of(engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine", 
     from magistral_ui.ui.model_actions import ModelActions
 
     if not isinstance(engine, SwitchableEngine):
-        return ModelActions(shared=shared)
+        from magistral_ui.engines.remote.engine import RemoteEngine
+
+        why_not = "models_elsewhere" if isinstance(engine, RemoteEngine) else "models_on_zerogpu"
+        return ModelActions(shared=shared, why_not=why_not)
 
     def open_library() -> "ModelLibrary":
         from magistral_ui.engines.weights.library import ModelLibrary

@@ -30,13 +30,21 @@ def model_entry_value(entry: "LibraryEntry", found: Candidate | None, device: "D
         "best": is_best,
         "failure": message_value(entry.failure),
         "ways": _ways(entry, found),
+        "original": RE_UPLOADS[entry.key].key if entry.key in RE_UPLOADS else None,
     }
 
 
 def local_entry_value(key: str, card: ModelCard, found: Candidate | None, device: "Device") -> Json:
     """The demo model, or a folder of the operator's: nothing of it can be downloaded or removed here."""
     sizes = dict.fromkeys(("on_disk", "download", "done", "total"), 0)
-    nothing: Json = {"seconds_left": None, "seconds": None, "best": False, "failure": None, "ways": []}
+    nothing: Json = {
+        "seconds_left": None,
+        "seconds": None,
+        "best": False,
+        "failure": None,
+        "ways": [],
+        "original": None,
+    }
     return {**_card_value(key, card, found, device), "repository": "", "state": "local", **sizes, **nothing}
 
 

@@ -193,7 +193,7 @@ def _lower_max_tokens(
 
 def _other_efforts(dialect: Dialect, refusal: ServerRefusal, sent: Mapping[str, Any]) -> tuple[Effort, ...]:
     """The efforts that a refusal names in place of the one that was sent: a model may take only some of them."""
-    said, tried = refusal.words, sent.get(dialect.effort)
+    said, tried = refusal.detail, sent.get(dialect.effort)
     return tuple(each for each in dialect.efforts if each != tried and re.search(rf"['\"`]{each}['\"`]", said))
 
 

@@ -240,8 +240,8 @@ def choose_plan(
         model=name,
         precision=chosen.precision,
         device=device.first(count).name,
-        free=f"{sum(each.free for each in device.all) / 1e9:.1f}",
-        needed=f"{needed_bytes(shape, chosen.precision, device.type, least, count, device.fused) / 1e9:.1f}",
+        free=round(sum(each.free for each in device.all) / 1e9, 1),
+        needed=round(needed_bytes(shape, chosen.precision, device.type, least, count, device.fused) / 1e9, 1),
         other=best.precision,
     )
 

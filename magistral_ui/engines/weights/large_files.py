@@ -172,8 +172,8 @@ def disk_full(repository: str, needed: int, free: int) -> DownloadFailed:
     return DownloadFailed(
         "disk_full",
         model=repository,
-        needed=f"{needed / 1e9:.1f}",
-        free=f"{free / 1e9:.1f}",
+        needed=round(needed / 1e9, 1),
+        free=round(free / 1e9, 1),
         folder=str(constants.HF_HUB_CACHE),
     )
 

@@ -184,7 +184,7 @@ def test_several_graphics_cards_are_used_as_far_as_they_are_needed(monkeypatch: 
     assert [(each.index, each.free // GIB) for each in again.all] == [(1, 3), (0, 20)]
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("m", MAGISTRAL_SMALL_1_2, find_device(), "bfloat16")
-    assert refused.value.message.values["free"] == "26.8"
+    assert refused.value.message.values["free"] == 26.8
     assert "RTX + RTX + GT" in sentence(refused.value.message)
 
 
