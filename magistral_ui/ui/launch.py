@@ -31,10 +31,12 @@ from magistral_ui.web.connections import open_to_visitors
 from magistral_ui.web.exposure import Exposure, seen_by
 from magistral_ui.web.gradio_events import ApiFunction
 from magistral_ui.web.hf_oauth import HuggingFaceLogin
-from magistral_ui.web.middleware import middleware_stack, wrap
+from magistral_ui.web.middleware import gradio_middleware, middleware_stack, wrap
 from magistral_ui.web.passwords import Passwords
+from magistral_ui.web.request_body import JsonBodies
 from magistral_ui.web.security_headers import CompletedPageMiddleware
 from magistral_ui.web.server_socket import WILDCARD_HOSTS, allow_many_files, served_on, take, url_of
+from magistral_ui.web.uploads import Ownership
 
 ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 STYLES = ("vendor/katex", "page", "answer", "transcript", "history", "panel", "touch")
@@ -68,17 +70,14 @@ def listeners(demo: gr.Blocks) -> dict[int, ApiFunction]:
     }
 
 
-def launch_options(visitors: Visitors, models: ModelActions | None = None) -> dict[str, Any]:
-    """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet, and add our routes."""
+def launch_options(visitors: Visitors) -> dict[str, Any]:
+    """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet, and add our other routes."""
     return {
         "theme": theme(),
         "head": head(),
         "app_kwargs": {
             "middleware": [Middleware(CompletedPageMiddleware, complete=complete)],
             "routes": [
-                action_route(Chat(visitors.engine, visitors), models),
-                live_route(visitors),
-                model_route(visitors.engine),
                 mcp_route(visitors),
                 *exchange_routes(visitors),
                 texts_route(),
@@ -130,8 +129,14 @@ def launch(
     demo._queue.progress_update_sleep_when_free = PROGRESS_POLL_SECONDS
     demo._queue.ANALYTICS_MAX_EVENTS = KEPT_ANALYTICS
     with served_on(sockets), without_proxies():  # Gradio sends a request to the page to start its events
-        demo.launch(**launch_options(visitors, models), server_name=host, server_port=port, prevent_thread_lock=True)
-    stack = middleware_stack(visitors, listeners(demo), demo.calls, exposure, passwords, identity, token, admins)
+        demo.launch(**launch_options(visitors), server_name=host, server_port=port, prevent_thread_lock=True)
+    ownership, bodies = Ownership(), JsonBodies(visitors.limits)
+    actions = action_route(Chat(visitors.engine, visitors), bodies, ownership, models)
+    routes = [actions, live_route(visitors), model_route(visitors.engine)]
+    stack = [
+        *middleware_stack(visitors, exposure, routes, passwords, identity, token, admins),
+        *gradio_middleware(visitors.limits, listeners(demo), demo.calls, ownership, bodies),
+    ]
     unread = visitors.limits.unread_seconds
     open_to_visitors(demo.server, wrap(demo.app, stack), is_proxy=exposure.proxies.trusts, unread_seconds=unread)
     if exposure.reach == "tunnel":

@@ -1,6 +1,8 @@
-"""A visitor's conversations as a list: listed, renamed, pinned, removed, restored, forgotten; not what is said in them."""
+"""Whose conversations are, and a visitor's as a list: renamed, pinned, removed, restored, forgotten; not what is said in them."""
 
+import secrets
 import sqlite3
+import threading
 import time
 
 from magistral_ui.sessions.history.image_store import ImageStore
@@ -11,6 +13,10 @@ MAX_LISTED = 2_000
 """Conversations in a list; older ones are found by searching."""
 UNDO_SECONDS = 60.0
 """Seconds for which a deleted conversation can come back."""
+MAX_ERASED = 10_000
+"""Forgotten visitors that are remembered after their data was deleted, in case more of it is still on its way."""
+LOGIN_PREFIX = "login-"
+"""No hash of a browser's secret begins like this: a visitor found by a login is found by no browser's place."""
 
 
 def listing(db: sqlite3.Connection, visitor: str) -> list[ConversationSummary]:
@@ -93,3 +99,82 @@ def sweep(db: sqlite3.Connection, files: ImageStore) -> bool:
     shown = {digest for (digest,) in db.execute("SELECT DISTINCT digest FROM pictures")}
     gone = [files.remove(digest) for digest in files.all() if digest not in shown]
     return all([*gone, files.remove_unfinished()])
+
+
+class Owners:
+    """A login is one visitor in every browser, and another one after everything was forgotten. Thread-safe."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._lock = threading.Lock()
+        forgotten = db.execute("SELECT visitor FROM forgotten")
+        self._forgotten: dict[str, bool] = {visitor: False for (visitor,) in forgotten}
+        """Visitors of whom nothing is kept any more, with whether all of it has been deleted."""
+        rows = db.execute("SELECT login, visitor FROM logins").fetchall()
+        self._logins: dict[str, str] = {visitor: login for login, visitor in rows}
+        """Logins by their visitors, including forgotten ones that are not deleted yet."""
+        self._visitors: dict[str, str] = {login: each for login, each in rows if each not in self._forgotten}
+
+    def visitor_of(self, login: str) -> str:
+        with self._lock:
+            return self._visitors.get(login) or self._renew(login)
+
+    def record(self, db: sqlite3.Connection, visitor: str) -> None:
+        """Record a visitor's login, in the same transaction as whatever else is kept of them."""
+        with self._lock:
+            login = self._logins.get(visitor)
+            if login is None or self._visitors.get(login) != visitor:
+                return
+        # The login's visitor before has been forgotten, even if the disk was too full to record that then.
+        before = "INSERT OR IGNORE INTO forgotten SELECT visitor FROM logins WHERE login = ? AND visitor <> ?"
+        db.execute(before, (login, visitor))
+        changed = "UPDATE SET visitor = excluded.visitor WHERE visitor <> excluded.visitor"
+        db.execute(f"INSERT INTO logins VALUES (?,?) ON CONFLICT DO {changed}", (login, visitor))
+
+    def forget(self, visitor: str) -> None:
+        """From now on nothing more of a visitor is kept; their login stands for another one."""
+        with self._lock:
+            self._forgotten.setdefault(visitor, False)
+            login = self._logins.get(visitor)
+            if login is not None and self._visitors.get(login) == visitor:
+                self._renew(login)
+            erased = [each for each, done in self._forgotten.items() if done]
+            for each in erased[: max(0, len(erased) - MAX_ERASED)]:
+                del self._forgotten[each]
+
+    def is_forgotten(self, visitor: str) -> bool:
+        return visitor in self._forgotten
+
+    def unerased(self, of: str | None = None) -> list[str]:
+        """Visitors who are forgotten but not deleted yet; `of` a visitor, only those that the same login stood for."""
+        with self._lock:
+            login = self._logins.get(of) if of is not None else None
+            waiting = [visitor for visitor, erased in self._forgotten.items() if not erased]
+            same = (each == of or (login is not None and self._logins.get(each) == login) for each in waiting)
+            return [each for each, wanted in zip(waiting, same, strict=True) if of is None or wanted]
+
+    def erased(self, visitor: str) -> None:
+        """All of the visitor's has been deleted."""
+        with self._lock:
+            self._forgotten[visitor] = True
+            self._logins.pop(visitor, None)
+
+    def _renew(self, login: str) -> str:
+        visitor = LOGIN_PREFIX + secrets.token_hex(32)
+        self._visitors[login], self._logins[visitor] = visitor, login
+        return visitor
+
+
+def mark_forgotten(db: sqlite3.Connection, visitor: str) -> None:
+    """Record that everything of a visitor is to be deleted, so that the next process does what this one cannot."""
+    kept = "INSERT OR IGNORE INTO forgotten SELECT ? WHERE EXISTS (SELECT 1 FROM conversations WHERE visitor = ?)"
+    db.execute(kept, (visitor, visitor))
+
+
+def unmark_forgotten(db: sqlite3.Connection, visitor: str) -> None:
+    """Remove the record that a visitor is to be deleted, and their login."""
+    db.execute("DELETE FROM logins WHERE visitor = ?", (visitor,))
+    db.execute("DELETE FROM forgotten WHERE visitor = ?", (visitor,))
+
+
+def hand_over(db: sqlite3.Connection, before: str, visitor: str) -> None:
+    db.execute("UPDATE conversations SET visitor = ? WHERE visitor = ?", (visitor, before))
