@@ -117,8 +117,8 @@ def test_a_model_is_downloaded_switched_to_asked_unloaded_and_removed(
         expect(done(other).locator(".answer")).to_contain_text("5")
 
         # Switching while a reply is being written: its owner is asked, and stops it.
-        ask(page, "What is 17 + 25?")
         machine.step.clear()
+        ask(page, "What is 17 + 25?")
         press(page, name, "Use")
         dialog = page.get_by_role("dialog", name="One reply is still being written.")
         dialog.get_by_role("button", name="Stop and continue").click()
@@ -152,8 +152,8 @@ def test_a_model_is_downloaded_switched_to_asked_unloaded_and_removed(
     done(page)
 
     # Back to the demo model, which waits for the reply; then the other one can be removed, and all replies are still there.
-    ask(page, "And again?")
     machine.step.clear()
+    ask(page, "And again?")
     press(page, "Demo model", "Use")
     dialog.get_by_role("button", name="Wait until finished").click()
     machine.step.set()
