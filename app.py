@@ -20,8 +20,8 @@ from magistral_ui.environment import (
     check_proxies,
     is_here,
     open_streams,
+    prepare_environment,
     quiet_warnings,
-    settle,
     tell,
     without_proxies,
 )
@@ -63,7 +63,7 @@ def main() -> int:
             return 0
         if settings.model and settings.engine == "local":
             check_name(settings.model)
-        for message in settle(os.environ):
+        for message in prepare_environment(os.environ):
             tell(text(message.key, **message.values), sys.stderr)
         if settings.base_url and settings.engine == "openai":
             check_proxy_for(settings.base_url)

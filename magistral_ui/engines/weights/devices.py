@@ -12,6 +12,7 @@ from torch import nn
 
 from magistral_ui.engines.weights import gpu_diagnosis
 from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, TorchBuild, find_graphics_cards, runs_kernels_for
+from magistral_ui.engines.weights.host_memory import trim_heap
 from magistral_ui.engines.weights.quantization import can_quantize, has_fast_nf4
 from magistral_ui.errors import BadSetting, DeviceTooSmall, Message
 from magistral_ui.models.cards import DEMO, FAMILY, ModelCard
@@ -291,6 +292,8 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def empty_device_cache() -> None:
+    """Give back what the allocators of the device and of the host keep for later."""
+    trim_heap()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():

@@ -19,7 +19,7 @@ from typing import Any
 from huggingface_hub import constants
 
 from magistral_ui.engines.base import Loading
-from magistral_ui.engines.weights.hub import existing_folder
+from magistral_ui.engines.weights.large_files import existing_folder
 from magistral_ui.engines.weights.load_errors import first_line
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.errors import CopyNotSaved, MagistralUIError

@@ -18,7 +18,7 @@ export type Composed = { text?: string; files?: unknown[] } | null;
 /** Has a component of Gradio's fire an event. */
 export type Trigger = (name: string) => void;
 /** What Gradio does not know yet. */
-export type Unsettled = { place?: Place; composer?: Record<string, unknown> };
+export type PendingUpdates = { place?: Place; composer?: Record<string, unknown> };
 
 // The conversation
 
@@ -225,7 +225,7 @@ export type ModelChoice = {
 };
 /** Where to download a model from for a precision; sizes in bytes. */
 export type ModelWay = { repository: string; precision: string; download: number; memory: number };
-/** A model of the list, see ui/model_actions.py. */
+/** A model of the list, see ui/model_values.py. */
 export type ModelEntryValue = {
   key: string;
   name: string;
@@ -254,7 +254,7 @@ export type ModelEntryValue = {
 };
 /** How to run a model; null is left to the app. */
 export type ChosenRun = { precision: string | null; context: number | null };
-/** The models of this machine; without `owner`, nothing else is told. */
+/** The models of this machine; without `owner`, nothing else is sent. */
 export type ModelsValue = {
   owner: boolean;
   switchable: boolean;
@@ -312,7 +312,7 @@ export type Refused = { name?: string; why: string; limit?: number };
 // The parts
 
 /** What keeps a message in the composer, see `hold` in composer.js. */
-export type Obstacle = { told: string; waits?: boolean; hurry?: () => void };
+export type Obstacle = { reason: string; waits?: boolean; hurry?: () => void };
 export type MenuItem = {
   label: string;
   note?: string;
