@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 
 from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.local.switchable import SwitchableEngine
-from magistral_ui.engines.weights import devices, large_files, pace
+from magistral_ui.engines.weights import devices, large_files, pace_timer
 from magistral_ui.engines.weights.library import ModelLibrary
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
 from magistral_ui.errors import Message
@@ -42,7 +42,7 @@ class Page:
 
     def __init__(self, model: str | None = "demo") -> None:
         self.engine = SwitchableEngine(ModelRequest(model, device="cpu", threads=1))
-        self.library = ModelLibrary(self.engine.repository_in_use)
+        self.library = ModelLibrary(self.engine.repositories_in_use)
         models = ModelActions(self.engine, lambda: self.library)
         chat = Chat(self.engine, Visitors(self.engine))
         self.app = Starlette(routes=[action_route(chat, JsonBodies(chat.visitors.limits), Ownership(), models)])
@@ -111,7 +111,7 @@ def page(hub: Hub, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatc
     """On a computer that has room for what the cards tell, and where nothing needs to be timed."""
     memory = devices.psutil.virtual_memory()._replace(available=2**39, total=2**39)
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(pace, "estimated_pace", lambda *_: 9.0)
+    monkeypatch.setattr(pace_timer, "estimated_pace", lambda *_: 9.0)
     for card in (SMALL, OTHER):
         hub.add(name_of(card), repositories[card.key], card.revision or "")
     page = Page()
