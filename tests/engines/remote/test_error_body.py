@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from magistral_ui.engines.remote.error_body import read_refusal, error_detail
+from magistral_ui.engines.remote.error_body import error_detail, read_refusal
 
 SENT: dict[str, Any] = {"model": "m", "messages": [], "stream": True, "max_tokens": 40_960, "temperature": 0.7}
 SENT |= {"top_p": 0.95, "seed": 3, "top_k": 0, "stream_options": {}}

@@ -88,7 +88,9 @@ def test_a_model_with_the_tokenizer_v15_reads_an_effort(name: str) -> None:
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_llama_cpp_template_says_whether_it_reads_an_effort(reads: bool) -> None:
     facts = {"chat_template_caps": {"supports_reasoning_effort": reads}}
-    assert with_effort(LLAMA_CPP, "any", facts, GENERAL, has_think_marks=False).effort == ("reasoning_effort" if reads else "")
+    assert with_effort(LLAMA_CPP, "any", facts, GENERAL, has_think_marks=False).effort == (
+        "reasoning_effort" if reads else ""
+    )
 
 
 def test_the_fields_are_in_the_body_but_not_of_a_completion_from_tokens() -> None:
