@@ -223,7 +223,9 @@ def composer_actions(chat: Chat) -> dict[str, Act]:
         count = chat.uploads.count_new(found, measured=not sent) if found else 0
         if not found or not (count or sent):
             return await to_thread.run_sync(act)
-        return await chat.visitors.images.run(client_of(request.scope), count, act, gone=request.is_disconnected)
+        return await chat.visitors.images.run(
+            client_of(request.scope), count, act, disconnected=request.is_disconnected
+        )
 
     return {"composer/say": say, "composer/weigh": weigh, "composer/look": look}
 
@@ -275,7 +277,7 @@ def live_route(visitors: Visitors) -> Route:
         asked, seen = request.headers.get("x-generation", ""), request.headers.get("last-event-id", "0")
         if not seen.isdecimal() or len(seen) > 9:
             return Response(status_code=400)
-        found = await asyncio.to_thread(visitors.reading, asked)
+        found = await asyncio.to_thread(visitors.running_reply, asked)
         if found is None:
             return Response(status_code=404)
         messages = _messages(*found, int(seen))

@@ -16,6 +16,7 @@ from magistral_ui.errors import HistoryUnusable, ImportRefused, Message
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.image_store import ImageStore
+from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
 from magistral_ui.sessions.history.schema import (
     BACKUP_SECONDS,
     connect,
@@ -79,7 +80,7 @@ class History:
         db = connect(self._file, writing=True)
         try:
             migrate(db, self._file)
-            self.owners = catalog.Owners(db)
+            self.owners = Owners(db)
         except (sqlite3.Error, OSError, HistoryUnusable):
             db.close()
             raise
@@ -131,7 +132,7 @@ class History:
 
         return self.read([], read)
 
-    def take_in(self, visitor: str, documents: Mapping[str, Document], size: int = 0) -> None:
+    def import_documents(self, visitor: str, documents: Mapping[str, Document], size: int = 0) -> None:
         """Import conversations from a file of `size` bytes, by their new ids: all in one transaction, or none.
 
         Raises HistoryUnusable, or ImportRefused where the disk has no room for them. That is checked first: SQLite can give back
@@ -194,7 +195,7 @@ class History:
                 return False
             if not self.owners.is_forgotten(before):
                 self.owners.record(db, visitor)
-                catalog.hand_over(db, before, visitor)
+                hand_over(db, before, visitor)
             return True
 
         return self.writer.wait(write, False)
@@ -206,7 +207,7 @@ class History:
         """
         self.owners.forget(visitor)
         self.writer.wait(
-            lambda db: catalog.mark_forgotten(db, visitor), None
+            lambda db: mark(db, visitor), None
         )  # on its own: a full disk may have room for this and no more
         if not self._tidying.acquire(timeout=WRITE_TIMEOUT):
             return False
@@ -223,7 +224,7 @@ class History:
 
         def erase(db: sqlite3.Connection, visitor: str) -> int:
             count = catalog.forget(db, visitor)
-            catalog.unmark_forgotten(db, visitor)
+            unmark(db, visitor)
             return count
 
         for visitor in visitors:
