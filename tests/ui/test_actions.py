@@ -15,9 +15,9 @@ from magistral_ui.engines.base import Loading
 from magistral_ui.sessions.limits import SHARED
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.actions import action_route, composer_actions, history_actions, model_actions, turn_actions
+from magistral_ui.ui.asset_files import ASSETS
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.history_panel import HistoryPanel
-from magistral_ui.ui.rendering import ASSETS
 from magistral_ui.web.request_body import JsonBodies
 from magistral_ui.web.request_guard import ACTIONS_PATH
 from magistral_ui.web.uploads import Ownership
