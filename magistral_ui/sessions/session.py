@@ -27,6 +27,7 @@ from magistral_ui.sessions.history.recorder import HistoryRecorder
 from magistral_ui.sessions.history.reply_state import RunningReply, closes_reasoning, provenance, runs
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session_state import SessionState
+from magistral_ui.sessions.upload_cache import check_seen
 
 Admit = Callable[[], AbstractContextManager[OnReply]]
 """A place for one more reply of the visitor's: `Admission.reply`, for one visitor."""
@@ -255,7 +256,9 @@ class Session(SessionState):
     ) -> Prompt:
         choices, card = choices or PromptChoices(), self._engine.card
         system = card.system(choices.system_prompt, budget)
-        return compose(conversation, system, choices, resume_of(resumed), card.effort(budget))
+        prompt = compose(conversation, system, choices, resume_of(resumed), card.effort(budget))
+        check_seen(card, prompt.images)  # another model may have seen them, before a switch
+        return prompt
 
     def _begin(
         self,
