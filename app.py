@@ -20,8 +20,8 @@ from magistral_ui.environment import (
     check_proxies,
     is_here,
     open_streams,
+    prepare_environment,
     quiet_warnings,
-    settle,
     tell,
     without_proxies,
 )
@@ -63,7 +63,7 @@ def main() -> int:
             return 0
         if settings.model and settings.engine == "local":
             check_name(settings.model)
-        for message in settle(os.environ):
+        for message in prepare_environment(os.environ):
             tell(text(message.key, **message.values), sys.stderr)
         if settings.base_url and settings.engine == "openai":
             check_proxy_for(settings.base_url)
@@ -253,7 +253,10 @@ def model_actions_of(engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine", 
     from magistral_ui.ui.model_actions import ModelActions
 
     if not isinstance(engine, SwitchableEngine):
-        return ModelActions(shared=shared)
+        from magistral_ui.engines.remote.engine import RemoteEngine
+
+        why_not = "models_elsewhere" if isinstance(engine, RemoteEngine) else "models_on_zerogpu"
+        return ModelActions(shared=shared, why_not=why_not)
 
     def open_library() -> "ModelLibrary":
         from magistral_ui.engines.weights.library import ModelLibrary

@@ -30,7 +30,7 @@ CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """The certificates that OpenSSL trusts, and with it all clients of this process."""
 
 
-def settle(environment: MutableMapping[str, str]) -> list[Message]:
+def prepare_environment(environment: MutableMapping[str, str]) -> list[Message]:
     """Change `environment` so that no library fails because of it; return what the operator has to know. Raises BadSetting."""
     warnings = _certificates(environment)
     for name in ("no_proxy", "NO_PROXY"):

@@ -13,8 +13,8 @@ from magistral_ui.environment import (
     check_proxies,
     is_here,
     named_proxies,
+    prepare_environment,
     proxy_for,
-    settle,
     tell,
     upload_folder,
     without_brackets,
@@ -35,7 +35,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settled(folder: Path, **variables: str) -> tuple[dict[str, str], str]:
     environment = {"GRADIO_TEMP_DIR": str(folder), "PATH": "/bin", **variables}
-    told = settle(environment)
+    told = prepare_environment(environment)
     return environment, " ".join(text(each.key, **each.values) for each in told)
 
 

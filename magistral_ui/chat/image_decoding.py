@@ -26,7 +26,7 @@ MAX_DECODING_BYTES = 512 * 2**20
 two photographs of 25 megapixels take 0.45 GB."""
 MAX_WAITING = Quota(in_all=24, of_address=8)
 """Threads that wait for their turn; the page has 40 to answer requests."""
-REFUSAL, RETRY_SECONDS = "too_many_new_pictures", 10
+REFUSAL, RETRY_AFTER_SECONDS = "too_many_new_pictures", 10
 """The key of the refusal when no more may wait, and its seconds to wait."""
 HEADER_BYTES = 96 * 2**20
 """Memory for a header: PIL unpacks at most 64 MB of a PNG's texts."""
@@ -212,7 +212,7 @@ class DecodingQueue:
         waiter = _Waiter(address)
         with self._changed:
             if address and MAX_WAITING.reached([("", each) for each in self._waiting], "", address):
-                raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)
+                raise TooManyRequests(REFUSAL, seconds=RETRY_AFTER_SECONDS)
             self._waiting.append(waiter)
             self._changed.wait_for(lambda: self._free and self._next() is waiter)
             self._waiting = [each for each in self._waiting if each is not waiter]

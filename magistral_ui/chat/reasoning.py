@@ -228,7 +228,7 @@ class TextReader:
         self._known = self._channel == "answer"
         self._held = ""
 
-    def settle(self) -> list[ReasoningPiece]:
+    def ignore_marks(self) -> list[ReasoningPiece]:
         """Return what was held back, since reasoning arrives separately: as answer if one has begun; white space is dropped."""
         if self._channel == "before" and not self._held.strip():
             self._held = ""

@@ -209,8 +209,8 @@ _PIXTRAL = {
 }
 
 
-def weight_bytes(shape: ModelShape, precision: str, double_quant: bool = True) -> int:
-    """Bytes of all loaded weights, including quantization scales and tables."""
+def weight_bytes(shape: ModelShape, precision: str, type: str = "cuda") -> int:
+    """Bytes of all loaded weights, including quantization scales and tables, on a device of this `type`."""
     if precision == "float32":
         return 4 * shape.parameters
     if precision == "bfloat16":
@@ -218,13 +218,15 @@ def weight_bytes(shape: ModelShape, precision: str, double_quant: bool = True) -
     if precision == "int8":
         layer = sum(rows * columns + 4 * rows for rows, columns in shape.linears)
     else:
-        layer = sum(_nf4_bytes(rows * columns, double_quant) for rows, columns in shape.linears)
+        layer = sum(_nf4_bytes(rows * columns, type) for rows, columns in shape.linears)
     return 2 * shape.other_parameters + shape.layers * layer
 
 
-def _nf4_bytes(count: int, double_quant: bool) -> int:
+def _nf4_bytes(count: int, type: str) -> int:
+    """For a processor, those of the layout with AVX512-BF16, whose scales are bfloat16; without it, scales stay nested."""
     blocks = -(-count // BLOCK)
-    scales = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 + 4 if double_quant else 4 * blocks
+    nested = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 + 4
+    scales = {"mps": 4 * blocks, "cpu": 2 * blocks + 4}.get(type, nested)
     return -(-count // 2) + scales + 4 * 16
 
 

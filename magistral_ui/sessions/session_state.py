@@ -5,10 +5,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from magistral_ui.chat.conversation import Conversation, ReplyBuilder, UserMessage
+from magistral_ui.chat.conversation import Conversation, UserMessage
+from magistral_ui.chat.reply import ReplyBuilder, ReplyOrigin, replay_notice
+from magistral_ui.engines.generation import RunningReply
 from magistral_ui.errors import AlreadyAnswering, Overloaded
 from magistral_ui.sessions.history.recorder import HistoryRecorder
-from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply, replay_notice
 from magistral_ui.sessions.limits import bytes_of
 
 
@@ -27,7 +28,7 @@ class SessionState:
         self._running: RunningReply | None = None
         self._written: dict[int, ReplyOrigin] = {}
         self._measured = self._conversation, 0
-        self._settled = self._conversation, 0.0
+        self._last_change = self._conversation, 0.0
         """The conversation with the last reply that has ended, and when that was."""
         self._retired = False
 
@@ -43,9 +44,9 @@ class SessionState:
         if self._recorder is None or not self._lock.acquire(blocking=False):
             return
         try:
-            self._settle()
-            settled, ended = self._settled
-            changed = ended if self._conversation is settled else time.time()
+            self._add_ended_reply()
+            changed_to, ended = self._last_change
+            changed = ended if self._conversation is changed_to else time.time()
             self._recorder.save(self._conversation, dict(self._written), self._running, changed)
         finally:
             self._lock.release()
@@ -83,7 +84,7 @@ class SessionState:
     def snapshot(self) -> tuple[Conversation, RunningReply | None]:
         """The conversation and the running reply at one moment."""
         with self._lock:
-            self._settle()
+            self._add_ended_reply()
             return self._conversation, self._running
 
     def view(self) -> tuple[Conversation, RunningReply | None, int]:
@@ -105,7 +106,7 @@ class SessionState:
         try:
             if self._retired:
                 return False
-            self._settle()
+            self._add_ended_reply()
             self._retired = self._running is None
             return self._retired
         finally:
@@ -114,11 +115,11 @@ class SessionState:
     def _refuse_while_running(self) -> None:
         if self._retired:  # the next request gets the session that replaces it
             raise Overloaded
-        self._settle()
+        self._add_ended_reply()
         if self._running is not None:
             raise AlreadyAnswering
 
-    def _settle(self) -> None:
+    def _add_ended_reply(self) -> None:
         """Add a reply that has ended to the conversation; with the lock held.
 
         Done by whoever comes next, not by the thread that ends the reply: an engine must never wait for a session.
@@ -144,4 +145,4 @@ class SessionState:
         elif isinstance(self._conversation.messages.get(running.to), UserMessage):
             self._conversation = self._conversation.with_reply(reply, running.to)
             self._written[self._conversation.last_id] = written
-        self._settled = self._conversation, time.time() - running.generation.elapsed + events[-1].seconds
+        self._last_change = self._conversation, time.time() - running.generation.elapsed + events[-1].seconds

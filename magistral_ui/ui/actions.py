@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from magistral_ui.chat.conversation import Reply
 from magistral_ui.chat.events import Json, alert_value
+from magistral_ui.chat.reply import Reply
 from magistral_ui.engines.base import Engine, info_of
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import BadInput, MagistralUIError, Message, TooManyRequests

@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any
 from magistral_ui.chat.events import Json
 from magistral_ui.client import CLIENT
 from magistral_ui.engines.base import Broken, Loading, Ready, Unloaded, info_of
-from magistral_ui.errors import BadInput, Message, ModelRefused, ModelSwitching
+from magistral_ui.errors import BadInput, ModelRefused, ModelSwitching
 from magistral_ui.json_log import log_event
 from magistral_ui.models.cards import DEMO, FAMILY, RE_UPLOADS, ModelCard, find_card
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
-from magistral_ui.models.ladder import LADDER_CONTEXT, Candidate, Pace, best_candidate, candidates, no_pace
-from magistral_ui.models.memory import PRECISIONS, needed_bytes
+from magistral_ui.models.ladder import Candidate, Pace, best_candidate, candidates, no_pace
+from magistral_ui.models.memory import PRECISIONS
 from magistral_ui.models.shape import ModelShape
 from magistral_ui.ui.chat import is_whole
+from magistral_ui.ui.model_values import local_entry_value, message_value, model_entry_value
 
 if TYPE_CHECKING:
     from magistral_ui.engines.base import ModelRequest
     from magistral_ui.engines.local.switchable import SwitchableEngine
     from magistral_ui.engines.weights.devices import Device
-    from magistral_ui.engines.weights.library import LibraryEntry, ModelLibrary
+    from magistral_ui.engines.weights.library import ModelLibrary
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +87,6 @@ class ModelActions:
 
         One that is not complete is downloaded first, while the current one runs; then replies are waited for by default.
         """
-        from magistral_ui.engines.local.switchable import request_for
-
         engine, library = self._allowed()
         precision, context, running = data.get("precision") or "auto", data.get("context"), _running(data)
         if (
@@ -105,7 +104,7 @@ class ModelActions:
         if key not in named:
             raise BadInput
         model = key if find_card(key) else named[key]
-        request = request_for(engine.current, model, precision, context)
+        request = engine.current.with_model(model, precision, context)
         complete = {DEMO.key, self._current_key(), *(entry.key for entry in entries if entry.state == "complete")}
         if key not in complete:
             self._refuse_unfit(RE_UPLOADS[key].key if key in RE_UPLOADS else key)
@@ -168,11 +167,11 @@ class ModelActions:
             "state": states[type(status)],
         }
         best_key = best.card.key if best else None
-        models = [_model_value(each, found.get(each.key), device, each.key == best_key) for each in entries]
+        models = [model_entry_value(each, found.get(each.key), device, each.key == best_key) for each in entries]
         known = {each["key"] for each in models}
         for key in dict.fromkeys((DEMO.key, current_key)):
             if key not in known:
-                models.append(_local_value(key, engine.card if key != DEMO.key else DEMO, found.get(key), device))
+                models.append(local_entry_value(key, engine.card if key != DEMO.key else DEMO, found.get(key), device))
         return {
             "owner": True,
             "switchable": True,
@@ -184,7 +183,7 @@ class ModelActions:
             "current": current,
             "running": len(engine.running()),
             "asks": asks,
-            "failure": _message_value(failure),
+            "failure": message_value(failure),
             "offer": best_key if is_free else None,
             "timing": self._timing is not None and self._timing.is_alive(),
             "models": models,
@@ -260,86 +259,6 @@ def _switch_later(engine: "SwitchableEngine", request: "ModelRequest", running: 
         engine.switch(request, running)
     except ModelSwitching:
         log.info("another model is being loaded: the downloaded one is not switched to")
-
-
-def _model_value(entry: "LibraryEntry", found: Candidate | None, device: "Device", is_best: bool) -> Json:
-    card = entry.card
-    value = _card_value(entry.key, card, found, device)
-    left = entry.seconds_left
-    return {
-        **value,
-        "repository": entry.repository,
-        "state": entry.state,
-        "on_disk": entry.on_disk,
-        "download": entry.total,
-        "done": entry.done,
-        "total": entry.total,
-        "seconds_left": left,
-        "seconds": left,
-        "best": is_best,
-        "failure": _message_value(entry.failure),
-        "ways": _ways(entry, found),
-    }
-
-
-def _local_value(key: str, card: ModelCard, found: Candidate | None, device: "Device") -> Json:
-    """The demo model, or a folder of the operator's: nothing of it can be downloaded or removed here."""
-    sizes = dict.fromkeys(("on_disk", "download", "done", "total"), 0)
-    nothing: Json = {"seconds_left": None, "seconds": None, "best": False, "failure": None, "ways": []}
-    return {**_card_value(key, card, found, device), "repository": "", "state": "local", **sizes, **nothing}
-
-
-def _card_value(key: str, card: ModelCard | None, found: Candidate | None, device: "Device") -> Json:
-    shape = found.card.shape if found else card.shape if card else None
-    return {
-        "key": key,
-        "name": card.name if card else key,
-        "license": card.license if card else "",
-        "parameters": shape.parameters if shape else 0,
-        "vision": card.vision if card else False,
-        "languages": list(card.languages) if card else [],
-        "benchmarks": dict(card.benchmarks) if card else {},
-        "fits": found is None or found.refusal is None,
-        "refusal": _message_value(found.refusal) if found else None,
-        "choices": _choices(found, device),
-    }
-
-
-def _choices(found: Candidate | None, device: "Device") -> list[Json]:
-    if found is None or found.card.shape is None:
-        return []
-    shape, limit = found.card.shape, found.card.context_length
-    return [
-        {
-            "precision": plan.precision,
-            "weights": plan.weights,
-            "needs": needed_bytes(
-                shape, plan.precision, device.type, min(LADDER_CONTEXT, limit), len(plan.shares), device.fused
-            ),
-            "context": min(plan.context, limit),
-            "pace": found.tokens_per_second if plan.precision == found.plan.precision else None,
-            "measured": found.measured and plan.precision == found.plan.precision,
-        }
-        for plan in found.plans
-    ]
-
-
-def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:
-    """The ways to get a model, with what each downloads and holds in memory."""
-    from magistral_ui.engines.weights.library import nf4_download
-
-    ways: list[Json] = []
-    for each in found.plans if found else ():
-        way: Json = {"precision": each.precision, "memory": each.weights}
-        ways.append({**way, "repository": entry.repository, "download": entry.total})
-        if each.precision == "nf4":
-            copies = (name for name, original in RE_UPLOADS.items() if original.repository == entry.repository)
-            ways += ({**way, "repository": name, "download": nf4_download(name)} for name in copies)
-    return ways
-
-
-def _message_value(message: Message | None) -> Json | None:
-    return {"key": message.key, "values": dict(message.values)} if message else None
 
 
 def _key(data: Json) -> str:

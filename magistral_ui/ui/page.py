@@ -35,7 +35,7 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
             gr.Button(label("page_close"), elem_id="history-close", size="sm")
             component("history-list")
         with gr.Column(elem_id="conversation"):
-            turns = component("turns", triggers=("settle", "content"))
+            turns = component("turns", triggers=("updates", "content"))
             with gr.Column(elem_id="composer"):
                 gr.HTML('<div id="model-banner"></div>', apply_default_css=False, padding=False)
                 box = _composer()
@@ -86,4 +86,4 @@ def _connect(
     box.stop(None, None, None, js=page_script("stop()"))
     new_chat.click(None, None, None, js=page_script("newChat()"))
     turns.content(None, box, None, js=page_script("composed(message)", "message"))
-    turns.settle(None, None, [place, box], js=page_script("settled()"))
+    turns.updates(None, None, [place, box], js=page_script("gradioUpdates()"))

@@ -13,15 +13,14 @@ from pathlib import Path
 
 from cachetools import LRUCache, cachedmethod
 
-from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Provenance, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, UserMessage
 from magistral_ui.chat.events import Json, failure_value, notices_value, usage_value
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.resume import may_continue, may_replay
+from magistral_ui.chat.reply import Provenance, may_continue, may_replay, same_model
 from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready, Unloaded
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.memory import TYPICAL_CONTEXT
-from magistral_ui.sessions.history.reply_state import same_model
 from magistral_ui.sessions.session import Session
 
 THUMBNAIL_SIDE = 480

@@ -32,7 +32,7 @@ SESSION_HASH = re.compile(r"[\w-]{1,64}")
 EVENT_FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
 QUEUE_PATH, CALL_PATH = "/gradio_api/queue/join", "/gradio_api/call/"
 MESSAGES_PATH = "/gradio_api/queue/data"
-RETRY_SECONDS = 5
+RETRY_AFTER_SECONDS = 5
 """Seconds that a program with too many calls is told to wait."""
 CONTROL_PATHS = ("/gradio_api/cancel", "/gradio_api/reset")
 MAX_CONTROL_BYTES = 4_096
@@ -103,7 +103,7 @@ class GradioEventsMiddleware:
         except QuotaExceeded as error:
             await error.refusal(scope, receive, send)
         except Held:
-            await error_response(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
+            await error_response(503, "overloaded", wait=RETRY_AFTER_SECONDS)(scope, receive, send)
         except BodyTimeout:
             await error_response(408, "request_slow")(scope, receive, send)
         except ValueError:
@@ -124,7 +124,9 @@ class GradioEventsMiddleware:
                     await self.app(scope, receive, self._listening(send, session, begun))
             except TooManyCalls as error:
                 status, key = (503, "overloaded") if error.full else (429, "too_many_requests")
-                await error_response(status, key, wait=RETRY_SECONDS, seconds=RETRY_SECONDS)(scope, receive, send)
+                await error_response(status, key, wait=RETRY_AFTER_SECONDS, seconds=RETRY_AFTER_SECONDS)(
+                    scope, receive, send
+                )
         elif method == "GET" and (path == MESSAGES_PATH or path.startswith(CALL_PATH)):
             session = _session_read(path, scope)
             if not self._calls.is_known(session):

@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.client import hashed
 from magistral_ui.errors import TooManyRequests
+from magistral_ui.fairness import TokenBuckets
 from magistral_ui.i18n.texts import text, text_in
 from magistral_ui.json_log import log_event
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.client_address import (
     PREFIX_KEY,
     client_of,

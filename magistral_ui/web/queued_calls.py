@@ -19,7 +19,7 @@ from magistral_ui.web.client_address import client_of
 
 MAX_CALLS_PER_VISITOR, MAX_CALLS_PER_ADDRESS, MAX_CALLS = 8, 32, 200
 """Calls allowed beyond the replies that run at once: some wait for their reader, others were refused and say why."""
-RETRY_SECONDS = 0.5
+FORGET_RETRY_SECONDS = 0.5
 """Seconds between two checks whether a call without a reader has ended."""
 
 
@@ -117,7 +117,7 @@ class QueuedCalls:
             return  # called again when the reader leaves
         queue = self._queue()
         if any(event.session_hash == session for event in list(queue.event_ids_to_events.values())):
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._forget, session)
+            asyncio.get_running_loop().call_later(FORGET_RETRY_SECONDS, self._forget, session)
             return
         del self._sessions[session]
         self._awaited.pop(session, None)

@@ -9,9 +9,8 @@ from anyio import CancelScope
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
-from magistral_ui.fairness import FairCache
+from magistral_ui.fairness import FairCache, TokenBuckets
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.error_responses import error_response
 
 MAX_OPEN_PER_BROWSER = 48
@@ -19,7 +18,7 @@ MAX_OPEN_PER_BROWSER = 48
 MAX_OPEN_PER_ADDRESS = 1_500
 """The same of one address, and never more than there is room left: two get a third each, ten an eleventh."""
 MAX_OPEN = 3_000
-RETRY_SECONDS = 5
+RETRY_AFTER_SECONDS = 5
 
 
 @dataclass(eq=False, slots=True)
@@ -93,7 +92,7 @@ class RateLimitMiddleware:
             bool(client.browser) and self._open[browser] >= most_of_browser
         )
         if crowded or (free <= 0 and not self._bodies.end_one()):
-            await error_response(503, "overloaded", wait=RETRY_SECONDS)(scope, receive, send)
+            await error_response(503, "overloaded", wait=RETRY_AFTER_SECONDS)(scope, receive, send)
             return
         names = (all_, address, browser)
         self._open.update(names)

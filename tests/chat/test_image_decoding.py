@@ -291,7 +291,7 @@ def test_only_so_many_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = DecodingQueue(1)
     with pytest.raises(TooManyRequests) as refused, turns.turn("mine"):
         pass
-    assert refused.value.message.values == {"seconds": image_decoding.RETRY_SECONDS}
+    assert refused.value.message.values == {"seconds": image_decoding.RETRY_AFTER_SECONDS}
     with turns.turn(""):
         pass  # a reply that is being written is not broken off for want of a place
 

@@ -14,8 +14,7 @@ from starlette.applications import Starlette
 
 from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.local.switchable import SwitchableEngine
-from magistral_ui.engines.weights import devices, pace
-from magistral_ui.engines.weights import hub as hub_client
+from magistral_ui.engines.weights import devices, large_files, pace
 from magistral_ui.engines.weights.library import ModelLibrary
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
 from magistral_ui.errors import Message
@@ -219,8 +218,8 @@ def said(failure: dict[str, Any]) -> str:
 
 
 def test_a_full_disk_is_said(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = hub_client.shutil.disk_usage("/")._replace(free=1_000)
-    monkeypatch.setattr(hub_client.shutil, "disk_usage", lambda _: usage)
+    usage = large_files.shutil.disk_usage("/")._replace(free=1_000)
+    monkeypatch.setattr(large_files.shutil, "disk_usage", lambda _: usage)
     failed = page.download(SMALL.key)
     assert failed["failure"]["key"] == "disk_full"
     said(failed["failure"])

@@ -71,12 +71,12 @@ test("a message waits for what passes, and is held by what does not", () => {
   };
   assert.equal(press(), false, "an empty message goes nowhere");
   composer.write("Hello");
-  obstacles[0] = { told: "It is too long." };
+  obstacles[0] = { reason: "It is too long." };
   assert.equal(press(), false);
   const held = document.querySelector(".held");
   assert.equal(held.textContent, "It is too long.");
   const hurry = mock.fn();
-  obstacles[0] = { told: "Counting", waits: true, hurry };
+  obstacles[0] = { reason: "Counting", waits: true, hurry };
   assert.equal(press(), false);
   assert.equal(hurry.mock.callCount(), 1);
   mock.timers.tick(300);

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from magistral_ui.chat.conversation import AssistantMessage, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume, SystemPart, UserTurn
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Loading, Ready
 from magistral_ui.errors import (

@@ -27,6 +27,7 @@ from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.pace import record_pace
 from magistral_ui.engines.weights.progress import Cancelled, Report
+from magistral_ui.engines.weights.quantization import held_bytes
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
 from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
@@ -45,8 +46,11 @@ class RunningModel:
         self.tokenizer = tokenizer_of(loaded)
         self.system = loaded.system
         self.decoder = Decoder(loaded.model)
+        before = held_bytes(loaded.model)
+        warm_up(self.decoder)
+        laid_out = held_bytes(loaded.model) - before  # on a processor, the first forward unpacks the scales of nf4
         empty_device_cache()  # what loading left over is free, and would otherwise shorten the context
-        planned = plan_now(loaded, device, self.decoder.copied_bytes)
+        planned = plan_now(loaded, device, self.decoder.copied_bytes + laid_out)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
         self.decoder.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
@@ -56,7 +60,6 @@ class RunningModel:
         self.scheduler = Scheduler(executor, scheduler_limits(device.type))
         shape, precision = loaded.shape, loaded.info.precision
         self._pace = PaceRecorder(lambda pace: record_pace(shape, precision, device, pace))
-        warm_up(self.decoder)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
         measure, encoded = self.tokenizer.measure(prompt, visitor)

@@ -4,16 +4,13 @@ Each load has a LocalEngine of its own. The one before is closed first, so that 
 load fails, the model before it is loaded again.
 """
 
-import gc
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Literal
 
-from magistral_ui.chat.events import Failed, Finished
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import (
     Broken,
@@ -28,7 +25,9 @@ from magistral_ui.engines.base import (
 )
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.engine import LocalEngine
-from magistral_ui.errors import MagistralUIError, Message, ModelSwitching, NotReady
+from magistral_ui.engines.local.freed_memory import FreedMemory
+from magistral_ui.engines.local.waiting_replies import WaitingReplies
+from magistral_ui.errors import Message, ModelSwitching, NotReady
 from magistral_ui.json_log import log_event
 from magistral_ui.models.cards import ModelCard, find_card
 from magistral_ui.models.folder import AUTO
@@ -65,9 +64,8 @@ class SwitchableEngine:
         """Whether a thread switches, unloads or loads."""
         self._closing = threading.Event()
         self._replies: list[Generation] = []
-        self._waiting: list[tuple[GenerationRequest, Generation]] = []
-        self._frozen = False
-        """Whether objects were exempt from garbage collection when a model was freed, and so should be again."""
+        self._waiting = WaitingReplies()
+        self._memory = FreedMemory()
         self._used = time.monotonic()
         self._watching: threading.Thread | None = None
 
@@ -149,11 +147,9 @@ class SwitchableEngine:
     def close(self) -> None:
         self._closing.set()
         with self._lock:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, WaitingReplies()
             engine = self._engine
-        for _, generation in waiting:
-            if not generation.ended:
-                generation.put(Finished("cancelled"))
+        waiting.cancel()
         engine.close()
 
     def _check_length(self, request: GenerationRequest) -> None:
@@ -166,20 +162,12 @@ class SwitchableEngine:
 
     def _submit_waiting(self, request: GenerationRequest) -> Generation:
         """A reply that waits for the model; with the lock held."""
-        generation = Generation(on_control=self._cancel_stopped)
+        generation = self._waiting.add(request)
         self._replies = [*self.running(), generation]
-        self._waiting.append((request, generation))
         if not self._busy:
             self._busy = True
             self._run(self._load_again)
         return generation
-
-    def _cancel_stopped(self) -> None:
-        with self._lock:
-            stopped = [generation for _, generation in self._waiting if generation.stop_requested]
-            self._waiting = [each for each in self._waiting if each[1] not in stopped]
-        for generation in stopped:
-            generation.put(Finished("cancelled"))
 
     def _begin(self, running: Running | None, act: Callable[[], None]) -> bool:
         with self._lock:
@@ -237,7 +225,7 @@ class SwitchableEngine:
         engine.close()
         engine.wait_closed(self._closing)
         del engine
-        self._frozen = free_memory() or self._frozen
+        self._memory.free()
         log_event("model_unloaded", model=kept[1].key)
 
     def _pinned(self) -> ModelRequest:
@@ -249,19 +237,13 @@ class SwitchableEngine:
         """Load the unloaded model for the replies that wait; if that fails, they end with the reason."""
         failure = self._replace_engine(self.current)
         with self._lock:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, WaitingReplies()
             if failure is None:
                 self._unloaded = None
-        for request, generation in waiting:
-            if generation.ended:
-                continue
-            if failure is not None:
-                generation.put(Failed(failure.key, failure.values))
-                continue
-            try:
-                self._engine.submit(request, generation)
-            except MagistralUIError as error:
-                generation.put(Failed(error.message.key, error.message.values))
+        if failure is None:
+            waiting.submit_to(self._engine.submit)
+        else:
+            waiting.fail(failure)
         if failure is not None and self._unloaded is not None:
             self.last_failure = failure
             self._engine = self._open(self.current)  # the next message tries again
@@ -272,7 +254,7 @@ class SwitchableEngine:
         engine.close()
         engine.wait_closed(self._closing)
         del engine
-        self._frozen = free_memory() or self._frozen
+        self._memory.free()
         self.current = request
         self._engine.start()
         while not self._closing.wait(POLL_SECONDS):
@@ -283,9 +265,7 @@ class SwitchableEngine:
                 return Message(status.key, status.values)
         else:
             self._engine.close()
-        if self._frozen:  # as after the first load, see app.py
-            gc.collect()
-            gc.freeze()
+        self._memory.freeze_again()
         return None
 
     def _watch_idle(self) -> None:
@@ -300,24 +280,3 @@ class SwitchableEngine:
             if not self.idle_minutes or self._busy or idle < 60 * self.idle_minutes:
                 return
         self.unload()
-
-
-def free_memory() -> bool:
-    """Collect what a closed engine has left, and return its device memory; whether objects were exempt from collection.
-
-    A model that was frozen would never be collected.
-    """
-    frozen = gc.get_freeze_count() > 0
-    gc.unfreeze()
-    gc.collect()
-    if "torch" in sys.modules:
-        from magistral_ui.engines.weights.devices import empty_device_cache
-
-        empty_device_cache()
-    return frozen
-
-
-def request_for(current: ModelRequest, model: str, precision: str, context_length: int | None) -> ModelRequest:
-    """`current` with another model: the device, threads and copies stay; a revision is of one repository only."""
-    revision = current.revision if model == current.model else None
-    return replace(current, model=model, precision=precision, context_length=context_length, revision=revision)

@@ -7,12 +7,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from magistral_ui.chat.conversation import Conversation, ReplyBuilder
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Answer, Notice, Reasoning, Reclassified
-from magistral_ui.engines.generation import Generation
+from magistral_ui.chat.reply import ReplyBuilder, ReplyOrigin
+from magistral_ui.engines.generation import Generation, RunningReply
 from magistral_ui.sessions.history import store
 from magistral_ui.sessions.history.database import History
-from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply
 from magistral_ui.sessions.history.store import DraftPiece, StoredConversation
 
 
@@ -60,10 +60,10 @@ class HistoryRecorder:
         with self._lock:
             if self._closed:
                 return
-            self._settle()
+            self._drop_finished()
             self._drafting, self._generation, self._unwritten = True, None, UnsavedEvents()
             done = self._save(StoredConversation(conversation, written, running))
-        self._history.wait_for(done, None)
+        self._history.writer.wait_for(done, None)
 
     def save(
         self,
@@ -77,7 +77,7 @@ class HistoryRecorder:
         While anything is still being written, nothing more is queued: a slow disk gets larger pieces, not more of them.
         """
         with self._lock:
-            self._settle()
+            self._drop_finished()
             if self._closed or self._pending:
                 return
             if running is not None and running.generation is not self._generation:
@@ -88,12 +88,12 @@ class HistoryRecorder:
                     self._drafting, self._unwritten = running is not None, UnsavedEvents()
                     self._save(StoredConversation(conversation, written, running, changed))
             elif running is not None and (piece := self._unwritten.next_piece(running.generation)) is not None:
-                self._pending.append(self._history.put(lambda db: store.add_piece(db, self._id, piece)))
+                self._pending.append(self._history.writer.put(lambda db: store.add_piece(db, self._id, piece)))
 
     def has_saved(self, conversation: Conversation) -> bool:
         """Whether all of it is saved; never waits."""
         with self._lock:
-            self._settle()
+            self._drop_finished()
             if self._closed:
                 return True
             empty = self._saved is None and not conversation.messages
@@ -108,9 +108,9 @@ class HistoryRecorder:
         with self._lock:
             pending = list(self._pending)
         for each in pending:
-            self._history.wait_for(each, None)
+            self._history.writer.wait_for(each, None)
 
-    def _settle(self) -> None:
+    def _drop_finished(self) -> None:
         """Drop finished writes; after a failure, everything is written again. Call with the lock held."""
         for each in [each for each in self._pending if each.done()]:
             self._pending.remove(each)
@@ -127,5 +127,5 @@ class HistoryRecorder:
             store.save(db, self._history.images, self._visitor, self._id, before, now)
 
         self._saved = now.conversation
-        self._pending.append(done := self._history.put(job))
+        self._pending.append(done := self._history.writer.put(job))
         return done

@@ -92,6 +92,16 @@ def connect(file: Path | None, *, writing: bool) -> sqlite3.Connection:
     return db
 
 
+def refuse_newer(file: Path) -> None:
+    """HistoryUnusable where a newer version wrote the `file`: it is only read, since `connect` for writing changes it."""
+    if not file.exists():
+        return
+    with closing(connect(file, writing=False)) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise HistoryUnusable("history_newer")
+
+
 def lock_folder(lock: Path) -> sqlite3.Connection:
     """Be the only process in a folder while the connection is open; HistoryUnusable where another one is.
 
@@ -118,10 +128,8 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def migrate(db: sqlite3.Connection, file: Path | None = None) -> None:
-    """Bring the tables to this version, after a copy of the `file`; HistoryUnusable where a newer version wrote them."""
+    """Bring the tables to this version, after a copy of the `file`; `refuse_newer` comes first."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise HistoryUnusable("history_newer")
     if file is not None and 0 < version < SCHEMA_VERSION:
         back_up(db, file, version)
     db.create_function("folded_message", 2, folded_message, deterministic=True)

@@ -123,7 +123,7 @@ class McpApp:
         self._running: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers, owner = Headers(scope=scope), owner_of(scope)
+        headers, owner = Headers(scope=scope), session_owner(scope)
         session = headers.get(SESSION)
         if refusal := self._refusal(headers):
             await refusal(scope, receive, send)
@@ -174,7 +174,7 @@ class McpApp:
             return self._server
 
 
-def owner_of(scope: Scope) -> str:
+def session_owner(scope: Scope) -> str:
     """Who owns a session: a person with a login, or else a browser, or an address."""
     caller = client_of(scope)
     return f"login {caller.login}" if caller.login else f"browser {caller.browser}"

@@ -201,7 +201,7 @@ export class AnswerView {
     const isAll = text.length === this.tail.length;
     const tokens = parse(text, !(this.final && isAll));
     this.turn(directionSeen(tokens));
-    const goesOn = this.settlePart(tokens, text, isAll, { parse, render });
+    const goesOn = this.commitPart(tokens, text, isAll, { parse, render });
     if (!goesOn && this.final) this.finish(this.left, { parse, render });
     else if (!goesOn)
       this.drawOpen(this.left.slice(starts(this.left)[0] ?? this.left.length), (open) => render(open, this.name));
@@ -225,19 +225,19 @@ export class AnswerView {
    * @param {boolean} isAll
    * @param {Pick<Renderers, "parse" | "render">} renderers
    */
-  settlePart(tokens, text, isAll, { parse, render }) {
+  commitPart(tokens, text, isAll, { parse, render }) {
     const first = starts(tokens);
     const [from, end] = tokens.find(({ type }) => type === "plain")?.meta.block ?? [0, 0];
     this.left = tokens;
     if (end && !from && lineOf(/** @type {Token} */ (tokens.at(-1))) === end) {
       // The first block exceeded its budget. What it becomes does not depend on what follows, or on how that arrived.
-      this.settle(parse(text.slice(0, offsetOf(text, end)), false), end, render);
+      this.commit(parse(text.slice(0, offsetOf(text, end)), false), end, render);
       return true;
     }
     // The block that exceeded its budget is tried again alone.
     const last = (end ? first.find((index) => lineOf(tokens[index]) >= from) : first.at(-1)) ?? 0;
     if (last > 0 && lineOf(tokens[last]) > 0 && (end ? from > 0 : first.length > 1)) {
-      this.settle(tokens.slice(0, last), lineOf(tokens[last]), render);
+      this.commit(tokens.slice(0, last), lineOf(tokens[last]), render);
       this.left = tokens.slice(last);
       if (end || !isAll) return true;
     } else if (!isAll) {
@@ -263,7 +263,7 @@ export class AnswerView {
    * @param {number} line
    * @param {Renderers["render"]} render
    */
-  settle(tokens, line, render) {
+  commit(tokens, line, render) {
     const finished = render(tokens, this.name);
     keepUnfolded(this.open, finished);
     this.open.before(finished);

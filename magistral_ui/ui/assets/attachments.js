@@ -69,7 +69,7 @@ export class Attachments {
     const all = { childList: true, subtree: true, attributes: true, attributeFilter: ["src", "disabled"] };
     const composer = /** @type {HTMLElement} */ (document.getElementById("composer"));
     new MutationObserver(() => this.follow()).observe(composer, all); // Gradio re-renders its content
-    hold(() => (this.waits ? { told: t("composer_waiting"), waits: true } : null));
+    hold(() => (this.waits ? { reason: t("composer_waiting"), waits: true } : null));
     this.known = 0; // what was there before this, too, is looked at
     this.follow();
   }
@@ -247,30 +247,30 @@ export class Attachments {
 
   /**
    * One sentence for all that was brought.
-   * @param {string} told
+   * @param {string} content
    */
-  say(told) {
-    this.tell(make("p", {}, told));
+  say(content) {
+    this.tell(make("p", {}, content));
   }
 
   /** Each file that was not taken, by name, and why. */
   show() {
     if (!this.refused.length) return this.clear();
     const reasons = this.refused.map(({ name, why, limit }) => {
-      const told = t(why === "picture_not_supported" ? "pictures_not_seen" : `refused_${why}`, { limit });
-      return make("li", {}, make("bdi", {}, name), " — ", told);
+      const content = t(why === "picture_not_supported" ? "pictures_not_seen" : `refused_${why}`, { limit });
+      return make("li", {}, make("bdi", {}, name), " — ", content);
     });
     const heading = make("p", {}, t("refused_heading", { count: reasons.length }));
     return this.tell(heading, make("ul", {}, ...reasons), make("p", {}, t("refused_hint")));
   }
 
-  /** @param {HTMLElement[]} told */
-  tell(...told) {
+  /** @param {HTMLElement[]} content */
+  tell(...content) {
     const dismiss = make("button", { type: "button", class: "quiet" }, t("turn_dismiss"));
     dismiss.addEventListener("click", () => {
       this.clear();
       field()?.focus({ preventScroll: true });
     });
-    this.notice.replaceChildren(make("div", {}, ...told), dismiss);
+    this.notice.replaceChildren(make("div", {}, ...content), dismiss);
   }
 }

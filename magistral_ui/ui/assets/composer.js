@@ -39,7 +39,7 @@ export function above(element) {
 }
 
 /**
- * `check()` tells what keeps the message here, or null: `{told}`, with `waits` where that will pass, and `hurry`, which is
+ * `check()` tells what keeps the message here, or null: `{reason}`, with `waits` where that will pass, and `hurry`, which is
  * called once somebody wants to send it.
  * @param {() => Obstacle | null} check
  */
@@ -55,7 +55,7 @@ export function look() {
   const shut = Boolean(obstacle && !obstacle.waits);
   if (button && button.disabled !== shut && !field()?.disabled) {
     button.disabled = shut;
-    button.title = shut ? (obstacle?.told ?? "") : "";
+    button.title = shut ? (obstacle?.reason ?? "") : "";
   }
   if (wanted && !obstacle) {
     wait(null);
@@ -65,8 +65,8 @@ export function look() {
 
 /** @returns {Obstacle | null} */
 function found() {
-  const told = checks.map((check) => check()).filter((each) => each !== null);
-  return told.find(({ waits }) => !waits) ?? told[0] ?? null;
+  const obstacles = checks.map((check) => check()).filter((each) => each !== null);
+  return obstacles.find(({ waits }) => !waits) ?? obstacles[0] ?? null;
 }
 
 /** Whether the message may go now; says why where it may not. */
@@ -117,16 +117,16 @@ export function write(text) {
 function wait(obstacle) {
   wanted = Boolean(obstacle?.waits);
   clearTimeout(timer);
-  if (obstacle?.waits) timer = setTimeout(() => tell(obstacle.told, true), DEBOUNCE_MS);
-  else tell(obstacle?.told ?? "", false);
+  if (obstacle?.waits) timer = setTimeout(() => tell(obstacle.reason, true), DEBOUNCE_MS);
+  else tell(obstacle?.reason ?? "", false);
 }
 
 /**
- * @param {string} told
+ * @param {string} reason
  * @param {boolean} seen
  */
-function tell(told, seen) {
-  held.textContent = told;
+function tell(reason, seen) {
+  held.textContent = reason;
   held.classList.toggle("visually-hidden", !seen);
 }
 

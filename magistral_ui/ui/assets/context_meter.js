@@ -39,7 +39,7 @@ export class ContextMeter {
     settings.follow(() => this.ask());
     /** @type {MeterValue | null} */
     this.base = null; // the last count that holds for the conversation as it stands
-    this.state = ""; // what was told last
+    this.state = ""; // what was announced last
     this.drawnFit = "";
     this.changed = 0; // when the message last changed
     hold(() => this.obstacle());
@@ -66,7 +66,7 @@ export class ContextMeter {
   follow() {
     this.changed = performance.now();
     const value = measured.value;
-    if (empty()) this.settle();
+    if (empty()) this.clearStale();
     // Gradio does not report a value that equals the last one, so what is known of this message is shown at once.
     else if (value?.limit && this.isOf(value)) this.showFit(value);
     this.ask(empty() ? 0 : DEBOUNCE_MS);
@@ -76,12 +76,12 @@ export class ContextMeter {
   /** The conversation is another one, or there is more of it. */
   renew() {
     this.base = null;
-    requestAnimationFrame(() => this.settle()); // Gradio empties the composer in the same breath
+    requestAnimationFrame(() => this.clearStale()); // Gradio empties the composer in the same breath
     this.ask();
   }
 
   /** What was said of a message is not true of an empty box. */
-  settle() {
+  clearStale() {
     const { fit, failure } = measured.value ?? {};
     if (empty() && (fit === "too_long" || failure)) this.showFit({ fit: "fits" });
   }
@@ -100,7 +100,7 @@ export class ContextMeter {
       this.ask(0);
       setTimeout(look, COUNT_TIMEOUT_MS);
     };
-    return { told: t("composer_waiting"), waits: true, hurry };
+    return { reason: t("composer_waiting"), waits: true, hurry };
   }
 
   /**
@@ -113,8 +113,8 @@ export class ContextMeter {
 
   /** @param {MeterValue} value */
   refusal({ fit, failure, ...value }) {
-    const told = failure ? sentence(failure) : fit === "too_long" ? t("fit_too_long", value) : null;
-    return told ? { told } : null;
+    const reason = failure ? sentence(failure) : fit === "too_long" ? t("fit_too_long", value) : null;
+    return reason ? { reason } : null;
   }
 
   /**
@@ -219,15 +219,15 @@ export class ContextMeter {
       full: () => t("fit_full", { total, limit }),
       tight: () => t("fit_tight", { count: room }),
     };
-    const told = failure ? sentence(failure) : (texts[fit]?.() ?? "");
+    const text = failure ? sentence(failure) : (texts[fit]?.() ?? "");
     const state = failure ? failure.key : fit;
     // Said when it begins, not at every pause.
-    if (state !== this.state) this.speaker.textContent = told;
+    if (state !== this.state) this.speaker.textContent = text;
     this.state = state;
-    this.fit.hidden = !told;
+    this.fit.hidden = !text;
     this.fit.dataset.fit = failure ? "refused" : fit;
-    const drawn = JSON.stringify([told, remedies]);
-    if (!told || drawn === this.drawnFit) return; // a button that has the focus keeps it
+    const drawn = JSON.stringify([text, remedies]);
+    if (!text || drawn === this.drawnFit) return; // a button that has the focus keeps it
     this.drawnFit = drawn;
     const buttons = remedies.map((remedy) => {
       const key = remedy.key === "new_chat" && fit === "full" ? "page_new_chat" : `remedy_${remedy.key}`;
@@ -235,9 +235,11 @@ export class ContextMeter {
       button.addEventListener("click", () => this.mend(remedy));
       return button;
     });
+    const isAdvisedAgainst = remedies.some(({ advised_against: advised }) => advised);
     this.fit.replaceChildren(
-      make("p", {}, told),
+      make("p", {}, text),
       ...(buttons.length ? [make("div", { class: "remedies" }, ...buttons)] : []),
+      ...(isAdvisedAgainst ? [make("p", { class: "advice" }, t("keep_reasoning_advised"))] : []),
     );
   }
 

@@ -86,17 +86,17 @@ function rename(element) {
 function reword(element) {
   const { firstChild } = element;
   if (!firstChild) return;
-  const told = firstChild.textContent?.trim() ?? "";
-  const ours = reworded(told);
-  if (ours && told !== ours) firstChild.textContent = ours;
+  const shown = firstChild.textContent?.trim() ?? "";
+  const ours = reworded(shown);
+  if (ours && shown !== ours) firstChild.textContent = ours;
 }
 
-/** @param {string} told */
-function reworded(told) {
-  const refused = told.match(/^HTTP \d+: ([\s\S]*)$/); // an upload, with the app's own sentence where it was the app
+/** @param {string} shown */
+function reworded(shown) {
+  const refused = shown.match(/^HTTP \d+: ([\s\S]*)$/); // an upload, with the app's own sentence where it was the app
   if (refused) return sentenceIn(refused[1]) ?? t("upload_failed");
   const found = MESSAGES.find(([english]) =>
-    english instanceof RegExp ? english.test(told) : told.startsWith(english),
+    english instanceof RegExp ? english.test(shown) : shown.startsWith(english),
   );
   return found && t(found[1] === "line_lost" && uploads() ? "upload_failed" : found[1]);
 }

@@ -49,7 +49,7 @@ export class HistoryView {
     this.field.addEventListener("input", () => this.later(DEBOUNCE_MS));
     this.list = make("div", { class: "entries", role: "group", "aria-label": t("page_history") });
     this.more = make("div", { class: "more" });
-    this.told = make("p", { class: "told", role: "status" });
+    this.status = make("p", { class: "told", role: "status" });
     this.undone = make("div", { class: "undone", hidden: true });
     this.sure = make("div", { class: "forgetting", hidden: true });
     this.all = make(
@@ -68,7 +68,7 @@ export class HistoryView {
       "div",
       { class: "finding" },
       make("div", { class: "row" }, this.field, this.none, this.all),
-      this.told,
+      this.status,
       this.sure,
     );
     element.replaceChildren(head, this.list, this.more, this.undone, this.notKept, this.file);
@@ -108,11 +108,11 @@ export class HistoryView {
     this.notKept.hidden = value.durable || Boolean(value.trouble);
     if (value.removed) this.showUndo(value.removed);
     if (value.forgotten !== undefined)
-      this.told.textContent = t(value.forgotten ? "history_forgotten" : "history_forgotten_later");
+      this.status.textContent = t(value.forgotten ? "history_forgotten" : "history_forgotten_later");
     if (value.ticket) this.exchange(value.ticket);
     if (value.refused) this.fileEnds(sentence(value.refused));
     if (value.query !== this.field.value.trim()) return; // a later one is on its way
-    if (value.entries === null) return void this.later(0); // what is found is only told by a search of its own
+    if (value.entries === null) return void this.later(0); // what is found is only reported by a search of its own
     if (this.overlaps(value)) this.later(0); // a question asked after both settles which of them is right
     if (this.isLate(value)) return;
     this.server = value.server;
@@ -150,7 +150,7 @@ export class HistoryView {
    */
   tellFound(query, entries, complete) {
     const key = complete ? "history_found" : "history_found_some";
-    this.told.textContent = query ? t(key, { count: entries.length }) : "";
+    this.status.textContent = query ? t(key, { count: entries.length }) : "";
   }
 
   /**
@@ -160,7 +160,7 @@ export class HistoryView {
   async exchange(ticket) {
     if (ticket.token === this.used) return; // the same value may be shown twice
     this.used = ticket.token;
-    this.told.textContent = t("history_file_waiting");
+    this.status.textContent = t("history_file_waiting");
     try {
       const { imported, failure } = await (ticket.does === "save"
         ? exportFile(ticket)
@@ -175,10 +175,10 @@ export class HistoryView {
 
   /**
    * Tell how it went, and let the same file be chosen again.
-   * @param {string} told
+   * @param {string} text
    */
-  fileEnds(told) {
-    this.told.textContent = told;
+  fileEnds(text) {
+    this.status.textContent = text;
     this.file.value = "";
     this.later(0);
   }

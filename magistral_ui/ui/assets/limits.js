@@ -18,7 +18,7 @@ export class LimitsView {
    */
   show(value) {
     if (!value) return;
-    const told = value.keys.map((key) => make("li", {}, t(key, value.values)));
+    const reasons = value.keys.map((key) => make("li", {}, t(key, value.values)));
     const leave = make(
       "form",
       { method: "post", action: "logout" },
@@ -29,7 +29,7 @@ export class LimitsView {
       signOut().catch(() => leave.submit()); // the browser then says why that cannot be
     });
     this.element.replaceChildren(
-      ...(told.length ? [make("ul", { class: "limits" }, ...told)] : []),
+      ...(reasons.length ? [make("ul", { class: "limits" }, ...reasons)] : []),
       ...(value.login ? [leave] : []),
     );
   }

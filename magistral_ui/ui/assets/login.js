@@ -39,7 +39,7 @@ function clearAll() {
 }
 
 /** Clears what another login has left here; what is older than names belongs to the first one who signs in. */
-function settleIn() {
+function clearOtherLogins() {
   for (const storage of storages()) {
     const before = storage.getItem(TAG);
     if (before !== null && before !== (login ?? "")) clear(storage, null);
@@ -93,7 +93,7 @@ export async function signOut() {
 }
 
 line.addEventListener("message", ({ data }) => data !== (login ?? "") && leave(false));
-settleIn();
+clearOtherLogins();
 if (login !== undefined) {
   line.postMessage(login);
   for (const kind of ["visibilitychange", "focus", "pointerdown", "keydown"])

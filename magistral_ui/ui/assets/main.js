@@ -19,7 +19,7 @@ import { ask, askLatest, onAnswer, setPlace } from "./server.js";
 import { ThinkingControl } from "./thinking.js";
 import { Transcript } from "./transcript.js";
 
-/** @import { Composed, Place, Trigger, Unsettled } from "./types.js" */
+/** @import { Composed, Place, Trigger, PendingUpdates } from "./types.js" */
 
 /** @type {Transcript | null} */
 let transcript = null;
@@ -32,9 +32,9 @@ let models = null;
 /** @type {() => void} */
 let begin = () => {}; // called once the conversation can be shown
 /** @type {Trigger} */
-let settle = () => {}; // has Gradio fetch what `settled` tells
-/** @type {Unsettled} */
-let unsettled = {};
+let triggerGradio = () => {}; // has Gradio fetch what `gradioUpdates` returns
+/** @type {PendingUpdates} */
+let pendingUpdates = {};
 /** @type {Promise<void>} */
 const begun = new Promise((resolve) => {
   begin = resolve;
@@ -49,7 +49,7 @@ const readers = []; // those who wait for the composer's content
  * @param {any} value
  */
 function bindView(view, part, value) {
-  onAnswer(part, (told) => view.show(told));
+  onAnswer(part, (value) => view.show(value));
   if (value) view.show(value);
 }
 
@@ -60,14 +60,14 @@ function bindView(view, part, value) {
 function content() {
   return new Promise((resolve) => {
     readers.push(resolve);
-    settle("content");
+    triggerGradio("content");
   });
 }
 
-/** @param {Unsettled} changes */
+/** @param {PendingUpdates} changes */
 function tell(changes) {
-  unsettled = { ...unsettled, ...changes, composer: { ...unsettled.composer, ...changes.composer } };
-  settle("settle");
+  pendingUpdates = { ...pendingUpdates, ...changes, composer: { ...pendingUpdates.composer, ...changes.composer } };
+  triggerGradio("updates");
 }
 
 onAnswer("place", (place) => {
@@ -94,7 +94,7 @@ onAnswer("turns", (value) => {
  */
 const mounts = {
   turns(element, _value, trigger) {
-    settle = trigger;
+    triggerGradio = trigger;
     transcript = new Transcript(element, (name, data) =>
       name === "ended" ? askLatest("turns/ended") : ask(`turns/${name}`, data),
     );
@@ -108,9 +108,9 @@ const mounts = {
   guest: (element, value) => new LimitsView(element).show(value),
   model(element, value) {
     const view = new ModelState(element, (name) => ask(`model/${name}`));
-    onAnswer("model", (told) => {
-      view.show(told);
-      models?.stateChanged(told.state);
+    onAnswer("model", (value) => {
+      view.show(value);
+      models?.stateChanged(value.state);
     });
     if (value) view.show(value);
   },
@@ -176,9 +176,9 @@ export function composed(message) {
 }
 
 /** What answers have changed of Gradio's own: where the tab is, and how the composer has to be; undefined where nothing has. */
-export function settled() {
-  const { place, composer } = unsettled;
-  unsettled = {};
+export function gradioUpdates() {
+  const { place, composer } = pendingUpdates;
+  pendingUpdates = {};
   return [place, composer && { ...composer, __type__: "update" }];
 }
 

@@ -26,14 +26,14 @@ export function memoryPlan(info) {
       make("li", { data: { part: name } }, make("span", {}, t(`memory_${name}`)), make("span", {}, bytes(size))),
     );
   }
-  const told = [
+  const paragraphs = [
     t("memory_context", { count: info.context_length }),
     t("memory_visitors", { count: plan.visitors, tokens: plan.usual }),
   ];
   if (plan.shares.length > 1) {
-    told.push(
+    paragraphs.push(
       t("memory_spread", { count: plan.shares.length, layers: plan.shares.map((share) => share.layers).join(" + ") }),
     );
   }
-  return [make("h3", {}, t("memory_heading")), bar, list, ...told.map((text) => make("p", {}, text))];
+  return [make("h3", {}, t("memory_heading")), bar, list, ...paragraphs.map((text) => make("p", {}, text))];
 }

@@ -123,21 +123,21 @@ export class ModelState {
       retry.disabled = true;
       this.act("retry");
     });
-    const told = make(
+    const text = make(
       "div",
       {},
       make("strong", {}, t(onServer(value.key) ? "broken_server_heading" : "broken_heading")),
       make("p", {}, sentence(value)),
     );
-    return [make("div", { class: "broken", role: "alert" }, told, retry)];
+    return [make("div", { class: "broken", role: "alert" }, text, retry)];
   }
 
   /**
    * What is not as it could be on this machine, each with its remedy.
-   * @param {Message[] | undefined} told
+   * @param {Message[] | undefined} messages
    */
-  notices(told) {
-    return (told ?? []).map((each) => make("p", { class: "machine-notice" }, sentence(each)));
+  notices(messages) {
+    return (messages ?? []).map((each) => make("p", { class: "machine-notice" }, sentence(each)));
   }
 
   /** @param {ModelValue} value */
@@ -186,16 +186,16 @@ export class ModelState {
     const list = make("dl", {});
     for (const [key, value] of rows) list.append(make("dt", {}, t(key)), make("dd", {}, value));
     /** @type {HTMLElement[]} */
-    const told = [make("p", {}, t(description))];
+    const paragraphs = [make("p", {}, t(description))];
     const onServersSide = info?.chosen_because === "model_on_a_server" || onServer(key);
     if (state === "ready" && info && has(info.chosen_because))
-      told.push(make("p", {}, t(info.chosen_because)), ...this.notices(info.notices));
-    if (onServersSide) told.push(make("p", {}, t("model_how_to_choose_server")));
+      paragraphs.push(make("p", {}, t(info.chosen_because)), ...this.notices(info.notices));
+    if (onServersSide) paragraphs.push(make("p", {}, t("model_how_to_choose_server")));
     else
-      told.push(
+      paragraphs.push(
         make("p", {}, t("model_how_to_choose")),
         make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)),
       );
-    return [list, ...memoryPlan(info), ...told];
+    return [list, ...memoryPlan(info), ...paragraphs];
   }
 }

@@ -118,11 +118,11 @@ export class ReplyDetails extends Popup {
       this.close();
       replay();
     });
-    const told = make(
+    const details = make(
       "p",
       { class: source.here ? "" : "warn" },
       t(source.here ? "details_replay_help" : "details_replay_elsewhere"),
     );
-    return make("footer", {}, button, told);
+    return make("footer", {}, button, details);
   }
 }

@@ -24,7 +24,7 @@ const handlers = {};
 /** @type {Map<string, (() => unknown) | null>} */
 const open = new Map(); // running action → the latest request that waits for it
 /** @type {Place} */
-let place = {}; // as the server told last
+let place = {}; // as the server last said
 let asked = 0;
 let lost = false; // whether the page says that the connection is lost
 

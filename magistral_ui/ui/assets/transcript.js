@@ -121,7 +121,7 @@ export class Transcript {
     if (!value.follows) this.turned = value.asked;
     this.turnTo(value.conversation ?? this.conversation);
     const shown = value.turns.map((turn) => this.turnFor(turn));
-    if (value.continues !== null && value.live) this.takeUp(value.continues, value.live);
+    if (value.continues !== null && value.live) this.resume(value.continues, value.live);
     const running = value.live ? this.replyFor(value.live) : null;
     if (running) {
       running.awaited = true;
@@ -208,7 +208,7 @@ export class Transcript {
    * @param {number} message
    * @param {string} live
    */
-  takeUp(message, live) {
+  resume(message, live) {
     const reply = this.turns.get(message);
     if (!(reply instanceof ReplyTurn) || this.replies.has(live)) return;
     for (const [id, each] of this.replies) if (each === reply) this.replies.delete(id);

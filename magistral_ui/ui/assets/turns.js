@@ -225,9 +225,11 @@ export class ReplyTurn {
   /** @param {ReplyValue} turn */
   showNotes({ notices, ended, failure, answer, reasoning, usage, params, may_continue: begun }) {
     const lowered = ended === "length" && notices.find(({ key }) => key === "max_tokens_lowered");
-    const told = (/** @type {Message} */ { key, values }) =>
+    const noticeText = (/** @type {Message} */ { key, values }) =>
       key === "cut_off" && !begun ? t("notice_cut_off_at_start") : t(`notice_${key}`, values);
-    const notes = notices.filter((each) => each !== lowered).map((each) => make("p", { class: "note" }, told(each)));
+    const notes = notices
+      .filter((each) => each !== lowered)
+      .map((each) => make("p", { class: "note" }, noticeText(each)));
     if (failure) notes.push(make("p", { class: "note failure" }, sentence(failure)));
     else if (ended === "length")
       notes.push(

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Reasoning
 from magistral_ui.chat.images import ImageFile, read_image
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.reasoning import ReasoningPiece
 from magistral_ui.engines.remote.chunks import Chunk, read_chunk
-from magistral_ui.engines.remote.reasoning_stream import EchoFilter, ReplyReader, gathered
+from magistral_ui.engines.remote.reasoning_stream import EchoFilter, ReplyReader, merge_adjacent
 from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
 from magistral_ui.models.cards import TEXT_MARKS, TOKEN_MARKS
 from tests.chat.joined import joined
@@ -39,7 +39,7 @@ def read(pieces_of_wire: Sequence[bytes], **options: Any) -> tuple[list[Reasonin
         said += reader.feed(chunk)
         finish = chunk.finish_reason or finish
         usage = chunk if chunk.completion_tokens is not None else usage
-    return [*said, *reader.finish(), *reader.settle(usage)], finish, reader
+    return [*said, *reader.finish(), *reader.reconcile_usage(usage)], finish, reader
 
 
 @pytest.mark.parametrize("one_token", [True, False])
@@ -131,13 +131,13 @@ def test_a_chunk_of_several_tokens_is_reckoned_by_its_length_until_the_usage_com
     reader = ReplyReader(MARKS)
     (piece,) = reader.feed(Chunk((("text", "a dozen chars"),)))
     assert piece.tokens == 4
-    assert reader.settle(Chunk(completion_tokens=10)) == [Answer("", 6)]
-    assert reader.settle(Chunk(completion_tokens=3)) == []
+    assert reader.reconcile_usage(Chunk(completion_tokens=10)) == [Answer("", 6)]
+    assert reader.reconcile_usage(Chunk(completion_tokens=3)) == []
 
 
 def test_neighbours_become_one_event() -> None:
     pieces = [Reasoning("a"), Reasoning("b", 2), Answer("", 0), Answer("c"), Reasoning("d")]
-    assert gathered(pieces) == [Reasoning("ab", 3), Answer("c", 1), Reasoning("d")]
+    assert merge_adjacent(pieces) == [Reasoning("ab", 3), Answer("c", 1), Reasoning("d")]
 
 
 @pytest.mark.parametrize(
