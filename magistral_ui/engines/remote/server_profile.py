@@ -193,8 +193,8 @@ def _lower_max_tokens(
 
 def _other_efforts(dialect: Dialect, refusal: ServerRefusal, sent: Mapping[str, Any]) -> tuple[Effort, ...]:
     """The efforts that a refusal names in place of the one that was sent: a model may take only some of them."""
-    said, tried = refusal.detail, sent.get(dialect.effort)
-    return tuple(each for each in dialect.efforts if each != tried and re.search(rf"['\"`]{each}['\"`]", said))
+    detail, tried = refusal.detail, sent.get(dialect.effort)
+    return tuple(each for each in dialect.efforts if each != tried and re.search(rf"['\"`]{each}['\"`]", detail))
 
 
 def _rename_field(profile: ServerProfile, field: str, replacement: str) -> ProfileUpdate | None:
