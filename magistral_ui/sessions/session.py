@@ -35,6 +35,7 @@ from magistral_ui.sessions.admission import OnReply
 from magistral_ui.sessions.history.recorder import HistoryRecorder
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session_state import SessionState
+from magistral_ui.sessions.upload_cache import check_seen
 
 Admit = Callable[[], AbstractContextManager[OnReply]]
 """Admits one more reply: `Admission.reply`, bound to one visitor."""
@@ -263,7 +264,9 @@ class Session(SessionState):
     ) -> Prompt:
         choices, card = choices or PromptChoices(), self._engine.card
         system = card.system(choices.system_prompt, budget)
-        return compose(conversation, system, choices, resume_of(resumed), card.effort(budget))
+        prompt = compose(conversation, system, choices, resume_of(resumed), card.effort(budget))
+        check_seen(card, prompt.images)  # another model may have seen them, before a switch
+        return prompt
 
     def _begin(
         self,
