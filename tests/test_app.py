@@ -86,6 +86,31 @@ def test_a_port_in_use_is_named() -> None:
     assert "Traceback" not in ended.stderr
 
 
+IMPORTS = """
+import sys, threading, time
+import torch  # the longest part, which would hide the rest
+from app import model_actions_of
+from magistral_ui.engines.base import Loading, ModelRequest, Ready
+from magistral_ui.engines.local.switchable import SwitchableEngine
+
+engine = SwitchableEngine(ModelRequest("demo", device="cpu"))
+models = model_actions_of(engine, shared=False)
+engine.start()
+while "transformers" not in sys.modules:
+    time.sleep(0)
+listed = models.list({})
+while isinstance(engine.status(), Loading):
+    time.sleep(0.05)
+assert isinstance(engine.status(), Ready), engine.status()
+assert listed["models"], listed
+"""
+
+
+def test_a_page_may_list_models_while_the_libraries_are_imported() -> None:
+    ended = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """A running app on a free port, and the URL that it printed."""
