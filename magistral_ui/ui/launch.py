@@ -2,8 +2,6 @@
 
 import contextlib
 import secrets
-from importlib import resources
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,8 +10,6 @@ import httpx
 from gradio import networking
 from gradio.exceptions import ChecksumMismatchError, ShareCertificateWriteError
 from starlette.middleware import Middleware
-from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
 
 from magistral_ui.environment import ProxyUnusable, check_proxies, without_proxies
 from magistral_ui.errors import ServeError
@@ -24,6 +20,7 @@ from magistral_ui.ui.api.mcp_route import mcp_route
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.import_export import exchange_routes
 from magistral_ui.ui.model_actions import ModelActions
+from magistral_ui.ui.page_files import page_files_mount, page_path
 from magistral_ui.ui.theme import theme
 from magistral_ui.ui.translated_page import complete, texts_route
 from magistral_ui.web.client_address import PROBE_HEADER
@@ -36,7 +33,6 @@ from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.security_headers import CompletedPageMiddleware
 from magistral_ui.web.server_socket import WILDCARD_HOSTS, allow_many_files, served_on, take, url_of
 
-ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 STYLES = ("vendor/katex", "page", "answer", "transcript", "history", "panel", "touch")
 DEFAULT_PORTS = range(7860, 7960)
 QUEUE_POLL_SECONDS = 0.1
@@ -52,8 +48,8 @@ PROBE_TIMEOUT = 10.0
 
 def head() -> str:
     """Our styles and scripts for the page's head, all from this server; translated_page.py adds the texts."""
-    links = [f'<link rel="stylesheet" href="magistral/{name}.css">' for name in STYLES]
-    return "\n".join([*links, '<link rel="modulepreload" href="magistral/main.js">'])
+    links = [f'<link rel="stylesheet" href="{page_path()}/{name}.css">' for name in STYLES]
+    return "\n".join([*links, f'<link rel="modulepreload" href="{page_path()}/main.js">'])
 
 
 def listeners(demo: gr.Blocks) -> dict[int, ApiFunction]:
@@ -82,7 +78,7 @@ def launch_options(visitors: Visitors, models: ModelActions | None = None) -> di
                 mcp_route(visitors),
                 *exchange_routes(visitors),
                 texts_route(),
-                Mount("/magistral", StaticFiles(directory=ASSETS)),
+                page_files_mount(),
             ],
             "docs_url": None,
             "redoc_url": None,

@@ -12,7 +12,7 @@ from tests.security.conftest import Served, serving
 
 PEOPLE = {"Alice": "right horse", "Bob": "left zebra"}
 STORED = "() => [localStorage, sessionStorage].flatMap((each) => Object.entries(each)).map((each) => each.join('='))"
-CHOOSE = """() => import(new URL("magistral/settings.js", document.baseURI)).then((page) =>
+CHOOSE = """() => import(document.querySelector('link[href$="/main.js"]').href.replace("main.js", "settings.js")).then((page) =>
   page.change({ instructions: "kumquat wish" }))"""
 
 

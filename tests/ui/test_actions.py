@@ -16,7 +16,7 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.actions import action_route, composer_actions, history_actions, model_actions, turn_actions
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.history_panel import HistoryPanel
-from magistral_ui.ui.rendering import ASSETS
+from magistral_ui.ui.page_files import ASSETS
 from magistral_ui.web.request_guard import ACTIONS_PATH
 from tests.scripted_engine import ScriptedEngine
 
