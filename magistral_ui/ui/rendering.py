@@ -7,9 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
-from importlib import resources
 from operator import attrgetter
-from pathlib import Path
 
 from cachetools import LRUCache, cachedmethod
 
@@ -22,6 +20,7 @@ from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.memory import TYPICAL_CONTEXT
 from magistral_ui.sessions.session import Session
+from magistral_ui.ui.asset_files import ASSETS
 
 THUMBNAIL_SIDE = 480
 """Pixels of a thumbnail's longer side: twice what is shown, for screens of high density."""
@@ -31,7 +30,6 @@ RECENT_MESSAGES = 20
 MAX_MESSAGES_PER_REQUEST = 40
 LOAD_COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
 """The reason that marks a model as remote: it may go away at any time, so the page keeps checking on it."""
-ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 
 
 def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails") -> Json:
