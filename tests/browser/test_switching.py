@@ -58,7 +58,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine
         folder = make_repository(tmp_path / "ministral", MINISTRAL_3_3B)
         hub.add(str(MINISTRAL_3_3B.repository), folder, MINISTRAL_3_3B.revision or "")
         engine = SwitchableEngine(ModelRequest("demo", device="cpu", threads=1))
-        library = ModelLibrary(engine.repository_in_use)
+        library = ModelLibrary(engine.repositories_in_use)
         engine.start()
         until(lambda: isinstance(engine.status(), Ready))
         yield Machine(engine, ModelActions(engine, lambda: library), hub, tmp_path / "cache", step)
