@@ -156,6 +156,7 @@ def test_a_model_is_downloaded_switched_to_asked_unloaded_and_removed(
     ask(page, "And again?")
     press(page, "Demo model", "Use")
     dialog.get_by_role("button", name="Wait until finished").click()
+    expect(page.locator("#model-banner")).to_contain_text("Waiting for running replies")
     machine.step.set()
     expect_badge(page, "Demo model", "In use")
     expect(done(page).locator(".note", has_text="Stopped.")).to_have_count(0)
