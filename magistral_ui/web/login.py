@@ -89,6 +89,9 @@ class LoginMiddleware:
             self._end(scope, sessions)
             await self._sign_out(scope)(scope, receive, send)
         elif login := self._active_login(scope, sessions):
+            if scope["path"] == "/login" and method in ("GET", "HEAD"):  # such as a tab that a browser restores
+                await RedirectResponse("./", 303, {"Cache-Control": "no-store"})(scope, receive, send)
+                return
             await self._requests.serve(login, scope, receive, send)
         elif path == MCP_PATH and (sent := credentials_in(Headers(scope=scope))):
             if refusal := await self._refusal(scope, *sent):
