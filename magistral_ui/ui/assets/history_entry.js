@@ -1,4 +1,4 @@
-// Shows one conversation of the list: its title to open it, and a row of actions that unfolds below.
+// One conversation in the list: its title, which opens it, and a row of actions below.
 
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
@@ -14,7 +14,7 @@ const EXPORT_FORMATS = [
 
 export class HistoryEntry {
   /**
-   * `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw` again once no name is being edited.
+   * `list` handles the actions `open`, `rename`, `remove` and `ask`, and renders again (`draw`) once no title is being edited.
    * @param {ConversationSummary} entry
    * @param {HistoryView} list
    */
