@@ -170,9 +170,9 @@ def check_proxy_for(url: str) -> None:
 
 def check_address(settings: Settings) -> None:
     """Raise PortInUse or ServeError at once where the address or the port cannot be listened on. The page takes them later."""
-    from magistral_ui.web.server_socket import take
+    from magistral_ui.web.server_socket import bind
 
-    for listener in take(settings.host, (settings.port or 0,)):
+    for listener in bind(settings.host, (settings.port or 0,)):
         listener.close()
 
 
