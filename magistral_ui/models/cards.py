@@ -1,12 +1,14 @@
 """The model cards: facts about the models that this page is made for, each with its source; nothing is loaded or downloaded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Literal
 
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import SystemPart, has_marks, split_system_prompt
 from magistral_ui.chat.sampling import Effort, SamplingParams, effort_of
+from magistral_ui.errors import ImageRefused
 from magistral_ui.models.shape import (
     MAGISTRAL_SMALL_1_2,
     MAGISTRAL_SMALL_TEXT,
@@ -249,3 +251,9 @@ def nearest_card(shape: ModelShape, ministral: bool) -> ModelCard:
 def without_claims(card: ModelCard) -> ModelCard:
     """`card` without what is only true of the published weights: for a copy that may have been trained further."""
     return replace(card, repository=None, revision=None, benchmarks={}, languages=(), download_bytes=0, license="")
+
+
+def check_seen(card: ModelCard, images: Sequence[ImageFile]) -> None:
+    """Raises ImageRefused if the model cannot see images."""
+    if images and not card.vision:
+        raise ImageRefused("picture_not_supported", name=images[0].name)

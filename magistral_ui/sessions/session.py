@@ -31,11 +31,11 @@ from magistral_ui.engines.base import (
 )
 from magistral_ui.engines.generation import Generation, RunningReply
 from magistral_ui.errors import BadInput, EmptyMessage, MessageGone, TextTooLong
+from magistral_ui.models.cards import check_seen
 from magistral_ui.sessions.admission import OnReply
 from magistral_ui.sessions.history.recorder import HistoryRecorder
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session_state import SessionState
-from magistral_ui.sessions.upload_cache import check_seen
 
 Admit = Callable[[], AbstractContextManager[OnReply]]
 """Admits one more reply: `Admission.reply`, bound to one visitor."""

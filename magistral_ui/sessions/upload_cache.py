@@ -13,7 +13,6 @@ from cachetools import LRUCache, cachedmethod
 
 from magistral_ui.chat.images import ImageFile, measure_image, read_image, read_images, shrunk_size
 from magistral_ui.errors import ImageRefused
-from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
 
 CACHE_BYTES = 128 * 2**20
@@ -38,12 +37,6 @@ def read_file(path: str, limits: Limits, read: Read = read_image) -> ImageFile:
     except OSError as error:  # uploads are deleted after a while
         raise ImageRefused("picture_broken", name=name) from error
     return read(data, name, max_bytes=limits.picture_bytes, max_pixels=limits.picture_pixels)
-
-
-def check_seen(card: ModelCard, images: Sequence[ImageFile]) -> None:
-    """Raises ImageRefused if the model cannot see images."""
-    if images and not card.vision:
-        raise ImageRefused("picture_not_supported", name=images[0].name)
 
 
 class UploadCache:

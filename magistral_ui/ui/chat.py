@@ -11,8 +11,9 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import CLIENT
 from magistral_ui.engines.base import Engine, info_of
 from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
+from magistral_ui.models.cards import check_seen
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.upload_cache import UploadCache, check_seen
+from magistral_ui.sessions.upload_cache import UploadCache
 from magistral_ui.sessions.visitors import TabState, Visitors
 from magistral_ui.ui.asset_files import ASSETS
 from magistral_ui.ui.context_meter import attached_value, context_use, empty_meter, meter_value, refused_meter, size_of

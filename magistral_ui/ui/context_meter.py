@@ -8,9 +8,9 @@ from magistral_ui.chat.images import BROWSER_TYPES, ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, UserTurn
 from magistral_ui.engines.base import Engine, Measure, info_of
 from magistral_ui.errors import ImageRefused, MagistralUIError, TooManyRequests
-from magistral_ui.models.cards import ModelCard
+from magistral_ui.models.cards import ModelCard, check_seen
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.upload_cache import UploadCache, check_seen
+from magistral_ui.sessions.upload_cache import UploadCache
 from magistral_ui.ui.rendering import Thumbnails, utf16_length
 from magistral_ui.ui.sampling_panel import IMAGE_SIDES, VisitorSettings
 

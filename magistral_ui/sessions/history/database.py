@@ -16,7 +16,6 @@ from magistral_ui.errors import HistoryUnusable, ImportRefused, Message
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.image_store import ImageStore
-from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
 from magistral_ui.sessions.history.schema import (
     BACKUP_SECONDS,
     connect,
@@ -80,7 +79,7 @@ class History:
         db = connect(self._file, writing=True)
         try:
             migrate(db, self._file)
-            self.owners = Owners(db)
+            self.owners = catalog.Owners(db)
         except (sqlite3.Error, OSError, HistoryUnusable):
             db.close()
             raise
@@ -195,7 +194,7 @@ class History:
                 return False
             if not self.owners.is_forgotten(before):
                 self.owners.record(db, visitor)
-                hand_over(db, before, visitor)
+                catalog.hand_over(db, before, visitor)
             return True
 
         return self.writer.wait(write, False)
@@ -207,7 +206,7 @@ class History:
         """
         self.owners.forget(visitor)
         self.writer.wait(
-            lambda db: mark(db, visitor), None
+            lambda db: catalog.mark_forgotten(db, visitor), None
         )  # on its own: a full disk may have room for this and no more
         if not self._tidying.acquire(timeout=WRITE_TIMEOUT):
             return False
@@ -224,7 +223,7 @@ class History:
 
         def erase(db: sqlite3.Connection, visitor: str) -> int:
             count = catalog.forget(db, visitor)
-            unmark(db, visitor)
+            catalog.unmark_forgotten(db, visitor)
             return count
 
         for visitor in visitors:

@@ -21,10 +21,11 @@ from magistral_ui.client import NO_CLIENT, Client
 from magistral_ui.engines.base import Engine, Loading
 from magistral_ui.engines.generation import RunningReply
 from magistral_ui.errors import BadInput, MagistralUIError, TooManyImages
+from magistral_ui.models.cards import check_seen
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.live_view import LiveView, watch
 from magistral_ui.sessions.session import Session
-from magistral_ui.sessions.upload_cache import check_seen, read_files
+from magistral_ui.sessions.upload_cache import read_files
 from magistral_ui.ui.api.models import AssistantMessageIn, ChatRequest, Files, GrowingReply, ToolRequest, UserMessageIn
 from magistral_ui.web.client_address import client_of
 

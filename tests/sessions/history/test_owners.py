@@ -13,7 +13,7 @@ from magistral_ui.chat.events import Answer
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import CLIENT, Client, hashed
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.sessions.history import catalog, database, image_store
+from magistral_ui.sessions.history import catalog, image_store
 from magistral_ui.sessions.history.database import DATABASE_FILE
 from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, V2
 from magistral_ui.sessions.limits import Limits
@@ -140,7 +140,7 @@ def test_what_cannot_be_claimed_now_is_claimed_the_next_time(
     place = say(visitors, "before")
     with as_somebody("ann"):
         with monkeypatch.context() as full:
-            full.setattr(database, "hand_over", fails)
+            full.setattr(catalog, "hand_over", fails)
             there, _ = visitors.open(place)
         assert there["visitor"] == place["visitor"], "the way back stays"
         there, _ = visitors.open(there)
@@ -241,7 +241,7 @@ def test_what_could_not_be_deleted_before_the_end_is_deleted_by_the_next_process
         with monkeypatch.context() as full:
             full.setattr(catalog, "forget", fails)
             if "mark" in failing:
-                full.setattr(database, "mark", fails)
+                full.setattr(catalog, "mark_forgotten", fails)
             clean, place, _ = visitors.begin_anew(place)
             assert not clean
             assert titles(visitors, place) == [], "nobody opens it any more"
