@@ -11,7 +11,8 @@ from magistral_ui.engines.weights.pace import estimated_pace, pace_of
 from magistral_ui.models.shape import ModelShape
 
 POLL_SECONDS = 0.1
-LOWEST_PRIORITY = 19
+NICENESS = 10
+"""A tenth of the share of an ordinary thread, on Linux: even a busy computer comes to an end."""
 STOP_TIMEOUT = 10.0
 """Seconds for a step: making a layer takes longest, and cannot be interrupted."""
 
@@ -107,4 +108,4 @@ def lower_priority() -> None:
     """Let every other thread run first, where threads have priorities of their own; those of its products inherit it."""
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
