@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from magistral_ui.chat.prompt import Prompt
+from magistral_ui.chat.prompt import Prompt, PromptChoices
+from magistral_ui.chat.reply import Provenance, Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Message
@@ -85,12 +86,12 @@ class ModelInfo:
     """
 
 
-Stage = Literal["starting", "server", "downloading", "reading", "quantizing", "saving", "warming_up"]
+Stage = Literal["waiting", "starting", "server", "downloading", "reading", "quantizing", "saving", "warming_up"]
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Not ready yet. `done` and `total` are bytes; a total of 0 is unknown."""
+    """Not ready yet. `done` and `total` are bytes; a total of 0 is unknown. `waiting`: for the replies of the model before."""
 
     stage: Stage = "starting"
     done: int = 0
@@ -169,3 +170,33 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop all generations and free the device; returns once that is done."""
+
+
+def provenance_of(engine: Engine) -> Provenance:
+    """What would write a reply now; only its name where the model is not loaded."""
+    info = info_of(engine.status())
+    if info is None:
+        return Provenance(model=engine.card.name)
+    return Provenance(info.name, info.source, info.revision, info.precision, info.device, info.engine)
+
+
+def closes_reasoning(engine: Engine) -> bool:
+    """Whether the engine can close reasoning when a budget is spent."""
+    info = info_of(engine.status())
+    return info is None or "reasoning_budget" not in info.missing
+
+
+def reply_provenance(engine: Engine, prompt: Prompt, choices: PromptChoices, before: Reply | None) -> Provenance:
+    """The provenance of a reply that resumes `before`."""
+    source = before.provenance if before else None
+    return replace(
+        provenance_of(engine),
+        instructions=choices.instructions,
+        system_prompt=choices.system_prompt,
+        keep_reasoning=choices.keep_reasoning,
+        prompt=prompt.digest,
+        begun_reasoning=len(before.reasoning) if before else 0,
+        begun_answer=len(before.answer) if before else 0,
+        begun_closed=before.reasoning_closed if before else False,
+        edited=bool(source and source.edited),
+    )

@@ -29,7 +29,9 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.actions import action_route
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.model_actions import ModelActions
+from magistral_ui.web.request_body import JsonBodies
 from magistral_ui.web.request_guard import ACTIONS_PATH
+from magistral_ui.web.uploads import Ownership
 from tests.hub.checkpoints import make_repository
 from tests.hub.server import Hub
 from tests.waiting import until
@@ -45,7 +47,10 @@ class Page:
         self.engine = SwitchableEngine(ModelRequest(model, device="cpu", threads=1))
         self.library = ModelLibrary(self.engine.repositories_in_use)
         self.models_actions = ModelActions(self.engine, lambda: self.library)
-        self.app = Starlette(routes=[action_route(Chat(self.engine, Visitors(self.engine)), self.models_actions)])
+        chat = Chat(self.engine, Visitors(self.engine))
+        self.app = Starlette(
+            routes=[action_route(chat, JsonBodies(chat.visitors.limits), Ownership(), self.models_actions)]
+        )
         self.place: Any = {}
         self.engine.start()
         self.loaded()

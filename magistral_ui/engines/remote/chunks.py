@@ -1,14 +1,14 @@
-"""Reads the payloads of a chat completion; it knows neither servers nor channels.
+"""Parses the payloads of a streamed chat completion into chunks; it knows neither servers nor channels.
 
-It tolerates what differs between servers and versions, but raises StreamBroken for anything that would lose text.
+It tolerates differences between servers and versions, but raises StreamBroken where text would be lost.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from magistral_ui.engines.remote.error_body import error_words
-from magistral_ui.engines.remote.sse import StreamBroken, mapping, parsed
+from magistral_ui.engines.remote.error_body import error_message
+from magistral_ui.engines.remote.sse import StreamBroken, json_object, parse_json
 
 Kind = Literal["reasoning", "thinking", "text", "refusal"]
 """`reasoning` and `refusal`: from fields of their own; `thinking`: from a list's thinking part; `text`: from the content."""
@@ -16,11 +16,11 @@ REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinkin
 """Where servers put reasoning. Several of them in one delta are equal, so only the first is used."""
 THINKING_TYPES = frozenset({"thinking", "reasoning", "think", "reasoning_text", "summary_text"})
 ERROR_FIELDS = ("error_msg", "error_code", "error_message", "errmsg", "err", "fault", "exception", "__type")
-"""Names that only errors have, apart from `error` itself."""
+"""Fields that only errors have, apart from `error` itself."""
 REASON_FIELDS = ("message", "Message", "msg", "description")
-"""Names under which an object that is not marked as an error may still say why nothing else follows."""
+"""Fields in which an object that is not marked as an error may still say why nothing else follows."""
 SILENT_TYPES = frozenset({"status", "ping", "info", "progress", "event", "log", "notice"})
-"""Types of objects that report something else, whatever fields they use."""
+"""Types of objects that are not errors, whatever fields they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,37 +35,37 @@ class Chunk:
     reasoning_tokens: int | None = None
     progress: tuple[int, int, int] | None = None
     """Prompt tokens processed, in total, and cached (llama.cpp)."""
-    whole: bool = False
-    """Whether `parts` are the whole reply so far, and not only what is new."""
+    cumulative: bool = False
+    """Whether `parts` are the whole reply so far, and not just what is new."""
     calls_tool: bool = False
     silent: bool = field(default=False, compare=False)
     """Whether it is not part of a chat completion: a ping, or something meant for another kind of client."""
     foreign: bool = field(default=False, compare=False)
     """Whether it is meant for another kind of client."""
-    words: str = field(default="", compare=False)
-    """What a silent payload says; where nothing else follows, that is the reason."""
+    message: str = field(default="", compare=False)
+    """What a silent payload says; if nothing else follows, that is the reason."""
     identity: str = field(default="", compare=False)
 
 
 def read_chunk(payload: bytes) -> Chunk:
-    """The chunk in `payload`; StreamBroken where it is an error, or broken."""
+    """The chunk in `payload`. Raises StreamBroken if it is an error or malformed."""
     try:
-        value = parsed(payload)
+        value = parse_json(payload)
     except ValueError as error:
         raise StreamBroken("remote_malformed") from error
     if isinstance(value, list):
         raise StreamBroken("remote_malformed")
     if not isinstance(value, dict):
         return Chunk(silent=True)
-    if (told := error_text(value)) is not None:
-        raise StreamBroken("remote_error", _error_of(value), detail=told)
+    if (detail := find_error(value)) is not None:
+        raise StreamBroken("remote_error", _error_of(value), detail=detail)
     choice = _first_choice(value)
-    if (told := error_text({"error": choice.get("error")})) is not None:
-        raise StreamBroken("remote_error", choice.get("error"), detail=told)
-    usage = mapping(value.get("usage"))
-    progress = mapping(value.get("prompt_progress"))
+    if (detail := find_error({"error": choice.get("error")})) is not None:
+        raise StreamBroken("remote_error", choice.get("error"), detail=detail)
+    usage = json_object(value.get("usage"))
+    progress = json_object(value.get("prompt_progress"))
     done, total, cached = (_count(progress, name) for name in ("processed", "total", "cache"))
-    parts, whole = _said(choice)
+    parts, cumulative = _texts_of(choice)
     silent = not ("choices" in value or usage or progress or "object" in value)
     message = _message(choice)
     reason = choice.get("finish_reason")
@@ -73,21 +73,21 @@ def read_chunk(payload: bytes) -> Chunk:
         parts=parts,
         finish_reason=reason if isinstance(reason, str) and reason not in ("", "null") else None,
         prompt_tokens=_count(usage, "prompt_tokens"),
-        cached_tokens=_count(mapping(usage.get("prompt_tokens_details")), "cached_tokens"),
+        cached_tokens=_count(json_object(usage.get("prompt_tokens_details")), "cached_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
-        reasoning_tokens=_count(mapping(usage.get("completion_tokens_details")), "reasoning_tokens"),
+        reasoning_tokens=_count(json_object(usage.get("completion_tokens_details")), "reasoning_tokens"),
         progress=(done or 0, total or 0, cached or 0) if progress else None,
-        whole=whole,
+        cumulative=cumulative,
         calls_tool=bool(message.get("tool_calls") or message.get("function_call")),
         silent=silent,
         foreign=silent and bool(value) and str(value.get("type")).lower() not in SILENT_TYPES,
-        words=next((text for key in REASON_FIELDS if isinstance(text := value.get(key), str)), "") if silent else "",
+        message=next((text for key in REASON_FIELDS if isinstance(text := value.get(key), str)), "") if silent else "",
         identity=str(value.get("id") or ""),
     )
 
 
 def read_last_chunk(payload: bytes) -> Chunk:
-    """The chunk of a line without a line break: where it is incomplete, the stream was cut there."""
+    """The chunk in a last line without a line break: if it is incomplete, the stream was cut there."""
     try:
         return read_chunk(payload)
     except StreamBroken as broken:
@@ -96,21 +96,21 @@ def read_last_chunk(payload: bytes) -> Chunk:
         raise StreamBroken("remote_cut") from broken
 
 
-def error_text(value: Mapping[str, Any]) -> str | None:
-    """What an error says, whatever its shape; None where `value` is not an error."""
+def find_error(value: Mapping[str, Any]) -> str | None:
+    """The message of an error of any shape; None if `value` is not an error."""
     error = _error_of(value)
-    return None if error is None else error_words(error, depth=1) or "?"
+    return None if error is None else error_message(error, depth=1) or "?"
 
 
 def _error_of(value: Mapping[str, Any]) -> Any:
-    """The error that `value` is or contains, in any of the shapes that servers and gateways use; None where there is none."""
+    """The error that `value` is or contains, in any of the shapes that servers and gateways use, or None."""
     error = value.get("error")
     if error or error == {}:
         says_more = isinstance(error, int | float) or (isinstance(error, str) and isinstance(value.get("message"), str))
         return value if says_more else error
     if value.get("choices"):
         return None
-    if (failed := mapping(value.get("base_resp"))).get("status_code"):  # MiniMax
+    if (failed := json_object(value.get("base_resp"))).get("status_code"):  # MiniMax
         return failed
     kind = str(value.get("type") or "").lower()
     if value.get("object") == "error" or "error" in kind or value.get("status") == "error":
@@ -124,7 +124,7 @@ def _error_of(value: Mapping[str, Any]) -> Any:
     if value.get("detail"):
         return value["detail"]
     status = next((code for key in ("code", "status", "status_code") if _is_status(code := value.get(key))), None)
-    return value if status is not None and error_words(value) else None
+    return value if status is not None and error_message(value) else None
 
 
 def _is_status(code: Any) -> bool:
@@ -143,11 +143,11 @@ def _first_choice(value: Mapping[str, Any]) -> Mapping[str, Any]:
 def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
     """The delta, or the message where there is no delta."""
     delta = choice.get("delta")
-    return delta if isinstance(delta, dict) else mapping(choice.get("message"))
+    return delta if isinstance(delta, dict) else json_object(choice.get("message"))
 
 
-def _said(choice: Mapping[str, Any]) -> tuple[tuple[tuple[Kind, str], ...], bool]:
-    """The texts of a choice, and whether they are the whole message: some servers send that beside the delta."""
+def _texts_of(choice: Mapping[str, Any]) -> tuple[tuple[tuple[Kind, str], ...], bool]:
+    """The texts of a choice, and whether they are the whole message so far: some servers send that beside the delta."""
     delta, message, text = choice.get("delta"), choice.get("message"), choice.get("text")
     if isinstance(delta, dict):
         parts = _parts(delta)
@@ -161,10 +161,10 @@ def _said(choice: Mapping[str, Any]) -> tuple[tuple[tuple[Kind, str], ...], bool
 
 
 def _parts(delta: Mapping[str, Any]) -> tuple[tuple[Kind, str], ...]:
-    """Reasoning first; where the content repeats the same reasoning, it is dropped."""
+    """The reasoning, then the rest; reasoning that the content repeats is dropped."""
     parts: list[tuple[Kind, str]] = []
     reasoning = next((text for key in REASONING_FIELDS if (text := _joined(delta.get(key)))), "")
-    if reasoning or (reasoning := _details(delta.get("reasoning_details"))):
+    if reasoning or (reasoning := _reasoning_details(delta.get("reasoning_details"))):
         parts.append(("reasoning", reasoning))
     content = _content_parts(delta.get("content"))
     parts += [part for part in content if part != ("thinking", reasoning) or not reasoning]
@@ -174,10 +174,10 @@ def _parts(delta: Mapping[str, Any]) -> tuple[tuple[Kind, str], ...]:
     return tuple(parts)
 
 
-def _details(details: Any) -> str:
-    """OpenRouter's list, for providers that fill no other field; encrypted entries have no text."""
+def _reasoning_details(details: Any) -> str:
+    """The reasoning in OpenRouter's list, for providers that fill no other field; encrypted entries have no text."""
     each_of = details if isinstance(details, list) else []
-    return "".join(_joined(mapping(each).get("text") or mapping(each).get("summary")) for each in each_of)
+    return "".join(_joined(json_object(each).get("text") or json_object(each).get("summary")) for each in each_of)
 
 
 def _content_parts(content: Any) -> tuple[tuple[Kind, str], ...]:
@@ -205,7 +205,7 @@ def _content_part(part: Any) -> list[tuple[Kind, str]]:
 
 
 def _joined(thinking: Any) -> str:
-    """The text of a string, of an object, or of a list of these."""
+    """The text of a string, an object, or a list of these."""
     if isinstance(thinking, str):
         return thinking
     if isinstance(thinking, dict):

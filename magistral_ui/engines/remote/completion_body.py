@@ -1,4 +1,4 @@
-"""The body of one request: messages, images and parameters in the shape that the server accepts; it sends nothing."""
+"""Builds the body of a completion request: messages, images and parameters in the shape that the server accepts."""
 
 import base64
 import threading
@@ -16,21 +16,21 @@ from magistral_ui.client import NO_CLIENT, serving
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.remote.dialects import Dialect
 from magistral_ui.engines.remote.reasoning_effort import TEMPLATE_FIELDS, effort_fields
-from magistral_ui.engines.remote.server_profile import ServerProfile, chose_length
+from magistral_ui.engines.remote.server_profile import ServerProfile, chose_max_tokens
 from magistral_ui.errors import ParameterRefused
 
 MessageJson = dict[str, Any]
 Marks = tuple[str, str]
 MAX_SERVER_SEED = 2**32 - 1
-"""Servers' seeds have 32 bits; to llama.cpp, the largest one means none."""
+"""Servers' seeds have 32 bits; to llama.cpp, the largest one means no seed."""
 MAX_SIDE = 1_540
-"""Pixels of the longer side beyond which Magistral scales an image down itself."""
+"""Pixels of the longer side beyond which Magistral's image processor scales an image down."""
 MIN_SIDE = 56
-"""Pixels of the longer side: transformers fails on an image of a single token, which is 28 × 28 pixels."""
+"""Pixels of the longer side: transformers fails on an image of a single token (28 × 28 pixels)."""
 MIN_JPEG_PIXELS = 640 * 480
-"""Pixels from which JPEG is used, since PNG would be many times larger."""
+"""Pixels from which photos are sent as JPEG, since PNG would be many times larger."""
 CACHE_BYTES = 64 * 2**20
-"""Bytes of URLs that are kept, so that a conversation's images are not encoded again for every turn."""
+"""Bytes of data URLs to cache, so that a conversation's images are not encoded again for every turn."""
 
 
 def body_of(
@@ -40,7 +40,7 @@ def body_of(
     resume: Resume | None,
     max_tokens: int,
 ) -> dict[str, Any]:
-    """The body as it is sent, with only fields that the server knows, since some refuse any others."""
+    """The complete body, with only fields that the server knows, since some servers refuse any others."""
     dialect, prompt = profile.dialect, request.prompt
     body: dict[str, Any] = {"model": profile.model, **dialect.always}
     prompt = replace(prompt, resume=resume)
@@ -56,29 +56,29 @@ def body_of(
             body[field] = value
     if "max_tokens" in dialect.fields:
         body.pop(dialect.fields["max_tokens"])
-        if says_length(request.params, profile):
-            body[dialect.fields["max_tokens"]] = max(1, min(max_tokens, profile.most_tokens or max_tokens))
+        if sends_max_tokens(request.params, profile):
+            body[dialect.fields["max_tokens"]] = max(1, min(max_tokens, profile.max_output_tokens or max_tokens))
     if (seed := request.params.seed) is not None and "seed" in dialect.fields:
         body[dialect.fields["seed"]] = seed % MAX_SERVER_SEED
     return body
 
 
-def says_length(params: SamplingParams, profile: ServerProfile) -> bool:
-    chose = chose_length(params, profile.card.sampling, profile.info.context_length)
-    return profile.dialect.bounds_replies or profile.cuts_short or chose
+def sends_max_tokens(params: SamplingParams, profile: ServerProfile) -> bool:
+    chose = chose_max_tokens(params, profile.card.sampling, profile.info.context_length)
+    return profile.dialect.sends_default_max_tokens or profile.needs_max_tokens or chose
 
 
 def from_tokens(body: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
-    """The same request as a completion of `tokens`, with the marks in its text."""
+    """The same request as a text completion of `tokens`, which returns the marks as text."""
     chat = ("messages", "continue_final_message", "add_generation_prompt", *TEMPLATE_FIELDS)
     plain = {name: value for name, value in body.items() if name not in chat}
     return {**plain, "prompt": tokens, "skip_special_tokens": False}
 
 
-def refuse_what_is_missing(params: SamplingParams, dialect: Dialect, server: str) -> None:
-    """Raise ParameterRefused for a parameter that was set but that this server would ignore."""
+def refuse_unsupported(params: SamplingParams, dialect: Dialect, server: str) -> None:
+    """Raise ParameterRefused for a parameter that was set but that this server does not support."""
     for name, reason in dialect.missing().items():
-        if name not in PARAMETERS or name == "seed":  # every reply has a seed, whether or not it is used
+        if name not in PARAMETERS or name == "seed":  # every reply has a seed, whether or not the server uses it
             continue
         if name == "reasoning_budget" and params.reasoning_budget == 0:
             reason = dialect.missing().get("without_reasoning", "")
@@ -89,10 +89,10 @@ def refuse_what_is_missing(params: SamplingParams, dialect: Dialect, server: str
 def messages_of(
     prompt: Prompt, dialect: Dialect, marks: Marks, url_of: Callable[[ImageFile], str]
 ) -> list[MessageJson]:
-    """All messages, system prompt first; consecutive user turns become one, since templates may refuse several."""
+    """All messages, system prompt first; consecutive user turns are merged, since some templates refuse several."""
     messages = system_messages(prompt.system, dialect, marks)
     if not messages and prompt.effort == "none" and dialect.prompts_reasoning and dialect.system == "text":
-        # Without one, some templates add a prompt that shows how to reason.
+        # Without a system message, some templates add a prompt that shows how to reason.
         messages = [{"role": "system", "content": ""}]
     users: list[UserTurn] = []
     for turn in prompt.turns:
@@ -133,7 +133,7 @@ def user_message(turns: list[UserTurn], url_of: Callable[[ImageFile], str]) -> M
 
 
 def assistant_message(turn: AssistantTurn, dialect: Dialect, marks: Marks) -> MessageJson | None:
-    """An earlier reply; None if nothing of it is left to send, since servers refuse an empty message."""
+    """An earlier reply; None if there is nothing left of it to send, since servers refuse an empty message."""
     message: MessageJson = {"role": "assistant", "content": turn.answer}
     if turn.reasoning and dialect.history == "reasoning_content":
         message["reasoning_content"] = turn.reasoning
@@ -181,7 +181,7 @@ def _thinking(text: str, *, closed: bool = True) -> MessageJson:
 
 
 def _nested(reasoning: str, answer: str, *, closed: bool) -> list[MessageJson]:
-    """Mistral's own shape, in which the thinking is a list of texts."""
+    """The content in the shape of Mistral's API, in which the thinking is a list of text parts."""
     thinking = {"type": "thinking", "thinking": [_text(reasoning)], "closed": closed}
     return [thinking, _text(answer)] if answer else [thinking]
 
@@ -196,12 +196,12 @@ class ImageUrls:
     @cachedmethod(attrgetter("_urls"), key=lambda _, image: image.digest, lock=attrgetter("_lock"))
     def __call__(self, image: ImageFile) -> str:
         """The data URL of `image`; the first call for a large photo takes tens of milliseconds."""
-        with serving(NO_CLIENT):  # the visitor has waited and was counted before the reply began
+        with serving(NO_CLIENT):  # the visitor's turn and rate limit were settled before the reply began
             return data_url(image)
 
 
 def data_url(image: ImageFile) -> str:
-    """`image` re-encoded, so that no EXIF, animation or odd format reaches a server that cannot read it."""
+    """`image` re-encoded as a data URL, so that no EXIF data, animation or unusual format reaches the server."""
     data, _, kind = image.rewritten(
         longest=MAX_SIDE, shortest=MIN_SIDE, format="PNG", photo=MIN_JPEG_PIXELS, quality=92
     )

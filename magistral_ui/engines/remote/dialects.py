@@ -1,4 +1,4 @@
-"""How servers differ in what they accept: one value per kind of server; it sends nothing.
+"""The dialects of OpenAI-compatible servers: how each kind of server differs in what it accepts; it sends nothing.
 
 Sources: the servers' documentation and source code, and their answers in this project's tests.
 """
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from magistral_ui.chat.sampling import PARAMETERS
+from magistral_ui.chat.sampling import EFFORTS, PARAMETERS, Effort
 
 SystemShape = Literal["text", "chunks", "plain"]
 """`text`: one string with literal marks; `chunks`: a list with thinking chunks; `plain`: one string without the marks."""
@@ -27,35 +27,37 @@ class Dialect:
     system: SystemShape = "text"
     history: HistoryShape = "left_out"
     resume: ResumeShape | None = None
-    """None where a partial reply cannot be resumed."""
+    """None if a partial reply cannot be resumed."""
     resumes_reasoning: bool = True
     """Whether that includes replies with reasoning; if not, a plain answer can still be resumed."""
     tokenizer: Tokenizer | None = None
-    """Whose API for counting tokens the server has; None where it cannot count them in advance."""
+    """Which API for counting tokens the server has; None if it cannot count them in advance."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """Our parameter → the field of the request. The server accepts no others."""
+    """Our parameter → the field of the request. Other parameters are not supported."""
     always: Mapping[str, object] = field(default_factory=dict)
     without_reasoning: Mapping[str, object] = field(default_factory=dict)
     """Fields of a request for a reply without reasoning. Servers ignore or refuse those that they do not know."""
     effort: str = ""
-    """The field for how much to reason, as `none`, `low`, `medium` or `high`; empty where the model reads none."""
+    """The field for how much to reason, as one of `efforts`; empty if the model reads none."""
+    efforts: tuple[Effort, ...] = EFFORTS
+    """The values that this field takes; a refusal may name fewer."""
     prompts_reasoning: bool = False
-    """Whether it is our system prompt that makes the model reason, so that it does not without."""
+    """Whether the model reasons only because our system prompt asks it to."""
     stream_options: Mapping[str, bool] = field(default_factory=dict)
-    """What requests the usage; empty where it comes automatically or never."""
+    """What requests the usage; empty if it comes automatically or never."""
     open_by_tokens: bool = False
     """Whether open reasoning is resumed from the prompt's tokens, outside the chat API.
 
-    vLLM's grammar for Mistral's tokenizer never lets a continued reply close its reasoning (seen in 0.32); from tokens it can.
+    vLLM's grammar for Mistral's tokenizer never lets a continued reply close its reasoning (seen in 0.32); from tokens, it can.
     """
     one_token_a_chunk: bool = False
     """Whether each piece of a stream is one token; if not, tokens are estimated from the text until the usage arrives."""
     must_fit: bool = False
     """Whether a request is refused if its prompt and `max_tokens` together exceed the context."""
-    bounds_replies: bool = True
-    """Whether `max_tokens` is sent even where nobody chose it.
+    sends_default_max_tokens: bool = True
+    """Whether `max_tokens` is sent even if nobody chose it.
 
-    A gateway may lead to a server that refuses more than it has room for, or to a provider that charges for what is requested.
+    A gateway may lead to a server that refuses more than fits, or to a provider that charges for what is requested.
     """
     lists_all_models: bool = True
     """Whether only listed models can be requested."""
@@ -71,35 +73,35 @@ class Dialect:
         return bool(known) or self.closes_reasoning
 
     def missing(self) -> dict[str, str]:
-        """What the page offers but this server cannot do → key of the sentence that says why."""
-        lacking = {name: "missing_parameter" for name in PARAMETERS if name not in self.fields}
+        """What the page offers but this server does not support → key of the sentence that says why."""
+        missing = {name: "missing_parameter" for name in PARAMETERS if name not in self.fields}
         if self.resume is None:
-            lacking["continue"] = "missing_resume"
+            missing["continue"] = "missing_resume"
         if self.closes_reasoning:
-            lacking.pop("reasoning_budget", None)
+            missing.pop("reasoning_budget", None)
         else:
-            lacking |= dict.fromkeys(NEEDS_RESUMED_REASONING, "missing_resume")
+            missing |= dict.fromkeys(NEEDS_RESUMED_REASONING, "missing_resume")
         if self.effort:
-            lacking.pop("reasoning_budget", None)
+            missing.pop("reasoning_budget", None)
         if not self.answers_without_reasoning:
-            lacking["without_reasoning"] = "missing_without_reasoning"
+            missing["without_reasoning"] = "missing_without_reasoning"
         if self.history == "left_out":
-            lacking["keep_reasoning"] = "missing_history"
-        return lacking
+            missing["keep_reasoning"] = "missing_history"
+        return missing
 
 
 NEEDS_RESUMED_REASONING = ("continue_reasoning", "answer_again", "answer_now", "reasoning_budget")
-"""What requires that a reply with reasoning can be resumed."""
+"""What works only if a reply with reasoning can be resumed."""
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")
-"""The order of the local engine and of transformers; llama.cpp's own has the temperature last.
+"""The order of the samplers in the local engine and in transformers; llama.cpp's default has the temperature last.
 
-It also disables any other sampler that the server was started with.
+Sending it also disables any other sampler that the server was started with.
 """
 OPENAI_FIELDS = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_tokens", "seed": "seed"}
 ALL_FIELDS = {**OPENAI_FIELDS, "top_k": "top_k", "min_p": "min_p"}
 
 NO_THINKING: Mapping[str, object] = {"chat_template_kwargs": {"enable_thinking": False}}
-"""For templates that can do without, such as Qwen's; others ignore it."""
+"""For templates that support it, such as Qwen's; others ignore it."""
 
 VLLM = Dialect(
     key="vllm",
@@ -145,6 +147,7 @@ MISTRAL = Dialect(
     resume="prefix",
     fields={**OPENAI_FIELDS, "seed": "random_seed", "top_k": "top_k", "repetition_penalty": "repetition_penalty"},
     effort="reasoning_effort",
+    efforts=("none", "high"),
     must_fit=True,
 )
 TRANSFORMERS = Dialect(
@@ -163,7 +166,7 @@ UNKNOWN = Dialect(
     fields=OPENAI_FIELDS,
     stream_options={"include_usage": True},
     lists_all_models=False,
-    bounds_replies=False,
+    sends_default_max_tokens=False,
 )
 
 DIALECTS = {dialect.key: dialect for dialect in (VLLM, LLAMA_CPP, LM_STUDIO, MISTRAL, TRANSFORMERS, UNKNOWN)}

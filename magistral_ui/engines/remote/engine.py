@@ -1,6 +1,6 @@
-"""The engine on a server: follows what the server is, and writes replies from its streams.
+"""The remote engine: tracks the state of a model server and turns its streams into replies.
 
-One event loop in one thread does all network work and carries hundreds of streams; the methods may be called from any thread.
+One event loop in one thread does all the network work, for hundreds of streams; the methods may be called from any thread.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from magistral_ui.chat.events import Finished
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Measure
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.remote.completion_body import ImageUrls, refuse_what_is_missing, says_length
+from magistral_ui.engines.remote.completion_body import ImageUrls, refuse_unsupported, sends_max_tokens
 from magistral_ui.engines.remote.detection import ServerOptions
 from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.engines.remote.server_monitor import ServerMonitor
 from magistral_ui.engines.remote.server_profile import ServerProfile
 from magistral_ui.engines.remote.streamed_reply import ReplyContext, StreamedReply
-from magistral_ui.engines.remote.token_count import TokenCounter, reckoned_measure, surely_fits
+from magistral_ui.engines.remote.token_count import TokenCounter, certainly_fits, estimated_measure
 from magistral_ui.errors import ImageRefused, NotReady, PromptTooLong
 from magistral_ui.models.cards import MAGISTRAL_1_2, ModelCard, find_card
 
@@ -57,10 +57,12 @@ class RemoteEngine:
     ) -> None:
         """Nothing is sent before `start`. `dialect` is a key of DIALECTS; None: detect it. Raises environment.ProxyUnusable."""
         guess = (find_card(model) if model else None) or replace(MAGISTRAL_1_2, name=model or MAGISTRAL_1_2.name)
-        self._guess: ModelCard = guess
+        self._assumed_card: ModelCard = guess
         self._server = ServerClient(address)
-        self._monitor = ServerMonitor(self._server, ServerOptions(model, dialect, context_length), self._lose_silent)
-        self._context = ReplyContext(self._pause, self._monitor.reply_failed, self._monitor.learn)
+        self._monitor = ServerMonitor(
+            self._server, ServerOptions(model, dialect, context_length), self._drop_silent_streams
+        )
+        self._context = ReplyContext(self._read_interval, self._monitor.reply_failed, self._monitor.learn)
         self._urls = ImageUrls()
         self._submitted: set[StreamedReply] = set()
         """Replies that the loop has not started yet."""
@@ -72,7 +74,7 @@ class RemoteEngine:
 
     @property
     def card(self) -> ModelCard:
-        return self._monitor.profile.card if self._monitor.profile else self._guess
+        return self._monitor.profile.card if self._monitor.profile else self._assumed_card
 
     @property
     def profile(self) -> ServerProfile | None:
@@ -83,7 +85,9 @@ class RemoteEngine:
         with self._lock:
             if self._thread is None and not self._closed:
                 started = threading.Event()
-                self._thread = threading.Thread(target=self._live, args=(started,), name="remote-engine", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run_loop, args=(started,), name="remote-engine", daemon=True
+                )
                 self._thread.start()
                 started.wait()
 
@@ -95,12 +99,12 @@ class RemoteEngine:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._monitor.check_soon)
 
-    def measure(self, prompt: Prompt, visitor: str = "") -> Measure:  # noqa: ARG002  # servers keep their caches to themselves
+    def measure(self, prompt: Prompt, visitor: str = "") -> Measure:  # noqa: ARG002  # a server's cache is not visible
         if self._monitor.counter is None:
             raise NotReady
-        return self._measured(self._monitor.counter, prompt, MEASURE_TIMEOUT)
+        return self._measure(self._monitor.counter, prompt, MEASURE_TIMEOUT)
 
-    def _measured(self, counter: TokenCounter, prompt: Prompt, timeout: float, limit: int | None = None) -> Measure:
+    def _measure(self, counter: TokenCounter, prompt: Prompt, timeout: float, limit: int | None = None) -> Measure:
         counting = self._in_loop(counter.measure(prompt, limit))
         try:
             return counting.result(timeout)
@@ -108,17 +112,17 @@ class RemoteEngine:
             raise NotReady from error
         except concurrent.futures.TimeoutError:
             counting.cancel()
-            return reckoned_measure(prompt)
+            return estimated_measure(prompt)
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Start a reply. If the server is away, the reply itself waits for it."""
+        """Start a reply. If the server is unreachable, the reply waits for it."""
         profile, loop = self._monitor.profile, self._loop
         if profile is None or loop is None or self._closed:
             raise NotReady
-        refuse_what_is_missing(request.params, profile.dialect, profile.dialect.name)
+        refuse_unsupported(request.params, profile.dialect, profile.dialect.name)
         if request.prompt.images and not profile.card.vision:
             raise ImageRefused("picture_not_supported", name=request.prompt.images[0].name)
-        self._refuse_what_does_not_fit(request.prompt, profile)
+        self._refuse_too_long(request.prompt, profile)
         reply: StreamedReply | None = None
 
         def wake() -> None:
@@ -135,18 +139,18 @@ class RemoteEngine:
         loop.call_soon_threadsafe(self._begin, reply, request)
         return generation
 
-    def _refuse_what_does_not_fit(self, prompt: Prompt, profile: ServerProfile) -> None:
+    def _refuse_too_long(self, prompt: Prompt, profile: ServerProfile) -> None:
         """Raise PromptTooLong before anything is sent: the server would refuse it too, but leave a failed turn behind."""
         limit, counter = profile.info.context_length, self._monitor.counter
-        if counter is None or not profile.loaded or surely_fits(prompt, limit):
+        if counter is None or not profile.loaded or certainly_fits(prompt, limit):
             return
-        measure = self._measured(counter, prompt, MEASURE_TIMEOUT_BEFORE_SEND, limit)
-        # An estimate may be wrong, but not by half.
+        measure = self._measure(counter, prompt, MEASURE_TIMEOUT_BEFORE_SEND, limit)
+        # An estimate may be wrong, but not by a factor of two.
         if measure.total >= limit and (not measure.estimated or (profile.context_known and measure.total >= 2 * limit)):
             raise PromptTooLong(tokens=measure.total, limit=limit)
 
     def forget(self, visitor: str) -> None:
-        """Nothing is kept here; a server's cache is its own."""
+        """Does nothing: only the server has a cache."""
 
     def close(self) -> None:
         with self._lock:
@@ -164,7 +168,7 @@ class RemoteEngine:
             raise NotReady
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def _live(self, started: threading.Event) -> None:
+    def _run_loop(self, started: threading.Event) -> None:
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
             self._watch = asyncio.ensure_future(self._monitor.run())
@@ -182,7 +186,7 @@ class RemoteEngine:
             self._end_submitted()
 
     async def _end_all(self) -> None:
-        """Cancel every reply until it has ended: a library that swallows one cancellation does not swallow them all."""
+        """Cancel the replies until all have ended: a library may swallow one cancellation, but not every one."""
         running = dict(self._running)
         left = set(running.values())
         for reply in running:
@@ -204,38 +208,38 @@ class RemoteEngine:
 
     def _begin(self, reply: StreamedReply, request: GenerationRequest) -> None:
         if self._closed:
-            return  # it is ended together with the loop
+            return  # `_end_submitted` ends it
         self._submitted.discard(reply)
-        task = asyncio.ensure_future(reply.write(lambda: self._room(reply, request)))
+        task = asyncio.ensure_future(reply.write(lambda: self._token_limit(reply, request)))
         self._running[reply] = task
         task.add_done_callback(lambda _: self._running.pop(reply, None))
 
-    async def _room(self, reply: StreamedReply, request: GenerationRequest) -> int | None:
-        """How many tokens a reply may have, where the server would refuse to be asked for more; PromptTooLong for none.
+    async def _token_limit(self, reply: StreamedReply, request: GenerationRequest) -> int | None:
+        """The most tokens that can be requested without a refusal, or None for no limit. Raises PromptTooLong if there are none.
 
-        The server is checked first, so that a message does not go to another model than the one it was written for.
+        The server is checked first, so that no message goes to a model other than the one it was written for.
         """
         profile = await self._monitor.refresh(lambda: reply.generation.stop_requested)
         assert self._monitor.counter is not None
         reply.profile = profile
         limit = profile.info.context_length
-        if not (profile.dialect.must_fit or (profile.context_known and says_length(request.params, profile))):
+        if not (profile.dialect.must_fit or (profile.context_known and sends_max_tokens(request.params, profile))):
             return None
         measure = await self._monitor.counter.measure(request.prompt, limit)
         if measure.estimated and not profile.dialect.must_fit and measure.total >= limit // 2:
-            return None  # whether it fits, only the server knows
-        # An estimate may be wrong by a tenth, and a request that asks for too much is refused as a whole.
+            return None  # only the server knows whether it fits
+        # An estimate may be off by a tenth, and the server refuses the whole request if it asks for too much.
         tokens = measure.total if not measure.estimated else measure.total * 11 // 10 + 64
         if tokens >= limit:
             raise PromptTooLong(tokens=measure.total, limit=limit)
         return limit - tokens
 
-    def _pause(self) -> float:
+    def _read_interval(self) -> float:
         running = len(self._running)
         return min(MAX_READ_INTERVAL, READ_INTERVAL_PER_STREAM * running) if running > 8 else 0.0
 
-    def _lose_silent(self) -> None:
+    def _drop_silent_streams(self) -> None:
         now = asyncio.get_running_loop().time()
         for reply in list(self._running):
-            if now - reply.heard > SILENT_STREAM_SECONDS:
+            if now - reply.last_received > SILENT_STREAM_SECONDS:
                 reply.connection_lost()

@@ -1,4 +1,4 @@
-"""Reads from a response's body, whatever its shape, why a server refused a request; it does not decide what to do then."""
+"""Reads why a server refused a request from a response body of any shape; it does not decide what to do about it."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 MAX_DETAIL_LENGTH = 300
-"""Characters of a server's own words to show."""
+"""Characters of a server's own message to show."""
 MAX_BODY_CHARACTERS = 20_000
 """Characters of a body to read: some servers echo the whole request."""
 MESSAGE_FIELDS = (
@@ -36,13 +36,13 @@ MESSAGE_FIELDS = (
     "type",
     "code",
 )
-"""Names under which an error has its words; the most telling come first."""
+"""Fields that may contain an error's message; the most informative come first."""
 MAX_ERROR_DEPTH, MAX_ERRORS = 6, 20
-"""Levels of an error to read, and errors of one list."""
+"""Nesting levels of an error to read, and errors in one list."""
 MIN_CONTEXT = 256
 """Tokens below which a number in a sentence is not a context length."""
 REQUIRED_FIELDS = frozenset({"model", "messages", "prompt", "stream"})
-"""Fields that every request needs, so that none of them is ever left out."""
+"""Fields that every request needs, so none of them may be left out."""
 
 TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<h1[^>]*>(.*?)</h1>", re.I | re.S)
 NUMBER = re.compile(r"(?<![\w.-])(\d{1,3}(?:[,_]\d{3})+|\d+)(?:\.0+)?(?![\w-]|\.\d)", re.A)
@@ -87,30 +87,30 @@ EXPECTED = re.compile(
     r"expected one of|(?<!in)valid (?:field|param|key|arg)|(?<!un)supported (?:field|param|key)|\ballowed (?:field|param)",
     re.I,
 )
-INSTEAD = re.compile(r"\buse\W+(\w+)\W+instead|did you mean\W+(\w+)|instead,? use\W+(\w+)", re.I)
+REPLACEMENT = re.compile(r"\buse\W+(\w+)\W+instead|did you mean\W+(\w+)|instead,? use\W+(\w+)", re.I)
 EITHER = re.compile(r"\bboth\b|\btogether\b|mutually exclusive|only one of", re.I)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerRefusal:
-    """What a server said when it refused a request; 0 or empty where it did not say."""
+    """What a server said when it refused a request; 0 or empty if it did not say."""
 
-    words: str = ""
+    detail: str = ""
     tokens: int = 0
     """The prompt's tokens, as the server counted them."""
     limit: int = 0
-    """How many tokens of prompt and reply together, or of the prompt, it accepts."""
+    """How many tokens it accepts, of the prompt and the reply together or of the prompt alone."""
     too_long: bool = False
-    """Whether the prompt does not fit, however short the reply."""
+    """Whether the prompt does not fit, however short the reply is."""
     reply_bounded: bool = False
     """Whether it only refused the requested length of the reply."""
     max_tokens: int = 0
-    """How many tokens it would write instead."""
+    """How many tokens it would accept instead."""
     fields: tuple[str, ...] = ()
     """The fields of the request that it named."""
     unknown: bool = False
-    """Whether it does not know these fields; otherwise it rejects their values."""
-    instead: str = ""
+    """Whether it does not know these fields; otherwise, it rejects their values."""
+    replacement: str = ""
     """The name that it expects instead."""
     either: bool = False
     """Whether it would accept one of the fields, but not all of them."""
@@ -118,32 +118,34 @@ class ServerRefusal:
 
 def read_refusal(status: int, value: Any, text: str, sent: Mapping[str, Any]) -> ServerRefusal:
     """The refusal in a body: `value` is its JSON, if any, `text` its text, `sent` the request."""
-    words = words_of(value, text)
+    detail = error_detail(value, text)
     body = _body(value)
     codes = (body[name] for name in ("type", "code") if isinstance(body.get(name), str))
-    message = " ".join((words, *codes))[:MAX_BODY_CHARACTERS]
+    message = " ".join((detail, *codes))[:MAX_BODY_CHARACTERS]
     if not 400 <= status < 600 or status in (401, 403, 404, 408, 429):
-        return ServerRefusal(words)
+        return ServerRefusal(detail)
     known = body.get("n_prompt_tokens"), body.get("n_ctx")
     if isinstance(known[0], int) and isinstance(known[1], int):
-        return ServerRefusal(words, known[0], known[1], too_long=True)
+        return ServerRefusal(detail, known[0], known[1], too_long=True)
     fields = tuple(_named_by_structure(value, sent)) or tuple(_named_by_text(message, sent))
-    if (refusal := _about_the_reply(words, message, sent) or _about_the_prompt(words, message)) is not None:
+    if (refusal := _about_the_reply(detail, message, sent) or _about_the_prompt(detail, message)) is not None:
         return refusal
     unknown = bool(UNKNOWN.search(message))
-    if not unknown and any(name in REPLY_FIELDS for name in fields):
-        return ServerRefusal(words, reply_bounded=True)
+    if not unknown and any(name in MAX_TOKENS_FIELDS for name in fields):
+        return ServerRefusal(detail, reply_bounded=True)
     return ServerRefusal(
-        words,
+        detail,
         fields=fields if status in (400, 422, 500, 501) else (),
         unknown=unknown,
-        instead=next((each for found in INSTEAD.findall(message) for each in found if each), "") if fields else "",
+        replacement=next((each for found in REPLACEMENT.findall(message) for each in found if each), "")
+        if fields
+        else "",
         either=bool(EITHER.search(message)),
     )
 
 
 def value_and_text(response: httpx2.Response) -> tuple[Any, str]:
-    """A response's body as JSON, or None, and as text."""
+    """A response's body as JSON, or None if it is not JSON, and as text."""
     text = response.text
     try:
         return json.loads(text), text
@@ -151,35 +153,37 @@ def value_and_text(response: httpx2.Response) -> tuple[Any, str]:
         return None, text
 
 
-def words_of(value: Any, text: str) -> str:
+def error_detail(value: Any, text: str) -> str:
     """A body's own words: from JSON of any shape, the title of an HTML page, or plain text."""
     if value is not None:
-        words = error_words(value)
+        detail = error_message(value)
     elif text.lstrip()[:1] == "<":
         found = TITLE.search(text[:MAX_BODY_CHARACTERS])
-        words = unescape(next(filter(None, found.groups()), "")) if found else ""
+        detail = unescape(next(filter(None, found.groups()), "")) if found else ""
     else:
-        words = "" if text.strip() == "null" else text
-    words = " ".join(words[:MAX_BODY_CHARACTERS].split())
-    return words if len(words) <= MAX_DETAIL_LENGTH else f"{words[: MAX_DETAIL_LENGTH - 1].rstrip()}…"
+        detail = "" if text.strip() == "null" else text
+    detail = " ".join(detail[:MAX_BODY_CHARACTERS].split())
+    return detail if len(detail) <= MAX_DETAIL_LENGTH else f"{detail[: MAX_DETAIL_LENGTH - 1].rstrip()}…"
 
 
-def error_words(value: Any, depth: int = 0) -> str:
+def error_message(value: Any, depth: int = 0) -> str:
     """The words in an error of any shape: a text, an object that holds them under one of many names, or a list of such.
 
-    Deeper than the top (`depth`), an object may also name the fields that are wrong.
+    Below the top level (`depth` 0), an object may also name the fields that are wrong.
     """
     if isinstance(value, str):
         return value
     if depth > MAX_ERROR_DEPTH:
         return ""
     if isinstance(value, list):
-        return "; ".join(filter(None, (error_words(each, depth + 1) for each in value[:MAX_ERRORS])))
+        return "; ".join(filter(None, (error_message(each, depth + 1) for each in value[:MAX_ERRORS])))
     if not isinstance(value, Mapping):
         return ""
-    message = next((words for key in MESSAGE_FIELDS if (words := error_words(value.get(key), depth + 1))), "")
-    if not message and depth:  # by the names of fields
-        message = "; ".join(f"{key}: {words}" for key, each in value.items() if (words := error_words(each, depth + 1)))
+    message = next((detail for key in MESSAGE_FIELDS if (detail := error_message(value.get(key), depth + 1))), "")
+    if not message and depth:  # its keys may be field names
+        message = "; ".join(
+            f"{key}: {detail}" for key, each in value.items() if (detail := error_message(each, depth + 1))
+        )
     place = value.get("loc")
     where = ".".join(str(each) for each in place) if isinstance(place, list) else ""
     return f"{where}: {message}" if where and message else message
@@ -196,9 +200,9 @@ def _numbers(text: str, pattern: re.Pattern[str] = NUMBER) -> list[int]:
     return [int(re.sub(r"\D", "", each)) for each in pattern.findall(CODES.sub(" ", text))]
 
 
-def _about_the_reply(words: str, message: str, sent: Mapping[str, Any]) -> ServerRefusal | None:
-    """The refusal where only the reply would be too long: its numbers reveal the prompt, the limit and their sum."""
-    asked = next((n for name in REPLY_FIELDS if isinstance(n := sent.get(name), int)), None)
+def _about_the_reply(detail: str, message: str, sent: Mapping[str, Any]) -> ServerRefusal | None:
+    """The refusal if only the reply would be too long: its numbers reveal the prompt, the limit and their sum."""
+    asked = next((n for name in MAX_TOKENS_FIELDS if isinstance(n := sent.get(name), int)), None)
     if (
         asked is None
         or not OF_THE_REPLY.search(message)
@@ -212,23 +216,23 @@ def _about_the_reply(words: str, message: str, sent: Mapping[str, Any]) -> Serve
     limits = [each for each in _numbers(message, LIMIT) if each in rest] or [each for each in rest if each < asked]
     limit = max(limits, default=0)
     if not limit:
-        return ServerRefusal(words, reply_bounded=True) if asked in _numbers(message) else None
+        return ServerRefusal(detail, reply_bounded=True) if asked in _numbers(message) else None
     prompt = prompt or next((each for each in sorted(rest) if 1 < each != limit), 0)
     if prompt >= limit:
-        return ServerRefusal(words, prompt, limit, too_long=True)
+        return ServerRefusal(detail, prompt, limit, too_long=True)
     # "lower than 4096" excludes 4096; where the prompt was counted, the rest is what remains after it.
     max_tokens = limit - prompt - (1 if BELOW.search(message) else 0)
     if max_tokens >= asked:
         return None
-    return ServerRefusal(words, prompt, limit if prompt else 0, reply_bounded=True, max_tokens=max_tokens)
+    return ServerRefusal(detail, prompt, limit if prompt else 0, reply_bounded=True, max_tokens=max_tokens)
 
 
-REPLY_FIELDS = ("max_tokens", "max_completion_tokens", "n_predict")
+MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens", "n_predict")
 
 
-def _about_the_prompt(words: str, message: str) -> ServerRefusal | None:
+def _about_the_prompt(detail: str, message: str) -> ServerRefusal | None:
     if NO_ROOM_AT_ALL.search(message):
-        return ServerRefusal(words, too_long=True)
+        return ServerRefusal(detail, too_long=True)
     if not TOO_LONG.search(message) or OTHER_LIMIT.search(message):
         return None
     numbers = [number for number in _numbers(message) if number > 1]
@@ -239,12 +243,12 @@ def _about_the_prompt(words: str, message: str) -> ServerRefusal | None:
     if not limit and len(large) > 1 and large[0] < large[-1]:
         limit = large[0]
     if limit:
-        return ServerRefusal(words, next((each for each in large if each > limit), 0), limit, too_long=True)
-    return ServerRefusal(words, 0, large[0] if len(set(large)) == 1 and limits else 0, too_long=True)
+        return ServerRefusal(detail, next((each for each in large if each > limit), 0), limit, too_long=True)
+    return ServerRefusal(detail, 0, large[0] if len(set(large)) == 1 and limits else 0, too_long=True)
 
 
 def _named_by_structure(value: Any, sent: Mapping[str, Any]) -> Iterable[str]:
-    """Fields named in the places meant for that: OpenAI's `param`, FastAPI's `loc`."""
+    """Fields named in the places meant for this: OpenAI's `param`, FastAPI's `loc`."""
     body = _body(value)
     places = [body.get("param")]
     for holder in (body, value if isinstance(value, Mapping) else {}):
@@ -258,7 +262,7 @@ def _named_by_structure(value: Any, sent: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _named_by_text(message: str, sent: Mapping[str, Any]) -> Iterable[str]:
-    """Fields named in the error's words, except those listed as the ones it would accept."""
+    """Fields named in the error's detail, except those listed as the ones it would accept."""
     message = EXPECTED.split(message, maxsplit=1)[0]
     return [
         name for name in sent if name not in REQUIRED_FIELDS and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message)

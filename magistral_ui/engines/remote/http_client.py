@@ -1,6 +1,6 @@
-"""One server over HTTP: questions about it, and streams from it; it does not know prompts or events.
+"""The HTTP client for one model server: requests about the server, and streams of replies; it does not know prompts or events.
 
-The access key goes to this server only: redirects are not followed.
+The access key is sent to this server only: redirects are not followed.
 """
 
 import asyncio
@@ -13,41 +13,41 @@ from typing import Any
 import aiohttp
 import httpx2
 
-from magistral_ui.engines.remote.error_body import value_and_text, words_of
-from magistral_ui.engines.remote.request_errors import RequestRefused, not_secure
+from magistral_ui.engines.remote.error_body import error_detail, value_and_text
+from magistral_ui.engines.remote.request_errors import RequestRefused, find_tls_error
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.environment import proxy_for
 
 MAX_CONNECTIONS = 10_000
-"""Connections to the server; with the libraries' own limit of 100, other replies would wait for one."""
+"""Connections to the server; with the libraries' default limit of 100, further replies would have to wait."""
 KEEPALIVE_SECONDS = 5.0
-"""Seconds for which an idle connection is kept: servers close theirs after five or more."""
+"""Seconds for which an idle connection is kept alive: servers close theirs after five or more."""
 CONNECT_TIMEOUT = 10.0
 REQUEST_TIMEOUT = 15.0
-"""Seconds that a question about a server may take; a busy one is slow."""
+"""Seconds that a request about the server may take; a busy server is slow."""
 READ_TIMEOUT = 3_600.0
-"""Seconds without a byte: llama.cpp sends not even headers while a request is queued, so liveness is checked elsewhere."""
+"""Seconds without a byte: llama.cpp does not even send headers while a request is queued, so `ServerMonitor` checks liveness."""
 MAX_LOCATION_LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True)
 class ServerResponse:
-    """What a server answered to a question: a status, and JSON where it was any."""
+    """A server's answer: a status, and its JSON, if any."""
 
     status: int
     value: Any = None
     location: str = ""
-    words: str = ""
-    """The server's own words, where it reported an error."""
+    detail: str = ""
+    """The server's message, if it reported an error."""
 
     @property
-    def fine(self) -> bool:
+    def ok(self) -> bool:
         return 200 <= self.status < 300
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """The JSON object that was answered; empty where it was an error or anything else."""
-        return self.value if self.fine and isinstance(self.value, dict) else {}
+        """The JSON object in the answer; empty if it is an error or anything else."""
+        return self.value if self.ok and isinstance(self.value, dict) else {}
 
 
 class ServerClient:
@@ -60,7 +60,7 @@ class ServerClient:
         if address.key:
             headers["Authorization"] = f"Bearer {address.key}"
         timeout = httpx2.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
-        # The transport has read the environment's proxies; nothing else of the environment is this server's business.
+        # The transport has read the environment's proxies; nothing else from the environment may be sent to this server.
         self._client = httpx2.AsyncClient(
             headers=headers, timeout=timeout, transport=_transport(address), trust_env=False, follow_redirects=False
         )
@@ -68,18 +68,18 @@ class ServerClient:
     async def ask(
         self, path: str, body: dict[str, Any] | None = None, timeout: float = REQUEST_TIMEOUT
     ) -> ServerResponse:
-        """GET `path`, or POST `body` to it; a path that begins with a slash is beside the version. Raises ConnectionError."""
+        """GET `path`, or POST `body` to it. A path that begins with a slash is outside `/v1`. Raises ConnectionError."""
         url = self.address.url(path) if path.startswith("/") else f"{self.address.base_url}/{path}"
         limits = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
         with _network_errors():
             response = await self._client.request("GET" if body is None else "POST", url, json=body, timeout=limits)
         value, text = value_and_text(response)
-        words = words_of(value, text) if response.status_code >= 400 else ""
+        detail = error_detail(value, text) if response.status_code >= 400 else ""
         location = response.headers.get("location", "")[:MAX_LOCATION_LENGTH]
-        return ServerResponse(response.status_code, value, location, words)
+        return ServerResponse(response.status_code, value, location, detail)
 
     async def try_ask(self, path: str, body: dict[str, Any] | None = None) -> ServerResponse:
-        """The same where it does not matter whether the server can be reached; the status is 0 then."""
+        """The same, except that the status is 0 if the server cannot be reached."""
         try:
             return await self.ask(path, body)
         except (ConnectionError, TimeoutError):
@@ -87,11 +87,11 @@ class ServerClient:
 
     @contextlib.asynccontextmanager
     async def stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The bytes of a chat completion, or of a completion where the body has a `prompt`.
+        """The bytes of a chat completion, or of a text completion if the body has a `prompt`.
 
-        Leaving early closes the connection, which makes a server stop working on it.
+        Leaving early closes the connection, which makes the server stop working on it.
 
-        Raises RequestRefused where the server refuses, ConnectionError where the connection fails.
+        Raises RequestRefused if the server refuses, ConnectionError if the connection fails.
         """
         path = "chat/completions" if "messages" in body else "completions"
         with _network_errors():
@@ -118,7 +118,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if self._session is None:  # only now is the loop known
+        if self._session is None:  # only here is the event loop known
             self._session = _session(self._context)
         limits = request.extensions["timeout"]
         response = await self._session.request(
@@ -150,7 +150,7 @@ class _AiohttpBody(httpx2.AsyncByteStream):
             yield data
 
     async def aclose(self) -> None:
-        self._response.close()  # the connection of a response that was read to its end is back in the pool by now
+        self._response.close()  # if the response was read to its end, its connection is already back in the pool
 
 
 def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:
@@ -160,7 +160,7 @@ def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:
 
 
 def _transport(address: ServerAddress) -> httpx2.AsyncBaseTransport:
-    """aiohttp's transport, except through a SOCKS proxy, which aiohttp does not speak."""
+    """aiohttp's transport, or httpx2's for a SOCKS proxy, which aiohttp does not support."""
     proxy, context = proxy_for(address.base_url), httpx2.create_ssl_context()
     if proxy.lower().startswith("socks"):
         limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_SECONDS)
@@ -170,15 +170,15 @@ def _transport(address: ServerAddress) -> httpx2.AsyncBaseTransport:
 
 @contextlib.contextmanager
 def _network_errors() -> Iterator[None]:
-    """What both libraries raise about the network, as ConnectionError or TimeoutError."""
+    """Raise both libraries' network errors as ConnectionError or TimeoutError."""
     try:
         yield
     except (aiohttp.ClientError, asyncio.TimeoutError, httpx2.RequestError) as error:
-        raise not_secure(error) or _unreached(error) from error
+        raise find_tls_error(error) or _as_network_error(error) from error
 
 
-def _unreached(error: Exception) -> OSError:
-    """`error` as Python's own: TimeoutError for silence on a connection, ConnectionError for everything else."""
+def _as_network_error(error: Exception) -> OSError:
+    """`error` as a built-in exception: TimeoutError for silence on a connection, ConnectionError for everything else."""
     if isinstance(error, aiohttp.ConnectionTimeoutError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
         return ConnectionError(str(error))
     if isinstance(error, asyncio.TimeoutError | httpx2.TimeoutException):

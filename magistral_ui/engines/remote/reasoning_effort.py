@@ -1,7 +1,7 @@
-"""How a server is told how much to reason, or not to; it does not close reasoning itself.
+"""How a server is told how much to reason (the reasoning effort), or not to; it does not close reasoning itself.
 
-What makes a model answer without reasoning depends on the model more than on the server: Magistral does where its prompt does
-not show how to reason and the mark that opens reasoning is excluded; others read an effort, or a variable of their template.
+What makes a model answer without reasoning depends more on the model than on the server: Magistral does if its prompt does
+not show how to reason and the mark that opens reasoning is excluded; others read an effort, or a template variable.
 """
 
 import re
@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from magistral_ui.chat.prompt import Prompt
+from magistral_ui.chat.sampling import nearest_effort
 from magistral_ui.engines.remote.dialects import Dialect
-from magistral_ui.engines.remote.sse import mapping
+from magistral_ui.engines.remote.sse import json_object
 from magistral_ui.models.cards import ModelCard
 
 TEMPLATE_FIELDS = ("chat_template_kwargs", "reasoning_effort")
@@ -22,22 +23,24 @@ READS_EFFORT = re.compile(r"mistral-(?:small-(?:4|2603)|medium-3[.-][5-9]|large-
 
 
 def effort_fields(prompt: Prompt, dialect: Dialect) -> dict[str, object]:
-    """The fields of a request that say how much to reason."""
+    """The fields of a request that set the reasoning effort."""
     fields = dict(dialect.without_reasoning) if prompt.effort == "none" else {}
     if dialect.effort:
-        fields[dialect.effort] = prompt.effort or "high"
+        fields[dialect.effort] = nearest_effort(prompt.effort or "high", dialect.efforts)
     return fields
 
 
-def with_effort(dialect: Dialect, name: str, facts: Mapping[str, Any], card: ModelCard, *, thinks: bool) -> Dialect:
-    """`dialect` with the fields that the model `name` takes; `thinks` says whether its template has reasoning marks."""
-    marked = thinks or card.key != "remote"
+def with_effort(
+    dialect: Dialect, name: str, facts: Mapping[str, Any], card: ModelCard, *, has_think_marks: bool
+) -> Dialect:
+    """`dialect` with the fields that the model `name` takes; `has_think_marks` says whether its template has reasoning marks."""
+    marked = has_think_marks or card.key != "remote"
     fields = dict(dialect.without_reasoning)
     if marked:
         fields.pop("reasoning_effort", None)  # Mistral's tokenizers before version 15 refuse it
     if dialect.key == "vllm" and (marked or BY_MISTRAL.search(name)):
         fields.pop("chat_template_kwargs", None)  # vLLM refuses it where it uses Mistral's tokenizer
-    reads = mapping(facts.get("chat_template_caps")).get("supports_reasoning_effort") is True
+    reads = json_object(facts.get("chat_template_caps")).get("supports_reasoning_effort") is True
     if not marked and (reads or (dialect.key != "llama.cpp" and READS_EFFORT.search(name))):
         dialect = replace(dialect, effort="reasoning_effort")
     return replace(dialect, without_reasoning=fields, prompts_reasoning=card.prompts_reasoning)

@@ -1,4 +1,4 @@
-"""What can go wrong with a request, from TLS to a refusal: which message to show, and whether and when to try it again."""
+"""What can go wrong with a request, from TLS to a refusal: which message to show, and whether and when to retry it."""
 
 import asyncio
 import contextlib
@@ -28,18 +28,18 @@ from magistral_ui.errors import Message, Value, causes
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Exponential backoff: seconds before each retry, 31.5 in total; a restarting server is back by then, or needs a person."""
 MAX_RETRY_AFTER = 60.0
-"""Longest `Retry-After`, in seconds, that is waited for."""
+"""The longest `Retry-After`, in seconds, that is honoured."""
 RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Statuses after which the same request may succeed."""
+"""Statuses after which the same request may succeed later."""
 MAX_SERVER_ERRORS = 2
 """Retries after which a server's internal error counts as permanent."""
 QUOTA_SPENT = re.compile(r"insufficient_quota|billing|exceeded your (?:current|monthly) quota|out of credits", re.I)
-"""Words of a 429 that waiting does not help."""
+"""Words of a 429 response that waiting does not fix."""
 ABOUT_THE_KEY = re.compile(r"\bkey|token\b|auth|credential|permission|forbidden|access|denied|login|sign in", re.I)
 ABOUT_THE_MODEL = re.compile(r"model|deployment|engine", re.I)
 ABOUT_TOKENS = re.compile(r"tokens?\b", re.I)
 PINNED = re.compile(r"pinned to ['\"]?(.+?)['\"]?\s*[;,]")
-"""`transformers serve` started with one model names it only when it refuses another one."""
+"""If `transformers serve` was started with one model, it reveals the name only when it refuses another one."""
 CERTIFICATE_ERROR_KEYS = {
     9: "remote_certificate_expired",  # not valid yet
     10: "remote_certificate_expired",
@@ -54,20 +54,20 @@ PLAIN_TEXT_REASONS = (
     "RECORD_LAYER_FAILURE",
     "PACKET_LENGTH_TOO_LONG",
 )
-"""How TLS reports an answer in plain text."""
+"""OpenSSL's reasons when the server answered in plain text."""
 TLS_PROBE_TIMEOUT = 3.0
 """Seconds to check whether a port speaks TLS."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedRequest(Message):
-    """One failed request and its message. `wait` is None where a retry is pointless."""
+    """A failed request and its message. `wait` is the delay before a retry in seconds, or None if a retry is pointless."""
 
     wait: float | None = None
     busy: bool = False
-    """Whether the server is up, but cannot serve now."""
+    """Whether the server is running, but cannot serve now."""
     refusal: ServerRefusal | None = None
-    """What the server said, where it rejected the request itself."""
+    """What the server said, if it rejected the request itself."""
 
 
 class RequestRefused(Exception):
@@ -79,7 +79,7 @@ class RequestRefused(Exception):
 
 
 REQUEST_ERRORS = (StreamBroken, RequestRefused, OSError)
-"""What can go wrong with a request; ConnectionError and TimeoutError are OSErrors. Anything else is a bug in this program."""
+"""What can go wrong with a request; ConnectionError and TimeoutError are OSErrors. Anything else is a bug in this app."""
 
 
 def failed_request(
@@ -87,17 +87,17 @@ def failed_request(
 ) -> FailedRequest:
     """What one of the REQUEST_ERRORS means after `tries` retries; `sent` is the request."""
     if isinstance(error, StreamBroken):
-        return _broken(error, host, _wait(tries, jitter))
+        return _broken_stream(error, host, _retry_delay(tries, jitter))
     if isinstance(error, RequestRefused):
         return _refused(error.response, host, tries, jitter, sent or {})
     if isinstance(error, InsecureConnection):
         return FailedRequest(error.message.key, {"server": host})
     if isinstance(error, TimeoutError):
         return FailedRequest("remote_silent", {"server": host}, None)
-    return FailedRequest("remote_unreachable", {"server": host}, _wait(tries, jitter))
+    return FailedRequest("remote_unreachable", {"server": host}, _retry_delay(tries, jitter))
 
 
-def _broken(error: StreamBroken, host: str, wait: float | None) -> FailedRequest:
+def _broken_stream(error: StreamBroken, host: str, wait: float | None) -> FailedRequest:
     """A stream that was merely cut may be requested again; an error reported in a stream would recur."""
     key, values = error.message.key, {"server": host, **error.message.values}
     detail = str(values.get("detail", ""))
@@ -113,7 +113,7 @@ def _refused(
 ) -> FailedRequest:
     status, (value, text) = response.status_code, value_and_text(response)
     refusal = read_refusal(status, value, text, sent)
-    detail = refusal.words
+    detail = refusal.detail
     values: dict[str, Value] = {"server": host, "status": status, "detail": detail or f"HTTP {status}"}
     if 300 <= status < 400:
         return FailedRequest(
@@ -129,7 +129,7 @@ def _refused(
         return FailedRequest("remote_not_compatible", values)
     if (pinned := PINNED.search(detail)) is not None:
         return FailedRequest("remote_other_model", {"server": host, "model": pinned[1]}, refusal=refusal)
-    # To llama.cpp, a chat template that refuses is a server error, but a retry does not help.
+    # llama.cpp reports a refusal by the chat template as a server error, but a retry does not help.
     of_template = "jinja" in detail.lower() or "template" in detail.lower()
     if (
         status in RETRYABLE_STATUSES
@@ -137,7 +137,7 @@ def _refused(
         and not refusal.fields
         and not QUOTA_SPENT.search(text[:MAX_BODY_CHARACTERS])
     ):
-        return _passing(response, values, tries, jitter)
+        return _transient_failure(response, values, tries, jitter)
     return FailedRequest("remote_refused", values, refusal=refusal)
 
 
@@ -148,11 +148,13 @@ def _too_long(refusal: ServerRefusal, host: str) -> FailedRequest:
     return FailedRequest("remote_prompt_too_long", {"server": host}, refusal=refusal)
 
 
-def _passing(response: httpx2.Response, values: dict[str, Value], tries: int, jitter: random.Random) -> FailedRequest:
-    """What may soon be over: busy servers and gateways are retried six times, an internal error only twice."""
+def _transient_failure(
+    response: httpx2.Response, values: dict[str, Value], tries: int, jitter: random.Random
+) -> FailedRequest:
+    """A failure that may pass: busy servers and gateways are retried six times, an internal error only twice."""
     status = response.status_code
     asked = retry_after(response.headers)
-    wait = _wait(tries, jitter) if asked is None else asked if tries < len(RETRY_DELAYS) else None
+    wait = _retry_delay(tries, jitter) if asked is None else asked if tries < len(RETRY_DELAYS) else None
     if status == 500 and tries >= MAX_SERVER_ERRORS:
         wait = None
     busy = status in (429, 503, 529)
@@ -161,7 +163,7 @@ def _passing(response: httpx2.Response, values: dict[str, Value], tries: int, ji
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, which it may also give as a date; None where it does not say."""
+    """The seconds that the server asks to wait, which it may also give as a date; None if it does not say."""
     for name, unit in (("retry-after-ms", 1_000), ("retry-after", 1)):
         try:
             seconds = float(headers.get(name, "")) / unit
@@ -178,22 +180,22 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, (until - datetime.now(timezone.utc)).total_seconds())
 
 
-def _wait(tries: int, jitter: random.Random) -> float | None:
+def _retry_delay(tries: int, jitter: random.Random) -> float | None:
     return RETRY_DELAYS[tries] * jitter.uniform(0.8, 1.2) if tries < len(RETRY_DELAYS) else None
 
 
 class InsecureConnection(ConnectionError):
-    """There is no secure connection to the server; `message` says why, without the server's name."""
+    """A secure connection to the server is not possible; `message` says why, without the server's name."""
 
     def __init__(self, key: str) -> None:
         self.message = Message(key)
         super().__init__(key)
 
 
-def not_secure(error: BaseException) -> InsecureConnection | None:
-    """The TLS problem behind `error` or its causes; None where there is none."""
+def find_tls_error(error: BaseException) -> InsecureConnection | None:
+    """The TLS problem that caused `error`, if any."""
     for each in causes(error):
-        # aiohttp's errors also have these types, but only their causes say why.
+        # aiohttp's own errors also have these types, but only their causes have the reason.
         code, reason = getattr(each, "verify_code", None), getattr(each, "reason", None)
         if isinstance(each, ssl.SSLCertVerificationError) and code is not None:
             return InsecureConnection(CERTIFICATE_ERROR_KEYS.get(code, "remote_certificate_untrusted"))
@@ -202,8 +204,8 @@ def not_secure(error: BaseException) -> InsecureConnection | None:
     return None
 
 
-def was_hung_up(error: BaseException) -> bool:
-    """Whether a server was there and closed the connection without an answer, as a TLS port does on plain text."""
+def closed_without_answer(error: BaseException) -> bool:
+    """Whether a server accepted the connection and closed it without an answer, as a TLS port does on plain text."""
     return not any(isinstance(each, ConnectionRefusedError | TimeoutError) for each in causes(error))
 
 
@@ -213,10 +215,10 @@ async def speaks_tls(address: ServerAddress) -> bool:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         opening = asyncio.open_connection(address.name, address.port, ssl=context)
-        _, line = await asyncio.wait_for(opening, TLS_PROBE_TIMEOUT)
+        _, writer = await asyncio.wait_for(opening, TLS_PROBE_TIMEOUT)
     except (OSError, asyncio.TimeoutError):
         return False
-    line.close()
+    writer.close()
     with contextlib.suppress(OSError, asyncio.TimeoutError):
-        await asyncio.wait_for(line.wait_closed(), TLS_PROBE_TIMEOUT)
+        await asyncio.wait_for(writer.wait_closed(), TLS_PROBE_TIMEOUT)
     return True

@@ -1,4 +1,4 @@
-"""The models that a server lists, which of them to use, and which model card fits it; it sends nothing."""
+"""Reads the models that a server lists, and chooses one of them and its model card; it sends nothing."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.remote.dialects import Dialect
-from magistral_ui.engines.remote.sse import mapping
+from magistral_ui.engines.remote.sse import json_object
 from magistral_ui.errors import ServerUnusable
 from magistral_ui.models.cards import (
     MAGISTRAL_1_0,
@@ -24,7 +24,7 @@ from magistral_ui.models.cards import (
 )
 
 MAX_NAMES_SHOWN = 12
-"""Model names to list in a sentence."""
+"""Model names to list in an error message."""
 
 
 CONTEXT_FIELDS = (
@@ -46,7 +46,7 @@ CONTEXT_FIELDS = (
         "n_ctx_train",
     ),
 )
-"""Names under which servers and gateways report a context length; that of the loaded model comes first."""
+"""Fields in which servers and gateways report a context length; that of the loaded model comes first."""
 OUTPUT_FIELDS = ("max_completion_tokens", "max_output_tokens", "output_token_limit", "outputTokenLimit")
 """The same for the longest reply."""
 NESTED_OBJECTS = (
@@ -60,7 +60,7 @@ NESTED_OBJECTS = (
     "config",
     "parameters",
 )
-"""Objects inside a model's entry that may contain them."""
+"""Objects inside a model's entry that may contain these fields."""
 MIN_CONTEXT = 16
 CTX_SIZE = re.compile(r"^(?:-c|-ctx|--ctx-size)$")
 IMAGE_MODALITIES = frozenset({"image", "images", "vision", "multimodal"})
@@ -68,20 +68,20 @@ IMAGE_MODALITIES = frozenset({"image", "images", "vision", "multimodal"})
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One model of a server; None or empty where the server does not say."""
+    """One model of a server; None or empty if the server does not say."""
 
     name: str
     context_length: int | None = None
     vision: bool | None = None
     precision: str = ""
     chats: bool = True
-    most_tokens: int | None = None
-    """Tokens of its longest reply."""
+    max_output_tokens: int | None = None
+    """Tokens of the longest reply that it may write."""
     aliases: tuple[str, ...] = ()
     state: str = ""
     """On a server with several models: `loaded`, `loading`, `unloaded`, `sleeping` or `failed`."""
     listed: str = ""
-    """Its name in the server's list, where requests use another one."""
+    """Its name in the server's list, if requests use another one."""
     identity: str = ""
     """What distinguishes files of the same name."""
 
@@ -98,19 +98,19 @@ def served_models(models: Mapping[str, Any], facts: Mapping[str, Any]) -> list[S
 
 
 def _served(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> ServedModel:
-    loaded = mapping(facts.get("default_generation_settings")).get("n_ctx")
-    can, aliases, meta = mapping(listed.get("capabilities")), listed.get("aliases"), mapping(listed.get("meta"))
+    loaded = json_object(facts.get("default_generation_settings")).get("n_ctx")
+    can, aliases, meta = json_object(listed.get("capabilities")), listed.get("aliases"), json_object(listed.get("meta"))
     return ServedModel(
         name=str(listed["id"]),
         context_length=_tokens(loaded)
         or _first(listed, CONTEXT_FIELDS)
-        or _of_providers(listed)
-        or _of_arguments(listed),
-        vision=_sees(listed, facts),
+        or _context_of_providers(listed)
+        or _context_of_arguments(listed),
+        vision=_supports_images(listed, facts),
         precision=str(listed.get("quantization") or facts.get("model_ftype") or ""),
         chats=listed.get("type") not in ("embeddings", "embedding", "rerank", "image", "audio", "moderation")
         and can.get("completion_chat") is not False,
-        most_tokens=_first(listed, OUTPUT_FIELDS),
+        max_output_tokens=_first(listed, OUTPUT_FIELDS),
         aliases=tuple(each for each in aliases if isinstance(each, str)) if isinstance(aliases, list) else (),
         state=_state(listed),
         identity=" ".join(str(meta[key]) for key in ("n_params", "size", "ftype") if key in meta),
@@ -131,16 +131,16 @@ def _tokens(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= MIN_CONTEXT else None
 
 
-def _of_providers(listed: Mapping[str, Any]) -> int | None:
+def _context_of_providers(listed: Mapping[str, Any]) -> int | None:
     """Hugging Face's router: any of several providers may answer, so the shortest context counts."""
     providers = listed.get("providers")
-    known = [_first(mapping(each), CONTEXT_FIELDS) for each in providers] if isinstance(providers, list) else []
+    known = [_first(json_object(each), CONTEXT_FIELDS) for each in providers] if isinstance(providers, list) else []
     return min(filter(None, known), default=None)
 
 
-def _of_arguments(listed: Mapping[str, Any]) -> int | None:
+def _context_of_arguments(listed: Mapping[str, Any]) -> int | None:
     """llama.cpp's router: the command line that a model is, or will be, started with."""
-    arguments = mapping(listed.get("status")).get("args")
+    arguments = json_object(listed.get("status")).get("args")
     for name, value in pairwise(arguments) if isinstance(arguments, list) else ():
         if isinstance(name, str) and CTX_SIZE.match(name):
             return _tokens(value)
@@ -150,20 +150,20 @@ def _of_arguments(listed: Mapping[str, Any]) -> int | None:
 def _state(listed: Mapping[str, Any]) -> str:
     if isinstance(listed.get("state"), str):  # LM Studio
         return "unloaded" if listed["state"] == "not-loaded" else str(listed["state"])
-    status = mapping(listed.get("status"))
+    status = json_object(listed.get("status"))
     if status.get("failed") and status.get("value") == "unloaded":
         return "failed"
     return str(status.get("value") or "")
 
 
-def _sees(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
+def _supports_images(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
     supported = _flag((facts.get("modalities"), "vision"), (listed.get("capabilities"), "vision"))
     if supported is not None:
         return supported
     architecture, info = listed.get("architecture"), listed.get("model_info")
-    taken = (architecture if isinstance(architecture, dict) else listed).get("input_modalities")
-    if isinstance(taken, list):
-        return bool(IMAGE_MODALITIES & {str(each) for each in taken})
+    modalities = (architecture if isinstance(architecture, dict) else listed).get("input_modalities")
+    if isinstance(modalities, list):
+        return bool(IMAGE_MODALITIES & {str(each) for each in modalities})
     supported = _flag((info, "supports_vision"), (listed, "supports_image_input"), (listed, "supports_vision"))
     if supported is None and listed.get("type") in ("vlm", "llm"):  # LM Studio
         return bool(listed["type"] == "vlm")
@@ -171,8 +171,8 @@ def _sees(listed: Mapping[str, Any], facts: Mapping[str, Any]) -> bool | None:
 
 
 def _flag(*places: tuple[Any, str]) -> bool | None:
-    """The first of these fields that says yes or no."""
-    supported = (mapping(holder).get(name) for holder, name in places)
+    """The first of these fields that is a boolean."""
+    supported = (json_object(holder).get(name) for holder, name in places)
     return next((each for each in supported if isinstance(each, bool)), None)
 
 
@@ -180,26 +180,28 @@ def named_or_only(served: Sequence[ServedModel], name: str) -> ServedModel | Non
     return next((each for each in served if each.name == name), served[0] if len(served) == 1 else None)
 
 
-def choose(served: Sequence[ServedModel], wish: str | None, dialect: Dialect, host: str) -> ServedModel:
-    """The requested model, or the only one; ServerUnusable where that is ambiguous."""
-    talking = [each for each in served if each.chats]
-    names = ", ".join(each.name for each in talking[:MAX_NAMES_SHOWN])
-    names += ", …" if len(talking) > MAX_NAMES_SHOWN else ""
-    if wish:
-        wanted = wish.casefold()
+def choose_model(served: Sequence[ServedModel], requested: str | None, dialect: Dialect, host: str) -> ServedModel:
+    """The requested model, or the only one. Raises ServerUnusable if that is ambiguous."""
+    chat_models = [each for each in served if each.chats]
+    names = ", ".join(each.name for each in chat_models[:MAX_NAMES_SHOWN])
+    names += ", …" if len(chat_models) > MAX_NAMES_SHOWN else ""
+    if requested:
+        wanted = requested.casefold()
         known = next((each for each in served if each.name.casefold() == wanted), None)
         known = known or next((e for e in served if wanted in (alias.casefold() for alias in e.aliases)), None)
         if known is None and dialect.lists_all_models and served:
-            raise ServerUnusable("remote_model_unknown", server=host, detail=wish, models=names)
+            raise ServerUnusable("remote_model_unknown", server=host, detail=requested, models=names)
         only = served[0] if len(served) == 1 and not dialect.lists_all_models else None
-        listed = only.name if only and dialect.key == "llama.cpp" else ""  # which accepts any name for its one model
-        return known or (replace(only, name=wish, listed=listed) if only else ServedModel(wish))
-    magistral = [each for each in talking if "magistral" in each.name.casefold()]
-    found = talking if len(talking) == 1 else magistral
-    if len(found) > 1:  # of several Magistrals, the one that is loaded
+        listed = (
+            only.name if only and dialect.key == "llama.cpp" else ""
+        )  # llama.cpp accepts any name for a single model
+        return known or (replace(only, name=requested, listed=listed) if only else ServedModel(requested))
+    magistral = [each for each in chat_models if "magistral" in each.name.casefold()]
+    found = chat_models if len(chat_models) == 1 else magistral
+    if len(found) > 1:  # of several Magistral models, the one that is loaded
         found = [each for each in found if each.state in ("loaded", "sleeping")]
     if len(found) != 1:
-        raise ServerUnusable("remote_model_not_chosen" if talking else "remote_no_model", server=host, models=names)
+        raise ServerUnusable("remote_model_not_chosen" if chat_models else "remote_no_model", server=host, models=names)
     return found[0]
 
 
@@ -210,7 +212,7 @@ GENERAL = replace(
     system_prompt_file="",
     description_key="model_on_a_server_unknown",
 )
-"""For an unknown model: without a system prompt, since another model's would only confuse it."""
+"""For an unknown model: it has no system prompt, since another model's would only confuse it."""
 RELEASES = ((re.compile(r"2506|1\.0"), MAGISTRAL_1_0), (re.compile(r"2507|1\.1"), MAGISTRAL_1_1))
 SIZES = tuple(
     (re.compile(rf"(?<![\d.]){size}b"), card)
@@ -219,29 +221,29 @@ SIZES = tuple(
 """Ministral 3 by its size in a name; only its reasoning models have cards."""
 
 
-def card_for(served: ServedModel, thinks: bool) -> ModelCard:
+def card_for(served: ServedModel, has_think_marks: bool) -> ModelCard:
     """The model's card, by its name, or by whether its template has thinking marks."""
     plain = PurePosixPath(served.name.replace("\\", "/")).name
     name = plain.casefold()
     if "ministral" in name:
-        return _ministral(served.name, plain, thinks)
+        return _ministral(served.name, plain, has_think_marks)
     known = find_card(served.name) or find_card(plain)
     if known is None and "magistral" in name and "medium" not in name and "latest" not in name:
         known = next((card for pattern, card in RELEASES if pattern.search(name)), MAGISTRAL_1_2)
     if known is not None:
         return known
-    return _thinking(MAGISTRAL_1_2, plain) if thinks else replace(GENERAL, name=plain)
+    return _thinking(MAGISTRAL_1_2, plain) if has_think_marks else replace(GENERAL, name=plain)
 
 
-def _ministral(served: str, plain: str, thinks: bool) -> ModelCard:
+def _ministral(served: str, plain: str, has_think_marks: bool) -> ModelCard:
     """Ministral comes with and without reasoning, under names that do not always say which."""
     name = plain.casefold()
-    if not thinks and "reasoning" not in name:
+    if not has_think_marks and "reasoning" not in name:
         return replace(GENERAL, name=plain)
     size = next((card for pattern, card in SIZES if pattern.search(name)), MAGISTRAL_1_2)
     return find_card(served) or find_card(plain) or _thinking(size, plain)
 
 
 def _thinking(card: ModelCard, name: str) -> ModelCard:
-    """`card`, for a model of which only the name and that it thinks is known."""
+    """`card` for a model of which nothing is known but its name and that it reasons."""
     return replace(without_claims(card), key="remote", name=name, description_key="model_on_a_server_unknown")

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 API_KEY_VARIABLE = "MAGISTRAL_UI_API_KEY"
-"""Sent to whichever server is named: whoever sets it means that server."""
+"""Sent to whichever server `--base-url` names: whoever sets it means that server."""
 VENDOR_KEY_VARIABLES = {"mistral.ai": "MISTRAL_API_KEY", "openai.com": "OPENAI_API_KEY"}
-"""Keys that people commonly have set: each is sent to its own vendor only, never to another server."""
+"""Keys that many people have set already: each is sent to its own vendor only, never to another server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class ServerAddress:
 
     @property
     def host(self) -> str:
-        """Name and port, for messages."""
+        """Host name and port, for messages."""
         return urlsplit(self.base_url).netloc
 
     @property
@@ -38,7 +38,7 @@ class ServerAddress:
 
 
 def read_base_url(text: str) -> str:
-    """`text` as a base URL; `/v1` is added where it has no path. ValueError if it is not a URL, or contains a password."""
+    """`text` as a base URL, with `/v1` if it has no path. Raises ValueError if it is not a URL, or contains a password."""
     url = text.strip().rstrip("/")
     parts = urlsplit(url)
     if (
@@ -49,12 +49,12 @@ def read_base_url(text: str) -> str:
         or "@" in parts.netloc
     ):
         raise ValueError(text)
-    _ = parts.port  # raises ValueError for an impossible one
+    _ = parts.port  # raises ValueError if it is out of range
     return url if parts.path else f"{url}/v1"
 
 
 def address_of(base_url: str, environment: Mapping[str, str]) -> ServerAddress:
-    """The server at `base_url` with the key that is meant for it, if any."""
+    """The address of the server at `base_url`, with the key that is meant for it, if any."""
     host = urlsplit(base_url).hostname or ""
     names = [
         API_KEY_VARIABLE,

@@ -1,4 +1,4 @@
-"""Watches one server: what it is, whether it can serve, and what replies learn about it; it writes no replies."""
+"""Monitors one server: what it is, whether it can serve, and what replies learn about it; it writes no replies."""
 
 import asyncio
 import logging
@@ -11,10 +11,10 @@ from magistral_ui.engines.remote.detection import (
     MODEL_LOAD_TIMEOUT,
     ServerOptions,
     StillLoading,
-    as_known_before,
+    current_fingerprint,
     detect,
-    make_loaded,
-    seen_now,
+    keep_known_template,
+    load_model,
 )
 from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.request_errors import FailedRequest
@@ -25,28 +25,28 @@ from magistral_ui.errors import MagistralUIError, ServerUnusable
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL_READY = 5.0
-"""Seconds between two checks of a server that is ready."""
+"""Seconds between two health checks of a server that is ready."""
 CHECK_INTERVAL_WAITING = 1.0
-"""The same while it is loading or away, so that the page recovers at once."""
+"""The same while it is loading or unreachable, so that the page recovers at once."""
 MAX_FAILED_CHECKS = 3
-"""Consecutive checks without an answer after which silent streams are given up too."""
+"""Consecutive checks without an answer after which silent streams are dropped too."""
 CHECK_TIMEOUT = 5.0
 """Seconds that a reply waits for a check before it starts."""
 CHECK_VALID_SECONDS = 1.0
-"""Seconds for which a check is valid: later, another model may run there, to which a message must not go."""
+"""Seconds for which a check is valid: later, the server may run another model, which must not get the message."""
 
 
 class ServerMonitor:
-    """One server's status and profile, checked repeatedly. The methods run in the engine's loop."""
+    """One server's status and profile, checked repeatedly. All methods must run in the engine's loop."""
 
-    def __init__(self, server: ServerClient, options: ServerOptions, lose_silent: Callable[[], None]) -> None:
-        """`lose_silent` gives up the streams that are silent while the server does not answer."""
+    def __init__(self, server: ServerClient, options: ServerOptions, drop_silent_streams: Callable[[], None]) -> None:
+        """`drop_silent_streams` ends the streams that are silent while the server does not answer."""
         self.status: EngineStatus = Loading()
         self.profile: ServerProfile | None = None
         self.counter: TokenCounter | None = None
-        self._server, self._options, self._lose_silent = server, options, lose_silent
-        self._told_model = ""
-        """The model that a server named when it refused another one."""
+        self._server, self._options, self._drop_silent_streams = server, options, drop_silent_streams
+        self._reported_model = ""
+        """The model that the server named when it refused another one."""
         self._checked = 0.0
         self._check_now = asyncio.Event()
 
@@ -65,7 +65,7 @@ class ServerMonitor:
     async def _wait(self, seconds: float) -> None:
         """Wait for `seconds`, or until a check is wanted.
 
-        Not by `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that arrives together with the event, so that
+        Not with `asyncio.wait_for`: before Python 3.12, it swallows a cancellation that arrives together with the event, so that
         a `close` right after a failed reply would never end.
         """
         wanted = asyncio.ensure_future(self._check_now.wait())
@@ -75,17 +75,17 @@ class ServerMonitor:
             wanted.cancel()
 
     async def _check(self, failed: int = 0) -> int:
-        """Check once, after `failed` checks in a row without an answer; returns their new number."""
+        """Check once, after `failed` consecutive checks without an answer; returns their new number."""
         try:
             before = self.profile
-            known = before is not None and self._told_model in ("", before.model) and isinstance(self.status, Ready)
+            known = before is not None and self._reported_model in ("", before.model) and isinstance(self.status, Ready)
             if before is not None and known:
-                if await seen_now(self._server, before) == before.seen:
+                if await current_fingerprint(self._server, before) == before.fingerprint:
                     self._checked = asyncio.get_running_loop().time()
                     return 0
-                self._told_model = ""
-            options = replace(self._options, model=self._told_model) if self._told_model else self._options
-            profile = as_known_before(await detect(self._server, options), before)
+                self._reported_model = ""
+            options = replace(self._options, model=self._reported_model) if self._reported_model else self._options
+            profile = keep_known_template(await detect(self._server, options), before)
         except StillLoading:
             self.status = Loading("server")
         except MagistralUIError as error:
@@ -93,7 +93,7 @@ class ServerMonitor:
             if self.profile is None or failed == 0 or failed >= 2:
                 self.status = Broken(error.message.key, error.message.values)
             if failed >= MAX_FAILED_CHECKS:
-                self._lose_silent()
+                self._drop_silent_streams()
             return failed
         except Exception as error:
             log.error("the server could not be checked", exc_info=error)
@@ -110,32 +110,32 @@ class ServerMonitor:
             self.counter = TokenCounter(self._server, profile)
 
     def learn(self, update: Callable[[ServerProfile], ServerProfile]) -> None:
-        """Keep what a reply has learned about the server, for all later ones; the page shows it."""
+        """Apply what a reply has learned about the server, for later replies and the page."""
         if self.profile is not None:
             self._set_profile(update(self.profile))
             if isinstance(self.status, Ready):
                 self.status = Ready(self.profile.info)
 
     def reply_failed(self, failed: FailedRequest) -> None:
-        """Show at once where a failed reply means that the server is away, and check it."""
+        """Check the server; if the failure means that it is unreachable, show that at once."""
         if failed.key in ("remote_unreachable", "remote_key_refused"):
             self.status = Broken(failed.key, failed.values)
         # `transformers serve` reveals the name of its model by refusing another.
         if failed.key == "remote_other_model" and failed.refusal is not None:
-            self._told_model = str(failed.values["model"])
+            self._reported_model = str(failed.values["model"])
         self.check_soon()
 
     async def refresh(self, is_stopped: Callable[[], bool]) -> ServerProfile:
-        """The current profile, checked where the last check is too old; a router's model is loaded before.
+        """The current profile, checked again if the last check is too old; a router's model is loaded first.
 
-        Raises ServerUnusable where another model runs now: the message was written for the one before.
+        Raises ServerUnusable if another model runs now: the message was written for the previous one.
         """
         before = self.profile
         assert before is not None
         is_old = asyncio.get_running_loop().time() - self._checked > CHECK_VALID_SECONDS
         is_stale = is_old and isinstance(self.status, Ready)
-        if not before.loaded and not before.shaped:  # only once it is loaded is much known about it
-            await _until_stopped(make_loaded(self._server, before.model), MODEL_LOAD_TIMEOUT, is_stopped)
+        if not before.loaded and not before.template_known:  # little is known about a model until it is loaded
+            await _until_stopped(load_model(self._server, before.model), MODEL_LOAD_TIMEOUT, is_stopped)
             is_stale = True
         if is_stale:
             await _until_stopped(self._check(), CHECK_TIMEOUT, is_stopped)
@@ -146,7 +146,7 @@ class ServerMonitor:
 
 
 async def _until_stopped(work: Coroutine[Any, Any, object], timeout: float, is_stopped: Callable[[], bool]) -> None:
-    """Wait for `work`, but not longer than `timeout`, or than anybody wants the reply."""
+    """Wait for `work`, until `timeout` or until the reply is stopped."""
     task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
     end = loop.time() + timeout
     try:

@@ -1,7 +1,7 @@
-"""Counts tokens without running the model: by the server's tokenizer where it has one, else by length; it requests no reply.
+"""Counts tokens with the server's tokenizer, or estimates them from the length of the text; it requests no reply.
 
-Magistral's tokenizer never merges across its marks, so a prompt has as many tokens as its pieces and marks together. What
-another model's template adds around the pieces is measured by counting a whole prompt.
+Magistral's tokenizer never merges across its marks, so a prompt has as many tokens as its parts and marks together. What
+another model's template adds around the parts is measured by counting a whole prompt.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from magistral_ui.engines.remote.server_profile import ServerProfile
 CHARACTERS_PER_TOKEN = 3.6
 """Measured with Mistral's public tokenizer (131,072 entries): English 4.6, German 4.1, French 4.3, LaTeX and code 2.7 to 3.2."""
 CACHED_TOKENS = 8_000_000
-"""Tokens of texts whose counts are kept: about 30 million characters."""
+"""Total tokens of the texts whose counts are cached: about 30 million characters."""
 PARALLEL_REQUESTS = 8
 PATCH_PIXELS = 28
 MAX_WHOLE_PROMPT_CHARACTERS = 20_000
-"""Prompts up to this many characters are counted as a whole each time; of longer ones, only what has changed."""
+"""Prompts of up to this many characters are counted whole each time; of longer ones, only what has changed."""
 LIMIT_MARGIN_TOKENS = 256
-"""Tokens below the limit within which a longer prompt is counted as a whole too."""
+"""A longer prompt is counted whole too if it comes within this many tokens of the limit."""
 CACHED_SHAPES = 256
 """Shapes of prompts whose template tokens are cached."""
 MAX_TEMPLATE_TOKENS_PER_TURN = 64
-"""More tokens than any template adds per turn."""
+"""An upper bound on the tokens that a template adds per turn."""
 MARKS_PER_TURN = 2
 """Tokens around a user message, a system prompt or reasoning; a reply has one at its end."""
 
@@ -48,35 +48,37 @@ class TokenCount:
 
 
 class TokenCounter:
-    """Counts tokens of texts, each one once."""
+    """Counts the tokens of texts, and caches the counts."""
 
     def __init__(self, server: ServerClient, profile: ServerProfile) -> None:
         self._server, self._profile = server, profile
         self._dialect, self._model = profile.dialect, profile.model
         self._known: LRUCache[str, int] = LRUCache(CACHED_TOKENS, lambda count: count + 1)
-        self._around: LRUCache[Hashable, int] = LRUCache(CACHED_SHAPES)
+        self._template_tokens: LRUCache[Hashable, int] = LRUCache(CACHED_SHAPES)
 
     async def measure(self, prompt: Prompt, limit: int | None = None) -> Measure:
-        """What `prompt` costs; `estimated` where any part had to be estimated. It is exact near `limit`."""
+        """The tokens of `prompt`; `estimated` if any part was estimated. Near `limit`, exact if the server can count."""
         texts = texts_of(prompt)
         pieces = measured(prompt, await self._counts(texts), sent=self._dialect.history != "left_out")
         if self._dialect.tokenizer is None:
             return pieces
         size, shape = sum(map(len, texts)), _shape(prompt)
-        around = self._around.get(shape)
-        near = limit is not None and (around is None or pieces.total + around + LIMIT_MARGIN_TOKENS > limit)
-        if around is None or near or size < MAX_WHOLE_PROMPT_CHARACTERS:
-            around = await self._around_pieces(prompt, pieces)
-            if around is None:  # without its template, Magistral's is still known
+        template_tokens = self._template_tokens.get(shape)
+        near = limit is not None and (
+            template_tokens is None or pieces.total + template_tokens + LIMIT_MARGIN_TOKENS > limit
+        )
+        if template_tokens is None or near or size < MAX_WHOLE_PROMPT_CHARACTERS:
+            template_tokens = await self._count_template_tokens(prompt, pieces)
+            if template_tokens is None:  # what Magistral's template adds is known
                 return pieces if self._profile.card.key != "remote" else replace(pieces, estimated=True)
-            self._around[shape] = around
-        return replace(pieces, total=pieces.total + around, system=max(0, pieces.system + around))
+            self._template_tokens[shape] = template_tokens
+        return replace(pieces, total=pieces.total + template_tokens, system=max(0, pieces.system + template_tokens))
 
-    async def _around_pieces(self, prompt: Prompt, pieces: Measure) -> int | None:
-        """Tokens that the server's template adds around the texts, compared with Magistral's; None where unknown."""
-        seen = replace(prompt, turns=tuple(map(_without_images, prompt.turns)))
+    async def _count_template_tokens(self, prompt: Prompt, pieces: Measure) -> int | None:
+        """The tokens that the server's template adds around the texts, beyond what Magistral's adds; None if unknown."""
+        without_images = replace(prompt, turns=tuple(map(_without_images, prompt.turns)))
         body: dict[str, Any] = {"model": self._model}
-        body["messages"] = messages_of(seen, self._dialect, self._profile.card.reasoning_marks, lambda _: "")
+        body["messages"] = messages_of(without_images, self._dialect, self._profile.card.reasoning_marks, lambda _: "")
         body |= resumed_fields(prompt.resume, self._dialect) if prompt.resume else {}
         body |= {name: value for name, value in effort_fields(prompt, self._dialect).items() if name in TEMPLATE_FIELDS}
         if self._dialect.tokenizer == "llama_cpp":
@@ -106,7 +108,7 @@ class TokenCounter:
         if known is None:
             known = await self._asked(text)
             if known is None:
-                return TokenCount(reckoned(text), True)
+                return TokenCount(estimated_tokens(text), True)
             with suppress(ValueError):  # larger than the whole cache
                 self._known[text] = known
         return TokenCount(known, False)
@@ -131,20 +133,20 @@ def texts_of(prompt: Prompt) -> list[str]:
     return texts
 
 
-def reckoned_measure(prompt: Prompt) -> Measure:
-    """What `prompt` costs, estimated from the lengths of its texts."""
-    return measured(prompt, {text: TokenCount(reckoned(text), True) for text in texts_of(prompt)})
+def estimated_measure(prompt: Prompt) -> Measure:
+    """The tokens of `prompt`, estimated from the lengths of its texts."""
+    return measured(prompt, {text: TokenCount(estimated_tokens(text), True) for text in texts_of(prompt)})
 
 
-def surely_fits(prompt: Prompt, limit: int) -> bool:
-    """Whether `prompt` certainly fits, uncounted: no text has more tokens than bytes."""
+def certainly_fits(prompt: Prompt, limit: int) -> bool:
+    """Whether `prompt` certainly fits, without counting: no text has more tokens than bytes."""
     size = sum(len(text.encode("utf-8", "replace")) for text in texts_of(prompt))
     spent = sum(map(image_tokens, prompt.images)) + MAX_TEMPLATE_TOKENS_PER_TURN * (len(prompt.turns) + 3)
     return size + spent < limit
 
 
 def _shape(prompt: Prompt) -> Hashable:
-    """What a template sees of a prompt apart from its texts: prompts of one shape get the same number of extra tokens."""
+    """The structure of a prompt without its texts: a template adds the same number of tokens to prompts of one shape."""
     turns = tuple(
         ("user", bool(turn.text)) if isinstance(turn, UserTurn) else ("reply", bool(turn.answer), bool(turn.reasoning))
         for turn in prompt.turns
@@ -158,7 +160,7 @@ def _without_images(turn: Turn) -> Turn:
 
 
 def measured(prompt: Prompt, counts: dict[str, TokenCount], *, sent: bool = True) -> Measure:
-    """The whole prompt from the counts of its texts; images are estimated from their sizes.
+    """The tokens of the whole prompt, from the counts of its texts; images are estimated from their sizes.
 
     Earlier reasoning costs nothing unless it is `sent`.
     """
@@ -193,8 +195,8 @@ def _reasoning_tokens(reasoning: str | None, counts: dict[str, TokenCount]) -> i
     return counts[reasoning].tokens + MARKS_PER_TURN if reasoning else 0
 
 
-def reckoned(text: str) -> int:
-    """About how many tokens `text` has; letters of other scripts cost more."""
+def estimated_tokens(text: str) -> int:
+    """About how many tokens `text` has; letters of non-Latin scripts cost more."""
     wide = sum(1 for letter in text if ord(letter) > 0x2FF)
     return math.ceil((len(text) - wide) / CHARACTERS_PER_TOKEN + wide * 0.8)
 

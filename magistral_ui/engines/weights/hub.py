@@ -24,6 +24,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
     HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -122,7 +123,10 @@ def read_config(repository: str, revision: str | None) -> dict[str, Any]:
     """Read a repository's config.json before anything else is downloaded; raises what `download` does, or ModelFilesBroken."""
     with _sentences(repository, revision):
         check_proxies()
-        file = hf_hub_download(repository, "config.json", revision=revision)
+        try:
+            file = hf_hub_download(repository, "config.json", revision=revision)
+        except RemoteEntryNotFoundError as error:  # GGUF files, or Mistral's own format alone
+            raise DownloadFailed("file_missing", model=repository, file="config.json") from error
     return read_json(Path(file).parent, "config.json", repository)
 
 

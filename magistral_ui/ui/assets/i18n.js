@@ -1,8 +1,8 @@
-// The page's texts by key, with their gaps filled and their numbers written as the language does.
+// The page's texts by key, formatted with values and localized numbers.
 
 /** @import { Message, Values } from "./types.js" */
 
-// The page names the file of its language, and has begun to fetch it (see ui/translated_page.py).
+// The page names the file of its language, and preloads it (see ui/translated_page.py).
 /** @type {{language: string, texts: Record<string, string | Record<string, string>>}} */
 const { language, texts } = await import(new URL(document.documentElement.dataset.texts ?? "", document.baseURI).href);
 const plural = new Intl.PluralRules(language);
@@ -10,7 +10,7 @@ const isolate = document.documentElement.dir === "rtl";
 const whole = new Intl.NumberFormat(language, { maximumFractionDigits: 2 });
 
 /**
- * The text of `key`; `values` fill its gaps, and `count` (or else `limit`) chooses its plural form.
+ * The text of `key`, formatted with `values`, of which `count` (or else `limit`) chooses the plural form.
  * @param {string} key
  * @param {Values} values
  * @returns {string}
@@ -28,13 +28,23 @@ export function t(key, values = {}) {
 }
 
 /**
+ * Facts in a row; those that are empty are left out.
+ * @param {(string | null)[]} facts
+ */
+export const inRow = (facts) =>
+  facts
+    .filter(Boolean)
+    .map((fact) => (isolate ? `\u2068${fact}\u2069` : fact))
+    .join(" · ");
+
+/**
  * Whether there is a text of this key.
  * @param {string} key
  */
 export const has = (key) => key in texts;
 
 /**
- * What to tell about a failure `{key, values}`, remedy included.
+ * The message about a failure `{key, values}`, with its remedy.
  * @param {Message} failure
  */
 export function sentence(failure) {
@@ -43,13 +53,13 @@ export function sentence(failure) {
 }
 
 /**
- * A number with its digits grouped as the language does.
+ * A number with grouped digits, in the page's language.
  * @param {number} value
  */
 export const number = (value) => whole.format(value);
 
 /**
- * Seconds with one decimal below a hundred, without above.
+ * Seconds with one decimal place below a hundred, and none above.
  * @param {number} value
  */
 export function seconds(value) {
@@ -60,7 +70,7 @@ export function seconds(value) {
 }
 
 /**
- * A number in short, such as 24B or 1.6M in English.
+ * A number in compact notation, such as 24B or 1.6M in English.
  * @param {number} value
  */
 export const short = (value) =>
@@ -76,6 +86,34 @@ export function bytes(value) {
   /** @type {Intl.NumberFormatOptions} */
   const format = { style: "unit", unit: units[step], unitDisplay: "short", maximumFractionDigits: step > 1 ? 1 : 0 };
   return new Intl.NumberFormat(language, format).format(value / 1000 ** step);
+}
+
+/**
+ * Per cent with one decimal, so that figures below each other compare.
+ * @param {number} value
+ */
+export const percent = (value) =>
+  new Intl.NumberFormat(language, {
+    style: "percent",
+    minimumFractionDigits: 1,
+    maximumFractionDigits: 1,
+  }).format(value / 100);
+
+/**
+ * A number of bits.
+ * @param {number} value
+ */
+export const bits = (value) =>
+  new Intl.NumberFormat(language, { style: "unit", unit: "bit", unitDisplay: "long" }).format(value);
+
+/**
+ * The names of languages, sorted, as a list.
+ * @param {string[]} codes
+ */
+export function languageNames(codes) {
+  const names = new Intl.DisplayNames(language, { type: "language" });
+  const sorted = codes.map((code) => names.of(code) ?? code).sort(new Intl.Collator(language).compare);
+  return new Intl.ListFormat(language, { type: "conjunction" }).format(sorted);
 }
 
 /**

@@ -1,9 +1,9 @@
 // How much the model thinks before it answers: a button at the composer that names it, and the menu to choose from.
 
 import { make } from "./dom.js";
-import { t } from "./i18n.js";
+import { number, t } from "./i18n.js";
 import { Popup } from "./menu.js";
-import { bounded, card, choose, facts, settings, values } from "./settings.js";
+import { card, choose, clamp, facts, settings, values } from "./settings.js";
 
 /** @import { ThinkingLevel } from "./types.js" */
 
@@ -28,7 +28,7 @@ function ownBounds() {
 export function chosenLevel() {
   const budget = values()[BUDGET];
   const is = (/** @type {ThinkingLevel} */ level) =>
-    level.budget ? bounded(ownBounds(), level.budget) === budget : level.budget === budget;
+    level.budget ? clamp(ownBounds(), level.budget) === budget : level.budget === budget;
   return LEVELS.find(is) ?? { name: "custom", budget };
 }
 
@@ -66,6 +66,7 @@ export class ThinkingControl extends Popup {
     this.opens(this.opener, () => this.draw());
     parent.prepend(this.opener);
     this.tokens = make("input", { type: "number", min: 1, step: 1, inputMode: "numeric", autocomplete: "off" });
+    this.tokens.placeholder = number(CUSTOM_TOKENS);
     this.tokens.setAttribute("aria-label", t("thinking_custom_label"));
     this.tokens.addEventListener("change", () => this.typed());
     this.element.addEventListener("keydown", (event) => {
@@ -141,7 +142,7 @@ export class ThinkingControl extends Popup {
 
   typed() {
     if (!this.tokens.value) return this.check();
-    choose(BUDGET, bounded(ownBounds(), Number(this.tokens.value)));
+    choose(BUDGET, clamp(ownBounds(), Number(this.tokens.value)));
   }
 
   /** Show in the menu what is chosen. */

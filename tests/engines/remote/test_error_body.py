@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from magistral_ui.engines.remote.error_body import read_refusal, words_of
+from magistral_ui.engines.remote.error_body import error_detail, read_refusal
 
 SENT: dict[str, Any] = {"model": "m", "messages": [], "stream": True, "max_tokens": 40_960, "temperature": 0.7}
 SENT |= {"top_p": 0.95, "seed": 3, "top_k": 0, "stream_options": {}}
@@ -202,8 +202,8 @@ def test_a_server_s_own_words_are_found_in_any_body(body: str, words: str) -> No
         value = json.loads(body)
     except ValueError:
         value = None
-    assert words_of(value, body) == words
+    assert error_detail(value, body) == words
 
 
 def test_a_long_body_is_cut() -> None:
-    assert len(words_of(None, "word " * 10_000)) <= 300
+    assert len(error_detail(None, "word " * 10_000)) <= 300

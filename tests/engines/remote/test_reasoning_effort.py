@@ -7,7 +7,7 @@ import pytest
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import Effort, SamplingParams
 from magistral_ui.engines.base import GenerationRequest, ModelInfo
-from magistral_ui.engines.remote.completion_body import body_of, from_tokens, refuse_what_is_missing
+from magistral_ui.engines.remote.completion_body import body_of, from_tokens, refuse_unsupported
 from magistral_ui.engines.remote.dialects import (
     DIALECTS,
     LLAMA_CPP,
@@ -18,7 +18,7 @@ from magistral_ui.engines.remote.dialects import (
     VLLM,
     Dialect,
 )
-from magistral_ui.engines.remote.error_body import ServerRefusal
+from magistral_ui.engines.remote.error_body import ServerRefusal, read_refusal
 from magistral_ui.engines.remote.reasoning_effort import effort_fields, with_effort, without_mark
 from magistral_ui.engines.remote.served_models import GENERAL
 from magistral_ui.engines.remote.server_profile import ServerProfile, updated_profile
@@ -51,7 +51,7 @@ def fields(dialect: Dialect, effort: Effort | None) -> dict[str, object]:
 def test_a_magistral_does_without_by_its_prompt_and_what_else_the_server_takes(
     dialect: Dialect, off: dict[str, object]
 ) -> None:
-    known = with_effort(dialect, "magistral-small-2509", {}, MAGISTRAL_1_2, thinks=True)
+    known = with_effort(dialect, "magistral-small-2509", {}, MAGISTRAL_1_2, has_think_marks=True)
     assert fields(known, "none") == off
     assert fields(known, None) == {}
     assert known.answers_without_reasoning
@@ -70,7 +70,7 @@ def test_a_magistral_does_without_by_its_prompt_and_what_else_the_server_takes(
     ids=lambda each: each.key if isinstance(each, Dialect) else "",
 )
 def test_another_model_is_told_by_fields(dialect: Dialect, off: dict[str, object]) -> None:
-    known = with_effort(dialect, "qwen3-8b", {}, GENERAL, thinks=False)
+    known = with_effort(dialect, "qwen3-8b", {}, GENERAL, has_think_marks=False)
     assert fields(known, "none") == off
     assert fields(known, None) == {}
     assert "without_reasoning" not in known.missing()
@@ -78,7 +78,7 @@ def test_another_model_is_told_by_fields(dialect: Dialect, off: dict[str, object
 
 @pytest.mark.parametrize("name", ["mistralai/Mistral-Small-4-119B-2603", "mistral-medium-3.5", "Leanstral-1.5"])
 def test_a_model_with_the_tokenizer_v15_reads_an_effort(name: str) -> None:
-    known = with_effort(VLLM, name, {}, GENERAL, thinks=False)
+    known = with_effort(VLLM, name, {}, GENERAL, has_think_marks=False)
     assert known.effort == "reasoning_effort"
     assert fields(known, "none") == {"reasoning_effort": "none"}
     assert fields(known, "low") == {"reasoning_effort": "low"}
@@ -88,11 +88,13 @@ def test_a_model_with_the_tokenizer_v15_reads_an_effort(name: str) -> None:
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_llama_cpp_template_says_whether_it_reads_an_effort(reads: bool) -> None:
     facts = {"chat_template_caps": {"supports_reasoning_effort": reads}}
-    assert with_effort(LLAMA_CPP, "any", facts, GENERAL, thinks=False).effort == ("reasoning_effort" if reads else "")
+    assert with_effort(LLAMA_CPP, "any", facts, GENERAL, has_think_marks=False).effort == (
+        "reasoning_effort" if reads else ""
+    )
 
 
 def test_the_fields_are_in_the_body_but_not_of_a_completion_from_tokens() -> None:
-    known = with_effort(LLAMA_CPP, "any", {}, MAGISTRAL_1_2, thinks=True)
+    known = with_effort(LLAMA_CPP, "any", {}, MAGISTRAL_1_2, has_think_marks=True)
     info = ModelInfo("m", "m", "", "", 4_096, missing=known.missing())
     profile = ServerProfile(known, MAGISTRAL_1_2, "m", info)
     request = GenerationRequest(prompt("none"), SamplingParams(seed=1, reasoning_budget=0))
@@ -104,7 +106,7 @@ def test_the_fields_are_in_the_body_but_not_of_a_completion_from_tokens() -> Non
 
 
 def test_a_field_that_a_server_refuses_is_left_out_from_then_on() -> None:
-    known = with_effort(UNKNOWN, "any", {}, GENERAL, thinks=False)
+    known = with_effort(UNKNOWN, "any", {}, GENERAL, has_think_marks=False)
     profile = ServerProfile(known, GENERAL, "m", ModelInfo("m", "m", "", "", 4_096, missing=known.missing()))
     refusal = ServerRefusal("no such field", fields=("reasoning_effort",), unknown=True)
     update = updated_profile(profile, refusal, {"reasoning_effort": "none"}, frozenset())
@@ -124,11 +126,54 @@ def test_an_effort_that_a_server_refuses_is_left_out_too() -> None:
     assert fields(update.profile.dialect, "low") == {}
 
 
+MISTRAL_WORDS = (
+    "reasoning_effort='medium' is not supported for this model. "
+    "Must be one of (<ReasoningEffort.none: 'none'>, <ReasoningEffort.high: 'high'>)"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "tried", "efforts"),
+    [
+        (MISTRAL_WORDS, "medium", ("none", "high")),
+        ("reasoning_effort must be one of ['low', 'high', 'max']", "medium", ("low", "high")),
+        (
+            "'reasoning_effort' does not support 'none' with this model. Supported: 'low', and 'high'.",
+            "none",
+            ("low", "high"),
+        ),
+        ("reasoning_effort=<ReasoningEffort.low: 'low'> is not supported for this model", "low", ()),
+        ("reasoning_effort is not enabled for this model", "high", ()),
+    ],
+)
+def test_the_efforts_that_a_refusal_names_are_taken_from_then_on(
+    message: str, tried: Effort, efforts: tuple[Effort, ...]
+) -> None:
+    dialect = replace(VLLM, effort="reasoning_effort", without_reasoning={})
+    profile = ServerProfile(dialect, GENERAL, "m", ModelInfo("m", "m", "", "", 4_096))
+    sent = {"messages": [], **fields(dialect, tried)}
+    refusal = read_refusal(400, {"object": "error", "message": message, "code": "3051"}, "", sent)
+    update = updated_profile(profile, refusal, sent, frozenset())
+    assert update is not None
+    known = update.profile.dialect
+    if not efforts:
+        assert (known.effort, [notice.key for notice in update.notices]) == ("", ["remote_left_out"])
+        return
+    assert (known.effort, known.efforts, update.notices) == ("reasoning_effort", efforts, ())
+    assert fields(known, None) == {"reasoning_effort": "high"}
+    assert fields(known, "none")["reasoning_effort"] == efforts[0]
+
+
+def test_mistral_s_own_models_reason_or_do_not() -> None:
+    sent = [fields(MISTRAL, each)["reasoning_effort"] for each in ("none", "low", "medium", "high", None)]
+    assert sent == ["none", "high", "high", "high", "high"]
+
+
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda each: each.key)
 def test_a_budget_of_0_is_refused_only_where_there_is_no_way(dialect: Dialect) -> None:
     off = SamplingParams(reasoning_budget=0)
-    refuse_what_is_missing(off, dialect, "server")
+    refuse_unsupported(off, dialect, "server")
     lost = replace(dialect, without_reasoning={}, effort="", resume=None)
     with pytest.raises(ParameterRefused) as refused:
-        refuse_what_is_missing(off, lost, "server")
+        refuse_unsupported(off, lost, "server")
     assert refused.value.message.values["reason"] == "missing_without_reasoning"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.chat.reasoning import ReasoningPiece
 from magistral_ui.engines.remote.chunks import Chunk, read_chunk
-from magistral_ui.engines.remote.reasoning_stream import EchoFilter, ReplyReader, gathered
+from magistral_ui.engines.remote.reasoning_stream import EchoFilter, ReplyReader, merge_adjacent
 from magistral_ui.engines.remote.sse import DONE, PayloadReader, StreamBroken
 from magistral_ui.models.cards import TEXT_MARKS, TOKEN_MARKS
 from tests.chat.joined import joined
@@ -137,7 +137,7 @@ def test_a_chunk_of_several_tokens_is_reckoned_by_its_length_until_the_usage_com
 
 def test_neighbours_become_one_event() -> None:
     pieces = [Reasoning("a"), Reasoning("b", 2), Answer("", 0), Answer("c"), Reasoning("d")]
-    assert gathered(pieces) == [Reasoning("ab", 3), Answer("c", 1), Reasoning("d")]
+    assert merge_adjacent(pieces) == [Reasoning("ab", 3), Answer("c", 1), Reasoning("d")]
 
 
 @pytest.mark.parametrize(
