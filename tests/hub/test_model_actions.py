@@ -10,12 +10,15 @@ from typing import Any
 import httpx
 import huggingface_hub.constants as constants
 import pytest
+import torch
 from starlette.applications import Starlette
+from transformers import AutoModelForImageTextToText
 
 from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.local.switchable import SwitchableEngine
 from magistral_ui.engines.weights import devices, large_files, pace_timer
 from magistral_ui.engines.weights.library import ModelLibrary
+from magistral_ui.engines.weights.quantization import quantization
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
 from magistral_ui.errors import Message
 from magistral_ui.i18n.texts import sentence
@@ -43,9 +46,11 @@ class Page:
     def __init__(self, model: str | None = "demo") -> None:
         self.engine = SwitchableEngine(ModelRequest(model, device="cpu", threads=1))
         self.library = ModelLibrary(self.engine.repositories_in_use)
-        models = ModelActions(self.engine, lambda: self.library)
+        self.models_actions = ModelActions(self.engine, lambda: self.library)
         chat = Chat(self.engine, Visitors(self.engine))
-        self.app = Starlette(routes=[action_route(chat, JsonBodies(chat.visitors.limits), Ownership(), models)])
+        self.app = Starlette(
+            routes=[action_route(chat, JsonBodies(chat.visitors.limits), Ownership(), self.models_actions)]
+        )
         self.place: Any = {}
         self.engine.start()
         self.loaded()
@@ -302,3 +307,50 @@ def test_a_known_re_upload_is_a_way_to_get_a_model(
     page.switch("demo")
     page.act("models/remove", key=name)
     assert name not in {each["key"] for each in page.models()["models"]}
+
+
+@pytest.fixture(scope="module")
+def quantized(repositories: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A re-upload as transformers saves it: in nf4, and without what only Mistral's repositories have."""
+    model = AutoModelForImageTextToText.from_pretrained(
+        repositories[SMALL.key], dtype=torch.bfloat16, quantization_config=quantization("nf4", "cpu")
+    )
+    folder = tmp_path_factory.mktemp("quantized") / "copy"
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_quantized_re_upload_is_downloaded_and_run(page: Page, hub: Hub, quantized: Path) -> None:
+    name = next(name for name, original in RE_UPLOADS.items() if original is SMALL)
+    hub.add(name, quantized, "c" * 40).card = {"base_model": SMALL.repository, "base_model_relation": "quantized"}
+    assert "alert" not in page.act("models/switch", key=name)
+    until(lambda: page.models()["current"]["key"] == name)
+    now = page.loaded()
+    assert (now["current"]["state"], now["current"]["precision"], now["failure"]) == ("ready", "nf4", None)
+    copy = page.model(name)
+    assert (copy["state"], copy["original"], copy["done"]) == ("complete", SMALL.key, copy["total"])
+    assert page.model(SMALL.key)["state"] == "absent"
+    page.say()
+    assert page.act("models/remove", key=name)["alert"]["key"] == "model_in_use"
+
+
+def test_a_downloaded_model_that_comes_too_late_is_said(page: Page, hub: Hub) -> None:
+    """Another model is being loaded when it is complete."""
+    page.download(SMALL.key)
+    busy, page.engine._busy = page.engine._busy, True
+    models = page.models_actions._switchable
+    assert models is not None
+    models._switch_later(page.engine.current.with_model(SMALL.key, "auto", None), "wait")
+    page.engine._busy = busy
+    failure = page.models()["failure"]
+    assert failure == {"key": "model_not_switched", "values": {"model": SMALL.name}}
+    said(failure)
+
+
+def test_the_time_of_a_download_is_expected_at_the_rate_last_seen(page: Page) -> None:
+    assert page.model(OTHER.key)["seconds"] is None
+    page.library._rate = 1e6
+    listed = page.model(OTHER.key)
+    assert listed["seconds"] == pytest.approx(listed["total"] / 1e6)
+    assert listed["seconds_left"] is None
+    assert page.download(SMALL.key)["seconds"] is None

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gradio.queueing import Queue
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
@@ -22,7 +21,8 @@ from magistral_ui.ui.model_actions import ModelActions
 from magistral_ui.web.access import admins_of
 from magistral_ui.web.exposure import Exposure, exposure_of
 from magistral_ui.web.middleware import middleware_stack, wrap
-from magistral_ui.web.queued_calls import QueuedCalls
+from magistral_ui.web.request_body import JsonBodies
+from magistral_ui.web.uploads import Ownership
 from tests.scripted_engine import ScriptedEngine
 from tests.security.conftest import serving as serving_page
 
@@ -118,8 +118,10 @@ def reached(exposure: Exposure) -> Iterator[Callable[..., httpx.Response]]:
     visitors = Visitors(engine)
     models = ModelActions(SwitchableEngine(ModelRequest("demo")), Untouched, shared=exposure.shared)  # type: ignore[arg-type]
     models._value = lambda *_: {"owner": True}  # type: ignore[method-assign]
-    app: ASGIApp = Starlette(routes=[action_route(Chat(engine, visitors), models)])
-    app = wrap(app, middleware_stack(visitors, {}, QueuedCalls(Queue, visitors.limits), exposure))
+    chat = Chat(engine, visitors)
+    routes = [action_route(chat, JsonBodies(visitors.limits), Ownership(), models)]
+    app: ASGIApp = Starlette(routes=routes)
+    app = wrap(app, middleware_stack(visitors, exposure, routes))
 
     def post(body: str = '{"place": {}}', **headers: str) -> httpx.Response:
         async def send() -> httpx.Response:

@@ -11,7 +11,8 @@ from magistral_ui.engines.weights.pace import estimated_pace, pace_of
 from magistral_ui.models.shape import ModelShape
 
 POLL_SECONDS = 0.1
-LOWEST_PRIORITY = 19
+NICENESS = 10
+"""A tenth of the share of an ordinary thread, on Linux: even a busy computer comes to an end."""
 STOP_TIMEOUT = 10.0
 """Seconds for a step: making a layer takes longest, and cannot be interrupted."""
 
@@ -37,7 +38,7 @@ class PaceTimer:
 
     @property
     def running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread is not None
 
     def known(self) -> Callable[[ModelShape, str], tuple[float | None, bool]]:
         """What is known now of paces, from the file and from this process."""
@@ -54,10 +55,10 @@ class PaceTimer:
         return (shape, precision) in self._found
 
     def want(self, shape: ModelShape, precision: str) -> None:
-        """Estimate this pace as soon as it may be done."""
+        """Estimate this pace as soon as nothing else is to be done."""
         with self._lock:
             self._wanted[shape, precision] = None
-            if self.running or not (self._may_run() and self._is_idle()):
+            if self._thread is not None or not self._may_run():
                 return
             self._stop = threading.Event()
             self._thread = threading.Thread(target=self._time, args=(self._stop,), name="time models", daemon=True)
@@ -81,16 +82,30 @@ class PaceTimer:
                 stop.wait(POLL_SECONDS)
             raise _Stopped
 
-        with suppress(_Stopped):
-            while wanted := next(iter(self._wanted), None):
+        try:
+            while wanted := self._next():
                 found = estimated_pace(*wanted, self._device, rest)
                 with self._lock:
                     self._found[wanted] = found
                     del self._wanted[wanted]
+        except _Stopped:
+            pass
+        finally:
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+
+    def _next(self) -> Wanted | None:
+        """What to estimate next; if there is nothing, whoever wants more starts another thread."""
+        with self._lock:
+            wanted = next(iter(self._wanted), None)
+            if wanted is None:
+                self._thread = None
+            return wanted
 
 
 def lower_priority() -> None:
     """Let every other thread run first, where threads have priorities of their own; those of its products inherit it."""
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

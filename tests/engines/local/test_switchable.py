@@ -1,7 +1,9 @@
 """Switching, unloading and loading again, with real tiny models: replies, failures, and what stays in memory."""
 
 import gc
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +96,73 @@ def test_it_waits_for_replies(engine: SwitchableEngine) -> None:
     until(lambda: isinstance(engine.status(), Unloaded), "it unloads")
 
 
+def test_a_switch_that_waits_is_replaced_and_that_is_said(engine: SwitchableEngine, text_folder: Path) -> None:
+    reply = engine.submit(request(LONG))
+    assert engine.switch(to(text_folder), "wait")
+    assert str(text_folder) in engine.repositories_in_use()
+    with pytest.raises(ModelSwitching):
+        engine.unload("wait")
+    assert not engine.switch(ModelRequest("demo", device="cpu", threads=1)), (
+        "it is asked again what becomes of the reply"
+    )
+    assert engine.notice is None
+    assert engine.switch(ModelRequest("demo", device="cpu", threads=1), "stop")
+    assert engine.notice is not None
+    assert engine.notice.key == "model_switch_replaced"
+    assert engine.notice.values == {"model": str(text_folder), "other": DEMO.name}
+    assert isinstance(last(reply), Finished)
+    assert ready(engine).info.name == DEMO.name
+    assert engine.notice is not None, "until the next switch, so that whoever asked sees it"
+    assert engine.switch(to(text_folder))
+    assert engine.notice is None
+    assert ready(engine).info.source == text_folder.name
+
+
+def test_a_switch_replaces_an_unload_that_waits(engine: SwitchableEngine, text_folder: Path) -> None:
+    reply = engine.submit(request(replace(LONG, max_tokens=60)))
+    assert engine.unload("wait")
+    assert engine.switch(to(text_folder), "wait")
+    assert isinstance(last(reply), Finished)
+    assert ready(engine).info.source == text_folder.name
+    assert engine.notice is None
+
+
+def test_while_one_loads_nothing_else_begins(engine: SwitchableEngine, text_folder: Path) -> None:
+    assert engine.switch(to(text_folder))
+    for act in (engine.unload, lambda: engine.switch(to(text_folder))):
+        with pytest.raises(ModelSwitching):
+            act()
+    assert {str(text_folder)} <= engine.repositories_in_use()
+    ready(engine)
+
+
+def test_the_first_load_can_be_replaced_but_not_unloaded(text_folder: Path) -> None:
+    engine = SwitchableEngine(ModelRequest("demo", device="cpu", threads=1))
+    try:
+        with pytest.raises(ModelSwitching):
+            engine.unload()
+        engine.start()
+        assert engine.switch(to(text_folder))
+        assert ready(engine).info.source == text_folder.name
+    finally:
+        engine.close()
+
+
+def test_two_owners_at_once_get_one_switch(engine: SwitchableEngine, text_folder: Path) -> None:
+    both = threading.Barrier(2)
+
+    def press() -> bool:
+        both.wait(TIMEOUT)
+        try:
+            return engine.switch(to(text_folder))
+        except ModelSwitching:
+            return False
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(each.result() for each in [pool.submit(press), pool.submit(press)]) == [False, True]
+    assert ready(engine).info.source == text_folder.name
+
+
 def test_while_it_waits_for_replies_it_says_so(engine: SwitchableEngine) -> None:
     reply = engine.submit(request(LONG))
     assert engine.unload("wait")
@@ -152,6 +221,12 @@ def test_it_unloads_when_nobody_has_asked_for_long(engine: SwitchableEngine) -> 
     engine.idle.minutes = 5
     engine.idle.look()
     assert isinstance(engine.status(), Ready), "not idle for so long"
+    engine.idle._used -= 301
+    busy, engine._busy = engine._busy, True
+    engine.idle.look()
+    engine._busy = busy
+    engine.idle.look()
+    assert isinstance(engine.status(), Ready), "the time that loading takes does not count"
     engine.idle._used -= 301
     engine.idle.look()
     until(lambda: isinstance(engine.status(), Unloaded), "it unloads")

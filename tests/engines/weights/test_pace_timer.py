@@ -1,0 +1,93 @@
+"""Timing in the background: it waits for replies, gives way to another model, and is known once it is done."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from magistral_ui.engines.weights import pace_timer
+from magistral_ui.engines.weights.devices import Device
+from magistral_ui.engines.weights.pace_timer import PaceTimer
+from magistral_ui.models.memory import GIB
+from magistral_ui.models.shape import MINISTRAL_3_3B_SHAPE, MINISTRAL_3_8B_SHAPE, ModelShape
+from tests.waiting import until
+
+SMALL, LARGE = (MINISTRAL_3_3B_SHAPE, "nf4"), (MINISTRAL_3_8B_SHAPE, "nf4")
+CPU = Device("cpu", "CPU", 8 * GIB, 8 * GIB)
+STEPS = 5
+
+
+class Timed:
+    """Stands for the machine: the steps that were run of an estimate, and what they wait for."""
+
+    def __init__(self) -> None:
+        self.is_idle = self.may_run = True
+        self.steps = 0
+        self.ready = threading.Semaphore(0)
+        self.timer = PaceTimer(CPU, lambda: self.may_run, lambda: self.is_idle)
+
+    def estimate(self, shape: ModelShape, precision: str, device: Device, rest: Callable[[], None]) -> float | None:
+        for _ in range(STEPS):
+            rest()
+            self.steps += 1
+            self.ready.acquire(timeout=60)
+        return None if shape is LARGE[0] else 7.0
+
+    def let_steps(self, count: int) -> None:
+        self.ready.release(count)
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Timed]:
+    found = Timed()
+    monkeypatch.setattr(pace_timer, "estimated_pace", found.estimate)
+    monkeypatch.setattr(pace_timer, "pace_of", lambda *_, **__: lambda *_: (None, False))
+    monkeypatch.setattr(pace_timer, "POLL_SECONDS", 0.01)
+    yield found
+    found.let_steps(100)
+    found.timer.stop()
+
+
+def test_a_pace_is_known_once_it_was_timed(timed: Timed) -> None:
+    timed.let_steps(2 * STEPS)
+    timed.timer.want(*SMALL)
+    timed.timer.want(*LARGE)
+    until(lambda: timed.timer.is_tried(*LARGE) and not timed.timer.running)
+    assert timed.timer.known()(*SMALL) == (7.0, False)
+    assert timed.timer.known()(*LARGE) == (None, False), "no estimate was possible, so none is tried again"
+
+
+def test_no_step_is_run_beside_a_reply(timed: Timed) -> None:
+    timed.timer.want(*SMALL)
+    until(lambda: timed.steps == 1)
+    timed.is_idle = False
+    timed.let_steps(STEPS)
+    until(lambda: timed.ready._value == STEPS - 1, "the step that runs ends")
+    assert (timed.steps, timed.timer.running) == (1, True)
+    timed.is_idle = True
+    until(lambda: timed.timer.is_tried(*SMALL))
+    assert timed.steps == STEPS
+
+
+def test_beside_another_model_it_is_given_up(timed: Timed) -> None:
+    timed.timer.want(*SMALL)
+    until(lambda: timed.steps == 1)
+    timed.may_run = False
+    timed.let_steps(STEPS)
+    until(lambda: not timed.timer.running)
+    assert not timed.timer.is_tried(*SMALL)
+    timed.timer.want(*SMALL)
+    assert not timed.timer.running
+    timed.may_run = True
+    timed.timer.want(*SMALL)
+    timed.let_steps(STEPS)
+    until(lambda: timed.timer.is_tried(*SMALL))
+
+
+def test_stopping_waits_for_the_step_that_runs(timed: Timed) -> None:
+    timed.timer.want(*SMALL)
+    until(lambda: timed.steps == 1)
+    timed.let_steps(1)
+    timed.timer.stop()
+    assert not timed.timer.running
+    assert timed.steps <= 2
