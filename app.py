@@ -264,7 +264,7 @@ def model_actions_of(engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine", 
         with IMPORTING:  # the engine's thread imports the same libraries
             from magistral_ui.engines.weights.library import ModelLibrary
 
-        return ModelLibrary(engine.repository_in_use)
+        return ModelLibrary(engine.repositories_in_use)
 
     return ModelActions(engine, open_library, shared=shared)
 

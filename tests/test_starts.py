@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from magistral_ui.ui.page_files import page_path
+from magistral_ui.ui.asset_files import ASSETS_URL
 from tests.loopback import Answering, free_port, listening
 
 APP = Path(__file__).parents[1] / "app.py"
@@ -131,7 +131,7 @@ def test_it_serves_whatever_proxies_certificates_and_gradio_s_variables_say(
     ) as running:
         status, page = running.get("/")
         assert status == 200
-        assert f"{page_path()}/main.js" in page
+        assert f"{ASSETS_URL}/main.js" in page
         assert running.process.stdout is not None
         assert running.process.stdout.readline().startswith(
             f"Magistral UI is running at http://127.0.0.1:{running.port}/"

@@ -1,1 +1,1 @@
-"""What is said: pure values and functions, without torch, gradio or input and output."""
+"""Conversations, prompts and replies as values and pure functions; no torch, no gradio and, but for decoding images, no I/O."""

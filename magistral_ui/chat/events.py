@@ -1,4 +1,4 @@
-"""What happens while a reply is written, as values matched by class, and how they look in JSON; not who writes or reads them."""
+"""The events of a reply while it is written, and their JSON; it does not know who writes or reads them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,12 +8,12 @@ from magistral_ui.errors import MagistralUIError, Message
 
 Json = dict[str, Any]
 FinishReason = Literal["stop", "length", "cancelled"]
-"""`stop`: the model ended the reply; `length`: a token limit did; `cancelled`: a person or a time limit did."""
+"""`stop`: the model ended the reply; `length`: a token limit did; `cancelled`: the visitor or a time limit did."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one reply cost: token counts, and times in seconds since it was submitted.
+    """The usage of one reply: token counts, and times in seconds since it was submitted.
 
     Only a `Generation` counts it, by one rule for all engines. A token that completes no character counts as the first one,
     but it does not prolong the reasoning: a server's own total arrives as such a piece, after the last word of reasoning.
@@ -25,7 +25,7 @@ class Usage:
     reasoning_tokens: int = 0
     answer_tokens: int = 0
     first_token_seconds: float = 0.0
-    """Until the model chose its first token, whether or not there was anything to show then."""
+    """Until the model chose its first token, whether or not that showed any text."""
     reasoning_seconds: float = 0.0
     """From the first piece of reasoning to the last one that has text."""
     total_seconds: float = 0.0
@@ -43,7 +43,7 @@ class Usage:
         return (self.completion_tokens - 1) / seconds if self.completion_tokens > 1 and seconds > 0 else 0.0
 
     def then(self, more: "Usage") -> "Usage":
-        """The cost of this reply continued by `more`: the latest prompt, and the time without the pause between them."""
+        """The usage of this reply continued by `more`: the latest prompt, and the time without the pause between the two."""
         writing = max(0.0, more.total_seconds - more.first_token_seconds)
         return Usage(
             prompt_tokens=more.prompt_tokens,
@@ -76,7 +76,7 @@ class Prefilling:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """More reasoning; `text` may be empty where a token completes no character."""
+    """More reasoning; `text` is empty if a token completes no character."""
 
     text: str
     tokens: int = 1
@@ -84,7 +84,7 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """More of the answer; `text` may be empty where a token completes no character."""
+    """More of the answer; `text` is empty if a token completes no character."""
 
     text: str
     tokens: int = 1
@@ -94,18 +94,18 @@ class Answer:
 class Reclassified:
     """A mark closed reasoning that no mark had opened: the whole answer so far was reasoning.
 
-    A generation changes its earlier events accordingly, so this event is for readers who have already seen them.
+    A generation changes its earlier events accordingly, so this event is for readers that have already seen them.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Notice(Message):
-    """Something to tell in passing; `key` is what follows `notice_` in the key of its sentence, as in notice_budget_spent."""
+    """A notice about the reply; its text has the key `notice_` + `key`, as in notice_budget_spent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a reply that ended normally. An engine leaves `usage` to the generation."""
+    """The last event of a reply that ended normally. The generation, not the engine, fills in `usage`."""
 
     why: FinishReason
     usage: Usage = field(default_factory=Usage)
@@ -113,7 +113,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed(Message):
-    """The last event of a reply that failed, with the reason and the remedy. An engine leaves `usage` to the generation."""
+    """The last event of a reply that failed, with the reason and remedy. The generation, not the engine, fills in `usage`."""
 
     usage: Usage = field(default_factory=Usage)
 
@@ -144,7 +144,7 @@ def notices_value(notices: Sequence[Notice]) -> list[Json]:
 
 
 def failure_value(key: str, values: Mapping[str, str | int | float]) -> Json:
-    """A failure whose sentence the browser writes in its own language."""
+    """A failure, whose text the browser shows in its own language."""
     return {"key": key, "values": dict(values)}
 
 

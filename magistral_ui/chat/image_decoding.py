@@ -1,6 +1,6 @@
-"""Decodes images in child processes, within bounds of memory and time for the whole app; what a child does is in image_worker.py.
+"""Decodes images in child processes (image_worker.py), with limits on memory and time for the whole app.
 
-The memory is estimated from the header, before anything is decoded; the system ends a child that takes more than that.
+The memory is estimated from the header, before anything is decoded; the system kills a child that takes more than that.
 """
 
 import atexit
@@ -22,22 +22,22 @@ from magistral_ui.fairness import FairShares, Quota
 MAX_CHILDREN = 2
 """Images that are decoded at the same time."""
 MAX_DECODING_BYTES = 512 * 2**20
-"""Memory for all images being decoded, or a quarter of what is free if that is less. One that needs more is decoded alone;
-two photographs of 25 megapixels take 0.45 GB."""
+"""Memory for all images being decoded, or a quarter of the free memory if that is less. An image that needs more is decoded
+alone; two photos of 25 megapixels take 0.45 GB."""
 MAX_WAITING = Quota(in_all=24, of_address=8)
 """Threads that wait for their turn; the page has 40 to answer requests."""
 REFUSAL, RETRY_AFTER_SECONDS = "too_many_new_pictures", 10
-"""The key of the refusal when no more may wait, and its seconds to wait."""
+"""The key of the error when no more may wait, and the seconds until a retry."""
 HEADER_BYTES = 96 * 2**20
 """Memory for a header: PIL unpacks at most 64 MB of a PNG's texts."""
 HEADER_SECONDS, PIXELS_PER_SECOND = 3, 4_000_000
-"""Processor time that an image may take: ten times what images usually take."""
+"""Processor time that an image may take: ten times the usual."""
 LIBRARY_BYTES = 256 * 2**20
 """Address space, most of it unused, that OpenCV takes when it first scales an image."""
-IDLE_SECONDS = 10.0
-"""How long a child, which takes 60 MB, waits for an image before it is ended."""
+IDLE_TIMEOUT = 10.0
+"""Seconds after which an idle child, which takes 60 MB, is ended."""
 CACHED_SIZES = 20_000
-"""Images whose size, or refusal, is remembered."""
+"""Images whose size, or refusal, is cached."""
 VARIABLES = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "262144",  # freed memory goes back to the system at once
@@ -51,7 +51,7 @@ SizeCache = LRUCache[tuple[str, int], "Size | DecodingRefused"]
 
 
 class DecodingRefused(Exception):
-    """There is no image to use; `size` is that of one with too many pixels, as far as it is known."""
+    """The image cannot be used; if it has too many pixels, `size` is its size, as far as known."""
 
     def __init__(self, key: str, size: Size = (0, 0)) -> None:
         super().__init__(key, size)
@@ -59,31 +59,31 @@ class DecodingRefused(Exception):
 
 
 class Decoders:
-    """Child processes that decode, each one image at a time. Any thread may ask, and waits for its turn."""
+    """Child processes that decode one image at a time each. Any thread may call, and waits for its turn."""
 
     def __init__(self, max_bytes: int | None = None) -> None:
         max_bytes = max_bytes or min(MAX_DECODING_BYTES, psutil.virtual_memory().available // 4)
         self.turns, self.room = DecodingQueue(MAX_CHILDREN), DecodingMemory(max_bytes)
         self._lock = threading.Lock()
         self._idle: list[tuple[float, BoundedProcess]] = []
-        self._resting: threading.Timer | None = None
+        self._idle_timer: threading.Timer | None = None
         self._sizes: SizeCache = LRUCache(CACHED_SIZES)
         """What headers say; `_checked` has what decoding has shown."""
         self._checked: SizeCache = LRUCache(CACHED_SIZES)
         self._here = threading.local()
 
     def size(self, data: bytes, digest: str, max_pixels: int) -> Size:
-        """Size of the upright image in `data`, from its header if possible; DecodingRefused for none, or over `max_pixels`."""
+        """Size of the upright image in `data`, from its header if possible. Raises DecodingRefused, also above `max_pixels`."""
         known = self._known((digest, max_pixels), self._checked, self._sizes)
         return known or self._remember(self._sizes, (digest, max_pixels), data, check=False)
 
     def check(self, data: bytes, digest: str, max_pixels: int) -> Size:
-        """The same, for an image that is decoded to see whether it is intact; that is done once for each content."""
+        """The same, after decoding the image to see whether it is intact, which is done once per content."""
         known = self._known((digest, max_pixels), self._checked)
         return known or self._remember(self._checked, (digest, max_pixels), data, check=True)
 
     def call(self, data: bytes, what: str, *values: Any, more: int = 0) -> tuple[dict[str, Any], bytes]:
-        """What `ImageDecoder` returns for a call, which takes `more` bytes beyond those of plain RGB. Raises DecodingRefused."""
+        """What `ImageDecoder` returns for a call, which takes `more` bytes than plain RGB does. Raises DecodingRefused."""
         try:
             with self._child() as child:
                 facts = self._open(child, data)
@@ -113,7 +113,7 @@ class Decoders:
             found = self._size(data, key[1], check=check)
         except DecodingRefused as error:
             found = DecodingRefused(error.key, error.size)
-        except ChildEnded as error:  # perhaps for another reason, so that is not remembered
+        except ChildEnded as error:  # perhaps for an unrelated reason, so it is not cached
             raise DecodingRefused("picture_broken") from error
         with self._lock:
             cache[key] = found
@@ -166,23 +166,23 @@ class Decoders:
             finally:
                 with self._lock:
                     self._idle.append((time.monotonic(), child))
-                    self._rest_later()
+                    self._start_idle_timer()
 
-    def _rest_later(self) -> None:
-        """Check after a while whether children are idle. With the lock held."""
-        if self._resting is None:
-            self._resting = threading.Timer(IDLE_SECONDS, self._rest)
-            self._resting.daemon = True
-            self._resting.start()
+    def _start_idle_timer(self) -> None:
+        """End idle children after a while. With the lock held."""
+        if self._idle_timer is None:
+            self._idle_timer = threading.Timer(IDLE_TIMEOUT, self._close_idle)
+            self._idle_timer.daemon = True
+            self._idle_timer.start()
 
-    def _rest(self) -> None:
+    def _close_idle(self) -> None:
         with self._lock:
-            self._resting = None
-            until = time.monotonic() - IDLE_SECONDS
+            self._idle_timer = None
+            until = time.monotonic() - IDLE_TIMEOUT
             resting = [child for since, child in self._idle if since <= until]
             self._idle = [each for each in self._idle if each[0] > until]
             if self._idle:
-                self._rest_later()
+                self._start_idle_timer()
         for child in resting:
             child.close()
 
@@ -193,12 +193,12 @@ class DecodingQueue:
     def __init__(self, places: int) -> None:
         self._free, self._changed = places, threading.Condition()
         self._waiting: list[str] = []
-        """The clients' addresses in the order in which they came."""
+        """The clients' addresses, in order of arrival."""
         self._shares = FairShares()
 
     @contextmanager
     def turn(self, address: str) -> Iterator[None]:
-        """Wait for a place, and hold it. TooManyRequests where too many wait already; a reply (no `address`) always waits."""
+        """Wait for a place and hold it. Raises TooManyRequests if too many are waiting; a reply (no `address`) always waits."""
         self._take(address)
         try:
             yield
@@ -225,7 +225,7 @@ class DecodingQueue:
 
 
 class _Waiter(str):
-    """An address that waits; two of one address are equal, but not identical."""
+    """A waiting address; two with the same address are equal, but not identical."""
 
     __slots__ = ()
 
@@ -240,7 +240,7 @@ class DecodingMemory:
 
     @contextmanager
     def of(self, cost: int) -> Iterator[None]:
-        """Wait until there is room for `cost` bytes, and hold it. First come, first served: a large one is never overtaken."""
+        """Wait until `cost` bytes are free, and hold them. First come, first served, so that large requests do not starve."""
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
@@ -261,7 +261,7 @@ class DecodingMemory:
 
 @cache
 def decoders() -> Decoders:
-    """The only ones of this process: its memory is shared by all pages and engines in it."""
+    """The decoders of this process, shared by all pages and engines in it, as its memory is."""
     made = Decoders()
     atexit.register(made.close)
     return made

@@ -1,6 +1,6 @@
-"""Decodes one image after another in a child process: its size from the header, then what is wanted of its pixels.
+"""Decodes one image after another in a child process: first the header, then whatever is requested of its pixels.
 
-It runs where the system ends it if it takes too much (bounded_process.py), since headers lie and decoders have vulnerabilities.
+It runs in a process with hard limits (bounded_process.py), since headers can lie and decoders have vulnerabilities.
 """
 
 import io
@@ -43,14 +43,14 @@ EXIF_TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 """How to turn an image upright, by its EXIF orientation."""
-ON_THEIR_SIDE = frozenset({EXIF_TRANSPOSES[5], EXIF_TRANSPOSES[6], EXIF_TRANSPOSES[7], EXIF_TRANSPOSES[8]})
+SWAPS_SIDES = frozenset({EXIF_TRANSPOSES[5], EXIF_TRANSPOSES[6], EXIF_TRANSPOSES[7], EXIF_TRANSPOSES[8]})
 STRIP_ROWS = 256
 """Rows of an image that are converted together, so that only they are in memory twice."""
-AT_ONCE = 4_000_000
+MAX_SINGLE_STEP_PIXELS = 4_000_000
 """Pixels up to which an image is scaled for the model in one step, as mistral-common does it. A larger one is scaled first in
 width and then in height: the same but for the last bit of some numbers, with a tenth of the memory."""
-WIDTH_OF_MODES = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
-"""Bytes that PIL takes for a pixel; 4 in all other modes."""
+BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
+"""Bytes per pixel in PIL's memory; 4 in all other modes."""
 DECODERS = {"PNG": 0, "GIF": 2, "BMP": 2, "WEBP": 15, "AVIF": 18, "HEIF": 16}
 """Bytes per pixel that a format's decoder takes besides PIL's own: measured 0, 1, 1, 14, 10 and 7, the last two with 8 bits per
 channel, so nearly doubled for 10 and 12 bits."""
@@ -60,11 +60,11 @@ A scan may be a few bytes long, yet it covers the whole image, which takes a sec
 NEXT_MARK = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 """The next marker of a JPEG, after coded data."""
 OVERHEAD_BYTES = 32 * 2**20
-"""Bytes besides the pixels: tables, strips, and output."""
+"""Bytes in addition to the pixels: tables, strips, and output."""
 
 
 class ImageDecoder:
-    """Answers calls about one image: `open` with its bytes, then at most one of the others, which frees it."""
+    """Answers calls about one image: `open` with its bytes, then at most one other call, which frees it."""
 
     def __init__(self) -> None:
         warnings.simplefilter("ignore")
@@ -76,7 +76,7 @@ class ImageDecoder:
             Path("/proc/self/oom_score_adj").write_text("1000")
 
     def __call__(self, *arguments: Any) -> tuple[Any, bytes]:
-        """`data, "open"`, or the name of a call and its values. The answer has the processor time that it took."""
+        """`data, "open"`, or the name of a call and its values. The answer contains the processor time taken."""
         began = time.process_time()
         try:
             value, data = self._answer(*arguments)
@@ -121,7 +121,7 @@ def facts(image: Image.Image, data: bytes) -> dict[str, Any]:
 
 
 def check_scans(data: bytes, pixels: int) -> None:
-    """Raises ValueError for a JPEG with more scans over its `pixels` than anybody needs, before any is decoded."""
+    """Raises ValueError for a JPEG with more scans over its `pixels` than anybody needs, before decoding any of them."""
     most = max(USUAL_SCANS, SCANNED_PIXELS // max(1, pixels))
     at = scans = 0
     while (mark := NEXT_MARK.search(data, at)) and mark[1] != b"\xd9":
@@ -136,7 +136,7 @@ def check_scans(data: bytes, pixels: int) -> None:
 def needed(image: Image.Image, length: int) -> tuple[int, int]:
     """Bytes of memory to check whether an image of `length` bytes is intact, and to convert it to plain RGB."""
     pixels = image.width * image.height
-    own = WIDTH_OF_MODES.get(image.mode, 4)
+    own = BYTES_PER_PIXEL.get(image.mode, 4)
     around = OVERHEAD_BYTES + 3 * length
     if image.format in ("JPEG", "MPO"):
         # A progressive one is kept whole as coefficients of two bytes until the last scan has come.
@@ -196,7 +196,7 @@ def scaled(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """float32 (height, width, 3) of `size`, by OpenCV's cubic interpolation, as mistral-common scales an image."""
     import cv2
 
-    if image.width * image.height <= AT_ONCE:
+    if image.width * image.height <= MAX_SINGLE_STEP_PIXELS:
         return np.asarray(cv2.resize(np.array(image, dtype=np.float32), size, interpolation=cv2.INTER_CUBIC))
     wide = np.empty((image.height, size[0], 3), np.float32)
     for top, strip in _strips(image):
@@ -218,7 +218,7 @@ def _has_late_chunks(data: bytes) -> bool:
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    return (image.height, image.width) if _turn(image) in ON_THEIR_SIDE else image.size
+    return (image.height, image.width) if _turn(image) in SWAPS_SIDES else image.size
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -1,4 +1,4 @@
-"""An image that someone sent: its bytes, and what is made of them in image_decoding.py; it knows no paths and no URLs."""
+"""An image that a visitor sent: its bytes, and what image_decoding.py makes of them; it knows no paths or URLs."""
 
 import hashlib
 import math
@@ -14,7 +14,7 @@ from magistral_ui.chat.image_decoding import DecodingRefused, Size, decoders
 from magistral_ui.errors import ImageRefused, ImagesRefused
 
 BROWSER_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/avif"})
-"""What every browser can show; of other images the page shows a thumbnail."""
+"""Formats that every browser can show; of other images, the page shows a thumbnail."""
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 120_000_000
 """A 108-megapixel phone's photo is 12,000 × 9,000; PIL itself stops at 179 million."""
@@ -24,18 +24,18 @@ MAGIC_BYTES = {
     b"GIF8": "image/gif",
     b"BM": "image/bmp",
 }
-SMALL_PIXELS = 4_000_000
+MAX_SINGLE_STEP_PIXELS = 4_000_000
 """Pixels up to which an image is scaled in one step, see image_worker.py."""
-FLOAT = 4
-"""Bytes of a number as models read it."""
+FLOAT_BYTES = 4
+"""Bytes per number in the array that a model reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """The bytes as they were sent, with width and height in pixels (upright) and the content's digest.
 
-    Its pixels are decoded anew whenever they are needed, and not kept. Methods that need them may have to wait, and raise
-    TooManyRequests where too many wait already.
+    Its pixels are decoded whenever they are needed, and not kept. Methods that need them may have to wait, and raise
+    TooManyRequests if too many are waiting already.
     """
 
     data: bytes = field(repr=False)
@@ -59,7 +59,7 @@ class ImageFile:
         return self.rewritten(longest=side, format="JPEG", draft=True)[0]
 
     def shrunk(self, side: int) -> "ImageFile":
-        """The same image, lossless, with at most `side` × `side` pixels; itself where it is small enough."""
+        """The same image, lossless, with at most `side` × `side` pixels; itself if it is small enough."""
         if max(self.width, self.height) <= side:
             return self
         data, (width, height), _ = self.rewritten(longest=side, format="PNG", resample=Image.Resampling.LANCZOS)
@@ -78,8 +78,8 @@ class ImageFile:
     ) -> tuple[bytes, Size, str]:
         """The image as a new file without any metadata, with its size and format: JPEG or PNG.
 
-        Its longer side has `shortest` to `longest` pixels; with more than `photo` pixels it is a JPEG in any case. A `draft` is
-        scaled down while it is decoded, where the format allows that.
+        Its longer side has `shortest` to `longest` pixels; above `photo` pixels, it is a JPEG whatever the `format`. A `draft` is
+        scaled down while it is decoded, if the format allows that.
         """
         wanted = {"longest": longest, "shortest": shortest, "photo": photo, "quality": quality}
         how = {**wanted, "format": format, "resample": int(resample), "draft": draft}
@@ -88,18 +88,20 @@ class ImageFile:
 
     def scaled(self, width: int, height: int) -> np.ndarray:
         """float32 (height, width, 3), 0 to 255, scaled as mistral-common does it."""
-        small = max(self.height * width, self.width * self.height if self.width * self.height < SMALL_PIXELS else 0)
-        more = 3 * FLOAT * (small + 3 * width * height)
+        small = max(
+            self.height * width, self.width * self.height if self.width * self.height < MAX_SINGLE_STEP_PIXELS else 0
+        )
+        more = 3 * FLOAT_BYTES * (small + 3 * width * height)
         _, data = self._ask("scale", width, height, more=more)
         return np.frombuffer(data, np.float32).reshape(height, width, 3)
 
     def _ask(self, what: str, *values: Any, more: int = 0) -> tuple[dict[str, Any], bytes]:
-        with _told_by_name(self.name):
+        with _refused_by_name(self.name):
             return decoders().call(self.data, what, *values, more=more)
 
 
 def read_image(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageFile:
-    """The image in `data`; ImageRefused, with the file's `name` and the limit, where there is none to use.
+    """The image in `data`. Raises ImageRefused, with the file's `name` and the limit, if it cannot be used.
 
     The size is read from the header first, so that a decompression bomb is never unpacked. It may wait, like `ImageFile`.
     """
@@ -109,7 +111,7 @@ def read_image(data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_p
 def measure_image(
     data: bytes, name: str = "", *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
 ) -> ImageFile:
-    """The image in `data` from its header, which is enough to tell what it costs; whether it is intact is not checked."""
+    """The image in `data` from its header, which is enough to count its tokens; whether it is intact is not checked."""
     return replace(_read(data, name, max_bytes, max_pixels, sound=False), data=b"")
 
 
@@ -117,14 +119,14 @@ def _read(data: bytes, name: str, max_bytes: int, max_pixels: int, *, sound: boo
     if len(data) > max_bytes:
         raise ImageRefused("picture_too_large", name=name, limit=max_bytes // 2**20)
     digest = hashlib.sha256(data).hexdigest()
-    with _told_by_name(name, max_pixels, begun=begins_as_one(data)):
+    with _refused_by_name(name, max_pixels, begun=has_image_signature(data)):
         read_size = decoders().check if sound else decoders().size
         width, height = read_size(data, digest, max_pixels)
     return ImageFile(data, width, height, digest, name)
 
 
 @contextmanager
-def _told_by_name(name: str, max_pixels: int = MAX_PIXELS, *, begun: bool = True) -> Iterator[None]:
+def _refused_by_name(name: str, max_pixels: int = MAX_PIXELS, *, begun: bool = True) -> Iterator[None]:
     """Turns DecodingRefused into ImageRefused, with the file's name."""
     try:
         yield
@@ -152,7 +154,7 @@ def _nearest(number: float, distance: Callable[[int], float]) -> int:
 
 
 def media_type(data: bytes) -> str:
-    """Such as `image/png`, by the first bytes; empty where the format is not accepted."""
+    """The media type, such as `image/png`, by the first bytes; empty if the format is not accepted."""
     brand, brands = data[8:12], data[8 : 8 + 64]
     if data[4:8] == b"ftyp":
         avif = brand in (b"avif", b"avis") or (brand in (b"mif1", b"msf1") and b"avi" in brands)
@@ -166,7 +168,7 @@ Sent = TypeVar("Sent")
 
 
 def read_images(sent: Iterable[Sent], read: Callable[[Sent], ImageFile]) -> list[ImageFile]:
-    """What `read` makes of each; where some are refused, one error names all of these."""
+    """The image that `read` returns for each; if some are refused, one error names all of them."""
     images: list[ImageFile] = []
     refused: list[ImageRefused] = []
     for each in sent:
@@ -181,8 +183,8 @@ def read_images(sent: Iterable[Sent], read: Callable[[Sent], ImageFile]) -> list
     return images
 
 
-def begins_as_one(data: bytes) -> bool:
-    """Whether a file that PIL cannot identify begins like an image in one of the formats."""
+def has_image_signature(data: bytes) -> bool:
+    """Whether a file that PIL cannot identify begins with the signature of an image format."""
     brands = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
     return data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (
         (data[:4] == b"RIFF" and data[8:12] == b"WEBP") or (data[4:8] == b"ftyp" and data[8:12] in brands)

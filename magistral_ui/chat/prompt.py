@@ -1,4 +1,4 @@
-"""What the model will read, before any chat template: system prompt, instructions, turns, and a reply to resume."""
+"""The prompt before any chat template: system prompt, instructions, turns, and a reply to resume."""
 
 import hashlib
 import json
@@ -76,7 +76,7 @@ class Prompt:
     turns: tuple[Turn, ...]
     resume: Resume | None = None
     effort: Effort | None = None
-    """`none` where the model must not reason; another one only for models that read it; None: not said."""
+    """`none` if the model must not reason; other values only for models that read them; None: unspecified."""
 
     @property
     def images(self) -> tuple[ImageFile, ...]:
@@ -84,7 +84,7 @@ class Prompt:
 
     @property
     def digest(self) -> str:
-        """The same for prompts that read the same, whatever messages they come from."""
+        """A hash of what the model reads, independent of the messages' ids."""
         system = [[part.text, part.reasoning] for part in self.system]
         turns = [
             ["user", turn.text, [image.digest for image in turn.images]]
@@ -99,7 +99,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class PromptChoices:
-    """What a person may choose about the prompt."""
+    """What the visitor can choose about the prompt."""
 
     instructions: str = ""
     """Added to the model's reasoning prompt, since Magistral does not reason without that one."""
@@ -153,7 +153,7 @@ def compose(
 ) -> Prompt:
     """The prompt for a reply to the chosen branch of `conversation`, which must end with a user message.
 
-    Two user messages can follow each other where a reply was deleted or failed without text; an encoder joins them.
+    Two user messages follow each other if a reply was deleted or failed without text; an encoder joins them.
     """
     turns: list[Turn] = []
     for message in conversation.path():

@@ -1,30 +1,30 @@
-"""Distinguishes a mark that the model sets from one that it only mentions, by the text around it; it does not search for marks.
+"""Tells a mark that ends reasoning from one that is only mentioned, by the text around it; it does not search for marks.
 
-A model whose prompt has opened the reasoning ends it with a bare `</think>`; one that explains the tag writes the same letters.
-The first stands at the end of a line or after a whole sentence, the second in code, in quotes, or within a sentence.
+A model whose prompt has opened the reasoning ends it with a bare `</think>`; one that explains the tag writes the same text.
+The first comes at the end of a line or after a whole sentence, the second in code, in quotes, or within a sentence.
 """
 
 import re
 import unicodedata
 
 TAIL_CHARACTERS = 64
-"""Characters of a line that are kept: only what is right before the mark matters."""
+"""Characters of a line to keep: only the text right before the mark matters."""
 FENCE = re.compile(r"\s*(?:(?:[-*+>]|\d{1,9}[.)])\s+)*(`{3,}|~{3,})")
 """What opens or closes a code block, also within lists and quotations."""
 INDENTED = re.compile(r"(?: {4}|\t)\s*")
 ITEM = re.compile(r"\s*(?:[-*+>|]|#{1,6}|\d{1,9}[.)])\s+")
-"""What begins a list item, a heading, a quotation or a table row."""
+"""The start of a list item, a heading, a quotation or a table row."""
 SENTENCE_ENDS = frozenset(".!?…。！？।؟\"'”’»)]}）】」』*_`$")
 OPENERS = frozenset("“‘«„‹「『（【([{<")
 FOLLOWERS = frozenset(",;.:?!)]}”’»›」』）】、，。；：？！、…")
-"""What follows a word directly, and does not begin an answer."""
+"""Characters that follow a word directly, and do not begin an answer."""
 COLONS, DASHES = frozenset(":："), frozenset("–—")
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
-"""Thai, Lao, Burmese and Khmer, whose words have no spaces between them either."""
+"""Thai, Lao, Burmese and Khmer, which do not put spaces between words either."""
 
 
 class MarkContext:
-    """The text so far, as far as it says whether a mark after it is set; `feed` takes time linear in its text."""
+    """The context of a mark: what the text so far says about whether a mark after it counts. `feed` takes linear time."""
 
     def __init__(self) -> None:
         self._fence = ""

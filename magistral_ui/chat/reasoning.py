@@ -1,7 +1,7 @@
-"""Separates reasoning from the answer as they are written: by token id, or by text where the marks are text.
+"""Separates reasoning from the answer while they are written: by token id, or by text if the marks are text.
 
 A reader is fed what the model writes and returns events, whose joined texts do not depend on how the stream was split.
-Characters are never split. What was returned is revised in one case only: a mark that closes reasoning which no mark had opened
+Characters are never split. What was returned is revised in one case only: a mark that closes reasoning that no mark opened
 turns the whole answer so far into reasoning (`Reclassified`). A reader does not know why the stream ends.
 
 Line breaks next to marks belong to the template and are dropped, whichever engine or server the reply comes from.
@@ -195,10 +195,10 @@ class TextReader:
         self._uncounted = 0  # tokens of what is held back while its channel is undecided
         self._edges = MarkEdges(fresh=fresh)
         self._known = channel != "before"  # whether an answer is certain to be one, so that no mark changes that
-        self._said = False  # whether any answer was returned that may turn out to be reasoning
-        self._passage = MarkContext()  # that answer
+        self._has_answered = False  # whether any answer was returned that may turn out to be reasoning
+        self._context = MarkContext()  # that answer
         self._opened = [0] * len(self._marks)  # opening marks of each pair within it
-        self._named = [0] * len(self._marks)  # those that were only mentioned
+        self._mentioned = [0] * len(self._marks)  # those that were only mentioned
 
     @property
     def channel(self) -> Channel:
@@ -289,7 +289,7 @@ class TextReader:
             self._edges.close()
             self._channel, self._held = "answer", rest
             return [Reasoning(text, 0), Answer("", 0)]
-        part = 0 if final else part_of(text, [self._end])
+        part = 0 if final else partial_mark_length(text, [self._end])
         self._held = text[len(text) - part :]
         text = self._edges.reasoning(text[: len(text) - part])
         return [Reasoning(text, 0)] if text else []
@@ -304,23 +304,23 @@ class TextReader:
         while (found := self._first_mark()) is not None:
             at, mark = found
             text = self._held[:at].rstrip(LINE_BREAKS)
-            if not self._said and not text.strip():
+            if not self._has_answered and not text.strip():
                 text = ""
             pieces += self._answered(text)
             at -= len(text)
             around, after = self._held[len(text) :][:at], self._held[len(text) + at + len(mark) :]
             self._held = self._held[len(text) :]
-            spoken_of = self._is_spoken_of(mark, around, after, final)
-            if spoken_of is None:
+            mentioned = self._is_mentioned(mark, around, after, final)
+            if mentioned is None:
                 return pieces
             self._held = after
-            if not spoken_of:
+            if not mentioned:
                 return [*pieces, *self._reclassified()]
             pieces += self._answered(around + mark)
-        held = 0 if final else part_of(self._held, [mark for pair in self._marks for mark in pair])
+        held = 0 if final else partial_mark_length(self._held, [mark for pair in self._marks for mark in pair])
         text = self._held[: len(self._held) - held]
         text = text if final else text.rstrip(LINE_BREAKS)
-        if not (self._said or final or text.strip()):
+        if not (self._has_answered or final or text.strip()):
             text = ""  # white space that a mark may follow is held back until it is clear what follows
         self._held = self._held[len(text) :]
         return [*pieces, *self._answered(text)]
@@ -329,41 +329,41 @@ class TextReader:
         found = [(at, mark) for pair in self._marks for mark in pair if (at := self._held.find(mark)) >= 0]
         return min(found, default=None)
 
-    def _is_spoken_of(self, mark: str, around: str, after: str, final: bool) -> bool | None:
+    def _is_mentioned(self, mark: str, around: str, after: str, final: bool) -> bool | None:
         """Whether a mark that follows `around` is text; None where that depends on what comes next."""
-        passage = copy(self._passage)
-        passage.feed(around)
-        if passage.in_code:
+        context = copy(self._context)
+        context.feed(around)
+        if context.in_code:
             return True
-        spoken_of = passage.quotes(after, final)
-        if spoken_of is None:
+        mentioned = context.quotes(after, final)
+        if mentioned is None:
             return None
         number = next(number for number, pair in enumerate(self._marks) if mark in pair)
         if mark == self._marks[number][0]:
-            spoken_of = spoken_of and not passage.introduces(after)
-            (self._named if spoken_of else self._opened)[number] += 1
+            mentioned = mentioned and not context.introduces(after)
+            (self._mentioned if mentioned else self._opened)[number] += 1
             return True
         # What was opened in the text is closed in the text; if it was only mentioned, a mark on its own line closes reasoning.
         if self._opened[number]:
             self._opened[number] -= 1
             return True
-        if self._named[number] and not passage.at_line_start:
-            self._named[number] -= 1
+        if self._mentioned[number] and not context.at_line_start:
+            self._mentioned[number] -= 1
             return True
-        return spoken_of
+        return mentioned
 
     def _answered(self, text: str) -> list[ReasoningPiece]:
         if not text:
             return []
-        self._passage.feed(text)
-        self._said = True
+        self._context.feed(text)
+        self._has_answered = True
         return [Answer(text, 0)]
 
     def _reclassified(self) -> list[ReasoningPiece]:
         """Everything so far was reasoning, which is closed; then the answer so far."""
         self._known = True
         self._edges.close()
-        pieces: list[ReasoningPiece] = [Reclassified()] if self._said else []
+        pieces: list[ReasoningPiece] = [Reclassified()] if self._has_answered else []
         return [*pieces, Reasoning("", 0), Answer("", 0), *self._read_answer()]
 
 
@@ -395,7 +395,7 @@ class TextTokenReader:
         return [*self._text.feed(rest, tokens=0), *self._text.finish(cut)]
 
 
-def part_of(text: str, marks: Iterable[str]) -> int:
+def partial_mark_length(text: str, marks: Iterable[str]) -> int:
     """How many characters at the end of `text` may be the start of one of `marks`."""
     sizes = (size for mark in marks for size in range(1, len(mark)) if text.endswith(mark[:size]))
     return max(sizes, default=0)

@@ -1,4 +1,4 @@
-"""Which token must come next: reasoning budget, answer-now and loop guard are one queue of forced tokens; it samples nothing."""
+"""Forces tokens to end reasoning: the reasoning budget, Answer now and the loop guard share one queue; it samples nothing."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from magistral_ui.chat.reasoning import Channel
 
 MIN_ANSWER_TOKENS = 1_024
-"""Tokens kept for the answer where a reasoning budget is set, but never more than half of `max_tokens`."""
+"""Tokens reserved for the answer if there is a reasoning budget, but never more than half of `max_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlTokens:
-    """Token ids of the model's marks: what opens and closes reasoning (several ids where marks are text), and the end."""
+    """Token ids of the marks that open and close reasoning (several ids if marks are text), and of the end of the turn."""
 
     opening: tuple[int, ...]
     closing: tuple[int, ...]
@@ -20,9 +20,9 @@ class ControlTokens:
 
 
 def reasoning_limit(max_tokens: int, budget: int | None) -> int | None:
-    """How many tokens of reasoning are allowed, so that an answer always has room; None: no bound but `max_tokens`.
+    """How many tokens of reasoning are allowed, so that the answer always has some left; None: no limit but `max_tokens`.
 
-    0 if there must be none.
+    0 means no reasoning.
     """
     if budget is None or budget == 0:
         return budget
@@ -32,13 +32,13 @@ def reasoning_limit(max_tokens: int, budget: int | None) -> int | None:
 class ReasoningControl:
     """Decides for one reply, token by token. Call `forced` before sampling and `took` after each token.
 
-    Once it has closed the reasoning, the marks are banned for the rest, and the end of the turn until there is an answer.
+    Once it has closed the reasoning, the marks are banned from the reply, and the end of the turn until there is an answer.
     With a limit of 0, they are banned from the start: a reasoning model answers some messages without reasoning anyway, while
     empty reasoning confuses it. Marks that are text cannot be banned, so there empty reasoning is forced.
     """
 
     def __init__(self, tokens: ControlTokens, limit: int | None = None, guard: "LoopGuard | None" = None) -> None:
-        """`limit` is the number of reasoning tokens allowed (None: any); `guard` None lets it repeat itself."""
+        """`limit` is the number of reasoning tokens allowed (None: any); without a `guard`, repetition is not detected."""
         self._tokens, self._limit, self._guard = tokens, limit, guard
         self._queue: deque[int] = deque()
         self._reasoned = 0
@@ -46,10 +46,10 @@ class ReasoningControl:
         self._forced = False
         self._answered = False
         self.notice: str | None = None
-        """Key of why the reasoning was closed: `answered_now`, `budget_spent` or `loop_broken`."""
+        """The notice that says why the reasoning was closed: `answered_now`, `budget_spent` or `loop_broken`."""
 
     def forced(self, channel: Channel, answer_now: bool) -> int | None:
-        """The token that must come next where the reply is in `channel`, or None to let the model choose."""
+        """The token that must come next, given that the reply is in `channel`, or None to let the model choose."""
         if not self._queue and not self._closed:
             self._close(channel, answer_now)
         self._forced = bool(self._queue)
@@ -124,7 +124,7 @@ class LoopGuard:
 
 
 def period(tokens: Sequence[int]) -> int:
-    """The smallest p with tokens[i] == tokens[i + p] throughout; len(tokens) where nothing repeats. O(len)."""
+    """The smallest p with tokens[i] == tokens[i + p] throughout; len(tokens) if nothing repeats. O(len)."""
     border = [0] * len(tokens)  # Knuth-Morris-Pratt: the longest proper prefix that is also a suffix
     for i in range(1, len(tokens)):
         k = border[i - 1]

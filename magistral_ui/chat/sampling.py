@@ -1,4 +1,4 @@
-"""Sampling parameters with their bounds and steps, and presets. There are no stop sequences: a reply ends by its own token."""
+"""Sampling parameters with their bounds and steps, and presets. There are no stop sequences: a reply ends with its own token."""
 
 import math
 import random
@@ -9,7 +9,7 @@ from typing import Literal
 from magistral_ui.errors import ParameterRefused
 
 MAX_SEED = 2**53 - 1
-"""The largest whole number that JSON and a browser keep exactly."""
+"""The largest integer that JSON in a browser represents exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Parameter:
     logarithmic: bool = False
 
     def check(self, value: object) -> float | int | None:
-        """`value` in the parameter's own type, or ParameterRefused."""
+        """`value` in the parameter's own type. Raises ParameterRefused."""
         if value is None and self.optional:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -68,7 +68,7 @@ PARAMETERS = {
 class SamplingParams:
     """One request's parameters.
 
-    `temperature` 0 always takes the likeliest token; `top_k` 0 and `min_p` 0 are off. `max_tokens` bounds reasoning
+    `temperature` 0 always takes the most likely token; `top_k` 0 and `min_p` 0 are off. `max_tokens` bounds reasoning
     and answer together; `reasoning_budget` bounds the reasoning alone (0: none at all; None: no bound). Equal parameters
     with an equal `seed` give equal tokens; None lets the session draw a seed, which it keeps with the reply.
     """
@@ -102,7 +102,7 @@ class SamplingParams:
 
 
 Effort = Literal["none", "low", "medium", "high"]
-"""How much to reason, for models and servers that take a word instead of a number of tokens."""
+"""The reasoning effort, for models and servers that take a word instead of a number of tokens."""
 EFFORTS: tuple[Effort, ...] = ("none", "low", "medium", "high")
 """All of them, the least first."""
 EFFORT_TOKENS: dict[Effort, int] = {"low": 512, "medium": 4_096, "high": 32_768}
@@ -126,13 +126,13 @@ def nearest_effort(wanted: Effort, taken: Sequence[Effort]) -> Effort:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A named set of values: a card's own with `changes`; never the seed, which is the visitor's own."""
+    """A named set of values: a card's own with `changes`. It never contains the seed, which is the visitor's own."""
 
     key: str
     changes: Mapping[str, float | int | None]
 
     def of(self, own: SamplingParams) -> SamplingParams:
-        """The values for a model whose card has its `own`."""
+        """The values for a model whose card has the values `own`."""
         return own.changed(self.changes)
 
 

@@ -9,7 +9,7 @@ from magistral_ui.chat.reply import Provenance, Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Message
-from magistral_ui.models.cards import ModelCard
+from magistral_ui.models.cards import ModelCard, find_card
 from magistral_ui.models.memory import MemoryPlan
 
 
@@ -26,6 +26,18 @@ class ModelRequest:
     revision: str | None = None
     save_quantized: str = "auto"
     """`auto`, `no`, or a folder."""
+
+    @property
+    def shown_name(self) -> str:
+        """The model's name, as far as it is known before it is loaded."""
+        card = find_card(self.model) if self.model else None
+        return card.name if card else self.model or ""
+
+    @property
+    def repository(self) -> str | None:
+        """Where the model's files come from, or its folder's name."""
+        card = find_card(self.model) if self.model else None
+        return card.repository if card else self.model
 
     def with_model(self, model: str, precision: str, context_length: int | None) -> "ModelRequest":
         """The same for another model: the device, threads and copies stay; a revision is of one repository only."""

@@ -1,4 +1,4 @@
-"""Renders an answer's Markdown as HTML without scripts or active content: allowed tags only, and links to web and mail."""
+"""Renders an answer's Markdown as HTML without scripts or active content: allowed tags only, and web and mail links."""
 
 from collections.abc import Callable, Sequence
 from html import escape
@@ -18,7 +18,7 @@ from magistral_ui.export.latex_delimiters import latex_marks
 from magistral_ui.export.mathml import Formulas, FormulasHere
 
 SCHEMES = {"http", "https", "mailto"}
-# All that the renderer produces. nh3 removes anything else, should the renderer have a hole.
+# Everything that the renderer produces. nh3 removes anything else, in case of a bug in the renderer.
 TEXT_TAGS = "p br wbr hr h3 ul ol li blockquote pre code em strong s a table thead tbody tr th td div section span"
 ALLOWED_TAGS = (
     "abbr b bdi caption center cite del details dfn dd dl dt figcaption figure i ins kbd mark q rp rt ruby samp small sub "
@@ -67,7 +67,7 @@ STYLES = set(_STYLES.split())
 
 
 class AnswerRenderer:
-    """Renders answers, one after the other."""
+    """Renders the answers of one file, in order."""
 
     def __init__(self, words: Texts, budget: TimeBudget | None = None, formulas: Formulas | None = None) -> None:
         self._budget, self._formulas = budget, formulas or FormulasHere()
@@ -86,8 +86,8 @@ class AnswerRenderer:
         self._markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
 
     def html(self, text: str) -> str:
-        late = self._budget is not None and self._budget.is_over
-        if late or not is_readable(text):
+        is_late = self._budget is not None and self._budget.is_over
+        if is_late or not is_readable(text):
             return plain(text)
         self._formulas.begin_answer()
         self._count += 1  # makes the names of each answer's footnotes unique
@@ -102,7 +102,7 @@ class AnswerRenderer:
 
 
 def _images_as_links(words: Texts) -> Callable[..., str]:
-    """A link in place of each image: fetching one from anywhere would tell that the file was read."""
+    """A link in place of each image: fetching an image would reveal that the file is being read."""
 
     def draw(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
         address = str(tokens[index].attrGet("src") or "")
@@ -115,7 +115,7 @@ def _images_as_links(words: Texts) -> Callable[..., str]:
 
 
 def _scrolls(name: str) -> str:
-    """Attributes that let the keyboard scroll a part wider than the page, and a screen reader name it."""
+    """Attributes that make a wide part scrollable by keyboard, and give it a name for screen readers."""
     return f' tabindex="0" role="group" aria-label="{escape(name)}"'
 
 
@@ -140,7 +140,7 @@ def _code_in(words: Texts) -> Callable[..., str]:
 
 
 def _level_headings(state: StateCore) -> None:
-    """Put all headings one level below the turn's own; their size comes from the class."""
+    """Make all headings one level lower than the turn's own; the class sets their size."""
     for token in state.tokens:
         if token.type == "heading_open":
             token.attrJoin("class", f"level-{token.tag[1]}")

@@ -1,6 +1,6 @@
-"""Bounds the work of parsing one text, whatever is in it: the rest is shown as it was written, and no word is lost.
+"""Limits the work of parsing one text, whatever it contains: beyond the limit, the text is shown as it is, and none is lost.
 
-It counts steps, not time, so that a text looks the same on every machine. ui/assets/bounds.js has the same rule.
+It counts steps, not time, so that a text looks the same on every machine. ui/assets/bounds.js has the same rule for the page.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,32 +18,32 @@ from markdown_it.utils import EnvType
 
 Found = TypeVar("Found")
 MAX_TOKENS = 2_000
-"""Of one text: block tokens, and as many inline tokens. Each becomes an element or a piece of text."""
+"""Block tokens of one text, and as many inline tokens. Each becomes an element or a piece of text."""
 CHARACTERS_PER_TOKEN = 40
-"""This many characters at the beginning of the text, whatever they are, allow one token more."""
-BEGINNING = 200_000
+"""This many characters of the prefix, whatever they are, allow one more token."""
+PREFIX_LENGTH = 200_000
 MAX_STEPS = 60_000
-"""Plus half the length of the beginning: a mark costs several steps, skipping one a single step."""
+"""Plus half the length of the prefix. A mark costs several steps, skipping one a single step."""
 STEPS_PER_NEW = 10
-"""Steps for each character that is not a repetition; it also allows a token."""
-MARK = 10
-MARK_OF_LINE = 25
-LONG_LINE = 4_000
+"""Steps that each novel character allows; it also allows a token."""
+STEPS_PER_MARK = 10
+STEPS_PER_LINE = 25
+MAX_WHOLE_LINE = 4_000
 """Characters; a longer line is compared piece by piece."""
-PIECE = 16
-LINE = 8
-"""What each line earns in addition, because short ones become as many elements as long ones."""
-SENTENCE = 60
-"""Characters of a line that may repeat, and then earns a part of what it did the first time."""
-AGAIN = 1 / 3
-LONGEST = 2_000_000
+PIECE_LENGTH = 16
+TOKENS_PER_LINE = 8
+"""Tokens that each line allows in addition, because short lines become as many elements as long ones."""
+MIN_REPEATABLE_LINE = 60
+"""Characters from which a repeated line still counts, in part."""
+REPEATED_SHARE = 1 / 3
+MAX_LENGTH = 2_000_000
 """Characters; a longer text is not parsed at all."""
-NEW = 1 / 25
-"""The share of a long text that must not be repetition."""
+MIN_NOVEL_SHARE = 1 / 25
+"""The share of a long text that must be novel."""
 
 
-class Exhausted(Exception):
-    """The text takes too much work."""
+class WorkLimitExceeded(Exception):
+    """The text takes too much work to parse."""
 
 
 @dataclass(slots=True)
@@ -55,23 +55,23 @@ class _Left:
 
 
 def spend_token(env: EnvType, count: float = 1) -> None:
-    """Count a token, or the cost of several, for the text of `env`. Raises Exhausted."""
+    """Spend `count` tokens of the limit for the text of `env`. Raises WorkLimitExceeded."""
     if (left := env.get("left")) is not None:
         left.tokens -= count
         if left.tokens < 0:
-            raise Exhausted
+            raise WorkLimitExceeded
 
 
 def spend_steps(env: EnvType, steps: float = 1) -> None:
-    """Count `steps`. Raises Exhausted."""
+    """Spend `steps` of the limit. Raises WorkLimitExceeded."""
     if (left := env.get("left")) is not None:
         left.steps -= steps
         if left.steps < 0:
-            raise Exhausted
+            raise WorkLimitExceeded
 
 
 def bounds(markdown: MarkdownIt) -> None:
-    """Bound what `markdown` parses; to be called after `emphasis` and before any block rule is added."""
+    """Limit the work of `markdown`. Call this after `emphasis` and before adding any block rule."""
     markdown.block = _BoundedParser()
     markdown.block.ruler.before("table", "work", _count_line, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     markdown.core.ruler.at("block", _read_blocks)
@@ -84,39 +84,39 @@ def plain(text: str) -> str:
     return f'<div class="plain">{escape(text)}</div>'
 
 
-def news(text: str) -> float:
-    """What `text` earns by not repeating itself: a token for each new character.
+def novelty(text: str) -> float:
+    """How much of `text` is not repetition, in characters: each allows a token.
 
-    Ordinary texts say something new in each line, and so earn more than they need; repeated marks earn next to nothing,
+    Ordinary texts say something new in each line, which allows more than they need; repeated marks allow next to nothing,
     however many there are.
     """
     lines = text.split("\n")
     seen = set(lines)
-    first = sum(LINE + len(line) for line in seen if len(line) <= LONG_LINE)
-    sentences = sum(len(line) for line in lines if SENTENCE <= len(line) <= LONG_LINE)
-    again = sentences - sum(len(line) for line in seen if SENTENCE <= len(line) <= LONG_LINE)
-    long = (line for line in seen if len(line) > LONG_LINE)
-    pieces = {line[at : at + PIECE] for line in long for at in range(0, len(line), PIECE)}
-    return first + AGAIN * again + PIECE * len(pieces)
+    first = sum(TOKENS_PER_LINE + len(line) for line in seen if len(line) <= MAX_WHOLE_LINE)
+    sentences = sum(len(line) for line in lines if MIN_REPEATABLE_LINE <= len(line) <= MAX_WHOLE_LINE)
+    again = sentences - sum(len(line) for line in seen if MIN_REPEATABLE_LINE <= len(line) <= MAX_WHOLE_LINE)
+    long = (line for line in seen if len(line) > MAX_WHOLE_LINE)
+    pieces = {line[at : at + PIECE_LENGTH] for line in long for at in range(0, len(line), PIECE_LENGTH)}
+    return first + REPEATED_SHARE * again + PIECE_LENGTH * len(pieces)
 
 
 def is_readable(text: str) -> bool:
-    """Whether `text` is short, or long without repeating itself."""
-    return len(text) <= BEGINNING or (len(text) <= LONGEST and news(text) >= NEW * len(text))
+    """Whether `text` is short, or long without much repetition."""
+    return len(text) <= PREFIX_LENGTH or (len(text) <= MAX_LENGTH and novelty(text) >= MIN_NOVEL_SHARE * len(text))
 
 
-def bounded(state: StateCore, work: Callable[[], object], place: Callable[[], int] | None = None) -> None:
-    """Run `work` on the tokens of `state`; where it is too much, cut them at the token that `place` returns."""
-    beginning = min(len(state.src), BEGINNING)
-    if "news" not in state.env:
-        state.env["news"] = news(state.src)
-    new = state.env["news"]
+def limit_work(state: StateCore, work: Callable[[], object], place: Callable[[], int] | None = None) -> None:
+    """Run `work` on the tokens of `state`; if it exceeds the limit, cut them at the token that `place` returns."""
+    beginning = min(len(state.src), PREFIX_LENGTH)
+    if "novelty" not in state.env:
+        state.env["novelty"] = novelty(state.src)
+    new = state.env["novelty"]
     state.env["left"] = _Left(
         MAX_TOKENS + beginning / CHARACTERS_PER_TOKEN + new, MAX_STEPS + beginning / 2 + STEPS_PER_NEW * new
     )
     try:
         work()
-    except Exhausted:
+    except WorkLimitExceeded:
         _cut(state, place() if place else len(state.tokens) - 1)
     finally:
         del state.env["left"]
@@ -130,7 +130,7 @@ class _BlockState(StateBlock):
 
 class _BoundedParser(ParserBlock):
     def tokenize(self, state: StateBlock, startLine: int, endLine: int) -> None:
-        """Text nested too deeply in lists and quotations becomes a paragraph of the innermost; markdown-it drops it."""
+        """Make text nested too deeply a paragraph of the innermost list or quotation; markdown-it would drop it."""
         if state.level < state.md.options.maxNesting:
             super().tokenize(state, startLine, endLine)
             return
@@ -154,7 +154,7 @@ class _BoundedParser(ParserBlock):
 
 
 def _read_blocks(state: StateCore) -> None:
-    bounded(state, lambda: state.md.block.parse(state.src, state.md, state.env, state.tokens))
+    limit_work(state, lambda: state.md.block.parse(state.src, state.md, state.env, state.tokens))
 
 
 def _read_words(state: StateCore) -> None:
@@ -167,23 +167,23 @@ def _read_words(state: StateCore) -> None:
                 token.children = []
                 state.md.inline.parse(token.content, state.md, state.env, token.children)
 
-    bounded(state, all_words, lambda: at)
+    limit_work(state, all_words, lambda: at)
 
 
 def _count_mark(state: StateInline, _silent: bool) -> bool:
-    spend_steps(state.env, MARK)
+    spend_steps(state.env, STEPS_PER_MARK)
     return False
 
 
 def _count_line(state: StateBlock, _first: int, _last: int, silent: bool) -> bool:
-    spend_steps(state.env, MARK_OF_LINE)
+    spend_steps(state.env, STEPS_PER_LINE)
     if not silent:
         spend_token(state.env)  # a definition makes no token of its own
     return False
 
 
-def _is_place(token: Token) -> bool:
-    """Whether a text can be cut before `token`: it knows the line it begins on, and what follows does not depend on it."""
+def _can_cut_before(token: Token) -> bool:
+    """Whether a text can be cut before `token`: its line is known, and what follows does not depend on it."""
     return bool(token.map) and token.nesting > 0 and not token.hidden and token.type not in ("tbody_open", "thead_open")
 
 
@@ -191,10 +191,10 @@ def _line_of(token: Token, otherwise: int) -> int:
     return token.map[0] if token.map else otherwise
 
 
-def _place_of(tokens: list[Token], at: int) -> tuple[int, int]:
-    """Where to cut to leave out token number `at`: before its block, row or item, and before what begins with it."""
+def _cut_position(tokens: list[Token], at: int) -> tuple[int, int]:
+    """Where to cut to leave out token number `at`: before its block, row or item, and before any that begin with that."""
     at = max(0, min(at, len(tokens) - 1))
-    while at > 0 and not _is_place(tokens[at]):
+    while at > 0 and not _can_cut_before(tokens[at]):
         at -= 1
     start = _line_of(tokens[at], 0) if tokens else 0
     while at > 0 and tokens[at - 1].nesting > 0 and _line_of(tokens[at - 1], start) == start:
@@ -202,14 +202,14 @@ def _place_of(tokens: list[Token], at: int) -> tuple[int, int]:
     return at, start
 
 
-def _ends(tokens: Iterable[Token]) -> list[Token]:
-    """Closing tokens for all that is open after `tokens`."""
-    open_ones: list[Token] = []
+def _closing_tokens(tokens: Iterable[Token]) -> list[Token]:
+    """Closing tokens for everything still open after `tokens`."""
+    unclosed: list[Token] = []
     for token in tokens:
         if token.nesting > 0 and (not token.hidden or token.type == "paragraph_open"):
-            open_ones.append(token)
-        elif token.nesting < 0 and open_ones:
-            open_ones.pop()
+            unclosed.append(token)
+        elif token.nesting < 0 and unclosed:
+            unclosed.pop()
     return [
         Token(
             each.type.removesuffix("_open") + "_close",
@@ -220,18 +220,18 @@ def _ends(tokens: Iterable[Token]) -> list[Token]:
             markup=each.markup,
             hidden=each.hidden,
         )
-        for each in reversed(open_ones)
+        for each in reversed(unclosed)
     ]
 
 
 def _cut(state: StateCore, at: int) -> None:
-    """Show the text as it was written from the block, row or item that contains token number `at`."""
-    to, start = _place_of(state.tokens, at)
+    """Show the source text from the block, row or item that contains token number `at`."""
+    to, start = _cut_position(state.tokens, at)
     outermost = next((token for token in reversed(state.tokens[: to + 1]) if token.level == 0 and token.map), None)
     lines = state.src.split("\n")
     end = outermost.map[1] if outermost and outermost.map and outermost.map[1] > start else len(lines)
     del state.tokens[to:]
-    state.tokens += _ends(state.tokens)
+    state.tokens += _closing_tokens(state.tokens)
     for first, last in ((start, end), (end, len(lines))):
         content = "\n".join(lines[first:last])
         if content.strip():
@@ -239,7 +239,7 @@ def _cut(state: StateCore, at: int) -> None:
 
 
 def find_once(text: str, env: EnvType, key: str, find: Callable[[str], Found]) -> Found:
-    """What `find` returns for `text`; the result for the latest text is kept."""
+    """What `find` returns for `text`; the result for the latest text is cached."""
     if env.get(key, ("",))[0] is not text:
         env[key] = (text, find(text))
     found: Found = env[key][1]

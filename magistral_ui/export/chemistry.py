@@ -1,6 +1,6 @@
-"""Converts chemistry, \\ce{2H2 + O2 -> 2H2O}, and physical units, \\pu{123 kJ/mol}, to plain LaTeX, as mhchem reads them.
+"""Converts chemical formulas, \\ce{2H2 + O2 -> 2H2O}, and physical units, \\pu{123 kJ/mol}, to plain LaTeX, as mhchem does.
 
-The page has KaTeX's mhchem. What the two share is the notation of mhchem's manual; what is not known here stays as it is.
+The page uses KaTeX's mhchem. Both follow the notation in mhchem's manual; what is not known here stays unchanged.
 """
 
 import re
@@ -11,7 +11,7 @@ BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 MAX_LABEL_LENGTH = 300
 """Characters above or below an arrow."""
 MAX_DEPTH = 8
-"""Of chemistry within chemistry, such as above an arrow."""
+"""Levels of chemistry within chemistry, such as above an arrow."""
 ARROW = re.compile(r"<=>>|<<=>|<-->|<=>|<->|->|<-|[⇌→←↔]")
 FORTH, BACK = ("xrightarrow", "longrightarrow"), ("xleftarrow", "longleftarrow")
 BOTH, BALANCE = ("xleftrightarrow", "longleftrightarrow"), ("xrightleftharpoons", "rightleftharpoons")
@@ -109,7 +109,7 @@ def _terms(text: str, depth: int) -> Iterator[str]:
             over, under, at = _labels(text, arrow.end(), ends, depth)
             labelled, plain = ARROWS[arrow[0]]
             yield rf"\mathrel{{\{labelled}[{under}]{{{over}}}}}" if over or under else rf"\{plain} "
-            at = _behind_spaces(text, at)
+            at = _skip_spaces(text, at)
             atom = False
             continue
         if text[at] == "{" and at in ends:
@@ -133,7 +133,7 @@ def _terms(text: str, depth: int) -> Iterator[str]:
 
 
 def _piece(text: str, piece: re.Match[str], ends: dict[int, int], atom: bool, depth: int) -> tuple[str, int, bool]:
-    """The LaTeX of `piece`, where it ends, and whether what follows belongs to an atom or a group."""
+    """The LaTeX of `piece`, where it ends, and whether it is an atom or a group, to which what follows belongs."""
     kind, found, at = piece.lastgroup or "sign", piece[0], piece.end()
     if piece["bond"] is not None:
         return f"{{{BONDS.get(piece[4], '-')}}}", at, False
@@ -163,11 +163,11 @@ def _piece(text: str, piece: re.Match[str], ends: dict[int, int], atom: bool, de
             at = ends[at] + 1
         return f"{found}{text[start:at] or ' '}", at, True
     if found == "+":
-        return "{}+{}", _behind_spaces(text, at), False
+        return "{}+{}", _skip_spaces(text, at), False
     return SIGNS.get(found, found if found not in "{}" else rf"\{found}"), at, found in ")]"
 
 
-def _behind_spaces(text: str, at: int) -> int:
+def _skip_spaces(text: str, at: int) -> int:
     while text[at : at + 1].isspace():
         at += 1
     return at
@@ -189,7 +189,7 @@ def _script(text: str, at: int, ends: dict[int, int], depth: int) -> tuple[str, 
 
 
 def _words(text: str, depth: int) -> str:
-    """The content of braces: words, or a formula of its own."""
+    """The content of braces: plain words, or a formula."""
     if re.fullmatch(r"[^\\{}$^_~#%&]*", text) and (" " in text or not text.isalnum()):
         return rf"\text{{{text}}}"
     return f"{{{_reaction(text, depth + 1) if depth < MAX_DEPTH else text}}}"

@@ -1,5 +1,5 @@
-"""What every exported file has: a conversation with title and times, captions in the reader's language, a file name, and a bound
-on its work; it knows no format.
+"""What all exported files share: a conversation with title and times, captions in the reader's language, a file name, and a
+limit on CPU time; it knows no format.
 """
 
 import re
@@ -20,15 +20,15 @@ from magistral_ui.errors import Value
 ALWAYS_SHOWN = ("temperature", "top_p", "seed")
 """Parameters that are shown even at their default."""
 MAX_NAME_LENGTH = 80
-"""Characters of a name without its ending."""
+"""Characters of a file name without its extension."""
 MAX_NAME_BYTES = 200
-"""Of the name in UTF-8; file systems allow 255, and browsers add numbers."""
+"""Bytes of the name in UTF-8; file systems allow 255, and browsers may append a number."""
 SEPARATING = re.compile(r"[/\\:|]+")
 FORBIDDEN = re.compile(r'[<>"?*]')
 DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:\.|$)", re.IGNORECASE)
 """Names that Windows reserves for devices, whatever their extension."""
 JOINERS = "\u200c\u200d"
-"""Invisible, but Persian and emoji sequences need them."""
+"""Zero-width characters: invisible, but Persian and emoji sequences need them."""
 EXPORT_CPU_SECONDS = 30.0
 """CPU seconds for one file: about 75 photographs of 12 megapixels, or 7 million characters of answers."""
 
@@ -44,61 +44,61 @@ class Document:
 
 
 class Texts(Protocol):
-    """Looks up a text in the reader's language and fills its gaps; KeyError for an unknown key."""
+    """Looks up a text in the reader's language. Raises KeyError for an unknown key."""
 
     def __call__(self, key: str, /, **values: Value) -> str:
-        """The text `key` with `values` in its gaps."""
+        """The text `key`, formatted with `values`."""
 
 
-def file_name(title: str, ending: str, fallback: str) -> str:
-    """`A sum.json` for the title “A sum” and the ending `json`; `fallback` where nothing of the title is left.
+def file_name(title: str, extension: str, fallback: str) -> str:
+    """`A sum.json` for the title “A sum” and the extension `json`; `fallback` is used if nothing of the title is left.
 
-    Windows, macOS and Linux all accept it, and it keeps the title's own letters.
+    Windows, macOS and Linux all accept it, and it keeps the title's script.
     """
     name = _plain(title) or _plain(fallback) or "_"
-    return f"_{name}.{ending}" if DEVICE.match(name) else f"{name}.{ending}"
+    return f"_{name}.{extension}" if DEVICE.match(name) else f"{name}.{extension}"
 
 
 def _plain(title: str) -> str:
     text = FORBIDDEN.sub("", SEPARATING.sub("-", unicodedata.normalize("NFC", title)))
-    text = "".join(each for each in text if _is_written(each))
+    text = "".join(each for each in text if _is_printable(each))
     text = " ".join(text.split())[:MAX_NAME_LENGTH]
     text = text.encode("utf-8")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     # A leading dot hides a file, a leading hyphen looks like a flag, and Windows drops trailing dots and spaces.
     return text.lstrip(".- " + JOINERS).rstrip(". " + JOINERS)
 
 
-def _is_written(character: str) -> bool:
-    """False for control characters, direction marks, half surrogate pairs, and unassigned code points."""
+def _is_printable(character: str) -> bool:
+    """False for control characters, direction marks, lone surrogates and unassigned code points."""
     return character.isspace() or character in JOINERS or unicodedata.category(character)[0] != "C"
 
 
-def spent() -> float:
-    """CPU seconds that this thread has used, including those in which images were decoded for it elsewhere."""
+def cpu_seconds() -> float:
+    """CPU seconds that this thread has used, including those of the processes that decoded images for it."""
     return time.thread_time() + decoders().seconds
 
 
 class TimeBudget:
-    """The CPU time of one file. A piece once begun is finished, so the file takes at most one piece longer."""
+    """The CPU time for one file. A part that has begun is finished, so a file takes at most one part longer."""
 
-    def __init__(self, clock: Callable[[], float] = spent) -> None:
+    def __init__(self, clock: Callable[[], float] = cpu_seconds) -> None:
         self._clock = clock
         self._until = clock() + EXPORT_CPU_SECONDS
 
     @property
     def is_over(self) -> bool:
-        """Whether the rest has to be shown as it is."""
+        """Whether the rest must be exported as plain text."""
         return self._clock() >= self._until
 
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """What an export says about conversations and messages besides their text, in the reader's language."""
+    """What an export says about conversations and messages, in the reader's language."""
 
     words: Texts
 
     def title(self, document: Document) -> str:
-        """The document's title on one line; a general one where it has none."""
+        """The document's title on one line; a general one if it has none."""
         return " ".join(document.title.split()) or self.words("export_untitled")
 
     def about(self, document: Document) -> str:
@@ -116,9 +116,9 @@ class Captions:
         return f"{time} · {self.words('turn_tokens', count=usage.reasoning_tokens)}"
 
     def notes(self, reply: Reply) -> list[str]:
-        """A reply's notices, why it was cut short, and that there is no answer."""
+        """A reply's notices, why it was cut short, and whether the answer is missing."""
         found = [self.words(f"notice_{key}") for key in reply.notices if self._is_known(f"notice_{key}")]
-        # A notice with a gap left unfilled: its value was shown at the time, and is not kept.
+        # The values of notices are not stored with the reply, so those that need some are left out.
         found = [note for note in found if "{" not in note]
         if reply.failure:
             key = f"error_{reply.failure}"
@@ -132,7 +132,7 @@ class Captions:
         return found
 
     def source(self, reply: Reply) -> str:
-        """On one line: the model, how it ran, its tokens, and the parameters."""
+        """The model, how it ran, its tokens, and the parameters, on one line."""
         known = reply.provenance
         ran = [known.revision[:12], known.precision] if known else []
         count = reply.usage.completion_tokens
@@ -164,5 +164,5 @@ def shown_messages(messages: Sequence[ChatMessage]) -> Iterator[ChatMessage]:
 
 
 def seconds(value: float) -> str:
-    """One decimal below a hundred, none above."""
+    """`value` with one decimal place below a hundred, and none above."""
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"

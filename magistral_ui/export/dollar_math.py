@@ -5,19 +5,19 @@ import re
 from magistral_ui.export.gfm import UNSPACED
 
 BLANK = re.compile("[\t-\r \u00a0\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
-GOES_ON = re.compile(r"[\\^_]|\{\}")
+CONTINUES_WORD = re.compile(r"[\\^_]|\{\}")
 """How a formula right after a word begins: H$_2$O, 20$^\\circ$."""
 NO_BEGINNING = re.compile(r'[/;,?&%#@)}"*]|:(?!=)|\.(?![0-9])|\|\^|\{[A-Za-z_][A-Za-z0-9_.()[\]!:?-]*\}(?![_^])')
-"""What no formula begins with."""
+"""What a formula never begins with."""
 NO_END = re.compile(r'[:;,./=+\-*&<>@#?~([{"^_]\Z')
-"""How no formula ends before a word: there the second dollar sign begins something as well."""
+"""How a formula never ends before a word; there, the second dollar sign begins something, too."""
 WORD_FOLLOWS = re.compile(r"[A-Za-z_{(]")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+\Z")
 ORDINAL = re.compile(r"(?:th|st|nd|rd|e?s)(?![A-Za-z])")
 FOREIGN = re.compile(r"(?:^|[^\\])\\(?:[wdsbWDB](?![A-Za-z])|\.)|`|\*\*")
 """Regular expressions, and Markdown that is not LaTeX."""
 CURRENCY = re.compile("[€£¥₹₽₩₺₫₴฿]")
-"""Other currencies: next to prices, and in a formula only within a command."""
+"""Other currencies: a sign of prices, unless a formula contains a command."""
 COMMAND = re.compile(r"\\[A-Za-z]{2,}")
 POINT = re.compile("[，。；：！？、،؛]")
 """Punctuation that needs no space after it."""
@@ -40,7 +40,7 @@ def is_formula(text: str, start: int, stop: int) -> bool:
     if not content or BLANK.match(content[0]) or BLANK.match(content[-1]) or DIGIT.match(after):
         return False
     # US$5, 5$ a month, ^a$|^b$, $A$1.
-    if re.match("[A-Za-z0-9]", before) and not GOES_ON.match(content):
+    if re.match("[A-Za-z0-9]", before) and not CONTINUES_WORD.match(content):
         return False
     if WORD_FOLLOWS.match(after):
         if NO_END.search(content) or UNSPACED.match(content[-1]) or content[0] + after in ("((", "{{"):

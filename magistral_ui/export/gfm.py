@@ -1,4 +1,4 @@
-"""What an answer has beyond CommonMark: kept line breaks, task lists, footnotes, bare addresses as links, links only to web and
+"""Extensions of CommonMark in answers: kept line breaks, task lists, footnotes, autolinks, links only to web and
 mail, a text direction for each block, and emphasis next to scripts written without spaces between words.
 
 The rules are those of ui/assets/gfm.js and emphasis.js.
@@ -36,11 +36,11 @@ UNSPACED = re.compile(
 """Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese, Korean and Yi, with their punctuation and full-width forms."""
 SPACE = re.compile("[\t-\r \u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]")
 JOINER = re.compile("[\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-"""Characters that only change how the one before them looks."""
+"""Characters that only modify the one before them."""
 
 
 def gfm(markdown: MarkdownIt) -> None:
-    """Make `markdown` read all of this except emphasis; its `linkify` has to be on."""
+    """Add all of these extensions except emphasis to `markdown`, whose `linkify` must be on."""
     assert markdown.linkify is not None
     markdown.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
     markdown.inline.ruler.at("linkify", _address)
@@ -61,7 +61,7 @@ def is_followed(address: str) -> bool:
 
 
 def direction_of(text: str) -> str:
-    """ "rtl" or "ltr", by the first letter of `text`; "" where it has none."""
+    """ "rtl" or "ltr", by the first letter of `text`; "" if it has none."""
     letter = next((each for each in text if each.isalpha()), "")
     if not letter:
         return ""
@@ -83,7 +83,7 @@ def _all(state: StateCore) -> None:
 
 
 def _breaks(children: list[Token], in_heading: bool) -> None:
-    """Keep line breaks, but only one where a tag or a display breaks the line too; a heading is one line."""
+    """Keep line breaks, but only one if a tag or a display breaks the line too; a heading is one line."""
     for at, token in enumerate(children):
         if token.type not in ("softbreak", "hardbreak"):
             continue
@@ -123,7 +123,7 @@ def _task(tokens: list[Token], at: int) -> None:
 
 
 def _directions(tokens: list[Token]) -> None:
-    """The outermost list or quotation gets `dir="auto"`; an inner one only where its direction differs."""
+    """Give the outermost list or quotation `dir="auto"`, and an inner one a direction only if it differs."""
     ahead, following = [""] * len(tokens), ""
     for at in range(len(tokens) - 1, -1, -1):
         if tokens[at].type == "inline":
@@ -147,7 +147,7 @@ def _directions(tokens: list[Token]) -> None:
 
 
 def _reference(state: StateInline, silent: bool) -> bool:
-    """A footnote reference. The plugin's own rule searches for the end of each one again."""
+    """Parse a footnote reference. The plugin's own rule would search for the end of each one again."""
     notes = state.env.get("footnotes")
     found = REFERENCE.match(state.src, state.pos, state.posMax) if notes else None
     if notes is None or found is None or f":{found[1]}" not in notes["refs"]:
@@ -265,12 +265,12 @@ class _Inline(ParserInline):
 
 
 def emphasis(markdown: MarkdownIt) -> None:
-    """Let emphasis begin and end next to scripts without spaces; to be called before any other rule is added."""
+    """Let emphasis begin and end next to scripts without spaces. Call this before adding any other rule."""
     markdown.inline = _Inline()
 
 
 def _before(text: str, at: int) -> str:
-    """The character before `at`; a space at the beginning."""
+    """The character before `at`, or a space at the beginning."""
     while at > 0:
         if not JOINER.match(text[at - 1]):
             return text[at - 1]

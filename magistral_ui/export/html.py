@@ -1,4 +1,4 @@
-"""Writes conversations as one HTML page that needs nothing besides itself: no script, no request, images inside."""
+"""Exports conversations as one self-contained HTML page: no scripts, no requests, embedded images."""
 
 import base64
 import re
@@ -15,7 +15,7 @@ from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.reply import Reply
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, shown_messages, spent
+from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, cpu_seconds, shown_messages
 from magistral_ui.export.mathml import BoundedFormulas
 
 MAX_SIDE = 1600
@@ -29,7 +29,7 @@ CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\u
 
 
 class ImageTags:
-    """The images of one file, each re-encoded once; where there is no room or time left for one, its name."""
+    """The images of one file, each re-encoded once; only the name if the file gets too large or the time is up."""
 
     def __init__(self, words: Texts, budget: TimeBudget, room: int = MAX_IMAGE_CHARACTERS) -> None:
         self._captions, self._budget, self._room = Captions(words), budget, room
@@ -56,15 +56,15 @@ def export_html(
     words: Texts,
     language: str = "en",
     direction: Literal["ltr", "rtl"] = "ltr",
-    clock: Callable[[], float] = spent,
+    clock: Callable[[], float] = cpu_seconds,
 ) -> str:
-    """One page with each document's chosen branch; beyond the time budget, answers are text and images are named."""
+    """One page with each document's chosen branch; after the time budget, answers are plain text and images only names."""
     budget, captions = TimeBudget(clock), Captions(words)
     titles = [captions.title(document) for document in documents]
     title = titles[0] if len(titles) == 1 else words("export_many", count=len(titles))
     with BoundedFormulas() as formulas:
-        drawn = _Rendering(captions, AnswerRenderer(words, budget, formulas), ImageTags(words, budget))
-        body = "".join(_conversation(number, document, drawn) for number, document in enumerate(documents, 1))
+        renderers = _Renderers(captions, AnswerRenderer(words, budget, formulas), ImageTags(words, budget))
+        body = "".join(_conversation(number, document, renderers) for number, document in enumerate(documents, 1))
     page = f"""<!doctype html>
 <html lang="{escape(language)}" dir="{direction}">
 <head>
@@ -88,7 +88,7 @@ def export_html(
 
 @cache
 def style() -> str:
-    """The style sheet for answers, which the page shares, and the file's own."""
+    """The style sheet for answers, which the page uses too, and the file's own."""
     package = resources.files("magistral_ui")
     sheets = (package / "ui" / "assets" / "answer.css", package / "export" / "page.css")
     return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
@@ -102,18 +102,18 @@ def _contents(titles: Sequence[str], words: Texts) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rendering:
-    """What renders the parts of one file."""
+class _Renderers:
+    """The renderers of the parts of one file."""
 
     captions: Captions
     answers: AnswerRenderer
     images: ImageTags
 
 
-def _conversation(number: int, document: Document, drawn: _Rendering) -> str:
-    captions = drawn.captions
+def _conversation(number: int, document: Document, renderers: _Renderers) -> str:
+    captions = renderers.captions
     messages = shown_messages(document.conversation.path())
-    turns = "".join(_turn(message, drawn) for message in messages)
+    turns = "".join(_turn(message, renderers) for message in messages)
     return f"""<section id="c{number}">
 <header>
 <h1 dir="auto">{escape(captions.title(document))}</h1>
@@ -123,31 +123,31 @@ def _conversation(number: int, document: Document, drawn: _Rendering) -> str:
 """
 
 
-def _turn(message: ChatMessage, drawn: _Rendering) -> str:
+def _turn(message: ChatMessage, renderers: _Renderers) -> str:
     if isinstance(message, UserMessage):
-        heading, content = drawn.captions.words("turn_you"), "".join(_said(message, drawn))
+        heading, content = renderers.captions.words("turn_you"), "".join(_said(message, renderers))
     else:
-        heading, content = drawn.captions.words("turn_model"), "".join(_reply(message.reply, drawn))
+        heading, content = renderers.captions.words("turn_model"), "".join(_reply(message.reply, renderers))
     kind = "user" if isinstance(message, UserMessage) else "reply"
     return f'<article class="turn {kind}">\n<h2>{escape(heading)}</h2>\n{content}</article>\n'
 
 
-def _said(message: UserMessage, drawn: _Rendering) -> Iterator[str]:
+def _said(message: UserMessage, renderers: _Renderers) -> Iterator[str]:
     if message.images:
-        images = "".join(drawn.images.html(image, number) for number, image in enumerate(message.images, 1))
+        images = "".join(renderers.images.html(image, number) for number, image in enumerate(message.images, 1))
         yield f'<div class="pictures">{images}</div>\n'
     if message.text.strip():
         yield f'<div class="said" dir="auto">{escape(message.text)}</div>\n'
 
 
-def _reply(reply: Reply, drawn: _Rendering) -> Iterator[str]:
-    captions = drawn.captions
+def _reply(reply: Reply, renderers: _Renderers) -> Iterator[str]:
+    captions = renderers.captions
     if reply.reasoning.strip():
         summary = escape(captions.reasoning(reply))
         text = f'<div class="reasoning" dir="auto">{escape(reply.reasoning)}</div>'
         yield f"<details>\n<summary>{summary}</summary>\n{text}\n</details>\n"
     if reply.answer.strip():
-        yield f'<div class="answer" dir="auto">\n{drawn.answers.html(reply.answer)}</div>\n'
+        yield f'<div class="answer" dir="auto">\n{renderers.answers.html(reply.answer)}</div>\n'
     for note in captions.notes(reply):
         yield f'<p class="{"note failure" if reply.failure else "note"}">{escape(note)}</p>\n'
     if source := captions.source(reply):

@@ -1,4 +1,4 @@
-"""Reads the harmless HTML tags that models write: an allow-list, without attributes; all other tags stay text.
+"""Parses the harmless HTML tags that models write: an allow-list, without attributes; all other tags stay text.
 
 An inline tag without a partner on its line is text too. HTML blocks may contain Markdown. The rules are those of
 ui/assets/html_tags.js; a test keeps the two in step.
@@ -20,7 +20,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
-from magistral_ui.export.bounds import bounded, find_once, first_outside, spend_token
+from magistral_ui.export.bounds import find_once, first_outside, limit_work, spend_token
 
 _INLINE = (
     "a abbr b bdi big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span strike strong sub "
@@ -44,7 +44,7 @@ OTHER = dict.fromkeys(_AS_DIV.split(), "div") | dict.fromkeys(_AS_SPAN.split(), 
 HOLDS_WORDS = set(_HOLDS_WORDS.split())
 """Tags that contain text directly, without a paragraph around it."""
 ENDS_ITSELF = set(_ENDS_ITSELF.split())
-"""Tags that end with their parent where nothing else ends them."""
+"""Tags that end with their parent unless something else ends them."""
 ENDED_BY = {
     "dd": {"dd", "dt"},
     "dt": {"dd", "dt"},
@@ -55,7 +55,7 @@ ENDED_BY = {
     "tbody": {"td", "th", "tr", "tbody", "thead"},
     "tfoot": {"td", "th", "tr", "tbody", "thead"},
 }
-"""Which open tags end where the tag begins."""
+"""Which open tags end when the tag begins."""
 LIKE_MARKDOWN = {
     **{name: name for name in ("blockquote", "table", "td", "th")},
     "ol": "ordered_list",
@@ -69,7 +69,7 @@ PRE = re.compile(r"<pre(?:\s[^<>]*)?>\n?", re.IGNORECASE)
 PRE_END = re.compile("</pre>", re.IGNORECASE)
 WITHIN_CODE = re.compile(r"</?(?:b|code|em|i|kbd|mark|s|samp|span|strong|u|var)(?:\s[^<>]*)?>", re.IGNORECASE)
 MAX_DEPTH = 50
-"""Of tags inside each other."""
+"""Levels of nested tags."""
 LINE_BEGINS = re.compile(r"\n[ \t]*\Z")
 
 
@@ -101,8 +101,8 @@ def _inline(state: StateInline, silent: bool) -> bool:
         return False
     if not silent:
         token = state.push("html_tag", OTHER.get(name, name), 0)
-        hollow = name in BREAKS or tag[3].endswith("/")
-        token.meta = {"source": tag[0], "turn": 0 if hollow else -1 if tag[1] else 1, "drawn": name in BREAKS}
+        is_void = name in BREAKS or tag[3].endswith("/")
+        token.meta = {"source": tag[0], "turn": 0 if is_void else -1 if tag[1] else 1, "drawn": name in BREAKS}
         if name == "a" and (address := ADDRESS.search(tag[3])):
             token.meta["href"] = next(each for each in address.groups() if each is not None)
     state.pos = tag.end()
@@ -127,7 +127,7 @@ def _block_at(text: str, at: int) -> bool:
 
 
 def _lines(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """Lines that begin with a block tag become a paragraph, which `_BlockSplitter` takes apart later."""
+    """Make lines that begin with a block tag a paragraph, which `_BlockSplitter` splits later."""
     if state.is_code_block(first) or not _block_at(state.src, state.bMarks[first] + state.tShift[first]):
         return False
     if silent:
@@ -150,7 +150,7 @@ def _lines(state: StateBlock, first: int, last: int, silent: bool) -> bool:
 
 
 def _whole(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """A comment, possibly of several lines, or <pre>, up to its end; all ends are found in one pass."""
+    """Parse a comment or <pre>, which may have several lines, up to its end; all ends are found in one pass."""
     start = state.bMarks[first] + state.tShift[first]
     if state.src[start : start + 1] != "<" or state.is_code_block(first):
         return False
@@ -179,7 +179,7 @@ def _whole(state: StateBlock, first: int, last: int, silent: bool) -> bool:
 
 
 def _code_spans(text: str) -> list[tuple[int, int]]:
-    """Start and end of each code span in `text`: what looks like a tag in one is not."""
+    """Start and end of each code span in `text`, in which nothing is a tag."""
     runs = [match.span() for match in re.finditer("`+", text)]
     later: dict[int, int] = {}
     partner: list[int | None] = [None] * len(runs)
@@ -208,7 +208,7 @@ class _Tag:
 
 
 def _block_tags(text: str, html: bool, opened: Counter[str]) -> list[_Tag]:
-    """The block tags in `text` that are meant as tags: they begin a line, have a partner in it, or end one that is `opened`.
+    """The block tags in `text` that are meant as tags: they begin a line, have a partner, or end one that is `opened`.
 
     `html` says that the text begins with a block tag.
     """
@@ -246,7 +246,7 @@ class _Open:
 
 @dataclass(slots=True)
 class _BlockSplitter:
-    """Splits paragraphs and cells at their block tags, and ends each HTML block within the Markdown block that it began in."""
+    """Splits paragraphs and cells at their block tags, and ends each HTML block within the Markdown block where it began."""
 
     env: EnvType
     out: list[Token] = field(default_factory=list)
@@ -282,7 +282,7 @@ class _BlockSplitter:
         self.depth += 1
 
     def end(self, partner: bool) -> None:
-        """End the innermost HTML block; `partner` says that its own closing tag ends it."""
+        """End the innermost HTML block; `partner` says whether its own closing tag ends it."""
         block = self.frames[-1].pop()
         self.depth -= 1
         self.opened[block.name] -= 1
@@ -341,10 +341,10 @@ def _blocks(state: StateCore) -> None:
         return
     made, tokens = _BlockSplitter(state.env), state.tokens
     state.tokens = made.out
-    bounded(state, lambda: _take_apart(tokens, made))
+    limit_work(state, lambda: _split_blocks(tokens, made))
 
 
-def _take_apart(tokens: list[Token], made: _BlockSplitter) -> None:
+def _split_blocks(tokens: list[Token], made: _BlockSplitter) -> None:
     index = 0
     while index < len(tokens):
         token = tokens[index]
@@ -381,7 +381,7 @@ class _Frame:
 
 
 def _pairs(children: list[Token]) -> None:
-    """Pair the inline tags: partners stand in the same line and the same emphasis, and a tag without one becomes text."""
+    """Pair the inline tags: partners are in the same line and the same emphasis; a tag without one becomes text."""
     frames = [_Frame()]
     for token in children:
         frame, turn = frames[-1], token.meta.get("turn", 0)

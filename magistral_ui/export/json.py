@@ -1,4 +1,4 @@
-"""Writes and reads conversations as one JSON file, whole trees with their images; a file with any fault is refused."""
+"""Exports and imports conversations as one JSON file, whole trees with their images; any error in a file refuses it."""
 
 import base64
 import binascii
@@ -29,18 +29,18 @@ from magistral_ui.export.json_models import (
 
 FORMAT = "magistral-ui/conversation"
 MAX_DEPTH = 12
-"""Of nested objects and lists; the format has 7."""
+"""Levels of nested objects and lists; the format has 7."""
 MAX_STRUCTURE_BYTES = 16 * 2**20
 """Bytes outside strings and whitespace: each may become a Python object of a hundred bytes."""
 MAX_NUMBER_LENGTH = 25
-"""Characters: enough for every float and every integer that JSON keeps exactly."""
+"""Characters: enough for every float and every integer that JSON represents exactly."""
 PIECE = 2**18
-"""Bytes scanned at a time, while other threads wait."""
+"""Bytes to scan at a time, while other threads wait."""
 SPACES = b" \t\r\n"
 
 
 def export_json(documents: Sequence[Document]) -> bytes:
-    """One file with all `documents`. Half a surrogate pair, which UTF-8 cannot encode, becomes a question mark."""
+    """One file with all `documents`. A lone surrogate, which UTF-8 cannot encode, becomes a question mark."""
     images = {
         image.digest: image
         for document in documents
@@ -80,7 +80,7 @@ def _message_value(message: ChatMessage) -> dict[str, Any]:
 
 
 def import_json(data: bytes, limits: ImportLimits | None = None) -> list[Document]:
-    """The conversations in `data`, in order; ImportRefused for the first fault. Ids are unique within a conversation only."""
+    """The conversations in `data`, in order. Raises ImportRefused for the first error. Ids are unique within a conversation."""
     totals = ImportTotals(limits or ImportLimits())
     value = parse_json(data, totals.limits.bytes)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
@@ -97,12 +97,12 @@ def import_json(data: bytes, limits: ImportLimits | None = None) -> list[Documen
 
 
 def _refusal(error: ErrorDetails) -> ImportRefused:
-    """What is wrong, and where, such as `conversations[0].title`."""
+    """The error, with its path in the file, such as `conversations[0].title`."""
     where = ""
     for each in error["loc"]:
         if each not in ("user", "assistant"):  # pydantic adds the kind of message
             where += f"[{each}]" if isinstance(each, int) else f".{each}" if where else each
-        if each == "failure_values":  # anyone may have chosen the names in it, so they are not shown
+        if each == "failure_values":  # its keys could be any text, so they are not shown
             break
     if error["type"].startswith("union_tag"):
         where += ".role"
@@ -168,15 +168,15 @@ class _Reader:
         return image
 
 
-def parse_json(data: bytes, longest: int) -> Any:
-    """The value in `data`, which has to be at most `longest` bytes of JSON in UTF-8; ImportRefused otherwise.
+def parse_json(data: bytes, max_bytes: int) -> Any:
+    """The value in `data`. Raises ImportRefused unless that is JSON in UTF-8 of at most `max_bytes` bytes.
 
-    Also refused: a name that occurs twice in one object, NaN, infinities, and numbers of excessive length.
+    Duplicate names in one object, NaN, infinities and very long numbers are refused too.
     """
-    if len(data) > longest:
-        raise ImportRefused("import_too_large", limit=longest // 2**20)
+    if len(data) > max_bytes:
+        raise ImportRefused("import_too_large", limit=max_bytes // 2**20)
     data = data.removeprefix(b"\xef\xbb\xbf")
-    _measure(data)
+    _check_structure(data)
     try:
         return json.loads(
             data.decode("utf-8"),
@@ -189,8 +189,8 @@ def parse_json(data: bytes, longest: int) -> Any:
         raise ImportRefused("import_not_json") from error
 
 
-def _measure(data: bytes) -> None:
-    """Refuse JSON that is nested deeply or takes much memory, by what is left without strings: brackets, commas, numbers."""
+def _check_structure(data: bytes) -> None:
+    """Refuse JSON that is deeply nested or takes much memory, judged by what it contains outside strings."""
     plain = data.replace(rb"\\", b"").replace(rb"\"", b"")  # so that each remaining quote begins or ends a string
     length, depth, inside = 0, 0, False
     for start in range(0, len(plain), PIECE):

@@ -1,4 +1,4 @@
-"""An exported file's format as pydantic models, which check each value; docs/export.schema.json comes from them."""
+"""The format of an exported file as pydantic models, which check each value; docs/export.schema.json is generated from them."""
 
 import json
 from dataclasses import dataclass, fields
@@ -27,11 +27,11 @@ from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.errors import BadInput
 
 FORMAT_VERSION = 1
-"""Raised when a reader of the previous version would misunderstand a file; a new field that can be ignored raises nothing."""
+"""Incremented when a reader of the previous version would misunderstand a file, but not for a new field that can be ignored."""
 MAX_ID = 10**9
-"""New messages get ids above the file's last one, so there must be room above it."""
+"""New messages get ids above the file's last one, so the maximum leaves some unused."""
 MAX_JSON_INTEGER = 2**53 - 1
-"""The largest integer that JSON and browsers keep exactly."""
+"""The largest integer that JSON in a browser represents exactly."""
 MAX_NOTICES = 50
 """Of one reply."""
 DIGEST = "^[0-9a-f]{64}$"
@@ -39,12 +39,12 @@ DIGEST = "^[0-9a-f]{64}$"
 
 @dataclass(frozen=True, slots=True)
 class ImportLimits:
-    """How much one file may contain; smaller where strangers are served."""
+    """How much one file may contain; a shared page allows less."""
 
     bytes: int = 256 * 2**20
     conversations: int = 1_000
     messages: int = 50_000
-    """In all conversations together."""
+    """Messages in all conversations together."""
     text_length: int = 500_000
     """Characters of one user message or of instructions."""
     reply_length: int = 2_000_000
@@ -52,16 +52,16 @@ class ImportLimits:
     name_length: int = 1_000
     """Characters of a title, or of the name of a file or model."""
     images: int = 100
-    """In one message."""
+    """Images in one message."""
     picture_bytes: int = MAX_BYTES
     picture_pixels: int = MAX_PIXELS
     all_pixels: int = 6 * 10**9
-    """Of all images together: each is decoded once, about 10 ns a pixel."""
+    """Pixels of all images together; decoding takes about 10 ns a pixel."""
 
 
 @dataclass(slots=True)
 class ImportTotals:
-    """What the conversations read so far have used of the limits."""
+    """How much of the limits the conversations read so far have used."""
 
     limits: ImportLimits
     messages: int = 0
@@ -70,7 +70,7 @@ class ImportTotals:
 
 def _check_length(value: Any, most: int) -> Any:
     if isinstance(value, str):
-        value.encode("utf-8")  # raises ValueError for half a surrogate pair, which JSON can spell
+        value.encode("utf-8")  # raises ValueError for a lone surrogate, which JSON can express
     if isinstance(value, str | list) and len(value) > most:
         raise PydanticCustomError("too_much", "too long", {"count": len(value), "limit": most})
     return value
@@ -122,14 +122,14 @@ PLAIN_TYPES: dict[Any, Any] = {
 
 
 class PlainFields:
-    """Reads a dataclass of plain values by its own list of fields; one that the file lacks keeps its default."""
+    """Reads a dataclass of plain values; a field missing in the file keeps its default."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         types = {}
         for name, hint in get_type_hints(kind).items():
             own = [PLAIN_TYPES.get(each, each) for each in get_args(hint) or (hint,)]
-            if kind is SamplingParams:  # which checks its bounds itself
+            if kind is SamplingParams:  # it checks its bounds itself
                 own[0] = Annotated[own[0], WithJsonSchema(PARAMETERS[name].json_schema())]
             types[name] = Union[tuple(own)]  # noqa: UP007
         stored: dict[str, Any] = {each.name: (types[each.name], each.default) for each in fields(kind)}
@@ -145,7 +145,7 @@ class PlainFields:
 
 
 class Entry(BaseModel):
-    """A part of the file. Nothing is converted to another type, and unknown fields are ignored."""
+    """A part of the file. No value is converted to another type, and unknown fields are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 

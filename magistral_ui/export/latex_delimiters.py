@@ -1,6 +1,6 @@
-"""Teaches markdown-it to read LaTeX as the page does: \\( \\), \\[ \\], $ $, $$ $$, bare environments, \\boxed{}, \\ce{}, \\pu{}.
+"""Makes markdown-it parse LaTeX as the page does: \\( \\), \\[ \\], $ $, $$ $$, bare environments, \\boxed{}, \\ce{}, \\pu{}.
 
-It renders nothing. Each text is scanned once, so that no number of marks takes long. The rules are those of
+It renders nothing. Each text is scanned once, so that no number of delimiters takes long. The rules are those of
 ui/assets/math.js; a test keeps the two in step.
 """
 
@@ -24,11 +24,11 @@ MARK = re.compile(r"\\(?:(begin|end)\{([A-Za-z]{1,20}\*?)\}|.)|[${}_^=\n]", re.D
 BARE = re.compile(r"\\(?:boxed|ce|pu)\{")
 BEGIN = re.compile(r"\\begin\{([A-Za-z]{1,20}\*?)\}")
 MAX_DISPLAY_LINES = 200
-"""A display that has not closed by then is not one."""
+"""A display that has not closed after that many lines is not one."""
 MAX_LINES_TO_FIRST_SIGN = 3
 """Lines within which a sign of LaTeX must occur for two dollars or a bracket to count as an open display."""
 CITED = re.compile(r"\s*(?:[0-9]+[a-z]?(?:\s*[,;\u2013-]\s*[0-9]+[a-z]?)*|x|\u2026|\.\.\.)\s*\Z")
-"""What escaped brackets contain that are meant as brackets, such as a reference."""
+"""What escaped brackets contain that are meant literally, such as a reference."""
 SIGN = re.compile(r"[\\^_=+<>*/(){}|$]")
 WORD = re.compile(r"[^\W\d_]{2}")
 SEEN = re.compile(r"\S")
@@ -53,7 +53,7 @@ class _Marks:
 
 @dataclass(frozen=True, slots=True)
 class _Formula:
-    """The range to render, and the position after the closing mark; `to` is -1 while it is open."""
+    """The range to render, and the position after the closing mark; `to` is -1 if there is none."""
 
     begin: str
     display: bool
@@ -65,12 +65,12 @@ class _Formula:
 COST = 4
 """Tokens that a formula counts as, plus half its characters."""
 MAX_COST = 2_500
-"""Of the longest formula that is rendered; longer ones are text."""
+"""The cost of the longest formula that is rendered; longer ones are text."""
 KINDS = (("$$", True, "dollars"), ("$", False, "dollar"), ("\\[", True, "square"), ("\\(", False, "round"))
 
 
 def latex_marks(markdown: MarkdownIt, draw: Callable[[str, bool], str]) -> None:
-    """Make `markdown` read formulas; `draw(latex, display)` returns the HTML of one."""
+    """Make `markdown` parse formulas; `draw(latex, display)` returns the HTML of one."""
     markdown.inline.ruler.before("escape", "math", _inline)
     markdown.block.ruler.before("fence", "math", _block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     markdown.add_render_rule("math", lambda _, tokens, index, *__: _drawn(tokens[index], draw))
@@ -86,7 +86,7 @@ def _drawn(token: Token, draw: Callable[[str, bool], str]) -> str:
     return f'<{name} class="math-display" tabindex="0">{html}</{name}>' + ("\n" if token.block else "")
 
 
-def _look(text: str) -> _Marks:
+def _find_marks(text: str) -> _Marks:
     found = _Marks()
     braces: list[int] = []
     begun: dict[str, list[int]] = {}
@@ -116,7 +116,7 @@ def _look(text: str) -> _Marks:
 
 
 def _marks_of(text: str, env: EnvType) -> _Marks:
-    return find_once(text, env, "marks", _look)
+    return find_once(text, env, "marks", _find_marks)
 
 
 def _formula_at(state: StateInline | StateBlock, at: int) -> _Formula | None:
@@ -190,7 +190,7 @@ def _next(places: list[int], at: int, otherwise: int) -> int:
 
 
 def _open_inline(state: StateInline, start: int, silent: bool) -> bool:
-    """A formula that never closes is shown as it was written, to the end of its line: its signs are not Markdown."""
+    """Show a formula that never closes as it is, to the end of its line: its signs are not Markdown."""
     marks = _marks_of(state.src, state.env)
     end = min(_next(marks.lines, start, state.posMax), state.posMax)
     if _next(marks.signs, start, end) >= end:
@@ -232,7 +232,7 @@ def _lines(state: StateBlock, first: int, start: int, last: int, to: int) -> str
 
 
 def _open_block(state: StateBlock, first: int, last: int, found: _Formula, silent: bool) -> bool:
-    """A display that never closes is shown as it was written, up to the next empty line."""
+    """Show a display that never closes as it is, up to the next empty line."""
     outside = first_outside(state, first, last)
     end = state.eMarks[min(first + MAX_LINES_TO_FIRST_SIGN, outside) - 1]
     if _next(_marks_of(state.src, state.env).signs, found.start, end) >= end:

@@ -1,4 +1,4 @@
-"""Writes conversations as Markdown for viewers and for reading as it is; no text can break out of its turn."""
+"""Exports conversations as Markdown, to be rendered or read as it is; no text can affect what follows its turn."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from magistral_ui.chat.conversation import ChatMessage, UserMessage
 from magistral_ui.chat.reply import Reply
 from magistral_ui.export.bounds import bounds, is_readable
-from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, shown_messages, spent
+from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, cpu_seconds, shown_messages
 from magistral_ui.export.gfm import emphasis
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -26,10 +26,10 @@ BEHIND = "behind"
 
 
 def contained(text: str, keep_lines: bool = False, plain: bool = False) -> str:
-    """`text` as Markdown that affects nothing after it; `keep_lines` where it was written as plain text.
+    """`text` as Markdown that affects nothing after it; `keep_lines` if it was written as plain text.
 
-    HTML and images become text and links, as on the page, and formulas get the marks that Markdown viewers know. Where
-    that is not enough, or with `plain`, all of it is shown as it is, in a fence.
+    HTML and images become text and links, as on the page, and formulas get the delimiters that Markdown viewers know. If
+    that is not enough, or with `plain`, the whole text goes into a code fence.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "\ufffd").strip("\n")
     if plain or not is_readable(text):
@@ -39,7 +39,7 @@ def contained(text: str, keep_lines: bool = False, plain: bool = False) -> str:
 
 
 def fenced(text: str) -> str:
-    """`text` as it is, in a fence longer than any in it."""
+    """`text` unchanged, in a code fence longer than any in it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"
@@ -55,7 +55,7 @@ def inline(text: str) -> str:
 
 
 def _pieces(text: str, keep_lines: bool) -> list[str]:
-    """Fenced code as it is, closed where it was left open; prose made harmless."""
+    """Fenced code unchanged, but always closed; prose escaped."""
     done: list[str] = []
     prose: list[str] = []
     fence = ""
@@ -66,15 +66,15 @@ def _pieces(text: str, keep_lines: bool) -> list[str]:
             if mark and mark[1].startswith(fence) and not line[mark.end() :].strip():
                 fence = ""
         elif mark:
-            done += _harmless(prose, keep_lines)
+            done += _escaped(prose, keep_lines)
             prose, fence = [], mark[1]
             done.append(line)
         else:
             prose.append(line)
-    return [*done, fence] if fence else done + _harmless(prose, keep_lines)
+    return [*done, fence] if fence else done + _escaped(prose, keep_lines)
 
 
-def _harmless(lines: list[str], keep_lines: bool) -> list[str]:
+def _escaped(lines: list[str], keep_lines: bool) -> list[str]:
     text = PROSE.sub(_replaced, "\n".join(lines))
     if keep_lines:
         text = re.sub(r"(?<=\S) *\n(?=[^\n]*\S)", "  \n", text)
@@ -92,15 +92,15 @@ def _replaced(match: re.Match[str]) -> str:
 
 
 def _without_tags(latex: str) -> str:
-    """The same formula without the character that begins a tag."""
+    """`latex` without `<`, which could begin a tag."""
     return latex.replace("<", r"\lt ")
 
 
 def _is_closed(markdown: str) -> bool:
-    """Whether text after `markdown` is parsed as if it stood alone, and nothing in it is HTML or an image."""
+    """Whether text after `markdown` is parsed independently of it, and it contains no HTML or image."""
     reader = MarkdownIt("commonmark")
     emphasis(reader)
-    bounds(reader)  # too much work counts as not closed
+    bounds(reader)  # what exceeds the work limit counts as not closed
     tokens = reader.parse(f"{markdown}\n\n# {BEHIND}\n")
     inner = [child for token in tokens for child in token.children or ()]
     if any(token.type in ("html_block", "html_inline", "image") for token in [*tokens, *inner]):
@@ -109,8 +109,8 @@ def _is_closed(markdown: str) -> bool:
     return last == [("heading_open", 0, ""), ("inline", 1, BEHIND)]
 
 
-def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = spent) -> str:
-    """The chosen branch of each of `documents`, images by name; what exceeds the time budget is shown as text."""
+def export_markdown(documents: Sequence[Document], words: Texts, clock: Callable[[], float] = cpu_seconds) -> str:
+    """The chosen branch of each document, images by name; what exceeds the time budget is plain text."""
     captions, budget = Captions(words), TimeBudget(clock)
     return "\n---\n\n".join("\n\n".join(_conversation(document, captions, budget)) + "\n" for document in documents)
 

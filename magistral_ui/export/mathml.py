@@ -1,4 +1,4 @@
-"""Converts LaTeX formulas to MathML, which browsers draw without a script; what it cannot convert stays text."""
+"""Converts LaTeX formulas to MathML, which browsers render without a script; what it cannot convert stays text."""
 
 import re
 import time
@@ -43,7 +43,7 @@ OTHER = {
 PERCENT = re.compile("([0-9}] ?)%")
 """A percent sign after a number, where LaTeX would begin a comment."""
 ARGUMENT = {"alignat", "xalignat", "alignedat", "IEEEeqnarray"}
-"""Environments whose argument is about columns only."""
+"""Environments whose argument only describes columns."""
 MAX_FORMULA_LENGTH = 5_000
 """Characters; longer ones are shown as text, as on the page."""
 FILE_TIMEOUT = 30.0
@@ -61,7 +61,7 @@ LINE = ('<mo stretchy="true">\u0332</mo>', '<mo class="line"></mo>')
 
 
 def environments(latex: str, plain: bool) -> str:
-    """`latex` with the environments that math-core knows; `plain` keeps rows and columns only, not numbers."""
+    """`latex` with only the environments that math-core knows; `plain` keeps rows and columns, but no numbers."""
     latex = PERCENT.sub(r"\1\%", latex)
     if "\\begin" not in latex:
         return latex
@@ -83,7 +83,7 @@ def environments(latex: str, plain: bool) -> str:
 
 
 class Formulas(Protocol):
-    """Converts the formulas of answers, one answer after the other."""
+    """Converts the formulas of answers, in order."""
 
     def begin_answer(self) -> None:
         """Begin another answer, in which equations are numbered from 1."""
@@ -93,7 +93,7 @@ class Formulas(Protocol):
 
 
 class FormulasHere:
-    """Converts formulas in this process, where nothing can end one that takes forever: not for what strangers write."""
+    """Converts formulas in this process, where one that takes forever cannot be stopped: not for untrusted text."""
 
     def __init__(self) -> None:
         self._converter = LatexToMathML(fancy_error=False, max_expansions=100)
@@ -111,7 +111,7 @@ class FormulasHere:
         return as_text(latex)
 
     def _converted(self, latex: str, display: bool) -> str:
-        """MathML for `latex`; "" where it cannot be converted."""
+        """MathML for `latex`; "" if it cannot be converted."""
         if len(latex) > MAX_FORMULA_LENGTH or DEFINITION.search(latex) or depth(latex) > MAX_DEPTH:
             return ""
         try:
@@ -123,7 +123,7 @@ class FormulasHere:
 class BoundedFormulas(AbstractContextManager["BoundedFormulas"]):
     """Converts formulas in a child process; one that takes too long, or too much memory, stays text. A context manager.
 
-    The converter's time doubles with each bracket left open, and it holds Python's lock meanwhile.
+    The converter's time doubles with each unclosed bracket, and it holds the GIL meanwhile.
     """
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ class BoundedFormulas(AbstractContextManager["BoundedFormulas"]):
 
 
 class FormulasOfAnswers:
-    """In the child process: formulas of numbered answers."""
+    """Runs in the child process: converts the formulas of numbered answers."""
 
     def __init__(self) -> None:
         self._formulas, self._answer = FormulasHere(), 0
@@ -166,7 +166,7 @@ def as_text(latex: str) -> str:
 
 
 def depth(latex: str) -> int:
-    """How deep the parts of `latex` may be nested; an upper bound.
+    """An upper bound on how deeply the parts of `latex` are nested.
 
     A command may take several of the parts after it as arguments, so it counts up to the end of its group or cell.
     """
@@ -190,7 +190,7 @@ def depth(latex: str) -> int:
 
 
 def _closed(opened: list[tuple[str, int]], closer: str, level: int) -> int:
-    """The level after `closer`, which also closes round brackets left open inside."""
+    """The level after `closer`, which also closes unclosed parentheses inside."""
     while closer != ")" and opened[-1][0] == ")":
         opened.pop()
     return opened.pop()[1] if opened[-1][0] == closer else level

@@ -239,12 +239,7 @@ def with_less(shape: ModelShape, planned: MemoryPlan, kv_bytes: int) -> MemoryPl
 
 
 def _visitors(shape: ModelShape, tokens: int) -> int:
-    return tokens // min(held_tokens(TYPICAL_CONTEXT), shape.context_length)
-
-
-def held_tokens(tokens: int) -> int:
-    """Tokens that a conversation's buffers may hold at worst, since they grow ahead."""
-    return tokens + min(tokens // 4, MAX_GROWTH_TOKENS)
+    return tokens // min(TYPICAL_CONTEXT + MAX_GROWTH_TOKENS, shape.context_length)
 
 
 def best_plan(

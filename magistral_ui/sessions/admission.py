@@ -1,4 +1,4 @@
-"""Decides which replies may begin and which must end, by how many there are and whether anyone looks; it writes none itself."""
+"""Decides which replies may begin and which must end, by their number and whether anyone is watching; it writes none itself."""
 
 import threading
 import time
@@ -14,8 +14,8 @@ from magistral_ui.fairness import Quota, RateLimit, TokenBuckets
 from magistral_ui.sessions.limits import Limits
 
 QUEUE = Quota(in_all=64, of_visitor=16)
-"""Replies that wait for their turn on this machine. Behind 64 others, a visitor would wait for minutes, and should rather come
-back later. A model server has its own queue, which is not visible here."""
+"""Replies that wait for their turn on this machine. Behind 64 others, a visitor would wait for minutes, so it is better to come
+back later. A model server has a queue of its own, which is not visible here."""
 
 OnReply = Callable[[Generation], None]
 
@@ -23,7 +23,7 @@ OnReply = Callable[[Generation], None]
 class Admission:
     """All replies of this process that wait or are being written, by visitor and by address.
 
-    All of this is decided here and nowhere else, whatever engine writes the replies: an engine only orders what it is given.
+    Only this class decides, whichever engine writes the replies: an engine only orders what it is given.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,12 +42,12 @@ class Admission:
         """Whether the app is about to end: no more replies begin."""
 
     def check_new_visitor(self) -> None:
-        """Admit a new visitor; TooManyRequests if too many have arrived from that address."""
+        """Admit a new visitor. Raises TooManyRequests if too many have come from their address."""
         if wait := self._newcomers.take(CLIENT.get().address):
             raise TooManyRequests(seconds=ceil(wait))
 
     def when_ended(self, tell: OnReply) -> None:
-        """Call `tell` with every reply that ends from now on, in whatever thread ends it."""
+        """Call `tell` with every reply that ends from now on, in the thread that ends it."""
         self._listeners.append(tell)
 
     def running(self) -> list[Generation]:
@@ -57,9 +57,9 @@ class Admission:
 
     @contextmanager
     def reply(self, visitor: str, address: str | None = None) -> Iterator[OnReply]:
-        """A place for one more reply, which is to be handed to what this yields. Without an `address`, it is the client's.
+        """Admit one more reply, which the caller passes to the function that this yields. `address` defaults to the client's.
 
-        Raises Overloaded, TooManyReplies, QueueFull or TooManyRequests where there is no place.
+        Raises Overloaded, TooManyReplies, QueueFull or TooManyRequests if it is not admitted.
         """
         holder = visitor, CLIENT.get().address if address is None else address
         self._reserve(*holder)
@@ -90,7 +90,7 @@ class Admission:
             queued = [(v, a) for v, a, generation in self._replies if generation.queued]
             if QUEUE.reached(queued, visitor, address):
                 raise QueueFull(limit=int(QUEUE.in_all))
-            # Last, because it takes from the buckets: a reply refused for another reason does not count as asked for.
+            # Last, because it takes tokens from the buckets: a reply refused for another reason must not count.
             if wait := self._rate.take(visitor, address):
                 raise TooManyRequests(seconds=ceil(wait))
             self._beginning.append((visitor, address))
@@ -101,7 +101,7 @@ class Admission:
                 generation.stop()
 
     def drain(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Let no more replies begin, and wait for those being written, for at most this number of `seconds`."""
+        """Let no more replies begin, and wait at most `seconds` for those being written."""
         self.closing = True
         until = clock() + seconds
         for generation in self.running():
@@ -114,5 +114,5 @@ class Admission:
             tell(generation)
 
     def _forget_ended(self) -> None:
-        """With the lock held. A reply's own flag decides: a visitor who has seen it end may ask for the next one immediately."""
+        """With the lock held. `ended` decides, so that a visitor who has seen a reply end can send the next message at once."""
         self._replies = [each for each in self._replies if not each[2].ended]

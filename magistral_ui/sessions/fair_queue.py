@@ -1,4 +1,4 @@
-"""Runs slow tasks in a few threads, taking turns between those who wait: searches, imports, and requests with images."""
+"""Runs slow tasks in a few threads, in fair order: searches, imports, and requests with images."""
 
 import asyncio
 import contextvars
@@ -20,39 +20,39 @@ T = TypeVar("T")
 QueuedTask = tuple["Future[Any]", Callable[[], Any]]
 Submit = Callable[[Callable[[], Any]], "Future[Any]"]
 RETRY_SECONDS = 10
-"""Seconds after which a visitor whose earlier tasks are not done yet is asked to try again."""
+"""Seconds after which a visitor whose earlier tasks are not done yet is told to try again."""
 MAX_IMAGE_REQUESTS = 64
-"""Requests with images from one address that run or wait: a school has one address."""
+"""Requests with images from one address that run or wait: a whole school may share one address."""
 POLL_INTERVAL = 1.0
-"""Seconds between two checks whether somebody who waits has left."""
+"""Seconds between two checks whether a waiting client has disconnected."""
 
 
 class FairQueue:
-    """Runs a few tasks at once. Next is the owner with the fewest running tasks, then the one served longest ago.
+    """Runs a few tasks at once. Next comes the owner with the fewest running tasks, then the one served longest ago.
 
-    So however many tasks one owner has waiting, another owner's first task waits for one of them at most. Owners are addresses or
+    So however many tasks one owner has waiting, another owner's first task waits for at most one of them. Owners are addresses or
     visitors.
     """
 
     def __init__(self, name: str, threads: int = 2, waiting: int = 4, *, refusal: str = TooManyRequests.key) -> None:
-        """An owner has at most `waiting` tasks here, running ones included; `refusal` is the key of the refusal's sentence."""
-        self._threads, self._most, self._refusal = threads, waiting, refusal
+        """An owner may have at most `waiting` tasks, running ones included; `refusal` is the key of the error for more."""
+        self._threads, self._max_tasks, self._refusal = threads, waiting, refusal
         self._executor = ThreadPoolExecutor(threads, name)
         self._lock = threading.Lock()
         self._waiting: dict[str, deque[QueuedTask]] = {}
-        self._held: Counter[str] = Counter()
+        self._reserved: Counter[str] = Counter()
         """Tasks and reserved places by owner."""
         self._shares = FairShares()
 
     def submit(self, owner: str, task: Callable[[], T]) -> "Future[T]":
-        """Run `task` in a copy of the caller's context. Raises TooManyRequests where the owner has too many here."""
-        self._hold(owner)
+        """Run `task` in a copy of the caller's context. Raises TooManyRequests if the owner has too many tasks."""
+        self._reserve(owner)
         return self._put(owner, task)
 
     @contextmanager
-    def place(self, owner: str) -> Iterator[Submit]:
-        """A place for one task still to come, such as an upload; gives what submits it, once. May raise TooManyRequests."""
-        self._hold(owner)
+    def reserve(self, owner: str) -> Iterator[Submit]:
+        """Reserve a place for a task still to come, such as an upload; yields what submits it. Raises TooManyRequests."""
+        self._reserve(owner)
         submitted: list[Future[Any]] = []
 
         def submit(task: Callable[[], Any]) -> "Future[Any]":
@@ -65,17 +65,17 @@ class FairQueue:
             if not submitted:
                 self._release(owner)
 
-    def _hold(self, owner: str) -> None:
+    def _reserve(self, owner: str) -> None:
         with self._lock:
-            if self._held[owner] >= self._most:
+            if self._reserved[owner] >= self._max_tasks:
                 raise TooManyRequests(self._refusal, seconds=RETRY_SECONDS)
-            self._held[owner] += 1
+            self._reserved[owner] += 1
 
     def _release(self, owner: str) -> None:
         with self._lock:
-            self._held[owner] -= 1
-            if not self._held[owner]:
-                del self._held[owner]
+            self._reserved[owner] -= 1
+            if not self._reserved[owner]:
+                del self._reserved[owner]
 
     def _put(self, owner: str, task: Callable[[], Any]) -> "Future[Any]":
         done: Future[Any] = Future()
@@ -102,7 +102,7 @@ class FairQueue:
         )
 
     def _end(self, owner: str, ended: "Future[Any]", done: "Future[Any] | None") -> None:
-        self._release(owner)  # not when it is cancelled: until its turn, what it holds is in memory
+        self._release(owner)  # not already on cancellation: until its turn, a task keeps its data in memory
         with self._lock:
             self._shares.end(owner, self._waiting)
         self._begin()
@@ -115,9 +115,9 @@ class FairQueue:
 
 
 class ImageQueue:
-    """Runs requests that decode images: a few at once, in turns between addresses, and a limited number of images a minute.
+    """Runs requests that decode images: a few at once, fairly between addresses, and a limited number of images a minute.
 
-    Those who wait hold no thread, so that no number of images keeps the page from answering others.
+    Waiting requests hold no thread, so that no number of images keeps the page from answering others.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -125,12 +125,16 @@ class ImageQueue:
         self._rate = RateLimit(limits.pictures_per_minute, limits.pictures_per_minute_per_address)
 
     async def run(
-        self, client: Client, images: int, task: Callable[[], T], gone: Callable[[], Awaitable[bool]] | None = None
+        self,
+        client: Client,
+        images: int,
+        task: Callable[[], T],
+        disconnected: Callable[[], Awaitable[bool]] | None = None,
     ) -> T:
-        """The result of `task`, which looks at this number of new `images`. May be called from any event loop.
+        """The result of `task`, which decodes this number of new `images`. May be called from any event loop.
 
-        Raises TooManyRequests where the client has asked too often or has too much waiting, and where they have `gone`: nobody
-        reads that, but their place is free.
+        Raises TooManyRequests if the client has asked too often or has too much waiting, and if it has `disconnected`, to free
+        its place.
         """
         if images and (wait := self._rate.take(client.browser or client.address, client.address, images)):
             raise TooManyRequests(REFUSAL, seconds=ceil(wait))
@@ -138,7 +142,7 @@ class ImageQueue:
             waiting = asyncio.wrap_future(self._queue.submit(client.address, task))
         try:
             while not (await asyncio.wait({waiting}, timeout=POLL_INTERVAL))[0]:
-                if gone is not None and await gone():
+                if disconnected is not None and await disconnected():
                     raise TooManyRequests(REFUSAL, seconds=RETRY_SECONDS)
             return waiting.result()
         finally:

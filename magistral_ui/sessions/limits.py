@@ -1,4 +1,4 @@
-"""How much one visitor and one address may send, ask for and hold; it does not know who sends it."""
+"""The limits on what one visitor and one address may send, request and keep; it does not know who sends it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -8,8 +8,8 @@ from magistral_ui.chat.images import MAX_BYTES, MAX_PIXELS
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.errors import ConversationFull, ParameterRefused, TextTooLong, TooManyImages
 
-MOST = 1_000_000_000
-"""No limit may be more: clocks and timers take no number of seconds that is much larger."""
+MAX_LIMIT = 1_000_000_000
+"""The largest value of any limit: timers accept no much larger number of seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,50 +25,50 @@ class Limits:
     import_mb: int = 256
     """Size of one imported file, in units of 2**20 bytes; bounds on its contents shrink with it."""
     conversations: int = 100_000
-    """Conversations of one visitor beyond which no more can be imported."""
+    """Conversations of one visitor, beyond which no more can be imported."""
     messages: int = 10_000
-    """Messages in one conversation, all branches together."""
+    """Messages in all branches of one conversation."""
     conversation_length: int = 20_000_000
-    """Characters in one conversation, the model's own included, all branches together."""
+    """Characters in all branches of one conversation, replies included."""
     max_tokens: int = 131_072
-    """Reasoning and answer of one reply together."""
+    """Tokens of one reply, reasoning and answer together."""
     reasoning_tokens: int = 131_072
-    """The reasoning of one reply."""
+    """Tokens of the reasoning of one reply."""
     replies: int = 1_000
     """Replies of one visitor that wait or are being written at once."""
     replies_per_address: int = 1_000
-    """The same for all visitors from one address: a school or an office may have one for everybody."""
+    """The same for all visitors from one address: a whole school or office may share one."""
     replies_in_all: int = 1_000
-    """The same for everybody together; later visitors are asked to come back in a moment."""
+    """The same for everybody together; others are asked to try again in a moment."""
     messages_per_minute: int = 600
-    """Replies that one visitor may ask for, on average."""
+    """Replies that one visitor may request, on average."""
     messages_per_minute_per_address: int = 6_000
     pictures_per_minute: int = 6_000
-    """New images that are decoded for one visitor, on average: attached, sent, or brought by a program."""
+    """New images that are decoded for one visitor, on average: attached, sent, or passed to the API."""
     pictures_per_minute_per_address: int = 60_000
     requests_per_minute_per_address: int = 60_000
-    """Requests of any kind: an open page makes few, a page being opened about a hundred."""
+    """Requests of any kind: opening a page makes about a hundred, an open page few."""
     visitors_per_minute_per_address: int = 6_000
     upload_mb_per_hour_per_address: int = 100_000
-    """Millions of bytes sent in bodies of all kinds."""
+    """Uploads and all other request bodies, in units of 10**6 bytes."""
     unattended_seconds: int = 900
-    """How long a reply that nobody looks at continues: a closed laptop comes back, a forgotten tab does not."""
+    """How long a reply that nobody watches continues, so that a closed laptop can come back."""
     follow_seconds: int = 20
-    """How long a program's call waits for somebody to read its reply, before it begins."""
+    """How long an API call waits for a client to read its reply, before it begins."""
     unread_seconds: int = 25
-    """How long a client that is sent something may read nothing before the connection is closed."""
+    """How long a client may read nothing of what it is sent before the connection is closed."""
     visitors: int = 500
-    """Sessions that are kept in memory; the least recently used idle one is evicted first."""
+    """Sessions in memory; the least recently used idle one is evicted first."""
     memory_mb: int = 2_000
-    """Millions of bytes that those sessions may hold in texts and images."""
+    """Memory for the texts and images of those sessions, in units of 10**6 bytes."""
     login_idle_hours: int = 24
-    """How long without a request until the password is asked for again."""
+    """Idle timeout of a login: how long without a request until the password is asked for again."""
     login_hours: int = 168
-    """How long until it is asked for again in any case."""
+    """How long a login lasts in any case."""
     closing_seconds: int = 0
-    """How long replies may still be written when the app is asked to end (SIGTERM)."""
+    """How long running replies may continue after SIGTERM (graceful shutdown)."""
     shared: bool = False
-    """Whether these are the limits of a page that others can reach: then the page states them."""
+    """Whether these are the limits of a page that others can reach; if so, the page states them."""
 
     def check_message(self, text: str, images: Sequence[object]) -> None:
         """Raises BadInput for a message that is too long or has too many images."""
@@ -82,7 +82,7 @@ class Limits:
             raise TooManyImages(count=len(images), limit=self.pictures)
 
     def check_conversation(self, conversation: Conversation) -> None:
-        """Raises ConversationFull where it has too many messages or characters."""
+        """Raises ConversationFull if it has too many messages or characters."""
         if len(conversation.messages) > self.messages:
             raise ConversationFull(limit=self.messages)
         if length_of(conversation) > self.conversation_length:
@@ -103,12 +103,12 @@ class Limits:
         return replace(params, max_tokens=min(params.max_tokens, self.max_tokens), reasoning_budget=reasoning)
 
     def changed(self, changes: Mapping[str, object]) -> "Limits":
-        """These limits with `changes`. Raises LookupError with the name of what is no limit, ValueError for a bad value."""
+        """These limits with `changes`. Raises LookupError for an unknown name, ValueError for a bad value."""
         known = {each.name for each in fields(self)} - {"shared"}
         for name, value in changes.items():
             if name not in known:
                 raise LookupError(name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_LIMIT:
                 raise ValueError(name)
         return replace(self, **changes)  # type: ignore[arg-type]  # names and types are checked above
 
@@ -139,7 +139,7 @@ SHARED = Limits(
     closing_seconds=30,
     shared=True,
 )
-"""The limits of a page that others can reach: room for long reasoning, none for a flood of requests."""
+"""The limits of a page that others can reach: generous to long reasoning, strict about floods of requests."""
 
 
 def length_of(conversation: Conversation) -> int:
@@ -151,7 +151,7 @@ def length_of(conversation: Conversation) -> int:
 
 
 def bytes_of(conversation: Conversation) -> int:
-    """About the bytes that it takes in memory: images as they were sent, and two bytes a character."""
+    """About how many bytes it takes in memory: images as they were sent, and two bytes a character."""
     images = {
         image.digest: len(image.data)
         for each in conversation.messages.values()

@@ -1,4 +1,4 @@
-"""Watches one generation for one reader: what is new, ten times a second. It owns nothing, so a reader may leave at any time."""
+"""Follows one generation for one live stream, ten times a second. It owns nothing, so the stream may end at any time."""
 
 import asyncio
 import time
@@ -12,23 +12,23 @@ from magistral_ui.engines.generation import Generation, Stamped
 
 UPDATE_INTERVAL = 0.1
 """Seconds between two updates: fast enough to read along, at the same cost however fast the tokens come."""
-HEARTBEAT_INTERVAL = 2.0
-"""Seconds after which an update is sent even without news, so that both sides notice a dead connection."""
+KEEPALIVE_INTERVAL = 2.0
+"""Seconds after which an update is sent even without news (a heartbeat), so that both sides notice a dead connection."""
 
 NO_REPLY = Reply(reasoning_closed=False)
-"""What a reply that resumes nothing begins with."""
+"""The start of a reply that resumes nothing."""
 
 
 @dataclass(slots=True)
 class LiveView:
-    """One reply as a reader should see it now. An update costs the same however long the reply already is."""
+    """One reply as its reader should see it now. The cost of an update does not depend on the length of the reply."""
 
     generation: Generation
     before: Reply = NO_REPLY
     """The partial reply that this one resumes, shown as if it had just been written."""
     draft: ReplyBuilder = field(default_factory=ReplyBuilder)
     start: int = 0
-    """Number of the first event in this update; at 0 the texts start afresh too."""
+    """Number of the first event in this update; at 0, the texts start over too."""
     seen: int = 0
     reasoning: str = ""
     answer: str = ""
@@ -41,21 +41,21 @@ class LiveView:
         self.draft.take_texts()
 
     def advance(self) -> bool:
-        """Read what is new; whether there was anything."""
+        """Read what is new; returns whether there was anything."""
         self.start = self.seen
-        fresh = self.generation.take(self.seen)
-        if any(isinstance(each.event, Reclassified) for each in fresh):  # what the reader saw as answer is reasoning
-            fresh, self.start, self.seen, self.draft = self.generation.take(), 0, 0, ReplyBuilder()
+        new = self.generation.take(self.seen)
+        if any(isinstance(each.event, Reclassified) for each in new):  # what was shown as the answer is reasoning
+            new, self.start, self.seen, self.draft = self.generation.take(), 0, 0, ReplyBuilder()
         before = self.before if self.start == 0 else NO_REPLY
-        self._take(fresh)
+        self._take(new)
         reasoning, answer = self.draft.take_texts()
         self.reasoning, self.answer = before.reasoning + reasoning, before.answer + answer
         return self.seen > self.start
 
-    def _take(self, fresh: list[Stamped]) -> None:
-        for stamped in fresh:
+    def _take(self, events: list[Stamped]) -> None:
+        for stamped in events:
             self.draft.feed(stamped.event)
-        self.seen += len(fresh)
+        self.seen += len(events)
         self.usage = self.generation.usage
 
     @property
@@ -110,7 +110,7 @@ async def watch(
     view, sent = LiveView(generation, before or NO_REPLY), 0.0
     view.skip(seen)
     while True:
-        if view.advance() or time.monotonic() - sent > HEARTBEAT_INTERVAL:
+        if view.advance() or time.monotonic() - sent > KEEPALIVE_INTERVAL:
             sent = time.monotonic()
             yield view
         if view.draft.last is not None:

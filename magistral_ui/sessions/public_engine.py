@@ -1,4 +1,4 @@
-"""The engine as a public page shows it: with replies of bounded length, and without what concerns its operator only."""
+"""The engine as visitors of a public page see it: with bounded replies, and without details meant for the operator."""
 
 from dataclasses import replace
 
@@ -20,11 +20,11 @@ from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
 
 PUBLIC_FAILURES = frozenset({"remote_busy", "remote_cut", "remote_filtered", "remote_prompt_too_long", "remote_silent"})
-"""Failures of a model server that its visitors can do something about; they read the model's name in place of the server's."""
+"""Failures of a model server that visitors can do something about; they see the model's name in place of the server's."""
 
 
 class PublicEngine:
-    """Passes everything on to another engine, but visitors can load no model and read nothing about folders and servers."""
+    """Wraps another engine so that visitors cannot load a model or read anything about folders and servers."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self._engine, self._limits = engine, limits
@@ -36,7 +36,7 @@ class PublicEngine:
         return replace(card, sampling=self._limits.bounded(card.sampling, closes_reasoning(self._engine)))
 
     def status(self) -> EngineStatus:
-        """How far loading is. Why it failed stays in the operator's log: the reason may name folders and servers."""
+        """The status without the reason of a failure: it may name folders and servers, and is in the operator's log."""
         status = self._engine.status()
         if isinstance(status, Broken):
             return Broken("model_error")
@@ -53,9 +53,9 @@ class PublicEngine:
         return self._engine.measure(prompt, visitor)
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Begin a reply. If it fails, visitors read neither the model server's address nor its words."""
+        """Begin a reply. If it fails, visitors see neither the model server's address nor its message."""
         generation = self._engine.submit(request)
-        generation.redact_failures(self._told)
+        generation.redact_failures(self._redacted)
         return generation
 
     def forget(self, visitor: str) -> None:
@@ -64,8 +64,8 @@ class PublicEngine:
     def close(self) -> None:
         self._engine.close()
 
-    def _told(self, failed: Failed) -> Failed:
-        """`failed` as visitors may read it: with numbers and the model's name, and no other words."""
+    def _redacted(self, failed: Failed) -> Failed:
+        """`failed` as visitors may see it: with numbers and the model's name, and no other text."""
         if failed.key.startswith("remote_") and failed.key not in PUBLIC_FAILURES:
             return replace(failed, key="unavailable", values={})
         values: dict[str, str | int | float] = {

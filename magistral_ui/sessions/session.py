@@ -1,4 +1,4 @@
-"""What a visitor does in one conversation: say, edit, resume, delete; it does not know browsers or how a reply looks."""
+"""What a visitor can do in one conversation: say, edit, resume, delete; it does not know browsers or how a reply looks."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -38,13 +38,13 @@ from magistral_ui.sessions.session_state import SessionState
 from magistral_ui.sessions.upload_cache import check_seen
 
 Admit = Callable[[], AbstractContextManager[OnReply]]
-"""A place for one more reply of the visitor's: `Admission.reply`, for one visitor."""
+"""Admits one more reply: `Admission.reply`, bound to one visitor."""
 
 
 class Session(SessionState):
-    """What one visitor says and reads in one conversation. Its methods may be called from any thread.
+    """One visitor's conversation, with the reply that is being written. Its methods may be called from any thread.
 
-    A reply belongs to the session, not to whoever watches it: it continues when every browser has left.
+    A reply belongs to the session, not to whoever watches it: it continues even if every browser disconnects.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Session(SessionState):
         recorder: HistoryRecorder | None = None,
         admission: Admit | None = None,
     ) -> None:
-        """`key` is the engine's visitor key; `seeds` draws missing seeds; without `admission`, replies are unlimited."""
+        """`key` identifies the visitor to the engine; `seeds` draws missing seeds; without `admission`, replies are unlimited."""
         super().__init__(recorder)
         self.id, self._admit = id, admission or (lambda: nullcontext(lambda _: None))
         self._engine, self._limits, self._key, self._seeds = engine, limits or Limits(), key, seeds
@@ -79,7 +79,7 @@ class Session(SessionState):
             return self._begin(self._conversation.at(old.parent), params, choices)
 
     def resume(self, reply: int, params: SamplingParams, choices: PromptChoices | None = None) -> RunningReply:
-        """Continue a reply that was cut off; it stays the same message, with more in it."""
+        """Continue a reply that was cut off; it remains the same message."""
         with self._lock:
             old = self._reply(reply)
             if not may_continue(old.reply):
@@ -98,7 +98,7 @@ class Session(SessionState):
     def rethink(
         self, reply: int, reasoning: str, closed: bool, params: SamplingParams, choices: PromptChoices | None = None
     ) -> RunningReply:
-        """Begin another reply from other reasoning: continue it, or answer from it where it is `closed`."""
+        """Begin another reply from edited reasoning: continue the reasoning, or if it is `closed`, answer from it."""
         with self._lock:
             old = self._reply(reply)
             reasoning = self._checked(reasoning, old.reply)
@@ -108,7 +108,7 @@ class Session(SessionState):
             return self._begin(conversation, params, choices, with_usage_share(before, old.reply, tokens))
 
     def replay(self, reply: int) -> RunningReply:
-        """Reproduce a reply from exactly what it was made from; the old one stays as its sibling."""
+        """Generate a reply again from exactly the same inputs; the old one stays as its sibling."""
         with self._lock:
             old = self._reply(reply)
             params, source = old.reply.params, old.reply.provenance
@@ -130,7 +130,7 @@ class Session(SessionState):
             return self._begin(self._conversation.at(message), params, choices)
 
     def delete(self, message: int) -> int:
-        """Delete a message with all that follows it; a sibling takes its place. The number of messages deleted."""
+        """Delete a message and all that follows it; a sibling takes its place. Returns the number of messages deleted."""
         with self._lock:
             self._refuse_while_running()
             before = self._conversation
@@ -141,7 +141,7 @@ class Session(SessionState):
             return len(before.messages) - len(self._conversation.messages)
 
     def restore(self, message: int) -> None:
-        """Bring back what was deleted last; MessageGone where that was not `message`, or what it followed is gone."""
+        """Undo the last deletion. Raises MessageGone if that was not of `message`, or its parent has been deleted since."""
         with self._lock:
             self._refuse_while_running()
             if self._deleted is None or self._deleted[0] != message:
@@ -158,7 +158,7 @@ class Session(SessionState):
     def edit(
         self, message: int, text: str, params: SamplingParams, choices: PromptChoices | None = None
     ) -> RunningReply:
-        """Say something else in place of a message, with the same images; the old one stays as its sibling."""
+        """Replace the text of a message, keeping its images, and begin its reply; the old one stays as its sibling."""
         with self._lock:
             self._refuse_while_running()
             old = self._user(message)
@@ -179,11 +179,11 @@ class Session(SessionState):
         choices: PromptChoices | None = None,
         budget: int | None = None,
     ) -> tuple[Measure, Prompt, int | None]:
-        """What the next prompt would cost with this message at its end, that prompt, and the message's id in it.
+        """The tokens of the next prompt with this message at its end, that prompt, and the message's id in it.
 
         `budget` is the reasoning budget: the prompt of a reply without reasoning is shorter.
 
-        Nothing is sent. While a reply is being written nothing can be, so the message is not in it then, and has no id. Raises
+        Nothing is sent. While a reply is being written, no message can be sent, so the prompt does not contain it. Raises
         BadInput or NotReady.
         """
         conversation, running = self.snapshot()
@@ -206,7 +206,7 @@ class Session(SessionState):
             running.generation.answer_now()
 
     def close(self) -> None:
-        """Stop what runs and let the engine forget it; the session is not used any more."""
+        """Stop the running reply and make the engine forget the conversation; the session is not used afterwards."""
         with self._lock:
             if self._running is not None:
                 self._running.generation.stop()
@@ -217,8 +217,8 @@ class Session(SessionState):
         return provenance_of(self._engine)
 
     def _checked(self, reasoning: str, old: Reply) -> str:
-        """Reasoning that a person wrote, as it may be resumed: it may exceed that of `old` by the length of a message."""
-        if self._engine.card.marks == "text":  # there, a mark that someone types would end the reasoning
+        """Reasoning that the visitor wrote, as it can be resumed: it may exceed that of `old` by the length of a message."""
+        if self._engine.card.marks == "text":  # a mark that someone types would end the reasoning
             for mark in self._engine.card.reasoning_marks:
                 reasoning = reasoning.replace(mark, "")
         limit = self._limits.text_length + len(old.reasoning)
@@ -234,7 +234,7 @@ class Session(SessionState):
         self._limits.check_message(text, images)
 
     def _reply(self, message: int) -> AssistantMessage:
-        """A finished reply to work with; with the lock held."""
+        """A finished reply; with the lock held."""
         self._refuse_while_running()
         found = self._conversation.messages.get(message)
         if not isinstance(found, AssistantMessage):
@@ -250,7 +250,7 @@ class Session(SessionState):
     def _tokens(
         self, conversation: Conversation, resumed: Reply, choices: PromptChoices | None, budget: int | None
     ) -> int:
-        """How many tokens the part of a reply has that is resumed."""
+        """How many tokens the resumed part of a reply has."""
         prompt = self._prompt(conversation, choices, budget, resumed)
         without = replace(prompt, resume=None)
         return self._engine.measure(prompt, self._key).total - self._engine.measure(without, self._key).total
@@ -292,6 +292,6 @@ class Session(SessionState):
                 self._recorder.begin(conversation, dict(self._written), running)
             generation = self._engine.submit(GenerationRequest(prompt, params, self._key))
             begun_with(generation)
-        # Only now, so that a request that the engine refuses leaves no trace; `save` removes it from the record again.
+        # Only now, so that a request that the engine refuses leaves no trace; `save` also removes it from the history.
         self._conversation, self._running = conversation, replace(running, generation=generation)
         return self._running

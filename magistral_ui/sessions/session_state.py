@@ -1,4 +1,4 @@
-"""One conversation and the reply being written for it, as they are now: read, saved and given up; it begins no reply."""
+"""The state of a session: its conversation and running reply, read, saved and retired; it begins no reply."""
 
 import threading
 import time
@@ -14,10 +14,10 @@ from magistral_ui.sessions.limits import bytes_of
 
 
 class SessionState:
-    """What a session holds. Its methods may be called from any thread.
+    """The state of a session. Its methods may be called from any thread.
 
-    `current`, `busy`, `saved`, `memory_bytes`, `save` and `retire` never wait for a thread that works with the session: they are
-    asked about all sessions at once, and one that is measuring a long prompt must not hold up the others.
+    `current`, `busy`, `saved`, `memory_bytes`, `save` and `retire` never wait for a thread that uses the session: they are
+    called for all sessions in turn, and one that is measuring a long prompt must not hold up the others.
     """
 
     def __init__(self, recorder: HistoryRecorder | None = None) -> None:
@@ -35,12 +35,12 @@ class SessionState:
     def load(
         self, conversation: Conversation, written: Mapping[int, ReplyOrigin], running: RunningReply | None
     ) -> None:
-        """Continue from what an earlier process has saved."""
+        """Continue from what was saved earlier."""
         with self._lock:
             self._conversation, self._written, self._running = conversation, dict(written), running
 
     def save(self) -> None:
-        """Save what has changed since the last time; does nothing where someone works with the session."""
+        """Save what has changed since the last time; does nothing while another thread uses the session."""
         if self._recorder is None or not self._lock.acquire(blocking=False):
             return
         try:
@@ -75,7 +75,7 @@ class SessionState:
 
     @property
     def memory_bytes(self) -> int:
-        """About the bytes of what was said, computed once for each state of the conversation."""
+        """About how many bytes the conversation takes, computed once for each state."""
         conversation = self._conversation
         if self._measured[0] is not conversation:
             self._measured = conversation, bytes_of(conversation)
@@ -88,18 +88,18 @@ class SessionState:
             return self._conversation, self._running
 
     def view(self) -> tuple[Conversation, RunningReply | None, int]:
-        """What `snapshot` returns, and a number: in this process, a higher number means a later state, or the same."""
+        """What `snapshot` returns, and a version: in this process, a higher one means the same state or a later one."""
         with self._lock:
             return *self.snapshot(), time.perf_counter_ns()
 
     def written(self, message: int) -> ReplyOrigin:
-        """How the reply `message` came to be; an empty generation where that is not known."""
+        """Where the reply `message` comes from; its generation is empty if that is not known."""
         return self._written.get(message, ReplyOrigin(""))
 
     def retire(self) -> bool:
-        """Take no more words; whether the caller is to drop the session from memory.
+        """Accept no more changes; returns whether the caller must drop the session from memory.
 
-        False while a reply is being written or someone works with the session, and where another caller drops it already.
+        False while a reply is being written or another thread uses the session, and if another caller is dropping it already.
         """
         if not self._lock.acquire(blocking=False):
             return False
@@ -122,7 +122,7 @@ class SessionState:
     def _add_ended_reply(self) -> None:
         """Add a reply that has ended to the conversation; with the lock held.
 
-        Done by whoever comes next, not by the thread that ends the reply: an engine must never wait for a session.
+        The next caller does this, not the thread that ends the reply: an engine must never wait for a session.
         """
         running = self._running
         if running is None or not running.generation.ended:

@@ -1,4 +1,4 @@
-"""The sessions in memory: bounded in number and bytes, saved as they change, with who may read along in each."""
+"""The sessions in memory: bounded in number and bytes, saved as they change, with the browsers that may follow each."""
 
 import threading
 import time
@@ -14,13 +14,13 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
 
 MAX_BROWSERS_PER_VISITOR = 16
-"""Browsers of one visitor that may read along at once."""
+"""Browsers of one visitor that may follow one session."""
 GRACE_SECONDS = 10.0
-"""Seconds after coming to a session in which a visitor may be about to say something there."""
+"""Seconds after opening a session in which its visitor may be about to send a message."""
 SAVE_INTERVAL = 0.5
-"""Seconds between two saves: with the writing itself, an answer is on disk within a second."""
+"""Seconds between two saves: including the writing itself, an answer is on disk within a second."""
 PURGE_INTERVAL = 60.0
-"""Seconds between two deletions of what was removed before, or is too old."""
+"""Seconds between two purges of what was removed or is too old."""
 
 Key = tuple[str, str]
 """Visitor and conversation."""
@@ -28,17 +28,17 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class OpenSession:
-    """A session, and what saves it."""
+    """A session and its recorder."""
 
     session: Session
     recorder: HistoryRecorder
     browsers: list[str] = field(default_factory=list)
-    """Those that have shown the visitor's secret here, the latest last: only they may read along."""
+    """Those that have shown the visitor's secret, the latest last: only they may follow the session."""
     used: float = 0.0
-    """When somebody last came to it, by the monotonic clock."""
+    """When it was last used, by the monotonic clock."""
 
-    def seen(self) -> None:
-        """The client has shown the secret; the last few browsers are remembered."""
+    def mark_used(self) -> None:
+        """Record that the client, which has shown the secret, uses the session."""
         self.used = time.monotonic()
         browser = CLIENT.get().browser
         if browser in self.browsers:
@@ -48,7 +48,7 @@ class OpenSession:
 
 
 class SessionStore:
-    """Sessions by visitor and conversation, the least recently used first. Nothing here waits for a session or for the disk."""
+    """Sessions by visitor and conversation, the least recently used first. It never waits for a session or the disk."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -60,25 +60,25 @@ class SessionStore:
         with self._lock:
             if (found := self._open.pop((visitor, conversation), None)) is None:
                 return None
-            self._open[(visitor, conversation)] = found  # the last one is the one used last
-            found.seen()
+            self._open[(visitor, conversation)] = found  # moved to the end
+            found.mark_used()
             return found.session
 
     def add(
         self, key: Key, opened: OpenSession, unless: Callable[[], bool]
     ) -> tuple[Session, dict[Key, Session]] | None:
-        """The session at `key`, which is that of `opened` where there was none, and those to evict for it.
+        """The session at `key`, by default that of `opened`, and the sessions to evict for it.
 
-        None where it must not be added: `unless` is asked while nobody else can add or remove one.
+        None if it must not be added: `unless` is called while no other thread can add or remove a session.
         """
         with self._lock:
             if unless():
                 return None
             found = self._open.setdefault(key, opened)
-            found.seen()
+            found.mark_used()
             return found.session, self._surplus()
 
-    def take_out(self, visitor: str, conversation: str) -> OpenSession | None:
+    def remove(self, visitor: str, conversation: str) -> OpenSession | None:
         with self._lock:
             return self._open.pop((visitor, conversation), None)
 
@@ -97,8 +97,8 @@ class SessionStore:
         with self._lock:
             return [each.session for each in self._open.values()]
 
-    def reading(self, generation: str) -> RunningReply | None:
-        """The reply that is being written under that id; None where the client may not read it."""
+    def running_reply(self, generation: str) -> RunningReply | None:
+        """The running reply with that id; None if the client may not read it."""
         with self._lock:
             opened = list(self._open.values())
         for each in opened:
@@ -113,9 +113,9 @@ class SessionStore:
     def _surplus(self) -> dict[Key, Session]:
         """The sessions to evict, empty ones first; never the newest, and never one with a running reply. With the lock held.
 
-        Two kinds are spared until there are twice as many as there may be, since evicting them costs a person something: first
-        those that somebody has just come to, who would be told to say it again, and longer still those that are not saved, as on
-        a full disk, whose words would be lost. Twice, and not without end: memory must stay bounded on a full disk, too.
+        Two kinds are spared until the limits are exceeded twofold, since evicting them costs the visitor something: first
+        sessions that have just been opened, whose visitor would have to send the message again; longer, sessions that are not
+        saved, as on a full disk, whose messages would be lost. Memory must stay bounded on a full disk, too.
         """
         limits, now = self._limits, time.monotonic()
         newest = next(reversed(self._open))
@@ -126,7 +126,7 @@ class SessionStore:
         excess = sum(weights.values()) - limits.memory_mb * 10**6
         evicted: dict[Key, Session] = {}
         for key in sorted(weights, key=lambda key: (spared[key], weights[key] > 0)):
-            allowed = 1 if spared[key] else 0  # times the bounds beyond them
+            allowed = 1 if spared[key] else 0  # by how many times the limits may be exceeded
             too_many = surplus > allowed * limits.visitors
             too_large = excess > allowed * limits.memory_mb * 10**6
             if not (too_many or too_large):
@@ -138,10 +138,10 @@ class SessionStore:
 
 
 class Autosave:
-    """A thread that saves what is new in every session, watched or not, and deletes what is due. `close` ends it."""
+    """A thread that saves what is new in every session, and purges the history. `close` ends it."""
 
     def __init__(self, sessions: Callable[[], Sequence[Session]], history: History, tick: Callable[[], None]) -> None:
-        """`sessions` gives those that there are; `tick` is called between two saves."""
+        """`sessions` returns all current sessions; `tick` is called between two saves."""
         self._sessions, self._history, self._tick = sessions, history, tick
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="autosave", daemon=True)

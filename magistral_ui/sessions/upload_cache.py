@@ -1,6 +1,6 @@
-"""Reads uploaded images, each once, however often the page asks what they would cost; it does not know who sent them.
+"""Reads each uploaded image once, however often the page asks how many tokens it takes; it does not know who sent them.
 
-Nothing decoded is kept: of images that are only measured their sizes, of the others their files.
+No decoded image is kept: only the sizes of images that are measured, and the files of the others.
 """
 
 import threading
@@ -17,21 +17,21 @@ from magistral_ui.models.cards import ModelCard
 from magistral_ui.sessions.limits import Limits
 
 CACHE_BYTES = 128 * 2**20
-"""Bytes of files that are kept between attaching and sending."""
+"""Bytes of files to cache between attaching and sending."""
 CACHED_SIZES = 5_000
-"""Files whose size in pixels is kept, to measure messages."""
+"""Files whose size in pixels is cached, to measure messages."""
 
 Read = Callable[..., ImageFile]
 
 
 def read_files(paths: Sequence[str], limits: Limits) -> list[ImageFile]:
-    """The images in uploaded files; BadInput for files that are none, or for too many."""
+    """The images in uploaded files. Raises BadInput for files that are not images, or for too many."""
     limits.check_count(paths)
     return read_images(paths, lambda path: read_file(path, limits))
 
 
 def read_file(path: str, limits: Limits, read: Read = read_image) -> ImageFile:
-    """The image in an uploaded file, by `read_image` or `measure_image`; ImageRefused for one that is none."""
+    """The image in an uploaded file, by `read_image` or `measure_image`. Raises ImageRefused if it is not an image."""
     name = Path(path).name
     try:
         data = Path(path).read_bytes()
@@ -41,13 +41,13 @@ def read_file(path: str, limits: Limits, read: Read = read_image) -> ImageFile:
 
 
 def check_seen(card: ModelCard, images: Sequence[ImageFile]) -> None:
-    """Raises ImageRefused where the model cannot see images."""
+    """Raises ImageRefused if the model cannot see images."""
     if images and not card.vision:
         raise ImageRefused("picture_not_supported", name=images[0].name)
 
 
 class UploadCache:
-    """Images by the path of their file, which Gradio names after its content, and by the size asked for. Thread-safe."""
+    """Images by the path of their file, which Gradio names after its content, and by the requested size. Thread-safe."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits, self._lock = limits, threading.Lock()
@@ -56,18 +56,18 @@ class UploadCache:
         """Images without their bytes."""
 
     def measure(self, paths: Sequence[str], side: int | None = None) -> list[ImageFile]:
-        """What `read` gives, but without bytes and from the headers alone: enough to tell what the images cost."""
+        """What `read` returns, but without the bytes and from the headers alone: enough to tell how many tokens they take."""
         self._limits.check_count(paths)
         return read_images(paths, lambda path: _shrunk(self._measure(str(path)), side))
 
     def count_new(self, paths: Sequence[str], *, measured: bool = False) -> int:
-        """How many files `read` has to look at, or `measure` where they are only `measured`."""
+        """How many files `read` would have to read, or `measure` if they are only `measured`."""
         with self._lock:
             known = {path for path, side in self._known if side is None} | (self._sizes.keys() if measured else set())
         return len(set(paths) - known)
 
     def read(self, paths: Sequence[str], side: int | None = None) -> list[ImageFile]:
-        """The images, none larger than `side` pixels; raises what `read_files` raises."""
+        """The images, none larger than `side` pixels. Raises what `read_files` raises."""
         self._limits.check_count(paths)
         return read_images(paths, lambda path: self._read(str(path), side))
 

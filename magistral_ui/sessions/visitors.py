@@ -1,4 +1,4 @@
-"""Finds a visitor's conversations by their login, or by the place that their browser names; it does not know the browser."""
+"""Finds a visitor's conversations by their login or by the state of their browser tab; it does not know the page."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -23,28 +23,28 @@ from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.session_store import Autosave, OpenSession, SessionStore
 
 TabState = dict[str, str]
-"""What a browser tab holds: `visitor`, the secret that makes it the visitor's, and `conversation`, the one it shows.
+"""The place of a browser tab: `visitor`, the secret that identifies the visitor, and `conversation`, the one it shows.
 
-Where people log in with names, the login makes it theirs, and there is no secret.
+Where visitors log in with names, the login identifies them, and there is no secret.
 """
 MAX_QUEUED_SEARCHES = 100
 """Searches from one address; all but a visitor's latest end as soon as their turn comes."""
 MAX_ID_LENGTH = 128
-"""Characters of a secret or an id that are read."""
+"""Characters of a secret or an id; longer ones are ignored."""
 
 
 class Visitors:
     """All visitors of this process, with their sessions in memory and their conversations in the history.
 
-    A secret is 256 random bits: whoever knows it is the visitor, unless people log in with names. Then it only proves that what
-    was said in a browser before there were names is the client's, who gets it for good.
+    A secret is 256 random bits: whoever knows it is the visitor, unless visitors log in with names. Then it only proves that
+    earlier conversations in the same browser are the client's, who becomes their owner.
 
-    A visitor is named by the hash of their secret, which is all that is kept of it, or by what the history knows their login as.
-    The empty name is nobody's, and nobody has conversations.
+    A visitor's id is the hash of their secret, which itself is not stored, or the id that the history has for their login.
+    The empty id stands for nobody, who has no conversations.
     """
 
     def __init__(self, engine: Engine, limits: Limits | None = None, history: History | None = None) -> None:
-        """Without a `history`, conversations are kept in memory, each for as long as its session."""
+        """Without a `history`, a conversation lasts as long as its session in memory."""
         self.engine, self.limits, self._history = engine, limits or Limits(), history or History()
         self.tickets = OneTimeTokens()
         self.admission = Admission(self.limits)
@@ -54,17 +54,17 @@ class Visitors:
         self._autosave = Autosave(self.sessions, self._history, self.admission.stop_unattended)
 
     def find(self, place: object) -> Session | None:
-        """The session at `place`; None where the visitor is not known, or has no such conversation."""
+        """The session at `place`; None if the visitor is not known or has no such conversation."""
         return self._find(self._visitor(place), _conversation(place))
 
     def open(self, place: object = None) -> tuple[TabState, Session]:
-        """The session at `place`, and its place as the browser has to keep it. Secrets and ids are never taken from outside.
+        """The session at `place`, and the place that the browser must keep. Clients cannot choose secrets or ids.
 
-        A visitor who names no conversation gets the latest one; one who names a conversation that is gone gets an empty one.
+        Without a conversation in `place`, this is the visitor's latest one; if the one in `place` is gone, an empty one.
         """
         visitor, secret = self._visitor(place), _secret(place)
         if CLIENT.get().login:
-            secret = "" if self._claimed(secret) else secret  # what cannot be claimed now is claimed the next time
+            secret = "" if self._claim(secret) else secret  # what cannot be claimed now is claimed the next time
         elif not self._knows(visitor):
             self.admission.check_new_visitor()
             return self._begin(secrets.token_urlsafe(32))
@@ -72,19 +72,19 @@ class Visitors:
         return (_place(secret, session.id), session) if session else self._begin(secret)
 
     def begin(self, place: object) -> tuple[TabState, Session]:
-        """An empty conversation of the visitor at `place`: the one that is there, if nothing has been said in it yet."""
+        """An empty conversation of the visitor at `place`: the current one, if nothing has been said in it yet."""
         there, session = self.open(place)
         return (there, session) if not session.snapshot()[0].messages else self._begin(_secret(there))
 
     def temporary_session(self, client: Client = NO_CLIENT) -> Session:
-        """A session that is not kept, for one call of a program. All calls of a client are counted together."""
+        """A session that is not kept, for one API call. All calls of a client count towards the same limits."""
         visitor, key = client.login or client.browser[:32], secrets.token_urlsafe(16)
         admission = partial(self.admission.reply, visitor, client.address)
         return Session(self.engine, self.limits, key=_engine_key(visitor, key), admission=admission)
 
-    def reading(self, generation: str) -> tuple[Generation, Reply | None] | None:
-        """The running reply of that id, and the reply that it resumes; None where the client may not read it."""
-        running = self._open.reading(generation)
+    def running_reply(self, generation: str) -> tuple[Generation, Reply | None] | None:
+        """The running reply with that id, and the reply that it resumes; None if the client may not read it."""
+        running = self._open.running_reply(generation)
         return (running.generation, running.before) if running else None
 
     def sessions(self) -> Sequence[Session]:
@@ -92,7 +92,7 @@ class Visitors:
 
     @property
     def save_error(self) -> Message | None:
-        """Why conversations cannot be saved at the moment; on a public page without the folder's name."""
+        """Why conversations cannot be saved at the moment; on a public page, without the folder's name."""
         error = self._history.save_error
         return Message("history_unsaved") if error and self.limits.shared else error
 
@@ -105,12 +105,12 @@ class Visitors:
         return self._history.read([], catalog.listing, visitor)
 
     def search(self, place: object, query: str) -> "Future[SearchResult]":
-        """The conversations that hold the words of `query`, once it is this client's turn. Raises TooManyRequests."""
+        """The conversations that contain the words of `query`, once it is this client's turn. Raises TooManyRequests."""
         return self._searches.submit(CLIENT.get().quota_key, partial(self._search, self._visitor(place), query))
 
     def _search(self, visitor: str, query: str) -> SearchResult:
         for session in self._open.of(visitor).values():
-            session.save()  # what was said just now is found, too
+            session.save()  # so that the latest messages are found, too
         return self._history.search(visitor, query)
 
     def busy_conversations(self, place: object) -> set[str]:
@@ -118,36 +118,36 @@ class Visitors:
         return {id for id, session in self._open.of(self._visitor(place)).items() if session.busy}
 
     def change(self, place: object, conversation: str, change: Callable[..., bool], *values: object) -> bool:
-        """Do one of the catalog's changes (`rename`, `pin`, `restore`) to the visitor's conversation; whether it was done."""
+        """Apply one of the catalog's changes (`rename`, `pin`, `restore`) to the visitor's conversation; whether that worked."""
         visitor = self._visitor(place)
         return self._history.writer.wait(lambda db: change(db, visitor, conversation, *values), False)
 
     def remove(self, place: object, conversation: str) -> bool:
-        """Delete one of the visitor's conversations and stop what runs in it; `restore` can bring it back for a minute."""
+        """Delete one of the visitor's conversations and stop its running reply; `restore` can bring it back for a minute."""
         was_open = self._close(self._visitor(place), conversation, stopping=True)
         return self.change(place, conversation, catalog.remove) or was_open
 
     def forget(self, place: object) -> bool:
-        """Stop and delete everything of the visitor at `place`, for good; whether the disk is clean of it, too."""
+        """Stop and delete everything of the visitor at `place`, permanently; whether nothing of it is left on disk."""
         visitor = self._visitor(place)
         if not visitor:
             return True
         if CLIENT.get().login:
-            self._claimed(_secret(place))  # what nobody has claimed yet in this browser is theirs as well
-        self._history.owners.forget(visitor)  # first, so that another tab brings nothing back
+            self._claim(_secret(place))  # conversations from before the login are theirs as well
+        self._history.owners.forget(visitor)  # first, so that another tab cannot save anything more
         for conversation in self._open.of(visitor):
             self._close(visitor, conversation, stopping=True)
         return self._history.forget(visitor)
 
     def begin_anew(self, place: object) -> tuple[bool, TabState, Session]:
-        """Forget the visitor at `place`, and begin as a new one, who is always admitted because another one leaves."""
+        """Forget the visitor at `place` and begin as a new one, who is always admitted in place of the old one."""
         visitor, login = self._visitor(place), CLIENT.get().login
         if not (login or self._knows(visitor) or self._history.owners.is_forgotten(visitor)):
-            self.admission.check_new_visitor()  # nobody leaves
+            self.admission.check_new_visitor()  # there is no old one
         return (self.forget(place), *self._begin("" if login else secrets.token_urlsafe(32)))
 
     def documents(self, place: object, conversations: Sequence[str] = ()) -> list[Document]:
-        """These conversations of the visitor at `place`, or all, as they go into a file."""
+        """These conversations of the visitor at `place`, or all of them, as they are exported."""
         visitor = self._visitor(place)
         for id, session in self._open.of(visitor).items():
             if id in conversations or not conversations:
@@ -155,14 +155,14 @@ class Visitors:
         return self._history.documents(visitor, conversations)
 
     def import_documents(self, place: object, documents: Sequence[Document], size: int = 0) -> None:
-        """Make conversations from a file of `size` bytes the visitor's, or raise HistoryUnusable or ImportRefused."""
+        """Add conversations from a file of `size` bytes to the visitor's. Raises HistoryUnusable or ImportRefused."""
         visitor = self._visitor(place)
         if not (CLIENT.get().login or self._knows(visitor)):
             raise HistoryUnusable(reason="")
         kept = self._history.read(0, catalog.count, visitor)
         if kept + len(documents) > self.limits.conversations:
             raise ImportRefused("import_no_room", limit=self.limits.conversations)
-        self._history.take_in(visitor, {secrets.token_urlsafe(16): document for document in documents}, size)
+        self._history.import_documents(visitor, {secrets.token_urlsafe(16): document for document in documents}, size)
 
     def close(self) -> None:
         self._autosave.close()
@@ -174,14 +174,14 @@ class Visitors:
         return len(self._open)
 
     def _visitor(self, place: object) -> str:
-        """Whose `place` is. Where people log in with names, a place only says which of a person's conversations is meant."""
+        """The visitor at `place`. Where visitors log in with names, a place only says which conversation is meant."""
         if login := CLIENT.get().login:
             return self._history.owners.visitor_of(login)
         secret = _secret(place)
         return hashed(secret) if secret else ""
 
-    def _claimed(self, secret: str) -> bool:
-        """Give the client, who has logged in, what was said with that secret; whether nothing is left of it there."""
+    def _claim(self, secret: str) -> bool:
+        """Give the logged-in client the conversations of that secret; whether none are left under the secret."""
         if not secret:
             return True
         before = hashed(secret)
@@ -195,7 +195,7 @@ class Visitors:
         return bool(self._open.of(visitor)) or self._history.read(False, catalog.knows, visitor)
 
     def _latest(self, visitor: str) -> str:
-        """The conversation used last, or else the one that changed last; empty where there is none."""
+        """The id of the conversation used last, or else of the one that changed last; empty if there is none."""
         in_memory = next(reversed(self._open.of(visitor)), "")
         return in_memory or self._history.read("", catalog.latest, visitor)
 
@@ -212,12 +212,12 @@ class Visitors:
         conversation, login = secrets.token_urlsafe(16), CLIENT.get().login
         visitor = self._history.owners.visitor_of(login) if login else hashed(secret)
         if (session := self._add(visitor, conversation, None)) is None:
-            # Forgotten meanwhile, and so a new visitor; to a login, the owners have given another one already.
+            # The visitor has just been forgotten, so begin as a new one; a login has got a new one already.
             return self._begin(secret if login else secrets.token_urlsafe(32))
         return _place(secret, conversation), session
 
     def _add(self, visitor: str, conversation: str, kept: StoredConversation | None) -> Session | None:
-        """The conversation in memory; None where its visitor has had everything forgotten."""
+        """The conversation's session, now in memory; None if its visitor has been forgotten."""
         recorder = HistoryRecorder(self._history, visitor, conversation, kept)
         counted = CLIENT.get().login or visitor
         session = Session(
@@ -240,8 +240,8 @@ class Visitors:
         return added[0]
 
     def _close(self, visitor: str, conversation: str, stopping: bool = False) -> bool:
-        """Drop a session from memory, saved first; where it is `stopping` for good, nothing more of it is written after that."""
-        gone = self._open.take_out(visitor, conversation)
+        """Save a session and drop it from memory; if it is `stopping` for good, nothing more of it is written afterwards."""
+        gone = self._open.remove(visitor, conversation)
         if gone is None:
             return False
         gone.session.save()
@@ -249,24 +249,24 @@ class Visitors:
             gone.recorder.close()
         gone.session.close()
         gone.recorder.flush()
-        if not self._history.durable and not stopping:  # in memory, what no session holds is not kept either
+        if not self._history.durable and not stopping:  # without a disk, conversations last as long as their sessions
             self._history.writer.wait(lambda db: catalog.remove(db, visitor, conversation), False)
         return True
 
 
 def place_fields(place: object) -> TabState:
-    """What a place says and no more, to be kept for later: what else a browser sends may be large."""
+    """The known fields of a place, to be kept for later: whatever else a browser sends may be large."""
     fields = {name: place.get(name) for name in ("visitor", "conversation")} if isinstance(place, dict) else {}
     return {name: value for name, value in fields.items() if isinstance(value, str) and len(value) <= MAX_ID_LENGTH}
 
 
 def _engine_key(visitor: str, conversation: str) -> str:
-    """The opaque key that an engine gets: caches are reused within a conversation, fairness counts what precedes the slash."""
+    """The opaque key for the engine: caches are reused within a conversation, fairness counts the part before the slash."""
     return f"{visitor[:32]}/{conversation}" if visitor else conversation
 
 
 def _text(place: object, name: str) -> str:
-    """What a place names; empty where it names nothing."""
+    """A field of a place; empty if it is missing."""
     value = place.get(name) if isinstance(place, dict) else None
     return value if isinstance(value, str) else ""
 

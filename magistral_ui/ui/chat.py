@@ -13,8 +13,8 @@ from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import UploadCache, check_seen
 from magistral_ui.sessions.visitors import TabState, Visitors
+from magistral_ui.ui.asset_files import ASSETS
 from magistral_ui.ui.context_meter import attached_value, context_use, empty_meter, meter_value, refused_meter, size_of
-from magistral_ui.ui.page_files import ASSETS
 from magistral_ui.ui.rendering import Thumbnails, examples, examples_value, more_value, page_value
 from magistral_ui.ui.sampling_panel import prompt_value, read_settings
 

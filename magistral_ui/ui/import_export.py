@@ -106,7 +106,7 @@ def exchange_routes(visitors: Visitors) -> list[Route]:
         if not isinstance(purpose, ImportPurpose):
             return Response(status_code=404)
         try:
-            with queue.place(CLIENT.get().quota_key) as submit:
+            with queue.reserve(CLIENT.get().quota_key) as submit:
                 data = await _body(request, bounds.bytes)
                 reading = submit(lambda: _take(visitors, purpose.place, data, bounds))
             count = await asyncio.wrap_future(reading)

@@ -9,46 +9,39 @@ from magistral_ui.models.ladder import LADDER_CONTEXT, Candidate
 from magistral_ui.models.memory import needed_bytes
 
 if TYPE_CHECKING:
-    from magistral_ui.engines.weights.devices import Device
     from magistral_ui.engines.weights.library import LibraryEntry
+    from magistral_ui.ui.model_fit import Fit
 
 
-def model_entry_value(entry: "LibraryEntry", found: Candidate | None, device: "Device", is_best: bool) -> Json:
-    card = entry.card
-    value = _card_value(entry.key, card, found, device)
-    left = entry.seconds_left
+def model_entry_value(entry: "LibraryEntry", fit: "Fit") -> Json:
+    found = fit.found.get(entry.key)
     return {
-        **value,
+        **_card_value(entry.key, entry.card, fit),
         "repository": entry.repository,
         "state": entry.state,
         "on_disk": entry.on_disk,
         "download": entry.total,
         "done": entry.done,
         "total": entry.total,
-        "seconds_left": left,
-        "seconds": left,
-        "best": is_best,
+        "seconds_left": entry.seconds_left,
+        "seconds": entry.seconds,
+        "best": entry.key == fit.best,
         "failure": message_value(entry.failure),
-        "ways": _ways(entry, found),
+        "ways": _ways(entry, found) if entry.card else [],
         "original": RE_UPLOADS[entry.key].key if entry.key in RE_UPLOADS else None,
     }
 
 
-def local_entry_value(key: str, card: ModelCard, found: Candidate | None, device: "Device") -> Json:
+def local_entry_value(key: str, card: ModelCard, fit: "Fit") -> Json:
     """The demo model, or a folder of the operator's: nothing of it can be downloaded or removed here."""
+    nothing = dict.fromkeys(("seconds_left", "seconds", "failure", "original"))
     sizes = dict.fromkeys(("on_disk", "download", "done", "total"), 0)
-    nothing: Json = {
-        "seconds_left": None,
-        "seconds": None,
-        "best": False,
-        "failure": None,
-        "ways": [],
-        "original": None,
-    }
-    return {**_card_value(key, card, found, device), "repository": "", "state": "local", **sizes, **nothing}
+    rest: Json = {"repository": "", "state": "local", "best": False, "ways": []}
+    return {**_card_value(key, card, fit), **rest, **sizes, **nothing}
 
 
-def _card_value(key: str, card: ModelCard | None, found: Candidate | None, device: "Device") -> Json:
+def _card_value(key: str, card: ModelCard | None, fit: "Fit") -> Json:
+    found = fit.found.get(key)
     shape = found.card.shape if found else card.shape if card else None
     return {
         "key": key,
@@ -60,27 +53,33 @@ def _card_value(key: str, card: ModelCard | None, found: Candidate | None, devic
         "benchmarks": dict(card.benchmarks) if card else {},
         "fits": found is None or found.refusal is None,
         "refusal": message_value(found.refusal) if found else None,
-        "choices": _choices(found, device),
+        "choices": _choices(found, fit) if found else [],
     }
 
 
-def _choices(found: Candidate | None, device: "Device") -> list[Json]:
-    if found is None or found.card.shape is None:
-        return []
+def _choices(found: Candidate, fit: "Fit") -> list[Json]:
+    """One for each precision that fits; first the one that is taken where nobody chooses."""
     shape, limit = found.card.shape, found.card.context_length
-    return [
-        {
-            "precision": plan.precision,
-            "weights": plan.weights,
-            "needs": needed_bytes(
-                shape, plan.precision, device.type, min(LADDER_CONTEXT, limit), len(plan.shares), device.fused
-            ),
-            "context": min(plan.context, limit),
-            "pace": found.tokens_per_second if plan.precision == found.plan.precision else None,
-            "measured": found.measured and plan.precision == found.plan.precision,
-        }
-        for plan in found.plans
-    ]
+    if shape is None:
+        return []
+    device, choices = fit.device, []
+    for plan in sorted(found.plans, key=lambda each: each.precision != found.plan.precision):
+        context, count = min(LADDER_CONTEXT, limit), len(plan.shares)
+        pace, measured = fit.pace(shape, plan.precision)
+        choices.append(
+            {
+                "precision": plan.precision,
+                "weights": plan.weights,
+                "needs": needed_bytes(shape, plan.precision, device.type, context, count, device.fused),
+                "context": min(plan.context, limit),
+                "pace": pace,
+                "measured": measured,
+            }
+        )
+    # Where the first one's pace is not known, the others' would only make them look better.
+    return (
+        choices if choices and choices[0]["pace"] else [{**each, "pace": None, "measured": False} for each in choices]
+    )
 
 
 def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:

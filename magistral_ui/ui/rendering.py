@@ -20,7 +20,7 @@ from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.memory import TYPICAL_CONTEXT
 from magistral_ui.sessions.session import Session
-from magistral_ui.ui.page_files import ASSETS
+from magistral_ui.ui.asset_files import ASSETS
 
 THUMBNAIL_SIDE = 480
 """Pixels of a thumbnail's longer side: twice what is shown, for screens of high density."""

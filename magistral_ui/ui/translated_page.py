@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.i18n.texts import for_pages
-from magistral_ui.ui.page_files import CACHE_FOREVER
+from magistral_ui.ui.asset_files import CACHE_FOREVER
 from magistral_ui.ui.panels import labels
 from magistral_ui.web.client_address import visitors_language
 from magistral_ui.web.login_watch import TAB

@@ -7,7 +7,7 @@ from typing import Any
 
 from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import text
-from magistral_ui.sessions.limits import MOST, SHARED, Limits
+from magistral_ui.sessions.limits import MAX_LIMIT, SHARED, Limits
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.hf_oauth import AUTH_CHOICE as HUGGING_FACE
 from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Passwords, canonical, make_password
@@ -33,7 +33,7 @@ def limits_of(choice: str | None, exposure: Exposure) -> Limits:
     except LookupError as error:
         raise BadSetting("limits_unknown", value=choice, detail=str(error.args[0])) from error
     except ValueError as error:
-        raise BadSetting("limits_not_sound", value=choice, detail=str(error), limit=MOST) from error
+        raise BadSetting("limits_not_sound", value=choice, detail=str(error), limit=MAX_LIMIT) from error
 
 
 def _limits_in(file: Path) -> dict[str, Any]:

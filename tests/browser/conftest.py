@@ -172,11 +172,13 @@ def serving(folder: Path) -> Iterator[Serve]:
 
     closers: list[Callable[[], None]] = []
 
-    def start(source: Any, limits: Limits | None = None, history: Path | None = None, **options: Any) -> str:
+    def start(
+        source: Any, limits: Limits | None = None, history: Path | None = None, models: Any = None, **options: Any
+    ) -> str:
         engine = source if hasattr(source, "submit") else ScriptedEngine(source, **options)
         visitors = Visitors(engine, limits, History(history or folder / "data"))
         demo = build_page(engine, visitors)
-        url = launch(demo, visitors, port=page_port())
+        url = launch(demo, visitors, port=page_port(), models=models)
         closers.append(visitors.close)
         # The next page is served on the same port: a connection to this one must not answer there. Gradio waits 5 s for its end.
         closers.append(lambda: demo.server.thread.join(SERVER_END_TIMEOUT))

@@ -19,7 +19,7 @@ from PIL import Image
 from magistral_ui.bounded_process import BoundedProcess, ProcessLimits
 from magistral_ui.chat import image_decoding
 from magistral_ui.chat.image_decoding import Decoders, DecodingMemory, DecodingQueue, DecodingRefused
-from magistral_ui.chat.image_worker import AT_ONCE, OVERHEAD_BYTES, ImageDecoder, scaled
+from magistral_ui.chat.image_worker import MAX_SINGLE_STEP_PIXELS, OVERHEAD_BYTES, ImageDecoder, scaled
 from magistral_ui.chat.images import ImageFile, measure_image, read_image, shrunk_size
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.fairness import Quota
@@ -160,7 +160,7 @@ def test_the_size_of_a_smaller_image_is_known_without_making_it() -> None:
 
 def test_a_large_image_is_scaled_for_the_model_as_in_one_step() -> None:
     image = Image.effect_noise((2600, 1700), 90).convert("RGB")
-    assert image.width * image.height > AT_ONCE
+    assert image.width * image.height > MAX_SINGLE_STEP_PIXELS
     import cv2
 
     whole = cv2.resize(np.array(image, dtype=np.float32), (1540, 1008), interpolation=cv2.INTER_CUBIC)
@@ -214,7 +214,7 @@ def test_a_child_that_has_ended_is_followed_by_another(fresh: Decoders) -> None:
 
 
 def test_children_end_when_there_is_nothing_to_do(fresh: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_decoding, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(image_decoding, "IDLE_TIMEOUT", 0.05)
     fresh.call(encoded(plain("RGB", "red"), "PNG"), "check")
     child = fresh._idle[0][1]._child
     assert child is not None

@@ -15,7 +15,7 @@ from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.reply import Reply
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.bounds import BEGINNING
+from magistral_ui.export.bounds import PREFIX_LENGTH
 from magistral_ui.export.document import EXPORT_CPU_SECONDS, Captions, Document, TimeBudget
 from magistral_ui.export.html import ImageTags, export_html
 from magistral_ui.export.mathml import MAX_DEPTH, FormulasHere, depth
@@ -150,7 +150,7 @@ def test_an_answer_makes_only_harmless_elements(answer: str) -> None:
 
 
 def test_a_very_long_answer_is_shown_as_text() -> None:
-    assert ANSWERS.html("<b>*" + "x" * BEGINNING) == f'<div class="plain">&lt;b&gt;*{"x" * BEGINNING}</div>'
+    assert ANSWERS.html("<b>*" + "x" * PREFIX_LENGTH) == f'<div class="plain">&lt;b&gt;*{"x" * PREFIX_LENGTH}</div>'
 
 
 def test_what_takes_too_long_is_shown_as_text_and_by_name() -> None:

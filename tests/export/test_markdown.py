@@ -11,7 +11,7 @@ from markdown_it.token import Token
 from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Usage
 from magistral_ui.chat.reply import Reply
-from magistral_ui.export.bounds import BEGINNING
+from magistral_ui.export.bounds import PREFIX_LENGTH
 from magistral_ui.export.document import EXPORT_CPU_SECONDS, Document
 from magistral_ui.export.markdown import contained, export_markdown, fenced, inline
 from magistral_ui.i18n.texts import text
@@ -154,7 +154,7 @@ def test_a_formula_that_is_left_open_does_not_look_beyond_the_next() -> None:
 
 
 def test_what_is_too_long_or_comes_too_late_stands_in_a_fence() -> None:
-    assert contained("*a* " * BEGINNING) == fenced("*a* " * BEGINNING)
+    assert contained("*a* " * PREFIX_LENGTH) == fenced("*a* " * PREFIX_LENGTH)
     talk = Conversation().say("*a*").with_reply(Reply("*b*", "*c*"))
     times = iter([0.0, 1.0, EXPORT_CPU_SECONDS, EXPORT_CPU_SECONDS])
     markdown = export_markdown([Document(talk, "t")], text, clock=lambda: next(times))

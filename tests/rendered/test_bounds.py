@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from magistral_ui.export.answer_html import AnswerRenderer
-from magistral_ui.export.bounds import BEGINNING, is_readable
+from magistral_ui.export.bounds import PREFIX_LENGTH, is_readable
 from magistral_ui.export.markdown import contained
 from magistral_ui.i18n.texts import text
 from tests.fuzz.__main__ import NoFormulas
@@ -79,8 +79,8 @@ def test_an_ordinary_text_is_drawn_to_its_end_however_long_it_is(name: str) -> N
 
 @pytest.mark.parametrize("unit", ["*a* ", "- a\n", "a\n\n", "[a](b) <b>\n", "word " * 5 + "\n"])
 def test_a_very_long_text_that_says_nothing_new_is_not_even_read(unit: str) -> None:
-    assert not is_readable(unit * BEGINNING)
-    assert is_readable((unit * BEGINNING)[:BEGINNING])
+    assert not is_readable(unit * PREFIX_LENGTH)
+    assert is_readable((unit * PREFIX_LENGTH)[:PREFIX_LENGTH])
 
 
 @pytest.mark.parametrize("mark", ["> ", "- ", "> - "])

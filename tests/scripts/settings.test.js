@@ -64,13 +64,13 @@ const BOUNDED = [
 ];
 for (const [value, expected] of BOUNDED) {
   test(`${value} as a temperature is ${expected}`, () => {
-    assert.equal(settings.bounded(FACTS.parameters[0], value), expected);
+    assert.equal(settings.clamp(FACTS.parameters[0], value), expected);
   });
 }
 
 test("whole numbers and those that may be missing", () => {
-  assert.equal(settings.bounded(FACTS.parameters[1], 3.6), 4);
-  assert.equal(settings.bounded(FACTS.parameters[2], undefined), null);
+  assert.equal(settings.clamp(FACTS.parameters[1], 3.6), 4);
+  assert.equal(settings.clamp(FACTS.parameters[2], undefined), null);
 });
 
 test("without a model nothing but what is the visitor's own is sent", () => {

@@ -90,7 +90,7 @@ def test_work_knows_who_has_asked_for_it() -> None:
 
 def test_a_place_is_held_for_what_is_still_to_come() -> None:
     queue = FairQueue("test", waiting=1)
-    with queue.place("mine") as submit:
+    with queue.reserve("mine") as submit:
         with pytest.raises(TooManyRequests):
             queue.submit("mine", lambda: "no")
         assert submit(lambda: "done").result(60) == "done"

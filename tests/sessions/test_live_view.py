@@ -156,7 +156,7 @@ def test_watching_ends_with_a_view_of_everything() -> None:
 
 
 def test_watching_says_something_now_and_then_though_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("magistral_ui.sessions.live_view.HEARTBEAT_INTERVAL", 0.01)
+    monkeypatch.setattr("magistral_ui.sessions.live_view.KEEPALIVE_INTERVAL", 0.01)
 
     async def run() -> int:
         count = 0

@@ -9,7 +9,7 @@ from dataclasses import replace
 from io import SEEK_END, StringIO
 
 from magistral_ui.chat.events import Answer, Reasoning, Reclassified
-from magistral_ui.chat.reasoning import LINE_BREAKS, Channel, MarkEdges, ReasoningPiece, TextReader, part_of
+from magistral_ui.chat.reasoning import LINE_BREAKS, Channel, MarkEdges, ReasoningPiece, TextReader, partial_mark_length
 from magistral_ui.engines.remote.chunks import Chunk, Kind
 
 CHARACTERS_PER_TOKEN = 4
@@ -54,7 +54,7 @@ class RepeatedReasoning:
         self._marks, self._reasoning_at = marks, reasoning_at
         self._held: list[str] = []
         self._end = ""  # the mark that would end the reasoning, while it is being repeated
-        self._rest = ""  # the part that has not been compared yet
+        self._close_idle = ""  # the part that has not been compared yet
         self._matched = 0  # characters of the reasoning that were repeated
 
     def feed(self, text: str) -> str | None:
@@ -81,18 +81,18 @@ class RepeatedReasoning:
         return lead
 
     def _compare(self, text: str) -> str | None:
-        rest = self._rest + text
+        rest = self._close_idle + text
         if not self._matched:
             rest = rest.lstrip(LINE_BREAKS)
         again, mark, after = rest.partition(self._end)
         if not mark:
-            again = again[: len(again) - part_of(again, [self._end])]
+            again = again[: len(again) - partial_mark_length(again, [self._end])]
         again = again.rstrip(LINE_BREAKS)
         if self._reasoning_at(self._matched, len(again)) != again:
             return "".join(self._held)
         self._matched += len(again)
         if not mark:
-            self._rest = rest[len(again) :]
+            self._close_idle = rest[len(again) :]
             return None
         if not self._matched or self._reasoning_at(self._matched, 1):
             return "".join(self._held)

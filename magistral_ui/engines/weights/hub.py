@@ -11,18 +11,20 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, ModelInfo, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError comes from httpx or httpx2, by version
     GatedRepoError,
     HfHubHTTPError,
     HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -87,26 +89,33 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
         names = {file.rfilename for file in needed}
         original = None if TOKENIZER in names else find_original(info)
         _check_names(repository, names | ({TOKENIZER} if original else set()))
-        parts = [(BlobStore.of(repository, str(info.sha)), large_files(needed))]
+        own = BlobStore.of(repository, str(info.sha))
+        parts = [(own, large_files(needed))]
+        lent = [f for f in original.siblings or () if f.rfilename in BORROWED_FILES] if original else []
+        lent = [file for file in lent if file.rfilename not in names]
         if original:
-            lent = [f for f in original.siblings or () if f.rfilename in BORROWED_FILES and f.rfilename not in names]
-            parts.append((BlobStore.of(original.id, str(original.sha)), large_files(lent)))
+            parts.append((replace(own, repository=original.id, commit=str(original.sha)), large_files(lent)))
         fetch_large(repository, parts, report, closing)
         for store, files in parts:
             store.place(files)
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(NEEDED_FILES)))
         if original:
-            _borrow(original.id, str(original.sha), folder)
+            _borrow(original, lent, own, folder)
     return Snapshot(folder, folder.name)
 
 
-def _borrow(original: str, commit: str, folder: Path) -> None:
-    """Copy what the snapshot in `folder` lacks from its original, so that it is complete without the Hub from now on."""
-    source = Path(snapshot_download(original, revision=commit, allow_patterns=list(BORROWED_FILES)))
-    for name in BORROWED_FILES:
-        if (source / name).is_file() and not (folder / name).exists():
+def _borrow(original: ModelInfo, lent: list[Any], own: BlobStore, folder: Path) -> None:
+    """Put the files that `original` lends into the snapshot in `folder`, so that it is complete without the Hub from now on.
+
+    The original's own folder in the cache stays as it is: otherwise it would look like a download that was begun.
+    """
+    for file in large_files([file for file in lent if not (folder / file.rfilename).exists()]):
+        (own.blobs / file.sha256).replace(folder / file.name)
+    with TemporaryDirectory() as place:
+        for name in (file.rfilename for file in lent if not (folder / file.rfilename).exists()):
+            found = hf_hub_download(original.id, name, revision=original.sha, local_dir=place)
             unfinished = folder / f".{name}.partial"
-            shutil.copyfile(source / name, unfinished)
+            shutil.copyfile(found, unfinished)
             unfinished.replace(folder / name)
 
 
@@ -114,7 +123,10 @@ def read_config(repository: str, revision: str | None) -> dict[str, Any]:
     """Read a repository's config.json before anything else is downloaded; raises what `download` does, or ModelFilesBroken."""
     with _sentences(repository, revision):
         check_proxies()
-        file = hf_hub_download(repository, "config.json", revision=revision)
+        try:
+            file = hf_hub_download(repository, "config.json", revision=revision)
+        except RemoteEntryNotFoundError as error:  # GGUF files, or Mistral's own format alone
+            raise DownloadFailed("file_missing", model=repository, file="config.json") from error
     return read_json(Path(file).parent, "config.json", repository)
 
 

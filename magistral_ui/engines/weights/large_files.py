@@ -91,16 +91,17 @@ def large_files(files: list[Any]) -> list[LargeFile]:
 def fetch_large(
     repository: str, parts: list[tuple[BlobStore, list[LargeFile]]], report: Report, closing: threading.Event
 ) -> None:
+    """Fetch what is missing of `parts`, a few at once. The progress is that of all of them, complete ones too."""
     missing = [(store, file) for store, files in parts for file in files if not store.has(file)]
     if not missing:
         return
-    begun = sum(min(file.size, _size(_partial(store.blobs, file))) for store, file in missing)
-    total = sum(file.size for _, file in missing)
+    left = sum(max(0, file.size - _size(_partial(store.blobs, file))) for store, file in missing)
+    total = sum(file.size for _, files in parts for file in files)
     free = shutil.disk_usage(constants.HF_HUB_CACHE).free
-    if free < total - begun + MIN_FREE_BYTES:
-        raise disk_full(repository, total - begun + MIN_FREE_BYTES, free)
+    if free < left + MIN_FREE_BYTES:
+        raise disk_full(repository, left + MIN_FREE_BYTES, free)
     stop = threading.Event()
-    meter = Meter("downloading", total, report, stop, done=begun)
+    meter = Meter("downloading", total, report, stop, done=total - left)
 
     def fetch(store: BlobStore, file: LargeFile) -> None:
         url = hf_hub_url(store.repository, file.name, revision=store.commit)

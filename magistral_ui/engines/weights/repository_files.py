@@ -19,6 +19,8 @@ from magistral_ui.engines.weights.source import REFERENCE
 from magistral_ui.models.folder import is_repository
 
 FileMarks = frozenset[tuple[str, int, int]]
+TOTAL_FILE = "magistral-ui-total"
+"""In a repository's folder: the bytes of all files that are downloaded, for after a restart."""
 
 
 def hub_cache() -> Path:
@@ -39,7 +41,7 @@ def held_sizes(repository: str) -> tuple[int, int]:
     folder = folder_of(repository)
     files = partial = 0
     for file in _files_in(folder) if folder else ():
-        with suppress(OSError):
+        with suppress(OSError):  # it may just have got its final name
             size = file.stat().st_size
             if file.suffix in (".partial", ".incomplete"):
                 partial += size
@@ -50,7 +52,8 @@ def held_sizes(repository: str) -> tuple[int, int]:
 
 def _files_in(folder: Path) -> Iterator[Path]:
     for where, _, names in os.walk(folder):
-        yield from (Path(where) / name for name in names if not (Path(where) / name).is_symlink())
+        files = (Path(where) / name for name in names if name != TOTAL_FILE)
+        yield from (file for file in files if not file.is_symlink())
 
 
 def file_marks(repository: str) -> FileMarks:
@@ -64,6 +67,22 @@ def file_marks(repository: str) -> FileMarks:
                     found = file.lstat()
                     marks.add((str(file), found.st_size, found.st_mtime_ns))
     return frozenset(marks)
+
+
+def total_of(repository: str) -> int | None:
+    """Bytes of a whole download, as the Hub told when it was last begun."""
+    folder = folder_of(repository)
+    try:
+        return int((folder / TOTAL_FILE).read_text(encoding="ascii")) if folder else None
+    except (OSError, ValueError):
+        return None
+
+
+def record_total(repository: str, total: int) -> None:
+    folder = folder_of(repository)
+    with suppress(OSError):
+        if folder is not None and total_of(repository) != total:
+            (folder / TOTAL_FILE).write_text(str(total), encoding="ascii")
 
 
 def copies_size(repository: str) -> int:
@@ -90,6 +109,14 @@ def delete_files(repository: str) -> None:
         shutil.rmtree(copy, ignore_errors=True)
 
 
+def delete_partial(repository: str) -> None:
+    """Delete what is left of downloads of other revisions, once one is complete."""
+    folder = folder_of(repository)
+    for file in folder.glob("blobs/*.partial") if folder else ():
+        with suppress(OSError):
+            file.unlink()
+
+
 def _delete_revisions(repository: str) -> None:
     """Delete what the Hub's client knows of a repository, in its own way: files that other revisions share stay with these."""
     try:
@@ -113,7 +140,7 @@ def _delete_leftovers(repository: str) -> None:
         return
     held = {file.resolve() for file in folder.glob("snapshots/**/*")}
     unheld = [blob for blob in folder.glob("blobs/*") if blob.resolve() not in held]
-    for file in (*unheld, *folder.glob(f"refs/*{REFERENCE}*")):
+    for file in (*unheld, *folder.glob(f"refs/*{REFERENCE}*"), folder / TOTAL_FILE):
         with suppress(OSError):
             file.unlink()
     for where, _, _ in os.walk(folder, topdown=False):

@@ -1,1 +1,1 @@
-"""Conversations on disk: one SQLite file and the images beside it; it knows visitors by the hash of their secret only."""
+"""Conversations on disk: one SQLite file and a folder of images; visitors are known only by the hash of their secret."""

@@ -1,4 +1,4 @@
-"""A visitor's conversations as a list: listed, renamed, pinned, removed, restored, forgotten; not what is said in them."""
+"""The list of a visitor's conversations: listing, renaming, pinning, deleting, restoring; not their messages."""
 
 import sqlite3
 import time
@@ -8,23 +8,23 @@ from magistral_ui.sessions.history.search import ConversationSummary
 from magistral_ui.sessions.history.store import MAX_TITLE_LENGTH, sound
 
 MAX_LISTED = 2_000
-"""Conversations in a list; older ones are found by searching."""
+"""Conversations in the list; older ones can be found by searching."""
 UNDO_SECONDS = 60.0
-"""Seconds for which a deleted conversation can come back."""
+"""Seconds for which a deleted conversation can be restored."""
 
 
 def listing(db: sqlite3.Connection, visitor: str) -> list[ConversationSummary]:
-    """The visitor's: pinned ones first, then the latest."""
+    """The visitor's conversations, pinned ones first, then the latest."""
     return _summaries(db, visitor, f"ORDER BY pinned DESC, changed DESC LIMIT {MAX_LISTED}")
 
 
 def by_date(db: sqlite3.Connection, visitor: str) -> list[ConversationSummary]:
-    """All of the visitor's, the latest first."""
+    """All of the visitor's conversations, the latest first."""
     return _summaries(db, visitor, "ORDER BY changed DESC")
 
 
 def latest(db: sqlite3.Connection, visitor: str) -> str:
-    """The id of the visitor's conversation that changed last; empty where there is none."""
+    """The id of the visitor's conversation that changed last; empty if there is none."""
     return next((each.id for each in _summaries(db, visitor, "ORDER BY changed DESC LIMIT 1")), "")
 
 
@@ -40,44 +40,44 @@ def count(db: sqlite3.Connection, visitor: str) -> int:
 
 
 def knows(db: sqlite3.Connection, visitor: str) -> bool:
-    """Whether anything of this visitor is kept."""
+    """Whether anything of this visitor is stored."""
     return db.execute("SELECT 1 FROM conversations WHERE visitor = ? LIMIT 1", (visitor,)).fetchone() is not None
 
 
 def rename(db: sqlite3.Connection, visitor: str, id: str, title: str) -> bool:
-    """Give it a title; whether it is there."""
+    """Give the chat a title of the visitor's own (`store.title_of` makes the default one); whether it exists."""
     title = sound(" ".join(title.split())[:MAX_TITLE_LENGTH])
     return bool(title) and _change(db, visitor, id, "title = ?, named = 1", title)
 
 
 def pin(db: sqlite3.Connection, visitor: str, id: str, pinned: bool) -> bool:
-    """Keep it at the top, or no longer; whether it is there."""
+    """Pin it to the top of the list, or unpin it; whether it exists."""
     return _change(db, visitor, id, "pinned = ?", pinned)
 
 
 def remove(db: sqlite3.Connection, visitor: str, id: str) -> bool:
-    """Mark it as deleted, so that it can come back for a minute; whether it was there."""
+    """Mark it as deleted, so that it can be restored for a minute; whether it existed."""
     return _change(db, visitor, id, "deleted = ?", time.time(), only=" AND deleted IS NULL")
 
 
 def restore(db: sqlite3.Connection, visitor: str, id: str) -> bool:
-    """Bring a deleted one back; whether it was still there."""
+    """Restore a deleted one; whether it still existed."""
     return _change(db, visitor, id, "deleted = NULL")
 
 
 def _change(db: sqlite3.Connection, visitor: str, id: str, change: str, *values: object, only: str = "") -> bool:
-    """Change one conversation, if it is the visitor's; whether it is."""
+    """Change a conversation, if it is the visitor's; whether it is."""
     where = (*values, id, visitor)
     return db.execute(f"UPDATE conversations SET {change} WHERE id = ? AND visitor = ?{only}", where).rowcount > 0
 
 
 def forget(db: sqlite3.Connection, visitor: str) -> int:
-    """Delete all of the visitor's for good; the number of conversations."""
+    """Delete all of the visitor's conversations permanently; returns their number."""
     return _erase(db, "visitor = ?", (visitor,))
 
 
 def purge(db: sqlite3.Connection, oldest: float | None, reprieve: float = UNDO_SECONDS) -> int:
-    """Delete for good what was removed before, and what has not changed since `oldest`; the number of conversations."""
+    """Permanently delete removed conversations, and those unchanged since `oldest`; returns their number."""
     where, values = "deleted < ?", [time.time() - reprieve]
     if oldest is not None:
         where, values = f"{where} OR changed < ?", [*values, oldest]
@@ -89,7 +89,7 @@ def _erase(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> in
 
 
 def sweep(db: sqlite3.Connection, files: ImageStore) -> bool:
-    """Delete the images that no message shows; whether all of them are gone."""
-    shown = {digest for (digest,) in db.execute("SELECT DISTINCT digest FROM pictures")}
-    gone = [files.remove(digest) for digest in files.all() if digest not in shown]
+    """Delete the images that no message uses; whether all of them are gone."""
+    used = {digest for (digest,) in db.execute("SELECT DISTINCT digest FROM pictures")}
+    gone = [files.remove(digest) for digest in files.all() if digest not in used]
     return all([*gone, files.remove_unfinished()])

@@ -132,7 +132,7 @@ class History:
 
         return self.read([], read)
 
-    def take_in(self, visitor: str, documents: Mapping[str, Document], size: int = 0) -> None:
+    def import_documents(self, visitor: str, documents: Mapping[str, Document], size: int = 0) -> None:
         """Import conversations from a file of `size` bytes, by their new ids: all in one transaction, or none.
 
         Raises HistoryUnusable, or ImportRefused where the disk has no room for them. That is checked first: SQLite can give back

@@ -1,4 +1,4 @@
-"""Images as files named by the SHA-256 of their content, each kept once; it does not know which messages show them."""
+"""Stores images as files named by the SHA-256 of their content, each one once; it does not know which messages use them."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class ImageStore:
-    """A folder of images; None keeps them in memory."""
+    """A folder of images; without a folder, they are kept in memory."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._memory: dict[str, bytes] = {}
 
     def put(self, digest: str, data: bytes) -> None:
-        """Keep `data`; all of it is on disk when this returns. OSError where it cannot be."""
+        """Store `data`; all of it is on disk when this returns. Raises OSError if it cannot be written."""
         if self._folder is None:
             self._memory[digest] = data
             return
@@ -46,7 +46,7 @@ class ImageStore:
             return None
 
     def remove(self, digest: str) -> bool:
-        """Delete it, if it is there; whether it is gone."""
+        """Delete an image, if it exists; whether it is gone."""
         if self._folder is None:
             self._memory.pop(digest, None)
             return True
@@ -59,7 +59,7 @@ class ImageStore:
         yield from sorted(path.name for path in self._folder.glob("*/*") if NAME.fullmatch(path.name))
 
     def remove_unfinished(self) -> bool:
-        """Delete what is left of images that were not written completely; whether all of it is gone."""
+        """Delete partly written images; whether all of them are gone."""
         unfinished = self._folder.glob("*/*.part") if self._folder is not None else ()
         gone = [_unlinked(path) for path in unfinished]
         return all(gone)

@@ -1,26 +1,26 @@
-"""Whose conversations are: the visitor of each login, and the visitors who are forgotten; it reads no conversation."""
+"""Who owns conversations: the visitor of each login, and the forgotten visitors; it reads no conversation."""
 
 import secrets
 import sqlite3
 import threading
 
 MAX_ERASED = 10_000
-"""Forgotten visitors that are remembered after their data was deleted, in case more of it is still on its way."""
+"""Forgotten visitors to remember after their data was deleted, in case a late write brings more of it."""
 PREFIX = "login-"
-"""No hash of a browser's secret begins like this: a visitor found by a login is found by no browser's place."""
+"""No hash of a browser's secret begins like this, so no browser's secret leads to the visitor of a login."""
 
 
 class Owners:
-    """A login is one visitor in every browser, and another one after everything was forgotten. Thread-safe."""
+    """Maps each login to one visitor in every browser, and to a new one after everything was forgotten. Thread-safe."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._lock = threading.Lock()
         forgotten = db.execute("SELECT visitor FROM forgotten")
         self._forgotten: dict[str, bool] = {visitor: False for (visitor,) in forgotten}
-        """Visitors of whom nothing is kept any more, with whether all of it has been deleted."""
+        """Forgotten visitors, and whether all of their data has been deleted."""
         rows = db.execute("SELECT login, visitor FROM logins").fetchall()
         self._logins: dict[str, str] = {visitor: login for login, visitor in rows}
-        """Logins by their visitors, including forgotten ones that are not deleted yet."""
+        """Logins by visitor, including forgotten visitors whose data is not deleted yet."""
         self._visitors: dict[str, str] = {login: each for login, each in rows if each not in self._forgotten}
 
     def visitor_of(self, login: str) -> str:
@@ -28,19 +28,19 @@ class Owners:
             return self._visitors.get(login) or self._renew(login)
 
     def record(self, db: sqlite3.Connection, visitor: str) -> None:
-        """Record a visitor's login, in the same transaction as whatever else is kept of them."""
+        """Record a visitor's login, in the same transaction as their other data."""
         with self._lock:
             login = self._logins.get(visitor)
             if login is None or self._visitors.get(login) != visitor:
                 return
-        # The login's visitor before has been forgotten, even if the disk was too full to record that then.
+        # The login's previous visitor has been forgotten, even if the disk was too full to record that.
         before = "INSERT OR IGNORE INTO forgotten SELECT visitor FROM logins WHERE login = ? AND visitor <> ?"
         db.execute(before, (login, visitor))
         changed = "UPDATE SET visitor = excluded.visitor WHERE visitor <> excluded.visitor"
         db.execute(f"INSERT INTO logins VALUES (?,?) ON CONFLICT DO {changed}", (login, visitor))
 
     def forget(self, visitor: str) -> None:
-        """From now on nothing more of a visitor is kept; their login stands for another one."""
+        """From now on, store nothing more of a visitor; their login gets a new visitor."""
         with self._lock:
             self._forgotten.setdefault(visitor, False)
             login = self._logins.get(visitor)
@@ -54,7 +54,7 @@ class Owners:
         return visitor in self._forgotten
 
     def unerased(self, of: str | None = None) -> list[str]:
-        """Visitors who are forgotten but not deleted yet; `of` a visitor, only those that the same login stood for."""
+        """Forgotten visitors whose data is not deleted yet; with `of`, only that one and others of the same login."""
         with self._lock:
             login = self._logins.get(of) if of is not None else None
             waiting = [visitor for visitor, erased in self._forgotten.items() if not erased]
@@ -62,7 +62,7 @@ class Owners:
             return [each for each, wanted in zip(waiting, same, strict=True) if of is None or wanted]
 
     def erased(self, visitor: str) -> None:
-        """All of the visitor's has been deleted."""
+        """Record that all of the visitor's data has been deleted."""
         with self._lock:
             self._forgotten[visitor] = True
             self._logins.pop(visitor, None)
@@ -74,7 +74,7 @@ class Owners:
 
 
 def mark(db: sqlite3.Connection, visitor: str) -> None:
-    """Record that everything of a visitor is to be deleted, so that the next process does what this one cannot."""
+    """Record that all data of a visitor is to be deleted, so that the next process does it if this one cannot."""
     kept = "INSERT OR IGNORE INTO forgotten SELECT ? WHERE EXISTS (SELECT 1 FROM conversations WHERE visitor = ?)"
     db.execute(kept, (visitor, visitor))
 

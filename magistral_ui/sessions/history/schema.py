@@ -1,4 +1,4 @@
-"""The tables of the history, how a file is opened, locked and migrated; it does not know what is asked of it."""
+"""The tables of the history, and how its file is opened, locked and migrated; it runs no queries on them."""
 
 import sqlite3
 from contextlib import closing
@@ -68,18 +68,18 @@ MIGRATIONS = (V1, V2, V3)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 FTS_TABLE = "words"
-"""The index of words that version 1 had."""
+"""The full-text index of version 1, which held words of messages."""
 TRIGGERS = ("words_added", "words_removed", "words_changed")
 FTS_SHADOW_TABLES = ("words_data", "words_idx", "words_docsize", "words_config")
 BACKUP_NAME = "{name}.version-{version}"
-"""The copy of a file that is made before it is migrated."""
+"""The name of the back-up made before a migration."""
 BACKUP_SECONDS = 7 * 86_400.0
 MAX_WAL_BYTES = 4 * 2**20
 """Bytes that the write-ahead log keeps after a checkpoint."""
 
 
 def connect(file: Path | None, *, writing: bool) -> sqlite3.Connection:
-    """The database `file` (None: one in memory), for any thread, but only one at a time."""
+    """A connection to the database `file`, or to one in memory; any thread may use it, but only one at a time."""
     name = f"{file.absolute().as_uri()}?mode={'rwc' if writing else 'ro'}" if file else ":memory:"
     db = sqlite3.connect(name, uri=file is not None, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
@@ -103,9 +103,9 @@ def refuse_newer(file: Path) -> None:
 
 
 def lock_folder(lock: Path) -> sqlite3.Connection:
-    """Be the only process in a folder while the connection is open; HistoryUnusable where another one is.
+    """Lock the folder for this process while the connection is open. Raises HistoryUnusable if another process has it.
 
-    It is SQLite's own lock, on a file of its own: the system releases it however the process ends.
+    This is SQLite's lock on a separate file: the system releases it however the process ends.
     """
     db = sqlite3.connect(lock, timeout=0, isolation_level=None, check_same_thread=False)
     try:
@@ -128,18 +128,18 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def migrate(db: sqlite3.Connection, file: Path | None = None) -> None:
-    """Bring the tables to this version, after a copy of the `file`; `refuse_newer` comes first."""
+    """Migrate the tables to this version, after a back-up of `file`; `refuse_newer` comes first."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if file is not None and 0 < version < SCHEMA_VERSION:
         back_up(db, file, version)
     db.create_function("folded_message", 2, folded_message, deterministic=True)
     for number in range(version, SCHEMA_VERSION):
-        words = _without_words(db) if number < 2 else ""
+        words = _drop_word_index(db) if number < 2 else ""
         db.executescript(f"BEGIN IMMEDIATE; {words} {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
 
 
 def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
-    """Copy the whole database beside its `file`; an older copy is replaced only by a complete one."""
+    """Copy the whole database next to its `file`; an older back-up is replaced only by a complete one."""
     copy = file.with_name(BACKUP_NAME.format(name=file.name, version=version))
     unfinished = copy.with_name(copy.name + ".part")
     unfinished.unlink(missing_ok=True)
@@ -148,12 +148,12 @@ def back_up(db: sqlite3.Connection, file: Path, version: int) -> None:
             db.backup(target)
         unfinished.replace(copy)
     except (sqlite3.Error, OSError):
-        unfinished.unlink(missing_ok=True)  # on a full disk, part of a copy would take the last room
+        unfinished.unlink(missing_ok=True)  # on a full disk, a partial copy would take the last free space
         raise
 
 
 def forget_backups(file: Path, before: float) -> bool:
-    """Delete the copies made before that time, in seconds since 1970; whether none of them is left."""
+    """Delete the back-ups made before that time, in seconds since 1970; whether none of them is left."""
     gone = True
     for copy in file.parent.glob(BACKUP_NAME.format(name=file.name, version="*")):
         try:
@@ -166,10 +166,10 @@ def forget_backups(file: Path, before: float) -> bool:
     return gone
 
 
-def _without_words(db: sqlite3.Connection) -> str:
-    """SQL that drops the index of words, which holds what was said; a SQLite without FTS5 can only drop its parts.
+def _drop_word_index(db: sqlite3.Connection) -> str:
+    """SQL that drops the full-text index, which contains messages; SQLite without FTS5 can only drop its shadow tables.
 
-    It belongs to the migration's own transaction: after a failure the file is as complete as before, and so is the next copy.
+    It runs in the migration's transaction, so that after a failure the file, and the next back-up, are as complete as before.
     """
     tables = (FTS_TABLE,) if has_fts5(db) else FTS_SHADOW_TABLES
     triggers = (f"DROP TRIGGER IF EXISTS {trigger};" for trigger in TRIGGERS)

@@ -1,7 +1,7 @@
-"""Finds a visitor's conversations by words in titles, texts and reasoning; it does not know whose they are.
+"""Searches conversations for words in titles, texts and reasoning; it does not know whose they are.
 
-Each message is stored a second time without case and accents (`folded`), in the same row and so under the same secure deletion.
-SQLite searches these copies in C, one conversation at a time, so that a search blocks nobody else and can end at any moment. It
+Each message is stored a second time without case and accents (`folded`), in the same row, so secure deletion covers it too.
+SQLite searches these copies in C, one conversation at a time, so that a search blocks nothing else and can end at any time. It
 also finds parts of words, in every script.
 """
 
@@ -14,23 +14,23 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 MAX_RESULTS = 100
-"""Conversations that a search shows."""
+"""Conversations that a search returns."""
 MAX_QUERY_WORDS = 20
 """Words of a query that are searched for."""
 EXCERPT_CHARACTERS = 40
-"""Characters shown before a match; twice as many are shown from its beginning on."""
+"""Characters shown before a match; twice as many are shown from its start on."""
 MAX_FOLD_SHIFT = 1_000
-"""Characters around the estimated place in which the match is looked for, where folding has changed lengths."""
+"""If folding has changed lengths, characters on each side of a match's estimated place in which to look for it."""
 FOLD_CHUNK = 256
-"""Characters that are folded at once. Python sorts combining marks that follow each other in quadratic time, and other threads
-wait meanwhile; as all marks are dropped, it makes no difference where a piece ends."""
+"""Characters that are folded at once. Python sorts consecutive combining marks in quadratic time, while other threads have to
+wait; since all marks are dropped, it makes no difference where a piece ends."""
 LAST_OF_BMP = "\uffff"
 Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationSummary:
-    """One conversation in the list; `excerpt` is what a search found in it."""
+    """One conversation in the list; `excerpt` is the text around a search's match."""
 
     id: str
     title: str
@@ -41,7 +41,7 @@ class ConversationSummary:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search found; not `complete` where it ended before it had looked through all."""
+    """What a search found; not `complete` if it ended before it had searched everything."""
 
     entries: tuple[ConversationSummary, ...] = ()
     complete: bool = True
@@ -55,7 +55,7 @@ def words_of(query: str) -> list[str]:
 def search(
     reading: Reading, entries: Iterable[ConversationSummary], words: list[str], may_continue: Callable[[], bool]
 ) -> SearchResult:
-    """Those of `entries` whose title, or one message, holds all `words`; asked before each whether it `may_continue`."""
+    """Those of `entries` whose title, or one of whose messages, contains all `words`; `may_continue` is called before each."""
     found: list[ConversationSummary] = []
     for entry in entries:
         if len(found) == MAX_RESULTS:
@@ -64,15 +64,15 @@ def search(
             return SearchResult(tuple(found), complete=False)
         with reading() as db:
             place = _place(db, entry.id, words)
-            told = _excerpt(db, place, words[0]) if place else ""
+            excerpt = _excerpt(db, place, words[0]) if place else ""
         if place or all(word in folded(entry.title) for word in words):
-            found.append(replace(entry, excerpt=told))
+            found.append(replace(entry, excerpt=excerpt))
     return SearchResult(tuple(found))
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the first word was found: the row, the character of its folded text, and the lengths of the texts."""
+    """Where the first word was found: the row, the offset in its folded text, and the lengths of the texts."""
 
     row: int
     at: int
@@ -99,14 +99,14 @@ def _excerpt(db: sqlite3.Connection, place: _Place, word: str) -> str:
         estimated = at * place.length // max(1, place.folded_length)
         start = max(0, estimated - MAX_FOLD_SHIFT)
         near = _part(db, place.row, start, 2 * MAX_FOLD_SHIFT)
-        seen = folded(near)
-        offset = seen.find(word)
-        at = start + offset * len(near) // len(seen) if offset >= 0 else estimated
+        folded_near = folded(near)
+        offset = folded_near.find(word)
+        at = start + offset * len(near) // len(folded_near) if offset >= 0 else estimated
     in_text = at < place.text_length
     first, end = (0, place.text_length) if in_text else (place.text_length + 1, place.length)
     start, stop = max(first, at - EXCERPT_CHARACTERS), min(end, at + 2 * EXCERPT_CHARACTERS)
-    told = " ".join(_part(db, place.row, start, stop - start).split())
-    return f"{'…' if start > first else ''}{told}{'…' if stop < end else ''}"
+    excerpt = " ".join(_part(db, place.row, start, stop - start).split())
+    return f"{'…' if start > first else ''}{excerpt}{'…' if stop < end else ''}"
 
 
 def _part(db: sqlite3.Connection, row: int, start: int, count: int) -> str:
@@ -116,13 +116,13 @@ def _part(db: sqlite3.Connection, row: int, start: int, count: int) -> str:
 
 
 def folded_message(text: str, reasoning: str) -> str:
-    """The text of a message in which words are searched."""
+    """The searchable text of a message."""
     return f"{folded(text)}\n{folded(reasoning)}"
 
 
 def folded(text: str) -> str:
-    """`text` without case and accents, as words are compared."""
-    if text.isascii():  # the same, a hundred times faster
+    """`text` without case and accents, as search compares words."""
+    if text.isascii():  # gives the same result, a hundred times faster
         return text.lower()
     return "".join(_fold(text[start : start + FOLD_CHUNK]) for start in range(0, len(text), FOLD_CHUNK))
 

@@ -28,7 +28,7 @@ RECORD_VERSION = 1
 records of older and newer versions can be read."""
 MAX_TITLE_LENGTH = 80
 CUT_OFF = Notice("cut_off")
-"""The notice on a reply whose process ended before it did."""
+"""The notice on a reply that was cut off because its process ended."""
 OWN_COLUMNS = ("reasoning", "answer")
 """Texts with columns of their own, for the search."""
 
@@ -116,7 +116,7 @@ def add_piece(db: sqlite3.Connection, id: str, piece: DraftPiece) -> None:
 
 
 def load(db: sqlite3.Connection, files: ImageStore, visitor: str, id: str) -> StoredConversation | None:
-    """The conversation, if it is the visitor's. A draft comes back as a reply that was cut off."""
+    """The conversation, if it is the visitor's. A draft is loaded as a reply that was cut off."""
     head = db.execute(
         "SELECT state FROM conversations WHERE id = ? AND visitor = ? AND deleted IS NULL", (id, visitor)
     ).fetchone()
@@ -168,7 +168,7 @@ def save_document(
 
 
 def title_of(conversation: Conversation) -> str:
-    """The beginning of the first message; empty if that was only images."""
+    """The default title of a chat: the beginning of the first message; empty if that has only images."""
     first = next((m for m in conversation.messages.values() if isinstance(m, UserMessage)), None)
     line = " ".join((first.text if first else "")[: 4 * MAX_TITLE_LENGTH].split())
     return sound(line if len(line) <= MAX_TITLE_LENGTH else line[: MAX_TITLE_LENGTH - 1].rstrip() + "…")
@@ -218,18 +218,18 @@ def _save_message(
 def _images(
     db: sqlite3.Connection, files: ImageStore, row: int, read: dict[str, bytes | None]
 ) -> tuple[ImageFile, ...]:
-    """The images of a message; `read` has those already loaded, so that an image sent often is in memory once."""
+    """The images of a message; `read` holds those already loaded, so that a repeated image is in memory only once."""
     rows = db.execute("SELECT digest, record FROM pictures WHERE message = ? ORDER BY place", (row,)).fetchall()
     for digest, _ in rows:
         if digest not in read:
             read[digest] = files.get(digest)
-    # If someone has deleted a file by hand, only that image is missing.
+    # If a file has been deleted by hand, only that image is missing.
     found = ((digest, record, read[digest]) for digest, record in rows)
     return tuple(from_json(ImageFile, r, digest=d, data=data) for d, r, data in found if data is not None)
 
 
 def _load_draft(db: sqlite3.Connection, id: str) -> RunningReply | None:
-    """The reply that was being written, as a generation that ended with what there is of it."""
+    """The reply that was being written, as a generation that was cut off."""
     draft = db.execute("SELECT record FROM drafts WHERE conversation = ?", (id,)).fetchone()
     if draft is None:
         return None
@@ -266,7 +266,7 @@ def _dump(data: Any) -> str:
 
 
 def sound(text: str) -> str:
-    """`text` as SQLite can store it: half a surrogate pair becomes a question mark."""
+    """`text` as SQLite can store it: a lone surrogate becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -277,14 +277,14 @@ def to_json(value: Any, *without: str) -> dict[str, Any]:
 
 
 def from_json(kind: type[T], record: str, /, **given: Any) -> T:
-    """The dataclass `kind` from the JSON that `to_json` made, and the fields in `given`; ValueError where it does not fit."""
+    """The dataclass `kind` from the JSON that `to_json` made, and the fields in `given`. Raises ValueError for bad JSON."""
     model = _stored(kind, frozenset(given))  # type: ignore[arg-type]  # a class can be hashed
     return kind(**given, **dict(model.model_validate_json(record)))
 
 
 @cache
 def _stored(kind: Any, given: frozenset[str]) -> type[BaseModel]:
-    """A model of the fields in the JSON. It converts nothing to another type, and its errors do not show content."""
+    """A strict model of the fields in the JSON, whose errors do not show content."""
     hints = get_type_hints(kind)
     names = [each for each in dataclasses.fields(kind) if each.name not in given]
     stored: dict[str, Any] = {each.name: (hints[each.name], _default(each)) for each in names}

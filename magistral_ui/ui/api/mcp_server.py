@@ -127,7 +127,9 @@ class McpHandlers:
         if not request.pictures:
             return await asyncio.to_thread(begin)
         client = client_of_request(context.request)
-        return await self._visitors.images.run(client, len(request.pictures), begin, gone=partial(_is_gone, context))
+        return await self._visitors.images.run(
+            client, len(request.pictures), begin, disconnected=partial(_is_gone, context)
+        )
 
 
 class ProgressNotifier:

@@ -1,66 +1,66 @@
-// Bounds the work of parsing one text, whatever marks it holds: the rest is shown as plain text, and no word is lost.
-// It counts steps, not time, so that a text looks the same on every machine. export/bounds.py has the same rule.
+// Limits the work of parsing one text, whatever it contains: beyond the limit, it is shown as plain text, and none is lost.
+// It counts steps, not time, so that a text looks the same on every machine. export/bounds.py has the same rule for files.
 
 /** @import { BlockState, CoreState, MarkdownIt, Token, TokenHead } from "./types.js" */
 
-const TOKENS = 5_000; // of one text, of blocks and again within lines; each becomes an element or a piece of text
-const CHARACTERS_PER_TOKEN = 40; // one more token for this many characters at the beginning of the text
-const BEGINNING = 200_000;
-const STEPS = 300_000; // marks examined, repeatedly if need be; twice the text's length on top
-const STEPS_PER_NEW = 10; // for each character that is no repetition, which also earns a token
-const LONG_LINE = 4_000; // characters; such a line counts by its pieces
-const PIECE = 16;
-const LINE = 8; // what each line earns on top, because a short one becomes as many elements as a long one
-const SENTENCE = 60; // characters of a line that may come again, and then earns a part of what it did at first
+const MAX_TOKENS = 5_000; // block tokens of one text, and as many inline tokens; each becomes an element or a piece of text
+const CHARACTERS_PER_TOKEN = 40; // this many characters of the prefix, whatever they are, allow one more token
+const PREFIX_LENGTH = 200_000;
+const MAX_STEPS = 300_000; // plus twice the length of the text; a step is one examination of a mark
+const STEPS_PER_NEW = 10; // that each novel character allows; it also allows a token
+const MAX_WHOLE_LINE = 4_000; // characters; a longer line is compared piece by piece
+const PIECE_LENGTH = 16;
+const TOKENS_PER_LINE = 8; // in addition, because short lines become as many elements as long ones
+const MIN_REPEATABLE_LINE = 60; // characters from which a repeated line still counts, in part
 const REPEATED_SHARE = 1 / 3;
-const LABEL = 16; // characters of a link's label that take as long as one step
+const LABEL_LENGTH_PER_STEP = 16; // characters of a link's label that take as long as one step
 
 /** @type {Record<string, number>} */
-const COSTS = { fence: 40, code_block: 40, table_open: 10 }; // what is rendered as many elements
+const COSTS = { fence: 40, code_block: 40, table_open: 10 }; // tokens that are rendered as many elements
 
-class Exhausted extends Error {}
+class WorkLimitExceeded extends Error {}
 
-/** What may still be spent. There is one, because texts are read one after the other. */
+/** What may still be spent. One is enough, because texts are parsed one after the other. */
 const left = { tokens: Infinity, steps: Infinity };
 
-/** Count a token, or what takes as long as several. */
+/** Spend a token, or several for one that takes as long. */
 export function spendToken(count = 1) {
   left.tokens -= count;
-  if (left.tokens < 0) throw new Exhausted();
+  if (left.tokens < 0) throw new WorkLimitExceeded();
 }
 
 /** @param {number} steps */
 function spendSteps(steps) {
   left.steps -= steps;
-  if (left.steps < 0) throw new Exhausted();
+  if (left.steps < 0) throw new WorkLimitExceeded();
 }
 
 /**
- * Whether a text can be cut before `token`: it says on which line it begins, and is no part that the next could not do without.
+ * Whether a text can be cut before `token`: its line is known, and what follows does not depend on it.
  * @param {Token} token
  */
-const isPlace = ({ map, nesting, type, hidden }) =>
+const canCutBefore = ({ map, nesting, type, hidden }) =>
   map && nesting > 0 && !hidden && type !== "tbody_open" && type !== "thead_open";
 
 /**
- * Where to cut so that token number `at` is left out: before its block, row or item, and before what begins with that.
+ * Where to cut to leave out token number `at`: before its block, row or item, and before any that begin with that.
  * @param {Token[]} tokens
  * @param {number} at
  * @returns {[number, number]}
  */
-function placeOf(tokens, at) {
-  while (at > 0 && !(tokens[at] && isPlace(tokens[at]))) at -= 1;
+function cutPosition(tokens, at) {
+  while (at > 0 && !(tokens[at] && canCutBefore(tokens[at]))) at -= 1;
   const from = tokens[at]?.map?.[0] ?? 0;
   while (at > 0 && tokens[at - 1].nesting > 0 && (tokens[at - 1].map?.[0] ?? from) === from) at -= 1;
   return [at, from];
 }
 
 /**
- * The closing tokens of what is still open after `tokens`.
+ * Closing tokens for everything still open after `tokens`.
  * @param {CoreState} state
  * @param {Token[]} tokens
  */
-function ends(state, tokens) {
+function closingTokens(state, tokens) {
   /** @type {Token[]} */
   const open = [];
   for (const token of tokens) {
@@ -75,17 +75,17 @@ function ends(state, tokens) {
 }
 
 /**
- * Show the text as it was written, from the block, row or item on that holds token number `at`: to the end of the outermost
- * block around it, and everything after that.
+ * Show the source text from the block, row or item that contains token number `at`: first to the end of the outermost block
+ * around it, then everything after that.
  * @param {CoreState} state
  * @param {number} at
  */
 function cut(state, at) {
   const { tokens, src } = state;
-  const [to, from] = placeOf(tokens, at);
+  const [to, from] = cutPosition(tokens, at);
   const outermost = tokens.slice(0, to + 1).findLast(({ level, map, nesting }) => level === 0 && map && nesting >= 0);
   tokens.length = to;
-  tokens.push(...ends(state, tokens));
+  tokens.push(...closingTokens(state, tokens));
   const lines = src.split("\n");
   const last = outermost?.map?.[1] ?? 0;
   const end = last > from ? last : lines.length;
@@ -101,54 +101,54 @@ function cut(state, at) {
 }
 
 /**
- * What `text` earns by what is no repetition: a token for each such character. Ordinary texts say something new in each line, and
- * so earn more than they need; marks that are repeated earn next to nothing, however many they are.
+ * How much of `text` is not repetition, in characters: each allows a token. Ordinary texts say something new in each line, which
+ * allows more than they need; repeated marks allow next to nothing, however many there are.
  * @param {string} text
  */
-function news(text) {
+function novelty(text) {
   const seen = new Set();
   let count = 0;
   for (const line of text.split("\n")) {
     const isNew = !seen.has(line);
     seen.add(line);
-    if (line.length <= LONG_LINE) {
-      if (isNew) count += LINE + line.length;
-      else if (line.length >= SENTENCE) count += line.length * REPEATED_SHARE;
+    if (line.length <= MAX_WHOLE_LINE) {
+      if (isNew) count += TOKENS_PER_LINE + line.length;
+      else if (line.length >= MIN_REPEATABLE_LINE) count += line.length * REPEATED_SHARE;
     } else if (isNew) {
       const before = seen.size;
-      for (let at = 0; at < line.length; at += PIECE) seen.add(line.slice(at, at + PIECE));
-      count += (seen.size - before) * PIECE;
+      for (let at = 0; at < line.length; at += PIECE_LENGTH) seen.add(line.slice(at, at + PIECE_LENGTH));
+      count += (seen.size - before) * PIECE_LENGTH;
     }
   }
   return count;
 }
 
 /**
- * What `work` makes of the tokens of `state`; where it is too much, they are cut at the token that `place` gives.
+ * Run `work` on the tokens of `state`; if it exceeds the limit, cut them at the token that `place` returns.
  * @param {CoreState} state
  * @param {() => void} work
  * @param {() => number} place
  */
-export function bounded(state, work, place = () => state.tokens.length - 1) {
+export function limitWork(state, work, place = () => state.tokens.length - 1) {
   const { length } = state.src;
-  state.env.news ??= news(state.src);
-  left.tokens = TOKENS + Math.min(length, BEGINNING) / CHARACTERS_PER_TOKEN + state.env.news;
-  left.steps = STEPS + 2 * length + STEPS_PER_NEW * state.env.news;
+  state.env.novelty ??= novelty(state.src);
+  left.tokens = MAX_TOKENS + Math.min(length, PREFIX_LENGTH) / CHARACTERS_PER_TOKEN + state.env.novelty;
+  left.steps = MAX_STEPS + 2 * length + STEPS_PER_NEW * state.env.novelty;
   try {
     work();
   } catch (error) {
-    if (!(error instanceof Exhausted)) throw error;
+    if (!(error instanceof WorkLimitExceeded)) throw error;
     cut(state, place());
   }
 }
 
 /**
- * What stands too deep within lists and quotations to be one more of them is words of the last.
+ * Make text nested too deeply a paragraph of the innermost list or quotation; markdown-it would drop it.
  * @param {BlockState} state
  * @param {number} startLine
  * @param {number} endLine
  */
-function deepest(state, startLine, endLine) {
+function pushParagraph(state, startLine, endLine) {
   let line = startLine;
   while (line < endLine && (state.isEmpty(line) || state.sCount[line] >= state.blkIndent)) line += 1;
   const content = state.getLines(startLine, line, state.blkIndent, false).trim();
@@ -161,7 +161,7 @@ function deepest(state, startLine, endLine) {
 
 /** @param {CoreState} state */
 function blocks(state) {
-  bounded(state, () => state.md.block.parse(state.src, state.md, state.env, state.tokens));
+  limitWork(state, () => state.md.block.parse(state.src, state.md, state.env, state.tokens));
 }
 
 /** @param {CoreState} state */
@@ -172,11 +172,11 @@ function words(state) {
     for (; at < tokens.length; at += 1)
       if (tokens[at].type === "inline") md.inline.parse(tokens[at].content, md, env, tokens[at].children ?? []);
   };
-  bounded(state, all, () => at);
+  limitWork(state, all, () => at);
 }
 
 /**
- * A markdown-it plugin, to be used last.
+ * A markdown-it plugin; use it last.
  * @param {MarkdownIt} md
  */
 export function bounds(md) {
@@ -208,18 +208,20 @@ export function bounds(md) {
   };
   const tokenize = md.block.tokenize.bind(md.block);
   md.block.tokenize = (state, startLine, endLine) =>
-    state.level < md.options.maxNesting ? tokenize(state, startLine, endLine) : deepest(state, startLine, endLine);
+    state.level < md.options.maxNesting
+      ? tokenize(state, startLine, endLine)
+      : pushParagraph(state, startLine, endLine);
   const skipToken = md.inline.skipToken.bind(md.inline);
   md.inline.skipToken = (state) => {
     spendSteps(1);
     skipToken(state);
   };
   const { parseLinkLabel } = md.helpers;
-  // A label is compared with those of all definitions.
+  // A label is compared with the labels of all definitions.
   md.helpers = { ...md.helpers };
   md.helpers.parseLinkLabel = (state, start, disableNested) => {
     const end = parseLinkLabel(state, start, disableNested);
-    if (end > start) spendSteps((end - start) / LABEL);
+    if (end > start) spendSteps((end - start) / LABEL_LENGTH_PER_STEP);
     return end;
   };
   md.core.ruler.at("block", blocks);

@@ -1,7 +1,7 @@
 // Reads the harmless tags of HTML that models write: an allow-list, without attributes. All others stay text, and so does a
 // tag of a line that has no partner there. Blocks of HTML hold Markdown. export/html_tags.py has the same rules.
 
-import { bounded, spendToken } from "./bounds.js";
+import { limitWork, spendToken } from "./bounds.js";
 import { below, firstOutside, isGrowing } from "./lines.js";
 
 /** @import { BlockState, BlockTag, CoreState, Frame, InlineState, MarkdownIt, Token } from "./types.js" */
@@ -399,7 +399,7 @@ function blocks(state) {
   const { tokens } = state;
   const made = new Blocks(state);
   state.tokens = made.out;
-  bounded(state, () => takeApart(tokens, made, state.env));
+  limitWork(state, () => takeApart(tokens, made, state.env));
 }
 
 /**

@@ -3,7 +3,7 @@
 import { lack, make } from "./dom.js";
 import { has, number, t } from "./i18n.js";
 import { PresetsView } from "./presets.js";
-import { bounded, choose, facts, measured, settings, values } from "./settings.js";
+import { choose, clamp, facts, measured, settings, values } from "./settings.js";
 
 /** @import { PanelValue, Parameter } from "./types.js" */
 
@@ -116,7 +116,7 @@ class Control {
     const { name, optional } = this.parameter;
     const text = this.number.value.trim();
     // An empty field of a parameter that must have a value gets the card's own.
-    const value = text === "" ? (optional ? null : this.own) : bounded(this.parameter, Number(text));
+    const value = text === "" ? (optional ? null : this.own) : clamp(this.parameter, Number(text));
     choose(name, value);
     this.number.value = String(values()[name] ?? "");
   }
@@ -128,7 +128,7 @@ class Control {
     if (position >= SLIDER_STEPS) return high;
     const value = low * (high / low) ** (position / SLIDER_STEPS);
     // Two digits are as fine as a hand is.
-    return bounded(this.parameter, Number(value.toPrecision(value < 100 ? 2 : value < 10_000 ? 3 : 2)));
+    return clamp(this.parameter, Number(value.toPrecision(value < 100 ? 2 : value < 10_000 ? 3 : 2)));
   }
 
   /** @param {number} value */

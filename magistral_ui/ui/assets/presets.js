@@ -3,9 +3,9 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 import {
-  bounded,
   card,
   choosePreset,
+  clamp,
   deletePreset,
   facts,
   MAX_NAME_LENGTH,
@@ -69,7 +69,7 @@ export class PresetsView {
     const now = values();
     const fits = (/** @type {{values: Parameters}} */ { values: wanted }) =>
       card().parameters.every(
-        (each) => each.name === "seed" || bounded(each, wanted[each.name] ?? null) === now[each.name],
+        (each) => each.name === "seed" || clamp(each, wanted[each.name] ?? null) === now[each.name],
       );
     const matching = this.shown.filter(fits);
     this.current = matching.find((each) => each.radio.checked) ?? matching[0] ?? null;

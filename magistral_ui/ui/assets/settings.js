@@ -66,7 +66,7 @@ export function change(changes) {
 export function values() {
   const { parameters, own } = card();
   return Object.fromEntries(
-    parameters.map((each) => [each.name, bounded(each, settings.value.params[each.name] ?? own[each.name])]),
+    parameters.map((each) => [each.name, clamp(each, settings.value.params[each.name] ?? own[each.name])]),
   );
 }
 
@@ -90,7 +90,7 @@ export function choosePreset(wanted) {
   /** @type {Parameters} */
   const params = {};
   for (const each of card().parameters) {
-    const value = each.name === "seed" ? settings.value.params.seed : bounded(each, wanted[each.name] ?? null);
+    const value = each.name === "seed" ? settings.value.params.seed : clamp(each, wanted[each.name] ?? null);
     if (value !== undefined && value !== card().own[each.name]) params[each.name] = value;
   }
   change({ params });
@@ -137,7 +137,7 @@ export function settingsForRequest() {
  * @param {Parameter} parameter
  * @param {number | null | undefined} value
  */
-export function bounded({ low, high, integer, optional }, value) {
+export function clamp({ low, high, integer, optional }, value) {
   if (typeof value !== "number" || !Number.isFinite(value)) return optional ? null : low;
   const within = Math.min(high, Math.max(low, value));
   return integer ? Math.round(within) : within;

@@ -3,7 +3,7 @@
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 import { Popup } from "./menu.js";
-import { bounded, card, choose, facts, settings, values } from "./settings.js";
+import { card, choose, clamp, facts, settings, values } from "./settings.js";
 
 /** @import { ThinkingLevel } from "./types.js" */
 
@@ -28,7 +28,7 @@ function ownBounds() {
 export function chosenLevel() {
   const budget = values()[BUDGET];
   const is = (/** @type {ThinkingLevel} */ level) =>
-    level.budget ? bounded(ownBounds(), level.budget) === budget : level.budget === budget;
+    level.budget ? clamp(ownBounds(), level.budget) === budget : level.budget === budget;
   return LEVELS.find(is) ?? { name: "custom", budget };
 }
 
@@ -141,7 +141,7 @@ export class ThinkingControl extends Popup {
 
   typed() {
     if (!this.tokens.value) return this.check();
-    choose(BUDGET, bounded(ownBounds(), Number(this.tokens.value)));
+    choose(BUDGET, clamp(ownBounds(), Number(this.tokens.value)));
   }
 
   /** Show in the menu what is chosen. */

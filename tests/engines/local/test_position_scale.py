@@ -126,7 +126,7 @@ def test_sequences_in_different_windows_share_a_step(
     theirs: torch.nn.Module, ours: Decoder, recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if recorded:
-        monkeypatch.setattr(ours._stages, "_record", replayed)
+        monkeypatch.setattr(ours._stages, "record", replayed)
         monkeypatch.setattr(ours._stages, "_recorded", {})
     prompts = [tokens(count, count) for count in (3, WINDOW, 2 * WINDOW + 5, 11 * WINDOW)]
     caches = [ours.new_cache() for _ in prompts]
@@ -178,7 +178,7 @@ def spread() -> Iterator[Callable[[list[int]], Decoder]]:
 def test_the_scale_goes_with_the_layers(spread: Callable[[list[int]], Decoder], recorded: bool) -> None:
     model = spread([0, 1, 1, 0])
     if recorded:
-        model._stages._record = replayed
+        model._stages.record = replayed
     ids = tokens(6 * WINDOW)
     cache = model.new_cache()
     model([DecoderInput(cache, ids[:-2])])

@@ -14,8 +14,7 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Loading, ModelRequest
 from magistral_ui.engines.local import running_model
-from magistral_ui.engines.local.pace_recorder import MIN_TOKENS
-from magistral_ui.engines.local.running_model import RunningModel, load_model
+from magistral_ui.engines.local.running_model import MIN_MEASURED_TOKENS, RunningModel, load_model
 from magistral_ui.engines.weights import devices, loader
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard
@@ -129,10 +128,10 @@ def test_the_pace_of_real_models_is_recorded(
     recorded: list[tuple[object, ...]] = []
     monkeypatch.setattr(running_model, "record_pace", lambda *values: recorded.append(values))
     running = RunningModel(replace(vision_loaded, card=replace(vision_loaded.card, demo=demo)), CPU)
-    params = SamplingParams(temperature=0.0, max_tokens=MIN_TOKENS + 8, seed=1)
+    params = SamplingParams(temperature=0.0, max_tokens=MIN_MEASURED_TOKENS + 8, seed=1)
     generation = running.submit(GenerationRequest(Prompt((), (UserTurn("What is 12 + 30?"),)), params))
     while not generation.ended:
         running.scheduler.step()
     usage = generation.usage
-    assert usage.reasoning_tokens + usage.answer_tokens >= MIN_TOKENS, "long enough to count"
+    assert usage.reasoning_tokens + usage.answer_tokens >= MIN_MEASURED_TOKENS, "long enough to count"
     assert [values[:3] for values in recorded] == ([] if demo else [(vision_loaded.shape, "float32", CPU)])

@@ -26,7 +26,7 @@ from magistral_ui.engines.remote.completion_body import ImageUrls, body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import PromptTooLong
-from magistral_ui.ui.page_files import ASSETS
+from magistral_ui.ui.asset_files import ASSETS
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.following import follow
 from tests.engines.remote.conftest import connected, start_llama_cpp

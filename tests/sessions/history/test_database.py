@@ -642,7 +642,7 @@ def test_what_was_on_its_way_when_everything_was_forgotten_is_not_kept(visiting:
     assert kept is not None
     assert visitors.forget(place)
     with pytest.raises(HistoryUnusable):
-        history.take_in(visitor, {"new": documents[0]})  # a file that was being read meanwhile
+        history.import_documents(visitor, {"new": documents[0]})  # a file that was being read meanwhile
     assert visitors._add(visitor, place["conversation"], kept) is None, "another tab had just read it"
     assert visitors.find(place) is None
     assert history.read(-1, catalog.count, visitor) == 0
@@ -678,7 +678,9 @@ def test_reading_along_waits_for_nobody_who_works_with_a_session(visiting: Any) 
     running = visitors.open()[1].say("one", (), SamplingParams())
     found: list[object] = []
     with busy._lock:
-        reader = threading.Thread(target=lambda: found.append(visitors.reading(running.generation.id)), daemon=True)
+        reader = threading.Thread(
+            target=lambda: found.append(visitors.running_reply(running.generation.id)), daemon=True
+        )
         reader.start()
         reader.join(60)
         assert found == [(running.generation, None)]
