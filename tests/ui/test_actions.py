@@ -18,7 +18,7 @@ from magistral_ui.ui.actions import action_route, composer_actions, history_acti
 from magistral_ui.ui.asset_files import ASSETS
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.history_panel import HistoryPanel
-from magistral_ui.web.request_body import JsonBodies
+from magistral_ui.web.request_body import MAX_EVENT_BYTES, HeldBytes, JsonBodies
 from magistral_ui.web.request_guard import ACTIONS_PATH
 from magistral_ui.web.uploads import Ownership
 from tests.scripted_engine import ScriptedEngine
@@ -30,8 +30,8 @@ class Tab:
     def __init__(self) -> None:
         self.engine = ScriptedEngine([Answer("yes")])
         self.chat = Chat(self.engine, Visitors(self.engine))
-        self.ownership = Ownership()
-        self.app = Starlette(routes=[action_route(self.chat, JsonBodies(SHARED), self.ownership)])
+        self.bodies, self.ownership = JsonBodies(SHARED), Ownership()
+        self.app = Starlette(routes=[action_route(self.chat, self.bodies, self.ownership)])
         self.place: Any = {}
 
     def post(self, action: str, body: Any) -> httpx.Response:
@@ -102,6 +102,14 @@ def test_a_file_that_is_not_the_callers_is_as_if_it_were_missing(opened: Tab, th
     files = [{"path": "mine.png", "url": "theirs.png"}, theirs]
     parts = opened.act("composer/weigh", message={"text": "look", "files": files})
     assert parts["meter"]["of"] == [len("look"), 1]
+
+
+def test_a_body_is_bounded_in_its_bytes_and_in_those_in_memory(tab: Tab) -> None:
+    large = {"data": {"text": "x" * (MAX_EVENT_BYTES + 6 * SHARED.text_length)}}
+    assert tab.post("turns/attach", large).status_code == 413
+    assert tab.post("turns/attach", {}).status_code == 200
+    tab.bodies._held = HeldBytes(max_bytes=1)
+    assert tab.post("turns/attach", {}).status_code == 503
 
 
 BODY: dict[str, Any] = {"place": {}, "settings": {}, "data": {}}
