@@ -57,7 +57,7 @@ def card_for(card: str, flavor: str, environment: Mapping[str, str]) -> str:
     """
     found, hardware = SpaceCard(card), find_hardware(flavor)
     found.data["suggested_hardware"] = flavor
-    model = _card_there(hardware, environment)
+    model = _card_on(hardware, environment)
     if model is not None and model.repository:
         found.data["models"] = [model.repository]
     if model is MAGISTRAL_1_2:
@@ -66,8 +66,8 @@ def card_for(card: str, flavor: str, environment: Mapping[str, str]) -> str:
     return str(found)
 
 
-def _card_there(hardware: Hardware | None, environment: Mapping[str, str]) -> ModelCard | None:
-    """The card of the model that will run on `hardware`; None if it is the demo model, on a server, or not known."""
+def _card_on(hardware: Hardware | None, environment: Mapping[str, str]) -> ModelCard | None:
+    """The card of the model that will run on `hardware`; None if it is the demo model, on a server, or unknown."""
     if hardware is None or hardware.best is None or environment.get("MAGISTRAL_UI_BASE_URL"):
         return None
     wanted = environment.get("MAGISTRAL_UI_MODEL") or AUTO
@@ -94,7 +94,7 @@ def _text(longest: int) -> Check:
     return lambda value: isinstance(value, str) and 0 < len(value) <= longest and "\n" not in value
 
 
-def _truth(value: Any) -> bool:
+def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
@@ -127,22 +127,22 @@ FIELDS: dict[str, Check] = {
     "python_version": _matches(r"3\.\d+(\.\d+)?"),
     "app_file": _matches(r"[\w./-]+\.py"),
     "base_path": _matches(r"/\S*"),
-    "fullWidth": _truth,
+    "fullWidth": _is_bool,
     "header": _one_of("mini", "default"),
     "short_description": _text(DESCRIPTION),
     "license": _matches(r"[a-z0-9.-]+"),
     "thumbnail": _matches(r"https://\S+"),
-    "pinned": _truth,
+    "pinned": _is_bool,
     "models": _list_of(_matches(REPOSITORY)),
     "datasets": _list_of(_matches(REPOSITORY)),
     "tags": _list_of(_text(TITLE)),
     "suggested_hardware": _one_of(*(each.value for each in SpaceHardware)),
     "suggested_storage": _one_of("small", "medium", "large"),
     "custom_headers": _headers,
-    "disable_embedding": _truth,
+    "disable_embedding": _is_bool,
     "startup_duration_timeout": _matches(r"\d+(\.\d+)?[smh]"),
     "preload_from_hub": _list_of(_matches(REPOSITORY + r"( [\w./-]+(,[\w./-]+)*( [0-9a-f]{40})?)?")),
-    "hf_oauth": _truth,
+    "hf_oauth": _is_bool,
     "hf_oauth_expiration_minutes": _number(1, 43_200),
     "hf_oauth_scopes": _list_of(_one_of(*SCOPES)),
     "hf_oauth_authorized_org": lambda value: _matches(REPOSITORY)(value) or _list_of(_matches(REPOSITORY))(value),

@@ -86,12 +86,12 @@ class ModelInfo:
     """
 
 
-Stage = Literal["starting", "server", "downloading", "reading", "quantizing", "saving", "warming_up"]
+Stage = Literal["waiting", "starting", "server", "downloading", "reading", "quantizing", "saving", "warming_up"]
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Not ready yet. `done` and `total` are bytes; a total of 0 is unknown."""
+    """Not ready yet. `done` and `total` are bytes; a total of 0 is unknown. `waiting`: for the replies of the model before."""
 
     stage: Stage = "starting"
     done: int = 0

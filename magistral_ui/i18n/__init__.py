@@ -1,1 +1,1 @@
-"""Texts in all languages: which languages there are, their texts and their plural forms."""
+"""The available languages, their texts and their plural forms."""

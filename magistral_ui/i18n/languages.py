@@ -1,4 +1,4 @@
-"""The page's languages, and which one a visitor gets; knows of the texts only whether any are missing."""
+"""The page's languages, and which one a visitor gets; of the texts, it only knows whether any are missing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Language:
 
     code: str
     name: str
-    """In the language itself."""
+    """Its name in the language itself."""
     tag: str
     right_to_left: bool = False
 
@@ -59,13 +59,13 @@ _TAGS = {"zh": "zh-CN"}
 LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {code: Language(code, name, _TAGS.get(code, code), code in ("ar", "fa")) for code, name in _NAMES.items()}
 )
-# Other codes that browsers send for a language, and languages whose speakers read it easily.
+# Other codes that browsers send for a language, and languages whose speakers can read it easily.
 OTHER_NAMES = MappingProxyType({"in": "id", "mo": "ro", "prs": "fa", "gsw": "de"})
 
 
 @cache
 def offered() -> Mapping[str, Language]:
-    """The languages without missing texts, which are those that visitors can get."""
+    """The languages that visitors can get: those without missing texts."""
     wanted = for_pages(DEFAULT_LANGUAGE).keys()
     return MappingProxyType({code: each for code, each in LANGUAGES.items() if wanted <= translated(code).keys()})
 

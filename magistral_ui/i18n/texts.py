@@ -29,12 +29,12 @@ _START_ERRORS = (
     "password_too_long file_not_read file_not_text folder_unusable libraries_failed"
 )
 START_ERROR_KEYS = frozenset(f"error_{key}" for key in _START_ERRORS.split())
-"""Errors that end the app before there is a page, so the command line shows them too."""
+"""Errors that end the app before there is a page, so the command line shows them, in English."""
 
 
 @cache
 def translated(language: str) -> Mapping[str, Text]:
-    """The texts of `language` itself; none if it has no file."""
+    """The texts of `language` itself; empty if it has no file."""
     file = resources.files("magistral_ui.i18n") / "locales" / f"{language}.json"
     found: dict[str, Text] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return found
@@ -42,7 +42,7 @@ def translated(language: str) -> Mapping[str, Text]:
 
 @cache
 def strings(language: str = DEFAULT_LANGUAGE) -> Mapping[str, Text]:
-    """All texts of `language`, with English for those that are missing, so that no key is ever shown."""
+    """All texts of `language`, in English if one is missing, so that no key is ever shown."""
     return {**translated(DEFAULT_LANGUAGE), **translated(language)}
 
 
@@ -66,7 +66,7 @@ def text_in(language: str, key: str, /, **values: Value) -> str:
     if isinstance(found, dict):
         count = values.get("count", values.get("limit"))
         found = found.get(category(language, count) if isinstance(count, int) else "other", found["other"])
-    # A placeholder without a value stays visible: the sentence still helps.
+    # A placeholder without a value stays visible: the text still helps.
     return PLACEHOLDER.sub(lambda match: str(values.get(match[1], match[0])), found)
 
 

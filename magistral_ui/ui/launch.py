@@ -33,7 +33,7 @@ from magistral_ui.web.middleware import gradio_middleware, middleware_stack, wra
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.request_body import JsonBodies
 from magistral_ui.web.security_headers import CompletedPageMiddleware
-from magistral_ui.web.server_socket import WILDCARD_HOSTS, allow_many_files, served_on, take, url_of
+from magistral_ui.web.server_socket import WILDCARD_HOSTS, allow_many_files, bind, served_on, url_of
 from magistral_ui.web.uploads import Ownership
 
 STYLES = ("vendor/katex", "page", "answer", "transcript", "history", "panel", "touch")
@@ -118,7 +118,7 @@ def launch(
     reach it. Without a port, the first free one from 7860 on is used. Raises PortInUse where `port` is taken, ServeError where
     `host` cannot be listened on or there is no share link.
     """
-    sockets = take(host, (port,) if port is not None else DEFAULT_PORTS)
+    sockets = bind(host, (port,) if port is not None else DEFAULT_PORTS)
     port = sockets[0].getsockname()[1]
     exposure = exposure or Exposure(host=host)
     allow_many_files()

@@ -1,6 +1,7 @@
 """The owner's actions on models: list, download, remove, switch, unload. Who is no owner is refused each of them here.
 
-On a page that only this machine reaches, whoever gets in is the owner; on a shared one, only a login that `--admin` names.
+On a page that only this machine reaches, whoever gets in is the owner; on a shared one, or through a proxy, only a login that
+`--admin` names.
 """
 
 import threading
@@ -100,7 +101,9 @@ class ModelActions:
         return self._value()
 
     def _is_owner(self) -> bool:
-        return not self._shared or CLIENT.get().admin
+        client = CLIENT.get()
+        # Where nothing was said of a proxy, one on this machine would make everybody look like its user.
+        return client.admin or not (self._shared or client.forwarded)
 
     def _allowed(self) -> "SwitchableModels":
         if not self._is_owner():

@@ -1,4 +1,4 @@
-"""What follows from the operator's choices about sharing: accounts, limits, and what the terminal says about them."""
+"""Turns the operator's choices about sharing into accounts, limits and admins, and announces them on the terminal."""
 
 import json
 import os
@@ -18,19 +18,19 @@ MIN_PASSWORD_LENGTH, MIN_SHARED_PASSWORD_LENGTH = 8, 12
 ADMIN_NAMES = "NAME[,NAME] (--auth NAME:PASSWORD|FILE)"
 EXAMPLE = json.dumps({"max_tokens": 32768, "replies": 4})
 MAX_DIGITS = 20
-"""Digits that are read of a number: more than any limit has."""
+"""Digits of a number to read: more than any limit has."""
 
 
 def limits_of(choice: str | None, exposure: Exposure) -> Limits:
-    """The chosen limits: by name, or those for the exposure, changed by a JSON file."""
-    suiting = SHARED if exposure.shared else Limits()
+    """The chosen limits: by name, or those for the exposure, overridden by a JSON file."""
+    defaults = SHARED if exposure.shared else Limits()
     if choice is None:
-        return suiting
+        return defaults
     if choice in ("local", "shared"):
         return {"local": Limits(), "shared": SHARED}[choice]
     changes = _limits_in(Path(choice))
     try:
-        return suiting.changed(changes)
+        return defaults.changed(changes)
     except LookupError as error:
         raise BadSetting("limits_unknown", value=choice, detail=str(error.args[0])) from error
     except ValueError as error:
@@ -45,7 +45,7 @@ def _limits_in(file: Path) -> dict[str, Any]:
         return dict(pairs)
 
     def number(digits: str) -> int:
-        return int(digits[:MAX_DIGITS])  # Python refuses to read thousands of them
+        return int(digits[:MAX_DIGITS])  # Python refuses to parse thousands of digits
 
     text, line, column = read_text(file, "limits_not_read"), 1, 1
     try:
@@ -60,7 +60,7 @@ def _limits_in(file: Path) -> dict[str, Any]:
 
 
 def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> tuple[Passwords | None, str]:
-    """The accounts, and a generated password where there is one. A Space is open to whoever its owner lets see it."""
+    """The accounts, and the generated password, if any. A Space is open to whoever its owner allows to see it."""
     if choice == HUGGING_FACE:
         return Passwords({}), ""
     if choice is not None:
@@ -74,7 +74,7 @@ def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> t
 
 
 def admins_of(choice: str | None) -> frozenset[str]:
-    """The names that `--admin` lists, in one spelling."""
+    """The canonical names that `--admin` lists."""
     return frozenset(name for each in (choice or "").split(",") if (name := canonical(each)))
 
 
@@ -85,8 +85,8 @@ def check_admins(choice: str | None, passwords: Passwords | None) -> None:
             raise BadSetting("bad_setting", name="--admin", value=name.strip(), expected=ADMIN_NAMES)
 
 
-def read_accounts(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str, str]:
-    """Passwords by name, from `name:password`, or from a file with one of these a line. BadSetting for anything else."""
+def read_accounts(choice: str, min_length: int = MIN_PASSWORD_LENGTH) -> dict[str, str]:
+    """Passwords by name, from `name:password` or a file with one of these per line. Raises BadSetting for anything else."""
     file = Path(choice)
     named = os.path.exists(file)
     if named:
@@ -103,8 +103,8 @@ def read_accounts(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str,
         if (alike := known.get(canonical(name))) is not None:
             raise BadSetting("auth_names_alike", name=name.strip(), other=alike)
         known[canonical(name)] = name.strip()
-        if len(password.strip()) < shortest:
-            raise BadSetting("password_too_short", name=name.strip(), limit=shortest)
+        if len(password.strip()) < min_length:
+            raise BadSetting("password_too_short", name=name.strip(), limit=min_length)
         if len(password.strip()) > MAX_PASSWORD_LENGTH:
             raise BadSetting("password_too_long", name=name.strip(), limit=MAX_PASSWORD_LENGTH)
         accounts[name.strip()] = password.strip()
@@ -114,7 +114,7 @@ def read_accounts(choice: str, shortest: int = MIN_PASSWORD_LENGTH) -> dict[str,
 
 
 def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwords | None, made: str) -> list[str]:
-    """What the operator reads on the terminal: the address, who can log in, and what is looser than the defaults."""
+    """What the terminal tells the operator: the address, who can log in, and what is less strict than the defaults."""
     lines = [text("app_serving", url=url)]
     if made:
         lines.append(text("app_password", password=made))
@@ -130,9 +130,9 @@ def announcement(url: str, exposure: Exposure, limits: Limits, passwords: Passwo
 
 
 def read_text(file: Path, unread: str = "file_not_read") -> str:
-    """UTF-8, or what the file's byte order mark or first bytes say. BadSetting for anything else, and for what cannot be read.
+    """The text of a file in UTF-8, UTF-16 or UTF-32, by its byte order mark or first bytes. Raises BadSetting otherwise.
 
-    Older 8-bit encodings are refused: nothing tells which one it is, and a password that is read wrongly lets nobody in.
+    8-bit encodings are refused: they cannot be told apart, and a password that was decoded wrongly would let nobody in.
     """
     try:
         data = file.read_bytes()

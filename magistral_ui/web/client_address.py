@@ -1,6 +1,6 @@
-"""Finds out who makes a request: the address, also through trusted proxies, the path it came by, and the browser by its cookie.
+"""Identifies who makes a request: the client's address, also behind trusted proxies, the path prefix, and the browser's cookie.
 
-What that client may do is not decided here.
+It does not decide what that client may do.
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ from magistral_ui.i18n.languages import LANGUAGE_COOKIE, Language, language_for
 from magistral_ui.web.exposure import Exposure, address_in, is_prefix, plain_address
 
 PEER_KEY = "magistral.peer"
-"""Where the address of the connection itself stays, once `client` is the visitor's."""
+"""Key in the scope of the address of the connection itself, once `client` is the visitor's."""
 FORWARDED_KEY = "magistral.forwarded"
 CLIENT_KEY = "magistral.client"
 FORWARDED_HEADERS = (
@@ -31,23 +31,23 @@ FORWARDED_HEADERS = (
     "forwarded",
     "x-real-ip",
 )
-"""What proxies write. `Forwarded`, `X-Real-IP` and `X-Forwarded-Host` are never read: many proxies let a visitor's through."""
+"""Headers that proxies write. `Forwarded`, `X-Real-IP` and `X-Forwarded-Host` are never read: many proxies pass forged ones."""
 HIDDEN_HEADERS = frozenset(name.encode() for name in FORWARDED_HEADERS)
 PREFIX_HEADER = "x-forwarded-prefix"
 PROBE_HEADER = "x-magistral-ui-probe"
 VISITOR_COOKIE = "magistral-ui-visit"
 PREFIX_KEY = "magistral.prefix"
-"""Where the path stays below which the page was requested."""
+"""Key in the scope of the path prefix below which the page was requested."""
 COOKIE_VALUE = re.compile(r"[\w.~-]{16,128}", re.ASCII)
 MAX_COOKIES = 8
 PAGE_PATHS = ("/", "/config")
-"""Where a browser, or a program, begins, and is given the cookie."""
+"""What browsers and programs request first, and where they are given the cookie."""
 
 
 class ForwardedHeadersMiddleware:
-    """Sets the address and scheme with which a visitor asked, and takes off the path below which a proxy shows the page.
+    """Sets the visitor's address and scheme, and strips the path prefix below which a proxy serves the page.
 
-    A proxy is believed because of the connection that it makes, never because of headers alone.
+    A proxy is trusted because of the connection that it makes, never because of headers alone.
     """
 
     def __init__(self, app: ASGIApp, *, exposure: Exposure) -> None:
@@ -66,7 +66,7 @@ class ForwardedHeadersMiddleware:
             if path == prefix and scope["method"] in ("GET", "HEAD"):  # the page's own addresses are relative
                 await RedirectResponse(f"{prefix}/", 308)(scope, receive, send)
                 return
-            # A proxy may hand on `/ai/config`, or leave `/ai` out: both become `/config`.
+            # A proxy may pass on `/ai/config`, or strip `/ai`: both become `/config`.
             scope |= {**_path(path.removeprefix(prefix) if _is_below(path, prefix) else path), PREFIX_KEY: prefix}
         await self.app(scope, receive, send)
 
@@ -76,21 +76,21 @@ class ForwardedHeadersMiddleware:
             self._exposure.probed = ",".join(headers.getlist("x-forwarded-for"))
 
     def _is_forwarded(self, headers: Headers) -> bool:
-        """Whether a trusted peer hands the request on; programs on this machine also connect without the proxy."""
+        """Whether a trusted peer forwards the request; programs on this machine may also connect without the proxy."""
         if any(name in headers for name in FORWARDED_HEADERS):
             return True
         public = urlsplit(self._exposure.url).netloc.lower()
         return bool(public) and headers.get("host", "").lower() == public
 
     def _is_secure(self, headers: Headers) -> bool:
-        """Whether the visitor used TLS. That may end in front of the nearest proxy; then the public address tells."""
+        """Whether the visitor used TLS. If it ends before the nearest proxy, the public address tells."""
         if self._exposure.reach in ("tunnel", "space") or self._exposure.url.startswith("https:"):
             return True
         protocol = ",".join(headers.getlist("x-forwarded-proto")).rpartition(",")[2]
         return protocol.strip(" \t").lower() == "https"
 
     def _prefix(self, path: str, headers: Headers, forwarded: bool) -> str:
-        """The path that was set with `--share`; a header's only from a proxy that was set up there without one."""
+        """The path set with `--share`, or if that has none, the one in a trusted proxy's header."""
         if known := self._exposure.prefix:
             return known if forwarded or _is_below(path, known) else ""
         prefixes = headers.getlist(PREFIX_HEADER) if forwarded and self._exposure.reach == "proxy" else []
@@ -99,9 +99,9 @@ class ForwardedHeadersMiddleware:
 
 
 class ClientAddressMiddleware:
-    """Sets the `Client` of a request, and gives a browser that has none the cookie that tells it from others.
+    """Sets the `Client` of a request, and gives a new browser the cookie that tells it from others.
 
-    That cookie is no login: it is worth what was begun with it.
+    That cookie is not a login: it only gives access to what was begun with it.
     """
 
     def __init__(self, app: ASGIApp, *, exposure: Exposure) -> None:
@@ -110,13 +110,18 @@ class ClientAddressMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, address = Headers(scope=scope), network_of(scope["client"][0])
         cookie = read_cookie(headers, cookie_name(VISITOR_COOKIE, scope))
-        client = Client(address, hashed(cookie or address), lambda: _language_of(headers).code)
+        client = Client(
+            address,
+            hashed(cookie or address),
+            lambda: _language_of(headers).code,
+            forwarded=any(name in headers for name in (*FORWARDED_HEADERS, "via")),
+        )
         known = {**scope, "headers": self._headers(scope), CLIENT_KEY: client}
         with serving(client):
             await self.app(known, receive, send if cookie else self._with_cookie(known, headers, send))
 
     def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """The headers without those about forwarding, which nothing behind this may believe; Host is the public name."""
+        """The headers without those about forwarding, which the inner layers must not trust; Host is the public name."""
         kept = [each for each in scope["headers"] if each[0] not in HIDDEN_HEADERS]
         if scope.get(FORWARDED_KEY) and self._exposure.reach == "proxy":
             public = urlsplit(self._exposure.url).netloc.encode()
@@ -139,7 +144,7 @@ class ClientAddressMiddleware:
 
 
 class RestorePrefixMiddleware:
-    """Puts back the path that was taken off: Starlette, and so Gradio, expects the whole path, and the proxy's part beside it."""
+    """Restores the stripped prefix: Starlette, and so Gradio, expects the whole path, and the prefix as `root_path`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -151,19 +156,19 @@ class RestorePrefixMiddleware:
 
 
 def peer_of(scope: Scope) -> str:
-    """The address at the other end of the connection itself, whatever a header says."""
+    """The address of the peer of the connection itself, whatever the headers say."""
     peer: tuple[str, int] = scope.get(PEER_KEY) or scope.get("client") or ("", 0)
     return plain_address(str(peer[0]))
 
 
 def client_of(scope: Scope) -> Client:
-    """Who made a request, also later, when it is served outside its own task."""
+    """Who made a request, even when it is served outside its own task."""
     found = scope.get(CLIENT_KEY)
     return found if isinstance(found, Client) else NO_CLIENT
 
 
 def network_of(address: str) -> str:
-    """What is counted as one address: of an IPv6 address the first 64 bits, since a visitor may choose the others."""
+    """What counts as one address: for IPv6, the first 64 bits, since a visitor can choose the others."""
     parsed = address_in(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((parsed, 64), strict=False).network_address)
@@ -171,7 +176,7 @@ def network_of(address: str) -> str:
 
 
 def visitors_language(scope: Scope) -> Language:
-    """The language of who made this request: chosen on the page, or else the browser's."""
+    """The language of the visitor who made this request: chosen on the page, or else the browser's."""
     return _language_of(Headers(scope=scope))
 
 
@@ -189,40 +194,40 @@ def _path(path: str) -> Mapping[str, object]:
 
 
 def cookie_name(name: str, scope: Scope) -> str:
-    """What the cookie `name` is called where `scope` asks. A browser takes a `__Host-` cookie only from this very host, over TLS
-    and for the path /; a `__Secure-` one, which may be for a path, over TLS at least (RFC 6265bis)."""
+    """The full name of the cookie `name` for `scope`. A browser accepts a `__Host-` cookie only from this very host, over TLS
+    and for the path /, and a `__Secure-` one, which may be for another path, only over TLS (RFC 6265bis)."""
     if scope["scheme"] != "https":
         return name
     return f"__Secure-{name}" if scope.get(PREFIX_KEY) else f"__Host-{name}"
 
 
 def cookie_value(name: str, value: str, scope: Scope, *, framed: bool = False, age: int | None = None) -> str:
-    """A Set-Cookie header for the page that `scope` asks: not for other sites, other paths at its host, or scripts."""
+    """A Set-Cookie header for the page that `scope` requests: hidden from other sites, from other paths and from scripts."""
     return f"{cookie_name(name, scope)}={value}; {_attributes(scope, framed, age)}"
 
 
 def outdated(name: str, scope: Scope, headers: Headers) -> list[str]:
-    """A Set-Cookie header that deletes the cookie with the page's older, weaker name, which is not read any more."""
+    """A Set-Cookie header that deletes the cookie under its older, less protected name, which is no longer read."""
     if scope["scheme"] != "https" or not any(cookies(headers, name)):
         return []
     return [f"{name}=; {_attributes(scope, framed=False, age=0)}"]
 
 
 def read_cookie(headers: Headers, name: str) -> str:
-    """The cookie's value, or nothing. Others may have set one of the same name; of two that could be ours, neither counts."""
+    """The cookie's value, or an empty string. If someone else has set a second one of that name, neither counts."""
     found = read_cookies(headers, name)
     return found[0] if len(found) == 1 else ""
 
 
 def read_cookies(headers: Headers, name: str) -> list[str]:
-    """All values of that name that could be ours, each once."""
+    """All different values of that name that could be ours."""
     return list(dict.fromkeys(value for value in cookies(headers, name) if COOKIE_VALUE.fullmatch(value)))[:MAX_COOKIES]
 
 
 def cookies(headers: Headers, name: str) -> Iterator[str]:
-    """All values of the cookies of that name, however odd the others beside them are.
+    """All values of the cookies of that name, however malformed the other cookies are.
 
-    Only blanks and tabs are stripped (RFC 6265): with a no-break space before it, a browser does not guard `__Host-`.
+    Only spaces and tabs are stripped (RFC 6265): a browser does not protect a `__Host-` name after a no-break space.
     """
     for line in headers.getlist("cookie"):
         for pair in line.split(";"):

@@ -1,8 +1,8 @@
-"""Watches the server's connections: no doubtful requests, none that come too slowly, and only so many of one address.
+"""Guards the server's connections: strict parsing of requests, timeouts for slow ones, and a limit for each address.
 
-Two programs that disagree about where a request ends would take a part of one visitor's for another's (request smuggling,
-RFC 9112 §11.2). h11 mends some of what is doubtful; here it ends the connection. A connection whose answer is not read is
-dropped, too; what the peer's operating system receives counts as read, as no server can see further than that.
+Two programs that disagree about where a request ends could take part of one visitor's request for another's (request smuggling,
+RFC 9112 §11.2). h11 accepts some ambiguous requests; here, they end the connection. A connection whose response is not read is
+dropped, too; what the peer's operating system receives counts as read, since a server cannot see further than that.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from magistral_ui.i18n.texts import text
 from magistral_ui.web.exposure import plain_address
 
 HEAD_TIMEOUT = 15.0
-"""Seconds from a connection's beginning, or from its last answer, to the whole head of a request."""
+"""Seconds from the start of a connection, or from its last response, to the complete head of a request."""
 MAX_CONNECTIONS_PER_ADDRESS = 1_500
 """Connections of one address that is not a proxy's."""
 CHECKS = 10
-"""Checks of an unread answer in the time after which its connection is dropped."""
+"""How often an unread response is checked before its connection is dropped."""
 MAX_UNSENT_BYTES = 256 * 2**20
-"""Bytes of answers that wait in this process to be read; beyond them, the peer with the most loses its largest answer."""
+"""Bytes of responses that wait in this process to be read; beyond them, the peer with the most loses its largest response."""
 MAX_KERNEL_BUFFER = 128 * 1024
-"""Bytes of one connection that the system takes before it can send them: with few, it shows soon whether any are read."""
+"""Bytes of one connection that the system buffers: with few, it soon becomes clear whether the peer reads any."""
 REFUSAL_HEADERS = [
     ("Content-Type", "text/plain; charset=utf-8"),
     ("X-Content-Type-Options", "nosniff"),
@@ -46,7 +46,7 @@ REFUSAL_HEADERS = [
     ("Connection", "close"),
 ]
 MAX_LOGGED_PER_MINUTE = 60
-"""Lines in the log about requests that are no HTTP: a flood must not fill the disk."""
+"""Log lines about requests that are not HTTP: a flood must not fill the disk."""
 REQUEST_LINE = re.compile(rb"[A-Z]{1,20} [\x21-\x7e]+ HTTP/1\.[01]")
 FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -54,16 +54,16 @@ CHUNK = re.compile(rb"[0-9A-Fa-f]{1,16}\r\n")
 
 
 class SlowReaders:
-    """The connections of one server whose answers wait for their readers."""
+    """The connections of one server whose responses wait to be read."""
 
     def __init__(self, seconds: float, max_unsent: int = MAX_UNSENT_BYTES) -> None:
-        """`seconds` for which nothing of an answer leaves before its connection is dropped."""
+        """`seconds` without progress of a response after which its connection is dropped."""
         self.seconds, self._max_unsent = seconds, max_unsent
         self._waiting: dict[ReaderState, int] = {}
         self._total = 0
 
     def reader(self, transport: Any, peer: str, loop: asyncio.AbstractEventLoop) -> "ReaderState":
-        """The state of a new connection from `peer`, to be told when its flow stops and resumes."""
+        """The state of a new connection from `peer`, which must be told when its flow pauses and resumes."""
         limit_system_buffers(transport.get_extra_info("socket"), self.seconds)
         transport.set_write_buffer_limits(high=0)  # so that paused() is called as soon as a byte waits
         return ReaderState(self, transport, peer, loop)
@@ -84,7 +84,7 @@ class SlowReaders:
 
 
 class ReaderState:
-    """How far the other end of a connection has received what is sent."""
+    """How much of a response the peer of a connection has received."""
 
     def __init__(self, answers: SlowReaders, transport: Any, peer: str, loop: asyncio.AbstractEventLoop) -> None:
         self.peer = peer
@@ -103,11 +103,11 @@ class ReaderState:
         self._answers.waits(self, 0)
 
     def drop(self) -> None:
-        """End the connection; the system, too, discards what it has not sent, instead of trying again and again."""
+        """End the connection; the system discards what it has not sent, too, instead of retransmitting it."""
         self.resumed()
-        at_once = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+        immediately = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
         with contextlib.suppress(OSError):
-            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, immediately)
         self._transport.abort()
 
     def _schedule_check(self) -> None:
@@ -126,7 +126,7 @@ class ReaderState:
 
 
 def limit_system_buffers(connection: Any, seconds: float) -> None:
-    """Have the system buffer little that it cannot send, and give up a peer that receives nothing, where it supports this."""
+    """Make the system buffer little unsent data and give up a peer that receives nothing, where it supports this."""
     for name, value in (("TCP_USER_TIMEOUT", int(seconds * 1000)), ("TCP_NOTSENT_LOWAT", MAX_KERNEL_BUFFER)):
         if hasattr(socket, name):
             with contextlib.suppress(OSError):  # a socket of another kind, such as a Unix one
@@ -138,13 +138,13 @@ class ConnectionWatch:
     """The connections of one server."""
 
     is_proxy: Callable[[str], bool]
-    """Whether an address may hold any number of connections, because they are its visitors'."""
+    """Whether an address is a proxy's, which may hold any number of connections."""
     unread: SlowReaders
     held: Counter[str] = field(default_factory=Counter)
 
 
 class WatchedProtocol(H11Protocol):
-    """uvicorn's side of one connection: strict, slow heads and unread answers end it, and only so many are one address's."""
+    """uvicorn's side of one connection, with strict parsing, timeouts for heads and unread responses, and a limit per address."""
 
     def __init__(self, watch: ConnectionWatch, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
@@ -179,10 +179,10 @@ class WatchedProtocol(H11Protocol):
         self._reader.resumed()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # what exactly was wrong helps only an attacker
-        if self.cycle is not None and not self.cycle.response_complete:  # nobody would read the rest of its answer
+        if self.cycle is not None and not self.cycle.response_complete:  # nobody would read the rest of its response
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        begun = self.conn.our_state is not h11.IDLE  # its method may be one whose answer has no body
+        begun = self.conn.our_state is not h11.IDLE  # the response to its method may have no body
         if not begun or (self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] != "HEAD"):
             body = text("error_program_not_http").encode()
             headers = [*REFUSAL_HEADERS, ("Content-Length", str(len(body)))]
@@ -211,18 +211,18 @@ class WatchedProtocol(H11Protocol):
 
 
 def open_to_visitors(server: Server, app: ASGIApp, *, is_proxy: Callable[[str], bool], unread_seconds: int) -> None:
-    """Serve `app` to every new connection, watch it, and drop a client that takes in nothing for `unread_seconds`."""
+    """Serve `app` to every new connection, watch it, and drop a client that reads nothing for `unread_seconds`."""
     log = logging.getLogger("uvicorn.error")
     if not any(isinstance(each, LogLimit) for each in log.filters):
         log.addFilter(LogLimit())
     watch = ConnectionWatch(is_proxy, SlowReaders(max(1.0, unread_seconds)))
-    # In this order: no connection reaches `app` unwatched.
+    # In this order, so that no connection reaches `app` unwatched.
     server.config.http_protocol_class = partial(WatchedProtocol, watch)  # type: ignore[assignment]  # uvicorn only calls it
     server.config.loaded_app = app
 
 
 class LogLimit(logging.Filter):
-    """Lets through so many lines a minute of those that uvicorn writes for each request that is no HTTP."""
+    """Limits the log lines that uvicorn writes for requests that are not HTTP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class LogLimit(logging.Filter):
 
 
 class StrictBuffer(ReceiveBuffer):
-    """What has arrived on a connection. h11 takes the heads of requests, and of chunks, out of it by these methods alone."""
+    """The received data of a connection. h11 reads the heads of requests and chunks only with these methods."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,7 +241,7 @@ class StrictBuffer(ReceiveBuffer):
         self._in_chunks = False
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
-        """A request's head, or what follows its last chunk. LocalProtocolError where it is doubtful."""
+        """A request's head, or what follows its last chunk. Raises LocalProtocolError if it is ambiguous."""
         if (lines := super().maybe_extract_lines()) is None:
             return None
         if self._in_chunks and lines:
@@ -267,14 +267,14 @@ class StrictBuffer(ReceiveBuffer):
 
 
 def read_strictly(connection: Any) -> None:
-    """Make `connection`, which has read nothing yet, strict. TypeError where a newer h11 reads in another way."""
+    """Make `connection`, which has read nothing yet, strict. Raises TypeError if a newer h11 works differently."""
     if not isinstance(connection._receive_buffer, ReceiveBuffer):
         raise TypeError(connection)
     connection._receive_buffer = StrictBuffer()
 
 
 def check_head(head: bytes) -> None:
-    """LocalProtocolError for anything in a request's head that programs read differently."""
+    """Raises LocalProtocolError for anything in a request's head that programs interpret differently."""
     first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     if not head.endswith(b"\r\n\r\n") or not REQUEST_LINE.fullmatch(first):
         raise h11.LocalProtocolError("no plain request line")

@@ -1,4 +1,4 @@
-"""Answers to refused requests: a status, and one sentence where a person will read it; nothing is decided here."""
+"""Responses to refused requests: a status, and a message where people see it; nothing is decided here."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,7 +14,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def error_response(status: int, key: str, /, *, wait: int = 0, **values: Value) -> ASGIApp:
-    """A sentence in the fields that Gradio's page and its client show, and how long to wait where that helps."""
+    """A message in the fields that Gradio's page and client show, and how long to wait, if that helps."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         sentence = text_in(visitors_language(scope).code, f"error_{key}", **values)
@@ -24,7 +24,7 @@ def error_response(status: int, key: str, /, *, wait: int = 0, **values: Value) 
 
 
 def sentence_response(status: int, sentence: str, wait: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
-    """`sentence`, where Gradio's page and its client look for it."""
+    """`sentence` in the fields where Gradio's page and client look for it."""
     return JSONResponse({"detail": sentence, "error": sentence}, status, {**retry_headers(wait), **headers})
 
 
@@ -33,5 +33,5 @@ def retry_headers(wait: int) -> dict[str, str]:
 
 
 def not_found() -> Response:
-    """The same answer for what exists and for what does not."""
+    """The same response for what exists and what does not."""
     return PlainTextResponse("Not Found", 404)

@@ -1,4 +1,4 @@
-"""Knows from where the page can be reached, under which names, and through which trusted proxies; it opens nothing itself."""
+"""From where the page can be reached, under which names, and through which trusted proxies; it opens nothing itself."""
 
 import functools
 import ipaddress
@@ -19,7 +19,7 @@ PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~-]+){0,8}", re.ASCII)
 MAX_PREFIX_LENGTH = 256
 MAX_PROXIES = 16
 MAX_CACHED_LENGTH = 64
-"""Characters of an address whose parsed form is cached: most requests come from where the last one came from."""
+"""Characters of an address; the parsed form of longer ones is not cached."""
 BRACKETED = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?", re.ASCII)
 WITH_PORT = re.compile(r"([\d.]+):\d{1,5}", re.ASCII)
 
@@ -32,18 +32,18 @@ LOOPBACK = _networks("127.0.0.0/8", "::1/128")
 PRIVATE = _networks("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
 """This machine's own network: RFC 1918, RFC 3927, RFC 4193 and RFC 4291."""
 SHARED = _networks("100.64.0.0/10")
-"""RFC 6598: inside a provider's network, where no visitor from the internet comes from."""
+"""RFC 6598: inside a provider's network, from which no visitor on the internet comes."""
 INSIDE = LOOPBACK + PRIVATE + SHARED
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedProxies:
-    """The proxies whose X-Forwarded-For is believed: by their addresses, by their number, or by both. By default none."""
+    """The proxies whose X-Forwarded-For is trusted: by their addresses, their number, or both. By default, none."""
 
     peers: tuple[Network, ...] = ()
-    """From where the nearest one connects; what any other peer says about forwarding is not read."""
+    """Where the nearest one connects from; the forwarding headers of any other peer are ignored."""
     count: int = 0
-    """How many addresses at the right end of X-Forwarded-For they wrote, at most: each appends the one it was asked from."""
+    """At most how many addresses at the right end of X-Forwarded-For are theirs: each appends its client's."""
     networks: tuple[Network, ...] = ()
     """Reading continues to the left only past addresses in these networks; without any, past each of the `count`."""
 
@@ -51,14 +51,14 @@ class TrustedProxies:
         return self.count > 0
 
     def trusts(self, peer: str) -> bool:
-        """Whether the other end of a connection may say on whose behalf it asks."""
+        """Whether `peer` may say whose request it forwards."""
         return self.count > 0 and _is_in(address_in(peer), self.peers)
 
     def visitor(self, peer: str, forwarded_for: Sequence[str]) -> str:
-        """The address on whose behalf `peer` asks, from the lines of X-Forwarded-For.
+        """The address whose request `peer` forwards, from the lines of X-Forwarded-For.
 
-        It is the first from the right that no trusted proxy has. Where a proxy wrote something that is no address, it is the
-        last address before that: anything further to the left may be the visitor's own words.
+        It is the first from the right that is not a trusted proxy's. If a proxy wrote something that is not an address, it is the
+        last address before that: the visitor may have written anything further to the left.
         """
         found = peer
         if not self.trusts(peer):
@@ -75,10 +75,10 @@ class TrustedProxies:
 
 NONE = TrustedProxies()
 ONE = TrustedProxies(LOOPBACK + PRIVATE, 1)
-"""A proxy of the operator's own, or Hugging Face's. Its visitors may have private addresses, too."""
+"""The operator's own proxy, or Hugging Face's. Its visitors may have private addresses, too."""
 TUNNEL = TrustedProxies(LOOPBACK, 1)
 """Gradio's share link. frpc runs on this machine and writes nothing; frps appends the address of its client (huggingface/frp,
-pkg/util/vhost/http.go). What terminates TLS in front of it is not in its source, so ui/launch.py asks the link itself."""
+pkg/util/vhost/http.go). What terminates TLS in front of it is not in its source, so ui/launch.py probes the link itself."""
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Exposure:
     names: set[str] = field(default_factory=set)
     """More host names under which the page answers."""
     named_proxies: TrustedProxies | None = None
-    """The proxies that the operator named; None: those that belong to the reach."""
+    """The proxies that the operator named; None: the default ones for `reach`."""
 
     probe: str = ""
     """A secret by which ui/launch.py recognizes its own request while it finds out what the share link's proxies write."""
@@ -106,28 +106,28 @@ class Exposure:
 
     @property
     def forwarded(self) -> bool:
-        """Whether a proxy receives the requests, hands them on, and says where they come from."""
+        """Whether a proxy receives the requests, forwards them, and says where they come from."""
         return self.reach in ("tunnel", "proxy", "space") or bool(self.proxies)
 
     @property
     def proxies(self) -> TrustedProxies:
-        """The proxies that are believed about where a request comes from."""
+        """The proxies that are trusted to say where a request comes from."""
         if self.named_proxies is not None:
             return self.named_proxies
         if self.reach != "tunnel":
             return ONE if self.reach in ("proxy", "space") else NONE
-        # Gradio's client runs on this machine, so it connects from the address that the server listens on, where that is one.
+        # frpc runs on this machine, so it connects from the address that the server listens on, unless that is a wildcard.
         own = address_in(self.host)
         here = () if own is None or own.is_unspecified else (ipaddress.ip_network(own),)
         return replace(TUNNEL, peers=TUNNEL.peers + here)
 
     @property
     def prefix(self) -> str:
-        """The path below which a proxy of the operator's own shows the page, such as `/ai`; empty: at its root."""
+        """The path below which the operator's own proxy serves the page, such as `/ai`; empty for its root."""
         return urlsplit(self.url).path if self.reach == "proxy" else ""
 
     def has_name(self, host: str) -> bool:
-        """Whether `host` (without a port) is a name of this page. A bare address always is: only names can be rebound."""
+        """Whether `host` (without a port) is a name of this page. Every IP address is: only names can be rebound."""
         host = host.lower().rstrip(".")
         if host in LOOPBACK_NAMES or host in self.names or host == self.host.lower() or is_address(host):
             return True
@@ -136,7 +136,7 @@ class Exposure:
         return self.reach == "tunnel" and host.endswith(TUNNEL_SUFFIX)
 
     def has_origin(self, origin: str, scheme: str, host: str) -> bool:
-        """Whether the page itself, as it was requested, has this origin."""
+        """Whether `origin` is that of the page itself, as it was requested."""
         if origin in (f"{scheme}://{host}", f"https://{host}"):
             return True
         public = urlsplit(self.url)
@@ -169,9 +169,9 @@ def own_names() -> set[str]:
 
 
 def seen_by(peers: tuple[Network, ...], hops: Sequence[str]) -> TrustedProxies | None:
-    """The proxies that appended `hops` to what a test request had forged; None where that is unclear.
+    """The proxies that appended `hops` to the forged header of a test request; None if that is unclear.
 
-    Where all but the first are inside a provider's network, only such addresses are read past: the inner proxy may also be
+    If all but the first are inside a provider's network, only such addresses are read past: the inner proxy may also be
     reached without the outer one.
     """
     addresses = [address_in(hop) for hop in hops]
@@ -182,7 +182,7 @@ def seen_by(peers: tuple[Network, ...], hops: Sequence[str]) -> TrustedProxies |
 
 
 def read_trusted(value: str) -> TrustedProxies:
-    """The value of `--trusted-proxies`: a number, or networks and addresses separated by commas. ValueError for anything else."""
+    """Parses `--trusted-proxies`: a number, or networks and addresses separated by commas. Raises ValueError otherwise."""
     value = value.strip()
     if value.isascii() and value.isdecimal():
         count = int(value[:4])
@@ -196,12 +196,12 @@ def read_trusted(value: str) -> TrustedProxies:
 
 
 def is_prefix(path: str) -> bool:
-    """Whether the page may stand below `path`: nothing in it leads to another server, upwards, or into a header."""
+    """Whether the page may be served below `path`: nothing in it leads to another server, upwards, or into a header."""
     return len(path) <= MAX_PREFIX_LENGTH and PREFIX.fullmatch(path) is not None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is an address or a name that only this machine reaches."""
+    """Whether `host` is an address or name that only this machine can reach."""
     address = address_in(host.strip("[]")) if is_address(host) else None
     return address.is_loopback if address else host.lower() == "localhost"
 
@@ -215,12 +215,12 @@ def is_address(host: str) -> bool:
 
 
 def plain_address(peer: str) -> str:
-    """The address of a connection, without the prefix that an IPv4 one has on a socket of both kinds."""
+    """The address of a connection, without the prefix of an IPv4 address on a dual-stack socket."""
     return peer.removeprefix("::ffff:") if "." in peer else peer
 
 
 def address_in(hop: str) -> IPAddress | None:
-    """The address that a proxy wrote: plain, in brackets, with a port or a zone; None where it is none."""
+    """The address that a proxy wrote: plain, in brackets, with a port or a zone; None if it is not one."""
     return _address_in(hop) if len(hop) <= MAX_CACHED_LENGTH else _address_in.__wrapped__(hop)
 
 

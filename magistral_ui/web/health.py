@@ -34,7 +34,7 @@ from magistral_ui.web.request_guard import HostAndOriginMiddleware
 HEALTH_PATH, METRICS_PATH = "/healthz", "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4"
 LOGGED_STATUSES = (401, 403, 408, 413, 421, 429, 503, 507)
-"""Statuses of refusals that are logged, at most so many a minute: a flood must not fill the disk."""
+"""Statuses of refusals to log; their number per minute is limited, because a flood must not fill the disk."""
 MAX_LOGGED_PER_MINUTE = 60
 PATH_KINDS = (
     ("/magistral/act/", "event"),
@@ -56,7 +56,7 @@ RATE_BUCKETS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 400, 1000)
 
 
 class Metrics:
-    """All counters of one page, in a registry of their own."""
+    """All metrics of one app, in their own registry."""
 
     def __init__(self, visitors: Visitors) -> None:
         self.registry = CollectorRegistry()
@@ -109,7 +109,7 @@ class Metrics:
 
 
 class _StateCollector(Collector):
-    """The gauges, read when they are asked for."""
+    """The gauges, computed when they are scraped."""
 
     def __init__(self, visitors: Visitors) -> None:
         self._visitors = visitors
@@ -131,12 +131,12 @@ class _StateCollector(Collector):
 
 
 class HealthMiddleware:
-    """Stands outside the limits: a probe must get its answer when the page is full."""
+    """Serves /healthz and /metrics outside the rate limits: a probe must get its answer when the page is full."""
 
     def __init__(
         self, app: ASGIApp, *, visitors: Visitors, metrics: Metrics, exposure: Exposure, token: str = ""
     ) -> None:
-        """With a `token`, /metrics is also for whoever sends it as a bearer token."""
+        """With a `token`, /metrics also answers whoever sends that as a bearer token."""
         self.app, self._visitors, self._metrics, self._exposure = app, visitors, metrics, exposure
         self._token = token
         self._own = HostAndOriginMiddleware(self._answer, exposure=exposure)
@@ -178,7 +178,7 @@ class HealthMiddleware:
         return not proxied and is_loopback(peer_of(scope))
 
     def _knows_token(self, scope: Scope, sent: str) -> bool:
-        """The token may be short, so guessing it is slowed down like guessing a password."""
+        """Whether the token is right. It may be short, so guessing it is slowed down like guessing a password."""
         address = network_of(scope["client"][0])
         try:
             self._attempts.check(address)
@@ -201,7 +201,7 @@ def health(visitors: Visitors) -> tuple[int, str]:
 
 
 def kind_of(path: str, status: int) -> str:
-    """What a request was for, in one of a few words, so that no client can make more counters."""
+    """The kind of a request, one of a few, so that clients cannot create more counters."""
     if status == 404:
         return "nothing"
     return next((kind for start, kind in PATH_KINDS if path.startswith(start)), "page")

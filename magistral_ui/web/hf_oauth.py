@@ -1,6 +1,6 @@
-"""Knows who signed in to Hugging Face on a Space, by the cookie that Gradio's own login sets; it lets nobody in itself.
+"""The OAuth login with Hugging Face on a Space: reads who signed in from the cookie of Gradio's own login; it admits nobody.
 
-Gradio serves /login/huggingface and /login/callback where the page has a LoginButton; its key for signing follows from the secret
+Gradio serves /login/huggingface and /login/callback if the page has a LoginButton; its signing key is derived from the secret
 that the Hub gives a Space with `hf_oauth: true` (gradio 6.31, oauth.py).
 """
 
@@ -24,11 +24,11 @@ AUTH_CHOICE = "huggingface"
 OAUTH_COOKIE, MAX_COOKIE_LENGTH = "session", 8_192
 MAX_ENDED = 10_000
 MAX_LOGIN_SECONDS = 14 * 24 * 3600
-"""Seconds for which such a cookie is accepted, as Gradio has it."""
+"""Seconds for which such a cookie is accepted, as in Gradio."""
 
 
 class HuggingFaceLogin:
-    """Reads the login's cookie."""
+    """Reads and ends logins with Hugging Face, the only OAuth provider."""
 
     def __init__(self, secret: str, admins: frozenset[str] = frozenset()) -> None:
         """`secret` is the Space's OAUTH_CLIENT_SECRET; `admins` are canonical names."""
@@ -39,9 +39,9 @@ class HuggingFaceLogin:
         self._signer = TimestampSigner(hashed(secret + "-v4"))
 
     def active_login(self, scope: Scope) -> ActiveLogin | None:
-        """The login of who made this request; None without one, or where it has expired or was signed by somebody else.
+        """The login of whoever made this request; None if there is none, or it has expired or is not Gradio's.
 
-        A person can take another name at the Hub, and somebody else that one; by its number (`sub`) the Hub always knows them.
+        A person can change their name on the Hub, and somebody else can take the old one; the number (`sub`) never changes.
         """
         from itsdangerous import BadSignature
 
@@ -55,21 +55,21 @@ class HuggingFaceLogin:
         except (AttributeError, BadSignature, KeyError, TypeError, ValueError):
             return None
         login = login_of("huggingface", str(number)) if number else login_of("huggingface name", canonical(name))
-        # Gradio signs the cookie anew with each answer; what is in it stays for as long as the login.
+        # Gradio signs the cookie again with each response; its content stays the same as long as the login.
         key = hashed(json.dumps(info, sort_keys=True))
         admin = canonical(name) in self._admins
         found = ActiveLogin(login, key, admin, lambda: 0.0 if key in self._ended else until - time.time())
         return found if name and found.remaining_seconds > 0 else None
 
     def end(self, login: ActiveLogin) -> None:
-        """Accept this login no more, whoever has kept its cookie."""
+        """Stop accepting this login, even if someone has kept its cookie."""
         self._ended[login.key] = None
 
 
 def hugging_face_login(
     choice: str | None, exposure: Exposure, environment: Mapping[str, str], admins: frozenset[str] = frozenset()
 ) -> HuggingFaceLogin | None:
-    """The login for `--auth huggingface`; BadSetting anywhere but on a Space that may offer it."""
+    """The login for `--auth huggingface`. Raises BadSetting except on a Space with `hf_oauth`."""
     if choice != AUTH_CHOICE:
         return None
     secret = environment.get("OAUTH_CLIENT_SECRET")

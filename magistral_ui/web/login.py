@@ -1,4 +1,4 @@
-"""Asks for a password, and passes on only the requests of those who are logged in; what is behind it knows nothing of logins."""
+"""Asks for a password, and passes on only the requests of logged-in clients; the inner layers need not know about logins."""
 
 import asyncio
 import base64
@@ -39,21 +39,21 @@ from magistral_ui.web.request_guard import MCP_PATH, OAUTH_CALLBACK_PATH, OAUTH_
 LOGIN_COOKIE = "magistral-ui-login"
 MAX_FORM_BYTES, MAX_FORM_FIELDS = 8_192, 8
 PROGRAM_PATHS = (MCP_PATH, "/gradio_api/call/", "/gradio_api/info", "/config")
-"""Paths that only programs request; the page knows already what they say."""
+"""Paths that only programs request; the page does not need them."""
 PUBLIC_PATHS = ("/gradio_api/startup-events", "/favicon.ico", "/robots.txt")
-"""Paths that need no login, and say nothing."""
+"""Paths that need no login and reveal nothing."""
 MAX_LOGGED_PER_MINUTE = 60
-"""Lines in the log about logins, and as many about wrong passwords: a flood must not fill the disk."""
+"""Log lines about logins, and as many about wrong passwords: a flood must not fill the disk."""
 MAX_WAIT_IN_SECONDS = 90
-"""A longer wait is told in minutes."""
+"""A longer wait is given in minutes."""
 WRONG_PASSWORD_DELAY = 0.2
 
 
 class LoginMiddleware:
-    """Serves GET /login, POST /login and POST /logout, and lets the requests of those who are logged in through.
+    """Serves GET /login, POST /login and POST /logout, and passes on the requests of logged-in clients.
 
-    POST /login takes the fields that gradio_client sends for its `auth`, so programs log in the same way. MCP clients keep
-    no cookies; they send name and password with each request (RFC 7617), and only where no browser would be asked for them.
+    POST /login accepts the fields that gradio_client sends for its `auth`, so programs log in the same way. MCP clients keep
+    no cookies; they send name and password with each request (RFC 7617), which is possible only for the MCP server.
     """
 
     def __init__(
@@ -89,6 +89,9 @@ class LoginMiddleware:
             self._end(scope, sessions)
             await self._sign_out(scope)(scope, receive, send)
         elif login := self._active_login(scope, sessions):
+            if scope["path"] == "/login" and method in ("GET", "HEAD"):  # such as a tab that a browser restores
+                await RedirectResponse("./", 303, {"Cache-Control": "no-store"})(scope, receive, send)
+                return
             await self._requests.serve(login, scope, receive, send)
         elif path == MCP_PATH and (sent := credentials_in(Headers(scope=scope))):
             if refusal := await self._refusal(scope, *sent):
@@ -101,21 +104,21 @@ class LoginMiddleware:
             await self._unauthenticated(scope)(scope, receive, send)
 
     def _sessions_of(self, scope: Scope) -> dict[str, LoginSession]:
-        """The sessions of a request's cookies, by their secrets. Others at the domain can add cookies, but not others' logins."""
+        """The sessions of a request's cookies, by secret. Other sites on the domain can add cookies, but not valid ones."""
         secrets = read_cookies(Headers(scope=scope), cookie_name(LOGIN_COOKIE, scope))
         return {secret: session for secret in secrets if (session := self._sessions.find(secret))}
 
     def _active_login(self, scope: Scope, sessions: Mapping[str, LoginSession]) -> ActiveLogin | None:
         if self._identity is not None and (login := self._identity.active_login(scope)):
             return login
-        if len(sessions) != 1:  # of two, one is somebody else's
+        if len(sessions) != 1:  # if there are two, one is somebody else's
             return None
         ((secret, session),) = sessions.items()
         remaining = partial(self._sessions.remaining, secret)
         return replace(self._login_of(session.name), key=hashed(secret), remaining=remaining)
 
     def _login_of(self, name: str) -> ActiveLogin:
-        """The login of somebody whose password was right. Without names, what is theirs is their browser's."""
+        """The login of somebody whose password was right. Without names, conversations belong to the browser."""
         if not self._passwords.named:
             return ActiveLogin()
         return ActiveLogin(login_of("name", canonical(name)), admin=canonical(name) in self._admins)
@@ -129,21 +132,21 @@ class LoginMiddleware:
             self._requests.end(hashed(secret))
 
     def _unauthenticated(self, scope: Scope) -> ASGIApp:
-        """The refusal without a login: a person reloads the page, a program has to be told how to log in."""
+        """The response without a login: people reload the page, programs must be told how to log in."""
         if not scope["path"].startswith(PROGRAM_PATHS):
             return error_response(401, "login_needed")
         sentence = text("error_program_login_needed" if scope["path"] != MCP_PATH else "error_program_mcp_login")
         return sentence_response(401, sentence, headers=self._challenge(scope))
 
     def _challenge(self, scope: Scope) -> dict[str, str]:
-        """What MCP clients have to send; a browser that got this would open a dialog of its own."""
+        """The challenge for MCP clients; a browser would react to it with a dialog of its own."""
         if scope["path"] != MCP_PATH or _wants_page(scope):
             return {}
         scheme = "Basic" if self._passwords.named else "Bearer"
         return {"WWW-Authenticate": f'{scheme} realm="Magistral UI"' + ', charset="UTF-8"' * self._passwords.named}
 
     async def _refusal(self, scope: Scope, name: str, password: str) -> Response | None:
-        """Why these are refused; None where they are right. Nothing is awaited before a try is counted, so none slips through."""
+        """Why the password is refused, or None. Nothing is awaited before an attempt is counted, so every one counts."""
         client = client_of(scope)
         tried = client.address, canonical(name) if self._passwords.named else "", client.browser
         try:
@@ -159,7 +162,7 @@ class LoginMiddleware:
         return self._answer(scope, 401, "login_wrong", name=name)
 
     async def _sign_in(self, scope: Scope, receive: Receive, before: Mapping[str, LoginSession]) -> Response:
-        """Answer a password; the sessions `before` of the same browser end."""
+        """Respond to a password; the previous sessions of the same browser, `before`, end."""
         try:
             form = await read_form(scope, receive)
         except (BodyTooLarge, BodyTimeout, ValueError, MultiPartException):
@@ -183,7 +186,7 @@ class LoginMiddleware:
             log_event(event, address=address)
 
     def _sign_out(self, scope: Scope) -> Response:
-        # Without names, what was said stays its browser's; and at an address with a path, the rest is somebody else's.
+        # Without names, conversations stay the browser's; below a path prefix, the rest of the site is somebody else's.
         cleared = '"cache", "storage"' if self._passwords.named and not scope.get(PREFIX_KEY) else '"cache"'
         answer = RedirectResponse("./", 303, {"Clear-Site-Data": cleared})
         self._set_cookie(answer, scope, "", 0)
@@ -204,7 +207,7 @@ class LoginMiddleware:
         return sentence_response(status, sentence, wait, self._challenge(scope) if status == 401 else {})
 
     def _page(self, scope: Scope, status: int = 200, sentence: str = "", wait: int = 0, name: str = "") -> Response:
-        """The form, with the `name` that was typed before; the focus is where something is still missing."""
+        """The login form, with the `name` that was typed before; the first empty field has the focus."""
         language = visitors_language(scope)
         page = _template().render(
             language=language,
@@ -226,12 +229,12 @@ def _template() -> Template:
 async def read_form(scope: Scope, receive: Receive) -> dict[str, str]:
     """The fields of a form in either encoding: browsers and gradio_client use one, @gradio/client the other.
 
-    Raises ValueError or MultiPartException, also where a field stands twice: another reader would take the other one.
+    Raises ValueError or MultiPartException, also for a duplicate field, of which another reader might take the other value.
     """
     body = replayed(await read_body(scope, receive, MAX_FORM_BYTES), receive)
     form = await Request(scope, body).form(max_files=0, max_fields=MAX_FORM_FIELDS, max_part_size=MAX_FORM_BYTES)
     if len(form) < len(form.multi_items()):
-        raise ValueError("a field stands twice")
+        raise ValueError("duplicate field")
     return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
@@ -248,5 +251,5 @@ def credentials_in(headers: Headers) -> tuple[str, str] | None:
 
 
 def _wants_page(scope: Scope) -> bool:
-    """Whether a browser asks, and shows the answer."""
+    """Whether a browser will show the response as a page."""
     return "text/html" in Headers(scope=scope).get("accept", "")

@@ -1,4 +1,4 @@
-"""Serves the requests of those who are logged in, in their name, and ends unfinished answers when a login ends."""
+"""Serves the requests of logged-in clients in their name, and ends unfinished responses when a login ends."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,43 +16,43 @@ from magistral_ui.web.request_guard import ACTIONS_PATH
 from magistral_ui.web.security_headers import is_asset
 
 TAB = "magistral.tab"
-"""Where a request says by which login its tab was opened, see assets/login.js; empty where people have no names."""
+"""Key in the scope of the login with which the tab was opened, see assets/login.js; empty without names."""
 CHECK_INTERVAL = 10.0
-"""Seconds between two checks whether a login has expired; the end of one by a click is told at once."""
+"""Seconds between two checks whether a login has expired; logging out takes effect at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveLogin:
-    """The login by which a request is made."""
+    """The login of a request."""
 
     login: str = ""
-    """The hash of the name that owns what is theirs, see passwords.py; empty where people have no names."""
+    """The owner of the conversations: a hash of the name, see passwords.py; empty without names."""
     key: str = ""
-    """The hash of this browser's login; empty where each request brings its own password."""
+    """A hash of this browser's session; empty if each request brings its own password."""
     admin: bool = False
     """Whether the operator named it with `--admin`."""
     remaining: Callable[[], float] | None = None
-    """The seconds until it expires if nothing else happens; None: it holds as long as the app runs."""
+    """The seconds until it expires if there are no more requests; None: it is valid as long as the app runs."""
 
     @property
     def remaining_seconds(self) -> float:
-        """How long until the next check, at most; 0.0 or less once it has expired."""
+        """At most how long until the next check; 0.0 or less if it has expired."""
         return CHECK_INTERVAL if self.remaining is None else self.remaining()
 
 
 @dataclass(eq=False, slots=True)
 class OpenRequest:
-    """A request that is being answered."""
+    """A request that is being served."""
 
     send: Send
     brief: bool = False
-    """Whether it is an action of the page, which is done soon and must not be left half done."""
+    """Whether it is an action of the page, which is short and must not be interrupted halfway."""
     cancelling: CancelScope = field(default_factory=CancelScope)
     ended: bool = False
     started: bool = False
     complete: bool = False
     is_stream: bool = False
-    """Whether its answer is a stream of events, which is whole wherever it ends."""
+    """Whether its response is a stream of events, which may end anywhere."""
     timer: asyncio.TimerHandle | None = None
 
     def end(self) -> None:
@@ -81,15 +81,15 @@ class OpenRequest:
 
 @dataclass(slots=True)
 class OpenRequests:
-    """The requests that are being answered, by their logins."""
+    """The requests that are being served, by login."""
 
     app: ASGIApp
     _open: dict[str, set[OpenRequest]] = field(default_factory=dict)
 
     async def serve(self, login: ActiveLogin, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request. If its login ends first, so does the answer: a stream properly, anything else with an error.
+        """Serve a request. If its login ends first, so does the response: a stream properly, anything else with an error.
 
-        Not the page's own files, which are the same for everybody: half a script would break the page and stay in the cache.
+        The page's own files, which are the same for everybody, are excepted: half a script would stay in the browser's cache.
         """
         scope = _in_the_name_of(login, scope)
         with serving(scope[CLIENT_KEY]) if login.login else nullcontext():
@@ -121,11 +121,11 @@ class OpenRequests:
             await error_response(401, "login_needed")(scope, receive, request.send)
         elif request.is_stream and not request.complete:
             await request.send({"type": "http.response.body", "body": b"", "more_body": False})
-        # Any other answer stays without its end, and the server closes the connection: nobody takes a part for the whole.
+        # Any other response is left unfinished and the server closes the connection, so that a part is not taken for the whole.
 
 
 def _in_the_name_of(login: ActiveLogin, scope: Scope) -> Scope:
-    """The request as the middleware behind this sees it: what belongs to a browser without names is its person's with them."""
+    """The request as the inner layers see it: with names, conversations belong to the person and not to the browser."""
     scope = {**scope, TAB: ""}
     if login.login:
         scope[TAB] = hashed(f"tab {login.login}")[:16]

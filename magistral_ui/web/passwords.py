@@ -1,4 +1,4 @@
-"""Names and passwords, login sessions (what a session cookie stands for), and how guessing is slowed down."""
+"""Names and passwords, login sessions (behind a session cookie), and the protection against guessing (brute force)."""
 
 import hashlib
 import hmac
@@ -18,43 +18,43 @@ from magistral_ui.errors import TooManyRequests
 from magistral_ui.fairness import FairCache
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
-"""Letters and digits that cannot be mistaken for one another."""
+"""Letters and digits that cannot be confused with one another."""
 PASSWORD_GROUPS, GROUP_LENGTH = 4, 4
 """16 characters from an alphabet of 31: 79 bits."""
 MAX_LOGINS = 10_000
-"""Sessions at once. When there are more, one of whoever has most of them ends, the least recently used."""
+"""Login sessions at a time. If there are more, the least recently used one of whoever has most ends."""
 MAX_PASSWORD_LENGTH = 1_024
-"""Characters of a password. A longer one is never right, rather than cut."""
+"""Characters of a password. A longer one is wrong; it is not truncated."""
 MAX_FOLDED_LENGTH = 2_000
-"""Characters of a name whose forms are joined: sorting the marks behind one letter takes the square of their number."""
+"""Characters of a name to normalize: sorting the marks after one letter takes quadratic time."""
 HOUR = 3_600.0
 
 FREE_TRIES = 5
-"""Wrong passwords from one address before it has to wait."""
+"""Wrong passwords from one address before it must wait."""
 FIRST_WAIT, MAX_WAIT = 30.0, 900.0
-"""Seconds to wait after these, which double with each further one."""
+"""Seconds to wait after these, doubling with each further wrong password."""
 NAME_TRIES = 20
-"""Wrong passwords for one name, from anywhere, before each address that has failed waits after every try."""
+"""Wrong passwords for one name, from anywhere, before each address that has failed must wait after every attempt."""
 NAME_STEP, MAX_NAME_WAIT = 10, 300.0
-"""After each further ten, that wait doubles."""
+"""That wait doubles after each further ten, up to this many seconds."""
 NAME_HEAT, NAME_COOLING = 100.0, 2 / 60
-"""The most wrong passwords that are counted for a name, and how many of them are forgotten in a second."""
+"""The maximum count of wrong passwords for a name, and how many of them are forgotten per second."""
 FORGET_SECONDS = 3_600.0
-"""Seconds after its last wrong password when an address starts afresh."""
+"""Seconds after the last wrong password of an address when its count is reset."""
 MAX_ADDRESSES = 10_000
-"""Addresses that have failed a few times, and as many that wait: neither can displace the others. About 10 MB together."""
+"""Addresses that have failed a few times, and as many that must wait: neither kind can evict the other. About 10 MB in all."""
 MAX_NAMES, MAX_NAMES_PER_ADDRESS = 4_096, 8
-"""Slots in which names are counted, each name always in the same one, so that names that nobody has cost nothing."""
+"""Slots in which names are counted, each name always in the same one, so that made-up names take no memory."""
 MAX_KNOWN_BROWSERS = 1_000
 
 
 def make_password() -> str:
-    """A password for one run of the app: easy to read out, and far beyond guessing."""
+    """A password for one run of the app: easy to read aloud, and impossible to guess."""
     return "-".join("".join(secrets.choice(ALPHABET) for _ in range(GROUP_LENGTH)) for _ in range(PASSWORD_GROUPS))
 
 
 class Passwords:
-    """Names with their passwords, kept as salted hashes; or one password without a name."""
+    """Names with salted hashes of their passwords, or one password without a name."""
 
     def __init__(self, accounts: Mapping[str, str]) -> None:
         """`accounts`: passwords by name; the name "" stands for anybody."""
@@ -68,7 +68,7 @@ class Passwords:
         return self.named and canonical(name) in self._people
 
     def match(self, name: str, password: str) -> bool:
-        """Whether they belong together. Takes as long for a wrong name as for a wrong password."""
+        """Whether the password is that of the name. Takes as long for a wrong name as for a wrong password."""
         given = self._digest(password[:MAX_PASSWORD_LENGTH])
         kept = self._people.get(canonical(name) if self.named else "")
         alike = hmac.compare_digest(given, kept or secrets.token_bytes(32))
@@ -80,17 +80,17 @@ class Passwords:
 
 @dataclass(slots=True)
 class LoginSession:
-    """One browser that is logged in; times are in seconds of the clock."""
+    """The login of one browser; times are in seconds of the clock."""
 
     name: str
     since: float
     seen: float
     quota_key: str
-    """Whose share it counts in when there are too many: its person's, or, where one password is everybody's, its address'."""
+    """Whom it counts for if there are too many: the name, or with one password for everybody, the address."""
 
 
 class LoginSessions:
-    """The sessions, by the hash of the secret in the browser's cookie. One expires, is ended, or ends with the app."""
+    """The login sessions, by the hash of the secret in the browser's cookie. They do not survive the app."""
 
     def __init__(self, idle_hours: float, hours: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._idle, self._longest, self._clock = idle_hours * HOUR, hours * HOUR, clock
@@ -98,7 +98,7 @@ class LoginSessions:
         self._held: FairCache[str, LoginSession] = FairCache(MAX_LOGINS, lambda session: session.quota_key)
 
     def begin(self, name: str, address: str = "") -> str:
-        """A new session for somebody whose password was right; its secret."""
+        """Begin a session after a right password; returns its secret."""
         secret, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:
             self._held[hashed(secret)] = LoginSession(name, now, now, canonical(name) or address)
@@ -119,7 +119,7 @@ class LoginSessions:
             return login
 
     def remaining(self, secret: str) -> float:
-        """Seconds until the session of `secret` expires if there are no more requests; 0.0 where it has ended."""
+        """Seconds until the session of `secret` expires if there are no more requests; 0.0 if it has ended."""
         now = self._clock()
         with self._lock:
             login = self._held.get(hashed(secret))
@@ -131,9 +131,9 @@ class LoginSessions:
 
 
 def canonical(name: str) -> str:
-    """One form for all spellings of a name: without case, and with one form of each letter (NFC, NFD, full width).
+    """The canonical form of all spellings of a name: case-folded and normalized (NFKC).
 
-    A name that is too long stays as it is.
+    A name that is too long is returned unchanged.
     """
     if len(name) > MAX_FOLDED_LENGTH:
         return name
@@ -142,7 +142,7 @@ def canonical(name: str) -> str:
 
 
 def login_of(realm: str, name: str) -> str:
-    """The owner of what belongs to a person; never the same in two realms, whatever the names are."""
+    """The owner of a person's conversations; never the same in two realms, whatever the names are."""
     return "name-" + hashed(f"{realm}\0{name}")
 
 
@@ -161,9 +161,9 @@ class Failures:
 class LoginAttempts:
     """Counts wrong passwords by address and by name. Any thread may ask.
 
-    No wrong password of others keeps out anybody who has not failed: what slows a guesser with many addresses is that, once a
-    name has been tried often, each of them has one try and then waits. Whoever has logged in before has a count of their own, by
-    browser, which nobody else at their address can use up.
+    Wrong passwords of others never lock out anyone who has not failed: a guesser with many addresses is slowed down because, once
+    a name has been tried often, each address has one attempt and then waits. Whoever has logged in before has a count of their
+    own, by browser, which nobody else at their address can use up.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, kept: int = MAX_ADDRESSES) -> None:
@@ -173,7 +173,7 @@ class LoginAttempts:
         self._many: LRUCache[str, Failures] = LRUCache(kept)
         self._key = secrets.token_bytes(16)
         self._heat = [(0.0, 0.0)] * MAX_NAMES
-        """By slot: the wrong passwords that still count, and when they were counted."""
+        """By slot: the number of wrong passwords that still count, and when that was computed."""
         self._clients: dict[str, LRUCache[str, None]] = {}
 
     def check(self, address: str, name: str = "", browser: str = "") -> None:
@@ -201,7 +201,7 @@ class LoginAttempts:
             self._heat[slot] = min(NAME_HEAT, self._heat_of(slot) + 1), now
 
     def succeeded(self, address: str, name: str = "", browser: str = "") -> None:
-        """Note a right password: what was mistyped for this name is forgotten, but not what was tried for others."""
+        """Record a right password: wrong ones for this name are forgotten, but not those for other names."""
         with self._lock:
             who = self._known(address, name, browser) or address
             if failures := self._failures(who):
@@ -214,7 +214,7 @@ class LoginAttempts:
         return len(self._few) + len(self._many)
 
     def _known(self, address: str, name: str, browser: str) -> str:
-        """The browser, or else the address, from which this name has logged in before; empty where neither has."""
+        """The browser, or else the address, from which this name has logged in before; empty if there is none."""
         clients = self._clients.get(name, ())
         return next((each for each in (browser, address) if each and each in clients), "")
 
@@ -223,7 +223,7 @@ class LoginAttempts:
         return failures if failures and self._clock() - failures.last < FORGET_SECONDS else None
 
     def _put(self, who: str, failures: Failures) -> None:
-        """Remember it. The least recent of those that failed as often makes room."""
+        """Store the failures among those of similar number, of which the least recent is evicted."""
         self._few.pop(who, None)
         self._many.pop(who, None)
         if not failures.count:
@@ -237,11 +237,11 @@ class LoginAttempts:
 
 
 def _wait(count: int, longest: float) -> float:
-    """FIRST_WAIT for one too many, twice that for two, and so on up to `longest`; nothing for none."""
+    """Exponential backoff: FIRST_WAIT for one failure too many, twice that for two, and so on, up to `longest`."""
     return min(longest, FIRST_WAIT * 2.0 ** min(count - 1, 30)) if count > 0 else 0.0
 
 
 def _slot(key: bytes, name: str) -> int:
-    """The slot in which a name is counted. Nobody outside can find two names of one slot."""
+    """The slot in which a name is counted. Without the key, nobody can find two names with the same slot."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=key, digest_size=4).digest()
     return int.from_bytes(digest, "big") % MAX_NAMES

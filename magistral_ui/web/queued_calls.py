@@ -1,7 +1,7 @@
-"""Keeps track of programs' calls in Gradio's queue: whose they are, how many, and whether anybody reads their answers.
+"""Tracks API calls in Gradio's queue: whose they are, how many there are, and whether anybody reads their results.
 
-What they are about it does not know. Gradio itself runs a call that nobody reads, keeps its messages for ever, and drops
-those of whoever came first once there are too many.
+It does not know what they are about. Gradio itself runs a call that nobody reads, keeps its messages forever, and drops
+the oldest once there are too many.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.client_address import client_of
 
 MAX_CALLS_PER_VISITOR, MAX_CALLS_PER_ADDRESS, MAX_CALLS = 8, 32, 200
-"""Calls allowed beyond the replies that run at once: some wait for their reader, others were refused and say why."""
+"""Calls allowed in addition to the running replies: some wait for their reader, others were refused and say why."""
 FORGET_RETRY_SECONDS = 0.5
 """Seconds between two checks whether a call without a reader has ended."""
 
 
 class TooManyCalls(Exception):
-    """The caller, or everybody together (`full`), has too many calls in the queue."""
+    """The caller has too many calls in the queue, or everybody together has (`full`)."""
 
     def __init__(self, *, full: bool) -> None:
         super().__init__(full)
@@ -32,13 +32,13 @@ class TooManyCalls(Exception):
 
 
 class QueuedCalls:
-    """All programs' calls of one page; used in its event loop only.
+    """All API calls of one app; used in its event loop only.
 
-    A session is Gradio's name for who reads together: one of gradio_client's, or a single call of the plain interface.
+    A session is what Gradio calls a reader of messages: one of gradio_client, or a single call of the plain HTTP interface.
     """
 
     def __init__(self, queue: Callable[[], Queue], limits: Limits) -> None:
-        """`queue` returns the page's queue, which Gradio may replace until the page is served."""
+        """`queue` returns the app's queue, which Gradio may replace until the app is served."""
         self._queue, self.patience = queue, float(max(1, limits.follow_seconds))
         self.max_calls = limits.replies_in_all + MAX_CALLS
         self._quota = Quota(
@@ -47,7 +47,7 @@ class QueuedCalls:
             of_address=limits.replies_per_address + MAX_CALLS_PER_ADDRESS,
         )
         self._sessions: dict[str, Client] = {}
-        """Sessions of which Gradio holds anything, and who began them."""
+        """Sessions of which Gradio holds messages, and the clients that began them."""
         self._beginning: list[Client] = []
         """The clients of calls that are about to enter the queue."""
         self._readers: Counter[str] = Counter()
@@ -55,7 +55,7 @@ class QueuedCalls:
 
     @contextmanager
     def place(self) -> Iterator[Callable[[str], None]]:
-        """A place for one more call of this caller; yields a function to be told the call's session. Raises TooManyCalls."""
+        """Admit one more call of this caller; yields a function to call with its session. Raises TooManyCalls."""
         caller = CLIENT.get()
         self._check(caller)
         self._beginning.append(caller)
@@ -66,7 +66,7 @@ class QueuedCalls:
 
     @contextmanager
     def reading(self, session: str) -> Iterator[None]:
-        """While it is open, somebody reads this session's messages."""
+        """Record that somebody reads this session's messages."""
         self._readers[session] += 1
         if come := self._awaited.pop(session, None):
             come.set()
@@ -79,9 +79,9 @@ class QueuedCalls:
                 self._forget(session)
 
     def is_known(self, session: str) -> bool:
-        """Whether there is anything to read: Gradio itself would notice only in the middle of its answer.
+        """Whether there is anything to read: Gradio itself would notice only in the middle of its response.
 
-        Of one that was read to its end, the messages may still be there for a moment; whoever read them then would wait for ever.
+        After a session was read to its end, its messages may remain for a moment; a second reader would then wait forever.
         """
         queue = self._queue()
         return session in queue.pending_messages_per_session and bool(queue.pending_event_ids_session.get(session))
@@ -90,7 +90,7 @@ class QueuedCalls:
         return session in self._readers
 
     async def is_taken_up(self, session: str) -> bool:
-        """Wait until somebody reads this session's messages; whether that happens in time."""
+        """Wait until somebody reads this session's messages; returns whether that happened in time."""
         if not self.is_read(session):
             come = self._awaited.setdefault(session, asyncio.Event())
             with move_on_after(self.patience):
@@ -112,7 +112,7 @@ class QueuedCalls:
         asyncio.get_running_loop().call_later(self.patience, self._forget, session)
 
     def _forget(self, session: str) -> None:
-        """Free what Gradio holds of a session that nobody reads, as soon as none of its calls is running."""
+        """Free what Gradio holds of a session that nobody reads, once none of its calls is running."""
         if session not in self._sessions or self.is_read(session):
             return  # called again when the reader leaves
         queue = self._queue()

@@ -1,4 +1,4 @@
-"""Rate limits: requests of one address and how many are open at once, and bytes of an address by the hour; not what they say."""
+"""Rate limits: requests per address, open requests, and uploaded bytes per address and hour; it does not read the requests."""
 
 import math
 from collections import Counter
@@ -14,16 +14,16 @@ from magistral_ui.sessions.limits import Limits
 from magistral_ui.web.error_responses import error_response
 
 MAX_OPEN_PER_BROWSER = 48
-"""Requests of one browser that are answered at once: a tab has up to three, a browser at most six connections anyway."""
+"""Open requests of one browser: a tab has up to three, and a browser opens at most six connections per host anyway."""
 MAX_OPEN_PER_ADDRESS = 1_500
-"""The same of one address, and never more than there is room left: two get a third each, ten an eleventh."""
+"""The same for one address, which also gets no more than is still free: two addresses get a third each, ten an eleventh."""
 MAX_OPEN = 3_000
 RETRY_AFTER_SECONDS = 5
 
 
 @dataclass(eq=False, slots=True)
 class IncomingBody:
-    """A request whose body is not there yet."""
+    """A request whose body has not arrived completely."""
 
     address: str
     cancelling: CancelScope = field(default_factory=CancelScope)
@@ -32,7 +32,7 @@ class IncomingBody:
 
 @dataclass(slots=True)
 class IncomingBodies:
-    """The requests whose bodies are still coming, the oldest first: they have to make room for others when all room is taken."""
+    """The requests whose bodies are still arriving, the oldest first: if all places are taken, they make room for others."""
 
     app: ASGIApp
     _coming: FairCache[IncomingBody, IncomingBody] = field(
@@ -40,7 +40,7 @@ class IncomingBodies:
     )
 
     def end_one(self) -> bool:
-        """End the oldest of the address that has most; whether there was one."""
+        """End the oldest one of the address that has most; returns whether there was one."""
         if not self._coming:
             return False
         slowest, _ = self._coming.popitem()
@@ -71,7 +71,7 @@ class IncomingBodies:
 
 
 class RateLimitMiddleware:
-    """Refuses an address, or a browser, that asks for too much, and says when to come back."""
+    """Refuses requests of an address or browser that makes too many, and says when to retry."""
 
     def __init__(self, app: ASGIApp, *, limits: Limits) -> None:
         self.app, self._bodies = app, IncomingBodies(app)
@@ -83,7 +83,7 @@ class RateLimitMiddleware:
         if wait := self._rate.take(client.address):
             await error_response(429, "too_many_requests", wait=ceil(wait), seconds=ceil(wait))(scope, receive, send)
             return
-        # A program without cookies is its address, which many may share.
+        # A program without cookies counts by its address, which many may share.
         all_, address, browser = "", f"a {client.address}", f"b {client.browser}"
         free = MAX_OPEN - self._open[all_]
         has_cookie = any(name == b"cookie" for name, _ in scope["headers"])
@@ -108,7 +108,7 @@ class RateLimitMiddleware:
 
 
 class QuotaExceeded(Exception):
-    """The address has used up its bytes of this hour; there are some again after `seconds`."""
+    """The address has used up its bytes for this hour; it may retry after `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -120,28 +120,28 @@ class QuotaExceeded(Exception):
 
 
 class ByteQuota:
-    """What an address may still send this hour. All bodies count as they come: files, imports, events and programs' calls."""
+    """The bytes that an address may send per hour. All bodies count as they arrive: files, imports, actions and API calls."""
 
     def __init__(self, limits: Limits) -> None:
         hourly = limits.upload_mb_per_hour_per_address * 10**6
         self._rate = TokenBuckets(hourly / 60, burst=hourly)
 
     def check(self, address: str, count: int) -> None:
-        """Raises QuotaExceeded where `count` more bytes are too many; nothing is taken."""
+        """Raises QuotaExceeded if `count` more bytes would be too many; takes nothing."""
         if wait := self._rate.wait(address, max(1, count)):
             raise QuotaExceeded(wait)
 
     def take(self, address: str, count: int) -> None:
-        """Count `count` bytes; raises QuotaExceeded where they are too many."""
+        """Take `count` bytes. Raises QuotaExceeded if they are too many."""
         if count and (wait := self._rate.take(address, count)):
             raise QuotaExceeded(wait)
 
     def owe(self, address: str, count: int) -> None:
-        """Count what has happened already, even where it is too much."""
+        """Take bytes that have arrived already, even if they are too many."""
         self._rate.owe(address, count)
 
     def counted(self, receive: Receive, address: str) -> Receive:
-        """`receive` that counts each piece of a body, and raises QuotaExceeded in place of one that is too much."""
+        """`receive` that counts each piece of a body, and raises QuotaExceeded for one that is too large."""
 
         async def count() -> Message:
             message = await receive()

@@ -1,4 +1,4 @@
-"""The headers that keep what others wrote harmless in the browser, on every response; it does not know what is served."""
+"""The security headers of every response, which make untrusted content harmless in the browser; not what is served."""
 
 import secrets
 from collections.abc import Callable
@@ -16,7 +16,7 @@ PERMISSIONS_POLICY = (
 )
 ASSETS = ("/assets/", "/static/", "/theme.css", "/favicon.ico")
 FILE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
-"""For a file that a visitor sent: opened on its own, it can only be looked at."""
+"""The policy for a file that a visitor sent: opened by itself, it can only be viewed."""
 CORS_HEADERS = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers")
 
 
@@ -48,10 +48,10 @@ def content_security_policy(nonce: str, *, framed: bool = False) -> str:
 
 
 class SecurityHeadersMiddleware:
-    """Adds the headers to every response, removes any that would open it to other origins, and marks the page's scripts."""
+    """Adds the headers to every response, removes CORS headers, and adds the nonce to the page's scripts."""
 
     def __init__(self, app: ASGIApp, *, framed: bool = False) -> None:
-        """`framed`: Hugging Face may show the page inside its own."""
+        """`framed`: Hugging Face may embed the page in its own."""
         self.app, self._framed = app, framed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +74,7 @@ class SecurityHeadersMiddleware:
             FILE_POLICY if is_upload else content_security_policy(nonce, framed=self._framed)
         )
         headers["X-Content-Type-Options"] = "nosniff"
-        # Not `no-referrer`: with it a browser sends our own forms as if from nowhere (Origin: null).
+        # Not `no-referrer`: with it, a browser sends our own forms with `Origin: null`.
         headers["Referrer-Policy"] = "same-origin"
         headers["Permissions-Policy"] = PERMISSIONS_POLICY
         headers["Cross-Origin-Opener-Policy"] = "same-origin"
@@ -90,18 +90,18 @@ class SecurityHeadersMiddleware:
 
 
 def is_asset(path: str) -> bool:
-    """Whether a path is that of one of the page's own files, which are the same for everybody."""
+    """Whether a path is one of the page's own files, which are the same for everybody."""
     return path.startswith(ASSETS) or (path.startswith("/magistral/") and "." in path)
 
 
 def uncompressed(scope: Scope) -> Scope:
-    """The request for a page that is completed on its way out."""
+    """The request without compression, for a page that `completed` changes."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
     return {**scope, "headers": headers}
 
 
 def completed(send: Send, complete: Callable[[MutableHeaders, bytes], bytes]) -> Send:
-    """`send` that holds an HTML page back until it is whole, and sends what `complete` makes of it; anything else as it is."""
+    """`send` that buffers an HTML page and sends what `complete` makes of it; anything else is sent unchanged."""
     start: Message = {}
     page = bytearray()
 
@@ -128,7 +128,7 @@ def completed(send: Send, complete: Callable[[MutableHeaders, bytes], bytes]) ->
 
 
 class CompletedPageMiddleware:
-    """Passes on the page as `complete` makes it from what Gradio renders for everybody, and everything else as it is."""
+    """Changes the page that Gradio renders for everybody with `complete`; everything else is passed on unchanged."""
 
     def __init__(self, app: ASGIApp, *, complete: Callable[[Scope, MutableHeaders, bytes], bytes]) -> None:
         self.app, self._complete = app, complete

@@ -1,7 +1,7 @@
-"""Binds an address and a port, says why that is impossible, and starts the server there in a thread; not what is served.
+"""Binds an address and a port, or says why that is impossible, and starts the server in a thread; not what is served.
 
 Gradio would look for a free port on 127.0.0.1 whatever the address is, report every failure as a port in use, give up after five
-seconds on a busy machine, and on a Hugging Face Space, or where a variable says so, accept new code for this process from
+seconds on a busy machine, and on a Hugging Face Space, or if a variable says so, accept new code for this process from
 whoever reaches another port.
 """
 
@@ -11,29 +11,28 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-import uvicorn
-from gradio import http_server
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING, Any
 
 from magistral_ui.errors import PortInUse, ServeError
+
+if TYPE_CHECKING:  # the address is checked before these are imported, which takes seconds
+    from gradio.http_server import Server
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 MAX_OPEN_FILES = 65_536
 START_TIMEOUT = 120.0
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Hosts that stand for all addresses of a machine, and the address at which it reaches itself."""
+"""Wildcard hosts, which stand for all addresses of a machine, and the address at which it reaches itself."""
 PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM)
 UNSUPPORTED_ERRNOS = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 STARTUP_REQUEST = ("GET", "/gradio_api/startup-events")
-"""What Gradio asks of itself before `launch` returns."""
+"""The request that Gradio sends to itself before `launch` returns."""
 
 
-def take(host: str, ports: Iterable[int]) -> list[socket.socket]:
-    """Sockets that listen at `host` on the first of `ports` that is free; a name may stand for several addresses.
+def bind(host: str, ports: Iterable[int]) -> list[socket.socket]:
+    """Sockets that listen at `host` on the first free one of `ports`; a name may stand for several addresses.
 
-    Raises PortInUse where none is free, ServeError where the address cannot be used at all.
+    Raises PortInUse if none is free, ServeError if the address cannot be used at all.
     """
     wanted = list(ports)
     for port in wanted:
@@ -52,11 +51,12 @@ def url_of(host: str, port: int) -> str:
 
 @contextlib.contextmanager
 def served_on(sockets: list[socket.socket]) -> Iterator[None]:
-    """Meanwhile, Gradio's `launch` serves on `sockets`."""
+    """Make Gradio's `launch` serve on `sockets`."""
+    from gradio import http_server
 
-    def start(app: Any, **_: object) -> tuple[str, int, str, http_server.Server]:
+    def start(app: Any, **_: object) -> tuple[str, int, str, "Server"]:
         host, port = sockets[0].getsockname()[:2]
-        return host, port, url_of(WILDCARD_HOSTS.get(host, host), port), _started(app, sockets)
+        return host, port, url_of(WILDCARD_HOSTS.get(host, host), port), _start(app, sockets)
 
     original, http_server.start_server = http_server.start_server, start  # type: ignore[assignment]
     try:
@@ -65,14 +65,16 @@ def served_on(sockets: list[socket.socket]) -> Iterator[None]:
         http_server.start_server = original
 
 
-def startup_gate(app: ASGIApp) -> ASGIApp:
-    """What is served until connections.py opens the server: only Gradio's own request reaches `app`.
+def startup_gate(app: "ASGIApp") -> "ASGIApp":
+    """Wraps `app` until connections.py opens the server: only Gradio's own request reaches it.
 
-    Gradio opens the port before there is middleware around its app. A connection that was made until then stays behind this
-    gate, so it is closed, and its client has to connect again.
+    Gradio opens the port before there is middleware around its app. A connection that was made until then would keep this
+    wrapper, so it is closed, and its client must connect again.
     """
 
-    async def gate(scope: Scope, receive: Receive, send: Send) -> None:
+    from starlette.responses import PlainTextResponse
+
+    async def gate(scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "lifespan" or (scope["method"], scope["path"]) == STARTUP_REQUEST:
             await app(scope, receive, send)
         else:
@@ -81,9 +83,12 @@ def startup_gate(app: ASGIApp) -> ASGIApp:
     return gate
 
 
-def _started(app: Any, sockets: list[socket.socket]) -> http_server.Server:
-    """Always on h11, which connections.py makes strict and watches: a WebSocket would escape both."""
-    server = http_server.Server(
+def _start(app: Any, sockets: list[socket.socket]) -> "Server":
+    """Start the server, always with h11, which connections.py makes strict and watches, and without WebSockets."""
+    import uvicorn
+    from gradio.http_server import Server
+
+    server = Server(
         uvicorn.Config(
             startup_gate(app),
             log_level="warning",
@@ -115,7 +120,7 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
 
 
 def _bound(addresses: list[tuple[socket.AddressFamily, Any]], host: str) -> list[socket.socket]:
-    """A listening socket for each address that this machine has; raises the first failure where it has none."""
+    """A listening socket for each address that this machine has. Raises the first failure if it has none."""
     bound: list[socket.socket] = []
     failure: OSError | None = None
     for family, address in addresses:
@@ -135,7 +140,7 @@ def _bound(addresses: list[tuple[socket.AddressFamily, Any]], host: str) -> list
 def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
     both = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
     created = socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
-    # The protocol is named: asyncio sets TCP_NODELAY only on sockets that say that they are TCP.
+    # The protocol is explicit, because asyncio sets TCP_NODELAY only on sockets that are marked as TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, created.detach())
     listener.setblocking(False)
     return listener
@@ -154,10 +159,10 @@ def _described(error: OSError, host: str, port: int) -> ServeError:
 
 
 def allow_many_files() -> None:
-    """Raise the limit of open files, of which each connection is one, as far as the system allows."""
+    """Raise the limit on open files, which include connections, as far as the system allows."""
     try:
         import resource
-    except ImportError:  # Windows counts otherwise
+    except ImportError:  # Windows has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)

@@ -1,4 +1,4 @@
-"""Limits uploads, and remembers which browser owns which file, session and call; it does not look into files."""
+"""Limits the size of uploads, and records which browser owns which file, session and call; it does not read the files."""
 
 import asyncio
 import json
@@ -25,14 +25,14 @@ from magistral_ui.web.request_guard import FILE_PATH, MCP_PATH
 UPLOAD_PATH, IMPORT_PATH = "/gradio_api/upload", "/magistral/import"
 FORM_OVERHEAD_BYTES = 65_536
 EXTRA_BYTES_PER_FILE = 100_000
-"""Bytes that a file costs in addition to its own: a folder, a block on the disk, and the note of its owner."""
+"""Bytes that a file takes in addition to its own: a folder, a block on the disk, and the record of its owner."""
 UNFINISHED_SECONDS = 3_600.0
-"""The age of a partial file at which its upload is considered abandoned."""
+"""The age in seconds at which a partial file counts as abandoned."""
 MIN_FREE_BYTES = 512 * 2**20
 
 MAX_OWNED_IDS = 50_000
 MAX_OWNERS = 1_000
-"""Owners of one id; the earliest one makes room for others."""
+"""Owners of one id; beyond that, the earliest one loses it."""
 Id = tuple[str, str]
 
 
@@ -44,14 +44,14 @@ BODY_ERRORS = (QuotaExceeded, TooManyParts, BodyTooLarge, BodyTimeout)
 
 
 class Ownership:
-    """Ids by kind with the browsers that own them; past the limit, the address that has most loses its oldest."""
+    """Ids by kind, with the browsers that own them; beyond the limit, the address that has most loses its oldest one."""
 
     def __init__(self, kept: int = MAX_OWNED_IDS) -> None:
         self._kept, self._lock = kept, threading.Lock()
         self._owners: dict[Id, dict[str, None]] = {}
-        """The browsers that own an id, the one that used it last at the end."""
+        """The browsers that own an id, the most recent user last."""
         self._addresses: FairCache[tuple[Id, str], str] = FairCache(math.inf, lambda address: address)
-        """From which address a browser used an id last."""
+        """The address from which a browser used an id last."""
 
     def claim(self, kind: str, id: str) -> bool:
         """Whether the caller owns the id; an id without an owner becomes the caller's."""
@@ -76,7 +76,7 @@ class Ownership:
             return CLIENT.get().browser in self._owners.get((kind, id), ())
 
     def _use(self, id: Id, browser: str) -> None:
-        """Note that the browser, an owner of the id, has used it. The lock is held."""
+        """Record that the browser, an owner of the id, has used it. With the lock held."""
         if browser in self._owners.get(id, ()):
             self._forget(id, browser)
         self._owners.setdefault(id, {})[browser] = None
@@ -96,7 +96,7 @@ class Ownership:
 
 
 class UploadsMiddleware:
-    """Limits the bytes of a form and of an hour, and remembers which browser sent which file."""
+    """Limits the bytes of a form (max upload size) and of an hour, and records which browser sent which file."""
 
     def __init__(self, app: ASGIApp, *, ownership: Ownership, limits: Limits, folder: Path, hourly: ByteQuota) -> None:
         self.app, self._ownership, self._limits, self._folder = app, ownership, limits, folder
@@ -134,7 +134,7 @@ class UploadsMiddleware:
         async def watched_send(message: Message) -> None:
             nonlocal started
             if broken is not None and not started:
-                return  # the app's own words; the reason is sent below
+                return  # the app's own error; the reason is sent below
             started = True
             if path == UPLOAD_PATH:
                 self._remember(message)
@@ -171,7 +171,7 @@ class UploadsMiddleware:
         return bounded_parts(scope, pieces, self._limits.pictures) if path == UPLOAD_PATH else pieces
 
     def _sweep(self) -> None:
-        """Delete what Gradio leaves behind of aborted uploads."""
+        """Delete what Gradio leaves of aborted uploads."""
         oldest = time.time() - UNFINISHED_SECONDS
         with suppress(OSError):
             for each in os.scandir(self._folder):

@@ -183,6 +183,9 @@ def test_a_failure_is_told_where_it_was_begun_and_the_offer_comes_back(page: Any
 
 def test_a_dismissed_offer_stays_away_in_this_browser(page: Any, serve: Any, backend: Backend) -> None:
     visit(page, url_of(serve))
+    page.locator(".model-offer").get_by_role("button", name="Options and details").click()
+    expect(card(page, "Ministral 3 8B").get_by_text("Options and details")).to_be_focused()
+    expect(card(page, "Ministral 3 8B").get_by_role("group", name="Ways to run it")).to_be_in_viewport()
     page.locator(".model-offer").get_by_role("button", name="Dismiss").click()
     expect(box(page)).to_be_focused()
     page.reload()

@@ -14,7 +14,7 @@ from magistral_ui.errors import PortInUse, ServeError
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.page import build_page, close, launch
 from magistral_ui.web import connections, server_socket
-from magistral_ui.web.server_socket import take, url_of
+from magistral_ui.web.server_socket import bind, url_of
 from tests.scripted_engine import ScriptedEngine
 
 NEW = (0,)
@@ -83,7 +83,7 @@ def test_a_page_is_reached_where_it_listens_and_only_there(host: str, reached: l
 
 
 def free(host: str) -> int:
-    found = take(host, NEW)
+    found = bind(host, NEW)
     port: int = found[0].getsockname()[1]
     for each in found:
         each.close()
@@ -92,9 +92,9 @@ def free(host: str) -> int:
 
 def test_a_port_in_use_is_named_and_the_next_one_taken(taken: int) -> None:
     with pytest.raises(PortInUse) as refused:
-        take("127.0.0.1", [taken])
+        bind("127.0.0.1", [taken])
     assert refused.value.message.values["port"] == taken
-    found = take("127.0.0.1", [taken, 0])
+    found = bind("127.0.0.1", [taken, 0])
     assert found[0].getsockname()[1] != taken
     found[0].close()
 
@@ -102,7 +102,7 @@ def test_a_port_in_use_is_named_and_the_next_one_taken(taken: int) -> None:
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70, "a..b", "http://127.0.0.1", "127.0.0.1:80", "a\0b"])
 def test_a_name_that_nobody_has_is_told(host: str) -> None:
     with pytest.raises(ServeError) as refused:
-        take(host, NEW)
+        bind(host, NEW)
     assert refused.value.message.key == "host_unknown"
     assert refused.value.message.values["host"] == host
 
@@ -110,7 +110,7 @@ def test_a_name_that_nobody_has_is_told(host: str) -> None:
 @pytest.mark.parametrize("host", ["203.0.113.5", pytest.param("2001:db8::5", marks=ipv6)])
 def test_an_address_of_another_machine_is_told(host: str) -> None:
     with pytest.raises(ServeError) as refused:
-        take(host, NEW)
+        bind(host, NEW)
     assert (refused.value.message.key, refused.value.message.values["host"]) == ("address_not_here", host)
 
 
@@ -129,21 +129,21 @@ def test_other_failures_are_told_as_what_they_are(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(server_socket, "_listening", fail)
     with pytest.raises(ServeError) as refused:
-        take("127.0.0.1", [80])
+        bind("127.0.0.1", [80])
     assert refused.value.message.key == key
 
 
 def test_a_name_for_two_addresses_listens_at_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [(socket.AF_INET6, ("2001:db8::5", 0, 0, 0)), (socket.AF_INET, ("127.0.0.1", 0))]
     monkeypatch.setattr(server_socket, "_addresses", lambda host, port: both)
-    (found,) = take("two", NEW)
+    (found,) = bind("two", NEW)
     assert found.getsockname()[0] == "127.0.0.1"
     found.close()
 
 
 def test_what_is_written_is_sent_at_once() -> None:
     """Else an answer whose head and body are written one after the other waits until the head was acknowledged, 40 ms."""
-    for listener in take("localhost", NEW):
+    for listener in bind("localhost", NEW):
         with listener:
             assert listener.proto == socket.IPPROTO_TCP, "asyncio takes no other for TCP"
 
@@ -155,7 +155,7 @@ def test_before_it_is_opened_only_gradio_s_own_request_gets_through() -> None:
         if scope["type"] == "http":
             await PlainTextResponse(scope["path"])(scope, receive, send)
 
-    with server_socket.served_on(take("127.0.0.1", NEW)):
+    with server_socket.served_on(bind("127.0.0.1", NEW)):
         _, port, _, server = http_server.start_server(app)  # type: ignore[arg-type]  # as Gradio calls it
     early = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(3)]
     head = b" HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -96,7 +96,9 @@ class SwitchableEngine:
             if self._unloaded is not None and not self._busy:
                 return Unloaded(self._unloaded[0])
             status = self._engine.status()
-            return Loading() if self._busy and not isinstance(status, Loading) else status
+            if not self._busy or isinstance(status, Loading):
+                return status
+            return Loading("waiting" if self.running() else "starting")
 
     def retry(self) -> None:
         self._engine.retry()

@@ -183,7 +183,7 @@ class ModelLibrary:
         total = total_of(name) or (card.download_bytes if card else nf4_download(name))
         if state == "complete":
             done = total = total if card else files
-        elif held is not None and held.progress.total and not held.removed:
+        elif held is not None and state == "downloading" and held.progress.total:
             done, total = held.progress.done, held.progress.total
         seconds = (total - done) / self._rate if self._rate and state != "complete" else None
         return LibraryEntry(

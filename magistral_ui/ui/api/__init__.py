@@ -1,1 +1,1 @@
-"""What programs use instead of the page: the endpoint /chat and the MCP server."""
+"""The API for programs: the endpoint /chat and the MCP server."""

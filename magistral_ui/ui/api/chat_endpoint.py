@@ -34,14 +34,14 @@ from magistral_ui.web.queued_calls import QueuedCalls
 log = logging.getLogger(__name__)
 ENDPOINT = "chat"
 CALL_PATH = "/call/"
-"""Part of the address of Gradio's plain HTTP interface, which sends the whole reply with every update."""
+"""Part of the path of Gradio's plain HTTP interface, which sends the whole reply with every update."""
 MAX_CALL_CHARACTERS_PER_SECOND = 20_000
-"""Characters per second that the plain interface sends at most: otherwise a reply would cost the square of its length."""
+"""At most how many characters per second the plain interface sends: otherwise a reply would take quadratic time."""
 Ask = Callable[[Callable[[], RunningReply]], Awaitable[RunningReply]]
 
 
 class ChatBlocks(gr.Blocks):
-    """A page that passes requests to the endpoint as they are, and knows who reads the replies.
+    """A page that passes requests to the endpoint unchanged, and knows who reads the replies.
 
     Gradio would first look for files in them: it fetches URLs, fails without a sentence where a path is not an upload, and
     keeps what was sent.
@@ -52,7 +52,7 @@ class ChatBlocks(gr.Blocks):
         self.calls = QueuedCalls(lambda: self._queue, limits)
 
     def run_startup_events(self) -> None:
-        """Begin to serve, with room in Gradio's queue for as many calls as are allowed: none waits for another's reader."""
+        """Start serving, with room in Gradio's queue for all calls that are allowed, so that none waits for another's reader."""
         self._queue.max_thread_count = self.calls.max_calls
         self._queue.pending_messages_per_session.max_size = self.calls.max_calls + 1
         super().run_startup_events()  # type: ignore[no-untyped-call]
@@ -80,7 +80,7 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
     ) -> AsyncIterator[Json]:
         session = str(request.session_hash) if request is not None else ""
         if session and not await calls.is_taken_up(session):
-            return  # nobody is listening
+            return  # nobody reads the reply
         caller = client_of_request(request)
         guest = visitors.temporary_session(caller)
         rate = MAX_CALL_CHARACTERS_PER_SECOND if request is not None and CALL_PATH in str(request.url) else None
@@ -104,7 +104,7 @@ def add_api(engine: Engine, visitors: Visitors, calls: QueuedCalls) -> None:
             log.exception("a call failed")
             raise gr.Error(sentence(Message("unexpected")), print_exception=False) from error
         finally:
-            guest.close()  # a client that leaves early stops the reply, which nobody else could read
+            guest.close()  # if the client disconnects, the reply stops, since nobody else could read it
 
     defaults = {"keep_reasoning": True}
     inputs = [Api(defaults.get(name), chat_schema(name), name) for name in ChatRequest.model_fields]
@@ -145,7 +145,7 @@ async def answer(
     async for view in follow_reply(running):
         if not is_read():
             return
-        if view.start == 0:  # the reply starts over when reasoning had been taken for the answer
+        if view.start == 0:  # the reply starts over if reasoning had been taken for the answer
             reasoning = answer = ""
         reasoning, answer = reasoning + view.reasoning, answer + view.answer
         if view.draft.last is None and time.monotonic() < due:

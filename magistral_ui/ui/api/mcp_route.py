@@ -28,18 +28,18 @@ from magistral_ui.web.request_body import MAX_MCP_BYTES, ClientGone, read_body, 
 from magistral_ui.web.request_guard import MCP_PATH
 
 MAX_ENDED = 10_000
-"""Ids that are remembered as ended; if forgotten, an id works again, but only for its own client."""
+"""Ended ids to remember; a forgotten id works again, but only for its own client."""
 RequestId = str | int
 MCP_MAJOR_VERSION = "2"
-"""The major version of the mcp package that this is written for; the first has other names."""
+"""The major version of the mcp package that this is written for; version 1 has a different API."""
 SESSION = "mcp-session-id"
 CONTROL_BYTES = 16_384
-"""Of a message that begins a session or cancels a call; a longer one is a question, and is not parsed here."""
+"""Bytes of a message that begins a session or cancels a call; a longer one is a question, and is not parsed here."""
 
 
 @dataclass(slots=True)
 class RunningCall:
-    """A tool call, and the generation that it waits for once there is one."""
+    """A tool call, and the generation that it waits for, once there is one."""
 
     cancelled: bool = False
     generation: Generation | None = None
@@ -51,7 +51,7 @@ class RunningCall:
 
 
 class McpSessions:
-    """The sessions of one process, in one event loop. An id proves whose it is, so only running calls are stored."""
+    """The sessions of one process, in one event loop. An id contains a proof of its owner, so only running calls are stored."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
@@ -69,7 +69,7 @@ class McpSessions:
         return right and session not in self._ended
 
     def end(self, session: str) -> None:
-        """Cancel its calls; from now on it belongs to nobody."""
+        """End the session and cancel its calls; from now on, it belongs to nobody."""
         for (of, _), call in list(self._calls.items()):
             if of == session:
                 call.cancel()
@@ -128,7 +128,7 @@ class McpApp:
         if refusal := self._refusal(headers):
             await refusal(scope, receive, send)
         elif session is not None and not self._sessions.belongs(session, owner):
-            await not_found()(scope, receive, send)  # makes a client begin a new session
+            await not_found()(scope, receive, send)  # makes the client begin a new session
         elif scope["method"] == "POST":
             await self._post(scope, receive, send, session, owner)
         elif scope["method"] == "DELETE" and session is not None:
@@ -138,7 +138,7 @@ class McpApp:
             await Response(status_code=405, headers={"Allow": "POST, DELETE"})(scope, receive, send)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send, session: str | None, owner: str) -> None:
-        """Pass a message on. The server handles each by itself; what connects them, sessions and cancelling, is handled here."""
+        """Pass a message on. The server treats each one separately; sessions and cancelling, which connect them, are here."""
         try:
             body = await read_body(scope, receive, MAX_MCP_BYTES)
         except ClientGone:
@@ -175,7 +175,7 @@ class McpApp:
 
 
 def session_owner(scope: Scope) -> str:
-    """Who owns a session: a person with a login, or else a browser, or an address."""
+    """Who owns a session: the login, or else the browser or address."""
     caller = client_of(scope)
     return f"login {caller.login}" if caller.login else f"browser {caller.browser}"
 

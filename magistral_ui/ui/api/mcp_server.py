@@ -42,7 +42,7 @@ from magistral_ui.web.request_body import MAX_MCP_BYTES
 
 TOOL_NAME, TOOL_TITLE = "ask_magistral", "Ask Magistral"
 PROGRESS_INTERVAL = 1.0
-"""Seconds between two progress notifications: clients give up on a tool that stays silent for long."""
+"""Seconds between two progress notifications: clients abandon a tool that is silent for long."""
 
 Context = ServerRequestContext[Any, Any]
 
@@ -86,7 +86,7 @@ class McpHandlers:
         return ListToolsResult(tools=[tool])
 
     async def call_tool(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
-        """Ask the question. What the client can correct becomes a result with a sentence; one that leaves stops the reply."""
+        """Ask the question. Errors that the client can correct become a result; disconnecting stops the reply."""
         if params.name != TOOL_NAME:
             raise MCPError(INVALID_PARAMS, text("program_no_tool", name=params.name[:100]))
         guest = self._visitors.temporary_session(client_of_request(context.request))
@@ -133,13 +133,13 @@ class McpHandlers:
 
 
 class ProgressNotifier:
-    """Reports the progress of a reply to a client that asked for it."""
+    """Reports the progress of a reply to a client that requested it."""
 
     def __init__(self, context: Context) -> None:
         self._context, self._began, self._due = context, time.monotonic(), 0.0
 
     async def tell(self, message: str) -> None:
-        """Report `message`, at most once per interval. The protocol wants a value that only grows: the seconds."""
+        """Report `message`, at most once per interval. The protocol requires a value that only grows: the seconds."""
         seconds = time.monotonic() - self._began
         if seconds >= self._due:
             self._due = seconds + PROGRESS_INTERVAL
@@ -147,7 +147,7 @@ class ProgressNotifier:
 
 
 def result(reply: Json, *, with_reasoning: bool) -> CallToolResult:
-    """The answer, and the reasoning apart from it: as text for people, and as a field of the structured reply."""
+    """The answer and, separately, the reasoning: as text for people, and as a field of the structured reply."""
     answer = reply["answer"] if reply["answer"].strip() else text("turn_no_answer")
     content: list[ContentBlock] = [TextContent(text=answer)]
     if not with_reasoning:
@@ -174,5 +174,5 @@ def _progress(view: LiveView) -> str:
 
 
 async def _is_gone(context: Context) -> bool:
-    """Whether the client has left: a stream of this server cannot be resumed."""
+    """Whether the client has disconnected: a stream of this server cannot be resumed."""
     return context.request is not None and await context.request.is_disconnected()

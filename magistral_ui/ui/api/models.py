@@ -32,7 +32,7 @@ SENTENCES = {
     "pictures": "program_pictures",
     "include_reasoning": "program_choice",
 }
-"""For each argument, the key of the sentence that says what it has to be."""
+"""For each argument, the key of the error that says what it must be."""
 
 
 class UsageValue(BaseModel):
@@ -214,7 +214,7 @@ def chat_schema(name: str) -> JsonSchemaValue:
     """One argument of /chat, as Gradio describes it."""
     whole = ChatRequest.model_json_schema()
     for each in whole["$defs"].values():
-        del each["additionalProperties"]  # which Gradio does not understand
+        del each["additionalProperties"]  # Gradio does not support it
     found = whole["properties"][name]
     # Gradio shows an argument's description under another name than a result's.
     return {**found, "additional_description": found["description"], "$defs": whole["$defs"]}
@@ -224,7 +224,7 @@ Request = TypeVar("Request", ChatRequest, ToolRequest)
 
 
 def read_request(kind: type[Request], sent: Mapping[str, object]) -> Request:
-    """The arguments that were sent; BadInput with the sentence for the first that cannot be used."""
+    """The arguments that were sent. Raises BadInput for the first one that cannot be used."""
     try:
         return kind.model_validate(sent)
     except ValidationError as error:

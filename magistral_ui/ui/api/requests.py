@@ -36,7 +36,7 @@ LOAD_POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question that is checked, except for what the session checks itself."""
+    """A validated question, except for what the session checks itself."""
 
     text: str
     images: Sequence[ImageFile]
@@ -51,7 +51,7 @@ class Question:
 
 
 def read_chat(engine: Engine, limits: Limits, request: ChatRequest) -> Question:
-    """The question in a request to /chat. Decodes images, so it must not be called in an event loop. Raises BadInput."""
+    """The question in a request to /chat. It decodes images, so do not call it in an event loop. Raises BadInput."""
     params = engine.card.sampling.changed(request.parameters)
     message = request.message
     limits.check_message(message.text, message.files)
@@ -63,7 +63,7 @@ def read_chat(engine: Engine, limits: Limits, request: ChatRequest) -> Question:
 
 
 def read_tool(engine: Engine, limits: Limits, request: ToolRequest) -> Question:
-    """The question in a call of the MCP tool; like `read_chat`."""
+    """The question in a call of the MCP tool; otherwise like `read_chat`."""
     params = engine.card.sampling.changed(request.parameters)
     limits.check_message(request.question, request.pictures)
     limits.check_message(request.instructions, ())
@@ -74,7 +74,7 @@ def read_tool(engine: Engine, limits: Limits, request: ToolRequest) -> Question:
 def _conversation(
     turns: Sequence[UserMessageIn | AssistantMessageIn], images: Callable[[Files], Sequence[ImageFile]]
 ) -> Conversation:
-    """The conversation in a history, built at once: adding turn after turn would copy it each time."""
+    """The conversation in a history, built in one go: adding turn after turn would copy it each time."""
     messages: dict[int, ChatMessage] = {}
     for id, turn in enumerate(turns, 1):
         if isinstance(turn, UserMessageIn):
@@ -85,7 +85,7 @@ def _conversation(
 
 
 def _check_history(request: ChatRequest, limits: Limits) -> None:
-    """Check the size of the whole request before any of its images is decoded."""
+    """Check the size of the whole request before decoding any of its images."""
     turns = request.history
     if len(turns) >= limits.messages:
         raise BadInput("program_history_long", count=len(turns), limit=limits.messages - 1)
@@ -135,7 +135,7 @@ def _image(sent: str, number: int, limits: Limits) -> ImageFile:
 
 
 def client_of_request(request: Any) -> Client:
-    inner = request.request if isinstance(request, gr.Request) else request  # Gradio hands over its own
+    inner = request.request if isinstance(request, gr.Request) else request  # Gradio passes its own type
     return client_of(inner.scope) if inner is not None else NO_CLIENT
 
 
@@ -149,7 +149,7 @@ async def wait_for_model(engine: Engine) -> AsyncIterator[None]:
 
 
 async def follow_reply(running: RunningReply) -> AsyncGenerator[LiveView, None]:
-    """The reply as it grows; a failure on the way is raised."""
+    """The reply as it grows. Raises what makes it fail."""
     async for view in watch(running.generation):
         if isinstance(view.draft.last, Failed):
             raise MagistralUIError(view.draft.last.key, **view.draft.last.values)

@@ -4,24 +4,24 @@ import { make } from "./dom.js";
 
 /** @import { Renderers, Token } from "./types.js" */
 
-// A definition such as "[1]: https://…" gives a meaning to links far above it, and so does a footnote. An answer with one is
+// A definition such as "[1]: https://…", or a footnote, affects links far above it. An answer with one is
 // rendered again as a whole when it is complete.
 const DEFINITION = /^ {0,3}\[[^\]\n]{1,1000}\]:/m;
 
-let views = 0; // views made so far; the number names each one's footnotes
+let views = 0; // views created so far; the number makes the ids of each one's footnotes unique
 
 // The open block is rendered again once it has grown by a fraction of its length, or once many times its rendering time has
 // passed; until then new text is shown as plain text. A growing answer therefore costs a constant multiple of a finished one.
 const GROWTH = 1 / 8;
 const LARGE = 8_000; // characters from which an open block is rendered less often
 const LARGE_GROWTH = 1 / 2;
-const REST = 40;
-const READ_AT_ONCE = 8_000; // characters; more where a block is longer
+const MAX_DELAY_FACTOR = 40; // times its rendering time after which an open block is rendered again in any case
+const PARSE_CHUNK = 8_000; // characters to parse at a time; more if a block is longer
 /** A line that may close a fenced code block. */
 const FENCE_LINE = /^ {0,3}(?:`{3,}|~{3,})[ \t]*$/m;
-const LONGEST_FENCE = 100; // characters of such a line
+const MAX_FENCE_LENGTH = 100; // characters of such a line
 
-const RETRY_MS = 2_000; // ms before a failed fetch is retried
+const RETRY_MS = 2_000; // before a failed import is retried
 
 /** @type {Promise<typeof import("./markdown.js")> | null} */
 let renderers = null; // loaded once, after the page: half a megabyte that must not delay the first paint
@@ -79,7 +79,7 @@ function fenceClosed(token, text, start) {
 }
 
 /**
- * What a reader has unfolded stays so when it is drawn again.
+ * Keep what the reader has unfolded open when it is rendered again.
  * @param {HTMLElement} before
  * @param {HTMLElement | DocumentFragment} after
  */
@@ -95,19 +95,19 @@ export class AnswerView {
     this.name = `a${(views += 1)}`;
     this.open = make("div", { class: "open" });
     this.element = make("div", { class: "answer", dir: "ltr", hidden: true }, this.open);
-    this.received = 0; // characters taken in
+    this.received = 0; // characters received
     this.tail = ""; // text after the last finished block
-    this.reach = READ_AT_ONCE; // how much of it is parsed at once
+    this.reach = PARSE_CHUNK; // how much of it is parsed at a time
     /** @type {Token[]} */
     this.left = []; // the tokens of the open block
     this.carriage = ""; // a trailing carriage return, whose line feed may still come
     this.final = false;
     this.waiting = false;
-    this.shown = 0; // characters of the tail that are drawn
-    this.next = 0; // how long the tail has to be to be drawn again
-    this.due = 0; // when it is drawn again in any case
+    this.shown = 0; // characters of the tail that are rendered
+    this.next = 0; // length of the tail at which it is rendered again
+    this.due = 0; // when it is rendered again in any case
     /** @type {Text | null} */
-    this.rest = null; // the text node of what has come since
+    this.rest = null; // the text node of what has arrived since
     /** @type {Text | null} */
     this.fence = null; // that of an open block of code
     /** @type {Promise<void> | null} */
@@ -115,16 +115,16 @@ export class AnswerView {
     /** @type {(() => void) | undefined} */
     this.onDrawn = undefined;
     this.done = false;
-    this.turned = false; // whether its direction is known
+    this.hasDirection = false; // whether its text direction is known
     this.whole = ""; // the text once it is complete
-    this.behind = false; // whether there is any
+    this.behind = false; // whether text has arrived that is only shown as plain text yet
     this.pause = 0; // ms between two renderings: a slow block is rendered less often
-    this.drawn = 0; // when the last one ended
+    this.drawn = 0; // when the last rendering ended
     loading();
   }
 
   /**
-   * Take in more of the text.
+   * Add more of the text.
    * @param {string} text
    */
   add(text) {
@@ -138,7 +138,7 @@ export class AnswerView {
   }
 
   /**
-   * The whole text: no more will come.
+   * Set the complete text; no more will follow.
    * @param {string} text
    */
   complete(text) {
@@ -151,7 +151,7 @@ export class AnswerView {
   }
 
   /**
-   * Draw within `delay` ms, or as soon as may be.
+   * Render after `delay` ms, or later if the last rendering was slow.
    * @param {number} delay
    */
   schedule(delay = 0) {
@@ -161,13 +161,13 @@ export class AnswerView {
       this.waiting = false;
       if (!this.done) this.draw();
     };
-    // Most often at once, so that it is in the same frame as all else that an update changes.
+    // Usually in the same frame as everything else that an update changes.
     const rest = Math.max(delay, this.drawn + this.pause - performance.now());
     if (rest > 0) setTimeout(draw, rest);
     else queueMicrotask(draw);
   }
 
-  /** Draw what came, in several goes if it is much, so that the page never waits for long. */
+  /** Render what has arrived, in several steps if it is long, so that the page stays responsive. */
   draw() {
     return (this.drawing ??= this.drawAll());
   }
@@ -190,7 +190,7 @@ export class AnswerView {
   }
 
   /**
-   * Whether there is more to draw: the text was more than is read at once.
+   * Render one part; returns whether there is more to render.
    * @param {Renderers} renderers
    */
   drawPart({ parse, render, directionSeen }) {
@@ -200,26 +200,26 @@ export class AnswerView {
     const text = this.ahead();
     const isAll = text.length === this.tail.length;
     const tokens = parse(text, !(this.final && isAll));
-    this.turn(directionSeen(tokens));
-    const goesOn = this.commitPart(tokens, text, isAll, { parse, render });
-    if (!goesOn && this.final) this.finish(this.left, { parse, render });
-    else if (!goesOn)
+    this.setDirection(directionSeen(tokens));
+    const hasMore = this.commitPart(tokens, text, isAll, { parse, render });
+    if (!hasMore && this.final) this.finish(this.left, { parse, render });
+    else if (!hasMore)
       this.drawOpen(this.left.slice(starts(this.left)[0] ?? this.left.length), (open) => render(open, this.name));
     this.rest = null;
-    this.shown = goesOn ? 0 : this.tail.length;
+    this.shown = hasMore ? 0 : this.tail.length;
     this.next = this.shown * (1 + (this.shown < LARGE ? GROWTH : LARGE_GROWTH));
-    this.due = performance.now() + REST * (performance.now() - began);
-    return goesOn;
+    this.due = performance.now() + MAX_DELAY_FACTOR * (performance.now() - began);
+    return hasMore;
   }
 
-  /** What is read now: as many lines as are enough to hold a whole block. */
+  /** The next lines to parse: enough to contain a whole block. */
   ahead() {
     if (this.tail.length <= this.reach) return this.tail;
     return this.tail.slice(0, this.tail.lastIndexOf("\n", this.reach) + 1 || this.reach);
   }
 
   /**
-   * Draw the finished blocks of `text`; what comes next is `left`. Whether more has to be read for that.
+   * Render the finished blocks of `text` and put the rest into `left`; returns whether more of the text has to be parsed.
    * @param {Token[]} tokens
    * @param {string} text
    * @param {boolean} isAll
@@ -230,11 +230,11 @@ export class AnswerView {
     const [from, end] = tokens.find(({ type }) => type === "plain")?.meta.block ?? [0, 0];
     this.left = tokens;
     if (end && !from && lineOf(/** @type {Token} */ (tokens.at(-1))) === end) {
-      // The first block exceeded its budget. What it becomes does not depend on what follows, or on how that arrived.
+      // The first block exceeded its work limit. How it is shown must not depend on what follows, or on how it arrived.
       this.commit(parse(text.slice(0, offsetOf(text, end)), false), end, render);
       return true;
     }
-    // The block that exceeded its budget is tried again alone.
+    // The block that exceeded its work limit is parsed again alone.
     const last = (end ? first.find((index) => lineOf(tokens[index]) >= from) : first.at(-1)) ?? 0;
     if (last > 0 && lineOf(tokens[last]) > 0 && (end ? from > 0 : first.length > 1)) {
       this.commit(tokens.slice(0, last), lineOf(tokens[last]), render);
@@ -248,17 +248,17 @@ export class AnswerView {
   }
 
   /**
-   * Be written in `direction`, that of the first letter.
+   * Set the text direction, that of the first letter.
    * @param {string} direction
    */
-  turn(direction) {
-    if (this.turned) return;
-    this.turned = direction !== "";
+  setDirection(direction) {
+    if (this.hasDirection) return;
+    this.hasDirection = direction !== "";
     this.element.dir = direction || "ltr";
   }
 
   /**
-   * Draw `tokens`, which are finished, and forget the text before line number `line`.
+   * Render `tokens`, which are finished, and drop the text before line number `line`.
    * @param {Token[]} tokens
    * @param {number} line
    * @param {Renderers["render"]} render
@@ -269,7 +269,7 @@ export class AnswerView {
     this.open.before(finished);
     this.open.replaceChildren();
     this.tail = this.tail.slice(offsetOf(this.tail, line));
-    this.reach = READ_AT_ONCE;
+    this.reach = PARSE_CHUNK;
     this.fence = null;
   }
 
@@ -291,11 +291,11 @@ export class AnswerView {
     this.done = true;
   }
 
-  /** Show new text after a large open block as plain text until that is rendered again; false if it must be rendered now. */
+  /** Append new text as plain text until the open block is rendered again; returns false if that must happen now. */
   drawRest() {
     const text = this.tail.slice(this.shown);
     if (this.fence) {
-      const line = Math.max(this.tail.lastIndexOf("\n", this.shown - 1) + 1, this.shown - LONGEST_FENCE);
+      const line = Math.max(this.tail.lastIndexOf("\n", this.shown - 1) + 1, this.shown - MAX_FENCE_LENGTH);
       if (FENCE_LINE.test(this.tail.slice(line))) return false;
       this.fence.appendData(text);
     } else {
@@ -307,7 +307,7 @@ export class AnswerView {
   }
 
   /**
-   * The last block; a fence that is still open only gets its new characters.
+   * Render the last block; a code block that is still open only gets its new characters.
    * @param {Token[]} tokens
    * @param {(tokens: Token[]) => DocumentFragment} render
    */

@@ -1,4 +1,4 @@
-// Accepts images that are dropped or pasted anywhere, or picked, and names those that cannot be accepted, with the reason.
+// Accepts images that are dropped, pasted or chosen, and lists those that cannot be accepted, with the reason.
 
 import { above, attached, field, hold, look, within } from "./composer.js";
 import { make } from "./dom.js";
@@ -9,17 +9,17 @@ import { t } from "./i18n.js";
 /** @import { Act, AttachedValue, MessageLimits, Refused } from "./types.js" */
 
 const ACCEPTED_TYPES = "image/*,.heic,.heif,.avif"; // what the file dialog offers first
-const CHECK_TIMEOUT_MS = 10_000; // ms for which a message waits for the server to look at its pictures
-const RECENT_MS = 1_000; // ms
+const CHECK_TIMEOUT_MS = 10_000; // for which a message waits for the server to check its images
+const RECENT_MS = 1_000; // for which an upload counts as recent after its end
 
-/** What the page knows of the model: whether it sees images, and why it is unavailable. */
+/** What the page knows about the model: whether it sees images, and why it is unavailable, if it is. */
 /** @type {{ vision: boolean, away: string | null }} */
 let model = { vision: true, away: t("page_placeholder_loading") };
 /** @type {Attachments | null} */
 let here = null;
 
 /**
- * The model is another one, or has come or gone: pictures may be of no use now.
+ * Update this when the model changes, or becomes available or unavailable: images may be refused now.
  * @param {{ vision: boolean, away: string | null }} now
  */
 export function setModelSeesImages(now) {
@@ -27,10 +27,10 @@ export function setModelSeesImages(now) {
   here?.lock();
 }
 
-/** Why no picture can be taken at all; null where it can. */
+/** Why no image can be accepted at all, or null. */
 const reason = () => model.away ?? (model.vision ? null : t("pictures_not_seen"));
 
-/** Whether files are on their way to the server, or were a moment ago. */
+/** Whether files are being uploaded, or were a moment ago. */
 export const uploads = () => Boolean(here && (here.uploading || performance.now() - here.ended < RECENT_MS));
 
 /** @param {Element} thumbnail */
@@ -38,29 +38,29 @@ const source = (thumbnail) => thumbnail.querySelector("img")?.src ?? "";
 
 export class Attachments {
   /**
-   * `act("look", {number})` asks the server to look at what is attached; `limits` are `{pictures, bytes}` of one message.
+   * `act("look", {number})` asks the server to check the attached images; `limits` are `{pictures, bytes}` of one message.
    * @param {Act} act
    * @param {MessageLimits} limits
    */
   constructor(act, limits) {
     this.act = act;
     this.limits = limits;
-    this.before = 0; // how many were there before the first lot
+    this.before = 0; // how many images were there before the first batch
     this.begun = false; // whether Gradio has begun to upload it
-    this.handing = false;
+    this.isSetByUs = false;
     here = this;
     /** @type {Refused[]} */
     this.refused = [];
     /** @type {File[][]} */
-    this.lots = []; // files on their way into the composer: Gradio takes one lot at a time
+    this.batches = []; // files on their way into the composer: Gradio takes one batch at a time
     /** @type {Map<string, string>} */
-    this.names = new Map(); // address → the file's own name, which Gradio simplifies
+    this.names = new Map(); // URL → the file's own name, which Gradio simplifies
     /** @type {Map<string, string>} */
-    this.small = new Map(); // address → a thumbnail of what a browser cannot show
-    this.ended = -Infinity; // when the last lot had come, or failed
-    this.number = 0; // of the last question
+    this.thumbnails = new Map(); // URL → a thumbnail of an image that a browser cannot show
+    this.ended = -Infinity; // when the last batch arrived, or failed
+    this.number = 0; // of the last check
     /** @type {{ number: number, sources: string[], since: number } | null} */
-    this.looking = null; // {number, sources, since}: the question that is open
+    this.checking = null; // the check that is running
     this.notice = above(make("div", { class: "refusals", role: "alert" }));
     new DropZone(reason, (data) => this.drop(data));
     addEventListener("paste", (event) => this.paste(event), { capture: true });
@@ -70,7 +70,7 @@ export class Attachments {
     const composer = /** @type {HTMLElement} */ (document.getElementById("composer"));
     new MutationObserver(() => this.follow()).observe(composer, all); // Gradio re-renders its content
     hold(() => (this.waits ? { reason: t("composer_waiting"), waits: true } : null));
-    this.known = 0; // what was there before this, too, is looked at
+    this.known = 0; // images that were there before are checked, too
     this.follow();
   }
 
@@ -84,11 +84,11 @@ export class Attachments {
   }
 
   get uploading() {
-    return this.lots.length > 0 || Boolean(this.box.querySelector(".loader"));
+    return this.batches.length > 0 || Boolean(this.box.querySelector(".loader"));
   }
 
   get waits() {
-    return this.uploading || Boolean(this.looking && performance.now() - this.looking.since < CHECK_TIMEOUT_MS);
+    return this.uploading || Boolean(this.checking && performance.now() - this.checking.since < CHECK_TIMEOUT_MS);
   }
 
   /** @param {DataTransfer} data */
@@ -103,7 +103,7 @@ export class Attachments {
     const { clipboardData: data } = event;
     const composing = within(event, "#box textarea");
     if (!data?.files.length || (!composing && within(event, "input, textarea, [contenteditable]"))) return;
-    // What is copied out of a text or a table comes as a picture too: there the words are meant.
+    // Text copied from a document or a table comes as an image too: the text is meant.
     if (composing && data.types.includes("text/html") && data.getData("text")) return;
     event.preventDefault();
     event.stopPropagation();
@@ -112,14 +112,14 @@ export class Attachments {
 
   /** @param {Event} event */
   pick(event) {
-    if (this.handing || !within(event, "#box input[type=file]")) return;
+    if (this.isSetByUs || !within(event, "#box input[type=file]")) return;
     event.stopPropagation();
     const { files } = /** @type {HTMLInputElement} */ (event.target);
     this.take([...(files ?? [])]);
   }
 
   /**
-   * Take what can be taken, and say what cannot.
+   * Accept the files that can be accepted, and list the others.
    * @param {File[]} files
    * @param {string[]} folders
    */
@@ -127,34 +127,34 @@ export class Attachments {
     const all = reason();
     if (all !== null) return void this.say(all);
     this.refused = folders.map((name) => ({ name, why: "folder" }));
-    const sound = [];
+    const accepted = [];
     for (const file of files) {
-      const room = this.limits.pictures - attached().length - this.lots.flat().length - sound.length;
+      const room = this.limits.pictures - attached().length - this.batches.flat().length - accepted.length;
       /** @type {{ file?: File, why: string, limit?: number }} */
       const found = room > 0 ? await checkFile(file, this.limits) : { why: "too_many", limit: this.limits.pictures };
-      if (found.file) sound.push(found.file);
+      if (found.file) accepted.push(found.file);
       else this.refused.push({ name: file.name, ...found });
     }
     this.show();
-    if (!sound.length) return undefined;
-    this.lots.push(sound);
-    if (this.lots.length === 1) this.hand();
+    if (!accepted.length) return undefined;
+    this.batches.push(accepted);
+    if (this.batches.length === 1) this.uploadNext();
     field()?.focus({ preventScroll: true });
     return undefined;
   }
 
-  /** Give the first lot to Gradio, which uploads it. */
-  hand() {
+  /** Give the first batch to Gradio, which uploads it. */
+  uploadNext() {
     const { input } = this;
     if (!input) return;
     const data = new DataTransfer();
-    for (const file of this.lots[0]) data.items.add(file);
+    for (const file of this.batches[0]) data.items.add(file);
     input.files = data.files;
     this.before = attached().length;
     this.begun = false;
-    this.handing = true;
+    this.isSetByUs = true;
     input.dispatchEvent(new Event("change", { bubbles: true }));
-    this.handing = false;
+    this.isSetByUs = false;
   }
 
   /** Gradio has re-rendered the composer. */
@@ -163,45 +163,45 @@ export class Attachments {
     const shown = attached();
     const loading = Boolean(this.box.querySelector(".loader"));
     this.begun ||= loading;
-    if (this.lots.length && !loading && (this.begun || shown.length > this.before)) {
-      const lot = this.lots.shift() ?? [];
+    if (this.batches.length && !loading && (this.begun || shown.length > this.before)) {
+      const batch = this.batches.shift() ?? [];
       for (const [index, thumbnail] of shown.slice(this.before).entries()) {
-        if (lot[index]) this.names.set(source(thumbnail), lot[index].name);
+        if (batch[index]) this.names.set(source(thumbnail), batch[index].name);
       }
       this.ended = performance.now();
-      if (this.lots.length) this.hand();
+      if (this.batches.length) this.uploadNext();
     }
     for (const thumbnail of shown) {
-      const small = this.small.get(source(thumbnail));
+      const small = this.thumbnails.get(source(thumbnail));
       const image = thumbnail.querySelector("img");
       if (small && image) image.src = small;
     }
     const more = shown.length > this.known;
     this.known = shown.length;
-    if (more) this.ask();
+    if (more) this.check();
     look();
   }
 
-  ask() {
+  check() {
     this.number += 1;
-    this.looking = { number: this.number, sources: attached().map(source), since: performance.now() };
+    this.checking = { number: this.number, sources: attached().map(source), since: performance.now() };
     this.act("look", { number: this.number });
     setTimeout(look, CHECK_TIMEOUT_MS);
   }
 
   /**
-   * The server's answer: `{number, attached: [{failure, thumbnail}]}` in their order.
+   * Show the server's answer: `{number, attached: [{failure, thumbnail}]}` in the order of the images.
    * @param {AttachedValue} value
    */
   answer({ number, attached: found }) {
-    if (!this.looking || number !== this.looking.number) return;
-    const { sources } = this.looking;
-    this.looking = null;
-    if (attached().length > sources.length) this.ask(); // more came meanwhile
+    if (!this.checking || number !== this.checking.number) return;
+    const { sources } = this.checking;
+    this.checking = null;
+    if (attached().length > sources.length) this.check(); // more were added meanwhile
     if (found.length !== sources.length) return;
     const bad = new Set();
     found.forEach(({ failure, thumbnail }, index) => {
-      if (thumbnail) this.small.set(sources[index], thumbnail);
+      if (thumbnail) this.thumbnails.set(sources[index], thumbnail);
       if (!failure) return;
       bad.add(sources[index]);
       this.refused.push({
@@ -213,7 +213,7 @@ export class Attachments {
     const gone = attached().filter((thumbnail) => bad.has(source(thumbnail)));
     this.follow();
     if (!gone.length) return;
-    // From the last to the first: Gradio removes by place.
+    // From the last to the first, because Gradio removes by index.
     for (const thumbnail of gone.reverse()) {
       /** @type {HTMLButtonElement | null} */
       const remove = thumbnail.querySelector(".delete-button");
@@ -223,7 +223,7 @@ export class Attachments {
     field()?.focus({ preventScroll: true });
   }
 
-  /** The clip cannot be used where the model sees nothing. */
+  /** Disable the upload button if the model cannot see images. */
   lock() {
     const { input } = this;
     if (input && input.accept !== ACCEPTED_TYPES) input.accept = ACCEPTED_TYPES;
@@ -246,14 +246,14 @@ export class Attachments {
   }
 
   /**
-   * One sentence for all that was brought.
+   * Show one message about all the files.
    * @param {string} content
    */
   say(content) {
     this.tell(make("p", {}, content));
   }
 
-  /** Each file that was not taken, by name, and why. */
+  /** List each file that was not accepted, by name, and why. */
   show() {
     if (!this.refused.length) return this.clear();
     const reasons = this.refused.map(({ name, why, limit }) => {

@@ -1,4 +1,4 @@
-// The arrows between a message and its alternatives; only there where there are any.
+// The arrows between a message and its alternatives, if there are any.
 
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
@@ -7,7 +7,7 @@ import { t } from "./i18n.js";
 
 export class BranchView {
   /**
-   * `choose(message, way)` is called with the alternative that was asked for.
+   * `choose(message, way)` is called with the requested alternative.
    * @param {(message: number, way: Way) => void} choose
    */
   constructor(choose) {
@@ -36,7 +36,7 @@ export class BranchView {
   }
 
   /**
-   * After an arrow was used, the same one of the new message, or the other at the end.
+   * After a click on an arrow, focus the same one of the new message, or the other one at the end.
    * @param {Way} way
    */
   focus(way) {

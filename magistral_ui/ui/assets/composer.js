@@ -1,34 +1,34 @@
-// Lets the message go, or holds it and says why: while it is empty, does not fit, or waits for its pictures or its count.
+// Sends the message, or holds it back and says why: it is empty, does not fit, or waits for its images or its token count.
 
 import { make } from "./dom.js";
 
 /** @import { Obstacle } from "./types.js" */
 
-const DEBOUNCE_MS = 300; // ms
-const EMPTIED = 120; // frames after an answer in which the composer is emptied
+const DEBOUNCE_MS = 300;
+const EMPTIED = 120; // frames after a response in which the composer is emptied
 /** @type {(() => Obstacle | null)[]} */
 const checks = [];
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer;
 const held = make("p", { class: "held visually-hidden", role: "status" }); // says why the message waits
-let wanted = false; // whether it is sent automatically once nothing holds it back
+let wanted = false; // whether to send the message as soon as nothing holds it back
 /** @type {string | null} */
-let sent = null; // the words that are on their way
+let sent = null; // the text that is being sent
 /** @type {string | null} */
-let typed = null; // what has been typed over them meanwhile
+let typed = null; // what has been typed over it meanwhile
 
 /**
- * The field to write in.
+ * The text field.
  * @returns {HTMLTextAreaElement | null}
  */
 export const field = () => document.querySelector("#box textarea");
-/** The pictures that are attached, as Gradio draws them. */
+/** The attached images, as Gradio renders them. */
 export const attached = () => [...document.querySelectorAll("#box .thumbnail-wrapper")];
 /** Whether there is nothing to send. */
 export const empty = () => !field()?.value.trim() && !attached().length;
 
 /**
- * Put `element` above the box: a notice of its own.
+ * Show `element`, a notice, above the box.
  * @template {HTMLElement} E
  * @param {E} element
  */
@@ -39,7 +39,7 @@ export function above(element) {
 }
 
 /**
- * `check()` tells what keeps the message here, or null: `{reason}`, with `waits` where that will pass, and `hurry`, which is
+ * `check()` returns what holds the message back, or null: `{reason}`, with `waits` if that will pass, and `hurry`, which is
  * called once somebody wants to send it.
  * @param {() => Obstacle | null} check
  */
@@ -47,7 +47,7 @@ export function hold(check) {
   checks.push(check);
 }
 
-/** What a check tells may have changed: the button shows it, and a message that waited goes. */
+/** Run the checks again: update the button, and send a message that was waiting. */
 export function look() {
   const obstacle = found();
   /** @type {HTMLButtonElement | null} */
@@ -69,10 +69,10 @@ function found() {
   return obstacles.find(({ waits }) => !waits) ?? obstacles[0] ?? null;
 }
 
-/** Whether the message may go now; says why where it may not. */
+/** Whether the message can be sent now; if not, say why. */
 function mayGo() {
   if (empty()) return false;
-  if (document.body.classList.contains("answering")) return true; // the server says that, and keeps the words
+  if (document.body.classList.contains("answering")) return true; // the server refuses it, and the text stays
   const obstacle = found();
   wait(obstacle);
   obstacle?.hurry?.();
@@ -86,7 +86,7 @@ function send() {
 }
 
 /**
- * The server has `taken` what was sent, or not. Then Gradio empties the composer; what was typed meanwhile is not said yet.
+ * The server has accepted the message (`taken`) or not. If so, Gradio empties the composer, but not of newly typed text.
  * @param {boolean} taken
  * @param {number} frames
  */
@@ -111,7 +111,7 @@ export function write(text) {
 }
 
 /**
- * What passes quickly is not announced; what does not pass has a notice of its own, and is only announced to screen readers.
+ * Reasons that pass quickly are not announced; others have a notice of their own, and are announced to screen readers.
  * @param {Obstacle | null} obstacle
  */
 function wait(obstacle) {
@@ -134,7 +134,7 @@ function tell(reason, seen) {
 export const within = (/** @type {Event} */ { target }, /** @type {string} */ selector) =>
   target instanceof Element && target.closest(selector) !== null;
 
-/** Gradio would re-render the composer for an empty message, over what is being typed. */
+/** Hold back Enter (the keyboard shortcut) and clicks on Send; for an empty message, Gradio would overwrite what is typed. */
 export function setUpComposer() {
   const keep = (/** @type {Event} */ event) => {
     if (mayGo()) return;
@@ -149,7 +149,7 @@ export function setUpComposer() {
   prepare();
 }
 
-/** Runs once Gradio has rendered the composer, whose button it re-renders now and then. */
+/** Wait until Gradio has rendered the composer, whose button it re-renders now and then. */
 function prepare() {
   const composer = document.getElementById("composer");
   const box = document.getElementById("box");

@@ -55,7 +55,7 @@ export class ContextSettings {
   }
 
   /**
-   * How many tokens the choice is about, once there are any.
+   * Show how many tokens the choice concerns, if there are any.
    * @param {MeterValue} value
    */
   weigh({ use }) {

@@ -1,23 +1,23 @@
-// Tells a formula between two dollar signs from money, variables, cells and patterns; export/dollar_math.py has the same rule.
+// Tells a formula between dollar signs from prices, variables, cells and code; export/dollar_math.py has the same rules.
 
 import { UNSPACED } from "./emphasis.js";
 
 const BLANK = /[\t-\r \u00a0\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
-/** What a formula directly after a word begins with: H$_2$O, 20$^\circ$. */
-const GOES_ON = /^(?:[\\^_]|\{\})/;
-/** What no formula begins with. */
+/** How a formula right after a word begins: H$_2$O, 20$^\circ$. */
+const CONTINUES_WORD = /^(?:[\\^_]|\{\})/;
+/** What a formula never begins with. */
 const NO_BEGINNING = /^(?:[/;,?&%#@)}"*]|:(?!=)|\.(?![0-9])|\|\^|\{[A-Za-z_][\w.()[\]!:?-]*\}(?![_^]))/;
-/** What no formula ends with if a word follows: there the second sign begins something too. */
+/** How a formula never ends before a word; there, the second dollar sign begins something, too. */
 const NO_END = /[:;,./=+\-*&<>@#?~([{"^_]$/;
 const WORD_FOLLOWS = /[A-Za-z_{(]/;
 const NAME = /^[A-Za-z][A-Za-z0-9_]+$/;
 const ORDINAL = /^(?:th|st|nd|rd|e?s)(?![A-Za-z])/;
-/** Regular expressions, and marks of Markdown that are none of LaTeX. */
+/** Regular expressions, and Markdown that is not LaTeX. */
 const FOREIGN = /(?:^|[^\\])\\(?:[wdsbWDB](?![A-Za-z])|\.)|`|\*\*/;
-/** Other currencies, which stand beside prices, and in a formula only within a command. */
+/** Other currencies: a sign of prices, unless a formula contains a command. */
 const CURRENCY = /[€£¥₹₽₩₺₫₴฿]/;
 const COMMAND = /\\[A-Za-z]{2,}/;
-/** What ends a part of a sentence where no space does. */
+/** Punctuation that needs no space after it. */
 const POINT = /[，。；：！？、،؛]/;
 const FOREIGN_WORD = /[^\P{L}A-Za-z]{2}/u;
 const MAX_UNIT_LENGTH = 3; // letters: 5元
@@ -31,7 +31,7 @@ const DIGIT = /[0-9]/;
 const lastOf = (/** @type {string} */ text) => text.slice(-1);
 
 /**
- * Whether what stands between the dollar signs at `open` and `close` of `text` is mathematics.
+ * Whether the text between the dollar signs at `open` and `close` is a formula.
  * @param {string} text
  * @param {number} open
  * @param {number} close
@@ -40,10 +40,10 @@ export function isFormula(text, open, close) {
   const content = text.slice(open + 1, close);
   const before = text[open - 1] ?? "";
   const after = text[close + 1] ?? "";
-  // The rule that pandoc uses: "$5 and $10" is money.
+  // Pandoc's rule: "$5 and $10" are prices.
   if (!content || BLANK.test(content[0]) || BLANK.test(lastOf(content)) || DIGIT.test(after)) return false;
   // US$5, 5$ a month, ^a$|^b$, $A$1.
-  if (/[A-Za-z0-9]/.test(before) && !GOES_ON.test(content)) return false;
+  if (/[A-Za-z0-9]/.test(before) && !CONTINUES_WORD.test(content)) return false;
   if (WORD_FOLLOWS.test(after)) {
     if (NO_END.test(content) || UNSPACED.test(lastOf(content))) return false;
     if ((content[0] === "(" && after === "(") || (content[0] === "{" && after === "{")) return false;
@@ -55,7 +55,7 @@ export function isFormula(text, open, close) {
 }
 
 /**
- * Whether as many brackets close as open: [0, 1) is an interval, "5 (about 4" is none.
+ * Whether as many brackets close as open: [0, 1) is an interval, "5 (about 4" is not.
  * @param {string} content
  */
 function isBalanced(content) {
@@ -78,7 +78,7 @@ function isBalanced(content) {
 }
 
 /**
- * Whether words stand between two sums of money.
+ * Whether the text is words between two prices.
  * @param {string} content
  */
 function isProse(content) {

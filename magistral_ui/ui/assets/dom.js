@@ -1,4 +1,4 @@
-// Makes elements without ever reading text as HTML.
+// Creates elements without ever parsing text as HTML.
 
 import { sentence, t } from "./i18n.js";
 
@@ -27,8 +27,8 @@ export function make(tag, options = {}, ...children) {
 }
 
 /**
- * A quiet button for `act`, with the text `key`. `icon` is shown in the text's place; with `done`, a text for `confirmOn`,
- * the button is as wide as the wider of the two from the beginning, so that nothing moves.
+ * A quiet button for `act`, with the text `key`. `icon` is shown in place of the text; with `done`, a text for `confirmOn`,
+ * the button is as wide as the wider of the two, so that nothing moves.
  * @param {string} act
  * @param {string} key
  * @param {{ icon?: string, done?: string }} options
@@ -47,7 +47,7 @@ export function actionButton(act, key, { icon, done } = {}) {
 }
 
 /**
- * Show a button's text of what was done for a moment, then its own again.
+ * Show a button's confirmation for a moment.
  * @param {HTMLElement} button
  */
 export function confirmOn(button) {
@@ -56,7 +56,7 @@ export function confirmOn(button) {
 }
 
 /**
- * Show why something failed or was refused, with a button to dismiss it; hide the alert where nothing did.
+ * Show why something failed or was refused, with a button to dismiss it; without a `failure`, hide the alert.
  * @param {HTMLElement} alert
  * @param {Message | string | null} failure
  */
@@ -68,12 +68,12 @@ export function fillAlert(alert, failure) {
   alert.replaceChildren(make("p", {}, typeof failure === "string" ? failure : sentence(failure)), dismiss);
 }
 
-/** Whether someone is writing somewhere: what comes from the server does not take the focus away from that. */
+/** Whether the visitor is typing somewhere: updates from the server must not take the focus away. */
 export const writing = () =>
   Boolean(document.activeElement?.matches("textarea, select, input:not([type=checkbox], [type=radio])"));
 
 /**
- * Put `nodes` into `parent` in this order and take out all others, moving only what is out of place.
+ * Make `nodes` the children of `parent` in this order, moving only those that are out of place.
  * @param {Element} parent
  * @param {Element[]} nodes
  */
@@ -86,7 +86,7 @@ export function place(parent, nodes) {
 }
 
 /**
- * Grey out a control that cannot be used, and say why below it.
+ * Disable a control that cannot be used, and say why below it.
  * @param {Element} control
  * @param {string} reason
  */
@@ -99,7 +99,7 @@ export function lack(control, reason) {
 }
 
 /**
- * Put `text` on the clipboard, also on pages without https, where the modern way is missing.
+ * Copy `text` to the clipboard, also on pages without https, where the Clipboard API is missing.
  * @param {string} text
  */
 export async function copy(text) {

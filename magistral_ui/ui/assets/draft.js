@@ -1,4 +1,4 @@
-// Keeps the words that are not sent yet through a reload of the tab; only in this tab, and only in the browser.
+// Saves an unsent message across reloads of the tab; only in this tab, and only in the browser.
 
 import { left } from "./login.js";
 
@@ -6,16 +6,16 @@ const DRAFT_KEY = "magistral-ui-draft";
 /** @returns {HTMLTextAreaElement | null} */
 const field = () => document.querySelector("#box textarea");
 
-function put() {
+function save() {
   if (left()) return;
   const text = field()?.value ?? "";
   const said = [...document.querySelectorAll(".turn.user .said")].at(-1)?.textContent;
-  // A message whose confirmation was lost with the line is said already.
+  // A message whose confirmation was lost with the connection has been sent already.
   if (text && text !== said) sessionStorage.setItem(DRAFT_KEY, text);
   else sessionStorage.removeItem(DRAFT_KEY);
 }
 
-/** Wait for Gradio to have drawn the composer, and put the words back. */
+/** Wait until Gradio has rendered the composer, and restore the draft. */
 export function setUpDraft() {
   const box = field();
   if (!box) {
@@ -27,7 +27,7 @@ export function setUpDraft() {
     box.value = kept;
     box.dispatchEvent(new Event("input", { bubbles: true }));
   }
-  addEventListener("pagehide", put);
-  addEventListener("login-over", put);
-  addEventListener("visibilitychange", () => document.hidden && put());
+  addEventListener("pagehide", save);
+  addEventListener("login-over", save);
+  addEventListener("visibilitychange", () => document.hidden && save());
 }

@@ -1,8 +1,8 @@
-// Opens and closes what stands beside the conversation: a column on wide screens, a drawer above it on narrow ones.
+// Opens and closes a panel beside the conversation: a column on wide screens, a drawer over it on narrow ones.
 
 /**
- * Wait for Gradio to have drawn the page, then join the button `<id>-toggle` to the panel `<id>`. While it is open, `body` has the
- * class `shown`; on screens of the media query `wide` it is so from the beginning.
+ * Wait until Gradio has rendered the page, then connect the button `<id>-toggle` to the panel `<id>`. While it is open, `body` has the
+ * class `shown`; on screens that match the media query `wide`, it is open at first.
  * @param {string} id
  * @param {string} shown
  * @param {string} wide
@@ -31,8 +31,9 @@ export function setUpDrawer(id, shown, wide) {
     if (isOpen() && !column.matches) close.focus();
   });
   close.addEventListener("click", leave);
-  // A drawer hides what was chosen in it.
+  // A drawer covers the conversation that was chosen in it.
   panel.addEventListener("chosen", () => !column.matches && leave());
+  // The keyboard shortcut: Escape closes a drawer.
   addEventListener(
     "keydown",
     (event) => event.key === "Escape" && !event.defaultPrevented && isOpen() && !column.matches && leave(),

@@ -1,15 +1,15 @@
-// Makes the whole window a place to drop files on, and shows it while some are held over it; it does not look into them.
+// Makes the whole window a drop zone for files, and highlights it during a drag; it does not read the files.
 
 import { within } from "./composer.js";
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
-const DRAG_END_MS = 1_000; // ms without a sign of the drag, which comes many times a second, after which it has ended elsewhere
-const TEXT_FIELDS = "textarea, input, [contenteditable]"; // fields that accept dropped text natively
+const DRAG_END_MS = 1_000; // without a drag event, of which there are many a second, after which the drag has ended elsewhere
+const TEXT_FIELDS = "textarea, input, [contenteditable]"; // which accept dropped text natively
 
 export class DropZone {
   /**
-   * `reason()` tells why nothing can be dropped now, or null; `take(data)` gets what was dropped.
+   * `reason()` returns why nothing can be dropped now, or null; `take(data)` is called with what was dropped.
    * @param {() => string | null} reason
    * @param {(data: DataTransfer) => void} take
    */
@@ -18,7 +18,7 @@ export class DropZone {
     this.take = take;
     /** @type {string | null} */
     this.why = null;
-    this.inside = false; // whether what is dragged comes from this page
+    this.inside = false; // whether the drag began in this page
     this.text = make("p", {});
     this.element = make(
       "div",
@@ -49,11 +49,11 @@ export class DropZone {
 
   /** @param {DragEvent} event */
   over(event) {
-    event.stopPropagation(); // Gradio would keep words from its field, and show a place for files of its own
+    event.stopPropagation(); // Gradio would not accept text in its field, and show its own drop zone
     const kind = this.kind(event);
     if (kind === "words" || kind === "piece") return;
     event.preventDefault();
-    if (event.dataTransfer) event.dataTransfer.dropEffect = "copy"; // also for what is refused: the sentence about it comes with the drop
+    if (event.dataTransfer) event.dataTransfer.dropEffect = "copy"; // even if it will be refused: the drop shows the reason
     if (kind === "files") this.show(this.reason());
   }
 
@@ -63,7 +63,7 @@ export class DropZone {
     event.stopPropagation();
     const kind = this.kind(event);
     if (kind === "words") return;
-    event.preventDefault(); // nothing that is dropped is opened in the page's place
+    event.preventDefault(); // the browser must not open the file in place of the page
     if (kind !== "piece" && event.dataTransfer) this.take(event.dataTransfer);
   }
 

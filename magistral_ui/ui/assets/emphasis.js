@@ -1,4 +1,4 @@
-// Lets emphasis begin and end beside scripts that set no spaces between words; all else is as CommonMark says.
+// Lets emphasis begin and end next to scripts without spaces between words; everything else is as in CommonMark.
 // export/gfm.py has the same rule.
 
 /** @import { MarkdownIt } from "./types.js" */
@@ -8,11 +8,11 @@ export const UNSPACED =
   /[\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u19e0-\u19ff\u2e80-\u2fdf\u2ff0-\u4dbf\u4e00-\ua4cf\ua960-\ua97f\ua9e0-\ua9ff\uaa60-\uaa7f\uac00-\ud7ff\uf900-\ufaff\ufe10-\ufe1f\ufe30-\ufe4f\uff01-\uffee\u{1b000}-\u{1b16f}\u{20000}-\u{323af}]/u;
 const SPACE = /[\t-\r \u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]/;
 const PUNCTUATION = /[\p{P}\p{S}]/u;
-// What changes how the letter before it looks, and is none itself.
+// Characters that only modify the one before them.
 const JOINER = /[\ufe00-\ufe0f\u200c\u200d]|[\u{e0100}-\u{e01ef}]/u;
 
 /**
- * The character that ends before `at`; a space at the beginning.
+ * The character before `at`, or a space at the beginning.
  * @param {string} text
  * @param {number} at
  */
@@ -28,9 +28,9 @@ function before(text, at) {
 }
 
 /**
- * Whether the run of `length` marks at `start` may open and close. In CommonMark, punctuation inside of the marks needs a
- * space or punctuation outside of them; where words are not set apart by spaces, a letter outside is as good, and so is
- * punctuation of such a script inside.
+ * Whether the run of `length` marks at `start` may open and close. In CommonMark, punctuation inside the marks needs a
+ * space or punctuation outside them; in scripts without spaces between words, a letter outside is enough, and so is that
+ * script's own punctuation inside.
  * @param {string} text
  * @param {number} start
  * @param {number} length

@@ -1,4 +1,4 @@
-// Tells by their first bytes which files are pictures that can be sent; what their names and the system say does not count.
+// Tells by their first bytes which files are images that can be sent, whatever their names and the system say.
 
 /** @import { MessageLimits } from "./types.js" */
 
@@ -6,7 +6,7 @@ const HEAD_BYTES = 16;
 const AVIF = ["avif", "avis"];
 const HEIC = ["heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs", "mif1", "msf1"];
 /**
- * Media type, where its mark stands, and the mark. Which of them are sound is for the server to say: see chat/images.py.
+ * Media type, offset of its signature, and the signature. The server decides whether a file is intact: see chat/images.py.
  * @type {[string, number, string][]}
  */
 const MARKS = [
@@ -20,7 +20,7 @@ const MARKS = [
 ];
 
 /**
- * The mark of a container of `brand`.
+ * The signature of a container of `brand`.
  * @param {string} type
  * @param {string} brand
  * @returns {[string, number, string]}
@@ -30,7 +30,7 @@ function mark(type, brand) {
 }
 
 /**
- * `file` under its right media type, or `{why}`: the reason why it cannot be taken.
+ * `file` with its real media type, or the reason why it cannot be accepted.
  * @param {File} file
  * @param {MessageLimits} limits
  * @returns {Promise<{ file?: File, why: string, limit?: number }>}
@@ -41,7 +41,7 @@ export async function checkFile(file, { bytes }) {
   const start = await file
     .slice(0, HEAD_BYTES)
     .arrayBuffer()
-    .catch(() => null); // a folder, or gone since
+    .catch(() => null); // a folder, or a file that has been deleted
   if (!start) return { why: "picture_broken" };
   const text = String.fromCharCode(...new Uint8Array(start));
   const [type] = MARKS.find(([, at, sign]) => text.startsWith(sign, at)) ?? [];
@@ -49,7 +49,7 @@ export async function checkFile(file, { bytes }) {
 }
 
 /**
- * The files that a drag brings, and the names of the folders in it. Has to be called before its event is over.
+ * The files in a drag, and the names of the folders in it. Call this during its event.
  * @param {DataTransfer} data
  */
 export function brought(data) {

@@ -1,17 +1,17 @@
-// Keeps the newest words in sight, unless the reader has scrolled away from them.
+// Autoscroll: keeps the end of a growing reply in view, unless the reader has scrolled away.
 
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
-const NEAR_END_PIXELS = 80; // pixels from the end that still count as being there
-const MANUAL_SCROLL_MS = 1_000; // ms after a finger or a key in which the page moves because the reader moves it
+const NEAR_END_PIXELS = 80; // from the end that still count as being there
+const MANUAL_SCROLL_MS = 1_000; // after a touch or a key in which scrolling is the reader's
 
 export class Follower {
   constructor() {
     this.following = true;
     /** @type {boolean | undefined} */
-    this.idle = undefined; // not known before the first conversation is shown
-    /** When the reader's hand last moved the page. */
+    this.idle = undefined; // unknown until the first conversation is shown
+    /** When the reader last used touch or the keyboard. */
     this.handled = -Infinity;
     this.top = 0;
     this.height = 0;
@@ -27,7 +27,7 @@ export class Follower {
     composer?.append(this.button);
     addEventListener("scroll", () => this.look(), { passive: true });
     addEventListener("resize", () => this.follow(), { passive: true });
-    // A reader who turns the wheel up leaves at once, before the next words could pull the page down again.
+    // Scrolling up with the wheel stops following at once, before new text can scroll the page down again.
     addEventListener("wheel", (event) => event.deltaY < 0 && this.leave(), { passive: true });
     for (const hand of ["touchmove", "keydown"])
       addEventListener(hand, () => (this.handled = performance.now()), { passive: true });
@@ -45,7 +45,7 @@ export class Follower {
   }
 
   /**
-   * Nothing has been said yet: what the page shows instead is read from its beginning.
+   * In an empty conversation (`idle`), show the page from its top.
    * @param {boolean} idle
    */
   rest(idle) {
@@ -60,18 +60,18 @@ export class Follower {
     if (this.idle) return;
     const { scrollTop, scrollHeight, clientHeight } = this.page;
     const up = this.top - scrollTop;
-    // The browser moves the page up too, where what is above the reader's place shrinks; but it does not leap.
-    const itself =
+    // The browser also scrolls up if content above the viewport shrinks, but by less than a screen.
+    const isByBrowser =
       scrollHeight !== this.height && up < clientHeight && !(performance.now() - this.handled < MANUAL_SCROLL_MS);
     Object.assign(this, { top: scrollTop, height: scrollHeight });
     if (this.left < NEAR_END_PIXELS) this.following = true;
-    else if (up > 0 && itself) this.follow();
+    else if (up > 0 && isByBrowser) this.follow();
     else if (up > 0) this.following = false;
     this.button.hidden = this.following;
   }
 
   /**
-   * The composer is so high now; a notice that appears above its box covers the end of the conversation.
+   * The composer's height has changed: a notice above its box covers the end of the conversation.
    * @param {number} height
    */
   cover(height) {
@@ -101,7 +101,7 @@ export class Follower {
     else requestAnimationFrame(scroll);
   }
 
-  /** Follow again from the next words on. */
+  /** Follow again from the next update on. */
   rejoin() {
     this.following = true;
     this.button.hidden = true;

@@ -1,5 +1,5 @@
-// What answers have beyond CommonMark: line breaks that are kept, task lists, footnotes, links that may be followed and
-// others that are only named, and a direction for each block. export/gfm.py has the same rules.
+// Extensions of CommonMark in answers: kept line breaks, task lists, footnotes, links only to web and mail,
+// and a text direction for each block. export/gfm.py has the same rules.
 
 import { footnotes } from "./vendor/renderers.js";
 
@@ -11,7 +11,7 @@ const REFERENCE = /\[\^([^\s[\]]{1,100})\]/y;
 const LETTER = /\p{L}/u;
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
 const MAX_BACKREFERENCES = 20;
-const WITHIN_CELL = 4; // tokens: words come first, or in a paragraph
+const WITHIN_CELL = 4; // tokens: a cell's text comes first, or in a paragraph
 const BEGINS = new Set(["blockquote_open", "bullet_list_open", "ordered_list_open"]);
 const ENDS = new Set(["blockquote_close", "bullet_list_close", "ordered_list_close"]);
 
@@ -22,7 +22,7 @@ const ENDS = new Set(["blockquote_close", "bullet_list_close", "ordered_list_clo
 export const isFollowed = (address) => FOLLOWED.test(address.trim());
 
 /**
- * "rtl" or "ltr", as the first letter of `text` is; "" without one.
+ * "rtl" or "ltr", by the first letter of `text`; "" if it has none.
  * @param {string} text
  */
 export function directionOf(text) {
@@ -37,7 +37,7 @@ const isBlock = (token) => token?.type === "math" && token.meta.display;
 const isBreak = (token) => token?.type === "html_tag" && token.tag === "br";
 
 /**
- * A line ends where it was ended, but once; a heading is one line.
+ * Keep line breaks, but only one if a tag or a display breaks the line too; a heading is one line.
  * @param {Token[]} children
  * @param {boolean} inHeading
  */
@@ -54,7 +54,7 @@ function breaks(children, inHeading) {
 }
 
 /**
- * A link that may not be followed is its words.
+ * A link that must not be followed becomes its text.
  * @param {Token[]} children
  */
 function links(children) {
@@ -87,7 +87,7 @@ function task(tokens, at, Token) {
 const SEEN = new Set(["text", "code_inline", "math", "plain"]);
 
 /**
- * The direction of what can be read of `tokens`: of its first letter.
+ * The direction of the visible text of `tokens`, by its first letter.
  * @param {Token[]} tokens
  * @returns {string}
  */
@@ -102,8 +102,8 @@ export function directionSeen(tokens) {
 }
 
 /**
- * Lists, quotations and cells are told their direction, that of their first letter; one within another only where it has another.
- * With dir="auto" the browser would search for that letter again with each node added.
+ * Give lists, quotations and cells the direction of their first letter; an inner one only if it differs.
+ * With dir="auto", the browser would search for that letter again for each added node.
  * @param {Token[]} tokens
  */
 function directions(tokens) {
@@ -143,7 +143,7 @@ function directions(tokens) {
 }
 
 /**
- * A reference to a footnote; the plugin's own rule would search for the end of each one again.
+ * Parse a footnote reference; the plugin's own rule would search for the end of each one again.
  * @param {InlineState} state
  * @param {boolean} silent
  */
@@ -164,7 +164,7 @@ function reference(state, silent) {
 }
 
 /**
- * Footnotes stand at the end in the order of their references; unreferenced ones come last.
+ * Put the footnotes at the end, in the order of their references; unreferenced ones come last.
  * @param {CoreState} state
  */
 function tail(state) {
@@ -211,7 +211,7 @@ export function gfm(md) {
   md.inline.ruler.disable("footnote_inline");
   md.inline.ruler.at("footnote_ref", reference);
   md.core.ruler.at("footnote_tail", tail);
-  md.validateLink = () => true; // links() has the last word, and keeps their words
+  md.validateLink = () => true; // links() decides, and keeps their text
   md.core.ruler.push("gfm", ({ tokens, Token }) => {
     tokens.forEach(({ type, children }, at) => {
       if (type === "list_item_open") task(tokens, at, Token);

@@ -1,4 +1,4 @@
-// Translates what Gradio's components say in English only: the composer's labels, and Gradio's messages.
+// Translates the texts that Gradio has in English only: the composer's labels, and Gradio's messages.
 
 import { uploads } from "./attachments.js";
 import { t } from "./i18n.js";
@@ -48,7 +48,7 @@ const MESSAGES = [
   [/^Info$/, "toast_info"],
 ];
 
-/** Wait for Gradio to have drawn the composer; from then on whatever it draws there, and its messages, are in our words. */
+/** Wait until Gradio has rendered the composer; from then on, translate its labels and Gradio's messages. */
 export function setUpGradioTexts() {
   const box = document.getElementById("box");
   const messages = document.querySelector(".toast-wrap");
@@ -93,7 +93,7 @@ function reword(element) {
 
 /** @param {string} shown */
 function reworded(shown) {
-  const refused = shown.match(/^HTTP \d+: ([\s\S]*)$/); // an upload, with the app's own sentence where it was the app
+  const refused = shown.match(/^HTTP \d+: ([\s\S]*)$/); // an upload, with the app's own message if the app refused it
   if (refused) return sentenceIn(refused[1]) ?? t("upload_failed");
   const found = MESSAGES.find(([english]) =>
     english instanceof RegExp ? english.test(shown) : shown.startsWith(english),
@@ -109,6 +109,6 @@ function sentenceIn(body) {
   try {
     return JSON.parse(body).error;
   } catch {
-    return undefined; // a page of a proxy
+    return undefined; // a proxy's error page
   }
 }

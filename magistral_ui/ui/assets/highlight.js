@@ -1,39 +1,39 @@
-// Colours code once it is drawn, in a worker with a deadline: highlight.js may take the square of the length of a line.
+// Syntax highlighting after rendering, in a worker with a deadline: highlight.js can take quadratic time for a long line.
 
 import { hljs } from "./vendor/renderers.js";
 
-const LONGEST = 60_000; // characters
-const AT_ONCE = 1_000_000; // squares of characters, which may be coloured without the worker each time that something is drawn
-const MOST_PARTS = 8_000; // coloured words and marks of one block
-const DEADLINE = 3_000; // ms for one block, which usually takes some
-const MOST_ENDED = 3; // workers that were ended; then code stays as it is
-const MOST_KEPT = 100; // blocks whose colours are kept, because the same is drawn again
+const MAX_LENGTH = 60_000; // characters
+const MAX_MAIN_THREAD_WORK = 1_000_000; // characters squared, that one rendering may highlight without the worker
+const MAX_PARTS = 8_000; // highlighted parts of one block
+const DEADLINE_MS = 3_000; // for one block, which usually takes a few
+const MAX_TERMINATED = 3; // workers terminated by the deadline, after which nothing is highlighted any more
+const MAX_CACHED = 100; // highlighted blocks to cache, because the same are rendered again
 const PART = /<span class="([\w -]+)">|(<\/span>)|([^<]+)/g;
 /** @type {Record<string, string>} */
 const SIGNS = { "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#x27;": "'" };
 
 /** @type {Map<string, DocumentFragment>} */
-const kept = new Map(); // what was coloured, as nodes
+const kept = new Map(); // highlighted code, as nodes
 /** @type {Map<string, { language: string, code: string, elements: Element[] }>} */
-const waiting = new Map(); // what is to be, by the same key, with the elements that wait for it
+const waiting = new Map(); // code to highlight, by the same key, with the elements that wait for it
 /** @type {Worker | null} */
 let worker = null;
 let ended = 0;
-let room = 0; // what is left of AT_ONCE
+let room = 0; // what is left of MAX_MAIN_THREAD_WORK
 
-/** Something else is drawn. */
+/** Begin another rendering. */
 export function begin() {
-  room = AT_ONCE;
+  room = MAX_MAIN_THREAD_WORK;
 }
 
 /**
- * Give `element`, which shows `code`, its colours, now or a little later.
+ * Highlight `element`, which shows `code`, now or a little later.
  * @param {Element} element
  * @param {string} code
  * @param {string} language
  */
 export function highlight(element, code, language) {
-  if (!hljs.getLanguage(language) || code.length > LONGEST || ended >= MOST_ENDED) return;
+  if (!hljs.getLanguage(language) || code.length > MAX_LENGTH || ended >= MAX_TERMINATED) return;
   const key = `${language}\n${code}`;
   const coloured = kept.get(key);
   const others = waiting.get(key);
@@ -48,7 +48,7 @@ export function highlight(element, code, language) {
   }
 }
 
-/** Let the worker take the first that waits. */
+/** Give the worker the next code. */
 function next() {
   if (!waiting.size) return;
   const [[key, { language, code, elements }]] = waiting;
@@ -62,10 +62,10 @@ function next() {
     worker?.terminate();
     worker = null;
     ended += 1;
-    if (ended >= MOST_ENDED) waiting.clear();
+    if (ended >= MAX_TERMINATED) waiting.clear();
     finish(null);
   };
-  const deadline = setTimeout(giveUp, DEADLINE);
+  const deadline = setTimeout(giveUp, DEADLINE_MS);
   worker ??= new Worker(new URL("./highlight_worker.js", import.meta.url), { type: "module" });
   worker.onmessage = ({ data }) => finish(data);
   worker.onerror = giveUp;
@@ -73,7 +73,7 @@ function next() {
 }
 
 /**
- * Put `nodes` into `elements`, and keep them.
+ * Put `nodes` into `elements`, and cache them.
  * @param {string} key
  * @param {DocumentFragment | null} nodes
  * @param {Element[]} elements
@@ -81,12 +81,12 @@ function next() {
 function keep(key, nodes, elements) {
   if (!nodes) return;
   for (const element of elements) element.replaceChildren(nodes.cloneNode(true));
-  if (kept.size >= MOST_KEPT) kept.clear();
+  if (kept.size >= MAX_CACHED) kept.clear();
   kept.set(key, nodes);
 }
 
 /**
- * highlight.js writes spans with a class and escaped text, and nothing else gets here; null where they are too many.
+ * Nodes for the output of highlight.js, which contains only spans with a class and escaped text; null if there are too many.
  * @param {string} html
  */
 function nodesOf(html) {
@@ -97,7 +97,7 @@ function nodesOf(html) {
   for (const [, name, closes, text] of html.matchAll(PART)) {
     if (name) {
       parts += 1;
-      if (parts > MOST_PARTS) return null;
+      if (parts > MAX_PARTS) return null;
       const span = document.createElement("span");
       span.className = name;
       open.at(-1)?.append(span);

@@ -1,6 +1,6 @@
-// Colours code beside the page, which ends this where it takes too long; see highlight.js.
+// The web worker that highlights code; the page terminates it if it takes too long, see highlight.js.
 
-// The renderers come in one file, of which a part wants to hear of what is copied; a worker has no document to hear of.
+// The renderers are one file, of which a part listens to copy events of the document, which a worker does not have.
 Object.assign(self, { document: { compatMode: "CSS1Compat", addEventListener() {} } });
 const renderers = import("./vendor/renderers.js");
 

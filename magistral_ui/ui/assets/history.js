@@ -8,9 +8,9 @@ import { Menu } from "./menu.js";
 
 /** @import { Act, ConversationSummary, HistoryValue, MenuItem, Message, Ticket } from "./types.js" */
 
-const PAGE_SIZE = 60; // entries that are drawn at a time: a long list costs no more than a short one
-const DEBOUNCE_MS = 200; // ms after the last key before a search is asked for
-const POLL_MS = 3_000; // ms between two looks while a reply is being written in another conversation
+const PAGE_SIZE = 60; // entries to render at a time: a long list costs no more than a short one
+const DEBOUNCE_MS = 200; // after the last key before a search
+const POLL_MS = 3_000; // between two refreshes while a reply is being written in another conversation
 const DAY = 86_400_000;
 
 export class HistoryView {
@@ -28,9 +28,9 @@ export class HistoryView {
     this.current = null; // the conversation that is shown
     /** @type {Set<string>} */
     this.writing = new Set(); // those in which a reply is being written
-    this.used = ""; // the ticket
+    this.used = ""; // the last ticket that was used
     this.server = "";
-    this.read = 0; // when the server read what is shown
+    this.read = 0; // when the server read the shown list
     /** @type {{ entry: ConversationSummary, shown: boolean } | null} */
     this.gone = null;
     /** @type {string | null} */
@@ -76,7 +76,7 @@ export class HistoryView {
     this.trouble = make("div", { class: "trouble", role: "status", hidden: true });
     document.getElementById("composer")?.prepend(this.trouble);
     new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && this.grow()).observe(this.more);
-    // The transcript tells which conversation is shown, and when something has changed in it.
+    // The transcript reports which conversation is shown, and when it has changed.
     addEventListener("conversation", ({ detail }) => {
       this.current = detail.id;
       this.mark();
@@ -111,9 +111,9 @@ export class HistoryView {
       this.status.textContent = t(value.forgotten ? "history_forgotten" : "history_forgotten_later");
     if (value.ticket) this.exchange(value.ticket);
     if (value.refused) this.fileEnds(sentence(value.refused));
-    if (value.query !== this.field.value.trim()) return; // a later one is on its way
-    if (value.entries === null) return void this.later(0); // what is found is only reported by a search of its own
-    if (this.overlaps(value)) this.later(0); // a question asked after both settles which of them is right
+    if (value.query !== this.field.value.trim()) return; // a later search is running
+    if (value.entries === null) return void this.later(0); // only a search returns search results
+    if (this.overlaps(value)) this.later(0); // a later refresh settles which of the two is right
     if (this.isLate(value)) return;
     this.server = value.server;
     this.read = value.read;
@@ -128,7 +128,7 @@ export class HistoryView {
   }
 
   /**
-   * Answers overtake each other: this one may have been read before the one that is shown,
+   * Whether this response may have been read before the shown one: responses can overtake each other.
    * @param {HistoryValue} value
    */
   overlaps({ server, begun }) {
@@ -136,7 +136,7 @@ export class HistoryView {
   }
 
   /**
-   * and this one surely was finished before it.
+   * Whether this response was certainly read before the shown one.
    * @param {HistoryValue} value
    */
   isLate({ server, read }) {
@@ -154,7 +154,7 @@ export class HistoryView {
   }
 
   /**
-   * Fetch or bring the file that was asked for.
+   * Export or import the file that the ticket is for.
    * @param {Ticket} ticket
    */
   async exchange(ticket) {
@@ -174,7 +174,7 @@ export class HistoryView {
   }
 
   /**
-   * Tell how it went, and let the same file be chosen again.
+   * Show the result, and let the same file be chosen again.
    * @param {string} text
    */
   fileEnds(text) {
@@ -183,10 +183,10 @@ export class HistoryView {
     this.later(0);
   }
 
-  /** Draw what has changed. An entry keeps its element, and so what is unfolded, focused and scrolled to stays under the hand. */
+  /** Render what has changed. Entries keep their elements, so that unfolding, focus and scroll position stay. */
   draw() {
     this.mark();
-    if (this.list.querySelector("form")) return; // a name is being written, and the rest is drawn after that
+    if (this.list.querySelector("form")) return; // a title is being edited; the rest is rendered after that
     const shown = this.entries.slice(0, this.drawn);
     const focused = /** @type {HTMLElement | null} */ (document.activeElement);
     const at =
@@ -215,7 +215,7 @@ export class HistoryView {
   }
 
   /**
-   * An element that was moved loses the focus; one that is gone leaves it to what stands in its place.
+   * Restore the focus after a change: to the same element, or if it is gone, to the one in its place.
    * @param {HTMLElement} focused
    * @param {number} at
    */
@@ -258,7 +258,7 @@ export class HistoryView {
   }
 
   /**
-   * The new name is there at once; the server's word comes soon.
+   * Show the new title at once, and send it to the server.
    * @param {string} id
    * @param {string} title
    */

@@ -1,4 +1,4 @@
-// Shows one conversation of the list: its title to open it, and a row of actions that unfolds below.
+// One conversation in the list: its title, which opens it, and a row of actions below.
 
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
@@ -10,11 +10,11 @@ const EXPORT_FORMATS = [
   ["html", "HTML"],
   ["markdown", "Markdown"],
   ["json", "JSON"],
-]; // names, the same in every language
+]; // file formats, with names that are the same in every language
 
 export class HistoryEntry {
   /**
-   * `list` is told what was asked for: `open`, `rename`, `remove`, `ask`; and to `draw` again once no name is being edited.
+   * `list` handles the actions `open`, `rename`, `remove` and `ask`, and renders again (`draw`) once no title is being edited.
    * @param {ConversationSummary} entry
    * @param {HistoryView} list
    */
@@ -47,14 +47,14 @@ export class HistoryEntry {
   }
 
   /**
-   * What the server knows of it now; its elements stay, and with them what the reader does there.
+   * Show what the server knows; the elements stay, and with them focus and selection.
    * @param {ConversationSummary} entry
    */
   show(entry) {
     this.entry = entry;
     const title = entry.title || t("history_untitled");
     this.open.title = title;
-    if (this.name.textContent !== title) this.name.textContent = title; // what is selected in it stays so
+    if (this.name.textContent !== title) this.name.textContent = title; // so that a selection in it stays
     this.unfold.title = t("history_actions", { title });
     this.unfold.setAttribute("aria-label", this.unfold.title);
     this.excerpt.textContent = entry.excerpt ?? "";
@@ -125,13 +125,13 @@ export class HistoryEntry {
       "aria-label": t("history_name"),
     });
     const form = make("form", { class: "naming" }, field);
-    let ended = false; // leaving the field takes it away, and taking it away leaves it
+    let ended = false; // removing the field also blurs it, which would end the editing twice
     const end = (focus = true) => {
       if (ended) return;
       ended = true;
       form.replaceWith(this.open);
       if (focus) this.open.focus();
-      this.list.draw(); // what has come meanwhile
+      this.list.draw(); // updates that have arrived meanwhile
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();

@@ -1,12 +1,12 @@
-// Reads the harmless tags of HTML that models write: an allow-list, without attributes. All others stay text, and so does a
-// tag of a line that has no partner there. Blocks of HTML hold Markdown. export/html_tags.py has the same rules.
+// Parses the harmless HTML tags that models write: an allow-list, without attributes. All other tags stay text, and so does an
+// inline tag without a partner on its line. HTML blocks may contain Markdown. export/html_tags.py has the same rules.
 
 import { limitWork, spendToken } from "./bounds.js";
 import { below, firstOutside, isGrowing } from "./lines.js";
 
 /** @import { BlockState, BlockTag, CoreState, Frame, InlineState, MarkdownIt, Token } from "./types.js" */
 
-/** What stands within a line, and what it is drawn as where that differs. */
+/** Tags allowed within a line, and what they are rendered as, if that differs. */
 const INLINE = new Set(
   (
     "a abbr b bdi big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span strike strong sub sup time tt u " +
@@ -14,7 +14,7 @@ const INLINE = new Set(
   ).split(" "),
 );
 const BREAKS = new Set(["br", "wbr"]);
-/** What stands on lines of its own. */
+/** Tags allowed on lines of their own. */
 const BLOCK = new Set(
   (
     "address article aside blockquote caption center dd details div dl dt figcaption figure footer h1 h2 h3 h4 h5 h6 header hr li main nav ol " +
@@ -39,11 +39,11 @@ const OTHER = {
   time: "span",
   tt: "code",
 };
-/** What holds words themselves, without a paragraph around them. */
+/** Tags that contain text directly, without a paragraph around it. */
 const HOLDS_WORDS = new Set("caption dd dt figcaption h3 li summary td th".split(" "));
-/** What its parent ends where nothing else does. */
+/** Tags that end with their parent unless something else ends them. */
 const ENDS_ITSELF = new Set("caption dd details dt li summary tbody td tfoot th thead tr".split(" "));
-/** What ends where one of its kind begins. */
+/** Which open tags end when the tag begins. */
 /** @type {Record<string, string[]>} */
 const ENDED_BY = {
   dd: ["dd", "dt"],
@@ -59,8 +59,8 @@ const TAG = /<(\/?)([A-Za-z][A-Za-z0-9]{0,9})((?:\s[^<>]*|\/)?)>/y;
 const BLOCK_TAG = /<(\/?)([A-Za-z][A-Za-z0-9]{0,9})(?:\s[^<>]*|\/)?>/g;
 const ADDRESS = /\shref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))/i;
 const NOTE = "<!--";
-const MAX_DEPTH = 50; // tags within each other
-/** Blocks that are drawn like those of Markdown. */
+const MAX_DEPTH = 50; // nested tags
+/** HTML blocks that are rendered like their Markdown counterparts. */
 /** @type {Record<string, string>} */
 const LIKE_MARKDOWN = {
   blockquote: "blockquote",
@@ -73,7 +73,7 @@ const LIKE_MARKDOWN = {
 const WITHIN_CODE = /<\/?(?:b|code|em|i|kbd|mark|s|samp|span|strong|u|var)(?:\s[^<>]*)?>/gi;
 
 /**
- * The tag of a block that stands at `at`, in lower case, or "".
+ * The name of the block tag at `at`, in lower case, or "".
  * @param {string} text
  * @param {number} at
  */
@@ -85,7 +85,7 @@ function blockAt(text, at) {
 }
 
 /**
- * What `find` gives for the text of `state`, asked for once.
+ * What `find` returns for the text of `state`, computed once.
  * @template T
  * @param {BlockState | InlineState} state
  * @param {string} key
@@ -132,7 +132,7 @@ function inlineNote(state) {
 }
 
 /**
- * Lines that begin with the tag of a block: they wait as a paragraph for `split`.
+ * Make lines that begin with a block tag a paragraph, which `split` splits later.
  * @param {BlockState} state
  * @param {number} startLine
  * @param {number} endLine
@@ -160,7 +160,7 @@ function htmlLines(state, startLine, endLine, silent) {
 }
 
 /**
- * A note, also over several lines, or <pre>: to its end, which is looked for once.
+ * Parse a comment or <pre>, which may have several lines, up to its end; all ends are found in one pass.
  * @param {BlockState} state
  * @param {number} startLine
  * @param {number} endLine
@@ -196,7 +196,7 @@ function htmlWhole(state, startLine, endLine, silent) {
 }
 
 /**
- * Where code stands in `text`, from and to: what looks like a tag there is none.
+ * Start and end of each code span in `text`, in which nothing is a tag.
  * @param {string} text
  */
 function codeSpans(text) {
@@ -219,8 +219,8 @@ function codeSpans(text) {
 }
 
 /**
- * The tags of blocks in `text` that have a meaning: they begin a line, or have a partner here, or end what is `opened` by name.
- * `html` says that the text begins with one, as lines of HTML do.
+ * The block tags in `text` that are meant as tags: they begin a line, have a partner, or end one that is `opened`.
+ * `html` says that the text begins with a block tag.
  * @param {string} text
  * @param {boolean} html
  * @param {Map<string, number>} opened
@@ -232,7 +232,7 @@ function blockTags(text, html, opened) {
   const tags = [];
   /** @type {Record<string, BlockTag[]>} */
   const begun = {};
-  let [behind, span] = [0, 0]; // the end of the last tag, and the code that comes next
+  let [behind, span] = [0, 0]; // the end of the last tag, and the next code span
   let leads = true; // only tags were on this line so far
   for (const { 0: source, 1: slash, 2: word, index: at } of text.matchAll(BLOCK_TAG)) {
     while (span < spans.length && spans[span][1] <= at) span += 1;
@@ -260,7 +260,7 @@ function blockTags(text, html, opened) {
   return tags.filter((tag) => tag.means);
 }
 
-/** Takes paragraphs and cells apart where they hold tags of blocks, and lets each such block end within what it began in. */
+/** Splits paragraphs and cells at their block tags, and ends each HTML block within the Markdown block where it began. */
 class Blocks {
   /** @param {CoreState} state */
   constructor(state) {
@@ -268,10 +268,10 @@ class Blocks {
     /** @type {Token[]} */
     this.out = [];
     /** @type {Frame[][]} */
-    this.frames = [[]]; // for each block of Markdown that is open, the blocks of HTML that are open in it
+    this.frames = [[]]; // for each open Markdown block, the HTML blocks open in it
     this.depth = 0;
     /** @type {Map<string, number>} */
-    this.opened = new Map(); // how many are open, by name
+    this.opened = new Map(); // number of open tags by name
   }
 
   /**
@@ -287,7 +287,7 @@ class Blocks {
     return token;
   }
 
-  /** The blocks of HTML in the innermost block of Markdown. */
+  /** The HTML blocks in the innermost Markdown block. */
   get frame() {
     return /** @type {Frame[]} */ (this.frames.at(-1));
   }
@@ -319,7 +319,7 @@ class Blocks {
   }
 
   /**
-   * The innermost block of HTML ends; `partner` says that its own tag ends it, `waits` that this may still come.
+   * End the innermost HTML block; `partner` says whether its own closing tag ends it, `waits` whether that may still follow.
    * @param {boolean} partner
    * @param {boolean} waits
    */
@@ -332,12 +332,12 @@ class Blocks {
     const begin = this.out[at];
     const words = this.out.slice(at + 1, at + 3).find((token) => token.type === "inline");
     if (!partner && !waits && beside && words && !ENDS_ITSELF.has(name)) {
-      // “<div> is a block”: a tag that is spoken of.
+      // “<div> is a block”: a tag that is only mentioned.
       words.content = `${source} ${words.content}`;
       begin.hidden = true;
       return;
     }
-    if (!partner && !waits && name === "details") begin.attrSet("open", ""); // hides nothing that it was not meant to
+    if (!partner && !waits && name === "details") begin.attrSet("open", ""); // never closed, so it must not hide the rest
     this.put(`${LIKE_MARKDOWN[drawn] ?? "html_block"}_close`, drawn, -1);
   }
 
@@ -350,7 +350,7 @@ class Blocks {
   }
 
   /**
-   * What stands between two tags.
+   * The text between two tags.
    * @param {string} text
    * @param {[number, number] | null} map
    * @param {boolean} isCell
@@ -408,7 +408,7 @@ function blocks(state) {
  * @param {any} env
  */
 function takeApart(tokens, made, env) {
-  // What is open at the end of a text that grows may still be closed.
+  // What is open at the end of a growing text may still be closed.
   let last = tokens.length;
   while (env.growing && tokens[last - 1]?.nesting < 0 && tokens[last - 1].type !== "paragraph_close") last -= 1;
   for (let index = 0; index < tokens.length; index += 1) {
@@ -430,7 +430,7 @@ function takeApart(tokens, made, env) {
 }
 
 /**
- * Within a line a tag needs its partner, in the same line and the same emphasis; one that has none is text.
+ * Pair the inline tags: partners are in the same line and the same emphasis; a tag without one becomes text.
  * @param {Token[]} children
  */
 function pairs(children) {
@@ -474,7 +474,7 @@ function pair(begin, end) {
   begin.nesting = 1;
   end.nesting = -1;
   if (begin.tag !== "a") return;
-  // A link like any other, or only its words.
+  // A link like any other, or just its text.
   const { href = "" } = begin.meta;
   Object.assign(begin, { type: "link_open", attrs: [["href", href]] });
   end.type = "link_close";

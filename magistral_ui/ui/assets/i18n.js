@@ -1,8 +1,8 @@
-// The page's texts by key, with their gaps filled and their numbers written as the language does.
+// The page's texts by key, formatted with values and localized numbers.
 
 /** @import { Message, Values } from "./types.js" */
 
-// The page names the file of its language, and has begun to fetch it (see ui/translated_page.py).
+// The page names the file of its language, and preloads it (see ui/translated_page.py).
 /** @type {{language: string, texts: Record<string, string | Record<string, string>>}} */
 const { language, texts } = await import(new URL(document.documentElement.dataset.texts ?? "", document.baseURI).href);
 const plural = new Intl.PluralRules(language);
@@ -10,7 +10,7 @@ const isolate = document.documentElement.dir === "rtl";
 const whole = new Intl.NumberFormat(language, { maximumFractionDigits: 2 });
 
 /**
- * The text of `key`; `values` fill its gaps, and `count` (or else `limit`) chooses its plural form.
+ * The text of `key`, formatted with `values`, of which `count` (or else `limit`) chooses the plural form.
  * @param {string} key
  * @param {Values} values
  * @returns {string}
@@ -44,7 +44,7 @@ export const inRow = (facts) =>
 export const has = (key) => key in texts;
 
 /**
- * What to tell about a failure `{key, values}`, remedy included.
+ * The message about a failure `{key, values}`, with its remedy.
  * @param {Message} failure
  */
 export function sentence(failure) {
@@ -53,13 +53,13 @@ export function sentence(failure) {
 }
 
 /**
- * A number with its digits grouped as the language does.
+ * A number with grouped digits, in the page's language.
  * @param {number} value
  */
 export const number = (value) => whole.format(value);
 
 /**
- * Seconds with one decimal below a hundred, without above.
+ * Seconds with one decimal place below a hundred, and none above.
  * @param {number} value
  */
 export function seconds(value) {
@@ -70,7 +70,7 @@ export function seconds(value) {
 }
 
 /**
- * A number in short, such as 24B or 1.6M in English.
+ * A number in compact notation, such as 24B or 1.6M in English.
  * @param {number} value
  */
 export const short = (value) =>

@@ -1,11 +1,11 @@
-// Fetches and brings files of conversations with the ticket that an event of the list has got for it.
+// Exports and imports files of conversations, with a one-time ticket from the list's actions.
 
 import { make } from "./dom.js";
 
 /** @import { Exchanged, Ticket } from "./types.js" */
 
 /**
- * Save what the ticket is for as a file: `{}`, or `{failure}`.
+ * Download the export that the ticket is for; returns `{}` or `{failure}`.
  * @param {Ticket} ticket
  * @returns {Promise<Exchanged>}
  */
@@ -23,7 +23,7 @@ export async function exportFile({ token, name }) {
 }
 
 /**
- * Bring a file: `{imported}` or `{failure}`.
+ * Upload a file to import; returns `{imported}` or `{failure}`.
  * @param {Ticket} ticket
  * @param {File} file
  * @returns {Promise<Exchanged>}

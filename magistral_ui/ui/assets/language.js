@@ -1,4 +1,4 @@
-// Lets the visitor choose the page's language; this browser keeps the choice in a cookie, so that the page comes in it at once.
+// Lets the visitor choose the page's language; a cookie keeps the choice, so that the server renders the page in it.
 
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
@@ -14,13 +14,13 @@ export class LanguageView {
     this.select = make("select", { id: "language-choice" });
     this.select.addEventListener("change", () => {
       keep(this.select.value);
-      location.reload(); // the conversation, a running reply and unsent words are there again
+      location.reload(); // the conversation, a running reply and an unsent message are restored
     });
     element.replaceChildren(make("label", { htmlFor: "language-choice" }, t("language_heading")), this.select);
   }
 
   /**
-   * `{languages: [{tag, name, code}]}`, those that there are.
+   * `{languages: [{tag, name, code}]}`: the available languages.
    * @param {{ languages: Language[] }} value
    */
   show({ languages }) {

@@ -1,6 +1,6 @@
-// The environments of LaTeX that are read without marks around them, in the words that KaTeX knows.
+// LaTeX environments that need no delimiters around them, converted to those that KaTeX knows.
 
-/** Those that stand on lines of their own, and those that may also stand within one. */
+/** Environments on lines of their own, and others that are also allowed within a line. */
 export const DISPLAYS = new Set(
   (
     "equation align gather multline flalign alignat eqnarray displaymath subequations xalignat dmath IEEEeqnarray CD split aligned " +
@@ -14,7 +14,7 @@ export const ENVIRONMENTS = new Set([
   ),
 ]);
 const MARK = /\\(begin|end)\{([A-Za-z]+)(\*?)\}/g;
-/** What KaTeX calls otherwise, or lacks. */
+/** Environments that KaTeX names differently, or lacks. */
 /** @type {Record<string, string>} */
 const OTHER = {
   flalign: "align",
@@ -32,7 +32,7 @@ const STARRED = /^(?:equation|align|alignat|gather|[pbBvV]?matrix)$/;
 /** A percent sign after a number, where LaTeX would begin a comment. */
 const PERCENT = /([0-9}] ?)%/g;
 const UNNUMBERED = new Set(["displaymath", "dmath"]);
-/** What stands in a line, or where the first is not taken. */
+/** Replacements within a line, or if the first ones are not accepted. */
 /** @type {Record<string, string>} */
 const INNER = {
   equation: "aligned",
@@ -45,7 +45,7 @@ const INNER = {
 };
 
 /**
- * `latex` in KaTeX's words; `inner` where displays cannot be.
+ * `latex` with only environments that KaTeX knows; `inner` if displays are not allowed.
  * @param {string} latex
  * @param {boolean} inner
  */

@@ -1,21 +1,21 @@
-// Fetches what is left out of a long conversation: turns far above, when the reader comes near them or the browser is idle,
-// and reasoning when it is opened. It knows places and texts, not how a turn looks.
+// Lazy loading of a long conversation: fetches turns far above when the reader comes near them or the browser is idle,
+// and reasoning when it is opened. It does not know how a turn looks.
 
 import { make } from "./dom.js";
 
 /** @import { MoreValue, Outline, OutlineValue, ReplyValue, UserValue } from "./types.js" */
 
-const LOAD_MARGIN = "1500px 0px"; // so far ahead of the reader
-const TURNS_PER_REQUEST = 20; // turns in one question
-const RETRY_MS = 10_000; // ms after which a question is asked again
-const CHARACTERS_PER_LINE = 90; // characters, for a guess at how high a turn will be
+const LOAD_MARGIN = "1500px 0px"; // how far ahead of the reader to load
+const TURNS_PER_REQUEST = 20;
+const RETRY_MS = 10_000; // after which a request is repeated
+const CHARACTERS_PER_LINE = 90; // to estimate the height of a turn
 
 /** @type {(job: () => void, options?: IdleRequestOptions) => void} */
 const idle = window.requestIdleCallback ?? ((job) => setTimeout(job, 50));
 
 export class LazyTurns {
   /**
-   * `ask(data)` asks the server, whose answer comes to `take`; `draw(turn, outline, answer)` puts a turn in its place.
+   * `ask(data)` asks the server, whose response is passed to `take`; `draw(turn, outline, answer)` renders a turn.
    * @param {(data: object) => void} ask
    * @param {(turn: UserValue | ReplyValue, outline: Outline, more: MoreValue) => void} draw
    */
@@ -30,13 +30,13 @@ export class LazyTurns {
     /** @type {{ turn: UserValue | ReplyValue, more: MoreValue }[]} */
     this.arrived = []; // turns that are not drawn yet
     /** @type {Map<number, ((text: string) => void)[]>} */
-    this.readers = new Map(); // by message, those who wait for its reasoning
-    this.number = 0; // of the question that is open
+    this.readers = new Map(); // by message, the callbacks that wait for its reasoning
+    this.number = 0; // of the running request
     this.asking = false;
     this.working = false;
   }
 
-  /** Another conversation is shown. */
+  /** Start over for another conversation. */
   reset() {
     this.observer.disconnect();
     clearTimeout(this.timer);
@@ -49,7 +49,7 @@ export class LazyTurns {
   }
 
   /**
-   * The place of a turn that is not here yet.
+   * The placeholder of a turn that is not loaded yet.
    * @param {OutlineValue} value
    * @returns {Outline}
    */
@@ -71,7 +71,7 @@ export class LazyTurns {
   }
 
   /**
-   * A turn is here, or gone.
+   * Forget a turn that is loaded, or gone.
    * @param {number} id
    */
   drop(id) {
@@ -83,7 +83,7 @@ export class LazyTurns {
   }
 
   /**
-   * The whole reasoning of a reply.
+   * The complete reasoning of a reply.
    * @param {number} message
    * @returns {Promise<string>}
    */
@@ -105,7 +105,7 @@ export class LazyTurns {
     this.next();
   }
 
-  /** Ask the next question, unless one is open: what is opened first, then what is near, then from the bottom up. */
+  /** Send the next request, unless one is running: first for opened reasoning, then for near turns, then from the bottom up. */
   next() {
     if (this.asking) return;
     this.asking = true;
@@ -129,7 +129,7 @@ export class LazyTurns {
   }
 
   /**
-   * The server's answer.
+   * Accept the server's response.
    * @param {MoreValue | undefined} value
    */
   take(value) {
@@ -142,13 +142,13 @@ export class LazyTurns {
       this.readers.delete(message);
     }
     this.arrived.push(...value.turns.map((turn) => ({ turn, more: value })));
-    // What the server no longer knows is not asked for again.
+    // Do not ask again for what the server no longer has.
     if (!value.turns.length && message === null) this.outlines.clear();
     this.work();
     this.next();
   }
 
-  /** Draw what has arrived: what is near at once, the rest one by one when the browser has time. */
+  /** Render what has arrived: near turns at once, the others one by one when the browser is idle. */
   work() {
     const near = this.arrived.filter(({ turn }) => this.near.has(turn.id));
     this.arrived = this.arrived.filter(({ turn }) => !this.near.has(turn.id));

@@ -1,4 +1,4 @@
-// Tells a visitor of a shared page its limits before they matter, and lets them sign out.
+// Shows the limits of a shared page before they matter, and lets the visitor sign out.
 
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
@@ -26,7 +26,7 @@ export class LimitsView {
     );
     leave.addEventListener("submit", (event) => {
       event.preventDefault();
-      signOut().catch(() => leave.submit()); // the browser then says why that cannot be
+      signOut().catch(() => leave.submit()); // the browser then shows why it failed
     });
     this.element.replaceChildren(
       ...(reasons.length ? [make("ul", { class: "limits" }, ...reasons)] : []),

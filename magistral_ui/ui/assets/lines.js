@@ -1,4 +1,4 @@
-// Lookups for the rules that parse a text line by line, so that nothing is scanned repeatedly.
+// Lookups for rules that parse a text line by line, so that nothing is scanned repeatedly.
 
 /** @import { BlockState } from "./types.js" */
 

@@ -4,11 +4,11 @@ import { loginExpired } from "./login.js";
 
 /** @import { LiveUpdate } from "./types.js" */
 
-const SILENCE_TIMEOUT_MS = 15_000; // ms of silence after which the connection counts as lost; the server sends something every two seconds
-const RETRY_DELAYS_MS = [0, 250, 500, 1000, 2000, 4000]; // ms before each new attempt; the last one again and again
+const SILENCE_TIMEOUT_MS = 15_000; // of silence after which the connection counts as lost; the server sends a keep-alive every 2 s
+const RETRY_DELAYS_MS = [0, 250, 500, 1000, 2000, 4000]; // before each new attempt; the last one is repeated
 
 /**
- * Complete messages out of a stream of server-sent events. Not by `for await`: in Safari, a stream cannot be gone through so.
+ * The complete messages of a stream of server-sent events. Not with `for await`: Safari's streams are not async iterable.
  * @param {ReadableStream<Uint8Array>} body
  * @returns {AsyncGenerator<LiveUpdate, void>}
  */
@@ -25,7 +25,7 @@ async function* messages(body) {
       for (const part of parts) yield JSON.parse(part.slice("data: ".length));
     }
   } finally {
-    reader.cancel().catch(() => {}); // the connection is lost already
+    reader.cancel().catch(() => {}); // it fails if the connection is lost
   }
 }
 
@@ -56,16 +56,16 @@ export class LiveStream {
       try {
         if (await this.read(() => (failures = 0))) {
           this.end();
-          failures = Math.max(failures, 3); // it is asked for again only if nothing comes of it
+          failures = Math.max(failures, 3); // if nothing follows, the next attempt is a slow one
         }
       } catch {
-        // The connection is down, or was cut: the next attempt tells which.
+        // The connection failed or was cut; the next attempt will tell.
       }
     }
   }
 
   /**
-   * Read until the reply or the connection ends; whether it was the reply.
+   * Read until the reply or the connection ends; returns whether the reply has ended.
    * @param {() => void} received
    */
   async read(received) {
@@ -96,7 +96,7 @@ export class LiveStream {
   }
 
   /**
-   * Wait, or until the network is back.
+   * Wait, but at most until the network is back.
    * @param {number} time
    */
   pause(time) {

@@ -1,4 +1,4 @@
-// Ties what the page stores in this browser to the login: whoever signs in next does not find it. Imported before all else.
+// Binds what the page stores in this browser to the login, so that the next person cannot see it. Imported first.
 
 const OURS = "magistral-ui-";
 const TAG = "magistral-ui-login"; // in both storages: by which login what lies there came
@@ -8,20 +8,20 @@ const PLACE = "magistral-ui-place"; // see ui/page.py; without names, it is all 
 const login = document.documentElement.dataset.login;
 const named = Boolean(login);
 const line = new BroadcastChannel(TAG);
-const PAUSE = 5_000; // ms between two questions whether the login still holds
+const CHECK_INTERVAL_MS = 5_000; // between two checks whether the login is still valid
 let leaving = false;
-let looked = -PAUSE;
+let looked = -CHECK_INTERVAL_MS;
 
-/** Whether this page is on its way out: then nothing more is put down. */
+/** Whether this page is being left: then nothing more is stored. */
 export const left = () => leaving;
 
-/** `localStorage` and `sessionStorage`, as far as this browser lets the page have them. */
+/** `localStorage` and `sessionStorage`, if the browser allows them. */
 function* storages() {
   for (const name of ["localStorage", "sessionStorage"]) {
     try {
       yield/** @type {Storage} */ (window[/** @type {keyof Window} */ (name)]);
     } catch {
-      // Switched off: nothing lies there.
+      // Disabled, so nothing is stored there.
     }
   }
 }
@@ -38,7 +38,7 @@ function clearAll() {
   for (const storage of storages()) clear(storage, named ? null : PLACE);
 }
 
-/** Clears what another login has left here; what is older than names belongs to the first one who signs in. */
+/** Clear what another login has left; what was stored before there were names belongs to the first person who signs in. */
 function clearOtherLogins() {
   for (const storage of storages()) {
     const before = storage.getItem(TAG);
@@ -46,13 +46,13 @@ function clearOtherLogins() {
     try {
       if (login) storage.setItem(TAG, login);
     } catch {
-      clear(storage, PLACE); // full; what cannot be told apart is not left to the next one
+      clear(storage, PLACE); // storage is full; what cannot be marked must not be left to the next person
     }
   }
 }
 
 /**
- * Show nothing more, and come back as whoever is in now; without `keeping`, nothing of this one is left in the browser.
+ * Hide the page and reload it with the current login; without `keeping`, clear everything stored in the browser.
  * @param {boolean} keeping
  */
 function leave(keeping) {
@@ -66,7 +66,7 @@ function leave(keeping) {
   location.replace(new URL(".", document.baseURI).href);
 }
 
-/** The server no longer accepts this login. Unsent words come back once the same person has signed in again. */
+/** The server no longer accepts this login. An unsent message is restored once the same person has signed in again. */
 export function loginExpired() {
   if (leaving) return;
   dispatchEvent(new Event("login-over"));
@@ -74,18 +74,18 @@ export function loginExpired() {
 }
 
 /**
- * Whoever comes back to the page sees it only if they are still in. Nobody asks while nobody is there: that would keep the login.
+ * Check the login when someone comes back to the page, but not in the meantime: that would keep the login alive.
  * @param {Event} event
  */
 async function look({ type }) {
-  const lately = performance.now() - looked < PAUSE && type !== "visibilitychange";
+  const lately = performance.now() - looked < CHECK_INTERVAL_MS && type !== "visibilitychange";
   if (document.hidden || leaving || lately) return;
   looked = performance.now();
-  const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // without its app, a page has other worries
+  const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // the server is unreachable, which is shown elsewhere
   if (answer?.status === 401) loginExpired();
 }
 
-/** Sign out: here, in the browser's other tabs, and on the server, which ends what is still on its way. */
+/** Sign out: here, in the browser's other tabs, and on the server, which ends running responses. */
 export async function signOut() {
   await fetch("logout", { method: "POST", redirect: "manual" });
   line.postMessage(null);
@@ -99,6 +99,6 @@ if (login !== undefined) {
   for (const kind of ["visibilitychange", "focus", "pointerdown", "keydown"])
     addEventListener(kind, look, { passive: true });
   addEventListener("pagehide", () => (document.documentElement.style.visibility = "hidden"));
-  // A page that the browser has kept would show what was said to whoever goes back.
+  // A page in the back/forward cache would show the conversation to whoever goes back.
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
 }

@@ -1,4 +1,4 @@
-// Joins the page's parts: Gradio's components hand over their elements here, and the server's answers go to who shows them.
+// Connects the page's parts: mounts each panel section in its Gradio component, and passes the server's responses to the views.
 
 import "./login.js"; // first: the others read what it may clear
 import { Attachments } from "./attachments.js";
@@ -32,7 +32,7 @@ let models = null;
 /** @type {() => void} */
 let begin = () => {}; // called once the conversation can be shown
 /** @type {Trigger} */
-let triggerGradio = () => {}; // has Gradio fetch what `gradioUpdates` returns
+let triggerGradio = () => {}; // makes Gradio fetch what `gradioUpdates` returns
 /** @type {PendingUpdates} */
 let pendingUpdates = {};
 /** @type {Promise<void>} */
@@ -40,10 +40,10 @@ const begun = new Promise((resolve) => {
   begin = resolve;
 });
 /** @type {((message: Composed) => void)[]} */
-const readers = []; // those who wait for the composer's content
+const readers = []; // callbacks that wait for the composer's content
 
 /**
- * Draw by a view what the page came with, and what answers tell of it.
+ * Show the part's initial value in a view, and later those in responses.
  * @param {{ show: (value: any) => void }} view
  * @param {string} part
  * @param {any} value
@@ -54,7 +54,7 @@ function bindView(view, part, value) {
 }
 
 /**
- * The composer's content, files included, as only Gradio knows it.
+ * The composer's content, including files, which only Gradio knows.
  * @returns {Promise<Composed>}
  */
 function content() {
@@ -89,7 +89,7 @@ onAnswer("turns", (value) => {
 });
 
 /**
- * Each part by the name of its component: drawn in `element`, with the value that the page came with.
+ * The panel sections and other parts, by component name: each is mounted in `element`, with its initial value.
  * @type {Record<string, (element: HTMLElement, value: any, trigger: Trigger) => void>}
  */
 const mounts = {
@@ -140,7 +140,7 @@ const mounts = {
 };
 
 /**
- * Called once by each component, with its element and what it begins with.
+ * Called once by each component, with its element and initial value.
  * @param {string} name
  * @param {HTMLElement} element
  * @param {string} value
@@ -151,7 +151,7 @@ export function mount(name, element, value, trigger) {
 }
 
 /**
- * Gradio has the place that this browser has kept.
+ * Gradio has read the place that this browser has stored.
  * @param {Place | null} place
  */
 export async function open(place) {
@@ -162,7 +162,7 @@ export async function open(place) {
   dispatchEvent(new Event("unopened"));
 }
 
-/** What the composer holds is to be sent. */
+/** Send the composer's content. */
 export const say = (/** @type {Composed} */ message) => void ask("composer/say", {}, message);
 export const stop = () => void ask("turns/stop");
 export const newChat = () => void ask("turns/new_chat");

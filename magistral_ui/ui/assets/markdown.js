@@ -1,4 +1,4 @@
-// Turns what a model wrote into harmless HTML: only tags of an allow-list, no attributes, no pictures, no links but web and mail.
+// Renders a model's Markdown as safe HTML: allowed tags only, no attributes, no images, and only web and mail links.
 
 import { bounds } from "./bounds.js";
 import { emphasis } from "./emphasis.js";
@@ -13,18 +13,18 @@ import { DOMPurify, katex, MarkdownIt } from "./vendor/renderers.js";
 /** @import { Token } from "./types.js" */
 
 const MAX_FORMULA_LENGTH = 5_000; // characters; longer ones are shown as text
-const MOST_FORMULAS = 1_500; // as many as one block of an ordinary answer may hold
+const MAX_CACHED_FORMULAS = 1_500; // as many as one block of an ordinary answer may contain
 /**
- * Nodes of formulas that were drawn, because the same come again, and the open block is rendered again and again while it grows.
+ * Cached nodes of rendered formulas, because the same ones recur, and the open block is rendered repeatedly while it grows.
  * @type {Map<string, DocumentFragment>}
  */
 const formulas = new Map();
 /** @type {string[]} */
-let drawing = []; // the formulas of what is rendered now, in their order
+let drawing = []; // the formulas of the current rendering, in order
 /** @type {Set<string>} */
-let begun = new Set(); // those that were not drawn before
+let begun = new Set(); // those that are not cached
 /** @type {{ content: string, language: string }[]} */
-let codes = []; // the code to be coloured, in its order
+let codes = []; // the code to highlight, in order
 
 const md = new MarkdownIt({ html: false, linkify: true, typographer: false, breaks: true });
 md.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
@@ -33,13 +33,13 @@ math(md, formula);
 htmlTags(md);
 gfm(md);
 bounds(md);
-// Links that gfm() would not let be followed need not be looked for.
+// Links that gfm() would not allow need not be detected.
 for (const schema of ["//", "ftp:"]) md.linkify.add(schema, null);
 
 const { escapeHtml } = md.utils;
 
 /**
- * A place for a formula; the first of its kind is drawn in it, and cleaned with all else.
+ * A placeholder for a formula; the first one of its kind is rendered in it, and sanitized with everything else.
  * @param {string} content
  * @param {boolean} display
  */
@@ -52,7 +52,7 @@ function formula(content, display) {
 }
 
 /**
- * Put the formulas into their places in `fragment`.
+ * Replace the placeholders in `fragment` with the formulas.
  * @param {DocumentFragment} fragment
  */
 function putFormulas(fragment) {
@@ -85,17 +85,17 @@ function drawn(content, display) {
   ];
   for (const [latex, throwOnError] of attempts) {
     try {
-      // A space, which LaTeX skips: whoever looks through the page for an environment that was not drawn finds none in its source.
+      // A space, which LaTeX skips, so that a search of the page for unrendered environments does not find the source.
       return katex.renderToString(latex, { ...options, throwOnError }).replaceAll("\\begin{", "\\begin {");
     } catch {
-      // KaTeX throws on its own errors whatever throwOnError says.
+      // KaTeX throws on internal errors whatever throwOnError says.
     }
   }
   return `<code>${escapeHtml(content)}</code>`;
 }
 
 /**
- * Let the code in `fragment` get its colours.
+ * Highlight the code in `fragment`.
  * @param {DocumentFragment} fragment
  */
 function colour(fragment) {
@@ -106,8 +106,8 @@ function colour(fragment) {
   return fragment;
 }
 
-// The page has its own h1 and h2. Below them a model's headings are all of one level, because it may begin with any and
-// skip some, which would mislead whoever walks the page by its headings; how large they look is told by the class.
+// The page has its own h1 and h2. Below them, a model's headings are all of one level, because it may begin with any and
+// skip some, which would mislead screen reader users who navigate by headings; the class sets their size.
 md.core.ruler.push("headings", (state) => {
   for (const token of state.tokens) {
     if (token.type === "heading_open") token.attrJoin("class", `level-${token.tag[1]}`);
@@ -121,7 +121,7 @@ md.renderer.rules.link_open = (tokens, index, options, _, self) => {
   return self.renderToken(tokens, index, options);
 };
 
-// A picture would be fetched from anywhere, and tell it what was said here: show where it points instead.
+// An image could be fetched from anywhere and leak the conversation: show where it points instead.
 md.renderer.rules.image = (tokens, index) => {
   const url = String(tokens[index].attrGet("src") ?? "");
   const text = escapeHtml(t("turn_image", { text: tokens[index].content || url }));
@@ -180,7 +180,7 @@ const CLEAN = {
 export { directionSeen };
 
 /**
- * The tokens of `text`; `growing` says that more of it will come.
+ * The tokens of `text`; `growing` says that more of it will follow.
  * @param {string} text
  * @param {boolean} growing
  * @returns {Token[]}
@@ -189,13 +189,13 @@ export const parse = (text, growing) => md.parse(text, { growing });
 
 /**
  * Nodes for `tokens`; `name` tells the footnotes of one answer from those of others. The renderer escapes everything already;
- * DOMPurify is the second wall.
+ * DOMPurify is the second line of defence.
  * @param {Token[]} tokens
  * @param {string} name
  * @returns {DocumentFragment}
  */
 export function render(tokens, name = "") {
-  if (formulas.size > MOST_FORMULAS) formulas.clear();
+  if (formulas.size > MAX_CACHED_FORMULAS) formulas.clear();
   drawing = [];
   begun = new Set();
   codes = [];

@@ -1,5 +1,5 @@
-// Teaches markdown-it to read LaTeX: \( \), \[ \], $ $, $$ $$, bare environments, and a bare \boxed{}, \ce{} or \pu{}.
-// What is not closed stays text. Each text is scanned once, so that no number of marks takes long;
+// Makes markdown-it parse LaTeX: \( \), \[ \], $ $, $$ $$, bare environments, and a bare \boxed{}, \ce{} or \pu{}.
+// What is not closed stays text. Each text is scanned once, so that no number of delimiters takes long;
 // export/latex_delimiters.py has the same rules.
 
 import { spendToken } from "./bounds.js";
@@ -9,26 +9,26 @@ import { below, firstOutside, isGrowing } from "./lines.js";
 
 /** @import { BlockState, InlineState, Mark, MarkdownIt, Marks } from "./types.js" */
 
-const COST = 4; // tokens that a formula counts, and the half of its characters
-const MOST_COST = 2_500; // that of the longest formula that is drawn; longer ones are text
+const COST = 4; // tokens that a formula counts as, plus half its characters
+const MAX_COST = 2_500; // the cost of the longest formula that is rendered; longer ones are text
 const MAX_DISPLAY_LINES = 200; // lines after which an unclosed display counts as text
-const MAX_LINES_TO_FIRST_SIGN = 3; // where a sign of LaTeX must be, so that two dollars or a bracket are taken for an open display
+const MAX_LINES_TO_FIRST_SIGN = 3; // within which a sign of LaTeX must occur for two dollars or a bracket to count as an open display
 const MARK = /\\(?:(begin|end)\{([A-Za-z]{1,20}\*?)\}|[\s\S])|[${}_^=\n]/g;
 const BARE = /\\(?:boxed|ce|pu)\{/y;
 const BEGIN = /\\begin\{([A-Za-z]{1,20}\*?)\}/y;
-/** Brackets that were escaped to be read as brackets: a number, or words. */
+/** What escaped brackets contain that are meant literally: a number, or words. */
 const CITED = /^\s*(?:[0-9]+[a-z]?(?:\s*[,;\u2013-]\s*[0-9]+[a-z]?)*|x|\u2026|\.\.\.)\s*$/;
 const SIGN = /[\\^_=+<>*/(){}|$]/;
 const WORD = /\p{L}{2}/u;
 const INDEX = /^[^\s\\=]+$/;
 /**
- * What stands between "$$" and "$$" has a letter or a number, and is not the rest of a sentence.
+ * Whether the text between "$$" and "$$" is a display: it has a letter or digit, and does not continue a sentence.
  * @param {string} content
  */
 const isDisplay = (content) => /[A-Za-z0-9\\]/.test(content) && !/^\s*[;,.)]/.test(content);
 
 /**
- * Where the marks of `text` stand, in order, and where what opens is closed.
+ * The positions of the marks in `text`, in order, and where each opening one is closed.
  * @param {string} text
  * @returns {Marks}
  */
@@ -71,7 +71,7 @@ function look(text) {
 }
 
 /**
- * What `look` finds in the text of `state`, which is looked through once.
+ * The marks in the text of `state`, which is scanned once.
  * @param {BlockState | InlineState} state
  * @returns {Marks}
  */
@@ -99,7 +99,7 @@ function formulaAt(state, at) {
   const kind = KINDS.find(({ begin }) => src.startsWith(begin, at));
   if (kind) {
     const from = at + kind.begin.length;
-    BARE.lastIndex = from; // which may hold formulas between dollar signs of their own
+    BARE.lastIndex = from; // which may contain formulas with dollar signs of their own
     const behind = (BARE.test(src) && marks.braces.get(BARE.lastIndex - 1)) || from;
     const to = marks[kind.ends][below(marks[kind.ends], behind)] ?? -1;
     return { ...kind, from, to, next: to + kind.end.length };
@@ -179,7 +179,7 @@ function isCitation(state, pos, next, content) {
 }
 
 /**
- * A formula whose end never came is shown as it was written, to the end of its line: its signs are no Markdown.
+ * Show a formula that never closes as it is, to the end of its line: its signs are not Markdown.
  * @param {InlineState} state
  * @param {number} from
  * @param {boolean} silent
@@ -210,7 +210,7 @@ function blockMath(state, startLine, endLine, silent) {
   const last = below(state.eMarks, next);
   const end = Math.min(firstOutside(state, startLine, endLine), startLine + MAX_DISPLAY_LINES);
   if (last >= end) return openBlock(state, startLine, endLine, begin, from, silent);
-  // Text after the closing mark: an ordinary paragraph, in which the inline rule finds the display.
+  // Text after the closing mark makes it an ordinary paragraph, in which the inline rule finds the display.
   if (state.src.slice(next, state.eMarks[last]).trim()) return false;
   const content = linesOf(state, startLine, from, last, to);
   if (!content.trim() || (begin === "$$" && !isDisplay(content))) return false;
@@ -219,7 +219,7 @@ function blockMath(state, startLine, endLine, silent) {
 }
 
 /**
- * What is written from `from` to `to`, lines `first` to `last`, without what makes them part of a list or a quotation.
+ * The text from `from` to `to` in lines `first` to `last`, without the indent or mark of a list or quotation.
  * @param {BlockState} state
  * @param {number} first
  * @param {number} from
@@ -237,8 +237,8 @@ function linesOf(state, first, from, last, to) {
 }
 
 /**
- * Not closed. While the text still grows it waits as plain text, so that nothing jumps when it closes; what has ended so is
- * shown as it was written, up to the next empty line.
+ * Show a display that is not closed: as plain text while the text grows, so that nothing jumps when it closes, and at the end
+ * as it is, up to the next empty line.
  * @param {BlockState} state
  * @param {number} startLine
  * @param {number} endLine
@@ -266,7 +266,7 @@ function openBlock(state, startLine, endLine, begin, from, silent) {
  * @param {boolean} open
  */
 function push(state, content, map, open = false) {
-  if (!open) spendToken(Math.min(COST + content.length / 2, MOST_COST));
+  if (!open) spendToken(Math.min(COST + content.length / 2, MAX_COST));
   const token = state.push("math", "", 0);
   token.block = true;
   token.map = map;
@@ -277,7 +277,7 @@ function push(state, content, map, open = false) {
 }
 
 /**
- * A markdown-it plugin; `render(content, display)` gives the HTML of one formula.
+ * A markdown-it plugin; `render(content, display)` returns the HTML of one formula.
  * @param {MarkdownIt} md
  * @param {(content: string, display: boolean) => string} render
  */
@@ -290,7 +290,7 @@ export function math(md, render) {
     const display = Boolean(meta?.display);
     const html = render(content, display);
     if (!display) return html;
-    const name = block ? "div" : "span"; // in a paragraph, where no block may stand
+    const name = block ? "div" : "span"; // in a paragraph, which cannot contain a block
     return `<${name} class="math-display" tabindex="0">${html}</${name}>`;
   };
 }

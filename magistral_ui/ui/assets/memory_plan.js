@@ -1,4 +1,4 @@
-// Draws how the device's memory is shared out: one quiet bar, its numbers, and what fits into it.
+// Shows how the device's memory is divided: a bar, its numbers, and what fits into it.
 
 import { make } from "./dom.js";
 import { bytes, t } from "./i18n.js";
@@ -8,14 +8,14 @@ import { bytes, t } from "./i18n.js";
 const PARTS = ["weights", "kv_bytes", "working", "margin"];
 
 /**
- * The plan of `info`, as ui/panels.py sends it, as elements; nothing where there is none, as with a server.
+ * Elements for the plan of `info`, which ui/panels.py sends; none if there is no plan, as with a server.
  * @param {ModelInfo | undefined} info
  */
 export function memoryPlan(info) {
   const plan = info?.plan;
   if (!plan) return [];
   const parts = PARTS.map((name) => ({ name, size: plan[name] })).filter(({ size }) => size > 0);
-  // The numbers stand below, so the bar itself has nothing to say to a screen reader.
+  // The numbers are below it, so screen readers can skip the bar itself.
   const bar = make("div", { class: "shares", "aria-hidden": "true" });
   const list = make("ul", { class: "shares-list" });
   for (const { name, size } of parts) {

@@ -1,14 +1,14 @@
-// A menu that opens at a button, on top of everything and without moving anything; it does not know what its items do.
+// A menu that opens at a button, on top of everything, without moving anything; it does not know what its items do.
 
 import { make } from "./dom.js";
 
 /** @import { MenuItem } from "./types.js" */
 
-const BUTTON_GAP = 4; // pixels between the button and what opens at it
+const BUTTON_GAP = 4; // pixels between the button and the popover
 const WINDOW_MARGIN = 8; // pixels that stay free at the window's edges
 
 /**
- * Put an open popover `element` at `button`: below it, or above it where there is more room.
+ * Place an open popover `element` at `button`: below it, or above it if there is more room.
  * @param {HTMLElement} element
  * @param {HTMLElement} button
  */
@@ -31,7 +31,7 @@ export class Popup {
    */
   constructor(parent, options) {
     /** @type {HTMLElement | undefined} */
-    this.button = undefined; // at which it is open
+    this.button = undefined; // the button at which it is open
     this.pressed = false;
     this.element = parent.appendChild(make("div", { popover: "auto", ...options }));
     this.element.addEventListener("beforetoggle", ({ newState }) => newState === "closed" && this.closing());
@@ -44,7 +44,7 @@ export class Popup {
   }
 
   /**
-   * A button that opens this with what `fill()` returns; pressed again, it closes it.
+   * Make `button` open this with what `fill()` returns, and close it when pressed again.
    * @param {HTMLElement} button
    * @param {() => Element[]} fill
    */
@@ -72,7 +72,7 @@ export class Popup {
   }
 
   /**
-   * What gets the focus.
+   * The element that gets the focus.
    * @returns {HTMLElement | null | undefined}
    */
   first() {
@@ -117,7 +117,7 @@ export class Menu extends Popup {
   }
 
   /**
-   * A button that opens this menu with what `items()` returns.
+   * Make `button` open this menu with what `items()` returns.
    * @param {HTMLElement} button
    * @param {() => (MenuItem | null)[]} items
    */

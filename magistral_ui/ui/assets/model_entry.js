@@ -64,8 +64,8 @@ export class ModelEntry {
       ? /** @type {HTMLElement} */ (document.activeElement).dataset.act
       : undefined;
     const heading = make("h4", { dir: "auto" }, nameOf(model));
-    const isRunning = shown.state === "downloading" || shown.state === "paused";
-    this.bar = isRunning ? make("progress", { "aria-label": nameOf(model) }) : undefined;
+    const isBegun = ["downloading", "paused", "partial"].includes(shown.state);
+    this.bar = isBegun ? make("progress", { "aria-label": nameOf(model) }) : undefined;
     const isToTell = diskText(shown) !== null && (model.fits || shown.state !== "absent");
     this.disk = isToTell ? make("p", { class: "disk" }) : undefined;
     this.element.classList.toggle("current", isCurrent(model, current));

@@ -1,4 +1,4 @@
-// Shows how far the model is loaded, what runs here, and why: in the panel, in the top bar, and above the composer.
+// Shows the state of the model, which one runs here, and why: in the panel, in the top bar, and above the composer.
 
 import { setModelSeesImages } from "./attachments.js";
 import { field } from "./composer.js";
@@ -11,13 +11,13 @@ import { showUnsupported } from "./unsupported.js";
 /** @import { Act, Message, ModelValue } from "./types.js" */
 
 /**
- * Whether what is broken is a server: nothing was to be loaded here.
+ * Whether a failure is that of a model server, so that nothing was to be loaded here.
  * @param {string | undefined} key
  */
 const onServer = (key) => Boolean(key?.startsWith("remote_"));
 
-const LOADING_POLL_MS = 500; // ms between two looks at a model that is loading
-const POLL_MS = 5_000; // ms between two questions whether the server that runs the model is still there
+const LOADING_POLL_MS = 500; // between two requests while a model is loading
+const POLL_MS = 5_000; // between two checks whether the server that runs the model has changed
 
 export class ModelState {
   /**
@@ -30,7 +30,7 @@ export class ModelState {
     setInterval(() => this.look(), POLL_MS);
     addEventListener("visibilitychange", () => this.look());
     /** @type {string | undefined} */
-    this.mark = undefined; // stands for the state of a server
+    this.mark = undefined; // identifies the state of a server
     this.drawnBanner = "";
     this.drawnPanel = "";
     this.banner = document.getElementById("model-banner");
@@ -44,7 +44,7 @@ export class ModelState {
   show(value) {
     if (!value) return;
     const before = document.body.dataset.model;
-    const another = this.mark !== undefined && value.mark !== this.mark; // a server may be another one without having been away
+    const another = this.mark !== undefined && value.mark !== this.mark; // a server may change without having been unreachable
     this.mark = value.mark;
     document.body.dataset.model = value.state;
     setModelSeesImages({
@@ -54,7 +54,7 @@ export class ModelState {
     const box = field();
     if (box) box.placeholder = this.placeholder(value);
     if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");
-    // The demo model is called what it is, in the visitor's language.
+    // The demo model's name is in the visitor's language.
     const name = value.demo ? t("model_demo_badge") : value.card;
     this.name?.replaceChildren(
       ...(name ? [make("span", { class: value.demo ? "badge" : "name", dir: "auto" }, name)] : []),
@@ -63,7 +63,7 @@ export class ModelState {
     this.showPanel(value);
     if (value.info) showUnsupported(value.info.missing);
     clearTimeout(this.polling);
-    if (value.state !== "ready" && value.state !== "unloaded") this.poll(); // an unloaded one waits for a message
+    if (value.state !== "ready" && value.state !== "unloaded") this.poll(); // the next message loads an unloaded one
   }
 
   poll() {
@@ -71,7 +71,7 @@ export class ModelState {
   }
 
   /**
-   * While it loads only the numbers change: whoever reads or copies the rest is not disturbed.
+   * While the model loads, only the numbers change, so that the rest can be read and copied.
    * @param {ModelValue} value
    */
   showBanner(value) {
@@ -83,7 +83,7 @@ export class ModelState {
   }
 
   /**
-   * Its command is there to be copied, which nobody could do if it were rendered twice a second.
+   * It contains a command to copy, which would be impossible if it were rendered twice a second.
    * @param {ModelValue} value
    */
   showPanel(value) {
@@ -97,20 +97,20 @@ export class ModelState {
   async look() {
     if (!this.mark || document.hidden) return;
     const shown = this.mark;
-    const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // a page without its app has other worries
+    const answer = await fetch("magistral/model", { cache: "no-store" }).catch(() => null); // the server is unreachable, which is shown elsewhere
     if (answer?.status === 401) return void loginExpired();
     const mark = answer?.ok ? await answer.text() : shown;
     if (mark !== shown && shown === this.mark) this.act("poll");
   }
 
   /**
-   * The composer says why nothing can be sent.
+   * Why nothing can be sent, for the composer's placeholder.
    * @param {ModelValue} value
    */
   placeholder({ state, key, vision }) {
-    if (onServer(key)) return t("broken_server_heading"); // what to do stands right above
+    if (onServer(key)) return t("broken_server_heading"); // the remedy is right above
     if (state !== "ready") return t(`page_placeholder_${state}`); // loading, unloaded or broken
-    // Nobody drops a picture with a finger, and the longer text would not fit there.
+    // Images cannot be dropped on touch screens, where the longer text would not fit either.
     return t(vision && matchMedia("(hover: hover)").matches ? "page_placeholder_vision" : "page_placeholder");
   }
 
@@ -133,7 +133,7 @@ export class ModelState {
   }
 
   /**
-   * What is not as it could be on this machine, each with its remedy.
+   * Hints on what could be better on this machine, each with its remedy.
    * @param {Message[] | undefined} messages
    */
   notices(messages) {
@@ -163,7 +163,7 @@ export class ModelState {
     if (left !== null && left !== undefined) facts.push(t("loading_left", { time: duration(left) }));
     this.facts.textContent = facts.join(" · ");
     if (total) Object.assign(this.bar, { max: total, value: done });
-    else this.bar.removeAttribute("value"); // it is not known how far it is
+    else this.bar.removeAttribute("value"); // the progress is unknown
   }
 
   /** @param {ModelValue} value */
@@ -176,7 +176,7 @@ export class ModelState {
       if (info.precision) rows.push(["model_precision", info.precision]);
       rows.push([info.chosen_because === "model_on_a_server" ? "model_server" : "model_device", info.device]);
       rows.push(["model_context", t("turn_tokens", { count: info.context_length })]);
-      // A commit is known by its beginning; all of it does not fit on a line.
+      // The beginning identifies a commit; all of it does not fit on a line.
       if (info.revision)
         rows.push([
           "model_revision",

@@ -1,4 +1,4 @@
-// One control for each sampling parameter, drawn from the table that the server sends: common ones first, the rest folded.
+// The controls for the sampling parameters, built from the table that the server sends: common ones first, the rest folded.
 
 import { lack, make } from "./dom.js";
 import { has, number, t } from "./i18n.js";
@@ -26,7 +26,7 @@ export class ParametersView {
   /** @param {PanelValue | undefined} value */
   show(value) {
     const drawn = JSON.stringify(value);
-    // Rebuilding would lose what is being typed, so equal facts rebuild nothing.
+    // Rebuilding would lose what is being typed, so do it only if the facts have changed.
     if (!value?.parameters || drawn === this.drawn) return;
     this.drawn = drawn;
     facts.set(value);
@@ -57,10 +57,10 @@ export class ParametersView {
   }
 }
 
-/** A label, a number, a slider where there is one, what it does, and the way back to the card's own value. */
+/** A label, a number, possibly a slider, a help text, and a button to reset it to the card's own value. */
 class Control {
   /**
-   * `lacking` is the key of the reason why the server that runs the model has no such parameter.
+   * `lacking` is the key of the reason why the model server does not support the parameter.
    * @param {Parameter} parameter
    * @param {number | null} own
    * @param {string | undefined} lacking
@@ -127,7 +127,7 @@ class Control {
     if (!logarithmic) return Number(position.toFixed(4));
     if (position >= SLIDER_STEPS) return high;
     const value = low * (high / low) ** (position / SLIDER_STEPS);
-    // Two digits are as fine as a hand is.
+    // Two digits are as precise as a hand on a slider.
     return clamp(this.parameter, Number(value.toPrecision(value < 100 ? 2 : value < 10_000 ? 3 : 2)));
   }
 
@@ -142,7 +142,7 @@ class Control {
    * @param {number} value
    */
   showSlider(slider, value) {
-    if (slider !== document.activeElement) slider.value = String(this.toSlider(value)); // not while someone moves it
+    if (slider !== document.activeElement) slider.value = String(this.toSlider(value)); // not while it is being moved
     slider.setAttribute("aria-valuetext", number(value));
     const [at, low, high] = [slider.value, slider.min, slider.max].map(Number);
     slider.style.setProperty("--filled", `${(100 * (at - low)) / (high - low)}%`);
@@ -160,7 +160,7 @@ class Control {
     this.back.title = t("parameter_back", { value: own });
     this.back.setAttribute("aria-label", this.back.title);
     const room = this.parameter.name === "max_tokens" && measured.value?.limit ? measured.value.room : null;
-    // The default asks for all there is: only a visitor's own number that cannot be had is worth a word.
+    // The default means the maximum, so only a visitor's own number that is too large deserves a hint.
     this.note.hidden = room === null || !this.changed || (value ?? 0) <= room;
     if (!this.note.hidden) this.note.textContent = t("parameter_room", { count: room });
   }

@@ -1,4 +1,4 @@
-// Presets by name: a click sets the parameters to them, and a visitor's own are kept in this browser.
+// The presets: a click sets the parameters to their values; the visitor's own presets are stored in this browser.
 
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
@@ -63,7 +63,7 @@ export class PresetsView {
     this.refresh();
   }
 
-  /** Which preset the present values are, if any; where two are equal, the one that was clicked. */
+  /** The preset that the current values match, if any; if two match, the one that was clicked. */
   refresh() {
     if (!this.shown) return;
     const now = values();
@@ -79,7 +79,7 @@ export class PresetsView {
     this.remove.hidden = !this.current?.name;
   }
 
-  /** Ask for the name of a preset of the visitor's own. */
+  /** Ask for the name of a new preset. */
   ask() {
     const field = make("input", {
       type: "text",
@@ -104,7 +104,7 @@ export class PresetsView {
     cancel.addEventListener("click", () => end(this.save));
     field.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
-      event.stopPropagation(); // the drawer stays
+      event.stopPropagation(); // Escape must not close the drawer, too
       end(this.save);
     });
     form.addEventListener("submit", (event) => {

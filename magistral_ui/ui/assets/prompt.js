@@ -1,4 +1,4 @@
-// Custom instructions, and the whole system prompt as the model reads it, to be seen and, by those who want to, edited.
+// Custom instructions, and the whole system prompt as the model reads it, to view and, optionally, to edit.
 
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
@@ -6,11 +6,11 @@ import { change, facts, settings } from "./settings.js";
 
 /** @import { Act, PromptValue } from "./types.js" */
 
-const DEBOUNCE_MS = 300; // milliseconds without a key until the server is asked
+const DEBOUNCE_MS = 300; // after the last key before a request
 
 export class PromptView {
   /**
-   * `act("compose")` asks the server for the prompt with the present settings.
+   * `act("compose")` asks the server for the prompt with the current settings.
    * @param {HTMLElement} element
    * @param {Act} act
    */
@@ -18,7 +18,7 @@ export class PromptView {
     this.act = act;
     /** @type {PromptValue | null} */
     this.value = null;
-    this.made = ""; // what the prompt was asked for with
+    this.made = ""; // the settings of the last request for the prompt
     this.instructions = make("textarea", {
       id: "instructions-text",
       rows: 3,
@@ -81,7 +81,7 @@ export class PromptView {
   }
 
   /**
-   * The prompt as the server composed it.
+   * Show the prompt that the server composed.
    * @param {PromptValue | undefined} value
    */
   show(value) {
@@ -130,11 +130,11 @@ export class PromptView {
     this.field.setSelectionRange(0, 0);
   }
 
-  /** Ask again where something that the prompt is made of has changed. */
+  /** Request the prompt again if its settings have changed. */
   changed() {
     this.badge.hidden = this.back.hidden = this.edited === null;
     if (!this.help.textContent) this.help.textContent = t("system_prompt_help");
-    const off = settings.value.params.reasoning_budget === 0; // then the prompt shows nothing of reasoning
+    const off = settings.value.params.reasoning_budget === 0; // then the prompt does not show how to reason
     const made = JSON.stringify([settings.value.instructions, this.edited, off, facts.value?.card]);
     if (!this.value || made === this.made) return;
     const first = this.made === "" && settings.value.instructions === "" && this.edited === null && !off;
@@ -143,7 +143,7 @@ export class PromptView {
   }
 
   /**
-   * Take what is written at every pause, and at once when the field is left.
+   * Save the text at every pause in typing, and immediately on blur.
    * @param {HTMLTextAreaElement} field
    * @param {(text: string) => void} take
    */

@@ -1,14 +1,14 @@
-// Shows reasoning as plain text behind a disclosure: appended, never rendered again, and not at all while closed.
+// Shows reasoning as plain text in an accordion (disclosure): appended, never rendered again, and not at all while closed.
 
 import { make } from "./dom.js";
 import { seconds, t } from "./i18n.js";
 
-const SECTION_CHARACTERS = 8_000; // characters; the browser skips the layout of sections that are out of sight
-const BLOCK_CHARACTERS = 600; // characters of a section, to the end of the line: what is laid out again when a word comes
-const MAX_BLOCK_CHARACTERS = 16_000; // of a block that has no line break
+const SECTION_CHARACTERS = 8_000; // per section; the browser skips the layout of sections that are out of sight
+const BLOCK_CHARACTERS = 600; // per block, up to the end of the line: what is laid out again when text is appended
+const MAX_BLOCK_CHARACTERS = 16_000; // of a block without a line break
 
 /**
- * Set the text of an element without replacing its node, and only where it differs.
+ * Set the text of an element without replacing its node, and only if it differs.
  * @param {HTMLElement} element
  * @param {string} text
  */
@@ -29,9 +29,9 @@ export class ReasoningView {
     this.element = make("details", { class: "reasoning", hidden: true }, this.summary, this.text);
     this.received = 0;
     /** @type {string[]} */
-    this.held = []; // what came while closed
+    this.held = []; // what arrived while closed
     /** @type {string[]} */
-    this.pieces = []; // all that came
+    this.pieces = []; // everything that has arrived
     /** @type {HTMLElement | null} */
     this.section = null; // the last one, and its last block
     /** @type {HTMLElement | null} */
@@ -39,18 +39,18 @@ export class ReasoningView {
     /** @type {Text | null} */
     this.last = null; // the text of that
     /** @type {(() => Promise<string>) | null} */
-    this.fetch = null; // gets the whole text
+    this.fetch = null; // fetches the complete text
     /** @type {(() => Promise<string>) | null} */
-    this.filling = null; // the one that is at it
+    this.filling = null; // the fetch that is running
     this.size = 0; // characters in the last block
     this.room = 0; // characters that still fit into its section
-    this.touched = false; // opened or closed by hand
+    this.touched = false; // whether the reader has opened or closed it
     this.summary.addEventListener("click", () => (this.touched = true));
     this.element.addEventListener("toggle", () => this.flush());
   }
 
   /**
-   * Take in more of the text.
+   * Append more of the text.
    * @param {string} text
    */
   add(text) {
@@ -62,7 +62,7 @@ export class ReasoningView {
     this.flush();
   }
 
-  /** Forget the text: it will come again from its beginning. */
+  /** Clear the text: it will arrive again from its beginning. */
   restart() {
     this.text.replaceChildren();
     this.section = this.block = this.last = null;
@@ -74,7 +74,7 @@ export class ReasoningView {
   }
 
   /**
-   * No more will come. What is there is most often all of the `length` characters; if not, `fetch` gets it when it is opened.
+   * The text is complete. If fewer than `length` characters are here, `fetch` gets them when it is opened.
    * @param {number} length
    * @param {() => Promise<string>} fetch
    */
@@ -86,7 +86,7 @@ export class ReasoningView {
     this.flush();
   }
 
-  /** The whole text, from the server where the page does not have it. */
+  /** The complete text, from the server if the page does not have it. */
   async whole() {
     return this.fetch ? this.fetch() : this.pieces.join("");
   }
@@ -113,7 +113,7 @@ export class ReasoningView {
   /** @param {string} piece */
   append(piece) {
     if (!this.block || this.size > BLOCK_CHARACTERS) {
-      // A block begins at a line break where there is one in sight.
+      // A block begins at a line break if there is one nearby.
       const line = this.block ? piece.indexOf("\n") : -1;
       if (this.block && line < 0 && this.size < MAX_BLOCK_CHARACTERS) return void this.grow(piece);
       if (this.block && line >= 0) {
@@ -153,7 +153,7 @@ export class ReasoningView {
   }
 
   /**
-   * The running header: whole seconds, because they change by themselves.
+   * The header while the model reasons: whole seconds, because they keep changing.
    * @param {number} time
    * @param {number} tokens
    * @param {boolean} asked
@@ -166,7 +166,7 @@ export class ReasoningView {
   }
 
   /**
-   * The header that stays.
+   * The final header.
    * @param {number} time
    * @param {number} tokens
    * @param {boolean} closed
@@ -178,7 +178,7 @@ export class ReasoningView {
   }
 
   /**
-   * What else the header tells; whether the reasoning is left out of the context is decided in transcript.css.
+   * Further information in the header; transcript.css decides whether to show that the reasoning is not in the context.
    * @param {boolean} edited
    * @param {boolean} mayBeLeftOut
    */
@@ -188,7 +188,7 @@ export class ReasoningView {
   }
 
   /**
-   * Show `element` in the text's place, or with null the text again.
+   * Show `element` in place of the text, or with null, the text again.
    * @param {HTMLElement | null} element
    */
   replaceText(element) {

@@ -1,4 +1,4 @@
-// Reasoning in the reader's own words: a field in the accordion, to think on from its end or to answer from it.
+// The editor for reasoning, in the accordion: the visitor changes it and lets the model continue it, or answer from it.
 
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
@@ -7,7 +7,7 @@ import { t } from "./i18n.js";
 
 export class ReasoningEditor {
   /**
-   * Over a ReasoningView `view`; `send(text, closed)` resumes from the text.
+   * An editor in a ReasoningView `view`; `send(text, closed)` resumes from the text.
    * @param {ReasoningView} view
    * @param {(text: string, closed: boolean) => void} send
    */
@@ -20,7 +20,7 @@ export class ReasoningEditor {
     /** @type {HTMLElement | null} */
     this.opener = null; // the button that opened it, which gets the focus back
     /** @type {string | null} */
-    this.draft = null; // what was written and not sent, kept until the reply leaves the page
+    this.draft = null; // unsent changes, kept until the reply leaves the page
   }
 
   get isOpen() {
@@ -73,7 +73,7 @@ export class ReasoningEditor {
     form.scrollIntoView({ block: "nearest" });
   }
 
-  /** Show the reasoning again; what was written stays for the next time. */
+  /** Show the reasoning again; unsent changes are kept for the next time. */
   close() {
     if (!this.isOpen) return;
     const inside = this.form?.contains(document.activeElement);

@@ -1,4 +1,4 @@
-// What a reply was written with, and the button that writes it again with exactly that.
+// The details of a reply: model, parameters and prompt, and the button that regenerates it with exactly the same.
 
 import { make } from "./dom.js";
 import { number, seconds, t } from "./i18n.js";
@@ -21,7 +21,7 @@ export class ReplyDetails extends Popup {
   }
 
   /**
-   * Open at `button` for a finished reply `turn`; `replay()` writes it again.
+   * Open at `button` for a finished reply `turn`; `replay()` regenerates it.
    * @param {HTMLElement} button
    * @param {ReplyValue} turn
    * @param {Source | null | undefined} source
@@ -76,7 +76,7 @@ export class ReplyDetails extends Popup {
     /** @param {[string, number | null]} entry */
     const row = ([name, value]) => {
       if (name === "reasoning_budget" && value === 0) return ["thinking_label", t("thinking_off")];
-      // A seed is a name for a sequence of draws: digits, not an amount.
+      // A seed is an identifier, not an amount, so its digits are not grouped.
       return [`parameter_${name}`, name === "seed" ? String(value) : number(value ?? 0)];
     };
     return found.map(row);

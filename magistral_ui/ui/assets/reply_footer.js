@@ -1,4 +1,4 @@
-// What can be done with a finished reply: the few things that are done often as buttons, the rest in a menu.
+// The actions for a finished reply: frequent ones as buttons, the others in a menu.
 
 import { actionButton, confirmOn, copy, make } from "./dom.js";
 import { seconds, t } from "./i18n.js";
@@ -10,7 +10,7 @@ import { greyOut, unsupported } from "./unsupported.js";
 /** @import { Hands, MenuItem, ReplyValue, Source } from "./types.js" */
 
 /**
- * Reasoning and answer as Markdown, the reasoning set apart as a quotation.
+ * Reasoning and answer as Markdown, with the reasoning as a quotation.
  * @param {string} reasoning
  * @param {{ answer: string, edited: boolean }} turn
  */
@@ -20,7 +20,7 @@ export function asMarkdown(reasoning, { answer, edited }) {
   return `${quoted.join("\n")}\n\n${answer.trim()}\n`;
 }
 
-/** Whether reasoning stays in the context where a reply does not say otherwise. */
+/** Whether reasoning stays in the context by default. */
 const kept = () => settings.value.keep_reasoning;
 
 export class ReplyFooter {
@@ -51,7 +51,7 @@ export class ReplyFooter {
   }
 
   /**
-   * The foot of a finished reply.
+   * Show the footer of a finished reply.
    * @param {ReplyValue} turn
    */
   show(turn) {
@@ -101,7 +101,7 @@ export class ReplyFooter {
   }
 
   /**
-   * The menu: copying, changing the reasoning, where it comes from, and away with it.
+   * The menu: copy, edit the reasoning, details, delete.
    * @returns {(MenuItem | null)[]}
    */
   items() {
@@ -138,7 +138,7 @@ export class ReplyFooter {
   reasoningItems(turn, busy) {
     const inContext = turn.keep_reasoning ?? kept();
     const note = t("turn_tokens", { count: turn.usage.reasoning_tokens });
-    // What the general choice says anyway needs no choice of its own.
+    // A choice that equals the general setting is not stored.
     const keep = !inContext === kept() ? null : !inContext;
     const able = (/** @type {string} */ name) => ({
       disabled: busy || Boolean(unsupported(name)),

@@ -1,11 +1,11 @@
-// Asks the server for the page's actions, and hands each part of an answer to its view; it does not know the parts.
+// Sends the page's actions to the server, and passes each part of a response to its view; it does not know the parts.
 
 import { t } from "./i18n.js";
 import { loginExpired } from "./login.js";
 import { settingsForRequest } from "./settings.js";
 
 const CONVERSATION = "magistral-ui-conversation"; // in sessionStorage, see transcript.js
-// Actions that nobody clicked for: if one fails, the next click will tell.
+// Background actions: if one fails, the next click will show it.
 const UNASKED = new Set([
   "history/refresh",
   "turns/ended",
@@ -24,12 +24,12 @@ const handlers = {};
 /** @type {Map<string, (() => unknown) | null>} */
 const open = new Map(); // running action → the latest request that waits for it
 /** @type {Place} */
-let place = {}; // as the server last said
+let place = {}; // as the server last returned it
 let asked = 0;
 let lost = false; // whether the page says that the connection is lost
 
 /**
- * Have `take` called with each answer's `part`, and with the action that was asked for.
+ * Call `take` with the `part` of each response, and with the action that was requested.
  * @param {string} part
  * @param {(value: any, action?: string) => void} take
  */
@@ -38,7 +38,7 @@ export function onAnswer(part, take) {
 }
 
 /**
- * The place: at first as the browser has kept it, then as answers tell it.
+ * Set the place: at first the one stored in the browser, then those in responses.
  * @param {Place | null} value
  */
 export function setPlace(value) {
@@ -46,7 +46,7 @@ export function setPlace(value) {
 }
 
 /**
- * Ask for `action` with its own `data`, and with the composer's `message` where it needs that; resolves to true once there is an
+ * Request `action` with its `data`, and with the composer's `message` if it needs that; resolves to true once there is a
  * answer. A tab stays with the conversation that it shows, even if a late answer has brought the place of another one. By the number
  * `asked`, the transcript knows which request an answer belongs to.
  * @param {string} action
@@ -75,7 +75,7 @@ export async function ask(action, data = {}, message = null) {
 }
 
 /**
- * The same, where only the latest answer counts: while one is awaited, further requests are dropped but for the last.
+ * The same if only the latest response matters: while one request is running, only the last of further ones is sent.
  * @param {string} action
  * @param {() => unknown} [question]
  */

@@ -1,4 +1,4 @@
-// What the visitor chose, kept in this browser, and what the page knows of the model that it is for; not how it is shown.
+// The visitor's settings, stored in this browser, and what the page knows about the model; not how they are shown.
 
 /** @import { MeterValue, PanelValue, Parameter, Parameters, Preset, Settings } from "./types.js" */
 
@@ -8,7 +8,7 @@ const MAX_PRESETS = 30;
 export const MAX_NAME_LENGTH = 40;
 
 /**
- * A value that others follow.
+ * An observable value.
  * @template T
  */
 class Signal {
@@ -26,7 +26,7 @@ class Signal {
   }
 
   /**
-   * Call `follower` now, where there is a value, and at every change.
+   * Call `follower` now, if there is a value, and at every change.
    * @param {(value: NonNullable<T>) => void} follower
    */
   follow(follower) {
@@ -37,21 +37,21 @@ class Signal {
 
 /** The parameters' table, the card's own values and presets, see ui/sampling_panel.py. */
 export const facts = new Signal(/** @type {PanelValue | null} */ (null));
-/** What the next message would cost, see ui/context_meter.py. */
+/** The tokens of the next message, see ui/context_meter.py. */
 export const measured = new Signal(/** @type {MeterValue | null} */ (null));
-/** `params` holds only what is not the card's own; `system_prompts` those that were edited, by card. */
+/** `params` contains only values other than the card's own; `system_prompts` the edited ones, by card. */
 export const settings = new Signal(restored());
 /** The visitor's own presets: `{name, values}`. */
 export const ownPresets = new Signal(restoredPresets());
 
-/** What is known of the model, once it is. */
+/** What is known about the model; null until then. */
 export function card() {
   if (!facts.value) throw new Error("the parameters are not here yet");
   return facts.value;
 }
 
 /**
- * Lay `changes` over the settings, and keep them.
+ * Merge `changes` into the settings, and store them.
  * @param {Partial<Settings>} changes
  */
 export function change(changes) {
@@ -60,7 +60,7 @@ export function change(changes) {
 }
 
 /**
- * Every parameter's value on this model: the visitor's own within its bounds, or else the card's.
+ * All parameters for this model: the visitor's own values, clamped to the bounds, or else the card's.
  * @returns {Parameters}
  */
 export function values() {
@@ -71,7 +71,7 @@ export function values() {
 }
 
 /**
- * Choose the value of one parameter; null (or the card's own value) gives it back to the card.
+ * Set one parameter; null (or the card's own value) resets it.
  * @param {string} name
  * @param {number | null} value
  */
@@ -83,7 +83,7 @@ export function choose(name, value) {
 }
 
 /**
- * Choose all values of a preset; the seed stays.
+ * Set all values of a preset; the seed stays.
  * @param {Parameters} wanted
  */
 export function choosePreset(wanted) {
@@ -97,7 +97,7 @@ export function choosePreset(wanted) {
 }
 
 /**
- * Keep the present values under `name`, in the place of the preset that had it.
+ * Save the current values as the preset `name`, replacing one of that name.
  * @param {string} name
  */
 export function savePreset(name) {
@@ -108,7 +108,7 @@ export function savePreset(name) {
 }
 
 /**
- * Forget the preset `name`.
+ * Delete the preset `name`.
  * @param {string} name
  */
 export function deletePreset(name) {
@@ -116,7 +116,7 @@ export function deletePreset(name) {
   keep(PRESETS_KEY, ownPresets.value);
 }
 
-/** What goes with every message. */
+/** The settings to send with every message. */
 export function settingsForRequest() {
   const { params, instructions, system_prompts: prompts, keep_reasoning, picture_side } = settings.value;
   const model = facts.value;
@@ -133,7 +133,7 @@ export function settingsForRequest() {
 }
 
 /**
- * `value` as the parameter can have it; null where it has none.
+ * `value` clamped to the parameter's bounds and rounded to a valid value; null if it has none.
  * @param {Parameter} parameter
  * @param {number | null | undefined} value
  */
@@ -182,7 +182,7 @@ function read(key) {
   try {
     return JSON.parse(localStorage.getItem(key) ?? "null");
   } catch {
-    return null; // switched off, or not ours
+    return null; // storage is disabled, or the value is not ours
   }
 }
 
@@ -194,6 +194,6 @@ function keep(key, value) {
   try {
     localStorage.setItem(key, JSON.stringify(value));
   } catch {
-    // Full, or switched off: the settings hold until the page is left.
+    // Storage is full or disabled: the settings last until the page is left.
   }
 }

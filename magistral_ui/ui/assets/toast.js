@@ -1,16 +1,16 @@
-// A short message above the composer that disappears automatically, with a button where there is something to undo.
+// A short message above the composer that disappears automatically, with a button if there is something to undo.
 
 import { make, writing } from "./dom.js";
 
-const SHORT_MS = 2_500; // ms for a message alone
-const LONG_MS = 12_000; // ms for one with a button; the clock stands still while the pointer or the focus is in it
+const SHORT_MS = 2_500; // for a message without a button
+const LONG_MS = 12_000; // for one with a button; the timer is paused while the pointer or the focus is in it
 
 export class Toast {
   /** @param {HTMLElement} parent */
   constructor(parent) {
     this.text = make("span");
     this.button = make("button", { type: "button", class: "quiet strong", hidden: true });
-    // The status is there before its text, or else it would not be read aloud.
+    // Add the status before its text; otherwise screen readers would not announce it.
     this.element = parent.appendChild(make("div", { class: "toast", role: "status" }));
     this.button.addEventListener("click", () => {
       const { act } = this;
@@ -27,7 +27,7 @@ export class Toast {
   }
 
   /**
-   * Show `text`, with a button of `label` that calls `act`.
+   * Show `text`, with a button `label` that calls `act`.
    * @param {string} text
    * @param {string} [label]
    * @param {() => void} [act]

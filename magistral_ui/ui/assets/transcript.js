@@ -1,4 +1,4 @@
-// The conversation in one column: finished turns by their id, the live turn by its generation; nodes are never rebuilt.
+// The conversation: finished turns by their id, the live turn by its generation; nodes are updated, never rebuilt.
 
 import { field } from "./composer.js";
 import { fillAlert, make, place, writing } from "./dom.js";
@@ -30,15 +30,15 @@ const CHANGE_EVENTS = new Set([
   "keep_reasoning",
   "choose_branch",
 ]);
-const CHANGE_TIMEOUT_MS = 5_000; // ms for which a change that was asked for keeps others back, should no answer come
+const CHANGE_TIMEOUT_MS = 5_000; // for which a requested change blocks others if there is no response
 
 const NO_SIBLINGS = { number: 1, count: 1, previous: null, next: null }; // a message without alternatives
-const [RETRY_MIN_MS, RETRY_MAX_MS] = [2_000, 60_000]; // ms until the conversation is asked for again where none came, at first and in the end
-const HIDDEN_MS = 15_000; // ms out of sight after which the conversation is asked for again
+const [RETRY_MIN_MS, RETRY_MAX_MS] = [2_000, 60_000]; // until a failed request for the conversation is repeated, at first and at most
+const HIDDEN_MS = 15_000; // in the background after which the conversation is requested again
 
 export class Transcript {
   /**
-   * `act(name, data)` tells the server what the reader asked for.
+   * `act(name, data)` sends the visitor's action to the server.
    * @param {HTMLElement} element
    * @param {Act} act
    */
@@ -47,15 +47,15 @@ export class Transcript {
     /** @type {string | null} */
     this.conversation = null; // the one that is shown
     this.server = "";
-    this.seen = 0; // of what the server had when it answered
-    this.turned = 0; // the number of the question that brought this conversation here
+    this.seen = 0; // the version of the shown conversation
+    this.turned = 0; // the number of the request that opened this conversation
     this.busyUntil = 0;
-    this.left = Infinity; // when the tab went out of sight
+    this.left = Infinity; // when the tab went into the background
     this.pause = RETRY_MIN_MS;
     /** @type {{ message: number, way: Way } | null} */
-    this.chosen = null; // the arrow that was used
+    this.chosen = null; // the branch arrow that was used
     /** @type {ReplyTurn | null} */
-    this.before = null; // the reply that ran when this was last drawn
+    this.before = null; // the reply that was running at the last update
     /** @type {LiveStream | null} */
     this.channel = null;
     this.drawnWelcome = "";
@@ -76,19 +76,19 @@ export class Transcript {
       (data) => this.act("more", data),
       (turn, outline, more) => this.fill(turn, outline, more),
     );
-    // The general choice shows at every reply that has none of its own, see transcript.css.
+    // The general setting shows at every reply without one of its own, see transcript.css.
     settings.follow(({ keep_reasoning: kept }) => (document.body.dataset.reasoning = kept ? "kept" : "left-out"));
-    // What was said meanwhile elsewhere, or while the line was down, is asked for when the reader comes back.
+    // When the visitor comes back, request what was said elsewhere, or while the connection was down.
     addEventListener("online", () => this.act("ended"));
     addEventListener("unopened", () => this.openAgain());
-    if (window.magistralUnopened) this.openAgain(); // that was before this
+    if (window.magistralUnopened) this.openAgain(); // it failed before this was created
     addEventListener("visibilitychange", () => {
       if (document.hidden) this.left = performance.now();
       else if (performance.now() - this.left > HIDDEN_MS) this.act("ended");
     });
   }
 
-  /** No conversation came, and nothing can be sent without one. */
+  /** Request the conversation again: without one, nothing can be sent. */
   openAgain() {
     const { pause } = this;
     this.pause = Math.min(RETRY_MAX_MS, 2 * pause);
@@ -96,7 +96,7 @@ export class Transcript {
   }
 
   /**
-   * Tell the server; a second click before it has answered does nothing.
+   * Send an action to the server; a second click before its response does nothing.
    * @param {string} name
    * @param {object} [data]
    */
@@ -109,7 +109,7 @@ export class Transcript {
   }
 
   /**
-   * The finished turns, and which generation runs: `{conversation, seen, asked, turns, live, alert, welcome}`.
+   * Show the finished turns, and the running generation: `{conversation, seen, asked, turns, live, alert, welcome}`.
    * @param {PageValue | undefined} value
    */
   show(value) {
@@ -139,7 +139,7 @@ export class Transcript {
     this.showWelcome(shown.length ? null : value.welcome);
     this.follower.rest(!shown.length);
     if (value.alert !== undefined) this.showAlert(value.alert);
-    else if (this.before && !running) this.showAlert(null); // what could not be done while it ran can be now
+    else if (this.before && !running) this.showAlert(null); // what was refused while it was running is possible now
     if (value.deleted) this.offerUndo(value.deleted);
     document.body.classList.toggle("answering", Boolean(value.live));
     this.hold();
@@ -148,11 +148,11 @@ export class Transcript {
     this.before = running;
     const arrived = value.turns.some((turn) => turn.id === this.chosen?.message);
     if (this.chosen && arrived && !writing()) this.turns.get(this.chosen.message)?.branches.focus(this.chosen.way);
-    if (arrived || value.alert) this.chosen = null; // an update that was on its way before may come first
+    if (arrived || value.alert) this.chosen = null; // an earlier update may arrive first
   }
 
   /**
-   * What can change of a turn that is here.
+   * Update what can change in a loaded turn.
    * @param {TurnValue} turn
    * @param {Surroundings} surroundings
    */
@@ -166,8 +166,8 @@ export class Transcript {
   }
 
   /**
-   * Answers overtake each other. Of the conversation that is shown, the one that saw it last counts; which conversation that is,
-   * the question that was put last.
+   * Responses can overtake each other. For the shown conversation, the one with the latest version counts; the latest request
+   * decides which conversation is shown.
    * @param {PageValue} value
    */
   isLate({ conversation, server, seen, asked }) {
@@ -176,7 +176,7 @@ export class Transcript {
   }
 
   /**
-   * Of an answer that comes too late only what it tells of an act is shown; the composer that came with it is as old.
+   * Of a late response, only the result of its action is shown; its composer is outdated, too.
    * @param {PageValue} value
    */
   passOver({ conversation, alert, deleted }) {
@@ -186,7 +186,7 @@ export class Transcript {
   }
 
   /**
-   * The tab shows this conversation now; messages of another one may have the same ids.
+   * Switch to this conversation; messages of another one may have the same ids.
    * @param {string | null} conversation
    */
   turnTo(conversation) {
@@ -196,7 +196,7 @@ export class Transcript {
       this.above.reset();
       this.replies.clear();
       this.follower.rejoin();
-      this.toast.hide(); // what it would undo is in the other one
+      this.toast.hide(); // its Undo is for the other conversation
     }
     this.conversation = conversation;
     if (conversation) sessionStorage.setItem("magistral-ui-conversation", conversation); // see server.js
@@ -204,7 +204,7 @@ export class Transcript {
   }
 
   /**
-   * A finished reply resumes as generation `live`: the same nodes under another name.
+   * Make a finished reply live again as generation `live`, with the same nodes.
    * @param {number} message
    * @param {string} live
    */
@@ -223,12 +223,12 @@ export class Transcript {
    */
   choose(message, way) {
     this.chosen = { message, way };
-    this.follower.leave(); // the arrows stay under the pointer
+    this.follower.leave(); // so that the arrows stay under the pointer
     this.act("choose_branch", { message });
   }
 
   /**
-   * Read the running reply, and say when it has ended, so that the finished turn comes.
+   * Follow the running reply, and request the finished turn when it has ended.
    * @param {string | null} generation
    * @param {ReplyTurn | null} reply
    */
@@ -273,7 +273,7 @@ export class Transcript {
   }
 
   /**
-   * A turn of which there was only the outline.
+   * Render a turn of which there was only the outline.
    * @param {UserValue | ReplyValue} turn
    * @param {Outline} outline
    * @param {MoreValue} more
@@ -288,7 +288,7 @@ export class Transcript {
     this.follower.follow();
   }
 
-  /** While a reply is being written, the buttons that would begin another one wait. */
+  /** Disable the buttons that would begin another reply while one is being written. */
   hold() {
     const busy = document.body.classList.contains("answering");
     /** @type {NodeListOf<HTMLButtonElement>} */
@@ -329,7 +329,7 @@ export class Transcript {
   }
 
   /**
-   * What a turn may call.
+   * The callbacks for a turn.
    * @returns {Hands}
    */
   hands() {
@@ -360,7 +360,7 @@ export class Transcript {
   }
 
   /**
-   * What an empty conversation shows: a greeting, what the model can do, and examples to click.
+   * Show the welcome of an empty conversation: a greeting, what the model can do, and examples to click.
    * @param {Welcome | null} welcome
    */
   showWelcome(welcome) {

@@ -1,4 +1,4 @@
-// A reply as the reader sees it: while it grows, when it is finished, and when it resumes.
+// A reply on the page: while it grows, when it is finished, and when it resumes.
 
 import { AnswerView } from "./answer.js";
 import { BranchView } from "./branches.js";
@@ -12,35 +12,35 @@ import { greyOut } from "./unsupported.js";
 
 /** @import { Branch, Hands, LiveUpdate, Message, Parameters, ReplyValue, Surroundings, Usage } from "./types.js" */
 
-const MIN_HEADER_MS = 450; // ms for which a header that runs stays as it is: more often, nobody could read it
+const MIN_HEADER_MS = 450; // between two updates of a running header: nobody could read more
 
 /**
- * What ended a reply at its limit, with the advice to raise that only where it can be raised.
+ * The note on a reply that ended at a limit, with the advice to raise that only if it can be raised.
  * @param {Usage} usage
  * @param {Parameters | null} params
  */
 function outOfTokens({ completion_tokens: written }, params) {
   const chosen = params?.max_tokens ?? Infinity;
-  // A reply that was continued has more tokens than its limit.
+  // A continued reply has more tokens than its limit.
   const limit = Math.min(written, chosen);
   const most = facts.value?.parameters.find(({ name }) => name === "max_tokens")?.high ?? Infinity;
   return t(chosen < most ? "ended_length" : "export_ended_length", { limit });
 }
 
-/** A reply. `live` shows it as it stands, `finish` as it ended; both keep the nodes that are there. */
+/** A reply. `live` shows it as it grows, `finish` as it ended; both keep the existing nodes. */
 export class ReplyTurn {
   /** @param {Hands & { announce: (text: string) => void }} hands */
   constructor(hands) {
     const { act, announce, choose, reasoning } = hands;
     /** @type {ReplyValue | null} */
-    this.turn = null; // the finished one
+    this.turn = null; // the finished turn
     /** @type {Branch | null | undefined} */
     this.branch = undefined;
     /** @type {(() => void) | undefined} */
     this.onDrawn = undefined;
     this.finished = false;
-    this.resumed = false; // whether it resumes, and its texts have not come again yet
-    this.ticked = -Infinity; // when the header was last written
+    this.resumed = false; // whether it resumes, and its texts have not arrived again yet
+    this.ticked = -Infinity; // when the header was last updated
     this.clock = { since: 0, seconds: 0, tokens: 0, asked: false };
     const id = () => /** @type {ReplyValue} */ (this.turn).id;
     this.fetchReasoning = () => reasoning(id());
@@ -63,7 +63,7 @@ export class ReplyTurn {
     this.element = make(
       "article",
       { class: "turn reply", "aria-label": t("turn_model") },
-      // A heading to go to from reply to reply; those of the answers are below it.
+      // A heading for navigation from reply to reply; those of the answers are below it.
       make("h2", { class: "visually-hidden" }, t("turn_model")),
       this.status,
       this.head,
@@ -73,11 +73,11 @@ export class ReplyTurn {
     );
     this.element.addEventListener("click", (event) => this.clicked(event));
     this.state = "starting";
-    this.awaited = false; // whether it was seen running: then its end is told, however soon it came
+    this.awaited = false; // whether it was seen running: then its end is announced, however soon it comes
   }
 
   /**
-   * What is new of the reply: an update of the channel.
+   * Show an update of the live stream.
    * @param {LiveUpdate} value
    */
   live(value) {
@@ -85,7 +85,7 @@ export class ReplyTurn {
     if (value.start === 0) this.restart();
     this.reasoning.add(value.reasoning);
     this.answer.add(value.answer);
-    if (value.start === 0 && !value.answer) this.answer.onDrawn?.(); // nothing is left of an answer that was none
+    if (value.start === 0 && !value.answer) this.answer.onDrawn?.(); // the answer so far was reasoning
     if (value.state !== this.state) this.enter(value.state);
     this.showStatus(value);
     this.clock = {
@@ -101,7 +101,7 @@ export class ReplyTurn {
     greyOut(this.answerNow, "answer_now");
   }
 
-  /** A finished reply resumes: what is shown stays until its texts have come again, and then grows. */
+  /** Resume a finished reply: what is shown stays until its texts have arrived again, and then grows. */
   resume() {
     this.finished = false;
     this.resumed = true;
@@ -112,19 +112,19 @@ export class ReplyTurn {
     this.answerNow.disabled = false;
     this.answerNow.hidden = true;
     this.head.append(this.answerNow);
-    this.notes.replaceChildren(this.status); // below: what is being read must not move
+    this.notes.replaceChildren(this.status); // below the text, which must not move while it is read
     this.foot.clear();
     this.editor.close();
   }
 
-  /** The texts will come again from their beginning. */
+  /** The texts will arrive again from their beginning. */
   restart() {
     this.resumed = false;
     this.reasoning.restart();
     if (this.answer.received || this.answer.final) this.answer = this.newAnswer();
   }
 
-  /** An answer that takes the place of the one that is shown as soon as it is drawn. */
+  /** A new answer view, which replaces the current one as soon as it is rendered. */
   newAnswer() {
     const answer = new AnswerView();
     answer.onDrawn = () => {
@@ -137,7 +137,7 @@ export class ReplyTurn {
   }
 
   /**
-   * Whether `turn` says something else than what is shown: it was continued in another tab.
+   * Whether `turn` differs from what is shown, because it was continued in another tab.
    * @param {ReplyValue} turn
    */
   differs(turn) {
@@ -153,7 +153,7 @@ export class ReplyTurn {
     );
   }
 
-  /** It is no longer shown. */
+  /** Stop: it is no longer shown. */
   leave() {
     clearInterval(this.timer);
   }
@@ -199,21 +199,21 @@ export class ReplyTurn {
   }
 
   /**
-   * The reply as it ended: a finished turn.
+   * Show the reply as it ended: a finished turn.
    * @param {ReplyValue} turn
    */
   finish(turn) {
     if (this.finished) return;
     this.finished = true;
     this.turn = turn;
-    if (this.resumed) this.restart(); // it ended before anything was read of it
+    if (this.resumed) this.restart(); // it ended before any update arrived
     clearInterval(this.timer);
     this.element.dataset.state = "done";
     this.status.remove();
     this.answerNow.remove();
     this.reasoning.complete(turn.reasoning, this.fetchReasoning);
     if (turn.reasoning) this.reasoning.thought(turn.usage.reasoning_seconds, turn.usage.reasoning_tokens, turn.closed);
-    // Reasoning that nothing follows is all there is to read: it stays open.
+    // Reasoning without an answer is all there is to read, so it stays open.
     this.reasoning.unfold(!turn.answer.trim() && !turn.failure);
     this.answer.complete(turn.answer);
     this.showNotes(turn);
@@ -244,7 +244,7 @@ export class ReplyTurn {
   }
 
   /**
-   * What can change of a finished reply: whether its reasoning is in the context, and what would write it again.
+   * Update what can change in a finished reply: whether its reasoning is in the context, and whether it can be regenerated.
    * @param {ReplyValue} turn
    * @param {Surroundings} surroundings
    */
@@ -257,7 +257,7 @@ export class ReplyTurn {
   }
 
   /**
-   * Whether its reasoning is in the context; null where the general choice holds.
+   * Whether its reasoning is in the context; null follows the general setting.
    * @param {boolean | null} kept
    */
   keep(kept) {
@@ -266,7 +266,7 @@ export class ReplyTurn {
   }
 
   /**
-   * The button on a piece of code.
+   * The copy button of a code block.
    * @param {Event} event
    */
   async clicked(event) {

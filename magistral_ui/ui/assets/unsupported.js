@@ -1,10 +1,10 @@
-// Greys out the buttons for what the server that runs the model cannot do, and says why; that comes with the model's state.
+// Disables the buttons for what the model server does not support, and says why; the model's state contains that.
 
 import { t } from "./i18n.js";
 
 /** @import { Missing } from "./types.js" */
 
-/** The name of each button's ability, by its act. */
+/** The feature that each button needs, by its `act`. */
 /** @type {Record<string, string>} */
 const ABILITIES = {
   resume: "continue",
@@ -18,7 +18,7 @@ const ABILITIES = {
 let missing = {};
 
 /**
- * Why the server cannot do `act`, as a text; undefined where it can.
+ * Why the server does not support `act`, as a text; undefined if it does.
  * @param {string | undefined} act
  */
 export const unsupported = (act) => {
@@ -27,7 +27,7 @@ export const unsupported = (act) => {
 };
 
 /**
- * `button` as it has to be: it cannot be pressed where the server cannot do what it says, and can again on another server.
+ * Disable `button` if the server does not support its action, and enable it if it does.
  * @param {HTMLButtonElement} button
  * @param {string} [act]
  */

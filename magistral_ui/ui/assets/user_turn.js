@@ -1,4 +1,4 @@
-// What a person said: plain text and thumbnails; it can be said in other words, answered, copied and deleted.
+// A user message: plain text and thumbnails; it can be edited, answered, copied and deleted.
 
 import { BranchView } from "./branches.js";
 import { actionButton, copy, make } from "./dom.js";
@@ -42,7 +42,7 @@ export class UserTurn {
   }
 
   /**
-   * What can change of a message that was said: whether it still waits for a reply.
+   * Update what can change in a message: whether it still waits for a reply.
    * @param {unknown} _
    * @param {Surroundings} surroundings
    */

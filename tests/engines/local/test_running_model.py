@@ -58,7 +58,7 @@ def test_a_model_too_large_for_the_processor_names_what_keeps_the_card(
         load_model(ModelRequest(str(text_folder), device="cpu"), lambda _: None, threading.Event())
 
 
-def test_what_loading_leaves_over_is_given_back_before_the_plan(
+def test_the_plan_comes_after_the_first_forward_and_what_it_leaves_over_is_given_back(
     vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     happened: list[str] = []
@@ -70,10 +70,10 @@ def test_what_loading_leaves_over_is_given_back_before_the_plan(
 
         return call
 
-    for name in ("empty_device_cache", "plan_now"):
+    for name in ("warm_up", "empty_device_cache", "plan_now"):
         monkeypatch.setattr(running_model, name, noted(name, getattr(running_model, name)))
     RunningModel(vision_loaded, CPU)
-    assert happened == ["empty_device_cache", "plan_now"]
+    assert happened == ["warm_up", "empty_device_cache", "plan_now"]
 
 
 TURING = Device("cuda", "T4", 2**34, 2**34, capability=(7, 5))

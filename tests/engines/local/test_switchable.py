@@ -94,6 +94,14 @@ def test_it_waits_for_replies(engine: SwitchableEngine) -> None:
     until(lambda: isinstance(engine.status(), Unloaded), "it unloads")
 
 
+def test_while_it_waits_for_replies_it_says_so(engine: SwitchableEngine) -> None:
+    reply = engine.submit(request(LONG))
+    assert engine.unload("wait")
+    assert engine.status() == Loading("waiting")
+    reply.stop()
+    until(lambda: isinstance(engine.status(), Unloaded), "it unloads")
+
+
 def test_a_message_loads_it_again(engine: SwitchableEngine) -> None:
     assert engine.unload()
     until(lambda: isinstance(engine.status(), Unloaded), "it unloads")
