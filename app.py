@@ -208,7 +208,7 @@ def serve(settings: Settings) -> None:
     from magistral_ui.sessions.public_engine import PublicEngine
     from magistral_ui.sessions.visitors import Visitors
     from magistral_ui.ui.page import build_page, launch
-    from magistral_ui.web.access import admins_of, announcement, limits_of, passwords_of
+    from magistral_ui.web.access import admins_of, announcement, check_admins, limits_of, passwords_of
     from magistral_ui.web.exposure import exposure_of
     from magistral_ui.web.hf_oauth import hugging_face_login
 
@@ -217,6 +217,8 @@ def serve(settings: Settings) -> None:
     admins = admins_of(settings.admin)
     identity = hugging_face_login(settings.auth, exposure, os.environ, admins)
     passwords, made = passwords_of(settings.auth, exposure, settings.no_password)
+    if exposure.shared and identity is None:
+        check_admins(settings.admin, passwords)
     engine = open_engine(settings)
     if settings.engine == "local" and is_lent_a_gpu(os.environ):
         engine.start()  # the weights are placed when the page is launched

@@ -15,6 +15,7 @@ from magistral_ui.web.passwords import MAX_PASSWORD_LENGTH, Passwords, canonical
 MIN_PASSWORD_LENGTH, MIN_SHARED_PASSWORD_LENGTH = 8, 12
 """Characters of a password, for a page that only this machine reaches and for a shared one (OWASP ASVS 4.0.3, 2.1.1)."""
 
+ADMIN_NAMES = "NAME[,NAME] (--auth NAME:PASSWORD|FILE)"
 EXAMPLE = json.dumps({"max_tokens": 32768, "replies": 4})
 MAX_DIGITS = 20
 """Digits of a number to read: more than any limit has."""
@@ -75,6 +76,13 @@ def passwords_of(choice: str | None, exposure: Exposure, no_password: bool) -> t
 def admins_of(choice: str | None) -> frozenset[str]:
     """The canonical names that `--admin` lists."""
     return frozenset(name for each in (choice or "").split(",") if (name := canonical(each)))
+
+
+def check_admins(choice: str | None, passwords: Passwords | None) -> None:
+    """BadSetting for a name of `--admin` that nobody can log in with: its models could never be managed on the page."""
+    for name in filter(None, (choice or "").split(",")):
+        if canonical(name) and not (passwords and passwords.knows(name)):
+            raise BadSetting("bad_setting", name="--admin", value=name.strip(), expected=ADMIN_NAMES)
 
 
 def read_accounts(choice: str, min_length: int = MIN_PASSWORD_LENGTH) -> dict[str, str]:

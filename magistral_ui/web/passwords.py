@@ -63,6 +63,10 @@ class Passwords:
         self.named = "" not in accounts
         self.shortest = min(map(len, accounts.values()), default=MAX_PASSWORD_LENGTH)
 
+    def knows(self, name: str) -> bool:
+        """Whether somebody can log in with that name; none is needed where one password is everybody's."""
+        return self.named and canonical(name) in self._people
+
     def match(self, name: str, password: str) -> bool:
         """Whether the password is that of the name. Takes as long for a wrong name as for a wrong password."""
         given = self._digest(password[:MAX_PASSWORD_LENGTH])

@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.types import ASGIApp
 
 from magistral_ui.client import Client, serving
 from magistral_ui.engines.base import ModelRequest
@@ -118,10 +117,8 @@ def reached(exposure: Exposure) -> Iterator[Callable[..., httpx.Response]]:
     visitors = Visitors(engine)
     models = ModelActions(SwitchableEngine(ModelRequest("demo")), Untouched, shared=exposure.shared)  # type: ignore[arg-type]
     models._value = lambda *_: {"owner": True}  # type: ignore[method-assign]
-    chat = Chat(engine, visitors)
-    routes = [action_route(chat, JsonBodies(visitors.limits), Ownership(), models)]
-    app: ASGIApp = Starlette(routes=routes)
-    app = wrap(app, middleware_stack(visitors, exposure, routes))
+    actions = action_route(Chat(engine, visitors), JsonBodies(visitors.limits), Ownership(), models)
+    app = wrap(Starlette(), middleware_stack(visitors, exposure, [actions]))
 
     def post(body: str = '{"place": {}}', **headers: str) -> httpx.Response:
         async def send() -> httpx.Response:

@@ -8,8 +8,9 @@ import pytest
 from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.sessions.limits import SHARED, Limits
-from magistral_ui.web.access import announcement, limits_of, passwords_of
+from magistral_ui.web.access import announcement, check_admins, limits_of, passwords_of
 from magistral_ui.web.exposure import Exposure, exposure_of
+from magistral_ui.web.passwords import Passwords
 
 
 @pytest.mark.parametrize(
@@ -157,3 +158,21 @@ def test_only_our_own_names_are_names() -> None:
         assert exposure.has_name("localhost")
         assert not exposure.has_name("evil.example")
         assert not exposure.has_name("localhost.evil.example")
+
+
+def test_only_who_can_log_in_may_be_an_owner() -> None:
+    people = Passwords({"Alice": "right horse", "bob": "left zebra"})
+    for names in (None, "alice", " ALICE ,bob,"):
+        check_admins(names, people)
+    for names, stranger in (("alice,carol", "carol"), ("bobby", "bobby")):
+        with pytest.raises(BadSetting) as refused:
+            check_admins(names, people)
+        assert refused.value.message.values["value"] == stranger
+        assert "--auth" in sentence(refused.value.message)
+
+
+@pytest.mark.parametrize("passwords", [None, Passwords({"": "one for everybody"})])
+def test_without_names_nobody_is_an_owner(passwords: Passwords | None) -> None:
+    check_admins(None, passwords)
+    with pytest.raises(BadSetting):
+        check_admins("alice", passwords)
