@@ -24,7 +24,7 @@ UNIT_TESTS := tests/test_architecture.py tests/test_errors.py tests/test_setting
 OFFLINE := HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu install install-dev format lint lint-types lint-python lint-scripts checks bench bench-page bench-gpu bench-remote bench-visitors stations test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean check test-scripts
+.PHONY: help run test test-gpu install install-dev format lint lint-types lint-python lint-scripts checks bench bench-page bench-full-size bench-switching bench-gpu bench-remote bench-visitors stations test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean check test-scripts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,12 @@ bench: install-dev ## measure the engine against transformers' generate; writes 
 
 bench-page: install-dev ## measure the page in Chromium against a naive Gradio chat; writes docs/benchmarks.md (half an hour)
 	@$(OFFLINE) CHROMIUM="$(CHROMIUM_FOR_TESTS)" $(PY) -W ignore -m tests.benchmarks.page $(ARGS)
+
+bench-full-size: install-dev ## a full-size Ministral 3 with random weights on the CPU: memory and pace beside the plan (minutes, 8 GB of disk)
+	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.full_size $(ARGS)
+
+bench-switching: install-dev ## switch between it and the demo model: what each state holds, and how long each switch takes (minutes, 10 GB of disk)
+	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.switching $(ARGS)
 
 bench-gpu: install-dev ## the same on a CUDA GPU, with Magistral's shape
 	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.gpu $(ARGS)

@@ -168,6 +168,14 @@ def check_proxy_for(url: str) -> None:
         raise BadSetting("proxy_unusable", name=error.name) from error
 
 
+def check_address(settings: Settings) -> None:
+    """Raise PortInUse or ServeError at once where the address or the port cannot be listened on. The page takes them later."""
+    from magistral_ui.web.server_socket import bind
+
+    for listener in bind(settings.host, (settings.port or 0,)):
+        listener.close()
+
+
 def import_gradio() -> None:
     """Import Gradio, the largest library, which creates HTTP clients when it is imported. ServeError where that fails."""
     try:
@@ -191,6 +199,8 @@ def data_folder(settings: Settings) -> Path:
 def serve(settings: Settings) -> None:
     """Open the page first, then load the model; return at the first signal to end, raise KeyboardInterrupt at the second."""
     sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.disable()  # what the libraries create stays: to search it for garbage while it grows takes a quarter of the start
+    check_address(settings)
     import_gradio()
     # Imported late, so that --help and wrong flags are answered at once.
     from magistral_ui.json_log import start_json_log
@@ -232,6 +242,8 @@ def serve(settings: Settings) -> None:
             "admins": admins,
         }
         url = launch(page, visitors, passwords=passwords, token=token, identity=identity, **where)
+        gc.freeze()
+        gc.enable()
         if exposure.shared:
             start_json_log()
         tell("\n".join(announcement(url, exposure, limits, passwords, made)))
@@ -253,12 +265,18 @@ def model_actions_of(engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine", 
     from magistral_ui.ui.model_actions import ModelActions
 
     if not isinstance(engine, SwitchableEngine):
-        return ModelActions(shared=shared)
+        from magistral_ui.engines.remote.engine import RemoteEngine
+
+        why_not = "models_elsewhere" if isinstance(engine, RemoteEngine) else "models_on_zerogpu"
+        return ModelActions(shared=shared, why_not=why_not)
 
     def open_library() -> "ModelLibrary":
-        from magistral_ui.engines.weights.library import ModelLibrary
+        from magistral_ui.engines.imports import IMPORTING
 
-        return ModelLibrary(engine.repository_in_use)
+        with IMPORTING:  # the engine's thread imports the same libraries
+            from magistral_ui.engines.weights.library import ModelLibrary
+
+        return ModelLibrary(engine.repositories_in_use)
 
     return ModelActions(engine, open_library, shared=shared)
 

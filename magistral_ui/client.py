@@ -32,6 +32,8 @@ class Client:
     """The hash of the name a person has logged in with; empty where people have no names."""
     admin: bool = False
     """Whether that name is one that the operator named with `--admin`."""
+    forwarded: bool = False
+    """Whether the request says that something has forwarded it, believed or not."""
 
     @property
     def quota_key(self) -> str:

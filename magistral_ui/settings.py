@@ -60,6 +60,13 @@ def _words(value: str) -> str:
     return value.strip()
 
 
+def _names(value: str) -> str:
+    """Names separated by commas, at least one."""
+    if not value.replace(",", " ").strip():
+        raise ValueError
+    return value
+
+
 def _path(value: str) -> str:
     """A folder or file, with `~` for a user's home; ValueError where that user has none."""
     path = _home(value)
@@ -185,7 +192,7 @@ class Settings:
     """`name:password`, or a file with one of these a line; on a Space also `huggingface`."""
     no_password: bool = _flag(False, "yes|no", _yes_or_no, switch=True)
     """Whoever can reach the page may use it."""
-    admin: str | None = _flag(None, "NAME[,NAME]", _words)
+    admin: str | None = _flag(None, "NAME[,NAME]", _names)
     """The names of `--auth`, or at Hugging Face, that may switch models on a shared page."""
     idle_minutes: int = _flag(0, "MINUTES", _Whole(0, 10_080))
     """Minutes without a reply after which the model is unloaded; 0: never."""

@@ -3,9 +3,11 @@
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psutil
 
 
 def free_port() -> int:
@@ -13,6 +15,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def assert_nothing_is_left(children: Sequence[psutil.Process], port: int) -> None:
+    """Of a server that has ended: its `children` have, too, and its port is free."""
+    assert not [child for child in children if child.is_running()]
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
 
 
 class Answering(BaseHTTPRequestHandler):

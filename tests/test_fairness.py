@@ -1,10 +1,10 @@
-"""What is fair between visitors: who may take a place, and whose value a full cache evicts."""
+"""What is fair between visitors: who may take a place, how often, and whose value a full cache evicts."""
 
 import math
 
 import pytest
 
-from magistral_ui.fairness import FairCache, Quota
+from magistral_ui.fairness import FairCache, Quota, TokenBuckets
 
 
 def test_the_owner_who_has_most_makes_room_with_the_value_used_least_recently() -> None:
@@ -55,3 +55,20 @@ def test_a_place_is_counted_in_all_by_visitor_and_by_address(taken: list[tuple[s
 
 def test_nobody_is_counted_where_nothing_is_bounded() -> None:
     assert Quota().reached([("v", "a")] * 1_000, "v", "a") is None
+
+
+def test_a_rate_remembers_only_so_many_names() -> None:
+    rate = TokenBuckets(60, kept=10)
+    for name in range(1_000):
+        rate.take(str(name))
+    assert len(rate) == 10
+
+
+def test_what_is_owed_has_to_be_earned_first() -> None:
+    now = [100.0]
+    rate = TokenBuckets(60, burst=10, clock=lambda: now[0])
+    rate.owe("a", 15)
+    assert rate.wait("a", 1) == pytest.approx(6)
+    now[0] += 6
+    assert rate.take("a", 1) == 0.0
+    assert rate.take("a", 1) > 0

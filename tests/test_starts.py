@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.loopback import Answering, free_port, listening
+from magistral_ui.ui.asset_files import ASSETS_URL
+from tests.loopback import Answering, assert_nothing_is_left, free_port, listening
 
 APP = Path(__file__).parents[1] / "app.py"
 STARTING = 120.0
@@ -75,7 +77,7 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
 
 @contextmanager
 def started(folder: Path, *arguments: str, shell: str = "", **variables: str) -> Iterator[Started]:
-    """The app on a free port, started from another folder, with what a `shell` does to its streams."""
+    """The app on a free port, started from another folder, with what a `shell` does to its streams; SIGTERM ends it all."""
     port = free_port()
     command = [sys.executable, str(APP), "--port", str(port), "--data-dir", str(folder / "data"), *arguments]
     process = subprocess.Popen(
@@ -88,9 +90,10 @@ def started(folder: Path, *arguments: str, shell: str = "", **variables: str) ->
         encoding="utf-8",
         errors="replace",
     )
-    running = Started(process, port)
+    running, children = Started(process, port), list[psutil.Process]()
     try:
         yield running
+        children = psutil.Process(process.pid).children(recursive=True)
     finally:
         process.terminate()
         try:
@@ -100,6 +103,7 @@ def started(folder: Path, *arguments: str, shell: str = "", **variables: str) ->
             raise
         assert "Traceback" not in told
         assert process.returncode == 0, told
+        assert_nothing_is_left(children, port)
 
 
 @pytest.fixture
@@ -130,7 +134,7 @@ def test_it_serves_whatever_proxies_certificates_and_gradio_s_variables_say(
     ) as running:
         status, page = running.get("/")
         assert status == 200
-        assert "magistral/main.js" in page
+        assert f"{ASSETS_URL}/main.js" in page
         assert running.process.stdout is not None
         assert running.process.stdout.readline().startswith(
             f"Magistral UI is running at http://127.0.0.1:{running.port}/"

@@ -1,56 +1,10 @@
-"""A conversation as a tree of messages, and its replies while they grow; it does not know models, prompts or storage."""
+"""A conversation as a tree of messages; it does not know models, prompts or storage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from magistral_ui.chat.events import (
-    Answer,
-    Event,
-    Failed,
-    Finished,
-    FinishReason,
-    Notice,
-    Prefilling,
-    Queued,
-    Reasoning,
-    Reclassified,
-    Usage,
-)
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.sampling import SamplingParams
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """What it takes, together with a reply's parameters, to reproduce the reply. Every field is a plain value.
-
-    A reply may resume a partial one: a reply that was continued, or answered again from its reasoning. The partial reply's
-    text is then the first part of its own.
-    """
-
-    model: str = ""
-    source: str = ""
-    """Repository or folder name."""
-    revision: str = ""
-    precision: str = ""
-    device: str = ""
-    engine: str = ""
-    """What ran the model, such as `transformers`."""
-    instructions: str = ""
-    system_prompt: str | None = None
-    """The reasoning prompt used instead of the model's own, with literal marks; None: the model's own."""
-    keep_reasoning: bool = True
-    """Whether earlier reasoning was in the context, unless a message said otherwise."""
-    prompt: str = ""
-    """Digest of everything the model read; it tells whether the model would read the same again."""
-    begun_reasoning: int = 0
-    """Characters of reasoning that the reply resumed from."""
-    begun_answer: int = 0
-    """Characters of answer that it resumed from."""
-    begun_closed: bool = False
-    """Whether it resumed after the reasoning, with the answer."""
-    edited: bool = False
-    """Whether a person edited the reasoning that the reply resumed from."""
+from magistral_ui.chat.reply import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +15,6 @@ class UserMessage:
     parent: int | None
     text: str
     images: tuple[ImageFile, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a model wrote, how it ended, and what is needed to reproduce it."""
-
-    reasoning: str = ""
-    answer: str = ""
-    reasoning_closed: bool = True
-    """False where the reply ended inside the reasoning."""
-    finish_reason: FinishReason | None = None
-    """None where it failed; `failure` then says why."""
-    failure: str | None = None
-    failure_values: Mapping[str, str | int | float] = field(default_factory=dict)
-    notices: tuple[str, ...] = ()
-    usage: Usage = field(default_factory=Usage)
-    params: SamplingParams | None = None
-    model: str = ""
-    provenance: Provenance | None = None
-    """None where unknown, as in a conversation from an older version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,79 +147,3 @@ class Conversation:
     def _grown(self, message: ChatMessage) -> "Conversation":
         messages = {**self.messages, message.id: message}
         return Conversation(messages, {**self.chosen, message.parent: message.id}, message.id)
-
-
-@dataclass(slots=True)
-class ReplyBuilder:
-    """One reply while it grows; `feed` costs the same for the first and the last event. Usage is the generation's."""
-
-    reasoning: list[str] = field(default_factory=list)
-    answer: list[str] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
-    reasoned: bool = False
-    closed: bool = False
-    """Whether the reasoning is closed: by its mark, or because an answer without reasoning has begun."""
-    answering: bool = False
-    """Whether the answer has begun, with visible text."""
-    queue_position: int | None = None
-    retry_seconds: float = 0.0
-    """When a busy server is asked again; 0.0 while none is waited for."""
-    prefilling: Prefilling | None = None
-    last: Finished | Failed | None = None
-
-    def feed(self, event: Event) -> None:
-        match event:
-            case Reasoning(text):
-                self.reasoning.append(text)
-                self.reasoned = True
-                self._writing()
-            case Answer(text):
-                self.answer.append(text)
-                self.closed = self.closed or self.reasoned or bool(text.strip())
-                self.answering = self.answering or bool(text.strip())
-                self._writing()
-            case Reclassified():
-                self._reclassify()
-            case Notice():
-                self.notices.append(event)
-            case Queued(position, seconds):
-                self.queue_position, self.retry_seconds = position, seconds
-            case Prefilling():
-                self.prefilling, self.queue_position, self.retry_seconds = event, None, 0.0
-            case Finished() | Failed():
-                self.last = event
-                self._writing()
-
-    def _reclassify(self) -> None:
-        """Turn the answer so far into reasoning, which is closed now."""
-        text = "".join(self.answer)
-        self.reasoning.append(text if any(self.reasoning) else text.lstrip("\r\n"))
-        self.answer, self.answering, self.closed, self.reasoned = [], False, True, True
-
-    def _writing(self) -> None:
-        self.queue_position, self.prefilling, self.retry_seconds = None, None, 0.0
-
-    def take_texts(self) -> tuple[str, str]:
-        """The reasoning and answer since the last call; neither a later call nor `reply` returns them again."""
-        texts = "".join(self.reasoning), "".join(self.answer)
-        self.reasoning, self.answer = [], []
-        return texts
-
-    def reply(self, params: SamplingParams | None = None, model: str = "", before: Reply | None = None) -> Reply:
-        """The reply so far; `before` is the partial reply that it continues."""
-        reasoning = (before.reasoning if before else "") + "".join(self.reasoning)
-        answer = (before.answer if before else "") + "".join(self.answer)
-        failed = self.last if isinstance(self.last, Failed) else None
-        usage = self.last.usage if self.last else Usage()
-        return Reply(
-            reasoning=reasoning,
-            answer=answer,
-            reasoning_closed=self.closed or not reasoning or bool(before and before.reasoning_closed),
-            finish_reason=self.last.why if isinstance(self.last, Finished) else None,
-            failure=failed.key if failed else None,
-            failure_values=failed.values if failed else {},
-            notices=tuple(notice.key for notice in self.notices),
-            usage=before.usage.then(usage) if before else usage,
-            params=params,
-            model=model,
-        )

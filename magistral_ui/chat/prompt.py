@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from magistral_ui.chat.conversation import AssistantMessage, Conversation, UserMessage
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import Effort
 
 
@@ -163,6 +164,13 @@ def compose(
     if not turns or not isinstance(turns[-1], UserTurn):
         raise ValueError("a prompt ends with a user message")
     return Prompt(with_instructions(system, choices.instructions), tuple(turns), resume, effort)
+
+
+def resume_of(partial: Reply | None) -> Resume | None:
+    """What the model reads of a partial reply."""
+    if partial is None:
+        return None
+    return Resume(partial.reasoning or None, partial.reasoning_closed, partial.answer)
 
 
 def _earlier(message: AssistantMessage, keep_reasoning: bool) -> AssistantTurn:

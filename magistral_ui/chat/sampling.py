@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -103,6 +103,8 @@ class SamplingParams:
 
 Effort = Literal["none", "low", "medium", "high"]
 """The reasoning effort, for models and servers that take a word instead of a number of tokens."""
+EFFORTS: tuple[Effort, ...] = ("none", "low", "medium", "high")
+"""All of them, the least first."""
 EFFORT_TOKENS: dict[Effort, int] = {"low": 512, "medium": 4_096, "high": 32_768}
 """The reasoning budget that each effort stands for, in tokens."""
 
@@ -114,6 +116,12 @@ def effort_of(budget: int | None) -> Effort:
     if budget == 0:
         return "none"
     return min(EFFORT_TOKENS, key=lambda effort: abs(math.log(budget / EFFORT_TOKENS[effort])))
+
+
+def nearest_effort(wanted: Effort, taken: Sequence[Effort]) -> Effort:
+    """The one of `taken` that is nearest: only `none` means no reasoning, however near it is to another effort."""
+    near = [each for each in taken if (each == "none") == (wanted == "none")] or taken
+    return min(near, key=lambda each: abs(EFFORTS.index(each) - EFFORTS.index(wanted)))
 
 
 @dataclass(frozen=True, slots=True)

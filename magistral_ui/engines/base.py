@@ -1,14 +1,15 @@
 """The interface between the page and what runs a model: requests go in, generations come out. It runs nothing itself."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from magistral_ui.chat.prompt import Prompt
+from magistral_ui.chat.prompt import Prompt, PromptChoices
+from magistral_ui.chat.reply import Provenance, Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Message
-from magistral_ui.models.cards import ModelCard
+from magistral_ui.models.cards import ModelCard, find_card
 from magistral_ui.models.memory import MemoryPlan
 
 
@@ -25,6 +26,23 @@ class ModelRequest:
     revision: str | None = None
     save_quantized: str = "auto"
     """`auto`, `no`, or a folder."""
+
+    @property
+    def shown_name(self) -> str:
+        """The model's name, as far as it is known before it is loaded."""
+        card = find_card(self.model) if self.model else None
+        return card.name if card else self.model or ""
+
+    @property
+    def repository(self) -> str | None:
+        """Where the model's files come from, or its folder's name."""
+        card = find_card(self.model) if self.model else None
+        return card.repository if card else self.model
+
+    def with_model(self, model: str, precision: str, context_length: int | None) -> "ModelRequest":
+        """The same for another model: the device, threads and copies stay; a revision is of one repository only."""
+        revision = self.revision if model == self.model else None
+        return replace(self, model=model, precision=precision, context_length=context_length, revision=revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +86,12 @@ class ModelInfo:
     """
 
 
-Stage = Literal["starting", "server", "downloading", "reading", "quantizing", "saving", "warming_up"]
+Stage = Literal["waiting", "starting", "server", "downloading", "reading", "quantizing", "saving", "warming_up"]
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Not ready yet. `done` and `total` are bytes; a total of 0 is unknown."""
+    """Not ready yet. `done` and `total` are bytes; a total of 0 is unknown. `waiting`: for the replies of the model before."""
 
     stage: Stage = "starting"
     done: int = 0
@@ -152,3 +170,33 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop all generations and free the device; returns once that is done."""
+
+
+def provenance_of(engine: Engine) -> Provenance:
+    """What would write a reply now; only its name where the model is not loaded."""
+    info = info_of(engine.status())
+    if info is None:
+        return Provenance(model=engine.card.name)
+    return Provenance(info.name, info.source, info.revision, info.precision, info.device, info.engine)
+
+
+def closes_reasoning(engine: Engine) -> bool:
+    """Whether the engine can close reasoning when a budget is spent."""
+    info = info_of(engine.status())
+    return info is None or "reasoning_budget" not in info.missing
+
+
+def reply_provenance(engine: Engine, prompt: Prompt, choices: PromptChoices, before: Reply | None) -> Provenance:
+    """The provenance of a reply that resumes `before`."""
+    source = before.provenance if before else None
+    return replace(
+        provenance_of(engine),
+        instructions=choices.instructions,
+        system_prompt=choices.system_prompt,
+        keep_reasoning=choices.keep_reasoning,
+        prompt=prompt.digest,
+        begun_reasoning=len(before.reasoning) if before else 0,
+        begun_answer=len(before.answer) if before else 0,
+        begun_closed=before.reasoning_closed if before else False,
+        edited=bool(source and source.edited),
+    )

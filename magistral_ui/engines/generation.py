@@ -21,6 +21,8 @@ from magistral_ui.chat.events import (
     Usage,
     as_reasoning,
 )
+from magistral_ui.chat.reply import Provenance, Reply
+from magistral_ui.chat.sampling import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,3 +238,23 @@ class Generation:
         on_control = self._on_control
         if on_control is not None:
             on_control()
+
+
+@dataclass(frozen=True, slots=True)
+class RunningReply:
+    """A reply being written: to which user message, and from what."""
+
+    generation: Generation
+    to: int
+    params: SamplingParams
+    provenance: Provenance
+    before: Reply | None = None
+    """The part of a reply that it resumes."""
+    continues: int | None = None
+    """The reply that it will replace."""
+    replays: Reply | None = None
+    """The reply that it is to reproduce."""
+
+    @property
+    def model(self) -> str:
+        return self.provenance.model

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Protocol
 
-from magistral_ui.chat.conversation import ChatMessage, Conversation, Reply, UserMessage
+from magistral_ui.chat.conversation import ChatMessage, Conversation, UserMessage
 from magistral_ui.chat.image_decoding import decoders
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.errors import Value
 

@@ -10,8 +10,9 @@ from html import escape
 from importlib import resources
 from typing import Literal
 
-from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
+from magistral_ui.chat.conversation import ChatMessage, UserMessage
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.reply import Reply
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, cpu_seconds, shown_messages

@@ -20,9 +20,9 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from magistral_ui.chat.conversation import Provenance, Reply
 from magistral_ui.chat.events import FinishReason, Usage
 from magistral_ui.chat.images import BROWSER_TYPES, MAX_BYTES, MAX_PIXELS
+from magistral_ui.chat.reply import Provenance, Reply
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.errors import BadInput
 

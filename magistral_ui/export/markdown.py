@@ -6,7 +6,8 @@ from html import escape
 
 from markdown_it import MarkdownIt
 
-from magistral_ui.chat.conversation import ChatMessage, Reply, UserMessage
+from magistral_ui.chat.conversation import ChatMessage, UserMessage
+from magistral_ui.chat.reply import Reply
 from magistral_ui.export.bounds import bounds, is_readable
 from magistral_ui.export.document import Captions, Document, Texts, TimeBudget, cpu_seconds, shown_messages
 from magistral_ui.export.gfm import emphasis

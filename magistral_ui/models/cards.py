@@ -55,6 +55,8 @@ class ModelCard:
     """SPDX identifier; empty if unknown."""
     takes_effort: bool = False
     """Whether it reads a reasoning effort (tokenizer v15, some servers) instead of a prompt that shows how to reason."""
+    keeps_reasoning: bool = False
+    """Whether Mistral advises keeping earlier reasoning in the context; otherwise the choice is free."""
 
     @property
     def reasoning_marks(self) -> tuple[str, str]:
@@ -156,6 +158,7 @@ MAGISTRAL_1_0 = replace(
 # Ministral 3 Reasoning: the cards and config.json of mistralai/Ministral-3-{3B,8B,14B}-Reasoning-2512 on the Hub; commits as
 # public model catalogues pin them. Temperature: the 8B's and 14B's cards; top_p: Mistral's recipe for vLLM. The configuration
 # allows 262,144 tokens, the paper (arXiv 2601.08584) says 128k for the reasoning models. SYSTEM_PROMPT.txt is Magistral 1.2's.
+# The cards "highly recommend" keeping reasoning traces in the context.
 MINISTRAL_3_14B = ModelCard(
     key="ministral-3-14b",
     name="Ministral 3 14B",
@@ -172,6 +175,7 @@ MINISTRAL_3_14B = ModelCard(
     languages=MINISTRAL_LANGUAGES,
     download_bytes=BYTES_PER_PARAMETER * MINISTRAL_3_14B_SHAPE.parameters,
     license="Apache-2.0",
+    keeps_reasoning=True,
 )
 MINISTRAL_3_8B = replace(
     MINISTRAL_3_14B,

@@ -10,7 +10,7 @@ from typing import Any
 
 from magistral_ui.errors import ModelFilesBroken, ModelNotFound, NotAMistralModel
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, ModelCard, find_card, nearest_card, without_claims
-from magistral_ui.models.shape import ModelShape, read_shape
+from magistral_ui.models.shape import ModelShape, checked_size, read_shape
 
 AUTO = "auto"
 """In place of a model's name: the best one that the machine runs."""
@@ -21,7 +21,14 @@ DECODERS = ("mistral", "ministral3")
 """Decoders that run here, alone or inside mistral3; Mistral's others (mistral4, mistral_large4) are built differently."""
 VISION = "pixtral"
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+MAX_HEADER_BYTES = 100_000_000
+"""Of a safetensors file: the format's own bound."""
+MAX_TYPE_LENGTH = 100
+"""Characters of a model type that an error repeats."""
+MAX_NAME_LENGTH = 96
+MAX_PATH_LENGTH = 1_000
+"""Characters of a name that an error repeats."""
+_REPOSITORY = re.compile(r"\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -55,12 +62,17 @@ def check_name(model: str) -> None:
     """
     if model == AUTO or find_card(model) or (is_repository(model) and not Path(model).exists()):
         return
-    inspect_folder(Path(model))
+    try:
+        inspect_folder(Path(model))
+    except ModelNotFound as error:
+        raise ModelNotFound(model=model[:MAX_PATH_LENGTH]) from error  # as it was written: a path has no doubled slash
 
 
 def is_repository(model: str) -> bool:
-    """Whether `model` has the form `owner/name` of the Hugging Face Hub."""
-    return _REPOSITORY.fullmatch(model) is not None
+    """Whether `model` has the form `owner/name` of the Hugging Face Hub, whose client raises for any other."""
+    if _REPOSITORY.fullmatch(model) is None or model.endswith(".git") or "--" in model or ".." in model:
+        return False
+    return all(len(part) <= MAX_NAME_LENGTH for part in model.split("/"))
 
 
 def is_commit(revision: str | None) -> bool:
@@ -70,18 +82,24 @@ def is_commit(revision: str | None) -> bool:
 
 def decoder_of(config: dict[str, Any], model: str) -> str:
     """The decoder type in a config.json; NotAMistralModel if the decoder or the vision tower cannot run here."""
-    outer = str(config.get("model_type"))
+    outer = str(config.get("model_type"))[:MAX_TYPE_LENGTH]
     if outer in DECODERS:
         return outer
     if outer != WITH_VISION:
         raise NotAMistralModel(model=model, found=outer)
     parts = (("text_config", DECODERS), ("vision_config", (VISION,)))
     for name, known in parts:
-        part = config.get(name)
-        found = str(part.get("model_type") or known[0]) if isinstance(part, dict) else known[0]
+        found = _type_of(config.get(name), known[0], model)
         if found not in known:
             raise NotAMistralModel(model=model, found=found)
-    return str((config.get("text_config") or {}).get("model_type") or DECODERS[0])
+    return _type_of(config.get("text_config"), DECODERS[0], model)
+
+
+def _type_of(part: object, usual: str, model: str) -> str:
+    """The model type of one part of a config.json; `usual` where it says nothing."""
+    if not isinstance(part, dict | None):
+        raise ModelFilesBroken(model=model, file="config.json")
+    return str((part or {}).get("model_type") or usual)[:MAX_TYPE_LENGTH]
 
 
 def inspect_folder(path: Path) -> FolderFacts:
@@ -89,8 +107,10 @@ def inspect_folder(path: Path) -> FolderFacts:
     folder = path.expanduser()
     try:
         return _inspect(path, folder)
-    except PermissionError as error:  # the folder itself is not readable
-        raise _unreadable(str(folder), folder.name, error) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ModelNotFound(model=str(path)[:MAX_TYPE_LENGTH]) from error
+        raise _unreadable(str(folder), folder.name, error) from error  # the folder itself is not readable
 
 
 def _inspect(path: Path, folder: Path) -> FolderFacts:
@@ -104,9 +124,9 @@ def _inspect(path: Path, folder: Path) -> FolderFacts:
     has_head = any(name.endswith("lm_head.weight") for name in tensors)
     try:
         shape = read_shape(config, has_head)
-    except (LookupError, TypeError, AttributeError) as error:
+        card = _card(folder, config, shape, decoder, special)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelFilesBroken(model=str(folder), file="config.json") from error
-    card = _card(folder, config, shape, decoder, special)
     return FolderFacts(
         folder, model_type, vision, weights, tensors, shapes, shape, config.get("quantization_config"), card
     )
@@ -122,7 +142,7 @@ def read_json(folder: Path, name: str, model: str | None = None) -> dict[str, An
     """The JSON object in a file of a `model`, which errors name (default: the folder). Raises ModelFilesBroken."""
     try:
         read = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(model or str(folder), name, error) from error
     if not isinstance(read, dict):
         raise ModelFilesBroken(model=model or str(folder), file=name)
@@ -144,8 +164,9 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, 
     names = {SINGLE_FILE}
     if not (folder / SINGLE_FILE).exists() and (folder / INDEX_FILE).exists():
         weight_map = read_json(folder, INDEX_FILE).get("weight_map")
-        names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
-    if not names:
+        listed = list(weight_map.values()) if isinstance(weight_map, dict) else []
+        names = {name if isinstance(name, str) else "" for name in listed}
+    if not names or not all(_is_file_name(name) for name in names):
         raise ModelFilesBroken(model=str(folder), file=INDEX_FILE)
     files = tuple(folder / name for name in sorted(names))
     tensors: dict[str, int] = {}
@@ -162,6 +183,11 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, 
     return files, tensors, shapes
 
 
+def _is_file_name(name: str) -> bool:
+    """Whether `name` stays within the folder: an index could lead anywhere on this computer."""
+    return name not in ("", ".", "..") and not set(name) & {"/", "\\", ":", "\0"}
+
+
 def _tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...]]] | None:
     """Each tensor's bytes and shape in a safetensors file (8 bytes of length, the header as JSON, the tensors).
 
@@ -171,14 +197,14 @@ def _tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...]]] | None:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             size = file.stat().st_size
-            if not 2 <= length <= size - 8:
+            if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
                 return None
             header = json.loads(opened.read(length))
             told = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
             spans = {name: tensor["data_offsets"] for name, tensor in told.items()}
             found = {name: (end - begin, tuple(told[name]["shape"])) for name, (begin, end) in spans.items()}
             whole = size == 8 + length + max((end for _, end in spans.values()), default=0)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return found if whole else None
 
@@ -196,9 +222,8 @@ def _card(folder: Path, config: dict[str, Any], shape: ModelShape, decoder: str,
         return DEMO
     nearest = nearest_card(shape, decoder == "ministral3") if "[THINK]" in special else MAGISTRAL_1_0
     # Beyond its sliding window, if it has one, a model needs a kind of attention that we do not implement.
-    length = min(
-        shape.context_length, (config.get("text_config") or config).get("sliding_window") or shape.context_length
-    )
+    window = (config.get("text_config") or config).get("sliding_window")
+    length = min(shape.context_length, checked_size(window or shape.context_length))
     own_prompt = folder / "SYSTEM_PROMPT.txt"
     name = folder.resolve().name
     return replace(

@@ -84,7 +84,7 @@ def _candidate(
             return Candidate(card, each, fitting, tokens, measured, None)
         paces[each.precision] = tokens, measured, each
     tokens, measured, fastest = max(paces.values(), key=lambda known: known[0])
-    slow = Message("model_too_slow", {"pace": f"{tokens:.1f}"})
+    slow = Message("model_too_slow", {"pace": round(tokens, 1)})
     return Candidate(card, fastest, fitting, tokens, measured, slow)
 
 
@@ -92,4 +92,4 @@ def _too_large(shape: ModelShape, best: MemoryPlan, place: DeviceBudget) -> Mess
     count = len(place.all)
     needed = needed_bytes(shape, best.precision, place.type, count=count, fused=place.fused)
     free = sum(each.free for each in place.all)
-    return Message("model_needs_memory", {"needed": f"{needed / 1e9:.1f}", "free": f"{free / 1e9:.1f}"})
+    return Message("model_needs_memory", {"needed": round(needed / 1e9, 1), "free": round(free / 1e9, 1)})

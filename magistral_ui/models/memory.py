@@ -100,7 +100,7 @@ def plan(
     known better than by counting.
     """
     if weights is None:
-        weights = weight_bytes(shape, precision, double_quant=place.type != "mps")
+        weights = weight_bytes(shape, precision, place.type)
     weights += head_copy_bytes(shape, precision, place.type)
     good = min(good, shape.context_length)
     planned = _fewest_devices(shape, precision, place, weights, good)
@@ -239,12 +239,7 @@ def with_less(shape: ModelShape, planned: MemoryPlan, kv_bytes: int) -> MemoryPl
 
 
 def _visitors(shape: ModelShape, tokens: int) -> int:
-    return tokens // min(held_tokens(TYPICAL_CONTEXT), shape.context_length)
-
-
-def held_tokens(tokens: int) -> int:
-    """Tokens that a conversation's buffers may hold at worst, since they grow ahead."""
-    return tokens + min(tokens // 4, MAX_GROWTH_TOKENS)
+    return tokens // min(TYPICAL_CONTEXT + MAX_GROWTH_TOKENS, shape.context_length)
 
 
 def best_plan(
@@ -284,7 +279,7 @@ def needed_bytes(
     shape, place = shape.with_images(SMALL_IMAGE), DeviceBudget(type, 0, 0, fused=fused)
     kv = min(context, shape.context_length) * kv_bytes_per_token(shape, precision)
     working = sum(_working(shape, precision, place, n) for n in range(count))
-    fixed = weight_bytes(shape, precision, type != "mps") + head_copy_bytes(shape, precision, type) + working
+    fixed = weight_bytes(shape, precision, type) + head_copy_bytes(shape, precision, type) + working
     if type == "cpu":
         return fixed + GIB + 2 * kv
     return int((fixed + kv + count * GIB * 3 // 4) / 0.97) + 1

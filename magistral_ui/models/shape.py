@@ -16,6 +16,8 @@ SCORE_BYTES = 2**28
 """Bytes for the scores of one block of queries on devices without fused attention: MPS, and CUDA before capability 8.0."""
 BYTES_PER_SCORE = 12
 """A score in 16 bits and in float32, its softmax in float32 and in 16 bits."""
+MAX_SIZE = 2**31
+"""No number in a config.json is larger; more is damage, or malice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,35 +139,45 @@ MINISTRAL_3_3B_SHAPE = replace(MINISTRAL_3_14B_SHAPE, hidden=3_072, intermediate
 def read_shape(config: dict[str, Any], has_head: bool | None = None) -> ModelShape:
     """The shape in a config.json; what it leaves out has transformers' defaults.
 
-    `has_head` says whether the weights include a head; None trusts the configuration, which is not always right.
+    `has_head` says whether the weights include a head; None trusts the configuration, which is not always right. Raises
+    ValueError or TypeError where something is not a size that a model can have.
     """
     text = config.get("text_config", config)
+    text = dict(text if text is not None else {})
     text = {**_DEFAULTS.get(str(text.get("model_type")), _MISTRAL), **text}
     tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+    hidden, heads = checked_size(text["hidden_size"]), checked_size(text["num_attention_heads"])
     return ModelShape(
-        vocabulary=text["vocab_size"],
-        hidden=text["hidden_size"],
-        intermediate=text["intermediate_size"],
-        layers=text["num_hidden_layers"],
-        heads=text["num_attention_heads"],
-        kv_heads=text["num_key_value_heads"] or text["num_attention_heads"],
-        head_dim=text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
+        vocabulary=checked_size(text["vocab_size"]),
+        hidden=hidden,
+        intermediate=checked_size(text["intermediate_size"]),
+        layers=checked_size(text["num_hidden_layers"]),
+        heads=heads,
+        kv_heads=checked_size(text["num_key_value_heads"] or heads),
+        head_dim=checked_size(text.get("head_dim") or hidden // heads),
         tied=tied if has_head is None else not has_head,
-        context_length=text["max_position_embeddings"],
+        context_length=checked_size(text["max_position_embeddings"]),
         vision=_vision(config) if "text_config" in config else None,
     )
+
+
+def checked_size(found: object) -> int:
+    """`found` where it is a size that a model can have; ValueError otherwise."""
+    if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found <= MAX_SIZE:
+        raise ValueError(f"not a size: {found!r:.40}")
+    return found
 
 
 def _vision(config: dict[str, Any]) -> VisionShape:
     vision = {**_PIXTRAL, **(config.get("vision_config") or {})}
     return VisionShape(
-        hidden=vision["hidden_size"],
-        intermediate=vision["intermediate_size"],
-        layers=vision["num_hidden_layers"],
-        patch=vision["patch_size"],
-        channels=vision["num_channels"],
-        image=vision["image_size"],
-        merge=config.get("spatial_merge_size", 2),
+        hidden=checked_size(vision["hidden_size"]),
+        intermediate=checked_size(vision["intermediate_size"]),
+        layers=checked_size(vision["num_hidden_layers"]),
+        patch=checked_size(vision["patch_size"]),
+        channels=checked_size(vision["num_channels"]),
+        image=checked_size(vision["image_size"]),
+        merge=checked_size(config.get("spatial_merge_size", 2)),
         projector_bias=bool(config.get("multimodal_projector_bias", False)),
     )
 
@@ -197,8 +209,8 @@ _PIXTRAL = {
 }
 
 
-def weight_bytes(shape: ModelShape, precision: str, double_quant: bool = True) -> int:
-    """Bytes of all loaded weights, including quantization scales and tables."""
+def weight_bytes(shape: ModelShape, precision: str, type: str = "cuda") -> int:
+    """Bytes of all loaded weights, including quantization scales and tables, on a device of this `type`."""
     if precision == "float32":
         return 4 * shape.parameters
     if precision == "bfloat16":
@@ -206,13 +218,15 @@ def weight_bytes(shape: ModelShape, precision: str, double_quant: bool = True) -
     if precision == "int8":
         layer = sum(rows * columns + 4 * rows for rows, columns in shape.linears)
     else:
-        layer = sum(_nf4_bytes(rows * columns, double_quant) for rows, columns in shape.linears)
+        layer = sum(_nf4_bytes(rows * columns, type) for rows, columns in shape.linears)
     return 2 * shape.other_parameters + shape.layers * layer
 
 
-def _nf4_bytes(count: int, double_quant: bool) -> int:
+def _nf4_bytes(count: int, type: str) -> int:
+    """For a processor, those of the layout with AVX512-BF16, whose scales are bfloat16; without it, scales stay nested."""
     blocks = -(-count // BLOCK)
-    scales = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 + 4 if double_quant else 4 * blocks
+    nested = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * 256 + 4
+    scales = {"mps": 4 * blocks, "cpu": 2 * blocks + 4}.get(type, nested)
     return -(-count // 2) + scales + 4 * 16
 
 

@@ -10,9 +10,8 @@ from math import ceil
 from magistral_ui.client import CLIENT
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Overloaded, QueueFull, TooManyReplies, TooManyRequests
-from magistral_ui.fairness import Quota
+from magistral_ui.fairness import Quota, RateLimit, TokenBuckets
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import RateLimit, TokenBuckets
 
 QUEUE = Quota(in_all=64, of_visitor=16)
 """Replies that wait for their turn on this machine. Behind 64 others, a visitor would wait for minutes, so it is better to come

@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 from magistral_ui.chat.image_decoding import MAX_CHILDREN, REFUSAL
 from magistral_ui.client import Client, serving
 from magistral_ui.errors import TooManyRequests
-from magistral_ui.fairness import FairShares
+from magistral_ui.fairness import FairShares, RateLimit
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import RateLimit
 
 T = TypeVar("T")
 QueuedTask = tuple["Future[Any]", Callable[[], Any]]

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from magistral_ui.chat.conversation import Reply, ReplyBuilder
 from magistral_ui.chat.events import Prefilling, Reclassified, Usage
+from magistral_ui.chat.reply import Reply, ReplyBuilder
 from magistral_ui.engines.generation import Generation, Stamped
 
 UPDATE_INTERVAL = 0.1

@@ -4,10 +4,19 @@ from dataclasses import replace
 
 from magistral_ui.chat.events import Failed
 from magistral_ui.chat.prompt import Prompt
-from magistral_ui.engines.base import Broken, Engine, EngineStatus, GenerationRequest, Loading, Measure, Ready, Unloaded
+from magistral_ui.engines.base import (
+    Broken,
+    Engine,
+    EngineStatus,
+    GenerationRequest,
+    Loading,
+    Measure,
+    Ready,
+    Unloaded,
+    closes_reasoning,
+)
 from magistral_ui.engines.generation import Generation
 from magistral_ui.models.cards import ModelCard
-from magistral_ui.sessions.history.reply_state import closes_reasoning
 from magistral_ui.sessions.limits import Limits
 
 PUBLIC_FAILURES = frozenset({"remote_busy", "remote_cut", "remote_filtered", "remote_prompt_too_long", "remote_silent"})

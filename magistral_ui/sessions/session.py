@@ -5,28 +5,37 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Provenance, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, UserMessage
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.prompt import Prompt, PromptChoices, compose
-from magistral_ui.chat.resume import (
+from magistral_ui.chat.prompt import Prompt, PromptChoices, compose, resume_of
+from magistral_ui.chat.reply import (
+    Provenance,
+    Reply,
     as_read,
     may_continue,
     may_replay,
     reasoning_of,
-    resume_of,
     resumed_part,
     with_reasoning,
     with_usage_share,
 )
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import Engine, GenerationRequest, Measure, info_of
-from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.base import (
+    Engine,
+    GenerationRequest,
+    Measure,
+    closes_reasoning,
+    info_of,
+    provenance_of,
+    reply_provenance,
+)
+from magistral_ui.engines.generation import Generation, RunningReply
 from magistral_ui.errors import BadInput, EmptyMessage, MessageGone, TextTooLong
 from magistral_ui.sessions.admission import OnReply
 from magistral_ui.sessions.history.recorder import HistoryRecorder
-from magistral_ui.sessions.history.reply_state import RunningReply, closes_reasoning, provenance, runs
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session_state import SessionState
+from magistral_ui.sessions.upload_cache import check_seen
 
 Admit = Callable[[], AbstractContextManager[OnReply]]
 """Admits one more reply: `Admission.reply`, bound to one visitor."""
@@ -205,7 +214,7 @@ class Session(SessionState):
 
     @property
     def runs(self) -> Provenance:
-        return runs(self._engine)
+        return provenance_of(self._engine)
 
     def _checked(self, reasoning: str, old: Reply) -> str:
         """Reasoning that the visitor wrote, as it can be resumed: it may exceed that of `old` by the length of a message."""
@@ -255,7 +264,9 @@ class Session(SessionState):
     ) -> Prompt:
         choices, card = choices or PromptChoices(), self._engine.card
         system = card.system(choices.system_prompt, budget)
-        return compose(conversation, system, choices, resume_of(resumed), card.effort(budget))
+        prompt = compose(conversation, system, choices, resume_of(resumed), card.effort(budget))
+        check_seen(card, prompt.images)  # another model may have seen them, before a switch
+        return prompt
 
     def _begin(
         self,
@@ -274,7 +285,7 @@ class Session(SessionState):
         self._limits.check_params(params)
         params = self._limits.bounded(params, closes_reasoning(self._engine)).with_seed(self._seeds)
         prompt = self._prompt(conversation, choices, params.reasoning_budget, before)
-        source = provenance(self._engine, prompt, choices, before)
+        source = reply_provenance(self._engine, prompt, choices, before)
         running = RunningReply(Generation(), asked.id, params, source, before, continues, replays)
         with self._admit() as begun_with:
             if self._recorder is not None and info_of(self._engine.status()) is not None:

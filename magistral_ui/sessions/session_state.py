@@ -5,10 +5,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from magistral_ui.chat.conversation import Conversation, ReplyBuilder, UserMessage
+from magistral_ui.chat.conversation import Conversation, UserMessage
+from magistral_ui.chat.reply import ReplyBuilder, ReplyOrigin, replay_notice
+from magistral_ui.engines.generation import RunningReply
 from magistral_ui.errors import AlreadyAnswering, Overloaded
 from magistral_ui.sessions.history.recorder import HistoryRecorder
-from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply, replay_notice
 from magistral_ui.sessions.limits import bytes_of
 
 

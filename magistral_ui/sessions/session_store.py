@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from secrets import compare_digest
 
 from magistral_ui.client import CLIENT
+from magistral_ui.engines.generation import RunningReply
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.history.recorder import HistoryRecorder
-from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
 

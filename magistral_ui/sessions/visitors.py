@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.reply import Reply
 from magistral_ui.client import CLIENT, NO_CLIENT, Client, OneTimeTokens, hashed
 from magistral_ui.engines.base import Engine
 from magistral_ui.engines.generation import Generation
@@ -120,7 +120,7 @@ class Visitors:
     def change(self, place: object, conversation: str, change: Callable[..., bool], *values: object) -> bool:
         """Apply one of the catalog's changes (`rename`, `pin`, `restore`) to the visitor's conversation; whether that worked."""
         visitor = self._visitor(place)
-        return self._history.wait(lambda db: change(db, visitor, conversation, *values), False)
+        return self._history.writer.wait(lambda db: change(db, visitor, conversation, *values), False)
 
     def remove(self, place: object, conversation: str) -> bool:
         """Delete one of the visitor's conversations and stop its running reply; `restore` can bring it back for a minute."""
@@ -250,7 +250,7 @@ class Visitors:
         gone.session.close()
         gone.recorder.flush()
         if not self._history.durable and not stopping:  # without a disk, conversations last as long as their sessions
-            self._history.wait(lambda db: catalog.remove(db, visitor, conversation), False)
+            self._history.writer.wait(lambda db: catalog.remove(db, visitor, conversation), False)
         return True
 
 

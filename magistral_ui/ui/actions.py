@@ -14,13 +14,14 @@ from contextlib import suppress
 from typing import Any
 
 from anyio import to_thread
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from magistral_ui.chat.conversation import Reply
 from magistral_ui.chat.events import Json, alert_value
+from magistral_ui.chat.reply import Reply
 from magistral_ui.engines.base import Engine, info_of
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import BadInput, MagistralUIError, Message, TooManyRequests
@@ -35,7 +36,9 @@ from magistral_ui.ui.rendering import mark, model_value
 from magistral_ui.ui.sampling_panel import panel_value
 from magistral_ui.web.client_address import client_of
 from magistral_ui.web.error_responses import sentence_response
+from magistral_ui.web.request_body import REFUSED_BODIES, JsonBodies
 from magistral_ui.web.request_guard import ACTIONS_PATH
+from magistral_ui.web.uploads import Ownership
 
 log = logging.getLogger(__name__)
 LIVE_PATH, MODEL_PATH = "/magistral/live", "/magistral/model"
@@ -43,7 +46,7 @@ STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class Upload(BaseModel):
-    """A file in the composer. What else Gradio knows about it is ignored; gradio_events.py puts None for files of others."""
+    """A file in the composer. What else Gradio knows about it is ignored."""
 
     path: str
 
@@ -73,13 +76,19 @@ class Action(BaseModel):
             return {}
         return {"text": self.message.text, "files": [each.path for each in self.message.files if each is not None]}
 
+    def keep_files(self, are_owned: Callable[[str], bool]) -> None:
+        """Drop the files of others, as if they were missing."""
+        if self.message is not None:
+            self.message.files = [each for each in self.message.files if each is not None and are_owned(each.path)]
+
 
 Act = Callable[[Action, Request], Awaitable[Json]]
 TURN, LISTED = ("place", "turns", "composer"), ("place", "turns", "composer", "history")
 """Parts of an answer: where the tab is, its conversation, the composer's properties, and the list of conversations."""
 
 
-def action_route(chat: Chat, models: ModelActions | None = None) -> Route:
+def action_route(chat: Chat, bodies: JsonBodies, ownership: Ownership, models: ModelActions | None = None) -> Route:
+    """The actions. `bodies` reads what they take; of the files in it, only those remain that are the client's by `ownership`."""
     actions = {
         **turn_actions(chat),
         **history_actions(HistoryPanel(chat)),
@@ -88,15 +97,21 @@ def action_route(chat: Chat, models: ModelActions | None = None) -> Route:
         **owner_actions(models or ModelActions()),
     }
 
-    async def act(request: Request) -> Response:
-        known = actions.get("{part}/{name}".format(**request.path_params))
-        if known is None:
-            return Response(status_code=404)
-        try:
-            action = Action.model_validate_json(await request.body())
-        except ValidationError as error:
-            log.info("refused a malformed action: %d errors", error.error_count())
-            return sentence_response(400, sentence_for_client(Message("request_forged")))
+    async def act(request: Request) -> ASGIApp:
+        with bodies.counted(request.receive) as receive:
+            try:
+                _, sent = await bodies.read(request.scope, receive)
+                action = Action.model_validate(sent)
+            except REFUSED_BODIES as error:  # ValueError: also what Action does not allow
+                log.info("refused an action: %s", type(error).__name__)
+                return bodies.refusal(error)
+            known = actions.get("{part}/{name}".format(**request.path_params))
+            if known is None:
+                return Response(status_code=404)
+            action.keep_files(lambda path: ownership.owns("file", path))
+            return await answered(known, action, request)
+
+    async def answered(known: Act, action: Action, request: Request) -> Response:
         try:
             answer = await known(action, request)
         except MagistralUIError as error:

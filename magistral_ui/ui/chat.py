@@ -8,13 +8,15 @@ from magistral_ui.chat.events import Json, alert_value
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import PromptChoices
 from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.client import CLIENT
 from magistral_ui.engines.base import Engine, info_of
 from magistral_ui.errors import EmptyMessage, MagistralUIError, NotReady
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.upload_cache import UploadCache, check_seen
 from magistral_ui.sessions.visitors import TabState, Visitors
+from magistral_ui.ui.asset_files import ASSETS
 from magistral_ui.ui.context_meter import attached_value, context_use, empty_meter, meter_value, refused_meter, size_of
-from magistral_ui.ui.rendering import ASSETS, Thumbnails, examples, examples_value, more_value, page_value
+from magistral_ui.ui.rendering import Thumbnails, examples, examples_value, more_value, page_value
 from magistral_ui.ui.sampling_panel import prompt_value, read_settings
 
 PageUpdate = tuple[TabState, Json, Json]
@@ -122,11 +124,12 @@ class Chat:
         """After a reply: the finished turns and the composer, ready for the next message.
 
         A tab that shows another conversation by now stays there. A tab without a place cannot send yet: nobody could find
-        again what it sent.
+        again what it sent. Where people have names, a place is a conversation alone.
         """
         if session := self.visitors.find(place):
             session.save()  # so that the list and a search know of it at once
-        known = isinstance(place, dict) and place.get("visitor")
+        owner = "conversation" if CLIENT.get().login else "visitor"
+        known = isinstance(place, dict) and place.get(owner)
         return self.value(session, place, follows=True), self.composer(session) if known else {}
 
     def weigh(self, message: Json | None, place: object, settings: object = None) -> Json:

@@ -107,16 +107,22 @@ def meter_value(engine: Engine, use: ContextUse, images: Sequence[ImageFile], se
         "room": max(0, room),
         "use": asdict(use),
         "fit": fit,
-        "remedies": remedies(use, images, settings) if fit != "fits" else [],
+        "remedies": remedies(use, images, settings, engine.card) if fit != "fits" else [],
         "failure": None,
     }
 
 
-def remedies(use: ContextUse, images: Sequence[ImageFile], settings: VisitorSettings) -> list[Json]:
-    """What one click can do for more room, with the number of tokens that it frees where that is known."""
+def remedies(use: ContextUse, images: Sequence[ImageFile], settings: VisitorSettings, card: ModelCard) -> list[Json]:
+    """What one click can do for more room, with the number of tokens that it frees where that is known.
+
+    Leaving out reasoning comes last where the model's makers advise against it, and says so.
+    """
     found: list[Json] = []
+    without: list[Json] = []
     if use.reasoning and settings.choices.keep_reasoning:
-        found.append({"key": "leave_reasoning_out", "count": use.reasoning})
+        without.append({"key": "leave_reasoning_out", "count": use.reasoning, "advised_against": card.keeps_reasoning})
+    if not card.keeps_reasoning:
+        found += without
     longest = max((max(each.width, each.height) for each in images), default=0)
     chosen = settings.image_side
     smaller = (side for side in IMAGE_SIDES if side < longest and (chosen is None or side < chosen))
@@ -124,7 +130,7 @@ def remedies(use: ContextUse, images: Sequence[ImageFile], settings: VisitorSett
         found.append({"key": "smaller_pictures", "side": side})
     if use.conversation or use.reasoning or use.pictures:
         found.append({"key": "new_chat"})
-    return found
+    return found + without if card.keeps_reasoning else found
 
 
 def refused_meter(error: MagistralUIError) -> Json:

@@ -2,8 +2,6 @@
 
 import contextlib
 import secrets
-from importlib import resources
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +11,6 @@ from gradio import networking
 from gradio.exceptions import ChecksumMismatchError, ShareCertificateWriteError
 from starlette.middleware import Middleware
 from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
 
 from magistral_ui.environment import ProxyUnusable, check_proxies, without_proxies
 from magistral_ui.errors import ServeError
@@ -21,6 +18,7 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.actions import action_route, live_route, model_route
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
 from magistral_ui.ui.api.mcp_route import mcp_route
+from magistral_ui.ui.asset_files import ASSETS_URL, AssetFiles
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.import_export import exchange_routes
 from magistral_ui.ui.model_actions import ModelActions
@@ -31,12 +29,13 @@ from magistral_ui.web.connections import open_to_visitors
 from magistral_ui.web.exposure import Exposure, seen_by
 from magistral_ui.web.gradio_events import ApiFunction
 from magistral_ui.web.hf_oauth import HuggingFaceLogin
-from magistral_ui.web.middleware import middleware_stack, wrap
+from magistral_ui.web.middleware import gradio_middleware, middleware_stack, wrap
 from magistral_ui.web.passwords import Passwords
+from magistral_ui.web.request_body import JsonBodies
 from magistral_ui.web.security_headers import CompletedPageMiddleware
 from magistral_ui.web.server_socket import WILDCARD_HOSTS, allow_many_files, bind, served_on, url_of
+from magistral_ui.web.uploads import Ownership
 
-ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 STYLES = ("vendor/katex", "page", "answer", "transcript", "history", "panel", "touch")
 DEFAULT_PORTS = range(7860, 7960)
 QUEUE_POLL_SECONDS = 0.1
@@ -52,8 +51,8 @@ PROBE_TIMEOUT = 10.0
 
 def head() -> str:
     """Our styles and scripts for the page's head, all from this server; translated_page.py adds the texts."""
-    links = [f'<link rel="stylesheet" href="magistral/{name}.css">' for name in STYLES]
-    return "\n".join([*links, '<link rel="modulepreload" href="magistral/main.js">'])
+    links = [f'<link rel="stylesheet" href="{ASSETS_URL}/{name}.css">' for name in STYLES]
+    return "\n".join([*links, f'<link rel="modulepreload" href="{ASSETS_URL}/main.js">'])
 
 
 def listeners(demo: gr.Blocks) -> dict[int, ApiFunction]:
@@ -68,21 +67,18 @@ def listeners(demo: gr.Blocks) -> dict[int, ApiFunction]:
     }
 
 
-def launch_options(visitors: Visitors, models: ModelActions | None = None) -> dict[str, Any]:
-    """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet, and add our routes."""
+def launch_options(visitors: Visitors) -> dict[str, Any]:
+    """The keyword arguments of `Blocks.launch` that make Gradio safe and quiet, and add our other routes."""
     return {
         "theme": theme(),
         "head": head(),
         "app_kwargs": {
             "middleware": [Middleware(CompletedPageMiddleware, complete=complete)],
             "routes": [
-                action_route(Chat(visitors.engine, visitors), models),
-                live_route(visitors),
-                model_route(visitors.engine),
                 mcp_route(visitors),
                 *exchange_routes(visitors),
                 texts_route(),
-                Mount("/magistral", StaticFiles(directory=ASSETS)),
+                Mount("/magistral", AssetFiles()),
             ],
             "docs_url": None,
             "redoc_url": None,
@@ -130,8 +126,14 @@ def launch(
     demo._queue.progress_update_sleep_when_free = PROGRESS_POLL_SECONDS
     demo._queue.ANALYTICS_MAX_EVENTS = KEPT_ANALYTICS
     with served_on(sockets), without_proxies():  # Gradio sends a request to the page to start its events
-        demo.launch(**launch_options(visitors, models), server_name=host, server_port=port, prevent_thread_lock=True)
-    stack = middleware_stack(visitors, listeners(demo), demo.calls, exposure, passwords, identity, token, admins)
+        demo.launch(**launch_options(visitors), server_name=host, server_port=port, prevent_thread_lock=True)
+    ownership, bodies = Ownership(), JsonBodies(visitors.limits)
+    actions = action_route(Chat(visitors.engine, visitors), bodies, ownership, models)
+    routes = [actions, live_route(visitors), model_route(visitors.engine)]
+    stack = [
+        *middleware_stack(visitors, exposure, routes, passwords, identity, token, admins),
+        *gradio_middleware(visitors.limits, listeners(demo), demo.calls, ownership, bodies),
+    ]
     unread = visitors.limits.unread_seconds
     open_to_visitors(demo.server, wrap(demo.app, stack), is_proxy=exposure.proxies.trusts, unread_seconds=unread)
     if exposure.reach == "tunnel":

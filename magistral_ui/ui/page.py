@@ -53,7 +53,7 @@ def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, huggi
         _connect(demo, place, turns, box, new_chat)
         add_api(engine, visitors, demo.calls)
     page: ChatBlocks = demo
-    page.queue(api_open=False)  # web/queued_calls.py bounds it, by visitor and address
+    page.api_open = False  # only through the queue, which web/queued_calls.py bounds, by visitor and address
     return page
 
 

@@ -15,11 +15,13 @@ from gradio.i18n import I18nData
 from magistral_ui.chat.events import Json
 from magistral_ui.i18n.texts import for_pages
 from magistral_ui.sessions.limits import Limits
+from magistral_ui.ui.asset_files import ASSETS_URL
 
 LABELLED = re.compile(r"page_\w+|\w+_heading")
 """The keys that `label` accepts: their texts are part of the page itself."""
+IMPORT_MAIN = f'import(new URL("{ASSETS_URL}/main.js", document.baseURI))'
 MOUNT_JS = """
-import(new URL("magistral/main.js", document.baseURI)).then((page) =>
+%s.then((page) =>
   page.mount("%s", element, props.value, (name) => trigger(name)));
 """
 
@@ -31,7 +33,7 @@ def component(part: str, value: dict[str, Any] | None = None, *, triggers: tuple
     return gr.HTML(
         None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":")),
         html_template="<div></div>",
-        js_on_load=names + MOUNT_JS % part,
+        js_on_load=names + MOUNT_JS % (IMPORT_MAIN, part),
         apply_default_css=False,
         elem_id=part,
     )
@@ -39,9 +41,7 @@ def component(part: str, value: dict[str, Any] | None = None, *, triggers: tuple
 
 def page_script(call: str, *values: str) -> str:
     """A listener that runs in the browser only: `call`, exported by assets/main.js, with the values of its input components."""
-    return (
-        f'({", ".join(values)}) => import(new URL("magistral/main.js", document.baseURI)).then((page) => page.{call})'
-    )
+    return f"({', '.join(values)}) => {IMPORT_MAIN}.then((page) => page.{call})"
 
 
 def heading(text: object) -> gr.HTML:

@@ -7,22 +7,20 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
-from importlib import resources
 from operator import attrgetter
-from pathlib import Path
 
 from cachetools import LRUCache, cachedmethod
 
-from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Provenance, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, UserMessage
 from magistral_ui.chat.events import Json, failure_value, notices_value, usage_value
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.resume import may_continue, may_replay
+from magistral_ui.chat.reply import Provenance, may_continue, may_replay, same_model
 from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready, Unloaded
 from magistral_ui.errors import ImageRefused, TooManyRequests
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.memory import TYPICAL_CONTEXT
-from magistral_ui.sessions.history.reply_state import same_model
 from magistral_ui.sessions.session import Session
+from magistral_ui.ui.asset_files import ASSETS
 
 THUMBNAIL_SIDE = 480
 """Pixels of a thumbnail's longer side: twice what is shown, for screens of high density."""
@@ -32,7 +30,6 @@ RECENT_MESSAGES = 20
 MAX_MESSAGES_PER_REQUEST = 40
 LOAD_COMMAND = "python app.py --model mistralai/Magistral-Small-2509"
 """The reason that marks a model as remote: it may go away at any time, so the page keeps checking on it."""
-ASSETS = Path(str(resources.files("magistral_ui.ui") / "assets"))
 
 
 def page_value(session: Session | None, card: ModelCard, thumbnails: "Thumbnails") -> Json:

@@ -55,6 +55,7 @@ def panel_value(engine: Engine) -> Json:
         "presets": [{"key": key, "values": asdict(of)} for key, of in presets if key == "own" or of != own],
         # What its makers recommend is unknown for a remote model without a card.
         "recommended": card.key != "remote",
+        "keeps_reasoning": card.keeps_reasoning,
         "picture_sides": list(IMAGE_SIDES) if card.vision else [],
         "missing": dict(info.missing) if info else {},
     }

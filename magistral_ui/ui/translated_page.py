@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.i18n.texts import for_pages
+from magistral_ui.ui.asset_files import CACHE_FOREVER
 from magistral_ui.ui.panels import labels
 from magistral_ui.web.client_address import visitors_language
 from magistral_ui.web.login_watch import TAB
@@ -44,7 +45,6 @@ HEAD_TEMPLATE = """<link rel="modulepreload" href="%(texts)s">
 }
 </script>
 """
-CACHE_FOREVER = "public, max-age=31536000, immutable"
 
 
 def texts_route() -> Route:

@@ -110,7 +110,12 @@ class ClientAddressMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, address = Headers(scope=scope), network_of(scope["client"][0])
         cookie = read_cookie(headers, cookie_name(VISITOR_COOKIE, scope))
-        client = Client(address, hashed(cookie or address), lambda: _language_of(headers).code)
+        client = Client(
+            address,
+            hashed(cookie or address),
+            lambda: _language_of(headers).code,
+            forwarded=any(name in headers for name in (*FORWARDED_HEADERS, "via")),
+        )
         known = {**scope, "headers": self._headers(scope), CLIENT_KEY: client}
         with serving(client):
             await self.app(known, receive, send if cookie else self._with_cookie(known, headers, send))

@@ -24,8 +24,8 @@ from starlette.types import ASGIApp
 from uvicorn import Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from magistral_ui.fairness import TokenBuckets
 from magistral_ui.i18n.texts import text
-from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.exposure import plain_address
 
 HEAD_TIMEOUT = 15.0

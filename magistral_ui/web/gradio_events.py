@@ -1,4 +1,4 @@
-"""Checks the body of each action of the page, and of each call of a program, before either is served."""
+"""Checks the body of each call of a program, and whose the sessions, calls and files are, before Gradio serves it."""
 
 import json
 import os
@@ -10,30 +10,17 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magistral_ui.client import CLIENT
 from magistral_ui.web.error_responses import error_response, not_found
 from magistral_ui.web.queued_calls import QueuedCalls, TooManyCalls
-from magistral_ui.web.rate_limit import ByteQuota, QuotaExceeded
-from magistral_ui.web.request_body import (
-    MAX_MCP_BYTES,
-    BodyTimeout,
-    BodyTooLarge,
-    ClientGone,
-    Held,
-    HeldBytes,
-    read_body,
-    read_json,
-    replayed,
-)
-from magistral_ui.web.request_guard import ACTIONS_PATH, MCP_PATH
+from magistral_ui.web.rate_limit import RETRY_AFTER_SECONDS
+from magistral_ui.web.request_body import MAX_MCP_BYTES, REFUSED_BODIES, JsonBodies, replayed
+from magistral_ui.web.request_guard import MCP_PATH
 from magistral_ui.web.uploads import Ownership
 
 SESSION_HASH = re.compile(r"[\w-]{1,64}")
 EVENT_FIELDS = {"data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id", "simple_format", "batched"}
 QUEUE_PATH, CALL_PATH = "/gradio_api/queue/join", "/gradio_api/call/"
 MESSAGES_PATH = "/gradio_api/queue/data"
-RETRY_AFTER_SECONDS = 5
-"""Seconds that a program with too many calls is told to wait."""
 CONTROL_PATHS = ("/gradio_api/cancel", "/gradio_api/reset")
 MAX_CONTROL_BYTES = 4_096
 
@@ -62,56 +49,36 @@ class GradioEventsMiddleware:
         ownership: Ownership,
         calls: QueuedCalls,
         folder: str,
-        max_bytes: int,
-        values: int,
-        hourly: ByteQuota,
+        bodies: JsonBodies,
     ) -> None:
-        """`listeners` by Gradio's numbers; uploads are in `folder`; a body has up to `max_bytes` bytes and `values` values."""
-        self.app, self._listeners, self._ownership, self._max_bytes, self._values = (
-            app,
-            listeners,
-            ownership,
-            max_bytes,
-            values,
-        )
-        self._calls, self._held = calls, HeldBytes()
+        """`listeners` by Gradio's numbers; uploads are in `folder`."""
+        self.app, self._listeners, self._ownership = app, listeners, ownership
+        self._calls, self._bodies = calls, bodies
         self._folder = os.path.abspath(folder)
-        self._hourly = hourly
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        address = CLIENT.get().address
-        with self._held.counted(receive, address) as counted:
-            await self._let_in(scope, receive, self._hourly.counted(counted, address), send)
+        with self._bodies.counted(receive) as counted:
+            await self._let_in(scope, receive, counted, send)
 
     async def _let_in(self, scope: Scope, receive: Receive, counted: Receive, send: Send) -> None:
         """The same; bodies are read from `counted`, which is `receive` within the caller's quotas."""
         path, session = scope["path"].rstrip("/"), ""
         try:
             if scope["method"] == "POST" and _is_checked(path):
-                body = await read_body(scope, counted, MAX_CONTROL_BYTES if path in CONTROL_PATHS else self._max_bytes)
-                value = self._checked(path, read_json(body, values=self._values))
+                _, sent = await self._bodies.read(scope, counted, MAX_CONTROL_BYTES if path in CONTROL_PATHS else None)
+                value = self._checked(path, sent)
                 session, checked = str(value.get("session_hash", "")), json.dumps(value).encode("ascii")
                 scope, receive = _with_length(scope, len(checked)), replayed(checked, receive)
             elif scope["method"] == "POST" and path == MCP_PATH:
-                body = await read_body(scope, counted, MAX_MCP_BYTES)
-                self._check_paths(read_json(body, values=self._values))
+                body, sent = await self._bodies.read(scope, counted, MAX_MCP_BYTES)
+                self._check_paths(sent)
                 receive = replayed(body, receive)
             else:
                 self._check_owner(scope)
-        except BodyTooLarge:
-            await error_response(413, "request_too_large", limit=self._max_bytes // 1000)(scope, receive, send)
-        except QuotaExceeded as error:
-            await error.refusal(scope, receive, send)
-        except Held:
-            await error_response(503, "overloaded", wait=RETRY_AFTER_SECONDS)(scope, receive, send)
-        except BodyTimeout:
-            await error_response(408, "request_slow")(scope, receive, send)
-        except ValueError:
-            await error_response(400, "request_forged")(scope, receive, send)
+        except REFUSED_BODIES as error:
+            await self._bodies.refusal(error)(scope, receive, send)
         except NotOwned:
             await not_found()(scope, receive, send)
-        except ClientGone:
-            pass
         else:
             await self._hand_on(path, session, scope, receive, send)
 
@@ -164,9 +131,6 @@ class GradioEventsMiddleware:
             raise NotOwned
 
     def _checked(self, path: str, body: object) -> dict[str, Any]:
-        if path.startswith(ACTIONS_PATH) and isinstance(body, dict):
-            checked: dict[str, Any] = self._file_checked(body)
-            return checked  # ui/actions.py checks the fields
         if not isinstance(body, dict) or not set(body) <= EVENT_FIELDS:
             raise ValueError
         if body.get("session_hash") is not None or not path.startswith(CALL_PATH):
@@ -253,7 +217,7 @@ def _session_read(path: str, scope: Scope) -> str:
 
 
 def _is_checked(path: str) -> bool:
-    return path in (QUEUE_PATH, *CONTROL_PATHS) or path.startswith((CALL_PATH, ACTIONS_PATH))
+    return path in (QUEUE_PATH, *CONTROL_PATHS) or path.startswith(CALL_PATH)
 
 
 def _with_length(scope: Scope, length: int) -> Scope:

@@ -22,8 +22,8 @@ from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.engines.base import Loading, Ready, Unloaded, info_of
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import TooManyRequests
+from magistral_ui.fairness import TokenBuckets
 from magistral_ui.json_log import log_event
-from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import FORWARDED_HEADERS, network_of, peer_of
 from magistral_ui.web.error_responses import not_found

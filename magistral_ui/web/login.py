@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.client import hashed
 from magistral_ui.errors import TooManyRequests
+from magistral_ui.fairness import TokenBuckets
 from magistral_ui.i18n.texts import text, text_in
 from magistral_ui.json_log import log_event
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.client_address import (
     PREFIX_KEY,
     client_of,
@@ -89,6 +89,9 @@ class LoginMiddleware:
             self._end(scope, sessions)
             await self._sign_out(scope)(scope, receive, send)
         elif login := self._active_login(scope, sessions):
+            if scope["path"] == "/login" and method in ("GET", "HEAD"):  # such as a tab that a browser restores
+                await RedirectResponse("./", 303, {"Cache-Control": "no-store"})(scope, receive, send)
+                return
             await self._requests.serve(login, scope, receive, send)
         elif path == MCP_PATH and (sent := credentials_in(Headers(scope=scope))):
             if refusal := await self._refusal(scope, *sent):

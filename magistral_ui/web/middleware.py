@@ -5,8 +5,10 @@ from pathlib import Path
 
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.web.client_address import ClientAddressMiddleware, ForwardedHeadersMiddleware, RestorePrefixMiddleware
 from magistral_ui.web.exposure import Exposure
@@ -16,43 +18,27 @@ from magistral_ui.web.hf_oauth import HuggingFaceLogin
 from magistral_ui.web.login import LoginMiddleware
 from magistral_ui.web.passwords import Passwords
 from magistral_ui.web.queued_calls import QueuedCalls
-from magistral_ui.web.rate_limit import ByteQuota, RateLimitMiddleware
-from magistral_ui.web.request_guard import HostAndOriginMiddleware, RouteAllowlistMiddleware
+from magistral_ui.web.rate_limit import RateLimitMiddleware
+from magistral_ui.web.request_body import JsonBodies
+from magistral_ui.web.request_guard import HostAndOriginMiddleware, OwnRoutesMiddleware, RouteAllowlistMiddleware
 from magistral_ui.web.security_headers import SecurityHeadersMiddleware
 from magistral_ui.web.uploads import Ownership, UploadsMiddleware
-
-MAX_EVENT_BYTES = 2_000_000
-"""Bytes of an event beside the text of a message, which may take six for a character."""
-MAX_EVENT_VALUES, MAX_TURN_VALUES = 10_000, 40
-"""Values in an event, and in each turn of a history that it brings."""
 
 
 def middleware_stack(
     visitors: Visitors,
-    listeners: Mapping[int, ApiFunction],
-    calls: QueuedCalls,
     exposure: Exposure,
+    routes: Sequence[BaseRoute],
     passwords: Passwords | None = None,
     identity: HuggingFaceLogin | None = None,
     metrics_token: str = "",
     admins: frozenset[str] = frozenset(),
 ) -> list[Middleware]:
-    """What a request passes, the outermost first. With `metrics_token`, /metrics can be read from elsewhere, too.
+    """What every request passes, the outermost first. With `metrics_token`, /metrics can be read from elsewhere, too.
 
     Each is an ASGI application around the next one and sees HTTP requests only: connections.py serves nothing else.
     """
-    limits, ownership, framed = visitors.limits, Ownership(), exposure.reach == "space"
-    folder, hourly = get_upload_folder(), ByteQuota(limits)
-    events = Middleware(
-        GradioEventsMiddleware,
-        listeners=listeners,
-        ownership=ownership,
-        calls=calls,
-        folder=folder,
-        max_bytes=MAX_EVENT_BYTES + 6 * limits.text_length,
-        values=MAX_EVENT_VALUES + MAX_TURN_VALUES * limits.messages,
-        hourly=hourly,
-    )
+    limits, framed = visitors.limits, exposure.reach == "space"
     login = []
     if passwords is not None:
         login = [
@@ -84,10 +70,23 @@ def middleware_stack(
         *login,
         # Of Gradio's routes, only those that the page and its client need.
         Middleware(RouteAllowlistMiddleware),
+        # What the page's script asks ends here; it bounds and checks bodies itself.
+        Middleware(OwnRoutesMiddleware, routes=routes),
+    ]
+
+
+def gradio_middleware(
+    limits: Limits, listeners: Mapping[int, ApiFunction], calls: QueuedCalls, ownership: Ownership, bodies: JsonBodies
+) -> list[Middleware]:
+    """What a request passes after that on its way to Gradio's app, the outermost first."""
+    folder = get_upload_folder()
+    return [
         # Bodies are bounded here, and files go back only to who sent them.
-        Middleware(UploadsMiddleware, ownership=ownership, limits=limits, folder=Path(folder), hourly=hourly),
-        # Events are read, checked and written anew, so Gradio gets only what was checked.
-        events,
+        Middleware(UploadsMiddleware, ownership=ownership, limits=limits, folder=Path(folder), hourly=bodies.hourly),
+        # Calls are read, checked and written anew, so Gradio gets only what was checked.
+        Middleware(
+            GradioEventsMiddleware, listeners=listeners, ownership=ownership, calls=calls, folder=folder, bodies=bodies
+        ),
         # Innermost: Gradio expects the whole path.
         Middleware(RestorePrefixMiddleware),
     ]

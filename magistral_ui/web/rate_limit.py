@@ -9,9 +9,8 @@ from anyio import CancelScope
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from magistral_ui.client import CLIENT
-from magistral_ui.fairness import FairCache
+from magistral_ui.fairness import FairCache, TokenBuckets
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import TokenBuckets
 from magistral_ui.web.error_responses import error_response
 
 MAX_OPEN_PER_BROWSER = 48

@@ -1,4 +1,4 @@
-"""Reads the bodies of requests, within bounds of bytes, time and memory; it does not know what they mean."""
+"""Reads the bodies of requests, within bounds of bytes, time and memory, and refuses others; it does not know what they mean."""
 
 import asyncio
 import json
@@ -9,12 +9,22 @@ from contextlib import contextmanager
 
 from anyio import fail_after
 from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope
+
+from magistral_ui.client import CLIENT
+from magistral_ui.sessions.limits import Limits
+from magistral_ui.web.error_responses import error_response
+from magistral_ui.web.rate_limit import RETRY_AFTER_SECONDS, ByteQuota, QuotaExceeded
 
 CHUNK_TIMEOUT = 20.0
 BODY_TIMEOUT = 300.0
 MAX_JSON_DEPTH = 24
 """Levels of JSON, more than anything here needs."""
+MAX_EVENT_BYTES = 2_000_000
+"""Bytes of an action, or of a program's call, beside the text of a message, which may take six for a character."""
+MAX_EVENT_VALUES, MAX_TURN_VALUES = 10_000, 40
+"""Values in one, and in each turn of a history that it brings."""
 MAX_MCP_BYTES = 32 * 2**20
 """Bytes of a request to the MCP server; images travel in it as base64."""
 MAX_JSON_VALUES = 400_000
@@ -39,6 +49,10 @@ class ClientGone(Exception):
 
 class Held(Exception):
     """There is no room in memory for one more body now."""
+
+
+REFUSED_BODIES = (BodyTooLarge, BodyTimeout, ClientGone, Held, QuotaExceeded, ValueError)
+"""What reading a body raises."""
 
 
 class HeldBytes:
@@ -70,6 +84,42 @@ class HeldBytes:
             self._by_address[address] -= held
             if not self._by_address[address]:
                 del self._by_address[address]
+
+
+class JsonBodies:
+    """Reads the JSON that the page and programs send, and counts all of it: by address and hour, and while it is in memory."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._max_bytes = MAX_EVENT_BYTES + 6 * limits.text_length
+        self._values = MAX_EVENT_VALUES + MAX_TURN_VALUES * limits.messages
+        self.hourly, self._held = ByteQuota(limits), HeldBytes()
+
+    @contextmanager
+    def counted(self, receive: Receive) -> Iterator[Receive]:
+        """`receive` whose bytes count for the client; they are in memory until the `with` block ends."""
+        address = CLIENT.get().address
+        with self._held.counted(receive, address) as counted:
+            yield self.hourly.counted(counted, address)
+
+    async def read(self, scope: Scope, receive: Receive, max_bytes: int | None = None) -> tuple[bytes, object]:
+        """A body and its value. Raises one of REFUSED_BODIES."""
+        body = await read_body(scope, receive, max_bytes or self._max_bytes)
+        return body, read_json(body, values=self._values)
+
+    def refusal(self, error: Exception) -> ASGIApp:
+        """The answer to a body that raised one of REFUSED_BODIES."""
+        match error:
+            case BodyTooLarge():
+                return error_response(413, "request_too_large", limit=self._max_bytes // 1000)
+            case QuotaExceeded():
+                return error.refusal
+            case Held():
+                return error_response(503, "overloaded", wait=RETRY_AFTER_SECONDS)
+            case BodyTimeout():
+                return error_response(408, "request_slow")
+            case ClientGone():
+                return Response(status_code=400)  # nobody reads it
+        return error_response(400, "request_forged")
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:

@@ -1,9 +1,11 @@
-"""Refuses requests that are not for this page: host check (DNS rebinding), origin check (CSRF), and a list of routes."""
+"""Lets in what is for this page: host check (DNS rebinding), origin check (CSRF), a list of routes, and the page's own routes."""
 
 import re
+from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from magistral_ui.web.error_responses import error_response, not_found
@@ -86,6 +88,21 @@ class RouteAllowlistMiddleware:
             return
         if scope["path"] == "/":
             scope = {**scope, "query_string": b""}  # no deep links, and nothing else that a query could choose
+        await self.app(scope, receive, send)
+
+
+class OwnRoutesMiddleware:
+    """Serves the routes of the page's script. What is left is Gradio's app, with the layers that only that needs."""
+
+    def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
+        self.app, self._routes = app, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for route in self._routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                await route.handle({**scope, **found}, receive, send)
+                return
         await self.app(scope, receive, send)
 
 

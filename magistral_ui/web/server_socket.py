@@ -11,14 +11,13 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-import uvicorn
-from gradio import http_server
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING, Any
 
 from magistral_ui.errors import PortInUse, ServeError
+
+if TYPE_CHECKING:  # the address is checked before these are imported, which takes seconds
+    from gradio.http_server import Server
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 MAX_OPEN_FILES = 65_536
 START_TIMEOUT = 120.0
@@ -53,8 +52,9 @@ def url_of(host: str, port: int) -> str:
 @contextlib.contextmanager
 def served_on(sockets: list[socket.socket]) -> Iterator[None]:
     """Make Gradio's `launch` serve on `sockets`."""
+    from gradio import http_server
 
-    def start(app: Any, **_: object) -> tuple[str, int, str, http_server.Server]:
+    def start(app: Any, **_: object) -> tuple[str, int, str, "Server"]:
         host, port = sockets[0].getsockname()[:2]
         return host, port, url_of(WILDCARD_HOSTS.get(host, host), port), _start(app, sockets)
 
@@ -65,14 +65,16 @@ def served_on(sockets: list[socket.socket]) -> Iterator[None]:
         http_server.start_server = original
 
 
-def startup_gate(app: ASGIApp) -> ASGIApp:
+def startup_gate(app: "ASGIApp") -> "ASGIApp":
     """Wraps `app` until connections.py opens the server: only Gradio's own request reaches it.
 
     Gradio opens the port before there is middleware around its app. A connection that was made until then would keep this
     wrapper, so it is closed, and its client must connect again.
     """
 
-    async def gate(scope: Scope, receive: Receive, send: Send) -> None:
+    from starlette.responses import PlainTextResponse
+
+    async def gate(scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "lifespan" or (scope["method"], scope["path"]) == STARTUP_REQUEST:
             await app(scope, receive, send)
         else:
@@ -81,9 +83,12 @@ def startup_gate(app: ASGIApp) -> ASGIApp:
     return gate
 
 
-def _start(app: Any, sockets: list[socket.socket]) -> http_server.Server:
+def _start(app: Any, sockets: list[socket.socket]) -> "Server":
     """Start the server, always with h11, which connections.py makes strict and watches, and without WebSockets."""
-    server = http_server.Server(
+    import uvicorn
+    from gradio.http_server import Server
+
+    server = Server(
         uvicorn.Config(
             startup_gate(app),
             log_level="warning",

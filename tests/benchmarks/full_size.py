@@ -108,21 +108,21 @@ def make_folder(folder: Path, shape: ModelShape) -> Path:
 def compare(card: ModelCard, folder: Path, precision: str, tokens: int) -> list[str]:
     """Load, ask, and tell what was planned beside what was measured."""
     assert card.shape is not None
-    device, process = find_device("cpu"), psutil.Process()
+    device = find_device("cpu")
     planned = choose_plan(card.name, card.shape, device, precision)
     expected = estimated_pace(card.shape, planned.precision, device)
     gc.collect()
-    before = process.memory_info().rss
+    before = own_bytes()
     loaded = load(ModelSource(replace(card, demo=True), folder), device, precision, lambda _: None)
     running = RunningModel(loaded, device)
     loaded = replace(loaded, model=None)
     gc.collect()
-    held = process.memory_info().rss - before
+    held = own_bytes() - before
     thread = threading.Thread(target=running.run)
     thread.start()
     try:
         generation = ask(running, tokens)
-        peak = process.memory_info().rss - before
+        peak = own_bytes() - before
     finally:
         running.close()
         thread.join()
@@ -136,6 +136,12 @@ def compare(card: ModelCard, folder: Path, precision: str, tokens: int) -> list[
         f"with working memory: planned {(planned.weights + planned.working) / GIB:.3f}, after a reply {peak / GIB:.3f}",
         f"tokens per second: estimated {expected or 0:.2f}, measured {pace:.2f} over {written} tokens",
     ]
+
+
+def own_bytes() -> int:
+    """Resident memory of this process, but for the pages of files, which go whenever memory is short."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
 
 
 def ask(running: RunningModel, tokens: int) -> Any:

@@ -33,10 +33,10 @@ def rows(bench: Bench) -> Iterator[Row]:
 def graphs_gain(bench: Bench) -> float:
     """Seconds of a decode step with plain calls ÷ those with recorded graphs; 1.0 where graphs turned themselves off."""
     stages = bench.running.decoder._stages
-    record = stages._record
+    record = stages.record
     times = []
     for switch in (None, record):
-        stages._record = switch
+        stages.record = switch
         bench.fresh()
         generation = bench.running.submit(bench.request(64, 80))
         for _ in range(8):

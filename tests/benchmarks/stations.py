@@ -25,6 +25,8 @@ HANDLER = "ui/chat.py"
 LOAD_TIMEOUT = 120.0
 SETTLE_SECONDS = 2.0
 """For the first reply to be saved, which would count otherwise."""
+NEVER = 10**9
+"""Seconds between two deletions of old conversations: one that falls into the reply would count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,13 @@ def stations_of_a_message(folder: Path, *, shared: bool) -> list[Station]:
 
     from magistral_ui.engines.base import Ready
     from magistral_ui.engines.local.engine import LocalEngine
+    from magistral_ui.sessions import session_store
     from magistral_ui.sessions.history.database import History
     from magistral_ui.sessions.limits import SHARED
     from magistral_ui.sessions.visitors import Visitors
     from magistral_ui.ui.page import build_page, close, launch
 
+    session_store.PURGE_INTERVAL = NEVER
     engine = LocalEngine("demo")
     engine.start()
     visitors = Visitors(engine, SHARED if shared else None, History(folder))

@@ -1,10 +1,9 @@
 """One Chromium for all browser tests, an empty profile for each, and pages over scripted or real engines."""
 
 import importlib.util
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from magistral_ui.engines.base import Broken, Engine, Ready
-from magistral_ui.sessions.history.database import History
-from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.visitors import Visitors
-from tests.loopback import free_port
-from tests.scripted_engine import ScriptedEngine
+from tests.browser.pages import Pages, Serve, serving
 
 sync_api = pytest.importorskip("playwright.sync_api")
 ARGUMENTS = [
@@ -32,14 +27,6 @@ ARGUMENTS = [
 ]
 STEP_TIMEOUT_MS = 20_000
 """Milliseconds that a browser step may take on a busy machine before it counts as failed."""
-
-SERVER_END_TIMEOUT = 60.0
-"""Seconds that a closed server may take to end on a busy machine."""
-
-PAGE_PORT = free_port()
-"""Where this process serves one page after another: the browser's cache holds files by address."""
-
-Serve = Callable[..., str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -99,9 +86,9 @@ def watched(context: Any) -> Iterator[set[str]]:
     assert problems == []
 
 
-def new_context(browser: Any) -> Any:
+def new_context(browser: Any, **options: Any) -> Any:
     """A profile in which nobody has been."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
     context.set_default_timeout(STEP_TIMEOUT_MS)
     return context
 
@@ -123,8 +110,8 @@ class SharedProfile:
     A page whose scripts come from the cache, already compiled, takes two thirds of the processor time.
     """
 
-    def __init__(self, browser: Any) -> None:
-        self.context = new_context(browser)
+    def __init__(self, browser: Any, **options: Any) -> None:
+        self.context = new_context(browser, **options)
         self._blank = self.context.new_page()
         self._storage = self.context.new_cdp_session(self._blank)
         self._asked: set[str] = set()
@@ -133,7 +120,7 @@ class SharedProfile:
     def visit(self) -> Iterator[Any]:
         """The profile of a new visitor, which is watched; its tabs are closed afterwards.
 
-        It is emptied now, not after the last visit: by now that one's server is closed, and nothing of it can arrive any more.
+        It is emptied now, not after the last visit: by now that one's engine is closed, and its tabs are, too.
         """
         self._empty()
         with watched(self.context) as self._asked:
@@ -152,44 +139,6 @@ class SharedProfile:
         self.context.clear_cookies()
         for origin in {f"{url.scheme}://{url.netloc}" for url in map(urlsplit, self._asked) if url.scheme == "http"}:
             self._storage.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
-
-
-def page_port() -> int:
-    """The same port each time, or another one where somebody else has it."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", PAGE_PORT))
-        except OSError:
-            return free_port()
-    return PAGE_PORT
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[Serve]:
-    """A function that serves a page over an engine, or over a script, and returns its address."""
-    from magistral_ui.ui.page import build_page, close, launch
-
-    closers: list[Callable[[], None]] = []
-
-    def start(source: Any, limits: Limits | None = None, history: Path | None = None, **options: Any) -> str:
-        engine = source if hasattr(source, "submit") else ScriptedEngine(source, **options)
-        visitors = Visitors(engine, limits, History(history or folder / "data"))
-        demo = build_page(engine, visitors)
-        url = launch(demo, visitors, port=page_port())
-        closers.append(visitors.close)
-        # The next page is served on the same port: a connection to this one must not answer there. Gradio waits 5 s for its end.
-        closers.append(lambda: demo.server.thread.join(SERVER_END_TIMEOUT))
-        closers.append(lambda: close(demo))
-        if isinstance(engine, ScriptedEngine):
-            closers.append(engine.close)
-        return url
-
-    try:
-        yield start
-    finally:
-        for each in reversed(closers):
-            each()
 
 
 @pytest.fixture(scope="session")
@@ -216,10 +165,18 @@ def page(context: Any) -> Any:
     return context.new_page()
 
 
+@pytest.fixture(scope="session")
+def pages() -> Iterator[Pages]:
+    """The pages that this process serves, one after another."""
+    pages = Pages()
+    yield pages
+    pages.close()
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(tmp_path: Path, pages: Pages) -> Iterator[Serve]:
     """A function that serves a page over an engine, or over a script, and returns its address."""
-    with serving(tmp_path) as start:
+    with serving(tmp_path, pages) as start:
         yield start
 
 

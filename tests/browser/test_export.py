@@ -11,7 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation
+from magistral_ui.chat.reply import Reply
 from magistral_ui.export.document import Document
 from magistral_ui.export.html import POLICY, export_html
 from magistral_ui.i18n.texts import text

@@ -10,7 +10,7 @@ from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.i18n import languages
 from magistral_ui.i18n.languages import LANGUAGES
 from magistral_ui.i18n.texts import category, text_in
-from tests.browser.conftest import Serve
+from tests.browser.pages import Serve
 from tests.browser.steps import ask, box, done, visit
 
 SCRIPT = [Reasoning("Let me see. "), Answer("Two `a = b` and $x^2$.\n\n```python\nprint(1)\n```\n\n- one\n")]

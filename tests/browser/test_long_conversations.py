@@ -10,8 +10,8 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Ready
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import TabState, Visitors
+from tests.browser.pages import Serve
 from tests.browser.steps import ask, done, reply, visit
-from tests.loopback import free_port
 from tests.scripted_engine import INFO, Script, ScriptedEngine
 
 REASONING = "Thinking about it. 🎉\n" * 2_000
@@ -38,21 +38,13 @@ class Talkative(Visitors):
         return place, session
 
 
-def serve_long(request: Any) -> str:
-    from magistral_ui.ui.page import build_page, close, launch
-
-    engine = ScriptedEngine(
-        script, status=Ready(replace(INFO, context_length=1_000_000))
-    )  # what does not fit is not sent
-    visitors = Talkative(engine)
-    demo = build_page(engine, visitors)
-    url = launch(demo, visitors, port=free_port())
-    request.addfinalizer(lambda: (close(demo), engine.close()))
-    return url
+def serve_long(serve: Serve) -> str:
+    status = Ready(replace(INFO, context_length=1_000_000))  # what does not fit is not sent
+    return serve(ScriptedEngine(script, status=status), visitors=Talkative)
 
 
-def test_the_end_is_there_first_and_the_rest_follows(page: Any, request: Any) -> None:
-    visit(page, serve_long(request))
+def test_the_end_is_there_first_and_the_rest_follows(page: Any, serve: Serve) -> None:
+    visit(page, serve_long(serve))
     expect(reply(page).locator(".answer em")).to_have_text("question 39")
     page.wait_for_function(AT_END)
     expect(page.locator(".turn")).to_have_count(80)
@@ -64,7 +56,7 @@ def test_the_end_is_there_first_and_the_rest_follows(page: Any, request: Any) ->
 
 
 def test_the_end_stays_in_sight_when_the_page_moves_by_itself_and_not_when_the_reader_moves_it(
-    page: Any, request: Any
+    page: Any, serve: Serve
 ) -> None:
     shift = """() => {
         const turns = document.querySelectorAll(".turn");
@@ -75,7 +67,7 @@ def test_the_end_stays_in_sight_when_the_page_moves_by_itself_and_not_when_the_r
             height(turns[turns.length - 1], 300);
         }));
     }"""
-    visit(page, serve_long(request))
+    visit(page, serve_long(serve))
     expect(page.locator(".turn:not(.outline)")).to_have_count(80)
     page.wait_for_function(AT_END)
     page.evaluate(shift)
@@ -96,9 +88,9 @@ def test_the_end_stays_in_sight_when_the_page_moves_by_itself_and_not_when_the_r
     assert page.evaluate("document.scrollingElement.scrollTop") < 1_000
 
 
-def test_a_reader_who_hurries_to_the_top_stays_where_they_are(page: Any, request: Any) -> None:
+def test_a_reader_who_hurries_to_the_top_stays_where_they_are(page: Any, serve: Serve) -> None:
     page.add_init_script("window.requestIdleCallback = (job) => setTimeout(job, 100)")  # a browser that is always busy
-    visit(page, serve_long(request))
+    visit(page, serve_long(serve))
     expect(page.locator(".turn.outline").first).to_be_attached()
     expect(page.locator(".turn").last).to_be_in_viewport()
     page.mouse.move(600, 300)
@@ -111,8 +103,8 @@ def test_a_reader_who_hurries_to_the_top_stays_where_they_are(page: Any, request
     expect(page.locator(".turn .said").first).to_be_in_viewport()
 
 
-def test_reasoning_comes_when_it_is_opened(page: Any, request: Any) -> None:
-    visit(page, serve_long(request))
+def test_reasoning_comes_when_it_is_opened(page: Any, serve: Serve) -> None:
+    visit(page, serve_long(serve))
     expect(page.locator(".turn:not(.outline)")).to_have_count(80)
     for number in (39, 0, 20):
         details = reply(page, number).locator(".reasoning")
@@ -123,8 +115,8 @@ def test_reasoning_comes_when_it_is_opened(page: Any, request: Any) -> None:
         assert shown.replace("\n", "") == whole.replace("\n", "")
 
 
-def test_a_turn_more_keeps_what_is_there(page: Any, request: Any) -> None:
-    visit(page, serve_long(request))
+def test_a_turn_more_keeps_what_is_there(page: Any, serve: Serve) -> None:
+    visit(page, serve_long(serve))
     expect(page.locator(".turn:not(.outline)")).to_have_count(80)
     page.evaluate("document.querySelectorAll('.turn').forEach((turn) => (turn.mine = true))")
     ask(page, "one more")
@@ -133,9 +125,9 @@ def test_a_turn_more_keeps_what_is_there(page: Any, request: Any) -> None:
     expect(page.locator(".turn")).to_have_count(82)
 
 
-def test_reasoning_that_was_not_opened_is_copied_and_edited_whole(page: Any, context: Any, request: Any) -> None:
+def test_reasoning_that_was_not_opened_is_copied_and_edited_whole(page: Any, context: Any, serve: Serve) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    visit(page, serve_long(request))
+    visit(page, serve_long(serve))
     expect(page.locator(".turn:not(.outline)")).to_have_count(80)  # a menu closes when its button moves out of sight
     page.wait_for_function(AT_END)
     last = reply(page)

@@ -47,7 +47,8 @@ def entry(key: str, name: str, **values: Any) -> dict[str, Any]:
         "failure": None,
         "best": False,
         "choices": [choice],
-        "ways": [],
+        "ways": [{"repository": f"mistralai/{key}", "precision": "nf4", "download": 18 * GB, "memory": 7 * GB}],
+        "original": None,
         **values,
     }
 
@@ -121,13 +122,13 @@ def test_the_list_says_what_runs_here_how_well_and_why_not(page: Any, serve: Any
     names = page.locator(".model-entry h4")
     expect(names).to_have_text(["Demo model", "Ministral 3 8B", "Ministral 3 3B", "Magistral Small 1.2"])
     best = card(page, "Ministral 3 8B")
-    for text in ("Best fit", "9 GB of memory · about 34 tokens/s", "18 GB to download", "AIME25 78.7"):
+    for text in ("Best fit", "nf4 · 9 GB of memory · about 34 tokens/s", "18 GB to download", "AIME25 78.7%"):
         expect(best).to_contain_text(text)
     expect(card(page, "Ministral 3 3B")).to_contain_text("8 GB on disk")
     refused = card(page, "Magistral Small 1.2")
     expect(refused).to_contain_text("Needs 18 GB of free memory; there are 12 GB.")
     expect(refused.get_by_role("button")).to_have_count(0)
-    best.get_by_text("Precision and context").click()
+    best.get_by_text("Options and details").click()
     assert violations_in_both_themes(page) == []
     page.set_viewport_size({"width": 320, "height": 700})
     page.locator("#settings-toggle").click()
@@ -150,7 +151,8 @@ def test_the_offer_downloads_pauses_and_switches_when_all_is_there(page: Any, se
     visit(page, url_of(serve))
     offer = page.locator(".model-offer")
     expect(offer).to_contain_text("This machine can run Ministral 3 8B")
-    expect(offer).to_contain_text("18 GB to download · 200 GB free on disk · 9 GB of memory · about 34 tokens/s")
+    expect(offer).to_contain_text("nf4 · 9 GB of memory · about 34 tokens/s")
+    expect(offer).to_contain_text("18 GB to download · 200 GB free on disk")
     offer.get_by_role("button", name="Download and use").click()
     expect(offer).to_contain_text("3 GB of 18 GB · about 4 minutes left")
     offer.get_by_role("button", name="Pause").click()
@@ -181,6 +183,9 @@ def test_a_failure_is_told_where_it_was_begun_and_the_offer_comes_back(page: Any
 
 def test_a_dismissed_offer_stays_away_in_this_browser(page: Any, serve: Any, backend: Backend) -> None:
     visit(page, url_of(serve))
+    page.locator(".model-offer").get_by_role("button", name="Options and details").click()
+    expect(card(page, "Ministral 3 8B").get_by_text("Options and details")).to_be_focused()
+    expect(card(page, "Ministral 3 8B").get_by_role("group", name="Ways to run it")).to_be_in_viewport()
     page.locator(".model-offer").get_by_role("button", name="Dismiss").click()
     expect(box(page)).to_be_focused()
     page.reload()
@@ -195,7 +200,7 @@ def test_switching_asks_what_becomes_of_running_replies(page: Any, serve: Any, b
     backend.on["switch"] = switch
     visit(page, url_of(serve))
     use = card(page, "Ministral 3 3B").get_by_role("button", name="Use")
-    card(page, "Ministral 3 3B").get_by_text("Precision and context").click()
+    card(page, "Ministral 3 3B").get_by_text("Options and details").click()
     card(page, "Ministral 3 3B").get_by_label("Context").select_option("8192")
     use.click()
     dialog = page.get_by_role("dialog", name="2 replies are still being written.")

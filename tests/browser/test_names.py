@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Error, expect
 
+from magistral_ui.ui.asset_files import ASSETS_URL
 from tests.browser.steps import ask, box, done, visit
 from tests.security.conftest import Served, serving
 
 PEOPLE = {"Alice": "right horse", "Bob": "left zebra"}
 STORED = "() => [localStorage, sessionStorage].flatMap((each) => Object.entries(each)).map((each) => each.join('='))"
-CHOOSE = """() => import(new URL("magistral/settings.js", document.baseURI)).then((page) =>
-  page.change({ instructions: "kumquat wish" }))"""
+CHOOSE = f"""() => import(new URL("{ASSETS_URL}/settings.js", document.baseURI)).then((page) =>
+  page.change({{ instructions: "kumquat wish" }}))"""
 
 
 @pytest.fixture(scope="module")

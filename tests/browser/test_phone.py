@@ -11,7 +11,8 @@ from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import Broken, GenerationRequest
-from tests.browser.conftest import STEP_TIMEOUT_MS, Serve
+from tests.browser.conftest import SharedProfile
+from tests.browser.pages import Serve
 from tests.browser.steps import ask, attempt, box, done, more, reply, visit
 from tests.scripted_engine import Pause, Script, ScriptedEngine
 
@@ -26,13 +27,12 @@ def script(request: GenerationRequest) -> Script:
     return [Reasoning("Let me see."), Answer(TABLE)]
 
 
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A tab on a phone."""
-    context = browser.new_context(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
-    context.set_default_timeout(STEP_TIMEOUT_MS)
-    yield context.new_page()
-    context.close()
+@pytest.fixture(scope="module")
+def shared_profile(browser: Any) -> Iterator[SharedProfile]:
+    """A profile on a phone."""
+    profile = SharedProfile(browser, viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    yield profile
+    profile.context.close()
 
 
 def small(page: Any) -> list[str]:

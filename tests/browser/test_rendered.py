@@ -10,7 +10,8 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.i18n.texts import text
-from tests.browser.conftest import serving, visitor
+from tests.browser.conftest import visitor
+from tests.browser.pages import Pages, serving
 from tests.browser.steps import ask, done, reply, visit
 from tests.fuzz.marks import MARKS as MARKS_TO_FUZZ
 from tests.rendered.cases import MARKS, cases, normal
@@ -99,9 +100,9 @@ MANY = """async (marks) => {
 
 
 @pytest.fixture(scope="module")
-def scripts(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def scripts(browser: Any, pages: Pages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A page whose scripts draw the texts; nothing is said on it, so that one is enough for all of them."""
-    with visitor(browser) as context, serving(tmp_path_factory.mktemp("scripts")) as serve:
+    with visitor(browser) as context, serving(tmp_path_factory.mktemp("scripts"), pages) as serve:
         page = context.new_page()
         visit(page, serve([Answer("x")]))
         yield page

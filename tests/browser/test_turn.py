@@ -203,7 +203,7 @@ def test_an_answer_is_drawn_when_the_line_was_down_for_what_draws_it(page: Any, 
         failed.append(route.request.url)
         route.abort() if len(failed) < 2 else route.continue_()
 
-    context.route("**/magistral/markdown.js*", cut)
+    context.route("**/markdown.js*", cut)
     visit(page, serve([Answer("It is *ten*.")]))
     ask(page, "Sum?")
     expect(done(page).locator(".answer em")).to_have_text("ten")

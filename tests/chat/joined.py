@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from magistral_ui.chat.conversation import ReplyBuilder
 from magistral_ui.chat.events import Event
+from magistral_ui.chat.reply import ReplyBuilder
 
 
 def joined(pieces: Iterable[Event]) -> tuple[str, str]:

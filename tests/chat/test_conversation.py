@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, UserMessage
+from magistral_ui.chat.reply import Reply
 
 
 def talk(*words: str) -> Conversation:

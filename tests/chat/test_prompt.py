@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
+from magistral_ui.chat.conversation import AssistantMessage, Conversation
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import (
     AssistantTurn,
@@ -17,6 +17,7 @@ from magistral_ui.chat.prompt import (
     split_system_prompt,
     with_instructions,
 )
+from magistral_ui.chat.reply import Reply
 
 MARKS = ("[THINK]", "[/THINK]")
 SYSTEM = (SystemPart("Think like this:"), SystemPart("casually", reasoning=True), SystemPart("Then answer."))

@@ -2,7 +2,6 @@
 
 import pytest
 
-from magistral_ui.chat.conversation import Reply, ReplyBuilder
 from magistral_ui.chat.events import (
     Answer,
     Event,
@@ -16,6 +15,7 @@ from magistral_ui.chat.events import (
     Usage,
     as_reasoning,
 )
+from magistral_ui.chat.reply import Reply, ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 
 

@@ -9,9 +9,10 @@ from typing import get_args
 from hypothesis import strategies as st
 from PIL import Image
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Provenance, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, Conversation, UserMessage
 from magistral_ui.chat.events import FinishReason, Usage
 from magistral_ui.chat.images import ImageFile, read_image
+from magistral_ui.chat.reply import Provenance, Reply
 from magistral_ui.chat.sampling import MAX_SEED, SamplingParams
 from magistral_ui.export.document import Document
 

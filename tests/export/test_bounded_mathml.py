@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation
+from magistral_ui.chat.reply import Reply
 from magistral_ui.export import mathml
 from magistral_ui.export.document import Document
 from magistral_ui.export.html import export_html

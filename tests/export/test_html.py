@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.reply import Reply
 from magistral_ui.export.answer_html import AnswerRenderer
 from magistral_ui.export.bounds import PREFIX_LENGTH
 from magistral_ui.export.document import EXPORT_CPU_SECONDS, Captions, Document, TimeBudget

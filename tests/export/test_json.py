@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Provenance, Reply
+from magistral_ui.chat.conversation import AssistantMessage, Conversation
 from magistral_ui.chat.events import Usage
 from magistral_ui.chat.images import read_image
+from magistral_ui.chat.reply import Provenance, Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.export.document import Document
 from magistral_ui.export.html import export_html

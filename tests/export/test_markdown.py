@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Usage
+from magistral_ui.chat.reply import Reply
 from magistral_ui.export.bounds import PREFIX_LENGTH
 from magistral_ui.export.document import EXPORT_CPU_SECONDS, Document
 from magistral_ui.export.markdown import contained, export_markdown, fenced, inline

@@ -181,7 +181,7 @@ def test_graphs_hold(folder: Path, precision: str) -> None:
                 model([DecoderInput(cache, [token + n]) for n, cache in enumerate(caches)]) for token in range(5, 21)
             ]
             said.append(torch.cat(steps).float())
-            assert (model._stages._record is not None) == graphs
+            assert (model._stages.record is not None) == graphs
             assert set(model._stages._recorded) == ({count} if graphs else set())
         assert torch.allclose(said[1], said[0], atol=0.02 * float(said[0].std()))
     assert not torch.backends.cuda.cudnn_sdp_enabled()

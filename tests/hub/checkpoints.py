@@ -94,8 +94,8 @@ def _ministral(tied: bool) -> dict[str, object]:
 
 def _vision(text: dict[str, object], tied: bool) -> Mistral3ForConditionalGeneration:
     tower = PixtralVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=64,  # rows of whole blocks, so that it can be quantized too
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=2,
         image_size=1_540,

@@ -13,6 +13,7 @@ import pytest
 
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.weights import hub as hub_module
+from magistral_ui.engines.weights import large_files
 from magistral_ui.engines.weights.hub import Snapshot, download
 from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.errors import MagistralUIError
@@ -137,8 +138,8 @@ def test_a_partial_file_that_is_not_the_file_s_beginning_is_found_out(hub: Hub, 
 def test_a_full_disk_is_known_before_anything_is_fetched(
     hub: Hub, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = hub_module.shutil.disk_usage(".")
-    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: usage._replace(free=500_000))
+    usage = large_files.shutil.disk_usage(".")
+    monkeypatch.setattr(large_files.shutil, "disk_usage", lambda _: usage._replace(free=500_000))
     assert refusal() == "disk_full"
     assert not hub.served
 
@@ -280,11 +281,11 @@ def test_without_symbolic_links_the_disk_needs_room_for_one(
     hub: Hub, repository: Repository, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = sum((folder / name).stat().st_size for name in WANTED if name.startswith(("model-", "tekken")))
-    usage = hub_module.shutil.disk_usage(".")
-    free = needed + hub_module.MIN_FREE_BYTES
-    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: usage._replace(free=free - 1))
+    usage = large_files.shutil.disk_usage(".")
+    free = needed + large_files.MIN_FREE_BYTES
+    monkeypatch.setattr(large_files.shutil, "disk_usage", lambda _: usage._replace(free=free - 1))
     assert refusal() == "disk_full"
-    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: usage._replace(free=free))
+    monkeypatch.setattr(large_files.shutil, "disk_usage", lambda _: usage._replace(free=free))
     assert_whole(fetch(), folder)
 
 

@@ -16,7 +16,7 @@ NAME = str(MINISTRAL_3_3B.repository)
 def test_it_lists_the_family_and_removes_what_was_begun(hub: Hub, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
-    models = ModelLibrary(lambda: None)
+    models = ModelLibrary()
     assert [each.key for each in models.entries()] == [card.key for card in FAMILY]
     assert {each.state for each in models.entries()} == {"absent"}
     blobs = Path(constants.HF_HUB_CACHE) / f"models--{NAME.replace('/', '--')}" / "blobs"
@@ -28,7 +28,7 @@ def test_it_lists_the_family_and_removes_what_was_begun(hub: Hub, tmp_path: Path
     entry = next(each for each in models.entries() if each.key == MINISTRAL_3_3B.key)
     assert (entry.state, entry.on_disk) == ("partial", 100)
     with pytest.raises(ModelRefused):
-        ModelLibrary(lambda: NAME).remove(MINISTRAL_3_3B.key)
+        ModelLibrary(lambda: {NAME}).remove(MINISTRAL_3_3B.key)
     assert blobs.exists()
     models.remove(MINISTRAL_3_3B.key)
     assert not blobs.parent.exists()

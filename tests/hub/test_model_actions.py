@@ -14,8 +14,7 @@ from starlette.applications import Starlette
 
 from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.local.switchable import SwitchableEngine
-from magistral_ui.engines.weights import devices, pace
-from magistral_ui.engines.weights import hub as hub_client
+from magistral_ui.engines.weights import devices, large_files, pace_timer
 from magistral_ui.engines.weights.library import ModelLibrary
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
 from magistral_ui.errors import Message
@@ -27,7 +26,9 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.actions import action_route
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.model_actions import ModelActions
+from magistral_ui.web.request_body import JsonBodies
 from magistral_ui.web.request_guard import ACTIONS_PATH
+from magistral_ui.web.uploads import Ownership
 from tests.hub.checkpoints import make_repository
 from tests.hub.server import Hub
 from tests.waiting import until
@@ -41,9 +42,10 @@ class Page:
 
     def __init__(self, model: str | None = "demo") -> None:
         self.engine = SwitchableEngine(ModelRequest(model, device="cpu", threads=1))
-        self.library = ModelLibrary(self.engine.repository_in_use)
+        self.library = ModelLibrary(self.engine.repositories_in_use)
         models = ModelActions(self.engine, lambda: self.library)
-        self.app = Starlette(routes=[action_route(Chat(self.engine, Visitors(self.engine)), models)])
+        chat = Chat(self.engine, Visitors(self.engine))
+        self.app = Starlette(routes=[action_route(chat, JsonBodies(chat.visitors.limits), Ownership(), models)])
         self.place: Any = {}
         self.engine.start()
         self.loaded()
@@ -109,7 +111,7 @@ def page(hub: Hub, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatc
     """On a computer that has room for what the cards tell, and where nothing needs to be timed."""
     memory = devices.psutil.virtual_memory()._replace(available=2**39, total=2**39)
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(pace, "estimated_pace", lambda *_: 9.0)
+    monkeypatch.setattr(pace_timer, "estimated_pace", lambda *_: 9.0)
     for card in (SMALL, OTHER):
         hub.add(name_of(card), repositories[card.key], card.revision or "")
     page = Page()
@@ -219,8 +221,8 @@ def said(failure: dict[str, Any]) -> str:
 
 
 def test_a_full_disk_is_said(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = hub_client.shutil.disk_usage("/")._replace(free=1_000)
-    monkeypatch.setattr(hub_client.shutil, "disk_usage", lambda _: usage)
+    usage = large_files.shutil.disk_usage("/")._replace(free=1_000)
+    monkeypatch.setattr(large_files.shutil, "disk_usage", lambda _: usage)
     failed = page.download(SMALL.key)
     assert failed["failure"]["key"] == "disk_full"
     said(failed["failure"])

@@ -76,6 +76,21 @@ def test_without_a_certain_original_nothing_is_downloaded(hub: Hub, card: dict[s
     assert hub.served == []
 
 
+NO_NAMES = ["../../etc/passwd", "/etc", "https://huggingface.co/a/b", "a--b/c", "a/b..c", "a/b.git", "a/b@main", "demo"]
+
+
+@pytest.mark.parametrize(
+    "base", [*NO_NAMES, "", " ", 5, {}, [[ORIGINAL]], [None], "a/" + "b" * 100_000], ids=lambda base: repr(base)[:20]
+)
+@pytest.mark.usefixtures("copy")
+def test_what_is_no_repository_s_name_is_no_original(hub: Hub, base: object) -> None:
+    hub.repositories[COPY].card = {"base_model": base}
+    with pytest.raises(DownloadFailed) as refused:
+        fetch()
+    assert refused.value.message.values["file"] == "tekken.json"
+    assert {path for path in hub.asked if not path.startswith(f"/api/models/{COPY}")} == set()
+
+
 @pytest.mark.usefixtures("copy")
 def test_a_chain_has_an_end(hub: Hub) -> None:
     hub.repositories["someone/between"] = hub.repositories[MIDDLE]

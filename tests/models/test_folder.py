@@ -266,15 +266,64 @@ def test_weights_in_one_file_need_no_index(folder: Path) -> None:
     assert [file.name for file in inspect_folder(folder).weights] == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["../1.safetensors", "/etc/hosts", "", ".", "a\\b", "c:d", None, 1, ["1.safetensors"]])
+def test_an_index_leads_nowhere_but_into_its_folder(folder: Path, name: object) -> None:
+    (folder.parent / "1.safetensors").write_bytes(safetensors())
+    write(folder, "model.safetensors.index.json", {"weight_map": {"a": "1.safetensors", "b": name}})
+    assert refusal(folder) == (ModelFilesBroken, {"model": str(folder), "file": "model.safetensors.index.json"})
+
+
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
+
+
+@pytest.mark.parametrize("value", [-1, 10**12, 1.5, True, "4096", [], {"a": 1}, float("nan")])
+@pytest.mark.parametrize("name", [*SIZES, "num_key_value_heads", "max_position_embeddings", "sliding_window"])
+def test_what_is_no_size_is_damage(folder: Path, name: str, value: object) -> None:
+    write(folder, "config.json", {"model_type": "mistral", name: value})
+    if name in ("head_dim", "num_key_value_heads", "sliding_window") and not value:
+        assert inspect_folder(folder).vision is False  # as if it were left out
+    else:
+        assert refusal(folder) == (ModelFilesBroken, {"model": str(folder), "file": "config.json"})
+
+
+@pytest.mark.parametrize("part", ["x", [], 1, {"hidden_size": 0}, {"patch_size": None}, {"num_channels": "3"}])
+@pytest.mark.parametrize("name", ["text_config", "vision_config"])
+def test_a_part_that_is_no_configuration_is_damage(folder: Path, name: str, part: object) -> None:
+    write(folder, "config.json", {"model_type": "mistral3", "text_config": {}, "vision_config": {}, name: part})
+    if name == "text_config" and isinstance(part, dict) and "hidden_size" not in part:
+        assert inspect_folder(folder).vision  # no key that a decoder has
+    else:
+        assert refusal(folder) == (ModelFilesBroken, {"model": str(folder), "file": "config.json"})
+
+
+def test_a_file_that_is_nested_without_end_is_damage(folder: Path) -> None:
+    (folder / "config.json").write_text('{"a":' * 200_000, encoding="utf-8")
+    assert refusal(folder) == (ModelFilesBroken, {"model": str(folder), "file": "config.json"})
+
+
+def test_a_model_type_without_end_is_cut_short(folder: Path) -> None:
+    write(folder, "config.json", {"model_type": "mamba" * 1_000})
+    assert len(str(refusal(folder)[1]["found"])) == 100
+
+
 @pytest.mark.parametrize("name", ["demo", "Magistral-Small-2509", "mistralai/Magistral-Small-2509", "owner/unknown"])
 def test_known_names_and_repositories_pass(name: str) -> None:
     check_name(name)
 
 
-@pytest.mark.parametrize("name", ["nothing", "./nothing", "/no/where", "a/b/c", "../up"])
+OTHER_NAMES = ["nothing", "./nothing", "/no/where", "a/b/c", "../up", "a/b@main", "https://huggingface.co/a/b"]
+
+
+@pytest.mark.parametrize("name", [*OTHER_NAMES, "a--b/c", "a/b..c", "a/b.git", "-a/b", "a/b-", "a/" + "b" * 97])
 def test_other_names_must_be_folders(name: str) -> None:
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFound) as refused:
         check_name(name)
+    assert refused.value.message.values == {"model": name}
+
+
+def test_a_name_that_is_too_long_for_a_folder_is_not_found() -> None:
+    with pytest.raises(ModelNotFound):
+        check_name("a" * 100_000)
 
 
 def test_a_folder_that_is_there_wins_over_a_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

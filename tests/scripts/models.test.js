@@ -4,12 +4,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import "./page.js";
 
-const { actionsFor, benchmarksOf, bestChoice, contextsUpTo, diskText, ModelEntry, ordered, paceText } = await import(
-  "../../magistral_ui/ui/assets/model_entry.js"
-);
+const facts = await import("../../magistral_ui/ui/assets/model_facts.js");
+const { ModelEntry } = await import("../../magistral_ui/ui/assets/model_entry.js");
 const { offerFacts } = await import("../../magistral_ui/ui/assets/model_offer.js");
 const { ModelsView } = await import("../../magistral_ui/ui/assets/models.js");
 
+const { actionsFor, asFrom, benchmarksOf, bestChoice, contextsUpTo, diskText, likelyRepository } = facts;
+const { ordered, paceText, wayTexts, withCopies } = facts;
 const GB = 1e9;
 const CHOICE = { precision: "nf4", weights: 7 * GB, needs: 9 * GB, context: 20_000, pace: 34.2, measured: false };
 const model = (key, more = {}) => ({
@@ -18,6 +19,7 @@ const model = (key, more = {}) => ({
   repository: key,
   license: "",
   parameters: 0,
+  languages: [],
   benchmarks: {},
   state: "absent",
   on_disk: 0,
@@ -31,6 +33,8 @@ const model = (key, more = {}) => ({
   failure: null,
   best: false,
   choices: [CHOICE],
+  ways: [],
+  original: null,
   ...more,
 });
 const DEMO = { key: "demo", precision: "float32", context: 8192, state: "ready" };
@@ -113,22 +117,81 @@ test("contexts double up to what fits; benchmarks come in one order", () => {
   assert.deepEqual(contextsUpTo(20_000), [8_192, 16_384, 20_000]);
   assert.deepEqual(contextsUpTo(4_096), [4_096]);
   assert.deepEqual(benchmarksOf(model("any", { benchmarks: { gpqa_diamond: 66.8, aime25: 78.66, other: 1 } })), [
-    ["AIME25", "78.7"],
-    ["GPQA Diamond", "66.8"],
+    ["AIME25", "78.7%"],
+    ["GPQA Diamond", "66.8%"],
   ]);
 });
 
 test("an offer says what a download takes, and nothing of it where all is there", () => {
   const offered = model("any", { seconds: 600 });
-  const facts = [
-    "18 GB to download",
-    "about 10 minutes to download",
-    "100 GB free on disk",
-    "9 GB of memory",
-    "about 34 tokens/s",
-  ];
-  assert.deepEqual(offerFacts(offered, value([])), facts);
-  assert.deepEqual(offerFacts({ ...offered, state: "complete" }, value([])), facts.slice(3));
+  const run = "nf4 · 9 GB of memory · about 34 tokens/s";
+  const download = "18 GB to download · about 10 minutes to download · 100 GB free on disk";
+  assert.deepEqual(offerFacts(offered, value([])), [run, download]);
+  assert.deepEqual(offerFacts({ ...offered, state: "complete" }, value([])), [run]);
+});
+
+const EXACT = { ...CHOICE, precision: "bfloat16", needs: 20 * GB, pace: null };
+const way = (repository, precision, download) => ({ repository, precision, download, memory: 7 * GB });
+const WAYS = [way("any", "bfloat16", 18 * GB), way("any", "nf4", 18 * GB), way("o/any-nf4", "nf4", 6 * GB)];
+const offered = () => model("any", { choices: [EXACT, CHOICE], ways: WAYS });
+const copy = (more) => model("o/any-nf4", { original: "any", choices: [], download: 6 * GB, ...more });
+
+test("a quantized copy is listed under its original, and shown once there is something of it", () => {
+  const [found, ...rest] = withCopies([offered(), copy({ state: "paused" })]);
+  assert.deepEqual(rest, []);
+  assert.equal(likelyRepository(found, DEMO), "o/any-nf4");
+  assert.equal(likelyRepository({ ...found, state: "complete" }, DEMO), "any");
+  assert.equal(likelyRepository({ ...found, state: "complete" }, { ...DEMO, key: "o/any-nf4" }), "o/any-nf4");
+  const shown = asFrom(found, "o/any-nf4");
+  assert.deepEqual([shown.key, shown.state, shown.name, shown.fits], ["o/any-nf4", "paused", "any", true]);
+  assert.deepEqual(shown.choices, [CHOICE]);
+  assert.deepEqual(withCopies([copy()]).length, 1); // of a model that is not in the list
+});
+
+test("each way says what it takes to get and to run", () => {
+  const [exact, here, ready] = WAYS.map((each) => wayTexts(each, offered()));
+  assert.deepEqual(exact, { facts: "bfloat16 · 16 bits · 20 GB of memory", source: "18 GB to download" });
+  assert.equal(here.facts, "nf4 · 4 bits · 9 GB of memory · about 34 tokens/s");
+  assert.equal(here.source, "18 GB to download · quantized on this computer");
+  assert.equal(ready.source, "about 6 GB to download · already quantized");
+  assert.equal(diskText(offered()), "18 GB to download · or about 6 GB already in nf4");
+  assert.equal(diskText(asFrom(offered(), "o/any-nf4")), "about 6 GB to download");
+});
+
+test("the way that is chosen is what is downloaded; a copy needs no precision", () => {
+  const asked = [];
+  const entry = new ModelEntry((name, { key }, chosen) => asked.push([name, key, chosen.precision]));
+  entry.show(offered(), DEMO);
+  const [exact, here, ready] = entry.element.querySelectorAll("input[type=radio]");
+  assert.equal(here.checked, true);
+  const download = () => entry.element.querySelector('[data-act="download"]').click();
+  download();
+  for (const radio of [exact, ready]) {
+    const again = entry.element.querySelector(`[data-act="${radio.dataset.act}"]`);
+    again.checked = true;
+    again.dispatchEvent(new Event("change"));
+    download();
+  }
+  assert.deepEqual(asked, [
+    ["download", "any", null],
+    ["download", "any", "bfloat16"],
+    ["download", "o/any-nf4", null],
+  ]);
+  assert.match(entry.element.textContent, /about 6 GB to download/);
+});
+
+test("languages and figures are written as the reader's language does", () => {
+  const entry = new ModelEntry(() => {});
+  entry.show(model("any", { repository: "a/b", languages: ["fr", "de"], benchmarks: { aime25: 85 } }), DEMO);
+  assert.match(entry.element.textContent, /Languages: French and German/);
+  assert.match(entry.element.textContent, /85\.0%/);
+  assert.equal(entry.element.querySelector("a").href, "https://huggingface.co/a/b");
+});
+
+test("where nothing can be switched, the owner reads why", () => {
+  const { found } = view();
+  found.show(value([], { switchable: false, why_not: { key: "models_on_zerogpu", values: {} } }));
+  assert.match(found.element.textContent, /ZeroGPU/);
 });
 
 test("a download in progress redraws its numbers only", () => {

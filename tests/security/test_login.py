@@ -72,6 +72,8 @@ def test_the_right_one_opens_and_signing_out_closes(stranger: httpx.Client) -> N
     assert "Domain" not in cookie
     kept = {"Cookie": cookie.partition(";")[0]}
     assert stranger.get("/config", headers=kept).status_code == 200
+    again = stranger.get("/login", headers=kept)  # as a browser restores a tab in which the first password was wrong
+    assert (again.status_code, again.headers["location"]) == (303, "./")
     stranger.post("/logout", headers=kept)
     assert stranger.get("/config", headers=kept).status_code == 401
 

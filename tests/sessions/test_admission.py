@@ -9,7 +9,6 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import Overloaded, QueueFull, TooManyReplies, TooManyRequests
 from magistral_ui.sessions.admission import QUEUE, Admission
 from magistral_ui.sessions.limits import Limits
-from magistral_ui.sessions.token_buckets import TokenBuckets
 
 
 class Clock:
@@ -126,20 +125,3 @@ def test_nobody_begins_while_it_closes() -> None:
     admission.closing = True
     with pytest.raises(Overloaded):
         begin(admission, "v")
-
-
-def test_a_rate_remembers_only_so_many_names() -> None:
-    rate = TokenBuckets(60, kept=10)
-    for name in range(1_000):
-        rate.take(str(name))
-    assert len(rate) == 10
-
-
-def test_what_is_owed_has_to_be_earned_first() -> None:
-    clock = Clock()
-    rate = TokenBuckets(60, burst=10, clock=clock)
-    rate.owe("a", 15)
-    assert rate.wait("a", 1) == pytest.approx(6)
-    clock.now += 6
-    assert rate.take("a", 1) == 0.0
-    assert rate.take("a", 1) > 0

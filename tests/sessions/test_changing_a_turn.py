@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from magistral_ui.chat.conversation import AssistantMessage, Reply
+from magistral_ui.chat.conversation import AssistantMessage
 from magistral_ui.chat.events import Answer, Failed, Finished, Notice, Reasoning
 from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume, UserTurn
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Ready
+from magistral_ui.engines.generation import RunningReply
 from magistral_ui.errors import AlreadyAnswering, BadInput, MessageGone, TextTooLong
 from magistral_ui.models.cards import MAGISTRAL_1_0
-from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
 from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from magistral_ui.chat.conversation import AssistantMessage, Reply
+from magistral_ui.chat.conversation import AssistantMessage
 from magistral_ui.chat.events import Notice
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Loading, Ready
+from magistral_ui.engines.generation import RunningReply
 from magistral_ui.engines.local.engine import LocalEngine
-from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.session import Session
 
 COLD = SamplingParams(temperature=0.0, max_tokens=200)

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from magistral_ui.chat.conversation import Reply
 from magistral_ui.chat.events import (
     LAST,
     Answer,
@@ -18,6 +17,7 @@ from magistral_ui.chat.events import (
     Reclassified,
     Usage,
 )
+from magistral_ui.chat.reply import Reply
 from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.live_view import LiveView, watch
 

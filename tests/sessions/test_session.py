@@ -5,15 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from magistral_ui.chat.conversation import AssistantMessage, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume, SystemPart, UserTurn
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Loading, Ready
 from magistral_ui.errors import (
     AlreadyAnswering,
     EmptyMessage,
+    ImageRefused,
     MagistralUIError,
     MessageGone,
     NotReady,
@@ -97,6 +99,22 @@ def test_what_cannot_be_said_changes_nothing(text: str, images: int, error: type
         session.say(text, [ImageFile(b"", 1, 1, "d")] * images, PARAMS)
     assert session.conversation.path() == ()
     assert engine.requests == []
+
+
+def test_a_model_without_vision_does_not_continue_a_chat_with_images() -> None:
+    engine = ScriptedEngine(SHORT)
+    session = Session(engine)
+    ask(session, "hello")
+    session.say("Which colour?", [ImageFile(b"", 1, 1, "d", "red.png")], PARAMS).generation.wait(60)
+    before = session.conversation
+    engine.card = replace(engine.card, vision=False)  # as after a switch
+    for act in (lambda: session.say("And now?", (), PARAMS), lambda: session.measure("And now?", ())):
+        with pytest.raises(ImageRefused) as refused:
+            act()
+        assert (refused.value.message.key, refused.value.message.values["name"]) == ("picture_not_supported", "red.png")
+    assert session.conversation == before
+    first = next(each.id for each in before.path() if isinstance(each, AssistantMessage))
+    assert session.regenerate(first, PARAMS).generation.wait(60), "the branch without the image goes on"
 
 
 def test_an_engine_that_refuses_leaves_no_trace() -> None:

@@ -58,7 +58,7 @@ def fill_and_free(history: History, over: threading.Event) -> None:
     """The disk is full, and free again, and so on."""
 
     def room(pages: int) -> None:
-        history.wait(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone(), None)
+        history.writer.wait(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone(), None)
 
     while not over.wait(FREE):
         room(1)  # SQLite takes it as the size that the file has

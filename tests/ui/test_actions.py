@@ -12,12 +12,15 @@ from starlette.applications import Starlette
 
 from magistral_ui.chat.events import Answer
 from magistral_ui.engines.base import Loading
+from magistral_ui.sessions.limits import SHARED
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.actions import action_route, composer_actions, history_actions, model_actions, turn_actions
+from magistral_ui.ui.asset_files import ASSETS
 from magistral_ui.ui.chat import Chat
 from magistral_ui.ui.history_panel import HistoryPanel
-from magistral_ui.ui.rendering import ASSETS
+from magistral_ui.web.request_body import MAX_EVENT_BYTES, HeldBytes, JsonBodies
 from magistral_ui.web.request_guard import ACTIONS_PATH
+from magistral_ui.web.uploads import Ownership
 from tests.scripted_engine import ScriptedEngine
 
 
@@ -27,7 +30,8 @@ class Tab:
     def __init__(self) -> None:
         self.engine = ScriptedEngine([Answer("yes")])
         self.chat = Chat(self.engine, Visitors(self.engine))
-        self.app = Starlette(routes=[action_route(self.chat)])
+        self.bodies, self.ownership = JsonBodies(SHARED), Ownership()
+        self.app = Starlette(routes=[action_route(self.chat, self.bodies, self.ownership)])
         self.place: Any = {}
 
     def post(self, action: str, body: Any) -> httpx.Response:
@@ -92,10 +96,20 @@ def test_a_message_is_sent_and_its_reply_comes_with_the_next_answer(opened: Tab)
     assert [turn["role"] for turn in opened.act("turns/ended")["turns"]["turns"]] == ["user", "assistant"]
 
 
-@pytest.mark.parametrize("files", [[None], [{"path": "nowhere.png"}, None]])
-def test_a_file_that_is_not_the_callers_is_as_if_it_were_missing(opened: Tab, files: Any) -> None:
+@pytest.mark.parametrize("theirs", [{"path": "theirs.png"}, {"path": ""}, None])
+def test_a_file_that_is_not_the_callers_is_as_if_it_were_missing(opened: Tab, theirs: Any) -> None:
+    opened.ownership.share("file", "mine.png")
+    files = [{"path": "mine.png", "url": "theirs.png"}, theirs]
     parts = opened.act("composer/weigh", message={"text": "look", "files": files})
-    assert parts["meter"]["of"] == [len("look"), len(files) - 1]
+    assert parts["meter"]["of"] == [len("look"), 1]
+
+
+def test_a_body_is_bounded_in_its_bytes_and_in_those_in_memory(tab: Tab) -> None:
+    large = {"data": {"text": "x" * (MAX_EVENT_BYTES + 6 * SHARED.text_length)}}
+    assert tab.post("turns/attach", large).status_code == 413
+    assert tab.post("turns/attach", {}).status_code == 200
+    tab.bodies._held = HeldBytes(max_bytes=1)
+    assert tab.post("turns/attach", {}).status_code == 503
 
 
 BODY: dict[str, Any] = {"place": {}, "settings": {}, "data": {}}
@@ -113,6 +127,7 @@ BODY: dict[str, Any] = {"place": {}, "settings": {}, "data": {}}
         {**BODY, "message": {"text": 1}},
         {**BODY, "message": {"files": ["a.png"]}},
         {**BODY, "message": {"files": [{"path": 7}]}},
+        {**BODY, "message": {"files": [{"url": "mine.png", "meta": {}}]}},
     ],
     ids=repr,
 )

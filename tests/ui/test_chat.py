@@ -11,6 +11,7 @@ from PIL import Image
 
 from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.client import Client, serving
 from magistral_ui.engines.base import Broken, Loading, Ready
 from magistral_ui.models import memory
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_1, MAGISTRAL_1_2
@@ -58,16 +59,20 @@ def test_a_turn_from_sending_to_the_finished_reply() -> None:
     assert value["live"] in (reply["generation"], None)  # the script may have ended before anyone looked
 
 
-def test_the_composer_stops_while_something_runs_and_sends_afterwards() -> None:
-    chat = chat_over([Pause(30)])
-    visitor, value, box = chat.say({"text": "well?"}, "", *PANEL)
-    assert (box["submit_btn"], box["stop_btn"]) == (False, True)
-    assert value["live"]
-    chat.stop(visitor)
-    settled(chat, visitor)
-    value, box = chat.commit(visitor)
-    assert (box["submit_btn"], box["stop_btn"]) == (True, False)
-    assert value["live"] is None
+@pytest.mark.parametrize("login", ["", "the hash of a name"])
+def test_the_composer_stops_while_something_runs_and_sends_afterwards(login: str) -> None:
+    with serving(Client(login=login)):
+        chat = chat_over([Pause(30)])
+        visitor, value, box = chat.say({"text": "well?"}, "", *PANEL)
+        assert ("visitor" in visitor) == (not login)
+        assert (box["submit_btn"], box["stop_btn"]) == (False, True)
+        assert value["live"]
+        chat.stop(visitor)
+        settled(chat, visitor)
+        value, box = chat.commit(visitor)
+        assert (box["submit_btn"], box["stop_btn"]) == (True, False)
+        assert value["live"] is None
+        assert chat.commit({})[1] == {}
 
 
 def test_coming_back_finds_the_turns_and_what_runs() -> None:

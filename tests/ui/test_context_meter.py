@@ -10,7 +10,7 @@ from PIL import Image
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.engines.base import Loading, Ready
 from magistral_ui.errors import ImageRefused, TooManyImages
-from magistral_ui.models.cards import DEMO, MAGISTRAL_1_1
+from magistral_ui.models.cards import DEMO, MAGISTRAL_1_1, MINISTRAL_3_8B
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.upload_cache import UploadCache
 from magistral_ui.sessions.visitors import Visitors
@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_told_with_what_helps(tmp_path: Path) -> None:
     value = chat.weigh({"text": "look", "files": files}, visitor, {})
     assert (value["fit"], value["room"]) == ("too_long", 0)
     assert value["remedies"] == [
-        {"key": "leave_reasoning_out", "count": 4},
+        {"key": "leave_reasoning_out", "count": 4, "advised_against": False},
         {"key": "smaller_pictures", "side": 1024},
         {"key": "new_chat"},
     ]
@@ -129,6 +129,16 @@ def test_what_does_not_fit_is_told_with_what_helps(tmp_path: Path) -> None:
     tight = chat.weigh({"text": "w " * 45}, visitor, {})
     assert (tight["fit"], tight["room"]) == ("tight", 6)
     assert chat.weigh({"text": "w " * 45}, visitor, {"params": {"max_tokens": 5}})["fit"] == "fits"
+
+
+def test_leaving_reasoning_out_comes_last_where_its_makers_advise_against_it() -> None:
+    system = sum(len(part.text.split()) for part in MINISTRAL_3_8B.system())
+    chat = chat_over([Reasoning("a b c d"), Answer("yes no")], context=60 + system, card=MINISTRAL_3_8B)
+    value = chat.weigh({"text": "w " * 60}, talked(chat), {})
+    assert value["remedies"] == [
+        {"key": "new_chat"},
+        {"key": "leave_reasoning_out", "count": 4, "advised_against": True},
+    ]
 
 
 def test_while_a_reply_is_written_the_message_is_not_counted() -> None:

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Answer, Reasoning
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import CLIENT, Client, hashed
 from magistral_ui.export.document import Document

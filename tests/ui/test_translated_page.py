@@ -13,6 +13,7 @@ from magistral_ui.i18n import texts as i18n
 from magistral_ui.i18n.languages import LANGUAGES, Language
 from magistral_ui.i18n.texts import for_pages, text
 from magistral_ui.sessions.visitors import Visitors
+from magistral_ui.ui.asset_files import ASSETS_URL
 from magistral_ui.ui.page import build_page, close, launch
 from tests.loopback import free_port
 from tests.scripted_engine import ScriptedEngine
@@ -71,6 +72,14 @@ def test_the_page_says_its_language_and_direction(client: httpx.Client, headers:
     assert int(opened.headers.get("content-length", len(opened.content))) >= len(opened.content) or (
         "content-encoding" in opened.headers
     )
+
+
+def test_the_page_names_its_files_by_their_version_only(client: httpx.Client) -> None:
+    named = set(re.findall(r"magistral/[\w./-]+\.(?:js|css)", page(client).text))
+    assert f"{ASSETS_URL}/main.js" in named
+    for name in named:
+        assert name.startswith((f"{ASSETS_URL}/", "magistral/texts/"))
+        assert "immutable" in client.get(f"/{name}").headers["cache-control"]
 
 
 def test_only_the_visitors_texts_travel_and_none_of_the_command_line(client: httpx.Client) -> None:

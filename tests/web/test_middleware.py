@@ -10,6 +10,9 @@ import httpx
 import pytest
 import uvicorn
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -23,6 +26,7 @@ from magistral_ui.web.login import LoginMiddleware
 from magistral_ui.web.passwords import FREE_TRIES as TRIES
 from magistral_ui.web.passwords import LoginAttempts, Passwords
 from magistral_ui.web.request_body import bounded, read_json
+from magistral_ui.web.request_guard import OwnRoutesMiddleware
 from magistral_ui.web.uploads import Ownership
 
 SECRET = "s" * 43
@@ -138,6 +142,19 @@ def test_signing_out_ends_streams_cuts_files_and_leaves_the_page_s_own(caplog: p
     assert stream == b"first"
     assert [type(each) for each in (export, file)] == [httpx.RemoteProtocolError] * 2, "incomplete"
     assert own == [b"first, last"] * 2
+
+
+def test_the_page_s_own_routes_never_reach_what_is_behind_them() -> None:
+    async def mine(request: Request) -> Response:
+        return PlainTextResponse(request.path_params["name"])
+
+    async def found() -> list[tuple[int, str]]:
+        app = OwnRoutesMiddleware(not_found(), routes=[Route("/own/{name}", mine, methods=["POST"])])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://page") as client:
+            answers = await client.post("/own/thing"), await client.get("/own/thing"), await client.post("/other")
+            return [(answer.status_code, answer.text) for answer in answers]
+
+    assert asyncio.run(found()) == [(200, "thing"), (404, "Not Found"), (404, "Not Found")]
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What a forward computes between two attentions, as plain calls or replayed as CUDA graphs; attention itself is elsewhere.
+"""What a forward computes between two attentions, recorded as CUDA graphs and replayed; decoder.py has it as plain calls.
 
 A decode step is many small kernels: on a GPU, launching them from Python costs as much as the work itself. Between two
 attentions all shapes are fixed for a given number of rows, so this part is recorded once per number of rows and replayed.
@@ -13,13 +13,15 @@ that the fused kernels take.
 import gc
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from magistral_ui.engines.local.attention import rotated
 from magistral_ui.engines.weights.devices import empty_device_cache
 from magistral_ui.engines.weights.load_errors import is_out_of_memory
+
+if TYPE_CHECKING:
+    from magistral_ui.engines.local.decoder import PlainStages, Stages
 
 log = logging.getLogger(__name__)
 
@@ -42,81 +44,9 @@ TOLERANCE = 0.02
 """Largest difference between replayed and plain results, as a share of their standard deviation, for graphs to be used."""
 
 
-class Stages(Protocol):
-    """One forward, from attention to attention."""
-
-    def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
-        """Start with embeddings (rows, hidden) and the position tables that `open` takes."""
-
-    def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
-        """Queries, keys and values of layer `index`, from what layer `index - 1` attended to (None at the first)."""
-
-    def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
-        """Logits of the rows `last` (None: of all)."""
-
-
 def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The tensor on `device`, or itself if it is there."""
     return tensor.to(device, non_blocking=True)
-
-
-class PlainStages:
-    """The stages as calls of the model's own modules."""
-
-    def __init__(self, layers: list[Any], norm: Any, head: Any, devices: list[torch.device]) -> None:
-        """`devices` are those of the layers, in order, then the one of norm and head."""
-        self.layers, self._norm, self._head = layers, norm, head
-        self.devices = devices
-        self._hidden = torch.empty(0)
-        self._tables: Tensors = ()
-
-    def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
-        self._hidden, self._tables = hidden, tables
-
-    def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
-        if attended is not None:
-            self._hidden = self.close(index - 1, self._hidden, attended)
-        if self.borders(index):
-            here = self.devices[index]
-            self._hidden = move(self._hidden, here)
-            self._tables = tuple(move(each, here) for each in self._tables)
-        return self.open(index, self._hidden, self._tables)
-
-    def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
-        hidden = self.close(len(self.layers) - 1, self._hidden, attended)
-        hidden = hidden if last is None else hidden[last]
-        return self.logits(move(hidden, self.devices[-1]) if self.borders(len(self.layers)) else hidden)
-
-    def borders(self, index: int) -> bool:
-        """Whether layer `index` (or the head, after the last) is on another device than the layer before it."""
-        return index > 0 and self.devices[index] != self.devices[index - 1]
-
-    def open(self, index: int, hidden: torch.Tensor, tables: Tensors) -> Tensors:
-        """The first half of a layer, up to its attention.
-
-        `tables` are cos and sin, (rows, 1, head_dim), and, if queries are scaled by position, that scale, (rows, 1, 1).
-        """
-        layer = self.layers[index]
-        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-        shape = (len(hidden), -1, attention.head_dim)
-        cos, sin, *scale = tables
-        queries = rotated(attention.q_proj(normed).view(shape), cos, sin)
-        if scale:
-            queries = queries * scale[0]
-        keys = rotated(attention.k_proj(normed).view(shape), cos, sin)
-        return queries, keys, attention.v_proj(normed).view(shape)
-
-    def close(self, index: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """The second half of a layer, after its attention."""
-        layer = self.layers[index]
-        hidden = hidden + layer.self_attn.o_proj(attended)
-        out: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        return out
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(rows, vocabulary)."""
-        out: torch.Tensor = self._head(self._norm(hidden))
-        return out
 
 
 class RecordedStages:
@@ -127,7 +57,7 @@ class RecordedStages:
     left them.
     """
 
-    def __init__(self, plain: PlainStages, hidden: torch.Tensor, tables: Tensors, record: Record) -> None:
+    def __init__(self, plain: "PlainStages", hidden: torch.Tensor, tables: Tensors, record: Record) -> None:
         """`hidden` (rows, hidden) and `tables`, as `begin` takes them, give shapes and dtype."""
         self._plain, self._record = plain, record
         self._hidden = hidden.clone()
@@ -194,22 +124,22 @@ class RecordedStages:
 
 
 class StageChoice:
-    """Chooses the stages of a forward: recorded ones for decode steps if they are right, plain ones otherwise.
+    """Chooses the stages of a decode step: recorded ones if they are right, plain ones otherwise.
 
     Recording is turned off for good if it fails or gives other results than the plain calls. A number of rows for which there
     was no memory is not tried again; the others are.
     """
 
-    def __init__(self, plain: PlainStages, record: Record | None, most_rows: int = MAX_RECORDED_ROWS) -> None:
-        """`record` None: never record."""
-        self._plain, self._record, self._most_rows = plain, record, most_rows
+    def __init__(self, plain: "PlainStages", record: Record | None, most_rows: int = MAX_RECORDED_ROWS) -> None:
+        """`record` None: plain ones only."""
+        self._plain, self.record, self._most_rows = plain, record, most_rows
         self._recorded: dict[int, RecordedStages] = {}
         self._too_large: set[int] = set()
 
-    def choose(self, hidden: torch.Tensor, tables: Tensors, decoding: bool) -> Stages:
-        """Stages for a forward over `hidden` (rows, hidden)."""
+    def choose(self, hidden: torch.Tensor, tables: Tensors) -> "Stages":
+        """Stages for a decode step over `hidden` (rows, hidden), while there is a `record`."""
         rows = len(hidden)
-        if self._record is None or not decoding or rows > self._most_rows or rows in self._too_large:
+        if rows > self._most_rows or rows in self._too_large:
             return self._plain
         if rows not in self._recorded:
             self._try(rows, hidden, tables)
@@ -226,13 +156,13 @@ class StageChoice:
                 self._too_large.add(rows)
             else:
                 log.warning("decode steps are not recorded as graphs: %s", error)
-                self._record = None
+                self.record = None
         gc.collect()  # the unfinished recording is freed now, not whenever its reference cycles are found
         empty_device_cache()
 
     def _checked(self, hidden: torch.Tensor, tables: Tensors) -> RecordedStages:
-        assert self._record is not None
-        made = RecordedStages(self._plain, hidden, tables, self._record)
+        assert self.record is not None
+        made = RecordedStages(self._plain, hidden, tables, self.record)
         if not self._same(made, hidden, tables):
             raise RuntimeError("replayed results differ")
         return made
@@ -244,7 +174,7 @@ class StageChoice:
         return all(_close(*pair) for pair in zip(*said, strict=True))
 
 
-def _through(stages: Stages, hidden: torch.Tensor, tables: Tensors, layers: int) -> list[torch.Tensor]:
+def _through(stages: "Stages", hidden: torch.Tensor, tables: Tensors, layers: int) -> list[torch.Tensor]:
     """Queries, keys and values of all layers and the logits, with each row attending to nothing but its own value."""
     said: list[torch.Tensor] = []
     stages.begin(hidden, tables)

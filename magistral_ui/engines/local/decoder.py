@@ -7,13 +7,13 @@ tokens go in on the first, and logits come out on the last.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from magistral_ui.engines.local.attention import MIN_ROWS, attend, segments_of
-from magistral_ui.engines.local.cuda_graphs import PlainStages, StageChoice, record_on_cuda, recorded_rows
+from magistral_ui.engines.local.attention import MIN_ROWS, attend, rotated, segments_of
+from magistral_ui.engines.local.cuda_graphs import StageChoice, Tensors, move, record_on_cuda, recorded_rows
 from magistral_ui.engines.local.kv_cache import KVCache
 from magistral_ui.engines.weights.devices import device_of
 from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like, unmap_weights
@@ -41,6 +41,8 @@ class Decoder:
             pack_linears(decoder)
             self._pack_head(model)
             unmap_weights(model)
+        devices = [*(device_of(layer.input_layernorm) for layer in self.layers), device_of(self.norm)]
+        self._plain = PlainStages(self.layers, self.norm, self.head, devices)
         self._stages = self._choice(graphs)
         self._query_scale = query_scale(self.config)
         self._image_features = getattr(model, "get_image_features", None)
@@ -91,7 +93,9 @@ class Decoder:
         )
         segments = segments_of([(part.cache, len(part.tokens)) for part in parts], device)
         tables = self._tables(hidden, positions)
-        stages = self._stages.choose(hidden, tables, decoding)
+        stages: Stages = self._plain
+        if decoding and self._stages.record is not None:
+            stages = self._stages.choose(hidden, tables)
         stages.begin(hidden, tables)
         attended = None
         for index, layer in enumerate(self.layers):
@@ -119,15 +123,13 @@ class Decoder:
             model.lm_head = packed  # so that the original is not kept
 
     def _choice(self, graphs: bool) -> StageChoice:
-        devices = [*(device_of(layer.input_layernorm) for layer in self.layers), device_of(self.norm)]
-        plain = PlainStages(self.layers, self.norm, self.head, devices)
         if self.device.type == "cuda":
             # torch prefers it on compute capability 9 and 10, and compiles a new plan for every length of a sequence.
             torch.backends.cuda.enable_cudnn_sdp(False)
         if self.device.type != "cuda" or not graphs:
-            return StageChoice(plain, None)
-        rows = min(recorded_rows(self.layers[0], device) for device in set(devices))
-        return StageChoice(plain, record_on_cuda if rows else None, rows)
+            return StageChoice(self._plain, None)
+        rows = min(recorded_rows(self.layers[0], device) for device in set(self._plain.devices))
+        return StageChoice(self._plain, record_on_cuda if rows else None, rows)
 
     def _tables(self, hidden: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What the stages take of the rows' positions: cos, sin, and the scale of queries if the model has one."""
@@ -161,3 +163,75 @@ class DecoderInput:
     cache: KVCache
     tokens: list[int]
     features: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+
+class Stages(Protocol):
+    """One forward, from attention to attention."""
+
+    def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
+        """Start with embeddings (rows, hidden) and the position tables that `open` takes."""
+
+    def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
+        """Queries, keys and values of layer `index`, from what layer `index - 1` attended to (None at the first)."""
+
+    def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
+        """Logits of the rows `last` (None: of all)."""
+
+
+class PlainStages:
+    """The stages as calls of the model's own modules."""
+
+    def __init__(self, layers: list[Any], norm: Any, head: Any, devices: list[torch.device]) -> None:
+        """`devices` are those of the layers, in order, then the one of norm and head."""
+        self.layers, self._norm, self._head = layers, norm, head
+        self.devices = devices
+        self._hidden = torch.empty(0)
+        self._tables: Tensors = ()
+
+    def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
+        self._hidden, self._tables = hidden, tables
+
+    def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
+        if attended is not None:
+            self._hidden = self.close(index - 1, self._hidden, attended)
+        if self.borders(index):
+            here = self.devices[index]
+            self._hidden = move(self._hidden, here)
+            self._tables = tuple(move(each, here) for each in self._tables)
+        return self.open(index, self._hidden, self._tables)
+
+    def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
+        hidden = self.close(len(self.layers) - 1, self._hidden, attended)
+        hidden = hidden if last is None else hidden[last]
+        return self.logits(move(hidden, self.devices[-1]) if self.borders(len(self.layers)) else hidden)
+
+    def borders(self, index: int) -> bool:
+        """Whether layer `index` (or the head, after the last) is on another device than the layer before it."""
+        return index > 0 and self.devices[index] != self.devices[index - 1]
+
+    def open(self, index: int, hidden: torch.Tensor, tables: Tensors) -> Tensors:
+        """The first half of a layer, up to its attention.
+
+        `tables` are cos and sin, (rows, 1, head_dim), and, if queries are scaled by position, that scale, (rows, 1, 1).
+        """
+        layer = self.layers[index]
+        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+        shape = (len(hidden), -1, attention.head_dim)
+        cos, sin, *scale = tables
+        queries = rotated(attention.q_proj(normed).view(shape), cos, sin)
+        if scale:
+            queries = queries * scale[0]
+        keys = rotated(attention.k_proj(normed).view(shape), cos, sin)
+        return queries, keys, attention.v_proj(normed).view(shape)
+
+    def close(self, index: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """The second half of a layer, after its attention."""
+        layer = self.layers[index]
+        hidden = hidden + layer.self_attn.o_proj(attended)
+        out: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return out
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(rows, vocabulary)."""
+        out: torch.Tensor = self._head(self._norm(hidden))
+        return out

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelRequest, Ready
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.imports import IMPORTING
 from magistral_ui.errors import MagistralUIError, NotReady
 from magistral_ui.models.cards import DEMO, ModelCard, find_card
 
@@ -115,7 +116,8 @@ class LocalEngine:
 
     def _load_and_run(self) -> None:
         try:
-            from magistral_ui.engines.local.running_model import load_model
+            with IMPORTING:
+                from magistral_ui.engines.local.running_model import load_model
 
             running = load_model(self._request, self._report, self._closing)
         except MagistralUIError as error:

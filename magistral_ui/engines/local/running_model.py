@@ -5,7 +5,7 @@ It imports torch, which `engine.py` does not: the page is served before torch is
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -17,7 +17,6 @@ from magistral_ui.engines.base import GenerationRequest, Loading, Measure, Model
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
-from magistral_ui.engines.local.pace_recorder import PaceRecorder
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
@@ -27,6 +26,7 @@ from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.pace import record_pace
 from magistral_ui.engines.weights.progress import Cancelled, Report
+from magistral_ui.engines.weights.quantization import held_bytes
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
 from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 MIN_CPU_KV_BYTES = 4 * 2**30
 """Bytes for keys and values on a processor, unless one conversation of full length needs more."""
+MIN_MEASURED_TOKENS = 32
+"""Tokens of a reply whose pace is worth knowing."""
 
 
 class RunningModel:
@@ -45,8 +47,11 @@ class RunningModel:
         self.tokenizer = tokenizer_of(loaded)
         self.system = loaded.system
         self.decoder = Decoder(loaded.model)
+        before = held_bytes(loaded.model)
+        warm_up(self.decoder)
+        laid_out = held_bytes(loaded.model) - before  # on a processor, the first forward unpacks the scales of nf4
         empty_device_cache()  # what loading left over is free, and would otherwise shorten the context
-        planned = plan_now(loaded, device, self.decoder.copied_bytes)
+        planned = plan_now(loaded, device, self.decoder.copied_bytes + laid_out)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
         self.decoder.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
@@ -56,7 +61,6 @@ class RunningModel:
         self.scheduler = Scheduler(executor, scheduler_limits(device.type))
         shape, precision = loaded.shape, loaded.info.precision
         self._pace = PaceRecorder(lambda pace: record_pace(shape, precision, device, pace))
-        warm_up(self.decoder)
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
         measure, encoded = self.tokenizer.measure(prompt, visitor)
@@ -83,6 +87,35 @@ class RunningModel:
     def close(self) -> None:
         """End `run`; all generations end as cancelled."""
         self.scheduler.close()
+
+
+class PaceRecorder:
+    """Hands on the tokens per second of each reply that ran alone from its first token to its last."""
+
+    def __init__(self, record: Callable[[float], None]) -> None:
+        self._record = record
+        self._lock = threading.Lock()
+        self._running: set[Generation] = set()
+        self._disturbed: set[Generation] = set()
+
+    def watch(self, generation: Generation) -> None:
+        """To be called when a reply is submitted."""
+        with self._lock:
+            self._running.add(generation)
+            if len(self._running) > 1:
+                self._disturbed |= self._running
+        generation.when_ended(lambda: self._ended(generation))
+
+    def _ended(self, generation: Generation) -> None:
+        with self._lock:
+            self._running.discard(generation)
+            alone = generation not in self._disturbed
+            self._disturbed.discard(generation)
+        usage = generation.usage
+        tokens = usage.reasoning_tokens + usage.answer_tokens
+        seconds = usage.total_seconds - usage.first_token_seconds
+        if alone and tokens >= MIN_MEASURED_TOKENS and seconds > 0:
+            self._record((tokens - 1) / seconds)
 
 
 def load_model(request: ModelRequest, report: Report, closing: threading.Event) -> RunningModel | None:

@@ -8,7 +8,7 @@ from collections import Counter, abc
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from magistral_ui.models.memory import held_tokens
+from magistral_ui.models.memory import MAX_GROWTH_TOKENS
 
 MIN_PREFILL_CHUNK = 32
 """Prompt tokens that a sequence reads in a step at least: smaller pieces are hardly cheaper."""
@@ -136,6 +136,11 @@ def _admissible(queue: list[S], running: abc.Sequence[S], load: DeviceLoad, limi
 
 def _needed_bytes(slot: SchedulableSequence, load: DeviceLoad) -> int:
     return held_tokens(slot.length) * load.bytes_per_token
+
+
+def held_tokens(tokens: int) -> int:
+    """Tokens that a sequence's buffers may hold at worst, since they grow ahead."""
+    return tokens + min(tokens // 4, MAX_GROWTH_TOKENS)
 
 
 def _rows(running: abc.Sequence[S], limits: SchedulerLimits) -> tuple[tuple[S, int], ...]:

@@ -4,16 +4,12 @@ Each load has a LocalEngine of its own. The one before is closed first, so that 
 load fails, the model before it is loaded again.
 """
 
-import gc
-import logging
-import sys
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from magistral_ui.chat.events import Failed, Finished
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import (
     Broken,
@@ -28,7 +24,10 @@ from magistral_ui.engines.base import (
 )
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.engine import LocalEngine
-from magistral_ui.errors import MagistralUIError, Message, ModelSwitching, NotReady
+from magistral_ui.engines.local.freed_memory import FreedMemory
+from magistral_ui.engines.local.idle_watch import IdleWatch
+from magistral_ui.engines.local.waiting_replies import WaitingReplies
+from magistral_ui.errors import Message, ModelSwitching, NotReady
 from magistral_ui.json_log import log_event
 from magistral_ui.models.cards import ModelCard, find_card
 from magistral_ui.models.folder import AUTO
@@ -36,17 +35,25 @@ from magistral_ui.models.folder import AUTO
 if TYPE_CHECKING:
     from magistral_ui.engines.local.tokenizer import Tokenizer
 
-log = logging.getLogger(__name__)
-
 Running = Literal["wait", "stop"]
 """What becomes of the replies that are being written: the switch waits for them, or stops them."""
 POLL_SECONDS = 0.05
-IDLE_POLL_SECONDS = 5.0
 OpenEngine = Callable[[ModelRequest], LocalEngine]
 
 
 def open_local(request: ModelRequest) -> LocalEngine:
     return LocalEngine(**asdict(request))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What waits until the replies that are being written have ended."""
+
+    act: Callable[[], None]
+    request: ModelRequest | None = None
+    """Of a switch; None: the model is to be unloaded."""
+    waits: bool = False
+    """Whether replies are still written to their own end, so that it may be replaced."""
 
 
 class SwitchableEngine:
@@ -55,21 +62,24 @@ class SwitchableEngine:
     def __init__(self, request: ModelRequest, idle_minutes: int = 0, open_engine: OpenEngine = open_local) -> None:
         """`idle_minutes` without a reply unload the model; 0: never. Nothing is loaded before `start`."""
         self.current = request
-        self.idle_minutes = idle_minutes
         self.last_failure: Message | None = None
         """Why the last switch failed; None after one that succeeded."""
+        self.notice: Message | None = None
+        """Why a switch that was asked for was not made; None from the next one on."""
         self._open, self._engine = open_engine, open_engine(request)
         self._lock = threading.RLock()
         self._unloaded: tuple[ModelInfo, ModelCard, Tokenizer | None] | None = None
         self._busy = False
-        """Whether a thread switches, unloads or loads."""
+        """Whether a thread switches, unloads or loads, or waits for replies before it does."""
+        self._needed: tuple[ModelRequest, ...] = ()
+        """The model that is being switched to, and the one to go back to if that fails."""
+        self._pending: _Pending | None = None
+        """What is to be done once the replies have ended."""
         self._closing = threading.Event()
         self._replies: list[Generation] = []
-        self._waiting: list[tuple[GenerationRequest, Generation]] = []
-        self._frozen = False
-        """Whether objects were exempt from garbage collection when a model was freed, and so should be again."""
-        self._used = time.monotonic()
-        self._watching: threading.Thread | None = None
+        self._waiting = WaitingReplies()
+        self._memory = FreedMemory()
+        self.idle = IdleWatch(idle_minutes, self._is_in_use, self._unload_idle)
 
     @property
     def card(self) -> ModelCard:
@@ -79,16 +89,16 @@ class SwitchableEngine:
     def start(self) -> None:
         """Begin loading; returns at once."""
         self._engine.start()
-        if self._watching is None:
-            self._watching = threading.Thread(target=self._watch_idle, name="idle model", daemon=True)
-            self._watching.start()
+        self.idle.start(self._closing)
 
     def status(self) -> EngineStatus:
         with self._lock:
             if self._unloaded is not None and not self._busy:
                 return Unloaded(self._unloaded[0])
             status = self._engine.status()
-            return Loading() if self._busy and not isinstance(status, Loading) else status
+            if not self._busy or isinstance(status, Loading):
+                return status
+            return Loading("waiting" if self.running() else "starting")
 
     def retry(self) -> None:
         self._engine.retry()
@@ -103,7 +113,7 @@ class SwitchableEngine:
         """Start a reply. If the model is unloaded, the reply waits while it is loaded again."""
         self._check_length(request)
         with self._lock:
-            self._used = time.monotonic()
+            self.idle.note_use()
             if self._unloaded is not None and (not self._busy or self._waiting):
                 return self._submit_waiting(request)
             if self._busy:
@@ -112,9 +122,10 @@ class SwitchableEngine:
             self._replies = [*self.running(), generation]
             return generation
 
-    def repository_in_use(self) -> str | None:
-        """The repository whose files the current model needs, loaded or not; a folder's name is no repository's."""
-        return self.card.repository or self.current.model
+    def repositories_in_use(self) -> set[str]:
+        """The repositories whose files are needed, by the current model, loaded or not, or by a switch; and names of folders."""
+        found = {self.card.repository, *(each.repository for each in (self.current, *self._needed))}
+        return {name for name in found if name}
 
     def held_bytes(self) -> int:
         """Bytes of weights, keys and values that unloading would free."""
@@ -135,25 +146,24 @@ class SwitchableEngine:
     def switch(self, request: ModelRequest, running: Running | None = None) -> bool:
         """Load another model in place of this one; returns at once.
 
-        False where replies are being written and `running` does not say what becomes of them: nothing has changed then. Raises
-        ModelSwitching while another switch is under way.
+        False where replies are being written and `running` does not say what becomes of them: nothing has changed then. A switch
+        that still waits for replies is replaced. Raises ModelSwitching while another model is being loaded.
         """
-        return self._begin(running, lambda: self._switch(request))
+        return self._begin(running, _Pending(lambda: self._switch(request), request))
 
     def unload(self, running: Running | None = None) -> bool:
         """Free the model's memory; the same as `switch` otherwise. Does nothing in a state without a model."""
-        if self._unloaded is not None or not isinstance(self._engine.status(), Ready):
-            return True
-        return self._begin(running, self._unload)
+        status = self.status()
+        if isinstance(status, Loading):
+            raise ModelSwitching
+        return True if not isinstance(status, Ready) else self._begin(running, _Pending(self._unload))
 
     def close(self) -> None:
         self._closing.set()
         with self._lock:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, WaitingReplies()
             engine = self._engine
-        for _, generation in waiting:
-            if not generation.ended:
-                generation.put(Finished("cancelled"))
+        waiting.cancel()
         engine.close()
 
     def _check_length(self, request: GenerationRequest) -> None:
@@ -166,42 +176,43 @@ class SwitchableEngine:
 
     def _submit_waiting(self, request: GenerationRequest) -> Generation:
         """A reply that waits for the model; with the lock held."""
-        generation = Generation(on_control=self._cancel_stopped)
+        generation = self._waiting.add(request)
         self._replies = [*self.running(), generation]
-        self._waiting.append((request, generation))
         if not self._busy:
             self._busy = True
             self._run(self._load_again)
         return generation
 
-    def _cancel_stopped(self) -> None:
+    def _begin(self, running: Running | None, wanted: "_Pending") -> bool:
         with self._lock:
-            stopped = [generation for _, generation in self._waiting if generation.stop_requested]
-            self._waiting = [each for each in self._waiting if each[1] not in stopped]
-        for generation in stopped:
-            generation.put(Finished("cancelled"))
-
-    def _begin(self, running: Running | None, act: Callable[[], None]) -> bool:
-        with self._lock:
-            if self._busy or self._closing.is_set():
+            pending = self._pending
+            replaced = pending if wanted.request and pending and pending.waits else None
+            if self._closing.is_set() or (self._busy and replaced is None):
                 raise ModelSwitching
             replies = self.running()
             if replies and running is None:
                 return False
-            self._busy = True
-
-        def begun() -> None:
-            for each in replies:
-                if running == "stop":
-                    each.stop()
-            for each in replies:
-                while not each.wait(POLL_SECONDS):
-                    if self._closing.is_set():
-                        return
-            act()
-
-        self._run(begun)
+            self._busy, self.notice = True, None
+            self._pending = replace(wanted, waits=bool(replies) and running == "wait")
+            self._needed = (self._pinned(), *([wanted.request] if wanted.request else []))
+            if replaced is None:
+                self._run(lambda: self._act_after(replies))
+            elif replaced.request and wanted.request:
+                names = {"model": replaced.request.shown_name, "other": wanted.request.shown_name}
+                self.notice = Message("model_switch_replaced", names)
+        for each in replies if running == "stop" else ():
+            each.stop()
         return True
+
+    def _act_after(self, replies: list[Generation]) -> None:
+        for each in replies:
+            while not each.wait(POLL_SECONDS):
+                if self._closing.is_set():
+                    return
+        with self._lock:
+            wanted, self._pending = self._pending, None
+        if wanted is not None:
+            wanted.act()
 
     def _run(self, act: Callable[[], None]) -> None:
         """Do `act`, for which `_busy` is set already, in a thread of its own."""
@@ -211,8 +222,8 @@ class SwitchableEngine:
                 act()
             finally:
                 with self._lock:
-                    self._busy = False
-                    self._used = time.monotonic()
+                    self._busy, self._pending, self._needed = False, None, ()
+                    self.idle.note_use()
 
         threading.Thread(target=run, name="switch model", daemon=True).start()
 
@@ -237,7 +248,7 @@ class SwitchableEngine:
         engine.close()
         engine.wait_closed(self._closing)
         del engine
-        self._frozen = free_memory() or self._frozen
+        self._memory.free()
         log_event("model_unloaded", model=kept[1].key)
 
     def _pinned(self) -> ModelRequest:
@@ -249,19 +260,13 @@ class SwitchableEngine:
         """Load the unloaded model for the replies that wait; if that fails, they end with the reason."""
         failure = self._replace_engine(self.current)
         with self._lock:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, WaitingReplies()
             if failure is None:
                 self._unloaded = None
-        for request, generation in waiting:
-            if generation.ended:
-                continue
-            if failure is not None:
-                generation.put(Failed(failure.key, failure.values))
-                continue
-            try:
-                self._engine.submit(request, generation)
-            except MagistralUIError as error:
-                generation.put(Failed(error.message.key, error.message.values))
+        if failure is None:
+            waiting.submit_to(self._engine.submit)
+        else:
+            waiting.fail(failure)
         if failure is not None and self._unloaded is not None:
             self.last_failure = failure
             self._engine = self._open(self.current)  # the next message tries again
@@ -272,7 +277,7 @@ class SwitchableEngine:
         engine.close()
         engine.wait_closed(self._closing)
         del engine
-        self._frozen = free_memory() or self._frozen
+        self._memory.free()
         self.current = request
         self._engine.start()
         while not self._closing.wait(POLL_SECONDS):
@@ -283,41 +288,12 @@ class SwitchableEngine:
                 return Message(status.key, status.values)
         else:
             self._engine.close()
-        if self._frozen:  # as after the first load, see app.py
-            gc.collect()
-            gc.freeze()
+        self._memory.freeze_again()
         return None
 
-    def _watch_idle(self) -> None:
-        while not self._closing.wait(IDLE_POLL_SECONDS):
-            self.unload_if_idle()
+    def _is_in_use(self) -> bool:
+        return bool(self.running()) or isinstance(self.status(), Loading)
 
-    def unload_if_idle(self) -> None:
-        with self._lock:
-            if self.running():
-                self._used = time.monotonic()
-            idle = time.monotonic() - self._used
-            if not self.idle_minutes or self._busy or idle < 60 * self.idle_minutes:
-                return
-        self.unload()
-
-
-def free_memory() -> bool:
-    """Collect what a closed engine has left, and return its device memory; whether objects were exempt from collection.
-
-    A model that was frozen would never be collected.
-    """
-    frozen = gc.get_freeze_count() > 0
-    gc.unfreeze()
-    gc.collect()
-    if "torch" in sys.modules:
-        from magistral_ui.engines.weights.devices import empty_device_cache
-
-        empty_device_cache()
-    return frozen
-
-
-def request_for(current: ModelRequest, model: str, precision: str, context_length: int | None) -> ModelRequest:
-    """`current` with another model: the device, threads and copies stay; a revision is of one repository only."""
-    revision = current.revision if model == current.model else None
-    return replace(current, model=model, precision=precision, context_length=context_length, revision=revision)
+    def _unload_idle(self) -> None:
+        with suppress(ModelSwitching):
+            self.unload()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from magistral_ui.chat.sampling import PARAMETERS
+from magistral_ui.chat.sampling import EFFORTS, PARAMETERS, Effort
 
 SystemShape = Literal["text", "chunks", "plain"]
 """`text`: one string with literal marks; `chunks`: a list with thinking chunks; `plain`: one string without the marks."""
@@ -38,7 +38,9 @@ class Dialect:
     without_reasoning: Mapping[str, object] = field(default_factory=dict)
     """Fields of a request for a reply without reasoning. Servers ignore or refuse those that they do not know."""
     effort: str = ""
-    """The field for the reasoning effort (`none`, `low`, `medium` or `high`); empty if the model reads none."""
+    """The field for how much to reason, as one of `efforts`; empty if the model reads none."""
+    efforts: tuple[Effort, ...] = EFFORTS
+    """The values that this field takes; a refusal may name fewer."""
     prompts_reasoning: bool = False
     """Whether the model reasons only because our system prompt asks it to."""
     stream_options: Mapping[str, bool] = field(default_factory=dict)
@@ -145,6 +147,7 @@ MISTRAL = Dialect(
     resume="prefix",
     fields={**OPENAI_FIELDS, "seed": "random_seed", "top_k": "top_k", "repetition_penalty": "repetition_penalty"},
     effort="reasoning_effort",
+    efforts=("none", "high"),
     must_fit=True,
 )
 TRANSFORMERS = Dialect(

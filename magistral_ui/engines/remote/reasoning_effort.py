@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from magistral_ui.chat.prompt import Prompt
+from magistral_ui.chat.sampling import nearest_effort
 from magistral_ui.engines.remote.dialects import Dialect
 from magistral_ui.engines.remote.sse import json_object
 from magistral_ui.models.cards import ModelCard
@@ -25,7 +26,7 @@ def effort_fields(prompt: Prompt, dialect: Dialect) -> dict[str, object]:
     """The fields of a request that set the reasoning effort."""
     fields = dict(dialect.without_reasoning) if prompt.effort == "none" else {}
     if dialect.effort:
-        fields[dialect.effort] = prompt.effort or "high"
+        fields[dialect.effort] = nearest_effort(prompt.effort or "high", dialect.efforts)
     return fields
 
 

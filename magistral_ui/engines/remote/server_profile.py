@@ -1,12 +1,13 @@
 """What is known about a server after detection, and what its refusals reveal; it sends nothing."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.prompt import Resume
-from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.chat.sampling import Effort, SamplingParams
 from magistral_ui.engines.base import ModelInfo
 from magistral_ui.engines.remote.dialects import Dialect
 from magistral_ui.engines.remote.error_body import MAX_TOKENS_FIELDS, ServerRefusal
@@ -101,6 +102,8 @@ def updated_profile(
         return None
     if refusal.replacement and len(refusal.fields) == 1:
         return _rename_field(profile, refusal.fields[0], refusal.replacement)
+    if refusal.fields == (profile.dialect.effort,) and (efforts := _other_efforts(profile.dialect, refusal, sent)):
+        return ProfileUpdate(replace(profile, dialect=replace(profile.dialect, efforts=efforts)))
     dropped = [name for name in refusal.fields if name not in chosen]
     if refusal.either:
         dropped = dropped[-1:]
@@ -186,6 +189,12 @@ def _lower_max_tokens(
         return None
     dialect = replace(known.dialect, sends_default_max_tokens=False, must_fit=False)
     return ProfileUpdate(replace(known, dialect=dialect, needs_max_tokens=False))
+
+
+def _other_efforts(dialect: Dialect, refusal: ServerRefusal, sent: Mapping[str, Any]) -> tuple[Effort, ...]:
+    """The efforts that a refusal names in place of the one that was sent: a model may take only some of them."""
+    detail, tried = refusal.detail, sent.get(dialect.effort)
+    return tuple(each for each in dialect.efforts if each != tried and re.search(rf"['\"`]{each}['\"`]", detail))
 
 
 def _rename_field(profile: ServerProfile, field: str, replacement: str) -> ProfileUpdate | None:

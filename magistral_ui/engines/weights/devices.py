@@ -12,6 +12,7 @@ from torch import nn
 
 from magistral_ui.engines.weights import gpu_diagnosis
 from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, TorchBuild, find_graphics_cards, runs_kernels_for
+from magistral_ui.engines.weights.host_memory import trim_heap
 from magistral_ui.engines.weights.quantization import can_quantize, has_fast_nf4
 from magistral_ui.errors import BadSetting, DeviceTooSmall, Message
 from magistral_ui.models.cards import DEMO, FAMILY, ModelCard
@@ -239,8 +240,8 @@ def choose_plan(
         model=name,
         precision=chosen.precision,
         device=device.first(count).name,
-        free=f"{sum(each.free for each in device.all) / 1e9:.1f}",
-        needed=f"{needed_bytes(shape, chosen.precision, device.type, least, count, device.fused) / 1e9:.1f}",
+        free=round(sum(each.free for each in device.all) / 1e9, 1),
+        needed=round(needed_bytes(shape, chosen.precision, device.type, least, count, device.fused) / 1e9, 1),
         other=best.precision,
     )
 
@@ -291,6 +292,8 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def empty_device_cache() -> None:
+    """Give back what the allocators of the device and of the host keep for later."""
+    trim_heap()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():

@@ -36,6 +36,7 @@ LIBRARY_ERRORS = (
     TypeError,
     LookupError,
     AttributeError,
+    ArithmeticError,
     AssertionError,
     ImportError,
     SafetensorError,
@@ -104,8 +105,12 @@ def check_tensors(facts: FolderFacts, kind: Any, config: Any, model: str) -> Non
     transformers would initialise missing tensors at random, and quantize those of another shape. Unknown names may be other
     spellings of what is missing: then `check_loaded` decides after loading.
     """
-    with torch.device("meta"):
-        wanted = {plain(name): (name, tuple(each.shape)) for name, each in kind(config).state_dict().items()}
+    try:
+        with torch.device("meta"):
+            state = kind(config).state_dict()
+    except LIBRARY_ERRORS as error:  # the configuration has the right form, but describes no model
+        raise ModelFilesBroken(model=model, file="config.json") from error
+    wanted = {plain(name): (name, tuple(each.shape)) for name, each in state.items()}
     held = {plain(name): shape for name, shape in facts.shapes.items()}
     known = wanted.keys() >= held.keys()
     for short, (name, expected) in wanted.items():

@@ -7,6 +7,7 @@ from huggingface_hub import HfApi, ModelInfo
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from magistral_ui.models.cards import find_card
+from magistral_ui.models.folder import is_repository
 
 TOKENIZER = "tekken.json"
 BORROWED_FILES = (TOKENIZER, "SYSTEM_PROMPT.txt")
@@ -44,4 +45,5 @@ def _base(info: ModelInfo) -> str | None:
         return None
     base = data.get("base_model")
     names = [base] if isinstance(base, str) else base
-    return names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else None
+    is_one = isinstance(names, list) and len(names) == 1 and isinstance(names[0], str)
+    return names[0] if is_one and is_repository(names[0]) else None

@@ -56,16 +56,15 @@ class _Known:
 def pace_of(device: Device, *, timed: bool = True) -> Pace:
     """The pace on `device`: measured if the model ran here, or else estimated, which takes seconds the first time.
 
-    With `timed` False nothing is run: only what is already known is told.
+    With `timed` False nothing is run: only what was known at the time of the call is told.
     """
+    now_known = None if timed else _read()
 
     def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
-        measured = measured_pace(shape, precision, device)
-        if measured is not None:
-            return measured, True
-        if timed:
-            return estimated_pace(shape, precision, device), False
-        return _read().estimated.get(_key(shape, precision, device)), False
+        known, key = now_known or _read(), _key(shape, precision, device)
+        if key in known.measured:
+            return known.measured[key], True
+        return estimated_pace(shape, precision, device) if timed else known.estimated.get(key), False
 
     return pace
 
@@ -83,10 +82,17 @@ def record_pace(shape: ModelShape, precision: str, device: Device, tokens_per_se
     _write(known)
 
 
-def estimated_pace(shape: ModelShape, precision: str, device: Device) -> float | None:
+def do_not_rest() -> None:
+    """For timing that nobody has to be let past."""
+
+
+def estimated_pace(
+    shape: ModelShape, precision: str, device: Device, rest: Callable[[], None] = do_not_rest
+) -> float | None:
     """Tokens per second at the start of a conversation, from timing one layer with random weights on `device`.
 
-    Takes seconds, and the memory of a layer; the result is kept on disk. None if a layer does not fit or cannot be run.
+    Takes seconds, and the memory of a layer; the result is kept on disk. None if a layer does not fit or cannot be run. `rest`
+    is called between any two steps: it may wait, and what it raises ends the timing.
     """
     key = _key(shape, precision, device)
     known = _read().estimated.get(key)
@@ -96,7 +102,7 @@ def estimated_pace(shape: ModelShape, precision: str, device: Device) -> float |
     if LAYER_COPIES * layer + 4 * HEAD_ROWS * shape.hidden + CACHE_BYTES > look_again(device).free:
         return None
     try:
-        seconds = _seconds(shape, precision, device)
+        seconds = _seconds(shape, precision, device, rest)
     except LIBRARY_ERRORS as error:
         log.warning("the pace could not be estimated", exc_info=error)
         return None
@@ -109,17 +115,19 @@ def estimated_pace(shape: ModelShape, precision: str, device: Device) -> float |
 
 
 @torch.inference_mode()
-def _seconds(shape: ModelShape, precision: str, device: Device) -> float:
+def _seconds(shape: ModelShape, precision: str, device: Device, rest: Callable[[], None]) -> float:
     """Seconds of a decode step of one sequence, by those of a layer and of a part of the head."""
+    rest()
     model = _one_layer(shape, precision, device)
+    rest()
     layer, head = model.model.layers[0], model.lm_head
     if device.type == "cpu" and can_pack(DTYPES[precision]):
         pack_linears(layer)
         head = packed_like(head) or head
     hidden = torch.randn(1, ROWS.get(device.type, 1), shape.hidden, device=device.torch, dtype=DTYPES[precision])
     tables = model.model.rotary_emb(hidden, torch.arange(hidden.shape[1], device=device.torch)[None])
-    of_layer = _least(lambda: layer(hidden, position_embeddings=tables, attention_mask=None), device)
-    of_head = _least(lambda: head(hidden[0]), device)
+    of_layer = _least(lambda: layer(hidden, position_embeddings=tables, attention_mask=None), device, rest)
+    of_head = _least(lambda: head(hidden[0]), device, rest)
     return shape.layers * of_layer + of_head * shape.vocabulary / HEAD_ROWS
 
 
@@ -156,12 +164,13 @@ def _one_layer(shape: ModelShape, precision: str, device: Device) -> Any:
     return model.eval()
 
 
-def _least(run: Callable[[], object], device: Device) -> float:
+def _least(run: Callable[[], object], device: Device, rest: Callable[[], None]) -> float:
     """Seconds of the run that other programs disturbed least."""
     run()  # kernels are chosen, and nf4 weights rearranged
     other = torch.ones(CACHE_BYTES // 8 if device.type == "cpu" else 0, dtype=torch.int64)
     taken: list[float] = []
     while len(taken) < MIN_RUNS or (len(taken) < MAX_RUNS and sum(taken) < RUN_SECONDS):
+        rest()
         other.sum()
         _wait_for(device)
         began = time.perf_counter()

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import BitsAndBytesConfig
 
-from magistral_ui.errors import NotAMistralModel
+from magistral_ui.errors import ModelFilesBroken, NotAMistralModel
+from magistral_ui.models.folder import MAX_TYPE_LENGTH
 
 NOT_QUANTIZED = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
 """transformers matches these from the start of a module's name: without `model.` the tower would be quantized silently."""
@@ -60,15 +61,19 @@ def quantization(precision: str, device_type: str) -> BitsAndBytesConfig | None:
     return None
 
 
-def stored_precision(model: str, stored: dict[str, Any] | None) -> str | None:
+def stored_precision(model: str, stored: Any) -> str | None:
     """The precision in a checkpoint's `quantization_config`; None if it is not quantized.
 
-    Raises NotAMistralModel for a method other than bitsandbytes.
+    Raises NotAMistralModel for a method other than bitsandbytes, ModelFilesBroken for what describes none.
     """
     if not stored:
         return None
+    skipped = stored.get("llm_int8_skip_modules") if isinstance(stored, dict) else ()
+    if not isinstance(skipped, list | None) or not all(isinstance(name, str) for name in skipped or ()):
+        raise ModelFilesBroken(model=model, file="config.json")
     if stored.get("quant_method") != "bitsandbytes":
-        raise NotAMistralModel("quantization_not_supported", model=model, found=str(stored.get("quant_method")))
+        found = str(stored.get("quant_method"))[:MAX_TYPE_LENGTH]
+        raise NotAMistralModel("quantization_not_supported", model=model, found=found)
     return "nf4" if stored.get("load_in_4bit") else "int8"
 
 
@@ -100,5 +105,5 @@ def _quantization_state(weight: Any) -> list[torch.Tensor]:
     state = getattr(weight, "quant_state", None)
     while state is not None:
         found += [each for each in (state.absmax, state.code, state.offset) if isinstance(each, torch.Tensor)]
-        state = state.state2
+        state = getattr(state, "state2", None)  # bitsandbytes deletes it where it unpacks nested scales
     return found

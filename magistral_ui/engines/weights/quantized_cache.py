@@ -19,7 +19,7 @@ from typing import Any
 from huggingface_hub import constants
 
 from magistral_ui.engines.base import Loading
-from magistral_ui.engines.weights.hub import existing_folder
+from magistral_ui.engines.weights.large_files import existing_folder
 from magistral_ui.engines.weights.load_errors import first_line
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.errors import CopyNotSaved, MagistralUIError
@@ -63,8 +63,8 @@ class QuantizedCopy:
         """Whether to save a copy of `size` bytes; CopyNotSaved if it was asked for and does not fit."""
         free = shutil.disk_usage(existing_folder(self.folder)).free
         if self.asked and free < size + MIN_CACHED_BYTES:
-            needed = f"{(size + MIN_CACHED_BYTES) / 1e9:.1f}"
-            raise CopyNotSaved("copy_no_room", folder=str(self.folder), needed=needed, free=f"{free / 1e9:.1f}")
+            needed = round((size + MIN_CACHED_BYTES) / 1e9, 1)
+            raise CopyNotSaved("copy_no_room", folder=str(self.folder), needed=needed, free=round(free / 1e9, 1))
         return self.asked or (size >= MIN_CACHED_BYTES and free >= FREE_SPACE_FACTOR * size)
 
 

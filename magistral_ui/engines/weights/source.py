@@ -171,7 +171,7 @@ def _fitting(
         stored = stored_precision(name, config.get("quantization_config"))
         try:
             shape = read_shape(config)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ModelFilesBroken(model=name, file="config.json") from error
     wanted = stored or request.precision
     return shape, choose_plan(card.name if card else name, shape, device, wanted, request.context_length), stored

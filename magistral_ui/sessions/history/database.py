@@ -6,29 +6,32 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from magistral_ui.errors import HistoryUnusable, ImportRefused, Message
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.history import catalog, store
 from magistral_ui.sessions.history.image_store import ImageStore
 from magistral_ui.sessions.history.owners import Owners, hand_over, mark, unmark
-from magistral_ui.sessions.history.schema import BACKUP_SECONDS, connect, forget_backups, lock_folder, migrate
+from magistral_ui.sessions.history.schema import (
+    BACKUP_SECONDS,
+    connect,
+    forget_backups,
+    lock_folder,
+    migrate,
+    refuse_newer,
+)
 from magistral_ui.sessions.history.search import SearchResult, search, words_of
-from magistral_ui.sessions.history.writer import WriteJob, Writer, save_error
+from magistral_ui.sessions.history.writer import WRITE_TIMEOUT, Writer, save_error
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 DATABASE_FILE, LOCK_FILE, IMAGES_FOLDER = "history.sqlite3", "history.lock", "pictures"
-WRITE_TIMEOUT = 5.0
-"""Seconds for which a person waits for the disk; then the chat continues, and the page says that it is not saved."""
 SEARCH_TIMEOUT = 2.0
 """Seconds that a search may take; then it returns what it has found, and says that it is not all."""
 DAY = 86_400.0
@@ -64,8 +67,8 @@ class History:
             db = self._open()
         self._db = db
         self.images = ImageStore(self._file.with_name(IMAGES_FOLDER) if self._file else None)
-        self._writer = Writer(db, self._lock, str(folder))
-        self._untidy = not self.wait(lambda db: catalog.sweep(db, self.images), False)
+        self.writer = Writer(db, self._lock, str(folder))
+        self._untidy = not self.writer.wait(lambda db: catalog.sweep(db, self.images), False)
         self.purge()
 
     def _open(self) -> sqlite3.Connection:
@@ -73,6 +76,7 @@ class History:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.parent.chmod(0o700)
             self._folder_lock = lock_folder(self._file.with_name(LOCK_FILE))
+            refuse_newer(self._file)
         db = connect(self._file, writing=True)
         try:
             migrate(db, self._file)
@@ -94,27 +98,13 @@ class History:
 
     @property
     def save_error(self) -> Message | None:
-        return self._unusable or self._writer.error
-
-    def put(self, job: WriteJob) -> "Future[Any]":
-        return self._writer.put(job)
-
-    def wait(self, job: WriteJob, default: T) -> T:
-        """Have something written now; `default` where that fails or takes too long."""
-        return self.wait_for(self.put(job), default)
-
-    def wait_for(self, writing: "Future[Any]", default: T) -> T:
-        try:
-            done: T = writing.result(WRITE_TIMEOUT)
-        except (OSError, sqlite3.Error, HistoryUnusable, TookTooLong):
-            return default
-        return done
+        return self._unusable or self.writer.error
 
     def read(
         self, default: T, ask: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **more: P.kwargs
     ) -> T:
         """What `ask` finds after all that was put before now; `default` where it cannot be read."""
-        self.wait(lambda _: None, None)  # done once all jobs before it are
+        self.writer.wait(lambda _: None, None)  # done once all jobs before it are
         try:
             with self._connection() as db:
                 return ask(db, *args, **more)
@@ -165,10 +155,10 @@ class History:
 
         try:
             # Without a timeout: after giving up, nobody could tell whether it will be there.
-            if not self.put(write).result():
+            if not self.writer.put(write).result():
                 raise HistoryUnusable(reason="")
         except (OSError, sqlite3.Error, HistoryUnusable) as error:
-            self.wait(lambda db: catalog.sweep(db, self.images), None)
+            self.writer.wait(lambda db: catalog.sweep(db, self.images), None)
             raise HistoryUnusable(reason=type(error).__name__) from error
         finally:
             self._clean()
@@ -208,7 +198,7 @@ class History:
                 hand_over(db, before, visitor)
             return True
 
-        return self.wait(write, False)
+        return self.writer.wait(write, False)
 
     def forget(self, visitor: str) -> bool:
         """Delete all that is kept of a visitor: rows, words, images, free pages and back-ups; whether that was done.
@@ -216,7 +206,9 @@ class History:
         What could not be deleted is tried again at every purge, and by the next process.
         """
         self.owners.forget(visitor)
-        self.wait(lambda db: mark(db, visitor), None)  # on its own: a full disk may have room for this and no more
+        self.writer.wait(
+            lambda db: mark(db, visitor), None
+        )  # on its own: a full disk may have room for this and no more
         if not self._tidying.acquire(timeout=WRITE_TIMEOUT):
             return False
         try:
@@ -236,7 +228,7 @@ class History:
             return count
 
         for visitor in visitors:
-            count = self.wait(partial(erase, visitor=visitor), -1)
+            count = self.writer.wait(partial(erase, visitor=visitor), -1)
             if count < 0:
                 return False
             self._untidy = self._untidy or count > 0
@@ -250,7 +242,7 @@ class History:
         oldest = time.time() - DAY * self._keep_days if self._keep_days else None
         with self._tidying:
             self._erase(self.owners.unerased())
-            if self.wait(lambda db: catalog.purge(db, oldest, reprieve), 0):
+            if self.writer.wait(lambda db: catalog.purge(db, oldest, reprieve), 0):
                 self._untidy = True
             self._tidy()
 
@@ -258,7 +250,7 @@ class History:
         """Delete what deleted rows leave behind: images, back-ups, free pages; whether nothing is left."""
         if not self._untidy:
             return True
-        swept = self.wait(lambda db: catalog.sweep(db, self.images), False)
+        swept = self.writer.wait(lambda db: catalog.sweep(db, self.images), False)
         if self._copied and self._file is not None:
             self._copied = not forget_backups(self._file, time.time())
         self._untidy = not all([swept, not self._copied, self._clean()])
@@ -281,7 +273,7 @@ class History:
 
     def close(self) -> None:
         self.open = False
-        self._writer.close()
+        self.writer.close()
         with suppress(sqlite3.Error):
             self._clean()
         self._db.close()

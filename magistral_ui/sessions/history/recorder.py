@@ -7,12 +7,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from magistral_ui.chat.conversation import Conversation, ReplyBuilder
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Answer, Notice, Reasoning, Reclassified
-from magistral_ui.engines.generation import Generation
+from magistral_ui.chat.reply import ReplyBuilder, ReplyOrigin
+from magistral_ui.engines.generation import Generation, RunningReply
 from magistral_ui.sessions.history import store
 from magistral_ui.sessions.history.database import History
-from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply
 from magistral_ui.sessions.history.store import DraftPiece, StoredConversation
 
 
@@ -63,7 +63,7 @@ class HistoryRecorder:
             self._drop_finished()
             self._drafting, self._generation, self._unwritten = True, None, UnsavedEvents()
             done = self._save(StoredConversation(conversation, written, running))
-        self._history.wait_for(done, None)
+        self._history.writer.wait_for(done, None)
 
     def save(
         self,
@@ -88,7 +88,7 @@ class HistoryRecorder:
                     self._drafting, self._unwritten = running is not None, UnsavedEvents()
                     self._save(StoredConversation(conversation, written, running, changed))
             elif running is not None and (piece := self._unwritten.next_piece(running.generation)) is not None:
-                self._pending.append(self._history.put(lambda db: store.add_piece(db, self._id, piece)))
+                self._pending.append(self._history.writer.put(lambda db: store.add_piece(db, self._id, piece)))
 
     def has_saved(self, conversation: Conversation) -> bool:
         """Whether all of it is saved; never waits."""
@@ -108,7 +108,7 @@ class HistoryRecorder:
         with self._lock:
             pending = list(self._pending)
         for each in pending:
-            self._history.wait_for(each, None)
+            self._history.writer.wait_for(each, None)
 
     def _drop_finished(self) -> None:
         """Drop finished writes; after a failure, everything is written again. Call with the lock held."""
@@ -127,5 +127,5 @@ class HistoryRecorder:
             store.save(db, self._history.images, self._visitor, self._id, before, now)
 
         self._saved = now.conversation
-        self._pending.append(done := self._history.put(job))
+        self._pending.append(done := self._history.writer.put(job))
         return done

@@ -92,6 +92,16 @@ def connect(file: Path | None, *, writing: bool) -> sqlite3.Connection:
     return db
 
 
+def refuse_newer(file: Path) -> None:
+    """HistoryUnusable where a newer version wrote the `file`: it is only read, since `connect` for writing changes it."""
+    if not file.exists():
+        return
+    with closing(connect(file, writing=False)) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise HistoryUnusable("history_newer")
+
+
 def lock_folder(lock: Path) -> sqlite3.Connection:
     """Lock the folder for this process while the connection is open. Raises HistoryUnusable if another process has it.
 
@@ -118,10 +128,8 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def migrate(db: sqlite3.Connection, file: Path | None = None) -> None:
-    """Migrate the tables to this version, after a back-up of `file`. Raises HistoryUnusable if a newer version wrote them."""
+    """Migrate the tables to this version, after a back-up of `file`; `refuse_newer` comes first."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise HistoryUnusable("history_newer")
     if file is not None and 0 < version < SCHEMA_VERSION:
         back_up(db, file, version)
     db.create_function("folded_message", 2, folded_message, deterministic=True)

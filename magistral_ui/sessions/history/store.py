@@ -13,13 +13,13 @@ from typing import Any, Literal, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic_core import to_jsonable_python
 
-from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, ReplyBuilder, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Notice, Reasoning, Reclassified, Usage
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.engines.generation import Generation
+from magistral_ui.chat.reply import Reply, ReplyBuilder, ReplyOrigin
+from magistral_ui.engines.generation import Generation, RunningReply
 from magistral_ui.export.document import Document
 from magistral_ui.sessions.history.image_store import ImageStore
-from magistral_ui.sessions.history.reply_state import ReplyOrigin, RunningReply
 from magistral_ui.sessions.history.search import folded_message
 
 T = TypeVar("T")

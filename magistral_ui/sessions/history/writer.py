@@ -7,14 +7,18 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from concurrent.futures import TimeoutError as TookTooLong
+from typing import Any, TypeVar
 
 from magistral_ui.errors import HistoryUnusable, Message
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 WriteJob = Callable[[sqlite3.Connection], Any]
 MAX_QUEUED_JOBS = 1_000
 """Jobs that may wait: more than all visitors have together, so only a stalled disk fills the queue."""
+WRITE_TIMEOUT = 5.0
+"""Seconds for which a person waits for the disk; then the chat continues, and the page says that it is not saved."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing may take."""
 MAX_BATCH = 200
@@ -45,6 +49,17 @@ class Writer:
         except queue.Full:
             self.error = Message("history_slow", {"folder": self._folder})
             done.set_exception(TimeoutError())
+        return done
+
+    def wait(self, job: WriteJob, default: T) -> T:
+        """Have something written now; `default` where that fails or takes too long."""
+        return self.wait_for(self.put(job), default)
+
+    def wait_for(self, writing: "Future[Any]", default: T) -> T:
+        try:
+            done: T = writing.result(WRITE_TIMEOUT)
+        except (OSError, sqlite3.Error, HistoryUnusable, TookTooLong):
+            return default
         return done
 
     def close(self) -> None:

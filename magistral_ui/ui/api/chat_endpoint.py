@@ -14,9 +14,9 @@ from gradio.components.api_component import Api
 
 from magistral_ui.chat.events import Json
 from magistral_ui.engines.base import Engine
+from magistral_ui.engines.generation import RunningReply
 from magistral_ui.errors import MagistralUIError, Message
 from magistral_ui.i18n.texts import sentence
-from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors

@@ -29,9 +29,9 @@ from starlette.types import ASGIApp
 
 from magistral_ui import __version__
 from magistral_ui.chat.events import Json
+from magistral_ui.engines.generation import RunningReply
 from magistral_ui.errors import MagistralUIError
 from magistral_ui.i18n.texts import sentence, text
-from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.live_view import LiveView
 from magistral_ui.sessions.session import Session
 from magistral_ui.sessions.visitors import Visitors

@@ -39,7 +39,7 @@ class UsageValue(BaseModel):
     """What a reply cost."""
 
     prompt_tokens: int
-    prompt_estimated: bool = Field(description="whether they were reckoned from the length of the prompt")
+    prompt_estimated: bool = Field(description="whether prompt_tokens is an estimate from the prompt's length")
     reused_tokens: int
     reasoning_tokens: int
     answer_tokens: int
@@ -58,13 +58,13 @@ class NoticeValue(BaseModel):
 
 
 class GrowingReply(BaseModel):
-    """A reply that may still be written."""
+    """A reply that may still be growing."""
 
     reasoning: str
     answer: str = Field(description="Markdown, with LaTeX")
-    finish_reason: FinishReason | None = Field(description="null while it grows")
+    finish_reason: FinishReason | None = Field(description="null while the reply grows")
     usage: UsageValue
-    seed: int = Field(description="with it and the same request, the same reply is written")
+    seed: int = Field(description="the same request with this seed gives the same reply")
     notices: list[NoticeValue]
     model: str
 
@@ -116,7 +116,7 @@ FILE_SCHEMA = {
 Files = list[Annotated[Any, WithJsonSchema(FILE_SCHEMA)]]
 """Each file is checked when it is read."""
 Parameters = Annotated[dict[str, Any], SamplingSchema]
-PARAMETERS_HELP = "How the reply is drawn; what is left out keeps the model's own value"
+PARAMETERS_HELP = "Sampling settings; those left out keep the model's defaults"
 
 
 class TextWithFiles(Sent):
@@ -171,14 +171,14 @@ class ChatRequest(Sent):
     """Ask the model; nothing of it is kept afterwards. Streams the reply as it grows, reasoning and answer apart."""
 
     message: Annotated[TextWithFiles, BeforeValidator(_as_text, json_schema_input_type=str | TextWithFiles)] = Field(
-        description="What is asked now: a text, or text and pictures"
+        description="The question: text, or text with images"
     )
     parameters: Parameters = Field({}, description=PARAMETERS_HELP)
     history: Annotated[
         list[Annotated[UserMessageIn | AssistantMessageIn, Field(discriminator="role")]],
         Field(fail_fast=True),
         AfterValidator(_check_turns),
-    ] = Field([], description="What was said before, oldest first: user and assistant by turns")
+    ] = Field([], description="Earlier turns, oldest first, user and assistant alternating")
     instructions: str = Field("", description="Added to the model's own system prompt, which tells it to think")
     keep_reasoning: bool = Field(True, description="Whether the model reads the reasoning in the history")
 
@@ -188,7 +188,7 @@ class ChatRequest(Sent):
 
 
 class ToolRequest(Sent):
-    """Ask Magistral, a model that reasons step by step before it answers; it can look at pictures. It remembers nothing
+    """Ask Magistral, a model that reasons step by step before it answers; it can look at images. It remembers nothing
     between calls and cannot reach the internet, files or tools, so put everything it needs into the question. It thinks for
     seconds to minutes."""
 
@@ -196,7 +196,7 @@ class ToolRequest(Sent):
     pictures: list[str] = Field(
         [],
         fail_fast=True,
-        description="Pictures that the question is about, each as a data URL or in base64: "
+        description="Images that the question is about, each as a data URL or in base64: "
         "PNG, JPEG, WebP, GIF, AVIF, BMP or HEIC",
     )
     instructions: str = Field("", description="How to answer, such as the language, the length or a role")

@@ -11,15 +11,16 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
-from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, Reply, UserMessage
+from magistral_ui.chat.conversation import AssistantMessage, ChatMessage, Conversation, UserMessage
 from magistral_ui.chat.events import Failed, Finished, Json, Usage, notices_value, usage_value
 from magistral_ui.chat.images import ImageFile, read_image, read_images
 from magistral_ui.chat.prompt import PromptChoices
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import NO_CLIENT, Client
 from magistral_ui.engines.base import Engine, Loading
+from magistral_ui.engines.generation import RunningReply
 from magistral_ui.errors import BadInput, MagistralUIError, TooManyImages
-from magistral_ui.sessions.history.reply_state import RunningReply
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.live_view import LiveView, watch
 from magistral_ui.sessions.session import Session

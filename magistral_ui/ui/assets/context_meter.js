@@ -235,9 +235,11 @@ export class ContextMeter {
       button.addEventListener("click", () => this.mend(remedy));
       return button;
     });
+    const isAdvisedAgainst = remedies.some(({ advised_against: advised }) => advised);
     this.fit.replaceChildren(
       make("p", {}, text),
       ...(buttons.length ? [make("div", { class: "remedies" }, ...buttons)] : []),
+      ...(isAdvisedAgainst ? [make("p", { class: "advice" }, t("keep_reasoning_advised"))] : []),
     );
   }
 

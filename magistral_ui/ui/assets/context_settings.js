@@ -12,9 +12,10 @@ export class ContextSettings {
     this.keep = make("input", {
       type: "checkbox",
       id: "keep-reasoning",
-      "aria-describedby": "keep-reasoning-help keep-reasoning-tokens",
+      "aria-describedby": "keep-reasoning-help keep-reasoning-advised keep-reasoning-tokens",
     });
     this.keep.addEventListener("change", () => change({ keep_reasoning: this.keep.checked }));
+    this.advice = make("p", { class: "help", id: "keep-reasoning-advised", hidden: true }, t("keep_reasoning_advised"));
     this.tokens = make("p", { class: "help", id: "keep-reasoning-tokens" });
     this.sizes = make("select", { id: "picture-side" });
     this.sizes.addEventListener("change", () => change({ picture_side: Number(this.sizes.value) || null }));
@@ -29,10 +30,12 @@ export class ContextSettings {
       { class: "choice" },
       make("label", { class: "check" }, this.keep, t("keep_reasoning_label")),
       make("p", { class: "help", id: "keep-reasoning-help" }, t("keep_reasoning_help")),
+      this.advice,
       this.tokens,
     );
     element.replaceChildren(this.reasoning, this.pictures);
-    facts.follow(({ picture_sides: sides, missing }) => {
+    facts.follow(({ picture_sides: sides, missing, keeps_reasoning: isAdvised }) => {
+      this.advice.hidden = !isAdvised;
       if (missing.keep_reasoning && !this.keep.disabled) lack(this.reasoning, t(missing.keep_reasoning));
       const choices = [
         ["0", t("picture_side_full")],

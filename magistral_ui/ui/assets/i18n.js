@@ -28,6 +28,16 @@ export function t(key, values = {}) {
 }
 
 /**
+ * Facts in a row; those that are empty are left out.
+ * @param {(string | null)[]} facts
+ */
+export const inRow = (facts) =>
+  facts
+    .filter(Boolean)
+    .map((fact) => (isolate ? `\u2068${fact}\u2069` : fact))
+    .join(" · ");
+
+/**
  * Whether there is a text of this key.
  * @param {string} key
  */
@@ -76,6 +86,34 @@ export function bytes(value) {
   /** @type {Intl.NumberFormatOptions} */
   const format = { style: "unit", unit: units[step], unitDisplay: "short", maximumFractionDigits: step > 1 ? 1 : 0 };
   return new Intl.NumberFormat(language, format).format(value / 1000 ** step);
+}
+
+/**
+ * Per cent with one decimal, so that figures below each other compare.
+ * @param {number} value
+ */
+export const percent = (value) =>
+  new Intl.NumberFormat(language, {
+    style: "percent",
+    minimumFractionDigits: 1,
+    maximumFractionDigits: 1,
+  }).format(value / 100);
+
+/**
+ * A number of bits.
+ * @param {number} value
+ */
+export const bits = (value) =>
+  new Intl.NumberFormat(language, { style: "unit", unit: "bit", unitDisplay: "long" }).format(value);
+
+/**
+ * The names of languages, sorted, as a list.
+ * @param {string[]} codes
+ */
+export function languageNames(codes) {
+  const names = new Intl.DisplayNames(language, { type: "language" });
+  const sorted = codes.map((code) => names.of(code) ?? code).sort(new Intl.Collator(language).compare);
+  return new Intl.ListFormat(language, { type: "conjunction" }).format(sorted);
 }
 
 /**

@@ -1,111 +1,35 @@
 // Draws one model of the list: what it needs, how fast and how good it is, and what can be done with it. It asks nothing itself.
 
 import { make } from "./dom.js";
-import { bytes, duration, number, sentence, short, t } from "./i18n.js";
+import { inRow, languageNames, sentence, short, t } from "./i18n.js";
+import {
+  actionsFor,
+  asFrom,
+  benchmarksOf,
+  bestChoice,
+  choiceText,
+  contextsUpTo,
+  diskText,
+  isCurrent,
+  likelyRepository,
+  nameOf,
+  wayTexts,
+} from "./model_facts.js";
 
-/** @import { ModelChoice, ModelEntryValue, ModelsValue } from "./types.js" */
+/** @import { ChosenRun, ModelEntryValue, ModelsValue, ModelWay } from "./types.js" */
 
-// Names of benchmarks are the same in every language.
-const BENCHMARKS = {
-  aime25: "AIME25",
-  aime24: "AIME24",
-  gpqa_diamond: "GPQA Diamond",
-  livecodebench: "LiveCodeBench",
-};
-const MIN_CONTEXT_OFFERED = 8_192; // tokens
-
-/**
- * Sorted for reading: the model in use, then what can run here, then the rest.
- * @param {ModelsValue} value
- */
-export function ordered({ models, current }) {
-  const rank = (/** @type {ModelEntryValue} */ each) =>
-    each.key === current.key ? 0 : each.fits ? (each.best ? 1 : 2) : 3;
-  return [...models].sort((one, other) => rank(one) - rank(other));
-}
-
-/**
- * The name; the demo model has one in each language.
- * @param {ModelEntryValue} model
- */
-export const nameOf = (model) => (model.key === "demo" ? t("model_demo_badge") : model.name);
-
-/**
- * The choice that is taken unless another is made: the one whose pace is known, which is the best here.
- * @param {ModelEntryValue} model
- * @returns {ModelChoice | undefined}
- */
-export const bestChoice = ({ choices }) => choices.find(({ pace }) => pace !== null) ?? choices[0];
-
-/** @param {ModelChoice | undefined} choice */
-export function paceText(choice) {
-  if (!choice?.pace) return null;
-  const rate = number(choice.pace < 10 ? Math.round(choice.pace * 10) / 10 : Math.round(choice.pace));
-  return t(choice.measured ? "models_pace_measured" : "models_pace", { rate });
-}
-
-/**
- * How far a download is, such as “3 GB of 18 GB · about 4 minutes left”.
- * @param {ModelEntryValue} model
- */
-export function progressText({ done, total, seconds_left: left }) {
-  const facts = [t("loading_bytes", { done: bytes(done), total: bytes(total) })];
-  if (left !== null) facts.push(t("loading_left", { time: duration(left) }));
-  return facts.join(" · ");
-}
-
-/**
- * What is on this computer, and how much of it; null for what belongs to the app or the operator.
- * @param {ModelEntryValue} model
- */
-export function diskText(model) {
-  const { state, on_disk: held, download } = model;
-  if (state === "local") return null;
-  if (state === "absent") return t("models_download_size", { size: bytes(download) });
-  if (state === "complete") return t("models_on_disk", { size: bytes(held) });
-  return `${t(`models_state_${state}`)}: ${progressText(model)}`;
-}
-
-/** @param {ModelEntryValue} model */
-export const benchmarksOf = ({ benchmarks }) =>
-  Object.entries(BENCHMARKS)
-    .filter(([key]) => benchmarks[key] !== undefined)
-    .map(([key, name]) => /** @type {[string, string]} */ ([name, number(Math.round(benchmarks[key] * 10) / 10)]));
-
-/**
- * The actions that make sense for a model in this state, the most wanted first.
- * @param {ModelEntryValue} model
- * @param {ModelsValue["current"]} current
- */
-export function actionsFor({ key, state, fits }, current) {
-  const isCurrent = key === current.key;
-  const found = [];
-  if (isCurrent && current.state === "ready" && key !== "demo") found.push("unload");
-  if (!isCurrent && fits && (state === "complete" || state === "local")) found.push("use");
-  if (fits && state === "absent") found.push("download");
-  if (state === "downloading") found.push("pause");
-  if (fits && (state === "partial" || state === "paused")) found.push("resume");
-  if (!isCurrent && ["partial", "paused", "complete"].includes(state)) found.push("remove");
-  return found;
-}
-
-/**
- * The context lengths to choose from, up to what fits.
- * @param {number} most
- */
-export function contextsUpTo(most) {
-  const found = [];
-  for (let tokens = MIN_CONTEXT_OFFERED; tokens < most; tokens *= 2) found.push(tokens);
-  return [...found, most];
-}
+const CARDS = "https://huggingface.co/"; // where each repository has its model card
 
 /** One model. Only what has changed is drawn again, so that a download disturbs nobody who reads or chooses. */
 export class ModelEntry {
-  /** @param {(action: string, model: ModelEntryValue, options: { precision: string | null, context: number | null }) => void} act */
+  /** @param {(action: string, model: ModelEntryValue, chosen: ChosenRun) => void} act */
   constructor(act) {
     this.act = act;
     this.element = make("li", { class: "model-entry" });
-    this.chosen = { precision: /** @type {string | null} */ (null), context: /** @type {number | null} */ (null) };
+    /** @type {ModelWay | null} */
+    this.way = null; // that was chosen
+    /** @type {number | null} */
+    this.context = null;
     this.drawn = "";
     this.isOpen = false;
     /** @type {HTMLProgressElement | undefined} */
@@ -119,37 +43,42 @@ export class ModelEntry {
    * @param {ModelsValue["current"]} current
    */
   show(model, current) {
-    const { done, seconds_left, seconds, on_disk, ...steady } = model;
-    const drawn = JSON.stringify([steady, model.key === current.key && current, current.state === "loading"]);
-    if (drawn !== this.drawn) this.draw(model, current);
+    const shown = asFrom(model, this.way?.repository ?? likelyRepository(model, current));
+    const { done, seconds_left, seconds, on_disk, copies, ...steady } = shown;
+    const states = (copies ?? []).map(({ key, state }) => [key, state]);
+    const about = isCurrent(model, current) && current;
+    const drawn = JSON.stringify([steady, states, about, current.state === "loading", this.way, this.context]);
+    if (drawn !== this.drawn) this.draw(model, shown, current);
     this.drawn = drawn;
-    if (this.disk) this.disk.textContent = diskText(model) ?? "";
-    if (this.bar) Object.assign(this.bar, { max: Math.max(model.total, 1), value: model.done });
+    if (this.disk) this.disk.textContent = diskText(shown) ?? "";
+    if (this.bar) Object.assign(this.bar, { max: Math.max(shown.total, 1), value: shown.done });
   }
 
   /**
    * @param {ModelEntryValue} model
+   * @param {ModelEntryValue} shown the same, as it comes from the repository that is shown
    * @param {ModelsValue["current"]} current
    */
-  draw(model, current) {
+  draw(model, shown, current) {
     const focused = this.element.contains(document.activeElement)
       ? /** @type {HTMLElement} */ (document.activeElement).dataset.act
       : undefined;
     const heading = make("h4", { dir: "auto" }, nameOf(model));
-    const isRunning = model.state === "downloading" || model.state === "paused";
-    this.bar = isRunning ? make("progress", { "aria-label": nameOf(model) }) : undefined;
-    this.disk = diskText(model) === null ? undefined : make("p", { class: "disk" });
-    this.element.classList.toggle("current", model.key === current.key);
+    const isBegun = ["downloading", "paused", "partial"].includes(shown.state);
+    this.bar = isBegun ? make("progress", { "aria-label": nameOf(model) }) : undefined;
+    const isToTell = diskText(shown) !== null && (model.fits || shown.state !== "absent");
+    this.disk = isToTell ? make("p", { class: "disk" }) : undefined;
+    this.element.classList.toggle("current", isCurrent(model, current));
     this.element.replaceChildren(
       ...[
         make("div", { class: "head" }, heading, ...this.badges(model, current)),
-        model.refusal ? make("p", { class: "refusal" }, sentence(model.refusal)) : this.facts(model),
+        model.refusal ? make("p", { class: "refusal" }, sentence(model.refusal)) : this.facts(shown, current),
         this.disk,
         this.bar,
         this.benchmarks(model),
-        model.failure ? make("p", { class: "failure", role: "alert" }, sentence(model.failure)) : null,
-        this.buttons(model, current),
-        this.options(model, current),
+        shown.failure ? make("p", { class: "failure", role: "alert" }, sentence(shown.failure)) : null,
+        this.buttons(shown, current),
+        this.options(model, shown, current),
       ].filter((each) => each != null),
     );
     /** @type {HTMLElement | null} */
@@ -163,15 +92,26 @@ export class ModelEntry {
    * @param {ModelsValue["current"]} current
    */
   badges(model, current) {
-    if (model.key === current.key) return [make("span", { class: "badge" }, t(`models_current_${current.state}`))];
+    if (isCurrent(model, current)) return [make("span", { class: "badge" }, t(`models_current_${current.state}`))];
     return model.best ? [make("span", { class: "badge" }, t("models_best"))] : [];
   }
 
-  /** @param {ModelEntryValue} model */
-  facts(model) {
-    const choice = model.choices.find(({ precision }) => precision === this.chosen.precision) ?? bestChoice(model);
-    const told = [choice?.needs ? t("models_memory", { size: bytes(choice.needs) }) : null, paceText(choice)];
-    const text = told.filter((each) => each !== null).join(" · ");
+  /**
+   * The choice that was made, else the one that runs, else the one that would be taken.
+   * @param {ModelEntryValue} shown
+   * @param {ModelsValue["current"]} current
+   */
+  choice(shown, current) {
+    const wanted = this.way?.precision ?? (shown.key === current.key ? current.precision : null);
+    return shown.choices.find(({ precision }) => precision === wanted) ?? bestChoice(shown);
+  }
+
+  /**
+   * @param {ModelEntryValue} shown
+   * @param {ModelsValue["current"]} current
+   */
+  facts(shown, current) {
+    const text = choiceText(this.choice(shown, current));
     return text ? make("p", {}, text) : null;
   }
 
@@ -183,21 +123,21 @@ export class ModelEntry {
   }
 
   /**
-   * @param {ModelEntryValue} model
+   * @param {ModelEntryValue} shown
    * @param {ModelsValue["current"]} current
    */
-  buttons(model, current) {
-    const found = actionsFor(model, current).map((name, index) => this.button(name, model, current, index === 0));
+  buttons(shown, current) {
+    const found = actionsFor(shown, current).map((name, index) => this.button(name, shown, current, index === 0));
     return found.length ? make("div", { class: "actions" }, ...found) : null;
   }
 
   /**
    * @param {string} name
-   * @param {ModelEntryValue} model
+   * @param {ModelEntryValue} shown
    * @param {ModelsValue["current"]} current
    * @param {boolean} isFirst
    */
-  button(name, model, current, isFirst) {
+  button(name, shown, current, isFirst) {
     const label = t(`models_${name}`);
     const button = make(
       "button",
@@ -206,65 +146,102 @@ export class ModelEntry {
         class: isFirst && name !== "remove" ? "do" : "quiet",
         data: { act: name },
         disabled: current.state === "loading" && (name === "use" || name === "unload"),
-        "aria-label": `${label}: ${nameOf(model)}`,
+        "aria-label": `${label}: ${nameOf(shown)}`,
       },
       label,
     );
-    button.addEventListener("click", () => this.act(name, model, this.chosen));
+    button.addEventListener("click", () => this.act(name, shown, this.chosen(shown)));
     return button;
   }
 
   /**
-   * Precision and context, folded: most people leave them to the app.
+   * A copy has its precision already.
+   * @param {ModelEntryValue} shown
+   * @returns {ChosenRun}
+   */
+  chosen({ original }) {
+    return { precision: original ? null : (this.way?.precision ?? null), context: this.context };
+  }
+
+  /**
+   * Ways, context and what else there is to know, folded: most people leave them to the app.
    * @param {ModelEntryValue} model
+   * @param {ModelEntryValue} shown
    * @param {ModelsValue["current"]} current
    */
-  options(model, current) {
-    if (!model.fits || model.key === "demo" || !model.choices.length) return null;
-    const isCurrent = model.key === current.key;
-    const precision = this.select("precision", [
-      ["", t("models_automatic")],
-      ...model.choices.map(
-        (each) => /** @type {[string, string]} */ ([each.precision, `${each.precision} · ${bytes(each.weights)}`]),
-      ),
-    ]);
-    const most = Math.max(...model.choices.map((each) => each.context));
-    const context = this.select("context", [
-      ["", t("models_automatic")],
-      ...contextsUpTo(most).map(
-        (each) => /** @type {[string, string]} */ ([String(each), t("turn_tokens", { count: each })]),
-      ),
-    ]);
-    const facts = [
-      model.parameters ? t("model_parameters", { count: short(model.parameters) }) : "",
-      model.license,
-      model.repository,
-    ];
+  options(model, shown, current) {
+    if (model.key === "demo" || !model.repository) return null;
+    const isInUse = shown.key === current.key;
     const details = make(
       "details",
       { class: "more", open: this.isOpen },
       make("summary", {}, t("models_options")),
-      make("label", {}, make("span", {}, t("model_precision")), precision),
-      make("label", {}, make("span", {}, t("model_context")), context),
-      make("p", { class: "small", dir: "auto" }, facts.filter(Boolean).join(" · ")),
-      isCurrent ? this.button("use", model, current, true) : null,
+      ...(model.fits && model.ways.length ? [this.ways(model, shown, current), this.contexts(model, current)] : []),
+      model.fits && isInUse && (this.way || this.context) ? this.button("use", shown, current, true) : null,
+      this.about(model),
     );
     details.addEventListener("toggle", () => (this.isOpen = details.open));
     return details;
   }
 
   /**
-   * @param {"precision" | "context"} name
-   * @param {[string, string][]} options
+   * @param {ModelEntryValue} model
+   * @param {ModelEntryValue} shown
+   * @param {ModelsValue["current"]} current
    */
-  select(name, options) {
-    const select = make("select", { data: { act: name } });
-    for (const [value, label] of options) select.append(make("option", { value }, label));
-    select.value = String(this.chosen[name] ?? "");
-    select.addEventListener("change", () => {
-      if (name === "precision") this.chosen.precision = select.value || null;
-      else this.chosen.context = Number(select.value) || null;
+  ways(model, shown, current) {
+    const choice = this.choice(shown, current);
+    const rows = model.ways.map((way) => {
+      const { facts, source } = wayTexts(way, model);
+      const radio = make("input", {
+        type: "radio",
+        name: `way-${model.key}`,
+        checked: way.repository === shown.repository && way.precision === choice?.precision,
+        data: { act: `way-${way.repository}-${way.precision}` },
+      });
+      radio.addEventListener("change", () => {
+        this.way = way;
+        this.show(model, current);
+      });
+      const told = make("small", {}, source, make("bdi", { dir: "ltr" }, way.repository));
+      return make("label", { class: "way" }, radio, make("span", {}, facts, told));
     });
-    return select;
+    return make("fieldset", { class: "ways" }, make("legend", {}, t("models_ways")), ...rows);
+  }
+
+  /**
+   * @param {ModelEntryValue} model
+   * @param {ModelsValue["current"]} current
+   */
+  contexts(model, current) {
+    const select = make("select", { data: { act: "context" } });
+    const most = Math.max(...model.choices.map((each) => each.context));
+    select.append(make("option", { value: "" }, t("models_automatic")));
+    for (const each of contextsUpTo(most))
+      select.append(make("option", { value: String(each) }, t("turn_tokens", { count: each })));
+    select.value = String(this.context ?? "");
+    select.addEventListener("change", () => {
+      this.context = Number(select.value) || null;
+      this.show(model, current);
+    });
+    return make("label", { class: "context" }, make("span", {}, t("model_context")), select);
+  }
+
+  /** @param {ModelEntryValue} model */
+  about({ parameters, license, repository, languages, benchmarks, ways }) {
+    const size = parameters ? t("model_parameters", { count: short(parameters) }) : "";
+    const facts = [size, license, ways.length ? "" : repository]; // the ways name it
+    const source = make(
+      "a",
+      { href: CARDS + repository, target: "_blank", rel: "noopener noreferrer" },
+      t("models_benchmark_source"),
+    );
+    return make(
+      "div",
+      { class: "small about" },
+      make("p", {}, inRow(facts)),
+      languages.length ? make("p", {}, make("strong", {}, t("models_languages")), " ", languageNames(languages)) : null,
+      Object.keys(benchmarks).length ? make("p", {}, source) : null,
+    );
   }
 }

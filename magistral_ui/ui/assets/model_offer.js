@@ -2,30 +2,24 @@
 
 import { above } from "./composer.js";
 import { make } from "./dom.js";
-import { bytes, duration, sentence, t } from "./i18n.js";
-import { bestChoice, nameOf, paceText, progressText } from "./model_entry.js";
+import { bytes, duration, inRow, sentence, t } from "./i18n.js";
+import { bestChoice, choiceText, downloadTexts, nameOf, progressText } from "./model_facts.js";
 
 /** @import { Message, ModelEntryValue, ModelsValue } from "./types.js" */
 
 const DISMISSED_KEY = "magistral-ui-offer-dismissed";
 
 /**
- * What one wants to know before a download of gigabytes begins.
+ * What one wants to know before a download of gigabytes begins: a line about running the model, and others about getting it.
  * @param {ModelEntryValue} model
  * @param {ModelsValue} value
  */
 export function offerFacts(model, { disk_free: free }) {
-  const choice = bestChoice(model);
-  const download =
-    model.state === "complete"
-      ? []
-      : [
-          t("models_download_size", { size: bytes(model.download) }),
-          model.seconds ? t("models_download_time", { time: duration(model.seconds) }) : null,
-          t("models_disk_free", { size: bytes(free) }),
-        ];
-  const memory = choice?.needs ? t("models_memory", { size: bytes(choice.needs) }) : null;
-  return [...download, memory, paceText(choice)].filter((each) => each !== null);
+  const run = choiceText(bestChoice(model));
+  if (model.state === "complete") return [run];
+  const [whole, copy] = downloadTexts(model);
+  const time = model.seconds ? t("models_download_time", { time: duration(model.seconds) }) : null;
+  return [run, inRow([whole, time, t("models_disk_free", { size: bytes(free) })]), copy].filter(Boolean);
 }
 
 export class ModelOffer {
@@ -34,7 +28,7 @@ export class ModelOffer {
     this.act = act;
     this.element = make("section", { class: "model-offer", hidden: true, "aria-labelledby": "model-offer-heading" });
     this.drawn = "";
-    this.facts = make("p", {});
+    this.facts = make("div", { class: "facts" });
   }
 
   /**
@@ -53,7 +47,8 @@ export class ModelOffer {
     if (drawn !== this.drawn) this.draw(shown, isWanted, failure);
     this.drawn = drawn;
     const isRunning = shown.state === "downloading" || shown.state === "paused";
-    this.facts.textContent = isRunning ? progressText(shown) : offerFacts(shown, value).join(" · ");
+    const lines = isRunning ? [progressText(shown)] : offerFacts(shown, value);
+    this.facts.replaceChildren(...lines.map((line) => make("p", {}, line)));
     if (isRunning && this.bar) Object.assign(this.bar, { max: Math.max(shown.total, 1), value: shown.done });
   }
 
@@ -75,14 +70,18 @@ export class ModelOffer {
     const [name, key] = actions[model.state] ?? ["get", "models_download_and_use"];
     const button = make("button", { type: "button", class: "do", data: { act: name } }, t(key));
     button.addEventListener("click", () => this.act(name, model));
-    const dismiss = make("button", { type: "button", class: "quiet", data: { act: "dismiss" } }, t("turn_dismiss"));
+    const away = { "aria-label": t("turn_dismiss"), title: t("turn_dismiss") };
+    const dismiss = make("button", { type: "button", class: "quiet dismiss", data: { act: "dismiss" }, ...away }, "✕");
     dismiss.addEventListener("click", () => this.dismiss(model));
+    const options = make("button", { type: "button", class: "quiet", data: { act: "options" } }, t("models_options"));
+    options.addEventListener("click", () => this.act("options", model));
     const title = isRunning
       ? `${nameOf(model)}: ${t(`models_state_${model.state}`)}`
       : t("models_offer", { name: nameOf(model) });
     this.element.replaceChildren(
       make("div", {}, make("strong", { id: "model-offer-heading" }, title), this.facts),
-      make("div", { class: "actions" }, button, isWanted ? null : dismiss),
+      make("div", { class: "actions" }, button, options),
+      ...(isWanted ? [] : [dismiss]),
       ...(this.bar ? [this.bar] : []),
       ...(failure && !isRunning ? [make("p", { class: "failure", role: "alert" }, sentence(failure))] : []),
     );

@@ -3,11 +3,12 @@
 import { askToChoose } from "./choice_dialog.js";
 import { within } from "./composer.js";
 import { fillAlert, make, place } from "./dom.js";
-import { bytes, duration, t } from "./i18n.js";
-import { ModelEntry, nameOf, ordered } from "./model_entry.js";
+import { bytes, duration, inRow, sentence, t } from "./i18n.js";
+import { ModelEntry } from "./model_entry.js";
+import { isCurrent, nameOf, ordered, withCopies } from "./model_facts.js";
 import { ModelOffer } from "./model_offer.js";
 
-/** @import { Act, Message, ModelEntryValue, ModelsValue } from "./types.js" */
+/** @import { Act, ChosenRun, Message, ModelEntryValue, ModelsValue } from "./types.js" */
 
 const POLL_MS = 1_000; // ms between two looks at a download or a model that loads
 const WANTED_KEY = "magistral-ui-wanted-model"; // in sessionStorage: what to switch to once it is downloaded
@@ -39,7 +40,7 @@ export class ModelsView {
     this.list = make("ul", { class: "model-entries" });
     this.refused = make("ul", { class: "model-entries" });
     this.refusedHeading = make("h4", { class: "refused-heading" }, t("models_refused_heading"));
-    this.device = make("p", { class: "small", dir: "auto" });
+    this.device = make("p", { class: "small" });
     this.idle = make("select", { id: "models-idle" });
     this.idle.addEventListener("change", () => this.send("idle", { minutes: Number(this.idle.value) }));
     addEventListener("click", (event) => {
@@ -57,7 +58,8 @@ export class ModelsView {
   /** @param {ModelsValue} value */
   show(value) {
     this.isOwner = value.owner;
-    if (!value.owner || !value.switchable) return;
+    if (!value.owner) return;
+    if (!value.switchable) return this.showWhyNot(value);
     const before = this.value?.current;
     this.value = value;
     this.draw(value);
@@ -67,6 +69,11 @@ export class ModelsView {
     clearTimeout(this.timer);
     if (isBusy || value.timing) this.timer = setTimeout(() => this.refresh(), POLL_MS);
     if (value.asks === "running") this.askAboutRunning(value.running);
+  }
+
+  /** @param {ModelsValue} value */
+  showWhyNot({ why_not: reason }) {
+    if (reason) this.element.replaceChildren(make("h3", {}, t("models_heading")), make("p", {}, sentence(reason)));
   }
 
   /**
@@ -89,21 +96,21 @@ export class ModelsView {
   /** @param {ModelsValue} value */
   draw(value) {
     if (!this.element.contains(this.list)) this.lay();
-    const models = ordered(value);
-    const listed = models.filter(({ key, fits }) => fits || key === value.current.key);
+    const models = ordered({ ...value, models: withCopies(value.models) });
+    const listed = models.filter((each) => each.fits || isCurrent(each, value.current));
     const others = models.filter((each) => !listed.includes(each));
     place(this.list, this.drawEntries(listed, value));
     place(this.refused, this.drawEntries(others, value));
     this.refusedHeading.hidden = this.refused.hidden = !others.length;
     const { free, total } = value.memory;
-    this.device.textContent = [
+    this.device.textContent = inRow([
       total ? t("models_device", { device: value.device, free: bytes(free), total: bytes(total) }) : value.device,
       t("models_disk_free", { size: bytes(value.disk_free) }),
-    ].join(" · ");
+    ]);
     this.drawIdle(value.idle_minutes);
     this.showFailure(value);
-    const wanted = value.models.find(({ key }) => key === wantedKey());
-    this.offer.show(wanted ?? value.models.find(({ key }) => key === value.offer), value, Boolean(wanted));
+    const wanted = models.find(({ key }) => key === wantedKey());
+    this.offer.show(wanted ?? models.find(({ key }) => key === value.offer), value, Boolean(wanted));
   }
 
   /**
@@ -151,7 +158,7 @@ export class ModelsView {
   /**
    * @param {string} action
    * @param {ModelEntryValue} model
-   * @param {{ precision: string | null, context: number | null }} chosen
+   * @param {ChosenRun} chosen
    */
   async perform(action, model, chosen = { precision: null, context: null }) {
     const { key } = model;
@@ -159,6 +166,7 @@ export class ModelsView {
       want(key);
       return this.send("download", { key });
     }
+    if (action === "options") return this.openOptions(key);
     if (action === "resume") return this.send("download", { key });
     if (action === "use") return this.send("switch", { key, ...chosen });
     if (action === "unload") return this.send("unload", {});
@@ -167,6 +175,20 @@ export class ModelsView {
       if (!(await askToChoose(question, [{ name: "remove", label: t("models_remove") }]))) return;
     }
     return this.send(action, { key });
+  }
+
+  /**
+   * Show what there is to choose for a model, in the settings.
+   * @param {string} key
+   */
+  openOptions(key) {
+    const toggle = document.getElementById("settings-toggle");
+    if (toggle?.getAttribute("aria-expanded") !== "true") toggle?.click();
+    const details = this.entries.get(key)?.element.querySelector("details");
+    if (!details) return;
+    details.open = true;
+    details.scrollIntoView({ block: "center" });
+    details.querySelector("summary")?.focus({ preventScroll: true });
   }
 
   /**

@@ -1,7 +1,7 @@
 // How much the model thinks before it answers: a button at the composer that names it, and the menu to choose from.
 
 import { make } from "./dom.js";
-import { t } from "./i18n.js";
+import { number, t } from "./i18n.js";
 import { Popup } from "./menu.js";
 import { card, choose, clamp, facts, settings, values } from "./settings.js";
 
@@ -66,6 +66,7 @@ export class ThinkingControl extends Popup {
     this.opens(this.opener, () => this.draw());
     parent.prepend(this.opener);
     this.tokens = make("input", { type: "number", min: 1, step: 1, inputMode: "numeric", autocomplete: "off" });
+    this.tokens.placeholder = number(CUSTOM_TOKENS);
     this.tokens.setAttribute("aria-label", t("thinking_custom_label"));
     this.tokens.addEventListener("change", () => this.typed());
     this.element.addEventListener("keydown", (event) => {

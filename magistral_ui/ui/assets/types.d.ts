@@ -152,6 +152,8 @@ export type PanelValue = {
   own: Parameters;
   presets: { key: string; values: Parameters }[];
   recommended: boolean;
+  /** Whether the model's makers advise keeping earlier reasoning in the context. */
+  keeps_reasoning: boolean;
   picture_sides: number[];
   missing: Missing;
 };
@@ -221,13 +223,16 @@ export type ModelChoice = {
   pace: number | null;
   measured: boolean;
 };
-/** A model of the list, see ui/model_actions.py. */
+/** Where to download a model from for a precision; sizes in bytes. */
+export type ModelWay = { repository: string; precision: string; download: number; memory: number };
+/** A model of the list, see ui/model_values.py. */
 export type ModelEntryValue = {
   key: string;
   name: string;
   repository: string;
   license: string;
   parameters: number;
+  languages: string[];
   benchmarks: Record<string, number>;
   state: "absent" | "partial" | "downloading" | "paused" | "complete" | "local";
   on_disk: number;
@@ -241,11 +246,19 @@ export type ModelEntryValue = {
   failure: Message | null;
   best: boolean;
   choices: ModelChoice[];
+  ways: ModelWay[];
+  /** The key of the model that this one is a quantized copy of. */
+  original: string | null;
+  /** Its quantized copies that are on this computer, see model_ways.js. */
+  copies?: ModelEntryValue[];
 };
+/** How to run a model; null is left to the app. */
+export type ChosenRun = { precision: string | null; context: number | null };
 /** The models of this machine; without `owner`, nothing else is sent. */
 export type ModelsValue = {
   owner: boolean;
   switchable: boolean;
+  why_not: Message | null;
   device: string;
   memory: { free: number; total: number };
   disk_free: number;
@@ -279,7 +292,7 @@ export type HistoryValue = {
 export type Exchanged = { imported?: number; failure?: Message };
 /** Tokens of the context by what they are used for. */
 export type Use = Record<string, number> & { estimated: boolean; message_pictures: number[] } & any;
-export type Remedy = { key: string; count?: number; side?: number };
+export type Remedy = { key: string; count?: number; side?: number; advised_against?: boolean };
 export type MeterValue = {
   limit: number | null;
   total: number;

@@ -61,9 +61,9 @@ FAULTS: dict[str, Callable[[Results], object]] = {
 @pytest.mark.parametrize("part", [0, 2])
 def test_a_recording_that_differs_is_caught(vision_loaded: Loaded, fault: str, part: int) -> None:
     plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
-    recording._stages._record = recorder(FAULTS[fault], part)
+    recording._stages.record = recorder(FAULTS[fault], part)
     assert torch.equal(step(recording, BATCHES), step(plain, BATCHES))
-    assert recording._stages._record is None
+    assert recording._stages.record is None
 
 
 def test_a_recording_that_does_not_heed_its_input_is_caught(vision_loaded: Loaded) -> None:
@@ -71,9 +71,9 @@ def test_a_recording_that_does_not_heed_its_input_is_caught(vision_loaded: Loade
         return (lambda: None), tuple(each.clone() for each in compute())
 
     plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
-    recording._stages._record = deaf
+    recording._stages.record = deaf
     assert torch.equal(step(recording, BATCHES), step(plain, BATCHES))
-    assert recording._stages._record is None
+    assert recording._stages.record is None
 
 
 def no_memory() -> Exception:
@@ -105,7 +105,7 @@ def test_no_memory_for_one_number_of_rows_leaves_the_others(
 
     monkeypatch.setattr(stages_module, "empty_device_cache", lambda: emptied.append([ref() for ref in begun]))
     plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
-    recording._stages._record = record
+    recording._stages.record = record
     five = [*BATCHES, *BATCHES[:2]]
     for batches in (five, BATCHES, five):
         assert torch.equal(step(recording, batches), step(plain, batches))

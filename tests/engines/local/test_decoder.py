@@ -198,7 +198,7 @@ def step(model: Decoder, batches: list[list[int]]) -> torch.Tensor:
 
 def test_recorded_stages_say_the_same(vision_loaded: Loaded) -> None:
     plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
-    recording._stages._record = replayed
+    recording._stages.record = replayed
     five = [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7], [1, 8, 9, 10], [1, 8, 9, 11]]
     for batches in ([[1, *range(100, 130)]], five[:3], five):
         assert torch.equal(step(recording, batches), step(plain, batches))
@@ -216,10 +216,10 @@ def test_recording_turns_itself_off(vision_loaded: Loaded, fault: str) -> None:
         return (lambda: [each.add_(1.0) for each in results]), results  # type: ignore[return-value]
 
     plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
-    recording._stages._record = wrong
+    recording._stages.record = wrong
     batches = [[1, *range(100, 130)]]
     assert torch.equal(step(recording, batches), step(plain, batches))
-    assert recording._stages._record is None
+    assert recording._stages.record is None
 
 
 def test_the_lower_right_mask_says_the_same(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

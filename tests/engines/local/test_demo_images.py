@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from magistral_ui.chat.conversation import Conversation, ReplyBuilder
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Finished
 from magistral_ui.chat.images import ImageFile, read_image
 from magistral_ui.chat.prompt import PromptChoices, compose
+from magistral_ui.chat.reply import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.local.engine import LocalEngine

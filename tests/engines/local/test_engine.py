@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from magistral_ui.chat.conversation import Conversation, ReplyBuilder
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Failed, Finished
 from magistral_ui.chat.prompt import PromptChoices, compose
+from magistral_ui.chat.reply import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
 from magistral_ui.engines.local.engine import LocalEngine

@@ -7,10 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magistral_ui.chat.conversation import ReplyBuilder
 from magistral_ui.chat.events import Event, Finished
-from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, UserTurn
-from magistral_ui.chat.resume import resume_of
+from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, UserTurn, resume_of
+from magistral_ui.chat.reply import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation

@@ -7,7 +7,7 @@ import pytest
 from magistral_ui.chat.events import Answer, Finished
 from magistral_ui.engines import generation as module
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.pace_recorder import MIN_TOKENS, PaceRecorder
+from magistral_ui.engines.local.running_model import MIN_MEASURED_TOKENS, PaceRecorder
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def end(generation: Generation, tokens: int) -> None:
 def test_a_reply_alone_is_measured_and_a_short_one_is_not() -> None:
     found: list[float] = []
     recorder = PaceRecorder(found.append)
-    for tokens in (MIN_TOKENS - 1, 101):
+    for tokens in (MIN_MEASURED_TOKENS - 1, 101):
         generation = Generation()
         recorder.watch(generation)
         end(generation, tokens)

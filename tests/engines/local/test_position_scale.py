@@ -107,12 +107,14 @@ def test_logits_equal_transformers(
     assert same(read(ours, ids), wanted) == (windows < 1)  # the test can tell
 
 
-def test_a_reused_prefix_and_a_copy_go_on(theirs: torch.nn.Module, ours: Decoder) -> None:
-    ids, other = tokens(5 * WINDOW + 7), tokens(5 * WINDOW + 9, 1)
+@pytest.mark.parametrize("windows", [3, 18])
+def test_a_reused_prefix_and_a_copy_go_on(theirs: torch.nn.Module, ours: Decoder, windows: int) -> None:
+    """Also beyond 16 windows, where the rotary parameters end."""
+    ids, other = tokens((windows + 2) * WINDOW + 7), tokens((windows + 2) * WINDOW + 9, 1)
     cache = ours.new_cache()
-    ours([DecoderInput(cache, ids[: 3 * WINDOW])])
-    branch = cache.copy(2 * WINDOW + 5)
-    ours([DecoderInput(cache, ids[3 * WINDOW : -1])])
+    ours([DecoderInput(cache, ids[: windows * WINDOW])])
+    branch = cache.copy((windows - 1) * WINDOW + 5)
+    ours([DecoderInput(cache, ids[windows * WINDOW : -1])])
     assert same(ours([DecoderInput(cache, ids[-1:])])[0], expected(theirs, ids))
     branched = ids[: branch.length] + other[branch.length :]
     ours([DecoderInput(branch, branched[branch.length : -1])])
@@ -126,9 +128,9 @@ def test_sequences_in_different_windows_share_a_step(
     theirs: torch.nn.Module, ours: Decoder, recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if recorded:
-        monkeypatch.setattr(ours._stages, "_record", replayed)
+        monkeypatch.setattr(ours._stages, "record", replayed)
         monkeypatch.setattr(ours._stages, "_recorded", {})
-    prompts = [tokens(count, count) for count in (3, WINDOW, 2 * WINDOW + 5, 11 * WINDOW)]
+    prompts = [tokens(count, count) for count in (3, WINDOW, 2 * WINDOW + 5, 17 * WINDOW)]
     caches = [ours.new_cache() for _ in prompts]
     for _ in range(3):  # what is recorded at first is replayed at other positions, in other windows
         ours([DecoderInput(cache, ids[cache.length :]) for cache, ids in zip(caches, prompts, strict=True)])
@@ -157,6 +159,26 @@ def test_read_and_written_together(theirs: torch.nn.Module, ours: Decoder) -> No
         assert same(row, expected(theirs, ids))
 
 
+@pytest.mark.parametrize("windows", [1, 2, 17])
+def test_an_image_across_the_border_of_a_window(windows: int) -> None:
+    """Its two tokens lie in two windows, and are read in two steps."""
+    model = made(vision=True)
+    mine, pixels = Decoder(deepcopy(model)), torch.randn(3, 32, 64)
+    border = windows * WINDOW
+    ids = tokens(border + WINDOW)
+    ids[border - 1 : border + 1] = 10, 10
+    features = mine.image_features(pixels)
+    cache = mine.new_cache()
+    mine([DecoderInput(cache, ids[: border - 5])])
+    mine([DecoderInput(cache, ids[border - 5 : border], [(torch.tensor([4]), features[:1])])])
+    logits = mine([DecoderInput(cache, ids[border:], [(torch.tensor([0]), features[1:])])])
+    sizes = torch.tensor([[32, 64]])
+    with torch.inference_mode():
+        wanted = model(input_ids=torch.tensor([ids]), pixel_values=pixels[None], image_sizes=sizes).logits[0, -1]
+    assert same(logits[0], wanted)
+    assert not same(logits[0], expected(model, ids)), "the image matters"
+
+
 @pytest.fixture
 def spread() -> Iterator[Callable[[list[int]], Decoder]]:
     """Makes a model whose layers claim to lie on these graphics cards: an operation across two of them raises."""
@@ -178,7 +200,7 @@ def spread() -> Iterator[Callable[[list[int]], Decoder]]:
 def test_the_scale_goes_with_the_layers(spread: Callable[[list[int]], Decoder], recorded: bool) -> None:
     model = spread([0, 1, 1, 0])
     if recorded:
-        model._stages._record = replayed
+        model._stages.record = replayed
     ids = tokens(6 * WINDOW)
     cache = model.new_cache()
     model([DecoderInput(cache, ids[:-2])])

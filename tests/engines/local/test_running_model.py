@@ -14,8 +14,7 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Loading, ModelRequest
 from magistral_ui.engines.local import running_model
-from magistral_ui.engines.local.pace_recorder import MIN_TOKENS
-from magistral_ui.engines.local.running_model import RunningModel, load_model
+from magistral_ui.engines.local.running_model import MIN_MEASURED_TOKENS, RunningModel, load_model
 from magistral_ui.engines.weights import devices, loader
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard
@@ -59,7 +58,7 @@ def test_a_model_too_large_for_the_processor_names_what_keeps_the_card(
         load_model(ModelRequest(str(text_folder), device="cpu"), lambda _: None, threading.Event())
 
 
-def test_what_loading_leaves_over_is_given_back_before_the_plan(
+def test_the_plan_comes_after_the_first_forward_and_what_it_leaves_over_is_given_back(
     vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     happened: list[str] = []
@@ -71,10 +70,10 @@ def test_what_loading_leaves_over_is_given_back_before_the_plan(
 
         return call
 
-    for name in ("empty_device_cache", "plan_now"):
+    for name in ("warm_up", "empty_device_cache", "plan_now"):
         monkeypatch.setattr(running_model, name, noted(name, getattr(running_model, name)))
     RunningModel(vision_loaded, CPU)
-    assert happened == ["empty_device_cache", "plan_now"]
+    assert happened == ["warm_up", "empty_device_cache", "plan_now"]
 
 
 TURING = Device("cuda", "T4", 2**34, 2**34, capability=(7, 5))
@@ -129,10 +128,10 @@ def test_the_pace_of_real_models_is_recorded(
     recorded: list[tuple[object, ...]] = []
     monkeypatch.setattr(running_model, "record_pace", lambda *values: recorded.append(values))
     running = RunningModel(replace(vision_loaded, card=replace(vision_loaded.card, demo=demo)), CPU)
-    params = SamplingParams(temperature=0.0, max_tokens=MIN_TOKENS + 8, seed=1)
+    params = SamplingParams(temperature=0.0, max_tokens=MIN_MEASURED_TOKENS + 8, seed=1)
     generation = running.submit(GenerationRequest(Prompt((), (UserTurn("What is 12 + 30?"),)), params))
     while not generation.ended:
         running.scheduler.step()
     usage = generation.usage
-    assert usage.reasoning_tokens + usage.answer_tokens >= MIN_TOKENS, "long enough to count"
+    assert usage.reasoning_tokens + usage.answer_tokens >= MIN_MEASURED_TOKENS, "long enough to count"
     assert [values[:3] for values in recorded] == ([] if demo else [(vision_loaded.shape, "float32", CPU)])

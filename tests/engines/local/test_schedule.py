@@ -12,9 +12,9 @@ from magistral_ui.engines.local.schedule import (
     DeviceLoad,
     SchedulerLimits,
     SchedulerOutput,
+    held_tokens,
     schedule,
 )
-from magistral_ui.models.memory import held_tokens
 
 LIMITS = SchedulerLimits(max_sequences=4, max_batched_tokens=256, max_batched_tokens_alone=512)
 ROOM = DeviceLoad(budget=10**9, bytes_per_token=1)

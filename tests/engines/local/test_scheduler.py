@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from magistral_ui.chat.conversation import ReplyBuilder
 from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Queued
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn
+from magistral_ui.chat.reply import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation

@@ -94,6 +94,14 @@ def test_it_waits_for_replies(engine: SwitchableEngine) -> None:
     until(lambda: isinstance(engine.status(), Unloaded), "it unloads")
 
 
+def test_while_it_waits_for_replies_it_says_so(engine: SwitchableEngine) -> None:
+    reply = engine.submit(request(LONG))
+    assert engine.unload("wait")
+    assert engine.status() == Loading("waiting")
+    reply.stop()
+    until(lambda: isinstance(engine.status(), Unloaded), "it unloads")
+
+
 def test_a_message_loads_it_again(engine: SwitchableEngine) -> None:
     assert engine.unload()
     until(lambda: isinstance(engine.status(), Unloaded), "it unloads")
@@ -139,13 +147,13 @@ def test_if_it_cannot_be_loaded_again_the_reply_says_why(text_folder: Path, tmp_
 
 
 def test_it_unloads_when_nobody_has_asked_for_long(engine: SwitchableEngine) -> None:
-    engine.unload_if_idle()
+    engine.idle.look()
     assert isinstance(engine.status(), Ready), "0 minutes: never"
-    engine.idle_minutes = 5
-    engine.unload_if_idle()
+    engine.idle.minutes = 5
+    engine.idle.look()
     assert isinstance(engine.status(), Ready), "not idle for so long"
-    engine._used -= 301
-    engine.unload_if_idle()
+    engine.idle._used -= 301
+    engine.idle.look()
     until(lambda: isinstance(engine.status(), Unloaded), "it unloads")
 
 

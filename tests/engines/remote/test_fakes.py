@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Answer, Failed, Finished, Reasoning
 from magistral_ui.chat.prompt import Prompt, PromptChoices, Resume, UserTurn, compose
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
 from magistral_ui.engines.remote.engine import RemoteEngine

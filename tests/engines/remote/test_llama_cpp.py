@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Event, Failed, Finished, Notice, Prefilling, Reasoning
 from magistral_ui.chat.images import ImageFile, read_image
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
@@ -25,7 +26,7 @@ from magistral_ui.engines.remote.completion_body import ImageUrls, body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import PromptTooLong
-from magistral_ui.ui.rendering import ASSETS
+from magistral_ui.ui.asset_files import ASSETS
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.following import follow
 from tests.engines.remote.conftest import connected, start_llama_cpp

@@ -18,7 +18,7 @@ from magistral_ui.engines.remote.dialects import (
     VLLM,
     Dialect,
 )
-from magistral_ui.engines.remote.error_body import ServerRefusal
+from magistral_ui.engines.remote.error_body import ServerRefusal, read_refusal
 from magistral_ui.engines.remote.reasoning_effort import effort_fields, with_effort, without_mark
 from magistral_ui.engines.remote.served_models import GENERAL
 from magistral_ui.engines.remote.server_profile import ServerProfile, updated_profile
@@ -124,6 +124,49 @@ def test_an_effort_that_a_server_refuses_is_left_out_too() -> None:
     )
     assert update is not None
     assert fields(update.profile.dialect, "low") == {}
+
+
+MISTRAL_WORDS = (
+    "reasoning_effort='medium' is not supported for this model. "
+    "Must be one of (<ReasoningEffort.none: 'none'>, <ReasoningEffort.high: 'high'>)"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "tried", "efforts"),
+    [
+        (MISTRAL_WORDS, "medium", ("none", "high")),
+        ("reasoning_effort must be one of ['low', 'high', 'max']", "medium", ("low", "high")),
+        (
+            "'reasoning_effort' does not support 'none' with this model. Supported: 'low', and 'high'.",
+            "none",
+            ("low", "high"),
+        ),
+        ("reasoning_effort=<ReasoningEffort.low: 'low'> is not supported for this model", "low", ()),
+        ("reasoning_effort is not enabled for this model", "high", ()),
+    ],
+)
+def test_the_efforts_that_a_refusal_names_are_taken_from_then_on(
+    message: str, tried: Effort, efforts: tuple[Effort, ...]
+) -> None:
+    dialect = replace(VLLM, effort="reasoning_effort", without_reasoning={})
+    profile = ServerProfile(dialect, GENERAL, "m", ModelInfo("m", "m", "", "", 4_096))
+    sent = {"messages": [], **fields(dialect, tried)}
+    refusal = read_refusal(400, {"object": "error", "message": message, "code": "3051"}, "", sent)
+    update = updated_profile(profile, refusal, sent, frozenset())
+    assert update is not None
+    known = update.profile.dialect
+    if not efforts:
+        assert (known.effort, [notice.key for notice in update.notices]) == ("", ["remote_left_out"])
+        return
+    assert (known.effort, known.efforts, update.notices) == ("reasoning_effort", efforts, ())
+    assert fields(known, None) == {"reasoning_effort": "high"}
+    assert fields(known, "none")["reasoning_effort"] == efforts[0]
+
+
+def test_mistral_s_own_models_reason_or_do_not() -> None:
+    sent = [fields(MISTRAL, each)["reasoning_effort"] for each in ("none", "low", "medium", "high", None)]
+    assert sent == ["none", "high", "high", "high", "high"]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda each: each.key)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from magistral_ui.chat.conversation import AssistantMessage, Reply
+from magistral_ui.chat.conversation import AssistantMessage
 from magistral_ui.chat.events import Reasoning
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Ready
 from magistral_ui.engines.remote.engine import RemoteEngine

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Event
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
+from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, GenerationRequest, Loading, Ready
 from magistral_ui.engines.remote import server_monitor

@@ -110,7 +110,7 @@ def test_layers_on_several_devices_say_the_same(
 ) -> None:
     model, alone = spread(places), spread([0, 0, 0, 0])
     if recorded:
-        model._stages._record = replayed
+        model._stages.record = replayed
     logits = step(model, BATCHES)
     assert torch.equal(logits.to(CPU), step(alone, BATCHES).to(CPU))
     assert logits.device == torch.device("cuda", places[-1])
@@ -148,7 +148,7 @@ def test_a_hidden_state_that_is_not_moved_would_be_noticed(
     spread: Callable[[list[int]], Decoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = spread([0, 1, 1, 1])
-    monkeypatch.setattr("magistral_ui.engines.local.cuda_graphs.move", lambda tensor, device: tensor)
+    monkeypatch.setattr("magistral_ui.engines.local.decoder.move", lambda tensor, device: tensor)
     with pytest.raises(RuntimeError, match="cuda:1"):
         model([DecoderInput(model.new_cache(), [1, 2, 3])])
 

@@ -3,7 +3,7 @@
 import pytest
 
 from magistral_ui.engines.weights import devices
-from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, find_device, look_again
+from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, find_device, freed, look_again
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2, MINISTRAL_3_3B, MINISTRAL_3_8B, MINISTRAL_3_14B
@@ -184,7 +184,7 @@ def test_several_graphics_cards_are_used_as_far_as_they_are_needed(monkeypatch: 
     assert [(each.index, each.free // GIB) for each in again.all] == [(1, 3), (0, 20)]
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("m", MAGISTRAL_SMALL_1_2, find_device(), "bfloat16")
-    assert refused.value.message.values["free"] == "26.8"
+    assert refused.value.message.values["free"] == 26.8
     assert "RTX + RTX + GT" in sentence(refused.value.message)
 
 
@@ -192,3 +192,61 @@ def test_a_device_that_is_not_here_is_named() -> None:
     assert find_device("cpu").type == "cpu"
     with pytest.raises(BadSetting):
         find_device("mps")
+
+
+@pytest.fixture
+def two_cards(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[int, int, int]]:
+    """Free, total and reserved bytes of two graphics cards, which a test may change."""
+    cards = {0: (4 * GIB, 24 * GIB, 18 * GIB), 1: (9 * GIB, 12 * GIB, 2 * GIB)}
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(devices.torch.cuda, "mem_get_info", lambda index: cards[index][:2])
+    monkeypatch.setattr(devices.torch.cuda, "memory_reserved", lambda index: cards[index][2])
+    monkeypatch.setattr(devices.torch.cuda, "get_device_name", lambda index: f"RTX {index}")
+    return cards
+
+
+def test_each_card_will_have_what_its_allocator_holds(two_cards: dict[int, tuple[int, int, int]]) -> None:
+    """Whatever was planned or counted: weights, keys and values, recorded graphs, and what is kept for later."""
+    later = freed(find_device(), held=1)
+    assert [(each.index, each.free) for each in later.all] == [(1, 11 * GIB), (0, 22 * GIB)]
+    assert [each.free for each in later.place.all] == [11 * GIB, 22 * GIB]
+    two_cards[0] = (4 * GIB, 24 * GIB, 0)
+    two_cards[1] = (11 * GIB, 12 * GIB, 2 * GIB)  # the two were not read at the same moment
+    assert [each.free for each in freed(find_device(), held=GIB).all] == [12 * GIB, 4 * GIB]
+
+
+@pytest.mark.parametrize("type", ["cpu", "mps"])
+def test_elsewhere_what_the_model_holds_will_be_free(type: str) -> None:
+    device = machine(type, 16, used=6)
+    assert freed(device, 4 * GIB).free == 14 * GIB
+    assert freed(device, 20 * GIB).free == device.total
+    assert freed(device, 0) == device
+
+
+def test_a_switch_on_a_card_is_planned_as_if_it_were_empty(two_cards: dict[int, tuple[int, int, int]]) -> None:
+    two_cards.pop(1)
+    device = find_device("cuda")
+    with pytest.raises(DeviceTooSmall):
+        choose_plan("m", MAGISTRAL_SMALL_1_2, device)
+    two_cards[0] = (4 * GIB, 24 * GIB, 19 * GIB)
+    assert choose_plan("m", MAGISTRAL_SMALL_1_2, freed(device, 0)).precision == "nf4"
+
+
+def test_what_the_allocators_keep_is_given_back(
+    two_cards: dict[int, tuple[int, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied = []
+
+    def empty() -> None:
+        emptied.append("cuda")
+        for index, (free, total, reserved) in two_cards.items():
+            two_cards[index] = (free + reserved, total, 0)
+
+    monkeypatch.setattr(devices.torch.cuda, "empty_cache", empty)
+    monkeypatch.setattr(devices, "trim_heap", lambda: emptied.append("host"))
+    before = freed(find_device(), 0)
+    devices.empty_device_cache()
+    assert sorted(emptied) == ["cuda", "host"]
+    after = freed(find_device(), 0)
+    assert {each.index: each.free for each in before.all} == {each.index: each.free for each in after.all}

@@ -157,6 +157,18 @@ def test_a_tensor_of_another_shape_is_named(folder: Path, precision: str) -> Non
     assert (refused.message.values["found"], refused.message.values["expected"]) == ("88 × 64", "96 × 64")
 
 
+@pytest.mark.parametrize(
+    "change", [{"hidden_act": "no such"}, {"rope_parameters": {"rope_type": "no such"}}, {"num_key_value_heads": 0}]
+)
+def test_a_configuration_of_no_model_is_damaged(folder: Path, change: dict[str, Any]) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config.get("text_config", config).update(change)
+    file.write_text(json.dumps(config), encoding="utf-8")
+    refused = refusal(folder)
+    assert (refused.message.key, refused.message.values["file"]) == ("model_files_broken", "config.json")
+
+
 def test_a_file_that_is_cut_meanwhile_is_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = sorted(folder.glob("*.safetensors"))[0]
 

@@ -43,7 +43,7 @@ def test_where_nothing_may_be_timed_only_what_is_known_is_told(file: Path, monke
 
 
 def test_all_layers_and_the_whole_head_are_counted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_least", lambda run, device: (run(), 0.001)[1])
+    monkeypatch.setattr(module, "_least", lambda run, *_: (run(), 0.001)[1])
     assert estimated_pace(SMALL, "float32", CPU) == pytest.approx(1 / (3 * 0.001 + 2 * 0.001), rel=1e-3)
 
 

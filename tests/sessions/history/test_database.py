@@ -13,7 +13,7 @@ import pytest
 from magistral_ui.chat.conversation import AssistantMessage, UserMessage
 from magistral_ui.chat.events import Answer, Finished, Reasoning, Reclassified
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.resume import may_continue
+from magistral_ui.chat.reply import may_continue
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.client import CLIENT, Client, hashed
 from magistral_ui.errors import HistoryUnusable, NotReady
@@ -482,7 +482,7 @@ def test_conversations_are_kept_for_as_long_as_was_said(
 ) -> None:
     visitors: Visitors = visiting(SHORT)
     place = place_with(visitors, "one")
-    visitors._history.wait(lambda db: db.execute("UPDATE conversations SET changed = changed - 2 * 86400"), None)  # type: ignore[union-attr]
+    visitors._history.writer.wait(lambda db: db.execute("UPDATE conversations SET changed = changed - 2 * 86400"), None)  # type: ignore[union-attr]
     visitors.close()
     history: History = opened(keep_days=days)
     listed = history.read([], catalog.listing, hashed(place["visitor"]))
@@ -547,13 +547,13 @@ def test_on_a_full_disk_the_chat_goes_on_unsaved_and_is_saved_when_there_is_room
     place, session = visitors.open()
     say(session, "one")
     visitors.listing(place)
-    pages = history.wait(lambda db: db.execute("PRAGMA page_count").fetchone()[0], 0)
-    history.wait(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone(), None)
+    pages = history.writer.wait(lambda db: db.execute("PRAGMA page_count").fetchone()[0], 0)
+    history.writer.wait(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone(), None)
     say(session, "two" + "y" * 100_000)
     assert len(session.conversation.path()) == 4
     assert history.save_error is not None
     assert history.save_error.key == "history_disk_full"
-    history.wait(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone(), None)
+    history.writer.wait(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone(), None)
     for _ in range(3):
         session.save()
         visitors.listing(place)
@@ -569,7 +569,7 @@ def test_on_a_full_disk_no_conversation_is_dropped_from_memory(
     monkeypatch.setattr(session_store, "GRACE_SECONDS", 0.0)
     history: History = opened()
     visitors: Visitors = visiting(SHORT, history, limits=Limits(visitors=3))
-    history.wait(lambda db: db.execute("PRAGMA max_page_count = 1").fetchone(), None)
+    history.writer.wait(lambda db: db.execute("PRAGMA max_page_count = 1").fetchone(), None)
     places = []
     for number in range(6):
         place, session = visitors.open()
@@ -578,7 +578,7 @@ def test_on_a_full_disk_no_conversation_is_dropped_from_memory(
         places.append(place)
     assert history.save_error is not None
     assert all(visitors.find(place) is not None for place in places)
-    history.wait(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone(), None)
+    history.writer.wait(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone(), None)
     for _ in range(3):
         for session in visitors.sessions():
             session.save()
@@ -597,7 +597,7 @@ def test_a_thousand_conversations_are_listed_with_one_question(visiting: Any, op
             "INSERT INTO conversations(id, visitor, title, created, changed, state) VALUES (?,?,?,?,?,?)", values
         )
 
-    history.wait(fill, None)
+    history.writer.wait(fill, None)
     asked: list[str] = []
     with history._connection() as db:
         db.set_trace_callback(asked.append)

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from magistral_ui.chat.conversation import AssistantMessage, Conversation, Reply
+from magistral_ui.chat.conversation import AssistantMessage, Conversation
 from magistral_ui.chat.events import Notice, Usage
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.chat.reply import Reply, ReplyOrigin
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.sessions.history import schema, store
+from magistral_ui.sessions.history.database import DATABASE_FILE, History
 from magistral_ui.sessions.history.image_store import ImageStore
-from magistral_ui.sessions.history.reply_state import ReplyOrigin
 from magistral_ui.sessions.history.schema import SCHEMA_VERSION, V1, connect, has_fts5, migrate
 from magistral_ui.sessions.history.search import folded_message
 from magistral_ui.sessions.history.store import StoredConversation, title_of
@@ -133,15 +134,20 @@ def test_a_title_is_the_beginning_of_the_first_message(said: str, title: str) ->
     assert title_of(Conversation().say(said).with_reply(Reply()).say("more")) == title
 
 
-def test_a_file_that_a_newer_version_has_written_is_left_alone(tmp_path: Path) -> None:
-    file = tmp_path / "history.sqlite3"
-    db = connect(file, writing=True)
-    migrate(db)
-    assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(Exception, match="history_newer"):
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_a_file_that_a_newer_version_has_written_is_left_alone(tmp_path: Path, journal: str) -> None:
+    file = tmp_path / DATABASE_FILE
+    with closing(connect(file, writing=True)) as db:
         migrate(db)
-    db.close()
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        db.execute(f"PRAGMA journal_mode = {journal}")
+    before = file.read_bytes()
+    history = History(tmp_path)
+    assert history.save_error is not None
+    assert history.save_error.key == "history_newer"
+    history.close()
+    assert file.read_bytes() == before
 
 
 VERSION_1 = f"""

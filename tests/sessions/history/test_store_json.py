@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magistral_ui.chat.conversation import Reply
+from magistral_ui.chat.reply import Reply
 from magistral_ui.sessions.history.store import from_json, to_json
 
 

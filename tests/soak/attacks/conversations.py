@@ -2,7 +2,8 @@
 
 import secrets
 
-from magistral_ui.chat.conversation import Conversation, Reply
+from magistral_ui.chat.conversation import Conversation
+from magistral_ui.chat.reply import Reply
 from magistral_ui.export.document import Document
 from magistral_ui.export.json import export_json
 from tests.soak.attacks.attack import PASSWORD, Stranger, attack

@@ -28,6 +28,7 @@ from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import answer
 from magistral_ui.ui.api.models import ChatRequest, GrowingReply, UsageValue
 from magistral_ui.ui.api.requests import read_chat
+from magistral_ui.ui.asset_files import ASSETS_URL
 from magistral_ui.ui.page import build_page, close, launch
 from tests.loopback import free_port
 from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
@@ -387,6 +388,7 @@ def test_the_page_and_its_assets_are_served_with_safe_headers(served: tuple[str,
     for path in (
         "",
         "magistral/main.js",
+        f"{ASSETS_URL}/main.js",
         "magistral/vendor/renderers.js",
         "magistral/vendor/fonts/KaTeX_Main-Regular.woff2",
     ):

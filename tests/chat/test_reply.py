@@ -1,18 +1,18 @@
-"""What a reply goes on from: how much of an earlier one it keeps, what that had cost, and that it is known later."""
+"""What a reply resumes from: how much of an earlier one it keeps, what that had cost, and that it is known later."""
 
 from dataclasses import replace
 
 import pytest
 
-from magistral_ui.chat.conversation import Provenance, Reply
 from magistral_ui.chat.events import Usage
-from magistral_ui.chat.prompt import Resume
-from magistral_ui.chat.resume import (
+from magistral_ui.chat.prompt import Resume, resume_of
+from magistral_ui.chat.reply import (
+    Provenance,
+    Reply,
     as_read,
     may_continue,
     may_replay,
     reasoning_of,
-    resume_of,
     resumed_part,
     with_reasoning,
     with_usage_share,

@@ -1,0 +1,96 @@
+"""Estimates paces in the background, a step at a time and only while nothing else is to be done; it does not know what for."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from magistral_ui.engines.weights.devices import Device
+from magistral_ui.engines.weights.pace import estimated_pace, pace_of
+from magistral_ui.models.shape import ModelShape
+
+POLL_SECONDS = 0.1
+LOWEST_PRIORITY = 19
+STOP_TIMEOUT = 10.0
+"""Seconds for a step: making a layer takes longest, and cannot be interrupted."""
+
+Wanted = tuple[ModelShape, str]
+
+
+class _Stopped(Exception):
+    """There is something else to be done, so timing is given up."""
+
+
+class PaceTimer:
+    """Its methods may be called from any thread."""
+
+    def __init__(self, device: Device, may_run: Callable[[], bool], is_idle: Callable[[], bool]) -> None:
+        """Timing waits while not `is_idle`, and is given up where it no longer `may_run`, as beside another model."""
+        self._device, self._may_run, self._is_idle = device, may_run, is_idle
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._wanted: dict[Wanted, None] = {}
+        self._found: dict[Wanted, float | None] = {}
+        """Also what could not be written to disk; None where no estimate was possible."""
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def known(self) -> Callable[[ModelShape, str], tuple[float | None, bool]]:
+        """What is known now of paces, from the file and from this process."""
+        from_file = pace_of(self._device, timed=False)
+
+        def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
+            tokens, measured = from_file(shape, precision)
+            return (tokens, measured) if tokens is not None else (self._found.get((shape, precision)), False)
+
+        return pace
+
+    def is_tried(self, shape: ModelShape, precision: str) -> bool:
+        """Whether waiting for an estimate is of no use."""
+        return (shape, precision) in self._found
+
+    def want(self, shape: ModelShape, precision: str) -> None:
+        """Estimate this pace as soon as it may be done."""
+        with self._lock:
+            self._wanted[shape, precision] = None
+            if self.running or not (self._may_run() and self._is_idle()):
+                return
+            self._stop = threading.Event()
+            self._thread = threading.Thread(target=self._time, args=(self._stop,), name="time models", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Give up what is being timed, so that its memory is free; the next `want` begins again."""
+        with self._lock:
+            self._stop.set()
+            thread = self._thread
+        if thread is not None:
+            thread.join(STOP_TIMEOUT)
+
+    def _time(self, stop: threading.Event) -> None:
+        lower_priority()
+
+        def rest() -> None:
+            while not stop.is_set() and self._may_run():
+                if self._is_idle():
+                    return
+                stop.wait(POLL_SECONDS)
+            raise _Stopped
+
+        with suppress(_Stopped):
+            while wanted := next(iter(self._wanted), None):
+                found = estimated_pace(*wanted, self._device, rest)
+                with self._lock:
+                    self._found[wanted] = found
+                    del self._wanted[wanted]
+
+
+def lower_priority() -> None:
+    """Let every other thread run first, where threads have priorities of their own; those of its products inherit it."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)

@@ -1,0 +1,207 @@
+// What the page tells of a model and of the ways to get it, in words and in which order; it draws nothing.
+
+import { bits, bytes, duration, inRow, number, percent, t } from "./i18n.js";
+
+/** @import { ModelChoice, ModelEntryValue, ModelsValue, ModelWay } from "./types.js" */
+
+// Names of benchmarks are the same in every language.
+const BENCHMARKS = {
+  aime25: "AIME25",
+  aime24: "AIME24",
+  gpqa_diamond: "GPQA Diamond",
+  livecodebench: "LiveCodeBench",
+};
+/** @type {Record<string, number>} */
+const BITS = { float32: 32, bfloat16: 16, float16: 16, int8: 8, nf4: 4 };
+/** Most telling first: of several repositories with the same model, the page shows the one that is in such a state. */
+const TELLING_STATES = ["downloading", "complete", "paused", "partial"];
+const MIN_CONTEXT_OFFERED = 8_192; // tokens
+
+/**
+ * The list with each quantized copy under the model that it was made from.
+ * @param {ModelEntryValue[]} models
+ */
+export function withCopies(models) {
+  const keys = new Set(models.map(({ key }) => key));
+  return models
+    .filter(({ original }) => !original || !keys.has(original))
+    .map((model) => ({ ...model, copies: models.filter(({ original }) => original === model.key) }));
+}
+
+/** @param {ModelEntryValue} model */
+const repositoriesOf = (model) => [model, ...(model.copies ?? [])];
+
+/**
+ * Whether this model is the current one, be it the original or a copy.
+ * @param {ModelEntryValue} model
+ * @param {ModelsValue["current"]} current
+ */
+export const isCurrent = (model, current) => repositoriesOf(model).some(({ key }) => key === current.key);
+
+/**
+ * Sorted for reading: the model in use, then what can run here, then the rest.
+ * @param {ModelsValue} value
+ */
+export function ordered({ models, current }) {
+  const rank = (/** @type {ModelEntryValue} */ each) =>
+    isCurrent(each, current) ? 0 : each.fits ? (each.best ? 1 : 2) : 3;
+  return [...models].sort((one, other) => rank(one) - rank(other));
+}
+
+/**
+ * The repository that is shown unless another one is chosen: in use, on its way or on disk; else the original.
+ * @param {ModelEntryValue} model
+ * @param {ModelsValue["current"]} current
+ */
+export function likelyRepository(model, current) {
+  const all = repositoriesOf(model);
+  const telling = TELLING_STATES.map((state) => all.find((each) => each.state === state));
+  return (all.find(({ key }) => key === current.key) ?? telling.find(Boolean) ?? model).repository;
+}
+
+/**
+ * The model as it comes from `repository`: the facts are the original's, what is on disk is that repository's.
+ * @param {ModelEntryValue} model
+ * @param {string} repository
+ * @returns {ModelEntryValue}
+ */
+export function asFrom(model, repository) {
+  if (repository === model.repository) return model;
+  const ways = model.ways.filter((way) => way.repository === repository);
+  const size = ways[0]?.download ?? 0;
+  const nothing = { state: /** @type {const} */ ("absent"), on_disk: 0, download: size, done: 0, total: size };
+  const known = model.copies?.find((each) => each.repository === repository);
+  const { state, on_disk, download, done, total } = known ?? nothing;
+  return {
+    ...model,
+    ...{ state, on_disk, download, done, total, repository },
+    key: known?.key ?? repository,
+    original: model.key,
+    seconds: null,
+    seconds_left: known?.seconds_left ?? null,
+    failure: known?.failure ?? null,
+    choices: model.choices.filter(({ precision }) => ways.some((way) => way.precision === precision)),
+  };
+}
+
+/**
+ * The name; the demo model has one in each language.
+ * @param {ModelEntryValue} model
+ */
+export const nameOf = (model) => (model.key === "demo" ? t("model_demo_badge") : model.name);
+
+/**
+ * The choice that is taken unless another is made: the one whose pace is known, which is the best here.
+ * @param {ModelEntryValue} model
+ * @returns {ModelChoice | undefined}
+ */
+export const bestChoice = ({ choices }) => choices.find(({ pace }) => pace !== null) ?? choices[0];
+
+/** @param {ModelChoice | undefined} choice */
+export function paceText(choice) {
+  if (!choice?.pace) return null;
+  const rate = number(choice.pace < 10 ? Math.round(choice.pace * 10) / 10 : Math.round(choice.pace));
+  return t(choice.measured ? "models_pace_measured" : "models_pace", { rate });
+}
+
+/**
+ * Memory and pace, after the precision without which no two models compare.
+ * @param {ModelChoice | undefined} choice
+ */
+export function choiceText(choice) {
+  if (!choice?.needs) return "";
+  return inRow([choice.precision, t("models_memory", { size: bytes(choice.needs) }), paceText(choice)]);
+}
+
+/**
+ * What there is to download, and how much less that is from somebody who has quantized the model, if anybody has.
+ * @param {ModelEntryValue} model
+ */
+export function downloadTexts({ download, original, repository, ways }) {
+  if (original) return [t("models_download_about", { size: bytes(download) })];
+  const copies = ways.filter((way) => way.repository !== repository && way.download && way.download < download);
+  const smallest = copies.sort((one, other) => one.download - other.download)[0];
+  const told = [t("models_download_size", { size: bytes(download) })];
+  if (smallest) told.push(t("models_download_copy", { size: bytes(smallest.download), precision: smallest.precision }));
+  return told;
+}
+
+/**
+ * How far a download is, such as “3 GB of 18 GB · about 4 minutes left”.
+ * @param {ModelEntryValue} model
+ */
+export function progressText({ done, total, seconds_left: left }) {
+  const isKnown = left !== null;
+  const size = t("loading_bytes", { done: bytes(done), total: bytes(total) });
+  return inRow([size, isKnown ? t("loading_left", { time: duration(left) }) : null]);
+}
+
+/**
+ * What is on this computer, and how much of it; null for what belongs to the app or the operator.
+ * @param {ModelEntryValue} model
+ */
+export function diskText(model) {
+  const { state, on_disk: held } = model;
+  if (state === "local") return null;
+  if (state === "absent") return inRow(downloadTexts(model));
+  if (state === "complete") return t("models_on_disk", { size: bytes(held) });
+  return `${t(`models_state_${state}`)}: ${progressText(model)}`;
+}
+
+/** @param {ModelEntryValue} model */
+export const benchmarksOf = ({ benchmarks }) =>
+  Object.entries(BENCHMARKS)
+    .filter(([key]) => benchmarks[key] !== undefined)
+    .map(([key, name]) => /** @type {[string, string]} */ ([name, percent(benchmarks[key])]));
+
+/**
+ * What a way takes: its precision with memory and pace, then what there is to download and who quantizes.
+ * @param {ModelWay} way
+ * @param {ModelEntryValue} model
+ */
+export function wayTexts({ repository, precision, memory, download }, model) {
+  const choice = model.choices.find((each) => each.precision === precision);
+  const size = BITS[precision];
+  const facts = [
+    precision,
+    size ? bits(size) : null,
+    t("models_memory", { size: bytes(choice?.needs ?? memory) }),
+    paceText(choice),
+  ];
+  const isCopy = repository !== model.repository;
+  const from = asFrom(model, repository);
+  const toDownload = isCopy ? "models_download_about" : "models_download_size";
+  const files =
+    from.state === "complete"
+      ? t("models_on_disk", { size: bytes(from.on_disk) })
+      : t(toDownload, { size: bytes(download) });
+  const quantized = isCopy ? t("models_way_copy") : size < 16 ? t("models_way_here") : null;
+  return { facts: inRow(facts), source: inRow([files, quantized]) };
+}
+
+/**
+ * The actions that make sense for a model in this state, the most wanted first.
+ * @param {ModelEntryValue} model
+ * @param {ModelsValue["current"]} current
+ */
+export function actionsFor({ key, state, fits }, current) {
+  const isInUse = key === current.key;
+  const found = [];
+  if (isInUse && current.state === "ready" && key !== "demo") found.push("unload");
+  if (!isInUse && fits && (state === "complete" || state === "local")) found.push("use");
+  if (fits && state === "absent") found.push("download");
+  if (state === "downloading") found.push("pause");
+  if (fits && (state === "partial" || state === "paused")) found.push("resume");
+  if (!isInUse && ["partial", "paused", "complete"].includes(state)) found.push("remove");
+  return found;
+}
+
+/**
+ * The context lengths to choose from, up to what fits.
+ * @param {number} most
+ */
+export function contextsUpTo(most) {
+  const found = [];
+  for (let tokens = MIN_CONTEXT_OFFERED; tokens < most; tokens *= 2) found.push(tokens);
+  return [...found, most];
+}

@@ -1,0 +1,100 @@
+"""Turns the models of the owner's list into the values that the page's script draws; it asks nothing and changes nothing."""
+
+from typing import TYPE_CHECKING
+
+from magistral_ui.chat.events import Json, failure_value
+from magistral_ui.errors import Message
+from magistral_ui.models.cards import RE_UPLOADS, ModelCard
+from magistral_ui.models.ladder import LADDER_CONTEXT, Candidate
+from magistral_ui.models.memory import needed_bytes
+
+if TYPE_CHECKING:
+    from magistral_ui.engines.weights.library import LibraryEntry
+    from magistral_ui.ui.model_fit import Fit
+
+
+def model_entry_value(entry: "LibraryEntry", fit: "Fit") -> Json:
+    found = fit.found.get(entry.key)
+    return {
+        **_card_value(entry.key, entry.card, fit),
+        "repository": entry.repository,
+        "state": entry.state,
+        "on_disk": entry.on_disk,
+        "download": entry.total,
+        "done": entry.done,
+        "total": entry.total,
+        "seconds_left": entry.seconds_left,
+        "seconds": entry.seconds,
+        "best": entry.key == fit.best,
+        "failure": message_value(entry.failure),
+        "ways": _ways(entry, found) if entry.card else [],
+        "original": RE_UPLOADS[entry.key].key if entry.key in RE_UPLOADS else None,
+    }
+
+
+def local_entry_value(key: str, card: ModelCard, fit: "Fit") -> Json:
+    """The demo model, or a folder of the operator's: nothing of it can be downloaded or removed here."""
+    nothing = dict.fromkeys(("seconds_left", "seconds", "failure", "original"))
+    sizes = dict.fromkeys(("on_disk", "download", "done", "total"), 0)
+    rest: Json = {"repository": "", "state": "local", "best": False, "ways": []}
+    return {**_card_value(key, card, fit), **rest, **sizes, **nothing}
+
+
+def _card_value(key: str, card: ModelCard | None, fit: "Fit") -> Json:
+    found = fit.found.get(key)
+    shape = found.card.shape if found else card.shape if card else None
+    return {
+        "key": key,
+        "name": card.name if card else key,
+        "license": card.license if card else "",
+        "parameters": shape.parameters if shape else 0,
+        "vision": card.vision if card else False,
+        "languages": list(card.languages) if card else [],
+        "benchmarks": dict(card.benchmarks) if card else {},
+        "fits": found is None or found.refusal is None,
+        "refusal": message_value(found.refusal) if found else None,
+        "choices": _choices(found, fit) if found else [],
+    }
+
+
+def _choices(found: Candidate, fit: "Fit") -> list[Json]:
+    """One for each precision that fits; first the one that is taken where nobody chooses."""
+    shape, limit = found.card.shape, found.card.context_length
+    if shape is None:
+        return []
+    device, choices = fit.device, []
+    for plan in sorted(found.plans, key=lambda each: each.precision != found.plan.precision):
+        context, count = min(LADDER_CONTEXT, limit), len(plan.shares)
+        pace, measured = fit.pace(shape, plan.precision)
+        choices.append(
+            {
+                "precision": plan.precision,
+                "weights": plan.weights,
+                "needs": needed_bytes(shape, plan.precision, device.type, context, count, device.fused),
+                "context": min(plan.context, limit),
+                "pace": pace,
+                "measured": measured,
+            }
+        )
+    # Where the first one's pace is not known, the others' would only make them look better.
+    return (
+        choices if choices and choices[0]["pace"] else [{**each, "pace": None, "measured": False} for each in choices]
+    )
+
+
+def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:
+    """The ways to get a model, with what each downloads and holds in memory."""
+    from magistral_ui.engines.weights.library import nf4_download
+
+    ways: list[Json] = []
+    for each in found.plans if found else ():
+        way: Json = {"precision": each.precision, "memory": each.weights}
+        ways.append({**way, "repository": entry.repository, "download": entry.total})
+        if each.precision == "nf4":
+            copies = (name for name, original in RE_UPLOADS.items() if original.repository == entry.repository)
+            ways += ({**way, "repository": name, "download": nf4_download(name)} for name in copies)
+    return ways
+
+
+def message_value(message: Message | None) -> Json | None:
+    return failure_value(message.key, message.values) if message else None
