@@ -27,7 +27,7 @@ class Quota:
     def reached(
         self, taken: Collection[tuple[str, str]], visitor: str, address: str
     ) -> Literal["in_all", "of_visitor", "of_address"] | None:
-        """The bound that leaves no place beside those `taken`; None where there is one."""
+        """The bound that the places `taken` already reach; None if one more is allowed."""
         if len(taken) >= self.in_all:
             return "in_all"
         if sum(each == visitor for each, _ in taken) >= self.of_visitor:
@@ -55,12 +55,12 @@ class TokenBuckets:
         """What is in a bucket, and when that was computed."""
 
     def wait(self, name: str, cost: float = 1.0) -> float:
-        """Seconds until `name` may; 0.0 where it may now. Nothing is taken."""
+        """Seconds until `name` may; 0.0 if it may now. Takes nothing."""
         with self._lock:
             return self._wait(name, cost)
 
     def take(self, name: str, cost: float = 1.0) -> float:
-        """Take `cost` out of the bucket and return 0.0; or, where there is not enough, the seconds until there is."""
+        """Take `cost` out of the bucket and return 0.0; if there is not enough, return the seconds until there is."""
         with self._lock:
             if wait := self._wait(name, cost):
                 return wait
@@ -68,7 +68,7 @@ class TokenBuckets:
             return 0.0
 
     def owe(self, name: str, cost: float) -> None:
-        """Take out `cost` for what has happened already, even where that leaves less than nothing."""
+        """Take out `cost` for what has happened already, even if that leaves the bucket in debt."""
         with self._lock:
             self._put(name, max(-self._burst, self._level(name) - cost))
 
@@ -101,7 +101,7 @@ class RateLimit:
         self._of_address = TokenBuckets(of_address, clock=clock)
 
     def take(self, visitor: str, address: str, cost: float = 1.0) -> float:
-        """Take `cost` from both and return 0.0; or, where one has not enough, take nothing and return the seconds to wait."""
+        """Take `cost` from both and return 0.0; if one has too little, take nothing and return the seconds to wait."""
         if wait := self._of_visitor.wait(visitor, cost) or self._of_address.wait(address, cost):
             return wait
         self._of_visitor.take(visitor, cost)

@@ -114,7 +114,7 @@ class ImageDecoder:
 
 
 def facts(image: Image.Image, data: bytes) -> dict[str, Any]:
-    """What the header says: the size, that of the upright image where it is known yet, and the bytes that decoding takes."""
+    """What the header says: the size, that of the upright image if already known, and the bytes that decoding takes."""
     upright = None if image.format == "PNG" and _has_late_chunks(data) else _upright_size(image)
     check, whole = needed(image, len(data))
     return {"size": image.size, "upright": upright, "check": check, "whole": whole}

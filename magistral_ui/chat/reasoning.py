@@ -35,10 +35,10 @@ class TokenReader(Protocol):
         """The events of one more token."""
 
     def mark_resumed(self) -> None:
-        """Treat what was fed so far as a resumed reply: whatever is held back of it is known already."""
+        """Treat what was fed so far as a resumed reply: what is held back of it is known already."""
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """What was held back; call once, at the end. Half a character is dropped where the reply was `cut`."""
+        """What was held back; call once, at the end. If the reply was `cut`, an incomplete character is dropped."""
 
 
 class MarkEdges:
@@ -91,7 +91,7 @@ class TokenIdReader:
     """Reads tokens of models whose marks are single control tokens (Magistral 1.1, 1.2 and the demo model).
 
     Only the two ids open and close reasoning: the same letters typed as text stay text. Reasoning may open
-    anywhere in an answer; where none was opened, the first closing mark closes everything before it. Any other mark with
+    anywhere in an answer; if none was opened, the first closing mark closes everything before it. Any other mark with
     nothing to open or close is dropped, like other control tokens.
     """
 
@@ -215,7 +215,7 @@ class TextReader:
         return self._counted(pieces, "answer" if was == "answer" else "reasoning")
 
     def mark_resumed(self) -> None:
-        """What is held back is known already, and counted, unless it is the start of a mark; see `finish`."""
+        """Treat what is held back as known and counted, unless it is the start of a mark; see `finish`."""
         self._uncounted = 0
         if self._channel == "before":
             if self._is_cut_in_a_mark():
@@ -237,7 +237,7 @@ class TextReader:
         return self.finish()
 
     def finish(self, cut: bool = False) -> list[ReasoningPiece]:
-        """What was held back, now that no mark can follow; where the reply was `cut`, without the start of a mark."""
+        """What was held back, now that no mark can follow; if the reply was `cut`, without the start of a mark."""
         if cut and self._channel != "answer" and self._is_cut_in_a_mark():
             self._held = ""
             return []
@@ -254,7 +254,7 @@ class TextReader:
         return len(self._held) >= MIN_PARTIAL_MARK
 
     def _counted(self, pieces: list[ReasoningPiece], channel: Channel) -> list[ReasoningPiece]:
-        """`pieces` with all uncounted tokens on the first one, or on an empty piece of `channel` where there is none."""
+        """`pieces` with all uncounted tokens on the first one, or on an empty piece of `channel` if there is none."""
         tokens, self._uncounted = self._uncounted, 0
         if not tokens:
             return pieces
@@ -330,7 +330,7 @@ class TextReader:
         return min(found, default=None)
 
     def _is_mentioned(self, mark: str, around: str, after: str, final: bool) -> bool | None:
-        """Whether a mark that follows `around` is text; None where that depends on what comes next."""
+        """Whether a mark that follows `around` is text; None if that depends on what comes next."""
         context = copy(self._context)
         context.feed(around)
         if context.in_code:
@@ -368,7 +368,7 @@ class TextReader:
 
 
 class TextTokenReader:
-    """A TextReader for tokens: whole characters of each token go through the textual marks."""
+    """A TextReader for tokens, which it decodes to whole characters."""
 
     def __init__(
         self,

@@ -65,9 +65,9 @@ class Reply:
     reasoning: str = ""
     answer: str = ""
     reasoning_closed: bool = True
-    """False where the reply ended inside the reasoning."""
+    """False if the reply ended inside the reasoning."""
     finish_reason: FinishReason | None = None
-    """None where it failed; `failure` then says why."""
+    """None if it failed; `failure` then says why."""
     failure: str | None = None
     failure_values: Mapping[str, str | int | float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Reply:
     params: SamplingParams | None = None
     model: str = ""
     provenance: Provenance | None = None
-    """None where unknown, as in a conversation from an older version."""
+    """None if unknown, as in a conversation from an older version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def may_replay(reply: Reply) -> bool:
 
 
 def as_read(reply: Reply, *, textual_marks: bool) -> Reply:
-    """A partial reply as the model reads it: mistral-common strips trailing spaces where it ends with plain text."""
+    """A partial reply as the model reads it: mistral-common strips trailing spaces if it ends with plain text."""
     if reply.reasoning and not textual_marks:
         return reply
     if reply.answer or reply.reasoning_closed:
@@ -198,7 +198,7 @@ def with_reasoning(reply: Reply, reasoning: str, *, closed: bool) -> Reply:
 
 
 def resumed_part(reply: Reply) -> Reply | None:
-    """The partial reply that `reply` itself resumed; None where it resumed none."""
+    """The partial reply that `reply` itself resumed; None if it resumed none."""
     source = reply.provenance
     if source is None or not (source.begun_reasoning or source.begun_answer):
         return None
@@ -242,7 +242,7 @@ def same_model(one: Provenance, other: Provenance) -> bool:
 
 
 def replay_notice(old: Reply, new: Reply) -> Notice | None:
-    """The notice about `new`, which was to reproduce `old`; None where a person pressing a button made the difference."""
+    """The notice about `new`, which was to reproduce `old`; None if the visitor caused the difference by pressing a button."""
     if (new.reasoning, new.answer) == (old.reasoning, old.answer):
         return Notice("replay_same")
     by_hand = "cancelled" in (old.finish_reason, new.finish_reason) or "answered_now" in old.notices + new.notices

@@ -154,11 +154,9 @@ class ReplyEntry(Entry):
     """What a model wrote, how it ended, and what it takes to reproduce it."""
 
     reasoning: ReplyText | None = None
-    reasoning_closed: bool | None = Field(
-        None, description="False where the reply ended in the middle of the reasoning."
-    )
+    reasoning_closed: bool | None = Field(None, description="False if the reply ended in the middle of the reasoning.")
     answer: ReplyText | None = None
-    finish_reason: FinishReason | None = Field(None, description="Null where the reply failed.")
+    finish_reason: FinishReason | None = Field(None, description="Null if the reply failed.")
     failure: Key | None = None
     failure_values: Annotated[dict[Text, SentenceValue], Field(fail_fast=True)] | None = None
     notices: Annotated[list[Key], Field(fail_fast=True), _at_most(MAX_NOTICES)] | None = None
@@ -222,7 +220,7 @@ class ConversationEntry(Entry):
         description="In the order of their ids, so a parent comes before its children."
     )
     chosen: Annotated[list[Id], Field(fail_fast=True), _at_most("messages")] = Field(
-        description="Ids of the messages shown where a message has several children; at most one for each parent."
+        description="Ids of the messages that are shown; at most one for each parent."
     )
 
 

@@ -1,4 +1,4 @@
-"""Looks up texts for people by key, in one JSON file per language, and their plural forms; it does not know where they are shown.
+"""Looks up texts by key, in one JSON file per language, and their plural forms; it does not know where they are shown.
 
 Plural rules for cardinals: https://www.unicode.org/cldr/charts/latest/supplemental/language_plural_rules.html. Browsers have
 the same rules in Intl.PluralRules; a browser test compares the two.

@@ -126,7 +126,7 @@ class ReaderState:
 
 
 def limit_system_buffers(connection: Any, seconds: float) -> None:
-    """Make the system buffer little unsent data and give up a peer that receives nothing, where it supports this."""
+    """Make the system buffer little unsent data and give up a peer that receives nothing, if it supports this."""
     for name, value in (("TCP_USER_TIMEOUT", int(seconds * 1000)), ("TCP_NOTSENT_LOWAT", MAX_KERNEL_BUFFER)):
         if hasattr(socket, name):
             with contextlib.suppress(OSError):  # a socket of another kind, such as a Unix one

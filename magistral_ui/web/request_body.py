@@ -136,7 +136,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
 
 
 def check_length(scope: Scope, max_bytes: int) -> int:
-    """The announced length, -1 without one; BodyTooLarge where it is more than `max_bytes`, or no number."""
+    """The announced length, or -1. Raises BodyTooLarge if it is more than `max_bytes`, or not a number."""
     length = Headers(scope=scope).get("content-length")
     if length is None:
         return -1
@@ -224,7 +224,7 @@ def check_value(value: object, depth: int, values: int = MAX_JSON_VALUES) -> int
 
 
 def _named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """ValueError where a name stands twice, of which each reader takes another one."""
+    """Raises ValueError for a duplicate name, of which each reader might take another value."""
     named = dict(pairs)
     if len(named) < len(pairs):
         raise ValueError("a name stands twice")

@@ -129,7 +129,7 @@ def _has_duplicates(scope: Scope) -> bool:
 
 
 def _name(host: str) -> str:
-    """A Host header without its port; empty where it is none."""
+    """A Host header without its port; empty if it is invalid."""
     if not host or any(sign in host for sign in "/@\\?# ,"):
         return ""
     try:

@@ -141,7 +141,7 @@ def _first_choice(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The delta, or the message where there is no delta."""
+    """The delta, or the message if there is no delta."""
     delta = choice.get("delta")
     return delta if isinstance(delta, dict) else json_object(choice.get("message"))
 

@@ -220,7 +220,7 @@ def _about_the_reply(detail: str, message: str, sent: Mapping[str, Any]) -> Serv
     prompt = prompt or next((each for each in sorted(rest) if 1 < each != limit), 0)
     if prompt >= limit:
         return ServerRefusal(detail, prompt, limit, too_long=True)
-    # "lower than 4096" excludes 4096; where the prompt was counted, the rest is what remains after it.
+    # "lower than 4096" excludes 4096; if the prompt was counted, only what is left after it can be requested.
     max_tokens = limit - prompt - (1 if BELOW.search(message) else 0)
     if max_tokens >= asked:
         return None

@@ -54,7 +54,7 @@ class ServerClient:
     """A connection pool to one server. Use it in one event loop only."""
 
     def __init__(self, address: ServerAddress) -> None:
-        """Raises environment.ProxyUnusable where the environment names a proxy that cannot be used."""
+        """Raises environment.ProxyUnusable if the environment names a proxy that cannot be used."""
         self.address = address
         headers = httpx2.Headers({"Accept": "application/json", "User-Agent": "magistral-ui"}, encoding="utf-8")
         if address.key:

@@ -39,7 +39,7 @@ def with_effort(
     if marked:
         fields.pop("reasoning_effort", None)  # Mistral's tokenizers before version 15 refuse it
     if dialect.key == "vllm" and (marked or BY_MISTRAL.search(name)):
-        fields.pop("chat_template_kwargs", None)  # vLLM refuses it where it uses Mistral's tokenizer
+        fields.pop("chat_template_kwargs", None)  # vLLM refuses it with Mistral's tokenizer
     reads = json_object(facts.get("chat_template_caps")).get("supports_reasoning_effort") is True
     if not marked and (reads or (dialect.key != "llama.cpp" and READS_EFFORT.search(name))):
         dialect = replace(dialect, effort="reasoning_effort")

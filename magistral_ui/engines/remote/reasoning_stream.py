@@ -43,7 +43,7 @@ class EchoFilter:
 
 
 class RepeatedReasoning:
-    """Removes leftovers of the reasoning from the start of an answer, where the reasoning came in a field of its own.
+    """Removes leftovers of the reasoning from the start of an answer, if the reasoning came in a field of its own.
 
     There are two kinds: a single leading closing mark, and the whole reasoning once more between marks, as in llama.cpp's
     `deepseek-legacy` format. Every other mark is text. `feed` costs the length of what is new.

@@ -80,7 +80,7 @@ class PayloadReader:
     """Turns lines into payloads: the data of events, and JSON outside any event.
 
     A payload is returned as soon as it is complete, since not every server sends a blank line after it. The data of a named event
-    is returned only where it may be useful: an error as `{"error": …}`, anything else if it is a JSON object.
+    is returned only if it may be useful: an error as `{"error": …}`, anything else if it is a JSON object.
     """
 
     def __init__(self) -> None:

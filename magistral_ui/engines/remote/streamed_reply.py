@@ -248,7 +248,7 @@ class StreamedReply:
                 self.generation.count_prompt(chunk.prompt_tokens, cached)
 
     def _advance(self) -> Phase:
-        """Enter the next phase; where the reasoning has to end, emit a notice that says why."""
+        """Enter the next phase; if the reasoning has to end, emit a notice that says why."""
         self._phase, notice = next_phase(self._phase, self._progress())
         if notice is not None:
             self.generation.put(Notice(notice))

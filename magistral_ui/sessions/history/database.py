@@ -102,7 +102,7 @@ class History:
     def read(
         self, default: T, ask: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **more: P.kwargs
     ) -> T:
-        """What `ask` finds after all that was put before now; `default` where it cannot be read."""
+        """What `ask` finds after all jobs that are already queued; `default` if it cannot be read."""
         self.writer.wait(lambda _: None, None)  # done once all jobs before it are
         try:
             with self._connection() as db:
@@ -134,7 +134,7 @@ class History:
     def import_documents(self, visitor: str, documents: Mapping[str, Document], size: int = 0) -> None:
         """Import conversations from a file of `size` bytes, by their new ids: all in one transaction, or none.
 
-        Raises HistoryUnusable, or ImportRefused where the disk has no room for them. That is checked first: SQLite can give back
+        Raises HistoryUnusable, or ImportRefused if the disk has no room for them. That is checked first: SQLite can give back
         what a transaction took only while there is still some room left.
         """
         if self._file is not None and size:

@@ -25,7 +25,7 @@ class UnsavedEvents:
     draft: ReplyBuilder = field(default_factory=ReplyBuilder)
 
     def next_piece(self, generation: Generation) -> DraftPiece | None:
-        """The next piece to write, or None where nothing is new."""
+        """The next piece to write, or None if nothing is new."""
         fresh = [each.event for each in generation.take(self.seen, attended=False)]
         for event in fresh:
             self.draft.feed(event)

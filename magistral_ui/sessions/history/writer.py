@@ -40,7 +40,7 @@ class Writer:
         self._thread.start()
 
     def put(self, job: WriteJob) -> "Future[Any]":
-        """Queue a `job`; its future fails at once where the queue is full."""
+        """Queue a `job`; its future fails immediately if the queue is full."""
         done: Future[Any] = Future()
         try:
             if self._closed:
@@ -52,7 +52,7 @@ class Writer:
         return done
 
     def wait(self, job: WriteJob, default: T) -> T:
-        """Have something written now; `default` where that fails or takes too long."""
+        """Write now, and return the job's result, or `default` if that fails or takes too long."""
         return self.wait_for(self.put(job), default)
 
     def wait_for(self, writing: "Future[Any]", default: T) -> T:

@@ -43,7 +43,7 @@ Ask = Callable[[Callable[[], RunningReply]], Awaitable[RunningReply]]
 class ChatBlocks(gr.Blocks):
     """A page that passes requests to the endpoint unchanged, and knows who reads the replies.
 
-    Gradio would first look for files in them: it fetches URLs, fails without a sentence where a path is not an upload, and
+    Gradio would first look for files in them: it fetches URLs, fails without an explanation if a path is not an upload, and
     keeps what was sent.
     """
 

@@ -4,7 +4,7 @@ const OURS = "magistral-ui-";
 const TAG = "magistral-ui-login"; // in both storages: by which login what lies there came
 const PLACE = "magistral-ui-place"; // see ui/page.py; without names, it is all that leads back to what was said
 
-/** What stands for the login's name, "" without names, undefined where there is no login; see ui/translated_page.py. */
+/** A hash that identifies the login; "" without names, undefined without a login; see ui/translated_page.py. */
 const login = document.documentElement.dataset.login;
 const named = Boolean(login);
 const line = new BroadcastChannel(TAG);

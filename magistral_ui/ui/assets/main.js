@@ -168,14 +168,14 @@ export const stop = () => void ask("turns/stop");
 export const newChat = () => void ask("turns/new_chat");
 
 /**
- * What Gradio was asked for by `content`.
+ * Pass the composer's content, which Gradio returned, to whoever waits for it.
  * @param {Composed} message
  */
 export function composed(message) {
   for (const read of readers.splice(0)) read(message);
 }
 
-/** What answers have changed of Gradio's own: where the tab is, and how the composer has to be; undefined where nothing has. */
+/** Updates for Gradio's components from responses: the place and the composer's properties; undefined if unchanged. */
 export function gradioUpdates() {
   const { place, composer } = pendingUpdates;
   pendingUpdates = {};

@@ -48,7 +48,7 @@ function formula(content, display) {
   const isNew = !formulas.has(key) && !begun.has(key);
   if (isNew) begun.add(key);
   drawing.push(key);
-  return `<span class="formula">${isNew ? drawn(content, display) : ""}</span>`;
+  return `<span class="formula">${isNew ? renderFormula(content, display) : ""}</span>`;
 }
 
 /**
@@ -69,11 +69,11 @@ function putFormulas(fragment) {
 }
 
 /**
- * What KaTeX makes of a formula that is not too long; where it may not be a display, or holds more than it may, in the words for within a line.
+ * The HTML of a formula: as KaTeX renders it, if need be with only its inline environments, or else its source as code.
  * @param {string} content
  * @param {boolean} display
  */
-function drawn(content, display) {
+function renderFormula(content, display) {
   if (content.length > MAX_FORMULA_LENGTH) return `<code>${escapeHtml(content)}</code>`;
   /** @type {import("katex").KatexOptions} */
   const options = { displayMode: display, strict: "ignore", trust: false, maxExpand: 1000, maxSize: 30 };

@@ -93,7 +93,7 @@ export class ModelState {
     this.drawnPanel = drawn;
   }
 
-  /** A server may go away, or come back as another one, while nobody writes: only a mark is asked for, and only where one looks. */
+  /** Poll the server's mark, in visible tabs: a model server may become unreachable or change while nobody writes. */
   async look() {
     if (!this.mark || document.hidden) return;
     const shown = this.mark;
