@@ -122,6 +122,7 @@ def test_a_model_is_downloaded_switched_to_asked_unloaded_and_removed(
         press(page, name, "Use")
         dialog = page.get_by_role("dialog", name="One reply is still being written.")
         dialog.get_by_role("button", name="Stop and continue").click()
+        until(lambda: all(each.stop_requested for each in machine.engine.running()))
         machine.step.set()
         expect_badge(page, name, "In use")
         expect(done(page).locator(".note")).to_have_text("Stopped.")

@@ -137,10 +137,10 @@ def test_images_that_wait_hold_up_nobody(page: Served, monkeypatch: pytest.Monke
     with ThreadPoolExecutor(MANY + 1) as threads:
         with nobody_decodes():
             asked = [threads.submit(look, mallory, theirs) for _ in range(MANY)]
-            until(lambda: page.visitors.images._queue._held.total() == MANY)
+            until(lambda: page.visitors.images._queue._reserved.total() == MANY)
             assert alice.say("and apples")["alert"] is None, "whatever needs a thread"
             hers_looked = threads.submit(look, alice, hers)
-            until(lambda: page.visitors.images._queue._held.total() == MANY + 1)
+            until(lambda: page.visitors.images._queue._reserved.total() == MANY + 1)
         assert hers_looked.result(60)["attached"][0]["failure"] is None
         assert all(each.result(60)["attached"] for each in asked)
     assert len(order) == MANY + 1
@@ -154,7 +154,7 @@ def test_who_asks_too_much_at_once_is_told_when_to_come_again(page: Served) -> N
     try:
         with ThreadPoolExecutor(2) as threads, nobody_decodes():
             waiting = [threads.submit(look, mallory, file) for file in files[:2]]
-            until(lambda: queue._held.total() == 2)
+            until(lambda: queue._reserved.total() == 2)
             refused = weigh(mallory, files[2])["failure"]
             assert (refused["key"], refused["values"]["seconds"] > 0) == ("too_many_new_pictures", True)
             assert mallory.say("look", [files[3]])["alert"]["key"] == "too_many_new_pictures"
@@ -200,5 +200,5 @@ def test_who_leaves_gives_the_turn_back(page: Served, monkeypatch: pytest.Monkey
         until(waiting.cancelled)
     finally:
         may_end.set()
-    until(lambda: not queue._held)
+    until(lambda: not queue._reserved)
     assert not done.is_set(), "nobody decoded for who had gone"

@@ -102,8 +102,8 @@ def test_mistral_gets_nested_thinking_its_own_seed_and_a_plain_system_prompt(
     assert not {"seed", "min_p", "stream_options", "reasoning_content"} & set(body)
 
 
-@pytest.mark.parametrize(("budget", "effort"), [(0, "none"), (512, "low"), (4_096, "medium")])
-def test_mistral_reads_an_effort(mistral: FakeMistral, connect: Connect, budget: int, effort: str) -> None:
+@pytest.mark.parametrize(("budget", "effort"), [(0, "none"), (512, "high"), (4_096, "high")])
+def test_mistral_reads_one_of_its_two_efforts(mistral: FakeMistral, connect: Connect, budget: int, effort: str) -> None:
     engine = connect(mistral.base_url, mistral.key)
     prompt = compose(
         conversation(), engine.card.system(budget=budget), PromptChoices(), None, engine.card.effort(budget)
