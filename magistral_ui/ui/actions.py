@@ -35,7 +35,7 @@ from magistral_ui.ui.model_actions import ModelActions
 from magistral_ui.ui.rendering import mark, model_value
 from magistral_ui.ui.sampling_panel import panel_value
 from magistral_ui.web.client_address import client_of
-from magistral_ui.web.error_responses import sentence_response
+from magistral_ui.web.error_responses import not_found, sentence_response
 from magistral_ui.web.request_body import REFUSED_BODIES, JsonBodies
 from magistral_ui.web.request_guard import ACTIONS_PATH
 from magistral_ui.web.uploads import Ownership
@@ -107,7 +107,7 @@ def action_route(chat: Chat, bodies: JsonBodies, ownership: Ownership, models: M
                 return bodies.refusal(error)
             known = actions.get("{part}/{name}".format(**request.path_params))
             if known is None:
-                return Response(status_code=404)
+                return not_found()
             action.keep_files(lambda path: ownership.owns("file", path))
             return await answered(known, action, request)
 
@@ -279,7 +279,7 @@ def live_route(visitors: Visitors) -> Route:
             return Response(status_code=400)
         found = await asyncio.to_thread(visitors.running_reply, asked)
         if found is None:
-            return Response(status_code=404)
+            return not_found()
         messages = _messages(*found, int(seen))
         return StreamingResponse(messages, media_type="text/event-stream", headers=STREAM_HEADERS)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
@@ -60,6 +61,8 @@ def middleware_stack(
         Middleware(
             HealthMiddleware, visitors=visitors, metrics=Metrics(visitors), exposure=exposure, token=metrics_token
         ),
+        # A failure of any layer below is an answer of this app, with these headers and counted, not one of the server's.
+        Middleware(ServerErrorMiddleware),
         # Neither a rebound name nor another website gets further; nothing before this may change anything.
         Middleware(HostAndOriginMiddleware, exposure=exposure),
         # Sets the client, by whom all that follows counts; gives a new browser its cookie.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -184,13 +185,15 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def read_json(body: bytes, depth: int = MAX_JSON_DEPTH, values: int = MAX_JSON_VALUES) -> object:
-    """The JSON in `body`; ValueError for anything else: too deep, too many values, no Unicode, NaN, half of a surrogate pair, a
-    name twice in one object. A body of too many values is not even parsed, because that would block the event loop."""
+    """The JSON in `body`; ValueError for anything else: too deep, too many values, no Unicode, NaN, infinity, half of a surrogate
+    pair, a name twice in one object. A body of too many values is not even parsed: that would block the event loop."""
     max_signs = 2 * values  # a list in a list is preceded by two of these characters
     if signs_in(body) > max_signs and (texts_in(body) > max_signs or signs_in(JSON_STRINGS.sub(b"", body)) > max_signs):
         raise ValueError("too many values")
     try:
-        value: object = json.loads(body.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_named_once)
+        value: object = json.loads(
+            body.decode("utf-8"), parse_float=_finite, parse_constant=_refuse, object_pairs_hook=_named_once
+        )
     except RecursionError as error:
         raise ValueError("too deep") from error
     check_value(value, depth, values)
@@ -229,6 +232,14 @@ def _named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(named) < len(pairs):
         raise ValueError("a name stands twice")
     return named
+
+
+def _finite(number: str) -> float:
+    """Raises ValueError for a number such as 1e999, which Python reads as infinity and no JSON can answer with."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(number)
+    return value
 
 
 def _refuse(constant: str) -> object:

@@ -9,6 +9,7 @@ import pytest
 
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.engine import LocalEngine
+from magistral_ui.engines.local.switchable import SwitchableEngine
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
 from tests.scripted_engine import ScriptedEngine
@@ -16,6 +17,7 @@ from tests.scripted_engine import ScriptedEngine
 THREADS: dict[type, Callable[[Any], Iterable[threading.Thread | None]]] = {
     LocalEngine: lambda engine: [engine._thread],
     RemoteEngine: lambda engine: [engine._thread],
+    SwitchableEngine: lambda engine: [engine._thread],
     ScriptedEngine: lambda engine: list(engine._playing.values()),
     ZeroGPUEngine: lambda engine: list(engine._replies.values()),
 }

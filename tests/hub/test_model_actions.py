@@ -101,7 +101,7 @@ class Page:
         until(lambda: not self.engine.running())
 
     def close(self) -> None:
-        self.library.close()
+        self.models_actions.close()
         self.engine.close()
 
 

@@ -135,6 +135,7 @@ def test_json_that_the_page_never_sends_is_refused_before_it_gets_anywhere(page:
         head + nested(100_000) + "}",
         head + nested(30) + "}",
         head + '{"a": NaN}}',
+        head + '{"a": -1e999}}',
         head + '{"a": "\\ud800"}}',
         head + "[]}",
         head + "[" + ",".join(["1"] * 500) + "]}",

@@ -134,6 +134,21 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_and_no_content_in_the_log(
     assert "an action of the page failed" in caplog.text
 
 
+def test_what_fails_before_gradio_is_an_answer_of_this_app(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a-secret-word")
+
+    monkeypatch.setattr(page.visitors, "running_reply", broken)
+    before = numbers(page)
+    answer = get(page, "/magistral/live")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "frame-ancestors 'self'" in answer.headers["content-security-policy"]
+    name = 'magistral_ui_http_requests_total{kind="live",status="500"}'
+    assert numbers(page)[name] == before.get(name, 0.0) + 1
+
+
 def test_who_is_written_when_the_app_ends_is_finished_and_nobody_begins(page: Served) -> None:
     alice, late = page.browser().open(), page.browser().open()
     live = alice.say("wait")["live"]

@@ -3,8 +3,10 @@
 torch is imported in that thread, so that the page is served before it is there.
 """
 
+import atexit
 import logging
 import threading
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from magistral_ui.chat.prompt import Prompt
@@ -58,6 +60,7 @@ class LocalEngine:
         with self._lock:
             if self._thread is None and not self._closing.is_set():
                 self._thread = threading.Thread(target=self._load_and_run, name="engine", daemon=True)
+                atexit.register(self.close)  # a thread that is inside torch when Python exits would abort the process
                 self._thread.start()
 
     @property
@@ -98,6 +101,7 @@ class LocalEngine:
         if self._thread is not None:
             self._thread.join(timeout=10)
         self._running = None
+        atexit.unregister(self.close)
 
     def wait_closed(self, over: threading.Event) -> None:
         """After `close`: wait until the memory is free, or it is `over`. Reading weights cannot be interrupted."""
@@ -137,3 +141,7 @@ class LocalEngine:
             running.run()
         finally:
             self._status = Broken("engine_closed")
+
+
+def open_local(request: ModelRequest) -> LocalEngine:
+    return LocalEngine(**asdict(request))

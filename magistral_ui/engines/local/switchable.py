@@ -7,7 +7,7 @@ load fails, the model before it is loaded again.
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from magistral_ui.chat.prompt import Prompt
@@ -23,7 +23,7 @@ from magistral_ui.engines.base import (
     Unloaded,
 )
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.engine import LocalEngine
+from magistral_ui.engines.local.engine import LocalEngine, open_local
 from magistral_ui.engines.local.freed_memory import FreedMemory
 from magistral_ui.engines.local.idle_watch import IdleWatch
 from magistral_ui.engines.local.waiting_replies import WaitingReplies
@@ -37,12 +37,9 @@ if TYPE_CHECKING:
 
 Running = Literal["wait", "stop"]
 """What becomes of the replies that are being written: the switch waits for them, or stops them."""
-POLL_SECONDS = 0.05
+POLL_SECONDS, CLOSE_TIMEOUT = 0.05, 20.0
+"""Seconds between two looks, and for a switch to notice that all is closed: it may have two engines to close."""
 OpenEngine = Callable[[ModelRequest], LocalEngine]
-
-
-def open_local(request: ModelRequest) -> LocalEngine:
-    return LocalEngine(**asdict(request))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +73,7 @@ class SwitchableEngine:
         self._pending: _Pending | None = None
         """What is to be done once the replies have ended."""
         self._closing = threading.Event()
+        self._thread: threading.Thread | None = None  # the last one of `_run`
         self._replies: list[Generation] = []
         self._waiting = WaitingReplies()
         self._memory = FreedMemory()
@@ -162,9 +160,11 @@ class SwitchableEngine:
         self._closing.set()
         with self._lock:
             waiting, self._waiting = self._waiting, WaitingReplies()
-            engine = self._engine
+            engine, thread = self._engine, self._thread
         waiting.cancel()
         engine.close()
+        if thread is not None:
+            thread.join(CLOSE_TIMEOUT)
 
     def _check_length(self, request: GenerationRequest) -> None:
         """Refuse a prompt that is too long before an unloaded model is loaded for it."""
@@ -225,7 +225,8 @@ class SwitchableEngine:
                     self._busy, self._pending, self._needed = False, None, ()
                     self.idle.note_use()
 
-        threading.Thread(target=run, name="switch model", daemon=True).start()
+        self._thread = threading.Thread(target=run, name="switch model", daemon=True)
+        self._thread.start()
 
     def _switch(self, request: ModelRequest) -> None:
         before = self._pinned()

@@ -1,5 +1,6 @@
 """Estimates paces in the background, a step at a time and only while nothing else is to be done; it does not know what for."""
 
+import atexit
 import os
 import sys
 import threading
@@ -15,6 +16,8 @@ NICENESS = 10
 """A tenth of the share of an ordinary thread, on Linux: even a busy computer comes to an end."""
 STOP_TIMEOUT = 10.0
 """Seconds for a step: making a layer takes longest, and cannot be interrupted."""
+EXIT_TIMEOUT = 120.0
+"""The same when Python exits, on a machine that is busy: a thread that is still inside torch then would abort the process."""
 
 Wanted = tuple[ModelShape, str]
 
@@ -62,15 +65,19 @@ class PaceTimer:
                 return
             self._stop = threading.Event()
             self._thread = threading.Thread(target=self._time, args=(self._stop,), name="time models", daemon=True)
+            atexit.register(self._stop_at_exit)
             self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """Give up what is being timed, so that its memory is free; the next `want` begins again."""
         with self._lock:
             self._stop.set()
             thread = self._thread
         if thread is not None:
-            thread.join(STOP_TIMEOUT)
+            thread.join(timeout)
+
+    def _stop_at_exit(self) -> None:
+        self.stop(EXIT_TIMEOUT)
 
     def _time(self, stop: threading.Event) -> None:
         lower_priority()
@@ -94,6 +101,8 @@ class PaceTimer:
             with self._lock:
                 if self._thread is threading.current_thread():
                     self._thread = None
+                if self._thread is None:
+                    atexit.unregister(self._stop_at_exit)
 
     def _next(self) -> Wanted | None:
         """What to estimate next; if there is nothing, whoever wants more starts another thread."""

@@ -1,5 +1,7 @@
 """Timing in the background: it waits for replies, gives way to another model, and is known once it is done."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -15,6 +17,26 @@ from tests.waiting import until
 SMALL, LARGE = (MINISTRAL_3_3B_SHAPE, "nf4"), (MINISTRAL_3_8B_SHAPE, "nf4")
 CPU = Device("cpu", "CPU", 8 * GIB, 8 * GIB)
 STEPS = 5
+TIMING_AT_EXIT = """
+import threading
+import torch
+from magistral_ui.engines.weights import pace_timer
+from magistral_ui.engines.weights.devices import Device
+from magistral_ui.models.shape import MINISTRAL_3_3B_SHAPE
+
+begun = threading.Event()
+
+def estimate(shape, precision, device, rest):
+    while True:
+        rest()
+        begun.set()
+        torch.randn(2_000, 2_000)  # releases Python's lock, and takes it again after Python has ended
+
+pace_timer.estimated_pace = estimate
+timer = pace_timer.PaceTimer(Device("cpu", "CPU", 2**33, 2**33), lambda: True, lambda: True)
+timer.want(MINISTRAL_3_3B_SHAPE, "nf4")
+begun.wait()
+"""
 
 
 class Timed:
@@ -91,3 +113,8 @@ def test_stopping_waits_for_the_step_that_runs(timed: Timed) -> None:
     timed.timer.stop()
     assert not timed.timer.running
     assert timed.steps <= 2
+
+
+def test_python_exits_in_order_while_a_step_runs() -> None:
+    ended = subprocess.run([sys.executable, "-c", TIMING_AT_EXIT], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr

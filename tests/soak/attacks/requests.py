@@ -27,6 +27,7 @@ FORGED = [
     "null",
     "{",
     '{"data": {"a": NaN}}',
+    '{"data": {"a": 1e999}}',
     '{"data": {"a": "\\ud800"}}',
     '{"data": {}, "extra": 1}',
     '{"data": {}, "data": {"a": 1}}',
