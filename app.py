@@ -207,7 +207,8 @@ def serve(settings: Settings) -> None:
     from magistral_ui.sessions.history.database import History
     from magistral_ui.sessions.public_engine import PublicEngine
     from magistral_ui.sessions.visitors import Visitors
-    from magistral_ui.ui.page import build_page, launch
+    from magistral_ui.ui.launch import launch
+    from magistral_ui.ui.page import build_page
     from magistral_ui.web.access import admins_of, announcement, check_admins, limits_of, passwords_of
     from magistral_ui.web.exposure import exposure_of
     from magistral_ui.web.hf_oauth import hugging_face_login
@@ -301,7 +302,7 @@ def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
 
 
 def end(page: "Blocks", visitors: "Visitors", engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine") -> None:
-    from magistral_ui.ui.page import close
+    from magistral_ui.ui.launch import close
 
     close(page)
     visitors.close()
