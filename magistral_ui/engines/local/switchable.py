@@ -24,9 +24,9 @@ from magistral_ui.engines.base import (
 )
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.engine import LocalEngine
-from magistral_ui.engines.local.freed_memory import FreedMemory
 from magistral_ui.engines.local.idle_watch import IdleWatch
 from magistral_ui.engines.local.waiting_replies import WaitingReplies
+from magistral_ui.engines.weights.freed_memory import FreedMemory
 from magistral_ui.errors import Message, ModelSwitching, NotReady
 from magistral_ui.json_log import log_event
 from magistral_ui.models.cards import ModelCard, find_card
@@ -183,7 +183,7 @@ class SwitchableEngine:
             self._run(self._load_again)
         return generation
 
-    def _begin(self, running: Running | None, wanted: "_Pending") -> bool:
+    def _begin(self, running: Running | None, wanted: _Pending) -> bool:
         with self._lock:
             pending = self._pending
             replaced = pending if wanted.request and pending and pending.waits else None

@@ -19,7 +19,8 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from magistral_ui.engines.weights.devices import Device, empty_device_cache, look_again
+from magistral_ui.engines.weights.devices import Device, look_again
+from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import LIBRARY_ERRORS
 from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like
 from magistral_ui.engines.weights.quantization import DTYPES, quantization
