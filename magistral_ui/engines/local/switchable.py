@@ -1,7 +1,7 @@
 """An engine whose model can be switched, unloaded and loaded again while the page is open; it runs none itself.
 
-Each load has a LocalEngine of its own. The one before is closed first, so that two models never share the memory, and where a
-load fails, the model before it is loaded again.
+Each load has a LocalEngine of its own. The one before is closed first, so that two models never share the memory, and if a
+load fails, the previous model is loaded again.
 """
 
 import threading
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from magistral_ui.engines.local.tokenizer import Tokenizer
 
 Running = Literal["wait", "stop"]
-"""What becomes of the replies that are being written: the switch waits for them, or stops them."""
+"""What happens to running replies: the switch waits for them, or stops them."""
 POLL_SECONDS = 0.05
 OpenEngine = Callable[[ModelRequest], LocalEngine]
 
@@ -47,13 +47,13 @@ def open_local(request: ModelRequest) -> LocalEngine:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """What waits until the replies that are being written have ended."""
+    """A switch or unload that waits until the running replies have ended."""
 
     act: Callable[[], None]
     request: ModelRequest | None = None
     """Of a switch; None: the model is to be unloaded."""
     waits: bool = False
-    """Whether replies are still written to their own end, so that it may be replaced."""
+    """Whether it waits for replies to end, so that another switch can replace it."""
 
 
 class SwitchableEngine:
@@ -74,7 +74,7 @@ class SwitchableEngine:
         self._needed: tuple[ModelRequest, ...] = ()
         """The model that is being switched to, and the one to go back to if that fails."""
         self._pending: _Pending | None = None
-        """What is to be done once the replies have ended."""
+        """What to do once the running replies have ended."""
         self._closing = threading.Event()
         self._replies: list[Generation] = []
         self._waiting = WaitingReplies()
@@ -140,14 +140,14 @@ class SwitchableEngine:
             unloaded[2].forget(visitor)
 
     def running(self) -> list[Generation]:
-        """The replies that have not ended, those that wait for the model included."""
+        """The replies that have not ended, including those that wait for the model."""
         return [each for each in self._replies if not each.ended]
 
     def switch(self, request: ModelRequest, running: Running | None = None) -> bool:
         """Load another model in place of this one; returns at once.
 
-        False where replies are being written and `running` does not say what becomes of them: nothing has changed then. A switch
-        that still waits for replies is replaced. Raises ModelSwitching while another model is being loaded.
+        False if replies are running and `running` does not say what happens to them; nothing has changed then. A switch that
+        still waits for replies is replaced. Raises ModelSwitching while another model is being loaded.
         """
         return self._begin(running, _Pending(lambda: self._switch(request), request))
 

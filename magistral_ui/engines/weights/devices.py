@@ -171,7 +171,7 @@ def _card(index: int) -> Device:
 
 
 class DefaultModel(NamedTuple):
-    """What runs where no model is named."""
+    """What runs if no model is named."""
 
     card: ModelCard
     why: str

@@ -32,7 +32,7 @@ export class ModelOffer {
   }
 
   /**
-   * Show `model`, or nothing where there is none to offer or the offer was dismissed in this browser.
+   * Show `model`, or nothing if there is none to offer or the offer was dismissed in this browser.
    * @param {ModelEntryValue | undefined} model
    * @param {ModelsValue} value
    * @param {boolean} isWanted whether its download was begun here
