@@ -541,7 +541,7 @@ def test_a_damaged_file_is_told_and_left_as_it_is(opened: Any, visiting: Any, tm
     assert (folder / DATABASE_FILE).read_bytes() == content
 
 
-def test_on_a_full_disk_the_chat_goes_on_unsaved_and_is_saved_when_there_is_room(visiting: Any, opened: Any) -> None:
+def test_on_a_full_disk_the_chat_continues_unsaved_and_is_saved_when_there_is_room(visiting: Any, opened: Any) -> None:
     history: History = opened()
     visitors: Visitors = visiting([Answer("x" * 100_000)], history)
     place, session = visitors.open()

@@ -180,7 +180,7 @@ def test_two_tabs_forget_at_once(visiting: Any) -> None:
     assert titles(visitors, place) == []
 
 
-def test_a_login_goes_on_after_everything_was_forgotten(visiting: Any, opened: Any) -> None:
+def test_a_login_continues_after_everything_was_forgotten(visiting: Any, opened: Any) -> None:
     kept = opened()
     visitors: Visitors = visiting(SHORT, kept)
     with as_somebody("ann"):
