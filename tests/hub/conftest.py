@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,5 +59,6 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+@cache
 def noise(seed: int, size: int) -> bytes:
     return bytes((i * i + seed * 7) % 251 for i in range(size))
