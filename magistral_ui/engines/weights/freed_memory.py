@@ -1,4 +1,4 @@
-"""Gives freed memory back: what Python still holds of a closed engine, and what allocators keep; it imports no torch itself."""
+"""Gives freed memory back: what Python still holds of a closed engine, and what allocators keep; it never loads torch itself."""
 
 import ctypes
 import gc
@@ -30,9 +30,10 @@ class FreedMemory:
 def empty_device_cache() -> None:
     """Give back what the allocators of the host and of the device keep for later."""
     trim_heap()
-    torch = sys.modules.get("torch")
-    if torch is None:  # nothing was allocated on a device yet
+    if "torch" not in sys.modules:  # nothing was allocated on a device yet
         return
+    import torch  # not from sys.modules: another thread may be in the middle of importing it
+
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
