@@ -82,7 +82,7 @@ def test_replies_are_written_together(apple: RunningModel) -> None:
     assert said[4][1]
 
 
-def test_a_image_is_looked_at(apple: RunningModel) -> None:
+def test_an_image_is_looked_at(apple: RunningModel) -> None:
     out = io.BytesIO()
     image = Image.new("RGB", (200, 140), "white")
     ImageDraw.Draw(image).ellipse((60, 30, 140, 110), fill="red")

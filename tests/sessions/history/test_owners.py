@@ -197,7 +197,7 @@ def test_a_login_continues_after_everything_was_forgotten(visiting: Any, opened:
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
-def test_a_image_that_cannot_be_deleted_is_told_and_deleted_later(
+def test_an_image_that_cannot_be_deleted_is_told_and_deleted_later(
     visiting: Any, opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = opened()
