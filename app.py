@@ -152,7 +152,7 @@ def open_engine(settings: Settings) -> "SwitchableEngine | RemoteEngine | ZeroGP
 
 
 def default_model() -> str | None:
-    """What is run where no model is named: on a Space with a GPU, whose owner asked for it, the best one is downloaded."""
+    """What runs if no model is named: on a Space with a GPU, whose owner asked for it, the best one is downloaded."""
     if not os.environ.get("SPACE_ID"):
         return None
     from magistral_ui.engines.weights.gpu_diagnosis import find_graphics_cards
@@ -169,7 +169,7 @@ def check_proxy_for(url: str) -> None:
 
 
 def check_address(settings: Settings) -> None:
-    """Raise PortInUse or ServeError at once where the address or the port cannot be listened on. The page takes them later."""
+    """Raise PortInUse or ServeError at once if the address or the port cannot be listened on. The page binds them later."""
     from magistral_ui.web.server_socket import bind
 
     for listener in bind(settings.host, (settings.port or 0,)):
@@ -177,7 +177,7 @@ def check_address(settings: Settings) -> None:
 
 
 def import_gradio() -> None:
-    """Import Gradio, the largest library, which creates HTTP clients when it is imported. ServeError where that fails."""
+    """Import Gradio, the largest library, which creates HTTP clients when it is imported. ServeError if that fails."""
     try:
         with without_proxies():
             import gradio  # noqa: F401
@@ -186,7 +186,7 @@ def import_gradio() -> None:
 
 
 def data_folder(settings: Settings) -> Path:
-    """Where conversations are kept. BadSetting where the user has no home folder and no other was named."""
+    """Where conversations are kept. BadSetting if the user has no home folder and no other was named."""
     from platformdirs import user_data_path
 
     folder = Path(settings.data_dir) if settings.data_dir else user_data_path("magistral-ui", appauthor=False)
@@ -199,7 +199,7 @@ def data_folder(settings: Settings) -> Path:
 def serve(settings: Settings) -> None:
     """Open the page first, then load the model; return at the first signal to end, raise KeyboardInterrupt at the second."""
     sys.setswitchinterval(SWITCH_INTERVAL)
-    gc.disable()  # what the libraries create stays: to search it for garbage while it grows takes a quarter of the start
+    gc.disable()  # searching what the libraries create for garbage takes a quarter of the startup time, and frees nothing
     check_address(settings)
     import_gradio()
     # Imported late, so that --help and wrong flags are answered at once.
@@ -207,7 +207,8 @@ def serve(settings: Settings) -> None:
     from magistral_ui.sessions.history.database import History
     from magistral_ui.sessions.public_engine import PublicEngine
     from magistral_ui.sessions.visitors import Visitors
-    from magistral_ui.ui.page import build_page, launch
+    from magistral_ui.ui.launch import launch
+    from magistral_ui.ui.page import build_page
     from magistral_ui.web.access import admins_of, announcement, check_admins, limits_of, passwords_of
     from magistral_ui.web.exposure import exposure_of
     from magistral_ui.web.hf_oauth import hugging_face_login
@@ -273,7 +274,7 @@ def model_actions_of(engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine", 
         return ModelActions(shared=shared, why_not=why_not)
 
     def open_library() -> "ModelLibrary":
-        from magistral_ui.engines.imports import IMPORTING
+        from magistral_ui.engines.local.engine import IMPORTING
 
         with IMPORTING:  # the engine's thread imports the same libraries
             from magistral_ui.engines.weights.library import ModelLibrary
@@ -301,7 +302,7 @@ def wait(over: threading.Event, status: "Callable[[], EngineStatus]") -> None:
 
 
 def end(page: "Blocks", visitors: "Visitors", engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine") -> None:
-    from magistral_ui.ui.page import close
+    from magistral_ui.ui.launch import close
 
     close(page)
     visitors.close()

@@ -97,16 +97,18 @@ class RateLimit:
     """A rate per minute for each visitor and one for each address: both have to allow it."""
 
     def __init__(self, of_visitor: float, of_address: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock = threading.Lock()
         self._of_visitor = TokenBuckets(of_visitor, clock=clock)
         self._of_address = TokenBuckets(of_address, clock=clock)
 
     def take(self, visitor: str, address: str, cost: float = 1.0) -> float:
         """Take `cost` from both and return 0.0; if one has too little, take nothing and return the seconds to wait."""
-        if wait := self._of_visitor.wait(visitor, cost) or self._of_address.wait(address, cost):
-            return wait
-        self._of_visitor.take(visitor, cost)
-        self._of_address.take(address, cost)
-        return 0.0
+        with self._lock:  # between the check and the taking, another thread might take the same tokens
+            if wait := self._of_visitor.wait(visitor, cost) or self._of_address.wait(address, cost):
+                return wait
+            self._of_visitor.take(visitor, cost)
+            self._of_address.take(address, cost)
+            return 0.0
 
 
 class FairShares:

@@ -17,7 +17,8 @@ from magistral_ui.engines.base import Ready
 from magistral_ui.engines.local.engine import LocalEngine
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.ui.launch import close, launch
+from magistral_ui.ui.page import build_page
 from tests.browser.conftest import ARGUMENTS
 from tests.browser.steps import ask, done, visit
 from tests.loopback import free_port

@@ -173,7 +173,7 @@ class Engine(Protocol):
 
 
 def provenance_of(engine: Engine) -> Provenance:
-    """What would write a reply now; only its name where the model is not loaded."""
+    """What would write a reply now; only its name if the model is not loaded."""
     info = info_of(engine.status())
     if info is None:
         return Provenance(model=engine.card.name)

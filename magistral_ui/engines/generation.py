@@ -1,6 +1,6 @@
 """One reply being written: a growing list of events that anyone may read, and their count; not who writes or shows it.
 
-An event never changes, with one exception: where the answer so far turns out to be reasoning, its events become reasoning.
+An event never changes, with one exception: if the answer so far turns out to be reasoning, its events become reasoning.
 """
 
 import secrets
@@ -153,7 +153,7 @@ class Generation:
                 self._events[-1] = Stamped(self._events[-1].seconds, redact(self.failure))
 
     def when_ended(self, act: Callable[[], None]) -> None:
-        """Call `act` once the reply has ended, in whatever thread ends it; at once where it has."""
+        """Call `act` once the reply has ended, in whatever thread ends it; at once if it has already."""
         with self._lock:
             if not self.ended:
                 self._when_ended.append(act)
@@ -200,7 +200,7 @@ class Generation:
 
     @property
     def reasoning_began(self) -> float | None:
-        """Seconds until the reasoning began; None where there is none yet."""
+        """Seconds until the reasoning began; None if there is none yet."""
         return self._counter.reasoning_began
 
     @property

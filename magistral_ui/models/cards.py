@@ -72,7 +72,7 @@ class ModelCard:
     def system(self, text: str | None = None, budget: int | None = None) -> tuple[SystemPart, ...]:
         """The system prompt in parts: the card's own, or `text` with literal marks, for a reasoning `budget`.
 
-        The card's own template of reasoning is left out where the model must not reason (a budget of 0), or reads an
+        The card's own template of reasoning is left out if the model must not reason (a budget of 0), or reads an
         effort instead. The 1.0 prompt marks reasoning as text, so it is a single part.
         """
         if text is None and self.prompts_reasoning and (budget == 0 or self.takes_effort):
@@ -83,7 +83,7 @@ class ModelCard:
         return split_system_prompt(text, self.reasoning_marks)
 
     def effort(self, budget: int | None) -> Effort | None:
-        """What a prompt says about how much to reason; None where the model reads nothing of the kind."""
+        """What a prompt says about how much to reason; None if the model reads nothing of the kind."""
         return effort_of(budget) if self.takes_effort or budget == 0 else None
 
     @property

@@ -22,12 +22,13 @@ DECODERS = ("mistral", "ministral3")
 VISION = "pixtral"
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
-"""Of a safetensors file: the format's own bound."""
+"""Bytes of a safetensors header: the format's own bound."""
 MAX_TYPE_LENGTH = 100
 """Characters of a model type that an error repeats."""
 MAX_NAME_LENGTH = 96
+"""Characters of an owner's or a repository's name on the Hub."""
 MAX_PATH_LENGTH = 1_000
-"""Characters of a name that an error repeats."""
+"""Characters of a path that an error repeats."""
 _REPOSITORY = re.compile(r"\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -96,7 +97,7 @@ def decoder_of(config: dict[str, Any], model: str) -> str:
 
 
 def _type_of(part: object, usual: str, model: str) -> str:
-    """The model type of one part of a config.json; `usual` where it says nothing."""
+    """The model type of one part of a config.json; `usual` if it names none."""
     if not isinstance(part, dict | None):
         raise ModelFilesBroken(model=model, file="config.json")
     return str((part or {}).get("model_type") or usual)[:MAX_TYPE_LENGTH]
@@ -109,7 +110,7 @@ def inspect_folder(path: Path) -> FolderFacts:
         return _inspect(path, folder)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise ModelNotFound(model=str(path)[:MAX_TYPE_LENGTH]) from error
+            raise ModelNotFound(model=str(path)[:MAX_PATH_LENGTH]) from error
         raise _unreadable(str(folder), folder.name, error) from error  # the folder itself is not readable
 
 

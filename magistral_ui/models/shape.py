@@ -140,7 +140,7 @@ def read_shape(config: dict[str, Any], has_head: bool | None = None) -> ModelSha
     """The shape in a config.json; what it leaves out has transformers' defaults.
 
     `has_head` says whether the weights include a head; None trusts the configuration, which is not always right. Raises
-    ValueError or TypeError where something is not a size that a model can have.
+    ValueError or TypeError if something is not a size that a model can have.
     """
     text = config.get("text_config", config)
     text = dict(text if text is not None else {})
@@ -162,7 +162,7 @@ def read_shape(config: dict[str, Any], has_head: bool | None = None) -> ModelSha
 
 
 def checked_size(found: object) -> int:
-    """`found` where it is a size that a model can have; ValueError otherwise."""
+    """`found` if it is a size that a model can have; ValueError otherwise."""
     if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found <= MAX_SIZE:
         raise ValueError(f"not a size: {found!r:.40}")
     return found

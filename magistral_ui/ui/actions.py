@@ -76,10 +76,10 @@ class Action(BaseModel):
             return {}
         return {"text": self.message.text, "files": [each.path for each in self.message.files if each is not None]}
 
-    def keep_files(self, are_owned: Callable[[str], bool]) -> None:
-        """Drop the files of others, as if they were missing."""
+    def keep_files(self, is_owned: Callable[[str], bool]) -> None:
+        """Drop files that belong to others, as if they were missing."""
         if self.message is not None:
-            self.message.files = [each for each in self.message.files if each is not None and are_owned(each.path)]
+            self.message.files = [each for each in self.message.files if each is not None and is_owned(each.path)]
 
 
 Act = Callable[[Action, Request], Awaitable[Json]]

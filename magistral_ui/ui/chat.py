@@ -125,7 +125,7 @@ class Chat:
         """After a reply: the finished turns and the composer, ready for the next message.
 
         A tab that shows another conversation by now stays there. A tab without a place cannot send yet: nobody could find
-        again what it sent. Where people have names, a place is a conversation alone.
+        again what it sent. With names, a place is only a conversation.
         """
         if session := self.visitors.find(place):
             session.save()  # so that the list and a search know of it at once
@@ -218,7 +218,7 @@ class Chat:
 
 
 def _message(data: Json) -> int:
-    """The id of the message that an action is about; an unused one where it names none."""
+    """The id of the message that an action is about; an unused one if it names none."""
     message = data.get("message")
     return message if is_whole(message) else -1
 

@@ -15,7 +15,7 @@ from magistral_ui.ui.rendering import Thumbnails, utf16_length
 from magistral_ui.ui.sampling_panel import IMAGE_SIDES, VisitorSettings
 
 LOW_ROOM_FRACTION = 8
-"""Room for the reply is low where it is less than this fraction of the context, and less than the visitor's max tokens."""
+"""Room for the reply is low if it is less than this fraction of the context, and less than the visitor's max tokens."""
 
 
 UNSEEN: Json = {"failure": None, "thumbnail": None}
@@ -32,7 +32,7 @@ class ContextUse:
     """Earlier reasoning that stays in the context."""
     pictures: int = 0
     message: int = 0
-    """The message being written with its pictures; 0 where there is none."""
+    """The message being written with its pictures; 0 if there is none."""
     message_pictures: tuple[int, ...] = ()
     """Of the message, each picture."""
     left_out: int = 0
@@ -113,9 +113,9 @@ def meter_value(engine: Engine, use: ContextUse, images: Sequence[ImageFile], se
 
 
 def remedies(use: ContextUse, images: Sequence[ImageFile], settings: VisitorSettings, card: ModelCard) -> list[Json]:
-    """What one click can do for more room, with the number of tokens that it frees where that is known.
+    """What one click can do for more room, with the number of tokens that it frees if that is known.
 
-    Leaving out reasoning comes last where the model's makers advise against it, and says so.
+    Leaving out reasoning comes last if the model's makers advise against it, and says so.
     """
     found: list[Json] = []
     without: list[Json] = []

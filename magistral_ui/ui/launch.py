@@ -93,7 +93,7 @@ def launch_options(visitors: Visitors) -> dict[str, Any]:
         "max_file_size": visitors.limits.picture_bytes,
         "state_session_capacity": 200,
         "pwa": False,
-        # Gradio would ask itself for the page first, and not serve where a busy machine takes three seconds to answer.
+        # Gradio would ask itself for the page first, and not serve if a busy machine takes three seconds to answer.
         "_frontend": False,
         "quiet": True,
     }
@@ -115,8 +115,8 @@ def launch(
     """Serve `demo`, built for these `visitors`, without blocking, and return its address.
 
     With `passwords`, only who knows one of them, or is known by their `identity`, can use the page; without, everybody who can
-    reach it. Without a port, the first free one from 7860 on is used. Raises PortInUse where `port` is taken, ServeError where
-    `host` cannot be listened on or there is no share link.
+    reach it. Without a port, the first free one from 7860 on is used. Raises PortInUse if `port` is taken, ServeError if
+    `host` cannot be listened on or the share link fails.
     """
     sockets = bind(host, (port,) if port is not None else DEFAULT_PORTS)
     port = sockets[0].getsockname()[1]
@@ -145,7 +145,7 @@ def launch(
 
 
 def open_tunnel(host: str, port: int, token: str) -> str:
-    """Open Gradio's share link, and return its address. ServeError, with the reason, where that fails.
+    """Open Gradio's share link, and return its address. ServeError, with the reason, if that fails.
 
     Not `launch(share=True)`: the page that Gradio serves then loads its scripts from another server.
     """
@@ -169,7 +169,7 @@ def open_tunnel(host: str, port: int, token: str) -> str:
 def learn_hops(exposure: Exposure) -> None:
     """Find out what the share link's proxies write, by a request through the link with a forged X-Forwarded-For.
 
-    They append to it on the way. Where the request does not arrive, the one proxy that is known for sure stays the only one.
+    They append to it on the way. If the request does not arrive, only the one proxy that is certain is trusted.
     """
     exposure.probe, exposure.probed = secrets.token_urlsafe(32), ""
     headers = {PROBE_HEADER: exposure.probe, "X-Forwarded-For": PROBE_ADDRESS}

@@ -1,4 +1,4 @@
-"""The owner's actions on models: list, download, remove, switch, unload. Who is no owner is refused each of them here.
+"""The owner's actions on models: list, download, remove, switch, unload. Everybody else is refused here.
 
 On a page that only this machine reaches, whoever gets in is the owner; on a shared one, or through a proxy, only a login that
 `--admin` names.
@@ -102,7 +102,7 @@ class ModelActions:
 
     def _is_owner(self) -> bool:
         client = CLIENT.get()
-        # Where nothing was said of a proxy, one on this machine would make everybody look like its user.
+        # Without --share, a proxy on this machine would make everybody look like its user.
         return client.admin or not (self._shared or client.forwarded)
 
     def _allowed(self) -> "SwitchableModels":
@@ -140,7 +140,7 @@ class SwitchableModels:
             self._library.close()
 
     def switch(self, key: str, precision: str, context: int | None, running: Any) -> bool:
-        """Load a model, after its download if it is not complete. False where it has to be asked what becomes of replies."""
+        """Load a model, after its download if it is not complete. False if the owner must be asked what happens to replies."""
         entries, fit = self.library.entries(), self._fit.look()
         model = self._listed(key, entries)
         chosen = fit.automatic_precision(key) if precision == "auto" else precision

@@ -32,18 +32,18 @@ class Fit:
     found: dict[str, Candidate]
     """By the card's key, or the name of a quantized copy's repository."""
     best: str | None
-    """The key of the best model of the family; None as well while that is not known."""
+    """The key of the best model of the family; None if none fits, or while that is not known."""
     pace: Pace
     """What is known of paces."""
     by_pace: frozenset[str] = frozenset()
     """The keys of models for which another precision would fit, but be too slow."""
 
     def automatic_precision(self, key: str) -> str:
-        """What to load `key` in where nobody chose: `auto` is the most exact one that fits, however slow."""
+        """The precision for `key` if nobody chose one: `auto` is the most exact one that fits, however slow."""
         return self.found[key].plan.precision if key in self.by_pace else "auto"
 
     def check(self, key: str, precision: str, context: int | None) -> None:
-        """Refuse a model that does not fit as it is wanted, before gigabytes are downloaded for nothing."""
+        """Refuse a model that does not fit as requested, before gigabytes are downloaded for nothing."""
         from magistral_ui.engines.weights.devices import choose_plan
 
         found = self.found.get(key)
@@ -56,7 +56,7 @@ class Fit:
 
 
 class ModelFit:
-    """Asks the device each time; it times in the background what has to be timed."""
+    """Asks the device each time, and times paces in the background."""
 
     def __init__(self, engine: "SwitchableEngine") -> None:
         self._engine = engine
@@ -102,7 +102,7 @@ class ModelFit:
         return self._timer is not None and self._timer.running
 
     def stop_timing(self) -> None:
-        """Free the memory of what is being timed."""
+        """Stop timing, so that its memory is free."""
         if self._timer is not None:
             self._timer.stop()
 

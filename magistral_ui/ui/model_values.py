@@ -58,7 +58,7 @@ def _card_value(key: str, card: ModelCard | None, fit: "Fit") -> Json:
 
 
 def _choices(found: Candidate, fit: "Fit") -> list[Json]:
-    """One for each precision that fits; first the one that is taken where nobody chooses."""
+    """One for each precision that fits; first the one that is used if nobody chooses."""
     shape, limit = found.card.shape, found.card.context_length
     if shape is None:
         return []

@@ -10,12 +10,9 @@ from magistral_ui.i18n.texts import text
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks, add_api
 from magistral_ui.ui.context_meter import first_meter
-from magistral_ui.ui.launch import close, launch, launch_options
 from magistral_ui.ui.panels import build_limits_panel, component, heading, label, page_script
 from magistral_ui.ui.rendering import model_value
 from magistral_ui.ui.sampling_panel import build_settings_panel
-
-__all__ = ["build_page", "close", "launch", "launch_options"]
 
 
 def build_page(engine: Engine, visitors: Visitors, *, login: bool = False, hugging_face: bool = False) -> ChatBlocks:

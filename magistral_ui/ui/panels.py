@@ -49,7 +49,7 @@ def heading(text: object) -> gr.HTML:
 
 
 def label(key: str) -> I18nData:
-    """The text `key`, filled in by the browser; KeyError where the page does not carry it."""
+    """The text `key`, filled in by the browser; KeyError if the page does not carry it."""
     if not LABELLED.fullmatch(key):
         raise KeyError(key)
     return I18nData(key)

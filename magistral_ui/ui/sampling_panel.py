@@ -73,7 +73,7 @@ def prompt_value(card: ModelCard, settings: object = None) -> Json:
             asdict(part) for part in with_instructions(card.system(choices.system_prompt, budget), choices.instructions)
         ],
         "marks": card.reasoning_marks,
-        # Marks are not needed where nobody wants reasoning, the model reads an effort, or its own prompt shows none.
+        # Marks are not needed if nobody wants reasoning, the model reads an effort, or its own prompt shows none.
         "thinks": budget == 0
         or card.takes_effort
         or has_marks(text, card.reasoning_marks)

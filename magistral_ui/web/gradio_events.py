@@ -183,7 +183,7 @@ class GradioEventsMiddleware:
         return {name: self._file_checked(each) for name, each in value.items()}
 
     def _check_paths(self, value: object) -> None:
-        """NotOwned where a text is the path of somebody else's upload: the MCP tool accepts paths as images."""
+        """Raises NotOwned if a text is the path of somebody else's upload: the MCP tool accepts paths as images."""
         if isinstance(value, dict | list):
             for each in value.values() if isinstance(value, dict) else value:
                 self._check_paths(each)

@@ -69,7 +69,7 @@ def middleware_stack(
         Middleware(ClientAddressMiddleware, exposure=exposure),
         # Before the login, so that a flood of requests does not even get to the passwords.
         Middleware(RateLimitMiddleware, limits=limits),
-        # Before the routes: without a login, nobody learns what there is. Makes the client a person, where people have names.
+        # Before the routes: without a login, nobody learns what there is. With names, it makes the client a person.
         *login,
         # Of Gradio's routes, only those that the page and its client need.
         Middleware(RouteAllowlistMiddleware),

@@ -64,7 +64,7 @@ class Passwords:
         self.shortest = min(map(len, accounts.values()), default=MAX_PASSWORD_LENGTH)
 
     def knows(self, name: str) -> bool:
-        """Whether somebody can log in with that name; none is needed where one password is everybody's."""
+        """Whether somebody can log in with that name; none is needed if there is one password for everybody."""
         return self.named and canonical(name) in self._people
 
     def match(self, name: str, password: str) -> bool:

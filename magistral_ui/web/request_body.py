@@ -124,7 +124,7 @@ class JsonBodies:
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge, before reading where the length says so, BodyTimeout or ClientGone."""
+    """The whole body. Raises BodyTooLarge, before reading if the length says so, BodyTimeout or ClientGone."""
     check_length(scope, max_bytes)
     body, pieces = bytearray(), bounded(receive, max_bytes)
     while True:
@@ -147,7 +147,7 @@ def check_length(scope: Scope, max_bytes: int) -> int:
 
 
 def bounded(receive: Receive, max_bytes: int) -> Receive:
-    """`receive` that raises BodyTooLarge after `max_bytes` bytes, and BodyTimeout where the body stops coming."""
+    """`receive` that raises BodyTooLarge after `max_bytes` bytes, and BodyTimeout if the body stops coming."""
     loop = asyncio.get_running_loop()
     until, taken, whole = loop.time() + BODY_TIMEOUT, 0, False
 

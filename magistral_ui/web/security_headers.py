@@ -16,7 +16,7 @@ PERMISSIONS_POLICY = (
 )
 ASSETS = ("/assets/", "/static/", "/theme.css", "/favicon.ico")
 FILE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
-"""The policy for a file that a visitor sent: opened by itself, it can only be viewed."""
+"""The policy for a file that a visitor sent: opened on its own, it can only be viewed."""
 CORS_HEADERS = ("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers")
 
 

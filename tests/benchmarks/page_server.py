@@ -88,7 +88,8 @@ def ours(counter: Counter) -> str:
     from magistral_ui.sessions.live_view import LiveView
     from magistral_ui.sessions.session import Session
     from magistral_ui.sessions.visitors import TabState, Visitors
-    from magistral_ui.ui.page import build_page, launch
+    from magistral_ui.ui.launch import launch
+    from magistral_ui.ui.page import build_page
     from tests.scripted_engine import INFO, Pause, ScriptedEngine
 
     prepared: list[Order] = []

@@ -67,7 +67,8 @@ def stations_of_a_message(folder: Path, *, shared: bool) -> list[Station]:
     from magistral_ui.sessions.history.database import History
     from magistral_ui.sessions.limits import SHARED
     from magistral_ui.sessions.visitors import Visitors
-    from magistral_ui.ui.page import build_page, close, launch
+    from magistral_ui.ui.launch import close, launch
+    from magistral_ui.ui.page import build_page
 
     session_store.PURGE_INTERVAL = NEVER
     engine = LocalEngine("demo")

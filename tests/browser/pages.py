@@ -15,7 +15,8 @@ from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.limits import Limits
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui import page as page_module
-from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.ui.launch import close, launch
+from magistral_ui.ui.page import build_page
 from tests.loopback import free_port
 from tests.scripted_engine import ScriptedEngine
 

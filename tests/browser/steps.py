@@ -19,6 +19,11 @@ def box(page: Any) -> Any:
     return page.locator("#box textarea")
 
 
+def card(page: Any, name: str) -> Any:
+    """The model with that name in the owner's list."""
+    return page.locator(".model-entry").filter(has=page.get_by_role("heading", name=name, exact=True))
+
+
 def ask(page: Any, text: str) -> None:
     """Write and send, and see it in the conversation."""
     before = page.locator(".turn.reply").count()

@@ -53,7 +53,7 @@ def cut_while_thinking(request: GenerationRequest) -> Script:
 
 
 @pytest.mark.parametrize("asked", ["length", "failed", "stopped"])
-def test_a_reply_that_was_cut_in_its_reasoning_shows_the_answer_when_it_goes_on(
+def test_a_reply_that_was_cut_in_its_reasoning_shows_the_answer_when_it_continues(
     page: Any, context: Any, serve: Any, asked: str
 ) -> None:
     url = serve(cut_while_thinking)
@@ -97,7 +97,7 @@ def test_a_reload_in_the_middle_of_going_on_shows_the_answer(page: Any, serve: A
     assert thought(reply(page)) == "One. Two. "
 
 
-def test_a_reply_that_was_cut_in_its_answer_goes_on_where_it_stands(page: Any, serve: Any) -> None:
+def test_a_reply_that_was_cut_in_its_answer_continues_where_it_stands(page: Any, serve: Any) -> None:
     def script(request: GenerationRequest) -> Script:
         if request.prompt.resume is None:
             return [Reasoning("hm"), Answer("**One** and "), Finished("length")]

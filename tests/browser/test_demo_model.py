@@ -37,7 +37,7 @@ def test_the_panel_tells_how_memory_is_shared(page: Any, serve: Any, demo_engine
     assert all(width >= 2 for width in wide)
 
 
-def test_a_image_is_looked_at(page: Any, serve: Any, demo_engine: Any, tmp_path: Path) -> None:
+def test_an_image_is_looked_at(page: Any, serve: Any, demo_engine: Any, tmp_path: Path) -> None:
     image = Image.new("RGB", (200, 160), "white")
     ImageDraw.Draw(image).ellipse((40, 20, 160, 140), fill=(220, 30, 30))
     image.save(tmp_path / "circle.png")

@@ -168,7 +168,7 @@ def test_no_violations_in_the_list(page: Any, serve: Any) -> None:
     assert violations(page) == []
 
 
-def test_trouble_with_the_disk_is_told_and_the_chat_goes_on(page: Any, serve: Any, tmp_path: Path) -> None:
+def test_trouble_with_the_disk_is_told_and_the_chat_continues(page: Any, serve: Any, tmp_path: Path) -> None:
     held = History(tmp_path / "data")
     visit(page, serve(script))
     expect(page.locator(".trouble")).to_contain_text("Another Magistral UI is using")

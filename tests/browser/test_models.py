@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer
 from magistral_ui.engines.base import Unloaded
 from tests.browser.axe import violations_in_both_themes
-from tests.browser.steps import box, visit
+from tests.browser.steps import box, card, visit
 from tests.scripted_engine import INFO, ScriptedEngine
 
 GB = 10**9
@@ -111,10 +111,6 @@ def backend(page: Any) -> Backend:
 
 def url_of(serve: Any) -> str:
     return str(serve(ScriptedEngine([Answer("yes")])))
-
-
-def card(page: Any, name: str) -> Any:
-    return page.locator(".model-entry").filter(has=page.get_by_role("heading", name=name, exact=True))
 
 
 def test_the_list_says_what_runs_here_how_well_and_why_not(page: Any, serve: Any, backend: Backend) -> None:

@@ -242,7 +242,7 @@ def test_the_meter_counts_while_one_writes_and_says_what_for(page: Any, serve: A
     expect(meter(page)).to_be_focused()
 
 
-def test_a_image_s_cost_is_known_before_it_is_sent(page: Any, serve: Any, tmp_path: Path) -> None:
+def test_an_image_s_cost_is_known_before_it_is_sent(page: Any, serve: Any, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
     visit(page, serve(engine_with()))
     page.locator("#box input[type=file]").set_input_files(tmp_path / "red.png")

@@ -50,7 +50,7 @@ def small(page: Any) -> list[str]:
     return found
 
 
-def test_a_finger_takes_a_image_out_of_the_message(page: Any, serve: Serve, tmp_path: Path) -> None:
+def test_a_finger_takes_an_image_out_of_the_message(page: Any, serve: Serve, tmp_path: Path) -> None:
     for name, colour in (("a.png", "red"), ("b.png", "blue")):
         Image.new("RGB", (40, 30), colour).save(tmp_path / name)
     (tmp_path / "c.png").write_bytes(b"no picture")

@@ -54,7 +54,7 @@ def test_what_the_server_cannot_do_is_grey_and_says_why(page: Any, serve: Any, e
     expect(page.locator("#model")).to_contain_text("Q4_K_M")
 
 
-def test_the_page_says_that_its_server_is_away_and_goes_on_when_it_is_back(
+def test_the_page_says_that_its_server_is_away_and_continues_when_it_is_back(
     page: Any, serve: Any, engine: RemoteEngine, lm_studio: FakeLMStudio
 ) -> None:
     """Nobody sends anything meanwhile; what was typed is still there, and a reply that broke off is kept."""

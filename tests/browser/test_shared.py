@@ -63,7 +63,7 @@ def test_a_stranger_signs_in_reads_the_limits_chats_and_leaves(shared: Served, p
     expect(page.get_by_label("Password")).to_be_visible()
 
 
-def test_a_image_is_sent_and_shown_and_a_reload_has_all_of_it(shared: Served, page: Any, tmp_path: Path) -> None:
+def test_an_image_is_sent_and_shown_and_a_reload_has_all_of_it(shared: Served, page: Any, tmp_path: Path) -> None:
     from PIL import Image
 
     told = refused_by_policy(page)

@@ -12,7 +12,7 @@ from huggingface_hub.utils import close_session
 from playwright.sync_api import expect
 
 from tests.browser.conftest import visitor
-from tests.browser.steps import ask, box, done, more, reply, set_parameter, visit
+from tests.browser.steps import ask, box, card, done, more, reply, set_parameter, visit
 from tests.hub.conftest import point_at
 from tests.hub.server import Hub, serving
 from tests.waiting import TIMEOUT, until
@@ -69,10 +69,6 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine
         models.close()
         engine.close()
     close_session()
-
-
-def card(page: Any, name: str) -> Any:
-    return page.locator(".model-entry").filter(has=page.get_by_role("heading", name=name, exact=True))
 
 
 def press(page: Any, model: str, name: str) -> None:

@@ -98,7 +98,7 @@ KINDS: dict[str, tuple[bytes, Colour]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_image_is_read_as_people_see_it(kind: str) -> None:
+def test_an_image_is_read_as_people_see_it(kind: str) -> None:
     data, colour = KINDS[kind]
     assert near(pixel(data), colour)
 
@@ -166,7 +166,7 @@ def test_damaged_exif_does_not_spoil_a_sound_photo() -> None:
     assert near(pixel(image.data), BLUE)
 
 
-def test_a_image_knows_its_size_name_and_digest() -> None:
+def test_an_image_knows_its_size_name_and_digest() -> None:
     data = encoded(plain("RGB", RED), "PNG")
     assert read_image(data, "red.png") == ImageFile(data, 6, 4, hashlib.sha256(data).hexdigest(), "red.png")
 

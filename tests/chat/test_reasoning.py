@@ -93,7 +93,7 @@ def test_a_closing_mark_without_an_opening_one_makes_reasoning_of_what_came_befo
 
 
 @pytest.mark.parametrize(("channel", "split"), [("reasoning", ("a", "b")), ("answer", ("", "ab"))])
-def test_a_resumed_reply_goes_on_where_it_was(channel: Channel, split: tuple[str, str]) -> None:
+def test_a_resumed_reply_continues_where_it_was(channel: Channel, split: tuple[str, str]) -> None:
     assert joined(read(token_reader(channel), [*spelled("a"), END, *spelled("b")])) == split
 
 

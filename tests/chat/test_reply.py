@@ -23,7 +23,7 @@ USAGE = Usage(100, 50, 40, 20, first_token_seconds=1.0, reasoning_seconds=4.0, t
 REPLY = Reply("think hard", "so it is", usage=USAGE, provenance=Provenance("a model"), params=SamplingParams(seed=1))
 
 
-def test_a_reply_goes_on_from_what_the_model_will_read_of_it() -> None:
+def test_a_reply_continues_from_what_the_model_will_read_of_it() -> None:
     """mistral-common leaves out the spaces at the end of a reply that is nothing but text."""
     cut = Reply("", "it is  ", finish_reason="length")
     assert as_read(cut, textual_marks=False).answer == "it is"

@@ -87,7 +87,7 @@ def test_progress_is_told_in_bytes(repository: Repository, folder: Path) -> None
     assert [r.done for r in reports] == sorted(r.done for r in reports)
 
 
-def test_a_cut_line_goes_on_where_it_broke(hub: Hub, repository: Repository, folder: Path) -> None:
+def test_a_cut_line_continues_where_it_broke(hub: Hub, repository: Repository, folder: Path) -> None:
     repository.cuts[SHARD] = [100_000, 50_000]
     assert_whole(fetch(), folder)
     starts = [each.start for each in hub.served if each.file == SHARD]
@@ -95,7 +95,7 @@ def test_a_cut_line_goes_on_where_it_broke(hub: Hub, repository: Repository, fol
     assert 0 < starts[1] < starts[2] < 150_001
 
 
-def test_after_a_restart_it_goes_on_too(hub: Hub, repository: Repository, folder: Path) -> None:
+def test_after_a_restart_it_continues_too(hub: Hub, repository: Repository, folder: Path) -> None:
     repository.cuts[SHARD] = [100_000] + [0] * 20
     assert refusal() == "connection_lost"
     assert not list(Path(constants.HF_HUB_CACHE).rglob("snapshots/*/model-*")), "half a model must not look like one"
@@ -125,7 +125,7 @@ def test_a_corrupt_shard_is_deleted_and_fetched_again(hub: Hub, repository: Repo
     assert len([each for each in hub.served if each.file == SHARD]) == 2
 
 
-def test_a_partial_file_that_is_not_the_file_s_beginning_is_found_out(hub: Hub, repository: Repository) -> None:
+def test_a_partial_file_that_is_not_the_file_s_beginning_is_detected(hub: Hub, repository: Repository) -> None:
     repository.cuts[SHARD] = [100_000] + [0] * 20
     assert refusal() == "connection_lost"
     (partial,) = (p for p in Path(constants.HF_HUB_CACHE).rglob("*.partial") if p.stat().st_size == 100_000)

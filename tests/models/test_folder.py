@@ -92,7 +92,7 @@ def test_without_the_control_tokens_reasoning_is_marked_as_text(folder: Path) ->
         VOCABULARY | {"special_tokens": 5},
     ],
 )
-def test_a_tokenizer_that_is_none_is_found_out_before_the_weights_are_read(folder: Path, tekken: object) -> None:
+def test_a_tokenizer_that_is_none_is_detected_before_the_weights_are_read(folder: Path, tekken: object) -> None:
     write(folder, "tekken.json", tekken)
     assert refusal(folder) == (ModelFilesBroken, {"model": str(folder), "file": "tekken.json"})
 

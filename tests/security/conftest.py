@@ -16,8 +16,9 @@ from magistral_ui.sessions.limits import SHARED, Limits
 from magistral_ui.sessions.public_engine import PublicEngine
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.chat_endpoint import ChatBlocks
+from magistral_ui.ui.launch import close, launch
 from magistral_ui.ui.model_actions import ModelActions
-from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.ui.page import build_page
 from magistral_ui.web.exposure import Exposure
 from magistral_ui.web.hf_oauth import HuggingFaceLogin
 from magistral_ui.web.passwords import Passwords

@@ -216,7 +216,7 @@ def test_what_was_seen_is_taken_where_it_can_be_told(hops: list[str], count: int
     assert (found.count if found else 0) == count
 
 
-def test_what_a_share_link_s_proxies_write_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_share_link_s_proxies_write_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two real proxies stand for Gradio's: what ends TLS, and frps."""
     outer, inner, page = proxy_port(), proxy_port(), proxy_port()
     monkeypatch.setattr(serving_, "open_tunnel", lambda *_: f"http://127.0.0.1:{outer}")

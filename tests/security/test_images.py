@@ -106,7 +106,7 @@ def test_many_large_images_at_once_take_the_page_no_memory(page: Served, visitor
     assert decoders().room.held == 0
 
 
-def test_a_image_is_weighed_without_being_decoded_and_looked_at_once(
+def test_an_image_is_weighed_without_being_decoded_and_looked_at_once(
     page: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

@@ -80,7 +80,7 @@ class TestTransformersServe(EngineContract):
         return RemoteEngine(ServerAddress("http://127.0.0.1:9/v1"))
 
 
-def test_what_the_server_is_was_found_out(shared: RemoteEngine) -> None:
+def test_what_the_server_is_was_detected(shared: RemoteEngine) -> None:
     status = shared.status()
     assert isinstance(status, Ready)
     assert status.info.device == "transformers serve"

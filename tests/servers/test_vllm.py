@@ -79,7 +79,7 @@ class TestVLLM(EngineContract):
         return RemoteEngine(ServerAddress("http://127.0.0.1:9/v1"))
 
 
-def test_what_the_server_is_was_found_out(shared: RemoteEngine) -> None:
+def test_what_the_server_is_was_detected(shared: RemoteEngine) -> None:
     status, profile = shared.status(), shared.profile
     assert isinstance(status, Ready)
     assert profile is not None
@@ -110,7 +110,7 @@ def test_earlier_reasoning_and_the_system_prompt_reach_the_model_whole(shared: R
         (Resume(THOUGHTS, True, "487 + 265"), ("", " = **752**")),
     ],
 )
-def test_a_reply_goes_on_where_it_was_cut(shared: RemoteEngine, resume: Resume, rest: tuple[str, str]) -> None:
+def test_a_reply_continues_where_it_was_cut(shared: RemoteEngine, resume: Resume, rest: tuple[str, str]) -> None:
     assert words(ask(shared, Conversation().say(SUM), resume)) == rest
 
 

@@ -280,7 +280,7 @@ def test_nothing_is_changed_while_a_reply_is_written(change: Callable[[Session, 
 
 
 @pytest.mark.parametrize("begun", [[Reasoning("a", 2)], [Reasoning("a", 2), Answer("b", 3)], [Answer("b", 3)]])
-def test_a_reply_that_failed_on_its_way_goes_on_from_what_was_written(begun: list[Reasoning | Answer]) -> None:
+def test_a_reply_that_failed_on_its_way_continues_from_what_was_written(begun: list[Reasoning | Answer]) -> None:
     failed = Failed("remote_cut", {"server": "there"})
     scripts = iter(
         [[*begun, failed], [failed], [Reasoning("c") if begun == [Reasoning("a", 2)] else Answer("c"), Answer("d")]]

@@ -60,7 +60,7 @@ def test_only_so_much_of_one_party_waits() -> None:
     assert [each.result(60) for each in (first, *rest, other)] == ["mine", "done", "done", "other"]
 
 
-def test_a_failure_is_told_and_the_queue_goes_on() -> None:
+def test_a_failure_is_told_and_the_queue_continues() -> None:
     queue = FairQueue("test", threads=1)
     failed = queue.submit("mine", lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):

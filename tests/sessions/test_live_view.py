@@ -110,7 +110,7 @@ def test_reasoning_that_was_taken_for_the_answer_comes_once_more_as_what_it_is(s
     assert (late.value()["start"], late.value()["answer"], late.value()["reasoning_tokens"]) == (4, ".", 2)
 
 
-def test_the_beginning_that_a_reply_goes_on_from_comes_once() -> None:
+def test_the_beginning_that_a_reply_continues_from_comes_once() -> None:
     before = Reply("Once", "upon", usage=Usage(reasoning_tokens=1, answer_tokens=1))
     generation = Generation()
     view = LiveView(generation, before)

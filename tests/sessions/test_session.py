@@ -213,7 +213,7 @@ def cut_then(*more: Script) -> tuple[ScriptedEngine, Session]:
         ([Answer("b"), Finished("length")], [Answer("c")], Resume(None, True, "b")),
     ],
 )
-def test_a_reply_that_was_cut_goes_on_in_its_own_place(first: Script, more: Script, resume: Resume) -> None:
+def test_a_reply_that_was_cut_continues_in_its_own_place(first: Script, more: Script, resume: Resume) -> None:
     engine, session = cut_then(first, more)
     ask(session, "one")
     old, cut = last_reply(session)
@@ -241,7 +241,7 @@ def test_what_was_not_cut_or_is_empty_cannot_go_on() -> None:
         session.resume(last_reply(session)[0], PARAMS)
 
 
-def test_the_reply_that_goes_on_is_still_there_when_the_engine_refuses() -> None:
+def test_the_reply_that_continues_is_still_there_when_the_engine_refuses() -> None:
     engine, session = cut_then([Answer("b"), Finished("length")])
     ask(session, "one")
     old, _ = last_reply(session)

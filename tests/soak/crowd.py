@@ -14,7 +14,8 @@ import httpx
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.ui.launch import close, launch
+from magistral_ui.ui.page import build_page
 from tests.loopback import free_port
 from tests.scripted_engine import Pause, ScriptedEngine
 from tests.soak.page_client import PageClient

@@ -14,7 +14,8 @@ from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.limits import SHARED
 from magistral_ui.sessions.public_engine import PublicEngine
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.page import build_page, launch
+from magistral_ui.ui.launch import launch
+from magistral_ui.ui.page import build_page
 from magistral_ui.web.exposure import Exposure
 from tests.loopback import free_port
 from tests.scripted_engine import Pause, Script, ScriptedEngine

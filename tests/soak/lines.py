@@ -12,7 +12,8 @@ from playwright.sync_api import expect, sync_playwright
 from magistral_ui.chat.events import Answer, Reasoning
 from magistral_ui.sessions.history.database import History
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.ui.launch import close, launch
+from magistral_ui.ui.page import build_page
 from tests.browser.conftest import ARGUMENTS
 from tests.browser.steps import ask, done, reply, visit
 from tests.loopback import free_port

@@ -97,7 +97,7 @@ def test_an_empty_message_sends_nothing_and_says_nothing(message: Any) -> None:
     assert "alert" not in value
 
 
-def test_a_refusal_tells_why_keeps_the_composer_and_the_chat_goes_on(tmp_path: Path) -> None:
+def test_a_refusal_tells_why_keeps_the_composer_and_the_chat_continues(tmp_path: Path) -> None:
     chat = chat_over([Answer("yes")])
     junk = tmp_path / "junk.png"
     junk.write_bytes(b"no picture at all")
@@ -242,7 +242,7 @@ def test_a_branch_tells_which_it_is_and_who_is_beside_it() -> None:
     assert [turn["id"] for turn in value["turns"]] == [said["id"], second["id"]]
 
 
-def test_a_reply_that_goes_on_is_the_same_message() -> None:
+def test_a_reply_that_continues_is_the_same_message() -> None:
     scripts = iter([[Reasoning("a"), Finished("length")], [Pause(0.3), Reasoning("b"), Answer("c")]])
     chat = chat_over(lambda request: next(scripts))
     visitor, _, _ = chat.say({"text": "well?"}, "", *PANEL)

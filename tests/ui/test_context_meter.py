@@ -60,7 +60,7 @@ def test_every_token_is_told_by_what_it_is_for(tmp_path: Path) -> None:
     assert (without["reasoning"], without["left_out"]) == (0, 4)
 
 
-def test_a_image_that_was_sent_is_an_earlier_one(tmp_path: Path) -> None:
+def test_an_image_that_was_sent_is_an_earlier_one(tmp_path: Path) -> None:
     chat = chat_over([Answer("red")])
     visitor, _, _ = chat.say({"text": "look", "files": [image(tmp_path)]}, "", {})
     session = chat.visitors.find(visitor)

@@ -15,7 +15,8 @@ from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api.mcp_server import TOOL_NAME
 from magistral_ui.ui.api.models import FinishedReply, ToolRequest, UsageValue
-from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.ui.launch import close, launch
+from magistral_ui.ui.page import build_page
 from magistral_ui.web.passwords import Passwords
 from tests.loopback import free_port
 from tests.scripted_engine import ScriptedEngine

@@ -66,7 +66,7 @@ def test_it_is_taken_up_behind_what_was_seen() -> None:
     assert updates[-1]["reasoning_tokens"] == 2
 
 
-def test_a_reply_that_goes_on_begins_with_its_beginning() -> None:
+def test_a_reply_that_continues_begins_with_its_beginning() -> None:
     scripts = iter([[Reasoning("a"), Finished("length")], [Pause(0.2), Reasoning("b"), Pause(0.2), Answer("c")]])
     reader = Reader(lambda request: next(scripts))
     session = reader.visitor()

@@ -14,7 +14,8 @@ from magistral_ui.i18n.languages import LANGUAGES, Language
 from magistral_ui.i18n.texts import for_pages, text
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.asset_files import ASSETS_URL
-from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.ui.launch import close, launch
+from magistral_ui.ui.page import build_page
 from tests.loopback import free_port
 from tests.scripted_engine import ScriptedEngine
 

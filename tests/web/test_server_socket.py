@@ -12,7 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 from magistral_ui.errors import PortInUse, ServeError
 from magistral_ui.sessions.visitors import Visitors
-from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.ui.launch import close, launch
+from magistral_ui.ui.page import build_page
 from magistral_ui.web import connections, server_socket
 from magistral_ui.web.server_socket import bind, url_of
 from tests.scripted_engine import ScriptedEngine

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from magistral_ui.engines.weights.devices import empty_device_cache
+from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import is_out_of_memory
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelRequest, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.imports import IMPORTING
 from magistral_ui.errors import MagistralUIError, NotReady
 from magistral_ui.models.cards import DEMO, ModelCard, find_card
 
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from magistral_ui.engines.local.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
+IMPORTING = threading.RLock()
+"""Held while a thread imports the libraries that run models: transformers replaces its own module during its import, so a second
+thread that waits for that import (Python 3.11) gets the module from before, which has none of its names."""
 
 
 class LocalEngine:

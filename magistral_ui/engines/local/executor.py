@@ -17,7 +17,7 @@ from magistral_ui.engines.local.image_input import ImageInput
 from magistral_ui.engines.local.prefix_cache import CacheEntry, PrefixCache
 from magistral_ui.engines.local.sampler import sample
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.engines.weights.devices import empty_device_cache
+from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import is_out_of_memory
 
 log = logging.getLogger(__name__)

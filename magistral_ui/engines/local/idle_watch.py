@@ -1,4 +1,4 @@
-"""Notices that a model has not been used for a number of minutes; what happens then is not its business."""
+"""Notices that a model has not been used for a number of minutes (idle timeout); it does not know what happens then."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ POLL_SECONDS = 5.0
 
 
 class IdleWatch:
-    """Calls `act` each time it finds that nobody has used the model for so long."""
+    """Calls `act` at each check that finds the model unused for that long."""
 
     def __init__(self, minutes: int, in_use: Callable[[], bool], act: Callable[[], object]) -> None:
         """`minutes` may be changed at any time; 0: never."""
@@ -18,7 +18,7 @@ class IdleWatch:
         self._thread: threading.Thread | None = None
 
     def start(self, over: threading.Event) -> None:
-        """Look now and then, until it is `over`; a second call does nothing."""
+        """Check regularly until it is `over`; a second call does nothing."""
 
         def watch() -> None:
             while not over.wait(POLL_SECONDS):

@@ -21,7 +21,8 @@ from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
-from magistral_ui.engines.weights.devices import Device, empty_device_cache, find_device, look_again
+from magistral_ui.engines.weights.devices import Device, find_device, look_again
+from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.pace import record_pace

@@ -1,7 +1,7 @@
 """An engine whose model can be switched, unloaded and loaded again while the page is open; it runs none itself.
 
-Each load has a LocalEngine of its own. The one before is closed first, so that two models never share the memory, and where a
-load fails, the model before it is loaded again.
+Each load has a LocalEngine of its own. The one before is closed first, so that two models never share the memory, and if a
+load fails, the previous model is loaded again.
 """
 
 import threading
@@ -24,9 +24,9 @@ from magistral_ui.engines.base import (
 )
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.engine import LocalEngine, open_local
-from magistral_ui.engines.local.freed_memory import FreedMemory
 from magistral_ui.engines.local.idle_watch import IdleWatch
 from magistral_ui.engines.local.waiting_replies import WaitingReplies
+from magistral_ui.engines.weights.freed_memory import FreedMemory
 from magistral_ui.errors import Message, ModelSwitching, NotReady
 from magistral_ui.json_log import log_event
 from magistral_ui.models.cards import ModelCard, find_card
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from magistral_ui.engines.local.tokenizer import Tokenizer
 
 Running = Literal["wait", "stop"]
-"""What becomes of the replies that are being written: the switch waits for them, or stops them."""
+"""What happens to running replies: the switch waits for them, or stops them."""
 POLL_SECONDS, CLOSE_TIMEOUT = 0.05, 20.0
 """Seconds between two looks, and for a switch to notice that all is closed: it may have two engines to close."""
 OpenEngine = Callable[[ModelRequest], LocalEngine]
@@ -44,13 +44,13 @@ OpenEngine = Callable[[ModelRequest], LocalEngine]
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """What waits until the replies that are being written have ended."""
+    """A switch or unload that waits until the running replies have ended."""
 
     act: Callable[[], None]
     request: ModelRequest | None = None
     """Of a switch; None: the model is to be unloaded."""
     waits: bool = False
-    """Whether replies are still written to their own end, so that it may be replaced."""
+    """Whether it waits for replies to end, so that another switch can replace it."""
 
 
 class SwitchableEngine:
@@ -71,7 +71,7 @@ class SwitchableEngine:
         self._needed: tuple[ModelRequest, ...] = ()
         """The model that is being switched to, and the one to go back to if that fails."""
         self._pending: _Pending | None = None
-        """What is to be done once the replies have ended."""
+        """What to do once the running replies have ended."""
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None  # the last one of `_run`
         self._replies: list[Generation] = []
@@ -138,14 +138,14 @@ class SwitchableEngine:
             unloaded[2].forget(visitor)
 
     def running(self) -> list[Generation]:
-        """The replies that have not ended, those that wait for the model included."""
+        """The replies that have not ended, including those that wait for the model."""
         return [each for each in self._replies if not each.ended]
 
     def switch(self, request: ModelRequest, running: Running | None = None) -> bool:
         """Load another model in place of this one; returns at once.
 
-        False where replies are being written and `running` does not say what becomes of them: nothing has changed then. A switch
-        that still waits for replies is replaced. Raises ModelSwitching while another model is being loaded.
+        False if replies are running and `running` does not say what happens to them; nothing has changed then. A switch that
+        still waits for replies is replaced. Raises ModelSwitching while another model is being loaded.
         """
         return self._begin(running, _Pending(lambda: self._switch(request), request))
 
@@ -183,7 +183,7 @@ class SwitchableEngine:
             self._run(self._load_again)
         return generation
 
-    def _begin(self, running: Running | None, wanted: "_Pending") -> bool:
+    def _begin(self, running: Running | None, wanted: _Pending) -> bool:
         with self._lock:
             pending = self._pending
             replaced = pending if wanted.request and pending and pending.waits else None

@@ -194,7 +194,7 @@ class Tokenizer:
         return ids
 
     def _settings(self, effort: Effort | None) -> list[int]:
-        """`[MODEL_SETTINGS]{"reasoning_effort": …}` where the tokenizer (v15) has it, with the nearest effort that it allows."""
+        """`[MODEL_SETTINGS]{"reasoning_effort": …}` if the tokenizer (v15) has it, with the nearest effort that it allows."""
         builder = self._base.model_settings_builder
         allowed = builder.reasoning_effort.values if builder and builder.reasoning_effort else ()
         if not allowed:

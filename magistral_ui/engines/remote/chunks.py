@@ -1,6 +1,6 @@
 """Parses the payloads of a streamed chat completion into chunks; it knows neither servers nor channels.
 
-It tolerates differences between servers and versions, but raises StreamBroken where text would be lost.
+It tolerates differences between servers and versions, but raises StreamBroken if text would be lost.
 """
 
 from collections.abc import Mapping

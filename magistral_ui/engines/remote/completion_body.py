@@ -14,8 +14,7 @@ from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, 
 from magistral_ui.chat.sampling import PARAMETERS, SamplingParams
 from magistral_ui.client import NO_CLIENT, serving
 from magistral_ui.engines.base import GenerationRequest
-from magistral_ui.engines.remote.dialects import Dialect
-from magistral_ui.engines.remote.reasoning_effort import TEMPLATE_FIELDS, effort_fields
+from magistral_ui.engines.remote.dialects import TEMPLATE_FIELDS, Dialect, effort_fields
 from magistral_ui.engines.remote.server_profile import ServerProfile, chose_max_tokens
 from magistral_ui.errors import ParameterRefused
 

@@ -21,9 +21,10 @@ from magistral_ui.engines.remote.dialects import (
     UNKNOWN,
     VLLM,
     Dialect,
+    with_effort,
+    without_mark,
 )
 from magistral_ui.engines.remote.http_client import ServerClient
-from magistral_ui.engines.remote.reasoning_effort import with_effort, without_mark
 from magistral_ui.engines.remote.request_errors import InsecureConnection, closed_without_answer, speaks_tls
 from magistral_ui.engines.remote.served_models import ServedModel, card_for, choose_model, named_or_only, served_models
 from magistral_ui.engines.remote.server_profile import ServerProfile

@@ -54,7 +54,7 @@ class RepeatedReasoning:
         self._marks, self._reasoning_at = marks, reasoning_at
         self._held: list[str] = []
         self._end = ""  # the mark that would end the reasoning, while it is being repeated
-        self._close_idle = ""  # the part that has not been compared yet
+        self._uncompared = ""  # the part that has not been compared yet
         self._matched = 0  # characters of the reasoning that were repeated
 
     def feed(self, text: str) -> str | None:
@@ -81,7 +81,7 @@ class RepeatedReasoning:
         return lead
 
     def _compare(self, text: str) -> str | None:
-        rest = self._close_idle + text
+        rest = self._uncompared + text
         if not self._matched:
             rest = rest.lstrip(LINE_BREAKS)
         again, mark, after = rest.partition(self._end)
@@ -92,7 +92,7 @@ class RepeatedReasoning:
             return "".join(self._held)
         self._matched += len(again)
         if not mark:
-            self._close_idle = rest[len(again) :]
+            self._uncompared = rest[len(again) :]
             return None
         if not self._matched or self._reasoning_at(self._matched, 1):
             return "".join(self._held)

@@ -17,8 +17,8 @@ from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.engines.base import Measure
 from magistral_ui.engines.remote.completion_body import MAX_SIDE, messages_of, resumed_fields
+from magistral_ui.engines.remote.dialects import TEMPLATE_FIELDS, effort_fields
 from magistral_ui.engines.remote.http_client import ServerClient
-from magistral_ui.engines.remote.reasoning_effort import TEMPLATE_FIELDS, effort_fields
 from magistral_ui.engines.remote.server_profile import ServerProfile
 
 CHARACTERS_PER_TOKEN = 3.6

@@ -12,7 +12,6 @@ from torch import nn
 
 from magistral_ui.engines.weights import gpu_diagnosis
 from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, TorchBuild, find_graphics_cards, runs_kernels_for
-from magistral_ui.engines.weights.host_memory import trim_heap
 from magistral_ui.engines.weights.quantization import can_quantize, has_fast_nf4
 from magistral_ui.errors import BadSetting, DeviceTooSmall, Message
 from magistral_ui.models.cards import DEMO, FAMILY, ModelCard
@@ -120,7 +119,7 @@ def look_again(device: Device) -> Device:
 
 
 def freed(device: Device, held: int) -> Device:
-    """`device` as it will be when the model that runs, which holds so many bytes, has been freed."""
+    """`device` as it will be when the model that runs, which holds this many bytes, has been freed."""
     if device.type == "cuda":  # the allocator knows better, and of each GPU
         first, *others = (_with_free(each, torch.cuda.memory_reserved(each.index)) for each in device.all)
         return replace(first, others=tuple(others))
@@ -172,7 +171,7 @@ def _card(index: int) -> Device:
 
 
 class DefaultModel(NamedTuple):
-    """What runs where no model is named."""
+    """What runs if no model is named."""
 
     card: ModelCard
     why: str
@@ -289,12 +288,3 @@ def device_of(module: nn.Module) -> torch.device:
     weight: Any = next(module.parameters())
     place: torch.device = weight.device
     return place
-
-
-def empty_device_cache() -> None:
-    """Give back what the allocators of the device and of the host keep for later."""
-    trim_heap()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
-        torch.mps.empty_cache()

@@ -45,7 +45,7 @@ class BlobStore:
     """Files named by their SHA-256; a snapshot's symbolic links point here."""
     locks: Path
     snapshot: Path
-    """Holds the files themselves where symbolic links are not supported (mostly Windows)."""
+    """Holds the files themselves if symbolic links are not supported (mostly Windows)."""
 
     @staticmethod
     def of(repository: str, commit: str) -> "BlobStore":
@@ -91,7 +91,7 @@ def large_files(files: list[Any]) -> list[LargeFile]:
 def fetch_large(
     repository: str, parts: list[tuple[BlobStore, list[LargeFile]]], report: Report, closing: threading.Event
 ) -> None:
-    """Fetch what is missing of `parts`, a few at once. The progress is that of all of them, complete ones too."""
+    """Fetch what is missing of `parts`, a few at once. The progress covers all of them, including complete files."""
     missing = [(store, file) for store, files in parts for file in files if not store.has(file)]
     if not missing:
         return
@@ -109,11 +109,12 @@ def fetch_large(
             _fetch(store.repository, url, file, store, meter)
 
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS, thread_name_prefix="download") as pool:
-        begun_files = [pool.submit(fetch, store, file) for store, file in missing]
-        while any(not each.done() for each in begun_files):
-            if closing.wait(0.05) or any(each.done() and each.exception() for each in begun_files):
+        fetching = [pool.submit(fetch, store, file) for store, file in missing]
+        while any(not each.done() for each in fetching):
+            if closing.wait(0.05) or any(each.done() and each.exception() for each in fetching):
                 stop.set()  # once one has failed, the others are pointless
-    failures = [error for each in begun_files if (error := each.exception()) is not None]
+                break  # the pool waits for them
+    failures = [error for each in fetching if (error := each.exception()) is not None]
     if failures:
         raise next((error for error in failures if not isinstance(error, Cancelled)), failures[0])
 

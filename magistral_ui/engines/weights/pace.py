@@ -19,7 +19,8 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from magistral_ui.engines.weights.devices import Device, empty_device_cache, look_again
+from magistral_ui.engines.weights.devices import Device, look_again
+from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import LIBRARY_ERRORS
 from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like
 from magistral_ui.engines.weights.quantization import DTYPES, quantization
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 HEAD_ROWS = 8_192
-"""Rows of the head that are timed; the whole head takes so many times as long as it has more."""
+"""Rows of the head that are timed; the time of the whole head is extrapolated from them."""
 ROWS = {"cpu": 4}
 """Rows of a decode step, as the decoder has them: on a processor never fewer than its smallest product."""
 MIN_RUNS, MAX_RUNS = 3, 9
@@ -83,7 +84,7 @@ def record_pace(shape: ModelShape, precision: str, device: Device, tokens_per_se
 
 
 def do_not_rest() -> None:
-    """For timing that nobody has to be let past."""
+    """The `rest` of timing that never has to pause."""
 
 
 def estimated_pace(
@@ -220,7 +221,7 @@ def _paces(found: dict[str, Any]) -> dict[str, float]:
 
 
 def _write(known: _Known) -> None:
-    """Replace the file as a whole; where that fails, nothing is remembered."""
+    """Replace the file as a whole; if that fails, nothing is remembered."""
     file = _file()
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Estimates paces in the background, a step at a time and only while nothing else is to be done; it does not know what for."""
+"""Estimates paces in the background, step by step, only while nothing else needs the machine; it does not know what for."""
 
 import atexit
 import os
@@ -13,7 +13,7 @@ from magistral_ui.models.shape import ModelShape
 
 POLL_SECONDS = 0.1
 NICENESS = 10
-"""A tenth of the share of an ordinary thread, on Linux: even a busy computer comes to an end."""
+"""A tenth of the share of an ordinary thread, on Linux: even on a busy computer, timing ends."""
 STOP_TIMEOUT = 10.0
 """Seconds for a step: making a layer takes longest, and cannot be interrupted."""
 EXIT_TIMEOUT = 120.0
@@ -23,28 +23,28 @@ Wanted = tuple[ModelShape, str]
 
 
 class _Stopped(Exception):
-    """There is something else to be done, so timing is given up."""
+    """Timing is given up, because something else needs the machine."""
 
 
 class PaceTimer:
     """Its methods may be called from any thread."""
 
     def __init__(self, device: Device, may_run: Callable[[], bool], is_idle: Callable[[], bool]) -> None:
-        """Timing waits while not `is_idle`, and is given up where it no longer `may_run`, as beside another model."""
+        """Timing pauses unless `is_idle`, and is given up once it no longer `may_run`, as when another model is loaded."""
         self._device, self._may_run, self._is_idle = device, may_run, is_idle
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._wanted: dict[Wanted, None] = {}
         self._found: dict[Wanted, float | None] = {}
-        """Also what could not be written to disk; None where no estimate was possible."""
+        """Also what could not be written to disk; None if no estimate was possible."""
 
     @property
     def running(self) -> bool:
         return self._thread is not None
 
     def known(self) -> Callable[[ModelShape, str], tuple[float | None, bool]]:
-        """What is known now of paces, from the file and from this process."""
+        """The paces known at this moment, from the file and from this process."""
         from_file = pace_of(self._device, timed=False)
 
         def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
@@ -54,11 +54,11 @@ class PaceTimer:
         return pace
 
     def is_tried(self, shape: ModelShape, precision: str) -> bool:
-        """Whether waiting for an estimate is of no use."""
+        """Whether an estimate has been attempted; another attempt would find no more."""
         return (shape, precision) in self._found
 
     def want(self, shape: ModelShape, precision: str) -> None:
-        """Estimate this pace as soon as nothing else is to be done."""
+        """Estimate this pace as soon as the machine is idle."""
         with self._lock:
             self._wanted[shape, precision] = None
             if self._thread is not None or not self._may_run():
@@ -105,7 +105,7 @@ class PaceTimer:
                     atexit.unregister(self._stop_at_exit)
 
     def _next(self) -> Wanted | None:
-        """What to estimate next; if there is nothing, whoever wants more starts another thread."""
+        """What to estimate next; if there is nothing, the next `want` starts another thread."""
         with self._lock:
             wanted = next(iter(self._wanted), None)
             if wanted is None:
@@ -114,7 +114,7 @@ class PaceTimer:
 
 
 def lower_priority() -> None:
-    """Let every other thread run first, where threads have priorities of their own; those of its products inherit it."""
+    """Let other threads run first, on systems where each thread has its own priority; threads started by this one inherit it."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

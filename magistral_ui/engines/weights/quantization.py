@@ -105,5 +105,5 @@ def _quantization_state(weight: Any) -> list[torch.Tensor]:
     state = getattr(weight, "quant_state", None)
     while state is not None:
         found += [each for each in (state.absmax, state.code, state.offset) if isinstance(each, torch.Tensor)]
-        state = getattr(state, "state2", None)  # bitsandbytes deletes it where it unpacks nested scales
+        state = getattr(state, "state2", None)  # bitsandbytes deletes it when it unpacks nested scales
     return found

@@ -28,7 +28,7 @@ def hub_cache() -> Path:
 
 
 def folder_of(repository: str) -> Path | None:
-    """The folder of a repository in the Hub's cache; None where there is none, or something else stands in its place."""
+    """The folder of a repository in the Hub's cache; None if there is none, or something else is in its place."""
     if not is_repository(repository):
         return None
     folder = hub_cache() / repo_folder_name(repo_id=repository, repo_type="model")
@@ -70,7 +70,7 @@ def file_marks(repository: str) -> FileMarks:
 
 
 def total_of(repository: str) -> int | None:
-    """Bytes of a whole download, as the Hub told when it was last begun."""
+    """Bytes of a whole download, as the Hub reported when it last began."""
     folder = folder_of(repository)
     try:
         return int((folder / TOTAL_FILE).read_text(encoding="ascii")) if folder else None

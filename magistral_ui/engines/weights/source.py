@@ -51,7 +51,7 @@ def find_source(
     closing: threading.Event,
     warn: Callable[[Message], None] = lambda _: None,
 ) -> ModelSource:
-    """Resolve `request` on `device`; checks that the model fits before downloading it, where that can be known.
+    """Resolve `request` on `device`; checks that the model fits before downloading it, if that can be known.
 
     `warn` is told, before any work begins, of a model that fits but will be very slow.
 

@@ -205,9 +205,8 @@ class History:
         What could not be deleted is tried again at every purge, and by the next process.
         """
         self.owners.forget(visitor)
-        self.writer.wait(
-            lambda db: catalog.mark_forgotten(db, visitor), None
-        )  # on its own: a full disk may have room for this and no more
+        # On its own: a full disk may have room for this and no more.
+        self.writer.wait(lambda db: catalog.mark_forgotten(db, visitor), None)
         if not self._tidying.acquire(timeout=WRITE_TIMEOUT):
             return False
         try:

@@ -93,7 +93,7 @@ def connect(file: Path | None, *, writing: bool) -> sqlite3.Connection:
 
 
 def refuse_newer(file: Path) -> None:
-    """HistoryUnusable where a newer version wrote the `file`: it is only read, since `connect` for writing changes it."""
+    """Raises HistoryUnusable if a newer version wrote the `file`: it is only read, since `connect` for writing changes it."""
     if not file.exists():
         return
     with closing(connect(file, writing=False)) as db:

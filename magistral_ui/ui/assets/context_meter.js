@@ -76,7 +76,7 @@ export class ContextMeter {
   /** The conversation is another one, or there is more of it. */
   renew() {
     this.base = null;
-    requestAnimationFrame(() => this.clearStale()); // Gradio empties the composer in the same breath
+    requestAnimationFrame(() => this.clearStale()); // Gradio empties the composer right after this event
     this.ask();
   }
 

@@ -20,7 +20,7 @@ import {
 
 const CARDS = "https://huggingface.co/"; // where each repository has its model card
 
-/** One model. Only what has changed is drawn again, so that a download disturbs nobody who reads or chooses. */
+/** One model. Only changes are drawn again, so that a download does not disturb reading and choosing. */
 export class ModelEntry {
   /** @param {(action: string, model: ModelEntryValue, chosen: ChosenRun) => void} act */
   constructor(act) {
@@ -164,7 +164,7 @@ export class ModelEntry {
   }
 
   /**
-   * Ways, context and what else there is to know, folded: most people leave them to the app.
+   * Ways, context and what else there is to know, collapsed: most people leave them to the app.
    * @param {ModelEntryValue} model
    * @param {ModelEntryValue} shown
    * @param {ModelsValue["current"]} current

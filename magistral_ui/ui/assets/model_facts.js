@@ -1,4 +1,4 @@
-// What the page tells of a model and of the ways to get it, in words and in which order; it draws nothing.
+// The texts about a model and the ways to get it, their order, and the actions that are offered; it draws nothing.
 
 import { bits, bytes, duration, inRow, number, percent, t } from "./i18n.js";
 
@@ -13,7 +13,7 @@ const BENCHMARKS = {
 };
 /** @type {Record<string, number>} */
 const BITS = { float32: 32, bfloat16: 16, float16: 16, int8: 8, nf4: 4 };
-/** Most telling first: of several repositories with the same model, the page shows the one that is in such a state. */
+/** By precedence: of several repositories with the same model, the page shows the one whose state comes first. */
 const TELLING_STATES = ["downloading", "complete", "paused", "partial"];
 const MIN_CONTEXT_OFFERED = 8_192; // tokens
 
@@ -32,7 +32,7 @@ export function withCopies(models) {
 const repositoriesOf = (model) => [model, ...(model.copies ?? [])];
 
 /**
- * Whether this model is the current one, be it the original or a copy.
+ * Whether this model is the current one, as the original or as a copy.
  * @param {ModelEntryValue} model
  * @param {ModelsValue["current"]} current
  */
@@ -49,7 +49,7 @@ export function ordered({ models, current }) {
 }
 
 /**
- * The repository that is shown unless another one is chosen: in use, on its way or on disk; else the original.
+ * The repository that is shown unless another one is chosen: in use, being downloaded or on disk; else the original.
  * @param {ModelEntryValue} model
  * @param {ModelsValue["current"]} current
  */
@@ -114,7 +114,7 @@ export function choiceText(choice) {
 }
 
 /**
- * What there is to download, and how much less that is from somebody who has quantized the model, if anybody has.
+ * What there is to download, and how much smaller an already quantized copy is, if there is one.
  * @param {ModelEntryValue} model
  */
 export function downloadTexts({ download, original, repository, ways }) {
@@ -127,7 +127,7 @@ export function downloadTexts({ download, original, repository, ways }) {
 }
 
 /**
- * How far a download is, such as “3 GB of 18 GB · about 4 minutes left”.
+ * The progress of a download, such as “3 GB of 18 GB · about 4 minutes left”.
  * @param {ModelEntryValue} model
  */
 export function progressText({ done, total, seconds_left: left }) {
@@ -155,7 +155,7 @@ export const benchmarksOf = ({ benchmarks }) =>
     .map(([key, name]) => /** @type {[string, string]} */ ([name, percent(benchmarks[key])]));
 
 /**
- * What a way takes: its precision with memory and pace, then what there is to download and who quantizes.
+ * What a way takes: its precision with memory and pace, then the download, and where the model is quantized.
  * @param {ModelWay} way
  * @param {ModelEntryValue} model
  */

@@ -10,7 +10,7 @@ import { bestChoice, choiceText, downloadTexts, nameOf, progressText } from "./m
 const DISMISSED_KEY = "magistral-ui-offer-dismissed";
 
 /**
- * What one wants to know before a download of gigabytes begins: a line about running the model, and others about getting it.
+ * What people want to know before downloading gigabytes: a line about running the model, and others about getting it.
  * @param {ModelEntryValue} model
  * @param {ModelsValue} value
  */
@@ -32,7 +32,7 @@ export class ModelOffer {
   }
 
   /**
-   * Show `model`, or nothing where there is none to offer or the offer was dismissed in this browser.
+   * Show `model`, or nothing if there is none to offer or the offer was dismissed in this browser.
    * @param {ModelEntryValue | undefined} model
    * @param {ModelsValue} value
    * @param {boolean} isWanted whether its download was begun here

@@ -10,7 +10,7 @@ import { ModelOffer } from "./model_offer.js";
 
 /** @import { Act, ChosenRun, Message, ModelEntryValue, ModelsValue } from "./types.js" */
 
-const POLL_MS = 1_000; // ms between two looks at a download or a model that loads
+const POLL_MS = 1_000; // between two requests while a model is downloaded or loaded
 const WANTED_KEY = "magistral-ui-wanted-model"; // in sessionStorage: what to switch to once it is downloaded
 const IDLE_MINUTES = [0, 5, 15, 30, 60, 240];
 
@@ -32,7 +32,7 @@ export class ModelsView {
     /** @type {Map<string, ModelEntry>} */
     this.entries = new Map();
     /** @type {{ name: string, data: object }} */
-    this.latest = { name: "list", data: {} }; // what to send again once it is known what becomes of running replies
+    this.latest = { name: "list", data: {} }; // what to send again once the owner has chosen what happens to running replies
     /** @type {string | undefined} */
     this.shownFailure = undefined;
     this.offer = new ModelOffer((action, model) => this.perform(action, model));
@@ -77,7 +77,7 @@ export class ModelsView {
   }
 
   /**
-   * A state that the page learnt otherwise, such as that the model was unloaded.
+   * A state that another request reported, such as that the model was unloaded.
    * @param {string} state
    */
   stateChanged(state) {

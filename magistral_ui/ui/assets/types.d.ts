@@ -249,7 +249,7 @@ export type ModelEntryValue = {
   ways: ModelWay[];
   /** The key of the model that this one is a quantized copy of. */
   original: string | null;
-  /** Its quantized copies that are on this computer, see model_ways.js. */
+  /** Its quantized copies that are on this computer, see model_facts.js. */
   copies?: ModelEntryValue[];
 };
 /** How to run a model; null is left to the app. */
@@ -268,7 +268,7 @@ export type ModelsValue = {
   asks: "running" | null;
   failure: Message | null;
   offer: string | null;
-  /** Whether it is being found out how fast models are here. */
+  /** Whether the speed of models on this machine is being measured. */
   timing: boolean;
   models: ModelEntryValue[];
 };

@@ -17,8 +17,8 @@ from magistral_ui.engines.local import running_model as running_module
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.local.sampler import sample
 from magistral_ui.engines.local.sequence import SamplingState
-from magistral_ui.engines.weights import devices
 from magistral_ui.engines.weights.devices import Device
+from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.models.folder import DEMO_FOLDER
 from tests.engines.conftest import load_folder
 from tests.engines.following import follow
@@ -82,7 +82,7 @@ def test_replies_are_written_together(apple: RunningModel) -> None:
     assert said[4][1]
 
 
-def test_a_image_is_looked_at(apple: RunningModel) -> None:
+def test_an_image_is_looked_at(apple: RunningModel) -> None:
     out = io.BytesIO()
     image = Image.new("RGB", (200, 140), "white")
     ImageDraw.Draw(image).ellipse((60, 30, 140, 110), fill="red")
@@ -128,5 +128,5 @@ def test_its_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.mps, "empty_cache", lambda: emptied.append("mps"))
-    devices.empty_device_cache()
+    empty_device_cache()
     assert emptied == ["mps"]

@@ -117,7 +117,7 @@ def test_text_only_model(text_folder: Path) -> None:
         model.image_features(torch.zeros(3, 28, 28))
 
 
-def test_a_cropped_cache_goes_on_like_a_fresh_one(vision_loaded: Loaded) -> None:
+def test_a_cropped_cache_continues_like_a_fresh_one(vision_loaded: Loaded) -> None:
     model = Decoder(vision_loaded.model)
     ids = [1, *range(200, 300)]
     cache = model.new_cache()

@@ -105,7 +105,7 @@ def test_equals_the_reference_pipeline(encoder: Tokenizer, paint: Callable[..., 
         assert ours.ids[span.start : span.start + len(span.input.tokens)] == span.input.tokens
 
 
-def test_a_image_alone_behind_text_alone_comes_first(encoder: Tokenizer, paint: Callable[..., ImageFile]) -> None:
+def test_an_image_alone_behind_text_alone_comes_first(encoder: Tokenizer, paint: Callable[..., ImageFile]) -> None:
     text, image, other = UserTurn("Look"), UserTurn("", (paint(60, 60, 1),)), UserTurn("", (paint(40, 40, 2),))
     answer = AssistantTurn("Red.", "I look.")
     for turns in (
@@ -183,7 +183,7 @@ def test_measure_adds_up(encoder: Tokenizer, paint: Callable[..., ImageFile]) ->
     "size",
     [(1, 1), (5, 2), (28, 28), (29, 1), (300, 200), (640, 480), (1540, 1540), (3000, 2000), (4000, 30), (1, 1700)],
 )
-def test_a_image_s_size_alone_tells_its_tokens(
+def test_an_image_s_size_alone_tells_its_tokens(
     encoder: Tokenizer, paint: Callable[..., ImageFile], size: tuple[int, int]
 ) -> None:
     prompt = Prompt((), (UserTurn("?", (paint(*size),), 1),))

@@ -90,7 +90,7 @@ def history(reasoning: str = THOUGHTS) -> Conversation:
     return Conversation().say(SUM).with_reply(Reply(reasoning, ANSWER, finish_reason="stop")).say("And plus 10?")
 
 
-def test_what_the_server_is_was_found_out(shared: RemoteEngine) -> None:
+def test_what_the_server_is_was_detected(shared: RemoteEngine) -> None:
     status = shared.status()
     assert isinstance(status, Ready)
     assert status.info.device.startswith("llama.cpp")
@@ -178,7 +178,7 @@ def test_answer_now_closes_the_reasoning_where_it_is(shared: RemoteEngine) -> No
         (Resume(THOUGHTS, True, "487 + 265"), ("", " = **752**")),
     ],
 )
-def test_a_reply_goes_on_where_it_was_cut(shared: RemoteEngine, resume: Resume, rest: tuple[str, str]) -> None:
+def test_a_reply_continues_where_it_was_cut(shared: RemoteEngine, resume: Resume, rest: tuple[str, str]) -> None:
     said = Conversation().say(SUM)
     events = ask(shared, said, resume)
     assert words(events) == rest
@@ -270,7 +270,7 @@ WRONG_TEMPLATE = """{%- for m in messages %}{%- if m.role == 'user' %}[INST]{{ m
 {%- elif m.role == 'assistant' %}{{ m.content if not m.reasoning_content else '' }}{{ eos_token }}{%- endif %}{%- endfor %}"""
 
 
-def test_a_template_that_loses_answers_is_found_out(
+def test_a_template_that_loses_answers_is_detected(
     gguf_folder: Path, tmp_path: Path, connect: Callable[..., RemoteEngine]
 ) -> None:
     for file in ("model.gguf", "mmproj.gguf"):

@@ -17,9 +17,11 @@ from magistral_ui.engines.remote.dialects import (
     UNKNOWN,
     VLLM,
     Dialect,
+    effort_fields,
+    with_effort,
+    without_mark,
 )
 from magistral_ui.engines.remote.error_body import ServerRefusal, read_refusal
-from magistral_ui.engines.remote.reasoning_effort import effort_fields, with_effort, without_mark
 from magistral_ui.engines.remote.served_models import GENERAL
 from magistral_ui.engines.remote.server_profile import ServerProfile, updated_profile
 from magistral_ui.errors import ParameterRefused

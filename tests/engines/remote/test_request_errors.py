@@ -26,6 +26,7 @@ from tests.engines.following import follow
 from tests.engines.remote.conftest import connected
 from tests.loopback import free_port
 from tests.servers.fakes import FakeServer, Json, openai_chunk
+from tests.waiting import until
 
 Connect = Callable[..., RemoteEngine]
 Answer = Callable[[web.Request], object]
@@ -89,14 +90,6 @@ def failure(events: list[Event]) -> Failed:
     told = sentence(last)
     assert "{" not in told, "a gap is not filled"
     return last
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if true():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came")
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])

@@ -17,6 +17,7 @@ from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.i18n.texts import sentence
 from tests.engines.contract import all_events, words
 from tests.servers.fakes import FakeServer, Json, openai_chunk
+from tests.waiting import until
 
 Connect = Callable[..., RemoteEngine]
 
@@ -95,21 +96,13 @@ def submit(engine: RemoteEngine) -> Generation:
     return engine.submit(GenerationRequest(Prompt((), (UserTurn("hi"),)), SamplingParams(seed=1)))
 
 
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if true():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came")
-
-
 def shown(engine: RemoteEngine) -> tuple[str, int]:
     status = engine.status()
     return (status.info.source, status.info.context_length) if isinstance(status, Ready) else ("", 0)
 
 
 @pytest.mark.parametrize("kind", ["llama.cpp", "vllm", "lm-studio", "gateway"])
-def test_another_model_is_noticed_and_what_runs_goes_on(
+def test_another_model_is_noticed_and_what_runs_continues(
     swapped: Callable[[str], Swapped], connect: Connect, kind: str
 ) -> None:
     server = swapped(kind)
@@ -137,7 +130,7 @@ def test_another_context_is_noticed(swapped: Callable[[str], Swapped], connect: 
 
 
 @pytest.mark.parametrize("kind", ["llama.cpp", "vllm", "lm-studio", "gateway", "transformers"])
-def test_a_server_that_stays_what_it_is_is_not_found_out_again(
+def test_a_server_that_stays_what_it_is_is_not_detected_again(
     swapped: Callable[[str], Swapped], connect: Connect, kind: str
 ) -> None:
     engine = connect(swapped(kind).base_url)

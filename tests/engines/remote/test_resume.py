@@ -32,7 +32,7 @@ def until_ready(engine: RemoteEngine) -> None:
         time.sleep(0.01)
 
 
-def test_a_reply_goes_on_on_the_server_that_came_back(
+def test_a_reply_continues_on_the_server_that_came_back(
     mortal: ServerProcess, gguf_folder: Path, connect: Callable[..., RemoteEngine], request: pytest.FixtureRequest
 ) -> None:
     engine = connect(mortal.base_url)

@@ -15,6 +15,7 @@ from magistral_ui.engines.remote import server_monitor
 from magistral_ui.engines.remote.engine import RemoteEngine
 from tests.engines.contract import all_events, words
 from tests.servers.fake_llama_router import PLAIN, FakeLlamaRouter, Model, rendered
+from tests.waiting import until
 
 Connect = Callable[..., RemoteEngine]
 NAME = "Magistral-Small-2509-GGUF:Q4_K_M"
@@ -44,14 +45,6 @@ def ask(engine: RemoteEngine, said: Conversation, resume: Resume | None = None) 
 def history() -> Conversation:
     reply = Reply(reasoning="12 plus 30.", answer="It is 42.", finish_reason="stop")
     return Conversation().say("What is 12 + 30?").with_reply(reply).say("And 1 + 1?")
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if true():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came")
 
 
 def ready(engine: RemoteEngine) -> Ready:

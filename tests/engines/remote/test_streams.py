@@ -113,7 +113,7 @@ def test_an_echo_of_reasoning_and_answer_is_dropped_from_lists_and_strings() -> 
     assert joined([*pieces, *reader.finish()]) == ("", " 4.")
 
 
-def test_open_reasoning_goes_on_as_text_until_its_mark() -> None:
+def test_open_reasoning_continues_as_text_until_its_mark() -> None:
     reader = ReplyReader(MARKS, channel="reasoning", one_token_a_chunk=True)
     pieces = [piece for text in ("So ", "4.[/TH", "INK]Four.") for piece in reader.feed(Chunk((("text", text),)))]
     assert joined([*pieces, *reader.finish()]) == ("So 4.", "Four.")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from magistral_ui.engines.weights import devices
+from magistral_ui.engines.weights import devices, freed_memory
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, find_device, freed, look_again
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.i18n.texts import sentence
@@ -244,9 +244,9 @@ def test_what_the_allocators_keep_is_given_back(
             two_cards[index] = (free + reserved, total, 0)
 
     monkeypatch.setattr(devices.torch.cuda, "empty_cache", empty)
-    monkeypatch.setattr(devices, "trim_heap", lambda: emptied.append("host"))
+    monkeypatch.setattr(freed_memory, "trim_heap", lambda: emptied.append("host"))
     before = freed(find_device(), 0)
-    devices.empty_device_cache()
+    freed_memory.empty_device_cache()
     assert sorted(emptied) == ["cuda", "host"]
     after = freed(find_device(), 0)
     assert {each.index: each.free for each in before.all} == {each.index: each.free for each in after.all}

@@ -259,7 +259,7 @@ def test_a_slice_that_is_longer_than_allowed_is_asked_for_again_shorter(lender: 
     assert lender.durations[1] == lender.durations[0] // 2
 
 
-def test_a_image_is_seen_again_in_each_slice(short: ZeroGPUEngine) -> None:
+def test_an_image_is_seen_again_in_each_slice(short: ZeroGPUEngine) -> None:
     import io
 
     from PIL import Image, ImageDraw

@@ -436,7 +436,7 @@ def test_forgetting_deletes_rows_words_images_and_free_pages(visiting: Any, tmp_
                 assert word not in content, file
 
 
-def test_a_image_is_kept_once_and_as_long_as_someone_shows_it(visiting: Any, opened: Any, tmp_path: Path) -> None:
+def test_an_image_is_kept_once_and_as_long_as_someone_shows_it(visiting: Any, opened: Any, tmp_path: Path) -> None:
     history: History = opened()
     visitors: Visitors = visiting(SHORT, history)
     mine, session = visitors.open()
@@ -452,7 +452,9 @@ def test_a_image_is_kept_once_and_as_long_as_someone_shows_it(visiting: Any, ope
     assert images_in(tmp_path) == []
 
 
-def test_a_image_that_someone_deleted_by_hand_takes_nothing_with_it(visiting: Any, opened: Any, tmp_path: Path) -> None:
+def test_an_image_that_someone_deleted_by_hand_takes_nothing_with_it(
+    visiting: Any, opened: Any, tmp_path: Path
+) -> None:
     visitors: Visitors = visiting(SHORT)
     place, session = visitors.open()
     say(session, "one", (image(),))
@@ -541,7 +543,7 @@ def test_a_damaged_file_is_told_and_left_as_it_is(opened: Any, visiting: Any, tm
     assert (folder / DATABASE_FILE).read_bytes() == content
 
 
-def test_on_a_full_disk_the_chat_goes_on_unsaved_and_is_saved_when_there_is_room(visiting: Any, opened: Any) -> None:
+def test_on_a_full_disk_the_chat_continues_unsaved_and_is_saved_when_there_is_room(visiting: Any, opened: Any) -> None:
     history: History = opened()
     visitors: Visitors = visiting([Answer("x" * 100_000)], history)
     place, session = visitors.open()

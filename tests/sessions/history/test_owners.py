@@ -180,7 +180,7 @@ def test_two_tabs_forget_at_once(visiting: Any) -> None:
     assert titles(visitors, place) == []
 
 
-def test_a_login_goes_on_after_everything_was_forgotten(visiting: Any, opened: Any) -> None:
+def test_a_login_continues_after_everything_was_forgotten(visiting: Any, opened: Any) -> None:
     kept = opened()
     visitors: Visitors = visiting(SHORT, kept)
     with as_somebody("ann"):
@@ -197,7 +197,7 @@ def test_a_login_goes_on_after_everything_was_forgotten(visiting: Any, opened: A
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
-def test_a_image_that_cannot_be_deleted_is_told_and_deleted_later(
+def test_an_image_that_cannot_be_deleted_is_told_and_deleted_later(
     visiting: Any, opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = opened()

@@ -29,7 +29,8 @@ from magistral_ui.ui.api.chat_endpoint import answer
 from magistral_ui.ui.api.models import ChatRequest, GrowingReply, UsageValue
 from magistral_ui.ui.api.requests import read_chat
 from magistral_ui.ui.asset_files import ASSETS_URL
-from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.ui.launch import close, launch
+from magistral_ui.ui.page import build_page
 from tests.loopback import free_port
 from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
 

@@ -23,7 +23,8 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.api import mcp_route
 from magistral_ui.ui.api.models import FinishedReply
-from magistral_ui.ui.page import build_page, close, launch
+from magistral_ui.ui.launch import close, launch
+from magistral_ui.ui.page import build_page
 from tests.loopback import free_port
 from tests.scripted_engine import INFO, Pause, Script, ScriptedEngine
 
