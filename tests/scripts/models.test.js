@@ -128,6 +128,9 @@ test("an offer says what a download takes, and nothing of it where all is there"
   const download = "18 GB to download · about 10 minutes to download · 100 GB free on disk";
   assert.deepEqual(offerFacts(offered, value([])), [run, download]);
   assert.deepEqual(offerFacts({ ...offered, state: "complete" }, value([])), [run]);
+  const begun = { ...offered, state: "partial", done: 3 * GB };
+  const rest = "Partly downloaded: 3 GB of 18 GB · about 10 minutes to download · 100 GB free on disk";
+  assert.deepEqual(offerFacts(begun, value([])), [run, rest]);
 });
 
 const EXACT = { ...CHOICE, precision: "bfloat16", needs: 20 * GB, pace: null };
