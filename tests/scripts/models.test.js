@@ -183,6 +183,24 @@ test("the way that is chosen is what is downloaded; a copy needs no precision", 
   assert.match(entry.element.textContent, /about 6 GB to download/);
 });
 
+test("the contexts to choose from are those that fit in the precision that is chosen", () => {
+  const entry = new ModelEntry(() => {});
+  const choices = [
+    { ...EXACT, context: 10_000 },
+    { ...CHOICE, context: 40_000 },
+  ];
+  entry.show({ ...offered(), choices }, DEMO);
+  const context = () => entry.element.querySelector('[data-act="context"]');
+  const values = () => [...context().options].map(({ value }) => value);
+  assert.deepEqual(values(), ["", "8192", "16384", "32768", "40000"]);
+  context().value = "32768";
+  context().dispatchEvent(new Event("change"));
+  const exact = entry.element.querySelector('[data-act="way-any-bfloat16"]');
+  exact.checked = true;
+  exact.dispatchEvent(new Event("change"));
+  assert.deepEqual([values(), context().value], [["", "8192", "10000"], "10000"]);
+});
+
 test("languages and figures are written as the reader's language does", () => {
   const entry = new ModelEntry(() => {});
   entry.show(model("any", { repository: "a/b", languages: ["fr", "de"], benchmarks: { aime25: 85 } }), DEMO);
