@@ -35,7 +35,7 @@ export const inRow = (facts) =>
   facts
     .filter(Boolean)
     .map((fact) => (isolate ? `\u2068${fact}\u2069` : fact))
-    .join(" · ");
+    .join("\u00a0· "); // a line may end with the dot, but not begin with it
 
 /**
  * Whether there is a text of this key.
