@@ -257,6 +257,8 @@ def test_the_name_in_the_top_bar_leads_to_the_models(
     page.set_viewport_size({"width": 800, "height": 700})
     visit(page, serve([Answer("Hello")]))
     expect(page.locator("#settings")).not_to_be_in_viewport()
+    if owner:
+        expect(page.locator("#models h3")).to_be_attached()
     page.locator("#model-name").get_by_role("button").press("Enter")
     expect(page.locator("#models h3" if owner else "#model dl")).to_be_focused()
     expect(page.locator("#models h3" if owner else "#model dl")).to_be_in_viewport()

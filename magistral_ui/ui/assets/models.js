@@ -75,8 +75,9 @@ export class ModelsView {
 
   /** @param {ModelsValue} value */
   showWhyNot({ why_not: reason }) {
-    if (reason)
-      this.element.replaceChildren(make("h3", { tabIndex: -1 }, t("models_heading")), make("p", {}, sentence(reason)));
+    if (!reason || this.element.querySelector("h3")) return; // it never changes, and the heading may have the focus
+    const heading = make("h3", { tabIndex: -1 }, t("models_heading"));
+    this.element.replaceChildren(heading, make("p", {}, sentence(reason)));
   }
 
   /**
