@@ -179,7 +179,7 @@ class SwitchableModels:
             "running": len(engine.running()),
             "failure": message_value(self._failure(entries)),
             "offer": fit.best if is_free else None,
-            "timing": self._fit.timing,
+            "timing": fit.timing,
             "models": models,
         }
 

@@ -37,6 +37,8 @@ class Fit:
     """What is known of paces."""
     by_pace: frozenset[str] = frozenset()
     """The keys of models for which another precision would fit, but be too slow."""
+    timing: bool = False
+    """Whether more is known soon, or by now, so that it is worth looking again."""
 
     def automatic_precision(self, key: str) -> str:
         """The precision for `key` if nobody chose one: `auto` is the most exact one that fits, however slow."""
@@ -71,14 +73,13 @@ class ModelFit:
         after = freed(device, self._engine.held_bytes())
         place, good = after.place, good_context(device)
         precisions, timer = good_precisions(device), self._open_timer()
-        known, missing = timer.known(), False
+        known, missing = timer.known(), set()
 
         def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
-            nonlocal missing
             tokens, measured = known(shape, precision)
             # On CUDA, whatever fits is fast enough.
             if tokens is None and device.type != "cuda" and not timer.is_tried(shape, precision):
-                missing = True
+                missing.add((shape, precision))
                 timer.want(shape, precision)
             return tokens, measured
 
@@ -95,11 +96,8 @@ class ModelFit:
             one.card.key for one, two in zip(family, by_fit, strict=True) if one.plan.precision != two.plan.precision
         }
         keyed = {each.card.key: each for each in found}
-        return Fit(device, after, keyed | of_copies, best.card.key if best else None, known, frozenset(slower))
-
-    @property
-    def timing(self) -> bool:
-        return self._timer is not None and self._timer.running
+        timing = bool(missing) and (timer.running or any(timer.is_tried(*each) for each in missing))
+        return Fit(device, after, keyed | of_copies, best.card.key if best else None, known, frozenset(slower), timing)
 
     def stop_timing(self) -> None:
         """Stop timing, so that its memory is free."""

@@ -64,7 +64,8 @@ def _choices(found: Candidate, fit: "Fit") -> list[Json]:
         return []
     device, choices = fit.device, []
     for plan in sorted(found.plans, key=lambda each: each.precision != found.plan.precision):
-        context, count = min(LADDER_CONTEXT, limit), len(plan.shares)
+        # What it takes with a usual context, or with as much as fits beside it.
+        context, count = min(LADDER_CONTEXT, plan.context, limit), len(plan.shares)
         pace, measured = fit.pace(shape, plan.precision)
         choices.append(
             {

@@ -243,6 +243,24 @@ def test_whoever_is_no_owner_sees_nothing_and_asks_once(page: Any, serve: Any, b
     assert [name for name, _ in backend.asked] == ["list"]
 
 
+@pytest.mark.parametrize(("owner", "switchable"), [(True, True), (True, False), (False, False)])
+def test_the_name_in_the_top_bar_leads_to_the_models(
+    page: Any, serve: Any, backend: Backend, owner: bool, switchable: bool
+) -> None:
+    """Only who can start the app again is told how to do so with another model."""
+    why_not = {"key": "models_on_zerogpu", "values": {}}
+    backend.value = models() if switchable else {"owner": owner, "switchable": False, "why_not": why_not, "models": []}
+    page.set_viewport_size({"width": 800, "height": 700})
+    visit(page, serve([Answer("Hello")]))
+    expect(page.locator("#settings")).not_to_be_in_viewport()
+    if owner:
+        expect(page.locator("#models h3")).to_be_attached()
+    page.locator("#model-name").get_by_role("button").press("Enter")
+    expect(page.locator("#models h3" if owner else "#model dl")).to_be_focused()
+    expect(page.locator("#models h3" if owner else "#model dl")).to_be_in_viewport()
+    expect(page.locator("#model .for-owner").first).to_be_visible(visible=switchable)
+
+
 def test_an_unloaded_model_can_be_written_to_and_the_composer_says_what_happens(page: Any, serve: Any) -> None:
     visit(page, serve(ScriptedEngine([Answer("yes")], status=Unloaded(INFO))))
     expect(box(page)).to_be_enabled()

@@ -271,6 +271,17 @@ def test_choices_say_what_this_kind_of_device_needs(page: Page) -> None:
     assert "en" in page.model(SMALL.key)["languages"]
 
 
+def test_what_fits_with_a_short_context_only_is_told_with_that_one(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = devices.psutil.virtual_memory()._replace(available=2**33, total=2**34)
+    monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(devices, "good_precisions", lambda _: ("nf4",))
+    (choice,) = page.model(SMALL.key)["choices"]
+    shape = SMALL.shape
+    assert shape is not None
+    assert choice["context"] < LADDER_CONTEXT
+    assert choice["needs"] < needed_bytes(shape, "nf4", "cpu", LADDER_CONTEXT)
+
+
 def test_the_current_model_runs_while_the_next_one_is_downloaded(page: Page, hub: Hub) -> None:
     hub.step = threading.Event()
     assert "alert" not in page.act("models/switch", key=SMALL.key)

@@ -26,8 +26,9 @@ test("numbers are written as the language does", () => {
   assert.match(t("turn_tokens", { count: 12345 }), /12,345/);
   assert.deepEqual([seconds(9.04), seconds(99.96), seconds(100.4)], ["9.0", "100.0", "100"]);
   assert.deepEqual([short(24e9), short(1.6e6)], ["24B", "1.6M"]);
-  assert.deepEqual([bytes(0), bytes(999), bytes(1500), bytes(2.5e6)], ["0 byte", "999 byte", "2 kB", "2.5 MB"]);
+  assert.deepEqual([bytes(0), bytes(999), bytes(1500), bytes(2.5e6)], ["0 kB", "1 kB", "2 kB", "2.5 MB"]);
   assert.deepEqual([duration(1.2), duration(119.5), duration(121)], ["2 seconds", "120 seconds", "3 minutes"]);
+  assert.deepEqual([duration(7_100), duration(14_400), duration(9_001)], ["119 minutes", "4 hours", "2.6 hours"]);
 });
 
 test("a failure without a sentence of its own gets the general one", () => {

@@ -108,7 +108,7 @@ test("what is on disk", () => {
   assert.equal(diskText(model("any", { state: "complete", on_disk: 20 * GB })), "20 GB on disk");
   assert.equal(
     diskText(model("any", { state: "downloading", done: 3 * GB, seconds_left: 240 })),
-    "Downloading: 3 GB of 18 GB · about 4 minutes left",
+    "Downloading: 3 GB of 18 GB\u00a0· about 4 minutes left",
   );
   assert.equal(diskText(model("any", { state: "local" })), null);
 });
@@ -124,10 +124,13 @@ test("contexts double up to what fits; benchmarks come in one order", () => {
 
 test("an offer says what a download takes, and nothing of it where all is there", () => {
   const offered = model("any", { seconds: 600 });
-  const run = "nf4 · 9 GB of memory · about 34 tokens/s";
-  const download = "18 GB to download · about 10 minutes to download · 100 GB free on disk";
+  const run = "nf4\u00a0· 9 GB of memory\u00a0· about 34 tokens/s";
+  const download = "18 GB to download\u00a0· about 10 minutes to download\u00a0· 100 GB free on disk";
   assert.deepEqual(offerFacts(offered, value([])), [run, download]);
   assert.deepEqual(offerFacts({ ...offered, state: "complete" }, value([])), [run]);
+  const begun = { ...offered, state: "partial", done: 3 * GB };
+  const rest = "Partly downloaded: 3 GB of 18 GB\u00a0· about 10 minutes to download\u00a0· 100 GB free on disk";
+  assert.deepEqual(offerFacts(begun, value([])), [run, rest]);
 });
 
 const EXACT = { ...CHOICE, precision: "bfloat16", needs: 20 * GB, pace: null };
@@ -150,11 +153,11 @@ test("a quantized copy is listed under its original, and shown once there is som
 
 test("each way says what it takes to get and to run", () => {
   const [exact, here, ready] = WAYS.map((each) => wayTexts(each, offered()));
-  assert.deepEqual(exact, { facts: "bfloat16 · 16 bits · 20 GB of memory", source: "18 GB to download" });
-  assert.equal(here.facts, "nf4 · 4 bits · 9 GB of memory · about 34 tokens/s");
-  assert.equal(here.source, "18 GB to download · quantized on this computer");
-  assert.equal(ready.source, "about 6 GB to download · already quantized");
-  assert.equal(diskText(offered()), "18 GB to download · or about 6 GB already in nf4");
+  assert.deepEqual(exact, { facts: "bfloat16\u00a0· 16 bits\u00a0· 20 GB of memory", source: "18 GB to download" });
+  assert.equal(here.facts, "nf4\u00a0· 4 bits\u00a0· 9 GB of memory\u00a0· about 34 tokens/s");
+  assert.equal(here.source, "18 GB to download\u00a0· quantized on this computer");
+  assert.equal(ready.source, "about 6 GB to download\u00a0· already quantized");
+  assert.equal(diskText(offered()), "18 GB to download\u00a0· or about 6 GB already in nf4");
   assert.equal(diskText(asFrom(offered(), "o/any-nf4")), "about 6 GB to download");
 });
 
@@ -178,6 +181,24 @@ test("the way that is chosen is what is downloaded; a copy needs no precision", 
     ["download", "o/any-nf4", null],
   ]);
   assert.match(entry.element.textContent, /about 6 GB to download/);
+});
+
+test("the contexts to choose from are those that fit in the precision that is chosen", () => {
+  const entry = new ModelEntry(() => {});
+  const choices = [
+    { ...EXACT, context: 10_000 },
+    { ...CHOICE, context: 40_000 },
+  ];
+  entry.show({ ...offered(), choices }, DEMO);
+  const context = () => entry.element.querySelector('[data-act="context"]');
+  const values = () => [...context().options].map(({ value }) => value);
+  assert.deepEqual(values(), ["", "8192", "16384", "32768", "40000"]);
+  context().value = "32768";
+  context().dispatchEvent(new Event("change"));
+  const exact = entry.element.querySelector('[data-act="way-any-bfloat16"]');
+  exact.checked = true;
+  exact.dispatchEvent(new Event("change"));
+  assert.deepEqual([values(), context().value], [["", "8192", "10000"], "10000"]);
 });
 
 test("languages and figures are written as the reader's language does", () => {

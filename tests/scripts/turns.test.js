@@ -96,6 +96,21 @@ for (const [changes, expected] of NOTES) {
   });
 }
 
+test("where the server cannot continue a reply that the app interrupted, nothing tells to", () => {
+  const turn = reply();
+  const place = document.createElement("div");
+  place.id = "turns";
+  place.append(turn.element);
+  document.body.append(place);
+  turn.finish({ ...FINISHED, ended: "cancelled", may_continue: true, notices: [{ key: "cut_off", values: {} }] });
+  assert.equal(turn.notes.textContent, t("notice_cut_off"));
+  showUnsupported({ continue_reasoning: "missing_resume" });
+  assert.equal(turn.notes.textContent, t("notice_cut_off_for_good"));
+  showUnsupported({});
+  assert.equal(turn.notes.textContent, t("notice_cut_off"));
+  place.remove();
+});
+
 test("its end is told where it was seen running", async () => {
   const turn = reply();
   turn.awaited = true;

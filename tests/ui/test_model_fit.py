@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,9 @@ from magistral_ui.engines.base import ModelInfo, ModelRequest, Ready
 from magistral_ui.engines.weights import devices, pace_timer, quantization
 from magistral_ui.errors import DeviceTooSmall, ModelRefused
 from magistral_ui.models.cards import DEMO, FAMILY, MINISTRAL_3_3B, MINISTRAL_3_8B, RE_UPLOADS
+from magistral_ui.models.ladder import Candidate
 from magistral_ui.models.memory import GIB
+from magistral_ui.ui import model_fit
 from magistral_ui.ui.model_fit import ModelFit
 from magistral_ui.ui.model_values import _choices
 from tests.waiting import until
@@ -72,6 +75,25 @@ def test_until_all_are_timed_fit_alone_decides(machine: Machine) -> None:
     assert look.best == FAMILY[0].key
     assert look.automatic_precision(MINISTRAL_3_3B.key) == "nf4", "what is loaded is what the list shows"
     assert look.automatic_precision("demo") == "auto"
+
+
+def test_what_was_timed_while_somebody_looked_is_worth_another_look(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert machine.fit.look().timing
+    timer, copied = machine.fit._open_timer(), model_fit._copy
+
+    def late(*of: Any) -> Candidate:
+        machine.may_time.set()
+        until(lambda: not timer.running)
+        return copied(*of)
+
+    monkeypatch.setattr(model_fit, "_copy", late)
+    look = machine.fit.look()
+    assert (look.best, look.timing) == (None, True)
+    while look.timing:  # a pace that is too slow has another precision timed
+        look = machine.fit.look()
+    assert look.best == FAMILY[0].key
 
 
 def test_the_choice_that_is_taken_comes_first(machine: Machine) -> None:

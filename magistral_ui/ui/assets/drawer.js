@@ -1,6 +1,19 @@
 // Opens and closes a panel beside the conversation: a column on wide screens, a drawer over it on narrow ones.
 
 /**
+ * Open the panel with the button `<id>-toggle`, unless it is open, and take the reader to `target` in it.
+ * @param {string} id
+ * @param {HTMLElement | null} target
+ * @param {ScrollLogicalPosition} block
+ */
+export function showInDrawer(id, target, block = "start") {
+  const toggle = document.getElementById(`${id}-toggle`);
+  if (toggle?.getAttribute("aria-expanded") !== "true") toggle?.click();
+  target?.scrollIntoView({ block });
+  target?.focus({ preventScroll: true });
+}
+
+/**
  * Wait until Gradio has rendered the page, then connect the button `<id>-toggle` to the panel `<id>`. While it is open, `body` has the
  * class `shown`; on screens that match the media query `wide`, it is open at first.
  * @param {string} id

@@ -35,7 +35,7 @@ export const inRow = (facts) =>
   facts
     .filter(Boolean)
     .map((fact) => (isolate ? `\u2068${fact}\u2069` : fact))
-    .join(" · ");
+    .join("\u00a0· "); // a line may end with the dot, but not begin with it
 
 /**
  * Whether there is a text of this key.
@@ -77,15 +77,16 @@ export const short = (value) =>
   new Intl.NumberFormat(language, { notation: "compact", maximumFractionDigits: 1 }).format(value);
 
 /**
- * A count of bytes in the unit that suits it.
+ * A count of bytes in the unit that suits it, but none smaller than kilobytes: a short "byte" has no plural in English.
  * @param {number} value
  */
 export function bytes(value) {
-  const units = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
-  const step = Math.min(units.length - 1, Math.floor(Math.log10(Math.max(value, 1)) / 3));
+  const units = ["kilobyte", "megabyte", "gigabyte", "terabyte"];
+  const step = Math.min(units.length - 1, Math.floor(Math.log10(Math.max(value, 1000)) / 3) - 1);
   /** @type {Intl.NumberFormatOptions} */
-  const format = { style: "unit", unit: units[step], unitDisplay: "short", maximumFractionDigits: step > 1 ? 1 : 0 };
-  return new Intl.NumberFormat(language, format).format(value / 1000 ** step);
+  const format = { style: "unit", unit: units[step], unitDisplay: "short", maximumFractionDigits: step ? 1 : 0 };
+  const amount = value / 1000 ** (step + 1);
+  return new Intl.NumberFormat(language, format).format(amount < 1 ? Math.ceil(amount) : amount);
 }
 
 /**
@@ -117,11 +118,16 @@ export function languageNames(codes) {
 }
 
 /**
- * A rough time to wait, in seconds below two minutes, in minutes above.
+ * A rough time to wait: in seconds below two minutes, in minutes below two hours, in hours above.
  * @param {number} value
  */
 export function duration(value) {
   /** @type {[number, string]} */
-  const [amount, unit] = value < 120 ? [Math.ceil(value), "second"] : [Math.ceil(value / 60), "minute"];
+  const [amount, unit] =
+    value < 120
+      ? [Math.ceil(value), "second"]
+      : value < 7_200
+        ? [Math.ceil(value / 60), "minute"]
+        : [Math.ceil(value / 360) / 10, "hour"];
   return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "long" }).format(amount);
 }

@@ -176,7 +176,9 @@ export class ModelEntry {
       "details",
       { class: "more", open: this.isOpen },
       make("summary", {}, t("models_options")),
-      ...(model.fits && model.ways.length ? [this.ways(model, shown, current), this.contexts(model, current)] : []),
+      ...(model.fits && model.ways.length
+        ? [this.ways(model, shown, current), this.contexts(model, shown, current)]
+        : []),
       model.fits && isInUse && (this.way || this.context) ? this.button("use", shown, current, true) : null,
       this.about(model),
     );
@@ -210,12 +212,15 @@ export class ModelEntry {
   }
 
   /**
+   * What fits differs by precision.
    * @param {ModelEntryValue} model
+   * @param {ModelEntryValue} shown
    * @param {ModelsValue["current"]} current
    */
-  contexts(model, current) {
+  contexts(model, shown, current) {
     const select = make("select", { data: { act: "context" } });
-    const most = Math.max(...model.choices.map((each) => each.context));
+    const most = this.choice(shown, current)?.context ?? Math.max(...model.choices.map((each) => each.context));
+    if (this.context) this.context = Math.min(this.context, most);
     select.append(make("option", { value: "" }, t("models_automatic")));
     for (const each of contextsUpTo(most))
       select.append(make("option", { value: String(each) }, t("turn_tokens", { count: each })));

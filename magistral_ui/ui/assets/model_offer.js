@@ -3,7 +3,7 @@
 import { above } from "./composer.js";
 import { make } from "./dom.js";
 import { bytes, duration, inRow, sentence, t } from "./i18n.js";
-import { bestChoice, choiceText, downloadTexts, nameOf, progressText } from "./model_facts.js";
+import { bestChoice, choiceText, diskText, downloadTexts, nameOf, progressText } from "./model_facts.js";
 
 /** @import { Message, ModelEntryValue, ModelsValue } from "./types.js" */
 
@@ -17,7 +17,7 @@ const DISMISSED_KEY = "magistral-ui-offer-dismissed";
 export function offerFacts(model, { disk_free: free }) {
   const run = choiceText(bestChoice(model));
   if (model.state === "complete") return [run];
-  const [whole, copy] = downloadTexts(model);
+  const [whole, copy] = model.state === "partial" ? [diskText(model)] : downloadTexts(model);
   const time = model.seconds ? t("models_download_time", { time: duration(model.seconds) }) : null;
   return [run, inRow([whole, time, t("models_disk_free", { size: bytes(free) })]), copy].filter(Boolean);
 }

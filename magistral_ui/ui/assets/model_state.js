@@ -3,6 +3,7 @@
 import { setModelSeesImages } from "./attachments.js";
 import { field } from "./composer.js";
 import { make } from "./dom.js";
+import { showInDrawer } from "./drawer.js";
 import { bytes, duration, has, sentence, short, t } from "./i18n.js";
 import { loginExpired } from "./login.js";
 import { memoryPlan } from "./memory_plan.js";
@@ -55,15 +56,28 @@ export class ModelState {
     if (box) box.placeholder = this.placeholder(value);
     if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");
     // The demo model's name is in the visitor's language.
-    const name = value.demo ? t("model_demo_badge") : value.card;
-    this.name?.replaceChildren(
-      ...(name ? [make("span", { class: value.demo ? "badge" : "name", dir: "auto" }, name)] : []),
-    );
+    this.showName(value.demo ? t("model_demo_badge") : value.card, value.demo);
     this.showBanner(value);
     this.showPanel(value);
     if (value.info) showUnsupported(value.info.missing);
     clearTimeout(this.polling);
     if (value.state !== "ready" && value.state !== "unloaded") this.poll(); // the next message loads an unloaded one
+  }
+
+  /**
+   * In the top bar, a way to all that is told about the model, and to the others.
+   * @param {string} name
+   * @param {boolean} isDemo
+   */
+  showName(name, isDemo) {
+    if (this.name?.textContent === name) return;
+    const label = `${t("model_heading")}: ${name}`;
+    const button = make("button", { type: "button", class: isDemo ? "badge" : "name", "aria-label": label });
+    button.append(make("span", { dir: "auto" }, name));
+    button.addEventListener("click", () =>
+      showInDrawer("settings", document.querySelector("#models h3") ?? this.element.querySelector("dl")),
+    );
+    this.name?.replaceChildren(...(name ? [button] : []));
   }
 
   poll() {
@@ -183,18 +197,19 @@ export class ModelState {
           make("span", { title: info.revision }, info.revision.replace(/^([0-9a-f]{12})[0-9a-f]{28}$/, "$1")),
         ]);
     }
-    const list = make("dl", {});
+    const list = make("dl", { tabIndex: -1 });
     for (const [key, value] of rows) list.append(make("dt", {}, t(key)), make("dd", {}, value));
     /** @type {HTMLElement[]} */
     const paragraphs = [make("p", {}, t(description))];
     const onServersSide = info?.chosen_because === "model_on_a_server" || onServer(key);
     if (state === "ready" && info && has(info.chosen_because))
       paragraphs.push(make("p", {}, t(info.chosen_because)), ...this.notices(info.notices));
-    if (onServersSide) paragraphs.push(make("p", {}, t("model_how_to_choose_server")));
+    // Only who has started the app can start it again.
+    if (onServersSide) paragraphs.push(make("p", { class: "for-owner" }, t("model_how_to_choose_server")));
     else
       paragraphs.push(
-        make("p", {}, t("model_how_to_choose")),
-        make("pre", { tabIndex: 0, dir: "ltr" }, make("code", {}, command)),
+        make("p", { class: "for-owner switches" }, t("model_how_to_choose")),
+        make("pre", { class: "for-owner switches", tabIndex: 0, dir: "ltr" }, make("code", {}, command)),
       );
     return [list, ...memoryPlan(info), ...paragraphs];
   }

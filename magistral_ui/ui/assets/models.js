@@ -3,6 +3,7 @@
 import { askToChoose } from "./choice_dialog.js";
 import { within } from "./composer.js";
 import { fillAlert, make, place } from "./dom.js";
+import { showInDrawer } from "./drawer.js";
 import { bytes, duration, inRow, sentence, t } from "./i18n.js";
 import { ModelEntry } from "./model_entry.js";
 import { isCurrent, nameOf, ordered, withCopies } from "./model_facts.js";
@@ -58,6 +59,7 @@ export class ModelsView {
   /** @param {ModelsValue} value */
   show(value) {
     this.isOwner = value.owner;
+    if (value.owner) document.body.dataset.owner = value.switchable ? "switches" : "";
     if (!value.owner) return;
     if (!value.switchable) return this.showWhyNot(value);
     const before = this.value?.current;
@@ -73,7 +75,9 @@ export class ModelsView {
 
   /** @param {ModelsValue} value */
   showWhyNot({ why_not: reason }) {
-    if (reason) this.element.replaceChildren(make("h3", {}, t("models_heading")), make("p", {}, sentence(reason)));
+    if (!reason || this.element.querySelector("h3")) return; // it never changes, and the heading may have the focus
+    const heading = make("h3", { tabIndex: -1 }, t("models_heading"));
+    this.element.replaceChildren(heading, make("p", {}, sentence(reason)));
   }
 
   /**
@@ -128,7 +132,7 @@ export class ModelsView {
 
   lay() {
     const idle = make("label", { class: "idle" }, make("span", {}, t("models_idle")), this.idle);
-    const heading = make("h3", {}, t("models_heading"));
+    const heading = make("h3", { tabIndex: -1 }, t("models_heading"));
     this.element.replaceChildren(heading, this.device, this.alert, this.list, this.refusedHeading, this.refused, idle);
   }
 
@@ -182,13 +186,9 @@ export class ModelsView {
    * @param {string} key
    */
   openOptions(key) {
-    const toggle = document.getElementById("settings-toggle");
-    if (toggle?.getAttribute("aria-expanded") !== "true") toggle?.click();
     const details = this.entries.get(key)?.element.querySelector("details");
-    if (!details) return;
-    details.open = true;
-    details.scrollIntoView({ block: "center" });
-    details.querySelector("summary")?.focus({ preventScroll: true });
+    if (details) details.open = true;
+    showInDrawer("settings", details?.querySelector("summary") ?? null, "center");
   }
 
   /**

@@ -8,7 +8,7 @@ import { ReasoningView } from "./reasoning.js";
 import { ReasoningEditor } from "./reasoning_editor.js";
 import { ReplyFooter } from "./reply_footer.js";
 import { facts } from "./settings.js";
-import { greyOut } from "./unsupported.js";
+import { greyOut, tellInterruption } from "./unsupported.js";
 
 /** @import { Branch, Hands, LiveUpdate, Message, Parameters, ReplyValue, Surroundings, Usage } from "./types.js" */
 
@@ -225,11 +225,13 @@ export class ReplyTurn {
   /** @param {ReplyValue} turn */
   showNotes({ notices, ended, failure, answer, reasoning, usage, params, may_continue: begun }) {
     const lowered = ended === "length" && notices.find(({ key }) => key === "max_tokens_lowered");
-    const noticeText = (/** @type {Message} */ { key, values }) =>
-      key === "cut_off" && !begun ? t("notice_cut_off_at_start") : t(`notice_${key}`, values);
-    const notes = notices
-      .filter((each) => each !== lowered)
-      .map((each) => make("p", { class: "note" }, noticeText(each)));
+    const noticeNote = (/** @type {Message} */ { key, values }) => {
+      const note = make("p", { class: "note" });
+      if (key === "cut_off" && begun) return tellInterruption(note, reasoning ? "resume_reasoning" : "resume");
+      note.textContent = t(key === "cut_off" ? "notice_cut_off_at_start" : `notice_${key}`, values);
+      return note;
+    };
+    const notes = notices.filter((each) => each !== lowered).map(noticeNote);
     if (failure) notes.push(make("p", { class: "note failure" }, sentence(failure)));
     else if (ended === "length")
       notes.push(

@@ -45,6 +45,17 @@ export function greyOut(button, act = button.dataset.ability ?? button.dataset.a
 }
 
 /**
+ * Say that the app stopped while a reply was being written; "Continue" is named only where the server supports it.
+ * @param {HTMLElement} note
+ * @param {string} [act]
+ */
+export function tellInterruption(note, act = note.dataset.interrupted) {
+  note.dataset.interrupted = act;
+  note.textContent = t(unsupported(act) ? "notice_cut_off_for_good" : "notice_cut_off");
+  return note;
+}
+
+/**
  * `{name: key of the reason}`, as ui/panels.py sends it.
  * @param {Missing} value
  */
@@ -53,4 +64,7 @@ export function showUnsupported(value) {
   /** @type {NodeListOf<HTMLButtonElement>} */
   const buttons = document.querySelectorAll("#turns [data-act]");
   for (const button of buttons) greyOut(button);
+  /** @type {NodeListOf<HTMLElement>} */
+  const notes = document.querySelectorAll("#turns [data-interrupted]");
+  for (const note of notes) tellInterruption(note);
 }
