@@ -125,7 +125,7 @@ def test_an_image_is_weighed_without_being_decoded_and_looked_at_once(
 def test_images_that_wait_hold_up_nobody(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     mallory, alice = page.browser().open(), page.browser().open()
     theirs, hers = attached(mallory, large(2, side=50)), attached(alice, large(3, side=50))
-    page.visitors.images._queue._most = MANY + 2
+    page.visitors.images._queue._max_tasks = MANY + 2
     order: list[str] = []
     real = Chat.look
 
@@ -150,7 +150,7 @@ def test_who_asks_too_much_at_once_is_told_when_to_come_again(page: Served) -> N
     mallory = page.browser().open()
     files = [attached(mallory, large(each, side=60)) for each in range(4, 9)]
     queue = page.visitors.images._queue
-    queue._most, most = 2, queue._most
+    queue._max_tasks, most = 2, queue._max_tasks
     try:
         with ThreadPoolExecutor(2) as threads, nobody_decodes():
             waiting = [threads.submit(look, mallory, file) for file in files[:2]]
@@ -162,7 +162,7 @@ def test_who_asks_too_much_at_once_is_told_when_to_come_again(page: Served) -> N
         assert all(each.result(60)["attached"] for each in waiting)
         assert weigh(mallory, files[2])["failure"] is None, "nothing of this is remembered"
     finally:
-        queue._most = most
+        queue._max_tasks = most
 
 
 def test_new_images_are_counted_by_visitor(tmp_path: Path) -> None:
