@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from magistral_ui.chat.events import Answer
-from magistral_ui.engines.base import Unloaded
+from magistral_ui.engines.base import Loading, Unloaded
 from tests.browser.axe import violations_in_both_themes
 from tests.browser.steps import box, card, visit
 from tests.scripted_engine import INFO, ScriptedEngine
@@ -267,3 +267,13 @@ def test_an_unloaded_model_can_be_written_to_and_the_composer_says_what_happens(
     expect(box(page)).to_have_attribute(
         "placeholder", "The model was unloaded to free memory. Your next message loads it again."
     )
+
+
+def test_the_composer_is_given_back_once_a_model_that_is_being_freed_is_unloaded(page: Any, serve: Any) -> None:
+    engine = ScriptedEngine([Answer("yes")], status=Loading("starting"))
+    page.goto(serve(engine))
+    expect(page.locator("#model-banner .loading")).to_be_visible()
+    expect(box(page)).to_be_disabled()
+    engine.set_status(Unloaded(INFO))
+    expect(box(page)).to_be_enabled()
+    expect(page.locator("#model-banner .loading")).to_have_count(0)

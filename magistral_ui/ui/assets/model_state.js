@@ -20,6 +20,12 @@ const onServer = (key) => Boolean(key?.startsWith("remote_"));
 const LOADING_POLL_MS = 500; // between two requests while a model is loading
 const POLL_MS = 5_000; // between two checks whether the server that runs the model has changed
 
+/**
+ * Whether a message can be sent in this state: the next one loads an unloaded model.
+ * @param {string | undefined} state
+ */
+const canAnswer = (state) => state === "ready" || state === "unloaded";
+
 export class ModelState {
   /**
    * @param {HTMLElement} element
@@ -50,18 +56,18 @@ export class ModelState {
     document.body.dataset.model = value.state;
     setModelSeesImages({
       vision: value.vision,
-      away: value.state === "ready" || value.state === "unloaded" ? null : this.placeholder(value),
+      away: canAnswer(value.state) ? null : this.placeholder(value),
     });
     const box = field();
     if (box) box.placeholder = this.placeholder(value);
-    if (value.state === "ready" && (before !== "ready" || another)) this.act("ready");
+    if (canAnswer(value.state) && (!canAnswer(before) || another)) this.act("ready"); // the composer may have been disabled
     // The demo model's name is in the visitor's language.
     this.showName(value.demo ? t("model_demo_badge") : value.card, value.demo);
     this.showBanner(value);
     this.showPanel(value);
     if (value.info) showUnsupported(value.info.missing);
     clearTimeout(this.polling);
-    if (value.state !== "ready" && value.state !== "unloaded") this.poll(); // the next message loads an unloaded one
+    if (!canAnswer(value.state)) this.poll();
   }
 
   /**
