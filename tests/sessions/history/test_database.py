@@ -29,6 +29,12 @@ from tests.scripted_engine import Pause
 SHORT = [Reasoning("hm"), Answer("yes")]
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No search is cut short, however slow the machine is; what happens then is tested with a limit of its own."""
+    monkeypatch.setattr(History.search, "__defaults__", (60.0,))
+
+
 def say(session: Session, text: str, images: tuple[ImageFile, ...] = ()) -> None:
     assert session.say(text, images, SamplingParams()).generation.wait(60)
 
