@@ -1,5 +1,6 @@
 """How much the model thinks, chosen at the composer: what is sent, what else follows, and by which hands."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_without_thinking_the_prompt_is_shorter_and_the_details_say_so(page: Any
     details = page.get_by_role("dialog", name="Details")
     expect(details.locator("dt", has_text="Thinking").locator("xpath=following-sibling::dd[1]")).to_have_text("Off")
     details.get_by_role("button", name="Reproduce").click()
-    done(page)
+    expect(done(page).locator(".branch")).to_have_text(re.compile("2 / 2"))  # the one before was done as well
     assert [each.params.reasoning_budget for each in engine.requests] == [0, 0]
     assert engine.requests[0].prompt.digest == engine.requests[1].prompt.digest
 
