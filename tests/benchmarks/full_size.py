@@ -10,6 +10,8 @@ import gc
 import json
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,18 +154,29 @@ def ask(running: RunningModel, tokens: int) -> Any:
     return generation
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options_of(description: str | None, precision: str, tokens: int) -> argparse.ArgumentParser:
+    """What the benchmarks at full size take: the card's key, a folder for its weights, and these defaults."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("key", nargs="?", default=FAMILY[-1].key, choices=[card.key for card in FAMILY])
-    parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--precision", default=precision)
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--tokens", type=int, default=48)
-    options = parser.parse_args()
-    card = find_card(options.key)
+    parser.add_argument("--tokens", type=int, default=tokens)
+    return parser
+
+
+@contextmanager
+def full_size_model(key: str, folder: Path | None) -> Iterator[tuple[ModelCard, Path, Path]]:
+    """A card of the family, the folder with its random weights (made if `folder` is None), and a scratch folder."""
+    card = find_card(key)
     assert card is not None
     assert card.shape is not None
     with tempfile.TemporaryDirectory() as made:
-        folder = make_folder(options.folder or Path(made) / "model", card.shape)
+        yield card, make_folder(folder or Path(made) / "model", card.shape), Path(made)
+
+
+def main() -> None:
+    options = options_of(__doc__, "bfloat16", 48).parse_args()
+    with full_size_model(options.key, options.folder) as (card, folder, _):
         print("\n".join(compare(card, folder, options.precision, options.tokens)))
 
 

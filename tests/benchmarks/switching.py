@@ -6,9 +6,7 @@ The weights are random. The 3B needs 7.7 GB of disk and 2.3 GB for the copy in n
 named is kept, and read again the next time.
 """
 
-import argparse
 import gc
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +15,9 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Loading, ModelRequest, Ready, Unloaded
 from magistral_ui.engines.local.switchable import SwitchableEngine
-from magistral_ui.models.cards import FAMILY, ModelCard, find_card
+from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.memory import GIB
-from tests.benchmarks.full_size import make_folder, own_bytes
+from tests.benchmarks.full_size import full_size_model, options_of, own_bytes
 
 COLUMNS = ("state", "seconds", "planned, GiB", "held, GiB", "above the demo, GiB")
 
@@ -80,20 +78,12 @@ def run(card: ModelCard, folder: Path, copy: Path, precision: str, rounds: int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("key", nargs="?", default=FAMILY[-1].key, choices=[card.key for card in FAMILY])
-    parser.add_argument("--precision", default="nf4")
-    parser.add_argument("--folder", type=Path)
+    parser = options_of(__doc__, "nf4", 8)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=8)
     options = parser.parse_args()
-    card = find_card(options.key)
-    assert card is not None
-    assert card.shape is not None
-    with tempfile.TemporaryDirectory() as made:
-        folder = make_folder(options.folder or Path(made) / "model", card.shape)
+    with full_size_model(options.key, options.folder) as (card, folder, scratch):
         print(" | ".join(COLUMNS))
-        run(card, folder, Path(made) / "copy", options.precision, options.rounds, options.tokens)
+        run(card, folder, scratch / "copy", options.precision, options.rounds, options.tokens)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class LibraryEntry:
     seconds_left: float | None = None
     """Of the download that runs."""
     seconds: float | None = None
-    """What is missing would take so long at the rate last seen."""
+    """How long what is missing would take at the rate last seen."""
     failure: Message | None = None
 
 
@@ -103,7 +103,7 @@ class ModelLibrary:
         names = [str(card.repository) for card in FAMILY]
         held = (
             *self._held_repositories(),
-            *(name for name in RE_UPLOADS if folder_of(name) or self._told(name)),
+            *(name for name in RE_UPLOADS if folder_of(name) or self._has_download(name)),
         )
         names += [name for name in dict.fromkeys(held) if name not in names]
         return [self._entry(name, known.get(name)) for name in names]
@@ -171,8 +171,8 @@ class ModelLibrary:
             raise BadInput
         return found
 
-    def _told(self, name: str) -> bool:
-        """Whether there is something to tell of a download of this process."""
+    def _has_download(self, name: str) -> bool:
+        """Whether this process has begun to download it, and nobody has removed it since."""
         held = self._downloads.get(name)
         return held is not None and not held.removed
 
