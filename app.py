@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
     from magistral_ui.engines.base import EngineStatus
-    from magistral_ui.engines.local.switchable import SwitchableEngine
     from magistral_ui.engines.remote.engine import RemoteEngine
+    from magistral_ui.engines.switching.switchable import SwitchableEngine
     from magistral_ui.engines.weights.library import ModelLibrary
     from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
     from magistral_ui.sessions.visitors import Visitors
@@ -137,7 +137,7 @@ def open_engine(settings: Settings) -> "SwitchableEngine | RemoteEngine | ZeroGP
             settings.model, decorate=spaces.GPU, context_length=settings.context, revision=settings.revision
         )
     from magistral_ui.engines.base import ModelRequest
-    from magistral_ui.engines.local.switchable import SwitchableEngine
+    from magistral_ui.engines.switching.switchable import SwitchableEngine
 
     request = ModelRequest(
         settings.model or default_model(),
@@ -264,7 +264,7 @@ def serve(settings: Settings) -> None:
 
 def model_actions_of(engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine", *, shared: bool) -> "ModelActions":
     """What the page's owner can do with models; only the local engine can switch."""
-    from magistral_ui.engines.local.switchable import SwitchableEngine
+    from magistral_ui.engines.switching.switchable import SwitchableEngine
     from magistral_ui.ui.model_actions import ModelActions
 
     if not isinstance(engine, SwitchableEngine):

@@ -91,7 +91,7 @@ import sys, threading, time
 import torch  # the longest part, which would hide the rest
 from app import model_actions_of
 from magistral_ui.engines.base import Loading, ModelRequest, Ready
-from magistral_ui.engines.local.switchable import SwitchableEngine
+from magistral_ui.engines.switching.switchable import SwitchableEngine
 
 engine = SwitchableEngine(ModelRequest("demo", device="cpu"))
 models = model_actions_of(engine, shared=False)

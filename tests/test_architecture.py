@@ -12,7 +12,7 @@ PACKAGE = ROOT / "magistral_ui"
 FILES = sorted(PACKAGE.rglob("*.py"))
 OURS = [ROOT / "app.py", *FILES]
 ENGINES = PACKAGE / "engines"
-RUNS_MODELS = (ENGINES / "local", ENGINES / "weights")
+RUNS_MODELS = (ENGINES / "local", ENGINES / "weights", ENGINES / "gguf")
 ON_ZERO = (ENGINES / "zerogpu" / "worker.py",)
 """What runs in the forked process on a ZeroGPU Space."""
 SERVES = (PACKAGE / "web", PACKAGE / "ui")
@@ -25,7 +25,8 @@ PACKAGES = (
     ("engines",),
     ("engines.weights",),
     ("engines.local",),
-    ("engines.zerogpu", "engines.remote"),
+    ("engines.gguf",),
+    ("engines.zerogpu", "engines.remote", "engines.switching"),
     ("sessions.history",),
     ("sessions",),
     ("web",),

@@ -26,6 +26,8 @@ class ModelRequest:
     revision: str | None = None
     save_quantized: str = "auto"
     """`auto`, `no`, or a folder."""
+    kv_type: str = "auto"
+    """How a GGUF engine keeps keys and values: `f16`, `q8_0`, or `auto`, which the memory plan decides."""
 
     @property
     def shown_name(self) -> str:

@@ -77,6 +77,12 @@ class MemoryPlan:
     """One for each device used, in the order of `DeviceBudget.all`."""
     image_side: int = 0
     """Longest side of an image in pixels, for which the working memory is; 0 without vision."""
+    kv_type: str = ""
+    """How llama.cpp keeps keys and values, `f16` or `q8_0`; empty for other engines."""
+    gpu_layers: int | None = None
+    """Layers that llama.cpp keeps on the GPU, the head among them; None for other engines."""
+    slots: int = 0
+    """Replies that llama.cpp writes at the same time; 0 for other engines."""
 
 
 def margin_bytes(place: DeviceBudget) -> int:

@@ -21,7 +21,7 @@ from magistral_ui.ui.model_values import local_entry_value, message_value, model
 
 if TYPE_CHECKING:
     from magistral_ui.engines.base import ModelRequest
-    from magistral_ui.engines.local.switchable import SwitchableEngine
+    from magistral_ui.engines.switching.switchable import SwitchableEngine
     from magistral_ui.engines.weights.library import LibraryEntry, ModelLibrary
 
 MIN_CONTEXT, MAX_CONTEXT = 256, 1_048_576

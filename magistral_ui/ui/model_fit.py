@@ -14,7 +14,7 @@ from magistral_ui.models.memory import DeviceBudget
 from magistral_ui.models.shape import ModelShape
 
 if TYPE_CHECKING:
-    from magistral_ui.engines.local.switchable import SwitchableEngine
+    from magistral_ui.engines.switching.switchable import SwitchableEngine
     from magistral_ui.engines.weights.devices import Device
     from magistral_ui.engines.weights.pace_timer import PaceTimer
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Loading, ModelRequest, Ready, Unloaded
-from magistral_ui.engines.local.switchable import SwitchableEngine
+from magistral_ui.engines.switching.switchable import SwitchableEngine
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.memory import GIB
 from tests.benchmarks.full_size import full_size_model, options_of, own_bytes

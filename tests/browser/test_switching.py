@@ -21,7 +21,7 @@ pytest.importorskip("torch")
 
 from magistral_ui.engines.base import ModelRequest, Ready
 from magistral_ui.engines.local.executor import Executor
-from magistral_ui.engines.local.switchable import SwitchableEngine
+from magistral_ui.engines.switching.switchable import SwitchableEngine
 from magistral_ui.engines.weights import devices, pace_timer
 from magistral_ui.engines.weights.library import ModelLibrary
 from magistral_ui.models.cards import MINISTRAL_3_3B

@@ -9,8 +9,8 @@ import pytest
 
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.engine import LocalEngine
-from magistral_ui.engines.local.switchable import SwitchableEngine
 from magistral_ui.engines.remote.engine import RemoteEngine
+from magistral_ui.engines.switching.switchable import SwitchableEngine
 from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
 from tests.scripted_engine import ScriptedEngine
 

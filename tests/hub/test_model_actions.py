@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from transformers import AutoModelForImageTextToText
 
 from magistral_ui.engines.base import Loading, ModelRequest
-from magistral_ui.engines.local.switchable import SwitchableEngine
+from magistral_ui.engines.switching.switchable import SwitchableEngine
 from magistral_ui.engines.weights import devices, large_files, pace_timer
 from magistral_ui.engines.weights.library import ModelLibrary
 from magistral_ui.engines.weights.quantization import quantization

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 
 from magistral_ui.client import Client, serving
 from magistral_ui.engines.base import ModelRequest
-from magistral_ui.engines.local.switchable import SwitchableEngine
+from magistral_ui.engines.switching.switchable import SwitchableEngine
 from magistral_ui.errors import BadInput, ModelRefused
 from magistral_ui.sessions.visitors import Visitors
 from magistral_ui.ui.actions import action_route

@@ -146,4 +146,6 @@ class LocalEngine:
 
 
 def open_local(request: ModelRequest) -> LocalEngine:
-    return LocalEngine(**asdict(request))
+    settings = asdict(request)
+    del settings["kv_type"]  # only llama.cpp quantizes keys and values
+    return LocalEngine(**settings)

@@ -24,8 +24,8 @@ from magistral_ui.engines.base import (
 )
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.engine import LocalEngine, open_local
-from magistral_ui.engines.local.idle_watch import IdleWatch
-from magistral_ui.engines.local.waiting_replies import WaitingReplies
+from magistral_ui.engines.switching.idle_watch import IdleWatch
+from magistral_ui.engines.switching.waiting_replies import WaitingReplies
 from magistral_ui.engines.weights.freed_memory import FreedMemory
 from magistral_ui.errors import Message, ModelSwitching, NotReady
 from magistral_ui.json_log import log_event

@@ -15,7 +15,7 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Loading, ModelRequest, Ready, Unloaded
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.switchable import SwitchableEngine
+from magistral_ui.engines.switching.switchable import SwitchableEngine
 from magistral_ui.errors import ModelSwitching
 from magistral_ui.models.cards import DEMO
 from tests.waiting import TIMEOUT, until
