@@ -7,6 +7,7 @@ and one JSON object: where it serves, which devices there are, or that it failed
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ MIN_IMAGE_TOKENS, MAX_IMAGE_TOKENS = 1, 3_025
 ERRORS_ONLY = 1
 """llama.cpp's verbosity: the lines above it may hold text of prompts."""
 SPARE_HTTP_THREADS = 8
+EXIT_TIMEOUT = 5.0
+"""Seconds for an ordinary end, should one of llama.cpp's threads still run."""
 
 
 def main() -> None:
@@ -37,7 +40,11 @@ def main() -> None:
 
     told = json.loads(sys.stdin.buffer.readline() or b"{}")
     sys.path[:] = told["path"]
-    _start_watch(told["parent"])
+    _offer_for_out_of_memory()
+    if sys.platform == "linux" and not told.get("watcher"):
+        _end_when_stdin_closes()
+    else:
+        _start_watch(told["parent"])
     try:
         import xllamacpp
     except ImportError as error:
@@ -50,12 +57,16 @@ def main() -> None:
         server = xllamacpp.Server(parameters(xllamacpp, told))
     except (RuntimeError, ValueError, OSError) as error:
         say({"failed": "load", "detail": str(error)})
-        os._exit(1)  # llama.cpp's threads may still run
+        last_resort = threading.Timer(EXIT_TIMEOUT, os._exit, (1,))
+        last_resort.daemon = True
+        last_resort.start()
+        sys.exit(1)  # an ordinary end, which has llama.cpp write what its log still holds
     for name in KEPT_SIGNALS:
         _ignore(name)  # llama.cpp has installed handlers of its own
     say({"address": server.listening_address})
-    while True:
-        time.sleep(3_600)
+    while os.name == "nt" or os.getppid() == told["parent"]:
+        time.sleep(POLL_SECONDS)
+    os._exit(0)
 
 
 def parameters(xllamacpp: Any, told: dict[str, Any]) -> Any:
@@ -100,18 +111,45 @@ def devices(xllamacpp: Any) -> list[dict[str, Any]]:
 def watch(child: int, page: int) -> None:
     """End the process `child` once its standard input, which this process shares, is closed, or `page` has ended.
 
-    In a process of its own, because loading holds the GIL of `child` for as long as it takes.
+    In a process of its own, for systems on which the kernel cannot do that.
     """
     for name in KEPT_SIGNALS:
         _ignore(name)
     closed = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), closed.set()), daemon=True).start()
+
+    def wait_for_end() -> None:
+        sys.stdin.buffer.read()
+        closed.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
     while not closed.wait(POLL_SECONDS):
         if os.name != "nt" and (os.getppid() != child or not _runs(page)):
             break
     if os.name == "nt" or os.getppid() == child:  # else it has ended, and its number may be another's
         os.kill(child, getattr(signal, "SIGKILL", signal.SIGTERM))
     os._exit(0)
+
+
+def _end_when_stdin_closes() -> None:
+    """Have the kernel end this process when the other end of its standard input is closed, as by the page's death.
+
+    SIGIO, which ends a process that does not handle it, needs no thread: loading holds the GIL for as long as it takes.
+    """
+    import fcntl
+
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([0], [], [], 0)[0]:  # it was closed before
+        os._exit(0)
+
+
+def _offer_for_out_of_memory() -> None:
+    """Have Linux end this process, and not the page, when the memory runs out."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("500")
+    except OSError:
+        pass
 
 
 def _start_watch(page: int) -> None:
