@@ -51,7 +51,7 @@ def main() -> None:
         say({"failed": "import", "detail": str(error), "missing": isinstance(error, ModuleNotFoundError)})
         return
     if told.get("devices"):
-        say({"devices": devices(xllamacpp), "version": xllamacpp.__version__})
+        say({"devices": devices(xllamacpp), "system": xllamacpp.get_system_info()})
         return
     try:
         server = xllamacpp.Server(parameters(xllamacpp, told))

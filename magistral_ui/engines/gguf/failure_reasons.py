@@ -29,7 +29,8 @@ UNSUPPORTED = re.compile(
 DAMAGED = re.compile(
     r"within the file bounds|corrupted|incomplete|failed to read|failed to seek|invalid magic|must be in \["
     r"|exceeds remaining|duplicate (?:tensor|key)|has offset|has wrong shape|wrong number of tensors|key not found"
-    r"|tensor '[^']+' not found|incorrect shape|invalid number of dimensions|not a multiple of block size|extremely large|wrong type",
+    r"|tensor '[^']+' not found|incorrect shape|invalid number of dimensions|not a multiple of block size"
+    r"|extremely large|wrong type",
     re.I,
 )
 CARD = re.compile(
