@@ -25,6 +25,7 @@ MagistralUIError
 │   ├── NotAMistralModel
 │   ├── ModelFilesBroken     key model_files_broken, model_file_unreadable, weights_missing, weights_misshapen
 │   ├── DownloadFailed       key hub_unreachable, connection_lost, disk_full, token_refused, access_denied, file_corrupt, …
+│   │   └── HoldsGGUF
 │   ├── DeviceTooSmall       key device_too_small, precision_too_large
 │   ├── CopyNotSaved
 │   ├── ServerUnusable       key remote_unreachable, remote_key_refused, remote_model_unknown, …
@@ -210,6 +211,12 @@ class DownloadFailed(ModelError):
     """A repository could not be downloaded; values: model, and by key host, file, needed, free, folder, reason."""
 
     key = "download_failed"
+
+
+class HoldsGGUF(DownloadFailed):
+    """A repository with GGUF files instead of safetensors, which another engine runs; values: model."""
+
+    key = "repository_holds_gguf"
 
 
 class DeviceTooSmall(ModelError):
