@@ -36,6 +36,8 @@ class Quantization:
     same repository, and files without a suffix, the whole name."""
     files: tuple[ListedFile, ...]
     """In order; llama.cpp is given the first."""
+    is_main: bool = True
+    """Whether it is of the model that the repository is for, not of another one in it."""
 
     @property
     def bytes(self) -> int:
@@ -66,8 +68,9 @@ def list_gguf(repository: str, files: Iterable[ListedFile]) -> GGUFListing:
     labelled: dict[str, Quantization] = {}
     for stem, parts in sorted(models.items(), key=lambda each: (each[1][0].name.count("/"), each[0])):
         base, suffix = _split_stem(stem)
-        label = suffix if suffix and base.casefold() == main else stem
-        labelled.setdefault(label.casefold(), Quantization(label, parts))
+        is_main = base.casefold() == main
+        label = suffix if suffix and is_main else stem
+        labelled.setdefault(label.casefold(), Quantization(label, parts, is_main))
     quantizations = sorted(labelled.values(), key=lambda each: -each.bytes)
     mmproj = sorted((file for file in found if _MMPROJ.search(_stem(file))), key=_mmproj_rank)
     return GGUFListing(tuple(quantizations), tuple(mmproj))
