@@ -23,7 +23,7 @@ from magistral_ui.errors import DeviceTooSmall, ModelError
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import is_commit
 from magistral_ui.models.gguf_choice import PlannedQuantization, choose_quantization, scaled_weights
-from magistral_ui.models.gguf_file import GGUFFacts, MmprojFacts, facts_of, inspect_gguf
+from magistral_ui.models.gguf_file import GGUFFacts, facts_of, inspect_gguf
 from magistral_ui.models.gguf_names import ListedFile, Quantization
 from magistral_ui.models.gguf_plan import estimated_weights
 from magistral_ui.models.memory import MemoryPlan
@@ -167,10 +167,8 @@ def _best_held(repository: str, revision: str | None, plan: PlanGGUF) -> HeldMod
 
 
 def _facts_on_hub(found: HubListing, quantization: Quantization, closing: threading.Event) -> GGUFFacts:
-    """The facts in the header of a model's first file, which has the weights of all only where there is one file."""
     header = read_hub_header(found, quantization.files[0], closing)
-    facts = facts_of(header, f"{found.repository}:{quantization.label}")
-    return facts if len(quantization.files) == 1 else _scaled(_facts_of_card(facts.card, facts.shape), quantization)
+    return facts_of(header, f"{found.repository}:{quantization.label}")
 
 
 def _facts_of_card(card: ModelCard, shape: ModelShape) -> GGUFFacts:
@@ -185,6 +183,8 @@ def _scaled(facts: GGUFFacts, quantization: Quantization) -> GGUFFacts:
 
 
 def _with_mmproj(facts: GGUFFacts, mmproj: HeldFile | None) -> GGUFFacts:
-    """All models of the family have a tower of the same shape."""
-    tower = facts.card.shape.vision if facts.card.shape and facts.card.shape.vision else MAGISTRAL_SMALL_1_2.vision
-    return facts.with_mmproj(MmprojFacts(tower, mmproj.size, facts.shape.hidden)) if mmproj and tower else facts
+    """All models of the family have a vision tower of the same shape."""
+    if mmproj is None:
+        return facts
+    shape = replace(facts.shape, vision=MAGISTRAL_SMALL_1_2.vision)
+    return replace(facts, shape=shape, weights=replace(facts.weights, mmproj=mmproj.size))
