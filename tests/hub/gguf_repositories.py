@@ -24,7 +24,7 @@ SPECIAL = [
 ]
 VISIBLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 VOCABULARY = len(SPECIAL) + 256
-SMALLEST = 90_000
+SMALLEST = 120_000
 """Bytes of a model's file that is all header and tensors."""
 
 

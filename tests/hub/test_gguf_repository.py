@@ -5,6 +5,7 @@ import random
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants as constants
@@ -231,7 +232,8 @@ def test_a_projector_is_known_by_its_contents(hub: Hub, repository: Repository, 
 def test_another_repository_of_the_card_lends_its_projector(
     hub: Hub, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lends(monkeypatch)
+    card = replace(MAGISTRAL_1_2, gguf_repositories=(OTHER, OWN))
+    monkeypatch.setattr(gguf_download, "card_of_repository", lambda _: card)
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copy(files / "Tiny-Q8_0.gguf", bare)
@@ -246,12 +248,6 @@ def test_another_repository_of_the_card_lends_its_projector(
     hub.asked.clear()
     assert get("Q8_0", name=OWN) == found
     assert hub.asked == []
-
-
-def lends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gguf_download, "card_of_repository", lambda _: MAGISTRAL_1_2)
-    assert OWN in MAGISTRAL_1_2.gguf_repositories
-    assert OTHER in MAGISTRAL_1_2.gguf_repositories
 
 
 @pytest.mark.parametrize("seed", range(6))

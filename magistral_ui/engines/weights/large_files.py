@@ -33,7 +33,6 @@ PARALLEL_DOWNLOADS = 4
 MIN_FREE_BYTES = 2**28
 """Disk space left free after a download."""
 PARTIAL_CONTENT = 206
-READ_BYTES = 2**16
 READ_ATTEMPTS = 3
 """How often a part of a file is asked for if the connection breaks."""
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -159,7 +158,7 @@ def _read_range(url: str, data: bytearray, start: int, length: int, closing: thr
     ) as response:
         hf_raise_for_status(response)
         skip = 0 if response.status_code == PARTIAL_CONTENT else begin
-        for chunk in response.iter_bytes(READ_BYTES):
+        for chunk in response.iter_bytes():
             if closing.is_set():
                 raise Cancelled
             data += chunk[skip : skip + length - len(data)]
