@@ -24,6 +24,7 @@ from magistral_ui.engines.base import (
 )
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.engine import LocalEngine, open_local
+from magistral_ui.engines.local.sequence import encoded_within
 from magistral_ui.engines.switching.idle_watch import IdleWatch
 from magistral_ui.engines.switching.waiting_replies import WaitingReplies
 from magistral_ui.engines.weights.freed_memory import FreedMemory
@@ -170,8 +171,6 @@ class SwitchableEngine:
         """Refuse a prompt that is too long before an unloaded model is loaded for it."""
         unloaded = self._unloaded
         if unloaded is not None and unloaded[2] is not None:
-            from magistral_ui.engines.local.running_model import encoded_within
-
             encoded_within(unloaded[0].context_length, unloaded[2], request)
 
     def _submit_waiting(self, request: GenerationRequest) -> Generation:
