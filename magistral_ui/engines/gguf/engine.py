@@ -7,10 +7,8 @@ import atexit
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from magistral_ui.chat.events import Notice
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelRequest, Ready
 from magistral_ui.engines.generation import Generation

@@ -77,9 +77,7 @@ def run_loaded(
     return LoadedGGUF(loaded, source, device, tokenizer, supervisor, server, settings.slots, capacity)
 
 
-def server_settings(
-    request: ModelRequest, source: GGUFSource, device: LlamaDevice, plan: MemoryPlan
-) -> ServerSettings:
+def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevice, plan: MemoryPlan) -> ServerSettings:
     """How llama.cpp is to run what was planned."""
     return ServerSettings(
         model=source.files[0],

@@ -14,7 +14,6 @@ from magistral_ui.engines.gguf.reply import GGUFReply
 from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.pace_recorder import PaceRecorder
-from magistral_ui.errors import NotReady
 
 
 class RunningGGUF:
