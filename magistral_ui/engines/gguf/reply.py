@@ -112,6 +112,7 @@ class GGUFReply:
             slot=self.slot,
             reuse=self.reuses,
             count=min(self._untold, self.lease) or self.lease,
+            length=self.length,
             position=self.sequence.sampling.position,
             banned=self._banned,
             stream=not self._untold,
