@@ -212,7 +212,7 @@ class CompletionScheduler:
             reply.sequence.finish("cancelled")
 
     def _admit(self, server: LlamaServer) -> None:
-        while not self._died:
+        while not self._died and (self._waiting or any(reply.paused for reply in self._running)):
             with self._lock:
                 waiting = tuple(self._waiting)
             step = admit(waiting, self._running, self._slots, self._capacity)
