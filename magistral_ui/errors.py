@@ -25,6 +25,7 @@ MagistralUIError
 │   ├── NotAMistralModel
 │   ├── ModelFilesBroken     key model_files_broken, model_file_unreadable, weights_missing, weights_misshapen
 │   ├── DownloadFailed       key hub_unreachable, connection_lost, disk_full, token_refused, access_denied, file_corrupt, …
+│   │   └── HoldsGGUF
 │   ├── DeviceTooSmall       key device_too_small, precision_too_large
 │   ├── CopyNotSaved
 │   ├── ServerUnusable       key remote_unreachable, remote_key_refused, remote_model_unknown, …
@@ -212,6 +213,12 @@ class DownloadFailed(ModelError):
     key = "download_failed"
 
 
+class HoldsGGUF(DownloadFailed):
+    """A repository with GGUF files instead of safetensors, which another engine runs; values: model."""
+
+    key = "repository_holds_gguf"
+
+
 class DeviceTooSmall(ModelError):
     """By the plan, the model does not fit; values: model, precision, device, free, needed (GB), other."""
 
@@ -267,3 +274,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, short enough for a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

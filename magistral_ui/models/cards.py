@@ -59,6 +59,8 @@ class ModelCard:
     """Whether it reads a reasoning effort (tokenizer v15, some servers) instead of a prompt that shows how to reason."""
     keeps_reasoning: bool = False
     """Whether Mistral advises keeping earlier reasoning in the context; otherwise the choice is free."""
+    gguf_repositories: tuple[str, ...] = ()
+    """Repositories with its GGUF files, the preferred one first."""
 
     @property
     def reasoning_marks(self) -> tuple[str, str]:

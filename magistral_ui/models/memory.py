@@ -32,13 +32,15 @@ class DeviceBudget:
     """A device's memory in bytes; `free` is what is unused now."""
 
     type: str
-    """`cuda`, `mps` or `cpu`."""
+    """`cuda`, `mps` or `cpu`; `gpu` for a GPU that only llama.cpp runs on."""
     free: int
     total: int
     others: tuple["DeviceBudget", ...] = ()
     """More devices of this type over which a model can be spread, the freest first."""
     fused: bool = True
     """Whether attention is fused, so that its scores never reach memory, as on all NVIDIA GPUs since Ampere."""
+    host: int = 0
+    """Beside a GPU: bytes of RAM that are unused now, for the layers that llama.cpp runs on the processor."""
 
     @property
     def all(self) -> tuple["DeviceBudget", ...]:

@@ -19,8 +19,8 @@ from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
-from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
+from magistral_ui.engines.local.sequence import Sequence, encoded_within
+from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.weights.devices import Device, find_device, look_again
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import memory_named
@@ -29,7 +29,7 @@ from magistral_ui.engines.weights.pace import record_pace
 from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.engines.weights.quantization import held_bytes
 from magistral_ui.engines.weights.source import find_source
-from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
+from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken
 from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
 
 log = logging.getLogger(__name__)
@@ -166,15 +166,6 @@ def tokenizer_of(loaded: Loaded) -> Tokenizer:
         return Tokenizer(loaded.tekken, loaded.card, loaded.system, loaded.shape.image_side)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelFilesBroken(model=loaded.info.source, file=loaded.tekken.name) from error
-
-
-def encoded_within(context_length: int, tokenizer: Tokenizer, request: GenerationRequest) -> tuple[EncodedPrompt, int]:
-    """The prompt, and how many tokens its reply may have; raises PromptTooLong if it leaves no room for one."""
-    encoded = tokenizer.encode(request.prompt, request.visitor)
-    room = context_length - len(encoded.ids)
-    if room < 1:
-        raise PromptTooLong(tokens=len(encoded.ids), limit=context_length)
-    return encoded, min(request.params.max_tokens, room)
 
 
 def plan_now(loaded: Loaded, device: Device, copied: int = 0) -> MemoryPlan:
