@@ -114,7 +114,7 @@ export class ModelEntry {
    */
   facts(shown, current) {
     const text = choiceText(this.choice(shown, current)) || precisionText(shown.quantization ?? "");
-    return text ? make("p", {}, unbroken(text)) : null;
+    return text ? make("p", { class: "unbroken" }, unbroken(text)) : null;
   }
 
   /** @param {ModelEntryValue} model */

@@ -48,7 +48,7 @@ export class ModelOffer {
     this.drawn = drawn;
     const isRunning = shown.state === "downloading" || shown.state === "paused";
     const lines = isRunning ? [progressText(shown)] : offerFacts(shown, value);
-    this.facts.replaceChildren(...lines.map((line) => make("p", {}, unbroken(line ?? ""))));
+    this.facts.replaceChildren(...lines.map((line) => make("p", { class: "unbroken" }, unbroken(line ?? ""))));
     if (isRunning && this.bar) Object.assign(this.bar, { max: Math.max(shown.total, 1), value: shown.done });
   }
 

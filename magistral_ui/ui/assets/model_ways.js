@@ -107,5 +107,6 @@ function drawWay(way, common, choosing) {
   });
   radio.addEventListener("change", () => choose(way));
   const from = common ? null : make("bdi", { dir: "ltr" }, repositoryOf(way));
-  return make("label", { class: "way" }, radio, make("span", {}, unbroken(facts), make("small", {}, source, from)));
+  const told = make("span", { class: "unbroken" }, unbroken(facts), make("small", {}, unbroken(source), from));
+  return make("label", { class: "way" }, radio, told);
 }
