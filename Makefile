@@ -1,9 +1,13 @@
 # `make run` and `make test` need Python 3.10 or newer and make; each makes .venv and installs into it first.
+# `make run-gguf` does the same with .venv-gguf, which has neither torch nor CUDA.
 
 PYTHON ?= python3
 VENV ?= .venv
+REQUIREMENTS ?= requirements.txt
+GGUF_VENV ?= .venv-gguf
 SERVERS ?= .servers
 SPACE_VENV ?= .space
+CLEAN_GGUF_VENV ?= .clean-gguf
 NAME ?=
 ARGS ?=
 PY := $(VENV)/bin/python
@@ -24,13 +28,16 @@ UNIT_TESTS := tests/test_architecture.py tests/test_errors.py tests/test_setting
 OFFLINE := HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu install install-dev format lint lint-types lint-python lint-scripts checks bench bench-page bench-full-size bench-switching bench-gpu bench-remote bench-visitors stations test-servers test-space space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean check test-scripts
+.PHONY: help run run-gguf test test-gpu install install-dev format lint lint-types lint-python lint-scripts checks bench bench-page bench-full-size bench-switching bench-gpu bench-remote bench-visitors stations test-servers test-space test-gguf space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean check test-scripts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: install ## open the page; flags go in ARGS="--port 8000"
 	@exec $(PY) app.py $(ARGS)
+
+run-gguf: ## the same for GGUF files alone, without torch: a smaller installation, in .venv-gguf
+	@exec $(MAKE) --no-print-directory run VENV=$(GGUF_VENV) REQUIREMENTS=requirements-gguf.txt
 
 check: checks ## format, lint, types and the unit tests: less than a minute
 	@$(OFFLINE) OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) $(UNIT_TESTS) $(ARGS)
@@ -46,9 +53,9 @@ install: $(VENV)/.installed
 
 install-dev: $(VENV)/.installed-dev $(NPM_TOOLS)
 
-$(VENV)/.installed: requirements.txt | $(VENV)/bin/pip
+$(VENV)/.installed: $(REQUIREMENTS) requirements-gguf.txt requirements-torch.txt | $(VENV)/bin/pip
 	@echo "Installing into $(VENV); the first time this takes some minutes."
-	@$(PIP) -r requirements.txt
+	@$(PIP) -r $(REQUIREMENTS)
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt requirements-mcp.txt space/requirements.txt $(VENV)/.installed
@@ -116,6 +123,9 @@ test-servers: install-dev ## the remote engine on vLLM and transformers serve, i
 
 test-space: install-dev ## the Space's folder, installed into an empty environment (.space) and used in Chromium (minutes, 2 GB)
 	@SPACE_ENVIRONMENT=$(abspath $(SPACE_VENV)) $(OFFLINE) CHROMIUM="$(CHROMIUM_FOR_TESTS)" $(PY) -m pytest tests/space -rs $(ARGS)
+
+test-gguf: install-dev ## requirements-gguf.txt in an empty environment (.clean-gguf), its page used in Chromium (minutes, 1 GB)
+	@GGUF_ENVIRONMENT=$(abspath $(CLEAN_GGUF_VENV)) $(OFFLINE) CHROMIUM="$(CHROMIUM_FOR_TESTS)" $(PY) -m pytest tests/test_gguf_installation.py -rs $(ARGS)
 
 space: install ## publish as a Hugging Face Space: NAME=owner/name, flags in ARGS="--dry-run"
 	@$(PY) space/push.py $(NAME) $(ARGS)

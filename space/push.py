@@ -119,10 +119,19 @@ def gather(folder: Path, flavor: str, environment: Mapping[str, str]) -> list[Pa
 
 def requirements(flavor: str) -> str:
     """All requirements in one file; without a GPU, torch without CUDA."""
-    parts = [(ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "space/requirements.txt")]
+    lines = [*_lines_of("requirements.txt"), *_lines_of("space/requirements.txt")]
     if (hardware := find_hardware(flavor)) is not None and hardware.place.type == "cpu":
-        parts.insert(0, f"--extra-index-url {CPU_WHEELS}\n")
-    return "".join(parts)
+        lines.insert(0, f"--extra-index-url {CPU_WHEELS}\n")
+    return "".join(lines)
+
+
+def _lines_of(name: str) -> Iterator[str]:
+    """The lines of a file of requirements, and of those that it includes."""
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.startswith("-r "):
+            yield from _lines_of(line.removeprefix("-r ").strip())
+        else:
+            yield line
 
 
 def check(folder: Path, files: list[Path]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from magistral_ui.errors import MagistralUIError
+from magistral_ui.errors import MagistralUIError, first_line
 from magistral_ui.i18n.texts import strings
 
 PACKAGE = Path(__file__).parents[1] / "magistral_ui"
@@ -55,3 +55,9 @@ def test_each_notice_has_a_sentence(key: str) -> None:
 def test_the_tree_in_the_docstring_is_the_tree(name: str) -> None:
     docstring = (PACKAGE / "errors.py").read_text(encoding="utf-8").split('"""')[1]
     assert re.search(rf"\b{name}\b", docstring)
+
+
+def test_reasons_fit_into_a_sentence() -> None:
+    assert first_line(RuntimeError("one\ntwo")) == "one"
+    assert first_line(RuntimeError()) == "RuntimeError"
+    assert len(first_line(RuntimeError("x" * 999))) == 200

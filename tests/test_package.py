@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from space.push import SUFFIXES
 
 ROOT = Path(__file__).parents[1]
@@ -69,3 +71,23 @@ def test_every_module_is_used_by_the_app() -> None:
                 waiting.append(found)
     modules = {file for file in PACKAGE.rglob("*.py") if file.name != "__init__.py"}
     assert {file.relative_to(ROOT).as_posix() for file in modules - reached} == set()
+
+
+def lines_of(name: str) -> list[str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return [line.partition("  #")[0] for line in lines if line and not line.startswith("#")]
+
+
+def test_gguf_files_need_neither_torch_nor_what_stands_on_it() -> None:
+    names = {Requirement(line).name for line in lines_of("requirements-gguf.txt")}
+    assert {"xllamacpp", "gradio", "mistral-common"} <= names
+    assert not names & {"torch", "transformers", "accelerate", "bitsandbytes", "safetensors"}
+
+
+def test_the_wheel_needs_all_that_requirements_txt_includes() -> None:
+    parts = [line.removeprefix("-r ") for line in lines_of("requirements.txt")]
+    declared = re.search(r"^dependencies = \{ file = \[(.+?)\] \}", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert declared is not None
+    assert re.findall(r'"(.+?)"', declared[1]) == parts
+    first, second = ({Requirement(line).name for line in lines_of(name)} for name in parts)
+    assert not first & second, "no library has two lines"

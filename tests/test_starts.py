@@ -76,10 +76,12 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def started(folder: Path, *arguments: str, shell: str = "", **variables: str) -> Iterator[Started]:
+def started(
+    folder: Path, *arguments: str, shell: str = "", python: str = sys.executable, **variables: str
+) -> Iterator[Started]:
     """The app on a free port, started from another folder, with what a `shell` does to its streams; SIGTERM ends it all."""
     port = free_port()
-    command = [sys.executable, str(APP), "--port", str(port), "--data-dir", str(folder / "data"), *arguments]
+    command = [python, str(APP), "--port", str(port), "--data-dir", str(folder / "data"), *arguments]
     process = subprocess.Popen(
         ["/bin/sh", "-c", f'exec "$@" {shell}', "sh", *command],
         cwd=folder,

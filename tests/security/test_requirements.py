@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 LINES = [
     line.partition("  #")
-    for name in ("requirements.txt", "requirements-mcp.txt", "space/requirements.txt")
+    for name in ("requirements-gguf.txt", "requirements-torch.txt", "requirements-mcp.txt", "space/requirements.txt")
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
 ]

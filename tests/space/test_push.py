@@ -136,8 +136,8 @@ def test_without_a_token_nothing_is_tried(hub: SpacesHub, monkeypatch: pytest.Mo
 def test_what_must_not_go_up_stays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, said: str
 ) -> None:
-    for name in ("app.py", "LICENSE", "requirements.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    for file in (ROOT / "app.py", ROOT / "LICENSE", *ROOT.glob("requirements*.txt")):
+        shutil.copy(file, tmp_path)
     shutil.copytree(ROOT / "space", tmp_path / "space")
     (tmp_path / "magistral_ui").mkdir()
     (tmp_path / "magistral_ui" / "notes.txt").write_bytes(content)

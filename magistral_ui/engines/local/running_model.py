@@ -5,7 +5,7 @@ It imports torch, which `engine.py` does not: the page is served before torch is
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -19,8 +19,9 @@ from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
-from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
+from magistral_ui.engines.local.sequence import Sequence, encoded_within
+from magistral_ui.engines.local.tokenizer import Tokenizer
+from magistral_ui.engines.pace_recorder import PaceRecorder
 from magistral_ui.engines.weights.devices import Device, find_device, look_again
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import memory_named
@@ -29,15 +30,13 @@ from magistral_ui.engines.weights.pace import record_pace
 from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.engines.weights.quantization import held_bytes
 from magistral_ui.engines.weights.source import find_source
-from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken, PromptTooLong
+from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken
 from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
 
 log = logging.getLogger(__name__)
 
 MIN_CPU_KV_BYTES = 4 * 2**30
 """Bytes for keys and values on a processor, unless one conversation of full length needs more."""
-MIN_MEASURED_TOKENS = 32
-"""Tokens of a reply whose pace is worth knowing."""
 
 
 class RunningModel:
@@ -90,35 +89,6 @@ class RunningModel:
         self.scheduler.close()
 
 
-class PaceRecorder:
-    """Hands on the tokens per second of each reply that ran alone from its first token to its last."""
-
-    def __init__(self, record: Callable[[float], None]) -> None:
-        self._record = record
-        self._lock = threading.Lock()
-        self._running: set[Generation] = set()
-        self._disturbed: set[Generation] = set()
-
-    def watch(self, generation: Generation) -> None:
-        """To be called when a reply is submitted."""
-        with self._lock:
-            self._running.add(generation)
-            if len(self._running) > 1:
-                self._disturbed |= self._running
-        generation.when_ended(lambda: self._ended(generation))
-
-    def _ended(self, generation: Generation) -> None:
-        with self._lock:
-            self._running.discard(generation)
-            alone = generation not in self._disturbed
-            self._disturbed.discard(generation)
-        usage = generation.usage
-        tokens = usage.reasoning_tokens + usage.answer_tokens
-        seconds = usage.total_seconds - usage.first_token_seconds
-        if alone and tokens >= MIN_MEASURED_TOKENS and seconds > 0:
-            self._record((tokens - 1) / seconds)
-
-
 def load_model(request: ModelRequest, report: Report, closing: threading.Event) -> RunningModel | None:
     """The requested model, ready to run, or None once `closing` is set; raises what `find_source` and `load` do."""
     if request.threads:
@@ -166,15 +136,6 @@ def tokenizer_of(loaded: Loaded) -> Tokenizer:
         return Tokenizer(loaded.tekken, loaded.card, loaded.system, loaded.shape.image_side)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelFilesBroken(model=loaded.info.source, file=loaded.tekken.name) from error
-
-
-def encoded_within(context_length: int, tokenizer: Tokenizer, request: GenerationRequest) -> tuple[EncodedPrompt, int]:
-    """The prompt, and how many tokens its reply may have; raises PromptTooLong if it leaves no room for one."""
-    encoded = tokenizer.encode(request.prompt, request.visitor)
-    room = context_length - len(encoded.ids)
-    if room < 1:
-        raise PromptTooLong(tokens=len(encoded.ids), limit=context_length)
-    return encoded, min(request.params.max_tokens, room)
 
 
 def plan_now(loaded: Loaded, device: Device, copied: int = 0) -> MemoryPlan:

@@ -13,7 +13,7 @@ from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, rea
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.errors import Value
+from magistral_ui.errors import PromptTooLong, Value
 from magistral_ui.fairness import owner_of
 
 if TYPE_CHECKING:  # a sequence only handles them, and mistral-common takes a while to import
@@ -85,6 +85,11 @@ class Sequence:
     @property
     def stopped(self) -> bool:
         return self.generation.stop_requested
+
+    @property
+    def end_of_turn(self) -> int:
+        """The token that ends a reply."""
+        return self._tokenizer.end_of_turn
 
     @property
     def length(self) -> int:
@@ -222,3 +227,14 @@ class Sequence:
     @property
     def _committed(self) -> int:
         return len(self.entry.keys) if self.entry else 0
+
+
+def encoded_within(
+    context_length: int, tokenizer: "Tokenizer", request: GenerationRequest
+) -> "tuple[EncodedPrompt, int]":
+    """The prompt, and how many tokens its reply may have; raises PromptTooLong if it leaves no room for one."""
+    encoded = tokenizer.encode(request.prompt, request.visitor)
+    room = context_length - len(encoded.ids)
+    if room < 1:
+        raise PromptTooLong(tokens=len(encoded.ids), limit=context_length)
+    return encoded, min(request.params.max_tokens, room)

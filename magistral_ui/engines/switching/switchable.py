@@ -1,7 +1,7 @@
 """An engine whose model can be switched, unloaded and loaded again while the page is open; it runs none itself.
 
-Each load has a LocalEngine of its own. The one before is closed first, so that two models never share the memory, and if a
-load fails, the previous model is loaded again.
+Each load has an engine of its own, of the kind that runs the model's files. The one before is closed first, so that two models
+never share the memory, and if a load fails, the previous model is loaded again.
 """
 
 import threading
@@ -23,8 +23,9 @@ from magistral_ui.engines.base import (
     Unloaded,
 )
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.engine import LocalEngine, open_local
+from magistral_ui.engines.local.sequence import encoded_within
 from magistral_ui.engines.switching.idle_watch import IdleWatch
+from magistral_ui.engines.switching.open_engine import LoadableEngine, open_engine
 from magistral_ui.engines.switching.waiting_replies import WaitingReplies
 from magistral_ui.engines.weights.freed_memory import FreedMemory
 from magistral_ui.errors import Message, ModelSwitching, NotReady
@@ -39,7 +40,7 @@ Running = Literal["wait", "stop"]
 """What happens to running replies: the switch waits for them, or stops them."""
 POLL_SECONDS, CLOSE_TIMEOUT = 0.05, 20.0
 """Seconds between two looks, and for a switch to notice that all is closed: it may have two engines to close."""
-OpenEngine = Callable[[ModelRequest], LocalEngine]
+OpenEngine = Callable[[ModelRequest], LoadableEngine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,14 @@ class _Pending:
 class SwitchableEngine:
     """Runs one model at a time in this process; `engines/base.py` says what the methods do."""
 
-    def __init__(self, request: ModelRequest, idle_minutes: int = 0, open_engine: OpenEngine = open_local) -> None:
+    def __init__(self, request: ModelRequest, idle_minutes: int = 0, opener: OpenEngine = open_engine) -> None:
         """`idle_minutes` without a reply unload the model; 0: never. Nothing is loaded before `start`."""
         self.current = request
         self.last_failure: Message | None = None
         """Why the last switch failed; None after one that succeeded."""
         self.notice: Message | None = None
         """Why a switch that was asked for was not made; None from the next one on."""
-        self._open, self._engine = open_engine, open_engine(request)
+        self._open, self._engine = opener, opener(request)
         self._lock = threading.RLock()
         self._unloaded: tuple[ModelInfo, ModelCard, Tokenizer | None] | None = None
         self._busy = False
@@ -170,8 +171,6 @@ class SwitchableEngine:
         """Refuse a prompt that is too long before an unloaded model is loaded for it."""
         unloaded = self._unloaded
         if unloaded is not None and unloaded[2] is not None:
-            from magistral_ui.engines.local.running_model import encoded_within
-
             encoded_within(unloaded[0].context_length, unloaded[2], request)
 
     def _submit_waiting(self, request: GenerationRequest) -> Generation:

@@ -13,6 +13,7 @@ from typing import Literal
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.weights.hub import Snapshot, download, held_snapshot
 from magistral_ui.engines.weights.large_files import existing_folder
+from magistral_ui.engines.weights.pinned_revision import REFERENCE, is_complete, record, recorded
 from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.engines.weights.repository_files import (
     FileMarks,
@@ -26,7 +27,6 @@ from magistral_ui.engines.weights.repository_files import (
     record_total,
     total_of,
 )
-from magistral_ui.engines.weights.source import REFERENCE, is_complete, record, recorded
 from magistral_ui.errors import BadInput, MagistralUIError, Message, ModelRefused
 from magistral_ui.models.cards import CARDS, FAMILY, RE_UPLOADS, ModelCard
 from magistral_ui.models.folder import is_repository
@@ -210,7 +210,7 @@ class ModelLibrary:
         return "paused" if held is not None and held.stop.is_set() else "partial"
 
     def _held_repositories(self) -> Iterator[str]:
-        """Repositories that have run here, by the reference that source.py keeps, or are complete for a known card."""
+        """Repositories that have run here, by the reference that pinned_revision.py keeps, or are complete for a known card."""
         for mark in sorted(hub_cache().glob(f"models--*--*/refs/{REFERENCE}")):
             name = mark.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
             if is_repository(name):

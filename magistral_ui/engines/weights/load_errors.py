@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import core_model_loading
 
-from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory, causes
+from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory, causes, first_line
 from magistral_ui.models.folder import FolderFacts, inspect_folder
 
 NO_MEMORY = (
@@ -139,8 +139,3 @@ def plain(name: str) -> str:
 
 def _size(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, short enough for a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -20,9 +20,8 @@ from huggingface_hub import constants
 
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.weights.large_files import existing_folder
-from magistral_ui.engines.weights.load_errors import first_line
 from magistral_ui.engines.weights.progress import Report
-from magistral_ui.errors import CopyNotSaved, MagistralUIError
+from magistral_ui.errors import CopyNotSaved, MagistralUIError, first_line
 from magistral_ui.models.folder import FolderFacts, inspect_folder
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from huggingface_hub import constants, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 from huggingface_hub.file_download import repo_folder_name
 
+from magistral_ui.engines.weights.pinned_revision import REFERENCE
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
-from magistral_ui.engines.weights.source import REFERENCE
 from magistral_ui.models.folder import is_repository
 
 FileMarks = frozenset[tuple[str, int, int]]

@@ -1,32 +1,26 @@
 """Finds the requested model's files: a card's, a repository's, or a folder's; downloads what is missing.
 
-It remembers which commit of a repository ran last, so that weights change only on request. That is stored beside the Hub's own
-references in its cache, so it disappears when the model is deleted there.
+`pinned_revision.py` remembers which commit of a repository ran last.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
-
 from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, slow_pace
-from magistral_ui.engines.weights.hub import download, held_snapshot, read_config
+from magistral_ui.engines.weights.hub import download, read_config
 from magistral_ui.engines.weights.pace import pace_of
+from magistral_ui.engines.weights.pinned_revision import is_complete, pinned_named, record, recorded
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.quantization import stored_precision
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, copy_for, fingerprint
-from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound
+from magistral_ui.errors import Message, ModelFilesBroken
 from magistral_ui.models.cards import ModelCard, find_card
 from magistral_ui.models.folder import AUTO, DEMO_FOLDER, decoder_of, inspect_folder, is_commit, is_repository
 from magistral_ui.models.memory import MemoryPlan
 from magistral_ui.models.shape import ModelShape, read_shape
-
-REFERENCE = "magistral-ui"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +69,6 @@ def find_source(
     return replace(source, precision=request.precision)
 
 
-def is_complete(card: ModelCard) -> bool:
-    """Whether all of the card's files are on this computer, at the commit that would run, or a quantized copy of them."""
-    name = card.repository or ""
-    revision = recorded(name) or card.revision
-    if not is_commit(revision):
-        return False
-    copies = (copy_for("auto", name, str(revision), precision) for precision in ("nf4", "int8"))
-    return held_snapshot(name, revision) is not None or any(copy is not None and copy.is_there for copy in copies)
-
-
 def _from_folder(
     folder: Path,
     card: ModelCard | None,
@@ -121,7 +105,7 @@ def _from_hub(
 ) -> ModelSource:
     """The revision is the requested one, else the one that ran here before, else the card's, else the newest."""
     revision = request.revision or recorded(name) or (card.revision if card else None)
-    with _own_revision(name, revision, request):
+    with pinned_named(name, revision, request.revision):
         shape, planned, stored = _fitting(card, name, revision, device, request)
         precision = planned.precision
         if pace := slow_pace(shape, planned, device):
@@ -149,17 +133,6 @@ def _card_of(folder: Path, name: str) -> ModelCard:
     return replace(inspect_folder(folder).card, key=name, name=name.rpartition("/")[2], repository=name)
 
 
-@contextmanager
-def _own_revision(name: str, revision: str | None, request: ModelRequest) -> Iterator[None]:
-    """If a revision that we chose is gone from the Hub, the remedy differs from that for a requested one."""
-    try:
-        yield
-    except ModelNotFound as error:
-        if error.message.key != "revision_not_found" or request.revision is not None:
-            raise
-        raise ModelNotFound("own_revision_gone", model=name, revision=str(revision)[:12]) from error
-
-
 def _fitting(
     card: ModelCard | None, name: str, revision: str | None, device: Device, request: ModelRequest
 ) -> tuple[ModelShape, MemoryPlan, str | None]:
@@ -175,27 +148,3 @@ def _fitting(
             raise ModelFilesBroken(model=name, file="config.json") from error
     wanted = stored or request.precision
     return shape, choose_plan(card.name if card else name, shape, device, wanted, request.context_length), stored
-
-
-def recorded(repository: str) -> str | None:
-    """The commit that ran last on this computer."""
-    try:
-        found = _reference(repository).read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
-    return found if is_commit(found) else None
-
-
-def record(repository: str, commit: str) -> None:
-    """Pin `commit` for later starts; if it cannot be written, the next start asks the Hub again."""
-    file = _reference(repository)
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{REFERENCE}.partial")
-        unfinished.write_text(commit, encoding="utf-8")
-        unfinished.replace(file)
-
-
-def _reference(repository: str) -> Path:
-    folder = repo_folder_name(repo_id=repository, repo_type="model")
-    return Path(constants.HF_HUB_CACHE) / folder / "refs" / REFERENCE

@@ -22,9 +22,9 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.running_model import encoded_within, tokenizer_of
+from magistral_ui.engines.local.running_model import tokenizer_of
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
-from magistral_ui.engines.local.sequence import Sequence
+from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.weights.devices import Device, find_device
 from magistral_ui.engines.weights.load_errors import memory_named

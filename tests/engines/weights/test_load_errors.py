@@ -15,7 +15,6 @@ from transformers import core_model_loading
 
 from magistral_ui.engines.local import running_model
 from magistral_ui.engines.local.running_model import RunningModel
-from magistral_ui.engines.weights import load_errors
 from magistral_ui.engines.weights.load_errors import is_out_of_memory, memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.source import ModelSource
@@ -214,9 +213,3 @@ def test_a_configuration_that_transformers_refuses(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": "small"}), encoding="utf-8")
     refused = refusal(folder)
     assert (refused.message.key, refused.message.values["file"]) == ("model_files_broken", "config.json")
-
-
-def test_reasons_fit_into_a_sentence() -> None:
-    assert load_errors.first_line(RuntimeError("one\ntwo")) == "one"
-    assert load_errors.first_line(RuntimeError()) == "RuntimeError"
-    assert len(load_errors.first_line(RuntimeError("x" * 999))) == 200
