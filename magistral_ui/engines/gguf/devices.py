@@ -36,6 +36,8 @@ ON_BOARD = "0000:00:"
 """How the PCI addresses of what is inside the processor begin, such as Intel's integrated graphics."""
 ASK_TIMEOUT = 90.0
 """Seconds for a child to list the devices; drivers may have to wake them, and the machine may be busy."""
+FAILURE_TIMEOUT = 10.0
+"""Seconds for the end of a child that could not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def ask_child() -> Listing:
         child.answered.wait(ASK_TIMEOUT)
         answer = child.answer
         if answer is None or "devices" not in answer:
-            child.wait(1.0)
+            child.logged.wait(FAILURE_TIMEOUT)
             raise reason_of(names, child.tail(), child.returncode, answer)
     finally:
         child.end()

@@ -28,7 +28,7 @@ POLL_SECONDS = 0.05
 PROPS_TIMEOUT = 60.0
 """Seconds for the first answer of a server that has just loaded, on a busy machine."""
 FAILURE_TIMEOUT = 10.0
-"""Seconds for the log of a child that has said that it failed to be whole."""
+"""Seconds for the log of a child that could not load to be whole, or for its end."""
 MAX_CRASHES, CRASH_SECONDS = 3, 600.0
 """A model that crashes this often within so many seconds is not started again."""
 HOST = "127.0.0.1"
@@ -147,10 +147,9 @@ class Supervisor:
         host, port = self._address(child)
         props = self._props(child, host, port, key)
         with self._lock:
-            if self._is_closing() or not child.alive:
-                child.end()
-                raise Cancelled if self._is_closing() else self._reason(child)
-            self._serves = True
+            self._serves = child.alive and not self._is_closing()
+        if not self._serves:
+            raise self._failure(child)
         return LlamaServer(host, port, key, child.pid, props, child)
 
     def when_died(self, call: Callable[[Message], None]) -> None:
@@ -184,14 +183,7 @@ class Supervisor:
         address = str((child.answer or {}).get("address", ""))
         host, separator, port = address.removeprefix("http://").rpartition(":")
         if not separator or not port.isdigit():
-            if child.answer:
-                child.logged.wait(FAILURE_TIMEOUT)
-            reason = self._reason(child)
-            child.end()
-            if self._is_closing():
-                raise Cancelled
-            log.warning("llama.cpp could not load the model: %s", "; ".join(child.tail()))
-            raise reason
+            raise self._failure(child)
         return host, int(port)
 
     def _props(self, child: ChildProcess, host: str, port: int, key: str) -> Mapping[str, Any]:
@@ -200,13 +192,21 @@ class Supervisor:
             connection.request("GET", "/props", headers={"Authorization": f"Bearer {key}"})
             props = json.loads(connection.getresponse().read())
         except (OSError, ValueError, http.client.HTTPException) as error:
-            child.wait(POLL_SECONDS)
-            reason = self._reason(child)
-            child.end()
-            raise (Cancelled() if self._is_closing() else reason) from error
+            raise self._failure(child) from error
         finally:
             connection.close()
         return props if isinstance(props, dict) else {}
+
+    def _failure(self, child: ChildProcess) -> ModelError | Cancelled:
+        """Why a child does not serve; it is ended."""
+        if not self._is_closing():
+            child.logged.wait(FAILURE_TIMEOUT)
+        reason = self._reason(child)
+        child.end()
+        if self._is_closing():
+            return Cancelled()
+        log.warning("llama.cpp could not load the model: %s", "; ".join(child.tail()))
+        return reason
 
     def _reason(self, child: ChildProcess) -> ModelError:
         folder = f"{self._settings.model.parent}{os.sep}"
