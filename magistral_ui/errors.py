@@ -22,8 +22,14 @@ MagistralUIError
 │   └── ModelSwitching
 ├── ModelError               the operator can fix it; key model_error, model_not_loaded
 │   ├── ModelNotFound
+<<<<<<< HEAD
 │   ├── NotAMistralModel     key not_a_mistral_model, gguf_adapter, gguf_projector and other gguf_…
 │   ├── ModelFilesBroken     key model_files_broken, model_file_unreadable, weights_missing, gguf_damaged, …
+=======
+│   ├── NotAMistralModel
+│   ├── ModelFilesBroken     key model_files_broken, model_file_unreadable, weights_missing, weights_misshapen
+│   ├── LibraryMissing       key torch_missing, llama_cpp_missing
+>>>>>>> w-gswitch
 │   ├── DownloadFailed       key hub_unreachable, connection_lost, disk_full, token_refused, access_denied, file_corrupt, …
 │   │   └── HoldsGGUF
 │   ├── DeviceTooSmall       key device_too_small, precision_too_large
@@ -207,6 +213,12 @@ class ModelFilesBroken(ModelError):
     """Files are missing, damaged, unreadable or inconsistent; values: model, and by key file, reason, name, …"""
 
     key = "model_files_broken"
+
+
+class LibraryMissing(ModelError):
+    """What runs the model is not installed; values: model, other (what to name instead)."""
+
+    key = "torch_missing"
 
 
 class DownloadFailed(ModelError):
