@@ -265,7 +265,16 @@ def nearest_card(shape: ModelShape, ministral: bool) -> ModelCard:
 
 def without_claims(card: ModelCard) -> ModelCard:
     """`card` without what is only true of the published weights: for a copy that may have been trained further."""
-    return replace(card, repository=None, revision=None, benchmarks={}, languages=(), download_bytes=0, license="")
+    return replace(
+        card,
+        repository=None,
+        revision=None,
+        benchmarks={},
+        languages=(),
+        download_bytes=0,
+        license="",
+        gguf_repositories=(),
+    )
 
 
 def check_seen(card: ModelCard, images: Sequence[ImageFile]) -> None:
