@@ -1,7 +1,21 @@
 """Groups the GGUF files of a repository by quantization, from their names and sizes; it reads no file and asks no Hub."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+MAX_PATH_LENGTH = 1_000
+"""Characters of a file's path in a repository."""
+_SUFFIX = re.compile(
+    r"(?:^|[-._])((?:(?:UD|i1)[-_])?(?:I?Q\d\w{0,20}|TQ\d_\d|BF16|FP?16|FP?32|MXFP4(?:_MOE)?))$",
+    re.ASCII | re.IGNORECASE,
+)
+_PART = re.compile(r"-(\d{5})-of-(\d{5})$", re.ASCII)
+_MMPROJ = re.compile(r"(?:^|[-._])mmproj(?:[-._]|$)", re.ASCII | re.IGNORECASE)
+_IMATRIX = re.compile(r"imatrix", re.IGNORECASE)
+_MMPROJ_TYPES = ("bf16", "f16", "fp16", "f32", "fp32")
+"""Of projectors, the one to prefer first: they are small, and bfloat16 is what the towers are published in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +36,8 @@ class Quantization:
     same repository, and files without a suffix, the whole name."""
     files: tuple[ListedFile, ...]
     """In order; llama.cpp is given the first."""
+    is_main: bool = True
+    """Whether it is of the model that the repository is for, not of another one in it."""
 
     @property
     def bytes(self) -> int:
@@ -44,11 +60,72 @@ class GGUFListing:
 
 
 def list_gguf(repository: str, files: Iterable[ListedFile]) -> GGUFListing:
-    """What GGUF files there are among `files`; those with a name that no file may have are left out."""
-    raise NotImplementedError
+    """What GGUF files there are among `files`; those with a name that no file may have are left out, and so are files of
+    importance matrices and models of which a part is missing."""
+    found = [file for file in files if file.name.casefold().endswith(".gguf") and is_safe_path(file.name)]
+    models = _models([file for file in found if not _MMPROJ.search(_stem(file)) and not _IMATRIX.search(_stem(file))])
+    main = _main_base([_split_stem(stem)[0] for stem in models], repository)
+    labelled: dict[str, Quantization] = {}
+    for stem, parts in sorted(models.items(), key=lambda each: (each[1][0].name.count("/"), each[0])):
+        base, suffix = _split_stem(stem)
+        is_main = base.casefold() == main
+        label = suffix if suffix and is_main else stem
+        labelled.setdefault(label.casefold(), Quantization(label, parts, is_main))
+    quantizations = sorted(labelled.values(), key=lambda each: -each.bytes)
+    mmproj = sorted((file for file in found if _MMPROJ.search(_stem(file))), key=_mmproj_rank)
+    return GGUFListing(tuple(quantizations), tuple(mmproj))
 
 
 def split_name(model: str) -> tuple[str, str]:
     """`owner/repo:Q4_K_M` as the repository and the label, which is empty where none is named."""
     repository, _, label = model.partition(":")
     return repository, label
+
+
+def is_safe_path(name: str) -> bool:
+    """Whether a path in a repository stays within a folder, on every system, and can be shown."""
+    parts = name.split("/")
+    return len(name) <= MAX_PATH_LENGTH and name.isprintable() and not any(map(_is_unsafe, parts))
+
+
+def _is_unsafe(part: str) -> bool:
+    return not part.strip(". ") or bool(set(part) & set('\\:*?"<>|'))
+
+
+def _stem(file: ListedFile) -> str:
+    return file.name.rpartition("/")[2][: -len(".gguf")]
+
+
+def _split_stem(stem: str) -> tuple[str, str]:
+    """A name's base and the quantization after it, which may be empty."""
+    found = _SUFFIX.search(stem)
+    return (stem[: found.start()], found[1]) if found else (stem, "")
+
+
+def _models(files: list[ListedFile]) -> dict[str, tuple[ListedFile, ...]]:
+    """Complete models by their names without a part's number; where a name occurs twice, the one that is less deep."""
+    whole: dict[str, tuple[ListedFile, ...]] = {}
+    parts: dict[tuple[str, str, int], dict[int, ListedFile]] = {}
+    for file in sorted(files, key=lambda each: (each.name.count("/"), each.name)):
+        stem, folder = _stem(file), file.name.rpartition("/")[0]
+        if found := _PART.search(stem):
+            parts.setdefault((stem[: found.start()], folder, int(found[2])), {})[int(found[1])] = file
+        else:
+            whole.setdefault(stem, (file,))
+    for (stem, _, count), numbered in parts.items():
+        if len(numbered) == count and set(numbered) == set(range(1, count + 1)):
+            whole.setdefault(stem, tuple(numbered[number] for number in sorted(numbered)))
+    return whole
+
+
+def _main_base(bases: list[str], repository: str) -> str:
+    """The name of the model that the repository is for: the one with most quantizations, then the one named like it."""
+    counts = Counter(base.casefold() for base in bases)
+    own = repository.rpartition("/")[2].casefold()
+    return max(counts, key=lambda base: (counts[base], bool(base) and base in own, base), default="")
+
+
+def _mmproj_rank(file: ListedFile) -> tuple[int, int, str]:
+    words = re.split(r"[-._]", _stem(file).casefold())
+    rank = next((rank for rank, type in enumerate(_MMPROJ_TYPES) if type in words), len(_MMPROJ_TYPES))
+    return rank, file.name.count("/"), file.name

@@ -85,6 +85,10 @@ class MemoryPlan:
     """Layers that llama.cpp keeps on the GPU, the head among them; None for other engines."""
     slots: int = 0
     """Replies that llama.cpp writes at the same time; 0 for other engines."""
+    in_ram: int = 0
+    """Bytes that llama.cpp takes in RAM beside those on GPUs, which are all that the other figures count."""
+    ram_layers: int = 0
+    """Layers that llama.cpp keeps in RAM and runs on the processor beside those on GPUs."""
 
 
 def margin_bytes(place: DeviceBudget) -> int:
@@ -227,7 +231,7 @@ def _shared(
         kv_per_token=per_token,
         kv_bytes=kv_bytes,
         context=min(shape.context_length, tokens),
-        visitors=_visitors(shape, tokens),
+        visitors=visitors_of(shape, tokens),
         shares=shares,
         image_side=shape.image_side,
     )
@@ -241,12 +245,13 @@ def with_less(shape: ModelShape, planned: MemoryPlan, kv_bytes: int) -> MemoryPl
         planned,
         kv_bytes=kv_bytes,
         context=min(planned.context, tokens),
-        visitors=_visitors(shape, tokens),
+        visitors=visitors_of(shape, tokens),
         shares=tuple(replace(share, kv_bytes=kv_bytes) for share in planned.shares),
     )
 
 
-def _visitors(shape: ModelShape, tokens: int) -> int:
+def visitors_of(shape: ModelShape, tokens: int) -> int:
+    """How many typical conversations fit into `tokens` of keys and values."""
     return tokens // min(TYPICAL_CONTEXT + MAX_GROWTH_TOKENS, shape.context_length)
 
 

@@ -33,6 +33,13 @@ class Repository:
     ranges: bool = True
     card: dict[str, object] = field(default_factory=dict)
     """The metadata of its README.md."""
+    listed: list[dict[str, object]] = field(default_factory=list)
+    """More entries of the list of files, for which there are none."""
+
+    def described(self) -> list[tuple[str, dict[str, object]]]:
+        """Its files by name, folders and all, with what `describe` says of each."""
+        files = sorted(file for file in self.folder.rglob("*") if file.is_file())
+        return [(file.relative_to(self.folder).as_posix(), describe(file)) for file in files]
 
 
 @dataclass
@@ -117,10 +124,10 @@ class Handler(Answering):
     def describe(self, name: str, revision: str) -> None:
         if repository := self.repository(name, revision):
             siblings = []
-            for file in sorted(repository.folder.iterdir()):
-                facts = describe(file)
-                sibling = {"rfilename": file.name, "size": facts["size"], "blobId": facts["oid"]}
+            for name_in, facts in repository.described():
+                sibling = {"rfilename": name_in, "size": facts["size"], "blobId": facts["oid"]}
                 siblings.append(sibling | ({"lfs": facts["lfs"]} if "lfs" in facts else {}))
+            siblings += repository.listed
             self.say(
                 {
                     "id": name,
@@ -134,10 +141,9 @@ class Handler(Answering):
     def tree(self, name: str, revision: str) -> None:
         if repository := self.repository(name, revision):
             entries = []
-            for file in sorted(repository.folder.iterdir()):
-                facts = describe(file)
+            for name_in, facts in repository.described():
                 facts.pop("etag")
-                entries.append({"type": "file", "path": file.name} | facts)
+                entries.append({"type": "file", "path": name_in} | facts)
             self.say(entries)
 
     def resolve(self, name: str, revision: str, file: str) -> None:
@@ -161,13 +167,14 @@ class Handler(Answering):
         body = (repository.folder / file).read_bytes()
         if file in repository.spoiled:
             body = body[:-1] + bytes([body[-1] ^ 1])
-        total, start = len(body), 0
+        total, start, asked = len(body), 0, False
         headers = dict(headers or {})
-        if repository.ranges and (found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))):
-            start = int(found[1])
-            headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
+        if repository.ranges and (found := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
+            start, asked = int(found[1]), True
+            body = body[: int(found[2]) + 1] if found[2] else body
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{total}"
         body = body[start:]
-        self.send_response(206 if start else 200)
+        self.send_response(206 if asked else 200)
         for name, value in (headers | {"Content-Length": str(len(body))}).items():
             self.send_header(name, value)
         self.end_headers()

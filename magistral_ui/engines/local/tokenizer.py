@@ -85,7 +85,9 @@ class Tokenizer:
         self._replies: LRUCache[tuple[str, str | None, str, bool], list[int]] = LRUCache(CACHED_REPLY_TOKENS, len)
         self._texts: LRUCache[tuple[str, str | tuple[SystemPart, ...]], list[int]] = LRUCache(CACHED_TEXT_TOKENS, len)
         self._counts: LRUCache[tuple[str, str], int] = LRUCache(CACHED_COUNTS)
+        self.begin_of_text: int = self._base.bos_id
         self.end_of_turn: int = self._base.eos_id
+        self.vocabulary: int = self._base.n_words
         self._begin, self._end = self._mark_ids()
         self._pieces: dict[int, bytes] = {}
 

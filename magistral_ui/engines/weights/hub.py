@@ -9,13 +9,13 @@ import os
 import shutil
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi, ModelInfo, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError comes from httpx or httpx2, by version
@@ -34,6 +34,7 @@ from magistral_ui.engines.base import Loading
 from magistral_ui.engines.weights.large_files import (
     MIN_FREE_BYTES,
     BlobStore,
+    LargeFile,
     disk_full,
     existing_folder,
     fetch_large,
@@ -42,8 +43,9 @@ from magistral_ui.engines.weights.large_files import (
 from magistral_ui.engines.weights.originals import BORROWED_FILES, TOKENIZER, find_original
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.environment import ProxyUnusable, check_proxies
-from magistral_ui.errors import DownloadFailed, ModelError, ModelNotFound, causes
+from magistral_ui.errors import DownloadFailed, HoldsGGUF, ModelError, ModelNotFound, causes
 from magistral_ui.models.folder import inspect_folder, is_commit, read_json
+from magistral_ui.models.gguf_names import is_safe_path
 
 NEEDED_FILES = (
     "config.json",
@@ -55,6 +57,9 @@ NEEDED_FILES = (
     "SYSTEM_PROMPT.txt",
 )
 """The rest of each repository is the same weights in another format, just as large."""
+
+
+Held = TypeVar("Held")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +80,14 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
     report(Loading("downloading"))
     if is_commit(revision) and (held := held_snapshot(repository, revision)):
         return held
-    with _sentences(repository, revision):
-        try:
-            check_proxies()
-            info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=10)
-        except (OfflineModeIsEnabled, HTTPError, OSError) as error:
-            # A refusal is more useful to know than an old cached copy.
-            refused = isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
-            if refused or (cached := _cached(repository, revision)) is None:
-                raise
-            return cached
+    with sentences(repository, revision):
+        info = repository_info(repository, revision, lambda: _cached(repository, revision))
+        if isinstance(info, Snapshot):
+            return info
         needed = [file for file in info.siblings or () if any(fnmatch(file.rfilename, p) for p in NEEDED_FILES)]
         names = {file.rfilename for file in needed}
         original = None if TOKENIZER in names else find_original(info)
+        _check_not_gguf(repository, info)
         _check_names(repository, names | ({TOKENIZER} if original else set()))
         own = BlobStore.of(repository, str(info.sha))
         parts = [(own, large_files(needed))]
@@ -95,13 +95,45 @@ def download(repository: str, revision: str | None, report: Report, closing: thr
         lent = [file for file in lent if file.rfilename not in names]
         if original:
             parts.append((replace(own, repository=original.id, commit=str(original.sha)), large_files(lent)))
-        fetch_large(repository, parts, report, closing)
-        for store, files in parts:
-            store.place(files)
+        fetch_parts(repository, parts, report, closing)
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(NEEDED_FILES)))
         if original:
             _borrow(original, lent, own, folder)
     return Snapshot(folder, folder.name)
+
+
+def repository_info(repository: str, revision: str | None, held: Callable[[], Held | None]) -> ModelInfo | Held:
+    """What the Hub says of a repository and its files; where it cannot be asked, what is `held` already, if anything is.
+
+    Raises what the Hub's client does. Files with a name that leads out of the repository's folder are left out.
+    """
+    try:
+        check_proxies()
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=10)
+    except (OfflineModeIsEnabled, HTTPError, OSError) as error:
+        # A refusal is more useful to know than an old cached copy.
+        refused = isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
+        if refused or (found := held()) is None:
+            raise
+        return found
+    info.siblings = [file for file in info.siblings or () if is_safe_path(file.rfilename)]
+    return info
+
+
+def fetch_parts(
+    repository: str, parts: list[tuple[BlobStore, list[LargeFile]]], report: Report, closing: threading.Event
+) -> None:
+    """Download what is missing of `parts`, large files of one or more repositories, into the Hub's cache."""
+    fetch_large(repository, parts, report, closing)
+    for store, files in parts:
+        store.place(files)
+
+
+def _check_not_gguf(repository: str, info: ModelInfo) -> None:
+    """Reject a repository that has GGUF files and no safetensors."""
+    endings = {Path(file.rfilename).suffix.casefold() for file in info.siblings or ()}
+    if ".gguf" in endings and ".safetensors" not in endings:
+        raise HoldsGGUF(model=repository)
 
 
 def _borrow(original: ModelInfo, lent: list[Any], own: BlobStore, folder: Path) -> None:
@@ -121,11 +153,13 @@ def _borrow(original: ModelInfo, lent: list[Any], own: BlobStore, folder: Path) 
 
 def read_config(repository: str, revision: str | None) -> dict[str, Any]:
     """Read a repository's config.json before anything else is downloaded; raises what `download` does, or ModelFilesBroken."""
-    with _sentences(repository, revision):
+    with sentences(repository, revision):
         check_proxies()
+        if _cached(repository, revision) is None:  # repositories of GGUF files may have a config.json, too
+            _check_not_gguf(repository, HfApi().model_info(repository, revision=revision, timeout=10))
         try:
             file = hf_hub_download(repository, "config.json", revision=revision)
-        except RemoteEntryNotFoundError as error:  # GGUF files, or Mistral's own format alone
+        except RemoteEntryNotFoundError as error:  # Mistral's own format alone
             raise DownloadFailed("file_missing", model=repository, file="config.json") from error
     return read_json(Path(file).parent, "config.json", repository)
 
@@ -163,7 +197,7 @@ def _check_names(repository: str, names: set[str]) -> None:
 
 
 @contextmanager
-def _sentences(repository: str, revision: str | None) -> Iterator[None]:
+def sentences(repository: str, revision: str | None) -> Iterator[None]:
     """Turn each failure of the Hub's client into an error with a remedy."""
     host = constants.ENDPOINT
     try:

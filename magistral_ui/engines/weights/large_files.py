@@ -5,18 +5,26 @@ accepted only if its SHA-256 matches the Hub's.
 """
 
 import hashlib
+import re
 import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, hf_hub_url
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # from httpx or httpx2, by version
 from huggingface_hub.file_download import are_symlinks_supported, http_get, repo_folder_name
-from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    WeakFileLock,
+    build_hf_headers,
+    hf_raise_for_status,
+    http_stream_backoff,
+)
 
 from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
 from magistral_ui.errors import DownloadFailed
@@ -24,6 +32,10 @@ from magistral_ui.errors import DownloadFailed
 PARALLEL_DOWNLOADS = 4
 MIN_FREE_BYTES = 2**28
 """Disk space left free after a download."""
+PARTIAL_CONTENT = 206
+READ_ATTEMPTS = 3
+"""How often a part of a file is asked for if the connection breaks."""
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +86,7 @@ class BlobStore:
             return
         for file in files:
             blob, named = self.blobs / file.sha256, self.snapshot / file.name
-            if any(other.is_symlink() for other in self.snapshot.parent.glob(f"*/{file.name}")):
+            if any(other.is_symlink() for other in self.snapshot.parent.glob(f"*/{escape(file.name)}")):
                 continue  # an older snapshot has symbolic links, which point to the blob
             if _size(named) == file.size:
                 blob.unlink(missing_ok=True)  # an older version left a copy of it
@@ -85,7 +97,8 @@ class BlobStore:
 
 def large_files(files: list[Any]) -> list[LargeFile]:
     """Those that the Hub keeps by their SHA-256."""
-    return [LargeFile(file.rfilename, file.lfs.size, file.lfs.sha256) for file in files if file.lfs is not None]
+    kept = [file for file in files if file.lfs is not None and _SHA256.fullmatch(file.lfs.sha256)]
+    return [LargeFile(file.rfilename, file.lfs.size, file.lfs.sha256) for file in kept]
 
 
 def fetch_large(
@@ -95,7 +108,7 @@ def fetch_large(
     missing = [(store, file) for store, files in parts for file in files if not store.has(file)]
     if not missing:
         return
-    left = sum(max(0, file.size - _size(_partial(store.blobs, file))) for store, file in missing)
+    left = sum(max(0, file.size - _size(partial_file(store.blobs, file))) for store, file in missing)
     total = sum(file.size for _, files in parts for file in files)
     free = shutil.disk_usage(constants.HF_HUB_CACHE).free
     if free < left + MIN_FREE_BYTES:
@@ -119,8 +132,43 @@ def fetch_large(
         raise next((error for error in failures if not isinstance(error, Cancelled)), failures[0])
 
 
+def read_range(repository: str, commit: str, name: str, start: int, length: int, closing: threading.Event) -> bytes:
+    """Up to `length` bytes of a file on the Hub, from `start`; nothing is kept. Raises what the Hub's client does, or Cancelled.
+
+    A server that ignores the range sends the file from its beginning; the connection is closed as soon as enough has come.
+    """
+    url, data = hf_hub_url(repository, name, revision=commit), bytearray()
+    for attempt in range(1, READ_ATTEMPTS + 1):
+        try:
+            _read_range(url, data, start, length, closing)
+            break
+        except HTTPError:
+            if attempt == READ_ATTEMPTS:
+                raise
+    return bytes(data)
+
+
+def _read_range(url: str, data: bytearray, start: int, length: int, closing: threading.Event) -> None:
+    """Add to `data`, which may hold the beginning already, until it has `length` bytes or the file ends."""
+    begin = start + len(data)
+    headers = build_hf_headers() | {"Range": f"bytes={begin}-{start + length - 1}", "Accept-Encoding": "identity"}
+    timeout, retried = constants.HF_HUB_DOWNLOAD_TIMEOUT, (408, 429)
+    with http_stream_backoff(
+        "GET", url, headers=headers, timeout=timeout, retry_on_exceptions=(), retry_on_status_codes=retried
+    ) as response:
+        hf_raise_for_status(response)
+        skip = 0 if response.status_code == PARTIAL_CONTENT else begin
+        for chunk in response.iter_bytes():
+            if closing.is_set():
+                raise Cancelled
+            data += chunk[skip : skip + length - len(data)]
+            skip = max(0, skip - len(chunk))
+            if len(data) >= length:
+                break
+
+
 def _fetch(repository: str, url: str, file: LargeFile, store: BlobStore, meter: Meter) -> None:
-    blob, partial = store.blobs / file.sha256, _partial(store.blobs, file)
+    blob, partial = store.blobs / file.sha256, partial_file(store.blobs, file)
     if store.has(file):  # another process has downloaded it
         meter.add(file.size)
         return
@@ -141,7 +189,7 @@ def _fetch(repository: str, url: str, file: LargeFile, store: BlobStore, meter: 
     partial.replace(blob)
 
 
-def _partial(blobs: Path, file: LargeFile) -> Path:
+def partial_file(blobs: Path, file: LargeFile) -> Path:
     return blobs / f"{file.sha256}.partial"
 
 

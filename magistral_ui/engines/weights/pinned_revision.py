@@ -3,7 +3,8 @@
 That is stored beside the Hub's own references in its cache, so it disappears when the model is deleted there.
 """
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -11,6 +12,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from magistral_ui.engines.weights.hub import held_snapshot
 from magistral_ui.engines.weights.quantized_cache import copy_for
+from magistral_ui.errors import ModelNotFound
 from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import is_commit
 
@@ -44,6 +46,17 @@ def record(repository: str, commit: str) -> None:
         unfinished = file.with_name(f".{REFERENCE}.partial")
         unfinished.write_text(commit, encoding="utf-8")
         unfinished.replace(file)
+
+
+@contextmanager
+def pinned_named(repository: str, revision: str | None, requested: str | None) -> Iterator[None]:
+    """If a revision that we chose is gone from the Hub, the remedy differs from that for a `requested` one."""
+    try:
+        yield
+    except ModelNotFound as error:
+        if error.message.key != "revision_not_found" or requested is not None:
+            raise
+        raise ModelNotFound("own_revision_gone", model=repository, revision=str(revision)[:12]) from error
 
 
 def _reference(repository: str) -> Path:

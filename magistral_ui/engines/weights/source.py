@@ -4,8 +4,7 @@
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, slow_pace
 from magistral_ui.engines.weights.hub import download, read_config
 from magistral_ui.engines.weights.pace import pace_of
-from magistral_ui.engines.weights.pinned_revision import is_complete, record, recorded
+from magistral_ui.engines.weights.pinned_revision import is_complete, pinned_named, record, recorded
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.quantization import stored_precision
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, copy_for, fingerprint
-from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound
+from magistral_ui.errors import Message, ModelFilesBroken
 from magistral_ui.models.cards import ModelCard, find_card
 from magistral_ui.models.folder import AUTO, DEMO_FOLDER, decoder_of, inspect_folder, is_commit, is_repository
 from magistral_ui.models.memory import MemoryPlan
@@ -106,7 +105,7 @@ def _from_hub(
 ) -> ModelSource:
     """The revision is the requested one, else the one that ran here before, else the card's, else the newest."""
     revision = request.revision or recorded(name) or (card.revision if card else None)
-    with _own_revision(name, revision, request):
+    with pinned_named(name, revision, request.revision):
         shape, planned, stored = _fitting(card, name, revision, device, request)
         precision = planned.precision
         if pace := slow_pace(shape, planned, device):
@@ -132,17 +131,6 @@ def _with_copy(source: ModelSource, copy: QuantizedCopy | None) -> ModelSource:
 
 def _card_of(folder: Path, name: str) -> ModelCard:
     return replace(inspect_folder(folder).card, key=name, name=name.rpartition("/")[2], repository=name)
-
-
-@contextmanager
-def _own_revision(name: str, revision: str | None, request: ModelRequest) -> Iterator[None]:
-    """If a revision that we chose is gone from the Hub, the remedy differs from that for a requested one."""
-    try:
-        yield
-    except ModelNotFound as error:
-        if error.message.key != "revision_not_found" or request.revision is not None:
-            raise
-        raise ModelNotFound("own_revision_gone", model=name, revision=str(revision)[:12]) from error
 
 
 def _fitting(

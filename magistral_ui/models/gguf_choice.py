@@ -1,0 +1,75 @@
+"""Chooses the quantization of a GGUF model by memory plans, if nobody names one; it reads no file and plans nothing itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from magistral_ui.models.gguf_names import Quantization
+from magistral_ui.models.gguf_plan import GGUFWeights
+from magistral_ui.models.ladder import LADDER_CONTEXT
+from magistral_ui.models.memory import GOOD_CONTEXT, MIN_CONTEXT, MemoryPlan
+from magistral_ui.models.shape import ModelShape
+
+EXACT_BITS = 9.5
+"""Bits per parameter beyond which more exact weights are only slower: 8 and the blocks' scales, some layers in 16."""
+GOOD_BITS = 4.0
+"""Bits below which answers are clearly worse, though better than those of a smaller model."""
+MIN_BITS = 3.0
+"""Bits below which a reasoning model loses its thread."""
+FAST_BITS = 5.2
+"""Bits of 4-bit quantizations with their more exact layers."""
+MAX_CPU_BYTES = 8_000_000_000
+"""Weights that a usual processor reads for each token faster than people read along."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedQuantization:
+    """A quantization that fits."""
+
+    quantization: Quantization
+    plan: MemoryPlan
+
+
+def scaled_weights(shape: ModelShape, weights: GGUFWeights, quantization: Quantization) -> GGUFWeights:
+    """Estimated weights of a model in `quantization`: as large as its files, divided as `weights` are; the projector stays."""
+    held = sum(weights.layers) + weights.embedding + (0 if shape.tied else weights.head)
+    factor = quantization.bytes / held if held else 0.0
+    layers = tuple(int(each * factor) for each in weights.layers)
+    embedding, head = int(weights.embedding * factor), int(weights.head * factor)
+    return GGUFWeights(quantization.label, layers, embedding, head, weights.mmproj)
+
+
+def choose_quantization(shape: ModelShape, planned: Sequence[PlannedQuantization]) -> PlannedQuantization | None:
+    """The most exact one that runs as a whole on the GPU (or on the processor, if there is none) with a good context.
+
+    What is clearly worse is taken for want of room only: first a shorter context is accepted, then fewer bits, and then layers
+    beside the GPU, where fewer bits are faster. None if nothing fits.
+    """
+    on_gpu = any(each.plan.gpu_layers for each in planned)
+    whole = [each for each in planned if not on_gpu or (each.plan.gpu_layers or 0) > shape.layers]
+    usable = [each for each in whole if MIN_BITS <= _bits(shape, each) <= EXACT_BITS]
+    if not on_gpu:
+        good = [each for each in usable if _bits(shape, each) >= GOOD_BITS]
+        # Where even the smallest of these is slow, at least the others are not chosen.
+        limit = max(MAX_CPU_BYTES, min((each.quantization.bytes for each in good), default=0))
+        usable = [each for each in usable if each.quantization.bytes <= limit]
+    for bits, context in ((GOOD_BITS, GOOD_CONTEXT), (GOOD_BITS, LADDER_CONTEXT), (MIN_BITS, LADDER_CONTEXT)):
+        if found := _most_exact(shape, usable, bits, context):
+            return found
+    if found := _most_exact(shape, usable, MIN_BITS, MIN_CONTEXT):
+        return found
+    fast = [each for each in planned if _bits(shape, each) <= FAST_BITS]
+    return _most_exact(shape, fast, MIN_BITS, MIN_CONTEXT) or max(
+        whole or fast or planned, key=lambda each: each.plan.context, default=None
+    )
+
+
+def _most_exact(
+    shape: ModelShape, planned: Sequence[PlannedQuantization], bits: float, context: int
+) -> PlannedQuantization | None:
+    context = min(context, shape.context_length)
+    found = [each for each in planned if _bits(shape, each) >= bits and each.plan.context >= context]
+    return max(found, key=lambda each: each.quantization.bytes, default=None)
+
+
+def _bits(shape: ModelShape, each: PlannedQuantization) -> float:
+    return 8 * each.quantization.bytes / max(1, shape.without_vision().parameters)
