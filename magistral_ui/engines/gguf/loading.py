@@ -97,7 +97,7 @@ def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevi
 def tokenizer_of(source: GGUFSource, plan: MemoryPlan) -> Tokenizer:
     """The model's tokenizer; raises ModelFilesBroken if its file is not one."""
     try:
-        tokenizer = Tokenizer(source.tekken, source.card, source.card.system(), plan.image_side)
+        tokenizer = Tokenizer(source.tekken, source.card, source.card.system(), plan.image_side, pixels=False)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelFilesBroken(model=source.name, file=source.tekken.name) from error
     return tokenizer

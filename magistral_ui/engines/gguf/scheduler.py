@@ -7,7 +7,8 @@ import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Keys
 
 from magistral_ui.chat.events import Queued
 from magistral_ui.engines.gguf.admission import Slot, admit, common_prefix
@@ -15,13 +16,14 @@ from magistral_ui.engines.gguf.completion import (
     CompletionFailed,
     CompletionStream,
     ConnectionLost,
-    Prompt,
     clearing_body,
 )
+from magistral_ui.engines.gguf.images import ServerPrompt
 from magistral_ui.engines.gguf.reply import GGUFReply, Next
 from magistral_ui.engines.gguf.stream_selector import StreamSelector
 from magistral_ui.engines.gguf.supervisor import LlamaServer
-from magistral_ui.errors import NotReady
+from magistral_ui.engines.local.sequence import Sequence
+from magistral_ui.errors import MagistralUIError, NotReady
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,10 @@ DEATH_TIMEOUT = 5.0
 """Seconds after a lost connection in which a process that is dying is gone."""
 CRASHED = "model_process_ended"
 """Key of the sentence for replies that were being written when the process ended."""
+
+
+FAILURES = (CompletionFailed, MagistralUIError, ValueError, LookupError, TypeError)
+"""What may be wrong with one request, of which the others learn nothing."""
 
 
 class _Clearing:
@@ -41,7 +47,7 @@ class _Clearing:
 class CompletionScheduler:
     """Feed it with `submit` from any thread; `serve` is the engine thread's loop, once for each server that is started."""
 
-    def __init__(self, slots: int, capacity: int, begin: int, prompt_of: Callable[[GGUFReply], Prompt]) -> None:
+    def __init__(self, slots: int, capacity: int, begin: int, prompt_of: Callable[[Sequence], ServerPrompt]) -> None:
         """`capacity` is the pool's, in tokens; `begin` the token with which every text begins."""
         self._count, self._capacity, self._begin, self._prompt_of = slots, capacity, begin, prompt_of
         self._lock = threading.Lock()
@@ -72,7 +78,7 @@ class CompletionScheduler:
                 slot.forgotten = True
         self.wake()
 
-    def reusable(self, visitor: str, keys: Sequence[int]) -> int:
+    def reusable(self, visitor: str, keys: Keys[int]) -> int:
         """Tokens at the beginning of `keys` that a slot of the visitor holds; the last one of a prompt is always read again."""
         slots = [slot for slot in self._slots if slot.visitor == visitor and not slot.forgotten]
         longest = max((common_prefix(slot.keys, keys) for slot in slots), default=0)
@@ -132,7 +138,7 @@ class CompletionScheduler:
                 self._go_on(ready, self._read(ready))
         except ConnectionLost as error:
             self._lost(ready, error, server)
-        except (CompletionFailed, ValueError, LookupError, TypeError) as error:
+        except FAILURES as error:
             self._fail(ready, error)
 
     def _read(self, reply: GGUFReply) -> Next:
@@ -150,7 +156,7 @@ class CompletionScheduler:
         elif then is Next.NOTHING:
             self._release(reply)
 
-    def _lost(self, ready: "GGUFReply | _Clearing", error: ConnectionLost, server: LlamaServer) -> None:
+    def _lost(self, ready: "GGUFReply | _Clearing", error: Exception, server: LlamaServer) -> None:
         """A connection has ended: with the process, or alone."""
         ended = threading.Event()
         for _ in range(int(DEATH_TIMEOUT / 0.05)):
@@ -239,14 +245,16 @@ class CompletionScheduler:
             if not reply.advance():
                 self._release(reply)
                 return
-            if reply.needed > slot.held:  # by the tokens that were forced: it is admitted anew
+            prompt = self._prompt_of(reply.sequence)
+            reply.more = prompt.tokens - reply.sequence.length
+            if reply.needed > slot.held:  # by tokens that were forced: it is admitted anew
                 return
-            reply.open(server, self._prompt_of(reply))
+            reply.open(server, prompt.value)
             assert reply.stream is not None
             self._streams.watch(reply.stream, reply)
-        except ConnectionLost as error:
+        except (ConnectionLost, OSError) as error:
             self._lost(reply, error, server)
-        except (CompletionFailed, ValueError, LookupError, TypeError) as error:
+        except FAILURES as error:
             self._fail(reply, error)
 
     def _pause(self, reply: GGUFReply) -> None:

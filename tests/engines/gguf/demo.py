@@ -46,7 +46,7 @@ def loads(context: int = 8_192, slots: int = 4) -> LoadGGUF:
         tekken = DEMO_FOLDER / "tekken.json"
         source = GGUFSource(card, (model,), None, mmproj, tekken, "demo")  # type: ignore[arg-type]
         info = ModelInfo(card.name, "demo", "BF16", "CPU", card.context_length, engine="llama.cpp")
-        tokenizer = Tokenizer(tekken, card, card.system())
+        tokenizer = Tokenizer(tekken, card, card.system(), pixels=False)
         device = LlamaDevice("cpu", "CPU", "CPU", 0, 0)
         return run_loaded(info, source, device, tokenizer, supervisor, supervisor.start(), settings)
 
