@@ -131,8 +131,10 @@ class GGUFReply:
         return pieces
 
     def take(self, pieces: list[Piece]) -> Next:
-        """Write what was read."""
+        """Write what was read, up to a token at which somebody pressed stop."""
         for piece in pieces:
+            if self.stopped:
+                return Next.TOKENS
             then = self._take(piece)
             if then is not Next.TOKENS:
                 return then
