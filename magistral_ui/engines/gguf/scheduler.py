@@ -13,7 +13,6 @@ from collections.abc import Sequence as Keys
 from magistral_ui.chat.events import Queued
 from magistral_ui.engines.gguf.admission import Slot, admit, common_prefix
 from magistral_ui.engines.gguf.completion import (
-    CompletionFailed,
     CompletionStream,
     ConnectionLost,
     clearing_body,
@@ -23,7 +22,7 @@ from magistral_ui.engines.gguf.reply import GGUFReply, Next
 from magistral_ui.engines.gguf.stream_selector import StreamSelector
 from magistral_ui.engines.gguf.supervisor import LlamaServer
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.errors import MagistralUIError, NotReady
+from magistral_ui.errors import NotReady
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +30,6 @@ DEATH_TIMEOUT = 5.0
 """Seconds after a lost connection in which a process that is dying is gone."""
 CRASHED = "model_process_ended"
 """Key of the sentence for replies that were being written when the process ended."""
-
-
-FAILURES = (CompletionFailed, MagistralUIError, ValueError, LookupError, TypeError)
-"""What may be wrong with one request, of which the others learn nothing."""
 
 
 class _Clearing:
@@ -138,7 +133,7 @@ class CompletionScheduler:
                 self._go_on(ready, self._read(ready))
         except ConnectionLost as error:
             self._lost(ready, error, server)
-        except FAILURES as error:
+        except Exception as error:
             self._fail(ready, error)
 
     def _read(self, reply: GGUFReply) -> Next:
@@ -167,7 +162,7 @@ class CompletionScheduler:
         self._fail(ready, error)
 
     def _fail(self, ready: "GGUFReply | _Clearing", error: Exception) -> None:
-        log.error("a request to llama.cpp failed: %s", error)
+        log.error("a request to llama.cpp failed", exc_info=error)
         if isinstance(ready, _Clearing):
             self._cleared(ready)
             return
@@ -254,7 +249,7 @@ class CompletionScheduler:
             self._streams.watch(reply.stream, reply)
         except (ConnectionLost, OSError) as error:
             self._lost(reply, error, server)
-        except FAILURES as error:
+        except Exception as error:
             self._fail(reply, error)
 
     def _pause(self, reply: GGUFReply) -> None:
