@@ -6,7 +6,6 @@ from magistral_ui.chat.events import Json, failure_value
 from magistral_ui.errors import Message
 from magistral_ui.models.cards import RE_UPLOADS, ModelCard
 from magistral_ui.models.ladder import LADDER_CONTEXT, Candidate
-from magistral_ui.models.memory import needed_bytes
 
 if TYPE_CHECKING:
     from magistral_ui.engines.weights.library import LibraryEntry
@@ -62,16 +61,17 @@ def _choices(found: Candidate, fit: "Fit") -> list[Json]:
     shape, limit = found.card.shape, found.card.context_length
     if shape is None:
         return []
-    device, choices = fit.device, []
+    choices: list[Json] = []
     for plan in sorted(found.plans, key=lambda each: each.precision != found.plan.precision):
         # What it takes with a usual context, or with as much as fits beside it.
-        context, count = min(LADDER_CONTEXT, plan.context, limit), len(plan.shares)
+        context = min(LADDER_CONTEXT, plan.context, limit)
         pace, measured = fit.pace(shape, plan.precision)
         choices.append(
             {
                 "precision": plan.precision,
                 "weights": plan.weights,
-                "needs": needed_bytes(shape, plan.precision, device.type, context, count, device.fused),
+                "engine": "llama.cpp" if plan.kv_type else "transformers",
+                "needs": fit.machine.needed_bytes(shape, plan, context),
                 "context": min(plan.context, limit),
                 "pace": pace,
                 "measured": measured,
