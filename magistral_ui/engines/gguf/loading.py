@@ -1,6 +1,7 @@
 """Makes a running model of a GGUF file: finds the files, plans the memory, starts llama.cpp, and describes the result."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from magistral_ui.engines.base import Loading, ModelInfo, ModelRequest
@@ -51,30 +52,41 @@ def load_gguf(request: ModelRequest, report: Report, closing: threading.Event) -
         device.place,
         kv_type=request.kv_type,
         context=request.context_length,
+        recommended=source.facts.card.recommended_length,
     )
-    settings = server_settings(request, source, device, plan)
-    supervisor = Supervisor(settings, tell, closing)
-    tokenizer = tokenizer_of(source, plan)
-    server = supervisor.start()
-    info = _info(request, source, device, plan, tuple(notices))
-    return run_loaded(info, source, device, tokenizer, supervisor, server, settings)
+    return run_source(request, source, device, plan, tell, closing, notices)
 
 
-def run_loaded(
-    info: ModelInfo,
+def run_source(
+    request: ModelRequest,
     source: GGUFSource,
     device: LlamaDevice,
-    tokenizer: Tokenizer,
-    supervisor: Supervisor,
-    server: LlamaServer,
-    settings: ServerSettings,
+    plan: MemoryPlan,
+    report: Report,
+    closing: threading.Event,
+    notices: Sequence[Message] = (),
 ) -> LoadedGGUF:
-    """What is known once the server runs: how long a reply may be there."""
+    """Start llama.cpp with what was found and planned, and say what runs."""
+    tokenizer = tokenizer_of(source, plan)
+    settings = server_settings(request, source, device, plan)
+    supervisor = Supervisor(settings, report, closing)
+    server = supervisor.start()
     capacity = settings.context - SPARE_TOKENS
     longest = int(server.props["default_generation_settings"]["n_ctx"]) - SPARE_TOKENS
-    context = min(info.context_length, longest, capacity - settings.slots)
-    loaded = replace(info, context_length=context)
-    return LoadedGGUF(loaded, source, device, tokenizer, supervisor, server, settings.slots, capacity)
+    info = ModelInfo(
+        name=source.card.name,
+        source=source.name,
+        precision=source.facts.quantization,
+        device=device.name,
+        context_length=min(plan.context, request.context_length or plan.context, longest, capacity - settings.slots),
+        parameters=source.facts.shape.parameters,
+        revision=source.revision,
+        chosen_because=source.chosen_because,
+        engine="llama.cpp",
+        plan=plan,
+        notices=tuple(notices),
+    )
+    return LoadedGGUF(info, source, device, tokenizer, supervisor, server, settings.slots, capacity)
 
 
 def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevice, plan: MemoryPlan) -> ServerSettings:
@@ -97,25 +109,7 @@ def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevi
 def tokenizer_of(source: GGUFSource, plan: MemoryPlan) -> Tokenizer:
     """The model's tokenizer; raises ModelFilesBroken if its file is not one."""
     try:
-        tokenizer = Tokenizer(source.tekken, source.card, source.card.system(), plan.image_side)
+        tokenizer = Tokenizer(source.tekken, source.card, source.card.system(), plan.image_side, pixels=False)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelFilesBroken(model=source.name, file=source.tekken.name) from error
     return tokenizer
-
-
-def _info(
-    request: ModelRequest, source: GGUFSource, device: LlamaDevice, plan: MemoryPlan, notices: tuple[Message, ...]
-) -> ModelInfo:
-    return ModelInfo(
-        name=source.card.name,
-        source=source.name,
-        precision=source.facts.quantization,
-        device=device.name,
-        context_length=min(plan.context, request.context_length or plan.context),
-        parameters=source.facts.shape.parameters,
-        revision=source.revision,
-        chosen_because=source.chosen_because,
-        engine="llama.cpp",
-        plan=plan,
-        notices=notices,
-    )
