@@ -78,9 +78,7 @@ def drawn(size: tuple[int, int], colour: str = "red", shape: str = "ellipse") ->
     width, height = size
     box = (width // 4, height // 4, width * 3 // 4, height * 3 // 4)
     (ImageDraw.Draw(image).ellipse if shape == "ellipse" else ImageDraw.Draw(image).rectangle)(box, fill=colour)
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return read_image(data.getvalue(), "a.png")
+    return as_file(image)
 
 
 def as_file(image: Image.Image, format: str = "PNG", **options: Any) -> ImageFile:

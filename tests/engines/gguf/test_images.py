@@ -7,20 +7,15 @@ from mistral_common.protocol.instruct.chunk import ImageChunk
 from PIL import Image
 
 from magistral_ui.chat.conversation import Conversation
-from magistral_ui.chat.events import Finished
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
-from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.gguf.images import (
     BREAK,
     PromptWriter,
     ServerPrompt,
 )
 from magistral_ui.engines.local.tokenizer import Tokenizer
-from tests.engines.contract import all_events, words
 from tests.engines.gguf.prompted import CARD, Model, Server, drawn
-from tests.engines.test_contract_local import loaded
 
 SIZES = [(1, 1), (20, 20), (28, 28), (56, 56), (60, 100), (100, 60), (224, 224), (300, 200), (640, 480), (800, 600)]
 LARGE = [(1024, 768), (1540, 1540), (1920, 1080), (3000, 1000), (4000, 3000), (1540, 28), (30, 1540), (1, 9000)]
@@ -177,28 +172,6 @@ def test_a_resumed_reply_beside_an_image(demo: Model) -> None:
         prompt = demo.writer.prompt_of(demo.sequence(said, resume))
         assert prompt.exact
         assert demo.server.reads(prompt) == prompt.tokens
-
-
-def test_the_demo_model_answers_as_the_local_engine_does(demo: Model) -> None:
-    local = loaded()
-    sizes = [(112, 112), (100, 60), (60, 100), (200, 150), (640, 480), (30, 90), (333, 111), (28, 28), (20, 9)]
-    colours = ("red", "green", "blue", "yellow", "black")
-    try:
-        for n in range(15):
-            image = drawn(sizes[n % len(sizes)], colours[n % 5], "ellipse" if n % 2 else "rectangle")
-            said = Conversation().say("What colour is this?", [image])
-            prompt = compose(said, (), PromptChoices())
-            request = GenerationRequest(prompt, SamplingParams(temperature=0.0, max_tokens=300), "ann")
-            expected = all_events(local.submit(request))
-            assert isinstance(expected[-1], Finished)
-            sequence = demo.sequence(said)
-            written = demo.server.complete(demo.writer.prompt_of(sequence), 300)["tokens"]
-            for token in written:
-                sequence.write(token)
-            assert words(all_events(sequence.generation)) == words(expected)
-            assert len(sequence.prompt.ids) == expected[-1].usage.prompt_tokens
-    finally:
-        local.close()
 
 
 def test_nothing_is_asked_for_a_prompt_without_images(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
