@@ -147,6 +147,7 @@ def open_engine(settings: Settings) -> "SwitchableEngine | RemoteEngine | ZeroGP
         threads=settings.threads,
         revision=settings.revision,
         save_quantized=settings.save_quantized,
+        kv_type=settings.kv_type,
     )
     return SwitchableEngine(request, settings.idle_minutes)
 

@@ -22,8 +22,14 @@ MagistralUIError
 │   └── ModelSwitching
 ├── ModelError               the operator can fix it; key model_error, model_not_loaded
 │   ├── ModelNotFound
+<<<<<<< HEAD
+│   ├── NotAMistralModel     key not_a_mistral_model, gguf_adapter, gguf_projector and other gguf_…
+│   ├── ModelFilesBroken     key model_files_broken, model_file_unreadable, weights_missing, gguf_damaged, …
+=======
 │   ├── NotAMistralModel
 │   ├── ModelFilesBroken     key model_files_broken, model_file_unreadable, weights_missing, weights_misshapen
+│   ├── LibraryMissing       key torch_missing, llama_cpp_missing
+>>>>>>> w-gswitch
 │   ├── DownloadFailed       key hub_unreachable, connection_lost, disk_full, token_refused, access_denied, file_corrupt, …
 │   │   └── HoldsGGUF
 │   ├── DeviceTooSmall       key device_too_small, precision_too_large
@@ -37,6 +43,8 @@ MagistralUIError
     └── BadSetting           key bad_setting, gpu_too_old and other gpu_… where --device names a card that cannot be used, …
 """
 
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -207,6 +215,12 @@ class ModelFilesBroken(ModelError):
     key = "model_files_broken"
 
 
+class LibraryMissing(ModelError):
+    """What runs the model is not installed; values: model, other (what to name instead)."""
+
+    key = "torch_missing"
+
+
 class DownloadFailed(ModelError):
     """A repository could not be downloaded; values: model, and by key host, file, needed, free, folder, reason."""
 
@@ -274,6 +288,14 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def unreadable(model: str, file: str, error: Exception) -> ModelFilesBroken:
+    """A missing file or invalid contents mean broken files; a file that the system will not let us read may be fine."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return ModelFilesBroken(model=model, file=file)
+    return ModelFilesBroken("model_file_unreadable", model=model, file=file, reason=os.strerror(number))
 
 
 def first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ from magistral_ui.engines.remote.dialects import DIALECTS
 from magistral_ui.engines.remote.server_address import read_base_url
 from magistral_ui.errors import BadSetting
 from magistral_ui.i18n.texts import text
+from magistral_ui.models.gguf_plan import QUANTIZATIONS
 from magistral_ui.web.exposure import MAX_PROXIES, is_prefix, read_trusted
 
 VARIABLE_PREFIX = "MAGISTRAL_UI_"
@@ -122,6 +123,11 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def _precision(value: str) -> str:
+    """A precision; the names of llama.cpp's quantizations are taken in lower case, too."""
+    return _one_of(*PRECISIONS)(value if value in PRECISIONS else value.upper())
+
+
 def _share(value: str) -> str:
     url = value.strip().rstrip("/")
     if url in ("yes", "no"):
@@ -148,7 +154,9 @@ def _proxies(value: str) -> str:
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ENGINES = ("local", "openai")
-PRECISIONS = ("auto", "float32", "bfloat16", "nf4", "int8")
+PRECISIONS = ("auto", "float32", "bfloat16", "nf4", "int8", *QUANTIZATIONS)
+"""The last ones are those of GGUF files, as llama.cpp names them."""
+KV_TYPES = ("auto", "f16", "q8_0")
 
 
 def _flag(default: Any, metavar: str, read: Callable[[str], str | int], **more: Any) -> Any:
@@ -160,11 +168,14 @@ class Settings:
     """What the operator chose; None and `auto` leave the choice to the machine."""
 
     model: str | None = _flag(None, "NAME|PATH", _path)
-    """`auto`, a card's key, a repository, or a folder; None: the best that is downloaded, or the demo model."""
+    """`auto`, a card's key, a repository (`owner/name` or `owner/name:Q4_K_M`), a folder, or a GGUF file; None: the best that is
+    downloaded, or the demo model."""
     host: str = _flag("127.0.0.1", "ADDRESS", _host)
     port: int = _flag(7860, "1..65535", _Whole(1, 65_535))
     device: str = _flag("auto", "|".join(DEVICES), _one_of(*DEVICES))
-    precision: str = _flag("auto", "|".join(PRECISIONS), _one_of(*PRECISIONS))
+    precision: str = _flag("auto", "|".join(PRECISIONS), _precision)
+    kv_type: str = _flag("auto", "|".join(KV_TYPES), _one_of(*KV_TYPES))
+    """How a GGUF file's engine keeps keys and values; `auto`: as the memory plan decides."""
     context: int | None = _flag(None, "TOKENS", _Whole(256, 1_048_576))
     """Tokens of prompt and reply together."""
     threads: int | None = _flag(None, "N", _Whole(1, 1_024))

@@ -24,7 +24,7 @@ def test_without_anything_the_defaults_hold() -> None:
 
 def test_each_setting_has_one_flag_and_there_are_not_too_many() -> None:
     assert [flag.name for flag in FLAGS] == [field.name for field in fields(Settings)]
-    assert len(FLAGS) <= 22
+    assert len(FLAGS) <= 23
 
 
 def test_flags_win_over_variables() -> None:
@@ -43,6 +43,8 @@ def test_flags_win_over_variables() -> None:
         ("port", "7860.0"),
         ("device", "gpu"),
         ("precision", "int4"),
+        ("precision", "Q9_X"),
+        ("kv_type", "q4_0"),
         ("context", "1"),
         ("threads", "0"),
         ("model", " "),
@@ -53,8 +55,8 @@ def test_flags_win_over_variables() -> None:
 )
 def test_an_impossible_value_is_refused_with_its_name(name: str, value: str) -> None:
     with pytest.raises(BadSetting) as refused:
-        read_settings([f"--{name}={value}"], {})
-    assert refused.value.message.values["name"] == f"--{name}"
+        read_settings([f"--{name.replace('_', '-')}={value}"], {})
+    assert refused.value.message.values["name"] == f"--{name.replace('_', '-')}"
     assert refused.value.message.values["value"] == value
     if value:
         with pytest.raises(BadSetting) as refused:
@@ -136,6 +138,13 @@ def test_the_readme_s_table_has_each_flag_with_its_variable_and_default() -> Non
     assert [(name, variable) for name, variable, _ in rows] == [(name, variable) for name, variable, _ in wanted]
     for (name, _, told), (_, _, default) in zip(rows, wanted, strict=True):
         assert default is None or told == ("no" if default is False else f"`{default}`"), name
+
+
+def test_a_quantization_is_a_precision_also_in_lower_case() -> None:
+    assert read_settings(["--precision", "Q4_K_M"], {}).precision == "Q4_K_M"
+    assert read_settings([], {"MAGISTRAL_UI_PRECISION": "q8_0"}).precision == "Q8_0"
+    with pytest.raises(BadSetting):
+        read_settings(["--precision", "NF4"], {})
 
 
 def test_a_space_says_where_to_listen() -> None:

@@ -139,7 +139,7 @@ class Decoders:
 
     def _ask(self, child: BoundedProcess, cost: int, size: Size, *call: Any) -> tuple[dict[str, Any], bytes]:
         seconds = HEADER_SECONDS + size[0] * size[1] // PIXELS_PER_SECOND
-        space = cost + (LIBRARY_BYTES if call[0] == "scale" else 0)
+        space = cost + (LIBRARY_BYTES if call[0] in ("scale", "fit") else 0)
         with self.room.of(cost):
             return self._accepted(child.call_with(b"", *call, bounds=ProcessLimits(seconds, space, beyond=True)))
 

@@ -110,6 +110,10 @@ class ImageDecoder:
                 found = upright(image)
                 del image
                 return {}, scaled(found, (width, height)).tobytes()
+            case ("fit", wanted) if image is not None:
+                found = upright(image)
+                del image
+                return fitted(found, **wanted)
         raise LookupError
 
 
@@ -185,6 +189,20 @@ def rewritten(
         scale = shortest / longer
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.NEAREST)
+    return written(image, format, photo, quality)
+
+
+def fitted(
+    image: Image.Image, *, size: tuple[int, int], enlarged: tuple[int, int], photo: int, quality: int
+) -> tuple[dict[str, Any], bytes]:
+    """A new file of exactly `size`, with the pixels of `scaled` in 8 bits; JPEG above `photo` pixels, else PNG."""
+    if max(enlarged) > max(image.size):
+        image = image.resize(enlarged, Image.Resampling.NEAREST)
+    pixels = np.rint(scaled(image, size)).clip(0, 255).astype(np.uint8)
+    return written(Image.fromarray(pixels), "PNG", photo, quality)
+
+
+def written(image: Image.Image, format: str, photo: int, quality: int) -> tuple[dict[str, Any], bytes]:
     kind = "JPEG" if image.width * image.height > photo else format
     options: dict[str, Any] = {"JPEG": {"quality": quality}, "PNG": {"compress_level": 1}}[kind]
     out = io.BytesIO()

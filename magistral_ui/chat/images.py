@@ -88,12 +88,26 @@ class ImageFile:
 
     def scaled(self, width: int, height: int) -> np.ndarray:
         """float32 (height, width, 3), 0 to 255, scaled as mistral-common does it."""
+        _, data = self._ask("scale", width, height, more=self._scaling_bytes(width, height))
+        return np.frombuffer(data, np.float32).reshape(height, width, 3)
+
+    def fitted(
+        self, size: Size, *, enlarged: Size = (0, 0), photo: int = MAX_PIXELS, quality: int = 92
+    ) -> tuple[bytes, str]:
+        """A file of exactly `size`, scaled as by `scaled`, with its format: JPEG above `photo` pixels, else PNG.
+
+        If the image is smaller than `enlarged`, it gets that size first, without smoothing.
+        """
+        how = {"size": size, "enlarged": enlarged, "photo": photo, "quality": quality}
+        facts, data = self._ask("fit", how, more=self._scaling_bytes(*size))
+        return data, facts["format"]
+
+    def _scaling_bytes(self, width: int, height: int) -> int:
+        """Memory for scaling to this size, beyond that for plain RGB."""
         small = max(
             self.height * width, self.width * self.height if self.width * self.height < MAX_SINGLE_STEP_PIXELS else 0
         )
-        more = 3 * FLOAT_BYTES * (small + 3 * width * height)
-        _, data = self._ask("scale", width, height, more=more)
-        return np.frombuffer(data, np.float32).reshape(height, width, 3)
+        return 3 * FLOAT_BYTES * (small + 3 * width * height)
 
     def _ask(self, what: str, *values: Any, more: int = 0) -> tuple[dict[str, Any], bytes]:
         with _refused_by_name(self.name):

@@ -29,6 +29,8 @@ DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]
 """Names that Windows reserves for devices, whatever their extension."""
 JOINERS = "\u200c\u200d"
 """Zero-width characters: invisible, but Persian and emoji sequences need them."""
+USUAL_ENGINE = "transformers"
+"""The engine that is not named: most models run in it."""
 EXPORT_CPU_SECONDS = 30.0
 """CPU seconds for one file: about 75 photographs of 12 megapixels, or 7 million characters of answers."""
 
@@ -135,6 +137,8 @@ class Captions:
         """The model, how it ran, its tokens, and the parameters, on one line."""
         known = reply.provenance
         ran = [known.revision[:12], known.precision] if known else []
+        if known and known.engine != USUAL_ENGINE:
+            ran.append(known.engine)
         count = reply.usage.completion_tokens
         parts = [reply.model, *ran, self.words("turn_tokens", count=count) if count else ""]
         return " · ".join(part for part in [*parts, *self._parameters(reply)] if part)

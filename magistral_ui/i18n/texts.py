@@ -26,7 +26,7 @@ _START_ERRORS = (
     "auth_needs_space bad_flag bad_setting base_url_missing port_in_use serve_error share_failed address_not_here "
     "address_not_spoken host_unknown not_listening port_forbidden auth_file_not_sound auth_names_alike auth_not_sound "
     "bad_proxies limits_no_object limits_not_read limits_not_sound limits_twice limits_unknown password_too_short "
-    "password_too_long file_not_read file_not_text folder_unusable libraries_failed"
+    "password_too_long file_not_read file_not_text folder_unusable libraries_failed precision_not_for_gguf kv_type_needs_gguf"
 )
 START_ERROR_KEYS = frozenset(f"error_{key}" for key in _START_ERRORS.split())
 """Errors that end the app before there is a page, so the command line shows them, in English."""

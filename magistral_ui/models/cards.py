@@ -105,6 +105,11 @@ def _benchmarks(*solved: float) -> Mapping[str, float]:
     return dict(zip(BENCHMARKS, solved, strict=True))
 
 
+def _ministral_gguf(size: str) -> tuple[str, ...]:
+    name = f"Ministral-3-{size}-Reasoning-2512-GGUF"
+    return (f"mistralai/{name}", f"unsloth/{name}")
+
+
 BYTES_PER_PARAMETER = 2
 """All of these are on the Hub in bfloat16."""
 MAGISTRAL_LANGUAGES = (
@@ -118,6 +123,8 @@ MINISTRAL_LANGUAGES = ("en", "fr", "es", "de", "it", "pt", "nl", "zh", "ja", "ko
 # Commits: as several independent public projects pin or cite them (2509: a template collection, a model catalogue, two
 # evaluation lists and a path in somebody's Hub cache; 2507: a tokenizer test suite, which also gives the SHA-256 of its
 # tekken.json, and a prompt builder that cites its README). For 2506 two projects name two different commits, so none is pinned.
+# GGUF files: the cards of the models and of these repositories. Mistral's own come first, but for 1.2, whose vision tower is only
+# in unsloth's. All have Q4_K_M, Q5_K_M and Q8_0, unsloth's also what is coarser.
 MAGISTRAL_1_2 = ModelCard(
     key="magistral-small-2509",
     name="Magistral Small 1.2",
@@ -134,6 +141,7 @@ MAGISTRAL_1_2 = ModelCard(
     languages=MAGISTRAL_LANGUAGES,
     download_bytes=BYTES_PER_PARAMETER * MAGISTRAL_SMALL_1_2.parameters,
     license="Apache-2.0",
+    gguf_repositories=("unsloth/Magistral-Small-2509-GGUF", "mistralai/Magistral-Small-2509-GGUF"),
 )
 MAGISTRAL_1_1 = replace(
     MAGISTRAL_1_2,
@@ -148,6 +156,7 @@ MAGISTRAL_1_1 = replace(
     shape=MAGISTRAL_SMALL_TEXT,
     benchmarks=_benchmarks(62.03, 70.52, 65.78, 59.17),
     download_bytes=BYTES_PER_PARAMETER * MAGISTRAL_SMALL_TEXT.parameters,
+    gguf_repositories=("mistralai/Magistral-Small-2507-GGUF", "unsloth/Magistral-Small-2507-GGUF"),
 )
 MAGISTRAL_1_0 = replace(
     MAGISTRAL_1_1,
@@ -158,6 +167,7 @@ MAGISTRAL_1_0 = replace(
     system_prompt_file="system_prompts/magistral-small-2506.txt",
     revision=None,
     benchmarks=_benchmarks(62.76, 70.68, 68.18, 55.84),
+    gguf_repositories=("mistralai/Magistral-Small-2506_gguf", "unsloth/Magistral-Small-2506-GGUF"),
 )
 # Ministral 3 Reasoning: the cards and config.json of mistralai/Ministral-3-{3B,8B,14B}-Reasoning-2512 on the Hub; commits as
 # public model catalogues pin them. Temperature: the 8B's and 14B's cards; top_p: Mistral's recipe for vLLM. The configuration
@@ -180,6 +190,7 @@ MINISTRAL_3_14B = ModelCard(
     download_bytes=BYTES_PER_PARAMETER * MINISTRAL_3_14B_SHAPE.parameters,
     license="Apache-2.0",
     keeps_reasoning=True,
+    gguf_repositories=_ministral_gguf("14B"),
 )
 MINISTRAL_3_8B = replace(
     MINISTRAL_3_14B,
@@ -191,6 +202,7 @@ MINISTRAL_3_8B = replace(
     shape=MINISTRAL_3_8B_SHAPE,
     benchmarks=_benchmarks(78.7, 86.0, 66.8, 61.6),
     download_bytes=BYTES_PER_PARAMETER * MINISTRAL_3_8B_SHAPE.parameters,
+    gguf_repositories=_ministral_gguf("8B"),
 )
 MINISTRAL_3_3B = replace(
     MINISTRAL_3_8B,
@@ -201,6 +213,7 @@ MINISTRAL_3_3B = replace(
     shape=MINISTRAL_3_3B_SHAPE,
     benchmarks=_benchmarks(72.1, 77.5, 53.4, 54.8),
     download_bytes=BYTES_PER_PARAMETER * MINISTRAL_3_3B_SHAPE.parameters,
+    gguf_repositories=_ministral_gguf("3B"),
 )
 DEMO = ModelCard(
     key="demo",
@@ -252,7 +265,16 @@ def nearest_card(shape: ModelShape, ministral: bool) -> ModelCard:
 
 def without_claims(card: ModelCard) -> ModelCard:
     """`card` without what is only true of the published weights: for a copy that may have been trained further."""
-    return replace(card, repository=None, revision=None, benchmarks={}, languages=(), download_bytes=0, license="")
+    return replace(
+        card,
+        repository=None,
+        revision=None,
+        benchmarks={},
+        languages=(),
+        download_bytes=0,
+        license="",
+        gguf_repositories=(),
+    )
 
 
 def check_seen(card: ModelCard, images: Sequence[ImageFile]) -> None:

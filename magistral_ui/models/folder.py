@@ -2,13 +2,12 @@
 
 import errno
 import json
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.errors import ModelFilesBroken, ModelNotFound, NotAMistralModel
+from magistral_ui.errors import ModelFilesBroken, ModelNotFound, NotAMistralModel, unreadable
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, ModelCard, find_card, nearest_card, without_claims
 from magistral_ui.models.shape import ModelShape, checked_size, read_shape
 
@@ -111,7 +110,7 @@ def inspect_folder(path: Path) -> FolderFacts:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise ModelNotFound(model=str(path)[:MAX_PATH_LENGTH]) from error
-        raise _unreadable(str(folder), folder.name, error) from error  # the folder itself is not readable
+        raise unreadable(str(folder), folder.name, error) from error  # the folder itself is not readable
 
 
 def _inspect(path: Path, folder: Path) -> FolderFacts:
@@ -144,7 +143,7 @@ def read_json(folder: Path, name: str, model: str | None = None) -> dict[str, An
     try:
         read = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(model or str(folder), name, error) from error
+        raise unreadable(model or str(folder), name, error) from error
     if not isinstance(read, dict):
         raise ModelFilesBroken(model=model or str(folder), file=name)
     return read
@@ -176,7 +175,7 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, int], dict[str, 
         try:
             found = _tensors(file)
         except OSError as error:
-            raise _unreadable(str(folder), file.name, error) from error
+            raise unreadable(str(folder), file.name, error) from error
         if found is None:
             raise ModelFilesBroken(model=str(folder), file=file.name)
         tensors |= {name: size for name, (size, _) in found.items()}
@@ -208,14 +207,6 @@ def _tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...]]] | None:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return found if whole else None
-
-
-def _unreadable(model: str, name: str, error: Exception) -> ModelFilesBroken:
-    """A missing file or invalid JSON means broken files; a file that the system will not let us read may be fine."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return ModelFilesBroken(model=model, file=name)
-    return ModelFilesBroken("model_file_unreadable", model=model, file=name, reason=os.strerror(number))
 
 
 def _card(folder: Path, config: dict[str, Any], shape: ModelShape, decoder: str, special: set[str]) -> ModelCard:

@@ -28,9 +28,8 @@ MAX_STRINGS = 2**21
 """Strings in all arrays of a header together."""
 MAX_KEPT_ENTRIES = 1_024
 MAX_KEPT_TEXT = 2**16
-"""Longer arrays and texts (bytes) are skipped, except for LONG_ARRAYS."""
-TOKENS, TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
-LONG_ARRAYS = (TOKENS, TOKEN_TYPES)
+"""Longer arrays and texts (bytes) are skipped, except for the tokens."""
+TOKENS = "tokenizer.ggml.tokens"
 ALIGNMENT = "general.alignment"
 READ_BLOCK = 2**22
 
@@ -70,7 +69,7 @@ class GGUFHeader:
     """All that stands before the weights."""
 
     metadata: Mapping[str, Any]
-    """Without long arrays and texts, except for the tokens and their types."""
+    """Without long arrays and texts, except for the tokens."""
     tensors: tuple[GGUFTensor, ...]
     data_start: int
 
@@ -207,7 +206,7 @@ def _read_value(header: _Bytes, kind: int) -> Any:
 def _read_array(header: _Bytes, key: str) -> list[Any] | None:
     """None if it is too long to be of interest."""
     kind, count = header.number("I"), header.number("Q")
-    keep = count <= MAX_KEPT_ENTRIES or key in LONG_ARRAYS
+    keep = count <= MAX_KEPT_ENTRIES or key == TOKENS
     if kind == _STRING:
         strings = header.strings(count, keep=keep)
         return strings if keep else None

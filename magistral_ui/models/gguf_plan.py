@@ -56,6 +56,8 @@ HEAD_BYTES = 0.8203
 MIN_GPU_SHARE = 0.25
 """Share of the layers from which it pays to keep them on the GPU and the rest in RAM. A token's time is that of reading all
 weights, from memory that is about five times as fast on a GPU: with fewer layers, less than a fifth of it is saved."""
+GPU_BANDWIDTH, RAM_BANDWIDTH = 200e9, 40e9
+"""Bytes per second that slow graphics cards and ordinary computers read."""
 OFFLOAD_CONTEXT = 16_384
 """Context for which layers stay in RAM rather than that all of the model is on the GPU."""
 
@@ -246,6 +248,7 @@ class _Planner:
             gpu_layers=0 if cpu else sum(divided) + 1,
             slots=max(1, min(MAX_SEQUENCES, pool // MIN_CONTEXT)),
             in_ram=in_ram,
+            ram_layers=0 if cpu else len(self.weights.layers) - sum(divided),
         )
 
     @property
@@ -259,6 +262,13 @@ class _Planner:
     @property
     def _per_pool_token(self) -> int:
         return pool_token_bytes(self.shape, self.place.type, self.kv_type)
+
+
+def offloaded_pace(weights: GGUFWeights, planned: MemoryPlan) -> float:
+    """Tokens per second with some layers in RAM, estimated: for each token all weights are read, from where they are."""
+    in_ram = sum(weights.layers[: planned.ram_layers])
+    on_gpu = sum(weights.layers[planned.ram_layers :]) + weights.head
+    return 1 / (on_gpu / GPU_BANDWIDTH + in_ram / RAM_BANDWIDTH)
 
 
 def needed_gguf_bytes(

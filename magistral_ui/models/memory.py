@@ -87,6 +87,8 @@ class MemoryPlan:
     """Replies that llama.cpp writes at the same time; 0 for other engines."""
     in_ram: int = 0
     """Bytes that llama.cpp takes in RAM beside those on GPUs, which are all that the other figures count."""
+    ram_layers: int = 0
+    """Layers that llama.cpp keeps in RAM and runs on the processor beside those on GPUs."""
 
 
 def margin_bytes(place: DeviceBudget) -> int:

@@ -17,9 +17,15 @@ from tests.scripted_engine import INFO, ScriptedEngine
 GB = 10**9
 
 
+def way(repository: str, precision: str, download: float, engine: str = "transformers") -> dict[str, Any]:
+    sizes = {"download": int(download * GB), "memory": 7 * GB}
+    return {"repository": repository, "precision": precision, "engine": engine, "fits": True, **sizes}
+
+
 def entry(key: str, name: str, **values: Any) -> dict[str, Any]:
     choice = {
         "precision": "nf4",
+        "engine": "transformers",
         "weights": 7 * GB,
         "needs": 9 * GB,
         "context": 21_338,
@@ -47,7 +53,7 @@ def entry(key: str, name: str, **values: Any) -> dict[str, Any]:
         "failure": None,
         "best": False,
         "choices": [choice],
-        "ways": [{"repository": f"mistralai/{key}", "precision": "nf4", "download": 18 * GB, "memory": 7 * GB}],
+        "ways": [way(f"mistralai/{key}", "nf4", 18)],
         "original": None,
         **values,
     }
@@ -118,7 +124,7 @@ def test_the_list_says_what_runs_here_how_well_and_why_not(page: Any, serve: Any
     names = page.locator(".model-entry h4")
     expect(names).to_have_text(["Demo model", "Ministral 3 8B", "Ministral 3 3B", "Magistral Small 1.2"])
     best = card(page, "Ministral 3 8B")
-    for text in ("Best fit", "nf4 · 9 GB of memory · about 34 tokens/s", "18 GB to download", "AIME25 78.7%"):
+    for text in ("Best fit", "4-bit (nf4) · 9 GB of memory · about 34 tokens/s", "18 GB to download", "AIME25 78.7%"):
         expect(best).to_contain_text(text)
     expect(card(page, "Ministral 3 3B")).to_contain_text("8 GB on disk")
     refused = card(page, "Magistral Small 1.2")
@@ -147,7 +153,7 @@ def test_the_offer_downloads_pauses_and_switches_when_all_is_there(page: Any, se
     visit(page, url_of(serve))
     offer = page.locator(".model-offer")
     expect(offer).to_contain_text("This machine can run Ministral 3 8B")
-    expect(offer).to_contain_text("nf4 · 9 GB of memory · about 34 tokens/s")
+    expect(offer).to_contain_text("4-bit (nf4) · 9 GB of memory · about 34 tokens/s")
     expect(offer).to_contain_text("18 GB to download · 200 GB free on disk")
     offer.get_by_role("button", name="Download and use").click()
     expect(offer).to_contain_text("3 GB of 18 GB · about 4 minutes left")

@@ -244,3 +244,35 @@ def test_too_many_bytes_are_refused_unread() -> None:
         read_image(SOUND, "big.png", max_bytes=len(SOUND) - 1)
     assert refused.value.message.key == "picture_too_large"
     assert read_image(SOUND, max_bytes=len(SOUND)).width == 64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_of_any_kind_is_fitted_as_people_see_it(kind: str) -> None:
+    data, colour = KINDS[kind]
+    file, format = read_image(data).fitted((56, 28), enlarged=(56, 37))
+    assert format == "PNG"
+    image = Image.open(io.BytesIO(file))
+    assert (image.size, image.mode) == ((56, 28), "RGB")
+    assert near(image.getpixel((1, 1)), colour)
+
+
+def test_a_fitted_image_is_upright_and_tells_nothing_of_the_photo() -> None:
+    file, _ = read_image(heic.PHOTO).fitted((28, 56))
+    image = Image.open(io.BytesIO(file))
+    assert near(image.getpixel((14, 6)), RED)
+    assert near(image.getpixel((14, 50)), BLUE)
+    assert b"taken at home" not in file
+
+
+def test_a_fitted_image_has_the_pixels_of_the_scaled_one() -> None:
+    noise = read_image(encoded(Image.effect_noise((90, 70), 80).convert("RGB"), "PNG"))
+    file, _ = noise.fitted((112, 84))
+    exact = noise.scaled(112, 84).clip(0, 255)
+    assert np.abs(np.asarray(Image.open(io.BytesIO(file)), np.float32) - exact).max() <= 0.5
+
+
+def test_a_large_fitted_photo_is_a_jpeg_where_that_is_wanted() -> None:
+    photo = read_image(encoded(plain("RGB", RED, (90, 70)), "PNG"))
+    file, format = photo.fitted((112, 84), photo=112 * 84 - 1)
+    assert format == "JPEG"
+    assert Image.open(io.BytesIO(file)).size == (112, 84)

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import pytest
 
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.gguf.engine import GGUFEngine
 from magistral_ui.engines.local.engine import LocalEngine
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.switching.switchable import SwitchableEngine
@@ -15,6 +16,7 @@ from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
 from tests.scripted_engine import ScriptedEngine
 
 THREADS: dict[type, Callable[[Any], Iterable[threading.Thread | None]]] = {
+    GGUFEngine: lambda engine: [engine._thread],
     LocalEngine: lambda engine: [engine._thread],
     RemoteEngine: lambda engine: [engine._thread],
     SwitchableEngine: lambda engine: [engine._thread],

@@ -9,7 +9,7 @@ const { ModelEntry } = await import("../../magistral_ui/ui/assets/model_entry.js
 const { offerFacts } = await import("../../magistral_ui/ui/assets/model_offer.js");
 const { ModelsView } = await import("../../magistral_ui/ui/assets/models.js");
 
-const { actionsFor, asFrom, benchmarksOf, bestChoice, contextsUpTo, diskText, likelyRepository } = facts;
+const { actionsFor, asFrom, benchmarksOf, bestChoice, contextsUpTo, diskText, likelySource } = facts;
 const { ordered, paceText, wayTexts, withCopies } = facts;
 const GB = 1e9;
 const CHOICE = { precision: "nf4", weights: 7 * GB, needs: 9 * GB, context: 20_000, pace: 34.2, measured: false };
@@ -124,7 +124,7 @@ test("contexts double up to what fits; benchmarks come in one order", () => {
 
 test("an offer says what a download takes, and nothing of it where all is there", () => {
   const offered = model("any", { seconds: 600 });
-  const run = "nf4\u00a0· 9 GB of memory\u00a0· about 34 tokens/s";
+  const run = "4-bit (nf4)\u00a0· 9 GB of memory\u00a0· about 34 tokens/s";
   const download = "18 GB to download\u00a0· about 10 minutes to download\u00a0· 100 GB free on disk";
   assert.deepEqual(offerFacts(offered, value([])), [run, download]);
   assert.deepEqual(offerFacts({ ...offered, state: "complete" }, value([])), [run]);
@@ -142,9 +142,9 @@ const copy = (more) => model("o/any-nf4", { original: "any", choices: [], downlo
 test("a quantized copy is listed under its original, and shown once there is something of it", () => {
   const [found, ...rest] = withCopies([offered(), copy({ state: "paused" })]);
   assert.deepEqual(rest, []);
-  assert.equal(likelyRepository(found, DEMO), "o/any-nf4");
-  assert.equal(likelyRepository({ ...found, state: "complete" }, DEMO), "any");
-  assert.equal(likelyRepository({ ...found, state: "complete" }, { ...DEMO, key: "o/any-nf4" }), "o/any-nf4");
+  assert.equal(likelySource(found, DEMO), "o/any-nf4");
+  assert.equal(likelySource({ ...found, state: "complete" }, DEMO), "any");
+  assert.equal(likelySource({ ...found, state: "complete" }, { ...DEMO, key: "o/any-nf4" }), "o/any-nf4");
   const shown = asFrom(found, "o/any-nf4");
   assert.deepEqual([shown.key, shown.state, shown.name, shown.fits], ["o/any-nf4", "paused", "any", true]);
   assert.deepEqual(shown.choices, [CHOICE]);
@@ -153,8 +153,8 @@ test("a quantized copy is listed under its original, and shown once there is som
 
 test("each way says what it takes to get and to run", () => {
   const [exact, here, ready] = WAYS.map((each) => wayTexts(each, offered()));
-  assert.deepEqual(exact, { facts: "bfloat16\u00a0· 16 bits\u00a0· 20 GB of memory", source: "18 GB to download" });
-  assert.equal(here.facts, "nf4\u00a0· 4 bits\u00a0· 9 GB of memory\u00a0· about 34 tokens/s");
+  assert.deepEqual(exact, { facts: "16-bit (bfloat16)\u00a0· 20 GB of memory", source: "18 GB to download" });
+  assert.equal(here.facts, "4-bit (nf4)\u00a0· 9 GB of memory\u00a0· about 34 tokens/s");
   assert.equal(here.source, "18 GB to download\u00a0· quantized on this computer");
   assert.equal(ready.source, "about 6 GB to download\u00a0· already quantized");
   assert.equal(diskText(offered()), "18 GB to download\u00a0· or about 6 GB already in nf4");

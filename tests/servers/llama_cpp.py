@@ -1,17 +1,19 @@
-"""Runs llama.cpp's HTTP server with the demo model until it is told to end: `python llama_cpp.py FOLDER PORT [SLOTS]`.
+"""Runs llama.cpp's HTTP server with the demo model until it is told to end: `python llama_cpp.py FOLDER PORT [SLOTS] [SETTINGS]`.
 
 It is a process of its own, so that it can be killed in the middle of an answer, as a server is.
 """
 
+import json
 import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import xllamacpp
 
 
-def main(folder: Path, port: int, slots: int) -> None:
+def main(folder: Path, port: int, slots: int, settings: dict[str, Any]) -> None:
     """Serve `folder` on `port` of this machine; one thread, because two spin against each other on a busy machine."""
     params = xllamacpp.CommonParams()
     params.model.path, params.mmproj.path = str(folder / "model.gguf"), str(folder / "mmproj.gguf")
@@ -20,6 +22,8 @@ def main(folder: Path, port: int, slots: int) -> None:
     params.warmup, params.ui, params.endpoint_metrics = False, False, True
     params.use_jinja, params.model_alias = True, {"demo"}
     params.chat_template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    for name, value in settings.items():
+        setattr(params, name, value)
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     ended = threading.Event()
@@ -29,4 +33,5 @@ def main(folder: Path, port: int, slots: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 4)
+    slots, settings = [*sys.argv[3:], *("4", "{}")[len(sys.argv[3:]) :]]
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(slots), json.loads(settings))

@@ -18,9 +18,10 @@ class Slot:
     """One of llama.cpp's slots."""
 
     number: int
-    visitor: str = ""
+    visitor: str | None = None
+    """Whose tokens it certainly holds, and nobody else's."""
     keys: abc.Sequence[int] = ()
-    """Keys of the tokens that it certainly holds."""
+    """Of the tokens that it holds; more may follow them."""
     held: int = 0
     """Tokens that it may hold at most, those that its stream may still write among them."""
     used: int = 0
@@ -29,6 +30,8 @@ class Slot:
     """Whether a reply has it."""
     clearing: bool = False
     """Whether it is being cleared; it is not to be used until then."""
+    forgotten: bool = False
+    """Whether it is to be cleared as soon as it is idle."""
 
     @property
     def idle(self) -> bool:
@@ -55,8 +58,12 @@ class AdmissibleReply(Protocol):
         """Leading tokens that every conversation has."""
 
     @property
-    def lease(self) -> int:
-        """Tokens that its next stream may write."""
+    def needed(self) -> int:
+        """Tokens that its slot may hold with its next stream: all so far, and those which that may write."""
+
+    @property
+    def slot(self) -> int | None:
+        """The number of its slot, if it has one."""
 
     @property
     def admitted(self) -> int:
@@ -95,13 +102,13 @@ def admit(waiting: abc.Sequence[R], running: abc.Sequence[R], slots: abc.Sequenc
     idle = [slot for slot in slots if slot.idle]
     extend: list[R] = []
     for reply in sorted((each for each in running if each.paused), key=lambda each: each.admitted):
-        if reply.lease > free:
-            missing = reply.lease - free - coming
-            clear = _clearable(idle, missing)
+        more = reply.needed - slots[reply.slot or 0].held
+        if more > free:
+            clear = _clearable(idle, more - free - coming)
             if clear is None:
                 return Admission(preempt=(max(running, key=lambda each: each.admitted),), extend=tuple(extend))
             return Admission(clear=clear, extend=tuple(extend))
-        free -= reply.lease
+        free -= max(0, more)
         extend.append(reply)
     start, clear = _start(list(waiting), running, idle, free, coming)
     return Admission(clear=clear, extend=tuple(extend), start=start)
@@ -120,13 +127,13 @@ def _start(
         first = min(queue, key=lambda each: shares[each.owner])
         slot = choose_slot(first, idle)
         others = [each for each in idle if each is not slot]
-        missing = len(first.keys) + first.lease - slot.held - free
-        if missing > 0:
-            return tuple(start), _clearable(others, missing - coming) or ()
+        more = max(0, first.needed - slot.held)  # what a slot holds is only dropped once the new stream is begun
+        if more > free:
+            return tuple(start), _clearable(others, more - free - coming) or ()
         start.append((first, slot.number, slot.visitor == first.visitor))
         queue.remove(first)
         shares[first.owner] += 1
-        free, idle = -missing, others
+        free, idle = free - more, others
     return tuple(start), ()
 
 

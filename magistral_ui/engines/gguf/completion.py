@@ -25,8 +25,6 @@ CONNECT_TIMEOUT = 10.0
 RECEIVED_BYTES = 2**16
 MIN_TEMPERATURE = 1e-4
 """Below it, the likeliest token is taken, as in the local sampler."""
-ALL_TOKENS = 2**31 - 1
-"""Of prompt and reply, for the repetition penalty: -1, which should mean the same, is refused."""
 MAX_SEED = 2**32 - 1
 """Itself it means a random seed."""
 
@@ -70,13 +68,15 @@ def completion_body(
     slot: int,
     reuse: bool,
     count: int,
+    length: int,
     position: int,
     banned: Sequence[int] = (),
     stream: bool = True,
 ) -> dict[str, Any]:
-    """The request for at most `count` tokens from `position` of a reply on; `reuse`: of what the slot holds.
+    """The request for at most `count` tokens after a prompt of `length`, from `position` of a reply on.
 
-    Every parameter is sent, since the server's defaults differ from ours, in our sampler's order.
+    `reuse` says whether the slot's tokens may be. Every parameter is sent, since the server's defaults differ from ours, and the
+    samplers in our order. The repetition penalty counts all tokens; the server takes memory for as many as it is to count.
     """
     greedy = params.temperature < MIN_TEMPERATURE
     return {
@@ -95,7 +95,7 @@ def completion_body(
         "top_p": params.top_p,
         "min_p": params.min_p,
         "repeat_penalty": params.repetition_penalty,
-        "repeat_last_n": ALL_TOKENS,
+        "repeat_last_n": length + count,
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
         "dynatemp_range": 0.0,
@@ -110,7 +110,9 @@ def completion_body(
 
 def clearing_body(slot: int, begin: int) -> dict[str, Any]:
     """The request that leaves nothing in a slot but the token `begin`; the server refuses to erase one as such."""
-    return completion_body([begin], SamplingParams(temperature=0.0), slot=slot, reuse=False, count=0, position=0)
+    return completion_body(
+        [begin], SamplingParams(temperature=0.0), slot=slot, reuse=False, count=0, length=1, position=0
+    )
 
 
 def seed_at(seed: int, position: int) -> int:

@@ -1,24 +1,61 @@
-"""Writes the prompt of a sequence with images for llama.cpp's `/completion`, and says what llama.cpp makes of it.
+"""Writes the prompt of a sequence with images for llama.cpp's `/completion`, and says how many tokens llama.cpp makes of it.
 
-With images, llama.cpp takes a prompt only as text, which it cuts into tokens itself, so that the ids may differ from ours.
+With images, llama.cpp takes a prompt only as text, in which a random marker stands for each image (b11549: an array of ids
+cannot refer to any). So each text between two control tokens is cut into tokens by llama.cpp, which is asked beforehand how.
+Its tokens differ from ours in three cases:
+
+- Its expression for words lacks combining marks, so that Hindi, Bengali, Tamil, Thai and vowelled Arabic are cut into more.
+- A control token's name in a person's text would act as that token, so it is broken by a space of no width.
+- The model may write a text in other tokens than any tokenizer would; sent again, it is cut as usual.
+
+Then the text is the same, and `ServerPrompt.tokens` is what llama.cpp reads of it, but the ids are not ours.
 """
 
-from dataclasses import dataclass
+import base64
+import http.client
+import json
+import re
+import threading
+from collections import abc
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from magistral_ui.engines.base import Measure
+from cachetools import LRUCache
+
+from magistral_ui.chat.images import ImageFile
+from magistral_ui.client import NO_CLIENT, serving
+from magistral_ui.engines.base import Measure
+
+if TYPE_CHECKING:  # mistral-common takes a while to import
+    from magistral_ui.engines.local.image_input import ImageSpan
     from magistral_ui.engines.local.sequence import Sequence
     from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 
+MIN_IMAGE_TOKENS, MAX_IMAGE_TOKENS = 1, 3_025
+"""The server must be started with these, so that it scales no image that has been scaled here: by default it takes 8 to 1,024.
+The largest image that Mistral's models take has 55 × 55 tokens, without those that end its rows."""
+IMAGE_CACHE_BYTES = 128 * 2**20
+"""For the scaled images of all visitors; the largest takes 4 MiB at most, if it is a photo."""
+CACHED_TOKENS = 1_000_000
+"""Total tokens of the texts of all visitors of which it is remembered how llama.cpp cuts them."""
+TIMEOUT = 30.0
+"""Seconds for the child to answer how it cuts a text, a matter of milliseconds."""
+BREAK = "\u200b"
+"""A space of no width, which breaks a control token's name in a text."""
 
-class ServerAddress(Protocol):
-    """What is needed of a running server: its address, key, and `/props`."""
 
-    host: str
-    port: int
-    key: str
-    props: dict[str, Any]
+class Server(Protocol):
+    """What is needed of a running server: its address, its key, and what `/props` answered."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def props(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +71,149 @@ class ServerPrompt:
 
 
 class PromptWriter:
-    """Writes prompts for one running server; thread-safe. Remembers, per visitor, scaled images and how texts were cut."""
+    """Writes prompts for one running server; thread-safe. Remembers, per visitor, scaled images and how texts are cut.
 
-    def __init__(self, tokenizer: "Tokenizer", server: ServerAddress) -> None:
-        self._tokenizer = tokenizer
-        self._server = server
+    All methods but `forget` may ask the server, and raise OSError if it is gone; scaling an image raises ImageRefused.
+    What is not remembered takes its time: scaling a photo half a second, cutting a text a millisecond. So `prepare` belongs in
+    the thread that submits a request. `prompt_of` then waits for nothing but the text that was written since.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer", server: Server) -> None:
+        self._tokenizer, self._server = tokenizer, server
+        self._marker = str(server.props.get("media_marker", ""))
+        self._control = tokenizer.control_texts
+        names = sorted(filter(None, (*self._control, self._marker)), key=len, reverse=True)
+        self._names = re.compile("|".join(map(re.escape, names)))
+        self._images: LRUCache[tuple[str, str], str] = LRUCache(IMAGE_CACHE_BYTES, len)
+        self._cut: LRUCache[tuple[str, str], list[int]] = LRUCache(CACHED_TOKENS, lambda ids: len(ids) + 1)
+        self._lock = threading.Lock()
+        self._begins: bool | None = None
+
+    def prepare(self, prompt: "EncodedPrompt", visitor: str) -> int:
+        """Scale the images and cut the texts of a prompt; returns how many more tokens llama.cpp reads than the prompt has."""
+        for span in prompt.image_spans:
+            self._image(span.input.image, visitor)
+        return self._more(prompt, visitor)[0]
 
     def prompt_of(self, sequence: "Sequence") -> ServerPrompt:
-        """All tokens of the sequence so far, the written ones included: ids if there are no images among them."""
-        if not sequence.prompt.image_spans:
-            return ServerPrompt(list(sequence.tokens), len(sequence.tokens), exact=True)
-        raise NotImplementedError
+        """All tokens of the sequence so far, the written ones included: as ids if there are no images among them."""
+        tokens, spans = sequence.tokens, sequence.prompt.image_spans
+        if not spans:
+            return ServerPrompt(list(tokens), len(tokens), exact=True)
+        texts = [self._text(part) for part in _parts(tokens, spans)]
+        if self._server_begins:
+            texts[0] = texts[0].removeprefix(self._control[tokens[0]])
+        more, exact = self._difference(tokens, spans, sequence.visitor)
+        images = [self._image(span.input.image, sequence.visitor) for span in spans]
+        value = {"prompt_string": self._marker.join(texts), "multimodal_data": images}
+        return ServerPrompt(value, len(tokens) + more, exact)
 
-    def measure(self, measure: "Measure", prompt: "EncodedPrompt", visitor: str) -> "Measure":
-        """`measure` of our tokenizer, corrected to what llama.cpp will read, or marked as estimated."""
-        raise NotImplementedError
+    def measure(self, measure: Measure, prompt: "EncodedPrompt", visitor: str) -> Measure:
+        """`measure` with the total that llama.cpp reads; estimated where its parts are those of other tokens."""
+        more, exact = self._more(prompt, visitor)
+        return measure if exact else replace(measure, total=measure.total + more, estimated=True)
 
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor."""
+        caches: tuple[LRUCache[Any, Any], ...] = (self._images, self._cut)
+        with self._lock:
+            for cache in caches:
+                for key in [key for key in cache if key[0] == visitor]:
+                    del cache[key]
+
+    def _more(self, prompt: "EncodedPrompt", visitor: str) -> tuple[int, bool]:
+        return self._difference(prompt.ids, prompt.image_spans, visitor) if prompt.image_spans else (0, True)
+
+    def _difference(
+        self, tokens: abc.Sequence[int], spans: "abc.Sequence[ImageSpan]", visitor: str
+    ) -> tuple[int, bool]:
+        """How many more tokens llama.cpp makes of the texts, and whether all its tokens are ours."""
+        runs = [run for part in _parts(tokens, spans) for run in self._runs(part) if not self._is_control(run[0])]
+        theirs = self._cut_by_server([self._text(run) for run in runs], visitor)
+        pairs = list(zip(runs, theirs, strict=True))
+        return sum(len(cut) - len(run) for run, cut in pairs), all(cut == run for run, cut in pairs)
+
+    def _text(self, ids: Iterable[int]) -> str:
+        """`ids` as text of which llama.cpp makes the same control tokens, and no others."""
+        return "".join(self._spelled(run) for run in self._runs(ids))
+
+    def _spelled(self, run: list[int]) -> str:
+        if self._is_control(run[0]):
+            return self._control[run[0]]
+        text = b"".join(map(self._tokenizer.token_bytes, run)).decode("utf-8", "replace")
+        return self._names.sub(lambda name: name[0][0] + BREAK + name[0][1:], text)
+
+    def _runs(self, ids: Iterable[int]) -> Iterator[list[int]]:
+        """Each control token alone, and the other tokens between two of them together: llama.cpp cuts each of these apart."""
+        run: list[int] = []
+        for token in ids:
+            if not self._is_control(token):
+                run.append(token)
+                continue
+            if run:
+                yield run
+            yield [token]
+            run = []
+        if run:
+            yield run
+
+    def _is_control(self, token: int) -> bool:
+        return token < len(self._control)
+
+    def _image(self, image: ImageFile, visitor: str) -> str:
+        """The image in base64, scaled to the model's grid; the first time takes a good part of a second for a photo."""
+        key = (visitor, image.digest)
+        with self._lock:
+            found = self._images.get(key)
+        if found is None:
+            grid = self._tokenizer.image_grid
+            with serving(NO_CLIENT):  # the visitor's turn and rate limit were settled before
+                size = image.width, image.height
+                data, _ = image.fitted(grid.pixels(*size), enlarged=grid.enlarged(*size))
+            found = base64.b64encode(data).decode("ascii")
+            self._keep(self._images, key, found)
+        return found
+
+    def _cut_by_server(self, texts: list[str], visitor: str) -> list[list[int]]:
+        """The ids that llama.cpp makes of each text."""
+        with self._lock:
+            known = {text: ids for text in texts if (ids := self._cut.get((visitor, text))) is not None}
+        unknown = list(dict.fromkeys(text for text in texts if text not in known))
+        for text, ids in zip(unknown, self._ask(unknown), strict=True):
+            known[text] = ids
+            self._keep(self._cut, (visitor, text), ids)
+        return [known[text] for text in texts]
+
+    def _keep(self, cache: LRUCache[Any, Any], key: tuple[str, str], value: object) -> None:
+        with self._lock:
+            if cache.getsizeof(value) <= cache.maxsize:
+                cache[key] = value
+
+    @property
+    def _server_begins(self) -> bool:
+        """Whether llama.cpp puts the beginning of text before a prompt itself; a model's file may say that it does not."""
+        if self._begins is None:
+            self._begins = bool(next(self._ask([""], begin=True)))
+        return self._begins
+
+    def _ask(self, texts: Iterable[str], *, begin: bool = False) -> Iterator[list[int]]:
+        connection = http.client.HTTPConnection(self._server.host, self._server.port, timeout=TIMEOUT)
+        headers = {"Authorization": f"Bearer {self._server.key}", "Content-Type": "application/json"}
+        try:
+            for text in texts:
+                body = {"content": text, "add_special": begin, "parse_special": True}
+                connection.request("POST", "/tokenize", json.dumps(body), headers)
+                yield json.loads(connection.getresponse().read())["tokens"]
+        except (http.client.HTTPException, ValueError, LookupError) as error:
+            raise ConnectionError("llama.cpp did not say how it cuts a text") from error
+        finally:
+            connection.close()
+
+
+def _parts(tokens: abc.Sequence[int], spans: "abc.Sequence[ImageSpan]") -> Iterator[abc.Sequence[int]]:
+    """The tokens before, between and after the images."""
+    at = 0
+    for span in spans:
+        yield tokens[at : span.start]
+        at = span.start + len(span.input.tokens)
+    yield tokens[at:]

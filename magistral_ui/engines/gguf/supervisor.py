@@ -1,13 +1,34 @@
 """Starts llama.cpp's server in a child process, follows its loading and its death, and ends it; it asks it for no tokens."""
 
+import http.client
+import json
+import os
+import secrets
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.engines.weights.progress import Report
-from magistral_ui.errors import Message
+import psutil
+
+from magistral_ui.engines.base import Loading
+from magistral_ui.engines.gguf.child_process import ChildProcess
+from magistral_ui.engines.gguf.failure_reasons import ModelNames, reason_of
+from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
+from magistral_ui.errors import Message, ModelError
+
+POLL_SECONDS = 0.05
+"""Between two looks whether the app closes while a child loads."""
+PROPS_TIMEOUT = 60.0
+"""Seconds for the first answer of a server that has just loaded, on a busy machine."""
+FAILURE_TIMEOUT = 10.0
+"""Seconds for a child that has said that it failed to end by itself, so that its log is whole."""
+MAX_CRASHES, CRASH_SECONDS = 3, 600.0
+"""A model that crashes this often within so many seconds is not started again."""
+HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +55,30 @@ class ServerSettings:
     """What to call the device in a message."""
     parts: tuple[Path, ...] = ()
     """All parts of a split model, to count their bytes; empty: `model` is all."""
+    warm_up: bool = True
+    """Whether a first token is computed before it serves, so that no visitor waits for the weights to be read."""
+
+    def told(self, key: str) -> dict[str, Any]:
+        """What child.py is told."""
+        return {
+            "model": str(self.model),
+            "mmproj": str(self.mmproj) if self.mmproj else None,
+            "port": 0,
+            "key": key,
+            "context": self.context,
+            "slots": self.slots,
+            "batch": self.batch,
+            "gpu_layers": self.gpu_layers,
+            "kv_type": self.kv_type,
+            "threads": self.threads or usable_cores(),
+            "warm_up": self.warm_up,
+        }
+
+    def names(self) -> ModelNames:
+        """What messages call all this."""
+        mmproj = self.mmproj.name if self.mmproj else ""
+        name = self.model_name or self.model.name
+        return ModelNames(name, self.model.name, mmproj, self.device_name, self.context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +91,32 @@ class LlamaServer:
     pid: int
     props: Mapping[str, Any]
     """What /props answered: `media_marker`, `default_generation_settings` and others."""
-    _is_alive: Callable[[], bool]
-    _tail: Callable[[], str]
+    _child: ChildProcess
 
     @property
     def alive(self) -> bool:
         """Whether the child's process runs."""
-        return self._is_alive()
+        return self._child.alive
 
     def stderr_tail(self) -> str:
         """The last lines of the child's log, printable; they hold no text of people."""
-        return self._tail()
+        return "\n".join(self._child.tail())
 
 
 class Supervisor:
     """One child process at a time, for one model. All methods may be called from any thread."""
 
     def __init__(self, settings: ServerSettings, report: Report, closing: threading.Event) -> None:
+        """Nothing is started before `start`. Once `closing` is set, it is `close` that ends a child that serves."""
         self._settings, self._report, self._closing = settings, report, closing
+        self._lock = threading.Lock()
+        self._child: ChildProcess | None = None
+        self._serves = False
+        """Whether the child has served, so that its end is a crash."""
+        self._closed = False
+        self._listeners: list[Callable[[Message], None]] = []
+        self._crashes: deque[float] = deque(maxlen=MAX_CRASHES)
+        self._last_reason: Message | None = None
 
     def start(self) -> LlamaServer:
         """Start the child, and return once it serves; a child that still runs is ended first.
@@ -71,15 +124,136 @@ class Supervisor:
         Raises a ModelError with the reason from the child's log, or Cancelled once `closing` is set or `close` was called.
         After a crash it may be called again; after three crashes in ten minutes it raises the reason of the last at once.
         """
-        raise NotImplementedError
+        self._end_child()
+        self._check_crashes()
+        key = secrets.token_urlsafe(32)
+        progress = _LoadProgress(self._settings, self._report)
+        with self._lock:
+            if self._is_closing():
+                raise Cancelled
+            try:
+                child = ChildProcess(self._settings.told(key), progress.on_loading, self._on_end)
+            except OSError as error:
+                name = self._settings.names().model
+                raise ModelError("gguf_ended", model=name, reason=error.strerror or str(error)) from error
+            self._child, self._serves = child, False
+        while not child.answered.wait(POLL_SECONDS):
+            if self._is_closing():
+                child.end()
+                raise Cancelled
+        host, port = self._address(child)
+        props = self._props(child, host, port, key)
+        with self._lock:
+            if self._is_closing() or not child.alive:
+                child.end()
+                raise Cancelled if self._is_closing() else self._reason(child)
+            self._serves = True
+        return LlamaServer(host, port, key, child.pid, props, child)
 
     def when_died(self, call: Callable[[Message], None]) -> None:
         """Have `call` called with the reason, in another thread, whenever a child dies that had been serving.
 
         Not for a child that `close` or `start` ended.
         """
-        raise NotImplementedError
+        self._listeners.append(call)
 
     def close(self) -> None:
         """End the child, also while it loads; returns once it has ended, within a second."""
-        raise NotImplementedError
+        self._closed = True
+        self._end_child()
+
+    def _is_closing(self) -> bool:
+        return self._closed or self._closing.is_set()
+
+    def _end_child(self) -> None:
+        with self._lock:
+            child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    def _check_crashes(self) -> None:
+        crashes = self._crashes
+        if len(crashes) == MAX_CRASHES and time.monotonic() - crashes[0] < CRASH_SECONDS and self._last_reason:
+            raise ModelError(self._last_reason.key, **self._last_reason.values)
+
+    def _address(self, child: ChildProcess) -> tuple[str, int]:
+        """Where the child serves; it has answered, or ended."""
+        address = str((child.answer or {}).get("address", ""))
+        host, separator, port = address.removeprefix("http://").rpartition(":")
+        if not separator or not port.isdigit():
+            child.wait(FAILURE_TIMEOUT)
+            reason = self._reason(child)
+            child.end()
+            raise Cancelled if self._is_closing() else reason
+        return host, int(port)
+
+    def _props(self, child: ChildProcess, host: str, port: int, key: str) -> Mapping[str, Any]:
+        connection = http.client.HTTPConnection(host, port, timeout=PROPS_TIMEOUT)
+        try:
+            connection.request("GET", "/props", headers={"Authorization": f"Bearer {key}"})
+            props = json.loads(connection.getresponse().read())
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            child.wait(POLL_SECONDS)
+            reason = self._reason(child)
+            child.end()
+            raise (Cancelled() if self._is_closing() else reason) from error
+        finally:
+            connection.close()
+        return props if isinstance(props, dict) else {}
+
+    def _reason(self, child: ChildProcess) -> ModelError:
+        folder = f"{self._settings.model.parent}{os.sep}"
+        lines = [line.replace(folder, "") for line in child.tail()]
+        return reason_of(self._settings.names(), lines, child.returncode, child.answer)
+
+    def _on_end(self, child: ChildProcess) -> None:
+        with self._lock:
+            crashed = self._child is child and self._serves and not child.was_ended and not self._is_closing()
+            if not crashed:
+                return
+            self._last_reason = self._reason(child).message
+            self._crashes.append(time.monotonic())
+            listeners = list(self._listeners)
+        for call in listeners:
+            call(self._last_reason)
+
+
+class _LoadProgress:
+    """What the child says about loading, as bytes of the model's files."""
+
+    def __init__(self, settings: ServerSettings, report: Report) -> None:
+        self._sizes = {
+            "text_model": sum(_size(each) for each in settings.parts or (settings.model,)),
+            "mmproj_model": _size(settings.mmproj) if settings.mmproj else 0,
+        }
+        self._report, self._warm_up = report, settings.warm_up
+        self._fractions: dict[str, float] = {}
+        self._done = 0
+        self._meter = Meter("reading", sum(self._sizes.values()), report)
+
+    def on_loading(self, payload: Mapping[str, Any]) -> None:
+        """Count what one line says, whose `value` goes from 0 to 1 for each of its `stages`."""
+        stage, value = payload.get("current"), payload.get("value")
+        if stage not in self._sizes or not isinstance(value, int | float):
+            return
+        self._fractions[stage] = min(1.0, max(float(value), self._fractions.get(stage, 0.0)))
+        done = int(sum(self._sizes[each] * part for each, part in self._fractions.items()))
+        if done > self._done:
+            self._meter.add(done - self._done)
+            self._done = done
+        stages = payload.get("stages") or [stage]
+        if self._warm_up and all(self._fractions.get(each) == 1.0 for each in stages):
+            self._report(Loading("warming_up"))
+
+
+def usable_cores() -> int:
+    """The physical cores that this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -12,6 +12,7 @@ from mistral_common.tokens.tokenizers.image import DATASET_MEAN, DATASET_STD, no
 from PIL import Image
 
 from magistral_ui.chat.images import ImageFile
+from magistral_ui.models.image_grid import ImageGrid
 
 IMAGE_CACHE_BYTES = 256 * 2**20
 """For prepared images of all visitors: nine of the largest (1540 × 1540 pixels)."""
@@ -48,6 +49,7 @@ class ImageProcessor:
         if image_encoder and 0 < longest_side < image_encoder.image_config.max_image_size:
             image_encoder.image_config.max_image_size = longest_side
         self._encoder = image_encoder
+        self.grid = _grid_of(image_encoder)
         self._prepared: LRUCache[tuple[str, str], ImageInput] = LRUCache(IMAGE_CACHE_BYTES, _cost)
         self._lock = threading.Lock()
         self.image_token: int | None = image_encoder.image_token if image_encoder else None
@@ -57,57 +59,39 @@ class ImageProcessor:
     )
     def prepare(self, image: ImageFile, visitor: str) -> ImageInput:  # noqa: ARG002
         """The image, ready for the model; decoding and scaling a large one takes a good part of a second."""
-        return self._tiny(image) if max(image.width, image.height) <= self._unit else self._scaled(image)
+        return self._tiny(image) if max(image.width, image.height) <= self.grid.unit else self._scaled(image)
 
     def _scaled(self, image: ImageFile) -> ImageInput:
         """As mistral-common would prepare it, but scaled by the decoder, so that no larger image gets into this process."""
-        columns, rows = self.grid(image.width, image.height)
-        pixels = image.scaled(columns * self._unit, rows * self._unit)
+        pixels = image.scaled(*self.grid.pixels(image.width, image.height))
         prepared = normalize(pixels, DATASET_MEAN, DATASET_STD)
         return ImageInput(image, self.outline(image, "").tokens, prepared)
 
     def _tiny(self, image: ImageFile) -> ImageInput:
         pixels = image.rgb()
-        larger = pixels.resize(_enlarged_size(*pixels.size, self._unit), Image.Resampling.NEAREST)
+        larger = pixels.resize(self.grid.enlarged(*pixels.size), Image.Resampling.NEAREST)
         encoded = self._encoder(ImageChunk(image=larger))
         return ImageInput(image, encoded.tokens, encoded.image)
 
     def outline(self, image: ImageFile, visitor: str) -> ImageInput:  # noqa: ARG002
         """The image's tokens alone, which are known without decoding it."""
-        columns, rows = self.grid(image.width, image.height)
+        columns, rows = self.grid.of(image.width, image.height)
         ids = self._encoder.special_ids
         tokens = ([ids.img] * columns + [ids.img_break]) * rows
         tokens[-1] = ids.img_end
         return ImageInput(image, tokens, None)
-
-    def grid(self, width: int, height: int) -> tuple[int, int]:
-        """Columns and rows of image tokens, as mistral-common's `ImageEncoder._image_to_num_tokens` computes them."""
-        config = self._encoder.image_config
-        unit = self._unit
-        width, height = _enlarged_size(width, height, unit)
-        ratio = max(width, height) / config.max_image_size
-        if ratio > 1:
-            width, height = max(round(width / ratio), 1), max(round(height / ratio), 1)
-        return (width - 1) // unit + 1, (height - 1) // unit + 1
 
     def forget(self, visitor: str) -> None:
         with self._lock:
             for key in [key for key in self._prepared if key[0] == visitor]:
                 del self._prepared[key]
 
-    @property
-    def _unit(self) -> int:
-        """Pixels of one image token's side."""
-        config = self._encoder.image_config
-        return int(config.image_patch_size * config.spatial_merge_size)
 
-
-def _enlarged_size(width: int, height: int, unit: int) -> tuple[int, int]:
-    """transformers 5.23 fails on a single image of one image token, so such an image is enlarged until it has more."""
-    if max(width, height) > unit:
-        return width, height
-    scale = 2 * unit / max(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
+def _grid_of(image_encoder: Any) -> ImageGrid:
+    if image_encoder is None:
+        return ImageGrid()
+    config = image_encoder.image_config
+    return ImageGrid(int(config.image_patch_size * config.spatial_merge_size), int(config.max_image_size))
 
 
 def _cost(image: ImageInput) -> int:

@@ -5,7 +5,7 @@ It imports torch, which `engine.py` does not: the page is served before torch is
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -21,6 +21,7 @@ from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.local.tokenizer import Tokenizer
+from magistral_ui.engines.pace_recorder import PaceRecorder
 from magistral_ui.engines.weights.devices import Device, find_device, look_again
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import memory_named
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 
 MIN_CPU_KV_BYTES = 4 * 2**30
 """Bytes for keys and values on a processor, unless one conversation of full length needs more."""
-MIN_MEASURED_TOKENS = 32
-"""Tokens of a reply whose pace is worth knowing."""
 
 
 class RunningModel:
@@ -88,35 +87,6 @@ class RunningModel:
     def close(self) -> None:
         """End `run`; all generations end as cancelled."""
         self.scheduler.close()
-
-
-class PaceRecorder:
-    """Hands on the tokens per second of each reply that ran alone from its first token to its last."""
-
-    def __init__(self, record: Callable[[float], None]) -> None:
-        self._record = record
-        self._lock = threading.Lock()
-        self._running: set[Generation] = set()
-        self._disturbed: set[Generation] = set()
-
-    def watch(self, generation: Generation) -> None:
-        """To be called when a reply is submitted."""
-        with self._lock:
-            self._running.add(generation)
-            if len(self._running) > 1:
-                self._disturbed |= self._running
-        generation.when_ended(lambda: self._ended(generation))
-
-    def _ended(self, generation: Generation) -> None:
-        with self._lock:
-            self._running.discard(generation)
-            alone = generation not in self._disturbed
-            self._disturbed.discard(generation)
-        usage = generation.usage
-        tokens = usage.reasoning_tokens + usage.answer_tokens
-        seconds = usage.total_seconds - usage.first_token_seconds
-        if alone and tokens >= MIN_MEASURED_TOKENS and seconds > 0:
-            self._record((tokens - 1) / seconds)
 
 
 def load_model(request: ModelRequest, report: Report, closing: threading.Event) -> RunningModel | None:

@@ -87,6 +87,11 @@ class Sequence:
         return self.generation.stop_requested
 
     @property
+    def end_of_turn(self) -> int:
+        """The token that ends a reply."""
+        return self._tokenizer.end_of_turn
+
+    @property
     def length(self) -> int:
         return len(self.tokens)
 

@@ -59,10 +59,19 @@ class EncodedPrompt:
 class Tokenizer:
     """One model's tokenizer with its image preparation; thread-safe. Remembers, per visitor, what is costly to make again."""
 
-    def __init__(self, tekken: Path, card: ModelCard, own_system: tuple[SystemPart, ...], image_side: int = 0) -> None:
+    def __init__(
+        self,
+        tekken: Path,
+        card: ModelCard,
+        own_system: tuple[SystemPart, ...],
+        image_side: int = 0,
+        *,
+        pixels: bool = True,
+    ) -> None:
         """`tekken` is the model's tekken.json; `own_system` is the system prompt that all visitors get by default.
 
-        Images are scaled down to `image_side` pixels, if the model would take larger ones.
+        Images are scaled down to `image_side` pixels, if the model would take larger ones. Without `pixels`, they are not
+        decoded: prompts have their tokens only.
         """
         self.tokenizer = MistralTokenizer.from_file(str(tekken))
         self._instruct: Any = self.tokenizer.instruct_tokenizer
@@ -70,16 +79,20 @@ class Tokenizer:
         self._card = card
         self._own_system = own_system
         self._images = ImageProcessor(self._instruct.image_encoder, image_side)
+        self.image_grid = self._images.grid
+        self._look = self._images.prepare if pixels else self._images.outline
         self._lock = threading.Lock()
         self._replies: LRUCache[tuple[str, str | None, str, bool], list[int]] = LRUCache(CACHED_REPLY_TOKENS, len)
         self._texts: LRUCache[tuple[str, str | tuple[SystemPart, ...]], list[int]] = LRUCache(CACHED_TEXT_TOKENS, len)
         self._counts: LRUCache[tuple[str, str], int] = LRUCache(CACHED_COUNTS)
+        self.begin_of_text: int = self._base.bos_id
         self.end_of_turn: int = self._base.eos_id
+        self.vocabulary: int = self._base.n_words
         self._begin, self._end = self._mark_ids()
         self._pieces: dict[int, bytes] = {}
 
     def encode(self, prompt: Prompt, visitor: str = "") -> EncodedPrompt:
-        return self._encode(prompt, visitor, self._images.prepare)
+        return self._encode(prompt, visitor, self._look)
 
     def measure(self, prompt: Prompt, visitor: str = "") -> tuple[Measure, EncodedPrompt]:
         """What `prompt` costs in tokens. Its last message is assumed to be still in writing, and is not remembered."""
@@ -163,6 +176,11 @@ class Tokenizer:
             piece = b"" if special else self._base.id_to_byte_piece(token, SpecialTokenPolicy.IGNORE)
             self._pieces[token] = piece
         return piece
+
+    @property
+    def control_texts(self) -> tuple[str, ...]:
+        """How each control token is spelled, such as `[INST]`, by its id: they are the first ones."""
+        return tuple(map(self._base.id_to_piece, range(self._base.num_special_tokens)))
 
     def _mark_ids(self) -> tuple[int | None, int | None]:
         if self._card.marks == "text":

@@ -38,6 +38,12 @@ export const inRow = (facts) =>
     .join("\u00a0· "); // a line may end with the dot, but not begin with it
 
 /**
+ * Facts in a row, of which a line ends only between two.
+ * @param {string} facts
+ */
+export const unbroken = (facts) => facts.replace(/(?<!·) /g, "\u00a0");
+
+/**
  * Whether there is a text of this key.
  * @param {string} key
  */
@@ -99,13 +105,6 @@ export const percent = (value) =>
     minimumFractionDigits: 1,
     maximumFractionDigits: 1,
   }).format(value / 100);
-
-/**
- * A number of bits.
- * @param {number} value
- */
-export const bits = (value) =>
-  new Intl.NumberFormat(language, { style: "unit", unit: "bit", unitDisplay: "long" }).format(value);
 
 /**
  * The names of languages, sorted, as a list.

@@ -1,7 +1,7 @@
 // Draws one model of the list: what it needs, how fast and how good it is, and what can be done with it. It asks nothing itself.
 
 import { make } from "./dom.js";
-import { inRow, languageNames, sentence, short, t } from "./i18n.js";
+import { inRow, languageNames, sentence, short, t, unbroken } from "./i18n.js";
 import {
   actionsFor,
   asFrom,
@@ -11,10 +11,11 @@ import {
   contextsUpTo,
   diskText,
   isCurrent,
-  likelyRepository,
+  likelySource,
   nameOf,
-  wayTexts,
 } from "./model_facts.js";
+import { precisionText } from "./model_precision.js";
+import { drawWays } from "./model_ways.js";
 
 /** @import { ChosenRun, ModelEntryValue, ModelsValue, ModelWay } from "./types.js" */
 
@@ -32,6 +33,7 @@ export class ModelEntry {
     this.context = null;
     this.drawn = "";
     this.isOpen = false;
+    this.isMoreOpen = false; // the rare ways
     /** @type {HTMLProgressElement | undefined} */
     this.bar = undefined;
     /** @type {HTMLElement | undefined} */
@@ -43,7 +45,7 @@ export class ModelEntry {
    * @param {ModelsValue["current"]} current
    */
   show(model, current) {
-    const shown = asFrom(model, this.way?.repository ?? likelyRepository(model, current));
+    const shown = asFrom(model, this.way?.repository ?? likelySource(model, current));
     const { done, seconds_left, seconds, on_disk, copies, ...steady } = shown;
     const states = (copies ?? []).map(({ key, state }) => [key, state]);
     const about = isCurrent(model, current) && current;
@@ -56,7 +58,7 @@ export class ModelEntry {
 
   /**
    * @param {ModelEntryValue} model
-   * @param {ModelEntryValue} shown the same, as it comes from the repository that is shown
+   * @param {ModelEntryValue} shown the same, as it comes from the source that is shown
    * @param {ModelsValue["current"]} current
    */
   draw(model, shown, current) {
@@ -111,8 +113,8 @@ export class ModelEntry {
    * @param {ModelsValue["current"]} current
    */
   facts(shown, current) {
-    const text = choiceText(this.choice(shown, current));
-    return text ? make("p", {}, text) : null;
+    const text = choiceText(this.choice(shown, current)) || precisionText(shown.quantization ?? "");
+    return text ? make("p", { class: "unbroken" }, unbroken(text)) : null;
   }
 
   /** @param {ModelEntryValue} model */
@@ -192,23 +194,17 @@ export class ModelEntry {
    * @param {ModelsValue["current"]} current
    */
   ways(model, shown, current) {
-    const choice = this.choice(shown, current);
-    const rows = model.ways.map((way) => {
-      const { facts, source } = wayTexts(way, model);
-      const radio = make("input", {
-        type: "radio",
-        name: `way-${model.key}`,
-        checked: way.repository === shown.repository && way.precision === choice?.precision,
-        data: { act: `way-${way.repository}-${way.precision}` },
-      });
-      radio.addEventListener("change", () => {
+    return drawWays({
+      model,
+      shown,
+      precision: this.choice(shown, current)?.precision,
+      isOpen: this.isMoreOpen,
+      toggle: (isOpen) => (this.isMoreOpen = isOpen),
+      choose: (way) => {
         this.way = way;
         this.show(model, current);
-      });
-      const told = make("small", {}, source, make("bdi", { dir: "ltr" }, way.repository));
-      return make("label", { class: "way" }, radio, make("span", {}, facts, told));
+      },
     });
-    return make("fieldset", { class: "ways" }, make("legend", {}, t("models_ways")), ...rows);
   }
 
   /**

@@ -1,6 +1,7 @@
 // The texts about a model and the ways to get it, their order, and the actions that are offered; it draws nothing.
 
-import { bits, bytes, duration, inRow, number, percent, t } from "./i18n.js";
+import { bytes, duration, inRow, number, percent, t } from "./i18n.js";
+import { bitsOf, precisionText } from "./model_precision.js";
 
 /** @import { ModelChoice, ModelEntryValue, ModelsValue, ModelWay } from "./types.js" */
 
@@ -11,9 +12,7 @@ const BENCHMARKS = {
   gpqa_diamond: "GPQA Diamond",
   livecodebench: "LiveCodeBench",
 };
-/** @type {Record<string, number>} */
-const BITS = { float32: 32, bfloat16: 16, float16: 16, int8: 8, nf4: 4 };
-/** By precedence: of several repositories with the same model, the page shows the one whose state comes first. */
+/** By precedence: of several sources of the same model, the page shows the one whose state comes first. */
 const TELLING_STATES = ["downloading", "complete", "paused", "partial"];
 const MIN_CONTEXT_OFFERED = 8_192; // tokens
 
@@ -29,14 +28,26 @@ export function withCopies(models) {
 }
 
 /** @param {ModelEntryValue} model */
-const repositoriesOf = (model) => [model, ...(model.copies ?? [])];
+const entriesOf = (model) => [model, ...(model.copies ?? [])];
+
+/**
+ * Whether it runs in llama.cpp, from a GGUF file.
+ * @param {{ engine?: string }} way
+ */
+export const isGGUF = ({ engine }) => engine === "llama.cpp";
+
+/**
+ * Where a model comes from, as its ways name it: a repository, and of a repository of GGUF files the quantization.
+ * @param {ModelEntryValue} model
+ */
+export const sourceOf = ({ original, key, repository }) => (original ? key : repository);
 
 /**
  * Whether this model is the current one, as the original or as a copy.
  * @param {ModelEntryValue} model
  * @param {ModelsValue["current"]} current
  */
-export const isCurrent = (model, current) => repositoriesOf(model).some(({ key }) => key === current.key);
+export const isCurrent = (model, current) => entriesOf(model).some(({ key }) => key === current.key);
 
 /**
  * Sorted for reading: the model in use, then what can run here, then the rest.
@@ -49,39 +60,61 @@ export function ordered({ models, current }) {
 }
 
 /**
- * The repository that is shown unless another one is chosen: in use, being downloaded or on disk; else the original.
+ * The source that is shown unless another one is chosen: in use, being downloaded or on disk; else that of the best choice.
  * @param {ModelEntryValue} model
  * @param {ModelsValue["current"]} current
  */
-export function likelyRepository(model, current) {
-  const all = repositoriesOf(model);
+export function likelySource(model, current) {
+  const all = entriesOf(model);
   const telling = TELLING_STATES.map((state) => all.find((each) => each.state === state));
-  return (all.find(({ key }) => key === current.key) ?? telling.find(Boolean) ?? model).repository;
+  const found = all.find(({ key }) => key === current.key) ?? telling.find(Boolean);
+  return found ? sourceOf(found) : bestSource(model);
+}
+
+/** @param {ModelEntryValue} model */
+function bestSource(model) {
+  const best = bestChoice(model)?.precision;
+  return model.ways.find(({ precision }) => precision === best)?.repository ?? model.repository;
 }
 
 /**
- * The model as it comes from `repository`: the facts are the original's, what is on disk is that repository's.
+ * The model as it comes from `source`: the facts are the original's, what is on disk is that source's.
  * @param {ModelEntryValue} model
- * @param {string} repository
+ * @param {string} source
  * @returns {ModelEntryValue}
  */
-export function asFrom(model, repository) {
-  if (repository === model.repository) return model;
-  const ways = model.ways.filter((way) => way.repository === repository);
+export function asFrom(model, source) {
+  const ways = model.ways.filter((way) => way.repository === source);
+  const choices = model.choices.filter(({ precision }) => ways.some((way) => way.precision === precision));
+  if (source === sourceOf(model)) return model.ways.length ? { ...model, choices } : model;
   const size = ways[0]?.download ?? 0;
   const nothing = { state: /** @type {const} */ ("absent"), on_disk: 0, download: size, done: 0, total: size };
-  const known = model.copies?.find((each) => each.repository === repository);
+  const known = model.copies?.find((each) => sourceOf(each) === source);
   const { state, on_disk, download, done, total } = known ?? nothing;
   return {
     ...model,
-    ...{ state, on_disk, download, done, total, repository },
-    key: known?.key ?? repository,
+    ...{ state, on_disk, download, done, total, choices },
+    repository: known?.repository ?? source.split(":")[0],
+    key: known?.key ?? source,
     original: model.key,
+    fits: model.fits && (ways[0]?.fits ?? true),
     seconds: null,
     seconds_left: known?.seconds_left ?? null,
     failure: known?.failure ?? null,
-    choices: model.choices.filter(({ precision }) => ways.some((way) => way.precision === precision)),
   };
+}
+
+/**
+ * The model with this key in the list, also as one of its sources that is not on this computer yet.
+ * @param {ModelEntryValue[]} models with their copies
+ * @param {string | null} key
+ */
+export function findModel(models, key) {
+  const model = models.find((each) => each.key === key);
+  const parent = models.find(
+    ({ ways, copies }) => ways.some(({ repository }) => repository === key) || copies?.some((each) => each.key === key),
+  );
+  return model ?? (parent && key ? asFrom(parent, key) : undefined);
 }
 
 /**
@@ -110,7 +143,7 @@ export function paceText(choice) {
  */
 export function choiceText(choice) {
   if (!choice?.needs) return "";
-  return inRow([choice.precision, t("models_memory", { size: bytes(choice.needs) }), paceText(choice)]);
+  return inRow([precisionText(choice.precision), t("models_memory", { size: bytes(choice.needs) }), paceText(choice)]);
 }
 
 /**
@@ -119,7 +152,9 @@ export function choiceText(choice) {
  */
 export function downloadTexts({ download, original, repository, ways }) {
   if (original) return [t("models_download_about", { size: bytes(download) })];
-  const copies = ways.filter((way) => way.repository !== repository && way.download && way.download < download);
+  const copies = ways.filter(
+    (way) => !isGGUF(way) && way.repository !== repository && way.download && way.download < download,
+  );
   const smallest = copies.sort((one, other) => one.download - other.download)[0];
   const told = [t("models_download_size", { size: bytes(download) })];
   if (smallest) told.push(t("models_download_copy", { size: bytes(smallest.download), precision: smallest.precision }));
@@ -159,15 +194,11 @@ export const benchmarksOf = ({ benchmarks }) =>
  * @param {ModelWay} way
  * @param {ModelEntryValue} model
  */
-export function wayTexts({ repository, precision, memory, download }, model) {
+export function wayTexts(way, model) {
+  const { repository, precision, memory, download } = way;
   const choice = model.choices.find((each) => each.precision === precision);
-  const size = BITS[precision];
-  const facts = [
-    precision,
-    size ? bits(size) : null,
-    t("models_memory", { size: bytes(choice?.needs ?? memory) }),
-    paceText(choice),
-  ];
+  const size = bytes(choice?.needs ?? memory);
+  const facts = [precisionText(precision), t("models_memory", { size }), paceText(choice)];
   const isCopy = repository !== model.repository;
   const from = asFrom(model, repository);
   const toDownload = isCopy ? "models_download_about" : "models_download_size";
@@ -175,8 +206,16 @@ export function wayTexts({ repository, precision, memory, download }, model) {
     from.state === "complete"
       ? t("models_on_disk", { size: bytes(from.on_disk) })
       : t(toDownload, { size: bytes(download) });
-  const quantized = isCopy ? t("models_way_copy") : size < 16 ? t("models_way_here") : null;
-  return { facts: inRow(facts), source: inRow([files, quantized]) };
+  return { facts: inRow(facts), source: inRow([files, isGGUF(way) ? null : quantizedText(precision, isCopy)]) };
+}
+
+/**
+ * @param {string} precision
+ * @param {boolean} isCopy
+ */
+function quantizedText(precision, isCopy) {
+  if (isCopy) return t("models_way_copy");
+  return bitsOf(precision) < 16 ? t("models_way_here") : null;
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import { above } from "./composer.js";
 import { make } from "./dom.js";
-import { bytes, duration, inRow, sentence, t } from "./i18n.js";
+import { bytes, duration, inRow, sentence, t, unbroken } from "./i18n.js";
 import { bestChoice, choiceText, diskText, downloadTexts, nameOf, progressText } from "./model_facts.js";
 
 /** @import { Message, ModelEntryValue, ModelsValue } from "./types.js" */
@@ -38,7 +38,7 @@ export class ModelOffer {
    * @param {boolean} isWanted whether its download was begun here
    */
   show(model, value, isWanted) {
-    const shown = model && (isWanted || dismissed() !== model.key) ? model : undefined;
+    const shown = model && (isWanted || dismissed() !== (model.original ?? model.key)) ? model : undefined;
     this.element.hidden = !shown;
     if (!shown) return;
     if (!this.element.isConnected) above(this.element);
@@ -48,7 +48,7 @@ export class ModelOffer {
     this.drawn = drawn;
     const isRunning = shown.state === "downloading" || shown.state === "paused";
     const lines = isRunning ? [progressText(shown)] : offerFacts(shown, value);
-    this.facts.replaceChildren(...lines.map((line) => make("p", {}, line)));
+    this.facts.replaceChildren(...lines.map((line) => make("p", { class: "unbroken" }, unbroken(line ?? ""))));
     if (isRunning && this.bar) Object.assign(this.bar, { max: Math.max(shown.total, 1), value: shown.done });
   }
 
@@ -91,7 +91,7 @@ export class ModelOffer {
   /** @param {ModelEntryValue} model */
   dismiss(model) {
     try {
-      localStorage.setItem(DISMISSED_KEY, model.key);
+      localStorage.setItem(DISMISSED_KEY, model.original ?? model.key);
     } catch {
       // Switched off: it is gone until the page is loaded again.
     }

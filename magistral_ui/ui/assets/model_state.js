@@ -1,21 +1,15 @@
-// Shows the state of the model, which one runs here, and why: in the panel, in the top bar, and above the composer.
+// Follows the state of the model, and shows it in the panel, in the top bar and above the composer.
 
 import { setModelSeesImages } from "./attachments.js";
 import { field } from "./composer.js";
 import { make } from "./dom.js";
 import { showInDrawer } from "./drawer.js";
-import { bytes, duration, has, sentence, short, t } from "./i18n.js";
+import { bytes, duration, t } from "./i18n.js";
 import { loginExpired } from "./login.js";
-import { memoryPlan } from "./memory_plan.js";
+import { modelPanel, notices, onServer, withCommand } from "./model_panel.js";
 import { showUnsupported } from "./unsupported.js";
 
-/** @import { Act, Message, ModelValue } from "./types.js" */
-
-/**
- * Whether a failure is that of a model server, so that nothing was to be loaded here.
- * @param {string | undefined} key
- */
-const onServer = (key) => Boolean(key?.startsWith("remote_"));
+/** @import { Act, ModelValue } from "./types.js" */
 
 const LOADING_POLL_MS = 500; // between two requests while a model is loading
 const POLL_MS = 5_000; // between two checks whether the server that runs the model has changed
@@ -109,7 +103,7 @@ export class ModelState {
   showPanel(value) {
     const { state, key, card, demo, info, description, command } = value;
     const drawn = JSON.stringify([state, key, card, demo, info, description, command]);
-    if (drawn !== this.drawnPanel) this.element.replaceChildren(...this.panelFor(value));
+    if (drawn !== this.drawnPanel) this.element.replaceChildren(...modelPanel(value));
     this.drawnPanel = drawn;
   }
 
@@ -147,17 +141,9 @@ export class ModelState {
       "div",
       {},
       make("strong", {}, t(onServer(value.key) ? "broken_server_heading" : "broken_heading")),
-      make("p", {}, sentence(value)),
+      make("p", {}, ...withCommand(value)),
     );
     return [make("div", { class: "broken", role: "alert" }, text, retry)];
-  }
-
-  /**
-   * Hints on what could be better on this machine, each with its remedy.
-   * @param {Message[] | undefined} messages
-   */
-  notices(messages) {
-    return (messages ?? []).map((each) => make("p", { class: "machine-notice" }, sentence(each)));
   }
 
   /** @param {ModelValue} value */
@@ -171,7 +157,7 @@ export class ModelState {
       make("strong", {}, t("loading_heading")),
       this.facts,
       this.bar,
-      ...this.notices(value.notices),
+      ...notices(value.notices),
     );
   }
 
@@ -184,39 +170,5 @@ export class ModelState {
     this.facts.textContent = facts.join(" · ");
     if (total) Object.assign(this.bar, { max: total, value: done });
     else this.bar.removeAttribute("value"); // the progress is unknown
-  }
-
-  /** @param {ModelValue} value */
-  panelFor({ state, key, card, demo, info, description, command }) {
-    /** @type {[string, string | Node][]} */
-    const rows = [["model_name", demo ? t("model_demo_badge") : (info?.name ?? card)]];
-    if (info) {
-      rows.push(["model_source", info.source]);
-      if (info.parameters) rows.push(["model_size", t("model_parameters", { count: short(info.parameters) })]);
-      if (info.precision) rows.push(["model_precision", info.precision]);
-      rows.push([info.chosen_because === "model_on_a_server" ? "model_server" : "model_device", info.device]);
-      rows.push(["model_context", t("turn_tokens", { count: info.context_length })]);
-      // The beginning identifies a commit; all of it does not fit on a line.
-      if (info.revision)
-        rows.push([
-          "model_revision",
-          make("span", { title: info.revision }, info.revision.replace(/^([0-9a-f]{12})[0-9a-f]{28}$/, "$1")),
-        ]);
-    }
-    const list = make("dl", { tabIndex: -1 });
-    for (const [key, value] of rows) list.append(make("dt", {}, t(key)), make("dd", {}, value));
-    /** @type {HTMLElement[]} */
-    const paragraphs = [make("p", {}, t(description))];
-    const onServersSide = info?.chosen_because === "model_on_a_server" || onServer(key);
-    if (state === "ready" && info && has(info.chosen_because))
-      paragraphs.push(make("p", {}, t(info.chosen_because)), ...this.notices(info.notices));
-    // Only who has started the app can start it again.
-    if (onServersSide) paragraphs.push(make("p", { class: "for-owner" }, t("model_how_to_choose_server")));
-    else
-      paragraphs.push(
-        make("p", { class: "for-owner switches" }, t("model_how_to_choose")),
-        make("pre", { class: "for-owner switches", tabIndex: 0, dir: "ltr" }, make("code", {}, command)),
-      );
-    return [list, ...memoryPlan(info), ...paragraphs];
   }
 }

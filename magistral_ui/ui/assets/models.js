@@ -6,7 +6,7 @@ import { fillAlert, make, place } from "./dom.js";
 import { showInDrawer } from "./drawer.js";
 import { bytes, duration, inRow, sentence, t } from "./i18n.js";
 import { ModelEntry } from "./model_entry.js";
-import { isCurrent, nameOf, ordered, withCopies } from "./model_facts.js";
+import { asFrom, bestChoice, findModel, isCurrent, likelySource, nameOf, ordered, withCopies } from "./model_facts.js";
 import { ModelOffer } from "./model_offer.js";
 
 /** @import { Act, ChosenRun, Message, ModelEntryValue, ModelsValue } from "./types.js" */
@@ -113,8 +113,10 @@ export class ModelsView {
     ]);
     this.drawIdle(value.idle_minutes);
     this.showFailure(value);
-    const wanted = models.find(({ key }) => key === wantedKey());
-    this.offer.show(wanted ?? models.find(({ key }) => key === value.offer), value, Boolean(wanted));
+    const wanted = findModel(models, wantedKey());
+    const offered = models.find(({ key }) => key === value.offer);
+    const shown = wanted ?? (offered && asFrom(offered, likelySource(offered, value.current)));
+    this.offer.show(shown, value, Boolean(wanted));
   }
 
   /**
@@ -170,15 +172,26 @@ export class ModelsView {
       want(key);
       return this.send("download", { key });
     }
-    if (action === "options") return this.openOptions(key);
+    if (action === "options") return this.openOptions(model.original ?? key);
     if (action === "resume") return this.send("download", { key });
-    if (action === "use") return this.send("switch", { key, ...chosen });
+    if (action === "use")
+      return this.send("switch", { key, ...chosen, precision: chosen.precision ?? this.precisionOf(model) });
     if (action === "unload") return this.send("unload", {});
     if (action === "remove") {
       const question = t("models_remove_question", { name: nameOf(model) });
       if (!(await askToChoose(question, [{ name: "remove", label: t("models_remove") }]))) return;
     }
     return this.send(action, { key });
+  }
+
+  /**
+   * The precision to ask for if nobody chose one: the best of a source which is not the best one, else the app's own choice.
+   * @param {ModelEntryValue} shown
+   */
+  precisionOf(shown) {
+    const model = this.value?.models.find(({ key }) => key === shown.key);
+    const best = bestChoice(shown)?.precision ?? null;
+    return !model || shown.original || best === bestChoice(model)?.precision ? null : best;
   }
 
   /**
@@ -207,7 +220,7 @@ export class ModelsView {
    */
   continueWanted({ models, current }) {
     const key = wantedKey();
-    const model = models.find((each) => each.key === key);
+    const model = findModel(withCopies(models), key);
     if (!key) return;
     if (!model || model.failure || key === current.key) want(null);
     else if (model.state === "complete" && current.state !== "loading") {

@@ -3,6 +3,7 @@
 import { make } from "./dom.js";
 import { number, seconds, t } from "./i18n.js";
 import { Popup } from "./menu.js";
+import { precisionText } from "./model_precision.js";
 
 /** @import { ReplyValue, Source } from "./types.js" */
 
@@ -67,7 +68,7 @@ export class ReplyDetails extends Popup {
     };
     return Object.entries(names)
       .filter(([name]) => facts[name])
-      .map(([name, key]) => [key, facts[name]]);
+      .map(([name, key]) => [key, name === "precision" ? precisionText(facts[name]) : facts[name]]);
   }
 
   /** @param {ReplyValue} turn */

@@ -179,6 +179,11 @@ export type Language = { code: string; name: string; tag: string };
 export type LimitsValue = { keys: string[]; values: Values; login: boolean };
 export type Plan = {
   [part: string]: any;
+  /** Of the whole model, the head among them; null if that is not known. */
+  layers: number | null;
+  /** Those that llama.cpp keeps on the GPU; null for other engines. */
+  gpu_layers: number | null;
+  kv_type: string;
   visitors: number;
   usual: number;
   shares: { layers: number }[];
@@ -192,7 +197,10 @@ export type ModelInfo = {
   parameters: number;
   revision: string;
   chosen_because: string;
+  engine: string;
   plan: Plan | null;
+  /** Whether the model could see images if its projector were there. */
+  without_projector: boolean;
   notices: Message[];
   missing: Missing;
 };
@@ -214,22 +222,33 @@ export type ModelValue = {
   total: number;
   seconds_left?: number | null;
 };
-/** One way to run a model here; sizes in bytes, `context` in tokens. */
+export type EngineName = "transformers" | "llama.cpp";
+/** One precision in which a model runs here; sizes in bytes, `context` in tokens. */
 export type ModelChoice = {
   precision: string;
+  engine: EngineName;
   weights: number;
   needs: number;
   context: number;
   pace: number | null;
   measured: boolean;
 };
-/** Where to download a model from for a precision; sizes in bytes. */
-export type ModelWay = { repository: string; precision: string; download: number; memory: number };
+/** Where to download a model from for a precision; of GGUF files, `repository` is `owner/name:QUANTIZATION`. Sizes in bytes. */
+export type ModelWay = {
+  repository: string;
+  precision: string;
+  engine: EngineName;
+  download: number;
+  memory: number;
+  fits: boolean;
+};
 /** A model of the list, see ui/model_values.py. */
 export type ModelEntryValue = {
   key: string;
   name: string;
   repository: string;
+  /** Of a GGUF file that is no copy of a known model; else empty. */
+  quantization?: string;
   license: string;
   parameters: number;
   languages: string[];

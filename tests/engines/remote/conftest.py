@@ -1,5 +1,6 @@
 """A real server for the remote engine: llama.cpp's, with the demo model, started once for all of these tests."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,10 +37,10 @@ def gguf_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start_llama_cpp(folder: Path, port: int | None = None, slots: int = 4) -> ServerProcess:
+def start_llama_cpp(folder: Path, port: int | None = None, slots: int = 4, **settings: object) -> ServerProcess:
     """llama.cpp's server, ready to answer."""
     port = port or free_port()
-    command = [sys.executable, str(LLAMA_CPP), str(folder), str(port), str(slots)]
+    command = [sys.executable, str(LLAMA_CPP), str(folder), str(port), str(slots), json.dumps(settings)]
     server = ServerProcess(command, port, folder / "server.log")
     server.wait_until_up("/health")
     return server

@@ -7,7 +7,7 @@ import pytest
 from magistral_ui.chat.events import Answer, Finished
 from magistral_ui.engines import generation as module
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.running_model import MIN_MEASURED_TOKENS, PaceRecorder
+from magistral_ui.engines.pace_recorder import MIN_MEASURED_TOKENS, PaceRecorder
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,189 @@
+"""One reply on llama.cpp: feeds the tokens of its streams to its sequence; who gets a slot is decided elsewhere.
+
+The server draws tokens ahead, knowing nothing of the control over reasoning. So whenever a token is forced, or others are banned,
+the stream is cut, and another one is asked for what follows the tokens written so far: all but one of them are still in the slot.
+"""
+
+from collections.abc import Sequence as Tokens
+from enum import Enum, auto
+
+from magistral_ui.chat.events import Prefilling
+from magistral_ui.engines.gguf.completion import (
+    CompletionFailed,
+    CompletionStream,
+    LostTokens,
+    Piece,
+    Prompt,
+    PromptProgress,
+    completion_body,
+)
+from magistral_ui.engines.gguf.lost_tokens import TokenSpeller
+from magistral_ui.engines.gguf.supervisor import LlamaServer
+from magistral_ui.engines.local.sequence import Sequence
+
+MAX_LEASE = 512
+"""Tokens that a stream may write before the pool is looked at again. Streams begin at its multiples whatever else runs, since
+the draws depend on where a stream began."""
+
+
+class Next(Enum):
+    """What a reply needs."""
+
+    TOKENS = auto()
+    """More from its stream."""
+    STREAM = auto()
+    """Another stream."""
+    NOTHING = auto()
+    """It has ended."""
+
+
+class GGUFReply:
+    """A sequence, and the stream that writes it. Only the scheduler's thread uses it once it is submitted."""
+
+    def __init__(self, sequence: Sequence, speller: TokenSpeller, vocabulary: int, excess: int = 0) -> None:
+        """`excess`: how many more tokens llama.cpp reads than the sequence has, where it cuts the text beside images itself."""
+        self.sequence = sequence
+        self.stream: CompletionStream | None = None
+        self.slot: int | None = None
+        self.admitted = 0
+        self.reuses = False
+        """Whether its next stream may use what its slot holds."""
+        self.begun = False
+        """Whether the server has begun the stream, so that the slot holds nothing but this reply's tokens."""
+        self.granted = 0
+        """Tokens that its slot holds at most once the stream is over."""
+        self.told_position = 0
+        """The place in the queue that its reader was told last."""
+        self._speller, self._vocabulary, self._excess = speller, vocabulary, excess
+        self._banned: tuple[int, ...] = ()
+        self._untold = 0  # tokens that the last stream wrote but did not send
+
+    @property
+    def visitor(self) -> str:
+        return self.sequence.visitor
+
+    @property
+    def owner(self) -> str:
+        return self.sequence.owner
+
+    @property
+    def keys(self) -> Tokens[int]:
+        return self.sequence.keys
+
+    @property
+    def common(self) -> int:
+        return self.sequence.prompt.common
+
+    @property
+    def length(self) -> int:
+        return self.sequence.length + self._excess
+
+    @property
+    def lease(self) -> int:
+        sequence = self.sequence
+        return min(MAX_LEASE - sequence.sampling.position % MAX_LEASE, sequence.limit - sequence.written)
+
+    @property
+    def needed(self) -> int:
+        return self.length + self.lease
+
+    @property
+    def paused(self) -> bool:
+        return self.slot is not None and self.stream is None
+
+    @property
+    def stopped(self) -> bool:
+        return self.sequence.stopped
+
+    def advance(self) -> bool:
+        """Write the tokens that are forced next; returns whether there is more to write."""
+        while (forced := self.sequence.forced_token()) is not None:
+            if not self.sequence.write(forced):
+                return False
+        return True
+
+    def open(self, server: LlamaServer, prompt: Prompt) -> None:
+        """Ask for the next tokens, in the reply's slot; raises CompletionFailed."""
+        assert self.slot is not None
+        self._banned = self.sequence.banned_tokens()
+        body = completion_body(
+            prompt,
+            self.sequence.sampling.params,
+            slot=self.slot,
+            reuse=self.reuses,
+            count=min(self._untold, self.lease) or self.lease,
+            length=self.length,
+            position=self.sequence.sampling.position,
+            banned=self._banned,
+            stream=not self._untold,
+        )
+        self._untold = 0
+        self.granted = self.needed
+        self.stream = CompletionStream(server, body)
+        self.begun = False
+
+    def read(self) -> list[Piece]:
+        """What the stream has; raises CompletionFailed."""
+        assert self.stream is not None
+        pieces = self.stream.read()
+        self.begun = self.begun or bool(pieces)
+        return pieces
+
+    def take(self, pieces: list[Piece]) -> Next:
+        """Write what was read."""
+        for piece in pieces:
+            then = self._take(piece)
+            if then is not Next.TOKENS:
+                return then
+        ended = self.stream.stop_type if self.stream else ""
+        if ended == "eos":
+            return self._write_end()
+        return Next.STREAM if ended else Next.TOKENS
+
+    def cut(self) -> None:
+        """End the stream, if there is one."""
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+
+    def _take(self, piece: Piece) -> Next:
+        if isinstance(piece, PromptProgress):
+            self._tell(piece)
+            return Next.TOKENS
+        if isinstance(piece, LostTokens):
+            return self._take_lost(piece)
+        return self._write(piece)
+
+    def _take_lost(self, lost: LostTokens) -> Next:
+        """Write the tokens that were not sent. If their text does not tell which they are, ask for them without streaming."""
+        ids = None if lost.then is None else self._speller.spell(lost.text, lost.count, lost.then)
+        if ids is None or lost.then is None:
+            self._untold = lost.count + (lost.then is not None)
+            return Next.STREAM
+        for token in (*ids, lost.then):
+            then = self._write(token)
+            if then is not Next.TOKENS:
+                return then
+        return Next.TOKENS
+
+    def _write(self, token: int) -> Next:
+        if not 0 <= token < self._vocabulary:
+            raise CompletionFailed(f"the token {token} is not in the vocabulary")
+        forced = self.sequence.forced_token()
+        if forced is not None:
+            return Next.STREAM if self.sequence.write(forced) else Next.NOTHING
+        if self.sequence.banned_tokens() != self._banned:  # it was drawn while others were allowed
+            return Next.STREAM
+        return Next.TOKENS if self.sequence.write(token) else Next.NOTHING
+
+    def _write_end(self) -> Next:
+        then = self._write(self.sequence.end_of_turn)
+        return Next.STREAM if then is Next.TOKENS else then
+
+    def _tell(self, progress: PromptProgress) -> None:
+        if self.sequence.written:
+            return
+        generation, reused = self.sequence.generation, progress.reused
+        self.sequence.reused = reused
+        generation.count_prompt(len(self.sequence.prompt.ids), reused)
+        generation.put(Prefilling(progress.done, progress.total, reused))

@@ -1,0 +1,86 @@
+"""A loaded GGUF model with its tokenizer, its scheduler and the server that writes its replies; it loads nothing itself."""
+
+from dataclasses import replace
+
+from magistral_ui.chat.events import Notice
+from magistral_ui.chat.prompt import Prompt
+from magistral_ui.engines.base import GenerationRequest, Measure
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.gguf import completion
+from magistral_ui.engines.gguf.images import PromptWriter
+from magistral_ui.engines.gguf.loading import LoadedGGUF
+from magistral_ui.engines.gguf.lost_tokens import TokenSpeller
+from magistral_ui.engines.gguf.reply import GGUFReply
+from magistral_ui.engines.gguf.scheduler import CompletionScheduler
+from magistral_ui.engines.local.sequence import Sequence, encoded_within
+from magistral_ui.engines.pace_recorder import PaceRecorder
+
+
+class RunningGGUF:
+    """What an engine needs of its model. `serve` and `restart` are called in the engine's thread."""
+
+    def __init__(self, loaded: LoadedGGUF) -> None:
+        self.card, self.tokenizer, self.info = loaded.source.card, loaded.tokenizer, loaded.info
+        self.server = loaded.server
+        self._supervisor = loaded.supervisor
+        self._prompts = PromptWriter(self.tokenizer, self.server)
+        self._vocabulary = self.tokenizer.vocabulary
+        self._speller = TokenSpeller(range(self._vocabulary), self.tokenizer.token_bytes)
+        self._scheduler = CompletionScheduler(
+            loaded.slots, loaded.capacity, self.tokenizer.begin_of_text, self._prompt_of
+        )
+        self._pace = PaceRecorder(lambda pace: record_pace(loaded, pace))
+        self._supervisor.when_died(lambda _: self._scheduler.lose())
+
+    @property
+    def kv_bytes(self) -> int:
+        return self.info.plan.kv_bytes if self.info.plan else 0
+
+    def measure(self, prompt: Prompt, visitor: str) -> Measure:
+        measure, encoded = self.tokenizer.measure(prompt, visitor)
+        measured = self._prompts.measure(measure, encoded, visitor) if encoded.image_spans else measure
+        return replace(measured, reused=self._scheduler.reusable(visitor, encoded.keys))
+
+    def submit(self, request: GenerationRequest, waiting: Generation | None = None) -> Generation:
+        """Begin a reply, in the Generation that is `waiting` for it if there is one; raises PromptTooLong or NotReady."""
+        encoded, limit = encoded_within(self.info.context_length, self.tokenizer, request)
+        generation = Generation() if waiting is None else waiting  # an empty one is false
+        generation.control_with(self._scheduler.wake)
+        if not self.card.demo:
+            self._pace.watch(generation)
+        sequence = Sequence(request, encoded, generation, self.tokenizer, limit)
+        excess = self._prompts.prompt_of(sequence).tokens - sequence.length if encoded.image_spans else 0
+        if encoded.resumed and request.params.temperature >= completion.MIN_TEMPERATURE:
+            generation.put(Notice("seed_restarted"))
+        self._scheduler.submit(GGUFReply(sequence, self._speller, self._vocabulary, excess))
+        return generation
+
+    def forget(self, visitor: str) -> None:
+        self.tokenizer.forget(visitor)
+        self._prompts.forget(visitor)
+        self._scheduler.forget(visitor)
+
+    def serve(self) -> None:
+        """Write replies until `close`, or until the server is lost."""
+        self._scheduler.serve(self.server)
+
+    def restart(self) -> None:
+        """Start the server again; raises what the supervisor does."""
+        self.server = self._supervisor.start()
+        self._prompts = PromptWriter(self.tokenizer, self.server)
+
+    def close(self) -> None:
+        """End `serve`; all replies end as cancelled."""
+        self._scheduler.close()
+
+    def end(self, key: str | None) -> None:
+        """After the last `serve`: end the server, and the replies that waited, as cancelled or failed with `key`."""
+        self._scheduler.finish(key)
+        self._supervisor.close()
+
+    def _prompt_of(self, reply: GGUFReply) -> completion.Prompt:
+        return self._prompts.prompt_of(reply.sequence).value
+
+
+def record_pace(loaded: LoadedGGUF, tokens_per_second: float) -> None:
+    """Remember the pace of a reply on this machine."""

@@ -1,0 +1,323 @@
+"""Runs all replies on llama.cpp's server, from one thread that waits for their streams; it knows no prompts and no people.
+
+Who has a slot is decided in `admission.py`, and what a stream's tokens mean in `reply.py`; here streams are opened and cut.
+"""
+
+import itertools
+import logging
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from magistral_ui.chat.events import Queued
+from magistral_ui.engines.gguf.admission import Slot, admit, common_prefix
+from magistral_ui.engines.gguf.completion import (
+    CompletionFailed,
+    CompletionStream,
+    ConnectionLost,
+    Prompt,
+    clearing_body,
+)
+from magistral_ui.engines.gguf.reply import GGUFReply, Next
+from magistral_ui.engines.gguf.supervisor import LlamaServer
+from magistral_ui.errors import NotReady
+
+log = logging.getLogger(__name__)
+
+DEATH_TIMEOUT = 5.0
+"""Seconds after a lost connection in which a process that is dying is gone."""
+CRASHED = "model_process_ended"
+"""Key of the sentence for replies that were being written when the process ended."""
+
+
+class _Clearing:
+    """The request that erases a slot's content."""
+
+    def __init__(self, slot: Slot, stream: CompletionStream) -> None:
+        self.slot, self.stream = slot, stream
+
+
+class CompletionScheduler:
+    """Feed it with `submit` from any thread; `serve` is the engine thread's loop, once for each server that is started."""
+
+    def __init__(self, slots: int, capacity: int, begin: int, prompt_of: Callable[[GGUFReply], Prompt]) -> None:
+        """`capacity` is the pool's, in tokens; `begin` the token with which every text begins."""
+        self._count, self._capacity, self._begin, self._prompt_of = slots, capacity, begin, prompt_of
+        self._lock = threading.Lock()
+        self._waiting: deque[GGUFReply] = deque()
+        """Guarded by `_lock`: other threads append, and only the engine's thread removes."""
+        self._running: list[GGUFReply] = []
+        self._slots: list[Slot] = []
+        self._turns = itertools.count(1)
+        self._closing = self._died = False
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+
+    def submit(self, reply: GGUFReply) -> None:
+        """Let `reply` wait for its turn. How many may wait is decided before they get here."""
+        with self._lock:
+            if self._closing:
+                raise NotReady
+            self._waiting.append(reply)
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again: someone pressed stop or answer-now."""
+        with suppress(OSError):  # full: it is awake; or closed
+            self._waker.send(b".")
+
+    def forget(self, visitor: str) -> None:
+        """Erase what the slots hold of a visitor, those of running replies once these have ended."""
+        for slot in self._slots:
+            if slot.visitor == visitor:
+                slot.forgotten = True
+        self.wake()
+
+    def reusable(self, visitor: str, keys: Sequence[int]) -> int:
+        """Tokens at the beginning of `keys` that a slot of the visitor holds; the last one of a prompt is always read again."""
+        slots = [slot for slot in self._slots if slot.visitor == visitor and not slot.forgotten]
+        longest = max((common_prefix(slot.keys, keys) for slot in slots), default=0)
+        return max(0, min(longest, len(keys) - 1))
+
+    def close(self) -> None:
+        """End `serve`; all replies end as cancelled."""
+        with self._lock:
+            self._closing = True
+        self.wake()
+
+    def lose(self) -> None:
+        """The server's process has ended: `serve` returns, and running replies fail."""
+        self._died = True
+        self.wake()
+
+    def serve(self, server: LlamaServer) -> None:
+        """Write replies until `close`, or until the server is lost; those that wait then wait for the next one."""
+        self._slots = [Slot(number) for number in range(self._count)]
+        self._died = not server.alive
+        try:
+            while not self._closing and not self._died:
+                self._cancel_stopped()
+                self._clear_forgotten(server)
+                self._admit(server)
+                for key, _ in self._selector.select():
+                    self._serve_ready(key.data, server)
+        finally:
+            self._leave_server()
+
+    def finish(self, key: str | None = None) -> None:
+        """End all replies, as cancelled or, with a key, as failed. To be called after the last `serve`."""
+        with self._lock:
+            self._closing = True
+            left = list(self._waiting)
+            self._waiting.clear()
+        for reply in left:
+            if key is None or reply.stopped:
+                reply.sequence.finish("cancelled")
+            else:
+                reply.sequence.fail(key)
+        self._selector.close()
+        self._woken.close()
+        self._waker.close()
+
+    def _serve_ready(self, ready: "GGUFReply | _Clearing | None", server: LlamaServer) -> None:
+        if ready is None:
+            with suppress(BlockingIOError):
+                self._woken.recv(4096)
+            return
+        stream = ready.stream
+        if stream is None or self._died:
+            return
+        try:
+            if stream.sending:
+                stream.send()
+                self._watch(ready, stream)
+            elif isinstance(ready, _Clearing):
+                stream.read()
+                if stream.stop_type:
+                    self._cleared(ready)
+            else:
+                self._go_on(ready, self._read(ready))
+        except ConnectionLost as error:
+            self._lost(ready, error, server)
+        except (CompletionFailed, ValueError, LookupError, TypeError) as error:
+            self._fail(ready, error)
+
+    def _read(self, reply: GGUFReply) -> Next:
+        was_begun = reply.begun
+        pieces = reply.read()
+        if reply.begun and not was_begun:
+            slot = self._slots[reply.slot or 0]
+            slot.visitor, slot.keys, slot.held = reply.visitor, reply.keys, reply.granted
+            reply.reuses = True
+        return reply.take(pieces)
+
+    def _go_on(self, reply: GGUFReply, then: Next) -> None:
+        if then is Next.STREAM:
+            self._pause(reply)
+        elif then is Next.NOTHING:
+            self._release(reply)
+
+    def _lost(self, ready: "GGUFReply | _Clearing", error: ConnectionLost, server: LlamaServer) -> None:
+        """A connection has ended: with the process, or alone."""
+        ended = threading.Event()
+        for _ in range(int(DEATH_TIMEOUT / 0.05)):
+            if self._died or not server.alive:
+                self._died = True
+                return
+            ended.wait(0.05)
+        self._fail(ready, error)
+
+    def _fail(self, ready: "GGUFReply | _Clearing", error: Exception) -> None:
+        log.error("a request to llama.cpp failed: %s", error)
+        if isinstance(ready, _Clearing):
+            self._cleared(ready)
+            return
+        self._release(ready)
+        if not ready.sequence.generation.ended:
+            ready.sequence.fail("generation_failed")
+
+    def _leave_server(self) -> None:
+        """Cut all streams; running replies end."""
+        running, self._running = self._running, []
+        for reply in running:
+            self._unwatch(reply.stream)
+            reply.cut()
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.data, _Clearing):
+                self._unwatch(key.data.stream)
+                key.data.stream.close()
+        self._slots = []
+        for reply in running:
+            if not reply.sequence.generation.ended:
+                if self._closing or reply.stopped:
+                    reply.sequence.finish("cancelled")
+                else:
+                    reply.sequence.fail(CRASHED)
+
+    def _cancel_stopped(self) -> None:
+        with self._lock:
+            stopped = [reply for reply in self._waiting if reply.stopped]
+            for reply in stopped:
+                self._waiting.remove(reply)
+        for reply in [reply for reply in self._running if reply.stopped]:
+            self._release(reply)
+            stopped.append(reply)
+        for reply in stopped:
+            reply.sequence.finish("cancelled")
+
+    def _admit(self, server: LlamaServer) -> None:
+        while not self._died and (self._waiting or any(reply.paused for reply in self._running)):
+            with self._lock:
+                waiting = tuple(self._waiting)
+            step = admit(waiting, self._running, self._slots, self._capacity)
+            for reply in step.preempt:
+                self._preempt(reply)
+            for number in step.clear:
+                self._clear(self._slots[number], server)
+            for reply in step.extend:
+                self._open(reply, server)
+            for reply, number, reuses in step.start:
+                self._start(reply, number, reuses=reuses)
+                self._open(reply, server)
+            if not (step.preempt or step.extend or step.start):
+                break
+        self._tell_positions()
+
+    def _tell_positions(self) -> None:
+        with self._lock:
+            waiting = list(self._waiting)
+        for position, reply in enumerate(waiting, 1):
+            if reply.told_position != position:
+                reply.told_position = position
+                reply.sequence.generation.put(Queued(position))
+
+    def _start(self, reply: GGUFReply, number: int, *, reuses: bool) -> None:
+        with self._lock:
+            self._waiting.remove(reply)
+        slot = self._slots[number]
+        if not reuses:  # whose tokens it holds is uncertain until the server has begun
+            slot.visitor, slot.keys = None, ()
+        slot.busy, slot.used = True, next(self._turns)
+        reply.slot, reply.admitted, reply.told_position, reply.reuses = number, slot.used, 0, reuses
+        self._running.append(reply)
+
+    def _open(self, reply: GGUFReply, server: LlamaServer) -> None:
+        """Open the reply's next stream, for which there is room."""
+        slot = self._slots[reply.slot or 0]
+        slot.held = max(slot.held, reply.needed)
+        try:
+            if not reply.advance():
+                self._release(reply)
+                return
+            if reply.needed > slot.held:  # by the tokens that were forced: it is admitted anew
+                return
+            reply.open(server, self._prompt_of(reply))
+            assert reply.stream is not None
+            self._watch(reply, reply.stream)
+        except ConnectionLost as error:
+            self._lost(reply, error, server)
+        except (CompletionFailed, ValueError, LookupError, TypeError) as error:
+            self._fail(reply, error)
+
+    def _pause(self, reply: GGUFReply) -> None:
+        """End the reply's stream; it keeps its slot, and waits for its next one."""
+        stream = reply.stream
+        self._unwatch(stream)
+        if stream is not None and stream.stop_type:
+            self._slots[reply.slot or 0].held = reply.length
+        reply.cut()
+
+    def _release(self, reply: GGUFReply) -> None:
+        """Take the reply's slot back, before anybody learns that it has ended: the next turn is to find its tokens there."""
+        self._pause(reply)
+        slot = self._slots[reply.slot or 0]
+        slot.busy = False
+        if slot.keys is reply.keys:  # they may grow elsewhere
+            slot.keys = list(reply.keys)
+        reply.slot = None
+        self._running.remove(reply)
+
+    def _preempt(self, reply: GGUFReply) -> None:
+        self._release(reply)
+        with self._lock:
+            self._waiting.appendleft(reply)
+
+    def _clear_forgotten(self, server: LlamaServer) -> None:
+        for slot in self._slots:
+            if slot.forgotten and slot.idle:
+                self._clear(slot, server)
+
+    def _clear(self, slot: Slot, server: LlamaServer) -> None:
+        slot.clearing, slot.forgotten, slot.visitor, slot.keys = True, False, None, ()
+        try:
+            clearing = _Clearing(slot, CompletionStream(server, clearing_body(slot.number, self._begin)))
+        except ConnectionLost:
+            self._died = self._died or not server.alive
+            slot.clearing = False
+            return
+        self._watch(clearing, clearing.stream)
+
+    def _cleared(self, clearing: _Clearing) -> None:
+        self._unwatch(clearing.stream)
+        clearing.stream.close()
+        clearing.slot.clearing = False
+        if clearing.stream.stop_type:
+            clearing.slot.held = 1
+
+    def _watch(self, ready: "GGUFReply | _Clearing", stream: CompletionStream) -> None:
+        wanted = selectors.EVENT_WRITE if stream.sending else selectors.EVENT_READ
+        if stream in self._selector.get_map():
+            self._selector.modify(stream, wanted, ready)
+        else:
+            self._selector.register(stream, wanted, ready)
+
+    def _unwatch(self, stream: CompletionStream | None) -> None:
+        if stream is not None:
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(stream)
