@@ -14,7 +14,6 @@ from magistral_ui.engines.base import Broken, Loading, Ready, Unloaded, info_of
 from magistral_ui.errors import BadInput, Message, ModelRefused, ModelSwitching
 from magistral_ui.json_log import log_event
 from magistral_ui.models.cards import DEMO, RE_UPLOADS, find_card
-from magistral_ui.models.gguf_plan import QUANTIZATIONS
 from magistral_ui.models.memory import PRECISIONS
 from magistral_ui.ui.chat import is_whole
 from magistral_ui.ui.model_fit import ModelFit
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 MIN_CONTEXT, MAX_CONTEXT = 256, 1_048_576
 MAX_IDLE_MINUTES = 7 * 24 * 60
-KNOWN_PRECISIONS = ("auto", "float32", *PRECISIONS, *QUANTIZATIONS)
+KNOWN_PRECISIONS = ("auto", "float32", *PRECISIONS)
 STATES: dict[type, str] = {Ready: "ready", Loading: "loading", Unloaded: "unloaded", Broken: "broken"}
 
 
@@ -143,7 +142,6 @@ class SwitchableModels:
     def switch(self, key: str, precision: str, context: int | None, running: Any) -> bool:
         """Load a model, after its download if it is not complete. False if the owner must be asked what happens to replies."""
         entries, fit = self.library.entries(), self._fit.look()
-        key = self._gguf_key(key, precision)
         model = self._listed(key, entries)
         chosen = fit.automatic_precision(key) if precision == "auto" else precision
         request = self.engine.current.with_model(model, chosen, context)
@@ -192,23 +190,12 @@ class SwitchableModels:
     def _listed(self, key: str, entries: "Sequence[LibraryEntry]") -> str:
         """What to load for `key`; BadInput for what was never listed."""
         named = {name: name for name in (DEMO.key, *RE_UPLOADS)}
-        named |= {entry.key: entry.name for entry in entries}
-        if self.library.is_known(key):
-            named.setdefault(key, key)
+        named |= {entry.key: entry.repository for entry in entries}
         if key == self._current_key() and key not in named:  # a folder that the operator named
             named[key] = self.engine.current.model or key
         if key not in named:
             raise BadInput
         return key if find_card(key) else named[key]
-
-    def _gguf_key(self, key: str, precision: str) -> str:
-        """For a model with a card in one of llama.cpp's quantizations: where it comes from, as `owner/repo:QUANT`."""
-        from magistral_ui.engines.weights.gguf_entries import gguf_way
-
-        card = find_card(key)
-        if card is None or card.repository is None or precision not in QUANTIZATIONS:
-            return key
-        return gguf_way(card, precision) or key
 
     def _current_key(self) -> str:
         card, asked = self.engine.card, self.engine.current.model

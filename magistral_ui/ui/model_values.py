@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from magistral_ui.chat.events import Json, failure_value
 from magistral_ui.errors import Message
 from magistral_ui.models.cards import RE_UPLOADS, ModelCard
-from magistral_ui.models.gguf_plan import QUANTIZATIONS, estimated_weights, needed_gguf_bytes
 from magistral_ui.models.ladder import LADDER_CONTEXT, Candidate
 from magistral_ui.models.memory import needed_bytes
 
@@ -15,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def model_entry_value(entry: "LibraryEntry", fit: "Fit") -> Json:
-    from magistral_ui.engines.weights.gguf_download import card_of_repository
-
     found = fit.found.get(entry.key)
-    original = card_of_repository(entry.repository) if entry.quantization else RE_UPLOADS.get(entry.key)
     return {
         **_card_value(entry.key, entry.card, fit),
         "repository": entry.repository,
@@ -32,8 +28,7 @@ def model_entry_value(entry: "LibraryEntry", fit: "Fit") -> Json:
         "best": entry.key == fit.best,
         "failure": message_value(entry.failure),
         "ways": _ways(entry, found) if entry.card else [],
-        "original": original.key if original else None,
-        "quantization": entry.quantization if not original else "",
+        "original": RE_UPLOADS[entry.key].key if entry.key in RE_UPLOADS else None,
     }
 
 
@@ -41,7 +36,7 @@ def local_entry_value(key: str, card: ModelCard, fit: "Fit") -> Json:
     """The demo model, or a folder of the operator's: nothing of it can be downloaded or removed here."""
     nothing = dict.fromkeys(("seconds_left", "seconds", "failure", "original"))
     sizes = dict.fromkeys(("on_disk", "download", "done", "total"), 0)
-    rest: Json = {"repository": "", "state": "local", "best": False, "ways": [], "quantization": ""}
+    rest: Json = {"repository": "", "state": "local", "best": False, "ways": []}
     return {**_card_value(key, card, fit), **rest, **sizes, **nothing}
 
 
@@ -72,17 +67,11 @@ def _choices(found: Candidate, fit: "Fit") -> list[Json]:
         # What it takes with a usual context, or with as much as fits beside it.
         context, count = min(LADDER_CONTEXT, plan.context, limit), len(plan.shares)
         pace, measured = fit.pace(shape, plan.precision)
-        if plan.precision in QUANTIZATIONS:
-            type, weights = device.type if plan.gpu_layers else "cpu", estimated_weights(shape, plan.precision)
-            needs = needed_gguf_bytes(shape, weights, type, context, count)
-        else:
-            needs = needed_bytes(shape, plan.precision, device.type, context, count, device.fused)
         choices.append(
             {
                 "precision": plan.precision,
-                "engine": _engine_of(plan.precision),
                 "weights": plan.weights,
-                "needs": needs,
+                "needs": needed_bytes(shape, plan.precision, device.type, context, count, device.fused),
                 "context": min(plan.context, limit),
                 "pace": pace,
                 "measured": measured,
@@ -96,29 +85,16 @@ def _choices(found: Candidate, fit: "Fit") -> list[Json]:
 
 def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:
     """The ways to get a model, with what each downloads and holds in memory."""
-    from magistral_ui.engines.weights.gguf_entries import gguf_download_bytes, gguf_way, nf4_download
+    from magistral_ui.engines.weights.gguf_entries import nf4_download
 
     ways: list[Json] = []
     for each in found.plans if found else ():
-        way: Json = {
-            "precision": each.precision,
-            "engine": _engine_of(each.precision),
-            "memory": each.weights,
-            "fits": True,
-        }
-        if each.precision in QUANTIZATIONS:
-            if found and (name := gguf_way(found.card, each.precision)):
-                ways.append({**way, "repository": name, "download": gguf_download_bytes(name)})
-            continue
+        way: Json = {"precision": each.precision, "memory": each.weights}
         ways.append({**way, "repository": entry.repository, "download": entry.total})
         if each.precision == "nf4":
             copies = (name for name, original in RE_UPLOADS.items() if original.repository == entry.repository)
             ways += ({**way, "repository": name, "download": nf4_download(name)} for name in copies)
     return ways
-
-
-def _engine_of(precision: str) -> str:
-    return "llama.cpp" if precision in QUANTIZATIONS else "transformers"
 
 
 def message_value(message: Message | None) -> Json | None:

@@ -205,11 +205,11 @@ def let_go(models: ModelLibrary, hub: Hub, key: str) -> None:
 
 
 def test_sizes_are_estimated_until_the_hub_was_asked(models: ModelLibrary) -> None:
-    estimated = gguf_download_bytes(Q4)
+    estimated = gguf_download_bytes(NAME, "Q4_K_M")
     assert 14.0e9 < estimated < 15.5e9, "13,670 MiB on the Hub, and the projector"
-    assert gguf_download_bytes("nobody/nothing:Q4_K_M") == gguf_download_bytes(f"{NAME}:TQ1_0") == 0
+    assert gguf_download_bytes("nobody/nothing", "Q4_K_M") == gguf_download_bytes(NAME, "TQ1_0") == 0
     complete(models, Q4)
-    assert gguf_download_bytes(Q4) == 1_000_000
+    assert gguf_download_bytes(NAME, "Q4_K_M") == 1_000_000
 
 
 def test_the_way_to_a_quantization(files: Path) -> None:

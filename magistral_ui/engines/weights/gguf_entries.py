@@ -43,9 +43,8 @@ def gguf_way(card: ModelCard, quantization: str) -> str | None:
     return None
 
 
-def gguf_download_bytes(name: str) -> int:
+def gguf_download_bytes(repository: str, label: str) -> int:
     """Bytes of a GGUF model of a card's repository, and of its projector; estimated before the Hub was asked, 0 if not known."""
-    repository, label = split_name(name)
     if (model := recorded_model(repository, label)) is not None:
         return model.bytes
     card, quantization = card_of_repository(repository), label.upper().removeprefix("UD-")

@@ -173,10 +173,6 @@ class ModelLibrary:
             if each.thread is not None:
                 each.thread.join(JOIN_TIMEOUT)
 
-    def is_known(self, key: str) -> bool:
-        """Whether a model that may not be here can be downloaded by this key."""
-        return key in RE_UPLOADS or is_known_gguf(key)
-
     def _named(self, key: str) -> LibraryEntry:
         found = next((each for each in self.entries() if each.key == key), None)
         if found is None and key in RE_UPLOADS:
@@ -213,7 +209,7 @@ class ModelLibrary:
         held, model = self._downloads.get(name), recorded_model(repository, label)
         done = model.bytes_here if model else 0
         state = self._state(name, lambda: model is not None and model.is_complete, done)
-        total = model.bytes if model else gguf_download_bytes(name)
+        total = model.bytes if model else gguf_download_bytes(repository, label)
         if held is not None and state == "downloading" and held.progress.total:
             total = held.progress.total
         return self._made(LibraryEntry(name, repository, None, state, done, done, total, quantization=label))
