@@ -163,7 +163,7 @@ const PLAN = { weights: GB, kv_bytes: GB, working: 0, margin: 0, visitors: 4, us
 const info = (more) => ({
   ...{ name: "Any", source: "any-Q4_K_M.gguf", precision: "Q4_K_M", device: "NVIDIA", context_length: 20_000 },
   ...{ parameters: 24e9, revision: "", chosen_because: "model_chosen_by_hand", engine: "llama.cpp", missing: {} },
-  ...{ plan: { ...PLAN, gpu_layers: 32, layers: 41, kv_type: "q8_0" }, notices: [], without_projector: true, ...more },
+  ...{ plan: { ...PLAN, gpu_layers: 32, ram_layers: 9, kv_type: "q8_0" }, notices: [], ...more },
 });
 const panel = (about) =>
   make(modelPanel({ state: "ready", card: "Any", info: about, description: "model_magistral", command: "run" }));
@@ -173,7 +173,7 @@ function make(nodes) {
   return element;
 }
 
-test("the panel says what runs a GGUF file, with how many layers on the GPU, and what is missing", () => {
+test("the panel says what runs a GGUF file, with how many layers on the GPU", () => {
   const shown = panel(info({}));
   const rows = Object.fromEntries(
     [...shown.querySelectorAll("dt")].map((term) => [term.textContent, term.nextElementSibling.textContent]),
@@ -183,13 +183,14 @@ test("the panel says what runs a GGUF file, with how many layers on the GPU, and
   assert.equal(rows.Engine, "llama.cpp");
   assert.equal(rows["Layers on the GPU"], "32 of 41");
   assert.equal(rows["KV cache"], "8-bit (q8_0)");
-  assert.match(rows.Images, /no projector/);
   assert.match(shown.querySelector("dd [title]").title, /in advance/);
   assert.match(shown.textContent, /aren’t on the GPU stay in main memory/);
-  const whole = panel(info({ plan: { ...PLAN, gpu_layers: 0, layers: 41, kv_type: "f16" }, without_projector: false }));
-  assert.doesNotMatch(whole.textContent, /Layers on the GPU|Images|main memory/);
-  const other = panel(info({ engine: "transformers", plan: { ...PLAN, gpu_layers: null, layers: 41, kv_type: "" } }));
-  assert.doesNotMatch(other.textContent, /Engine|KV cache\d|Images/);
+  const whole = panel(info({ plan: { ...PLAN, gpu_layers: 0, ram_layers: 0, kv_type: "f16" } }));
+  assert.doesNotMatch(whole.textContent, /Layers on the GPU|main memory/);
+  const other = panel(
+    info({ engine: "transformers", plan: { ...PLAN, gpu_layers: null, ram_layers: 0, kv_type: "" } }),
+  );
+  assert.doesNotMatch(other.textContent, /Engine|8-bit/);
 });
 
 test("the command in a notice can be copied as it is", () => {
