@@ -85,7 +85,7 @@ def _choices(found: Candidate, fit: "Fit") -> list[Json]:
 
 def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:
     """The ways to get a model, with what each downloads and holds in memory."""
-    from magistral_ui.engines.weights.library import nf4_download
+    from magistral_ui.engines.weights.gguf_entries import nf4_download
 
     ways: list[Json] = []
     for each in found.plans if found else ():
