@@ -41,7 +41,7 @@ def loads(context: int = 8_192, slots: int = 4) -> LoadGGUF:
     def load(request: ModelRequest, report: Report, closing: threading.Event) -> LoadedGGUF:
         folder, card = demo_files(), inspect_folder(DEMO_FOLDER).card
         model, mmproj = folder / "model.gguf", folder / "mmproj.gguf"
-        settings = ServerSettings(model, mmproj, context=context, slots=slots, threads=1)
+        settings = ServerSettings(model, mmproj, context=context, slots=slots, threads=1, warm_up=False)
         supervisor = Supervisor(settings, report, closing)
         tekken = DEMO_FOLDER / "tekken.json"
         source = GGUFSource(card, (model,), None, mmproj, tekken, "demo")  # type: ignore[arg-type]
