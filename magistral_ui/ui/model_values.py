@@ -145,8 +145,10 @@ def _held_ways(entry: "LibraryEntry", found: Candidate | None, held: Sequence["L
 
 
 def _gguf_name(entry: "LibraryEntry", quantization: str) -> str:
-    """The GGUF model of a card's preferred repository."""
-    return f"{entry.card.gguf_repositories[0]}:{quantization}" if entry.card else ""
+    """The GGUF model of a card's repository that has it, as `owner/repo:QUANT`."""
+    from magistral_ui.engines.weights.gguf_entries import gguf_way
+
+    return (gguf_way(entry.card, quantization) if entry.card else None) or ""
 
 
 def message_value(message: Message | None) -> Json | None:
