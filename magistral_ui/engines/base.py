@@ -88,12 +88,15 @@ class ModelInfo:
     """
 
 
-Stage = Literal["waiting", "starting", "server", "downloading", "reading", "quantizing", "saving", "warming_up"]
+Stage = Literal[
+    "waiting", "starting", "restarting", "server", "downloading", "reading", "quantizing", "saving", "warming_up"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Not ready yet. `done` and `total` are bytes; a total of 0 is unknown. `waiting`: for the replies of the model before."""
+    """Not ready yet. `done` and `total` are bytes; a total of 0 is unknown. `waiting`: for the replies of the model before;
+    `restarting`: llama.cpp, after a crash."""
 
     stage: Stage = "starting"
     done: int = 0

@@ -1,7 +1,7 @@
 """Chooses the quantization of a GGUF model by memory plans, if nobody names one; it reads no file and plans nothing itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from magistral_ui.models.gguf_names import Quantization
 from magistral_ui.models.gguf_plan import GGUFWeights
@@ -35,7 +35,7 @@ def scaled_weights(shape: ModelShape, weights: GGUFWeights, quantization: Quanti
     factor = quantization.bytes / held if held else 0.0
     layers = tuple(int(each * factor) for each in weights.layers)
     embedding, head = int(weights.embedding * factor), int(weights.head * factor)
-    return GGUFWeights(quantization.label, layers, embedding, head, weights.mmproj)
+    return replace(weights, quantization=quantization.label, layers=layers, embedding=embedding, head=head)
 
 
 def choose_quantization(shape: ModelShape, planned: Sequence[PlannedQuantization]) -> PlannedQuantization | None:

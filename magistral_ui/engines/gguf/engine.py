@@ -146,5 +146,5 @@ class GGUFEngine:
             if self._closing.is_set():
                 return
             log.warning("llama.cpp has ended, and is started again: %s", running.server.stderr_tail())
-            self._status = Loading("starting", notices=running.info.notices)
+            self._status = Loading("restarting", notices=running.info.notices)
             running.restart()
