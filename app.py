@@ -62,7 +62,7 @@ def main() -> int:
             print_plan(settings)
             return 0
         if settings.model and settings.engine == "local":
-            check_name(settings.model)
+            check_name(settings.model, settings.precision)
         for message in prepare_environment(os.environ):
             tell(text(message.key, **message.values), sys.stderr)
         if settings.base_url and settings.engine == "openai":
