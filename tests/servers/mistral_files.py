@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.servers.gguf_files import FOLDER, PROJECTOR, TEXT, TOWER, interleaved
+from magistral_ui.engines.gguf.demo_file import PROJECTOR, TEXT, TOWER, interleaved
+from magistral_ui.models.folder import DEMO_FOLDER
 
 LAYER = {
     "q_proj": "attention.wq",
@@ -37,19 +38,19 @@ REST = {
 
 def write_mistral(folder: Path) -> None:
     """The three files in `folder`."""
-    config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((DEMO_FOLDER / "config.json").read_text(encoding="utf-8"))
     text, vision = config["text_config"], config["vision_config"]
     heads = {
         TEXT: (text["num_attention_heads"], text["num_key_value_heads"]),
         TOWER: (vision["num_attention_heads"], vision["num_attention_heads"]),
     }
     weights = {}
-    for name, weight in load_file(FOLDER / "model.safetensors").items():
+    for name, weight in load_file(DEMO_FOLDER / "model.safetensors").items():
         new, count = _name(name.removesuffix(".weight"), heads)
         weights[f"{new}.weight"] = _reordered(weight, count) if count else weight.contiguous()
     save_file(weights, folder / "consolidated.safetensors")
     (folder / "params.json").write_text(json.dumps(params(config)), encoding="utf-8")
-    shutil.copy(FOLDER / "tekken.json", folder)
+    shutil.copy(DEMO_FOLDER / "tekken.json", folder)
 
 
 def params(config: dict[str, Any]) -> dict[str, Any]:

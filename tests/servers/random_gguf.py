@@ -17,6 +17,7 @@ import numpy as np
 
 from magistral_ui.models.cards import CARDS
 from magistral_ui.models.folder import DEMO_FOLDER
+from magistral_ui.models.gguf_vocabulary import merges_of, spelled
 from magistral_ui.models.shape import ModelShape
 
 SMALL = ModelShape(131_072, 1_024, 4_096, 12, 16, 4, 64, tied=False, context_length=131_072)
@@ -125,9 +126,9 @@ def _add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
     out.add_tokenizer_model("gpt2")
     out.add_tokenizer_pre("tekken")
-    out.add_token_list([*special, *map(_spelled, ranks)])
+    out.add_token_list([*special, *map(spelled, ranks)])
     out.add_token_types([*[control] * len(special), *[normal] * len(ranks)])
-    out.add_token_merges(_merges(ranks))
+    out.add_token_merges(merges_of(ranks))
     out.add_bos_token_id(special.index("<s>"))
     out.add_eos_token_id(special.index("</s>"))
     out.add_unk_token_id(special.index("<unk>"))

@@ -12,12 +12,12 @@ from magistral_ui.chat.conversation import Conversation
 from magistral_ui.engines.base import Engine, GenerationRequest, Ready
 from magistral_ui.engines.remote.engine import RemoteEngine
 from magistral_ui.engines.remote.server_address import ServerAddress
+from magistral_ui.models.folder import DEMO_FOLDER
 from tests.engines.contract import EngineContract, words
 from tests.engines.remote.conftest import connected
 from tests.engines.remote.test_llama_cpp import ANSWER, SUM, THOUGHTS, ask, finished, history, image
 from tests.loopback import free_port
 from tests.servers import transformers_files
-from tests.servers.gguf_files import FOLDER
 from tests.servers.processes import ServerProcess
 
 RUNNING = os.environ.get("TRANSFORMERS_BASE_URL")
@@ -36,7 +36,7 @@ def server(servers_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     folder, port, home = tmp_path_factory.mktemp("demo"), free_port(), tmp_path_factory.mktemp("hub")
     (home / "hub").mkdir()
     for file in ("config.json", "generation_config.json", "tekken.json", "model.safetensors"):
-        shutil.copy(FOLDER / file, folder)
+        shutil.copy(DEMO_FOLDER / file, folder)
     programs = servers_folder / "transformers" / "bin"
     subprocess.run([programs / "python", transformers_files.__file__, folder], check=True)
     command = [str(programs / "transformers"), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)]
