@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 
-from magistral_ui.engines.base import Loading
 from magistral_ui.engines.gguf.child_process import ChildProcess
 from magistral_ui.engines.gguf.failure_reasons import ModelNames, reason_of
-from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
+from magistral_ui.engines.gguf.load_progress import LoadProgress, size_of
+from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.errors import Message, ModelError
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,15 @@ class ServerSettings:
     """What to call the device in a message."""
     parts: tuple[Path, ...] = ()
     """All parts of a split model, to count their bytes; empty: `model` is all."""
-    warm_up: bool = True
-    """Whether a first token is computed before it serves, so that no visitor waits for the weights to be read."""
+    warm_up: bool | None = None
+    """Whether a token is computed before it serves; None: on a graphics card only, which prepares its kernels for it.
+
+    On a processor it takes as long as it saves: the weights are in memory already.
+    """
+
+    @property
+    def warms_up(self) -> bool:
+        return self.gpu_layers > 0 if self.warm_up is None else self.warm_up
 
     def told(self, key: str) -> dict[str, Any]:
         """What child.py is told."""
@@ -74,8 +81,23 @@ class ServerSettings:
             "gpu_layers": self.gpu_layers,
             "kv_type": self.kv_type,
             "threads": self.threads or usable_cores(),
-            "warm_up": self.warm_up,
+            "warm_up": self.warms_up,
         }
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files, by the names of the stages in which llama.cpp loads them."""
+        return {
+            "text_model": sum(size_of(each) for each in self.parts or (self.model,)),
+            "mmproj_model": size_of(self.mmproj) if self.mmproj else 0,
+        }
+
+    def read_ahead(self) -> tuple[Path, ...]:
+        """The files to read while the child maps them into its memory, which waits for the disk without telling how far it is.
+
+        None where they go to a graphics card, tensor by tensor, or where the memory is too small to hold them.
+        """
+        fits = self.sizes()["text_model"] <= psutil.virtual_memory().available
+        return (self.parts or (self.model,)) if fits and not self.gpu_layers else ()
 
     def names(self) -> ModelNames:
         """What messages call all this."""
@@ -130,7 +152,7 @@ class Supervisor:
         self._end_child()
         self._check_crashes()
         key = secrets.token_urlsafe(32)
-        progress = _LoadProgress(self._settings, self._report)
+        progress = LoadProgress(self._settings.sizes(), self._report, warm_up=self._settings.warms_up)
         with self._lock:
             if self._is_closing():
                 raise Cancelled
@@ -140,10 +162,11 @@ class Supervisor:
                 name = self._settings.names().model
                 raise ModelError("gguf_ended", model=name, reason=error.strerror or str(error)) from error
             self._child, self._serves = child, False
-        while not child.answered.wait(POLL_SECONDS):
-            if self._is_closing():
-                child.end()
-                raise Cancelled
+        with progress.reading(self._settings.read_ahead()):
+            while not child.answered.wait(POLL_SECONDS):
+                if self._is_closing():
+                    child.end()
+                    raise Cancelled
         host, port = self._address(child)
         props = self._props(child, host, port, key)
         with self._lock:
@@ -225,42 +248,7 @@ class Supervisor:
             call(self._last_reason)
 
 
-class _LoadProgress:
-    """What the child says about loading, as bytes of the model's files."""
-
-    def __init__(self, settings: ServerSettings, report: Report) -> None:
-        self._sizes = {
-            "text_model": sum(_size(each) for each in settings.parts or (settings.model,)),
-            "mmproj_model": _size(settings.mmproj) if settings.mmproj else 0,
-        }
-        self._report, self._warm_up = report, settings.warm_up
-        self._fractions: dict[str, float] = {}
-        self._done = 0
-        self._meter = Meter("reading", sum(self._sizes.values()), report)
-
-    def on_loading(self, payload: Mapping[str, Any]) -> None:
-        """Count what one line says, whose `value` goes from 0 to 1 for each of its `stages`."""
-        stage, value = payload.get("current"), payload.get("value")
-        if stage not in self._sizes or not isinstance(value, int | float):
-            return
-        self._fractions[stage] = min(1.0, max(float(value), self._fractions.get(stage, 0.0)))
-        done = int(sum(self._sizes[each] * part for each, part in self._fractions.items()))
-        if done > self._done:
-            self._meter.add(done - self._done)
-            self._done = done
-        stages = payload.get("stages") or [stage]
-        if self._warm_up and all(self._fractions.get(each) == 1.0 for each in stages):
-            self._report(Loading("warming_up"))
-
-
 def usable_cores() -> int:
     """The physical cores that this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
