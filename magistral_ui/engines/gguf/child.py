@@ -41,9 +41,7 @@ def main() -> None:
     told = json.loads(sys.stdin.buffer.readline() or b"{}")
     sys.path[:] = told["path"]
     _offer_for_out_of_memory()
-    if sys.platform == "linux" and not told.get("watcher"):
-        _end_when_stdin_closes()
-    else:
+    if told.get("watcher") or not _end_when_stdin_closes():
         _start_watch(told["parent"])
     try:
         import xllamacpp
@@ -130,17 +128,24 @@ def watch(child: int, page: int) -> None:
     os._exit(0)
 
 
-def _end_when_stdin_closes() -> None:
-    """Have the kernel end this process when the other end of its standard input is closed, as by the page's death.
+def _end_when_stdin_closes() -> bool:
+    """Have Linux end this process when the other end of its standard input is closed, as by the page's death.
 
-    SIGIO, which ends a process that does not handle it, needs no thread: loading holds the GIL for as long as it takes.
+    SIGIO, which ends a process that does not handle it, needs no thread: loading holds the GIL for as long as it takes. False
+    where the system has no such thing.
     """
+    if sys.platform != "linux":
+        return False
     import fcntl
 
-    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+    try:
+        fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+    except OSError:
+        return False
     if select.select([0], [], [], 0)[0]:  # it was closed before
         os._exit(0)
+    return True
 
 
 def _offer_for_out_of_memory() -> None:

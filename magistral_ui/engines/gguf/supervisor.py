@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from magistral_ui.engines.gguf.child_process import ChildProcess
+from magistral_ui.engines.gguf.cpu_cores import usable_cores
 from magistral_ui.engines.gguf.failure_reasons import ModelNames, reason_of
 from magistral_ui.engines.gguf.load_progress import LoadProgress, size_of
 from magistral_ui.engines.weights.progress import Cancelled, Report
@@ -183,7 +184,7 @@ class Supervisor:
         self._listeners.append(call)
 
     def close(self) -> None:
-        """End the child, also while it loads; returns once it has ended, within a second."""
+        """End the child, also while it loads; returns once it has ended, in a fraction of a second unless it held much memory."""
         self._closed = True
         self._end_child()
 
@@ -246,9 +247,3 @@ class Supervisor:
             listeners = list(self._listeners)
         for call in listeners:
             call(self._last_reason)
-
-
-def usable_cores() -> int:
-    """The physical cores that this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
