@@ -41,6 +41,7 @@ def main() -> None:
     told = json.loads(sys.stdin.buffer.readline() or b"{}")
     sys.path[:] = told["path"]
     _offer_for_out_of_memory()
+    _write_no_core()
     if told.get("watcher") or not _end_when_stdin_closes():
         _start_watch(told["parent"])
     try:
@@ -55,9 +56,7 @@ def main() -> None:
         server = xllamacpp.Server(parameters(xllamacpp, told))
     except (RuntimeError, ValueError, OSError) as error:
         say({"failed": "load", "detail": str(error)})
-        time.sleep(
-            LOG_TIMEOUT
-        )  # llama.cpp writes its log in a thread of its own: the page ends this process once it has it
+        time.sleep(LOG_TIMEOUT)  # a thread of llama.cpp's still writes the reason; the page ends this process then
         os._exit(1)
     for name in KEPT_SIGNALS:
         _ignore(name)  # llama.cpp has installed handlers of its own
@@ -139,6 +138,7 @@ def _end_when_stdin_closes() -> bool:
     import fcntl
 
     try:
+        signal.signal(signal.SIGIO, signal.SIG_DFL)  # it may have been started with another
         fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
     except OSError:
@@ -155,6 +155,14 @@ def _offer_for_out_of_memory() -> None:
             file.write("500")
     except OSError:
         pass
+
+
+def _write_no_core() -> None:
+    """Have no crash write gigabytes of weights, and conversations among them, to the disk."""
+    if os.name != "nt":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _start_watch(page: int) -> None:

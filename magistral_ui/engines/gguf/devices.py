@@ -148,9 +148,10 @@ def install_command(wheel: str) -> str:
 
 def installed_cards() -> list[GraphicsCard]:
     """The machine's graphics cards, without those inside a processor: a plain build is as fast as these."""
-    nvidia = [card for card in find_graphics_cards() if card.nvidia]
-    windows = [card for card in find_graphics_cards() if not card.nvidia] if platform.system() == "Windows" else []
-    return [*nvidia, *_from_drm(AMD, "AMD"), *_from_drm(INTEL, "Intel"), *windows]
+    found = find_graphics_cards()
+    if platform.system() == "Windows":
+        return found
+    return [*(card for card in found if card.nvidia), *_from_drm(AMD, "AMD"), *_from_drm(INTEL, "Intel")]
 
 
 @lru_cache(maxsize=1)
