@@ -11,7 +11,21 @@ from tests.engines.gguf.children import ask, serving
 from tests.servers.random_gguf import write
 
 TINY = ModelShape(2_048, 256, 512, 2, 4, 2, 64, tied=False, context_length=4_096)
-QUANTS = "Q2_K Q3_K_S Q3_K_M Q4_0 Q4_K_S Q4_K_M Q5_0 Q5_K_S Q5_K_M Q6_K Q8_0 BF16 F16".split()
+QUANTS = [
+    "Q2_K",
+    "Q3_K_S",
+    "Q3_K_M",
+    "Q4_0",
+    "Q4_K_S",
+    "Q4_K_M",
+    "Q5_0",
+    "Q5_K_S",
+    "Q5_K_M",
+    "Q6_K",
+    "Q8_0",
+    "BF16",
+    "F16",
+]
 
 
 @pytest.mark.parametrize("quant", QUANTS)
