@@ -26,7 +26,7 @@ from magistral_ui.models.memory import MemoryPlan, fits
 PRECISIONS = frozenset(FILE_TYPES.values())
 OWN_MIX = "UD-"
 """How quantizations begin that mix types in a way of their own: UD-Q4_K_XL."""
-REPOSITORY_SUFFIX = "-gguf"
+REPOSITORY_SUFFIXES = ("-gguf", "_gguf")
 CHOSEN_BY_HAND = "model_chosen_by_hand"
 
 
@@ -75,7 +75,7 @@ def _exists(path: Path) -> bool:
 
 def _is_known(repository: str) -> bool:
     name = repository.casefold()
-    if name.endswith(REPOSITORY_SUFFIX) or is_gguf_repository(repository):
+    if name.endswith(REPOSITORY_SUFFIXES) or is_gguf_repository(repository):
         return True
     return any(name == each.casefold() for card in CARDS.values() for each in card.gguf_repositories)
 
