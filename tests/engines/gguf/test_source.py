@@ -16,9 +16,11 @@ from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.engines.gguf.repository import GGUFDownload
 from magistral_ui.engines.gguf.source import GGUFSource, find_gguf, names_gguf
 from magistral_ui.engines.gguf.writer import write_gguf
+from magistral_ui.engines.weights.gguf_record import HeldFile, HeldModel
 from magistral_ui.errors import DeviceTooSmall, Message, ModelError, ModelFilesBroken, ModelNotFound
-from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, MAGISTRAL_1_2
+from magistral_ui.models.cards import CARDS, DEMO, MAGISTRAL_1_0, MAGISTRAL_1_2
 from magistral_ui.models.folder import DEMO_FOLDER
+from magistral_ui.models.ladder import no_pace
 from tests.servers.broken_gguf import DAMAGED, OTHERS, demo_parts, write_demo, write_split
 
 CPU = LlamaDevice("cpu", "CPU", "CPU", 20 * 2**30, 24 * 2**30)
@@ -218,26 +220,73 @@ def test_a_card_without_gguf_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused.value.message.key == "gguf_missing"
 
 
+@pytest.fixture
+def downloaded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes models of repositories count as complete here; no pace is timed."""
+    monkeypatch.setattr(default_model, "_pace", lambda *_: no_pace)
+
+    def replace(**labels: str) -> None:
+        held = {CARDS[key.replace("_", "-")].gguf_repositories[0]: label for key, label in labels.items()}
+        file = HeldFile(repository="a/b", commit=COMMIT, name="x.gguf", size=0, sha256="0" * 64)
+        monkeypatch.setattr(HeldModel, "is_complete", True)
+        monkeypatch.setattr(
+            default_model,
+            "recorded_models",
+            lambda name: [HeldModel(label=held[name], files=(file,))] if name in held else [],
+        )
+
+    return replace
+
+
 def test_without_a_name_the_demo_runs_until_something_is_downloaded(
-    fetched: Fetched, monkeypatch: pytest.MonkeyPatch
+    fetched: Fetched, downloaded: Callable[..., None]
 ) -> None:
+    downloaded()
     found, _ = find(None)
     assert found.card.demo
     assert found.chosen_because == "model_chosen_not_downloaded"
-    fetched(*demo_files())
-    monkeypatch.setattr(default_model, "_is_here", lambda card: card.key == "ministral-3-3b")
+    calls = fetched(*demo_files())
+    downloaded(ministral_3_3b="UD-Q4_K_XL")
     found, _ = find(None)
     assert found.card.key == "ministral-3-3b"
     assert found.chosen_because == "model_chosen_cpu_fits"
+    assert calls == [(CARDS["ministral-3-3b"].gguf_repositories[0], "UD-Q4_K_XL", None)]
 
 
-def test_auto_chooses_by_what_fits(fetched: Fetched) -> None:
+def test_of_what_is_downloaded_the_best_runs(fetched: Fetched, downloaded: Callable[..., None]) -> None:
+    fetched(*demo_files())
+    downloaded(ministral_3_3b="Q8_0", ministral_3_8b="Q4_K_M")
+    assert find(None)[0].card.key == "ministral-3-8b"
+    assert find(None, precision="Q8_0")[0].card.key == "ministral-3-3b"
+    assert find(None, precision="Q2_K")[0].card.demo
+
+
+def test_auto_chooses_by_what_fits(fetched: Fetched, downloaded: Callable[..., None]) -> None:
+    downloaded()
     calls = fetched(*demo_files())
     assert not find("auto")[0].card.demo
-    assert len(calls) == 1
+    find("auto", precision="UD-Q3_K_XL")
+    assert [label for _, label, _ in calls][1:] == ["UD-Q3_K_XL"]
     found, _ = find("auto", LlamaDevice("cpu", "CPU", "CPU", 2**30, 2**30))
     assert found.card.demo
     assert found.chosen_because == "model_chosen_no_gpu"
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("q4_k_m", "Q4_K_M"),
+        ("UD-Q4_K_XL", "Q4_K_M"),
+        ("IQ4_XS", "Q4_K_M"),
+        ("UD-IQ2_XXS", "Q2_K"),
+        ("Q3_K_XL", "Q3_K_L"),
+        ("BF16", "BF16"),
+        ("MXFP4", "Q4_K_M"),
+        ("", "Q4_K_M"),
+    ],
+)
+def test_every_quantization_counts_as_a_planned_one(label: str, expected: str) -> None:
+    assert default_model.counted_as(label) == expected
 
 
 @pytest.mark.parametrize(
