@@ -14,7 +14,9 @@ from magistral_ui.engines.gguf.reply import GGUFReply
 from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.pace_recorder import PaceRecorder
+from magistral_ui.engines.weights.pace_file import record_pace
 from magistral_ui.errors import NotReady, PromptTooLong
+from magistral_ui.models.gguf_plan import QUANTIZATIONS
 
 
 class RunningGGUF:
@@ -33,7 +35,9 @@ class RunningGGUF:
             self.tokenizer.begin_of_text,
             lambda sequence: self._prompts.prompt_of(sequence),
         )
-        self._pace = PaceRecorder(lambda pace: record_pace(loaded, pace))
+        facts, device = loaded.source.facts, loaded.device
+        self._pace = PaceRecorder(lambda pace: record_pace(facts.shape, facts.quantization, device, pace))
+        self._paced = not self.card.demo and facts.quantization in QUANTIZATIONS
         self._supervisor.when_died(lambda _: self._scheduler.lose())
 
     @property
@@ -60,7 +64,7 @@ class RunningGGUF:
             raise PromptTooLong(tokens=len(encoded.ids) + more, limit=self.info.context_length)
         generation = Generation() if waiting is None else waiting  # an empty one is false
         generation.control_with(self._scheduler.wake)
-        if not self.card.demo:
+        if self._paced:
             self._pace.watch(generation)
         sequence = Sequence(request, encoded, generation, self.tokenizer, limit)
         if encoded.resumed and request.params.temperature >= completion.MIN_TEMPERATURE:
@@ -90,7 +94,3 @@ class RunningGGUF:
         """After the last `serve`: end the server, and the replies that waited, as cancelled or failed with `key`."""
         self._scheduler.finish(key)
         self._supervisor.close()
-
-
-def record_pace(loaded: LoadedGGUF, tokens_per_second: float) -> None:
-    """Remember the pace of a reply on this machine."""
