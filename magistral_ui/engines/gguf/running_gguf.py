@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-from magistral_ui.chat.events import Notice
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Measure
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.gguf import completion
 from magistral_ui.engines.gguf.images import PromptWriter
 from magistral_ui.engines.gguf.loading import LoadedGGUF
 from magistral_ui.engines.gguf.lost_tokens import TokenSpeller
@@ -15,7 +13,7 @@ from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.pace_recorder import PaceRecorder
 from magistral_ui.engines.weights.pace_file import record_pace
-from magistral_ui.errors import NotReady, PromptTooLong
+from magistral_ui.errors import Message, NotReady, PromptTooLong
 from magistral_ui.models.gguf_plan import QUANTIZATIONS
 
 
@@ -67,9 +65,9 @@ class RunningGGUF:
         if self._paced:
             self._pace.watch(generation)
         sequence = Sequence(request, encoded, generation, self.tokenizer, limit)
-        if encoded.resumed and request.params.temperature >= completion.MIN_TEMPERATURE:
-            generation.put(Notice("seed_restarted"))
-        self._scheduler.submit(GGUFReply(sequence, self._speller, self._vocabulary, more))
+        reply = GGUFReply(sequence, self._speller, self._vocabulary, more)
+        reply.note_redraw()
+        self._scheduler.submit(reply)
         return generation
 
     def forget(self, visitor: str) -> None:
@@ -90,7 +88,7 @@ class RunningGGUF:
         """End `serve`; all replies end as cancelled."""
         self._scheduler.close()
 
-    def end(self, key: str | None) -> None:
-        """After the last `serve`: end the server, and the replies that waited, as cancelled or failed with `key`."""
-        self._scheduler.finish(key)
+    def end(self, failure: Message | None) -> None:
+        """After the last `serve`: end the server and the replies that wait, as failed if there is a `failure`."""
+        self._scheduler.finish(failure)
         self._supervisor.close()
