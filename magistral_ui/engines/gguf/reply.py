@@ -5,9 +5,11 @@ the stream is cut, and another one is asked for what follows the tokens written 
 """
 
 from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from magistral_ui.chat.events import Notice, Prefilling
+from magistral_ui.engines.gguf.admission import Slot
 from magistral_ui.engines.gguf.completion import (
     MIN_TEMPERATURE,
     CompletionFailed,
@@ -36,6 +38,14 @@ class Next(Enum):
     """Another stream."""
     NOTHING = auto()
     """It has ended."""
+
+
+@dataclass(eq=False, slots=True)
+class SlotClearing:
+    """The request that erases a slot's content."""
+
+    slot: Slot
+    stream: CompletionStream
 
 
 class GGUFReply:
