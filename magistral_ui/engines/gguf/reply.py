@@ -5,10 +5,13 @@ the stream is cut, and another one is asked for what follows the tokens written 
 """
 
 from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
 from enum import Enum, auto
 
-from magistral_ui.chat.events import Prefilling
+from magistral_ui.chat.events import Notice, Prefilling
+from magistral_ui.engines.gguf.admission import Slot
 from magistral_ui.engines.gguf.completion import (
+    MIN_TEMPERATURE,
     CompletionFailed,
     CompletionStream,
     LostTokens,
@@ -37,6 +40,14 @@ class Next(Enum):
     """It has ended."""
 
 
+@dataclass(eq=False, slots=True)
+class SlotClearing:
+    """The request that erases a slot's content."""
+
+    slot: Slot
+    stream: CompletionStream
+
+
 class GGUFReply:
     """A sequence, and the stream that writes it. Only the scheduler's thread uses it once it is submitted."""
 
@@ -57,6 +68,7 @@ class GGUFReply:
         self._speller, self._vocabulary = speller, vocabulary
         self.more = more
         self._banned: tuple[int, ...] = ()
+        self._noted = False
         self._untold = 0  # tokens that the last stream wrote but did not send
 
     @property
@@ -95,6 +107,13 @@ class GGUFReply:
     @property
     def stopped(self) -> bool:
         return self.sequence.stopped
+
+    def note_redraw(self) -> None:
+        """Say that what follows is drawn anew, if it follows something and is drawn at all: see `completion.seed_at`."""
+        state = self.sequence.sampling
+        if state.position and state.params.temperature >= MIN_TEMPERATURE and not self._noted:
+            self._noted = True
+            self.sequence.generation.put(Notice("seed_restarted"))
 
     def advance(self) -> bool:
         """Write the tokens that are forced next; returns whether there is more to write."""
