@@ -186,5 +186,5 @@ class GGUFReply:
             return
         generation, reused = self.sequence.generation, progress.reused
         self.sequence.reused = reused
-        generation.count_prompt(len(self.sequence.prompt.ids), reused)
+        generation.count_prompt(self.length, reused)
         generation.put(Prefilling(progress.done, progress.total, reused))
