@@ -22,14 +22,9 @@ MagistralUIError
 │   └── ModelSwitching
 ├── ModelError               the operator can fix it; key model_error, model_not_loaded
 │   ├── ModelNotFound
-<<<<<<< HEAD
 │   ├── NotAMistralModel     key not_a_mistral_model, gguf_adapter, gguf_projector and other gguf_…
 │   ├── ModelFilesBroken     key model_files_broken, model_file_unreadable, weights_missing, gguf_damaged, …
-=======
-│   ├── NotAMistralModel
-│   ├── ModelFilesBroken     key model_files_broken, model_file_unreadable, weights_missing, weights_misshapen
 │   ├── LibraryMissing       key torch_missing, llama_cpp_missing
->>>>>>> w-gswitch
 │   ├── DownloadFailed       key hub_unreachable, connection_lost, disk_full, token_refused, access_denied, file_corrupt, …
 │   │   └── HoldsGGUF
 │   ├── DeviceTooSmall       key device_too_small, precision_too_large

@@ -164,15 +164,15 @@ class SwitchableModels:
             "context": info.context_length if info else engine.current.context_length,
             "state": STATES[type(status)],
         }
-        models = [model_entry_value(each, fit) for each in entries]
+        models = [model_entry_value(each, fit, entries) for each in entries]
         known = {each["key"] for each in models}
         for key in dict.fromkeys((DEMO.key, current_key)):
             if key not in known:
                 models.append(local_entry_value(key, engine.card if key != DEMO.key else DEMO, fit))
         is_free = engine.card.demo and not any(e.state in ("downloading", "paused") for e in entries)
         return {
-            "device": fit.device.name,
-            "memory": {"free": fit.device.free, "total": fit.device.total},
+            "device": fit.machine.name,
+            "memory": {"free": fit.machine.place.free, "total": fit.machine.place.total},
             "disk_free": self.library.disk_free,
             "idle_minutes": engine.idle.minutes,
             "current": current,

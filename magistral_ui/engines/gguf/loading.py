@@ -6,19 +6,16 @@ from dataclasses import dataclass, replace
 
 from magistral_ui.engines.base import Loading, ModelInfo, ModelRequest
 from magistral_ui.engines.gguf.devices import LlamaDevice, find_llama_device
-from magistral_ui.engines.gguf.source import GGUFSource, find_gguf
+from magistral_ui.engines.gguf.source import GGUFSource, find_gguf, plan_fitting
 from magistral_ui.engines.gguf.supervisor import LlamaServer, ServerSettings, Supervisor
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.errors import Message, ModelFilesBroken
-from magistral_ui.models.gguf_plan import plan_gguf
 from magistral_ui.models.memory import MemoryPlan
 
 CPU_BATCH, GPU_BATCH = 256, 512
 """Tokens of prompts that are read at a time: a longer batch delays other replies, and reads no faster."""
 SLOTS = 8
-SPARE_TOKENS = 2
-"""Of the pool, that no reply gets: llama.cpp ends a reply one token before its context is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +43,7 @@ def load_gguf(request: ModelRequest, report: Report, closing: threading.Event) -
 
     source = find_gguf(request, device, tell, closing, notices.append)
     device = find_llama_device(request.device)  # a download may have taken hours
-    plan = plan_gguf(
-        source.facts.shape,
-        source.facts.weights,
-        device.place,
-        kv_type=request.kv_type,
-        context=request.context_length,
-        recommended=source.facts.card.recommended_length,
-    )
+    plan = plan_fitting(source.card.name, source.facts, request, device)
     return run_source(request, source, device, plan, tell, closing, notices)
 
 
@@ -71,14 +61,15 @@ def run_source(
     settings = server_settings(request, source, device, plan)
     supervisor = Supervisor(settings, report, closing)
     server = supervisor.start()
-    capacity = settings.context - SPARE_TOKENS
-    longest = int(server.props["default_generation_settings"]["n_ctx"]) - SPARE_TOKENS
+    longest = int(server.props["default_generation_settings"]["n_ctx"])
     info = ModelInfo(
         name=source.card.name,
         source=source.name,
         precision=source.facts.quantization,
         device=device.name,
-        context_length=min(plan.context, request.context_length or plan.context, longest, capacity - settings.slots),
+        context_length=min(
+            plan.context, request.context_length or plan.context, longest, settings.context - settings.slots
+        ),
         parameters=source.facts.shape.parameters,
         revision=source.revision,
         chosen_because=source.chosen_because,
@@ -86,16 +77,18 @@ def run_source(
         plan=plan,
         notices=tuple(notices),
     )
-    return LoadedGGUF(info, source, device, tokenizer, supervisor, server, settings.slots, capacity)
+    return LoadedGGUF(info, source, device, tokenizer, supervisor, server, settings.slots, settings.context)
 
 
 def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevice, plan: MemoryPlan) -> ServerSettings:
     """How llama.cpp is to run what was planned."""
+    slots = plan.slots or SLOTS
+    pool = max(plan.context, plan.kv_bytes // plan.kv_per_token)
     return ServerSettings(
         model=source.files[0],
         mmproj=source.mmproj,
-        context=max(plan.context, plan.kv_bytes // plan.kv_per_token),
-        slots=plan.slots or SLOTS,
+        context=pool + slots,  # an erased slot still holds a token
+        slots=slots,
         batch=CPU_BATCH if device.kind == "cpu" else GPU_BATCH,
         gpu_layers=plan.gpu_layers or 0,
         kv_type=plan.kv_type or "f16",

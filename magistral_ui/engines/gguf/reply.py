@@ -7,8 +7,9 @@ the stream is cut, and another one is asked for what follows the tokens written 
 from collections.abc import Sequence as Tokens
 from enum import Enum, auto
 
-from magistral_ui.chat.events import Prefilling
+from magistral_ui.chat.events import Notice, Prefilling
 from magistral_ui.engines.gguf.completion import (
+    MIN_TEMPERATURE,
     CompletionFailed,
     CompletionStream,
     LostTokens,
@@ -57,6 +58,7 @@ class GGUFReply:
         self._speller, self._vocabulary = speller, vocabulary
         self.more = more
         self._banned: tuple[int, ...] = ()
+        self._noted = False
         self._untold = 0  # tokens that the last stream wrote but did not send
 
     @property
@@ -96,6 +98,13 @@ class GGUFReply:
     def stopped(self) -> bool:
         return self.sequence.stopped
 
+    def note_redraw(self) -> None:
+        """Say that what follows is drawn anew, if it follows something and is drawn at all: see `completion.seed_at`."""
+        state = self.sequence.sampling
+        if state.position and state.params.temperature >= MIN_TEMPERATURE and not self._noted:
+            self._noted = True
+            self.sequence.generation.put(Notice("seed_restarted"))
+
     def advance(self) -> bool:
         """Write the tokens that are forced next; returns whether there is more to write."""
         while (forced := self.sequence.forced_token()) is not None:
@@ -131,8 +140,10 @@ class GGUFReply:
         return pieces
 
     def take(self, pieces: list[Piece]) -> Next:
-        """Write what was read."""
+        """Write what was read, up to a token at which somebody pressed stop."""
         for piece in pieces:
+            if self.stopped:
+                return Next.TOKENS
             then = self._take(piece)
             if then is not Next.TOKENS:
                 return then

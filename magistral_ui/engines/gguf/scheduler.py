@@ -13,7 +13,6 @@ from collections.abc import Sequence as Keys
 from magistral_ui.chat.events import Queued
 from magistral_ui.engines.gguf.admission import Slot, admit, common_prefix
 from magistral_ui.engines.gguf.completion import (
-    CompletionFailed,
     CompletionStream,
     ConnectionLost,
     clearing_body,
@@ -23,7 +22,7 @@ from magistral_ui.engines.gguf.reply import GGUFReply, Next
 from magistral_ui.engines.gguf.stream_selector import StreamSelector
 from magistral_ui.engines.gguf.supervisor import LlamaServer
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.errors import MagistralUIError, NotReady
+from magistral_ui.errors import Message, NotReady
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +30,6 @@ DEATH_TIMEOUT = 5.0
 """Seconds after a lost connection in which a process that is dying is gone."""
 CRASHED = "model_process_ended"
 """Key of the sentence for replies that were being written when the process ended."""
-
-
-FAILURES = (CompletionFailed, MagistralUIError, ValueError, LookupError, TypeError)
-"""What may be wrong with one request, of which the others learn nothing."""
 
 
 class _Clearing:
@@ -109,17 +104,17 @@ class CompletionScheduler:
         finally:
             self._leave_server()
 
-    def finish(self, key: str | None = None) -> None:
-        """End all replies, as cancelled or, with a key, as failed. To be called after the last `serve`."""
+    def finish(self, failure: Message | None = None) -> None:
+        """End the replies that wait, as failed if there is a `failure`, else as cancelled. Called after the last `serve`."""
         with self._lock:
             self._closing = True
             left = list(self._waiting)
             self._waiting.clear()
         for reply in left:
-            if key is None or reply.stopped:
+            if failure is None or reply.stopped:
                 reply.sequence.finish("cancelled")
             else:
-                reply.sequence.fail(key)
+                reply.sequence.fail(failure.key, failure.values)
         self._streams.close()
 
     def _serve_ready(self, ready: "GGUFReply | _Clearing", server: LlamaServer) -> None:
@@ -138,7 +133,7 @@ class CompletionScheduler:
                 self._go_on(ready, self._read(ready))
         except ConnectionLost as error:
             self._lost(ready, error, server)
-        except FAILURES as error:
+        except Exception as error:
             self._fail(ready, error)
 
     def _read(self, reply: GGUFReply) -> Next:
@@ -167,7 +162,7 @@ class CompletionScheduler:
         self._fail(ready, error)
 
     def _fail(self, ready: "GGUFReply | _Clearing", error: Exception) -> None:
-        log.error("a request to llama.cpp failed: %s", error)
+        log.error("a request to llama.cpp failed", exc_info=error)
         if isinstance(ready, _Clearing):
             self._cleared(ready)
             return
@@ -254,7 +249,7 @@ class CompletionScheduler:
             self._streams.watch(reply.stream, reply)
         except (ConnectionLost, OSError) as error:
             self._lost(reply, error, server)
-        except FAILURES as error:
+        except Exception as error:
             self._fail(reply, error)
 
     def _pause(self, reply: GGUFReply) -> None:
@@ -272,11 +267,14 @@ class CompletionScheduler:
         slot.busy = False
         if slot.keys is reply.keys:  # they may grow elsewhere
             slot.keys = list(reply.keys)
+        if slot.visitor is None:  # the server may not even have begun: then it holds what somebody left there
+            slot.forgotten = True
         reply.slot = None
         self._running.remove(reply)
 
     def _preempt(self, reply: GGUFReply) -> None:
         self._release(reply)
+        reply.note_redraw()
         with self._lock:
             self._waiting.appendleft(reply)
 

@@ -10,9 +10,8 @@ import gguf
 import mistral_common
 import numpy as np
 
-from magistral_ui.engines.gguf.demo_file import _merges
 from magistral_ui.models.folder import DEMO_FOLDER
-from magistral_ui.models.gguf_vocabulary import spelled
+from magistral_ui.models.gguf_vocabulary import merges_of, spelled
 
 TOKENS, SPECIAL, HIDDEN, HEAD = 131_072, 1_000, 192, 32
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
@@ -53,7 +52,7 @@ def _write_model(path: Path, special: list[str], ranks: list[bytes]) -> None:
     out.add_token_list([*special, *map(spelled, ranks)])
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
     out.add_token_types([*[control] * SPECIAL, *[normal] * len(ranks)])
-    out.add_token_merges(_merges(ranks))
+    out.add_token_merges(merges_of(ranks))
     out.add_bos_token_id(1)
     out.add_eos_token_id(2)
     draw, q8_0 = np.random.default_rng(0), gguf.GGMLQuantizationType.Q8_0
