@@ -15,11 +15,12 @@ from magistral_ui.engines.gguf.engine import GGUFEngine
 from magistral_ui.engines.gguf.images import PromptWriter, ServerPrompt
 from magistral_ui.engines.gguf.lost_tokens import TokenSpeller
 from magistral_ui.engines.gguf.reply import MAX_LEASE, GGUFReply, Next
+from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.models.cards import DEMO
 from magistral_ui.models.folder import DEMO_FOLDER
-from tests.engines.contract import words
+from tests.engines.contract import all_events, words
 from tests.engines.gguf.demo import ask, finished, loaded, request
 from tests.engines.gguf.prompted import drawn
 
@@ -111,3 +112,21 @@ def test_a_reply_ends_when_its_text_takes_more_room_than_its_tokens(
     assert end.why == "length"
     assert 20 < end.usage.completion_tokens <= context // 100 + 20  # a lease
     assert "red" in words(ask(engine, shown()))[1]
+
+
+def test_replies_to_images_that_do_not_fit_together_are_all_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = loaded(context=1_536, slots=4)
+    try:
+        said = shown("Count from 1 to 200.")
+        alone = words(ask(small, said, max_tokens=2000))
+        preempted = []
+        preempt = CompletionScheduler._preempt
+        monkeypatch.setattr(CompletionScheduler, "_preempt", lambda *args: preempted.append(preempt(*args)))
+        asked = [small.submit(request(small, said, visitor=f"visitor {n}", max_tokens=2000)) for n in range(4)]
+        for each in asked:
+            events = all_events(each)
+            assert finished(events).why == "stop"
+            assert words(events) == alone
+        assert preempted
+    finally:
+        small.close()
