@@ -4,6 +4,7 @@ Neither library needs to be installed, and neither is imported unless it is.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -28,12 +29,18 @@ if TYPE_CHECKING:
 
 def has_torch() -> bool:
     """Whether the libraries that run models in safetensors are installed."""
-    return all(find_spec(name) is not None for name in ("torch", "transformers"))
+    return _is_installed("torch") and _is_installed("transformers")
 
 
 def has_llama_cpp() -> bool:
     """Whether the library that runs GGUF files is installed."""
-    return find_spec("xllamacpp") is not None
+    return _is_installed("xllamacpp")
+
+
+def _is_installed(library: str) -> bool:
+    with suppress(ImportError):
+        return find_spec(library) is not None
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +165,13 @@ class Machine:
         return (measured, True) if measured else (estimated_pace(shape, precision, self), False)
 
 
-def find_machine(wanted: str = "auto") -> Machine:
-    """The devices for `--device wanted`; BadSetting if no installed library can use it."""
+def find_machine(wanted: str = "auto", threads: int | None = None) -> Machine:
+    """The devices for `--device wanted`; BadSetting if no installed library can use it. `threads` are for torch."""
     found = None
     if has_torch():
-        from magistral_ui.engines.weights.devices import find_device
+        from magistral_ui.engines.weights.devices import find_device, use_threads
 
+        use_threads(threads)
         found = find_device(wanted)
     return Machine(found, _find_llama(wanted, needed=found is None) if has_llama_cpp() else None)
 
