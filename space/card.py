@@ -5,6 +5,7 @@ The rules are those of https://huggingface.co/docs/hub/spaces-config-reference a
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import SpaceCard, SpaceHardware
@@ -23,6 +24,9 @@ PRELOADED = (
     *(f"model-{n:05}-of-{SHARDS:05}.safetensors" for n in range(1, SHARDS + 1)),
 )
 """Files of Magistral Small 1.2's repository; the rest is the same weights in another format."""
+
+MODEL_BEGIN, MODEL_END = "<!-- model: begin -->", "<!-- model: end -->"
+GGUF_TEXT = Path(__file__).parent / "gguf.md"
 
 Front = dict[str, Any]
 Check = Callable[[Any], bool]
@@ -50,13 +54,16 @@ def front_of(card: str) -> Front:
     return dict(SpaceCard(card).data.to_dict())  # type: ignore[no-untyped-call]
 
 
-def card_for(card: str, flavor: str, environment: Mapping[str, str]) -> str:
-    """The card for a Space on the hardware `flavor` with the variables in `environment`.
+def card_for(card: str, flavor: str, environment: Mapping[str, str], *, gguf: bool = False) -> str:
+    """The card for a Space on the hardware `flavor` with the variables in `environment`; `gguf`: it runs a GGUF file.
 
     If Magistral Small 1.2 runs there, its files are downloaded when the Space is built; another model when it starts.
     """
-    found, hardware = SpaceCard(card), find_hardware(flavor)
+    found, hardware = SpaceCard(_with_gguf(card) if gguf else card), find_hardware(flavor)
     found.data["suggested_hardware"] = flavor
+    if gguf:
+        found.data["models"] = [environment["MAGISTRAL_UI_MODEL"].partition(":")[0]]
+        return str(found)
     model = _card_on(hardware, environment)
     if model is not None and model.repository:
         found.data["models"] = [model.repository]
@@ -64,6 +71,13 @@ def card_for(card: str, flavor: str, environment: Mapping[str, str]) -> str:
         revision = environment.get("MAGISTRAL_UI_REVISION") or MAGISTRAL_1_2.revision
         found.data["preload_from_hub"] = [f"{model.repository} {','.join(PRELOADED)} {revision}"]
     return str(found)
+
+
+def _with_gguf(card: str) -> str:
+    """The card with what it says about the model replaced."""
+    before, _, rest = card.partition(MODEL_BEGIN)
+    _, _, after = rest.partition(MODEL_END)
+    return f"{before}{GGUF_TEXT.read_text(encoding='utf-8').strip()}{after}"
 
 
 def _card_on(hardware: Hardware | None, environment: Mapping[str, str]) -> ModelCard | None:

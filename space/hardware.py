@@ -4,19 +4,23 @@
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from magistral_ui.models.cards import DEMO
+from magistral_ui.models.cards import DEMO, MINISTRAL_3_3B, ModelCard
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
+from magistral_ui.models.gguf_plan import estimated_weights, plan_gguf
 from magistral_ui.models.ladder import Candidate, best_candidate, candidates
-from magistral_ui.models.memory import GIB, DeviceBudget, best_plan
+from magistral_ui.models.memory import GIB, DeviceBudget, MemoryPlan, best_plan
 
 MIB = 2**20
 DOCUMENT = Path(__file__).parents[1] / "docs" / "space.md"
 BEGIN, END = "<!-- hardware: begin -->", "<!-- hardware: end -->"
 ZERO = "zero-a10g"
 """The Hub's name for ZeroGPU, from its first GPUs."""
+GGUF_QUANTIZATION = "Q4_K_M"
+"""Of Ministral 3 3B, on hardware without a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +84,24 @@ def find_hardware(flavor: str) -> Hardware | None:
 
 def table() -> list[str]:
     head = "| `--hardware` | | Memory, GiB | Model | Precision | Longest context | Visitors |"
-    return [head, "|---|---|---|---|---|---|---|", *map(_row, HARDWARE)]
+    return [head, "|---|---|---|---|---|---|---|", *(row for each in HARDWARE for row in _rows(each))]
 
 
-def _row(hardware: Hardware) -> str:
+def _rows(hardware: Hardware) -> Iterator[str]:
+    """One for what runs there unasked; without a GPU another for `--gguf`."""
     place, best = hardware.place, hardware.best
-    memory = f"{sum(each.total for each in place.all) / GIB:.1f}"
     flavors = ", ".join(f"`{flavor}`" for flavor in hardware.flavors)
-    if best is None:
-        card, planned = DEMO, best_plan(inspect_folder(DEMO_FOLDER).shape, place)
-    else:
-        card, planned = best.card, best.plan
+    if best is not None:
+        yield _row(flavors, hardware, best.card, best.plan)
+        return
+    yield _row(flavors, hardware, DEMO, best_plan(inspect_folder(DEMO_FOLDER).shape, place))
+    if (shape := MINISTRAL_3_3B.shape) is not None:
+        planned = plan_gguf(shape, estimated_weights(shape, GGUF_QUANTIZATION), place)
+        yield _row(f"{flavors} `--gguf`", hardware, MINISTRAL_3_3B, planned)
+
+
+def _row(flavors: str, hardware: Hardware, card: ModelCard, planned: MemoryPlan) -> str:
+    memory = f"{sum(each.total for each in hardware.place.all) / GIB:.1f}"
     visitors = "one a slice" if ZERO in hardware.flavors else f"{planned.visitors:,}"
     context = min(planned.context, card.context_length)
     cells = (flavors, hardware.name, memory, card.name, planned.precision, f"{context:,}", visitors)

@@ -1,6 +1,6 @@
 """Publishes the app as a Hugging Face Space: creates it, sets its variables, and gathers, checks and uploads its files.
 
-    python space/push.py NAME [--hardware a10g-small] [--private] [--secret NAME …] [--dry-run]
+    python space/push.py NAME [--hardware a10g-small | --gguf] [--private] [--secret NAME …] [--dry-run]
 
 MAGISTRAL_UI_* variables of this shell become the Space's; secret ones become its secrets and are never written to a file.
 The Hub's client finds the access token as usual: HF_TOKEN, or `hf auth login`.
@@ -28,14 +28,17 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 
 from magistral_ui.errors import BadSetting, MagistralUIError
 from magistral_ui.i18n.texts import sentence, text
+from magistral_ui.models.cards import MINISTRAL_3_3B
 from space.card import card_for, front_of, problems_of
-from space.hardware import find_hardware
+from space.hardware import GGUF_QUANTIZATION, find_hardware
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "magistral_ui"
 SUFFIXES = (".py", ".json", ".txt", ".safetensors", ".js", ".css", ".html", ".woff2", ".png")
 """Suffixes of the package's files that the app reads."""
 SKIPPED = ("__pycache__", "node_modules")
+SKIPPED_WITH_GGUF = (*SKIPPED, "zerogpu")
+"""Folders that a Space without torch has no use for."""
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 """The index of torch without CUDA, a tenth of the size."""
 MAX_FILE_BYTES = 50_000_000
@@ -43,6 +46,9 @@ MAX_FILE_BYTES = 50_000_000
 SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bsk-[A-Za-z0-9]{32,}")
 FREE_HARDWARE = "cpu-basic"
 VARIABLE_PREFIX = "MAGISTRAL_UI_"
+MODEL_VARIABLE = "MAGISTRAL_UI_MODEL"
+GGUF_MODEL = f"{MINISTRAL_3_3B.gguf_repositories[0]}:{GGUF_QUANTIZATION}"
+"""What a Space for GGUF files runs if no model is named."""
 SECRETS = ("MAGISTRAL_UI_API_KEY", "MAGISTRAL_UI_AUTH")
 """Variables that become the Space's secrets."""
 LOCAL_VARIABLES = ("MAGISTRAL_UI_HOST", "MAGISTRAL_UI_PORT", "MAGISTRAL_UI_PLAN", "MAGISTRAL_UI_SHARE")
@@ -59,9 +65,11 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             for name, value in sorted(environment.items())
             if name.startswith(VARIABLE_PREFIX) and value and name not in (*SECRETS, *LOCAL_VARIABLES, *secrets)
         }
+        if options.gguf:
+            variables = {MODEL_VARIABLE: GGUF_MODEL, **variables}
         with tempfile.TemporaryDirectory() as made:
             if options.dry_run:
-                files = gather(Path(made), options.hardware or FREE_HARDWARE, variables)
+                files = gather(Path(made), options.hardware or FREE_HARDWARE, variables, gguf=options.gguf)
                 print("\n".join(listing(Path(made), files, secrets, variables)))
             else:
                 print(text("space_pushed", url=push(options, Path(made), secrets, variables)))
@@ -79,7 +87,8 @@ def push(options: argparse.Namespace, folder: Path, secrets: Mapping[str, str], 
             options.name, repo_type="space", space_sdk="gradio", private=options.private, exist_ok=True
         )
         name = made.repo_id
-        gather(folder, options.hardware or api.get_space_runtime(name).requested_hardware or FREE_HARDWARE, variables)
+        flavor = options.hardware or api.get_space_runtime(name).requested_hardware or FREE_HARDWARE
+        gather(folder, flavor, variables, gguf=options.gguf)
         for key, value in secrets.items():
             api.add_space_secret(name, key, value)
         for key, value in variables.items():
@@ -100,29 +109,37 @@ def push(options: argparse.Namespace, folder: Path, secrets: Mapping[str, str], 
     return str(made)
 
 
-def gather(folder: Path, flavor: str, environment: Mapping[str, str]) -> list[Path]:
+def gather(folder: Path, flavor: str, environment: Mapping[str, str], *, gguf: bool = False) -> list[Path]:
     """Write the files of a Space on the hardware `flavor` to the empty `folder`; returns their relative paths.
 
-    Raises BadSetting if they must not be uploaded.
+    `gguf`: without torch, for a GGUF file. Raises BadSetting if the files must not be uploaded, or cannot run there.
     """
-    for file in _package_files():
+    if gguf and not _is_cpu(flavor):
+        raise BadSetting("space_gguf_needs_cpu", value=flavor)
+    for file in _package_files(SKIPPED_WITH_GGUF if gguf else SKIPPED):
         target = folder / file.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     card = (ROOT / "space" / "README.md").read_text(encoding="utf-8")
-    (folder / "README.md").write_text(card_for(card, flavor, environment), encoding="utf-8")
-    (folder / "requirements.txt").write_text(requirements(flavor), encoding="utf-8")
+    (folder / "README.md").write_text(card_for(card, flavor, environment, gguf=gguf), encoding="utf-8")
+    (folder / "requirements.txt").write_text(requirements(flavor, gguf=gguf), encoding="utf-8")
     files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
     check(folder, files)
     return files
 
 
-def requirements(flavor: str) -> str:
-    """All requirements in one file; without a GPU, torch without CUDA."""
-    lines = [*_lines_of("requirements.txt"), *_lines_of("space/requirements.txt")]
-    if (hardware := find_hardware(flavor)) is not None and hardware.place.type == "cpu":
+def requirements(flavor: str, *, gguf: bool = False) -> str:
+    """All requirements in one file; without a GPU, torch without CUDA, and for GGUF files no torch."""
+    first = "requirements-gguf.txt" if gguf else "requirements.txt"
+    lines = [*_lines_of(first), *_lines_of("space/requirements.txt")]
+    if _is_cpu(flavor) and not gguf:
         lines.insert(0, f"--extra-index-url {CPU_WHEELS}\n")
     return "".join(lines)
+
+
+def _is_cpu(flavor: str) -> bool:
+    hardware = find_hardware(flavor)
+    return hardware is not None and hardware.place.type == "cpu"
 
 
 def _lines_of(name: str) -> Iterator[str]:
@@ -152,12 +169,12 @@ def check(folder: Path, files: list[Path]) -> None:
             raise BadSetting("space_file_secret", name=str(file))
 
 
-def _package_files() -> Iterator[Path]:
+def _package_files(skipped: Sequence[str]) -> Iterator[Path]:
     yield ROOT / "app.py"
     yield ROOT / "LICENSE"
     for file in sorted((ROOT / PACKAGE).rglob("*")):
         inside = file.relative_to(ROOT).parts
-        hidden = any(part in SKIPPED or part.startswith(".") for part in inside)
+        hidden = any(part in skipped or part.startswith(".") for part in inside)
         if file.is_file() and not hidden and file.suffix in SUFFIXES:
             yield file
 
@@ -199,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     flavors: Any = [each.value for each in SpaceHardware]
     parser.add_argument("name", metavar="NAME", help=text("space_name"))
     parser.add_argument("--hardware", choices=flavors, metavar="FLAVOR", help=text("space_hardware"))
+    parser.add_argument("--gguf", action="store_true", help=text("space_gguf"))
     parser.add_argument("--private", action="store_true", help=text("space_private"))
     parser.add_argument("--secret", action="append", default=[], metavar="NAME", help=text("space_secrets"))
     parser.add_argument("--dry-run", action="store_true", help=text("space_dry_run"))

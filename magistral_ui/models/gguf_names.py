@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 MAX_PATH_LENGTH = 1_000
 """Characters of a file's path in a repository."""
-_SUFFIX = re.compile(
-    r"(?:^|[-._])((?:(?:UD|i1)[-_])?(?:I?Q\d\w{0,20}|TQ\d_\d|BF16|FP?16|FP?32|MXFP4(?:_MOE)?))$",
-    re.ASCII | re.IGNORECASE,
-)
+_QUANTIZATION = r"((?:(?:UD|i1)[-_])?(?:I?Q\d\w{0,20}|TQ\d_\d|BF16|FP?16|FP?32|MXFP4(?:_MOE)?))"
+_LABEL = re.compile(_QUANTIZATION, re.ASCII | re.IGNORECASE)
+_SUFFIX = re.compile(rf"(?:^|[-._]){_QUANTIZATION}$", re.ASCII | re.IGNORECASE)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})$", re.ASCII)
 _MMPROJ = re.compile(r"(?:^|[-._])mmproj(?:[-._]|$)", re.ASCII | re.IGNORECASE)
 _IMATRIX = re.compile(r"imatrix", re.IGNORECASE)
@@ -80,6 +79,11 @@ def split_name(model: str) -> tuple[str, str]:
     """`owner/repo:Q4_K_M` as the repository and the label, which is empty where none is named."""
     repository, _, label = model.partition(":")
     return repository, label
+
+
+def is_quantization(label: str) -> bool:
+    """Whether `label` has the form of a quantization's name, as `UD-Q4_K_XL`."""
+    return _LABEL.fullmatch(label) is not None
 
 
 def is_safe_path(name: str) -> bool:

@@ -164,7 +164,7 @@ class SwitchableModels:
             "context": info.context_length if info else engine.current.context_length,
             "state": STATES[type(status)],
         }
-        models = [model_entry_value(each, fit) for each in entries]
+        models = [model_entry_value(each, fit, entries) for each in entries]
         known = {each["key"] for each in models}
         for key in dict.fromkeys((DEMO.key, current_key)):
             if key not in known:

@@ -17,7 +17,7 @@ from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.reply import Provenance, may_continue, may_replay, same_model
 from magistral_ui.engines.base import Broken, Engine, EngineStatus, Loading, ModelInfo, Ready, Unloaded
 from magistral_ui.errors import ImageRefused, TooManyRequests
-from magistral_ui.models.cards import ModelCard, find_card
+from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.memory import TYPICAL_CONTEXT
 from magistral_ui.sessions.session import Session
 from magistral_ui.ui.asset_files import ASSETS
@@ -213,8 +213,7 @@ def model_value(engine: Engine) -> Json:
             return {**value, "state": "broken", "key": key, "values": dict(values)}
         case Ready(info) | Unloaded(info):
             state = "ready" if isinstance(status, Ready) else "unloaded"
-            told = {"plan": _plan(info, card), "without_projector": _lacks_projector(info, card)}
-            return {**value, "state": state, "info": asdict(info) | told, "mark": mark(status)}
+            return {**value, "state": state, "info": asdict(info) | {"plan": _plan(info)}, "mark": mark(status)}
 
 
 def mark(status: EngineStatus) -> str:
@@ -222,15 +221,6 @@ def mark(status: EngineStatus) -> str:
     return hashlib.sha256(repr(status).encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def _plan(info: ModelInfo, card: ModelCard) -> Json | None:
-    """How the device's memory is divided, how long the conversations are that `visitors` counts, and of how many layers."""
-    layers = card.shape.layers + 1 if card.shape else None  # with the head, as llama.cpp counts
-    more = {"usual": min(TYPICAL_CONTEXT, info.context_length), "layers": layers}
-    return asdict(info.plan) | more if info.plan else None
-
-
-def _lacks_projector(info: ModelInfo, card: ModelCard) -> bool:
-    """Whether a GGUF file's model could see images if its projector were there."""
-    known = find_card(card.key)
-    is_gguf = info.plan is not None and info.plan.gpu_layers is not None
-    return is_gguf and not card.vision and (known is None or known.vision)
+def _plan(info: ModelInfo) -> Json | None:
+    """How the device's memory is divided, and how long the conversations are that `visitors` counts."""
+    return asdict(info.plan) | {"usual": min(TYPICAL_CONTEXT, info.context_length)} if info.plan else None

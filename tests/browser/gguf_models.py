@@ -15,7 +15,7 @@ SIZES = {"Q8_0": 9.6, "Q6_K": 7.4, "Q5_K_M": 6.5, "Q4_K_M": 5.5, "Q3_K_M": 4.5, 
 """GB of a file of Ministral 3 8B, by quantization."""
 
 TEXT_ONLY = replace(MAGISTRAL_1_2, vision=False)
-"""The card of a GGUF file without a projector."""
+"""The card of a GGUF file without its projector."""
 PLAN = MemoryPlan(
     "Q4_K_M",
     weights=14 * GB,
@@ -29,6 +29,7 @@ PLAN = MemoryPlan(
     kv_type="q8_0",
     gpu_layers=32,
     slots=4,
+    ram_layers=9,
 )
 INFO = ModelInfo(
     MAGISTRAL_1_2.name,
@@ -39,7 +40,10 @@ INFO = ModelInfo(
     parameters=23_572_403_200,
     engine="llama.cpp",
     plan=PLAN,
-    notices=(Message("gpu_torch_without_cuda", {"card": "RTX 4070", "command": COMMAND}),),
+    notices=(
+        Message("gpu_torch_without_cuda", {"card": "RTX 4070", "command": COMMAND}),
+        Message("gguf_without_projector", {"model": "Magistral-Small-2509-Q4_K_M.gguf"}),
+    ),
 )
 READY = Ready(INFO)
 

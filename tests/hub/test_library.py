@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from magistral_ui.engines.weights import library
+from magistral_ui.engines.weights import held_repositories
 from magistral_ui.engines.weights.library import ModelLibrary
 from magistral_ui.errors import ModelRefused
 from magistral_ui.models.cards import FAMILY, MINISTRAL_3_3B, ModelCard
@@ -45,7 +45,7 @@ def test_what_is_complete_is_checked_again_only_after_a_change(hub: Hub, monkeyp
         checked.append(card.key)
         return False
 
-    monkeypatch.setattr(library, "is_complete", note)
+    monkeypatch.setattr(held_repositories, "is_complete", note)
     models = ModelLibrary()
     models.entries()
     checked.clear()

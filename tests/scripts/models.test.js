@@ -17,6 +17,7 @@ const model = (key, more = {}) => ({
   key,
   name: key,
   repository: key,
+  quantization: "",
   license: "",
   parameters: 0,
   languages: [],

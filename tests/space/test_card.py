@@ -10,7 +10,7 @@ from magistral_ui.engines.weights.hub import NEEDED_FILES
 from magistral_ui.models.cards import MAGISTRAL_1_2, MINISTRAL_3_14B, ModelCard
 from space.card import FIELDS, PRELOADED, card_for, front_of, problems_of
 from space.hardware import HARDWARE, find_hardware, written
-from space.push import requirements
+from space.push import GGUF_MODEL, requirements
 
 ROOT = Path(__file__).parents[2]
 CARD = (ROOT / "space" / "README.md").read_text(encoding="utf-8")
@@ -20,6 +20,13 @@ FLAVORS = [flavor for hardware in HARDWARE for flavor in hardware.flavors]
 @pytest.mark.parametrize("flavor", FLAVORS)
 def test_each_card_is_one_that_the_hub_takes(flavor: str) -> None:
     assert problems_of(front_of(card_for(CARD, flavor, {}))) == []
+
+
+def test_the_card_for_gguf_files_is_one_too() -> None:
+    card = card_for(CARD, "cpu-basic", {"MAGISTRAL_UI_MODEL": GGUF_MODEL}, gguf=True)
+    assert problems_of(front_of(card)) == []
+    assert "<!--" not in card
+    assert card.count("\n# ") == 1
 
 
 def test_the_card_fits_the_pinned_versions() -> None:

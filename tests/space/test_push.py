@@ -11,7 +11,7 @@ import huggingface_hub.constants as constants
 import pytest
 from huggingface_hub.utils import close_session, disable_progress_bars, enable_progress_bars
 
-from magistral_ui.models.cards import MAGISTRAL_1_2
+from magistral_ui.models.cards import MAGISTRAL_1_2, MINISTRAL_3_3B
 from space.card import PRELOADED, front_of
 from space.push import main
 from tests.hub.conftest import point_at
@@ -72,6 +72,23 @@ def test_hardware_brings_what_runs_there(hub: SpacesHub) -> None:
     assert hub.cards, "the Hub was asked whether it takes the card"
 
 
+def test_a_space_for_gguf_files_gets_no_torch(hub: SpacesHub) -> None:
+    assert main(["someone/magistral", "--gguf"], {}) == 0
+    space = hub.spaces["someone/magistral"]
+    assert space.variables == {"MAGISTRAL_UI_MODEL": f"{MINISTRAL_3_3B.gguf_repositories[0]}:Q4_K_M"}
+    lines = space.files["requirements.txt"].decode().splitlines()
+    assert [line for line in lines if line.startswith("xllamacpp==")]
+    assert not [line for line in lines if line.startswith(("-", "torch", "transformers", "accelerate", "bitsandbytes"))]
+    card = space.files["README.md"].decode()
+    assert front_of(card)["models"] == [MINISTRAL_3_3B.gguf_repositories[0]]
+    assert "Ministral 3 3B answers" in card
+    assert "demo model" not in card
+    assert not [name for name in space.files if "zerogpu" in name]
+    assert main(["someone/magistral", "--gguf"], {"MAGISTRAL_UI_MODEL": "ann/Other-GGUF:Q8_0"}) == 0
+    assert space.variables == {"MAGISTRAL_UI_MODEL": "ann/Other-GGUF:Q8_0"}
+    assert front_of(space.files["README.md"].decode())["models"] == ["ann/Other-GGUF"]
+
+
 def test_secrets_are_set_and_never_sent_as_files(hub: SpacesHub) -> None:
     environment = {
         "MAGISTRAL_UI_API_KEY": "top-secret-key",
@@ -109,6 +126,7 @@ def test_a_dry_run_asks_nobody(capsys: pytest.CaptureFixture[str]) -> None:
         (["elsewhere/magistral"], None, "does not let you push"),
         (["not a name!"], None, "is not a valid name for a Space"),
         (["someone/magistral", "--secret", "ABSENT"], None, "is not set in this shell"),
+        (["someone/magistral", "--gguf", "--hardware", "a10g-small"], None, "a10g-small has a GPU"),
         (["someone/magistral"], 401, "are not signed in to the Hub"),
         (["someone/magistral"], 500, "could not be pushed"),
     ],

@@ -14,7 +14,8 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from magistral_ui.engines.weights.large_files import BlobStore, LargeFile, partial_file
+from magistral_ui.engines.weights.large_files import LargeFile, partial_file
+from magistral_ui.engines.weights.repository_files import holds_safetensors
 from magistral_ui.models.folder import is_repository
 from magistral_ui.models.gguf_names import is_safe_path
 
@@ -115,6 +116,12 @@ def recorded_models(repository: str) -> list[HeldModel]:
         return []
 
 
+def recorded_model(repository: str, label: str) -> HeldModel | None:
+    """The model of that label as it was downloaded last, complete at best."""
+    found = [each for each in reversed(recorded_models(repository)) if each.has_label(label)]
+    return next((each for each in found if each.is_complete), found[0] if found else None)
+
+
 def recorded_repositories() -> Iterator[str]:
     """The repositories of which a GGUF model was begun here."""
     for file in sorted(Path(constants.HF_HUB_CACHE).glob(f"models--*--*/{RECORD_FILE}")):
@@ -139,7 +146,7 @@ def forget_unfinished(repository: str, model: HeldModel) -> None:
         stale = [each for each in models if each.has_label(model.label) and each != model and not each.is_complete]
         if stale:
             _write(repository, [each for each in models if each not in stale])
-            _delete_unused(stale)
+            _delete_unused(repository, stale)
 
 
 def delete_model(repository: str, label: str) -> None:
@@ -148,7 +155,7 @@ def delete_model(repository: str, label: str) -> None:
         models = recorded_models(repository)
         gone = [each for each in models if each.has_label(label)]
         _write(repository, [each for each in models if each not in gone])
-        _delete_unused(gone)
+        _delete_unused(repository, gone)
 
 
 @contextmanager
@@ -172,34 +179,35 @@ def _write(repository: str, models: list[HeldModel]) -> None:
     unfinished.replace(file)
 
 
-def _delete_unused(models: Iterable[HeldModel]) -> None:
+def _delete_unused(repository: str, models: Iterable[HeldModel]) -> None:
     """Delete the files of `models` that no recorded model has, of any repository: they may share a projector."""
     kept = {file for name in recorded_repositories() for model in recorded_models(name) for file in model.all_files}
-    blobs_kept = {(file.repository, file.sha256) for file in kept}
     gone = {file for model in models for file in model.all_files} - kept
     for file in gone:
-        folder = repository_folder(file.repository)
-        store = BlobStore.of(file.repository, file.commit)
         with suppress(OSError):
             file.path.unlink(missing_ok=True)
-        blob = store.blobs / file.sha256
-        linked = any(link.is_symlink() and link.resolve() == blob.resolve() for link in folder.glob("snapshots/**/*"))
-        if not linked and (file.repository, file.sha256) not in blobs_kept:
-            for each in (blob, partial_file(store.blobs, file.large_file)):
+    for each in {repository, *(file.repository for file in gone)}:
+        folder = repository_folder(each)
+        blobs = {file.sha256 for file in gone if file.repository == each}
+        if not holds_safetensors(each):  # of a download that noticed late that it was to end
+            blobs |= {partial.stem for partial in folder.glob("blobs/*.partial")}
+        blobs -= {file.sha256 for file in kept if file.repository == each}
+        linked = {link.resolve().name for link in folder.glob("snapshots/**/*") if link.is_symlink()}
+        for name in blobs - linked:
+            for blob in (folder / "blobs" / name, folder / "blobs" / f"{name}.partial"):
                 with suppress(OSError):
-                    each.unlink(missing_ok=True)
-    for repository in {file.repository for file in gone}:
-        _delete_empty(repository_folder(repository))
+                    blob.unlink(missing_ok=True)
+        _delete_empty(folder)
 
 
 def _delete_empty(folder: Path) -> None:
-    """Delete a repository's folder if nothing is left in it but references."""
+    """Delete a repository's folder if nothing is left in it but references and listings."""
     for where, _, _ in os.walk(folder / "snapshots", topdown=False):
         with suppress(OSError):  # not empty
             Path(where).rmdir()
     if (folder / "snapshots").exists() or (folder / RECORD_FILE).exists() or any(folder.glob("blobs/*")):
         return
-    for file in folder.glob("refs/*"):
+    for file in (*folder.glob("refs/*"), *folder.glob("trees/*.json")):
         with suppress(OSError):
             file.unlink()
     for where, _, _ in os.walk(folder, topdown=False):

@@ -6,21 +6,23 @@
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from magistral_ui.engines.base import Loading
-from magistral_ui.engines.weights.hub import Snapshot, download, held_snapshot
+from magistral_ui.engines.weights.gguf_download import download_gguf
+from magistral_ui.engines.weights.gguf_entries import gguf_download_bytes, gguf_names, is_known_gguf, nf4_download
+from magistral_ui.engines.weights.gguf_record import delete_model, recorded_model
+from magistral_ui.engines.weights.held_repositories import HeldRepositories
+from magistral_ui.engines.weights.hub import Snapshot, download
 from magistral_ui.engines.weights.large_files import existing_folder
-from magistral_ui.engines.weights.pinned_revision import REFERENCE, is_complete, record, recorded
+from magistral_ui.engines.weights.pinned_revision import record, recorded
 from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.engines.weights.repository_files import (
-    FileMarks,
     copies_size,
     delete_files,
     delete_partial,
-    file_marks,
     folder_of,
     held_sizes,
     hub_cache,
@@ -29,8 +31,7 @@ from magistral_ui.engines.weights.repository_files import (
 )
 from magistral_ui.errors import BadInput, MagistralUIError, Message, ModelRefused
 from magistral_ui.models.cards import CARDS, FAMILY, RE_UPLOADS, ModelCard
-from magistral_ui.models.folder import is_repository
-from magistral_ui.models.shape import weight_bytes
+from magistral_ui.models.gguf_names import split_name
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,10 @@ JOIN_TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class LibraryEntry:
-    """A repository, and how much of it is on this computer; sizes in bytes."""
+    """A repository, or a GGUF model of one, and how much of it is on this computer; sizes in bytes."""
 
     key: str
-    """The card's, or the repository's name."""
+    """The card's, the repository's name, or `owner/repo:QUANT`."""
     repository: str
     card: ModelCard | None
     state: State
@@ -58,6 +59,13 @@ class LibraryEntry:
     seconds: float | None = None
     """How long what is missing would take at the rate last seen."""
     failure: Message | None = None
+    quantization: str = ""
+    """Of a GGUF model: as it is named in the repository. There may be entries of others."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from all others."""
+        return f"{self.repository}:{self.quantization}" if self.quantization else self.repository
 
 
 @dataclass(slots=True)
@@ -88,7 +96,7 @@ class ModelLibrary:
         self._in_use, self._fetch = in_use, fetch
         self._lock = threading.Lock()
         self._downloads: dict[str, _Download] = {}
-        self._completeness: dict[str, tuple[FileMarks, bool]] = {}
+        self._held = HeldRepositories()
         self._rate: float | None = None
         """Bytes per second of the latest download."""
         self._closed = False
@@ -102,11 +110,12 @@ class ModelLibrary:
         known = {card.repository: card for card in CARDS.values() if card.repository}
         names = [str(card.repository) for card in FAMILY]
         held = (
-            *self._held_repositories(),
+            *self._held.names(),
             *(name for name in RE_UPLOADS if folder_of(name) or self._has_download(name)),
         )
         names += [name for name in dict.fromkeys(held) if name not in names]
-        return [self._entry(name, known.get(name)) for name in names]
+        begun = [name for name in list(self._downloads) if ":" in name and self._has_download(name)]
+        return [*(self._entry(name, known.get(name)) for name in names), *map(self._gguf_entry, gguf_names(begun))]
 
     def download(self, key: str, then: Callable[[], None] | None = None) -> None:
         """Begin or resume a download; returns at once, and only one runs at a time for each model.
@@ -115,14 +124,14 @@ class ModelLibrary:
         """
         entry = self._named(key)
         with self._lock:
-            held = self._downloads.get(entry.repository)
+            held = self._downloads.get(entry.name)
             if held is not None and held.running:
                 held.then = then or held.then
                 return
             if self._closed:
                 return
             if entry.state != "complete":
-                begun = self._downloads[entry.repository] = _Download(then=then)
+                begun = self._downloads[entry.name] = _Download(then=then)
                 before = held.thread if held else None  # one that was paused may not have noticed yet
                 begun.thread = threading.Thread(
                     target=self._run, args=(entry, begun, before), name="download model", daemon=True
@@ -134,23 +143,24 @@ class ModelLibrary:
 
     def pause(self, key: str) -> None:
         """Stop a download; what is there is kept, and the next download continues from it."""
-        held = self._downloads.get(self._named(key).repository)
+        held = self._downloads.get(self._named(key).name)
         if held is not None and held.running:
             held.stop.set()
 
     def remove(self, key: str) -> None:
         """Delete all of a model that this app may delete. Raises ModelRefused for the one that is in use."""
         entry = self._named(key)
-        if entry.repository in self._in_use():
+        used = {name.casefold() for name in self._in_use()}
+        if used & {entry.name.casefold(), entry.repository.casefold()}:
             raise ModelRefused("model_in_use")
         with self._lock:
-            held = self._downloads.get(entry.repository)
+            held = self._downloads.get(entry.name)
             if held is not None:
                 held.removed = True
                 held.stop.set()
         if held is not None and held.thread is not None:
             held.thread.join(JOIN_TIMEOUT)
-        delete_files(entry.repository)
+        _delete(entry)
 
     def close(self) -> None:
         """Stop all downloads."""
@@ -167,6 +177,8 @@ class ModelLibrary:
         found = next((each for each in self.entries() if each.key == key), None)
         if found is None and key in RE_UPLOADS:
             return self._entry(key, None)
+        if found is None and is_known_gguf(key):
+            return self._gguf_entry(key)
         if found is None:
             raise BadInput
         return found
@@ -179,59 +191,49 @@ class ModelLibrary:
     def _entry(self, name: str, card: ModelCard | None) -> LibraryEntry:
         held = self._downloads.get(name)
         files, partial = held_sizes(name)
-        done, state = files + partial, self._state(name, card, files + partial)
+        done = files + partial
+        state = self._state(name, lambda: self._held.is_complete(name, card), done)
         total = total_of(name) or (card.download_bytes if card else nf4_download(name))
         if state == "complete":
             done = total = total if card else files
         elif held is not None and state == "downloading" and held.progress.total:
             done, total = held.progress.done, held.progress.total
-        seconds = (total - done) / self._rate if self._rate and state != "complete" else None
-        return LibraryEntry(
-            key=card.key if card else name,
-            repository=name,
-            card=card,
-            state=state,
-            on_disk=files + partial + copies_size(name),
-            done=done,
-            total=max(done, total),
-            seconds_left=held.progress.seconds_left if held is not None and state == "downloading" else None,
-            seconds=max(0.0, seconds) if seconds is not None else None,
+        return self._made(
+            LibraryEntry(
+                card.key if card else name, name, card, state, files + partial + copies_size(name), done, total
+            )
+        )
+
+    def _gguf_entry(self, name: str) -> LibraryEntry:
+        repository, label = split_name(name)
+        held, model = self._downloads.get(name), recorded_model(repository, label)
+        done = model.bytes_here if model else 0
+        state = self._state(name, lambda: model is not None and model.is_complete, done)
+        total = model.bytes if model else gguf_download_bytes(repository, label)
+        if held is not None and state == "downloading" and held.progress.total:
+            total = held.progress.total
+        return self._made(LibraryEntry(name, repository, None, state, done, done, total, quantization=label))
+
+    def _made(self, entry: LibraryEntry) -> LibraryEntry:
+        """`entry` with the time that its download takes, and why it failed."""
+        held, left = self._downloads.get(entry.name), entry.total - entry.done
+        return replace(
+            entry,
+            total=max(entry.done, entry.total),
+            seconds_left=held.progress.seconds_left if held is not None and entry.state == "downloading" else None,
+            seconds=max(0.0, left / self._rate) if self._rate and entry.state != "complete" else None,
             failure=held.failure if held is not None and not held.removed else None,
         )
 
-    def _state(self, name: str, card: ModelCard | None, on_disk: int) -> State:
+    def _state(self, name: str, is_complete: Callable[[], bool], on_disk: int) -> State:
         held = self._downloads.get(name)
         if held is not None and held.running:
             return "downloading"
-        if self._is_complete(name, card):
+        if is_complete():
             return "complete"
         if not on_disk:
             return "absent"
         return "paused" if held is not None and held.stop.is_set() else "partial"
-
-    def _held_repositories(self) -> Iterator[str]:
-        """Repositories that have run here, by the reference that pinned_revision.py keeps, or are complete for a known card."""
-        for mark in sorted(hub_cache().glob(f"models--*--*/refs/{REFERENCE}")):
-            name = mark.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
-            if is_repository(name):
-                yield name
-        for card in CARDS.values():
-            known = card.repository
-            if known and recorded(known) is None and folder_of(known) and self._is_complete(known, card):
-                yield known
-
-    def _is_complete(self, name: str, card: ModelCard | None) -> bool:
-        """Whether all files are here. That means parsing a tokenizer of many megabytes, and the page asks every second: it is
-        done only after a change."""
-        marks, held = file_marks(name), self._completeness.get(name)
-        if held is None or held[0] != marks:
-            if card is not None:
-                whole = is_complete(card)
-            else:
-                commit = recorded(name)
-                whole = commit is not None and held_snapshot(name, commit) is not None
-            held = self._completeness[name] = marks, whole
-        return held[1]
 
     def _run(self, entry: LibraryEntry, begun: _Download, before: threading.Thread | None) -> None:
         if before is not None:
@@ -244,7 +246,7 @@ class ModelLibrary:
                 begun.ended = True
                 stopped, then = begun.stop.is_set(), begun.then
         if begun.removed:
-            delete_files(entry.repository)
+            _delete(entry)
         elif whole and not stopped and then is not None:
             then()
 
@@ -252,7 +254,7 @@ class ModelLibrary:
         """Download everything; whether it is complete."""
 
         def report(progress: Loading) -> None:
-            if progress.total and not begun.progress.total:
+            if progress.total and not begun.progress.total and not entry.quantization:
                 record_total(entry.repository, progress.total)
             if progress.seconds_left:
                 self._rate = (progress.total - progress.done) / progress.seconds_left
@@ -260,6 +262,9 @@ class ModelLibrary:
 
         revision = recorded(entry.repository) or (entry.card.revision if entry.card else None)
         try:
+            if entry.quantization:
+                download_gguf(entry.repository, entry.quantization, revision, report, begun.stop)
+                return True
             snapshot = self._fetch(entry.repository, revision, report, begun.stop)
         except Cancelled:
             return False
@@ -272,7 +277,8 @@ class ModelLibrary:
         return True
 
 
-def nf4_download(repository: str) -> int:
-    """Estimated bytes of a known re-upload's files; 0 for any other repository."""
-    original = RE_UPLOADS.get(repository)
-    return weight_bytes(original.shape, "nf4") if original is not None and original.shape is not None else 0
+def _delete(entry: LibraryEntry) -> None:
+    if entry.quantization:
+        delete_model(entry.repository, entry.quantization)
+    else:
+        delete_files(entry.repository)

@@ -36,6 +36,12 @@ def folder_of(repository: str) -> Path | None:
     return folder if is_inside else None
 
 
+def holds_safetensors(repository: str) -> bool:
+    """Whether any revision of a repository has weights in the format that the local engine reads."""
+    folder = folder_of(repository)
+    return folder is not None and any(folder.glob("snapshots/*/*.safetensors"))
+
+
 def held_sizes(repository: str) -> tuple[int, int]:
     """Bytes of the complete and of the partial files of a repository."""
     folder = folder_of(repository)

@@ -30,8 +30,8 @@ export function memoryPlan(info) {
     t("memory_context", { count: info.context_length }),
     t("memory_visitors", { count: plan.visitors, tokens: plan.usual }),
   ];
-  if (plan.gpu_layers && plan.layers && plan.gpu_layers < plan.layers) paragraphs.push(t("memory_offload"));
-  else if (plan.shares.length > 1) {
+  if (plan.ram_layers) paragraphs.push(t("memory_offload"));
+  if (plan.shares.length > 1) {
     paragraphs.push(
       t("memory_spread", { count: plan.shares.length, layers: plan.shares.map((share) => share.layers).join(" + ") }),
     );

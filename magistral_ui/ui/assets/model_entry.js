@@ -113,7 +113,8 @@ export class ModelEntry {
    * @param {ModelsValue["current"]} current
    */
   facts(shown, current) {
-    const text = choiceText(this.choice(shown, current)) || precisionText(shown.quantization ?? "");
+    const running = isCurrent(shown, current) ? current.precision : "";
+    const text = choiceText(this.choice(shown, current)) || precisionText(shown.quantization || running);
     return text ? make("p", { class: "unbroken" }, unbroken(text)) : null;
   }
 

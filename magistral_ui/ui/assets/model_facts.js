@@ -96,6 +96,7 @@ export function asFrom(model, source) {
     ...{ state, on_disk, download, done, total, choices },
     repository: known?.repository ?? source.split(":")[0],
     key: known?.key ?? source,
+    quantization: known?.quantization ?? "",
     original: model.key,
     fits: model.fits && (ways[0]?.fits ?? true),
     seconds: null,

@@ -40,19 +40,17 @@ export function withCommand(message) {
 }
 
 /**
- * What there is to know of a model from a GGUF file besides: what runs it, its layers, its keys and values, and its projector.
+ * What there is to know of a model from a GGUF file besides: what runs it, its layers, and its keys and values.
  * @param {ModelInfo} info
  * @returns {[string, string][]}
  */
-function ggufRows({ engine, plan, without_projector: isBlind }) {
-  if (!plan || plan.gpu_layers === null || plan.gpu_layers === undefined) return [];
-  const layers = t("model_gpu_layers_of", { count: plan.gpu_layers, total: plan.layers });
+function ggufRows({ engine, plan }) {
+  if (!plan?.kv_type) return [];
+  const { gpu_layers: count, ram_layers: others, kv_type: type } = plan;
   /** @type {[string, string][]} */
   const rows = [["details_engine", engine]];
-  if (plan.gpu_layers && plan.layers) rows.push(["model_gpu_layers", layers]);
-  if (plan.kv_type) rows.push(["model_kv_cache", precisionText(plan.kv_type)]);
-  if (isBlind) rows.push(["model_images", t("model_images_no_projector")]);
-  return rows;
+  if (count) rows.push(["model_gpu_layers", t("model_gpu_layers_of", { count, total: count + others })]);
+  return [...rows, ["model_kv_cache", precisionText(type)]];
 }
 
 /**

@@ -179,10 +179,9 @@ export type Language = { code: string; name: string; tag: string };
 export type LimitsValue = { keys: string[]; values: Values; login: boolean };
 export type Plan = {
   [part: string]: any;
-  /** Of the whole model, the head among them; null if that is not known. */
-  layers: number | null;
-  /** Those that llama.cpp keeps on the GPU; null for other engines. */
+  /** Layers that llama.cpp keeps on the GPU, the head among them, and those that it runs on the CPU beside it. */
   gpu_layers: number | null;
+  ram_layers: number;
   kv_type: string;
   visitors: number;
   usual: number;
@@ -199,8 +198,6 @@ export type ModelInfo = {
   chosen_because: string;
   engine: string;
   plan: Plan | null;
-  /** Whether the model could see images if its projector were there. */
-  without_projector: boolean;
   notices: Message[];
   missing: Missing;
 };
@@ -247,8 +244,8 @@ export type ModelEntryValue = {
   key: string;
   name: string;
   repository: string;
-  /** Of a GGUF file that is no copy of a known model; else empty. */
-  quantization?: string;
+  /** Of a GGUF file, as it is named in the repository; else empty. */
+  quantization: string;
   license: string;
   parameters: number;
   languages: string[];
