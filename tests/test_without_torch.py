@@ -1,0 +1,87 @@
+"""The whole app where only requirements-gguf.txt is installed: it says what fits, lists models, and answers with a GGUF file."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client
+
+from magistral_ui.models.cards import DEMO
+from tests.test_starts import APP, STARTING, Started, started
+from tests.without_torch import MISSING, python_path
+
+
+def ended(
+    folder: Path, *arguments: str, also: tuple[str, ...] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
+    path = python_path(folder / "site", *also)
+    environment = {**os.environ, "HOME": str(folder), "HF_HOME": str(folder / "hub"), "PYTHONPATH": path, **variables}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, cwd=folder, capture_output=True, text=True, timeout=STARTING
+    )
+
+
+def test_it_looks_as_if_torch_were_not_installed(tmp_path: Path) -> None:
+    code = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, sys.argv[1:])))"
+    assert ended(tmp_path, "-c", code, *MISSING).returncode == 0
+    assert ended(tmp_path, "-c", "import torch").returncode == 1
+
+
+def test_help_and_the_plan_are_printed(tmp_path: Path) -> None:
+    told = ended(tmp_path, str(APP), "--help")
+    assert told.returncode == 0, told.stderr
+    assert "--kv-type" in told.stdout
+    told = ended(tmp_path, str(APP), "--plan")
+    assert told.returncode == 0, told.stderr
+    assert "Q4_K_M" in told.stdout
+    assert "Traceback" not in told.stderr
+
+
+def test_safetensors_get_a_sentence_with_the_two_remedies(tmp_path: Path) -> None:
+    told = ended(tmp_path, str(APP), "--model", "ministral-3-8b", "--precision", "nf4")
+    assert told.returncode == 2, told.stderr
+    assert told.stderr.count("\n") == 1
+    assert "pip install -r requirements.txt" in told.stderr
+    assert "--model mistralai/Ministral-3-8B-Reasoning-2512-GGUF" in told.stderr
+
+
+def test_without_llama_cpp_the_command_that_installs_it_is_named(tmp_path: Path) -> None:
+    told = ended(tmp_path, str(APP), "--model", "demo", also=("xllamacpp",))
+    assert told.returncode == 2, told.stderr
+    assert told.stderr.count("\n") == 1
+    assert "pip install -r requirements-gguf.txt" in told.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--model=demo",)])
+def test_its_page_answers_with_the_demo_model_s_gguf_file(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    path = python_path(tmp_path / "site")
+    with started(tmp_path, *arguments, PYTHONPATH=path, HF_HOME=str(tmp_path / "hub"), OMP_NUM_THREADS="1") as running:
+        assert running.get("/")[0] == 200
+        until_ready(running)
+        url = f"http://127.0.0.1:{running.port}/"
+        client = Client(url, verbose=False, httpx_kwargs={"timeout": STARTING})
+        message: Any = {"text": "What is 487 + 265?", "files": []}
+        reply = client.predict(message, {"temperature": 0.0, "seed": 1}, api_name="/chat")
+        client.close()
+        assert "752" in reply["answer"]
+        assert reply["reasoning"]
+        with httpx.Client(base_url=url, trust_env=False, timeout=STARTING) as page:
+            listed = page.post("/magistral/act/models/list", json={"place": {}, "data": {}}).json()["models"]
+        assert listed["switchable"], listed
+        assert listed["current"]["key"] == DEMO.key
+        assert listed["current"]["state"] == "ready"
+        assert len(listed["models"]) >= 5
+
+
+def until_ready(running: Started) -> None:
+    until = time.monotonic() + STARTING
+    while (status := json.loads(running.get("/healthz")[1])["status"]) != "ready":
+        assert status == "loading", running.told()
+        assert time.monotonic() < until, "the model is not loaded"
+        time.sleep(0.1)
