@@ -33,14 +33,10 @@ def test_it_looks_as_if_torch_were_not_installed(tmp_path: Path) -> None:
     assert ended(tmp_path, "-c", "import torch").returncode == 1
 
 
-def test_help_and_the_plan_are_printed(tmp_path: Path) -> None:
+def test_help_is_printed(tmp_path: Path) -> None:
     told = ended(tmp_path, str(APP), "--help")
     assert told.returncode == 0, told.stderr
     assert "--kv-type" in told.stdout
-    told = ended(tmp_path, str(APP), "--plan")
-    assert told.returncode == 0, told.stderr
-    assert "Q4_K_M" in told.stdout
-    assert "Traceback" not in told.stderr
 
 
 def test_safetensors_get_a_sentence_with_the_two_remedies(tmp_path: Path) -> None:
