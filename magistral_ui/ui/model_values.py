@@ -76,13 +76,15 @@ def _choices(found: Candidate, fit: "Fit") -> list[Json]:
         return []
     choices: list[Json] = []
     for plan in sorted(found.plans, key=lambda each: each.precision != found.plan.precision):
+        # What it takes with a usual context, or with as much as fits beside it.
+        context = min(LADDER_CONTEXT, plan.context, limit)
         pace, measured = fit.pace(shape, plan.precision)
         choices.append(
             {
                 "precision": plan.precision,
                 "engine": _engine(plan),
                 "weights": plan.weights,
-                "needs": fit.machine.needed_bytes(shape, plan, min(LADDER_CONTEXT, plan.context, limit)),
+                "needs": fit.machine.needed_bytes(shape, plan, context),
                 "context": min(plan.context, limit),
                 "pace": pace,
                 "measured": measured,
@@ -137,8 +139,10 @@ def _held_ways(entry: "LibraryEntry", found: Candidate | None, held: Sequence["L
 
 
 def _gguf_name(entry: "LibraryEntry", quantization: str) -> str:
-    """The GGUF model of a card's preferred repository."""
-    return f"{entry.card.gguf_repositories[0]}:{quantization}" if entry.card else ""
+    """The GGUF model of a card's repository that has it, as `owner/repo:QUANT`."""
+    from magistral_ui.engines.weights.gguf_entries import gguf_way
+
+    return (gguf_way(entry.card, quantization) if entry.card else None) or ""
 
 
 def message_value(message: Message | None) -> Json | None:

@@ -11,6 +11,7 @@ from magistral_ui.engines.gguf.demo_file import demo_files
 from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.engines.gguf.repository import fetch, is_gguf_repository
 from magistral_ui.engines.gguf.tekken import rebuild_tekken
+from magistral_ui.engines.weights.gguf_entries import gguf_way
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.errors import DeviceTooSmall, Message, ModelFilesBroken, ModelNotFound, unreadable
 from magistral_ui.models.cards import CARDS, DEMO, ModelCard, find_card
@@ -152,7 +153,8 @@ def _from_repository(
     if card is not None:
         if not card.gguf_repositories:
             raise ModelFilesBroken("gguf_missing", model=card.name)
-        repository, label = card.gguf_repositories[0], ""
+        known = None if request.precision == "auto" else gguf_way(card, request.precision)
+        repository, label = split_name(known or card.gguf_repositories[0])
     precision = "" if request.precision == "auto" else request.precision
     if label and precision and label.casefold() != precision.casefold():
         raise ModelFilesBroken("gguf_precision", model=repository, found=label, precision=precision)
