@@ -45,7 +45,7 @@ def _original(entry: "LibraryEntry") -> str | None:
     return card.key if card else None
 
 
-def local_entry_value(key: str, card: ModelCard, fit: "Fit") -> Json:
+def local_entry_value(key: str, card: ModelCard | None, fit: "Fit") -> Json:
     """The demo model, or a folder of the operator's: nothing of it can be downloaded or removed here."""
     nothing = dict.fromkeys(("seconds_left", "seconds", "failure", "original"))
     sizes = dict.fromkeys(("on_disk", "download", "done", "total"), 0)

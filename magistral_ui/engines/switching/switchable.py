@@ -21,6 +21,7 @@ from magistral_ui.engines.base import (
     ModelRequest,
     Ready,
     Unloaded,
+    info_of,
 )
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.sequence import encoded_within
@@ -123,7 +124,8 @@ class SwitchableEngine:
 
     def repositories_in_use(self) -> set[str]:
         """The repositories whose files are needed, by the current model, loaded or not, or by a switch; and names of folders."""
-        found = {self.card.repository, *(each.repository for each in (self.current, *self._needed))}
+        info, requests = info_of(self.status()), (self.current, *self._needed)
+        found = (info and info.source, self.card.repository, *(each.repository for each in requests))
         return {name for name in found if name}
 
     def held_bytes(self) -> int:
