@@ -9,6 +9,10 @@ from typing import Any
 
 from magistral_ui.errors import ModelFilesBroken, ModelNotFound, NotAMistralModel, unreadable
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, ModelCard, find_card, nearest_card, without_claims
+from magistral_ui.models.gguf_file import inspect_gguf
+from magistral_ui.models.gguf_folder import SUFFIX, holds_gguf, model_in
+from magistral_ui.models.gguf_header import is_gguf
+from magistral_ui.models.gguf_names import split_name
 from magistral_ui.models.shape import ModelShape, checked_size, read_shape
 
 AUTO = "auto"
@@ -55,15 +59,22 @@ class FolderFacts:
         return sum(file.stat().st_size for file in self.weights)
 
 
-def check_name(model: str) -> None:
-    """Reject at once what is known to be wrong: an unknown bare name, or a folder that `inspect_folder` rejects.
+def check_name(model: str, precision: str = "auto") -> None:
+    """Reject at once what is known to be wrong: an unknown bare name, or a file or folder that cannot be used.
 
-    A repository (`owner/name`) is accepted here; whether it exists is known only when it is downloaded.
+    A repository (`owner/name`, or `owner/name:QUANT` of GGUF files) is accepted; whether it exists is known only when it is
+    downloaded. Of several GGUF files in a folder, `precision` may choose.
     """
-    if model == AUTO or find_card(model) or (is_repository(model) and not Path(model).exists()):
+    path = Path(model).expanduser()
+    if model == AUTO or find_card(model) or (is_repository(split_name(model)[0]) and not Path(model).exists()):
         return
     try:
-        inspect_folder(Path(model))
+        if is_gguf(path) or path.suffix.casefold() == SUFFIX:
+            inspect_gguf(path)
+        elif holds_gguf(path):
+            model_in(path, precision)
+        else:
+            inspect_folder(Path(model))
     except ModelNotFound as error:
         raise ModelNotFound(model=model[:MAX_PATH_LENGTH]) from error  # as it was written: a path has no doubled slash
 

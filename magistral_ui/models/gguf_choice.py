@@ -46,21 +46,20 @@ def choose_quantization(shape: ModelShape, planned: Sequence[PlannedQuantization
     """
     on_gpu = any(each.plan.gpu_layers for each in planned)
     whole = [each for each in planned if not on_gpu or (each.plan.gpu_layers or 0) > shape.layers]
-    usable = [each for each in whole if MIN_BITS <= _bits(shape, each) <= EXACT_BITS]
-    if not on_gpu:
-        good = [each for each in usable if _bits(shape, each) >= GOOD_BITS]
-        # Where even the smallest of these is slow, at least the others are not chosen.
-        limit = max(MAX_CPU_BYTES, min((each.quantization.bytes for each in good), default=0))
-        usable = [each for each in usable if each.quantization.bytes <= limit]
+    usable = [each for each in whole if _bits(shape, each) <= EXACT_BITS and (on_gpu or _is_fast(shape, each))]
     for bits, context in ((GOOD_BITS, GOOD_CONTEXT), (GOOD_BITS, LADDER_CONTEXT), (MIN_BITS, LADDER_CONTEXT)):
         if found := _most_exact(shape, usable, bits, context):
             return found
-    if found := _most_exact(shape, usable, MIN_BITS, MIN_CONTEXT):
-        return found
     fast = [each for each in planned if _bits(shape, each) <= FAST_BITS]
-    return _most_exact(shape, fast, MIN_BITS, MIN_CONTEXT) or max(
-        whole or fast or planned, key=lambda each: each.plan.context, default=None
-    )
+    for some, bits in ((usable, MIN_BITS), (fast, MIN_BITS), (usable, 0.0), (fast, 0.0)):
+        if found := _most_exact(shape, some, bits, MIN_CONTEXT):
+            return found
+    return min(planned, key=lambda each: each.quantization.bytes, default=None)
+
+
+def _is_fast(shape: ModelShape, each: PlannedQuantization) -> bool:
+    """Whether a processor reads the weights fast enough; where no usual quantization is, at least none that is slower yet."""
+    return each.quantization.bytes <= MAX_CPU_BYTES or _bits(shape, each) <= FAST_BITS
 
 
 def _most_exact(

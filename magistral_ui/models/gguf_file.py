@@ -33,6 +33,8 @@ TEKKEN = "tekken"
 MAX_IMAGE_SIDE = 2**14
 """Pixels; ten times what Pixtral takes."""
 MAX_NAME_LENGTH = 100
+MAX_PATH_LENGTH = 1_000
+"""Characters of a path that an error repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class GGUFFacts:
     name: str
     split_count: int = 1
     """Files over which the model is split."""
+    takes_mmproj: bool = False
+    """Whether the model was trained to see images, for which it needs a projector."""
 
     def with_mmproj(self, mmproj: MmprojFacts) -> "GGUFFacts":
         """The same model, seeing images."""
@@ -100,7 +104,7 @@ def facts_of(header: GGUFHeader, name: str) -> GGUFFacts:
         recommended_length=min(length, nearest.recommended_length),
         takes_effort="[MODEL_SETTINGS]" in marks,
     )
-    return GGUFFacts(architecture, weights.quantization, shape, weights, card, shown, split_count)
+    return GGUFFacts(architecture, weights.quantization, shape, weights, card, shown, split_count, nearest.vision)
 
 
 def _check_kind(header: GGUFHeader, name: str) -> str:
@@ -183,8 +187,8 @@ def inspect_gguf(path: Path) -> tuple[GGUFFacts, tuple[Path, ...]]:
 def header_of(path: Path) -> GGUFHeader:
     """The header of a file; errors name the file. Raises ModelNotFound, ModelFilesBroken or NotAMistralModel."""
     try:
-        if not path.exists():
-            raise ModelNotFound(model=str(path))
+        if not os.path.exists(path):  # False for a name that is too long to be one
+            raise ModelNotFound(model=str(path)[:MAX_PATH_LENGTH])
         if not is_gguf(path):
             os.close(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))  # says why it cannot be read
             raise ModelFilesBroken("gguf_not_gguf", model=path.name, file=path.name)

@@ -81,7 +81,8 @@ def weights_in(header: GGUFHeader, shape: ModelShape, quantization: str, *, comp
         quantization,
         tuple(layers.get(layer) or largest for layer in range(shape.layers)),
         embedding,
-        head + (embedding if shape.tied or "output.weight" not in names else 0),
+        head + (embedding if "output.weight" not in names else 0),
+        tied=shape.tied,
     )
 
 

@@ -36,3 +36,14 @@ def split_vocabulary(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
     if tuple(tokens[first : first + len(BYTES)]) != BYTES:
         raise ValueError("the single bytes are not in their order")
     return list(tokens[:first]), list(tokens[first:])
+
+
+def merges_of(tokens: Sequence[bytes]) -> list[str]:
+    """All pairs of tokens that make another one, the earliest token first."""
+    rank = {token: n for n, token in enumerate(tokens)}
+    merges: list[str] = []
+    for token in tokens:
+        cuts = [(token[:n], token[n:]) for n in range(1, len(token))]
+        pairs = sorted((rank[a], rank[b]) for a, b in cuts if a in rank and b in rank)
+        merges += [f"{spelled(tokens[a])} {spelled(tokens[b])}" for a, b in pairs]
+    return merges

@@ -180,8 +180,8 @@ class SwitchableModels:
                 models.append(local_entry_value(key, card, fit))
         is_free = current_key == DEMO.key and not any(e.state in ("downloading", "paused") for e in entries)
         return {
-            "device": fit.device.name,
-            "memory": {"free": fit.device.free, "total": fit.device.total},
+            "device": fit.machine.name,
+            "memory": {"free": fit.machine.place.free, "total": fit.machine.place.total},
             "disk_free": self.library.disk_free,
             "idle_minutes": engine.idle.minutes,
             "current": current,

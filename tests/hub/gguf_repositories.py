@@ -26,6 +26,8 @@ VISIBLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *ra
 VOCABULARY = len(SPECIAL) + 256
 SMALLEST = 120_000
 """Bytes of a model's file that is all header and tensors."""
+MAX_NOISE = 1_000_000
+"""Bytes behind which a file is empty: to make more would take longer than to download it."""
 
 
 def make_model(
@@ -113,5 +115,6 @@ def _fill(out: gguf.GGUFWriter, path: Path, size: int) -> Path:
     held = path.stat().st_size
     assert held <= size, held
     with path.open("ab") as opened:
-        opened.write(noise(len(path.name), size - held))
+        opened.write(noise(len(path.name), min(size - held, MAX_NOISE)))
+        opened.truncate(size)
     return path

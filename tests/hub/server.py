@@ -189,10 +189,13 @@ class Handler(Answering):
         self.hub.served.append(
             Served(file, start, len(body) if cut is None else cut, self.headers.get("Authorization"))
         )
-        self.wfile.write(body if cut is None else body[:cut])
+        try:
+            self.wfile.write(body if cut is None else body[:cut])
+            self.wfile.flush()
+        except ConnectionError:  # who asked has read enough
+            self.close_connection = True
         if cut is not None:
             self.close_connection = True
-            self.wfile.flush()
 
     def refuse(self, status: int, code: str | None, message: str | None = None) -> None:
         headers = {"X-Error-Code": code} if code else {}

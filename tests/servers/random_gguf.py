@@ -17,8 +17,8 @@ import numpy as np
 
 from magistral_ui.models.cards import CARDS
 from magistral_ui.models.folder import DEMO_FOLDER
+from magistral_ui.models.gguf_vocabulary import merges_of, spelled
 from magistral_ui.models.shape import ModelShape
-from tests.servers.gguf_files import _merges, _spelled
 
 SMALL = ModelShape(131_072, 1_024, 4_096, 12, 16, 4, 64, tied=False, context_length=131_072)
 SPECIAL = 1_000
@@ -37,6 +37,9 @@ SCALES_AT = {
     "Q8_0": (0,),
 }
 """Where in a block of each type its 16-bit scales are."""
+PLAIN = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+"""The bytes that vocabularies of GPT-2's kind spell as themselves; the others are the signs from 256 on, in their order."""
+SIGNS = [chr(byte if byte in PLAIN else 256 + sum(n not in PLAIN for n in range(byte))) for byte in range(256)]
 
 
 def main() -> None:
@@ -47,6 +50,7 @@ def main() -> None:
     parser.add_argument("--sparse", action="store_true")
     asked = parser.parse_args()
     shape = SMALL if asked.shape == "small" else CARDS[asked.shape].shape
+    assert shape is not None, "the card has no shape"
     write(asked.out, shape.without_vision(), asked.quant.upper(), sparse=asked.sparse)
 
 
@@ -122,15 +126,30 @@ def _add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
     out.add_tokenizer_model("gpt2")
     out.add_tokenizer_pre("tekken")
-    out.add_token_list([*special, *map(_spelled, ranks)])
+    out.add_token_list([*special, *map(spelled, ranks)])
     out.add_token_types([*[control] * len(special), *[normal] * len(ranks)])
-    out.add_token_merges(_merges(ranks))
+    out.add_token_merges(merges_of(ranks))
     out.add_bos_token_id(special.index("<s>"))
     out.add_eos_token_id(special.index("</s>"))
     out.add_unk_token_id(special.index("<unk>"))
     out.add_pad_token_id(special.index("<pad>"))
     out.add_add_bos_token(True)
     out.add_add_eos_token(False)
+
+
+def _spelled(token: bytes) -> str:
+    return "".join(SIGNS[byte] for byte in token)
+
+
+def _merges(ranks: list[bytes]) -> list[str]:
+    """All pairs of tokens that make another one, the earliest token first."""
+    rank = {token: n for n, token in enumerate(ranks)}
+    merges: list[str] = []
+    for token in ranks:
+        cuts = [(token[:n], token[n:]) for n in range(1, len(token))]
+        pairs = sorted((rank[a], rank[b]) for a, b in cuts if a in rank and b in rank)
+        merges += [f"{_spelled(ranks[a])} {_spelled(ranks[b])}" for a, b in pairs]
+    return merges
 
 
 def _bytes(size: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from magistral_ui.engines.gguf.cache_folder import cached
 from magistral_ui.engines.gguf.writer import Value, write_gguf
 from magistral_ui.models.folder import DEMO_FOLDER
-from magistral_ui.models.gguf_vocabulary import spelled
+from magistral_ui.models.gguf_vocabulary import merges_of, spelled
 
 FORMAT = 1
 """Raised whenever the same model gives other files."""
@@ -200,7 +200,7 @@ def _vocabulary() -> dict[str, Value]:
         "tokenizer.ggml.pre": "tekken",
         "tokenizer.ggml.tokens": [*marks, *map(spelled, tokens)],
         "tokenizer.ggml.token_type": [*[CONTROL] * len(marks), *[NORMAL] * len(tokens)],
-        "tokenizer.ggml.merges": _merges(tokens),
+        "tokenizer.ggml.merges": merges_of(tokens),
         "tokenizer.ggml.bos_token_id": marks.index("<s>"),
         "tokenizer.ggml.eos_token_id": marks.index("</s>"),
         "tokenizer.ggml.unknown_token_id": marks.index("<unk>"),
@@ -208,14 +208,3 @@ def _vocabulary() -> dict[str, Value]:
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.ggml.add_eos_token": False,
     }
-
-
-def _merges(tokens: list[bytes]) -> list[str]:
-    """All pairs of tokens that make another one, the earliest token first."""
-    rank = {token: n for n, token in enumerate(tokens)}
-    merges: list[str] = []
-    for token in tokens:
-        cuts = [(token[:n], token[n:]) for n in range(1, len(token))]
-        pairs = sorted((rank[a], rank[b]) for a, b in cuts if a in rank and b in rank)
-        merges += [f"{spelled(tokens[a])} {spelled(tokens[b])}" for a, b in pairs]
-    return merges

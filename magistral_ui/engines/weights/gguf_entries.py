@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Iterator
 
 from magistral_ui.engines.weights.gguf_download import card_of_repository
-from magistral_ui.engines.weights.gguf_record import recorded_models, recorded_repositories
-from magistral_ui.models.cards import RE_UPLOADS
+from magistral_ui.engines.weights.gguf_record import recorded_model, recorded_models, recorded_repositories
+from magistral_ui.models.cards import RE_UPLOADS, ModelCard
 from magistral_ui.models.gguf_names import is_quantization, split_name
 from magistral_ui.models.gguf_plan import QUANTIZATIONS, estimated_weights
 from magistral_ui.models.shape import weight_bytes
+
+OFFICIAL_QUANTIZATIONS = ("BF16", "Q8_0", "Q5_K_M", "Q4_K_M")
+"""Those in Mistral's own repositories, by their model cards; others have all of them."""
 
 
 def gguf_names(begun: Iterable[str]) -> Iterator[str]:
@@ -26,8 +29,24 @@ def is_known_gguf(name: str) -> bool:
     return is_quantization(label) and card_of_repository(repository) is not None
 
 
+def gguf_way(card: ModelCard, quantization: str) -> str | None:
+    """`owner/repo:QUANT` for a model of `card`: what is here already, else of the first repository that has it.
+
+    None if no repository is known to have it.
+    """
+    for repository in card.gguf_repositories:
+        if (model := recorded_model(repository, quantization)) is not None:
+            return f"{repository}:{model.label}"
+    for repository in card.gguf_repositories:
+        if not repository.startswith("mistralai/") or quantization.upper() in OFFICIAL_QUANTIZATIONS:
+            return f"{repository}:{quantization}"
+    return None
+
+
 def gguf_download_bytes(repository: str, label: str) -> int:
-    """Estimated bytes of a GGUF model of a card's repository with its projector; 0 if nothing is known."""
+    """Bytes of a GGUF model of a card's repository, and of its projector; estimated before the Hub was asked, 0 if not known."""
+    if (model := recorded_model(repository, label)) is not None:
+        return model.bytes
     card, quantization = card_of_repository(repository), label.upper().removeprefix("UD-")
     if card is None or card.shape is None or quantization not in QUANTIZATIONS:
         return 0

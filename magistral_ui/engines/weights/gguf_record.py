@@ -201,13 +201,13 @@ def _delete_unused(repository: str, models: Iterable[HeldModel]) -> None:
 
 
 def _delete_empty(folder: Path) -> None:
-    """Delete a repository's folder if nothing is left in it but references."""
+    """Delete a repository's folder if nothing is left in it but references and listings."""
     for where, _, _ in os.walk(folder / "snapshots", topdown=False):
         with suppress(OSError):  # not empty
             Path(where).rmdir()
     if (folder / "snapshots").exists() or (folder / RECORD_FILE).exists() or any(folder.glob("blobs/*")):
         return
-    for file in folder.glob("refs/*"):
+    for file in (*folder.glob("refs/*"), *folder.glob("trees/*.json")):
         with suppress(OSError):
             file.unlink()
     for where, _, _ in os.walk(folder, topdown=False):

@@ -10,7 +10,8 @@ import gguf
 import mistral_common
 import numpy as np
 
-from tests.servers.gguf_files import FOLDER, _merges, _spelled
+from magistral_ui.models.folder import DEMO_FOLDER
+from magistral_ui.models.gguf_vocabulary import merges_of, spelled
 
 TOKENS, SPECIAL, HIDDEN, HEAD = 131_072, 1_000, 192, 32
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
@@ -19,7 +20,7 @@ MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "
 
 def write_full_vocabulary(folder: Path, mmproj: Path) -> None:
     """`tekken.json` and `model.gguf`, beside the demo model's `mmproj.gguf` and an empty chat template."""
-    demo = json.loads((FOLDER / "tekken.json").read_text(encoding="utf-8"))
+    demo = json.loads((DEMO_FOLDER / "tekken.json").read_text(encoding="utf-8"))
     public = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
     full: dict[str, Any] = json.loads(public.read_text(encoding="utf-8"))
     names = [each["token_str"] for each in demo["special_tokens"]]
@@ -48,10 +49,10 @@ def _write_model(path: Path, special: list[str], ranks: list[bytes]) -> None:
     out.add_vocab_size(TOKENS)
     out.add_tokenizer_model("gpt2")
     out.add_tokenizer_pre("tekken")
-    out.add_token_list([*special, *map(_spelled, ranks)])
+    out.add_token_list([*special, *map(spelled, ranks)])
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
     out.add_token_types([*[control] * SPECIAL, *[normal] * len(ranks)])
-    out.add_token_merges(_merges(ranks))
+    out.add_token_merges(merges_of(ranks))
     out.add_bos_token_id(1)
     out.add_eos_token_id(2)
     draw, q8_0 = np.random.default_rng(0), gguf.GGMLQuantizationType.Q8_0
