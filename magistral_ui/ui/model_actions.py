@@ -147,9 +147,8 @@ class SwitchableModels:
         entries, fit = self.library.entries(), self._fit.look()
         model = self._listed(key, entries)
         chosen = fit.automatic_precision(key) if precision == "auto" else precision
-        card = find_card(key)
-        if chosen in QUANTIZATIONS and card is not None and card.gguf_repositories:
-            key = model = f"{card.gguf_repositories[0]}:{chosen}"
+        if (gguf := _gguf_of(key, chosen)) is not None:
+            key = model = gguf
             precision = chosen = "auto"
         request = self.engine.current.with_model(model, chosen, context)
         complete = {DEMO.key, self._current_key(), *(entry.key for entry in entries if entry.state == "complete")}
@@ -222,6 +221,14 @@ class SwitchableModels:
             self.engine.switch(request, running)
         except ModelSwitching:
             self.engine.notice = Message("model_not_switched", {"model": request.shown_name})
+
+
+def _gguf_of(key: str, precision: str) -> str | None:
+    """The GGUF model that is a card's in this precision, if it is one of GGUF files."""
+    from magistral_ui.engines.weights.gguf_entries import gguf_way
+
+    card = find_card(key)
+    return gguf_way(card, precision) if card is not None and precision in QUANTIZATIONS else None
 
 
 def _key(data: Json) -> str:

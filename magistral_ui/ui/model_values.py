@@ -108,8 +108,8 @@ def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:
     for each in found.plans if found else ():
         way: Json = {"precision": each.precision, "engine": _engine(each), "memory": each.weights, "fits": True}
         if each.kv_type:
-            name = _gguf_name(entry, each.precision)
-            ways.append({**way, "repository": name, "download": gguf_download_bytes(*split_name(name))})
+            if name := _gguf_name(entry, each.precision):
+                ways.append({**way, "repository": name, "download": gguf_download_bytes(*split_name(name))})
             continue
         ways.append({**way, "repository": entry.repository, "download": entry.total})
         if each.precision == "nf4":

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from magistral_ui.engines.base import EngineStatus, Loading, ModelInfo, ModelRequest, Ready, Unloaded
+from magistral_ui.engines.gguf.devices import LlamaDevice
+from magistral_ui.engines.switching.machine import Machine
 from magistral_ui.engines.weights.library import LibraryEntry
 from magistral_ui.errors import BadInput
 from magistral_ui.models.cards import DEMO, MINISTRAL_3_3B
-from magistral_ui.models.memory import DeviceBudget
 from magistral_ui.ui.model_actions import ModelActions, SwitchableModels
 from magistral_ui.ui.model_fit import Fit
 
@@ -20,7 +21,7 @@ ENTRY = LibraryEntry(KEY, KEY.split(":")[0], None, "complete", 2 * 10**9, quanti
 CARD = LibraryEntry(MINISTRAL_3_3B.key, str(MINISTRAL_3_3B.repository), MINISTRAL_3_3B, "absent", 0)
 
 
-class Machine:
+class Computer:
     """A computer with GGUF files, whose engine and library only note what they are asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, entries: list[LibraryEntry]) -> None:
@@ -40,9 +41,8 @@ class Machine:
             entries=lambda: entries, download=lambda key, _=None: self.downloads.append(key), disk_free=10**12
         )
         self.actions = ModelActions(self.engine, lambda: library)
-        device: Any = DeviceBudget("cpu", 2**34, 2**34)
-        named: Any = SimpleNamespace(name="CPU", type="cpu", free=2**34, total=2**34, fused=True, place=device)
-        fit = Fit(named, named, {}, None, lambda *_: (None, False))
+        machine = Machine(None, LlamaDevice("cpu", "CPU", "CPU", 2**34, 2**34))
+        fit = Fit(machine, machine, {}, None, lambda *_: (None, False))
         switchable = self.actions._switchable
         assert isinstance(switchable, SwitchableModels)
         monkeypatch.setattr(switchable._fit, "look", lambda: fit)
@@ -55,47 +55,47 @@ class Machine:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(monkeypatch, [CARD, ENTRY])
+def computer(monkeypatch: pytest.MonkeyPatch) -> Computer:
+    return Computer(monkeypatch, [CARD, ENTRY])
 
 
 @pytest.mark.parametrize("status", [Ready(INFO), Unloaded(INFO)])
 @pytest.mark.parametrize("asked", [KEY, KEY.split(":")[0], MINISTRAL_3_3B.key])
 def test_a_gguf_model_is_told_with_its_quantization_however_it_was_asked_for(
-    machine: Machine, status: EngineStatus, asked: str
+    computer: Computer, status: EngineStatus, asked: str
 ) -> None:
-    assert machine.runs(status, asked, MINISTRAL_3_3B) == KEY
+    assert computer.runs(status, asked, MINISTRAL_3_3B) == KEY
 
 
-def test_while_it_loads_it_is_what_was_asked_for_and_nothing_is_offered(machine: Machine) -> None:
-    assert machine.runs(Loading(), KEY, DEMO) == KEY  # its card is not known before
-    assert machine.actions.list({})["offer"] is None
-    other = machine.runs(Loading(), "some/where-GGUF:Q8_0", DEMO)
-    names = {each["key"]: each["name"] for each in machine.actions.list({})["models"]}
+def test_while_it_loads_it_is_what_was_asked_for_and_nothing_is_offered(computer: Computer) -> None:
+    assert computer.runs(Loading(), KEY, DEMO) == KEY  # its card is not known before
+    assert computer.actions.list({})["offer"] is None
+    other = computer.runs(Loading(), "some/where-GGUF:Q8_0", DEMO)
+    names = {each["key"]: each["name"] for each in computer.actions.list({})["models"]}
     assert names[other] == other
 
 
-def test_a_file_is_told_by_its_path(machine: Machine) -> None:
+def test_a_file_is_told_by_its_path(computer: Computer) -> None:
     card = replace(MINISTRAL_3_3B, key="any.gguf", repository=None)
-    assert machine.runs(Ready(replace(INFO, source="any.gguf")), "/models/any.gguf", card) == "/models/any.gguf"
+    assert computer.runs(Ready(replace(INFO, source="any.gguf")), "/models/any.gguf", card) == "/models/any.gguf"
 
 
-def test_a_key_with_a_quantization_is_loaded_as_it_is(machine: Machine) -> None:
-    machine.actions.switch({"key": KEY})
-    assert [(each.model, each.precision) for each in machine.asked] == [(KEY, "auto")]
+def test_a_key_with_a_quantization_is_loaded_as_it_is(computer: Computer) -> None:
+    computer.actions.switch({"key": KEY})
+    assert [(each.model, each.precision) for each in computer.asked] == [(KEY, "auto")]
 
 
-def test_a_card_in_a_quantization_is_its_gguf_model(machine: Machine) -> None:
-    machine.actions.switch({"key": MINISTRAL_3_3B.key, "precision": "Q4_K_M"})
-    assert [(each.model, each.precision) for each in machine.asked] == [(KEY, "auto")]
-    machine.actions.switch({"key": MINISTRAL_3_3B.key, "precision": "Q8_0"})
-    assert machine.downloads == [KEY.replace("Q4_K_M", "Q8_0")], "what is not here is downloaded first"
+def test_a_card_in_a_quantization_is_its_gguf_model(computer: Computer) -> None:
+    computer.actions.switch({"key": MINISTRAL_3_3B.key, "precision": "Q4_K_M"})
+    assert [(each.model, each.precision) for each in computer.asked] == [(KEY, "auto")]
+    computer.actions.switch({"key": MINISTRAL_3_3B.key, "precision": "Q8_0"})
+    assert computer.downloads == [KEY.replace("Q4_K_M", "Q8_0")], "what is not here is downloaded first"
 
 
 @pytest.mark.parametrize(
     "key", ["some/where-GGUF:Q4_K_M", f"{KEY.split(':')[0]}:../x", "../../etc:Q4_K_M", "/etc/passwd"]
 )
-def test_what_no_card_names_is_refused(machine: Machine, key: str) -> None:
+def test_what_no_card_names_is_refused(computer: Computer, key: str) -> None:
     with pytest.raises(BadInput):
-        machine.actions.switch({"key": key})
-    assert machine.asked == []
+        computer.actions.switch({"key": key})
+    assert computer.asked == []
