@@ -13,18 +13,21 @@ import pytest
 from gradio_client import Client
 
 from magistral_ui.models.cards import DEMO
-from tests.test_starts import APP, STARTING, Started, started
+from tests.test_starts import APP, Started, started
 from tests.without_torch import MISSING, python_path
 
+PATIENCE = 300.0
+"""Seconds for a command on the busiest machine."""
 
-def ended(
-    folder: Path, *arguments: str, also: tuple[str, ...] = (), **variables: str
-) -> subprocess.CompletedProcess[str]:
+
+def variables(folder: Path, *also: str) -> dict[str, str]:
     path = python_path(folder / "site", *also)
-    environment = {**os.environ, "HOME": str(folder), "HF_HOME": str(folder / "hub"), "PYTHONPATH": path, **variables}
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, cwd=folder, capture_output=True, text=True, timeout=STARTING
-    )
+    return {**os.environ, "HOME": str(folder), "HF_HOME": str(folder / "hub"), "PYTHONPATH": path}
+
+
+def ended(folder: Path, *arguments: str, also: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command, environment = [sys.executable, *arguments], variables(folder, *also)
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_it_looks_as_if_torch_were_not_installed(tmp_path: Path) -> None:
@@ -37,6 +40,29 @@ def test_help_is_printed(tmp_path: Path) -> None:
     told = ended(tmp_path, str(APP), "--help")
     assert told.returncode == 0, told.stderr
     assert "--kv-type" in told.stdout
+
+
+def test_the_plan_of_this_machine_is_begun(tmp_path: Path) -> None:
+    """Timing all models takes minutes where other tests run, too, so only the table's head is waited for."""
+    process = subprocess.Popen(
+        [sys.executable, str(APP), "--plan"],
+        env=variables(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in iter(process.stdout.readline, ""):
+        lines.append(line)
+        if "Tokens/s" in line:  # the table for this machine begins
+            break
+    process.terminate()
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert "Tokens/s" in lines[-1], errors
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
 
 
 def test_safetensors_get_a_sentence_with_the_two_remedies(tmp_path: Path) -> None:
@@ -61,13 +87,13 @@ def test_its_page_answers_with_the_demo_model_s_gguf_file(tmp_path: Path, argume
         assert running.get("/")[0] == 200
         until_ready(running)
         url = f"http://127.0.0.1:{running.port}/"
-        client = Client(url, verbose=False, httpx_kwargs={"timeout": STARTING})
+        client = Client(url, verbose=False, httpx_kwargs={"timeout": PATIENCE})
         message: Any = {"text": "What is 487 + 265?", "files": []}
         reply = client.predict(message, {"temperature": 0.0, "seed": 1}, api_name="/chat")
         client.close()
         assert "752" in reply["answer"]
         assert reply["reasoning"]
-        with httpx.Client(base_url=url, trust_env=False, timeout=STARTING) as page:
+        with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as page:
             listed = page.post("/magistral/act/models/list", json={"place": {}, "data": {}}).json()["models"]
         assert listed["switchable"], listed
         assert listed["current"]["key"] == DEMO.key
@@ -76,7 +102,7 @@ def test_its_page_answers_with_the_demo_model_s_gguf_file(tmp_path: Path, argume
 
 
 def until_ready(running: Started) -> None:
-    until = time.monotonic() + STARTING
+    until = time.monotonic() + PATIENCE
     while (status := json.loads(running.get("/healthz")[1])["status"]) != "ready":
         assert status == "loading", running.told()
         assert time.monotonic() < until, "the model is not loaded"
