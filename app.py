@@ -259,10 +259,7 @@ def model_actions_of(engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine", 
         return ModelActions(shared=shared, why_not=why_not)
 
     def open_library() -> "ModelLibrary":
-        from magistral_ui.engines.local.engine import IMPORTING
-
-        with IMPORTING:  # the engine's thread imports the same libraries
-            from magistral_ui.engines.weights.library import ModelLibrary
+        from magistral_ui.engines.weights.library import ModelLibrary
 
         return ModelLibrary(engine.repositories_in_use)
 
