@@ -168,7 +168,8 @@ def _best_held(repository: str, revision: str | None, plan: PlanGGUF) -> HeldMod
 
 def _facts_on_hub(found: HubListing, quantization: Quantization, closing: threading.Event) -> GGUFFacts:
     header = read_hub_header(found, quantization.files[0], closing)
-    return facts_of(header, f"{found.repository}:{quantization.label}")
+    facts = facts_of(header, f"{found.repository}:{quantization.label}")
+    return replace(facts, quantization=quantization.label)
 
 
 def _facts_of_card(card: ModelCard, shape: ModelShape) -> GGUFFacts:
