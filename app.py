@@ -137,6 +137,7 @@ def open_engine(settings: Settings) -> "SwitchableEngine | RemoteEngine | ZeroGP
             settings.model, decorate=spaces.GPU, context_length=settings.context, revision=settings.revision
         )
     from magistral_ui.engines.base import ModelRequest
+    from magistral_ui.engines.switching.open_engine import check_settings
     from magistral_ui.engines.switching.switchable import SwitchableEngine
 
     request = ModelRequest(
@@ -149,6 +150,7 @@ def open_engine(settings: Settings) -> "SwitchableEngine | RemoteEngine | ZeroGP
         save_quantized=settings.save_quantized,
         kv_type=settings.kv_type,
     )
+    check_settings(request)
     return SwitchableEngine(request, settings.idle_minutes)
 
 

@@ -157,6 +157,8 @@ def test_names_say_what_is_in_a_file() -> None:
 
 
 BORDERS = {
+    "engines/gguf/engine.py",
+    "engines/gguf/scheduler.py",
     "engines/local/engine.py",
     "engines/local/executor.py",
     "engines/local/scheduler.py",

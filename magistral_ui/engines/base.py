@@ -28,6 +28,8 @@ class ModelRequest:
     """`auto`, `no`, or a folder."""
     kv_type: str = "auto"
     """How a GGUF engine keeps keys and values: `f16`, `q8_0`, or `auto`, which the memory plan decides."""
+    chosen_because: str = "model_chosen_by_hand"
+    """Key of the sentence that says why this model runs."""
 
     @property
     def shown_name(self) -> str:
@@ -44,7 +46,14 @@ class ModelRequest:
     def with_model(self, model: str, precision: str, context_length: int | None) -> "ModelRequest":
         """The same for another model: the device, threads and copies stay; a revision is of one repository only."""
         revision = self.revision if model == self.model else None
-        return replace(self, model=model, precision=precision, context_length=context_length, revision=revision)
+        return replace(
+            self,
+            model=model,
+            precision=precision,
+            context_length=context_length,
+            revision=revision,
+            chosen_because="model_chosen_by_hand",
+        )
 
 
 @dataclass(frozen=True, slots=True)

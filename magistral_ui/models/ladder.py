@@ -5,13 +5,14 @@ what does not fit in nf4. Elsewhere llama.cpp comes first: on a processor it wri
 and bitsandbytes has no fast 4-bit kernels for Apple's GPU.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from magistral_ui.errors import Message
 from magistral_ui.models.cards import FAMILY, ModelCard
 from magistral_ui.models.gguf_plan import (
     OFFLOAD_CONTEXT,
+    QUANTIZATIONS,
     estimated_weights,
     needed_gguf_bytes,
     offloaded_pace,
@@ -40,6 +41,8 @@ COARSE = ("Q3_K_M",)
 """Those for a model that would not fit with a good context otherwise. They are offered, but while another model fits in about
 4 bits, that one is the better choice: in llama.cpp's own table (quantize.cpp) Q3_K_M costs 0.66 of perplexity and Q4_K_M 0.18,
 and Ministral 3 14B solves more of three of four benchmarks than Magistral Small 1.2."""
+TOO_COARSE = tuple(QUANTIZATIONS)[list(QUANTIZATIONS).index("Q4_0") + 1 :]
+"""All that are coarser than 4 bits."""
 
 Pace = Callable[[ModelShape, str], tuple[float | None, bool]]
 """Tokens per second of a shape in a precision on this machine, None if not known; and whether they were measured."""
@@ -69,6 +72,16 @@ def no_pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:  # 
     return None, False
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is already downloaded."""
+
+    safetensors: Callable[[ModelCard], bool]
+    """Whether it can run with torch."""
+    quantizations: Callable[[ModelCard], Collection[str]]
+    """In which it can run with llama.cpp."""
+
+
 def candidates(
     place: DeviceBudget,
     precisions: tuple[str, ...] | None = None,
@@ -76,14 +89,16 @@ def candidates(
     pace: Pace = no_pace,
     family: Sequence[ModelCard] = FAMILY,
     gguf: DeviceBudget | None = None,
+    held: Held | None = None,
 ) -> tuple[Candidate, ...]:
     """Each model of the `family` on `place`, in the same order.
 
     `precisions` are those that the machine runs well with torch, the most exact first; none: torch is not installed. `good` is
     the context for which a more exact one is given up. `gguf` is where llama.cpp would run a model, which may be another
-    device than torch's; None: it is not installed. `pace` is asked only for what fits.
+    device than torch's; None: it is not installed. `held` restricts what may run to what is here. `pace` is asked only for
+    what fits.
     """
-    ways = _Ways(place, precisions, good, pace, gguf)
+    ways = _Ways(place, precisions, good, pace, gguf, held)
     return tuple(ways.candidate(card, card.shape) for card in family if card.shape)
 
 
@@ -111,9 +126,11 @@ class _Ways:
     good: int | None
     pace: Pace
     gguf: DeviceBudget | None
+    held: Held | None
 
     def candidate(self, card: ModelCard, shape: ModelShape) -> Candidate:
-        torch, llama = self._torch_plans(shape), self._gguf_plans(card, shape)
+        torch = self._torch_plans(shape) if self.held is None or self.held.safetensors(card) else ()
+        llama = self._gguf_plans(card, shape)
         ordered = (*torch, *llama) if self.place.type == "cuda" else (*llama, *torch)
         if not ordered:
             smallest = self._smallest(card, shape)
@@ -138,6 +155,9 @@ class _Ways:
         """What fits with llama.cpp, the most exact first."""
         if not self._has_gguf(card, shape):
             return ()
+        if self.held is not None:
+            there = self.held.quantizations(card)
+            return self._fitting_gguf(card, shape, tuple(each for each in QUANTIZATIONS if each in there))
         exact = self._fitting_gguf(card, shape, EXACT)
         if any(each.context >= LADDER_CONTEXT and not each.ram_layers for each in exact):
             return exact
@@ -176,7 +196,7 @@ class _Ways:
         on_gpu = planned.gpu_layers != 0 if planned.kv_type else self.place.type != "cpu"
         if has_gpu and not on_gpu:
             return 3
-        return 2 if planned.ram_layers else int(planned.precision in COARSE)
+        return 2 if planned.ram_layers else int(planned.precision in TOO_COARSE)
 
     def _pace(self, shape: ModelShape, planned: MemoryPlan) -> tuple[float | None, bool]:
         if planned.ram_layers:

@@ -171,8 +171,8 @@ class SwitchableModels:
                 models.append(local_entry_value(key, engine.card if key != DEMO.key else DEMO, fit))
         is_free = engine.card.demo and not any(e.state in ("downloading", "paused") for e in entries)
         return {
-            "device": fit.device.name,
-            "memory": {"free": fit.device.free, "total": fit.device.total},
+            "device": fit.machine.name,
+            "memory": {"free": fit.machine.place.free, "total": fit.machine.place.total},
             "disk_free": self.library.disk_free,
             "idle_minutes": engine.idle.minutes,
             "current": current,

@@ -10,13 +10,12 @@ from magistral_ui.errors import Message, ModelRefused
 from magistral_ui.models.cards import CARDS, DEMO, FAMILY, RE_UPLOADS, ModelCard
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 from magistral_ui.models.ladder import Candidate, Pace, best_candidate, candidates, no_pace
-from magistral_ui.models.memory import DeviceBudget
 from magistral_ui.models.shape import ModelShape
 
 if TYPE_CHECKING:
+    from magistral_ui.engines.switching.machine import Machine
+    from magistral_ui.engines.switching.pace_timer import PaceTimer
     from magistral_ui.engines.switching.switchable import SwitchableEngine
-    from magistral_ui.engines.weights.devices import Device
-    from magistral_ui.engines.weights.pace_timer import PaceTimer
 
 COPY_PRECISION = "nf4"
 """The precision of all known quantized copies on the Hub."""
@@ -26,9 +25,9 @@ COPY_PRECISION = "nf4"
 class Fit:
     """What fits at one moment, once the model that runs has been freed."""
 
-    device: "Device"
-    freed: "Device"
-    """The device once the model that runs has been freed."""
+    machine: "Machine"
+    freed: "Machine"
+    """The machine once the model that runs has been freed."""
     found: dict[str, Candidate]
     """By the card's key, or the name of a quantized copy's repository."""
     best: str | None
@@ -46,15 +45,13 @@ class Fit:
 
     def check(self, key: str, precision: str, context: int | None) -> None:
         """Refuse a model that does not fit as requested, before gigabytes are downloaded for nothing."""
-        from magistral_ui.engines.weights.devices import choose_plan
-
         found = self.found.get(key)
         if found is None or found.card.shape is None:
             return
         if not found.plans and found.refusal is not None:
             raise ModelRefused(found.refusal.key, **found.refusal.values)
         wanted = COPY_PRECISION if key in RE_UPLOADS else precision
-        choose_plan(found.card.name, found.card.shape, self.freed, wanted, context)
+        self.freed.check(found, wanted, context)
 
 
 class ModelFit:
@@ -67,37 +64,34 @@ class ModelFit:
 
     def look(self) -> Fit:
         """What fits now, of all models with a card and of their known quantized copies."""
-        from magistral_ui.engines.weights.devices import freed, good_context, good_precisions, look_again
+        from magistral_ui.engines.switching.machine import freed, look_again
 
-        device = look_again(self._device)
-        after = freed(device, self._engine.held_bytes())
-        place, good = after.place, good_context(device)
-        precisions, timer = good_precisions(device), self._open_timer()
+        machine = look_again(self._machine, self._engine.current.device)
+        after = freed(machine, self._engine.held_bytes())
+        timer = self._open_timer()
         known, missing = timer.known(), set()
 
         def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
             tokens, measured = known(shape, precision)
-            # On CUDA, whatever fits is fast enough.
-            if tokens is None and device.type != "cuda" and not timer.is_tried(shape, precision):
+            if tokens is None and machine.may_be_slow(precision) and not timer.is_tried(shape, precision):
                 missing.add((shape, precision))
                 timer.want(shape, precision)
             return tokens, measured
 
-        by_pace = candidates(place, precisions, good, pace, FAMILY)
-        by_fit = candidates(place, precisions, good, no_pace, FAMILY)
+        by_pace, by_fit = after.candidates(pace), after.candidates()
         # Until all have been timed, fit alone decides: otherwise a model would be shown by another rule than the next one.
         family = by_fit if missing else by_pace
         best = None if missing else best_candidate(family)
-        others = [card for card in CARDS.values() if card not in FAMILY]
-        found = (*family, *candidates(place, precisions, good, known, others))
-        found += candidates(place, ("float32",), good, no_pace, (self._demo,))
-        of_copies = {name: _copy(name, place, good, known) for name in RE_UPLOADS}
+        others = tuple(card for card in CARDS.values() if card not in FAMILY)
+        found = (*family, *after.candidates(known, others))
+        found += candidates(after.place, ("float32",), after.good, no_pace, (self._demo,))
+        of_copies = {name: _copy(name, after, known) for name in RE_UPLOADS}
         slower = {
             one.card.key for one, two in zip(family, by_fit, strict=True) if one.plan.precision != two.plan.precision
         }
         keyed = {each.card.key: each for each in found}
         timing = bool(missing) and (timer.running or any(timer.is_tried(*each) for each in missing))
-        return Fit(device, after, keyed | of_copies, best.card.key if best else None, known, frozenset(slower), timing)
+        return Fit(machine, after, keyed | of_copies, best.card.key if best else None, known, frozenset(slower), timing)
 
     def stop_timing(self) -> None:
         """Stop timing, so that its memory is free."""
@@ -105,13 +99,13 @@ class ModelFit:
             self._timer.stop()
 
     @cached_property
-    def _device(self) -> "Device":
-        from magistral_ui.engines.weights.devices import find_device
+    def _machine(self) -> "Machine":
+        from magistral_ui.engines.switching.machine import find_machine
 
-        return find_device(self._engine.current.device)
+        return find_machine(self._engine.current.device)
 
     def _open_timer(self) -> "PaceTimer":
-        from magistral_ui.engines.weights.pace_timer import PaceTimer
+        from magistral_ui.engines.switching.pace_timer import PaceTimer
 
         engine = self._engine
 
@@ -121,7 +115,7 @@ class ModelFit:
 
         with self._lock:
             if self._timer is None:
-                self._timer = PaceTimer(self._device, may_run, lambda: not engine.running())
+                self._timer = PaceTimer(self._machine, may_run, lambda: not engine.running())
             return self._timer
 
     @cached_property
@@ -130,11 +124,10 @@ class ModelFit:
         return replace(DEMO, shape=inspect_folder(DEMO_FOLDER).shape)
 
 
-def _copy(name: str, place: DeviceBudget, good: int, known: Pace) -> Candidate:
+def _copy(name: str, machine: "Machine", known: Pace) -> Candidate:
     """A quantized copy, which is in one precision only."""
-    from magistral_ui.engines.weights.quantization import can_quantize
-
-    (found,) = candidates(place, (COPY_PRECISION,), good, known, (replace(RE_UPLOADS[name], key=name),))
-    if can_quantize():
+    card = replace(RE_UPLOADS[name], key=name, gguf_repositories=())
+    (found,) = candidates(machine.place, (COPY_PRECISION,), machine.good, known, (card,))
+    if machine.can_quantize:
         return found
     return replace(found, plans=(), refusal=Message("quantization_not_here", {"precision": COPY_PRECISION}))

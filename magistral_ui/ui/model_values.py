@@ -8,8 +8,7 @@ from magistral_ui.errors import Message
 from magistral_ui.models.cards import RE_UPLOADS, ModelCard
 from magistral_ui.models.gguf_names import split_name
 from magistral_ui.models.ladder import LADDER_CONTEXT, Candidate
-from magistral_ui.models.memory import MemoryPlan, needed_bytes
-from magistral_ui.models.shape import ModelShape
+from magistral_ui.models.memory import MemoryPlan
 
 if TYPE_CHECKING:
     from magistral_ui.engines.weights.library import LibraryEntry
@@ -75,15 +74,17 @@ def _choices(found: Candidate, fit: "Fit") -> list[Json]:
     shape, limit = found.card.shape, found.card.context_length
     if shape is None:
         return []
-    choices = []
+    choices: list[Json] = []
     for plan in sorted(found.plans, key=lambda each: each.precision != found.plan.precision):
+        # What it takes with a usual context, or with as much as fits beside it.
+        context = min(LADDER_CONTEXT, plan.context, limit)
         pace, measured = fit.pace(shape, plan.precision)
         choices.append(
             {
                 "precision": plan.precision,
                 "engine": _engine(plan),
                 "weights": plan.weights,
-                "needs": _needs(shape, plan, fit, min(LADDER_CONTEXT, plan.context, limit)),
+                "needs": fit.machine.needed_bytes(shape, plan, context),
                 "context": min(plan.context, limit),
                 "pace": pace,
                 "measured": measured,
@@ -97,13 +98,6 @@ def _choices(found: Candidate, fit: "Fit") -> list[Json]:
 
 def _engine(plan: MemoryPlan) -> str:
     return "llama.cpp" if plan.kv_type else "transformers"
-
-
-def _needs(shape: ModelShape, plan: MemoryPlan, fit: "Fit", context: int) -> int:
-    """What it takes with a usual context, or with as much as fits beside it."""
-    if plan.kv_type:
-        return plan.weights + plan.in_ram + plan.working + plan.margin + context * plan.kv_per_token
-    return needed_bytes(shape, plan.precision, fit.device.type, context, len(plan.shares), fit.device.fused)
 
 
 def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:

@@ -21,8 +21,9 @@ pytest.importorskip("torch")
 
 from magistral_ui.engines.base import ModelRequest, Ready
 from magistral_ui.engines.local.executor import Executor
+from magistral_ui.engines.switching import machine as machine_module
 from magistral_ui.engines.switching.switchable import SwitchableEngine
-from magistral_ui.engines.weights import devices, pace_timer
+from magistral_ui.engines.weights import devices
 from magistral_ui.engines.weights.library import ModelLibrary
 from magistral_ui.models.cards import MINISTRAL_3_3B
 from magistral_ui.ui.model_actions import ModelActions
@@ -49,7 +50,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine
     """It has memory for what the cards tell, and nothing needs to be timed."""
     memory = devices.psutil.virtual_memory()._replace(available=2**39, total=2**39)
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(pace_timer, "estimated_pace", lambda *_: 9.0)
+    monkeypatch.setattr(machine_module, "has_llama_cpp", lambda: False)
+    monkeypatch.setattr(machine_module, "estimated_pace", lambda *_: 9.0)
     step, run = threading.Event(), Executor.run
     step.set()
     monkeypatch.setattr(Executor, "run", lambda self, rows: step.wait(TIMEOUT) and run(self, rows))

@@ -15,8 +15,9 @@ from starlette.applications import Starlette
 from transformers import AutoModelForImageTextToText
 
 from magistral_ui.engines.base import Loading, ModelRequest
+from magistral_ui.engines.switching import machine
 from magistral_ui.engines.switching.switchable import SwitchableEngine
-from magistral_ui.engines.weights import devices, large_files, pace_timer
+from magistral_ui.engines.weights import devices, large_files
 from magistral_ui.engines.weights.library import ModelLibrary
 from magistral_ui.engines.weights.quantization import quantization
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
@@ -116,7 +117,8 @@ def page(hub: Hub, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatc
     """On a computer that has room for what the cards tell, and where nothing needs to be timed."""
     memory = devices.psutil.virtual_memory()._replace(available=2**39, total=2**39)
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(pace_timer, "estimated_pace", lambda *_: 9.0)
+    monkeypatch.setattr(machine, "has_llama_cpp", lambda: False)
+    monkeypatch.setattr(machine, "estimated_pace", lambda *_: 9.0)
     for card in (SMALL, OTHER):
         hub.add(name_of(card), repositories[card.key], card.revision or "")
     page = Page()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from magistral_ui.engines.base import ModelInfo, ModelRequest, Ready
-from magistral_ui.engines.weights import devices, pace_timer, quantization
+from magistral_ui.engines.switching import machine as machine_module
+from magistral_ui.engines.weights import devices, quantization
 from magistral_ui.errors import DeviceTooSmall, ModelRefused
 from magistral_ui.models.cards import DEMO, FAMILY, MINISTRAL_3_3B, MINISTRAL_3_8B, RE_UPLOADS
 from magistral_ui.models.ladder import Candidate
@@ -58,8 +59,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     memory = lambda: whole._replace(available=found.free, total=found.free)  # noqa: E731
     monkeypatch.setattr(devices.psutil, "virtual_memory", memory)
     monkeypatch.setattr(devices, "good_precisions", lambda _: ("bfloat16", "nf4"))
-    monkeypatch.setattr(pace_timer, "estimated_pace", estimate)
-    monkeypatch.setattr(pace_timer, "pace_of", lambda *_, **__: lambda *_: (None, False))
+    monkeypatch.setattr(machine_module, "has_llama_cpp", lambda: False)
+    monkeypatch.setattr(machine_module, "estimated_pace", estimate)
+    monkeypatch.setattr(machine_module.Machine, "known_pace", lambda _: lambda *_: (None, False))
     yield found
     found.may_time.set()
     found.fit.stop_timing()

@@ -23,8 +23,8 @@ MIN_IMAGE_TOKENS, MAX_IMAGE_TOKENS = 1, 3_025
 ERRORS_ONLY = 1
 """llama.cpp's verbosity: the lines above it may hold text of prompts."""
 SPARE_HTTP_THREADS = 8
-EXIT_TIMEOUT = 5.0
-"""Seconds for an ordinary end, should one of llama.cpp's threads still run."""
+LOG_TIMEOUT = 20.0
+"""Seconds for the page to read the reason of a failure."""
 
 
 def main() -> None:
@@ -57,10 +57,10 @@ def main() -> None:
         server = xllamacpp.Server(parameters(xllamacpp, told))
     except (RuntimeError, ValueError, OSError) as error:
         say({"failed": "load", "detail": str(error)})
-        last_resort = threading.Timer(EXIT_TIMEOUT, os._exit, (1,))
-        last_resort.daemon = True
-        last_resort.start()
-        sys.exit(1)  # an ordinary end, which has llama.cpp write what its log still holds
+        time.sleep(
+            LOG_TIMEOUT
+        )  # llama.cpp writes its log in a thread of its own: the page ends this process once it has it
+        os._exit(1)
     for name in KEPT_SIGNALS:
         _ignore(name)  # llama.cpp has installed handlers of its own
     say({"address": server.listening_address})

@@ -19,6 +19,8 @@ SET_VARIABLES = {
     "LLAMA_SERVER_ROUTER_PORT": "1",  # has it tell how far it has loaded
     "GGML_NO_BACKTRACE": "1",  # it would start a debugger, and what that prints may hold text of prompts
 }
+LAST_LINE = "exiting due to"
+"""In the last line of the log of a server that could not load."""
 LOADING_PREFIX = b"cmd_child_to_router:state:"
 TAIL_LINES, MAX_LINE_BYTES = 60, 2_000
 END_TIMEOUT = 1.0
@@ -41,6 +43,8 @@ class ChildProcess:
         """What the child answered; None before, and where it ended without an answer."""
         self.answered = threading.Event()
         """Set once there is an answer, or will be none."""
+        self.logged = threading.Event()
+        """Set once its log is whole: after a failure, or its end."""
         self.ended = threading.Event()
         self.was_ended = False
         """Whether `end` was called: its death is no crash."""
@@ -71,7 +75,8 @@ class ChildProcess:
 
     @property
     def returncode(self) -> int | None:
-        return self._process.poll()
+        """What it ended with by itself."""
+        return None if self.was_ended else self._process.poll()
 
     def tail(self) -> list[str]:
         """The last lines of its log, printable."""
@@ -115,6 +120,8 @@ class ChildProcess:
         for line in _lines(stream):
             if text := printable(line.decode("utf-8", "replace")):
                 self._tail.append(text)
+                if LAST_LINE in text:
+                    self.logged.set()
 
     def _wait(self) -> None:
         self._process.wait()
@@ -123,6 +130,7 @@ class ChildProcess:
             self._process.stdin.close()
         for reader in self._readers:
             reader.join(DRAIN_TIMEOUT)
+        self.logged.set()
         self.answered.set()
         self.ended.set()
         if self._on_end:

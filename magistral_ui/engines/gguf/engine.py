@@ -39,7 +39,7 @@ class GGUFEngine:
 
     def __init__(self, request: ModelRequest, load: LoadGGUF = load) -> None:
         """Nothing is imported or read before `start`."""
-        self._request, self._load = request, load
+        self.request, self._load = request, load
         self._guess = (find_card(request.model) if request.model else None) or DEMO
         self._status: EngineStatus = Loading()
         self._running: RunningGGUF | None = None
@@ -120,7 +120,7 @@ class GGUFEngine:
         running: RunningGGUF | None = None
         broken: Message = Broken("engine_closed")
         try:
-            running = RunningGGUF(self._load(self._request, self._report, self._closing))
+            running = RunningGGUF(self._load(self.request, self._report, self._closing))
             self._running = running
             self._serve(running)
         except Cancelled:

@@ -13,11 +13,10 @@ MAX_REASON = 200
 """Characters of a line of the log in a sentence."""
 PACKAGE = "xllamacpp"
 NO_MEMORY = re.compile(
-    r"insufficient memory|failed to allocate|out ?of ?memory|cannot allocate memory|bad_alloc|outofdevicememory"
-    r"|outofhostmemory|cudamalloc failed|not enough memory|paging file is too small|alloc_failed",
+    r"insufficient memory|failed to allocate|unable to allocate|out ?of ?memory|cannot allocate memory|bad_alloc"
+    r"|outofdevicememory|outofhostmemory|cudamalloc failed|not enough memory|paging file is too small|alloc_failed",
     re.I,
 )
-NO_THREAD = re.compile(r"thread creation failed|resource temporarily unavailable", re.I)
 CONTEXT = re.compile(r"kv cache|initialize the context", re.I)
 PROJECTOR = re.compile(r"\bmtmd|\bclip|multimodal|mmproj", re.I)
 UNOPENED = re.compile(r"failed to open (?:GGUF file )?'?(?P<file>[^'(]*)'? ?\((?P<reason>[^()]+)\)")
@@ -83,7 +82,7 @@ def last_error(lines: Sequence[str]) -> str:
     worth = [
         each for each in said if not re.search(r"exiting due to|failed to load model|failed to create_?context", each)
     ]
-    return ([*said[-1:], *worth[-1:]] or [""])[-1][:MAX_REASON].rstrip(" .")
+    return (worth or said or [""])[-1][:MAX_REASON].rstrip(" .")
 
 
 def _import_failure(detail: str, missing: bool) -> ModelError:

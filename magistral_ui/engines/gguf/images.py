@@ -41,6 +41,8 @@ CACHED_TOKENS = 1_000_000
 """Total tokens of the texts of all visitors of which it is remembered how llama.cpp cuts them."""
 TIMEOUT = 30.0
 """Seconds for the child to answer how it cuts a text, a matter of milliseconds."""
+BRACKETED = re.compile(r"[\[<][^\[\]<>]*[\]>]")
+"""What names of control tokens look like, nearly always: a text is searched for all of them in one pass."""
 BREAK = "\u200b"
 """A space of no width, which breaks a control token's name in a text."""
 
@@ -82,8 +84,9 @@ class PromptWriter:
         self._tokenizer, self._server = tokenizer, server
         self._marker = str(server.props.get("media_marker", ""))
         self._control = tokenizer.control_texts
-        names = sorted(filter(None, (*self._control, self._marker)), key=len, reverse=True)
-        self._names = re.compile("|".join(map(re.escape, names)))
+        self._names = frozenset(filter(None, (*self._control, self._marker)))
+        odd = sorted((name for name in self._names if not BRACKETED.fullmatch(name)), key=len, reverse=True)
+        self._nameable = re.compile("|".join((BRACKETED.pattern, *map(re.escape, odd))))
         self._images: LRUCache[tuple[str, str], str] = LRUCache(IMAGE_CACHE_BYTES, len)
         self._cut: LRUCache[tuple[str, str], list[int]] = LRUCache(CACHED_TOKENS, lambda ids: len(ids) + 1)
         self._lock = threading.Lock()
@@ -141,7 +144,10 @@ class PromptWriter:
         if self._is_control(run[0]):
             return self._control[run[0]]
         text = b"".join(map(self._tokenizer.token_bytes, run)).decode("utf-8", "replace")
-        return self._names.sub(lambda name: name[0][0] + BREAK + name[0][1:], text)
+        return self._nameable.sub(lambda found: self._broken(found[0]), text)
+
+    def _broken(self, name: str) -> str:
+        return name[0] + BREAK + name[1:] if name in self._names else name
 
     def _runs(self, ids: Iterable[int]) -> Iterator[list[int]]:
         """Each control token alone, and the other tokens between two of them together: llama.cpp cuts each of these apart."""

@@ -1,23 +1,21 @@
 """Makes a running model of a GGUF file: finds the files, plans the memory, starts llama.cpp, and describes the result."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from magistral_ui.engines.base import Loading, ModelInfo, ModelRequest
 from magistral_ui.engines.gguf.devices import LlamaDevice, find_llama_device
-from magistral_ui.engines.gguf.source import GGUFSource, find_gguf
+from magistral_ui.engines.gguf.source import GGUFSource, find_gguf, plan_fitting
 from magistral_ui.engines.gguf.supervisor import LlamaServer, ServerSettings, Supervisor
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.errors import Message, ModelFilesBroken
-from magistral_ui.models.gguf_plan import plan_gguf
 from magistral_ui.models.memory import MemoryPlan
 
 CPU_BATCH, GPU_BATCH = 256, 512
 """Tokens of prompts that are read at a time: a longer batch delays other replies, and reads no faster."""
 SLOTS = 8
-SPARE_TOKENS = 2
-"""Of the pool, that no reply gets: llama.cpp ends a reply one token before its context is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,45 +43,52 @@ def load_gguf(request: ModelRequest, report: Report, closing: threading.Event) -
 
     source = find_gguf(request, device, tell, closing, notices.append)
     device = find_llama_device(request.device)  # a download may have taken hours
-    plan = plan_gguf(
-        source.facts.shape,
-        source.facts.weights,
-        device.place,
-        kv_type=request.kv_type,
-        context=request.context_length,
-    )
-    settings = server_settings(request, source, device, plan)
-    supervisor = Supervisor(settings, tell, closing)
-    tokenizer = tokenizer_of(source, plan)
-    server = supervisor.start()
-    info = _info(request, source, device, plan, tuple(notices))
-    return run_loaded(info, source, device, tokenizer, supervisor, server, settings)
+    plan = plan_fitting(source.card.name, source.facts, request, device)
+    return run_source(request, source, device, plan, tell, closing, notices)
 
 
-def run_loaded(
-    info: ModelInfo,
+def run_source(
+    request: ModelRequest,
     source: GGUFSource,
     device: LlamaDevice,
-    tokenizer: Tokenizer,
-    supervisor: Supervisor,
-    server: LlamaServer,
-    settings: ServerSettings,
+    plan: MemoryPlan,
+    report: Report,
+    closing: threading.Event,
+    notices: Sequence[Message] = (),
 ) -> LoadedGGUF:
-    """What is known once the server runs: how long a reply may be there."""
-    capacity = settings.context - SPARE_TOKENS
-    longest = int(server.props["default_generation_settings"]["n_ctx"]) - SPARE_TOKENS
-    context = min(info.context_length, longest, capacity - settings.slots)
-    loaded = replace(info, context_length=context)
-    return LoadedGGUF(loaded, source, device, tokenizer, supervisor, server, settings.slots, capacity)
+    """Start llama.cpp with what was found and planned, and say what runs."""
+    tokenizer = tokenizer_of(source, plan)
+    settings = server_settings(request, source, device, plan)
+    supervisor = Supervisor(settings, report, closing)
+    server = supervisor.start()
+    longest = int(server.props["default_generation_settings"]["n_ctx"])
+    info = ModelInfo(
+        name=source.card.name,
+        source=source.name,
+        precision=source.facts.quantization,
+        device=device.name,
+        context_length=min(
+            plan.context, request.context_length or plan.context, longest, settings.context - settings.slots
+        ),
+        parameters=source.facts.shape.parameters,
+        revision=source.revision,
+        chosen_because=source.chosen_because,
+        engine="llama.cpp",
+        plan=plan,
+        notices=tuple(notices),
+    )
+    return LoadedGGUF(info, source, device, tokenizer, supervisor, server, settings.slots, settings.context)
 
 
 def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevice, plan: MemoryPlan) -> ServerSettings:
     """How llama.cpp is to run what was planned."""
+    slots = plan.slots or SLOTS
+    pool = max(plan.context, plan.kv_bytes // plan.kv_per_token)
     return ServerSettings(
         model=source.files[0],
         mmproj=source.mmproj,
-        context=max(plan.context, plan.kv_bytes // plan.kv_per_token),
-        slots=plan.slots or SLOTS,
+        context=pool + slots,  # an erased slot still holds a token
+        slots=slots,
         batch=CPU_BATCH if device.kind == "cpu" else GPU_BATCH,
         gpu_layers=plan.gpu_layers or 0,
         kv_type=plan.kv_type or "f16",
@@ -97,25 +102,7 @@ def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevi
 def tokenizer_of(source: GGUFSource, plan: MemoryPlan) -> Tokenizer:
     """The model's tokenizer; raises ModelFilesBroken if its file is not one."""
     try:
-        tokenizer = Tokenizer(source.tekken, source.card, source.card.system(), plan.image_side)
+        tokenizer = Tokenizer(source.tekken, source.card, source.card.system(), plan.image_side, pixels=False)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelFilesBroken(model=source.name, file=source.tekken.name) from error
     return tokenizer
-
-
-def _info(
-    request: ModelRequest, source: GGUFSource, device: LlamaDevice, plan: MemoryPlan, notices: tuple[Message, ...]
-) -> ModelInfo:
-    return ModelInfo(
-        name=source.card.name,
-        source=source.name,
-        precision=source.facts.quantization,
-        device=device.name,
-        context_length=min(plan.context, request.context_length or plan.context),
-        parameters=source.facts.shape.parameters,
-        revision=source.revision,
-        chosen_because=source.chosen_because,
-        engine="llama.cpp",
-        plan=plan,
-        notices=notices,
-    )

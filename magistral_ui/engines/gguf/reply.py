@@ -40,8 +40,8 @@ class Next(Enum):
 class GGUFReply:
     """A sequence, and the stream that writes it. Only the scheduler's thread uses it once it is submitted."""
 
-    def __init__(self, sequence: Sequence, speller: TokenSpeller, vocabulary: int, excess: int = 0) -> None:
-        """`excess`: how many more tokens llama.cpp reads than the sequence has, where it cuts the text beside images itself."""
+    def __init__(self, sequence: Sequence, speller: TokenSpeller, vocabulary: int, more: int = 0) -> None:
+        """`more` is how many more tokens llama.cpp reads than the sequence has, since it cuts the text beside images itself."""
         self.sequence = sequence
         self.stream: CompletionStream | None = None
         self.slot: int | None = None
@@ -54,7 +54,8 @@ class GGUFReply:
         """Tokens that its slot holds at most once the stream is over."""
         self.told_position = 0
         """The place in the queue that its reader was told last."""
-        self._speller, self._vocabulary, self._excess = speller, vocabulary, excess
+        self._speller, self._vocabulary = speller, vocabulary
+        self.more = more
         self._banned: tuple[int, ...] = ()
         self._untold = 0  # tokens that the last stream wrote but did not send
 
@@ -76,7 +77,7 @@ class GGUFReply:
 
     @property
     def length(self) -> int:
-        return self.sequence.length + self._excess
+        return self.sequence.length + self.more
 
     @property
     def lease(self) -> int:
@@ -130,8 +131,10 @@ class GGUFReply:
         return pieces
 
     def take(self, pieces: list[Piece]) -> Next:
-        """Write what was read."""
+        """Write what was read, up to a token at which somebody pressed stop."""
         for piece in pieces:
+            if self.stopped:
+                return Next.TOKENS
             then = self._take(piece)
             if then is not Next.TOKENS:
                 return then

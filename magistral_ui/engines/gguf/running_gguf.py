@@ -14,6 +14,7 @@ from magistral_ui.engines.gguf.reply import GGUFReply
 from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.pace_recorder import PaceRecorder
+from magistral_ui.errors import NotReady, PromptTooLong
 
 
 class RunningGGUF:
@@ -27,7 +28,10 @@ class RunningGGUF:
         self._vocabulary = self.tokenizer.vocabulary
         self._speller = TokenSpeller(range(self._vocabulary), self.tokenizer.token_bytes)
         self._scheduler = CompletionScheduler(
-            loaded.slots, loaded.capacity, self.tokenizer.begin_of_text, self._prompt_of
+            loaded.slots,
+            loaded.capacity,
+            self.tokenizer.begin_of_text,
+            lambda sequence: self._prompts.prompt_of(sequence),
         )
         self._pace = PaceRecorder(lambda pace: record_pace(loaded, pace))
         self._supervisor.when_died(lambda _: self._scheduler.lose())
@@ -38,21 +42,30 @@ class RunningGGUF:
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
         measure, encoded = self.tokenizer.measure(prompt, visitor)
-        measured = self._prompts.measure(measure, encoded, visitor) if encoded.image_spans else measure
+        try:
+            measured = self._prompts.measure(measure, encoded, visitor)
+        except OSError:  # the server has ended this moment
+            measured = replace(measure, estimated=bool(encoded.image_spans))
         return replace(measured, reused=self._scheduler.reusable(visitor, encoded.keys))
 
     def submit(self, request: GenerationRequest, waiting: Generation | None = None) -> Generation:
         """Begin a reply, in the Generation that is `waiting` for it if there is one; raises PromptTooLong or NotReady."""
         encoded, limit = encoded_within(self.info.context_length, self.tokenizer, request)
+        try:
+            more = self._prompts.prepare(encoded, request.visitor)
+        except OSError as error:  # the server has ended this moment
+            raise NotReady from error
+        limit = min(limit, self.info.context_length - len(encoded.ids) - more)
+        if limit < 1:
+            raise PromptTooLong(tokens=len(encoded.ids) + more, limit=self.info.context_length)
         generation = Generation() if waiting is None else waiting  # an empty one is false
         generation.control_with(self._scheduler.wake)
         if not self.card.demo:
             self._pace.watch(generation)
         sequence = Sequence(request, encoded, generation, self.tokenizer, limit)
-        excess = self._prompts.prompt_of(sequence).tokens - sequence.length if encoded.image_spans else 0
         if encoded.resumed and request.params.temperature >= completion.MIN_TEMPERATURE:
             generation.put(Notice("seed_restarted"))
-        self._scheduler.submit(GGUFReply(sequence, self._speller, self._vocabulary, excess))
+        self._scheduler.submit(GGUFReply(sequence, self._speller, self._vocabulary, more))
         return generation
 
     def forget(self, visitor: str) -> None:
@@ -77,9 +90,6 @@ class RunningGGUF:
         """After the last `serve`: end the server, and the replies that waited, as cancelled or failed with `key`."""
         self._scheduler.finish(key)
         self._supervisor.close()
-
-    def _prompt_of(self, reply: GGUFReply) -> completion.Prompt:
-        return self._prompts.prompt_of(reply.sequence).value
 
 
 def record_pace(loaded: LoadedGGUF, tokens_per_second: float) -> None:

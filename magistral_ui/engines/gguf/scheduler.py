@@ -5,24 +5,23 @@ Who has a slot is decided in `admission.py`, and what a stream's tokens mean in 
 
 import itertools
 import logging
-import selectors
-import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
+from collections.abc import Sequence as Keys
 
 from magistral_ui.chat.events import Queued
 from magistral_ui.engines.gguf.admission import Slot, admit, common_prefix
 from magistral_ui.engines.gguf.completion import (
-    CompletionFailed,
     CompletionStream,
     ConnectionLost,
-    Prompt,
     clearing_body,
 )
+from magistral_ui.engines.gguf.images import ServerPrompt
 from magistral_ui.engines.gguf.reply import GGUFReply, Next
+from magistral_ui.engines.gguf.stream_selector import StreamSelector
 from magistral_ui.engines.gguf.supervisor import LlamaServer
+from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.errors import NotReady
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class _Clearing:
 class CompletionScheduler:
     """Feed it with `submit` from any thread; `serve` is the engine thread's loop, once for each server that is started."""
 
-    def __init__(self, slots: int, capacity: int, begin: int, prompt_of: Callable[[GGUFReply], Prompt]) -> None:
+    def __init__(self, slots: int, capacity: int, begin: int, prompt_of: Callable[[Sequence], ServerPrompt]) -> None:
         """`capacity` is the pool's, in tokens; `begin` the token with which every text begins."""
         self._count, self._capacity, self._begin, self._prompt_of = slots, capacity, begin, prompt_of
         self._lock = threading.Lock()
@@ -53,11 +52,7 @@ class CompletionScheduler:
         self._slots: list[Slot] = []
         self._turns = itertools.count(1)
         self._closing = self._died = False
-        self._selector = selectors.DefaultSelector()
-        self._woken, self._waker = socket.socketpair()
-        self._woken.setblocking(False)
-        self._waker.setblocking(False)
-        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._streams: StreamSelector[GGUFReply | _Clearing] = StreamSelector()
 
     def submit(self, reply: GGUFReply) -> None:
         """Let `reply` wait for its turn. How many may wait is decided before they get here."""
@@ -69,8 +64,7 @@ class CompletionScheduler:
 
     def wake(self) -> None:
         """Look again: someone pressed stop or answer-now."""
-        with suppress(OSError):  # full: it is awake; or closed
-            self._waker.send(b".")
+        self._streams.wake()
 
     def forget(self, visitor: str) -> None:
         """Erase what the slots hold of a visitor, those of running replies once these have ended."""
@@ -79,7 +73,7 @@ class CompletionScheduler:
                 slot.forgotten = True
         self.wake()
 
-    def reusable(self, visitor: str, keys: Sequence[int]) -> int:
+    def reusable(self, visitor: str, keys: Keys[int]) -> int:
         """Tokens at the beginning of `keys` that a slot of the visitor holds; the last one of a prompt is always read again."""
         slots = [slot for slot in self._slots if slot.visitor == visitor and not slot.forgotten]
         longest = max((common_prefix(slot.keys, keys) for slot in slots), default=0)
@@ -105,8 +99,8 @@ class CompletionScheduler:
                 self._cancel_stopped()
                 self._clear_forgotten(server)
                 self._admit(server)
-                for key, _ in self._selector.select():
-                    self._serve_ready(key.data, server)
+                for ready in self._streams.wait():
+                    self._serve_ready(ready, server)
         finally:
             self._leave_server()
 
@@ -121,22 +115,16 @@ class CompletionScheduler:
                 reply.sequence.finish("cancelled")
             else:
                 reply.sequence.fail(key)
-        self._selector.close()
-        self._woken.close()
-        self._waker.close()
+        self._streams.close()
 
-    def _serve_ready(self, ready: "GGUFReply | _Clearing | None", server: LlamaServer) -> None:
-        if ready is None:
-            with suppress(BlockingIOError):
-                self._woken.recv(4096)
-            return
+    def _serve_ready(self, ready: "GGUFReply | _Clearing", server: LlamaServer) -> None:
         stream = ready.stream
         if stream is None or self._died:
             return
         try:
             if stream.sending:
                 stream.send()
-                self._watch(ready, stream)
+                self._streams.watch(stream, ready)
             elif isinstance(ready, _Clearing):
                 stream.read()
                 if stream.stop_type:
@@ -145,7 +133,7 @@ class CompletionScheduler:
                 self._go_on(ready, self._read(ready))
         except ConnectionLost as error:
             self._lost(ready, error, server)
-        except (CompletionFailed, ValueError, LookupError, TypeError) as error:
+        except Exception as error:
             self._fail(ready, error)
 
     def _read(self, reply: GGUFReply) -> Next:
@@ -163,7 +151,7 @@ class CompletionScheduler:
         elif then is Next.NOTHING:
             self._release(reply)
 
-    def _lost(self, ready: "GGUFReply | _Clearing", error: ConnectionLost, server: LlamaServer) -> None:
+    def _lost(self, ready: "GGUFReply | _Clearing", error: Exception, server: LlamaServer) -> None:
         """A connection has ended: with the process, or alone."""
         ended = threading.Event()
         for _ in range(int(DEATH_TIMEOUT / 0.05)):
@@ -174,7 +162,7 @@ class CompletionScheduler:
         self._fail(ready, error)
 
     def _fail(self, ready: "GGUFReply | _Clearing", error: Exception) -> None:
-        log.error("a request to llama.cpp failed: %s", error)
+        log.error("a request to llama.cpp failed", exc_info=error)
         if isinstance(ready, _Clearing):
             self._cleared(ready)
             return
@@ -185,13 +173,10 @@ class CompletionScheduler:
     def _leave_server(self) -> None:
         """Cut all streams; running replies end."""
         running, self._running = self._running, []
-        for reply in running:
-            self._unwatch(reply.stream)
-            reply.cut()
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.data, _Clearing):
-                self._unwatch(key.data.stream)
-                key.data.stream.close()
+        for ready in (*running, *self._streams.watched()):
+            if ready.stream is not None:
+                self._streams.forget(ready.stream)
+                ready.stream.close()
         self._slots = []
         for reply in running:
             if not reply.sequence.generation.ended:
@@ -255,22 +240,24 @@ class CompletionScheduler:
             if not reply.advance():
                 self._release(reply)
                 return
-            if reply.needed > slot.held:  # by the tokens that were forced: it is admitted anew
+            prompt = self._prompt_of(reply.sequence)
+            reply.more = prompt.tokens - reply.sequence.length
+            if reply.needed > slot.held:  # by tokens that were forced: it is admitted anew
                 return
-            reply.open(server, self._prompt_of(reply))
+            reply.open(server, prompt.value)
             assert reply.stream is not None
-            self._watch(reply, reply.stream)
-        except ConnectionLost as error:
+            self._streams.watch(reply.stream, reply)
+        except (ConnectionLost, OSError) as error:
             self._lost(reply, error, server)
-        except (CompletionFailed, ValueError, LookupError, TypeError) as error:
+        except Exception as error:
             self._fail(reply, error)
 
     def _pause(self, reply: GGUFReply) -> None:
         """End the reply's stream; it keeps its slot, and waits for its next one."""
-        stream = reply.stream
-        self._unwatch(stream)
-        if stream is not None and stream.stop_type:
-            self._slots[reply.slot or 0].held = reply.length
+        if reply.stream is not None:
+            self._streams.forget(reply.stream)
+            if reply.stream.stop_type:
+                self._slots[reply.slot or 0].held = reply.length
         reply.cut()
 
     def _release(self, reply: GGUFReply) -> None:
@@ -301,23 +288,11 @@ class CompletionScheduler:
             self._died = self._died or not server.alive
             slot.clearing = False
             return
-        self._watch(clearing, clearing.stream)
+        self._streams.watch(clearing.stream, clearing)
 
     def _cleared(self, clearing: _Clearing) -> None:
-        self._unwatch(clearing.stream)
+        self._streams.forget(clearing.stream)
         clearing.stream.close()
         clearing.slot.clearing = False
         if clearing.stream.stop_type:
             clearing.slot.held = 1
-
-    def _watch(self, ready: "GGUFReply | _Clearing", stream: CompletionStream) -> None:
-        wanted = selectors.EVENT_WRITE if stream.sending else selectors.EVENT_READ
-        if stream in self._selector.get_map():
-            self._selector.modify(stream, wanted, ready)
-        else:
-            self._selector.register(stream, wanted, ready)
-
-    def _unwatch(self, stream: CompletionStream | None) -> None:
-        if stream is not None:
-            with suppress(KeyError, ValueError):
-                self._selector.unregister(stream)

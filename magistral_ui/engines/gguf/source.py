@@ -94,7 +94,7 @@ def find_gguf(
 
     Raises ModelNotFound, NotAMistralModel, ModelFilesBroken, DownloadFailed, DeviceTooSmall or progress.Cancelled.
     """
-    why = CHOSEN_BY_HAND
+    why = request.chosen_because
     if request.model in (None, AUTO):
         chosen, why, precision = choose_gguf(device, request.precision, downloaded=request.model is None)
         request = replace(request, model=chosen.key, precision=precision)

@@ -2,13 +2,14 @@
 
 import http.client
 import json
+import logging
 import os
 import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from magistral_ui.engines.gguf.failure_reasons import ModelNames, reason_of
 from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
 from magistral_ui.errors import Message, ModelError
 
+log = logging.getLogger(__name__)
+
 POLL_SECONDS = 0.05
 """Between two looks whether the app closes while a child loads."""
 PROPS_TIMEOUT = 60.0
 """Seconds for the first answer of a server that has just loaded, on a busy machine."""
 FAILURE_TIMEOUT = 10.0
-"""Seconds for a child that has said that it failed to end by itself, so that its log is whole."""
+"""Seconds for the log of a child that has said that it failed to be whole."""
 MAX_CRASHES, CRASH_SECONDS = 3, 600.0
 """A model that crashes this often within so many seconds is not started again."""
 HOST = "127.0.0.1"
@@ -87,11 +90,11 @@ class LlamaServer:
 
     host: str
     port: int
-    key: str
+    key: str = field(repr=False)
     pid: int
-    props: Mapping[str, Any]
+    props: Mapping[str, Any] = field(repr=False)
     """What /props answered: `media_marker`, `default_generation_settings` and others."""
-    _child: ChildProcess
+    _child: ChildProcess = field(repr=False)
 
     @property
     def alive(self) -> bool:
@@ -181,10 +184,14 @@ class Supervisor:
         address = str((child.answer or {}).get("address", ""))
         host, separator, port = address.removeprefix("http://").rpartition(":")
         if not separator or not port.isdigit():
-            child.wait(FAILURE_TIMEOUT)
+            if child.answer:
+                child.logged.wait(FAILURE_TIMEOUT)
             reason = self._reason(child)
             child.end()
-            raise Cancelled if self._is_closing() else reason
+            if self._is_closing():
+                raise Cancelled
+            log.warning("llama.cpp could not load the model: %s", "; ".join(child.tail()))
+            raise reason
         return host, int(port)
 
     def _props(self, child: ChildProcess, host: str, port: int, key: str) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from magistral_ui.engines.weights.devices import Device, find_device, look_again
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
-from magistral_ui.engines.weights.pace import record_pace
+from magistral_ui.engines.weights.pace_file import record_pace
 from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.engines.weights.quantization import held_bytes
 from magistral_ui.engines.weights.source import find_source

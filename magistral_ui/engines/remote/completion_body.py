@@ -17,15 +17,12 @@ from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.remote.dialects import TEMPLATE_FIELDS, Dialect, effort_fields
 from magistral_ui.engines.remote.server_profile import ServerProfile, chose_max_tokens
 from magistral_ui.errors import ParameterRefused
+from magistral_ui.models.image_grid import PIXTRAL, ImageGrid
 
 MessageJson = dict[str, Any]
 Marks = tuple[str, str]
 MAX_SERVER_SEED = 2**32 - 1
 """Servers' seeds have 32 bits; to llama.cpp, the largest one means no seed."""
-MAX_SIDE = 1_540
-"""Pixels of the longer side beyond which Magistral's image processor scales an image down."""
-MIN_SIDE = 56
-"""Pixels of the longer side: transformers fails on an image of a single token (28 × 28 pixels)."""
 MIN_JPEG_PIXELS = 640 * 480
 """Pixels from which photos are sent as JPEG, since PNG would be many times larger."""
 CACHE_BYTES = 64 * 2**20
@@ -35,7 +32,7 @@ CACHE_BYTES = 64 * 2**20
 def body_of(
     request: GenerationRequest,
     profile: ServerProfile,
-    url_of: Callable[[ImageFile], str],
+    url_of: Callable[[ImageFile, ImageGrid | None], str],
     resume: Resume | None,
     max_tokens: int,
 ) -> dict[str, Any]:
@@ -44,7 +41,8 @@ def body_of(
     body: dict[str, Any] = {"model": profile.model, **dialect.always}
     prompt = replace(prompt, resume=resume)
     body |= effort_fields(prompt, dialect)
-    body["messages"] = messages_of(prompt, dialect, profile.card.reasoning_marks, url_of)
+    urls = {image.digest: url_of(image, profile.image_grid) for image in prompt.images}
+    body["messages"] = messages_of(prompt, dialect, profile.card.reasoning_marks, lambda image: urls[image.digest])
     if resume is not None:
         body |= resumed_fields(resume, dialect)
     if dialect.stream_options:
@@ -189,19 +187,26 @@ class ImageUrls:
     """Data URLs by the image's content; thread-safe."""
 
     def __init__(self) -> None:
-        self._urls: LRUCache[str, str] = LRUCache(CACHE_BYTES, len)
+        self._urls: LRUCache[tuple[str, ImageGrid | None], str] = LRUCache(CACHE_BYTES, len)
         self._lock = threading.Lock()
 
-    @cachedmethod(attrgetter("_urls"), key=lambda _, image: image.digest, lock=attrgetter("_lock"))
-    def __call__(self, image: ImageFile) -> str:
+    @cachedmethod(attrgetter("_urls"), key=lambda _, image, grid: (image.digest, grid), lock=attrgetter("_lock"))
+    def __call__(self, image: ImageFile, grid: ImageGrid | None) -> str:
         """The data URL of `image`; the first call for a large photo takes tens of milliseconds."""
         with serving(NO_CLIENT):  # the visitor's turn and rate limit were settled before the reply began
-            return data_url(image)
+            return data_url(image, grid)
 
 
-def data_url(image: ImageFile) -> str:
-    """`image` re-encoded as a data URL, so that no EXIF data, animation or unusual format reaches the server."""
-    data, _, kind = image.rewritten(
-        longest=MAX_SIDE, shortest=MIN_SIDE, format="PNG", photo=MIN_JPEG_PIXELS, quality=92
-    )
+def data_url(image: ImageFile, grid: ImageGrid | None) -> str:
+    """`image` re-encoded as a data URL, so that no EXIF data, animation or unusual format reaches the server.
+
+    With a `grid`, it has exactly the size to which the model would scale it, so that the server need not: it does it otherwise.
+    """
+    if grid is None:
+        data, _, kind = image.rewritten(
+            longest=PIXTRAL.longest, shortest=2 * PIXTRAL.unit, format="PNG", photo=MIN_JPEG_PIXELS, quality=92
+        )
+    else:
+        size = image.width, image.height
+        data, kind = image.fitted(grid.pixels(*size), enlarged=grid.enlarged(*size), photo=MIN_JPEG_PIXELS)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}"

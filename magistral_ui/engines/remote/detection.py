@@ -25,6 +25,7 @@ from magistral_ui.engines.remote.dialects import (
     without_mark,
 )
 from magistral_ui.engines.remote.http_client import ServerClient
+from magistral_ui.engines.remote.image_grid_probe import image_grid
 from magistral_ui.engines.remote.request_errors import InsecureConnection, closed_without_answer, speaks_tls
 from magistral_ui.engines.remote.served_models import ServedModel, card_for, choose_model, named_or_only, served_models
 from magistral_ui.engines.remote.server_profile import ServerProfile
@@ -93,6 +94,7 @@ async def detect(server: ServerClient, options: ServerOptions) -> ServerProfile:
         last_n = max(context, served.context_length or 0)
         dialect = replace(dialect, always={**dialect.always, "repeat_last_n": last_n})
     card = replace(card, context_length=context, vision=card.vision if served.vision is None else served.vision)
+    grid, counts_images = await image_grid(server, dialect, card, served.name, loaded=loaded)
     info = ModelInfo(
         name=card.name,
         source=served.listed or served.name,
@@ -112,6 +114,8 @@ async def detect(server: ServerClient, options: ServerOptions) -> ServerProfile:
         max_output_tokens=served.max_output_tokens,
         loaded=loaded,
         template_known=loaded or dialect.key != "llama.cpp",
+        image_grid=grid,
+        counts_images=counts_images,
         facts_path=path,
         fingerprint=fingerprint_of(models, facts, served.name),
     )

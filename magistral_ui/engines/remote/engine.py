@@ -142,7 +142,7 @@ class RemoteEngine:
     def _refuse_too_long(self, prompt: Prompt, profile: ServerProfile) -> None:
         """Raise PromptTooLong before anything is sent: the server would refuse it too, but leave a failed turn behind."""
         limit, counter = profile.info.context_length, self._monitor.counter
-        if counter is None or not profile.loaded or certainly_fits(prompt, limit):
+        if counter is None or not profile.loaded or certainly_fits(prompt, limit, profile.image_grid):
             return
         measure = self._measure(counter, prompt, MEASURE_TIMEOUT_BEFORE_SEND, limit)
         # An estimate may be wrong, but not by a factor of two.

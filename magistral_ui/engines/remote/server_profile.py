@@ -13,6 +13,7 @@ from magistral_ui.engines.remote.dialects import Dialect
 from magistral_ui.engines.remote.error_body import MAX_TOKENS_FIELDS, ServerRefusal
 from magistral_ui.engines.remote.reasoning_stream import ReplyReader
 from magistral_ui.models.cards import ModelCard
+from magistral_ui.models.image_grid import ImageGrid
 
 FULL_CONTEXT_MARGIN = 64
 """Tokens below the limit at which a context counts as full, since usage is partly estimated."""
@@ -37,6 +38,10 @@ class ServerProfile:
     """Whether the model is loaded; until then, a router says little about it."""
     template_known: bool = True
     """Whether its chat template has been examined."""
+    image_grid: ImageGrid | None = None
+    """To which images are scaled before they are sent; None if it is not known how the model divides them."""
+    counts_images: bool = False
+    """Whether the server has confirmed what images cost."""
     facts_path: str = ""
     """Path where the server describes its models."""
     fingerprint: str = ""

@@ -13,20 +13,19 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.engines.base import Measure
-from magistral_ui.engines.remote.completion_body import MAX_SIDE, messages_of, resumed_fields
+from magistral_ui.engines.remote.completion_body import messages_of, resumed_fields
 from magistral_ui.engines.remote.dialects import TEMPLATE_FIELDS, effort_fields
 from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.server_profile import ServerProfile
+from magistral_ui.models.image_grid import PIXTRAL, ImageGrid
 
 CHARACTERS_PER_TOKEN = 3.6
 """Measured with Mistral's public tokenizer (131,072 entries): English 4.6, German 4.1, French 4.3, LaTeX and code 2.7 to 3.2."""
 CACHED_TOKENS = 8_000_000
 """Total tokens of the texts whose counts are cached: about 30 million characters."""
 PARALLEL_REQUESTS = 8
-PATCH_PIXELS = 28
 MAX_WHOLE_PROMPT_CHARACTERS = 20_000
 """Prompts of up to this many characters are counted whole each time; of longer ones, only what has changed."""
 LIMIT_MARGIN_TOKENS = 256
@@ -59,7 +58,10 @@ class TokenCounter:
     async def measure(self, prompt: Prompt, limit: int | None = None) -> Measure:
         """The tokens of `prompt`; `estimated` if any part was estimated. Near `limit`, exact if the server can count."""
         texts = texts_of(prompt)
-        pieces = measured(prompt, await self._counts(texts), sent=self._dialect.history != "left_out")
+        counts, profile = await self._counts(texts), self._profile
+        pieces = measured(prompt, counts, profile.image_grid, sent=self._dialect.history != "left_out")
+        if prompt.images and not profile.counts_images:
+            pieces = replace(pieces, estimated=True)
         if self._dialect.tokenizer is None:
             return pieces
         size, shape = sum(map(len, texts)), _shape(prompt)
@@ -135,13 +137,13 @@ def texts_of(prompt: Prompt) -> list[str]:
 
 def estimated_measure(prompt: Prompt) -> Measure:
     """The tokens of `prompt`, estimated from the lengths of its texts."""
-    return measured(prompt, {text: TokenCount(estimated_tokens(text), True) for text in texts_of(prompt)})
+    return measured(prompt, {text: TokenCount(estimated_tokens(text), True) for text in texts_of(prompt)}, None)
 
 
-def certainly_fits(prompt: Prompt, limit: int) -> bool:
+def certainly_fits(prompt: Prompt, limit: int, grid: ImageGrid | None = None) -> bool:
     """Whether `prompt` certainly fits, without counting: no text has more tokens than bytes."""
     size = sum(len(text.encode("utf-8", "replace")) for text in texts_of(prompt))
-    spent = sum(map(image_tokens, prompt.images)) + MAX_TEMPLATE_TOKENS_PER_TURN * (len(prompt.turns) + 3)
+    spent = sum(_image_tokens(prompt, grid).values()) + MAX_TEMPLATE_TOKENS_PER_TURN * (len(prompt.turns) + 3)
     return size + spent < limit
 
 
@@ -159,8 +161,8 @@ def _without_images(turn: Turn) -> Turn:
     return replace(turn, images=()) if isinstance(turn, UserTurn) else turn
 
 
-def measured(prompt: Prompt, counts: dict[str, TokenCount], *, sent: bool = True) -> Measure:
-    """The tokens of the whole prompt, from the counts of its texts; images are estimated from their sizes.
+def measured(prompt: Prompt, counts: dict[str, TokenCount], grid: ImageGrid | None, *, sent: bool = True) -> Measure:
+    """The tokens of the whole prompt, from the counts of its texts and the `grid` of its images, or Magistral's.
 
     Earlier reasoning costs nothing unless it is `sent`.
     """
@@ -169,7 +171,7 @@ def measured(prompt: Prompt, counts: dict[str, TokenCount], *, sent: bool = True
     per_message: dict[int, int] = {}
     reasoning: dict[int, int] = {}
     total = system
-    images = {image.digest: image_tokens(image) for image in prompt.images}
+    images = _image_tokens(prompt, grid)
     for turn in prompt.turns:
         turn = turn if sent or isinstance(turn, UserTurn) else replace(turn, reasoning=None)
         tokens = _turn_tokens(turn, counts, images)
@@ -181,8 +183,12 @@ def measured(prompt: Prompt, counts: dict[str, TokenCount], *, sent: bool = True
     if prompt.resume is not None:
         total += _reasoning_tokens(prompt.resume.reasoning, counts) + counts[prompt.resume.answer].tokens
         total -= bool(prompt.resume.reasoning) and not prompt.resume.closed
-    estimated = bool(images) or any(each.estimated for each in counts.values())
+    estimated = any(each.estimated for each in counts.values())
     return Measure(total, system, per_message, reasoning, images, estimated=estimated)
+
+
+def _image_tokens(prompt: Prompt, grid: ImageGrid | None) -> dict[str, int]:
+    return {image.digest: (grid or PIXTRAL).tokens(image.width, image.height) for image in prompt.images}
 
 
 def _turn_tokens(turn: UserTurn | AssistantTurn, counts: dict[str, TokenCount], images: dict[str, int]) -> int:
@@ -199,13 +205,3 @@ def estimated_tokens(text: str) -> int:
     """About how many tokens `text` has; letters of non-Latin scripts cost more."""
     wide = sum(1 for letter in text if ord(letter) > 0x2FF)
     return math.ceil((len(text) - wide) / CHARACTERS_PER_TOKEN + wide * 0.8)
-
-
-def image_tokens(image: ImageFile) -> int:
-    """Tokens of an image for Magistral: one for each 28 × 28 pixels, and one at the end of each row."""
-    ratio = max(image.width, image.height) / MAX_SIDE
-    width, height = image.width, image.height
-    if ratio > 1:
-        width, height = max(1, round(width / ratio)), max(1, round(height / ratio))
-    columns, rows = (width - 1) // PATCH_PIXELS + 1, (height - 1) // PATCH_PIXELS + 1
-    return (columns + 1) * rows

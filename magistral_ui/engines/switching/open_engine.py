@@ -1,18 +1,32 @@
 """Opens the engine that a request needs, one for each kind of model file; it loads nothing and runs nothing itself."""
 
 import threading
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from magistral_ui.engines.base import Engine, GenerationRequest, ModelRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.engine import open_local
+from magistral_ui.engines.switching.either_engine import EitherEngine
+from magistral_ui.errors import BadSetting, LibraryMissing
+from magistral_ui.models.cards import find_card
+from magistral_ui.models.folder import AUTO
+from magistral_ui.models.memory import PRECISIONS
 
 if TYPE_CHECKING:
     from magistral_ui.engines.local.tokenizer import Tokenizer
 
+TORCH_PRECISIONS = ("float32", *PRECISIONS)
+"""Those that only the local engine has."""
+
 
 class LoadableEngine(Engine, Protocol):
     """An engine on this machine that loads one model, and frees its memory when it is closed."""
+
+    @property
+    def request(self) -> ModelRequest:
+        """What it was opened for; once it has loaded, with the model that was chosen if none was named."""
 
     @property
     def tokenizer(self) -> "Tokenizer | None":
@@ -33,5 +47,62 @@ class LoadableEngine(Engine, Protocol):
 
 
 def open_engine(request: ModelRequest) -> LoadableEngine:
-    """The engine that can run the requested model, not started yet."""
-    return open_local(request)
+    """The engine for the requested model, not started yet. Raises LibraryMissing if what it needs is not installed."""
+    if is_for_gguf(request):
+        return open_gguf(request)
+    if not has_torch():
+        raise LibraryMissing(model=request.shown_name or request.precision, other=_gguf_of(request))
+    return EitherEngine(request, lambda asked: asked, is_for_gguf, open_gguf)
+
+
+def is_for_gguf(request: ModelRequest) -> bool:
+    """Whether the engine for GGUF files is asked for: by what is named, or because no other one is installed."""
+    from magistral_ui.engines.gguf.source import names_gguf
+
+    return names_gguf(request.model, request.precision) or not (has_torch() or _needs_torch(request))
+
+
+def check_settings(request: ModelRequest) -> None:
+    """Raise BadSetting for what the operator set, and only the other engine knows."""
+    from magistral_ui.engines.gguf.source import names_gguf
+
+    if request.precision in TORCH_PRECISIONS and names_gguf(request.model, "auto"):
+        raise BadSetting("precision_not_for_gguf", value=request.precision)
+    if request.kv_type != "auto" and not is_for_gguf(request):
+        raise BadSetting("kv_type_needs_gguf", value=request.kv_type)
+
+
+def open_gguf(request: ModelRequest) -> LoadableEngine:
+    """The engine for GGUF files; raises as `open_engine` does."""
+    from magistral_ui.engines.gguf.engine import GGUFEngine
+
+    if not has_llama_cpp():
+        raise LibraryMissing("llama_cpp_missing")
+    return GGUFEngine(request)
+
+
+def has_torch() -> bool:
+    """Whether the libraries of the local engine are installed."""
+    return _is_installed("torch") and _is_installed("transformers")
+
+
+def has_llama_cpp() -> bool:
+    return _is_installed("xllamacpp")
+
+
+def _is_installed(library: str) -> bool:
+    with suppress(ImportError):
+        return find_spec(library) is not None
+    return False
+
+
+def _needs_torch(request: ModelRequest) -> bool:
+    """Whether a model that is no GGUF file is meant: in the folder that is named, or by its precision."""
+    folder = request.model is not None and request.model != AUTO and find_card(request.model) is None
+    return request.precision in TORCH_PRECISIONS or (folder and Path(str(request.model)).expanduser().is_dir())
+
+
+def _gguf_of(request: ModelRequest) -> str:
+    """What to name instead of a model in safetensors."""
+    card = find_card(request.model) if request.model else None
+    return card.gguf_repositories[0] if card and card.gguf_repositories else "FILE.gguf"

@@ -1,7 +1,6 @@
 """An engine whose model can be switched, unloaded and loaded again while the page is open; it runs none itself.
 
-Each load has an engine of its own, of the kind that runs the model's files. The one before is closed first, so that two models
-never share the memory, and if a load fails, the previous model is loaded again.
+Each load has an engine of its own. The one before is closed first, to free its memory; it is loaded again if a load fails.
 """
 
 import threading
@@ -21,6 +20,7 @@ from magistral_ui.engines.base import (
     ModelRequest,
     Ready,
     Unloaded,
+    info_of,
 )
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.sequence import encoded_within
@@ -103,10 +103,8 @@ class SwitchableEngine:
         self._engine.retry()
 
     def measure(self, prompt: Prompt, visitor: str = "") -> Measure:
-        unloaded = self._unloaded
-        if unloaded is None or unloaded[2] is None:
-            return self._engine.measure(prompt, visitor)
-        return unloaded[2].measure(prompt, visitor)[0]
+        kept = self._kept_tokenizer
+        return self._engine.measure(prompt, visitor) if kept is None else kept.measure(prompt, visitor)[0]
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Start a reply. If the model is unloaded, the reply waits while it is loaded again."""
@@ -123,7 +121,8 @@ class SwitchableEngine:
 
     def repositories_in_use(self) -> set[str]:
         """The repositories whose files are needed, by the current model, loaded or not, or by a switch; and names of folders."""
-        found = {self.card.repository, *(each.repository for each in (self.current, *self._needed))}
+        info, requests = info_of(self.status()), (self.current, *self._needed)
+        found = {self.card.repository, info and info.source, *(each.repository for each in requests)}
         return {name for name in found if name}
 
     def held_bytes(self) -> int:
@@ -134,9 +133,8 @@ class SwitchableEngine:
 
     def forget(self, visitor: str) -> None:
         self._engine.forget(visitor)
-        unloaded = self._unloaded
-        if unloaded is not None and unloaded[2] is not None:
-            unloaded[2].forget(visitor)
+        if (kept := self._kept_tokenizer) is not None:
+            kept.forget(visitor)
 
     def running(self) -> list[Generation]:
         """The replies that have not ended, including those that wait for the model."""
@@ -146,9 +144,10 @@ class SwitchableEngine:
         """Load another model in place of this one; returns at once.
 
         False if replies are running and `running` does not say what happens to them; nothing has changed then. A switch that
-        still waits for replies is replaced. Raises ModelSwitching while another model is being loaded.
+        still waits for replies is replaced. Raises ModelSwitching while another model is being loaded, and LibraryMissing.
         """
-        return self._begin(running, _Pending(lambda: self._switch(request), request))
+        opened = self._open(request)
+        return self._begin(running, _Pending(lambda: self._switch(request, opened), request))
 
     def unload(self, running: Running | None = None) -> bool:
         """Free the model's memory; the same as `switch` otherwise. Does nothing in a state without a model."""
@@ -167,10 +166,13 @@ class SwitchableEngine:
         if thread is not None:
             thread.join(CLOSE_TIMEOUT)
 
+    @property
+    def _kept_tokenizer(self) -> "Tokenizer | None":
+        return self._unloaded[2] if self._unloaded else None
+
     def _check_length(self, request: GenerationRequest) -> None:
         """Refuse a prompt that is too long before an unloaded model is loaded for it."""
-        unloaded = self._unloaded
-        if unloaded is not None and unloaded[2] is not None:
+        if (unloaded := self._unloaded) is not None and unloaded[2] is not None:
             encoded_within(unloaded[0].context_length, unloaded[2], request)
 
     def _submit_waiting(self, request: GenerationRequest) -> Generation:
@@ -227,12 +229,11 @@ class SwitchableEngine:
         self._thread = threading.Thread(target=run, name="switch model", daemon=True)
         self._thread.start()
 
-    def _switch(self, request: ModelRequest) -> None:
-        before = self._pinned()
-        self._unloaded = None
-        failure = self._replace_engine(request)
+    def _switch(self, request: ModelRequest, opened: LoadableEngine) -> None:
+        before, self._unloaded = self._pinned(), None
+        failure = self._replace_engine(request, opened)
         if failure is not None and not self._closing.is_set():
-            self._replace_engine(before)
+            self._replace_engine(before, self._open(before))
         self.last_failure = failure
         log_event("model_switched" if failure is None else "model_switch_failed", model=self._engine.card.key)
 
@@ -253,12 +254,12 @@ class SwitchableEngine:
 
     def _pinned(self) -> ModelRequest:
         """The current request, naming the model that it chose: asked again, the machine might choose another."""
-        request, card = self.current, self.card
+        request, card = self._engine.request, self.card
         return replace(request, model=card.key) if request.model in (None, AUTO) and find_card(card.key) else request
 
     def _load_again(self) -> None:
         """Load the unloaded model for the replies that wait; if that fails, they end with the reason."""
-        failure = self._replace_engine(self.current)
+        failure = self._replace_engine(self.current, self._open(self.current))
         with self._lock:
             waiting, self._waiting = self._waiting, WaitingReplies()
             if failure is None:
@@ -271,9 +272,9 @@ class SwitchableEngine:
             self.last_failure = failure
             self._engine = self._open(self.current)  # the next message tries again
 
-    def _replace_engine(self, request: ModelRequest) -> Message | None:
-        """Close the engine and load `request` in a new one; the reason if that fails."""
-        engine, self._engine = self._engine, self._open(request)
+    def _replace_engine(self, request: ModelRequest, opened: LoadableEngine) -> Message | None:
+        """Close the engine and load `request` in the one that was `opened` for it; the reason if that fails."""
+        engine, self._engine = self._engine, opened
         engine.close()
         engine.wait_closed(self._closing)
         del engine

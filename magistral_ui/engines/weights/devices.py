@@ -2,9 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import torch
@@ -14,8 +14,9 @@ from magistral_ui.engines.weights import gpu_diagnosis
 from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, TorchBuild, find_graphics_cards, runs_kernels_for
 from magistral_ui.engines.weights.quantization import can_quantize, has_fast_nf4
 from magistral_ui.errors import BadSetting, DeviceTooSmall, Message
-from magistral_ui.models.cards import DEMO, FAMILY, ModelCard
-from magistral_ui.models.ladder import Candidate, Pace, best_candidate, candidates, no_pace
+from magistral_ui.models.cards import FAMILY, ModelCard
+from magistral_ui.models.default_model import DefaultModel, choose
+from magistral_ui.models.ladder import Pace, candidates, no_pace
 from magistral_ui.models.memory import (
     GOOD_CONTEXT,
     MAX_FLOAT32_PARAMETERS,
@@ -170,19 +171,10 @@ def _card(index: int) -> Device:
     return Device("cuda", torch.cuda.get_device_name(index), free, total, index, capability=_capability(index))
 
 
-class DefaultModel(NamedTuple):
-    """What runs if no model is named."""
-
-    card: ModelCard
-    why: str
-    """Key of the text that says why."""
-    precision: str = "auto"
-
-
 def choose_default(
     device: Device, may_run: Callable[[ModelCard], bool], pace: Pace = no_pace, precision: str = "auto"
 ) -> DefaultModel:
-    """The best model of those that `may_run`, or the demo model.
+    """The best model of those that `may_run` with torch, or the demo model.
 
     `precision` is the one asked for. `pace` is asked only for models that may run and fit, and never on CUDA, where whatever fits
     is fast enough.
@@ -190,22 +182,13 @@ def choose_default(
     family = tuple(card for card in FAMILY if may_run(card))
     precisions = good_precisions(device) if precision == "auto" else (precision,)
     pace = no_pace if device.type == "cuda" else pace
-    found = candidates(device.place, precisions, good_context(device), pace, family)
-    best = best_candidate(found)
-    if best is None:
-        return DefaultModel(DEMO, _why_demo(device, found), precision)
-    why = "model_chosen_cpu_fits" if device.type == "cpu" else "model_chosen_gpu_fits"
-    return DefaultModel(best.card, why, best.plan.precision)
-
-
-def _why_demo(device: Device, found: Sequence[Candidate]) -> str:
-    if device.hindrance:
-        return "model_chosen_gpu_unusable"
-    if any(each.plans for each in found):
-        return "model_chosen_too_slow"
-    if any(each.plans for each in candidates(device.place, good_precisions(device), good_context(device))):
-        return "model_chosen_not_downloaded"
-    return "model_chosen_no_gpu" if device.type == "cpu" else "model_chosen_gpu_too_small"
+    return choose(
+        candidates(device.place, precisions, good_context(device), pace, family),
+        lambda: candidates(device.place, good_precisions(device), good_context(device)),
+        on_gpu=device.type != "cpu",
+        hindered=device.hindrance is not None,
+        precision=precision,
+    )
 
 
 def choose_plan(

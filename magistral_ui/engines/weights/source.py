@@ -51,7 +51,7 @@ def find_source(
 
     Raises what `hub.download` and `inspect_folder` do, DeviceTooSmall, CopyNotSaved or progress.Cancelled.
     """
-    why, card = "model_chosen_by_hand", find_card(request.model) if request.model else None
+    why, card = request.chosen_because, find_card(request.model) if request.model else None
     if request.model in (None, AUTO):
         may_run = is_complete if request.model is None else lambda _: True
         card, why, precision = choose_default(device, may_run, pace_of(device), request.precision)

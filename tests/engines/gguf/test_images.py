@@ -1,44 +1,22 @@
 """Prompts with images for a real llama.cpp: how many tokens it makes of them, which ones, and what it answers."""
 
-import base64
-import http.client
-import io
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from mistral_common.protocol.instruct.chunk import ImageChunk
-from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from magistral_ui.chat.conversation import Conversation
-from magistral_ui.chat.events import Finished
-from magistral_ui.chat.images import ImageFile, read_image
+from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
-from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import GenerationRequest
-from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.gguf.images import (
     BREAK,
-    MAX_IMAGE_TOKENS,
-    MIN_IMAGE_TOKENS,
     PromptWriter,
     ServerPrompt,
 )
-from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
-from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
-from tests.engines.contract import all_events, words
-from tests.engines.gguf.full_vocabulary import write_full_vocabulary
-from tests.engines.remote.conftest import start_llama_cpp
-from tests.engines.test_contract_local import loaded
-from tests.servers.gguf_files import write_gguf
+from tests.engines.gguf.prompted import CARD, Model, Server, drawn
 
-CARD = inspect_folder(DEMO_FOLDER).card
 SIZES = [(1, 1), (20, 20), (28, 28), (56, 56), (60, 100), (100, 60), (224, 224), (300, 200), (640, 480), (800, 600)]
 LARGE = [(1024, 768), (1540, 1540), (1920, 1080), (3000, 1000), (4000, 3000), (1540, 28), (30, 1540), (1, 9000)]
 EXACT = {
@@ -75,95 +53,6 @@ MARKS = (
 )
 
 
-@dataclass(frozen=True)
-class Server:
-    """A running llama.cpp."""
-
-    host: str
-    port: int
-    key: str
-    props: Mapping[str, Any]
-
-    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=300)
-        headers = {"Authorization": f"Bearer {self.key}"}
-        connection.request(method, path, json.dumps(body) if body else None, headers)
-        answered: dict[str, Any] = json.loads(connection.getresponse().read())
-        connection.close()
-        return answered
-
-    def complete(self, prompt: ServerPrompt, count: int = 1, **more: object) -> dict[str, Any]:
-        body = {"prompt": prompt.value, "n_predict": count, "temperature": 0, "return_tokens": True, **more}
-        answered = self.ask("POST", "/completion", body)
-        assert "error" not in answered, answered
-        return answered
-
-    def reads(self, prompt: ServerPrompt) -> int:
-        """How many tokens it makes of `prompt`."""
-        return int(self.complete(prompt)["tokens_evaluated"])
-
-    def cut(self, text: str) -> list[int]:
-        ids: list[int] = self.ask("POST", "/tokenize", {"content": text, "parse_special": True})["tokens"]
-        return ids
-
-
-class Model:
-    """A model on a running server, with what the engine has of it."""
-
-    def __init__(self, server: Server, tekken: Path) -> None:
-        self.server = server
-        self.tokenizer = Tokenizer(tekken, CARD, CARD.system(), pixels=False)
-        self.writer = PromptWriter(self.tokenizer, server)
-
-    def sequence(self, said: Conversation, resume: Resume | None = None) -> Sequence:
-        prompt = compose(said, (), PromptChoices(), resume)
-        request = GenerationRequest(prompt, SamplingParams(temperature=0.0, max_tokens=300), "ann")
-        return Sequence(request, self.tokenizer.encode(prompt, "ann"), Generation(), self.tokenizer, 300)
-
-    def prompt_of(self, text: str, *images: ImageFile) -> ServerPrompt:
-        return self.writer.prompt_of(self.sequence(Conversation().say(text, images)))
-
-
-@pytest.fixture(scope="module")
-def demo_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    write_gguf(folder)
-    return folder
-
-
-def started(folder: Path, tekken: Path) -> Iterator[Model]:
-    key = "a key"
-    process = start_llama_cpp(
-        folder, slots=2, image_min_tokens=MIN_IMAGE_TOKENS, image_max_tokens=MAX_IMAGE_TOKENS, api_keys=[key]
-    )
-    server = Server("127.0.0.1", process.port, key, {})
-    yield Model(Server(server.host, server.port, key, server.ask("GET", "/props")), tekken)
-    process.close()
-
-
-@pytest.fixture(scope="module")
-def demo(demo_files: Path) -> Iterator[Model]:
-    yield from started(demo_files, DEMO_FOLDER / "tekken.json")
-
-
-@pytest.fixture(scope="module")
-def full(demo_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    """A model with Mistral's whole vocabulary."""
-    folder = tmp_path_factory.mktemp("full")
-    write_full_vocabulary(folder, demo_files / "mmproj.gguf")
-    yield from started(folder, folder / "tekken.json")
-
-
-def drawn(size: tuple[int, int], colour: str = "red", shape: str = "ellipse") -> ImageFile:
-    image = Image.new("RGB", size, "white")
-    width, height = size
-    box = (width // 4, height // 4, width * 3 // 4, height * 3 // 4)
-    (ImageDraw.Draw(image).ellipse if shape == "ellipse" else ImageDraw.Draw(image).rectangle)(box, fill=colour)
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return read_image(data.getvalue(), "a.png")
-
-
 def control_tokens(model: Model, ids: list[int]) -> list[int]:
     return [token for token in ids if token < len(model.tokenizer.control_texts)]
 
@@ -180,7 +69,7 @@ def test_an_image_has_as_many_tokens_as_mistral_common_says(full: Model, size: t
 
 
 @pytest.mark.parametrize("side", [56, 300, 1024])
-def test_images_are_scaled_down_to_the_longest_side_that_was_chosen(full: Model, demo_files: Path, side: int) -> None:
+def test_images_are_scaled_down_to_the_longest_side_that_was_chosen(full: Model, side: int) -> None:
     tekken = Path(str(full.tokenizer.tokenizer.instruct_tokenizer.tokenizer.file_path))
     smaller = Model(full.server, tekken)
     smaller.tokenizer = Tokenizer(tekken, CARD, (), side, pixels=False)
@@ -283,45 +172,6 @@ def test_a_resumed_reply_beside_an_image(demo: Model) -> None:
         prompt = demo.writer.prompt_of(demo.sequence(said, resume))
         assert prompt.exact
         assert demo.server.reads(prompt) == prompt.tokens
-
-
-def test_the_pixels_are_those_of_mistral_common(full: Model) -> None:
-    encoder: Any = MistralTokenizer.from_file(str(DEMO_FOLDER / "tekken.json")).instruct_tokenizer.image_encoder
-    encoder.image_config.max_image_size = 1540
-    for size in ((60, 100), (640, 480), (1000, 37), (2100, 1400)):
-        noise = Image.effect_noise(size, 90).convert("RGB")
-        data = io.BytesIO()
-        noise.save(data, "PNG")
-        prompt = full.prompt_of("What is this?", read_image(data.getvalue()))
-        assert isinstance(prompt.value, dict)
-        file = base64.b64decode(prompt.value["multimodal_data"][0])
-        sent = np.asarray(Image.open(io.BytesIO(file)), dtype=np.float32)
-        theirs = encoder(ImageChunk(image=noise)).image.transpose(1, 2, 0)
-        mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-        unscaled = ((theirs * deviation + mean) * 255).clip(0, 255)
-        assert np.abs(sent - unscaled).max() <= 0.51
-
-
-def test_the_demo_model_answers_as_the_local_engine_does(demo: Model) -> None:
-    local = loaded()
-    sizes = [(112, 112), (100, 60), (60, 100), (200, 150), (640, 480), (30, 90), (333, 111), (28, 28), (20, 9)]
-    colours = ("red", "green", "blue", "yellow", "black")
-    try:
-        for n in range(15):
-            image = drawn(sizes[n % len(sizes)], colours[n % 5], "ellipse" if n % 2 else "rectangle")
-            said = Conversation().say("What colour is this?", [image])
-            prompt = compose(said, (), PromptChoices())
-            request = GenerationRequest(prompt, SamplingParams(temperature=0.0, max_tokens=300), "ann")
-            expected = all_events(local.submit(request))
-            assert isinstance(expected[-1], Finished)
-            sequence = demo.sequence(said)
-            written = demo.server.complete(demo.writer.prompt_of(sequence), 300)["tokens"]
-            for token in written:
-                sequence.write(token)
-            assert words(all_events(sequence.generation)) == words(expected)
-            assert len(sequence.prompt.ids) == expected[-1].usage.prompt_tokens
-    finally:
-        local.close()
 
 
 def test_nothing_is_asked_for_a_prompt_without_images(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:

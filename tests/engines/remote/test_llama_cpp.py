@@ -129,8 +129,10 @@ def test_the_second_turn_reuses_the_first(shared: RemoteEngine) -> None:
 
 def test_pixels_reach_the_model(shared: RemoteEngine) -> None:
     said = Conversation().say("What colour is this?", (image("red-circle.png"),))
-    assert "red" in words(ask(shared, said))[1].lower()
-    assert shared.measure(request(shared, said).prompt).estimated
+    events = ask(shared, said)
+    assert "red" in words(events)[1].lower()
+    measure = shared.measure(request(shared, said).prompt)
+    assert (measure.total, measure.estimated) == (finished(events).usage.prompt_tokens, False)
 
 
 def test_the_same_seed_gives_the_same_reply_and_another_one_another(shared: RemoteEngine) -> None:

@@ -1,4 +1,4 @@
-"""The pace of models: estimated on one layer of the real classes, measured when they ran, and kept in a file."""
+"""The pace of models with torch: estimated on one layer of the real classes, once."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from magistral_ui.engines.weights import pace as module
+from magistral_ui.engines.weights import pace_file
 from magistral_ui.engines.weights.devices import Device
-from magistral_ui.engines.weights.pace import estimated_pace, measured_pace, pace_of, record_pace
+from magistral_ui.engines.weights.pace import estimated_pace, pace_of
+from magistral_ui.engines.weights.pace_file import known_pace, record_pace
 from magistral_ui.models.memory import GIB
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
 
@@ -18,7 +20,7 @@ SMALL = ModelShape(16_384, 256, 512, 3, 4, 2, 64, False, 4_096)
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(module, "copies_folder", lambda: tmp_path / "assets" / "quantized")
+    monkeypatch.setattr(pace_file, "copies_folder", lambda: tmp_path / "assets" / "quantized")
     return tmp_path / "assets" / "pace.json"
 
 
@@ -34,12 +36,12 @@ def test_a_layer_is_timed_once_and_remembered(file: Path, precision: str, monkey
 
 
 def test_where_nothing_may_be_timed_only_what_is_known_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pace_of(CPU, timed=False)(SMALL, "float32") == (None, False)
+    assert known_pace(CPU)(SMALL, "float32") == (None, False)
     found = estimated_pace(SMALL, "float32", CPU)
     monkeypatch.setattr(module, "_seconds", lambda *_: 1 / 0)
-    assert pace_of(CPU, timed=False)(SMALL, "float32") == (found, False)
+    assert known_pace(CPU)(SMALL, "float32") == (found, False)
     record_pace(SMALL, "float32", CPU, 7.0)
-    assert pace_of(CPU, timed=False)(SMALL, "float32") == (7.0, True)
+    assert known_pace(CPU)(SMALL, "float32") == (7.0, True)
 
 
 def test_all_layers_and_the_whole_head_are_counted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,42 +75,3 @@ def test_a_layer_that_cannot_run_has_no_pace(file: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(module, "_seconds", fail)
     assert pace_of(CPU)(SMALL, "nf4") == (None, False)
-
-
-def test_what_was_measured_comes_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert measured_pace(SMALL, "nf4", CPU) is None
-    record_pace(SMALL, "nf4", CPU, 10.0)
-    assert pace_of(CPU)(SMALL, "nf4") == (10.0, True)
-    record_pace(SMALL, "nf4", CPU, 20.0)
-    assert measured_pace(SMALL, "nf4", CPU) == pytest.approx(13.0)
-    assert measured_pace(SMALL, "int8", CPU) is None
-    assert measured_pace(SMALL, "nf4", Device("cuda", "RTX", GIB, GIB)) is None
-    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 77)
-    assert measured_pace(SMALL, "nf4", CPU) is None, "with other threads it is another pace"
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "{", "[]", "null", '{"version": 99}', '{"version": 1}', '{"version": 1, "estimated": 3, "measured": {}}'],
-)
-def test_a_broken_file_is_as_none(file: Path, content: str) -> None:
-    file.parent.mkdir()
-    file.write_text(content)
-    assert measured_pace(SMALL, "nf4", CPU) is None
-    record_pace(SMALL, "nf4", CPU, 5.0)
-    assert measured_pace(SMALL, "nf4", CPU) == 5.0
-    assert [each.name for each in file.parent.iterdir()] == ["pace.json"]
-
-
-def test_impossible_paces_are_ignored(file: Path) -> None:
-    record_pace(SMALL, "nf4", CPU, 5.0)
-    broken = json.loads(file.read_text())
-    broken["measured"] = dict.fromkeys(broken["measured"], "fast")
-    file.write_text(json.dumps(broken))
-    assert measured_pace(SMALL, "nf4", CPU) is None
-
-
-def test_where_nothing_can_be_written_nothing_is_remembered(file: Path) -> None:
-    file.parent.parent.joinpath("assets").write_text("a file in the way")
-    record_pace(SMALL, "nf4", CPU, 5.0)
-    assert measured_pace(SMALL, "nf4", CPU) is None

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from magistral_ui.engines.weights.devices import Device
-from magistral_ui.engines.weights.pace import estimated_pace, pace_of
+from magistral_ui.engines.switching import machine
+from magistral_ui.engines.switching.machine import Machine
+from magistral_ui.models.ladder import Pace
 from magistral_ui.models.shape import ModelShape
 
 POLL_SECONDS = 0.1
@@ -29,9 +30,9 @@ class _Stopped(Exception):
 class PaceTimer:
     """Its methods may be called from any thread."""
 
-    def __init__(self, device: Device, may_run: Callable[[], bool], is_idle: Callable[[], bool]) -> None:
+    def __init__(self, machine: Machine, may_run: Callable[[], bool], is_idle: Callable[[], bool]) -> None:
         """Timing pauses unless `is_idle`, and is given up once it no longer `may_run`, as when another model is loaded."""
-        self._device, self._may_run, self._is_idle = device, may_run, is_idle
+        self._machine, self._may_run, self._is_idle = machine, may_run, is_idle
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -43,9 +44,9 @@ class PaceTimer:
     def running(self) -> bool:
         return self._thread is not None
 
-    def known(self) -> Callable[[ModelShape, str], tuple[float | None, bool]]:
+    def known(self) -> Pace:
         """The paces known at this moment, from the file and from this process."""
-        from_file = pace_of(self._device, timed=False)
+        from_file = self._machine.known_pace()
 
         def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
             tokens, measured = from_file(shape, precision)
@@ -91,7 +92,7 @@ class PaceTimer:
 
         try:
             while wanted := self._next():
-                found = estimated_pace(*wanted, self._device, rest)
+                found = machine.estimated_pace(*wanted, self._machine, rest)
                 with self._lock:
                     self._found[wanted] = found
                     del self._wanted[wanted]

@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from magistral_ui.engines.weights import pace_timer
+from magistral_ui.engines.switching import machine, pace_timer
+from magistral_ui.engines.switching.machine import Machine
+from magistral_ui.engines.switching.pace_timer import PaceTimer
 from magistral_ui.engines.weights.devices import Device
-from magistral_ui.engines.weights.pace_timer import PaceTimer
 from magistral_ui.models.memory import GIB
 from magistral_ui.models.shape import MINISTRAL_3_3B_SHAPE, MINISTRAL_3_8B_SHAPE, ModelShape
 from tests.waiting import until
 
 SMALL, LARGE = (MINISTRAL_3_3B_SHAPE, "nf4"), (MINISTRAL_3_8B_SHAPE, "nf4")
-CPU = Device("cpu", "CPU", 8 * GIB, 8 * GIB)
+CPU = Machine(Device("cpu", "CPU", 8 * GIB, 8 * GIB), None)
 STEPS = 5
 TIMING_AT_EXIT = """
 import threading
 import torch
-from magistral_ui.engines.weights import pace_timer
+from magistral_ui.engines.switching import machine, pace_timer
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.models.shape import MINISTRAL_3_3B_SHAPE
 
@@ -32,8 +33,9 @@ def estimate(shape, precision, device, rest):
         begun.set()
         torch.randn(2_000, 2_000)  # releases Python's lock, and takes it again after Python has ended
 
-pace_timer.estimated_pace = estimate
-timer = pace_timer.PaceTimer(Device("cpu", "CPU", 2**33, 2**33), lambda: True, lambda: True)
+machine.estimated_pace = estimate
+cpu = machine.Machine(Device("cpu", "CPU", 2**33, 2**33), None)
+timer = pace_timer.PaceTimer(cpu, lambda: True, lambda: True)
 timer.want(MINISTRAL_3_3B_SHAPE, "nf4")
 begun.wait()
 """
@@ -48,7 +50,7 @@ class Timed:
         self.ready = threading.Semaphore(0)
         self.timer = PaceTimer(CPU, lambda: self.may_run, lambda: self.is_idle)
 
-    def estimate(self, shape: ModelShape, precision: str, device: Device, rest: Callable[[], None]) -> float | None:
+    def estimate(self, shape: ModelShape, precision: str, _: Machine, rest: Callable[[], None]) -> float | None:
         for _ in range(STEPS):
             rest()
             self.steps += 1
@@ -62,8 +64,8 @@ class Timed:
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Timed]:
     found = Timed()
-    monkeypatch.setattr(pace_timer, "estimated_pace", found.estimate)
-    monkeypatch.setattr(pace_timer, "pace_of", lambda *_, **__: lambda *_: (None, False))
+    monkeypatch.setattr(machine, "estimated_pace", found.estimate)
+    monkeypatch.setattr(Machine, "known_pace", lambda _: lambda *_: (None, False))
     monkeypatch.setattr(pace_timer, "POLL_SECONDS", 0.01)
     yield found
     found.let_steps(100)

@@ -1,0 +1,87 @@
+"""A long prompt does not hold up other replies, and one that is stopped frees the model: counted in batches, not in seconds."""
+
+import psutil
+
+from magistral_ui.chat.events import Answer, Event, Prefilling, Reasoning
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.gguf.engine import GGUFEngine
+from magistral_ui.engines.gguf.loading import CPU_BATCH
+from tests.engines.contract import all_events
+from tests.engines.following import follow
+from tests.engines.gguf.demo import ask, finished, loaded, request
+
+LONG_PROMPT = " ".join(["word"] * 1_200)
+
+
+def child_seconds(engine: GGUFEngine) -> float:
+    running = engine._running
+    assert running is not None
+    times = psutil.Process(running.server.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def test_others_write_between_the_batches_of_a_prompt() -> None:
+    engine = loaded(slots=2)
+    try:
+        writing = engine.submit(request(engine, "Count from 1 to 200.", max_tokens=2_000))
+        for event in follow(writing):
+            if isinstance(event, Reasoning) and event.text:
+                break
+        reading = engine.submit(request(engine, LONG_PROMPT, visitor="bob", max_tokens=1))
+        all_events(reading)
+        events = [stamped for stamped in reading.take() if isinstance(stamped.event, Prefilling)]
+        batches = len(events) - 1
+        assert batches >= 1_200 // CPU_BATCH
+        began = reading._started - writing._started
+        first, last = began + events[0].seconds, began + events[-1].seconds
+        between = [s for s in writing.take() if first <= s.seconds <= last and isinstance(s.event, Reasoning | Answer)]
+        assert writing.ended or len(between) >= batches - 2
+        writing.stop()
+        assert writing.wait(60)
+    finally:
+        engine.close()
+
+
+class StopsAt(Generation):
+    """A reply at which stop is pressed as soon as it has `count` events of a kind."""
+
+    def __init__(self, kinds: tuple[type, ...], count: int) -> None:
+        super().__init__()
+        self._kinds, self._left = kinds, count
+
+    def put(self, event: Event) -> None:
+        super().put(event)
+        self._left -= isinstance(event, self._kinds)
+        if self._left == 0:
+            self.stop()
+
+
+def test_a_prompt_that_is_stopped_is_read_no_further() -> None:
+    """The only slot is free for another reply after a batch: the child computes a fraction of what the prompt takes."""
+    engine = loaded(slots=1)
+    try:
+        before = child_seconds(engine)
+        ask(engine, LONG_PROMPT, visitor="all of it", max_tokens=1)
+        whole = child_seconds(engine) - before
+        before = child_seconds(engine)
+        stopped = StopsAt((Prefilling,), 1)
+        engine.submit(request(engine, LONG_PROMPT, visitor="stopped", max_tokens=1), stopped)
+        other = finished(ask(engine, "What is 2 + 3?", visitor="other", max_tokens=1))
+        assert other.usage.completion_tokens == 1
+        assert finished(all_events(stopped)).why == "cancelled"
+        assert child_seconds(engine) - before < 0.7 * whole
+    finally:
+        engine.close()
+
+
+def test_stop_ends_a_reply_at_its_token() -> None:
+    engine = loaded(slots=1)
+    try:
+        for count in (1, 2, 30, 513):
+            stopped = StopsAt((Reasoning, Answer), count)
+            engine.submit(request(engine, "Count from 1 to 200.", max_tokens=2_000), stopped)
+            end = finished(all_events(stopped))
+            assert end.why == "cancelled"
+            assert count - 1 <= end.usage.completion_tokens <= count  # an event may have no token of its own
+    finally:
+        engine.close()
