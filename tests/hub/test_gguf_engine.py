@@ -1,4 +1,4 @@
-"""A GGUF model comes from a loopback Hub and answers: also where only the Hub shows what its repository holds, and then offline."""
+"""A GGUF model comes from a loopback Hub and answers, also where only the Hub shows what its repository holds; then offline."""
 
 import shutil
 from collections.abc import Callable, Iterator
