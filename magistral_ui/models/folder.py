@@ -72,7 +72,7 @@ def check_name(model: str, precision: str = "auto") -> None:
         if is_gguf(path) or path.suffix.casefold() == SUFFIX:
             inspect_gguf(path)
         elif holds_gguf(path):
-            model_in(path, precision)
+            inspect_gguf(model_in(path, precision))
         else:
             inspect_folder(Path(model))
     except ModelNotFound as error:
