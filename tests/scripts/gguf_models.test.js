@@ -104,7 +104,7 @@ test("GGUF files come before the original weights where they are best, and rare 
   ]);
 });
 
-test("where the original weights are best, they come first, and one kind alone needs no heading", () => {
+test("where the original weights are best, they come first, and alone they need no heading", () => {
   const entry = new ModelEntry(() => {});
   const choices = [choice("nf4", "transformers", 40), choice("Q4_K_M", "llama.cpp", 30)];
   const both = [gguf("Q4_K_M", 3), way(PLAIN, "nf4", "transformers", 18)];
@@ -113,6 +113,8 @@ test("where the original weights are best, they come first, and one kind alone n
   assert.deepEqual(legends(), ["Original weights, run by transformers", "GGUF files, run by llama.cpp"]);
   entry.show(model({ choices, ways: both.slice(1) }), DEMO);
   assert.deepEqual(legends(), []);
+  entry.show(model({ choices, ways: both.slice(0, 1) }), DEMO);
+  assert.deepEqual(legends(), ["GGUF files, run by llama.cpp"]);
 });
 
 /** What is to be read; spaces that keep facts together are as good as others. */
