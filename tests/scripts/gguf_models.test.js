@@ -201,4 +201,9 @@ test("the command in a notice can be copied as it is", () => {
   assert.equal(shown.querySelector(".machine-notice code").textContent, command);
   assert.equal(shown.querySelector(".machine-notice code").translate, false);
   assert.ok(shown.querySelector('.machine-notice [data-act="copy-command"]'));
+  const unsupported = { key: "gguf_unsupported", values: { model: "Any", reason: "unknown architecture" } };
+  const written = panel(info({ notices: [unsupported] }));
+  assert.equal(written.querySelector(".machine-notice code").textContent, "pip install --upgrade xllamacpp");
+  const none = panel(info({ notices: [{ key: "gguf_without_projector", values: { model: "Any" } }] }));
+  assert.equal(none.querySelector(".machine-notice code"), null);
 });
