@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from magistral_ui.chat.events import Json
 from magistral_ui.client import CLIENT
 from magistral_ui.engines.base import Broken, Loading, Ready, Unloaded, info_of
-from magistral_ui.errors import BadInput, Message, ModelRefused, ModelSwitching
+from magistral_ui.errors import BadInput, LibraryMissing, Message, ModelRefused, ModelSwitching
 from magistral_ui.json_log import log_event
 from magistral_ui.models.cards import DEMO, RE_UPLOADS, find_card
 from magistral_ui.models.folder import is_repository
@@ -46,7 +46,7 @@ class ModelActions:
     ) -> None:
         """Without an `engine`, nothing can be switched, and `why_not` is the key of the sentence that says so.
 
-        The library is opened when it is first needed: it imports torch, for which the page does not wait.
+        The library is opened when it is first needed: its imports take a while, for which the page does not wait.
         """
         self._shared, self._why_not = shared, why_not
         self._switchable = (
@@ -221,6 +221,8 @@ class SwitchableModels:
             self.engine.switch(request, running)
         except ModelSwitching:
             self.engine.notice = Message("model_not_switched", {"model": request.shown_name})
+        except LibraryMissing as error:
+            self.engine.notice = error.message
 
 
 def _gguf_of(key: str, precision: str) -> str | None:

@@ -133,7 +133,7 @@ class GGUFEngine:
         finally:
             self._running = None
             if running is not None:
-                running.end(None if self._closing.is_set() else broken.key)
+                running.end(None if self._closing.is_set() else broken)
             self._status = Broken(broken.key, broken.values)
 
     def _serve(self, running: "RunningGGUF") -> None:

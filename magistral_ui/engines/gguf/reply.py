@@ -7,8 +7,9 @@ the stream is cut, and another one is asked for what follows the tokens written 
 from collections.abc import Sequence as Tokens
 from enum import Enum, auto
 
-from magistral_ui.chat.events import Prefilling
+from magistral_ui.chat.events import Notice, Prefilling
 from magistral_ui.engines.gguf.completion import (
+    MIN_TEMPERATURE,
     CompletionFailed,
     CompletionStream,
     LostTokens,
@@ -57,6 +58,7 @@ class GGUFReply:
         self._speller, self._vocabulary = speller, vocabulary
         self.more = more
         self._banned: tuple[int, ...] = ()
+        self._noted = False
         self._untold = 0  # tokens that the last stream wrote but did not send
 
     @property
@@ -95,6 +97,13 @@ class GGUFReply:
     @property
     def stopped(self) -> bool:
         return self.sequence.stopped
+
+    def note_redraw(self) -> None:
+        """Say that what follows is drawn anew, if it follows something and is drawn at all: see `completion.seed_at`."""
+        state = self.sequence.sampling
+        if state.position and state.params.temperature >= MIN_TEMPERATURE and not self._noted:
+            self._noted = True
+            self.sequence.generation.put(Notice("seed_restarted"))
 
     def advance(self) -> bool:
         """Write the tokens that are forced next; returns whether there is more to write."""

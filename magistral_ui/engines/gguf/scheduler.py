@@ -22,7 +22,7 @@ from magistral_ui.engines.gguf.reply import GGUFReply, Next
 from magistral_ui.engines.gguf.stream_selector import StreamSelector
 from magistral_ui.engines.gguf.supervisor import LlamaServer
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.errors import NotReady
+from magistral_ui.errors import Message, NotReady
 
 log = logging.getLogger(__name__)
 
@@ -104,17 +104,17 @@ class CompletionScheduler:
         finally:
             self._leave_server()
 
-    def finish(self, key: str | None = None) -> None:
-        """End all replies, as cancelled or, with a key, as failed. To be called after the last `serve`."""
+    def finish(self, failure: Message | None = None) -> None:
+        """End the replies that wait, as failed if there is a `failure`, else as cancelled. Called after the last `serve`."""
         with self._lock:
             self._closing = True
             left = list(self._waiting)
             self._waiting.clear()
         for reply in left:
-            if key is None or reply.stopped:
+            if failure is None or reply.stopped:
                 reply.sequence.finish("cancelled")
             else:
-                reply.sequence.fail(key)
+                reply.sequence.fail(failure.key, failure.values)
         self._streams.close()
 
     def _serve_ready(self, ready: "GGUFReply | _Clearing", server: LlamaServer) -> None:
@@ -267,11 +267,14 @@ class CompletionScheduler:
         slot.busy = False
         if slot.keys is reply.keys:  # they may grow elsewhere
             slot.keys = list(reply.keys)
+        if slot.visitor is None:  # the server may not even have begun: then it holds what somebody left there
+            slot.forgotten = True
         reply.slot = None
         self._running.remove(reply)
 
     def _preempt(self, reply: GGUFReply) -> None:
         self._release(reply)
+        reply.note_redraw()
         with self._lock:
             self._waiting.appendleft(reply)
 

@@ -13,6 +13,7 @@ import psutil
 from magistral_ui.engines.gguf.devices import LlamaDevice, find_llama_device
 from magistral_ui.engines.gguf.fitting import choose_gguf_plan
 from magistral_ui.engines.gguf.pace import estimated_gguf_pace
+from magistral_ui.engines.local.engine import IMPORTING
 from magistral_ui.engines.weights.pace_file import known_pace, measured_pace
 from magistral_ui.errors import BadSetting, Message
 from magistral_ui.models.cards import FAMILY, ModelCard
@@ -162,7 +163,8 @@ def find_machine(wanted: str = "auto") -> Machine:
     """The devices for `--device wanted`; BadSetting if no installed library can use it."""
     found = None
     if has_torch():
-        from magistral_ui.engines.weights.devices import find_device
+        with IMPORTING:  # the engine's thread imports the same libraries
+            from magistral_ui.engines.weights.devices import find_device
 
         found = find_device(wanted)
     return Machine(found, _find_llama(wanted, needed=found is None) if has_llama_cpp() else None)
@@ -177,16 +179,20 @@ def look_again(machine: Machine, wanted: str = "auto") -> Machine:
     return Machine(look_again(machine.torch), _find_llama(wanted, needed=False) if machine.llama else None)
 
 
-def freed(machine: Machine, held: int) -> Machine:
-    """`machine` as it will be when the model that runs, which holds this many bytes, has been freed."""
-    llama = machine.llama
-    if llama is not None:
+def freed(machine: Machine, held: int, engine: str) -> Machine:
+    """`machine` as it will be when the model that `engine` runs, which holds this many bytes, has been freed.
+
+    Both libraries gain by that, unless one of them uses another kind of device.
+    """
+    llama, torch = machine.llama, machine.torch
+    same = llama is not None and torch is not None and llama.place.type == torch.type
+    if llama is not None and (same or torch is None or engine == "llama.cpp"):
         llama = replace(llama, free=min(llama.total, llama.free + held))
-    if machine.torch is None:
-        return Machine(None, llama)
+    if torch is None or not (same or llama is None or engine != "llama.cpp"):
+        return Machine(torch, llama)
     from magistral_ui.engines.weights.devices import freed
 
-    return Machine(freed(machine.torch, held), llama)
+    return Machine(freed(torch, held), llama)
 
 
 def estimated_pace(
