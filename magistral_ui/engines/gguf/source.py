@@ -16,8 +16,8 @@ from magistral_ui.engines.weights.gguf_entries import gguf_way
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound, unreadable
 from magistral_ui.models.cards import CARDS, DEMO, ModelCard, find_card
-from magistral_ui.models.folder import AUTO, DEMO_FOLDER, MAX_PATH_LENGTH, is_repository
-from magistral_ui.models.gguf_file import GGUFFacts, MmprojFacts, header_of, inspect_gguf, read_mmproj
+from magistral_ui.models.folder import AUTO, DEMO_FOLDER, is_repository
+from magistral_ui.models.gguf_file import MAX_PATH_LENGTH, GGUFFacts, MmprojFacts, header_of, inspect_gguf, read_mmproj
 from magistral_ui.models.gguf_folder import SUFFIX, holds_gguf, is_quantized_as, mmproj_beside, model_in
 from magistral_ui.models.gguf_header import is_gguf
 from magistral_ui.models.gguf_names import split_name
