@@ -231,11 +231,10 @@ class CompletionScheduler:
         slot = self._slots[reply.slot or 0]
         slot.held = max(slot.held, reply.needed)
         try:
-            if not reply.advance():
+            prompt = reply.next_prompt(self._prompt_of, self._capacity - self._count)
+            if prompt is None:
                 self._release(reply)
                 return
-            prompt = self._prompt_of(reply.sequence)
-            reply.more = prompt.tokens - reply.sequence.length
             if reply.needed > slot.held:  # by tokens that were forced: it is admitted anew
                 return
             reply.open(server, prompt.value)
