@@ -177,6 +177,10 @@ OTHERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "an importance matrix": (rewritten(general__type="imatrix", general__architecture=None), "gguf_imatrix"),
     "a projector": (lambda path: write_gguf(path, *mmproj_parts()), "gguf_projector"),
     "a vocabulary alone": (_other_tensors(lambda _: {}), "gguf_without_weights"),
+    "a vocabulary alone, split into one": (
+        lambda path: write_demo(path, {SKIPPED: None, "split.count": 1}, {}) and None,
+        "gguf_without_weights",
+    ),
     "no vocabulary": (rewritten(tokenizer__ggml__tokens=None), "gguf_vocabulary"),
     "a vocabulary without bytes": (_other_tokens(lambda all: [f"t{n}" for n in range(len(all))]), "gguf_vocabulary"),
     "bytes in another order": (
